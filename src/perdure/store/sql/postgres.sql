@@ -1,16 +1,16 @@
--- What only PostgreSQL can say, each with its reason.
+-- Statements that only PostgreSQL has, each with its reason.
 
 -- name: database_time
--- Servers on several machines have one time: this one.
+-- Servers on several machines share this time.
 SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT);
 
 -- name: lock_projects
--- Two servers that start on an empty database at once make one first project, not two. There is no row yet to lock.
+-- Two servers that start on an empty database at once must make one first project. There is no row yet to lock.
 SELECT pg_advisory_xact_lock(1346720324);
 
 -- name: any_open_child
--- A child that ends in the same group, or in a transaction that waits for this parent's row, may be final already while
--- its end is not yet in the journal. It is still something that will wake the parent.
+-- A child that ends in the same group, or in a transaction that waits for this parent's row, may be final before its
+-- end is in the journal. It will still wake the parent.
 SELECT id FROM executions
 WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN ('completed', 'failed', 'cancelled')
   OR (step_key IS NOT NULL AND NOT EXISTS (
@@ -18,8 +18,8 @@ WHERE project_id = :project_id AND parent_execution_id = :id AND (phase NOT IN (
 ORDER BY id DESC LIMIT 1;
 
 -- name: old_snapshots
--- Who keeps the database from forgetting rows that are gone: transactions of others, prepared ones, and what copies of
--- the database ask for. A vacuum's own does not count. The last two have no time, only the transactions since.
+-- What keeps PostgreSQL from removing dead rows: other transactions, prepared ones, replication slots and standbys. A
+-- vacuum's own transaction does not count. Slots and standbys have no time, only a number of transactions since.
 SELECT 'session', pid::TEXT, COALESCE(application_name, ''), COALESCE(usename::TEXT, ''), COALESCE(state, ''),
   CAST(EXTRACT(EPOCH FROM clock_timestamp() - xact_start) AS BIGINT)
 FROM pg_stat_activity
@@ -39,10 +39,10 @@ SELECT 'standby', pid::TEXT, COALESCE(application_name, ''), COALESCE(usename::T
 FROM pg_stat_replication WHERE age(backend_xmin) >= CAST(:transactions AS BIGINT);
 
 -- name: size_tables
--- Files of a server: PostgreSQL knows the size of each relation.
+-- A server's files: PostgreSQL knows the size of each relation.
 SELECT relname::TEXT, pg_total_relation_size(oid), pg_indexes_size(oid) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'executions'::regclass);
 
 -- name: size_all
--- Rows that are gone and not yet vacuumed stand in for free pages; their space is not told by the byte.
+-- Dead rows before a vacuum count as free pages; their exact bytes are unknown.
 SELECT pg_database_size(current_database()), NULL::BIGINT;

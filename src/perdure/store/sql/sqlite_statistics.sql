@@ -1,6 +1,6 @@
--- What SQLite's planner should believe of a store that has been used for years. Without it an empty file's plans are
--- guesses, and `project_id = ?` on the primary key looks as good as an index made for the query. Rows of sqlite_stat1:
--- table, index, and how many rows share a prefix of the index's columns (the first number is the whole).
+-- Statistics for SQLite's planner, of a store in use for years. Without them the plans of an empty file are guesses,
+-- and `project_id = ?` on the primary key looks as good as an index made for the query. Rows of sqlite_stat1: table,
+-- index, and how many rows share a prefix of the index's columns (the first number is the whole).
 ANALYZE;
 DELETE FROM sqlite_stat1;
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES

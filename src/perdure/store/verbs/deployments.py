@@ -1,7 +1,7 @@
 """Deployments: their workers and workflows, and which one new executions go to.
 
 Native workers bring their whole registry with each registration. Push workers register workflows one by one and run any
-workflow of their program. A deployment is served by one kind, and changes only while no worker of the other kind is
+workflow of their program. One kind serves a deployment, and the kind changes only while no worker of the other kind is
 there.
 """
 

@@ -2,7 +2,7 @@
 
 -- name: insert_user
 -- holds: user_email=email
--- No row comes back when somebody has signed up with this e-mail.
+-- No row if the e-mail has signed up already.
 INSERT INTO users (id, email, first_name, last_name, display_name, password_hash, created_at_us, updated_at_us)
 VALUES (:id, :email, :first_name, :last_name, :display_name, :password_hash, :now_us, :now_us)
 ON CONFLICT (email) DO NOTHING RETURNING id;
@@ -30,7 +30,7 @@ INSERT INTO user_sessions (token_hash, user_id, created_at_us, expires_at_us)
 VALUES (:token_hash, :user_id, :now_us, :expires_at_us) RETURNING user_id;
 
 -- name: read_session
--- Whose it is, until when, and that user's role in a project.
+-- The session's user and end, and that user's role in a project.
 SELECT s.user_id, s.expires_at_us, m.role FROM user_sessions s
 LEFT JOIN members m ON m.project_id = :project_id AND m.user_id = s.user_id
 WHERE s.token_hash = :token_hash;
@@ -45,7 +45,7 @@ DELETE FROM user_sessions WHERE user_id = :user_id AND token_hash <> :token_hash
 
 -- name: delete_old_sessions
 -- holds: user=user_id
--- Those that are over, and the oldest beyond what one user may have open.
+-- Expired sessions, and those that expire first beyond the user's limit.
 DELETE FROM user_sessions WHERE user_id = :user_id AND (expires_at_us <= :now_us OR token_hash IN (
   SELECT token_hash FROM user_sessions WHERE user_id = :user_id
   ORDER BY expires_at_us DESC, token_hash LIMIT {-1|ALL} OFFSET :kept)) RETURNING token_hash;
@@ -72,7 +72,7 @@ WHERE m.user_id = :user_id ORDER BY p.created_at_us DESC, p.id DESC;
 
 -- name: lock_project
 -- holds: project=project_id
--- For whoever changes who belongs to it (the last admin stays, and there are not too many), or its webhooks.
+-- Locked for changes of members (the last admin stays, and their number is limited) or of webhooks.
 SELECT id FROM projects WHERE id = :project_id {FOR UPDATE};
 
 -- name: member_roles

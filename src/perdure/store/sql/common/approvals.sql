@@ -1,4 +1,4 @@
--- Questions that suspended steps ask, and who answered them.
+-- Questions of suspended steps, and their answers.
 
 -- name: question_target
 SELECT workflow_id, phase, root_execution_id FROM executions WHERE project_id = :project_id AND id = :id;
@@ -8,7 +8,7 @@ SELECT execution_id, state, topic, data, opened_at_us, expires_at_us, must_name 
 WHERE execution_id = :execution_id AND key = :key AND data IS NOT NULL AND state <> 'early';
 
 -- name: question_below
--- The one that is open, of all that executions below a root ask under a key, and the next one; if none is, the first two.
+-- The open question and the next one, among all below a root under a key; without an open one, the first two.
 SELECT w.execution_id, w.state, w.topic, w.data, w.opened_at_us, w.expires_at_us, w.must_name
 FROM executions e JOIN waits w ON w.execution_id = e.id AND w.key = :key AND w.data IS NOT NULL AND w.state <> 'early'
 WHERE e.project_id = :project_id AND e.root_execution_id = :id
@@ -22,13 +22,13 @@ WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
 ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
 
 -- name: read_approvals
--- The newest two: one that is older than the question came before it.
+-- The newest two: an answer older than the question came before it.
 SELECT answered_at_us, answered_by, how, data FROM approvals WHERE execution_id = :execution_id AND key = :key
 ORDER BY answered_at_us DESC LIMIT 2;
 
 -- name: note_approval
 -- holds: execution=execution_id
--- For answers that may have come before: who gave the first is kept. None is older than what it answers.
+-- For answers that may have come before: the author of the first stays. No answer is older than its question.
 INSERT INTO approvals (execution_id, key, answered_at_us, project_id, answered_by, how, data)
 SELECT w.execution_id, w.key, {MAX|GREATEST}(w.opened_at_us, :now_us), :project_id, :answered_by, :how, :data{::BYTEA}
 FROM waits w WHERE w.execution_id = :execution_id AND w.key = :key AND NOT EXISTS (SELECT 1 FROM approvals a

@@ -1,4 +1,4 @@
--- Budgets, and what is reserved of them.
+-- Budgets and their reservations.
 
 -- text: budget
 execution_id, usd_micros_max, tokens_max, calls_max, seconds_max, on_exceed, usd_micros_spent, tokens_spent, calls_spent,
@@ -6,7 +6,7 @@ execution_id, usd_micros_max, tokens_max, calls_max, seconds_max, on_exceed, usd
 
 -- name: insert_budget
 -- holds: budget=execution_id
--- No row: it has one.
+-- No row: the execution has a budget already.
 INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_max, tokens_max, calls_max, seconds_max,
   opened_at_us)
 VALUES (:execution_id, :project_id, :root_id, :on_exceed, :usd_micros_max, :tokens_max, :calls_max, :seconds_max, :now_us)
@@ -18,7 +18,7 @@ SELECT phase, attempt, assigned_to_worker, COALESCE(root_execution_id, id) FROM 
 WHERE project_id = :project_id AND id = :id;
 
 -- name: budgets_above
--- Those that an execution spends from: its ancestors', those higher up first (ids tell), and its own. Most have none.
+-- The budgets that an execution spends from: its ancestors' from the root down (by id), then its own. Mostly none.
 SELECT b.execution_id FROM (
   WITH RECURSIVE rows (id, parent_id) AS (
     SELECT id, parent_execution_id FROM executions WHERE project_id = :project_id AND id = :id
@@ -27,7 +27,7 @@ SELECT b.execution_id FROM (
 CROSS JOIN budgets b WHERE b.execution_id = rows.id ORDER BY b.execution_id;
 
 -- name: any_budget
--- Whether something in a tree holds one.
+-- Whether an execution in a tree has a budget.
 SELECT 1 FROM budgets WHERE root_id = :root_id LIMIT 1;
 
 -- name: lock_budget
@@ -53,7 +53,7 @@ UPDATE budgets SET usd_micros_reserved = usd_micros_reserved + :usd_micros, toke
 WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: live_reservations
--- What may yet come back: set aside by attempts that hold their executions still.
+-- Refundable amounts: reserved by attempts that still hold their executions.
 SELECT COALESCE(SUM(r.usd_micros), 0), COALESCE(SUM(r.tokens), 0), COALESCE(SUM(r.calls), 0) FROM reservations r
 JOIN executions e ON e.project_id = r.project_id AND e.id = r.execution_id
 WHERE r.budget_id = :id AND r.settled = 0 AND e.attempt = r.attempt AND e.phase IN ('running', 'cancelling');
@@ -65,7 +65,7 @@ WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: settle_reservation
 -- holds: reservation=id
--- No row: it was settled before, or there is none.
+-- No row: it was settled before, or does not exist.
 UPDATE reservations SET settled = 1 WHERE project_id = :project_id AND execution_id = :execution_id AND id = :id AND settled = 0
 RETURNING budget_id, usd_micros, tokens, calls;
 
@@ -83,7 +83,7 @@ WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: raise_budget
 -- holds: budget=id
--- The time for which it was paused does not count.
+-- The paused time does not count.
 UPDATE budgets SET usd_micros_max = usd_micros_max + :usd_micros, tokens_max = tokens_max + :tokens,
   calls_max = calls_max + :calls, seconds_max = seconds_max + :seconds, on_exceed = COALESCE(:on_exceed, on_exceed),
   opened_at_us = opened_at_us + COALESCE({MAX|GREATEST}(:now_us - paused_at_us, 0), 0), paused_at_us = NULL,

@@ -1,8 +1,8 @@
--- Handing executions out. `rank` orders admission: what wakes before what is new, then by priority; a fresh execution has
--- 1000000 - priority, a woken one -priority.
+-- Claims. `rank` orders admission: woken executions first, then by priority. A fresh execution has 1000000 - priority,
+-- a woken one -priority.
 
 -- name: ready_sizes
--- How large the payloads are of those that claim_executions would pick.
+-- Payload sizes of the executions that claim_executions would pick.
 SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
   AND due_at_us IS NULL AND (python IS NULL OR python = :python)
@@ -48,7 +48,7 @@ RETURNING {= handed_out};
 
 -- name: claim_between
 -- picks: executions, the first ready ones of one deployment from a place in their order on
--- For claims on a database that cannot clean up: what lies before that place need not be walked over.
+-- For claims on a database that cannot clean up: it skips the rows before that place.
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
@@ -70,7 +70,7 @@ WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
 RETURNING {= handed_out};
 
 -- name: next_limited_group
--- The next (queue, key) with something ready, after the given one: a skip scan, one seek a group.
+-- The next (queue, key) with a ready execution, after the given one: a skip scan with one seek per group.
 SELECT queue_name, COALESCE(concurrency_key, '') FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
   AND (queue_name, COALESCE(concurrency_key, '')) > (:queue_name, :concurrency_key)
@@ -88,11 +88,11 @@ WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurr
 -- name: deliver_and_claim
 -- holds: execution=id
 -- sees: journal execution_id=id key=key
--- An outcome reaches an execution whose worker has it parked and waits for work: it is woken (deliver_outcome) and claimed
--- (claim_executions) at once. `next_seq` counts both; `ready_at_us` still says since when it waited. Whether the offer stands
--- is seen as by check_offer.
--- The guards stand in COALESCE so that no other index is thought to serve, and what is ready does so that PostgreSQL makes
--- no join of it, which costs as much as the rest when it locks.
+-- Wakes an execution (deliver_outcome) and claims it (claim_executions) at once, when its outcome arrives while the
+-- worker that parked it waits for work. `next_seq` counts both; `ready_at_us` still says since when it waited. It
+-- checks the offer like check_offer. COALESCE around the guards keeps the planner from other indexes. The ready
+-- executions are also wrapped, because PostgreSQL would make a join of them, which with its locks costs as much as the
+-- rest.
 UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 2,
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
@@ -109,14 +109,14 @@ WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND p
 RETURNING {= handed_out}, (SELECT w.embedded FROM workers w WHERE w.id = :worker_id);
 
 -- name: claimed_before
--- The batch of a claim that is asked for again because its reply was lost.
+-- The batch of a repeated claim, whose reply was lost.
 SELECT {= handed_out}
 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND claim_id = :claim_id AND acked = 0
 ORDER BY id;
 
 -- name: unheard_of
--- picks: what a claim brought and its worker has not acknowledged
+-- picks: unacknowledged executions of a claim
 SELECT id, attempt FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') AND phase || '' = 'running' AND claim_id = :claim_id AND acked = 0
 ORDER BY id {FOR UPDATE SKIP LOCKED};

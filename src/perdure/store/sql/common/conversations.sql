@@ -1,4 +1,4 @@
--- Conversations: messages under a number that grows by one in each.
+-- Conversations: messages numbered from 1 in each.
 
 -- name: advance_conversation
 -- holds: conversation=conversation_id

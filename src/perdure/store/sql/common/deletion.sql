@@ -1,9 +1,9 @@
 -- Deleting executions.
 
 -- name: lock_old
--- picks: executions of a list that nobody else has locked
--- Not those with something open below them: a cancel comes to it by way of them, and what it spends to their budgets. Nor
--- those whose end is told with that of their batch: until then it is nowhere else.
+-- picks: unlocked executions of a list
+-- Excludes executions with an open descendant: a cancel reaches it through them, and it spends from their budgets. Also
+-- excludes those whose end their batch has yet to report, because it is stored nowhere else.
 SELECT e.id FROM executions e WHERE e.project_id = :project_id
   AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
   AND NOT EXISTS (
@@ -41,8 +41,7 @@ DELETE FROM logs WHERE execution_id = :id;
 DELETE FROM execution_tags WHERE execution_id = :id;
 
 -- name: oldest_executions
--- A window of the walk that retention makes: the rows are looked at, whatever they are, so that a store where nothing is
--- past its time is not walked to its end to find that out.
+-- A window of retention's walk. It looks at all rows, so a store without old rows is not walked to its end.
 SELECT project_id, id, workflow_id, phase, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t
   WHERE t.project_id = executions.project_id AND t.trace_id = REPLACE(executions.id, '-', '')), 0)
   + {MIN|LEAST}(COALESCE((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = executions.id), 0), 10000) FROM executions
@@ -57,7 +56,7 @@ SELECT COUNT(*) FROM executions WHERE project_id = :project_id AND user_id = :us
   AND phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: final_of_session
--- Those of the session, and the one that it is named after: two seeks, which an OR would not be.
+-- The session's executions, and the one that it is named after: two seeks, because OR would scan.
 SELECT id FROM (
   SELECT id, phase FROM executions WHERE project_id = :project_id AND session_id = :session_id
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND id = :session_id
@@ -72,7 +71,7 @@ SELECT COUNT(*) FROM (
 WHERE phase NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: prune_events
--- picks: events past their time
+-- picks: expired events
 WITH due AS MATERIALIZED (
   SELECT project_id, topic, seq FROM events WHERE created_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
 DELETE FROM events WHERE (project_id, topic, seq) IN (SELECT project_id, topic, seq FROM due) RETURNING seq;

@@ -21,12 +21,12 @@ RETURNING id;
 
 -- name: adopt_any_early
 -- picks: executions that were accepted before the project had a deployment
--- Push workers run any workflow, so nothing need be known of it.
+-- Push workers run any workflow, so it need not be registered.
 UPDATE executions SET deployment_id = :deployment_id
 WHERE project_id = :project_id AND phase = 'queued' AND deployment_id IS NULL RETURNING id;
 
 -- name: forgotten_early
--- Executions that were accepted early, though their project has a deployment that would take them.
+-- Executions that were accepted early, although their project now has a deployment for them.
 SELECT e.project_id, d.id, d.push FROM executions e JOIN projects p ON p.id = e.project_id
   JOIN deployments d ON d.project_id = p.id AND d.id = p.current_deployment_id
 WHERE e.deployment_id IS NULL AND e.phase = 'queued' AND (d.push = 1 OR EXISTS (SELECT 1 FROM workflows w
@@ -58,7 +58,7 @@ VALUES (:project_id, :deployment_id, :id, :queue_name, :output_schema_name, :run
 
 -- name: put_workflow
 -- holds: deployment=deployment_id
--- One of a deployment of push workers, which tell of their workflows one by one.
+-- A workflow of a deployment of push workers, which register one by one.
 INSERT INTO workflows (project_id, deployment_id, id, wake_on_cancel, type, trigger_on_event, scheduled, created_at_us)
 VALUES (:project_id, :deployment_id, :id, 0, :type, :trigger_on_event, :scheduled, :now_us)
 ON CONFLICT (project_id, deployment_id, id) DO UPDATE SET type = excluded.type,
@@ -76,7 +76,7 @@ WHERE w.project_id = :project_id AND w.type = 'workflow' AND (w.id > :after_id O
 ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit OFFSET :offset;
 
 -- name: read_workflow
--- Asked for no deployment: the newest.
+-- Without a deployment: the newest.
 SELECT {= workflow}
 WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type = 'workflow'
   AND (:deployment_id{::TEXT} IS NULL OR w.deployment_id = :deployment_id)
@@ -94,14 +94,14 @@ LEFT JOIN workflows w ON w.project_id = p.id AND w.deployment_id = d.id AND w.id
 LEFT JOIN queues q ON q.project_id = p.id AND q.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
 
 -- name: start_target
--- Where a new execution goes: its deployment (asked for, or the current one) and what that says of the workflow.
+-- The target of a new execution: its deployment (requested or current), and the workflow's registration there.
 SELECT {= target}
 FROM {= target_place}
 WHERE p.id = :project_id;
 
 -- name: offered_target
 -- holds: offer=worker_id
--- As start_target, and check_offer with it.
+-- start_target and check_offer together.
 SELECT {= target}, o.project_id, o.deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
 FROM {= target_place}
 LEFT JOIN (
@@ -118,8 +118,8 @@ WHERE d.project_id = :project_id AND (:retired = 1 OR d.retired_at_us IS NULL)
 ORDER BY d.created_at_us DESC, d.id LIMIT :limit;
 
 -- name: count_open_by_deployment
--- One branch for each index of open executions, as in count_phases. COALESCE keeps SQLite from looking for what is held
--- among all executions of the project, for which it has an index, too.
+-- One branch per index of open executions, as in count_phases. COALESCE keeps SQLite from the index of all of a
+-- project's executions when it looks for held ones.
 SELECT deployment_id, phase, COUNT(*) FROM (
   SELECT deployment_id, phase FROM executions
   WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
@@ -138,7 +138,7 @@ SELECT deployment_id, COUNT(*) FROM workers
 WHERE project_id = :project_id AND (embedded = 1 OR lease_until_us > :now_us) GROUP BY deployment_id;
 
 -- name: any_open_of_deployment
--- One execution that has not ended, if there is one, by the indexes of open ones.
+-- One open execution, if any, by the indexes of open ones.
 SELECT id, phase FROM (
   SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase IN ('waiting', 'blocked')

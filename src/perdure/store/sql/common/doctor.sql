@@ -48,7 +48,7 @@ SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
   AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker) LIMIT 20;
 
 -- name: doctor_limited_as_its_queue
--- What wakes only to clean up is admitted whatever the limit.
+-- An execution that wakes only to clean up is admitted beyond the limit.
 SELECT e.id FROM executions e LEFT JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase IN ('queued', 'running', 'cancelling') AND e.cancelled_by IS NULL
   AND e.limited <> CASE WHEN q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL THEN 1 ELSE 0 END LIMIT 20;
@@ -62,19 +62,19 @@ SELECT t.topic FROM topics t JOIN events v ON v.project_id = t.project_id AND v.
 GROUP BY t.project_id, t.topic, t.last_seq HAVING MAX(v.seq) <> t.last_seq OR COUNT(*) <> MAX(v.seq) - MIN(v.seq) + 1 LIMIT 20;
 
 -- name: doctor_schedule_goes_on
--- What is next comes after all that was fired.
+-- The next slot comes after all fired ones.
 SELECT id FROM schedules WHERE next_at_us <= last_slot_us LIMIT 20;
 
 -- name: doctor_execution_of_one_fire
 SELECT execution_id FROM schedule_fires WHERE execution_id IS NOT NULL GROUP BY execution_id HAVING COUNT(*) > 1 LIMIT 20;
 
 -- name: doctor_trigger_not_ahead
--- No trigger has taken what its topic does not have.
+-- A trigger's cursor is not beyond its topic's end.
 SELECT g.id FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.topic = g.topic
 WHERE g.taken_seq > COALESCE(t.last_seq, -1) LIMIT 20;
 
 -- name: doctor_budget_adds_up
--- What a budget has set aside covers the reservations that are open; those of deleted executions are kept in the sum.
+-- A budget's reserved sum covers its open reservations; the sum also keeps those of deleted executions.
 SELECT b.execution_id FROM budgets b JOIN reservations r ON r.budget_id = b.execution_id AND r.settled = 0
 GROUP BY b.execution_id, b.usd_micros_reserved, b.tokens_reserved, b.calls_reserved
 HAVING SUM(r.usd_micros) > b.usd_micros_reserved OR SUM(r.tokens) > b.tokens_reserved OR SUM(r.calls) > b.calls_reserved LIMIT 20;
@@ -103,14 +103,14 @@ UNION SELECT trace_id FROM traces WHERE of_execution = 1 AND NOT EXISTS (SELECT 
 UNION SELECT schedule_id FROM schedule_fires WHERE NOT EXISTS (SELECT 1 FROM schedules s WHERE s.id = schedule_fires.schedule_id) LIMIT 20;
 
 -- name: doctor_messages_counted
--- How often each message is referred to, and nothing is referred to that is not there.
+-- Counts the references to each message; no reference is to a missing message.
 SELECT m.hash FROM messages m WHERE m.uses <> (SELECT COUNT(*) FROM transcript_entries e
   WHERE e.project_id = m.project_id AND e.hash = m.hash)
 UNION SELECT e.hash FROM transcript_entries e WHERE NOT EXISTS (SELECT 1 FROM messages m
   WHERE m.project_id = e.project_id AND m.hash = e.hash) LIMIT 20;
 
 -- name: doctor_transcript_has_no_gap
--- It has all entries from what was dropped to its version.
+-- A transcript has all entries from the dropped ones to its version.
 SELECT t.session_id FROM transcripts t LEFT JOIN transcript_entries e ON e.project_id = t.project_id AND e.session_id = t.session_id
   AND e.seq > t.dropped
 GROUP BY t.project_id, t.session_id, t.version, t.dropped
@@ -122,7 +122,7 @@ SELECT t.execution_id FROM turns t LEFT JOIN executions e ON e.project_id = t.pr
 WHERE e.id IS NULL OR e.completed_at_us IS NOT NULL LIMIT 20;
 
 -- name: doctor_waits_for_a_turn
--- What is held back has a turn to wait for, and that one is somebody's.
+-- A waiting turn has a turn to wait for, which an execution holds.
 SELECT e.id FROM executions e WHERE e.phase = 'queued' AND e.due_at_us = 253402300799000001
   AND NOT EXISTS (SELECT 1 FROM turns t JOIN turns o ON o.project_id = t.project_id AND o.session_id = t.session_id
     WHERE t.execution_id = e.id AND o.state = 'open') LIMIT 20;

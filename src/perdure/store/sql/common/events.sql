@@ -13,7 +13,7 @@ UPDATE topics SET last_seq = last_seq + :events WHERE project_id = :project_id A
 
 -- name: take_numbers
 -- holds: topic=topic
--- Both at once, where it is known how many there are.
+-- Both at once, if the number of events is known.
 INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, :events)
 ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + excluded.last_seq RETURNING last_seq;
 
@@ -30,7 +30,7 @@ SELECT id, seq, topic, event_type, data, created_at_us FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: last_event_before
--- The newest event that was published before an execution was started: what comes after it is for that execution.
+-- The newest event before an execution started; later events are for that execution.
 SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND CASE
   WHEN created_number IS NULL
     OR (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id) IS NULL

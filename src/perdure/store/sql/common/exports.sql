@@ -1,4 +1,4 @@
--- Sending the spans of what has ended to a collector.
+-- Export of ended executions' spans to a collector.
 
 -- name: insert_export_cursor
 -- holds: export=project_id
@@ -19,13 +19,13 @@ UPDATE export_cursors SET ended_at_us = :ended_at_us, ended_id = :ended_id, look
 WHERE project_id = :project_id RETURNING project_id;
 
 -- name: lapsed_exports
--- Claimed, and not sent in time.
+-- Claimed, but not sent in time.
 SELECT execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 0 AND claimed_until_us <= :now_us
 ORDER BY claimed_until_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: ended_exports
--- What ended after a place and up to a time, in order; with NULL where nobody has taken it. All that is read is answered with:
--- what was taken already is not passed over here.
+-- Executions that ended after a place and up to a time, in order; NULL marks untaken ones. Taken ones are answered,
+-- too, because the caller counts all rows that were read.
 SELECT completed_at_us, id, (
   SELECT x.sent FROM trace_exports x WHERE x.project_id = executions.project_id AND x.execution_id = executions.id)
 FROM executions
@@ -47,7 +47,7 @@ WHERE project_id = :project_id AND execution_id = :execution_id AND sent = 0 RET
 UPDATE trace_exports SET sent = 1 WHERE project_id = :project_id AND execution_id = :execution_id RETURNING execution_id;
 
 -- name: forget_exports
--- picks: what was sent and ended long before the cursor
+-- picks: exported executions that ended long before the cursor
 WITH due AS MATERIALIZED (
   SELECT project_id, execution_id FROM trace_exports WHERE project_id = :project_id AND sent = 1 AND ended_at_us < :before_us
   LIMIT :limit {FOR UPDATE SKIP LOCKED})

@@ -12,7 +12,7 @@ SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: journal_sizes
--- How large the values are of what read_journal would answer with.
+-- Sizes of the values that read_journal would answer with.
 SELECT seq, OCTET_LENGTH(value) FROM journal
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 

@@ -1,4 +1,4 @@
--- The lookout: one look for all that wait.
+-- One query per kind, for all that wait.
 
 -- name: ended_among
 SELECT e.id, e.phase, e.result, e.error,
@@ -13,7 +13,7 @@ SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),
 FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 
 -- name: streams_at
--- Of roots: how far their streams and all those below them have come, as one number.
+-- The progress of the streams of roots and their descendants, as one number.
 SELECT i.value, COALESCE((SELECT MAX(n) FROM stream_items WHERE execution_id = i.value), 0) + COALESCE((SELECT
     CAST(SUM((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = e.id)) AS BIGINT) FROM executions e
     WHERE e.project_id = :project_id AND e.root_execution_id = i.value), 0)
@@ -23,7 +23,7 @@ FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 SELECT topic, last_seq FROM topics WHERE project_id = :project_id AND topic {IN (SELECT value FROM json_each(:topics))|= ANY(ARRAY(SELECT json_array_elements_text(:topics::JSON)))};
 
 -- name: news_of_workers
--- Held executions whose last row somebody else wrote; the reply to their worker's next report would bring it.
+-- Held executions whose last row another writer wrote; the reply to their worker's next report would bring it.
 SELECT e.assigned_to_worker, e.id, j.seq FROM executions e JOIN journal j ON j.execution_id = e.id AND j.seq = e.next_seq - 1
 WHERE e.phase IN ('running', 'cancelling') AND j.kind IN ('event', 'resume', 'child', 'cancel_asked')
   AND e.assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))};
@@ -35,7 +35,7 @@ WHERE phase IN ('running', 'cancelling') AND acked = 0 AND claim_id IS NOT NULL
 GROUP BY assigned_to_worker, claim_id;
 
 -- name: ready_deployments
--- Not EXISTS: PostgreSQL would read all that is ready, whatever its deployment, into a table to look them up in.
+-- Not EXISTS: PostgreSQL would load the ready executions of all deployments into a table.
 SELECT d.value FROM {json_each(:deployments) d|json_array_elements_text(:deployments::JSON) d (value)}
 WHERE (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
     AND limited = 0 AND due_at_us IS NULL LIMIT 1) IS NOT NULL

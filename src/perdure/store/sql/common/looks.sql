@@ -1,4 +1,4 @@
--- Looking at executions.
+-- Queries for executions.
 
 -- name: get_execution
 SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
@@ -36,13 +36,13 @@ SELECT phase, error FROM executions WHERE project_id = :project_id AND id = :id;
 {= payload_size} + COALESCE(OCTET_LENGTH(result), 0)
 
 -- name: list_ids
--- Which executions are on a page, newest first, and how large they are: one text for all filters, a NULL filter is none.
--- Walks the primary key from the cursor on; `floor_id` bounds how far back filters without an index look.
+-- The executions on a page, newest first, with their sizes: one text for all filters, where NULL means no filter. Walks
+-- the primary key from the cursor; `floor_id` bounds the walk for filters without an index.
 SELECT id, {= size} FROM executions WHERE project_id = :project_id AND id < :before AND id >= :floor_id AND {= fits}
 ORDER BY id DESC LIMIT :limit;
 
 -- name: list_of_workflow
--- As list_ids, and so are the following, for a filter that has an index: it is walked instead.
+-- Like list_ids, this and the following walk the index of their filter.
 SELECT id, {= size} FROM executions
 WHERE project_id = :project_id AND workflow_id = :workflow_id AND id < :before AND id >= :floor_id AND {= fits}
 ORDER BY id DESC LIMIT :limit;
@@ -91,7 +91,7 @@ WHERE g.project_id = :project_id AND g.name = :tag_name AND g.value = :tag_value
 ORDER BY g.execution_id DESC LIMIT :limit;
 
 -- name: list_executions
--- Those of a page.
+-- The executions of a page.
 SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
   concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
@@ -103,7 +103,7 @@ FROM executions WHERE project_id = :project_id
 SELECT id FROM executions WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :depth;
 
 -- name: count_phases
--- One branch for each index of open executions: a table full of finished ones is not touched.
+-- One branch per index of open executions, so a table full of finished ones is not read.
 SELECT project_id, workflow_id, phase, COUNT(*) FROM (
   SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL
@@ -121,7 +121,7 @@ SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
 GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved
--- Ready work of deployments without a live registration, or without one on the Python that it began on.
+-- Ready work of deployments without a live registration, or without one on the Python of its first attempt.
 SELECT e.project_id, e.deployment_id, e.python, COUNT(*), MIN(e.ready_at_us) FROM (
   SELECT project_id, deployment_id, python, ready_at_us FROM executions
   WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL

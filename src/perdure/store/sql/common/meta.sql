@@ -1,10 +1,10 @@
--- What the store knows about itself, by name.
+-- The store's own facts, by name.
 
 -- name: read_meta
 SELECT value FROM meta WHERE name = :name;
 
 -- name: lock_meta_free
--- picks: what is known under a name, if nobody else has locked it
+-- picks: a named value, unless it is locked
 SELECT value FROM meta WHERE name = :name {FOR UPDATE SKIP LOCKED};
 
 -- name: write_meta

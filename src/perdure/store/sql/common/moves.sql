@@ -1,4 +1,4 @@
--- What others do to executions.
+-- Transitions from outside.
 
 -- text: told
 CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
@@ -12,20 +12,21 @@ FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: lock_state
 -- holds: execution=id
--- As read_state, for what decides by it: the row stays as it is until the verb has ended.
+-- As read_state, for decisions: locks the row until the verb ends.
 SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
   deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
 FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: lock_free
--- picks: an execution, if nobody else has locked it
+-- picks: an execution, unless it is locked
 SELECT phase, due_at_us FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: deliver_outcome
 -- holds: execution=id
 -- sees: journal execution_id=id key=key
--- An outcome reaches an execution: a waiting one goes back to its queue, a held one hears of it from its next report. The
--- end of a child (`started`: its id, as a value) only reaches whoever recorded under this key that it started that very one.
+-- Delivers an outcome: a waiting execution goes back to its queue, and a held one gets it with its next report. The end
+-- of a child (`started`: its id, as a value) only reaches the execution that recorded under this key that it started
+-- that child.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
@@ -41,10 +42,10 @@ RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, a
 
 -- name: wake_timers
 -- picks: executions whose timer is due
--- `phase || ''` is the phase that no index knows: before there are statistics PostgreSQL takes the small index of what
--- waits for a shorter way to one row than its key.
--- An execution whose own time is ahead of the clock sees the time that it has asked for: see `suspend`.
--- A wait that is closed then (`close_wait`) is locked beforehand; while somebody else has it, its timer is not due.
+-- No index knows the phase `phase || ''`: without statistics PostgreSQL would prefer the small index of waiting
+-- executions to the primary key. An execution whose own time is ahead of the clock sees the time that it asked for: see
+-- `suspend`. The wait that is closed then (`close_wait`) is locked before; while it is locked elsewhere, its timer is
+-- not due.
 WITH due AS MATERIALIZED (
   SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us <= :now_us
   {AND ((SELECT w.key FROM waits w WHERE w.execution_id = executions.id AND w.key = timer_key AND w.state = 'open') IS NULL
@@ -62,12 +63,12 @@ WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (
 RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
 
 -- name: set_ahead
--- The timers that were set by a clock that was ahead of the present one: how many, and how long the shortest lasts.
+-- The timers that were set by a clock ahead of the present one: their number, and the shortest duration.
 SELECT COUNT(*), MIN(due_at_us - ready_at_us) FROM executions
 WHERE phase = 'waiting' AND due_at_us > :now_us AND ready_at_us - 60000000 > :now_us;
 
 -- name: bring_forward
--- picks: executions whose timer was set by a clock that was ahead, and lasts no longer than what has passed since then
+-- picks: executions whose timer was set before the clock's step back, and lasts no longer than the time since
 WITH due AS MATERIALIZED (
   SELECT project_id, id FROM executions WHERE phase = 'waiting' AND due_at_us > :now_us AND ready_at_us - 60000000 > :now_us
     AND due_at_us - ready_at_us <= :passed_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
@@ -107,8 +108,8 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: cancel_waking
 -- holds: execution=id
--- on_cancel="wake": an execution that has begun, and that waits or is back in its queue, runs once more so that its code
--- can clean up. (`phase || ''`: see wake_timers.)
+-- on_cancel="wake": an execution that has begun, and waits or is queued again, runs once more so that its code can
+-- clean up. (`phase || ''`: see wake_timers.)
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
   cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued') AND cancelled_by IS NULL
@@ -130,7 +131,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 
 -- name: lose
 -- holds: execution=id
--- Refused by the one to whom it went first, it has not run yet.
+-- If its first worker refused it, it has not run yet.
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority,
   started_at_us = CASE WHEN :refused = 1 AND started_at_us = moved_at_us THEN NULL ELSE started_at_us END,
   ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
@@ -158,7 +159,7 @@ RETURNING id, next_seq - 1, moved_at_us, attempt;
 
 -- name: adopt_early
 -- picks: executions that were accepted before the project had a deployment
--- They get what the deployment says of their workflow, as if they were started now.
+-- They get the workflow's registration, as if they started now.
 UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.output_schema_name,
   run_timeout_seconds = COALESCE(executions.run_timeout_seconds, w.run_timeout_seconds), wake_on_cancel = w.wake_on_cancel,
   queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
@@ -171,8 +172,8 @@ WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id =
 RETURNING executions.id;
 
 -- name: children_to_cancel
--- As children, and whether each is over. One that has ended in the same group, so that its end is not in the journal of
--- its parent yet, is not: a cancel waits for the verb that ends it, or the two would see each other half done.
+-- Children, and whether each is over. A child that ended in the same group, without a row in its parent's journal yet,
+-- is not over: the cancel waits for the verb that ends it. Otherwise both would see each other half done.
 SELECT id, CASE WHEN phase IN ('completed', 'failed', 'cancelled') AND (step_key IS NULL OR EXISTS (
   SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = executions.step_key AND j.kind = 'child')) THEN 1 ELSE 0 END
 FROM executions WHERE project_id = :project_id AND parent_execution_id = :id ORDER BY id;

@@ -6,11 +6,11 @@ INSERT INTO push_workers (id, project_id, url, state, refused, check_at_us)
 VALUES (:id, :project_id, :url, 'registered', 0, :check_at_us);
 
 -- name: push_worker_at
--- The registration under a URL.
+-- The registration of a URL.
 SELECT id FROM push_workers WHERE project_id = :project_id AND url = :url {FOR UPDATE};
 
 -- name: push_workers_of
--- The registrations for a deployment, those that were given up among them.
+-- The registrations for a deployment, including lapsed ones.
 SELECT p.id FROM workers w JOIN push_workers p ON p.id = w.id
 WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id ORDER BY p.id {FOR UPDATE OF p};
 
@@ -25,8 +25,8 @@ WHERE id = :id AND project_id = :project_id RETURNING id;
 
 -- name: push_beat
 -- holds: worker=id
--- Whoever was given up and is heard of again is online again. One that has not said that it is online may only ask for
--- work; by a heartbeat (`own`) it says so, too: the call for it may have failed.
+-- A lapsed worker that is heard of is online again. A worker that has not reported online may only ask for work. Its
+-- own heartbeat (`own`) also sets it online, because the call for that may have failed.
 UPDATE push_workers SET state = CASE WHEN state = 'lapsed' OR :own = 1 THEN 'online' ELSE state END, refused = 0,
   check_at_us = CASE WHEN state = 'online' THEN check_at_us ELSE :check_at_us END
 WHERE id = :id AND project_id = :project_id RETURNING id;
@@ -38,7 +38,7 @@ RETURNING id;
 
 -- name: push_refused
 -- holds: worker=id
--- One more call that it refused; none counts right after it said that it is online. With the time of the next look.
+-- Counts a refused call, except right after the worker reported online. Answers the time of the next look.
 UPDATE push_workers SET refused = CASE WHEN online_at_us > :young_us THEN 0 ELSE refused + 1 END, check_at_us = :check_at_us
 WHERE id = :id AND state = 'online' RETURNING refused;
 
@@ -70,14 +70,14 @@ WHERE (p.state = 'online' OR p.state = 'registered') AND w.lease_until_us <= :no
 ORDER BY p.id LIMIT :limit {FOR UPDATE OF p SKIP LOCKED};
 
 -- name: take_push_checks
--- picks: online push workers that are to be asked after; each by one server
+-- picks: online push workers that are due for a check, each by one server
 UPDATE push_workers SET check_at_us = :next_us WHERE state = 'online' AND check_at_us <= :now_us AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM push_workers WHERE state = 'online' AND check_at_us <= :now_us ORDER BY check_at_us LIMIT :limit
   {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING id, project_id, url;
 
 -- name: live_push_workers
--- Those that are believed in.
+-- Push workers with a lease.
 SELECT p.state, w.lease_until_us, p.check_at_us, p.id, p.project_id, w.deployment_id, p.url, w.capacity
 FROM push_workers p JOIN workers w ON w.id = p.id WHERE p.state = 'online' OR p.state = 'registered' ORDER BY p.id;
 
@@ -91,7 +91,7 @@ ORDER BY registered_at_us, id;
 
 -- name: lock_push_worker
 -- holds: worker=id
--- For whoever counts how much it still takes. No row: another server is counting at this moment.
+-- Locked to count the worker's free room. No row: another server is counting at this moment.
 SELECT p.project_id, w.deployment_id, w.capacity, p.state, w.lease_until_us, p.url
 FROM push_workers p JOIN workers w ON w.id = p.id WHERE p.id = :id {FOR UPDATE OF p SKIP LOCKED};
 
@@ -99,8 +99,8 @@ FROM push_workers p JOIN workers w ON w.id = p.id WHERE p.id = :id {FOR UPDATE O
 SELECT COUNT(*) FROM executions WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling');
 
 -- name: untold_of_push_workers
--- Held by a push worker, and something about it has not reached that one: a delivery without an acknowledgement, a
--- cancel. (`acked`: 1 the worker has it, 2 it was told of the cancel, too.)
+-- Executions held by a push worker that lack a delivery's acknowledgement, or a notified cancel. (`acked`: 1 the worker
+-- has it, 2 it was also told of the cancel.)
 SELECT e.project_id, e.id, e.attempt, e.assigned_to_worker, e.phase, e.acked, e.moved_at_us, p.url
 FROM push_workers p JOIN executions e ON e.assigned_to_worker = p.id AND e.phase IN ('running', 'cancelling')
 WHERE (e.acked = 0 AND e.moved_at_us < :before_us) OR (e.phase = 'cancelling' AND e.acked < 2)

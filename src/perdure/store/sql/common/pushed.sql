@@ -1,5 +1,5 @@
--- Executions of push workers. What they report carries no attempt, and most of it no worker: it counts while a push worker
--- of the project holds the execution.
+-- Executions of push workers. Their reports carry no attempt, and most of them no worker: they count while a push
+-- worker of the project holds the execution.
 
 -- name: insert_extras
 -- holds: execution=execution_id
@@ -25,7 +25,7 @@ DELETE FROM execution_extras WHERE execution_id = :id;
 UPDATE executions SET output_schema_name = :output_schema_name WHERE project_id = :project_id AND id = :id RETURNING id;
 
 -- name: push_details
--- What a push worker is told of an execution beside what its claim says.
+-- Facts that a push worker gets in addition to the claim.
 SELECT e.step_key, e.run_timeout_seconds, r.workflow_id, x.otel_traceparent, x.otel_span_id, x.initial_state,
   x.channel_context
 FROM executions e
@@ -35,7 +35,7 @@ WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: lock_pushed
 -- holds: execution=id
--- Where an execution stands, for what its push worker says of it; `p.id` is NULL where no push worker holds it.
+-- The state of an execution, for its push worker's reports; `p.id` is NULL without a holding push worker.
 SELECT e.phase, e.attempt, e.assigned_to_worker, e.report_number, e.retry_count, e.acked, e.due_at_us, e.moved_at_us,
   p.id, COALESCE(d.push, 0), e.deployment_id
 FROM executions e
@@ -44,7 +44,7 @@ LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_i
 WHERE e.project_id = :project_id AND e.id = :id {FOR UPDATE OF e};
 
 -- name: read_pushed
--- The same for a look.
+-- The same for a read.
 SELECT e.phase, e.attempt, e.assigned_to_worker, e.acked, e.workflow_id, COALESCE(e.root_execution_id, e.id),
   r.workflow_id, p.id
 FROM executions e
@@ -64,7 +64,7 @@ RETURNING next_seq - 1, moved_at_us, attempt, assigned_to_worker;
 
 -- name: next_row
 -- holds: execution=id
--- A seq for a row about an execution that does not move by it.
+-- A seq for a row about an execution that stays in its phase.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id RETURNING next_seq - 1, moved_at_us, attempt;
 
@@ -76,7 +76,7 @@ WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling
 
 -- name: tell_cancel
 -- holds: execution=id
--- One server tells the worker; the others see that it does.
+-- One server tells the worker, and the rest see that it does.
 UPDATE executions SET acked = 2
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked < 2 RETURNING id;
@@ -92,7 +92,7 @@ j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
   OR j.kind = 'child_started' OR j.kind = 'child' OR j.kind = 'published' OR j.kind = 'sent'
 
 -- name: outcomes_of_key
--- What the journal has under a key, in any order. The list of kinds is the index's, word by word.
+-- The journal's rows under a key, in any order. The list of kinds must equal the index's, word for word.
 SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
 WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
 
@@ -107,8 +107,8 @@ WHERE j.execution_id = :execution_id
   AND j.seq {IN (SELECT value FROM json_each(:seqs))|= ANY(ARRAY(SELECT json_array_elements_text(:seqs::JSON)::BIGINT))};
 
 -- name: step_of_pushed
--- Both at one look, for the question that push workers ask most: an execution, who has it, and what there is under a key;
--- one row with NULL in front where there is nothing.
+-- The most frequent question of push workers in one query: an execution, its holder, and the rows under a key; one row
+-- with NULL in front if there are none.
 SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked, p.id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
@@ -116,7 +116,7 @@ LEFT JOIN journal j ON j.execution_id = e.id AND j.key = :key AND ({= outcomes})
 WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: last_wait_of_key
--- What an execution was last told to wait for under a key.
+-- The last wait of an execution under a key.
 SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'waiting' AND key = :key ORDER BY seq DESC LIMIT 1;
 
 -- name: output_schema_of
@@ -135,7 +135,7 @@ SELECT state FROM waits WHERE execution_id = :execution_id AND key = :key AND ba
 
 -- name: open_typed_wait
 -- holds: execution=execution_id
--- Opened again it looks from where it looked the first time.
+-- A reopened wait looks from where it looked the first time.
 INSERT INTO waits (execution_id, key, project_id, state, topic, after_seq, event_type, batch_id, data, expires_at_us,
   opened_at_us)
 VALUES (:execution_id, :key, :project_id, 'open', :topic, :after_seq, :event_type, :batch_id, :data, :expires_at_us, :now_us)
@@ -146,7 +146,7 @@ ON CONFLICT (execution_id, key) DO UPDATE SET state = 'open', topic = excluded.t
 
 -- name: lock_asking
 -- holds: execution=id
--- Whether an execution of push workers may ask something on a topic: it is open, and the topic is its run's.
+-- Whether a push execution may ask on a topic: it is open, and the topic is its run's.
 SELECT e.id FROM executions e
 JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id AND d.push = 1
 JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
@@ -154,7 +154,7 @@ WHERE e.project_id = :project_id AND e.id = :id AND e.completed_at_us IS NULL
   AND :topic = 'workflow/' || r.workflow_id || '/' || r.id {FOR UPDATE OF e};
 
 -- name: alone_in_run
--- A root that nothing is below of.
+-- A root without descendants.
 SELECT e.id FROM executions e WHERE e.project_id = :project_id AND e.id = :id AND NOT EXISTS (
   SELECT 1 FROM executions c WHERE c.project_id = :project_id AND c.root_execution_id = :id);
 
@@ -171,7 +171,7 @@ SELECT seq, data, created_at_us FROM events WHERE project_id = :project_id AND t
 ORDER BY seq DESC LIMIT 1;
 
 -- name: first_event_of_type
--- Not what answers the question of another: its id is a UUID of version 5 (`answer_wait`).
+-- Excludes an answer to another execution's question, whose id is a UUID of version 5 (`answer_wait`).
 SELECT seq, data FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after AND event_type = :event_type AND SUBSTR(id, 15, 1) <> '5'
 ORDER BY seq LIMIT 1;

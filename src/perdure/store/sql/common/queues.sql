@@ -5,12 +5,12 @@ SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id
 
 -- name: lock_queue
 -- holds: queue=name
--- As read_queue, for whoever counts what a limit leaves room for. No row: another server is counting at this moment.
+-- As read_queue, locked to count the room under a limit. No row: another server is counting at this moment.
 SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name {FOR UPDATE SKIP LOCKED};
 
 -- name: begin_limits
--- alone: whoever starts, wakes or claims something of the queue reads whether it has limits, and acts by it
--- Said before a queue gets its first limit. What the lock is for is the driver's: it has it by now.
+-- alone: starts, wakes and claims read whether the queue has limits, and act by it
+-- Precedes a queue's first limit. The driver needs the lock, and has it by now.
 SELECT 1;
 
 -- name: insert_queue
@@ -37,8 +37,8 @@ WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AN
 RETURNING id;
 
 -- name: unmarked_queues
--- Queues with a limit, and something open in them that does not know of it. What wakes only to clean up is admitted
--- whatever the limit.
+-- Limited queues with an open execution that is not marked as limited. Executions that wake only to clean up are
+-- admitted beyond the limit.
 SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND e.cancelled_by IS NULL
   AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
@@ -50,7 +50,7 @@ WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND e.cancelled_by 
   AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL);
 
 -- name: place_in_queue
--- Of an execution that is ready and whose queue has limits.
+-- For an execution that is ready and whose queue has limits.
 SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, q.total_limit
 FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.limited = 1 AND e.due_at_us IS NULL, {0|FALSE});

@@ -1,7 +1,8 @@
--- What workers report of executions; all fenced by attempt, worker and report number.
+-- Reports of workers; all fenced by attempt, worker and report number.
 
--- An execution's own time never goes back. After the clock did, its code counts from a time that is ahead of the clock: what
--- it asked for then begins now, and lasts as long as it meant. Less than a minute is a difference between servers.
+-- An execution's own time never goes back. After a step back of the clock, its code counts from a time that is ahead: a
+-- timer it requests then begins now, and lasts its full duration. Less than a minute counts as a difference between
+-- servers.
 
 -- text: due
 due_at_us = :due_at_us{::BIGINT} - CASE WHEN {= time_is_ahead} THEN moved_at_us - :now_us ELSE 0 END
@@ -20,7 +21,8 @@ CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WH
 
 -- name: acknowledge
 -- holds: execution=id
--- Lost deliveries are forgotten with the next outcome, not here: handed back and out again, it is acknowledged first again.
+-- The next outcome resets lost deliveries, not this: an execution handed back and out again must be acknowledged first
+-- again.
 UPDATE executions SET acked = 1
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id
@@ -42,8 +44,8 @@ RETURNING next_seq, phase, moved_at_us, deployment_id, COALESCE(root_execution_i
 -- holds: execution=id
 -- answer: how many
 -- bulk: number now_us attempt seq
--- As advance for the outcome of one step, if nobody else has written to the journal since the worker looked and the clock
--- has not gone back: its number and its time are known beforehand then.
+-- As advance for one step's outcome, if the journal has not grown since the worker looked and the clock has not gone
+-- back: its number and time are then known beforehand.
 UPDATE executions SET next_seq = next_seq + 1, acked = 1, report_number = :number, losses = 0, undelivered = 0,
   moved_at_us = :now_us
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
@@ -52,7 +54,7 @@ WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling
 
 -- name: count_outcome
 -- holds: execution=id
--- A seq for an outcome that a report finds out only while it is taken.
+-- A seq for an outcome that appears only while a report is taken.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0
 WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
@@ -97,8 +99,8 @@ RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 -- name: suspend_next
 -- holds: execution=id
 -- bulk: due_at_us parked_seq now_us attempt number seq
--- `advance` and `suspend` at once, for a report that only says so, of an execution whose worker has seen everything and for
--- which something is to come: a timer, or the end of its newest child.
+-- `advance` and `suspend` at once, for a report that only suspends. The worker has seen all rows, and a timer or the
+-- end of its newest child is to come.
 UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= due}, timer_key = :timer_key,
   next_seq = next_seq + 1, parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
@@ -110,8 +112,8 @@ RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
 -- name: start_and_wait
 -- holds: execution=id
 -- bulk: due_at_us parked_seq now_us attempt number seq
--- `advance` and `suspend` at once, for a report that starts a child and waits for it, of an execution whose worker has seen
--- everything and waits for work of the same deployment. `next_seq` counts the child's start, too, an outcome.
+-- `advance` and `suspend` at once, for a report that starts a child and waits for it. The worker has seen all rows and
+-- waits for work of the same deployment. `next_seq` also counts the child's start, an outcome.
 UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= due}, timer_key = :timer_key,
   next_seq = next_seq + 2, parked_worker = :parked_worker, parked_seq = :parked_seq, losses = 0, undelivered = 0,
   {= waits_since}

@@ -12,12 +12,12 @@ WHERE executions.project_id = :project_id AND executions.id < :before AND execut
 ORDER BY executions.id DESC LIMIT :limit OFFSET :offset
 
 -- name: list_runs
--- Root executions of one type, newest first. Those of a workflow that nobody registered are of type `workflow`.
+-- Root executions of one type, newest first. Unregistered workflows have the type `workflow`.
 SELECT executions.id, executions.root_execution_id, executions.workflow_id, COALESCE(executions.session_id, executions.id),
   executions.created_at_us, executions.phase, executions.completed_at_us, {= payload}, executions.result, executions.error
 {= runs};
 
 -- name: run_sizes
--- How large they are that list_runs would answer with.
+-- Sizes of the runs that list_runs would answer with.
 SELECT executions.id, {= payload_size} + COALESCE(OCTET_LENGTH(executions.result), 0)
 {= runs};

@@ -21,12 +21,12 @@ SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AN
 
 -- name: lock_schedule
 -- holds: schedule=id
--- As read_schedule, for whoever changes it.
+-- As read_schedule, locked for a change.
 SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: lock_schedule_if_free
 -- holds: schedule=id
--- As read_schedule, for whoever fires it. No row: another server is at it at this moment, or it is gone.
+-- As read_schedule, locked for firing. No row: another server has it at this moment, or it is gone.
 SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: update_schedule
@@ -60,7 +60,7 @@ SELECT project_id, id, missed, next_at_us FROM schedules WHERE status = 'active'
 ORDER BY next_at_us LIMIT :limit;
 
 -- name: unblocked_schedules
--- Those with a fire that waits for an execution which has ended meanwhile.
+-- Schedules with a fire that waits for an execution which has ended meanwhile.
 SELECT s.project_id, s.id FROM schedules s WHERE s.status = 'active'
   AND s.id IN (SELECT w.schedule_id FROM schedule_fires w WHERE w.state = 'waiting')
   AND NOT EXISTS (SELECT 1 FROM schedule_fires f JOIN executions e ON e.project_id = f.project_id AND e.id = f.execution_id
@@ -76,7 +76,7 @@ SELECT MIN(next_at_us) FROM schedules WHERE status = 'active';
 
 -- name: insert_fire
 -- holds: schedule=schedule_id
--- I7: no row comes back when this slot was fired before.
+-- I7: no row if this slot was fired before.
 INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, execution_id, reason, fired_at_us)
 VALUES (:schedule_id, :slot_us, :by_hand, :project_id, :state, :execution_id, :reason, :now_us)
 ON CONFLICT (schedule_id, slot_us, by_hand) DO NOTHING RETURNING slot_us;
@@ -92,18 +92,18 @@ UPDATE schedule_fires SET state = 'done' WHERE state = 'started' AND {= to_chang
 
 -- name: locked_fires
 -- holds: schedule=schedule_id
--- How many of the fires that are over, or wait their turn, somebody else has locked. The others it locks.
+-- How many finished or waiting fires are locked elsewhere. It locks the rest.
 SELECT COUNT(*) - (SELECT COUNT(*) FROM (SELECT slot_us FROM schedule_fires WHERE {= to_change} {FOR UPDATE SKIP LOCKED}) AS free)
 FROM schedule_fires WHERE {= to_change};
 
 -- name: open_fires
--- How many are started and have not ended, how many wait, and the first that waits.
+-- The number of started open fires, the number of waiting ones, and the first waiting one.
 SELECT COUNT(CASE WHEN state = 'started' THEN 1 END), COUNT(CASE WHEN state = 'waiting' THEN 1 END),
   MIN(CASE WHEN state = 'waiting' THEN slot_us END)
 FROM schedule_fires WHERE schedule_id = :schedule_id AND (state = 'started' OR state = 'waiting');
 
 -- name: list_fires
--- A fire is settled when its schedule is looked at again; whoever reads it before sees what is true all the same.
+-- The next look at its schedule settles a fire; readers see the truth before that, too.
 SELECT slot_us, fired_at_us, by_hand <> '' AS by_hand, CASE WHEN state = 'started' AND NOT EXISTS (
     SELECT 1 FROM executions e WHERE e.project_id = schedule_fires.project_id AND e.id = schedule_fires.execution_id
       AND e.phase NOT IN ('completed', 'failed', 'cancelled')) THEN 'done' ELSE state END AS state,

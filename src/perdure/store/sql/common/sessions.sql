@@ -1,4 +1,4 @@
--- Sessions: what an agent remembers of one.
+-- Sessions: the memory of agents.
 
 -- name: read_memory
 SELECT summary, messages, version FROM session_memory WHERE project_id = :project_id AND session_id = :session_id;
@@ -13,14 +13,14 @@ RETURNING version;
 
 -- name: insert_memory
 -- holds: session=session_id
--- For whoever has seen that there is none yet.
+-- For a writer that saw no memory yet.
 INSERT INTO session_memory (project_id, session_id, summary, messages, version, written_at_us)
 VALUES (:project_id, :session_id, :summary, :messages, 1, :now_us)
 ON CONFLICT (project_id, session_id) DO NOTHING RETURNING version;
 
 -- name: update_memory
 -- holds: session=session_id
--- For whoever has seen this version.
+-- For a writer that saw this version.
 UPDATE session_memory SET summary = :summary, messages = :messages, version = version + 1, written_at_us = :now_us
 WHERE project_id = :project_id AND session_id = :session_id AND version = :version RETURNING version;
 
@@ -29,13 +29,13 @@ WHERE project_id = :project_id AND session_id = :session_id AND version = :versi
 DELETE FROM session_memory WHERE project_id = :project_id AND session_id = :session_id;
 
 -- name: prune_memory
--- picks: memory that nobody has written to for long
+-- picks: memory without a recent write
 WITH due AS MATERIALIZED (
   SELECT project_id, session_id FROM session_memory WHERE written_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
 DELETE FROM session_memory WHERE (project_id, session_id) IN (SELECT project_id, session_id FROM due) RETURNING session_id;
 
 -- name: agent_names
--- The workflows that are agents, in any deployment.
+-- Workflows that are agents, in any deployment.
 SELECT id FROM workflows WHERE project_id = :project_id AND type = 'agent' GROUP BY id ORDER BY id LIMIT :limit;
 
 -- name: agent_runs
@@ -48,7 +48,7 @@ WHERE project_id = :project_id AND workflow_id = :workflow_id AND id >= :floor_i
 ORDER BY id DESC LIMIT :limit;
 
 -- name: session_roots
--- The roots of a session, newest first: those that carry its id, and the one that it is named after.
+-- The roots of a session, newest first: those with its id, and the one that it is named after.
 SELECT id FROM (
   SELECT id FROM executions WHERE project_id = :project_id AND session_id = :session_id AND root_execution_id IS NULL
   UNION ALL SELECT id FROM executions WHERE project_id = :project_id AND id = :session_id AND root_execution_id IS NULL
@@ -56,7 +56,7 @@ SELECT id FROM (
 ORDER BY id DESC LIMIT :limit;
 
 -- name: session_run
--- Without what is larger than `bytes_max`. Questions are counted of the run and of the first thousand below it.
+-- Without values larger than `bytes_max`. Counts the questions of the run and its first thousand descendants.
 SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_at_us, completed_at_us, error,
   CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
   (SELECT COUNT(*) FROM waits w WHERE w.execution_id = executions.id
@@ -67,8 +67,8 @@ SELECT id, workflow_id, phase, COALESCE(session_id, id), created_at_us, started_
 FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_id IS NULL;
 
 -- name: agent_steps
--- What models answered and tools gave in a run and in the first thousand executions below it. A tool's value is left out where it is
--- larger than `bytes_max`. By their kind PostgreSQL, as long as it has no statistics, would begin with the steps of all executions.
+-- Model answers and tool values of a run and its first thousand descendants. Tool values larger than `bytes_max` are
+-- left out. Without statistics PostgreSQL would use the kind, and begin with the steps of all executions.
 SELECT j.execution_id, j.kind, j.key, j.name, j.ok, j.at_us,
   CASE WHEN j.name = :model OR j.name = :summary OR OCTET_LENGTH(j.value) <= :bytes_max THEN j.value END
 FROM (SELECT id FROM executions WHERE project_id = :project_id AND id = :id
@@ -79,8 +79,8 @@ WHERE j.name = :model OR j.name = :summary OR SUBSTR(j.name, 1, 5) = 'tool.' OR 
 ORDER BY j.execution_id, j.seq LIMIT :limit;
 
 -- name: questions_of
--- What suspended steps of a run, and of the first thousand executions below it, asked, and how they were answered: of native
--- workers with the question in the wait, of push workers by way of the run's topic.
+-- Questions of suspended steps of a run and its first thousand descendants, with their answers. Native workers'
+-- questions are in the wait, push workers' on the run's topic.
 SELECT w.execution_id, w.key, w.state, w.data, w.opened_at_us, j.value, j.at_us
 FROM (SELECT id FROM executions WHERE project_id = :project_id AND id = :execution_id
   UNION ALL SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND root_execution_id = :execution_id
@@ -91,6 +91,6 @@ WHERE ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = :topic) AND w.state
 ORDER BY w.execution_id, w.key LIMIT :limit;
 
 -- name: asked_on_topic
--- Questions and answers that went over a run's topic.
+-- Questions and answers on a run's topic.
 SELECT event_type, data, created_at_us FROM events WHERE project_id = :project_id AND topic = :topic AND seq > :after
   AND (SUBSTR(event_type, 1, 8) = 'suspend_' OR SUBSTR(event_type, 1, 7) = 'resume_') ORDER BY seq LIMIT :limit;

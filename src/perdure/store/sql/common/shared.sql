@@ -1,4 +1,4 @@
--- What queries of several files say alike. A large payload is a row of its own, and empty in `executions`.
+-- Texts for queries of several files. A large payload is a row of its own, and empty in `executions`.
 
 -- text: payload
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload

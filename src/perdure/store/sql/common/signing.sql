@@ -1,4 +1,4 @@
--- What calls out are signed with.
+-- Secrets that sign outgoing calls.
 
 -- name: read_signing
 SELECT secret, made_at_us, previous, previous_until_us, links FROM signing_secrets WHERE project_id = :project_id;

@@ -1,4 +1,4 @@
--- What the space is used for (`perdure db size`); each reads whole tables.
+-- The use of space (`perdure db size`); each query reads whole tables.
 
 -- name: size_executions
 SELECT project_id, workflow_id, COUNT(*),

@@ -18,8 +18,8 @@ INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :paylo
 
 -- name: check_offer
 -- holds: offer=worker_id
--- A worker that offered to take work at once: is it still what it was, and is nothing ahead of what is started now? No row:
--- it is gone, or somebody has locked it; nobody waits for that to start something.
+-- Whether a waiting claim's worker is unchanged, and no ready execution is ahead of the new ones. No row: the worker is
+-- gone or locked; a start does not wait for it.
 SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready}, w.last_claim_id
 FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 
@@ -27,7 +27,7 @@ FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
 
 -- name: find_started
--- As find_key, with the payload, unless it is too large to be the same as one of :payload_bytes.
+-- As find_key, with the payload, unless its size cannot equal :payload_bytes.
 SELECT id, created_at_us, CASE WHEN {= payload_size} = :payload_bytes OR {= payload_size} <= :compared_bytes THEN {= payload} END
 FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key;
 
@@ -55,8 +55,8 @@ SELECT project_id, route, key, LENGTH(executions) FROM idempotency WHERE kept_si
 ORDER BY kept_since_us LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
 -- name: ends_of_answer
--- The earliest and the latest end of the executions that an answer names, 0 for one that is open; and how many are gone.
--- No JOIN: PostgreSQL would read all executions where it takes the list for a long one.
+-- The earliest and the latest end of the executions that an answer names (0 for an open one), and how many are deleted.
+-- No JOIN: PostgreSQL would read all executions if it expects a long list.
 SELECT MIN(ended_us), MAX(ended_us), COUNT(*) - COUNT(ended_us) FROM (
   SELECT (SELECT COALESCE(completed_at_us, 0) FROM executions WHERE project_id = :project_id AND id = i.value) AS ended_us
   FROM (SELECT executions FROM idempotency WHERE project_id = :project_id AND route = :route AND key = :key) a,

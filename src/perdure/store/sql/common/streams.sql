@@ -1,4 +1,4 @@
--- The streams of executions: what they emit, apart from their journals.
+-- Streams of executions: emitted items, apart from the journals.
 
 -- name: last_stream_item
 SELECT n, upto FROM stream_items WHERE execution_id = :execution_id ORDER BY n DESC LIMIT 1;
@@ -25,7 +25,7 @@ SELECT phase, error, root_execution_id, (SELECT MAX(n) FROM stream_items WHERE e
 WHERE project_id = :project_id AND id = :id;
 
 -- name: stream_family
--- The newest of those below a root, and how far the stream of each has come.
+-- The newest descendants of a root, and the progress of each stream.
 SELECT id, parent_execution_id, step_key, (SELECT MAX(n) FROM stream_items WHERE execution_id = executions.id)
 FROM executions WHERE project_id = :project_id AND root_execution_id = :root_id ORDER BY id DESC LIMIT :limit;
 

@@ -1,7 +1,7 @@
--- Looking at traces: those whose spans were sent in, and the journals of executions.
+-- Traces: those with spans that were sent in, and the journals of executions.
 
 -- name: traces_floor
--- How far back a list looks: the end of the trace at that depth.
+-- The depth limit of a list: the end of the trace at that depth.
 SELECT sorted_at_us FROM traces WHERE project_id = :project_id AND sorted_at_us >= :from_us AND sorted_at_us <= :to_us
 ORDER BY sorted_at_us DESC LIMIT 1 OFFSET :depth;
 
@@ -21,7 +21,7 @@ WHERE project_id = :project_id AND completed_at_us >= :from_us AND completed_at_
 ORDER BY completed_at_us DESC LIMIT 1 OFFSET :depth;
 
 -- name: list_ended_roots
--- Root executions of which no spans were sent: their journal is their trace.
+-- Root executions without spans that were sent in: their journal is their trace.
 SELECT e.id, e.completed_at_us FROM executions e LEFT JOIN workflows w ON w.project_id = e.project_id
   AND w.deployment_id = e.deployment_id AND w.id = e.workflow_id
 WHERE e.project_id = :project_id AND e.completed_at_us >= :from_us AND e.completed_at_us <= :to_us
@@ -37,7 +37,7 @@ SELECT root_span_id, root_span_type, root_span_name, started_at_us, ended_at_us,
 WHERE project_id = :project_id AND trace_id = :trace_id;
 
 -- name: root_spans
--- A root that went on after waits has several pieces.
+-- A root that continued after waits has several pieces.
 SELECT span_id, name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
 WHERE project_id = :project_id AND trace_id = :trace_id AND parent_span_id IS NULL ORDER BY started_at_us LIMIT :limit;
 
@@ -49,7 +49,7 @@ WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id;
 SELECT OCTET_LENGTH(body) FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
 
 -- name: read_spans
--- What is larger than `bytes_max` is left out.
+-- Without values larger than `bytes_max`.
 SELECT span_id, parent_span_id, name, span_type, started_at_us, ended_at_us,
   CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END
 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
@@ -81,7 +81,7 @@ SELECT {= traced} FROM executions LEFT JOIN execution_extras x ON x.execution_id
 WHERE project_id = :project_id AND root_execution_id = :id AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: traced_rows
--- The rows that spans are made of, without the values that are larger than `bytes_max`.
+-- The rows that become spans, without values larger than `bytes_max`.
 SELECT seq, at_us, kind, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END, started_at_us, tries
 FROM journal WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 

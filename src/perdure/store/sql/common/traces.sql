@@ -1,8 +1,8 @@
--- Spans that were sent in, and the traces that they make.
+-- Spans that were sent in, and their traces.
 
 -- name: lock_execution_of_trace
 -- holds: execution=id
--- Whoever deletes the execution deletes its spans afterwards, and so waits for those that are being added.
+-- A deletion of the execution deletes its spans afterwards, and so waits for spans that are being added.
 SELECT id FROM executions WHERE project_id = :project_id AND id = :id {FOR KEY SHARE};
 
 -- name: lock_trace
@@ -40,6 +40,6 @@ DELETE FROM spans WHERE project_id = :project_id AND trace_id = :trace_id;
 DELETE FROM traces WHERE project_id = :project_id AND trace_id = :trace_id;
 
 -- name: old_traces
--- Those of no execution, whose spans were sent long ago.
+-- Traces without an execution, whose spans were sent long ago.
 SELECT project_id, trace_id, spans FROM traces WHERE of_execution = 0 AND written_at_us < :before_us
 ORDER BY written_at_us LIMIT :limit {FOR UPDATE SKIP LOCKED};

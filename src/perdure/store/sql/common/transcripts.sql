@@ -5,12 +5,12 @@
 SELECT version, turns, summarized, dropped, begun_at_us FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE};
 
 -- name: lock_transcript_free
--- picks: a transcript, if nobody else has locked it
+-- picks: a transcript, unless it is locked
 SELECT version FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE SKIP LOCKED};
 
 -- name: advance_transcript
 -- holds: session=session_id
--- With a version only that one is followed.
+-- With a version, only if it is the newest.
 INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us, begun_at_us)
 VALUES (:project_id, :session_id, :entries, 0, :summarized, 0, :now_us, :now_us)
 ON CONFLICT (project_id, session_id) DO UPDATE SET version = transcripts.version + :entries,
@@ -51,7 +51,7 @@ WHERE e.project_id = :project_id AND e.session_id = :session_id AND e.seq > :aft
 ORDER BY e.seq LIMIT :limit;
 
 -- name: read_entries
--- Each message by its key: of a join PostgreSQL might make a walk through all messages.
+-- Each message by its key: PostgreSQL might turn a join into a scan of all messages.
 SELECT e.seq, (SELECT m.content FROM messages m WHERE m.project_id = e.project_id AND m.hash = e.hash LIMIT 1), e.summary_of
 FROM transcript_entries e
 WHERE e.project_id = :project_id AND e.session_id = :session_id AND e.seq > :after AND e.seq <= :version
@@ -59,7 +59,7 @@ ORDER BY e.seq LIMIT :limit;
 
 -- name: drop_entries
 -- holds: session=session_id
--- From the first on, so that what is left has no gap.
+-- From the first on, so the rest has no gap.
 DELETE FROM transcript_entries WHERE (project_id, session_id, seq) IN (
   SELECT project_id, session_id, seq FROM transcript_entries
   WHERE project_id = :project_id AND session_id = :session_id AND seq <= :upto ORDER BY seq LIMIT :limit)
@@ -74,7 +74,7 @@ UPDATE transcripts SET dropped = :dropped WHERE project_id = :project_id AND ses
 DELETE FROM transcripts WHERE project_id = :project_id AND session_id = :session_id;
 
 -- name: old_transcripts
--- Those that nobody has written to for long, and in which nobody has a turn.
+-- Transcripts without a recent write and without an open turn.
 SELECT project_id, session_id FROM transcripts WHERE written_at_us < :before_us
   AND NOT EXISTS (SELECT 1 FROM turns t WHERE t.project_id = transcripts.project_id AND t.session_id = transcripts.session_id)
 ORDER BY written_at_us LIMIT :limit;

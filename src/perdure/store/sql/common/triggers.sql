@@ -16,7 +16,7 @@ WHERE project_id = :project_id AND topic = :topic AND workflow_id = :workflow_id
 
 -- name: lock_trigger_if_free
 -- holds: trigger=id
--- For whoever takes events for it. No row: another server is at it at this moment, or it is gone.
+-- Locked for taking events. No row: another server has it at this moment, or it is gone.
 SELECT {columns StoredTrigger} FROM event_triggers WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 
 -- name: take_events
@@ -40,8 +40,8 @@ FROM event_triggers g LEFT JOIN topics t ON t.project_id = g.project_id AND t.to
 WHERE g.project_id = :project_id AND g.id < :before ORDER BY g.id DESC LIMIT :limit;
 
 -- name: watched_topics
--- All triggers, and of those with events that were not taken since when the first of them waits. Subselects, no join: for
--- a few triggers PostgreSQL would read all topics, as long as it has no statistics.
+-- All triggers and, for those with untaken events, since when the first waits. Subselects, not a join: without
+-- statistics PostgreSQL would read all topics for a few triggers.
 SELECT g.project_id, g.id, g.topic, g.batch_size, g.batch_timeout_seconds,
   COALESCE((SELECT t.last_seq - g.taken_seq FROM topics t WHERE t.project_id = g.project_id AND t.topic = g.topic), 0),
   (SELECT e.created_at_us FROM events e WHERE e.project_id = g.project_id AND e.topic = g.topic AND e.seq > g.taken_seq

@@ -1,4 +1,4 @@
--- Turns in sessions: whose it is, who waits for theirs, who reads.
+-- Turns in sessions: open, waiting and reading.
 
 -- name: count_turn
 -- holds: session=session_id
@@ -17,7 +17,7 @@ VALUES (:execution_id, :session_id, :project_id, :state, :n, :deliver, NULL, NUL
 
 -- name: note_reading
 -- holds: session=session_id
--- An execution has read this version; the oldest counts.
+-- The version that an execution has read; the oldest counts.
 INSERT INTO turns (execution_id, session_id, project_id, state, n, deliver, taken_by, read_version)
 VALUES (:execution_id, :session_id, :project_id, 'reading', 0, 0, NULL, :version)
 ON CONFLICT (execution_id, session_id) DO UPDATE
@@ -28,7 +28,7 @@ RETURNING taken_by;
 SELECT phase, result FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: messages_to_take
--- Each execution by its key: of a join PostgreSQL might make a walk through all of a workflow.
+-- Each execution by its key: PostgreSQL might turn a join into a scan of a whole workflow.
 SELECT t.execution_id,
   (SELECT {= payload} FROM executions WHERE project_id = t.project_id AND id = t.execution_id LIMIT 1)
 FROM turns t
@@ -43,7 +43,7 @@ WHERE execution_id = :execution_id AND session_id = :session_id AND state = 'wai
 
 -- name: leave_turn
 -- holds: session=session_id
--- Nobody takes it any more.
+-- From now on it is not taken again.
 UPDATE turns SET state = 'waiting', taken_by = NULL, deliver = 0
 WHERE execution_id = :execution_id AND session_id = :session_id AND taken_by = :taken_by;
 
@@ -72,7 +72,7 @@ UPDATE turns SET state = 'open' WHERE execution_id = :execution_id AND session_i
 
 -- name: release_turn
 -- holds: execution=id
--- What waited for its turn may be claimed.
+-- Waiting turns that may now be claimed.
 UPDATE executions SET due_at_us = NULL, ready_at_us = :now_us
 WHERE project_id = :project_id AND id = :id AND phase = 'queued' AND due_at_us = :held_us RETURNING deployment_id;
 
@@ -83,7 +83,7 @@ SELECT MIN(read_version) FROM turns WHERE project_id = :project_id AND session_i
 SELECT execution_id FROM turns WHERE project_id = :project_id AND session_id = :session_id LIMIT 1;
 
 -- name: turn_before
--- Whose end a waiting turn waits for: of whoever has its message, or has the session's turn.
+-- The execution whose end a waiting turn awaits: the taker of its message, or the session's open turn.
 SELECT t.session_id, COALESCE(t.taken_by, (SELECT o.execution_id FROM turns o
   WHERE o.project_id = t.project_id AND o.session_id = t.session_id AND o.state = 'open' LIMIT 1))
 FROM turns t WHERE t.execution_id = :execution_id AND t.state IN ('waiting', 'taken') LIMIT 1;

@@ -18,7 +18,7 @@ VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, 
 
 -- name: ask_anew
 -- holds: execution=execution_id
--- An answer came before the question, or the code asks something else than before: an answer has to say what it answers.
+-- An answer came before the question, or the code's question changed: an answer must name it.
 UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
   data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, must_name = 1
 WHERE execution_id = :execution_id AND key = :key AND state <> 'met' RETURNING key;
@@ -39,11 +39,11 @@ UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND key = :
 
 -- name: close_waits
 -- holds: execution=execution_id
--- Whoever has ended waits for nothing: publishing need not look at it any more.
+-- An ended execution waits for nothing, so publishing need not look at it.
 UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND state = 'open';
 
 -- name: locked_waits
--- How many open waits of an execution somebody else has locked. The others it locks.
+-- How many open waits of an execution are locked elsewhere. It locks the rest.
 SELECT COUNT(*) - (SELECT COUNT(*) FROM (
   SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' {FOR UPDATE SKIP LOCKED}) AS free)
 FROM waits WHERE execution_id = :execution_id AND state = 'open';

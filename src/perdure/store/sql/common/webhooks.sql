@@ -1,4 +1,4 @@
--- Webhooks, and what is delivered to them.
+-- Webhooks and their deliveries.
 
 -- text: delivery
 execution_id, NULLIF(webhook_id, '') AS webhook_id, url, state, earlier_tries + tries AS tries, next_at_us, created_at_us,
@@ -30,7 +30,7 @@ DELETE FROM execution_webhooks WHERE execution_id = :id;
 
 -- name: insert_deliveries
 -- holds: execution=execution_id
--- An end is told to those who want to hear of it: the project's URLs of a root's, its own of each.
+-- The recipients of an end: the project's URLs for a root, and the execution's own.
 INSERT INTO deliveries (execution_id, webhook_id, project_id, url, host, state, tries, next_at_us, created_at_us)
 SELECT :execution_id, w.id, :project_id, w.url, w.host, 'pending', 0, :now_us{::BIGINT}, :now_us FROM webhooks w
 WHERE w.project_id = :project_id AND :is_root{::BIGINT} = 1 AND (w.workflow_id IS NULL OR w.workflow_id = :workflow_id)
@@ -38,8 +38,8 @@ UNION ALL SELECT :execution_id, '', :project_id, x.url, x.host, 'pending', 0, :n
 WHERE x.execution_id = :execution_id;
 
 -- name: take_deliveries
--- picks: deliveries that are due, but of hosts that are busy
--- The time until which they are ours is their next one: a server that dies leaves them to the others.
+-- picks: due deliveries, except of busy hosts
+-- `next_at_us` is how long they are ours, so messages of a server that dies become due again.
 WITH due AS MATERIALIZED (
   SELECT execution_id, webhook_id FROM deliveries WHERE state = 'pending' AND next_at_us <= :now_us
     AND host {NOT IN (SELECT value FROM json_each(:busy))|<> ALL(ARRAY(SELECT json_array_elements_text(:busy::JSON)))}
@@ -64,7 +64,7 @@ WHERE execution_id = :execution_id AND webhook_id = :webhook_id AND state = 'pen
 
 -- name: redeliver
 -- holds: execution=execution_id
--- It has all its tries again; those before still count for people.
+-- It gets all its tries again; earlier ones still count in what people see.
 UPDATE deliveries SET state = 'pending', earlier_tries = earlier_tries + tries, tries = 0, next_at_us = :now_us
 WHERE project_id = :project_id AND execution_id = :execution_id AND webhook_id = :webhook_id RETURNING execution_id;
 

@@ -13,11 +13,11 @@ SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers W
 
 -- name: lock_worker
 -- holds: worker=id
--- As read_worker, for what hands it work: the registration cannot end meanwhile, and its beats are not kept waiting.
+-- As read_worker, locked for handing out work: the registration cannot end meanwhile, and its beats do not wait.
 SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
 
 -- name: list_workers
--- Without the push workers that have not said yet that they are online: nothing is brought to them.
+-- Without push workers that have not reported online; they get no work.
 SELECT id, deployment_id, python, capacity, embedded, lease_until_us FROM workers
 WHERE project_id = :project_id AND NOT EXISTS (SELECT 1 FROM push_workers p WHERE p.id = workers.id AND p.state = 'registered')
 ORDER BY registered_at_us, id;
@@ -39,7 +39,7 @@ RETURNING id;
 UPDATE workers SET last_claim_id = :claim_id WHERE id = :id;
 
 -- name: grant_leases
--- picks: workers; a server that was away gives everybody one full lease before it takes anything from them
+-- picks: workers; a server that was away gives each one full lease before it takes anything back
 UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
   SELECT id FROM workers WHERE embedded <> 1 AND lease_until_us < :lease_until_us {FOR NO KEY UPDATE SKIP LOCKED}{)|))} RETURNING id;
 
@@ -47,11 +47,11 @@ UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
 SELECT COUNT(*) FROM workers WHERE embedded <> 1 AND lease_until_us < :lease_until_us;
 
 -- name: any_lease
--- Somebody whose lease can run out.
+-- A worker whose lease can run out.
 SELECT id FROM workers WHERE embedded <> 1 LIMIT 1;
 
 -- name: limit_leases
--- picks: workers; whose leases were granted before the clock went back
+-- picks: workers with leases from before the clock went back
 UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
   SELECT id FROM workers WHERE embedded = 0 AND lease_until_us > :lease_until_us {FOR NO KEY UPDATE SKIP LOCKED}{)|))} RETURNING id;
 
@@ -59,7 +59,8 @@ UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
 SELECT COUNT(*) FROM workers WHERE embedded = 0 AND lease_until_us > :lease_until_us;
 
 -- name: expired_workers
--- The clock is read after the rows are seen: where it agrees, no server has shortened a lease by a later time of it.
+-- The clock is read after the rows are seen. If it agrees, no server has shortened a lease by a later time of the
+-- clock.
 SELECT id, lease_until_us FROM workers WHERE embedded = 0 AND lease_until_us <= :now_us
   AND (:by_database = 0 OR {1 = 1|ABS(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 - :now_us) < 2000000}) ORDER BY lease_until_us, id LIMIT :limit {FOR UPDATE SKIP LOCKED};
 
@@ -78,7 +79,7 @@ INSERT INTO ended_workers (id, ended_at_us) VALUES (:id, :now_us) ON CONFLICT (i
 SELECT ended_at_us FROM ended_workers WHERE id = :id;
 
 -- name: prune_ended
--- picks: registrations that ended long ago; no message of theirs is under way any more
+-- picks: registrations that ended long ago, so that no message of theirs is in transit
 DELETE FROM ended_workers WHERE id {IN (|= ANY(ARRAY(}
   SELECT id FROM ended_workers WHERE ended_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED}{)|))} RETURNING id;
 
@@ -88,8 +89,8 @@ INSERT INTO counted_losses (worker_id, project_id, execution_id, lost_at_us)
 VALUES (:worker_id, :project_id, :execution_id, :now_us) ON CONFLICT (worker_id, project_id, execution_id) DO NOTHING;
 
 -- name: forgive_losses
--- picks: the open executions that a worker was counted to have lost, as far as nobody else has locked them
--- It was a delivery in vain.
+-- picks: unlocked open executions that count as lost by a worker
+-- The loss becomes a delivery in vain.
 WITH rows AS MATERIALIZED (
   SELECT e.project_id, e.id FROM counted_losses c JOIN executions e ON e.project_id = c.project_id AND e.id = c.execution_id
   WHERE c.worker_id = :worker_id AND c.project_id = :project_id AND e.losses > 0 AND e.completed_at_us IS NULL {FOR UPDATE OF e SKIP LOCKED})
@@ -115,7 +116,7 @@ SELECT project_id, id, attempt, next_seq - 1 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id;
 
 -- name: orphaned
--- Held by a registration that is gone: nothing else would ever take them back.
+-- Executions whose registration is gone: nothing else would take them back.
 SELECT e.project_id, e.id, e.attempt, e.assigned_to_worker FROM executions e
 WHERE e.phase IN ('running', 'cancelling') AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker)
 ORDER BY e.id LIMIT :limit;
