@@ -84,10 +84,7 @@ async def make_key(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> None:
-    """Store a new key with a name that is unique in the project.
-
-    Raises KeyNameTaken, TooManyKeys, SecretShownOnce for a request that was answered before.
-    """
+    """Store a new key with a unique name. Raises KeyNameTaken, TooManyKeys; SecretShownOnce for a repeated request."""
     first = await recall(project_id, idempotency)
     if first is not None:
         made = msgspec.json.decode(first, type=str)
@@ -154,6 +151,6 @@ async def new_epoch(*, epoch: str) -> None:
 
 @verb(locks="")
 async def touch(*, now_us: int, ballast: str = "") -> bool:
-    """Test whether writes land, with a small write that changes no visible state. `ballast` makes it larger. False:
-    another server was testing, and this one wrote nothing."""
+    """Test whether writes land, with an invisible write that `ballast` makes larger. False: another server was
+    testing, so this one wrote nothing."""
     return await write_free("touched_at_us", f"{now_us}{ballast}")

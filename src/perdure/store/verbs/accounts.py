@@ -1,7 +1,7 @@
 """Users and their sessions; projects, members and invitations.
 
-A verb that changes members locks the project's row. Two admins who remove each other's role at the same time therefore
-cannot leave a project without an admin.
+Changes of members lock the project's row, so two admins who remove each other at the same time cannot leave it without
+one.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class StoredUser(NamedTuple):
 
 
 class StoredSession(NamedTuple):
-    """A session's user and end, and the user's role in the requested project (None: not a member)."""
+    """A session, and its user's role in the requested project (None: not a member)."""
 
     user_id: str
     expires_at_us: int
@@ -63,10 +63,8 @@ async def sign_up(
     member_id: str,
     now_us: int,
 ) -> None:
-    """Store a new user, signed in, and make them a member of the inviting project.
-
-    Raises EmailTaken; BadValue for an invalid invitation.
-    """
+    """Store a new user, signed in and a member of the inviting project. Raises EmailTaken; BadValue for an invalid
+    invitation."""
     invited = await _invited(user.email, invitation_hash, now_us)
     made = await query(
         "insert_user",
@@ -95,7 +93,7 @@ async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int)
 
 
 async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequence[Any]:
-    """The project and role of an invitation; empty without one. Raises BadValue for an invalid one."""
+    """An invitation's project and role; empty without one. Raises BadValue for an invalid one."""
     if invitation_hash is None:
         return ()
     rows = await query("read_invitation", email=email, token_hash=invitation_hash)
@@ -153,7 +151,7 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
 
 @verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
-    """Sign a user in. Expired sessions are deleted, and those beyond the limit that would expire first."""
+    """Sign a user in. Deletes expired sessions, and beyond the limit those that would expire first."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
         await Tell(UserChanged(user_id))
     await _insert_session(user_id, session, now_us)
@@ -199,7 +197,7 @@ async def make_project(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Project:
-    """Make a project, with the user as its admin. Idempotency-Keys belong to the user here. Raises TooManyProjects."""
+    """Make a project with the user as admin. Idempotency-Keys are the user's here. Raises TooManyProjects."""
     first = await recall(user_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=Project)
@@ -257,9 +255,9 @@ async def add_member(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Member | None:
-    """Make a user a member, or invite an unknown e-mail (answers None). A new invitation replaces the old one.
+    """Make a user a member, or replace the invitation of an unknown e-mail (answers None).
 
-    Raises NotFound, AlreadyMember, TooManyMembers, SecretShownOnce for an invitation that was answered before.
+    Raises NotFound, AlreadyMember, TooManyMembers; SecretShownOnce for a repeated request.
     """
     first = await recall(project_id, idempotency)
     if first is not None:
@@ -338,7 +336,7 @@ async def withdraw_invitation(*, project_id: str, email: str) -> None:
 
 
 async def _roles(project_id: str) -> dict[str, str]:
-    """The members' roles, with the project locked for a change. Raises NotFound."""
+    """The members' roles, with the project locked. Raises NotFound."""
     if not await query("lock_project", project_id=project_id):
         raise _no_project(project_id)
     return dict(await query("member_roles", project_id=project_id))

@@ -1,7 +1,7 @@
 """Questions and their answers. The first answer stands, and its author is kept.
 
-An answer goes into the journal of the execution that asked. A push worker's step asks by an event of its run's topic
-(`asking`): its answer is also published there, for followers of the topic, and is meant for that execution only.
+An answer goes into the journal of the asking execution. A push worker's step asks by an event of its run's topic
+(`asking`), so its answer is also published there, for that execution only.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,8 @@ from perdure.wire.status import FINAL, Phase
 async def find_question(
     *, project_id: str, execution_id: str, step_key: str, now_us: int, question_id: str | None = None
 ) -> tuple[Phase, Question | None]:
-    """The question under a key of an execution or its descendants, and the execution's own phase. Raises NotFound.
-
-    With `question_id`, that question among all under the key, if it exists.
-    """
+    """The question under a key of an execution or its descendants (with `question_id` that one), and the execution's
+    own phase. Raises NotFound."""
     return await _find(project_id, execution_id, step_key, question_id, now_us)
 
 
@@ -89,9 +87,9 @@ async def answer_question(
     how: How,
     now_us: int,
 ) -> Approval:
-    """Answer the question under a key, with `question_id` only that question.
+    """Answer the question under a key, with `question_id` only that one. Raises NotFound, Conflict.
 
-    The first answer stands; its repetition by the same person gets the same reply. Raises NotFound, Conflict.
+    The first answer stands; the same person may repeat it.
     """
     phase, found = await _find(project_id, execution_id, step_key, question_id, now_us)
     several = False

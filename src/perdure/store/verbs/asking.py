@@ -1,9 +1,9 @@
 """Questions of push workers. A suspending step publishes `suspend_{key}` on its run's topic, then reports that it
 waits.
 
-The event alone opens the wait, for the execution that published it. An answer therefore finds its question even if the
-worker dies: it becomes an outcome at once, and the next attempt finds it before it would ask again. If the event names
-no execution, the wait only opens early when the run consists of one execution.
+The event alone opens the wait, for the execution that published it. So an answer finds its question even if the worker
+dies: it is an outcome at once, which the next attempt finds before it would ask again. An event that names no execution
+opens the wait only if the run is one execution.
 """
 
 from typing import Any
@@ -30,10 +30,10 @@ async def alone_in(project_id: str, topic: str) -> str | None:
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
-    """Open the wait for the answer to a published question, if its execution belongs to the topic's run.
+    """Open the wait for the answer to a published question, if its execution is of the topic's run.
 
-    The same question from the next attempt changes nothing. Other data is a new question under the same key, and an
-    answer must name it. The same holds if an answer came before the question; that answer does not count.
+    Repeated by the next attempt, it changes nothing. With other data, or after an early answer, it is a new question
+    that an answer must name; the early answer does not count.
     """
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
@@ -65,8 +65,8 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
 
 
 def later(known: Rows, now_us: int) -> int:
-    """A time for the question that is later than everything under its key. The time is part of its id, and older
-    answers do not count for it."""
+    """A time for the question, later than everything under its key: it is part of the id, and older answers do not
+    count."""
     return max(now_us, known[0][8] + 1) if known else now_us
 
 
@@ -80,8 +80,8 @@ async def take_early(
     after: int,
     now_us: int,
 ) -> None:
-    """Deliver an answer that came before the wait opened: kept under the key (`known` is the wait as read before),
-    or published after the question."""
+    """Deliver an early answer: kept under the key (`known` is the wait as read before), or published after the
+    question."""
     if known is not None and known[0] == "early":
         seq, data = None, known[4]
     else:

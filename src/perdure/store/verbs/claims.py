@@ -1,7 +1,7 @@
 """Worker registrations and claims.
 
-A claim raises `attempt`, and every later message of the worker carries it: the statement itself refuses a message of an
-older attempt. A registration's lease only decides when work is handed out again, never whether a message counts.
+A claim raises `attempt`, which every later message carries; each statement refuses older attempts. A lease only decides
+when work is handed out again, never whether a message counts.
 """
 
 from collections.abc import Sequence
@@ -63,10 +63,10 @@ async def register(
 ) -> None:
     """Open a registration with its deployment, workflows, queues and lease.
 
-    If the deployment is current, the project's declared schedules and event triggers become exactly these. Those made
-    by the API stay. `schedule_ids` and `trigger_ids` hold a fresh id for each.
+    If the deployment is current, its declarations replace the declared schedules and event triggers; those made by the
+    API stay. `schedule_ids` and `trigger_ids` hold a fresh id for each.
 
-    An ended registration stays ended, even if a copy of its first message arrives late. Raises LeaseLost, Conflict.
+    An ended registration stays ended, even if a copy of its first message comes late. Raises LeaseLost, Conflict.
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
@@ -147,11 +147,11 @@ async def claim(
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
     """Claim up to `capacity` executions; the one whose payload fills `bytes_max` is the last.
 
-    Answers with each execution, the last seq that its worker has parked (0: none), and the limited group where the next
-    claim goes on. A `Claimed.base` is the seq up to which it lacks the journal.
+    Answers with each execution and the last seq that its worker has parked (0: none), and with the limited group where
+    the next claim goes on. `ranges` do not apply to limited queues.
 
-    Claim ids of a registration ascend. The newest id again gets the same batch, without what was acknowledged. An older
-    id is a late copy and gets nothing. `ranges` restrict the look, except in limited queues.
+    Claim ids of a registration ascend. The newest id again gets the unacknowledged part of its batch. An older id is a
+    late copy and gets nothing.
     """
     worker = await _worker(project_id, worker_id)
     _, deployment_id, python, last_claim_id, embedded = worker
@@ -192,8 +192,7 @@ async def pick(
 ) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
     """Claim ready executions into `room.picked`, in the order of admission.
 
-    Answers with the limited group where the next claim goes on and, with `ranges`, with the first execution of each
-    rank.
+    Answers with the next limited group and, with `ranges`, the first execution of each rank.
     """
     heads: Sequence[tuple[int, int]] = ()
     if not limited_first:
@@ -267,9 +266,9 @@ def _not_registered(worker_id: str) -> LeaseLost:
 
 
 async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, str]) -> tuple[str, str]:
-    """Claim from the (queue, key) groups with ready executions, beginning at `after`, within their limits.
+    """Claim within limits from the (queue, key) groups with ready executions, beginning at `after`.
 
-    It counts the running rows themselves, in the transaction that adds to them, so no counter can leak.
+    It counts the running rows in the transaction that adds to them, so no counter can leak.
     """
     project_id = values["project_id"]
     limits: dict[str, tuple[int | None, int | None]] = {}
@@ -316,7 +315,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 @verb(locks="worker=worker_id")
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
-    """The worker has the answer of its newest claim: nothing of it is taken back, or given to a late copy."""
+    """The newest claim's answer arrived: its work is not taken back, or given to a late copy."""
     worker = await _worker(project_id, worker_id)
     if worker[3] == claim_id:
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
@@ -326,8 +325,8 @@ async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> Non
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
     """Take back the unacknowledged part of a claim, if the worker has not claimed since. Answers how many executions.
 
-    They count as deliveries in vain, so the next worker acknowledges them before their code runs. Code that blocks an
-    event loop therefore blocks at most two workers.
+    They count as deliveries in vain, so the next worker acknowledges before it runs their code. Code that blocks an
+    event loop thus blocks at most two workers.
     """
     worker = await query("read_worker", id=worker_id)
     if not worker or worker[0][3] != claim_id:  # it has claimed again, maybe at another server
@@ -352,7 +351,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 
 @verb(sweep=True)  # it looks at all that a worker holds
 async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
-    """Renew a lease. None: it had run out or never existed, and the worker must drop everything."""
+    """Renew a lease. None: it had run out or never existed; the worker must drop everything."""
     rows = await query(
         "beat_worker", id=worker_id, project_id=project_id, now_us=now_us, lease_until_us=now_us + lease_us
     )
@@ -364,18 +363,17 @@ async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -
 
 @verb(locks="worker=worker_id")
 async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
-    """End the lease at `until_us`, since the worker's connection is gone. A beat, later or already made, keeps it: the
-    lease no longer ends at `granted_us`."""
+    """End the lease at `until_us`, because the connection is gone. A beat keeps it, also an earlier one: the lease
+    then no longer ends at `granted_us`."""
     await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
 @verb(sweep=True)
 async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
-    """Give every registration one full lease before the server takes anything from it: the server was away, not the
-    workers.
+    """Give every registration a full lease before the server takes anything back: the server was away, not the workers.
 
-    Locked registrations are skipped. Answers how many are left; the caller grants again before it reaps. With
-    `unless_from_us`, does nothing and answers None if a server has reaped since then: workers could have beaten there.
+    Answers how many are locked; the caller grants again before it reaps. Does nothing (None) if a server has reaped
+    since `unless_from_us`, where workers could have beaten.
     """
     if unless_from_us is not None:
         rows = await query("read_meta", name=REAPED)
@@ -389,7 +387,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
 
 @verb(sweep=True)
 async def limit_leases(*, until_us: int) -> int:
-    """Cut leases from before the clock went back to `until_us`. Answers how many are left because they are locked."""
+    """Cut leases from before the clock went back to `until_us`. Answers how many are locked."""
     await query("limit_leases", lease_until_us=until_us)
     left: int = (await query("count_longer_leases", lease_until_us=until_us))[0][0]
     return left
@@ -399,8 +397,7 @@ async def limit_leases(*, until_us: int) -> int:
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
     """End a registration. Its executions go back at once, without a loss unless its process `died`.
 
-    If the registration was given up already, the worker thereby says that it lives: its losses become deliveries in
-    vain.
+    A registration that was given up already thereby proves alive: its losses become deliveries in vain.
     """
     rows = await query("read_worker", id=worker_id)
     if not rows and not died:  # it was given up, and now says that it is alive
@@ -413,7 +410,7 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
 
 
 async def forgive(project_id: str, worker_id: str) -> None:
-    """Turn the losses of a worker that was given up, but is alive, into deliveries in vain."""
+    """A worker that was given up is alive: its losses become deliveries in vain."""
     await query("forgive_losses", project_id=project_id, worker_id=worker_id)
     await query("drop_losses", project_id=project_id, worker_id=worker_id)
 
@@ -430,13 +427,11 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 
 @verb(sweep=True)
 async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
-    """End registrations whose lease ran out, unless they hold locked rows. Answers how many ended.
+    """End registrations whose lease ran out, except those with locked rows. Answers how many.
 
-    It poisons an execution only `patience_us` after the end of the last lease: until then its worker may say that it is
-    alive (`drain`).
-
-    With `by_database` the database's clock must agree with `now_us`: another server may have followed a jump of it that
-    this one has not seen.
+    Executions are poisoned only `patience_us` after the last lease, when their workers can no longer prove alive
+    (`drain`). With `by_database` the database's clock must agree with `now_us`: another server may have followed a jump
+    of it.
     """
     ended = 0
     expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
@@ -451,10 +446,10 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
 
 @verb(locks=f"meta='{REAPED}'")
 async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
-    """While any lease can run out, mark at most every `every_us` that a server reaps (`grant_leases`).
+    """While any lease can run out, mark every `every_us` that a server reaps (`grant_leases`).
 
-    False: another server is writing the mark, perhaps on a slow disk with beats behind it, and this one reaps later. A
-    mark older than `locked_us` may itself be locked; then this does not wait for it.
+    False: another server is writing the mark, perhaps on a slow disk with beats behind it; this one reaps later. A lock
+    on a mark older than `locked_us` is ignored.
     """
     rows = await query("read_meta", name=REAPED)
     age_us = now_us - int(rows[0][0]) if rows else locked_us
@@ -464,9 +459,9 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
 
 
 async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
-    """Take back the executions of a worker that is gone, except locked ones (`lose_free`).
+    """Take back the executions of a worker that is gone, unless one is locked (`lose_free`).
 
-    False: some are left. The worker's row stays, and the next round goes on.
+    False: some are left for the next round, and the worker's row stays.
     """
     held = await query("held_by", worker_id=worker_id)
     return all(
@@ -476,8 +471,7 @@ async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> b
 
 @verb(sweep=True)
 async def end_embedded(*, now_us: int) -> None:
-    """End the registrations of embedded workers. A process that opens the file alone calls this: their processes are
-    gone."""
+    """End the registrations of embedded workers, for a process that opens the file alone: theirs are gone."""
     for worker_id, _ in await query("embedded_workers"):
         await end_registration(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):

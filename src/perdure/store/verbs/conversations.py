@@ -68,7 +68,7 @@ async def add_message(
 async def get_messages(
     *, project_id: str, conversation_id: str, agent_id: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[Message]:
-    """The newest messages, oldest first, at most `limit`. The message that fills `bytes_max` is the last."""
+    """The newest messages, oldest first. The one that fills `bytes_max` is the last."""
     where: dict[str, object] = {"project_id": project_id, "conversation_id": conversation_id, "agent_id": agent_id}
     fits, room = 0, bytes_max
     for (size,) in await query("message_sizes", limit=limit, **where):

@@ -50,10 +50,9 @@ async def get_definition(*, project_id: str, kind: str, deployment_id: str | Non
 async def list_definitions(
     *, project_id: str, kind: str, after: RegistryPlace, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Definition], RegistryPlace | None]:
-    """The definitions of active deployments after a place, by name, then the newest first; and where the next page
-    starts.
+    """The definitions of active deployments after a place, by name, then the newest first; and the next place.
 
-    The page cannot end early, because its reader counts on `limit`. Raises BadRequest if it would be too large.
+    A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
     """
     wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
     found = await query("definition_sizes", limit=limit + 1, **wanted)

@@ -1,8 +1,7 @@
 """Deployments: their workers and workflows, and which one new executions go to.
 
-Native workers bring their whole registry with each registration. Push workers register workflows one by one and run any
-workflow of their program. One kind serves a deployment, and the kind changes only while no worker of the other kind is
-there.
+Native workers bring their whole registry with each registration. Push workers register single workflows, but run any of
+their program. The kind of workers changes only while none of the other kind is there.
 """
 
 from collections.abc import Sequence
@@ -81,9 +80,9 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 
 @verb(sweep=True)
 async def catch_up() -> int:
-    """Announce registrations that raced with starts. Answers how many.
+    """Announce registrations that raced with starts; answers how many.
 
-    With concurrent writers, a start may miss its project's first deployment, and the registration may miss that start.
+    With concurrent writers a start may miss its project's first deployment while the registration misses the start.
     Servers of the previous release may miss a queue's first limit.
     """
     amount = 0
@@ -149,10 +148,8 @@ async def register_queues(*, project_id: str, deployment_id: str, queues: Sequen
 
 
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
-    """The id of an active deployment: the named one, or the current one.
-
-    Raises DeploymentNotFound for a name, BadRequest if the project has none.
-    """
+    """The id of the named or the current deployment. Raises DeploymentNotFound if it is not active, BadRequest if
+    the project has none."""
     if deployment_id is None:
         current = await query("current_deployment", project_id=project_id)
         if not current or current[0][0] is None:
@@ -203,7 +200,7 @@ FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
 async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
-    """The workflows of active deployments after a place, and where the next page starts."""
+    """The workflows of active deployments after a place, and the next place."""
     rows = await query("list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict())
     page = [_workflow_of(row) for row in rows[:limit]]
     last = page[-1] if len(rows) > limit else None

@@ -1,7 +1,7 @@
 """Topics: publish, read, and wait for events.
 
-Publishing to a topic and registering a wait both lock the topic's row, so no event falls between them (I5). The row
-also hands out the sequence, so readers see numbers in order and without gaps (I13).
+Publishing and registering a wait lock the topic's row, so no event falls between them (I5). The row also numbers
+events, so readers see them in order and without gaps (I13).
 """
 
 import json
@@ -46,8 +46,8 @@ async def publish_once(
 ) -> tuple[list[int], int]:
     """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request.
 
-    `asked_by` is the execution whose questions are among the events. By default it is the run's only execution, if
-    there is just one. `answered_by` is recorded as the author of answers.
+    `asked_by` is the execution that asks the questions among the events, by default the run's only one. `answered_by`
+    is recorded as the author of answers.
     """
     first = await recall(project_id, idempotency)
     if first is not None:
@@ -74,8 +74,8 @@ async def publish_events(
 ) -> list[int]:
     """Append to the topic and resolve matching waits; part of `publish` and of a worker's report.
 
-    `answers` names the one execution whose question is answered. Without it, an answer goes to all that wait for its
-    type. `answered_by` is recorded as its author.
+    `answers` names the execution whose question is answered; otherwise an answer goes to all that wait for its type.
+    `answered_by` is recorded as its author.
     """
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may exist already; the topic's lock makes the count exact

@@ -38,10 +38,9 @@ async def list_runs(
     offset: int,
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> tuple[list[Run], str | None]:
-    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions there; and where the
-    next page starts.
+    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions; and the next place.
 
-    The page cannot end early, because its reader counts on `limit`. Raises BadRequest if it would be too large.
+    A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
     """
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
     floor_id = floor[0][0] if floor else ""

@@ -82,10 +82,10 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[SavedStep]:
-    """The outcomes of an execution by key, after the key `after`. The one that fills `bytes_max` is the last.
+    """The outcomes of an execution by key, after `after`. The one that fills `bytes_max` is the last.
 
-    Without `after` it must return all, because its reader takes a missing step for one that has not run. Raises
-    BadRequest if all are too large, and NotFound.
+    Without `after` all of them, because the reader takes a missing step for one that has not run. Raises NotFound;
+    BadRequest if they are too large.
     """
     await _standing(project_id, execution_id)
     first: dict[str, tuple[int, int]] = {}

@@ -1,8 +1,8 @@
 """Schedules: make, change, delete, run by hand, and fire due slots.
 
-A verb that changes or fires a schedule locks its row first. From that row, pure functions of expression, zone and time
-decide which slots fire and which is next (`wire.schedules`). Inserting a slot's row fires it; if the row exists,
-nothing happens (I7). The row, its execution and the schedule's next slot are one transaction.
+A change or fire locks the schedule's row. From that row, pure functions of expression, zone and time decide which slots
+fire and which is next (`wire.schedules`). Inserting a slot's row fires it, once (I7). That row, the execution and the
+next slot are one transaction.
 """
 
 from collections.abc import Sequence
@@ -57,8 +57,7 @@ async def make_schedule(
 
 
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
-    """Part of `make_schedule` and of a registration. An unchanged definition changes nothing, and a paused schedule
-    stays paused."""
+    """Part of `make_schedule` and of a registration. An unchanged definition changes nothing; a pause stays."""
     while True:
         found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
         if found:
@@ -106,7 +105,7 @@ def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
 
 
 async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
-    """Write the changes. A new expression or zone, or the end of a pause, restarts the schedule now."""
+    """Write the changes. Another expression or zone, or the end of a pause, restarts the schedule now."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
         after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
@@ -182,10 +181,9 @@ class Fired(NamedTuple):
 
 @verb(locks="schedule=schedule_id")
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
-    """Fire a schedule's due and waiting slots; starts at most as many executions as there are `ids`.
+    """Fire a schedule's due and waiting slots; starts at most as many executions as there are `ids`, at least two.
 
-    At least two ids are needed: one for a waiting slot, one for a due slot. The rest stays due. Raises BadValue if this
-    machine does not know the zone.
+    The rest stays due. Raises BadValue if this machine does not know the zone.
     """
     schedule = before = await record(StoredSchedule, "lock_schedule_if_free", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
@@ -249,7 +247,7 @@ def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | N
 async def _start(
     project_id: str, schedule: StoredSchedule, slot_us: int, id: str, now_us: int
 ) -> tuple[StoredSchedule, int]:
-    """Start the execution of a slot whose row exists. Answers how many were started, and the schedule afterwards."""
+    """Start the execution of a stored slot. Answers how many were started, and the schedule afterwards."""
     [answer] = await start_items(project_id, [New(id, _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
     await query(
@@ -312,7 +310,7 @@ async def run_schedule(
 
 
 class Due(NamedTuple):
-    """Slots to fire as (project, schedule, whether all were missed), the first due time, and the next one."""
+    """Slots to fire as (project, schedule, whether all were missed); the first due time, and the next."""
 
     schedules: list[tuple[str, str, bool]]
     since_us: int | None

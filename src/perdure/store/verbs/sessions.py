@@ -40,10 +40,8 @@ async def get_memory(*, project_id: str, session_id: str) -> Memory:
 async def put_memory(
     *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
 ) -> int:
-    """Replace the memory; answers the new version.
-
-    With a `version`, replaces only that version (0: none yet) and otherwise raises Conflict.
-    """
+    """Replace the memory; answers the new version. With a `version` (0: none yet), raises Conflict if another is
+    stored."""
     values = {
         "project_id": project_id,
         "session_id": session_id,
@@ -86,7 +84,7 @@ class RunFilters(NamedTuple):
 async def list_agent_runs(
     *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
 ) -> tuple[list[SessionRun], str | None]:
-    """A page of agents' root executions with ids below `before`, newest first, and where the next page starts."""
+    """A page of agents' root executions with ids below `before`, newest first, and the next place."""
     names = [row[0] for row in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
     floor_id = floor[0][0] if floor else ""
@@ -147,8 +145,8 @@ class _AgentSteps(NamedTuple):
 
 
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
-    """The steps of a run and its descendants, with values as far as there is room. A call that waited for approval
-    has two steps; the later one counts."""
+    """The steps of a run and its descendants; values as far as there is room. Of a call that waited for approval,
+    the later step counts."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     rows = await query("agent_steps", project_id=project_id, id=id, **values)
     given = taken = 0

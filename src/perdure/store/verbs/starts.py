@@ -134,12 +134,10 @@ async def start_items(
     targets: dict[Where, Target | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
-    """Insert the items. If `independent`, a refused item gets its own answer and does not disturb the rest.
+    """Insert the items. If `independent`, a refused item does not disturb the rest.
 
-    Part of the verbs below and of a worker's report. A refusal of the whole request comes before the first write.
-    Executions that `hands` takes are inserted as claimed.
-
-    The caller passes what it knows: `parents` by id, `targets`, and by root id whether a tree is `budgeted`.
+    A refusal of the whole request comes before the first write. Executions that `hands` takes are inserted as claimed.
+    The caller passes known `parents` by id, `targets`, and by root id whether a tree is `budgeted`.
     """
     given: list[Claimed] = []
     if hands is not None:
@@ -326,10 +324,9 @@ async def start_items(
 async def _holder_of_key(
     project_id: str, item: StartItem, before: tuple[Started, Raw | bytes | None] | None
 ) -> Started | None:
-    """The execution that has the item's key: `before` from the same request, or one in the store. None: the key is
-    free.
+    """The execution with the item's key: `before`, from the same request, or a stored one. None: the key is free.
 
-    Raises Conflict if that execution has another input.
+    Raises Conflict if it has another input.
     """
     if before is None:
         found = await query(
@@ -435,7 +432,7 @@ async def start(
     idempotency: Idempotency | None = None,
     offer: Offer | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions, each with its own answer. Also answers with the executions that the offer took."""
+    """Start independent executions, each with its own answer. Also answers with those that the offer took."""
     hands = None if offer is None else Hands(offer)
     answers = await _once(project_id, news, now_us, idempotency, hands=hands)
     return answers, [] if hands is None else hands.given

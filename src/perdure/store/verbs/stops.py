@@ -53,16 +53,15 @@ async def _has_something_coming(at: At, end: Suspend) -> bool:
 
 
 async def _has_fired(execution_id: str, key: str | None) -> bool:
-    """Whether the journal has the timer's row. A second row has no place there, and would make every wake-up of due
-    timers fail."""
+    """Whether the journal has the timer's row. A second one would make every wake-up of due timers fail."""
     return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
 
 
 async def suspend_next(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
 ) -> ItemReply | None:
-    """Suspend for a timer or a child, the most frequent end of an attempt, with one guarded write. None: it wrote
-    nothing, and the general path must decide."""
+    """Suspend for a timer or a child, an attempt's most frequent end, with one guarded write. None: it wrote
+    nothing, and the general path decides."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
@@ -78,7 +77,7 @@ async def start_and_wait(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int, ids: Sequence[str], hands: Hands
 ) -> ItemReply | None:
     """Start a child and wait for it, the most frequent report with a child, with one guarded write to the parent.
-    None: it wrote nothing, and the general path must decide."""
+    None: it wrote nothing, and the general path decides."""
     if len(item.entries) != 1 or item.logs or item.progress or item.stream:
         return None
     entry = item.entries[0]
@@ -220,7 +219,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
 
 
 async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
-    """Make room for new outcomes of failed steps. Answers the row number or numbers, for the row `retried`."""
+    """Make room for new outcomes of failed steps. Answers their row or rows, for the row `retried`."""
     back = await query_many("take_back_step", [(execution_id, key) for key in keys])
     seqs = sorted(seq for (seq,) in back)
     return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)

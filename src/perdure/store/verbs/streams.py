@@ -45,8 +45,8 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
 
 @verb(looks=True)
 async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, int], limit: int) -> StreamPage:
-    """New items of an execution's and its descendants' streams, after the `seen` numbers (by `short_id`). Items of
-    one execution come in order, those of several by time."""
+    """New items of an execution's and its descendants' streams, after `seen` (by `short_id`): by number within one
+    execution, else by time."""
     # Read first: if the execution is final now, it has all its items.
     state = await query("stream_state", project_id=project_id, id=execution_id)
     if not state:
@@ -76,8 +76,8 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
 
 
 async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int) -> Mapping[str, int]:
-    """How many of the next items belong to each execution. This reads no data: with many busy executions that would
-    be far more than a page."""
+    """How many of the next items belong to each execution. Their data, which may be far more than a page, is not
+    read."""
     times = []
     for id in ids:
         rows = await query("stream_item_times", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)

@@ -77,9 +77,9 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 async def list_traces(
     *, project_id: str, filters: TraceFilters, before: TracePlace, limit: int, offset: int
 ) -> tuple[list[TraceRoot], TracePlace | None]:
-    """A page of traces after a place, latest end of the root first, and where the next page starts.
+    """A page of traces after a place, latest end of the root first, and the next place.
 
-    It merges traces that were sent in with the journals of ended root executions, among the newest LIST_DEPTH of each.
+    It merges sent traces with the journals of ended roots, among the newest LIST_DEPTH of each.
     """
     to_us = min(filters.to_us, before.at_us)
     # An equal end time counts as after the place only if the place has that time.
@@ -191,7 +191,7 @@ async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecut
 
 
 async def _tree(project_id: str, id: str) -> list[TracedExecution]:
-    """A root execution and its descendants, as far as a reply has room. Empty for an execution that is not a root."""
+    """A root execution and its descendants, as far as a reply has room. Empty for a non-root."""
     room = REPLY_BYTES_MAX
     rows = await query("traced_execution", project_id=project_id, id=id, bytes_max=VALUE_SHOWN_MAX)
     if rows[0][7] is not None:

@@ -15,8 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 @verb(locks="trace=trace_id")
 async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], now_us: int) -> list[str]:
-    """Store spans of one trace, replacing earlier ones of the same id. Answers the ids of spans that exceed the
-    trace's limit."""
+    """Store spans, replacing earlier ones of the same id. Answers the ids of spans beyond the trace's limit."""
     fresh = {span.span_id: span for span in spans}
     execution = await query("lock_execution_of_trace", project_id=project_id, id=execution_id_of(trace_id))
     [found] = await query(
@@ -60,8 +59,8 @@ def _row(project_id: str, span: Span) -> tuple[object, ...]:
 
 
 def _seen(found: Sequence[Any], spans: Sequence[Span]) -> dict[str, object]:
-    """The trace's row after these spans. The root is the first span without a parent. A run that continued after a
-    wait has several such pieces, and the root's time spans them."""
+    """The trace's row after these spans. The root is the first span without a parent; a run that continued after a
+    wait has several, and the root's time covers them."""
     root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, _ = found
     for span in spans:
         alone = span.parent_span_id is None

@@ -1,7 +1,7 @@
 """Transcripts of sessions. Each message is stored once per project, and entries refer to it.
 
-Appending, summarizing and reading for a replay lock the transcript's row. Entries behind a summary are dropped once no
-open execution has read an older version, which its replay would read again.
+Appending, summarizing and reading for a replay lock the transcript's row. Summarized entries are dropped once no open
+execution has read an older version, which its replay would need.
 """
 
 from collections import Counter
@@ -39,10 +39,10 @@ async def read_transcript(
     limit: int,
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> Page:
-    """A page of the entries that a version needs (None: the newest); an unknown session has version 0.
+    """A page of the entries of a version (None: the newest); an unknown session has version 0.
 
-    The page starts behind the entry `after`, or with the first entry that the version needs. The entry that fills
-    `bytes_max` is the last. Raises BadRequest for a future version, NotFound if entries of it were dropped.
+    It starts behind `after`, or with the version's first entry. The entry that fills `bytes_max` is the last. Raises
+    BadRequest for a future version, NotFound if entries of it were dropped.
     """
     rows = await query("read_version", project_id=project_id, session_id=session_id)
     newest, dropped = rows[0] if rows else (0, 0)
@@ -83,8 +83,8 @@ async def append_messages(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> int:
-    """Append messages, once per Idempotency-Key; answers the new version. Raises Conflict if `version` is given and
-    is not the newest."""
+    """Append messages, once per Idempotency-Key; answers the new version. Raises Conflict if `version` is not the
+    newest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return int(first)
@@ -102,8 +102,8 @@ async def append(
     *,
     summary_of: int | None = None,
 ) -> int:
-    """As `append_messages`; also part of a worker's report. With `summary_of`, the single message is a summary of
-    all entries up to that one. It refuses before it writes."""
+    """As `append_messages`; also part of a worker's report. With `summary_of`, the message is a summary up to that
+    entry. It refuses before it writes."""
     known = await query("lock_transcript", project_id=project_id, session_id=session_id)
     newest: int = known[0][0] if known else 0
     summarized: int = known[0][2] if known else 0
@@ -151,10 +151,8 @@ def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
 
 
 async def drop_summarized(project_id: str, session_id: str) -> int:
-    """Drop summarized entries that no open execution may read again. Answers how many.
-
-    The caller holds the transcript's row.
-    """
+    """Drop summarized entries that no open execution may read again. Answers how many. The caller holds the
+    transcript's row."""
     rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
     if not rows or rows[0][2] <= rows[0][3]:
         return 0
@@ -183,7 +181,7 @@ async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
 
 
 async def delete_transcript(project_id: str, session_id: str) -> int:
-    """Delete up to one transaction's worth of a session's transcript, unless a turn is open there. Answers how many
+    """Delete a session's transcript, as much as one transaction may, unless a turn is open there. Answers how many
     rows; fewer than DROPPED_AT_ONCE means all."""
     if not await query("lock_transcript", project_id=project_id, session_id=session_id):
         return 0

@@ -1,8 +1,8 @@
 """Event triggers: make, delete, and take events of their topics.
 
-With the trigger's row locked, one transaction reads the events after the cursor, starts the executions and moves the
-cursor. So no event is taken twice, and none is lost if the server dies. A topic's events become visible in the order of
-their numbers, so reading needs no lock of the topic. Only a new trigger locks it, to start at the topic's end.
+With the trigger's row locked, one transaction reads events after the cursor, starts executions and moves the cursor. So
+no event is taken twice or lost. A topic's events become visible in order, so only a new trigger locks the topic, to
+start at its end.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ async def register_trigger(
 ) -> None:
     """Make a trigger, or update the one of that (workflow, topic), which keeps its cursor.
 
-    A deployment that is not current cannot change an existing trigger. Raises DeploymentNotFound, WorkflowNotFound,
+    Only the current deployment changes an existing trigger. Raises DeploymentNotFound, WorkflowNotFound,
     TooManyTriggers.
     """
     if await recall(project_id, idempotency) is not None:
@@ -139,9 +139,9 @@ class Taken(NamedTuple):
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
 ) -> Taken:
-    """Start a trigger's executions on the current deployment and move its cursor behind their events.
+    """Start a trigger's executions on the current deployment, at most one per id, and move its cursor.
 
-    Starts at most as many as there are `ids`. A batch ends before the event that would exceed `bytes_max`.
+    A batch ends before the event that would exceed `bytes_max`.
     """
     trigger = await record(StoredTrigger, "lock_trigger_if_free", project_id=project_id, id=trigger_id)
     if trigger is None:
@@ -171,7 +171,7 @@ async def take_for_trigger(
 
 async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:
     """Move the cursor behind untaken events that were deleted by age, and answer it. The topic's end is read first:
-    numbers up to it that are missing afterwards are deleted."""
+    missing numbers up to it are deleted."""
     end = await query("topic_end", project_id=project_id, topic=trigger.topic)
     left = await query("event_sizes", project_id=project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1)
     gone_seq: int = left[0][0] - 1 if left else end[0][0]
@@ -187,10 +187,10 @@ def batches(
     *,
     whole: bool,
 ) -> tuple[list[int], bool]:
-    """The batch sizes to start now, and whether another batch may follow.
+    """The batch sizes to start now, and whether another may follow.
 
-    `waiting` has number, size and time of waiting events, all of them if `whole`. An execution gets at most
-    `bytes_max`, unless one event is larger. All together exceed it by at most the last execution's share.
+    `waiting` has number, size and time of waiting events, all of them if `whole`. An execution gets at most `bytes_max`
+    unless one event is larger; all together exceed it by at most the last one's share.
     """
     sizes: list[int] = []
     at = used = 0

@@ -1,13 +1,12 @@
 """Turns: a session runs one at a time, so each execution reads what the previous one appended.
 
-A waiting turn is a queued execution whose start time is the end of time. The last transaction of the turn before it
-removes that start time. So a waiting turn holds nothing, and is cancelled, listed and counted like any queued
-execution.
+A waiting turn is a queued execution that starts at the end of time, until the last transaction of the turn before it
+removes that start time. So it holds nothing, and is cancelled, listed and counted like any queued execution.
 
 With `deliver`, an open turn of the same workflow learns of the waiting turn by a journal row, and may take its message
-exactly once: that row and the turn's new state are one transaction. If the taker completes, the taken turn is released
-and finds the taker's result. Otherwise it waits again, with its message. If the taker leaves the message, it waits
-again at once, and no other turn takes it.
+exactly once, in one transaction with its state. If the taker completes, the taken turn is released and finds its
+result. Otherwise it waits again, with its message. If the taker leaves the message, it waits again at once, and no
+other turn takes it.
 """
 
 from typing import Final
@@ -30,18 +29,14 @@ from perdure.wire.status import Phase
 from perdure.wire.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 
 HELD_US: Final = 253_402_300_799_000_001
-"""Start time of waiting turns: the end of the year 9999, a microsecond after the latest time that a client may
-request."""
+"""Start time of waiting turns: a microsecond after the latest time that a client may request."""
 
 
 async def ask_for_turn(
     project_id: str, session_id: str, execution_id: str, on_conflict: OnConflict, now_us: int
 ) -> str | None:
-    """Ask for a turn for an execution that is being started. Answers the holder of the turn; None: the new execution
-    has it now.
-
-    Raises SessionBusy, before it writes.
-    """
+    """Ask for a turn for a starting execution. Answers its holder; None: the new execution has it. Raises
+    SessionBusy, before it writes."""
     session = {"project_id": project_id, "session_id": session_id}
     seen = await query("open_turn", **session)
     if seen and on_conflict is OnConflict.DELIVER:
@@ -110,7 +105,7 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
 
 
 async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
-    """The version that the execution reads, kept for its replays, and how the turn ended that took its message."""
+    """The version that the execution reads, kept for its replays, and the end of the turn that took its message."""
     rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
     version: int = rows[0][0] if rows else 0
     value: dict[str, object] = {"session_id": session_id, "version": version}

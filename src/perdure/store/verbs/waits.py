@@ -32,8 +32,8 @@ async def resume(
     answered_by: str,
     question_id: str | None = None,
 ) -> Resumed:
-    """Answer a suspended step, with `question_id` only that question. An early answer is kept until its wait opens;
-    `open_wait` then decides."""
+    """Answer a suspended step, with `question_id` only that question. An early answer is kept until `open_wait`
+    decides."""
     wait = await query("read_wait", execution_id=execution_id, key=step_key)
     if wait and wait[0][6] is not None:  # its answer will be an event, and topics are locked before executions
         await query("lock_topic", project_id=project_id, topic=wait[0][1])
@@ -47,10 +47,9 @@ async def resume(
 async def answer_wait(
     project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, question_id: str | None = None
 ) -> Became | Problem:
-    """Write the answer as an outcome into the waiting journal; the first one stands. Refusals are returned, not raised.
+    """Write the answer into the waiting journal; the first one stands. Refusals are returned, not raised.
 
-    The same bytes again change nothing and get the first result: the first reply may be lost, and the execution may
-    have moved on since.
+    The same bytes again get the first result: its reply may be lost, and the execution may have moved on.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state:
@@ -67,8 +66,8 @@ async def answer_wait(
         await query_many("insert_wait", [early])
         return Became.EARLY
     if wait[6] is not None:
-        # A push worker's step: its answer is also an event of the run's topic, for clients that follow it. Other steps
-        # of the run may wait for the same type; the UUID version 5 tells them that it is not theirs.
+        # A push worker's answer is also an event of the run's topic, for its followers. Other steps of the run may wait
+        # for the same type; the UUID version 5 tells them that it is not theirs.
         answer = EventItem(data, wait[6])
         event_id = str(uuid5(UUID(execution_id), wait[6]))  # a question has just one answer
         await publish_events(project_id, wait[1], [answer], [event_id], now_us, answers=execution_id)
