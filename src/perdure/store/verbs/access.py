@@ -9,8 +9,6 @@ from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
 
 
 class Key(NamedTuple):
-    """The stored part of an API key."""
-
     project_id: str
     role: str
     secret_hash: str
@@ -19,8 +17,6 @@ class Key(NamedTuple):
 
 
 class ListedKey(NamedTuple):
-    """The public part of an API key."""
-
     id: str
     name: str
     role: str
@@ -136,7 +132,6 @@ async def note_key_use(*, id: str, now_us: int) -> None:
 
 @verb(locks="api_key=id")
 async def delete_key(*, project_id: str, id: str) -> bool:
-    """Delete a key. False: it does not exist."""
     deleted = bool(await query("delete_key", project_id=project_id, id=id))
     if deleted:
         await Tell(KeyDeleted(id))

@@ -29,7 +29,7 @@ SESSIONS_MAX = 100
 PROJECTS_MAX = 1_000
 """Projects after which a user cannot make another, memberships included."""
 MEMBERS_MAX = 1_000
-"""Members per project, and invitations per project."""
+"""Applies to invitations, too."""
 
 
 class StoredUser(NamedTuple):
@@ -113,7 +113,6 @@ async def find_user(*, email: str) -> StoredUser | None:
 
 @verb(looks=True)
 async def read_user(*, user_id: str) -> StoredUser:
-    """A user. Raises NotFound."""
     rows = await query("read_user", user_id=user_id)
     if not rows:
         raise _no_user(user_id)
@@ -214,7 +213,6 @@ async def make_project(
 
 @verb(looks=True)
 async def read_project(*, project_id: str) -> Project:
-    """One project. Raises NotFound."""
     rows = await query("read_project", project_id=project_id)
     if not rows:
         raise _no_project(project_id)
@@ -298,7 +296,6 @@ async def add_member(
 
 @verb(locks="project=project_id")
 async def change_member(*, project_id: str, user_id: str, role: Role, now_us: int) -> Member:
-    """Change a member's role. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
     if role is not Role.ADMIN:
         _check_admin_is_left(roles, user_id)
@@ -311,7 +308,6 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
 
 @verb(locks="project=project_id")
 async def remove_member(*, project_id: str, user_id: str) -> None:
-    """End a membership. Raises NotFound, LastAdmin."""
     roles = await _roles(project_id)
     _check_admin_is_left(roles, user_id)
     if user_id not in roles:
@@ -322,7 +318,6 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
 
 @verb(looks=True)
 async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
-    """Valid invitations, by e-mail."""
     rows = await query("list_invitations", project_id=project_id, now_us=now_us)
     return [Invitation(email, Role(role), expires_at_us) for email, role, expires_at_us in rows]
 
@@ -336,7 +331,7 @@ async def withdraw_invitation(*, project_id: str, email: str) -> None:
 
 
 async def _roles(project_id: str) -> dict[str, str]:
-    """The members' roles, with the project locked. Raises NotFound."""
+    """The members' roles. Locks the project. Raises NotFound."""
     if not await query("lock_project", project_id=project_id):
         raise _no_project(project_id)
     return dict(await query("member_roles", project_id=project_id))

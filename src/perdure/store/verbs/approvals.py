@@ -123,7 +123,6 @@ async def answer_question(
 
 
 def _again(found: Question, answered_by: str, data: Raw) -> Approval | None:
-    """The answer that stands, if it is this one."""
     said = found.approval
     if said is not None and said.answered_by == answered_by and bytes(said.data) == bytes(data):
         return said

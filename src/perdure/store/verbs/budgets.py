@@ -72,7 +72,6 @@ async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> R
 
 
 async def give_budget(project_id: str, execution_id: str, root_id: str, spec: BudgetSpec, now_us: int) -> None:
-    """Give an execution a budget, unless it has one."""
     await query(
         "insert_budget",
         execution_id=execution_id,
@@ -108,7 +107,6 @@ async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_
 
 
 async def _is_over(project_id: str, execution_id: str | None) -> bool:
-    """Whether the requesting execution ended without an answer."""
     state = await query("read_state", project_id=project_id, id=execution_id)
     return not state or Phase(state[0][0]) in FINAL
 

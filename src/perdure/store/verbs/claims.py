@@ -349,7 +349,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
     return found
 
 
-@verb(sweep=True)  # it looks at all that a worker holds
+@verb(sweep=True)
 async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
     """Renew a lease. None: it had run out or never existed; the worker must drop everything."""
     rows = await query(
@@ -416,7 +416,6 @@ async def forgive(project_id: str, worker_id: str) -> None:
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
-    """End a registration for good and take its executions back (`lose`)."""
     await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)

@@ -172,7 +172,6 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
 
 @verb(looks=True)
 async def get_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
-    """One deployment, retired or not. Raises DeploymentNotFound."""
     rows = await query("read_deployment", project_id=project_id, id=deployment_id)
     if not rows:
         raise unknown_deployment(deployment_id)
@@ -229,7 +228,6 @@ def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
 
 @verb(sweep=True)
 async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
-    """Make a deployment current. Raises DeploymentNotFound, also for a retired one."""
     rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
     if not rows or rows[0][2] is not None:
         raise unknown_deployment(deployment_id)
@@ -267,19 +265,16 @@ async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int)
 
 
 class Draining(NamedTuple):
-    """A deployment, its workers and its open executions."""
-
     deployment: StoredDeployment
     workers: int
     open: dict[str, int]
-    """Open executions by phase, without zeros."""
+    """By phase, without zeros."""
 
 
 @verb(looks=True)
 async def list_deployments(
     *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
 ) -> list[Draining]:
-    """A page of deployments, newest first, with their open executions."""
     rows = await query(
         "list_deployments", project_id=project_id, retired=int(retired), before_us=before_us, after=after, limit=limit
     )

@@ -28,7 +28,6 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 async def publish(
     *, project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
 ) -> list[int]:
-    """Publish events to a topic; answers their sequence numbers."""
     return await publish_events(project_id, topic, events, ids, now_us)
 
 
@@ -126,7 +125,7 @@ async def publish_events(
             if not await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None):
                 continue  # closed since the look
             taken.add(execution_id)
-            if event_type is not None:  # the answer to a suspended step of a push worker
+            if event_type is not None:  # a push worker's suspended step
                 await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=event.data)
                 if answered_by is not None:
                     await note_answer(project_id, execution_id, key, event.data, answered_by, now_us)
@@ -324,7 +323,6 @@ async def read_events(
 async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    """As `read_events`, the newest first."""
     newest: int = (await query("newest_event", project_id=project_id, topic=topic))[0][0] or 0
     where: dict[str, object] = {"project_id": project_id, "topic": topic}
     amount, ahead, first = 0, 2, newest + 1

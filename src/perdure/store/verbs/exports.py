@@ -26,8 +26,6 @@ class Place(NamedTuple):
 
 
 class ToSend(NamedTuple):
-    """Executions whose spans the caller sends, and whether there may be more."""
-
     ids: list[str]
     more: bool
 

@@ -172,5 +172,4 @@ def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tu
 
 
 def with_journal(claimed: Claimed, base: int, rows: list[Row], more: bool) -> Claimed:
-    """The claim with the journal rows that its worker lacks."""
     return structs.replace(claimed, base=base, rows=rows, more=more)

@@ -19,7 +19,7 @@ LISTED_BYTES_MAX: Final = 256 << 10
 
 
 class Idempotency(NamedTuple):
-    """A request's Idempotency-Key, its route and the hash of its body."""
+    """The key, its route and the hash of its body."""
 
     route: str
     key: str
@@ -42,7 +42,7 @@ async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
 async def remember(
     project_id: str, same: Idempotency | None, answer: bytes, now_us: int, executions: Sequence[str] = ()
 ) -> None:
-    """Store the answer for repeats of the request; `executions` are those that it names."""
+    """`executions` are those that the answer names."""
     if same is not None:
         ids = msgspec.json.encode(executions).decode() if executions else None
         await query_many("insert_idempotency", [(project_id, *same, answer, ids, now_us)])

@@ -31,7 +31,6 @@ class Found(NamedTuple):
     journals: Sequence[tuple[str, int, int]]
     """Execution, last seq of its journal and last number of its log."""
     topics: Sequence[tuple[str, str, int]]
-    """Project, topic, last number."""
     streams: Sequence[tuple[str, str, int]]
     """Project, root execution, and a number that grows with the streams below it."""
     news: Sequence[tuple[str, str, int]]

@@ -25,7 +25,6 @@ last."""
 LIST_DEPTH = 100_000
 """How many of the newest executions a list looks at; the cursor goes on from there."""
 FIRST_DEPTHS = (2_000, 20_000)
-"""Smaller depths that a list tries first."""
 _INDEXED: Final = {
     "parent_execution_id": "list_of_parent",
     "root_execution_id": "list_of_root",
@@ -322,7 +321,6 @@ async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
 
 @verb(looks=True)
 async def counts() -> dict[str, Rows]:
-    """Open executions by phase and workflow, and queued ones by queue, for the metrics."""
     return {"phases": await query("count_phases"), "queued": await query("count_queued")}
 
 
@@ -352,7 +350,6 @@ class Snapshot(NamedTuple):
     user: str
     state: str
     seconds: int | None
-    """Its age, if the database knows it."""
 
 
 @verb(looks=True)

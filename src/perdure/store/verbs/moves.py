@@ -45,7 +45,6 @@ async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_u
 
 
 async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
-    """Cancel one open execution, then everything open below it."""
     phase = await _cancel_one(project_id, execution_id, cancelled_by, now_us, grace_us)
     level = [execution_id]
     while level:
@@ -101,7 +100,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
 async def note_cancelled(
     project_id: str, execution_id: str, moved: tuple[Any, ...], attempt: int, now_us: int, why: str
 ) -> None:
-    """Follow up on `overrule`, `cancel_idle` or `confirm_cancel`, whose row is `moved`."""
+    """Follow up on a cancel. `moved` is the row that its query returned."""
     next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, *_, told = moved
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.CANCELLED, attempt, name=why)
     await query_many("insert_journal", [row])
@@ -124,8 +123,7 @@ async def lose_free(
 ) -> bool:
     """As `lose`, without waiting for locks.
 
-    False: it did nothing. A row that it needs is locked, or the loss would poison the execution although it is not
-    `sure` that the worker is gone.
+    False: it did nothing, because a row is locked, or the loss would poison the execution and is not `sure`.
     """
     if await is_held(project_id, execution_id):
         return False
@@ -153,9 +151,9 @@ async def lose(
 ) -> None:
     """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
 
-    A delivery without an acknowledgement is a lost message. A crash counts as a loss, and the fifth without progress
-    poisons the execution. If the worker turns out to be alive, `claims.drain` takes the count back. A hand-back of work
-    that had `begun` counts like a lost message, because the code may do it each time.
+    An unacknowledged delivery is a lost message. A crash is a loss, and the fifth without progress poisons the
+    execution; if the worker proves alive, `claims.drain` takes the count back. A hand-back of `begun` work counts like
+    a lost message, because the code may do it each time.
     """
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state or state[0][1] != attempt or state[0][2] != worker_id:
@@ -207,8 +205,8 @@ async def lose(
 def _backoff_us(execution_id: str, count: int) -> int:
     """0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
 
-    The reduction differs by execution. Without it, all executions lost with one worker would come back together to one
-    worker. One that kills its worker would take the same neighbours with it each time, until all are poisoned.
+    The reduction differs by execution. Otherwise all executions lost with one worker would return together to one
+    worker, and one that kills its worker would take the rest along until all are poisoned.
     """
     if count <= 1:
         return 0
@@ -293,8 +291,8 @@ async def set_ahead(*, now_us: int) -> SetAhead | None:
 
 @verb(sweep=True)
 async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
-    """Make timers due that were set before the clock's step back, if they last no longer than the time since that step.
-    Answers whether there may be more."""
+    """Make timers from before the clock's step back due, if they last no longer than the time since. Answers whether
+    there may be more."""
     found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
     if found:
         await Tell(Due(now_us))
@@ -313,9 +311,9 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
 
 @verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
-    """Cancel an execution whose run timeout is over, or end one whose grace is over.
+    """Cancel an execution after its run timeout, or end one after its grace.
 
-    False: it is not overdue any more, or a row that it needs is locked; it does not wait.
+    False: it is no longer overdue, or a row is locked.
     """
     found = await query("lock_free", project_id=project_id, id=execution_id)
     if not found or found[0][0] not in HELD or found[0][1] is None or found[0][1] > now_us:

@@ -1,9 +1,8 @@
 """Push workers: registrations that the server calls, and their leases.
 
-A registration has a row in `workers`, so claims, leases and losses work as for native workers. Its row in
-`push_workers` is for the server that calls it. If its lease runs out or it refuses calls, its executions go back to
-their queues. The registration is kept for a day: a living worker that had to register again would report its running
-work under a new id.
+A row in `workers` makes claims, leases and losses work as for native workers; the row in `push_workers` is for the
+calling server. After the lease, or refused calls, its executions go back to their queues. The registration stays for a
+day: a living worker that had to register again would report its work under a new id.
 """
 
 from collections.abc import Sequence
@@ -33,8 +32,6 @@ class PushWorker(NamedTuple):
 
 
 class Details(NamedTuple):
-    """Facts that a push worker gets in addition to the claim."""
-
     step_key: str | None
     run_timeout_seconds: int | None
     root_workflow_id: str | None
@@ -82,7 +79,7 @@ async def register_push_worker(
     lease_us: int,
     check_us: int,
 ) -> str:
-    """Open a registration. Earlier registrations of the same URL end, and their executions go back to their queues.
+    """Open a registration. Earlier ones of the same URL end.
 
     Answers with the deployment. Raises Conflict while native workers serve it; BadRequest if none is named and the
     project has none.
@@ -187,7 +184,7 @@ async def lapse_expired(
 ) -> int:
     """Give up workers whose lease ran out, and forget those that lapsed long ago. Answers how many lapsed.
 
-    As in `claims.reap`, an execution is poisoned only `patience_us` after the end of the last lease.
+    As in `claims.reap`, executions are poisoned only `patience_us` after the last lease.
     """
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
@@ -208,8 +205,6 @@ async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tu
 
 
 class Watched(NamedTuple):
-    """The state of push workers, for a server that dispatches to them."""
-
     online: Sequence[PushWorker]
     expired: bool
     next_check_us: int | None
@@ -230,7 +225,6 @@ async def watch_push_workers(*, now_us: int) -> Watched:
 
 @verb(looks=True)
 async def active_workers(*, project_id: str, now_us: int) -> list[str]:
-    """Native and push workers that hold a lease."""
     pushed = await query("active_push_workers", project_id=project_id, now_us=now_us)
     native = await query("active_native_workers", project_id=project_id, now_us=now_us)
     return [id for (id,) in (*native, *pushed)]
@@ -248,9 +242,9 @@ async def claim_pushed(
     limited_first: bool = False,
     polled: bool = False,
 ) -> Handed:
-    """Claim work for a push worker, counting its executions in the same transaction.
+    """Claim work for a push worker; any server may. The same transaction counts its executions.
 
-    Any server may do so. `polled`: the worker itself asks, so the answer counts as its acknowledgement.
+    `polled`: the worker itself asks, so the answer counts as its acknowledgement.
     """
     rows = await query("lock_push_worker", id=worker_id)
     if not rows:
@@ -280,7 +274,6 @@ async def claim_pushed(
 
 @verb(locks="execution=execution_id")
 async def accept_push(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
-    """The worker acknowledged the delivery."""
     await query("accept_push", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
 
 
@@ -292,7 +285,7 @@ async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_
 
 @verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
-    """The delivery's fate is unknown and the worker is silent: back to the queue, counted as a lost delivery.
+    """The delivery's fate is unknown and the worker is silent: count it as lost.
 
     False: the worker acknowledged it after all, or no longer holds this attempt.
     """

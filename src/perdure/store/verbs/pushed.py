@@ -1,7 +1,7 @@
 """Reports of push workers about executions that they hold: steps, waits, ends.
 
 Steps and waits carry neither worker nor attempt. They count while any push worker of the project holds the execution,
-and a step's first outcome stands. That is weaker than the fence of native workers. Ends name their worker.
+and a step's first outcome stands: a weaker fence than that of native workers. Ends name their worker.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,6 @@ class Held(NamedTuple):
     push_worker_id: str | None
     """The holder, if it is a registered push worker."""
     push: bool
-    """Whether push workers serve its deployment."""
     deployment_id: str | None
 
 
@@ -54,10 +53,7 @@ async def _lock(project_id: str, execution_id: str) -> Held:
 
 
 async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:
-    """Lock the execution that this worker holds. None: this worker has already ended it this way.
-
-    Raises NotFound, Conflict.
-    """
+    """Lock the execution that this worker holds. None: it has already ended it this way. Raises NotFound, Conflict."""
     held = await _lock(project_id, execution_id)
     if held.worker_id == worker_id and held.phase in HELD:
         return held
@@ -123,7 +119,6 @@ async def complete_pushed(
     final_state: bytes | None,
     now_us: int,
 ) -> None:
-    """Complete the execution. Raises NotFound, Conflict."""
     held = await _lock_for(project_id, execution_id, worker_id, Phase.COMPLETED)
     if held is None:
         return
@@ -156,7 +151,7 @@ async def fail_pushed(
     if final_state is not None:
         await query("put_final_state", execution_id=execution_id, final_state=final_state)
     if held.phase is Phase.CANCELLING:
-        # A worker that lets go of a cancelled execution confirms the cancel.
+        # The worker that lets go confirms the cancel.
         moved = await query("confirm_cancel", **fence)
         await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
         return
@@ -179,8 +174,8 @@ async def confirm_cancel_pushed(
 ) -> None:
     """The worker has stopped. Raises NotFound, Conflict.
 
-    Without a cancel, either the run timeout is over, or the worker is going away and the execution goes back to its
-    queue. Hand-backs count, because code may raise the cancel error itself each time.
+    Without a cancel, the run timeout is over, or the worker is going away and the execution goes back. Such hand-backs
+    count, because code may raise the cancel error each time.
     """
     held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
     if held is None:
@@ -195,7 +190,7 @@ async def confirm_cancel_pushed(
 
 
 def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
-    """Parameters of the guarded queries, for a report that writes one journal row."""
+    """Parameters of guarded queries, for a report of one journal row."""
     return {
         "project_id": project_id,
         "id": execution_id,
@@ -260,16 +255,16 @@ class Wait(NamedTuple):
 
 @verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
-    """Suspend an execution until its wait is over. If the outcome is there already, the execution goes on at once (I5).
+    """Suspend an execution. If the outcome is there already, it goes on at once (I5).
 
-    A wait of an execution that is not running changes nothing. Raises NotFound.
+    Does nothing if the execution is not running. Raises NotFound.
     """
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
     held = await _lock(project_id, execution_id)
     if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
-        # The worker lets go of it, so the cancel is complete.
+        # The worker lets go, so the cancel is complete.
         moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
         await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
         return
@@ -304,14 +299,14 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
 
 
 async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, known: Rows, now_us: int) -> bool:
-    """Open or reopen the wait. A reopened wait counts events since it was first opened.
+    """Open or reopen the wait; a reopened one counts events since its first opening.
 
     Answers whether an early answer under the key is void, because a question came after it.
     """
     assert wait.topic is not None
     found: Rows = []
     if wait.event_type is not None and not asked:
-        # No execution was named with the question, so take the last one under this key. Answers count from there on.
+        # The question named no execution, so take the last one under this key, and count answers from there.
         found = await query(
             "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"{ASKED}{wait.key}"
         )
@@ -410,7 +405,7 @@ async def start_children(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> list[Started]:
-    """Start a step's child, or (`batch_id`) its batch. The same step again gets the same executions.
+    """Start a step's child, or (`batch_id`) its batch; the same step again gets the same executions.
 
     With `wait` the parent suspends until all have ended. Raises NotFound, Conflict, BadRequest and the errors of
     starting.

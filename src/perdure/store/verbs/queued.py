@@ -5,14 +5,13 @@ from typing import Final, NamedTuple
 from perdure.store.interface import query, verb
 
 HOLDERS_MAX: Final = 10
-"""How many of the executions in the way are named."""
 
 
 class QueuedBehind(NamedTuple):
-    """The obstacle and the executions that hold it.
+    """The obstacle and its holders.
 
     `what` is "session" (its turn in the session `name`), "queue" (room in the queue `name`) or "concurrency_key" (room
-    for its key in that queue). `limit` is how many may run there.
+    for its key there). `limit` is how many may run.
     """
 
     what: str
@@ -23,7 +22,7 @@ class QueuedBehind(NamedTuple):
 
 @verb(looks=True)
 async def queued_behind(*, project_id: str, execution_id: str) -> QueuedBehind | None:
-    """The obstacle of a queued execution; None if it only waits for a worker or for its time."""
+    """None: it only waits for a worker or for its time."""
     turn = await query("turn_before", execution_id=execution_id)
     if turn:
         session_id, holder = turn[0]

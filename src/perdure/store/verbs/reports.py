@@ -1,7 +1,7 @@
-"""A worker's report of one execution: acknowledgement, outcomes, effects, waits and end, as one verb.
+"""A worker's report of one execution, as one verb: acknowledgement, outcomes, effects, waits and end.
 
-The first query is the guarded write. It carries attempt, worker and report number, and nothing is written before it. If
-it matches no row, one look tells a lost execution from a repeat. A repeat gets the first answer again.
+The guarded write comes first. It carries attempt, worker and report number. If it matches no row, one look tells a lost
+execution from a repeat, which gets the first answer again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ def _weight(arguments: Arguments) -> int:
 async def report(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = ()
 ) -> ItemReply:
-    """Take one execution's report. `ids` are fresh ids for the children and events that it creates, in order."""
+    """`ids` are fresh ids for the children and events that the item creates, in order."""
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
@@ -115,7 +115,7 @@ async def report(
 async def report_offered(
     *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), offer: Offer
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`, for reports that start children or end a child. Also answers with the executions that the offer took
+    """As `report`, for reports that start children or end a child. Also answers with executions that the offer took
     at once: children, or the waiting parent."""
     hands = Hands(offer)  # the end of a worker locks the worker's row first; this locks it late, and only if it is free
     end = item.end
@@ -132,8 +132,8 @@ async def report_offered(
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
-    """As `report`, for `items` of different executions that are all `is_next_step`, by far the most frequent kind. A
-    driver that sends one statement at a time sends two for all of them together."""
+    """As `report`, for `items` of different executions that all are `is_next_step`, the most frequent kind by far. A
+    driver that sends single statements sends two for all of them."""
     fences = [
         (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
     ]
@@ -254,8 +254,8 @@ def _is_news(row: Row, first: int) -> bool:
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """Record one step with the guarded write and insert of `_take`. It falls back to `_take` if the journal grew since
-    the worker looked, or the clock went back."""
+    """Record one step with the guarded write and insert of `_take`, unless the journal grew since the worker looked
+    or the clock went back."""
     moved = await query(
         "advance_next",
         number=item.number,
@@ -326,7 +326,7 @@ async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
 
 
 async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
-    """Explain a guard that matched nothing: a repeat, or an execution that this worker no longer holds."""
+    """Tell a repeat from an execution that this worker no longer holds."""
     state = await query("read_state", project_id=project_id, id=item.execution_id)
     fenced = bool(state) and state[0][1] == item.attempt and state[0][2] == worker_id
     phase = Phase(state[0][0]) if fenced else None
@@ -339,7 +339,7 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         return LOST
     next_seq = state[0][4]
     if phase not in HELD:
-        # This attempt ended, by this report or without it (a cancel, a lapse). Either way the worker is done.
+        # This attempt ended, by this report or without it (a cancel, a lapse).
         return ItemReply(ended=item.end is not None, lost=item.end is None)
     rows, more = await _unseen(item, next_seq)
     own: dict[tuple[Kind, str], list[int]] = {}
@@ -381,7 +381,7 @@ async def _effect(
     fresh: Iterator[str],
     started: Iterator[tuple[bool, bytes]],
 ) -> JournalRow:
-    """Do what the workflow asked of the engine; the effect and its row are one transaction (I6)."""
+    """The effect and its row are one transaction (I6)."""
     name: str | None
     if isinstance(entry, _TRANSCRIPT):
         name, ok, value = await turns.answer(at.project_id, at.execution_id, entry, at.now_us)
@@ -438,7 +438,7 @@ async def _start_children(
     family: Sequence[str | None],
     hands: Hands | None,
 ) -> list[tuple[bool, bytes]]:
-    """Start the children of a report together. For each: whether it was started, and its id or the reason."""
+    """For each child: whether it was started, and its id or the reason."""
     if phase == Phase.CANCELLING:
         problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
         return [(False, _problem(problem))] * len(entries)
@@ -492,7 +492,7 @@ async def _finish(
     now_us: int,
     hands: Hands | None = None,
 ) -> ItemReply:
-    """End an execution, with the outcomes of the same report: one update, one insert."""
+    """End an execution, with the same report's outcomes: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
     values: dict[str, Any] = {
         "project_id": project_id,

@@ -1,4 +1,4 @@
-"""Database rows as records, the only way to write to a journal, and the only way to end an execution."""
+"""Database rows as records, and the only way to write to a journal or to end an execution."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ WOKEN_RANK = 1_000_000
 
 OUTSIDE = 1
 SESSIONS = 2
-"""Flags in `told`: a webhook is to be notified of the end; the execution has to do with sessions."""
+"""Flags in `told`: the end has webhooks; the execution has to do with sessions."""
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
@@ -67,7 +67,7 @@ def as_row(row: JournalRow) -> Row:
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
-    """How many of the first rows go into a page. The row that fills it is the last, so the first row always fits."""
+    """How many of the first rows go into a page. The row that fills it is the last, so the first always fits."""
     amount = 0
     for size in sizes:
         if bytes_max <= 0:
@@ -82,9 +82,8 @@ async def page_of(
 ) -> tuple[int, bool]:
     """How many rows after a number go into a page, and whether there may be more.
 
-    `sizes` names the query of their numbers and sizes. It asks for few rows first (`ahead`), then for more while they
-    are small, because SQLite reads a row's value to reach the next row. The cost therefore grows with the page, not
-    with `limit`.
+    `sizes` names the query of numbers and sizes. It asks for `ahead` rows first, then for more while they are small:
+    SQLite reads a row's value to reach the next row, so the cost grows with the page, not with `limit`.
     """
     amount = 0
     while amount < limit and bytes_max > 0:
@@ -102,8 +101,7 @@ async def page_of(
 async def journal_after(
     execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
 ) -> tuple[list[Row], bool]:
-    """The rows of a journal after `seq` and before `before`, at least one, and whether rows were left out to keep the
-    answer small."""
+    """The journal's rows after `seq` and before `before`, at least one, and whether some were left out for size."""
     left = rows_max + 1 if before is None else min(before - seq - 1, rows_max + 1)  # numbers have no gaps
     fits, more = left, False
     if left > 1:  # one always passes
@@ -205,9 +203,9 @@ async def ended(
     told: int = 0,
     taker: Taker | None = None,
 ) -> None:
-    """Follow up on a final phase that was just written: notify the parent and waiters, free the slot.
+    """Follow up on a new final phase: notify the parent and waiters, free the slot.
 
-    `waits` is 0 if the execution certainly has no open wait. `told` is a sum of OUTSIDE and SESSIONS.
+    `waits` is 0 if no wait can be open. `told` is a sum of OUTSIDE and SESSIONS.
     """
     hints: list[Ended | Written | Ready] = [
         Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
@@ -266,13 +264,13 @@ async def _tell_parent(
 def _is_derived(batch_id: str) -> bool:
     """Whether the parent's code numbered the batch (`map_children`: UUID version 5), not the server (version 7).
 
-    Such a parent waits for each child, so two queries per child are saved.
+    Such a parent waits for each child, which saves two queries per child.
     """
     return batch_id[14:15] == "5"
 
 
 async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_id: str, now_us: int) -> bool:
-    """Notify the parent once no execution of a batch is open. False: the parent does not wait for the batch as one."""
+    """Notify the parent after a batch's last end. False: the parent does not wait for the batch as one."""
     # Lock the parent first: of two simultaneous ends the later one then sees that it is the last.
     if not await query("lock_state", project_id=project_id, id=parent_id):
         return False
@@ -293,8 +291,7 @@ _DELETED = "The execution was deleted before the batch had ended."
 
 
 def batch_value(children: Rows, ids: Sequence[str]) -> bytes:
-    """How the executions of a batch ended, in the order of the request, on which readers rely. A deleted execution
-    keeps its place."""
+    """The ends of a batch, in the order of the request, on which readers rely. A deleted execution keeps its place."""
     by_id = {id: rest for id, *rest in children}
     ends = []
     for id in ids:

@@ -21,7 +21,6 @@ from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
-"""Row kinds that are the outcome of a step."""
 
 
 class Standing(NamedTuple):
@@ -35,8 +34,6 @@ class Standing(NamedTuple):
 
 
 class SavedStep(NamedTuple):
-    """A step's outcome in the shape for push workers."""
-
     key: str
     outputs: Raw | None = None
     error: Raw | None = None
@@ -51,7 +48,6 @@ def _no_execution(id: str) -> NotFound:
 
 @verb(looks=True)
 async def standing(*, project_id: str, execution_id: str) -> Standing:
-    """The state of an execution. Raises NotFound."""
     return await _standing(project_id, execution_id)
 
 

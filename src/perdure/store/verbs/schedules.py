@@ -115,7 +115,6 @@ async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule
 
 
 async def _check_new(project_id: str, workflow_id: str) -> None:
-    """Refuse a schedule for a workflow that no worker could run."""
     target = await query(
         "start_target", project_id=project_id, deployment_id=None, workflow_id=workflow_id, queue_name=None
     )
@@ -135,7 +134,6 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
 
 @verb(locks="schedule=change.schedule_id")
 async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
-    """Change a schedule and answer with it. Raises NotFound, BadValue."""
     before = await _schedule("lock_schedule", project_id, change.schedule_id)
     given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
     given["payload"] = _payload(change.payload, before.payload)
@@ -215,7 +213,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
             now_us=now_us,
         )
         if not fresh:
-            continue  # fired before
+            continue
         if state is FireState.STARTED:
             schedule, did = await _start(project_id, schedule, slot_us, ids[started], now_us)
             running += did
@@ -338,7 +336,6 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
 
 @verb(looks=True)
 async def get_schedule(*, project_id: str, schedule_id: str) -> StoredSchedule:
-    """One schedule. Raises NotFound."""
     return await _schedule("read_schedule", project_id, schedule_id)
 
 
@@ -355,13 +352,11 @@ async def scheduled_workflows(*, project_id: str) -> list[str]:
 
 @verb(looks=True)
 async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit: int) -> list[Fire]:
-    """The outcomes of a schedule's slots, newest first. Raises NotFound."""
     await _schedule("read_schedule", project_id, schedule_id)
     return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
 
 
 async def _schedule(name: str, project_id: str, schedule_id: str) -> StoredSchedule:
-    """The schedule that the query `name` finds. Raises NotFound."""
     found = await record(StoredSchedule, name, project_id=project_id, id=schedule_id)
     if found is None:
         raise _unknown(schedule_id)

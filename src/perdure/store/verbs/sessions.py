@@ -72,7 +72,7 @@ async def put_memory(
 
 
 class RunFilters(NamedTuple):
-    """Filters of the list of agent runs. None: any."""
+    """None: any."""
 
     agent_id: str | None = None
     phases: Sequence[str] | None = None

@@ -39,8 +39,6 @@ _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 
 
 class New(NamedTuple):
-    """An item and the engine's id for it."""
-
     id: str
     item: StartItem
 
@@ -59,7 +57,6 @@ Where = tuple[str | None, str, str | None, bool]
 
 
 def where_of(item: StartItem) -> Where:
-    """The fields that decide an item's target."""
     return item.deployment_id, item.workflow_id, item.queue_name, item.accept_early
 
 
@@ -368,7 +365,7 @@ async def _ask_for_turn(
 
 
 def _value(given: Raw | None) -> bytes | None:
-    """JSON null counts as left out."""
+    """JSON null counts as missing."""
     return None if given is None or bytes(given) == NULL_BYTES else bytes(given)
 
 
@@ -442,7 +439,7 @@ async def start(
 async def start_batch(
     *, project_id: str, news: Sequence[New], batch_id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> list[Started | Problem]:
-    """Start all of a batch or none of it."""
+    """All or none."""
     if not news:
         raise BadRequest("A batch needs at least one workflow.")
     return await _once(project_id, news, now_us, idempotency, batch_id=batch_id)

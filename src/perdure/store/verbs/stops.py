@@ -22,8 +22,6 @@ TRY_NEWER_US = 1_000_000
 
 
 class At(msgspec.Struct, frozen=True, gc=False):
-    """The execution and time of a report's rows."""
-
     project_id: str
     execution_id: str
     attempt: int
@@ -176,7 +174,6 @@ async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
 
 
 async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
-    """End the attempt without ending the execution: retry, release or block."""
     if phase == Phase.CANCELLING:
         # A cancelled execution never goes back to a queue; the worker that lets go confirms the cancel.
         return False

@@ -27,7 +27,6 @@ FAMILY_MAX: Final = 1_000
 
 
 async def append(project_id: str, item: ReportItem, now_us: int) -> None:
-    """Part of a report, behind its guard: append the emitted items."""
     last = await query("last_stream_item", execution_id=item.execution_id)
     before, size = last[0] if last else (0, 0)
     rows: list[tuple[object, ...]] = []

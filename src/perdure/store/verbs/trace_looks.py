@@ -63,7 +63,7 @@ class TraceRoot(NamedTuple):
     ended_at_us: int | None
     values: SpanValues
     phase: Phase | None
-    """None: the trace has no execution."""
+    """None: it has no execution."""
 
 
 @verb(looks=True)

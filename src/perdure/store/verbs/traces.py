@@ -87,6 +87,5 @@ def _seen(found: Sequence[Any], spans: Sequence[Span]) -> dict[str, object]:
 
 
 async def delete_traces(project_id: str, trace_ids: Sequence[str]) -> None:
-    """Part of deleting executions, and of retention."""
     for name in ("delete_spans", "delete_trace"):
         await query_many(name, [(project_id, trace_id) for trace_id in trace_ids])

@@ -29,7 +29,7 @@ from perdure.wire.status import Phase
 from perdure.wire.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 
 HELD_US: Final = 253_402_300_799_000_001
-"""Start time of waiting turns: a microsecond after the latest time that a client may request."""
+"""The end of the year 9999, a microsecond after the latest start that a client may request."""
 
 
 async def ask_for_turn(
