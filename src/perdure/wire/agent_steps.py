@@ -21,16 +21,12 @@ _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
 class ToolUse(NamedTuple):
-    """A tool call that a model wants."""
-
     name: str
     arguments: Any
     call_id: str | None
 
 
 class ModelAnswer(NamedTuple):
-    """A model's answer and its usage."""
-
     model: str | None
     provider: str | None
     response_id: str | None
@@ -101,7 +97,6 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 
 def tool_step(name: str | None, key: str | None) -> ToolStep | None:
-    """The tool that a step called; None for other steps."""
     kind, _, tool = (name or "").partition(".")
     if kind not in _TOOLS or not tool or tool == "validate":
         return None
@@ -137,7 +132,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
-    """The attributes of OpenTelemetry's GenAI conventions for a step; empty for other steps."""
+    """The GenAI attributes of OpenTelemetry for a step; empty for other steps."""
     tool = tool_step(name, key)
     if tool is not None:
         return {
@@ -165,7 +160,7 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
 
 
 def genai_name(attributes: Mapping[str, Any]) -> str | None:
-    """The name that the conventions give to a span with these attributes."""
+    """The span name that the conventions give for these attributes."""
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return None
@@ -201,7 +196,7 @@ def _count(said: Mapping[str, Any], name: str) -> int:
 
 
 def _cost(usage: Mapping[str, Any]) -> str | None:
-    """The cost as recorded, if it is a number: the library writes text, so that no digit is lost."""
+    """The recorded cost, if it is a number: the library writes text, so that no digit is lost."""
     found = usage.get("cost")
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None
@@ -212,7 +207,7 @@ def _cost(usage: Mapping[str, Any]) -> str | None:
 
 
 def _arguments(given: Any) -> Any:
-    """A call's arguments; providers send them as JSON, or as the text of it."""
+    """Providers send arguments as JSON, or as the text of it."""
     if not isinstance(given, str):
         return given
     try:

@@ -1,14 +1,13 @@
 r"""Rules for JSON bytes, names and texts, shared by client, server, worker and journal.
 
-A value is one JSON document in UTF-8. It is stored and returned byte for byte, so these functions never rewrite it.
-They refuse documents that some reader could not read later: NaN, numbers that overflow to infinity, lone surrogates,
-integers too long for Python, nesting too deep for older Pythons. `\u0000` is fine because the databases hold bytes.
-Duplicate keys are kept; readers take the last one.
+A value is one JSON document in UTF-8, stored and returned byte for byte: these functions never rewrite it. They refuse
+documents that some reader could not read: NaN, numbers that overflow to infinity, lone surrogates, integers too long
+for Python, nesting too deep for older Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys
+readers take the last.
 
-`check_json` runs for every payload of every request. The usual case is therefore one msgspec decode, which already
-refuses nearly all of the list. The rest is checked only if a cheap look at the bytes says that it could be there. A
-document above 16 KiB is skimmed, not decoded: decoding 8 MiB of small containers takes 1.6 s, mostly garbage
-collection, and would block the server's event loop.
+`check_json` runs for every payload, so the usual case is one msgspec decode, which refuses nearly all of the list. The
+rest is checked only if a cheap look at the bytes finds a sign of it. A document above 16 KiB is skimmed instead:
+decoding 8 MiB of small containers takes 1.6 s, mostly garbage collection, and would block the event loop.
 """
 
 import math
@@ -21,7 +20,7 @@ import msgspec
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import DEPTH_MAX, VALUE_BYTES_MAX
 
-# Python and msgspec read 4,300 digits (sign included, in msgspec); the margin keeps every worker able to read.
+# Python and msgspec read 4,300 digits (sign included, in msgspec); the margin is for every worker.
 INTEGER_DIGITS_MAX: Final = 4_000
 # Names and keys are index columns, and PostgreSQL's B-tree takes about 2,700 bytes per row.
 NAME_BYTES_MAX: Final = 256
@@ -50,7 +49,7 @@ def check_json(
         if len(data) < _SKIM_BYTES_MIN:
             _decode(data)
         else:
-            # When msgspec skips a value, it checks its syntax, but neither its UTF-8 nor the range of its numbers.
+            # msgspec checks the syntax of a skipped value, but neither its UTF-8 nor the range of its numbers.
             _skim(data)
             data.decode()
             _check_numbers(data)
@@ -89,8 +88,8 @@ def check_text(value: str, *, where: str, max_bytes: int) -> None:
 def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
     """Raise `BadValue` unless `value` can be a name: one visible line, not empty.
 
-    Control characters and line separators would break log lines and headers. Marks that change the writing direction
-    would make one name look like another. Letters of every script, emoji and spaces are fine.
+    Control characters and line separators would break log lines and headers. Direction marks would make one name look
+    like another. Letters of every script, emoji and spaces are fine.
     """
     if value and value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -103,10 +102,10 @@ def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> No
 
 
 def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
-    """Make any `text` recordable; never raises, and keeps valid text as it is.
+    """Make any `text` recordable; keeps valid text, and never raises.
 
-    Lone surrogates become U+FFFD, control characters other than newline and tab become their pictures (␀, ␛), and a
-    text longer than `max_bytes` ends with a note of its length.
+    Lone surrogates become U+FFFD, control characters except newline and tab their pictures (␀, ␛). A text beyond
+    `max_bytes` ends with a note of its length.
     """
     text = str.__str__(text)
     if text.isprintable() and len(text) * 4 <= max_bytes:
@@ -148,7 +147,6 @@ def _check_shape(data: bytes, where: str, max_depth: int) -> None:
 
 
 def _check_numbers(data: bytes) -> None:
-    """Raise `DecodeError` if a number of the document overflows to infinity."""
     if not _may_be_infinite(data):
         return
     outside = _outside_strings(data)
@@ -156,7 +154,7 @@ def _check_numbers(data: bytes) -> None:
         return
     # Each number once: a list of a million is often a million times the same.
     numbers = set(outside.replace(b"true", b" ").replace(b"false", b" ").translate(_BLANKS_BETWEEN_NUMBERS).split())
-    # Integers never overflow, however long they are.
+    # Integers never overflow.
     if any(map(math.isinf, map(float, numbers))) and any(
         math.isinf(float(number)) for number in numbers if not number.lstrip(b"-").isdigit()
     ):
@@ -170,12 +168,12 @@ def _may_be_infinite(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes, leaving_out: bytes = b"") -> bytes:
-    """The JSON `data` without its strings and without the bytes of `leaving_out`, which contains no quote."""
+    """The JSON `data` without strings and the bytes of `leaving_out`, which contains no quote."""
     if b"\\" in data:
         # Backslashes come in pairs from the left, as `replace` takes them; after that no quote is escaped.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     if leaving_out:
-        # This empties most strings. Two adjacent quotes enclose nothing, whether or not they are one string.
+        # This empties most strings. Nothing stands between two adjacent quotes, string or not.
         data = data.translate(None, leaving_out).replace(b'""', b"")
     return b"".join(data.split(b'"')[::2])
 
@@ -191,7 +189,7 @@ def _depth(brackets: bytes) -> int:
 
 
 def _has_digits(data: bytes, length: int) -> bool:
-    """Whether `length` digits occur in a row. Such a run covers four adjacent samples, which are checked first."""
+    """Whether `length` digits occur in a row. Four adjacent samples, which such a run covers, are checked first."""
     if len(data) < length or _FOUR_DIGITS.search(data[:: length // 4]) is None:
         return False
     return b"0" * length in data.translate(_DIGITS_AS_ZEROS)
@@ -218,7 +216,7 @@ def _long_integer(where: str) -> str:
 
 
 def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str:
-    """The fault of `data` in words for the sender; msgspec's own message speaks only of bytes."""
+    """The fault of `data` in the sender's words; msgspec's message speaks of bytes."""
     if isinstance(error, RecursionError):
         return _too_deep(where, max_depth)
     if data.startswith(b"\xef\xbb\xbf"):

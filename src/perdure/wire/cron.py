@@ -24,7 +24,7 @@ from perdure.wire.crontab import Crontab
 from perdure.wire.errors import BadValue
 
 NEXT_MAX: Final = 100
-"""How many future due times one request may ask for."""
+"""Due times per request."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -52,7 +52,6 @@ class Cron:
         self._follows_hours = expression.lstrip().startswith("*") or self._table.is_hourly
 
     def local(self, at_us: int) -> datetime:
-        """A moment as the zone's clocks show it."""
         return (_EPOCH + timedelta(microseconds=at_us)).astimezone(self._zone)
 
     def next_after(self, at_us: int) -> int | None:
@@ -81,7 +80,7 @@ class Cron:
         return found
 
     def slots(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """The due times after one moment and up to another, in order, at most `limit`."""
+        """The due times after one moment, up to another."""
         found: list[int] = []
         due_us = self.next_after(after_us)
         while due_us is not None and due_us <= until_us and len(found) < limit:
@@ -92,7 +91,7 @@ class Cron:
     # --- the clock on the wall ---------------------------------------------------------------------------------------
 
     def _first_wall(self, at_us: int) -> datetime:
-        """The wall time after which to look; everything up to it is over."""
+        """The wall time after which to look."""
         local = self.local(at_us)
         wall = local.replace(tzinfo=None)
         if not self._follows_hours or local.fold:
@@ -138,7 +137,7 @@ class Cron:
         return _instant(wall, second) if first >= second else self._first(wall)
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The zone's two offsets at a wall time. They are equal, except that the larger is first if the time happens
+        """The zone's two offsets at a wall time. Unless they are equal, the larger is first if the time happens
         twice, and last if it is skipped."""
         first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
         second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
@@ -203,5 +202,5 @@ def _zones() -> frozenset[str]:
 
 
 def as_us(moment: datetime) -> int:
-    """Microseconds since the epoch of a moment that has a zone."""
+    """Microseconds since the epoch."""
     return (moment - _EPOCH) // _MICROSECOND

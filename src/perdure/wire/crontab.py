@@ -1,8 +1,8 @@
 """The wall times of a cron expression, without a zone.
 
-cronsim parses the expression, with the rules of Debian's cron. This module finds its wall times month by month. The
-matching days follow from the month's length and its first weekday, so each of the 28 kinds of months is computed once.
-cronsim walks day by day, which takes milliseconds if the next match is years away.
+cronsim parses the expression, with the rules of Debian's cron, but it searches day by day: milliseconds if the next
+match is years away. This module searches month by month. A month's matching days follow from its length and its first
+weekday, so each of the 28 kinds is computed once.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,7 +13,7 @@ from typing import Final
 from cronsim import CronSim
 
 YEARS_MAX: Final = 50
-"""How far to look for the next wall time. Each date falls on each weekday again within 40 years."""
+"""Years to search. Each date falls on each weekday again within 40 years."""
 _ANY_DAY: Final = datetime.fromisoformat("2000-01-01")  # an expression reads the same on all days
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -31,7 +31,7 @@ class Crontab:
         self._minutes, self._hours, self._months = sorted(read.minutes), sorted(read.hours), sorted(read.months)
         self._days, self._weekdays = read.days, read.weekdays
         self._both = read.day_and
-        """Whether a day must match both of its fields, instead of one of them."""
+        """Whether a day must match both day fields, instead of one."""
         self._kinds: dict[tuple[int, int], list[int]] = {}
         self.is_hourly = len(self._hours) == 24
 
@@ -78,7 +78,6 @@ class Crontab:
         return None
 
     def _first_from(self, at: datetime) -> datetime | None:
-        """The first time of that day, from that time on."""
         hour, minute = bisect_left(self._hours, at.hour), bisect_left(self._minutes, at.minute)
         if hour < len(self._hours) and self._hours[hour] == at.hour:
             if minute < len(self._minutes):
@@ -87,7 +86,6 @@ class Crontab:
         return at.replace(hour=self._hours[hour], minute=self._minutes[0]) if hour < len(self._hours) else None
 
     def _last_until(self, at: datetime) -> datetime | None:
-        """The last time of that day, up to that time."""
         hour, minute = bisect_right(self._hours, at.hour) - 1, bisect_right(self._minutes, at.minute) - 1
         if hour >= 0 and self._hours[hour] == at.hour:
             if minute >= 0:
@@ -96,7 +94,6 @@ class Crontab:
         return at.replace(hour=self._hours[hour], minute=self._minutes[-1]) if hour >= 0 else None
 
     def _days_of(self, year: int, month: int) -> list[int]:
-        """The days of a month that match, in order."""
         kind = date(year, month, 1).weekday(), 29 if month == 2 and isleap(year) else _LENGTHS[month - 1]
         days = self._kinds.get(kind)
         if days is None:
@@ -104,7 +101,7 @@ class Crontab:
         return days
 
     def _matching(self, first: int, length: int) -> list[int]:
-        """The matching days of a month that begins with that weekday (Monday is 0) and has that length."""
+        """The matching days of a month with that first weekday (Monday is 0) and length."""
         by_number = {day for day in self._days if 0 < day <= length}
         if CronSim.LAST in self._days:
             by_number.add(length)

@@ -45,7 +45,7 @@ from typing import ClassVar
 
 
 class PerdureError(Exception):
-    """The root of all errors that Perdure raises on purpose."""
+    """The root of all errors that Perdure raises."""
 
     code: ClassVar[str] = "ERROR"
     status: ClassVar[int] = 500
@@ -57,7 +57,7 @@ class PerdureError(Exception):
         self.details = details
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copies, and errors from another process, do not pass through the constructors of subclasses, which differ."""
+        """Copying and pickling skip the constructors of subclasses, which differ."""
         return _made_again, (type(self), self.args), vars(self)
 
 
@@ -156,7 +156,7 @@ class KeyReused(Conflict):
 
 
 class SecretShownOnce(Conflict):
-    """The request was carried out; its answer had a secret, which is not kept. `details` name what it made."""
+    """The request was done; its answer had a secret, which is not kept. `details` name what it made."""
 
     code = "SECRET_SHOWN_ONCE"
 
@@ -232,7 +232,7 @@ class UnknownOutcome(PerdureError):
 
 
 def error_classes() -> list[type[PerdureError]]:
-    """Every class of this tree, roots first, without the classes that other rooms add."""
+    """Every class of this tree, roots first, except those of other rooms."""
     found: list[type[PerdureError]] = [PerdureError]
     for cls in found:
         found.extend(kind for kind in cls.__subclasses__() if kind.__module__ == __name__)

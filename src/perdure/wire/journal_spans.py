@@ -1,7 +1,7 @@
 """An execution's journal as spans: a pure function, so the same rows give the same spans.
 
-An execution is a span from start to end, below its parent's. Each step is a span below it, from its first try to its
-outcome, with an event per failed try. Each wait is a span from its opening until it was met.
+An execution is a span below its parent's. Below it, each step is a span from its first try to its outcome, with an
+event per failed try, and each wait from its opening until it was met.
 """
 
 import hashlib
@@ -40,8 +40,6 @@ class TracedRow(NamedTuple):
 
 
 class OpenedWait(NamedTuple):
-    """When a wait was registered, its topic, and whether it is still open."""
-
     at_us: int
     topic: str | None
     open: bool
@@ -95,7 +93,6 @@ def _span_id(*parts: str) -> str:
 
 
 def execution_span(execution: TracedExecution) -> Span:
-    """An execution's own span, without its journal."""
     e = execution
     attributes: dict[str, Any] = {
         "execution_id": e.id,
