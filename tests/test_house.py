@@ -21,10 +21,10 @@ HELD = {
     "calls with 6 or more positional arguments": 163,
     "modules in the import knot of engine": 27,
     "modules in the import knot of sdk": 14,
-    "whoever, somebody … per 1,000 words": 2.23,
-    "What, Who, Those clauses per 1,000 words": 3.34,
-    "is no, is none … per 1,000 words": 0.99,
-    "sentences above 35 words": 27,
+    "whoever, somebody … per 1,000 words": 0.69,
+    "What, Who, Those clauses per 1,000 words": 1.21,
+    "is no, is none … per 1,000 words": 0.34,
+    "sentences above 35 words": 4,
 }
 """Figures of `make house` that no change needs to make worse. A number here may only go down.
 
