@@ -185,7 +185,7 @@ def cron(expression: str, timezone: str) -> Cron:
 
 
 def _never(expression: str) -> BadValue:
-    return BadValue(f"cron: {expression!r} is never due: there is no such day.", {"path": "cron"})
+    return BadValue(f"cron: {expression!r} is never due: no such day exists.", {"path": "cron"})
 
 
 def _reads(fields: list[str]) -> bool:
