@@ -1,4 +1,4 @@
-"""Desk: budgets are reserved from, settled, looked at and raised."""
+"""The service of budgets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Budgets:
-    """What workers and callers may ask of budgets."""
+    """Workers reserve and settle; callers read and change."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def reserve(self, project_id: str, request: ReserveRequest) -> ReserveReply:
-        """Set a call's share aside. Raises LeaseLost, NotFound, BadRequest, BadValue."""
+        """Reserve a call's share. Raises LeaseLost, NotFound, BadRequest, BadValue."""
         engine = self._engine
         if request.epoch != engine.store.epoch:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
@@ -51,7 +51,7 @@ class Budgets:
         )
 
     async def settle(self, project_id: str, request: SettleRequest) -> bool:
-        """Put what a call took in the place of what was reserved. Raises BadValue."""
+        """Replace a reservation by the amounts that the call used. Raises BadValue."""
         checked_id(request.execution_id)
         check_name(request.reservation_id, where="reservation_id", max_bytes=KEY_BYTES_MAX)
         check_amounts(request.amounts)
@@ -66,7 +66,7 @@ class Budgets:
     async def change(
         self, project_id: str, execution_id: str, change: BudgetChange, *, idempotency: Idempotency | None = None
     ) -> StoredBudget:
-        """Change the budget that an execution spends from; what waits for it goes on. Raises NotFound, BadRequest."""
+        """Change the budget that an execution spends from, and resume its waiters. Raises NotFound, BadRequest."""
         for name in ("usd_micros", "tokens", "calls", "seconds"):
             check_amount(getattr(change, name), name)
         if not change.changes:
@@ -87,5 +87,5 @@ class Budgets:
 
 
 def once(key: str, change: BudgetChange) -> Idempotency:
-    """A change that a worker in this process asks for under a key of its own."""
+    """The idempotency of a change that a worker in this process makes under `key`."""
     return Idempotency("change_budget", key, hashlib.sha256(msgspec.json.encode(change)).hexdigest())

@@ -1,4 +1,4 @@
-"""Serves the operations of schedules, and fires the due times."""
+"""The service of schedules, and the loop that fires their due times."""
 
 from __future__ import annotations
 
@@ -43,19 +43,17 @@ P = TypeVar("P", bound=SchedulePage)
 logger = logging.getLogger("perdure.engine")
 
 BATCH = 100
-"""Schedules fired in one go, and executions started in one go for one that is behind."""
+"""Schedules fired per round, and executions started per round for a schedule that is behind."""
 
 
 class Schedules(Service):
-    """What callers may ask of schedules, and what the loop does with them."""
-
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._engine = engine
         self._stuck: set[str] = set()
-        """Those that could not be fired here when they were looked at last."""
+        """Ids of schedules that this server could not fire in the last round."""
         self.waiting_workflows: frozenset[str] = frozenset()
-        """Whose executions' ends are waited for: a schedule's next one is started then."""
+        """A schedule's next execution starts when an execution of such a workflow ends."""
 
     @serves(CreateSchedule)
     async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
@@ -116,7 +114,7 @@ class Schedules(Service):
         return await self._page(scope, op, SchedulesOfWorkflow)
 
     async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow, page: type[P]) -> P:
-        """Newest first, and where the next one starts."""
+        """One page, newest first, with the cursor of the next page."""
         found = await self.read(
             schedules.list_schedules(
                 project_id=scope.project_id,
@@ -147,36 +145,36 @@ class Schedules(Service):
 
     @serves(GetNextRuns)
     async def next(self, scope: Scope, op: GetNextRuns) -> NextRuns:
-        """In the schedule's zone; of a paused one those that would be. Raises NotFound."""
+        """In the schedule's zone; for a paused schedule as if it went on now. Raises NotFound."""
         schedule = await self.get(scope, GetSchedule(op.schedule_id))
         read = cron(schedule.cron, schedule.timezone)
         first = schedule.next_at_us
         return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
-        """As it is shown: what is next of a paused one is what would be next if it went on now."""
+        """Show a paused schedule's next due time as if it went on now."""
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule
         try:
             return replace(schedule, next_at_us=schedule.following(self._engine.clock.now_us()))
-        except BadValue:  # a zone that only other servers know
+        except BadValue:  # only other servers know the zone
             return schedule
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Something may be due sooner than the loop knows."""
+        """Notify the loop: a due time may be sooner than it knows."""
         self._engine.doorbell.ring(("loop", "schedule"))
 
     async def fire_due(self) -> float:
-        """Fire what is due; answers after how many seconds to look again.
+        """Fire due schedules. Returns the seconds until the next round.
 
-        The look is only a hint: each schedule is fired by a verb that looks again under its row's lock, and leaves it
-        to another server that is at it already.
+        The query is only a hint: the verb that fires a schedule checks again under its row's lock. It skips a schedule
+        that another server is firing.
         """
         engine = self._engine
         now_us = engine.clock.now_us()
-        # What cannot be fired stays due the longest: it is to take no place of others.
+        # Stuck schedules stay due the longest, and must not crowd out the rest.
         limit = BATCH + len(self._stuck)
         due = await engine.store.read(schedules.due_schedules(now_us=now_us, limit=limit))
         self.waiting_workflows = due.waiting_workflows
@@ -207,7 +205,7 @@ class Schedules(Service):
         return 0.0 if went_on else 1.0
 
     def _complain(self, schedule_id: str, error: Exception) -> None:
-        """One log line for a schedule that cannot be fired here; it stays due."""
+        """Log once that this server cannot fire a schedule; it stays due."""
         if schedule_id in self._stuck:
             return
         self._stuck.add(schedule_id)

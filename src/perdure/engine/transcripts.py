@@ -1,4 +1,4 @@
-"""Desk: transcripts of sessions."""
+"""The service of transcripts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ PAGE_MAX: Final = 1_000
 
 
 class Transcripts:
-    """What workers and callers may ask of transcripts."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def read(
         self, project_id: str, session_id: str, version: int | None = None, after: int | None = None
     ) -> Page:
-        """A page of a transcript at a version; of an unknown session version 0. Raises BadRequest, BadValue,
+        """A page of a transcript at a version; an unknown session has version 0. Raises BadRequest, BadValue, and
         NotFound for a version that is gone."""
         check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
         for name, value in (("version", version), ("after", after)):
@@ -50,8 +48,7 @@ class Transcripts:
         version: int | None = None,
         idempotency: Idempotency | None = None,
     ) -> int:
-        """Add messages to the end; answers the new version. Raises Conflict when `version` is no longer the newest,
-        BadValue for what cannot be kept."""
+        """Append messages; returns the new version. Raises BadValue, and Conflict if `version` is not the newest."""
         check_name(session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
         _check_messages(messages)
         return await self._engine.store.write(
@@ -67,7 +64,7 @@ class Transcripts:
 
 
 def check_transcript_entry(entry: TranscriptEntry) -> None:
-    """Refuse what a report cannot ask of a transcript. Raises BadValue."""
+    """Check a report's entry. Raises BadValue."""
     check_name(entry.session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
     if isinstance(entry, AppendMessages):
         _check_messages(entry.messages)

@@ -1,8 +1,8 @@
 """Webhooks: the service, and the loop that delivers their messages.
 
-Each message is a signed POST. The server sends it until the answer is 2xx, with longer and longer pauses, always under
-the same id, so that a receiver can tell a repeat. All servers of a store share the work: a message that one server has
-taken is its own for a minute.
+Each message is a signed POST. The server repeats it, with longer and longer pauses, until the answer is 2xx. Each try
+has the same id, so that a receiver recognizes a repeat. All servers of a store share the work: a server that takes a
+message has it for a minute.
 """
 
 from __future__ import annotations
@@ -47,24 +47,22 @@ logger = logging.getLogger("perdure.engine")
 
 CALL_SECONDS: Final = 15.0
 OURS_US: Final = 60_000_000
-"""How long a message that was taken is left to whoever took it: longer than a call may last."""
+"""How long a server has the message that it took. Longer than a call may last."""
 AT_ONCE: Final = 100
-"""Messages under way from one server."""
+"""Concurrent calls of one server."""
 AT_ONCE_PER_HOST: Final = 8
-"""To one receiver at most; fewer the less room there is, so that many that hang leave some for those that answer."""
+"""The most to one receiver. Fewer with less room, so that receivers that hang leave room for the rest."""
 BATCH: Final = 50
 POLL_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
-"""Before each further try: about two days in all, then it is given up."""
+"""Before each further try: about two days in all."""
 RETRY_AFTER_MAX: Final = 86_400
 ANSWER_BYTES_MAX: Final = 1_024
 BODY_BYTES_MAX: Final = 256 << 10
-"""From which on input and result are left out."""
+"""A message with a larger input and result leaves them out."""
 
 
 class Webhooks(Service):
-    """Serves the operations of webhooks, and delivers their messages."""
-
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._engine = engine
@@ -142,15 +140,15 @@ class Webhooks(Service):
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Something may be due."""
+        """Notify the loop: a message may be due."""
         self._engine.doorbell.ring(("loop", "deliver"))
 
     async def deliver_due(self) -> float:
-        """Take what is due and send it off; answers after how many seconds to look again."""
+        """Take due messages and start to send them. Returns the seconds until the next round."""
         engine = self._engine
         room = AT_ONCE - len(self._under_way)
         if room <= 0:
-            return POLL_SECONDS  # each that ends rings
+            return POLL_SECONDS  # the end of a call notifies the loop
         now_us = engine.clock.now_us()
         due_us = await engine.store.read(webhooks.next_delivery())
         if due_us is None or due_us > now_us:
@@ -176,7 +174,7 @@ class Webhooks(Service):
             task.add_done_callback(self._under_way.discard)
         if back:
             await engine.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
-        # What is due and was not taken is of busy hosts: each call that ends rings.
+        # Due messages that were not taken are for busy hosts; the end of a call notifies the loop.
         return 0.0 if taken else POLL_SECONDS
 
     def _most_per_host(self) -> int:
@@ -184,13 +182,13 @@ class Webhooks(Service):
         return max(1, min(AT_ONCE_PER_HOST, room // AT_ONCE_PER_HOST))
 
     async def close(self) -> None:
-        """Break off what is under way: another server, or the next start, sends it again."""
+        """Cancel calls under way. Another server, or the next start, sends them again."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _deliver(self, taken: Taken) -> None:
-        """Send one message and note what came of it."""
+        """Send one message and store the outcome."""
         engine = self._engine
         try:
             try:
@@ -211,10 +209,10 @@ class Webhooks(Service):
                 await self._settle(taken, None, error.message, None, last=True)
             except CallFailed as error:
                 await self._settle(taken, None, error.message, None)
-        except PerdureError as error:  # the store is away: it comes again when it is not ours any more
-            logger.warning("What came of a webhook's message was not noted: %s", error)
-        except Exception:  # one message must not end the others
-            logger.exception("A webhook's message was not sent; it is tried again.")
+        except PerdureError as error:  # the store is away: a server takes the message again after OURS_US
+            logger.warning("The outcome of a webhook's message was not stored: %s", error)
+        except Exception:  # one message must not end the loop
+            logger.exception("A webhook's message was not sent; the server tries again.")
         finally:
             self._by_host[taken.host] -= 1
             if not self._by_host[taken.host]:
@@ -233,7 +231,7 @@ class Webhooks(Service):
             state = DeliveryState.FAILED
             engine.stats.count("webhooks_given_up")
             logger.warning(
-                "The webhook of %s for execution %s was given up after %d tries: %s",
+                "The server gave up the webhook of %s for execution %s after %d tries: %s",
                 taken.host,
                 taken.execution_id,
                 taken.tries,
@@ -250,7 +248,7 @@ class Webhooks(Service):
         )
 
     async def _body(self, taken: Taken) -> bytes:
-        """What is told: the execution, as the API shows it. Raises NotFound, also of a deleted webhook."""
+        """The message: the execution, as the API shows it. Raises NotFound, also for a deleted webhook."""
         if taken.webhook_id:
             known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
             if all(one.id != taken.webhook_id for one in known):
@@ -262,7 +260,7 @@ class Webhooks(Service):
 
 
 def message_of(execution: Execution) -> bytes:
-    """The message about an end. The same for each try: what has ended does not change."""
+    """The message about an end. It is the same for each try: a final execution does not change."""
     shown = execution
     size = len(bytes(execution.payload)) + len(bytes(execution.result or NULL))
     if size > BODY_BYTES_MAX:
@@ -287,12 +285,12 @@ def _retry_after(answer: Answer) -> int | None:
 
 
 def _place(one: Delivery) -> tuple[int, str, str]:
-    """Where a delivery stands in lists."""
+    """The sort key of a delivery in lists."""
     return one.created_at_us, one.execution_id, one.webhook_id or ""
 
 
 def _shown(scope: Scope, one: Delivery) -> Delivery:
-    """As much of a delivery as the caller's role could have given it."""
+    """Without secrets for a caller whose role may not set the delivery's URL."""
     giver = Role.ADMIN if one.webhook_id else Role.WRITE
     return one if scope.has_role(giver) else one.without_secrets()
 

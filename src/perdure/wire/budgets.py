@@ -1,11 +1,12 @@
-"""Budgets: what a tree of executions may spend, what each call reserves of it, and what it really took.
+"""Budgets: limits on what a tree of executions may spend, reservations, and settlements.
 
-A budget is held at one execution and shared by everything below it. Before each call to a model its share is *reserved*
-in every budget on the way up; afterwards it is *settled* with what was really used. A call is let go as long as what is
-spent and what is reserved have not reached a limit: so the limit is passed by one reserved call at most.
+One execution holds a budget, and everything below it shares the budget. Before each call to a model the worker
+*reserves* the call's share in every budget on the way up. Afterwards it *settles* the reservation with the amounts
+used. A call may go ahead while spent plus reserved amounts are below each limit. So at most one reserved call passes a
+limit.
 
-What an attempt reserved and did not settle before it was lost counts as spent: the call may have been made, and nobody
-can tell what it cost.
+If an attempt is lost before it settles, its reservation counts as spent: the call may have been made, at an unknown
+cost.
 """
 
 from decimal import Decimal
@@ -18,32 +19,32 @@ from msgspec import Meta, Struct
 from perdure.wire.errors import BadValue
 
 AMOUNT_MAX: Final = 1 << 40
-"""No limit and no amount is larger, in any unit: sums stay far from the end of 64 bits."""
+"""The largest limit and amount, in any unit. Sums stay far below 64 bits."""
 
 
 class OnExceed(StrEnum):
-    """What happens to whoever wants to spend when there is nothing left."""
+    """The policy for an execution that wants to spend when its budget is used up."""
 
     ASK = "ask"
-    """It pauses, and somebody is asked for more."""
+    """It pauses, and asks a person for more."""
     FINISH = "finish"
-    """It ends with what it has."""
+    """It ends with the results that it has."""
     FAIL = "fail"
     """It fails."""
 
 
 class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What is spent, reserved, or added to a budget. Money in millionths of a US dollar."""
+    """Amounts that are spent, reserved, or added to a budget. Money is in millionths of a US dollar."""
 
     usd_micros: int = 0
     tokens: int = 0
     calls: int = 0
     seconds: int = 0
-    """Only of a budget that is raised: time passes by itself."""
+    """Only to raise a budget: time passes by itself."""
 
 
 class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The limits of a budget. None: no limit of that kind."""
+    """The limits of a budget. None means no limit of that kind."""
 
     usd_micros: int | None = None
     """In millionths of a US dollar."""
@@ -52,7 +53,7 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     calls: int | None = None
     """Calls to models."""
     seconds: int | None = None
-    """From when the budget is given; the time in which it waits for somebody to raise it does not count."""
+    """Counted from when the budget is given, without the time in which the budget waits to be raised."""
     on_exceed: OnExceed = OnExceed.ASK
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
@@ -62,24 +63,24 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class StoredBudget(Struct, frozen=True):
-    """A budget as stored. `reserved` is what calls under way, or lost on their way, have set aside."""
+    """A budget as stored. `reserved` is for calls that are under way or were lost before they settled."""
 
     execution_id: str
-    """Where it is held."""
+    """The execution that holds it."""
     limits: BudgetSpec
     spent: Amounts
     reserved: Amounts
     opened_at_us: int
-    """From here its seconds count; put off by the time it was paused."""
+    """Its seconds count from here. A pause moves it later."""
     paused_at_us: int | None
-    """Since when somebody waits for more."""
+    """When an execution began to wait for more."""
     raises: int
-    """The number of the event, in the budget's topic, by which it was changed last; 0: it never was."""
+    """The number of the event, in the budget's topic, of the last change; 0 if it never changed."""
     asking_id: str | None
-    """The execution that asks for more; all others wait for what comes of it."""
+    """The execution that asks for more; all others wait for the answer."""
 
     def used_up(self, now_us: int, *, without: Amounts | None = None) -> list[str]:
-        """The limits that are reached, by name. `without` is what may yet come back of what is reserved."""
+        """The names of the limits that are reached. `without` is the part of `reserved` that may yet come back."""
         back = without or Amounts()
         reached = [
             name
@@ -92,28 +93,28 @@ class StoredBudget(Struct, frozen=True):
         return reached
 
     def elapsed_us(self, now_us: int) -> int:
-        """How much of its time has passed."""
+        """The time that counts against `seconds`."""
         return (self.paused_at_us or now_us) - self.opened_at_us
 
 
 def topic_of(execution_id: str) -> str:
-    """Where those that wait hear that a budget was changed."""
+    """The topic that notifies waiting executions of a change."""
     return f"budget/{execution_id}"
 
 
 class Verdict(StrEnum):
-    """What comes of the wish to spend."""
+    """The answer to a reservation."""
 
     GRANTED = "granted"
     UNLIMITED = "unlimited"
-    """No budget is held here or above."""
+    """Neither the execution nor one above it holds a budget."""
     BUSY = "busy"
-    """Calls under way have set the rest aside; once they are settled there may be room."""
+    """Calls under way have reserved the rest; there may be room once they settle."""
     EXCEEDED = "exceeded"
 
 
 class ReserveRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Set `amounts` aside for one call. The same `reservation_id` again is answered again and counts once."""
+    """Reserve `amounts` for one call. The same `reservation_id` again is answered again and counts once."""
 
     worker_id: str
     epoch: str
@@ -122,25 +123,25 @@ class ReserveRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     reservation_id: str
     amounts: Amounts
     budget: BudgetSpec | None = None
-    """The budget that the execution's own code gives it, unless it has one already."""
+    """The budget that the execution's own code gives it. Ignored if it has one already."""
     unpriced: str | None = None
-    """What is called, where nobody knows what it costs: a budget in money refuses that."""
+    """The name of the model, if its price is unknown. A budget in money then refuses the call."""
 
 
 class ReserveReply(Struct, frozen=True, omit_defaults=True):
-    """The verdict; and of a refusal the budget, which of its limits are reached, and who asks for more."""
+    """The verdict. A refusal has the budget, its limits that are reached, and whether this execution asks for more."""
 
     verdict: Verdict
     budget: StoredBudget | None = None
     reached: list[str] = []
     asks: bool = False
-    """Whether it is this execution that asks."""
+    """Whether this execution is the one that asks for more."""
     is_last: bool = False
-    """Granted, but with this call a limit is reached of a budget that is to be finished with."""
+    """Granted, but this call reaches a limit of a budget with `on_exceed` `finish`."""
 
 
 class SettleRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Put what a call really took in the place of what was reserved for it. Whoever says so: the money is gone."""
+    """Replace a reservation by the amounts that the call used. Accepted from any attempt: the money is spent."""
 
     execution_id: str
     reservation_id: str
@@ -148,7 +149,7 @@ class SettleRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What is added to the limits of a budget, or what shall happen when it is used up."""
+    """Amounts to add to the limits of a budget, or a new `on_exceed`."""
 
     usd_micros: int = 0
     tokens: int = 0
@@ -158,12 +159,12 @@ class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
     @property
     def changes(self) -> bool:
-        """Whether it says anything."""
+        """Whether it changes anything."""
         return bool(self.usd_micros or self.tokens or self.calls or self.seconds or self.on_exceed is not None)
 
 
 def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
-    """Refuse limits that nobody can keep. Raises BadValue."""
+    """Refuse limits out of bounds, and a budget without limits. Raises BadValue."""
     limits = {name: getattr(spec, name) for name in ("usd_micros", "tokens", "calls", "seconds")}
     for name, limit in limits.items():
         if limit is not None:
@@ -173,7 +174,7 @@ def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
 
 
 def check_amounts(amounts: Amounts, where: str = "amounts.") -> None:
-    """Refuse what nothing can cost. Raises BadValue."""
+    """Refuse amounts out of bounds. Raises BadValue."""
     for name in ("usd_micros", "tokens", "calls"):
         check_amount(getattr(amounts, name), where + name)
 
@@ -185,8 +186,8 @@ def check_amount(amount: int, path: str) -> None:
 
 
 def usd_micros(usd: float | Decimal) -> int:
-    """Money in millionths of a US dollar, rounded up: a call is never thought cheaper than it is. Raises BadValue for
-    what is no amount.
+    """Money in millionths of a US dollar, rounded up so that a call never counts as cheaper than it is. Raises BadValue
+    for NaN and infinity.
 
     >>> usd_micros(0.0000015)
     2
@@ -198,8 +199,8 @@ def usd_micros(usd: float | Decimal) -> int:
 
 
 def take_dollars(request: Struct) -> None:
-    """Turn a request's `usd` into its `usd_micros`. Raises ValueError for both, which msgspec tells with the path."""
-    usd: float | None = request.usd  # type: ignore[attr-defined]  # of requests that have both fields
+    """Turn a request's `usd` into its `usd_micros`. Raises ValueError for both; msgspec adds the path."""
+    usd: float | None = request.usd  # type: ignore[attr-defined]  # requests have both fields
     if usd is None:
         return
     if request.usd_micros:  # type: ignore[attr-defined]  # as above

@@ -1,4 +1,4 @@
-"""The public API's shapes of budgets (see `wire/public.py`). Money is in millionths of a US dollar."""
+"""The public API's structs of budgets (see `wire/public.py`). Money is in millionths of a US dollar."""
 
 from typing import Annotated
 
@@ -9,20 +9,20 @@ from perdure.wire.public import Int64, Time, Uuid, rfc3339
 
 
 class BudgetAmount(Struct, frozen=True):
-    """One of a budget's limits. What is left is the limit without what is spent and reserved."""
+    """One limit of a budget. The rest is `limit` - `spent` - `reserved`."""
 
     spent: Int64
     reserved: Int64
-    """Set aside for calls that are under way, or were lost on their way."""
+    """For calls that are under way, or were lost before they settled."""
     limit: Int64 | None
-    """Null: there is none."""
+    """Null: no limit."""
 
 
 class BudgetResponse(Struct, frozen=True):
-    """A budget: its limits, and what is spent of it by the execution that holds it and all below."""
+    """A budget: its limits, and what the execution that holds it and all below have spent."""
 
     execution_id: Uuid
-    """Where it is held."""
+    """The execution that holds it."""
     usd_micros: BudgetAmount
     tokens: BudgetAmount
     calls: BudgetAmount
@@ -30,20 +30,20 @@ class BudgetResponse(Struct, frozen=True):
     on_exceed: str
     """`ask`, `finish` or `fail`."""
     paused_at: Time | None
-    """Since when somebody waits for more."""
+    """When an execution began to wait for more."""
     asking_execution_id: Uuid | None
-    """Whose question it is that waits for an answer (`GET /api/v1/approvals`)."""
+    """The execution that asks for more; its question waits for an answer (`GET /api/v1/approvals`)."""
 
 
 class ChangeBudgetRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is added to the limits. Those that wait go on, whatever is changed."""
+    """Amounts to add to the limits. Any change resumes the executions that wait."""
 
     usd_micros: Int64 = 0
     tokens: Int64 = 0
     calls: Int64 = 0
     seconds: Int64 = 0
     on_exceed: OnExceed | None = None
-    """What shall happen when it is used up: `ask`, `finish` or `fail`."""
+    """The policy for when the budget is used up: `ask`, `finish` or `fail`."""
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
 
@@ -52,7 +52,6 @@ class ChangeBudgetRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def budget_response(budget: StoredBudget, now_us: int) -> BudgetResponse:
-    """A budget as the API shows it."""
     b = budget
     usd_micros, tokens, calls = (
         BudgetAmount(getattr(b.spent, name), getattr(b.reserved, name), getattr(b.limits, name))

@@ -1,8 +1,8 @@
-"""Schedules: what is kept of them, what may be asked, and the pure function that says which due times are fired.
+"""Schedules: their records, their operations, and the pure function that selects the due times to fire.
 
-A *slot* is a due time. Each slot of a schedule is fired once: an execution is started for it, or waits for the one
-before it to end, or the slot is skipped, as the schedule's `overlap` says. Slots that passed while nobody looked are
-*missed*, and `missed` says what becomes of them.
+A *slot* is a due time. Each slot of a schedule is fired once. By the schedule's `overlap`, its execution starts, waits
+for the execution before it, or is skipped. Slots that passed while no server ran are *missed*; the policy `missed`
+applies to them.
 """
 
 from datetime import datetime
@@ -31,13 +31,13 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
 MISSED_AFTER_US: Final = 60_000_000
-"""How late a due time may be found and still be fired as if it were on time; the minute is the finest step of cron."""
+"""A due time that is found later than this is missed. The minute is the finest step of cron."""
 WINDOW_SECONDS: Final = 86_400
-"""How far back `missed="all"` reaches unless the schedule says so itself."""
+"""The default of how far back `missed="all"` reaches."""
 WINDOW_SECONDS_MIN: Final = 60
 WINDOW_SECONDS_MAX: Final = 31 * 86_400
 WAITING_MAX: Final = 100
-"""How many fires of one schedule wait for the one before them; further due times are skipped."""
+"""The most fires of one schedule that wait; further due times are skipped."""
 _FAR_US: Final = 221_845_392_000_000_000  # the year 9000: an expression that is never due again
 
 
@@ -47,21 +47,21 @@ class ScheduleStatus(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What happens to a due time while an execution of the schedule is still open."""
+    """The policy for a due time while an execution of the schedule is open."""
 
     SKIP = "skip"
-    """Nothing is started."""
+    """No execution starts."""
     QUEUE = "queue"
     """It waits its turn: one at a time, in order."""
     ALLOW = "allow"
-    """It is started beside the other."""
+    """Its execution starts at once."""
 
 
 class Missed(StrEnum):
-    """What happens to due times that passed while no server ran."""
+    """The policy for due times that passed while no server ran."""
 
     SKIP = "skip"
-    """Nothing is started for them."""
+    """No execution starts for them."""
     LATEST = "latest"
     """The last one is fired, late."""
     ALL = "all"
@@ -97,27 +97,27 @@ class StoredSchedule(Record, frozen=True):
     key: str
     status: ScheduleStatus
     next_at_us: Time = field(name="next_run_at")
-    """The first due time that was not looked at yet. Of a paused one: what it would be if it went on now."""
+    """The first due time that is not handled yet. For a paused schedule: as if it went on now."""
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
     last_slot_us: Time | None = field(default=None, name="last_run_at")
-    """The last due time for which an execution was started."""
+    """The last due time that started an execution."""
     overlap: Overlap = Overlap.QUEUE
     missed: Missed = Missed.LATEST
     missed_window_seconds: Int32 = WINDOW_SECONDS
     payload: Value = None
-    """What its executions get; null: the due time and what there is to say of it."""
+    """The input of its executions; null: the due time and its context."""
     declared: bool = False
-    """Whether code declares it: it goes when a registration of the current deployment no longer does."""
+    """Whether code declares it. The server deletes it when a registration of the current deployment omits it."""
 
     def following(self, at_us: int) -> int:
-        """The first due time after a moment and after all that were fired: a clock that goes back repeats none."""
+        """The first due time after `at_us` and after the last fired one: a clock that goes back repeats no slot."""
         at_us = max(at_us, self.last_slot_us or 0)
         return cron(self.cron, self.timezone).next_after(at_us) or _FAR_US
 
 
 class Fire(Record, frozen=True):
-    """What became of one due time, or (`by_hand`) of a run that somebody asked for."""
+    """The outcome of one due time, or of a run that a caller asked for (`by_hand`)."""
 
     shown_as: ClassVar[str] = "FireResponse"
 
@@ -128,7 +128,7 @@ class Fire(Record, frozen=True):
     """`started`, `waiting` for the one before it, `done` once its execution has ended, or `skipped`."""
     execution_id: str | None = None
     reason: str | None = None
-    """Why it was skipped."""
+    """The reason if it was skipped."""
 
 
 class SchedulePage(Record, frozen=True):
@@ -164,7 +164,7 @@ class ScheduleMade(Record, frozen=True):
 
 
 class ScheduleRun(Record, frozen=True):
-    """The execution that was started, or that the request's key already named."""
+    """The execution that this request started, or that an earlier request with the same key started."""
 
     shown_as: ClassVar[str] = "SubmitWorkflowResponse"
 
@@ -173,7 +173,7 @@ class ScheduleRun(Record, frozen=True):
 
 
 class NextRuns(Record, frozen=True):
-    """The coming due times, with the offset that the schedule's zone has then."""
+    """The coming due times, each with the offset that the schedule's zone has then."""
 
     shown_as: ClassVar[str] = "NextRunsResponse"
 
@@ -181,7 +181,7 @@ class NextRuns(Record, frozen=True):
 
 
 class Fires(Record, frozen=True):
-    """The latest fires, newest first; `has_more`: the page was full."""
+    """The latest fires, newest first. `has_more` is true if the page is full."""
 
     shown_as: ClassVar[str] = "FiresResponse"
 
@@ -193,8 +193,8 @@ class Fires(Record, frozen=True):
 
 
 class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A schedule to make, or to bring up to date: (workflow, key) names it. What is left out, or null, stays as it is;
-    of a new schedule it is the default."""
+    """A schedule to create or update. The pair (workflow, key) names it. Fields that are left out or null stay as they
+    are; a new schedule takes their defaults."""
 
     workflow_id: Name
     cron: str
@@ -204,13 +204,13 @@ class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     key: Name
     """Its name within the workflow."""
     overlap: Overlap | None = None
-    """What happens to a due time while an execution of the schedule is open; `queue` by default."""
+    """The policy for a due time while an execution of the schedule is open; `queue` by default."""
     missed: Missed | None = None
-    """What happens to due times that passed while no server ran; `latest` by default."""
+    """The policy for due times that passed while no server ran; `latest` by default."""
     missed_window_seconds: Window | None = None
     """How far back `all` reaches: 60 to 2,678,400, a day by default."""
     payload: Json = None
-    """What its executions get; null: the due time and what there is to say of it."""
+    """The input of its executions; null: the due time and its context."""
 
     def check(self) -> None:
         """Refuse an expression that cannot be read or is never due. Raises BadValue."""
@@ -224,7 +224,7 @@ schedules: Final = Noun("Schedules")
 class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_unknown_fields=False):
     """Make or replace a schedule.
 
-    The same definition again changes nothing. Another one starts anew from now; a paused schedule stays paused.
+    The same definition again changes nothing. A changed one starts anew from now. A paused schedule stays paused.
     """
 
 
@@ -264,10 +264,10 @@ class GetSchedule(Operation[StoredSchedule], frozen=True):
 
 @schedules.patch("/api/v1/schedules/{schedule_id}", body="ScheduleChange")
 class ChangeSchedule(Operation[StoredSchedule], frozen=True):
-    """Change, pause or resume a schedule; what is left out stays.
+    """Change, pause or resume a schedule; fields that are left out stay.
 
-    So does what is null, but for a `payload` of null, which is the due time again. What passes while it is
-    paused is not missed: it goes on with the next due time after the pause.
+    Fields that are null stay, too, except `payload`: null makes the due time the input again. Due times during a pause
+    are not missed: the schedule goes on with the next due time after the pause.
     """
 
     schedule_id: ScheduleId
@@ -282,7 +282,7 @@ class ChangeSchedule(Operation[StoredSchedule], frozen=True):
 
 @schedules.delete("/api/v1/schedules/{schedule_id}")
 class DeleteSchedule(Operation[None], frozen=True):
-    """Delete a schedule and the list of its fires; executions that it started stay."""
+    """Delete a schedule and its fires; executions that it started stay."""
 
     schedule_id: ScheduleId
 
@@ -298,18 +298,21 @@ class GetNextRuns(Operation[NextRuns], frozen=True):
 
 @schedules.get("/api/v1/schedules/{schedule_id}/fires")
 class GetFires(Operation[Fires], frozen=True):
-    """What became of a schedule's due times, newest first."""
+    """Outcomes of a schedule's due times, newest first."""
 
     schedule_id: ScheduleId
     before: Time | None = None
-    """Due before that: the `due_at` of the last one of the page before."""
+    """Only fires due before this time: the `due_at` of the last fire of the page before."""
     limit: Limit = 50
     """1 to 1,000."""
 
 
 @schedules.post("/api/v1/schedules/{schedule_id}/run", idempotent=True)
 class RunSchedule(Operation[ScheduleRun], frozen=True):
-    """Start an execution of a schedule now, whatever its overlap policy; its due times stay as they are."""
+    """Start an execution of a schedule now.
+
+    The overlap policy does not apply, and the due times stay as they are.
+    """
 
     schedule_id: ScheduleId
 
@@ -332,14 +335,14 @@ class ScheduledFor(Struct, frozen=True):
 
 
 def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[int], int]:
-    """The slots to fire now, at most so many, and the next one to look at. Raises BadValue for a zone unknown here."""
+    """The slots to fire now, at most `limit`, and the next slot. Raises BadValue for a zone unknown here."""
     first = schedule.next_at_us
     if first > now_us:
         return [], first
     read = cron(schedule.cron, schedule.timezone)
     if schedule.missed is Missed.ALL:
         after = now_us - schedule.missed_window_seconds * 1_000_000 - 1
-        # The slot that is stored stands, though the zone's rules may have changed since.
+        # The stored slot stays valid, though the zone's rules may have changed since.
         kept = [first] if first > after else []
         slots = [*kept, *read.slots(max(first, after), now_us, limit - len(kept))]
         return slots, schedule.following(slots[-1] if len(slots) == limit else now_us)
@@ -349,7 +352,7 @@ def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[i
 
 
 def input_of(schedule: StoredSchedule, at_us: int) -> Raw:
-    """What the execution for a slot (or for a moment by hand) gets as its input."""
+    """The input of the execution for a slot, or for a run by hand at `at_us`."""
     if schedule.payload is not None:
         return schedule.payload
     read = cron(schedule.cron, schedule.timezone)

@@ -1,8 +1,7 @@
-"""Transcripts: the messages of a session, as a model is shown them, and the turns that add to it.
+"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them.
 
-A transcript is append-only: entries are numbered from 1, and its *version* is the number of the newest. A summary is an
-entry that stands for all of the transcript up to another one. So what a version holds never changes, whatever is
-appended or summarized later.
+A transcript is append-only. Entries are numbered from 1, and the *version* is the number of the newest. A summary is an
+entry that stands for the transcript up to another entry. So later messages and summaries do not change a version.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec import Raw
 
 MESSAGES_MAX: Final = 1_000
-"""How many messages are appended, or taken, at once."""
+"""The most messages to append or take at once."""
 
 READ: Final = "read"
 APPEND: Final = "append"
@@ -23,19 +22,18 @@ LEAVE: Final = "leave"
 
 
 class OnConflict(StrEnum):
-    """What a turn does while another one of its session is open."""
+    """The policy for a turn while another turn of its session is open."""
 
     QUEUE = "queue"
-    """It waits until those before it have ended."""
+    """It waits until the turns before it have ended."""
     REJECT = "reject"
-    """It is not started."""
+    """It does not start."""
     DELIVER = "deliver"
-    """It waits, too, but the one that is open may, if it is of the same workflow, take its message into its own turn;
-    then it answers for both."""
+    """It waits. An open turn of the same workflow may take its message, and then answers for both."""
 
 
 class Entry(NamedTuple):
-    """One entry: its number, a message of any JSON, and (of a summary) the last entry that it stands for."""
+    """One entry: its number, a message of any JSON, and for a summary the last entry that it stands for."""
 
     seq: int
     message: Raw
@@ -43,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Entries of a transcript at a version, as they are stored. `next` asks for what follows, None: that is all."""
+    """Stored entries of a transcript at a version. `next` asks for the following page; it is None after the last."""
 
     version: int
     entries: Sequence[Entry]
@@ -51,14 +49,14 @@ class Page(NamedTuple):
 
 
 class Transcript(NamedTuple):
-    """What a model is shown at a version: the newest summary, if there is one, and what it does not stand for."""
+    """A version as a model sees it: the newest summary, if any, and the entries that it does not stand for."""
 
     version: int
     entries: Sequence[Entry]
 
 
 def shown(version: int, entries: Sequence[Entry]) -> Transcript:
-    """The transcript at a version, of stored entries that have all of it (and may have older and newer ones).
+    """The transcript at a version. `entries` must hold all of it, and may hold older and newer entries.
 
     >>> entries = [Entry(1, Raw(b'"a"')), Entry(2, Raw(b'"b"')), Entry(3, Raw(b'"so far"'), 1), Entry(4, Raw(b'"c"'))]
     >>> [bytes(entry.message) for entry in shown(4, entries).entries]

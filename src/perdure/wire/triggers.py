@@ -1,4 +1,4 @@
-"""Event triggers: their record, their operations, and the pure rule that says when a batch is complete."""
+"""Event triggers: their record, their operations, and the pure rule for when a batch is complete."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -28,27 +28,27 @@ class StoredTrigger(Record, frozen=True):
     topic: str = field(name="event_topic")
     batch_size: Int32
     taken_seq: Int64 = field(name="last_sequence_id")
-    """The last event that was taken, or that was there before the trigger."""
+    """The last event that the trigger took, or that the topic had before the trigger."""
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
     batch_timeout_seconds: Int32 | None = None
     queue_name: str | None = None
     declared: bool = False
-    """Whether code declares it: it goes when a registration of the current deployment no longer does."""
+    """Whether code declares it. The server deletes it when a registration of the current deployment omits it."""
 
     @property
     def takes_single_events(self) -> bool:
-        """Whether its executions get an event as it is, rather than a list of events."""
+        """Whether its executions get a single event instead of a list of events."""
         return self.batch_size == 1 and self.batch_timeout_seconds is None
 
 
 class ListedTrigger(StoredTrigger, frozen=True, kw_only=True):
-    """One event trigger, and the events that it has not taken yet."""
+    """One event trigger, and the number of events that it has not taken yet."""
 
     shown_as: ClassVar[str] = "EventTriggerResponse"
 
     waiting: Int64
-    """How many events came after it."""
+    """How many events of the topic it has not taken yet."""
 
 
 class TriggerPage(Record, frozen=True):
@@ -64,7 +64,7 @@ class TriggerPage(Record, frozen=True):
 
 
 class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The definition of a trigger. (workflow, topic) names it."""
+    """The definition of a trigger. The pair (workflow, topic) names it."""
 
     workflow_id: Name
     topic: Topic
@@ -78,20 +78,20 @@ triggers: Final = Noun("Event triggers")
 
 @triggers.post("/api/v1/event-triggers/register", contract=True, idempotent=True)
 class RegisterEventTrigger(Operation[Done], frozen=True):
-    """Make the trigger of a workflow and a topic, or bring it up to date.
+    """Create or update the trigger of a workflow and a topic.
 
-    A new one starts at the topic's end; one that is there goes on where it was. A deployment that is not the current
-    one changes none that is there.
+    A new trigger starts at the topic's end; an existing one goes on where it was. Only the current deployment changes
+    an existing trigger.
     """
 
     workflow_id: Name
     deployment_id: KeyName
-    """Whose worker says so. The current deployment runs what is started, whichever it is then."""
+    """The deployment of the worker that registers. Executions start on the deployment that is current at that time."""
     topic: Topic = field(name="event_topic")
     batch_size: BatchSize
     """How many events an execution gets: 1 to 10,000."""
     batch_timeout_seconds: BatchTimeout | None = None
-    """How long the first event of a batch waits for the others; null: until they come."""
+    """How long the first event of a batch waits for the rest; null: until the batch is full."""
     queue_name: KeyName | None = None
     """Default: the workflow's own."""
 
@@ -117,7 +117,7 @@ class DeleteEventTrigger(Operation[None], frozen=True):
 
 
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:
-    """When a batch is started for the events that wait: 0, at once; None, when more have come.
+    """When to start a batch for the waiting events. 0 means at once, None means not before more events come.
 
     `since_us` is when the first of them was published; None: they are gone.
 

@@ -21,15 +21,15 @@ WebhookId = Annotated[str, id_check("webhook")]
 
 
 class Webhook(Record, frozen=True):
-    """A URL that hears of the ends of executions that have no parent."""
+    """A URL that the server notifies when an execution without a parent ends."""
 
     shown_as: ClassVar[str] = "WebhookResponse"
 
     id: Uuid
     url: str
-    """Only admins read it whole; for others the path, which may hold a secret, is left out."""
+    """Only admins read the whole URL. Other callers read it without the path, which may hold a secret."""
     workflow_id: str | None
-    """The workflow whose ends it hears of; null: all."""
+    """Only for executions of this workflow; null: of all."""
     description: str | None
     created_at_us: Time = field(name="created_at")
 
@@ -38,7 +38,7 @@ class Webhook(Record, frozen=True):
 
 
 class WebhookList(Record, frozen=True):
-    """All of the project, newest first."""
+    """All webhooks of the project, newest first."""
 
     shown_as: ClassVar[str] = "WebhooksResponse"
 
@@ -46,16 +46,14 @@ class WebhookList(Record, frozen=True):
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands."""
-
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """Given up."""
+    """The server gave up."""
 
 
 class Delivery(Record, frozen=True):
-    """What one URL is told, or was told, of one end."""
+    """The message to one URL about the end of one execution."""
 
     shown_as: ClassVar[str] = "DeliveryResponse"
 
@@ -63,30 +61,30 @@ class Delivery(Record, frozen=True):
     webhook_id: str | None
     """Null for the URL that came with the execution."""
     url: str
-    """Without its path for a caller who could not have given it: admins give those of webhooks, and the role `write`
-    those that come with executions."""
+    """Without its path for a caller who may not set it. Admins set the URLs of webhooks; the role `write` sets the URLs
+    that come with executions."""
     state: DeliveryState
     tries: Int32
     created_at_us: Time = field(name="created_at")
     tried_at_us: Time | None = field(name="tried_at")
     next_at_us: Time | None = field(name="next_try_at")
     status: Int32 | None
-    """Of the last answer; null when none came."""
+    """The status of the last answer; null if none came."""
     answer: str | None
-    """The beginning of the last answer, or why there is none. Null where the URL is not shown whole."""
+    """The beginning of the last answer, or the reason why none came. Null if the URL is shown without its path."""
 
     @derived
     def id(self) -> str:
-        """The message's `webhook-id`: the same however often it is sent."""
+        """The message's `webhook-id`, the same for each try."""
         return delivery_id(self.execution_id, self.webhook_id)
 
     def without_secrets(self) -> "Delivery":
-        """As callers see it who could not have given its URL."""
+        """For callers who may not set its URL."""
         return replace(self, url=_origin(self.url), answer=None)
 
 
 class DeliveryPage(Record, frozen=True):
-    """A page, newest first."""
+    """One page, newest first."""
 
     shown_as: ClassVar[str] = "DeliveriesResponse"
 
@@ -95,12 +93,12 @@ class DeliveryPage(Record, frozen=True):
 
 
 def delivery_id(execution_id: str, webhook_id: str | None) -> str:
-    """The id of the message that tells a URL of an end."""
+    """The id of the message about an end."""
     return f"{execution_id}.{webhook_id}" if webhook_id else execution_id
 
 
 def _origin(url: str) -> str:
-    """A URL without its path and query. They may hold a secret: chats give out such addresses."""
+    """A URL without its path and query. Both may hold a secret: chat services give out such URLs."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}/…"
 
@@ -113,33 +111,37 @@ webhooks: Final = Noun("Webhooks")
 
 @webhooks.get("/api/v1/webhooks")
 class ListWebhooks(Operation[WebhookList], frozen=True):
-    """The URLs that hear of the ends of this project's executions."""
+    """Webhooks of the project, newest first."""
 
 
 @webhooks.post("/api/v1/webhooks", role=Role.ADMIN, idempotent=True)
 class CreateWebhook(Operation[Webhook], frozen=True):
-    """Have a URL hear of the ends of executions that have no parent, from now on.
+    """Create a webhook.
 
-    The same URL and workflow again change nothing.
+    From now on the server notifies the URL when an execution without a parent ends. The same URL and workflow again
+    change nothing.
     """
 
     url: str
-    """https and a public address, unless the server's setting `outbound_hosts` names its host."""
+    """Must be https with a public address, unless the server's setting `outbound_hosts` names its host."""
     workflow_id: Name | None = None
-    """Only of this workflow; null: of all."""
+    """Only for executions of this workflow; null: of all."""
     description: Annotated[str, text_check(1_024)] | None = None
 
 
 @webhooks.delete("/api/v1/webhooks/{webhook_id}", role=Role.ADMIN)
 class DeleteWebhook(Operation[None], frozen=True):
-    """Tell a URL nothing more. What was to be sent to it already fails when it is due."""
+    """Delete a webhook.
+
+    The server sends nothing more to the URL. Pending deliveries fail when they are due.
+    """
 
     webhook_id: WebhookId
 
 
 @webhooks.get("/api/v1/webhooks/deliveries")
 class ListDeliveries(Operation[DeliveryPage], frozen=True):
-    """What was sent, or is to be, and what came of it; newest first."""
+    """Sent and pending messages with their outcomes, newest first."""
 
     execution_id: Annotated[str, id_check("execution")] | None = None
     webhook_id: WebhookId | None = None
@@ -150,6 +152,6 @@ class ListDeliveries(Operation[DeliveryPage], frozen=True):
 
 @webhooks.post("/api/v1/webhooks/deliveries/{delivery_id}/redeliver")
 class Redeliver(Operation[Delivery], frozen=True):
-    """Send a message again now, under the same id, whatever became of it."""
+    """Send a message again now, in any state, under the same id."""
 
     delivery_id: str
