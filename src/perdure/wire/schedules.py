@@ -1,8 +1,8 @@
 """Schedules: their records, their operations, and the pure function that selects the due times to fire.
 
-A *slot* is a due time. Each slot of a schedule is fired once. By the schedule's `overlap`, its execution starts, waits
-for the execution before it, or is skipped. Slots that passed while no server ran are *missed*; the policy `missed`
-applies to them.
+A *slot* is a due time. Each slot of a schedule is fired once. By the schedule's `overlap`, a slot starts an execution,
+waits for the execution before it, or is skipped. Slots that passed while no server ran are *missed*; the policy
+`missed` applies to them.
 """
 
 from datetime import datetime

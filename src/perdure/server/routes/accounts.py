@@ -1,4 +1,4 @@
-"""Signing up, in and out; and what a user sees and changes of themselves."""
+"""Sign-up, sign-in and sign-out, and the user's own data."""
 
 from asyncio import get_running_loop, sleep
 from collections.abc import AsyncIterator
@@ -22,8 +22,8 @@ from perdure.wire.public_accounts import (
 )
 
 SLOWED_SECONDS: Final = 2.0
-"""How late a failure is answered after too many failures of its address. A hash takes less, so the time does not tell a
-known e-mail from an unknown one, whose password is not hashed then."""
+"""The delay of a failure after too many failures of its address. A hash takes less. So the time does not tell a known
+e-mail from an unknown one, whose password is not hashed then."""
 
 routes = Routes("Auth")
 
@@ -32,7 +32,7 @@ routes = Routes("Auth")
 async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     """Make a user and sign in.
 
-    Where the setting `signup` is off, as it is by default, this needs an invitation: e-mails are not verified.
+    If the setting `signup` is off (the default), this needs an invitation, since e-mails are not verified.
     """
     call.services.gate.check_page(call.headers, told=False)
     async with attempt(call):
@@ -58,18 +58,19 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 
 @routes.post("/api/v1/auth/signout", role=None, caller=Caller.SESSION, contract=True)
 async def signout(call: Call) -> MessageResponse:
-    """End the session, and clear its cookie: a user's, and one that an API key or a link began on the pages.
+    """End the session and clear its cookie.
 
-    This server refuses it from its next request on. Other servers of the store refuse a user's as soon as they hear of
-    it, and within `auth_cache_seconds` at the latest.
+    The session is a user's, or one that an API key or a link began on the pages. This server refuses it from the next
+    request on. The other servers of the store refuse a user's session as soon as they are notified, and within
+    `auth_cache_seconds` at the latest.
     """
     await end_session(call)
     return MessageResponse("Signed out")
 
 
 async def end_session(call: Call) -> None:
-    """Sign out, and clear the cookie. Raises Unauthorized without a session, Forbidden for a key in a header and for
-    another site's page."""
+    """Sign out, and clear the cookie. Raises Unauthorized without a session, and Forbidden for a key in a header or a
+    page of another site."""
     gate, sign_ins = call.services.gate, call.services.sign_ins
     if b"authorization" not in call.headers and sign_ins.principal(call.headers) is not None:
         gate.check_page(call.headers, told=True)
@@ -84,13 +85,13 @@ async def end_session(call: Call) -> None:
 
 @routes.get("/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
 async def get_me(call: Call) -> UserOut:
-    """Who am I."""
+    """The signed-in user."""
     return user_out(await call.engine.accounts.user(_user(call)))
 
 
 @routes.route("PUT", "/api/v1/auth/me", role=None, caller=Caller.USER, contract=True, body_bytes_max=SMALL)
 async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
-    """Change my names."""
+    """Change the signed-in user's names."""
     changed = await call.engine.accounts.change_user(
         _user(call), first_name=body.first_name, last_name=body.last_name, display_name=body.display_name
     )
@@ -99,7 +100,10 @@ async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
 
 @routes.post("/api/v1/auth/password", role=None, caller=Caller.USER, body_bytes_max=SMALL)
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
-    """Change my password. All my sessions end; this one goes on with a new cookie."""
+    """Change the signed-in user's password.
+
+    All sessions of the user end, except this one, which goes on with a new cookie.
+    """
     user_id = _user(call)
     async with attempt(call, user_id):
         signed_in = await call.engine.accounts.change_password(
@@ -113,12 +117,12 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 @asynccontextmanager
 async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
-    """Count an attempt against the caller's address and against `name`, the e-mail or user that it is about. It counts
-    while it is under way, so that many at once are many, and afterwards if it failed.
+    """Count an attempt against the caller's address and against `name`, an e-mail or a user. It counts while it is
+    under way, so that concurrent attempts add up, and afterwards if it failed.
 
-    After too many failures for the name the attempt is refused. After too many from the address it still goes on, since
-    many people may share the address: yields True, which means that only passwords of known users are worth hashing. If
-    it fails then, the answer comes late and is 429.
+    Too many failures for the name refuse the attempt. Too many from the address do not, since many people may share it.
+    Then this yields True: only passwords of known users are worth hashing. If the attempt fails, the answer is late and
+    429.
     """
     failures = call.services.wrong_passwords
     if name is not None and not failures.take(name):
@@ -133,7 +137,7 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
         failed = not isinstance(error, BadValue) or error.details == {"path": INVITATION_PATH}
         if failed and slowed:
             if name is not None and isinstance(error, UnknownEmail):
-                failures.give_back(name)  # made-up e-mails must not push out what is counted of others
+                failures.give_back(name)  # made-up e-mails must not evict the counts of real ones
             await sleep(until - loop.time())
             raise failures.refusal() from None
         raise
@@ -151,7 +155,7 @@ def _user(call: Call) -> str:
 
 
 async def sign_in_with_password(call: Call, email: str, password: str) -> SignedIn:
-    """Begin a user's session. Raises what `Accounts.sign_in` does."""
+    """Begin a user's session. Raises like `Accounts.sign_in`."""
     async with attempt(call, email_of(email)) as slowed:
         return await call.engine.accounts.sign_in(
             email=email, password=password, session_seconds=session_seconds(call), known_only=slowed
@@ -159,7 +163,6 @@ async def sign_in_with_password(call: Call, email: str, password: str) -> Signed
 
 
 def session_seconds(call: Call) -> float:
-    """How long a user's session lasts."""
     return call.settings.session_hours * 3_600
 
 

@@ -1,4 +1,4 @@
-"""What suspended steps ask, and answers to it. Who has a signed link needs no key for its question."""
+"""Questions of suspended steps, and answers to them. A signed link answers its question without a key."""
 
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -37,13 +37,13 @@ class ApprovalListQuery(Struct, frozen=True):
 
 
 class Asker(NamedTuple):
-    """Who looks at a question, or answers it."""
+    """The caller who reads a question or answers it."""
 
     project_id: str
     name: str
     how: How
     question_id: str | None = None
-    """The only one that may be answered."""
+    """The only question that this caller may answer."""
 
 
 @routes.get("/api/v1/approvals")
@@ -55,10 +55,10 @@ async def list_approvals(call: Call, query: ApprovalListQuery) -> ApprovalListRe
 
 @routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True, rest=True)
 async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalResponse:
-    """What a suspended execution asks.
+    """The question of a suspended execution.
 
-    Needs a key, or a signed link (`?link=`). The execution is the root; what those below it ask is found, too. The key
-    may hold slashes as they are, here as everywhere below.
+    Needs a key, or a signed link (`?link=`). The execution is the root; questions of executions below it are found,
+    too. The step key may hold slashes as they are, here and in the paths below this one.
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
@@ -75,9 +75,10 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     rest=True,
 )
 async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> SubmitApprovalResponse:
-    """Answer and resume. The first answer stands; a later one is 409, unless it is the same by the same.
+    """Answer a question and resume its execution.
 
-    Needs a key that may write, or a signed link (`?link=`).
+    The first answer stands. A later one is 409, unless the same caller sends the same answer. Needs a key that may
+    write, or a signed link (`?link=`).
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.WRITE)
     body = await call.read(SubmitApprovalRequest)
@@ -97,7 +98,10 @@ async def submit_approval(call: Call, execution_id: str, step_key: str, query: A
 async def make_approval_link(
     call: Call, execution_id: str, step_key: str, body: ApprovalLinkRequest
 ) -> ApprovalLinkResponse:
-    """A signed link to the page of the question that is open: who has it may answer this question and nothing else."""
+    """A signed link to the page of the open question.
+
+    The holder of the link may answer this question and nothing else.
+    """
     token, expires_at_seconds = await call.engine.approvals.make_link(
         call.project_id, execution_id, step_key, name=body.name, seconds=body.expires_in_seconds
     )
@@ -106,7 +110,7 @@ async def make_approval_link(
 
 
 async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
-    """Who asks, by a link, a key or a session. Raises Unauthorized, Forbidden, NotFound."""
+    """The caller, by a link, a key or a session. Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
     principal = await call.identify(role)
@@ -114,14 +118,14 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
 
 
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
-    """Whom a link was made for. Raises Unauthorized."""
+    """The caller that a link was made for. Raises Unauthorized."""
     link = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()
     return Asker(link.project_id, link.name, How.LINK, link.question_id)
 
 
 async def name_of(call: Call, principal: Principal) -> str:
-    """How a caller is named in what is kept."""
+    """The caller's name in stored answers."""
     names = call.services.key_names
     if principal.user_id is not None:
         return f"user {(await call.engine.accounts.user(principal.user_id)).email!r}"

@@ -1,4 +1,4 @@
-"""The page of a question: behind a sign-in, or a signed link. Plain forms: it works without JavaScript."""
+"""The page of a question, behind a sign-in or a signed link. It works without JavaScript."""
 
 import asyncio
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class ApproveQuery(Struct, frozen=True):
 
 @routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html", rest=True)
 async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
-    """The page where a person answers what a suspended step asks."""
+    """The page where a person answers a suspended step."""
     try:
         asker, question = await _look(call, execution_id, step_key, query.link)
     except PerdureError as error:
@@ -58,13 +58,16 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
 
 @routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
-    """An answer from the page. Leads to the page that says what was answered, by whom and when."""
+    """An answer from the page.
+
+    Leads to the page that shows the answer, who gave it and when.
+    """
     shown = None
     try:
         call.services.gate.check_page(call.headers, told=True)
         asker, _ = await _look(call, execution_id, step_key, query.link)
         sent = await read_form(call, FORM_BYTES_MAX)
-        # Others of the run may have asked under the same key since then.
+        # Another execution of the run may have asked under the same key since then.
         shown = asker.question_id or sent.get("question", [""])[0]
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
@@ -99,8 +102,10 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
 
 @routes.post("/sign-in", role=None)
 async def sign_in_with_key(call: Call) -> Reply:
-    """Sign in on a page, with an e-mail and a password, with an API key or with a sign-in link's token; goes on to the
-    page that asked for it."""
+    """Sign in on a page.
+
+    Takes an e-mail and a password, an API key, or a sign-in link's token. Leads to the page that asked to sign in.
+    """
     try:
         call.services.gate.check_page(call.headers, told=True)
         sent = await read_form(call, SMALL)
@@ -142,7 +147,7 @@ async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
 
 
 async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    # As a header it is checked as everywhere else, and wrong ones are counted.
+    # A header, so that the gate checks the key as usual and counts wrong keys.
     headers = {b"authorization": b"Bearer " + sent.get("key", [""])[0].strip().encode()}
     try:
         principal = await call.services.gate.principal(headers, call.address, alone=True)
@@ -155,12 +160,12 @@ async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
 async def approve_style(call: Call) -> Text:
-    """The style of the pages that ask."""
+    """The style of the question pages."""
     return Text(approval_page.STYLE, "text/css; charset=utf-8", ((b"cache-control", b"no-cache"),))
 
 
 async def _look(call: Call, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
-    """Who looks, and at what. Raises Unauthorized, Forbidden, NotFound."""
+    """The caller and the question. Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         asker = await link_asker(call, execution_id, step_key, link)
     else:
@@ -172,7 +177,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
 
 
 async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, question_id: str | None) -> Question:
-    """What is asked under a key; of several the one that is named. Raises NotFound."""
+    """The question under a step key; `question_id` selects one of several. Raises NotFound."""
     _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, question_id)
     if question is None:
         raise NotFound(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
@@ -180,7 +185,7 @@ async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, 
 
 
 async def _signed_in(call: Call, execution_id: str) -> Principal:
-    """Who has signed in, by a link or a key; or a user, in the project of theirs that has the execution."""
+    """The principal of a session that a link or a key began, or the user in their project that has the execution."""
     gate = call.services.gate
     principal = await call.services.signed_in(call.headers)
     if principal is not None:
@@ -198,14 +203,14 @@ async def _signed_in(call: Call, execution_id: str) -> Principal:
 
 
 async def _drawn(draw: Callable[..., str], question: Question, **values: Any) -> str:
-    """The page of a question. A large one is drawn beside the event loop."""
+    """The page of a question. A thread draws a large one, so that the event loop goes on."""
     if memoryview(question.data).nbytes > DRAWN_BESIDE_BYTES:
         return await asyncio.to_thread(draw, question, **values)
     return draw(question, **values)
 
 
 class _NotSignedIn(Unauthorized):
-    """Nobody has signed in."""
+    """The page shows a sign-in form instead of this error."""
 
 
 def _has_session(call: Call, asker: Asker) -> bool:
@@ -218,7 +223,7 @@ async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX, errors="strict")
     except ValueError as error:
-        raise BadRequest(f"The form is not one that can be read: {error}") from None
+        raise BadRequest(f"The form cannot be read: {error}") from None
     sent: dict[str, list[str]] = {}
     for name, value in pairs:
         sent.setdefault(name, []).append(value)
@@ -226,14 +231,14 @@ async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
 
 
 def _here(call: Call) -> str:
-    """The page's own address, as it was asked for."""
+    """The request's own path and query."""
     query = call.raw_query.decode("latin-1")
     path = quote(call.raw_path.decode("latin-1"), safe="/%~!$&'()*+,;=:@-._")
     return f"{path}?{query}" if query else path
 
 
 def _local(path: str) -> str:
-    """A path of this server, and nothing that a browser takes for another one."""
+    """The path if a browser stays on this server with it, else `/`."""
     if not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isascii() or not path.isprintable():
         return "/"
     return path

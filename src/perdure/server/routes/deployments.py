@@ -1,4 +1,4 @@
-"""Deployments: what push workers register of them, and how they are looked at."""
+"""Deployments: callers list and switch them, push workers register them."""
 
 from typing import Final
 
@@ -24,12 +24,12 @@ from perdure.wire.requests import QueueSpec
 routes = Routes("Deployments")
 
 QUEUES_BYTES_MAX: Final = 4 * USUAL
-"""Room for as many queues as one request may name, with long names."""
+"""Room for the most queues of one request, with long names."""
 
 
 class DeploymentsQuery(Struct, frozen=True):
     retired: bool = False
-    """Those that are retired, too."""
+    """Include retired deployments."""
     cursor: str | None = None
     """The `next_cursor` of the page before."""
     limit: int = 100
@@ -38,7 +38,10 @@ class DeploymentsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/deployments")
 async def list_deployments(call: Call, query: DeploymentsQuery) -> DeploymentsResponse:
-    """Deployments, the youngest first, with what is open on each and how many workers serve it."""
+    """Deployments, newest first.
+
+    Each has the number of its open executions and of the workers that serve it.
+    """
     page, cursor = await call.engine.deployments.list(
         call.project_id, query.cursor, page_limit(query.limit), retired=query.retired
     )
@@ -51,7 +54,10 @@ async def list_deployments(call: Call, query: DeploymentsQuery) -> DeploymentsRe
 
 @routes.post("/api/v1/deployments/{deployment_id}/use")
 async def use_deployment(call: Call, deployment_id: str) -> Deployment:
-    """Let new executions go to this deployment; what is open stays on its own."""
+    """Make a deployment current: new executions go to it.
+
+    Open executions stay on their own deployments.
+    """
     return _shown(call.project_id, await call.engine.deployments.use(call.project_id, deployment_id))
 
 
@@ -59,7 +65,7 @@ async def use_deployment(call: Call, deployment_id: str) -> Deployment:
 async def retire_deployment(call: Call, deployment_id: str) -> Deployment:
     """Take a deployment out of use, until a worker registers for it again.
 
-    409 for the current one, and while executions of it are open or workers serve it.
+    409 for the current deployment, and while it has open executions or workers.
     """
     return _shown(call.project_id, await call.engine.deployments.retire(call.project_id, deployment_id))
 
@@ -74,7 +80,7 @@ async def get_deployment(call: Call, deployment_id: str) -> Deployment:
 async def register_worker_deployment(call: Call, body: RegisterWorkerDeploymentRequest) -> Done:
     """Make a deployment of push workers, or keep it as it is.
 
-    New executions go to a new one from then on. 409 while native workers serve a deployment of that id.
+    A new deployment becomes current. 409 while native workers serve a deployment of that id.
     """
     await call.engine.deployments.register_push(call.project_id, body.deployment_id)
     return DONE
@@ -82,7 +88,7 @@ async def register_worker_deployment(call: Call, body: RegisterWorkerDeploymentR
 
 @routes.post("/api/v1/workers/deployments/{deployment_id}/workflows", contract=True)
 async def register_deployment_workflow(call: Call, deployment_id: str, body: RegisterDeploymentWorkflowRequest) -> Done:
-    """Add a workflow, an agent or a tool to a deployment of push workers, or bring it up to date."""
+    """Add a workflow, an agent or a tool to a deployment of push workers, or update it."""
     await call.engine.deployments.register_workflow(
         call.project_id,
         deployment_id,
@@ -98,7 +104,7 @@ async def register_deployment_workflow(call: Call, deployment_id: str, body: Reg
     "/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX, lists={"queues": Most(QUEUES_MAX)}
 )
 async def register_queues(call: Call, body: RegisterQueuesRequest) -> Done:
-    """Make queues, or change how many run at once for each concurrency key."""
+    """Make queues, or change how many executions run at once per concurrency key."""
     queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in body.queues]
     await call.engine.deployments.register_queues(call.project_id, body.deployment_id, queues)
     return DONE

@@ -1,4 +1,4 @@
-"""Events: publish to a topic, read it, follow it."""
+"""Topics: publish, read and follow events."""
 
 from collections.abc import AsyncGenerator
 from typing import Final, Literal
@@ -46,8 +46,10 @@ routes = Routes("Events")
     lists={"events": Most(PUBLISH_MAX, BadRequest)},
 )
 async def publish_event(call: Call, body: PublishEventRequest) -> PublishEventResponse:
-    """Append events to a topic, in order, in one transaction. `execution_id`, or that of the first event, says whose
-    question a `suspend_…` is."""
+    """Append events to a topic, in order, in one transaction.
+
+    For a `suspend_…` event, `execution_id`, or that of the first event, names the execution that asks.
+    """
     if body.durable and not (is_uuid(body.execution_id or "") and is_uuid(body.root_execution_id or "")):
         raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
     items = [EventItem(event.data, event.event_type, event.dedup_key) for event in body.events]
@@ -77,7 +79,10 @@ class EventsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/events", contract=True)
 async def get_events(call: Call, query: EventsQuery) -> GetEventsResponse:
-    """Read a topic. A page may hold fewer than `limit` and still say `has_more`."""
+    """Read a topic.
+
+    A page may hold fewer than `limit` events and still say `has_more`.
+    """
     call.check_project(query.project_id)
     limit = page_limit(query.limit)
     topic = _Topic(call, query.topic)
@@ -104,7 +109,10 @@ class StreamEventsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/events/stream", contract=True, headers=("Last-Event-ID",))
 async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
-    """Follow a topic or a run as server-sent events. 404 for a run that is not there."""
+    """Follow a topic or a run as server-sent events.
+
+    404 for a run that does not exist.
+    """
     call.check_project(query.project_id)
     run_id = None
     if query.workflow_run_id is not None and is_uuid(query.workflow_run_id):
@@ -128,8 +136,8 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
         after = await topic.start(query.last_sequence_id, query.last_timestamp)
     if run_id is not None:
         await call.engine.executions.how_ended(call.project_id, run_id)  # raises NotFound: it would never end
-    # Existing clients know nothing of `Last-Event-ID`, and take a stream's end for that of the run: only whoever came
-    # back with it is sent away to come back once more.
+    # Clients without `Last-Event-ID` take a stream's end for that of the run. So the server cuts only the streams of
+    # clients that sent it: they come back.
     return EventStream(_follow(call, topic, after, run_id), cut=bool(seen))
 
 
@@ -147,7 +155,7 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
                 except PerdureError:
                     return  # the store is closed
                 if not chunk and first is not None:
-                    after = max(after, first)  # what was there is gone; the tail has everything later
+                    after = max(after, first)  # those events are gone; the tail has all later ones
                     continue
             if chunk:
                 yield chunk
@@ -163,10 +171,10 @@ async def _follow(call: Call, topic: "_Topic", after: int, run_id: str | None) -
 
 
 class _Topic:
-    """A topic of the caller's project, and places in it. Numbers have no gaps, so places are found by halving."""
+    """A topic of the caller's project, and positions in it. Numbers have no gaps, so a binary search finds a time."""
 
     def __init__(self, call: Call, name: str) -> None:
-        """Raises BadValue for a name that nothing can be published to."""
+        """Raises BadValue for a name that a topic cannot have."""
         check_name(name, where="query.topic", max_bytes=TOPIC_BYTES_MAX)
         self.name = name
         self._call = call
@@ -176,13 +184,13 @@ class _Topic:
         return (await read(self._call.project_id, self.name, after, limit, bytes_max=PIECE_BYTES))[0]
 
     async def frames(self, after: int, run_id: str | None) -> tuple[int, bytes]:
-        """The frames after a number, a piece of them, and the number of the last."""
+        """A piece of the frames after a number. Returns the number of the last, and the frames."""
         call = self._call
         page = await until_reported(call.engine, call.project_id, run_id, await self._read(after, STREAM_PAGE))
         return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")
 
     async def start(self, last_sequence_id: int | None, last_timestamp: Moment | None) -> int:
-        """The number after which a reader begins."""
+        """The number after which a reader starts."""
         if last_sequence_id is not None:
             return last_sequence_id
         if last_timestamp is None:

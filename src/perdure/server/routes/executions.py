@@ -1,4 +1,4 @@
-"""Executions: start, look, wait, follow, cancel, resume, delete."""
+"""Executions: start, read, wait, follow, cancel, resume, delete."""
 
 import asyncio
 import hashlib
@@ -60,7 +60,7 @@ from perdure.wire.status import STATUS, Phase
 ITEMS_MAX: Final = 10_000
 PAGE_MAX: Final = 1_000
 STREAM_PAGE: Final = 200
-# A hint says when to look; how often to look without one.
+# How often to look without a notification.
 LOOK_SECONDS: Final = 1.0
 
 routes = Routes("Executions")
@@ -103,12 +103,12 @@ async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequ
     lists={"workflows": Most(ITEMS_MAX)},
 )
 async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWorkflowsResponse:
-    """Start several executions in one transaction: all or none, under one batch id."""
+    """Start several executions in one transaction, all or none, under one batch id."""
     if not body.workflows:
         raise BadRequest("body.workflows: is empty; name at least one workflow.")
     _check_count(body.workflows, "body.workflows")
     parent = _uuid(body.parent_execution_id)
-    # A batch shares its session: that of its parent, else a new one.
+    # A batch shares one session: its parent's, else a new one.
     session_id = body.session_id or (None if parent else str(uuid7()))
     items = [
         msgspec.structs.replace(
@@ -137,7 +137,7 @@ async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWo
 
 @routes.post("/api/v1/executions", idempotent=True, body_bytes_max=VALUES, lists={"items": Most(ITEMS_MAX)})
 async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
-    """Start many independent executions; each item has its own answer."""
+    """Start many independent executions, each with its own answer."""
     _check_count(body.items, "body.items")
     items: Sequence[StartItem] = body.items
     if any(item.start_at is not None or item.parent_execution_id is not None for item in body.items):
@@ -177,7 +177,7 @@ def _item(
 
 
 def _plain(item: StartItemRequest) -> StartItem:
-    """The item with its start as a number and its parent's id as the store has it."""
+    """The item in the store's form: its start as a number, its parent's id in lower case."""
     if item.parent_execution_id is not None:
         item = msgspec.structs.replace(item, parent_execution_id=item.parent_execution_id.lower())
     if item.start_at is None:
@@ -196,7 +196,7 @@ def _or_raise(answer: Started | Problem) -> Started:
 
 
 def _uuid(text: str | None) -> str | None:
-    """A parent's id; text that is no UUID counts as none, says the contract."""
+    """A parent's id. The contract ignores text that is not a UUID."""
     try:
         return None if text is None else str(UUID(text))
     except ValueError:
@@ -209,7 +209,7 @@ def _check_count(items: Sequence[object], where: str) -> None:
 
 
 def idempotency(call: Call) -> Idempotency | None:
-    """The request's Idempotency-Key. The same request is: the same bytes to the same path."""
+    """The request's Idempotency-Key. Two requests are the same if their paths and bytes are the same."""
     key = call.header(b"idempotency-key")
     if key is None:
         return None
@@ -217,17 +217,17 @@ def idempotency(call: Call) -> Idempotency | None:
     return Idempotency(call.route.path, key, hashlib.sha256(call.raw_path + b"\n" + call.body).hexdigest())
 
 
-# --- look ----------------------------------------------------------------------------------------------------------
+# --- read ----------------------------------------------------------------------------------------------------------
 
 
 class GetQuery(Struct, frozen=True):
     wait: float | None = None
-    """Hold the answer until the execution is final, at most that many seconds."""
+    """Hold the answer until the execution is final, at most for this many seconds."""
 
 
 @routes.get("/api/v1/executions/{execution_id}", contract=True)
 async def get_execution(call: Call, execution_id: str, query: GetQuery) -> ExecutionResponse:
-    """State and result of one execution."""
+    """The state and result of one execution."""
     seconds = wait_seconds(call, query.wait)
     if seconds:
         async with call.poll():
@@ -239,7 +239,7 @@ class ListQuery(Struct, frozen=True):
     status: list[str] | None = None
     """pending, running, completed, failed, cancelled; several with commas."""
     phase: list[str] | None = None
-    """The finer word: queued, running, waiting, cancelling, blocked, completed, failed, cancelled."""
+    """Finer than status: queued, running, waiting, cancelling, blocked, completed, failed, cancelled."""
     workflow_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -248,7 +248,7 @@ class ListQuery(Struct, frozen=True):
     parent_execution_id: str | None = None
     """Its children."""
     root_execution_id: str | None = None
-    """Everything below it; not itself, for a root's `root_execution_id` is null."""
+    """Everything below this root, without the root itself, whose `root_execution_id` is null."""
     deployment_id: str | None = None
     key: str | None = None
     tag: str | None = None
@@ -256,14 +256,17 @@ class ListQuery(Struct, frozen=True):
     created_after: Moment | None = None
     created_before: Moment | None = None
     cursor: str | None = None
-    """Where to go on: `next_cursor` of the page before."""
+    """The `next_cursor` of the page before."""
     limit: int = 50
     """1 to 500."""
 
 
 @routes.get("/api/v1/executions")
 async def list_executions(call: Call, query: ListQuery) -> ExecutionsResponse:
-    """List executions, newest first. A page may hold fewer than `limit` and still have a `next_cursor`."""
+    """List executions, newest first.
+
+    A page may hold fewer than `limit` executions and still have a `next_cursor`.
+    """
     if query.tag is not None and "=" not in query.tag:
         raise BadRequest(f"query.tag: must be name=value, got {query.tag!r}", {"path": "query.tag"})
     if query.key is not None and query.workflow_id is not None and query.cursor is None:
@@ -303,7 +306,7 @@ def _phases(statuses: list[str] | None, phases: list[str] | None) -> list[str] |
         for word in given or ():
             if word not in known:
                 raise BadRequest(
-                    f"query.{name}: {word!r} is none of {', '.join(sorted(known))}", {"path": f"query.{name}"}
+                    f"query.{name}: {word!r} is not one of {', '.join(sorted(known))}", {"path": f"query.{name}"}
                 )
     return [
         phase.value
@@ -314,8 +317,11 @@ def _phases(statuses: list[str] | None, phases: list[str] | None) -> list[str] |
 
 @routes.post("/api/v1/executions/wait", role=Role.READ)
 async def wait_for_executions(call: Call, body: WaitRequest) -> WaitReply:
-    """Hold the answer until one of the executions is final; empty when none was. Large results may take several
-    answers: ask again for those that are in none."""
+    """Hold the answer until one of the executions is final.
+
+    The answer is empty if none was final in time. Large results may take several answers: ask again for the executions
+    that are missing.
+    """
     _check_count(body.ids, "body.ids")
     seconds = wait_seconds(call, body.wait_seconds)
     async with call.poll():
@@ -324,7 +330,7 @@ async def wait_for_executions(call: Call, body: WaitRequest) -> WaitReply:
 
 
 def wait_seconds(call: Call, seconds: float | None) -> float:
-    """How long a request is held: as long as it asks, but not too long."""
+    """How long to hold a request: `seconds`, up to the server's maximum. Raises BadRequest."""
     if seconds is None:
         return 0.0
     if not seconds >= 0:  # false for NaN too
@@ -337,19 +343,22 @@ def wait_seconds(call: Call, seconds: float | None) -> float:
 
 class StepsQuery(Struct, frozen=True):
     after: Position = 0
-    """The `seq` of the last row that is known."""
+    """The `seq` of the last known row."""
     limit: int = 500
     """1 to 1,000."""
     after_log: Position | None = None
-    """Bring log lines too: those after this number."""
+    """Include log lines after this number."""
     wait: float | None = None
-    """When there is nothing yet, hold the answer until there is, at most that many seconds."""
+    """If there is nothing new, hold the answer until there is, at most for this many seconds."""
 
 
 @routes.get("/api/v1/executions/{execution_id}/steps")
 async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsResponse:
-    """The journal: what happened, with times, attempts, fingerprints of inputs, and outcomes. A page may hold fewer
-    than `limit` and still say `has_more`."""
+    """The journal of an execution.
+
+    Its rows have times, attempts, fingerprints of inputs, and outcomes. A page may hold fewer than `limit` rows and
+    still say `has_more`.
+    """
     limit = page_limit(query.limit)
     executions = call.engine.executions
     loop = asyncio.get_running_loop()
@@ -377,21 +386,21 @@ async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) ->
 
 class LogsQuery(Struct, frozen=True):
     after: Position = 0
-    """The number of the last line that is known."""
+    """The number of the last known line."""
     limit: int = 500
     """1 to 1,000."""
 
 
 @routes.get("/api/v1/executions/{execution_id}/logs")
 async def get_logs(call: Call, execution_id: str, query: LogsQuery) -> LogsResponse:
-    """What the workflow logged."""
+    """The log lines of an execution."""
     limit = page_limit(query.limit)
     lines = await call.engine.executions.logs(call.project_id, execution_id, query.after, limit)
     return LogsResponse([log_response(n, line) for n, line in lines], len(lines) == limit)
 
 
 def page_limit(limit: int) -> int:
-    """Raises `BadRequest` for a page that is too small or too large."""
+    """Raises BadRequest for a limit out of bounds."""
     if not 1 <= limit <= PAGE_MAX:
         raise BadRequest(f"query.limit: must be 1 to {PAGE_MAX}, got {limit}", {"path": "query.limit"})
     return limit
@@ -399,7 +408,7 @@ def page_limit(limit: int) -> int:
 
 class StreamQuery(Struct, frozen=True):
     last_event_id: str | None = None
-    """Where to go on, for clients that cannot set the header."""
+    """Go on after this id. For clients that cannot set the header."""
 
 
 @routes.get("/api/v1/executions/{execution_id}/events", headers=("Last-Event-ID",))
@@ -424,16 +433,16 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
     while True:
         ticket = executions.watch_ticket(execution_id)
         try:
-            # Asked first: what is final now has all its rows, and those below are read later.
+            # Ask first: a final execution has all its rows, and the rows are read afterwards.
             ended = await executions.how_ended(call.project_id, execution_id)
             after, after_log, piece = await _frames(call, execution_id, after, after_log)
         except PerdureError:
-            return  # deleted meanwhile, or the store is closed
+            return  # the execution was deleted, or the store is closed
         if piece:
             yield piece
         elif ended is not None:
             end = {"id": execution_id, "status": STATUS[Phase(ended.phase)], "phase": ended.phase}
-            end["error"] = ended.error  # type: ignore[assignment]  # null when it did not fail
+            end["error"] = ended.error  # type: ignore[assignment]  # null if it did not fail
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
         else:
@@ -441,7 +450,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
 
 
 async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> tuple[int, int, bytes]:
-    """A piece of the stream, and where it ends."""
+    """The next piece of the stream, with the cursors after it."""
     executions, project_id = call.engine.executions, call.project_id
     rows, _ = await executions.journal(project_id, execution_id, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)
@@ -462,7 +471,7 @@ async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> 
 
 @routes.post("/api/v1/executions/{execution_id}/cancel", contract=True)
 async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
-    """Ask for cancellation, of the execution and everything below it."""
+    """Ask for cancellation of an execution and everything below it."""
     execution = await call.engine.executions.cancel(call.project_id, execution_id)
     at_us = execution.cancelled_at_us or call.engine.clock.now_us()
     return CancelExecutionResponse(execution.id, STATUS[execution.phase].value, rfc3339(at_us))
@@ -472,8 +481,8 @@ async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResp
 async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
     """Answer a suspended step.
 
-    The first answer stands. The same one again is answered like the first time, whenever it comes; another one is 409.
-    Before a step asks, its answer is kept, and taken only if the step shows nothing.
+    The first answer stands. The same answer again, at any time, gets the first response again; another answer is 409.
+    An answer that comes before the step asks is kept. It is taken only if the step shows nothing.
     """
     assert call.principal is not None
     who = await name_of(call, call.principal)

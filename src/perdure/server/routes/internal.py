@@ -1,4 +1,4 @@
-"""What push workers say of the executions that they hold: steps, waits, ends."""
+"""Reports of push workers about their executions: steps, waits, ends."""
 
 from msgspec import Struct
 
@@ -24,23 +24,29 @@ routes = Routes("Push workers")
 
 @routes.post("/internal/executions/{execution_id}/complete", contract=True, body_bytes_max=VALUES)
 async def complete_execution(call: Call, execution_id: str, body: CompleteRequest) -> Done:
-    """End an execution with its result. 409: the worker does not hold it any more, and has to stop."""
+    """End an execution with its result.
+
+    409: the worker does not hold the execution any more, and has to stop.
+    """
     await call.engine.push.complete(call.project_id, execution_id, body)
     return DONE
 
 
 @routes.post("/internal/executions/{execution_id}/fail", contract=True, body_bytes_max=VALUES)
 async def fail_execution(call: Call, execution_id: str, body: FailRequest) -> Done:
-    """Tell that an execution's code failed: it is tried again, twice at most, unless `retryable` is false."""
+    """Report that an execution's code failed.
+
+    The server tries it again, at most twice, unless `retryable` is false.
+    """
     await call.engine.push.fail(call.project_id, execution_id, body)
     return DONE
 
 
 @routes.post("/internal/executions/{execution_id}/confirm-cancellation", contract=True)
 async def confirm_cancellation(call: Call, execution_id: str, body: ConfirmCancellationRequest) -> Done:
-    """Tell that the worker has stopped.
+    """Report that the worker has stopped an execution.
 
-    An execution that nobody cancelled goes back to its queue, or ends when its run time is up.
+    An execution that was not cancelled goes back to its queue, or ends if its run time is up.
     """
     await call.engine.push.confirm_cancellation(call.project_id, execution_id, body.worker_id)
     return DONE
@@ -48,14 +54,14 @@ async def confirm_cancellation(call: Call, execution_id: str, body: ConfirmCance
 
 @routes.post("/internal/executions/{execution_id}/wait", contract=True)
 async def wait_execution(call: Call, execution_id: str, body: SetWaitingRequest) -> SetWaitingResponse:
-    """Let go of an execution until a time has come, an event is published, or a suspended step is answered."""
+    """Suspend an execution until a time, an event, or the answer to a suspended step."""
     await call.engine.push.wait(call.project_id, execution_id, body)
     return SetWaitingResponse(execution_id)
 
 
 @routes.route("PUT", "/internal/executions/{execution_id}/otel-span-id", role=Role.WRITE, contract=True)
 async def put_otel_span_id(call: Call, execution_id: str, body: SpanIdRequest) -> Done:
-    """Keep the span in which the next attempt goes on."""
+    """Store the span in which the next attempt goes on."""
     await call.engine.push.span_id(call.project_id, execution_id, body.otel_span_id)
     return DONE
 
@@ -69,12 +75,15 @@ async def save_step(call: Call, execution_id: str, body: SaveStepRequest) -> Don
 
 class SavedStepsQuery(Struct, frozen=True):
     after: str | None = None
-    """Answer page by page: with the steps after this key, empty for the first page, until a page is empty."""
+    """Answer in pages: the steps after this key. Empty asks for the first page; an empty page is the last."""
 
 
 @routes.get("/internal/executions/{execution_id}/steps", contract=True)
 async def list_saved_steps(call: Call, execution_id: str, query: SavedStepsQuery) -> SavedStepsResponse:
-    """All outcomes of an execution, by key. 400 when they are too large for an answer: then ask with `after`."""
+    """All outcomes of an execution, by key.
+
+    400 if they are too large for one answer: then ask with `after`.
+    """
     steps = await call.engine.push.steps(call.project_id, execution_id, query.after)
     return SavedStepsResponse(
         [
@@ -86,7 +95,10 @@ async def list_saved_steps(call: Call, execution_id: str, query: SavedStepsQuery
 
 @routes.get("/internal/executions/{execution_id}/steps/{step_key}", contract=True, rest=True)
 async def get_saved_step(call: Call, execution_id: str, step_key: str) -> SavedStepResponse:
-    """A step's outcome. 404: it has none yet. The key may hold slashes as they are."""
+    """A step's outcome.
+
+    404: the step has no outcome yet. The key may hold slashes as they are.
+    """
     step = await call.engine.push.step(call.project_id, execution_id, step_key)
     return SavedStepResponse(
         step.key, step.outputs, step.error, step.success, step.source_execution_id, step.output_schema_name

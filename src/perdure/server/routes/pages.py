@@ -1,4 +1,4 @@
-"""The live page, its assets, and signing in to it."""
+"""The live page, its assets, and its sign-in."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ _HEADERS: Final = (
         b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
         b"form-action 'self'; frame-ancestors 'none'",
     ),
-    # Not no-referrer: with that a browser does not say in `Origin` that a form comes from this server.
+    # With no-referrer, a browser would not say in `Origin` that a form comes from this server.
     (b"referrer-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
@@ -35,7 +35,7 @@ routes = Routes("Pages")
 
 
 class SignInLink(Struct, frozen=True):
-    """Where to go, once, within so many seconds."""
+    """A path to open once, within `expires_in_seconds`."""
 
     path: str
     expires_in_seconds: int
@@ -48,7 +48,7 @@ class SignInQuery(Struct, frozen=True):
 
 
 class PageQuery(Struct, frozen=True):
-    """Which execution to show; none: the newest ones. A user may name the project; else it is their newest."""
+    """The execution to show; without it, the newest ones. A user may name the project; the default is their newest."""
 
     execution: str | None = None
     project: str | None = None
@@ -56,7 +56,10 @@ class PageQuery(Struct, frozen=True):
 
 @routes.post("/api/v1/sign-in-links", role=Role.READ)
 async def make_sign_in_link(call: Call) -> SignInLink:
-    """A link that signs a browser in to the live page, once, with the rights of this key."""
+    """A link that signs a browser in to the live page.
+
+    The link works once, and gives the rights of this key.
+    """
     assert call.principal is not None
     session = None if call.principal.user_id is None else await call.services.gate.token(call.headers)
     token = call.services.sign_ins.make_link(call.principal, None if session is None else hash_of(session))
@@ -65,8 +68,10 @@ async def make_sign_in_link(call: Call) -> SignInLink:
 
 @routes.get("/sign-in", role=None, media_type="text/html")
 async def sign_in(call: Call, query: SignInQuery) -> Text:
-    """Where a sign-in link leads to: a page with a button, which signs in (`POST /sign-in`). To look at it uses nothing
-    up."""
+    """The page that a sign-in link opens.
+
+    Its button signs in (`POST /sign-in`). Opening the page does not use up the link.
+    """
     if not call.services.sign_ins.is_link(query.token):
         return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
     return Text(pages.link_page(query.token), _HTML, _HEADERS)
@@ -74,7 +79,7 @@ async def sign_in(call: Call, query: SignInQuery) -> Text:
 
 @routes.get("/", role=None, media_type="text/html")
 async def live_page(call: Call, query: PageQuery) -> Text:
-    """The newest executions, or one execution's journal, as a page that keeps itself up to date."""
+    """The newest executions, or one execution's journal, as a page that updates itself."""
     project_id = await _project(call, query.project)
     if project_id is None:
         return Text(pages.sign_in_page(_SIGN_IN), _HTML, _HEADERS)
@@ -95,18 +100,19 @@ async def live_page(call: Call, query: PageQuery) -> Text:
 
 @routes.get("/assets/page.css", role=None, media_type="text/css")
 async def style(call: Call) -> Text:
-    """The pages' style."""
+    """The style of the pages."""
     return Text(pages.STYLE, "text/css; charset=utf-8", _ASSET_HEADERS)
 
 
 @routes.get("/assets/live.js", role=None, media_type="text/javascript")
 async def script(call: Call) -> Text:
-    """The live page's script."""
+    """The script of the live page."""
     return Text(pages.SCRIPT, "text/javascript; charset=utf-8", _ASSET_HEADERS)
 
 
 async def _project(call: Call, wanted: str | None) -> str | None:
-    """The project to show to whoever is signed in, by a link or as a user; None: nobody is, or it is not theirs."""
+    """The project to show to a caller who signed in by a link or as a user. None without a sign-in, or if the project is
+    not the user's."""
     principal = await call.services.signed_in(call.headers)
     if principal is not None:
         return principal.project_id

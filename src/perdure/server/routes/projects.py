@@ -27,7 +27,7 @@ routes = Routes("Projects")
 async def create_project(call: Call, body: CreateProjectRequest) -> ProjectResponse:
     """Make a project; the caller becomes its admin.
 
-    This is for users: a key belongs to one project and can make no other.
+    This is for users: a key belongs to one project and cannot make another one.
     """
     assert call.user_id is not None
     made = await call.engine.projects.make(call.user_id, body.name, body.description, idempotency=idempotency(call))
@@ -36,7 +36,10 @@ async def create_project(call: Call, body: CreateProjectRequest) -> ProjectRespo
 
 @routes.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
 async def get_projects(call: Call) -> ProjectsResponse:
-    """Projects the caller belongs to, newest first. A key belongs to one."""
+    """Projects that the caller belongs to, newest first.
+
+    A key belongs to one project.
+    """
     if call.user_id is not None:
         return ProjectsResponse([project_response(one) for one in await call.engine.projects.of_user(call.user_id)])
     return ProjectsResponse([project_response(await call.engine.projects.get(call.project_id))])
@@ -56,21 +59,24 @@ async def change_project(call: Call, project_id: str, body: ChangeProjectRequest
 
 @routes.get("/api/v1/projects/{project_id}/members", contract=True)
 async def get_project_members(call: Call, project_id: str) -> list[ProjectMemberResponse]:
-    """Members, oldest first. A key that only reads gets their e-mails masked, like `a***@example.com`."""
+    """Members of a project, oldest first.
+
+    For a key that only reads, e-mails are masked, like `a***@example.com`.
+    """
     whole = call.user_id is not None or call.has_role(Role.WRITE)
     return [member_response(one, whole=whole) for one in await call.engine.projects.members(call.project_id)]
 
 
 @routes.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN, idempotent=True)
 async def add_project_member(call: Call, project_id: str, body: AddMemberRequest) -> AddMemberResponse:
-    """Make a user a member, or invite somebody who is none yet.
+    """Make a user a member, or invite a person who is not a user yet.
 
-    Whoever signs up with the invitation's token, for this e-mail and within a week, is a member from then on. Inviting
-    again makes the first token worthless. The token is in this answer only: the same request again, by its
-    Idempotency-Key, is 409 `SECRET_SHOWN_ONCE` where it invited.
+    A person who signs up with the invitation's token, for this e-mail and within a week, becomes a member. A second
+    invitation makes the first token worthless. Only this answer has the token. If the request invited, the same request
+    with the same Idempotency-Key is 409 `SECRET_SHOWN_ONCE`.
 
-    The answer tells whether an e-mail has an account. So a project adds at most `auth_failures_max` people
-    in a burst, and one more every few seconds.
+    The answer shows whether an e-mail has an account. So a project adds at most `auth_failures_max` people in a burst,
+    and one more every few seconds.
     """
     if not call.services.added_members.take(call.project_id):
         raise call.services.added_members.refusal()
@@ -84,13 +90,13 @@ async def add_project_member(call: Call, project_id: str, body: AddMemberRequest
 
 @routes.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)
 async def get_project_invitations(call: Call, project_id: str) -> list[InvitationResponse]:
-    """Open invitations, by e-mail. Expired ones are left out."""
+    """Open invitations, by e-mail, without expired ones."""
     return [invitation_response(one) for one in await call.engine.projects.invitations(call.project_id)]
 
 
 @routes.delete("/api/v1/projects/{project_id}/invitations/{email}", role=Role.ADMIN)
 async def withdraw_project_invitation(call: Call, project_id: str, email: str) -> None:
-    """Withdraw an invitation: its token is worthless from now on."""
+    """Withdraw an invitation; its token is worthless from now on."""
     await call.engine.projects.withdraw_invitation(call.project_id, email)
 
 
@@ -98,12 +104,18 @@ async def withdraw_project_invitation(call: Call, project_id: str, email: str) -
 async def change_project_member(
     call: Call, project_id: str, user_id: str, body: ChangeMemberRequest
 ) -> ProjectMemberResponse:
-    """Change what a member may do. The last admin stays one."""
+    """Change a member's role.
+
+    The last admin keeps the role.
+    """
     changed = await call.engine.projects.change_member(call.project_id, user_id, role_of(body.role))
     return member_response(changed)
 
 
 @routes.delete("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)
 async def remove_project_member(call: Call, project_id: str, user_id: str) -> None:
-    """End a member's place in the project, at once. The last admin stays; keys of the project go on working."""
+    """Remove a member from the project at once.
+
+    The last admin cannot be removed. Keys of the project go on working.
+    """
     await call.engine.projects.remove_member(call.project_id, user_id)

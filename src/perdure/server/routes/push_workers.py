@@ -1,4 +1,4 @@
-"""Push workers register, say that they are online and alive, and may ask for work."""
+"""Push workers: registration, heartbeats, and polls for work."""
 
 from msgspec import Raw, Struct
 
@@ -19,9 +19,9 @@ routes = Routes("Workers")
 
 @routes.post("/api/v1/workers/register", contract=True)
 async def register_worker(call: Call, body: RegisterWorkerRequest) -> RegisterWorkerResponse:
-    """Announce a push worker; always a new id.
+    """Register a push worker under a new id.
 
-    Whoever was registered under the same URL is retired, and what that held goes to others.
+    A worker that was registered under the same URL is retired. Its executions go to other workers.
     """
     call.check_project(body.project_id)
     return RegisterWorkerResponse(await call.engine.push.register(call.project_id, body))
@@ -35,7 +35,7 @@ async def get_active_workers(call: Call) -> ActiveWorkersResponse:
 
 @routes.post("/api/v1/workers/{worker_id}/online", contract=True)
 async def worker_online(call: Call, worker_id: str) -> Done:
-    """Registration is over; send work."""
+    """End the registration: the server may send work."""
     await call.engine.push.online(call.project_id, worker_id)
     return DONE
 
@@ -44,7 +44,8 @@ async def worker_online(call: Call, worker_id: str) -> Done:
 async def worker_heartbeat(call: Call, worker_id: str) -> HeartbeatResponse:
     """Keep a worker alive.
 
-    `re_register` is true only for a worker that is not known: a new id would make its running work report in vain.
+    `re_register` is true only for an unknown worker. With a new id, the reports of a worker's running executions would
+    be refused.
     """
     return HeartbeatResponse(await call.engine.push.heartbeat(call.project_id, worker_id))
 
@@ -56,7 +57,10 @@ class PollQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WRITE, acts=True)
 async def poll_workflow(call: Call, worker_id: str, query: PollQuery) -> list[PollWorkflowResponse]:
-    """Ask for work: the old way, waits up to 30 s. Deprecated: register a URL, to which work is brought."""
+    """Ask for work; waits up to 30 s.
+
+    Deprecated: register a URL instead, and the server brings the work.
+    """
     async with call.poll():
         picked = await call.engine.push.poll(
             call.project_id, worker_id, query.max_workflows, call.settings.poll_seconds_max

@@ -1,4 +1,4 @@
-"""Sessions: what was said in them, and what agents remember of them."""
+"""Sessions: their runs, and the memory that agents keep of them."""
 
 import re
 from typing import Final
@@ -27,15 +27,15 @@ routes = Routes("Sessions")
 
 class SessionsQuery(Struct, frozen=True):
     limit: Int64 = 50
-    """Of runs, 1 to 500: they are grouped afterwards."""
+    """The number of runs, 1 to 500. They are grouped into sessions afterwards."""
     offset: Int64 = 0
-    """Of runs after the cursor, up to 10,000. Those that begin meanwhile shift what follows; a cursor does not move."""
+    """Runs to leave out after the cursor, up to 10,000. Newly begun runs shift an offset, not a cursor."""
     cursor: str | None = None
     """The `next_cursor` of the page before."""
     start_time: Moment | None = None
-    """Begun then or later."""
+    """Only runs that began then or later."""
     end_time: Moment | None = None
-    """Begun then or earlier."""
+    """Only runs that began then or earlier."""
     status: str | None = None
     """pending, running, completed, failed or cancelled."""
     agent_id: str | None = None
@@ -43,13 +43,13 @@ class SessionsQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/sessions", contract=True)
 async def get_sessions(call: Call, query: SessionsQuery) -> SessionsResponse:
-    """Sessions of agents, those with the newest runs first."""
+    """Sessions of agents, by their newest runs."""
     phases = None
     if query.status is not None:
         phases = [phase.value for phase, status in STATUS.items() if status == query.status]
         if not phases:
             known = ", ".join(sorted({*STATUS.values()}))
-            raise BadRequest(f"query.status: {query.status!r} is none of {known}", {"path": "query.status"})
+            raise BadRequest(f"query.status: {query.status!r} is not one of {known}", {"path": "query.status"})
     filters = RunFilters(
         query.agent_id,
         phases,
@@ -62,13 +62,16 @@ async def get_sessions(call: Call, query: SessionsQuery) -> SessionsResponse:
 
 @routes.get("/api/v1/sessions/{execution_id}", contract=True)
 async def get_session_detail(call: Call, execution_id: str) -> SessionDetail:
-    """One session, by the id of one of its root executions: what was said, done, asked and answered."""
+    """One session, by the id of one of its root executions.
+
+    It has the messages, steps, questions and answers.
+    """
     return session_detail(await call.engine.sessions.get(call.project_id, execution_id))
 
 
 @routes.get("/internal/session/{session_id}/memory", contract=True)
 async def get_session_memory(call: Call, session_id: str) -> SessionMemoryResponse:
-    """What an agent remembers of a session."""
+    """The memory that an agent keeps of a session."""
     found = await call.engine.sessions.memory(call.project_id, session_id)
     return SessionMemoryResponse(found.messages, found.version, found.summary)
 
@@ -82,9 +85,9 @@ async def get_session_memory(call: Call, session_id: str) -> SessionMemoryRespon
     body_bytes_max=VALUES,
 )
 async def put_session_memory(call: Call, session_id: str, body: PutSessionMemoryRequest) -> PutSessionMemoryResponse:
-    """Replace what an agent remembers of a session.
+    """Replace the memory that an agent keeps of a session.
 
-    With a `version`, in the body or as `If-Match`, only that one is replaced: 409 when it is another one by now.
+    With a `version`, in the body or as `If-Match`, the server replaces only this version. 409 if it has changed.
     """
     version = body.version if body.version is not None else _matched(call.header(b"if-match"))
     saved = await call.engine.sessions.remember(call.project_id, session_id, body.summary, body.messages, version)

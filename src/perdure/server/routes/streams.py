@@ -1,4 +1,4 @@
-"""What an execution emits, live."""
+"""Streams: the items that an execution and all below it emit."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -20,7 +20,10 @@ routes = Routes("Executions")
 
 @routes.get("/api/v1/executions/{execution_id}/stream", headers=("Last-Event-ID",))
 async def stream_items(call: Call, execution_id: str, query: StreamQuery) -> EventStream:
-    """Follow what an execution and all below it emit, as server-sent events: `item`, and `end` when it is final."""
+    """Follow the items that an execution and all below it emit.
+
+    The server-sent events are `item`, and `end` when the execution is final.
+    """
     cursor = call.header(b"last-event-id") or query.last_event_id
     follower = await call.engine.streams.open(call.project_id, execution_id, cursor)
     return EventStream(_follow(execution_id.lower(), follower))
@@ -32,7 +35,7 @@ async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes
         try:
             items = await follower.read(STREAM_PAGE)
         except PerdureError:
-            return  # deleted meanwhile, or the store is closed
+            return  # the execution was deleted, or the store is closed
         if items:
             yield b"".join(
                 frame(_encode(stream_item_response(item)), id=follower.take(item), event="item") for item in items

@@ -1,4 +1,4 @@
-"""Traces: spans come in, traces are listed and shown."""
+"""Traces: workers and exporters send spans, callers list and read traces."""
 
 import asyncio
 import time
@@ -29,19 +29,20 @@ from perdure.wire.public_traces import (
 from perdure.wire.traces import SPANS_MAX, Span
 
 AT_ONCE: Final = 200
-"""Spans decoded in one go, so that others get their turn between."""
+"""Spans to decode before other requests get a turn."""
 AT_ONCE_SECONDS: Final = 0.01
-"""The same where spans may be of any size."""
+"""The same limit as a time, for spans of any size."""
 
 routes = Routes("Traces")
 
 
 @routes.post("/internal/spans/batch", contract=True, body_bytes_max=VALUES, lists={"spans": Most(SPANS_MAX)})
 async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
-    """Keep spans. Each is judged alone, and one that comes again takes the place of the first.
+    """Store spans.
 
-    Any trace id is taken; what says that it is of an execution goes to the trace of its root, if that was given none
-    (`otel_traceparent`). A trace has at most 10,000 spans, a span at most 1 MiB.
+    Each span is checked alone, and a repeated span replaces the first. Any trace id is accepted. A span that names an
+    execution goes to the trace of the root execution, unless that has its own trace (`otel_traceparent`). A trace has at
+    most 10,000 spans, and a span at most 1 MiB.
     """
     if len(body.spans) > SPANS_MAX:
         raise BadValue(f"body.spans: holds {len(body.spans):,} spans; the limit is {SPANS_MAX:,}", {"path": "spans"})
@@ -71,10 +72,10 @@ async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     body_bytes_max=otlp.REQUEST_BYTES_MAX,
 )
 async def export_traces(call: Call) -> Reply:
-    """Take spans in OpenTelemetry's protocol (OTLP over HTTP).
+    """Store spans in OpenTelemetry's protocol (OTLP over HTTP).
 
-    A trace request in protobuf (`application/x-protobuf`) or JSON, perhaps packed with gzip; the answer is in the same
-    form and says how many spans were rejected. At most 8 MiB, unpacked.
+    The body is a trace request in protobuf (`application/x-protobuf`) or JSON, optionally gzipped, and at most 8 MiB
+    unpacked. The answer has the same form and the number of rejected spans.
     """
     kind = otlp.media_type(call.headers.get(b"content-type"))
     bytes_max = call.route.bytes_max(call.settings)
@@ -102,9 +103,9 @@ async def export_traces(call: Call) -> Reply:
 
 class TracesQuery(Struct, frozen=True):
     start_time: Moment | None = None
-    """Whose root ended (or, while it is open, began) then or later."""
+    """Only traces whose root ended then or later; an open root counts by its start."""
     end_time: Moment | None = None
-    """Then or earlier."""
+    """The same, then or earlier."""
     root_span_type: str | None = None
     root_span_name: str | None = None
     """Part of the name."""
@@ -112,7 +113,7 @@ class TracesQuery(Struct, frozen=True):
     limit: Int64 = 50
     """1 to 500."""
     offset: Int64 = 0
-    """Up to 10,000, after the cursor. What ends meanwhile shifts what follows; a cursor does not move."""
+    """Traces to leave out after the cursor, up to 10,000. Newly ended traces shift an offset, not a cursor."""
     cursor: str | None = None
     """The `next_cursor` of the page before."""
 
@@ -121,7 +122,7 @@ class TracesQuery(Struct, frozen=True):
 async def get_traces(call: Call, query: TracesQuery) -> TracesResponse:
     """Traces by the end of their root span, newest first.
 
-    Those that were sent in, and the journals of root executions that have ended.
+    The list has the traces that were sent in, and the journals of root executions that have ended.
     """
     filters = TraceFilters(
         0 if query.start_time is None else max(microseconds(query.start_time), 0),
@@ -154,10 +155,10 @@ def _summary(root: TraceRoot) -> TraceSummary:
 
 @routes.get("/api/v1/traces/{trace_id}", contract=True)
 async def get_trace_by_id(call: Call, trace_id: str) -> TraceResponse:
-    """All spans of a trace; an unknown one has none.
+    """All spans of a trace; an unknown trace has none.
 
-    Those that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens) and of what is
-    below it.
+    The spans are those that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens)
+    and of all below it.
     """
     try:
         trace_id = checked_trace_id(trace_id)

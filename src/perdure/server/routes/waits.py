@@ -1,4 +1,4 @@
-"""Why an execution stands where it stands: the waits it holds open, and whether anybody serves its deployment."""
+"""The reasons why an execution does not go on: its open waits, and a deployment without workers."""
 
 from msgspec import Raw, Struct
 
@@ -13,30 +13,30 @@ routes = Routes("Executions")
 
 
 class WaitResponse(Struct, frozen=True):
-    """One open wait: for an event of `topic` whose top-level fields equal `match`, or (no topic, or `data`) for an
-    answer: what a push worker asks is answered by an event of the run's topic."""
+    """One open wait. It is for an event of `topic` whose top-level fields equal `match`, or for an answer if there is
+    `data` or no topic. A push worker's question has both: an event of the run's topic answers it."""
 
     key: str
     opened_at: Time
     topic: str | None = None
     match: MaybeRaw = None
     data: MaybeRaw = None
-    """What a suspended step shows to whoever answers it."""
+    """The question of a suspended step, as shown to the person who answers."""
     expires_at: Time | None = None
-    """From then on no answer is taken."""
+    """The time-out: the server refuses answers from then on."""
 
 
 class QueuedBehindResponse(Struct, frozen=True):
-    """What a queued execution waits for that others have."""
+    """The session or queue in which a queued execution waits for other executions."""
 
     what: str
-    """session: its turn in it; queue: room in it; concurrency_key: room in the queue for its key."""
+    """session: waits for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
     name: str
-    """Of the session or queue."""
+    """The name of the session or queue."""
     execution_ids: list[str]
-    """Who has it; up to ten."""
+    """The executions that it waits for, up to ten."""
     limit: Int64 | None = None
-    """How many may run there."""
+    """How many executions may run there."""
 
 
 class WaitsResponse(Struct, frozen=True):
@@ -48,8 +48,10 @@ class WaitsResponse(Struct, frozen=True):
 
 @routes.get("/api/v1/executions/{execution_id}/waits")
 async def get_waits(call: Call, execution_id: str) -> WaitsResponse:
-    """What the execution waits for: events and answers; a queued one, for its turn or for room. Timers and children
-    stand in its journal."""
+    """Open waits of an execution, for events and answers.
+
+    A queued execution waits for its turn or for room. Timers and children are in the journal.
+    """
     execution = await call.engine.executions.get(call.project_id, execution_id)
     found = {"project_id": call.project_id, "execution_id": execution.id}
     rows = await call.engine.store.read(waits.list_waits(**found))

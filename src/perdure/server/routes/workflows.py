@@ -1,4 +1,4 @@
-"""Workflows as deployments register them, and the runs of these."""
+"""Workflows as deployments register them, and their runs."""
 
 from msgspec import Struct
 
@@ -25,9 +25,9 @@ class PageQuery(Struct, frozen=True):
 
 @routes.get("/api/v1/workflows", contract=True, paged=True)
 async def get_workflows(call: Call, query: PageQuery) -> list[DeploymentWorkflow]:
-    """Registered workflows, one entry per deployment that has it: by name, then the newest first.
+    """Registered workflows, by name, then newest first.
 
-    Not those of type agent or tool, and not those of retired deployments.
+    Each deployment that has a workflow has its own entry. Agents, tools and retired deployments are left out.
     """
     found, cursor = await call.engine.deployments.workflows(call.project_id, query.cursor, query.limit, query.offset)
     call.goes_on(cursor)
@@ -36,7 +36,7 @@ async def get_workflows(call: Call, query: PageQuery) -> list[DeploymentWorkflow
 
 class DeploymentQuery(Struct, frozen=True):
     deployment_id: str | None = None
-    """Default: the newest that has it."""
+    """Default: the newest deployment that has the workflow."""
 
 
 class RunsQuery(Struct, frozen=True):
@@ -46,20 +46,20 @@ class RunsQuery(Struct, frozen=True):
     limit: Int64 = 50
     """1 to 1,000."""
     offset: Int64 = 0
-    """How many to leave out; 0 to 100,000. Those that begin meanwhile shift what follows; a cursor does not move."""
+    """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
     cursor: str | None = None
     """The header `Next-Cursor` of the page before."""
     start_time: Moment | None = None
-    """Created then or later."""
+    """Only runs created then or later."""
     end_time: Moment | None = None
-    """Created then or before."""
+    """Only runs created then or before."""
 
 
 @routes.get("/api/v1/workflows/runs", contract=True, paged=True)
 async def get_workflow_runs(call: Call, query: RunsQuery) -> list[WorkflowRunSummary]:
-    """Root executions, newest first. `GET /api/v1/executions` has more filters.
+    """Root executions, newest first.
 
-    A page may hold fewer than `limit` and still have a `Next-Cursor`.
+    `GET /api/v1/executions` has more filters. A page may hold fewer than `limit` runs and still have a `Next-Cursor`.
     """
     found, cursor = await call.engine.deployments.runs(
         call.project_id,
@@ -77,17 +77,20 @@ async def get_workflow_runs(call: Call, query: RunsQuery) -> list[WorkflowRunSum
 
 @routes.get("/api/v1/workflows/{workflow_id}", contract=True)
 async def get_workflow(call: Call, workflow_id: str, query: DeploymentQuery) -> DeploymentWorkflow:
-    """One registered workflow. Agents and tools are not found here."""
+    """One registered workflow.
+
+    Agents and tools are not found here.
+    """
     return workflow_response(await call.engine.deployments.workflow(call.project_id, workflow_id, query.deployment_id))
 
 
 def workflow_type(text: str, where: str) -> WorkflowType:
-    """The type that a caller names. Raises BadRequest."""
+    """Raises BadRequest."""
     try:
         return WorkflowType(text)
     except ValueError:
         known = ", ".join(WorkflowType)
-        raise BadRequest(f"{where}: {text!r} is none of {known}", {"path": where}) from None
+        raise BadRequest(f"{where}: {text!r} is not one of {known}", {"path": where}) from None
 
 
 def _summary(run: Run) -> WorkflowRunSummary:
