@@ -117,7 +117,7 @@ class DeleteEventTrigger(Operation[None], frozen=True):
 
 
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:
-    """When to start a batch for the waiting events. 0 means at once, None means not before more events come.
+    """When to start a batch for the waiting events. 0 means at once; None means that more events must come.
 
     `since_us` is when the first of them was published; None: they are gone.
 

@@ -102,7 +102,7 @@ async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 
-    All sessions of the user end, except this one, which goes on with a new cookie.
+    All sessions of the user end. A new one begins, with a new cookie.
     """
     user_id = _user(call)
     async with attempt(call, user_id):

@@ -111,8 +111,7 @@ async def script(call: Call) -> Text:
 
 
 async def _project(call: Call, wanted: str | None) -> str | None:
-    """The project to show to a caller who signed in by a link or as a user. None without a sign-in, or if the project is
-    not the user's."""
+    """The project to show to a signed-in caller. None without a sign-in, or if the project is not the user's."""
     principal = await call.services.signed_in(call.headers)
     if principal is not None:
         return principal.project_id

@@ -41,8 +41,8 @@ async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """Store spans.
 
     Each span is checked alone, and a repeated span replaces the first. Any trace id is accepted. A span that names an
-    execution goes to the trace of the root execution, unless that has its own trace (`otel_traceparent`). A trace has at
-    most 10,000 spans, and a span at most 1 MiB.
+    execution goes to the trace of the root execution, unless the root was given a trace (`otel_traceparent`). A trace
+    has at most 10,000 spans, and a span at most 1 MiB.
     """
     if len(body.spans) > SPANS_MAX:
         raise BadValue(f"body.spans: holds {len(body.spans):,} spans; the limit is {SPANS_MAX:,}", {"path": "spans"})
