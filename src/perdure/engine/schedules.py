@@ -51,9 +51,9 @@ class Schedules(Service):
         super().__init__(engine)
         self._engine = engine
         self._stuck: set[str] = set()
-        """Ids of schedules that this server could not fire in the last round."""
+        """Schedules that this server could not fire in their last round."""
         self.waiting_workflows: frozenset[str] = frozenset()
-        """A schedule's next execution starts when an execution of such a workflow ends."""
+        """An end of their executions may start a schedule's next one."""
 
     @serves(CreateSchedule)
     async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
@@ -114,7 +114,6 @@ class Schedules(Service):
         return await self._page(scope, op, SchedulesOfWorkflow)
 
     async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow, page: type[P]) -> P:
-        """One page, newest first, with the cursor of the next page."""
         found = await self.read(
             schedules.list_schedules(
                 project_id=scope.project_id,
@@ -167,10 +166,10 @@ class Schedules(Service):
         self._engine.doorbell.ring(("loop", "schedule"))
 
     async def fire_due(self) -> float:
-        """Fire due schedules. Returns the seconds until the next round.
+        """Fire due schedules; returns the seconds until the next round.
 
-        The query is only a hint: the verb that fires a schedule checks again under its row's lock. It skips a schedule
-        that another server is firing.
+        The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another server
+        is firing.
         """
         engine = self._engine
         now_us = engine.clock.now_us()

@@ -51,7 +51,7 @@ OURS_US: Final = 60_000_000
 AT_ONCE: Final = 100
 """Concurrent calls of one server."""
 AT_ONCE_PER_HOST: Final = 8
-"""The most to one receiver. Fewer with less room, so that receivers that hang leave room for the rest."""
+"""The most to one host. Fewer with less room, so that hosts that hang leave room for the rest."""
 BATCH: Final = 50
 POLL_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
@@ -144,7 +144,7 @@ class Webhooks(Service):
         self._engine.doorbell.ring(("loop", "deliver"))
 
     async def deliver_due(self) -> float:
-        """Take due messages and start to send them. Returns the seconds until the next round."""
+        """Take and send due messages; returns the seconds until the next round."""
         engine = self._engine
         room = AT_ONCE - len(self._under_way)
         if room <= 0:
@@ -174,7 +174,7 @@ class Webhooks(Service):
             task.add_done_callback(self._under_way.discard)
         if back:
             await engine.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
-        # Due messages that were not taken are for busy hosts; the end of a call notifies the loop.
+        # The remaining due messages are for busy hosts; the end of a call notifies the loop.
         return 0.0 if taken else POLL_SECONDS
 
     def _most_per_host(self) -> int:
@@ -248,7 +248,7 @@ class Webhooks(Service):
         )
 
     async def _body(self, taken: Taken) -> bytes:
-        """The message: the execution, as the API shows it. Raises NotFound, also for a deleted webhook."""
+        """The execution, as the API shows it. Raises NotFound, also for a deleted webhook."""
         if taken.webhook_id:
             known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
             if all(one.id != taken.webhook_id for one in known):
@@ -260,7 +260,7 @@ class Webhooks(Service):
 
 
 def message_of(execution: Execution) -> bytes:
-    """The message about an end. It is the same for each try: a final execution does not change."""
+    """The message about an end, the same for each try: a final execution does not change."""
     shown = execution
     size = len(bytes(execution.payload)) + len(bytes(execution.result or NULL))
     if size > BODY_BYTES_MAX:

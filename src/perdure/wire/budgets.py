@@ -2,11 +2,9 @@
 
 One execution holds a budget, and everything below it shares the budget. Before each call to a model the worker
 *reserves* the call's share in every budget on the way up. Afterwards it *settles* the reservation with the amounts
-used. A call may go ahead while spent plus reserved amounts are below each limit. So at most one reserved call passes a
-limit.
+used. A call may go ahead while spent plus reserved amounts are below each limit: at most one call passes a limit.
 
-If an attempt is lost before it settles, its reservation counts as spent: the call may have been made, at an unknown
-cost.
+If an attempt is lost before it settles, its reservation counts as spent: the call may have had an unknown cost.
 """
 
 from decimal import Decimal
@@ -30,7 +28,6 @@ class OnExceed(StrEnum):
     FINISH = "finish"
     """It ends with the results that it has."""
     FAIL = "fail"
-    """It fails."""
 
 
 class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -80,7 +77,7 @@ class StoredBudget(Struct, frozen=True):
     """The execution that asks for more; all others wait for the answer."""
 
     def used_up(self, now_us: int, *, without: Amounts | None = None) -> list[str]:
-        """The names of the limits that are reached. `without` is the part of `reserved` that may yet come back."""
+        """The limits that are reached. `without` is the part of `reserved` that may yet come back."""
         back = without or Amounts()
         reached = [
             name
@@ -141,7 +138,7 @@ class ReserveReply(Struct, frozen=True, omit_defaults=True):
 
 
 class SettleRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Replace a reservation by the amounts that the call used. Accepted from any attempt: the money is spent."""
+    """Replace a reservation by the amounts that the call used. Any worker may send this: the money is spent."""
 
     execution_id: str
     reservation_id: str
@@ -159,12 +156,11 @@ class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
     @property
     def changes(self) -> bool:
-        """Whether it changes anything."""
         return bool(self.usd_micros or self.tokens or self.calls or self.seconds or self.on_exceed is not None)
 
 
 def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
-    """Refuse limits out of bounds, and a budget without limits. Raises BadValue."""
+    """Raises BadValue for a limit out of bounds, and for a budget without limits."""
     limits = {name: getattr(spec, name) for name in ("usd_micros", "tokens", "calls", "seconds")}
     for name, limit in limits.items():
         if limit is not None:
@@ -174,13 +170,13 @@ def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
 
 
 def check_amounts(amounts: Amounts, where: str = "amounts.") -> None:
-    """Refuse amounts out of bounds. Raises BadValue."""
+    """Raises BadValue for an amount out of bounds."""
     for name in ("usd_micros", "tokens", "calls"):
         check_amount(getattr(amounts, name), where + name)
 
 
 def check_amount(amount: int, path: str) -> None:
-    """Refuse an amount out of bounds. Raises BadValue."""
+    """Raises BadValue for an amount out of bounds."""
     if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= AMOUNT_MAX:
         raise BadValue(f"{path}: must be 0 to {AMOUNT_MAX:,} and whole, got {amount!r}", {"path": path})
 

@@ -50,7 +50,6 @@ class Overlap(StrEnum):
     """The policy for a due time while an execution of the schedule is open."""
 
     SKIP = "skip"
-    """No execution starts."""
     QUEUE = "queue"
     """It waits its turn: one at a time, in order."""
     ALLOW = "allow"
@@ -61,7 +60,6 @@ class Missed(StrEnum):
     """The policy for due times that passed while no server ran."""
 
     SKIP = "skip"
-    """No execution starts for them."""
     LATEST = "latest"
     """The last one is fired, late."""
     ALL = "all"
@@ -70,11 +68,8 @@ class Missed(StrEnum):
 
 class FireState(StrEnum):
     STARTED = "started"
-    """Its execution is open."""
     WAITING = "waiting"
-    """It waits for the execution before it."""
     DONE = "done"
-    """Its execution has ended."""
     SKIPPED = "skipped"
 
 
@@ -125,7 +120,7 @@ class Fire(Record, frozen=True):
     fired_at_us: Time = field(name="fired_at")
     by_hand: bool
     state: FireState
-    """`started`, `waiting` for the one before it, `done` once its execution has ended, or `skipped`."""
+    """`started` while its execution is open, `waiting` for the one before it, `done` after its end, or `skipped`."""
     execution_id: str | None = None
     reason: str | None = None
     """The reason if it was skipped."""
@@ -213,7 +208,7 @@ class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """The input of its executions; null: the due time and its context."""
 
     def check(self) -> None:
-        """Refuse an expression that cannot be read or is never due. Raises BadValue."""
+        """Raises BadValue for an expression that cannot be read or is never due."""
         cron(self.cron, self.timezone)
 
 

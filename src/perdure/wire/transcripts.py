@@ -27,7 +27,6 @@ class OnConflict(StrEnum):
     QUEUE = "queue"
     """It waits until the turns before it have ended."""
     REJECT = "reject"
-    """It does not start."""
     DELIVER = "deliver"
     """It waits. An open turn of the same workflow may take its message, and then answers for both."""
 

@@ -93,7 +93,6 @@ class DeliveryPage(Record, frozen=True):
 
 
 def delivery_id(execution_id: str, webhook_id: str | None) -> str:
-    """The id of the message about an end."""
     return f"{execution_id}.{webhook_id}" if webhook_id else execution_id
 
 

@@ -120,9 +120,9 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
     """Count an attempt against the caller's address and against `name`, an e-mail or a user. It counts while it is
     under way, so that concurrent attempts add up, and afterwards if it failed.
 
-    Too many failures for the name refuse the attempt. Too many from the address do not, since many people may share it.
-    Then this yields True: only passwords of known users are worth hashing. If the attempt fails, the answer is late and
-    429.
+    After too many failures for the name, the server refuses the attempt. After too many from the address the attempt
+    goes on, since many people may share the address. Then this yields True: only passwords of known users are worth
+    hashing. If such an attempt fails, the answer is late and 429.
     """
     failures = call.services.wrong_passwords
     if name is not None and not failures.take(name):

@@ -118,7 +118,7 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
 
 
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
-    """The caller that a link was made for. Raises Unauthorized."""
+    """Raises Unauthorized."""
     link = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()
     return Asker(link.project_id, link.name, How.LINK, link.question_id)

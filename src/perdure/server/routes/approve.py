@@ -203,7 +203,7 @@ async def _signed_in(call: Call, execution_id: str) -> Principal:
 
 
 async def _drawn(draw: Callable[..., str], question: Question, **values: Any) -> str:
-    """The page of a question. A thread draws a large one, so that the event loop goes on."""
+    """The page of a question. A thread draws a large one."""
     if memoryview(question.data).nbytes > DRAWN_BESIDE_BYTES:
         return await asyncio.to_thread(draw, question, **values)
     return draw(question, **values)
@@ -231,14 +231,13 @@ async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
 
 
 def _here(call: Call) -> str:
-    """The request's own path and query."""
     query = call.raw_query.decode("latin-1")
     path = quote(call.raw_path.decode("latin-1"), safe="/%~!$&'()*+,;=:@-._")
     return f"{path}?{query}" if query else path
 
 
 def _local(path: str) -> str:
-    """The path if a browser stays on this server with it, else `/`."""
+    """The path, or `/` if a browser would leave this server with it."""
     if not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isascii() or not path.isprintable():
         return "/"
     return path
