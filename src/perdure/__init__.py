@@ -62,7 +62,7 @@ __all__ = [
     "workflow",
 ]
 
-# Each name is imported when somebody asks for it: `perdure --help`, which needs none of them, answers at once.
+# Each name is imported at its first use, so that `perdure --help`, which needs none of them, answers at once.
 _HOMES = {
     "perdure.sdk.budgets": ("Budget",),
     "perdure.sdk.children": ("ChildHandle", "Mapped"),

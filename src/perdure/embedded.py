@@ -1,10 +1,10 @@
-"""Engine and worker in one process, over function calls: no HTTP, no sockets; one SQLite file, or PostgreSQL.
+"""Engine and worker in one process, without HTTP or sockets, on a SQLite file or PostgreSQL.
 
     async with embedded("app.db") as p:
         handle = await p.start(order, {"id": 7})
         print(await handle.result())
 
-A composition root: one of the few files that see both wings.
+A composition root: this file may import both wings.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ ANSWERED_BY = "the embedding program"
 
 
 class LocalTransport:
-    """The seam between the wings as plain calls: the same structs, the same desks, no copies."""
+    """The seam between the wings as plain calls: the same structs and services, without copies."""
 
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
@@ -176,10 +176,10 @@ class LocalTransport:
 
 
 class SharedLease(Lease):
-    """The lease of an embedded worker whose database others use as well: they have to notice when its process is gone.
+    """The lease of an embedded worker on a shared database, where other processes must notice its death.
 
-    Its beats are sent by the event loop that everything here runs in. A loop that is blocked for longer than the lease
-    loses its work to others, and starts no step until it has heard from the database again.
+    The event loop that runs everything here sends the beats. If it is blocked for longer than the lease, other workers
+    take its executions over, and it starts no step until the database has answered again.
     """
 
     def __init__(self, transport: LocalTransport) -> None:
@@ -219,7 +219,7 @@ class SharedLease(Lease):
 
 
 class Embedded(Client):
-    """A client with its engine and its worker inside."""
+    """A client that contains its engine and its worker."""
 
     worker: Worker
 
@@ -229,10 +229,10 @@ class Embedded(Client):
         self.worker = worker
         self._declared = declared
 
-    if not TYPE_CHECKING:  # for readers of types it is Client.start, with its overloads
+    if not TYPE_CHECKING:  # type checkers see Client.start, with its overloads
 
         def start(self, workflow, input=None, **options):
-            """Start an execution, as `Client.start`; a workflow that was made since the worker registered is added."""
+            """Like `Client.start`. Adds a workflow that was made after the worker registered."""
             if isinstance(workflow, Workflow) and self.worker.registry.workflows.get(workflow.name) is not workflow:
                 return self._start_new(workflow, input, options)
             return super().start(workflow, input, **options)
@@ -261,12 +261,12 @@ async def embedded(
 ) -> AsyncIterator[Embedded]:
     """Open the store at `path` and run its workflows in this process until the block ends.
 
-    `path` is a file, which this process then has for itself, or `postgresql://…`, which any number of processes and
-    servers may share: what one of them holds when it dies goes to the others when its lease runs out (12 s).
+    `path` is a file, which only this process may have open, or `postgresql://…`. Any number of processes and servers
+    may share a PostgreSQL database. If one dies, the others take its executions over when its lease ends (12 s).
 
-    `registry` is where `@workflow` functions were collected (default: all of them). `capacity` is how many executions
-    run at once; `parks` says whether suspended ones stay in memory and go on without a replay. Raises `StoreInUse` when
-    another process has the file open, `NotOurFile` when its folder is not there, or it is no store.
+    `registry` holds the workflows (default: all `@workflow` functions). `capacity` is how many executions run at once.
+    With `parks`, suspended executions stay in memory and continue without a replay. Raises `StoreInUse` if another
+    process has the file open, and `NotOurFile` if its folder is missing or it is not a store.
     """
     engine = Engine(await open_store(path), clock=clock, settings=settings)
     await engine.start()

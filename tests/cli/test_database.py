@@ -282,7 +282,7 @@ def test_only_the_way_up_is_offered(house: House, target: str) -> None:
     house.run("keys", "create", "one")
     for source, to in ((target, "perdure.db"), ("perdure.db", "other.db"), (target, target)):
         assert "from SQLite" in house.run("store", "copy", source, to, code=2).stderr
-    assert "There is no store" in house.run("store", "copy", "no.db", target, code=2).stderr
+    assert "does not exist" in house.run("store", "copy", "no.db", target, code=2).stderr
 
 
 def test_an_address_is_shown_without_its_password() -> None:

@@ -259,7 +259,7 @@ def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
     refused = house.run("dev", "app.py", "--port", "0", code=2).stderr
     assert refused.startswith("perdure: ") and ".config" in refused and len(refused.splitlines()) == 1
     (house.home / ".config").unlink()
-    assert "There is no file 'nothing.py'" in house.run("dev", "nothing.py", code=2).stderr
+    assert "File 'nothing.py' does not exist" in house.run("dev", "nothing.py", code=2).stderr
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -17,7 +17,7 @@ def test_keys_are_made_shown_once_and_deleted_in_a_file(house: House) -> None:
     assert f"Key {made['id']!r} is named 'reader' already" in taken
     assert "read, write or admin" in house.run("keys", "create", "x", "--role", "root", code=2).stderr
     assert f"Key {made['id']} is deleted, in perdure.db." in house.run("keys", "delete", made["id"]).stdout
-    assert "There is no key" in house.run("keys", "rm", made["id"], code=2).stderr
+    assert "does not exist" in house.run("keys", "rm", made["id"], code=2).stderr
     assert "No keys in perdure.db" in house.run("keys", "list").stdout
 
 
@@ -37,7 +37,7 @@ def test_keys_of_a_running_server_are_managed_over_http(house: House) -> None:
         house.env["PERDURE_API_KEY"] = admin
         (id,) = [key["id"] for key in house.lines("keys", "list") if key["name"] == "reader"]
         assert f"Key {id} is deleted, on {url}." in house.run("keys", "delete", id).stdout
-        assert "There is no key" in house.run("keys", "delete", id, code=2).stderr
+        assert "does not exist" in house.run("keys", "delete", id, code=2).stderr
         house.env["PERDURE_API_KEY"] = reader
         assert "not valid" in house.run("ls", code=2).stderr
         assert "is open in another process" in house.run("keys", "list", "--database", "perdure.db", code=2).stderr

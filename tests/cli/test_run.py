@@ -95,9 +95,9 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("ls", "--since", "yesterday"), "90s, 15m, 2h or 7d"),
         (("ls", "--url", "localhost"), "is not the address of a server"),
         (("erase",), "--user or --session"),
-        (("work", "nothing.py"), "There is no file 'nothing.py'"),
+        (("work", "nothing.py"), "File 'nothing.py' does not exist"),
         (("work", "app.py:nothing"), "has nothing called 'nothing'"),
-        (("work", "no_such_module:registry"), "There is no module 'no_such_module'"),
+        (("work", "no_such_module:registry"), "Module 'no_such_module' was not found"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -165,7 +165,7 @@ def test_a_store_that_is_not_there_is_told(house: House) -> None:
         ("erase", "--user", "x", "--database", "no.db"),
     ):
         refused = house.run(*command, code=2).stderr
-        assert "There is no store at" in refused and "--database" in refused
+        assert "does not exist" in refused and "--database" in refused
     (house.folder / "perdure.db").write_text("noise")
     assert "perdure.db" in house.run("doctor", code=2).stderr
 

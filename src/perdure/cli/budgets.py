@@ -37,7 +37,7 @@ def raise_(
     calls: Annotated[int, typer.Option("--calls", help="Calls to add.", min=0)] = 0,
     seconds: Annotated[int, typer.Option("--seconds", help="Seconds to add.", min=0)] = 0,
     on_exceed: Annotated[
-        str | None, typer.Option("--on-exceed", help="What happens once it is used up: ask, finish or fail.")
+        str | None, typer.Option("--on-exceed", help="ask, finish or fail, once it is used up.")
     ] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,

@@ -110,7 +110,7 @@ class _Screen:
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._open = False
-        """Whether the last line is not at its end."""
+        """Whether the last line is unfinished."""
 
     def begin(self, session_id: str) -> None:
         self.aside(f"session {session_id}; Ctrl-D ends the chat")
@@ -167,7 +167,7 @@ class _Shown:
         self._agent = agent
         self._speaker: tuple[str, str] | None = None
         self._said = ""
-        """What the agent itself has said in its present answer."""
+        """The text of the agent's present answer so far, without its children's."""
 
     def show(self, item: "StreamItem") -> None:
         """Show one item of the stream. Unknown events are shown as they are."""

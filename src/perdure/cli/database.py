@@ -172,7 +172,7 @@ def copy(
         raise Refused("A store is moved from SQLite (a path, or sqlite:PATH) to PostgreSQL (postgresql://…).")
     path = store_path(source)
     if not os.path.exists(path):
-        raise Refused(f"There is no store at {path!r}.")
+        raise Refused(f"The store {path!r} does not exist.")
     try:
         from perdure.store.moving import move
     except ImportError as error:

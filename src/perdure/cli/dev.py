@@ -47,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 
 def dev(
     target: Annotated[
-        str, typer.Argument(metavar="APP[:REGISTRY]", help="What to run: app.py, app.py:registry, shop.app:registry.")
+        str, typer.Argument(metavar="APP[:REGISTRY]", help="Workflows: app.py, app.py:registry, shop.app:registry.")
     ] = "app.py",
     port: Annotated[
         int | None,
@@ -67,7 +67,7 @@ def dev(
 
     name = target.partition(":")[0]
     if name.endswith(".py") and not os.path.isfile(name):
-        raise Refused(f"There is no file {name!r}; `perdure new DIR` writes one to start with.")
+        raise Refused(f"File {name!r} does not exist; `perdure new DIR` writes one to start with.")
     folder = str(targets.folder_of(target))
     asyncio.run(_Dev(target, folder, port, insecure_local, as_json).run())
 
@@ -88,13 +88,13 @@ class _Dev:
         self._out = console()
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
-        """The worker is to be started, now that it has ended."""
+        """Set to start the worker again after it has ended."""
         self._worker: asyncio.subprocess.Process | None = None
         self._killed = False
         self._shown = False
         self._server_lost = False
         self._within_line = False
-        """What was passed through last ended in the middle of a line."""
+        """The output passed on last ended within a line."""
 
     async def run(self) -> None:
         import asyncio

@@ -136,7 +136,7 @@ def delete(
     try:
         _, where = in_either(url, database, online, offline)
     except NotFound:
-        raise Refused(f"There is no key {id!r}; `perdure keys list` shows them.") from None
+        raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
     if as_json:
         emit({"id": id})
     else:

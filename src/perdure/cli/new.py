@@ -37,7 +37,7 @@ async def ship(order: Order, number: int) -> str:
 
 @workflow
 async def order(ctx: Context, order: Order) -> str:
-    """Every step's outcome is on disk before the next line runs: kill it anywhere, it goes on at the next line."""
+    """Each step's outcome is on disk before the next line runs. Killed anywhere, it goes on at that line."""
     ctx.log("order %d with %d items", order.id, order.items)
     receipt = await charge(order)
     await asyncio.sleep(1)  # durable: as well for three days
@@ -71,7 +71,7 @@ def test_an_order_survives_a_crash_at_every_commit() -> None:
 '''
 
 AGENT_APP: Final = '''\
-"""Support: an agent that looks orders up, and pays back what somebody allows.
+"""Support: an agent that looks orders up, and refunds money after an approval.
 
 `test` is a model that calls every tool once, for a start without a key. A real one:
 AGENT_MODEL=openai:gpt-5.2 OPENAI_API_KEY=…, with `pip install "pydantic-ai-slim[openai]"`.
@@ -99,7 +99,7 @@ async def find_order(number: int) -> str:
 
 @agent.tool_plain(requires_approval=True)
 async def refund(number: int, cents: int) -> str:
-    """Pay money back. Somebody is asked first; the run waits, however long that takes."""
+    """Pay money back. A person approves it first; the run waits, however long that takes."""
     return f"{cents} cents for order {number}"
 
 

@@ -65,7 +65,7 @@ def run(
     deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
     budget: Annotated[
         str | None,
-        typer.Option("--budget", help="What it may spend: usd=2,tokens=100000,calls=50,seconds=600,on_exceed=finish."),
+        typer.Option("--budget", help="Its limits: usd=2,tokens=100000,calls=50,seconds=600,on_exceed=finish."),
     ] = None,
     accept_early: Annotated[
         bool, typer.Option("--accept-early", help="Start it even before any worker has registered; it waits for one.")

@@ -82,7 +82,7 @@ def serve(
 
 def work(
     target: Annotated[
-        str, typer.Argument(metavar="APP[:REGISTRY]", help="What to serve: app.py, app:registry, shop.app:registry.")
+        str, typer.Argument(metavar="APP[:REGISTRY]", help="Workflows: app.py, app:registry, shop.app:registry.")
     ],
     deployment: Annotated[
         str, typer.Option("--deployment", envvar="PERDURE_DEPLOYMENT", help="The deployment to serve.")

@@ -61,7 +61,7 @@ def backup(
         raise Refused(f"{str(file)!r} is a folder; name a file in it.")
     _not_a_store_at_work(file, path)
     if not file.absolute().parent.is_dir():
-        raise Refused(f"There is no folder {str(file.parent)!r} to put the copy in; make it first.")
+        raise Refused(f"Folder {str(file.parent)!r} does not exist; make it first.")
     partial = file.with_name(f".{file.name}.partial")
     partial.unlink(missing_ok=True)
     try:
@@ -105,7 +105,7 @@ def restore(
     path = store_path(database)
     target = Path(os.path.realpath(path))  # the file with the lock, if links lead to it
     if not file.is_file():
-        raise Refused(f"There is no file {str(file)!r}.")
+        raise Refused(f"File {str(file)!r} does not exist.")
     if target.exists() and target.samefile(file):
         raise Refused(_SAME)
     if _log_of(file):
@@ -234,8 +234,8 @@ def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
 def _no_store(path: str) -> str:
     of_dev = ".perdure/perdure.db"
     if os.path.exists(of_dev):
-        return f"There is no store at {path!r}; that of `perdure dev` is --database {of_dev}"
-    return f"There is no store at {path!r}; name it with --database or PERDURE_STORE."
+        return f"The store {path!r} does not exist; the store of `perdure dev` is --database {of_dev}"
+    return f"The store {path!r} does not exist; name it with --database or PERDURE_STORE."
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:

@@ -61,7 +61,7 @@ def _import(name: str) -> ModuleType:
             return importlib.import_module(name)
         path = Path(name).resolve()
         if not path.is_file():
-            raise Refused(f"There is no file {name!r}; `perdure new DIR` writes one to start with.")
+            raise Refused(f"File {name!r} does not exist; `perdure new DIR` writes one to start with.")
         sys.path.insert(0, str(path.parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
@@ -74,7 +74,7 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == name.partition(".")[0] or error.name == name:
             raise Refused(
-                f"There is no module {name!r} here; give a file (app.py) or a module that can be imported."
+                f"Module {name!r} was not found; give a file (app.py) or a module that can be imported."
             ) from None
         what = 'pip install "perdure[agents]"' if error.name == "pydantic_ai" else "install it, or fix the import"
         raise Refused(f"{_where(error)}{error}; {what}.") from None

@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 def create(
     target: Annotated[str, typer.Argument(metavar="URL", help="The URL to call, with https.")],
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Only of this workflow.")] = None,
-    description: Annotated[str | None, typer.Option("--description", help="What it is for.")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="A note on its purpose.")] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:

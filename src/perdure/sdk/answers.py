@@ -1,4 +1,4 @@
-"""What an answer of the HTTP API stands for: the records that the SDK works with, read from what the API shows."""
+"""Turns answers of the HTTP API into the SDK's records."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 
 def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The body of an answer as its struct. Raises PerdureError for what no server of ours says."""
+    """Decode the body of an answer. Raises PerdureError if it is not an answer of Perdure."""
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise PerdureError(f"The server's answer is none of Perdure's ({error}); is it the right server?") from error
+        raise PerdureError(f"The server's answer is not one of Perdure ({error}); is it the right server?") from error
 
 
 def to_us(time: str) -> int:
-    """A time of the API in microseconds."""
+    """Microseconds since the epoch."""
     return microseconds(datetime.fromisoformat(time))
 
 
@@ -37,7 +37,7 @@ def _maybe_to_us(time: str | None) -> int | None:
 
 
 def execution(shown: ExecutionResponse) -> Execution:
-    """An execution; what the API does not show of it is empty."""
+    """Fields that the API does not show are empty."""
     phase = Phase(shown.phase or shown.status)
     return Execution(
         id=shown.id,
@@ -79,7 +79,6 @@ def _maybe(value: Raw | None) -> Raw | None:
 
 
 def row(step: StepResponse) -> Row:
-    """A row of a journal."""
     return Row(
         step.seq,
         to_us(step.at),
@@ -96,17 +95,15 @@ def row(step: StepResponse) -> Row:
 
 
 def line(shown: LogResponse) -> tuple[int, LogLine]:
-    """A line of a log and its number."""
+    """A log line, after its number."""
     return shown.n, LogLine(to_us(shown.at), shown.level, shown.text)
 
 
 def event(shown: EventResponse) -> Event:
-    """An event of a topic."""
     return Event(shown.id, shown.sequence_id, shown.topic, shown.event_type, shown.data, to_us(shown.created_at))
 
 
 def stream_item(shown: StreamItemResponse) -> StreamItem:
-    """An item of a stream."""
     return StreamItem(
         shown.execution_id,
         shown.n,

@@ -1,4 +1,4 @@
-"""The one seam between the wings: what the SDK asks of a server, whichever way it travels."""
+"""The one seam between the wings: the requests that the SDK sends to a server, by HTTP or by function calls."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final, Protocol, TypeVar
@@ -35,28 +35,28 @@ from perdure.wire.transcripts import Page
 R = TypeVar("R")
 
 REFUSALS: Final = (BadRequest, BadValue, TooLarge)
-"""What a request is refused with as a whole when something in it is wrong; then none of it was done."""
+"""Errors that refuse a request as a whole: none of it was done."""
 
 
 class Transport(Protocol):
-    """One connection to one project. Every call is safe to repeat; failures are the errors of `perdure.wire.errors`."""
+    """The access to one project. Every call is safe to repeat, and raises the errors of `perdure.wire.errors`."""
 
     async def call(self, op: Operation[R]) -> R:
         """Send an operation and return its reply."""
         ...
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        """Start independent executions; an answer for each, in order."""
+        """Start independent executions. Returns an answer for each, in order."""
         ...
 
     async def result(self, execution_id: str) -> Finished:
-        """Wait, as long as it takes, for an execution's end."""
+        """Wait without limit for an execution's end."""
         ...
 
     async def get(self, execution_id: str) -> Execution: ...
 
     async def find(self, workflow_id: str, key: str) -> str:
-        """The id of the execution that a workflow's readable key names."""
+        """The id of the execution with this readable key."""
         ...
 
     async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage: ...
@@ -66,12 +66,12 @@ class Transport(Protocol):
     async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]: ...
 
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
-        """Wait until journal or log have more than that, at most `seconds`."""
+        """Wait at most `seconds` for rows after `after` or log lines after `after_log`."""
         ...
 
     def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
-        """What an execution and all below it emit, up to its end, each item with the cursor behind it; from a cursor
-        on, or from the beginning. An item may come twice."""
+        """Follow the stream of an execution and its descendants to its end, from the cursor or the beginning. Each
+        item comes with the cursor behind it, and may come twice."""
         ...
 
     async def cancel(self, execution_id: str) -> Execution: ...
@@ -87,11 +87,11 @@ class Transport(Protocol):
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
 
     async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
-        """A page of the entries that a version of a session's transcript needs."""
+        """A page of the entries of a transcript's version."""
         ...
 
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
-        """Add to the end of a session's transcript; answers its new version."""
+        """Append to a session's transcript. Returns its new version."""
         ...
 
     async def budget(self, execution_id: str) -> BudgetResponse:
@@ -99,7 +99,7 @@ class Transport(Protocol):
         ...
 
     async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
-        """Change that budget; what waits for it goes on. The same `key` again changes nothing more."""
+        """Change that budget. Executions that wait for it continue. A repeat with the same `key` has no effect."""
         ...
 
     async def reserve(self, request: ReserveRequest) -> ReserveReply: ...

@@ -1,1 +1,1 @@
-"""What is durably true: every change is one verb, written to disk before anybody hears of it."""
+"""The durable state. Each change is one verb, and it is on disk before any caller or worker learns of it."""
