@@ -1,18 +1,20 @@
-"""Helpers for users' tests: a store of its own, a clock that skips waiting, and a crash at every commit.
+"""Helpers for users' tests: a temporary store, a clock that skips waits, and a crash at every commit.
 
     async def test_an_order_survives_a_crash_anywhere():
         report = await crash_everywhere(order, Order(id=7))
         assert report.result == "receipt-7"
 
-`embedded()` is `perdure.embedded.embedded` on a temporary file with a `ManualClock`: whoever sleeps for three days
-wakes as soon as nothing else is left to do. `crash_everywhere` runs a workflow again and again and each time kills
-engine and worker at another change of the store, right before or right after it is on disk; what is left must go on to
-the same result, and no recorded step may run again.
+`embedded()` is `perdure.embedded.embedded` on a temporary file with a `ManualClock`. A workflow that sleeps for three
+days wakes as soon as nothing else is left to do.
 
-What it does not prove: engine and worker are stopped inside this process, so the bodies of steps in flight are
-cancelled where a SIGKILL would not even let them notice, and functions that run in threads go on to their end unheard.
+`crash_everywhere` runs a workflow many times. Each run kills engine and worker at another change of the store, right
+before or right after the change is on disk. A new engine and worker must then reach the same result without running a
+recorded step again.
 
-A composition root: one of the few files that see both wings.
+This crash is not a SIGKILL: engine and worker stop inside this process. Coroutine bodies of steps in flight are
+cancelled, which they can notice. Functions in threads run to their end, and their outcomes are lost.
+
+A composition root: this file may import both wings.
 """
 
 from __future__ import annotations
@@ -63,34 +65,34 @@ CHANGES: Final = frozenset(
         *("publish", "resume", "cancel"),
     }
 )
-"""The verbs that move an execution; the others are housekeeping."""
+"""The verbs that move an execution. All other verbs are housekeeping."""
 
 
 class Bench(Embedded):
-    """An embedded client whose time is in the test's hands."""
+    """An embedded client whose clock the test controls."""
 
     clock: ManualClock
 
     async def advance(self, seconds: float) -> None:
-        """Let that much time pass for the engine: what is due then happens."""
+        """Move the engine's clock on, and do the work that is due then."""
         self.clock.advance(seconds)
         self.engine.wake_loops()
 
     async def settle(self) -> None:
-        """Wait until nothing happens any more without time or somebody outside."""
+        """Wait until all work waits for time or for a call from outside."""
         quiet = 0
         while quiet < QUIET_LOOKS:
             await asyncio.sleep(LOOK_SECONDS)
             quiet = quiet + 1 if await self._is_quiet() else 0
 
     async def skip_to_due(self) -> bool:
-        """Go on to the next moment at which something is due; False when no execution waits for time.
+        """Move the clock to the next due moment. Returns False if no execution waits for time.
 
-        Schedules that come due on the way fire on the way; alone they do not move time, since they have no end.
+        Schedules that come due on the way fire. Alone they do not move time, since they have no end.
         """
         next_due = await self.engine.store.read(moves.next_due())
         due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
-        if due_us >= FAR_US:  # a timer without end, or a turn of a session, which begins when those before it end
+        if due_us >= FAR_US:  # an endless timer, or a turn of a session, which begins after the earlier turns
             return False
         slots = await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))
         if slots.next_at_us is not None:
@@ -137,8 +139,8 @@ async def embedded(
 ) -> AsyncIterator[Bench]:
     """Run workflows in this process, on a temporary store, until the block ends.
 
-    With `skip_time` the clock goes on to the next due moment whenever nothing else is left to do. Without it time
-    stands still until the test calls `advance`: for tests of time-outs, where somebody answers before they are due.
+    With `skip_time` the clock moves to the next due moment whenever nothing else is left to do. Without it, only
+    `advance` moves time. Tests of time-outs use that to answer before the time-out.
     """
     with _folder(path) as file:
         async with _bench(SQLiteStore(file), registry, clock, settings, skip_time, parks) as bench:
@@ -192,7 +194,7 @@ async def _bench(
 
 
 class _Transport(LocalTransport):
-    """A dead process says no farewell."""
+    """A dead process does not drain."""
 
     async def drain(self, request: DrainRequest) -> None:
         store = self.engine.store
@@ -205,24 +207,24 @@ class _Transport(LocalTransport):
 
 
 class StepRanAgain(AssertionError):
-    """A step whose outcome was on disk ran once more after the crash. If this is not a fault of Perdure, its key
-    depends on something that is not recorded."""
+    """A step with a recorded outcome ran again after the crash. Unless this is a bug of Perdure, the step's key depends
+    on something that is not recorded."""
 
 
 class CrashReport(Generic[R]):
-    """What came of it: the workflow's result, and how often it was killed."""
+    """The workflow's result, and the crashes that it survived."""
 
     def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
         self._outcome = outcome
         self.crashes = crashes
-        """Each as ("before" or "after", number of the change, the change)."""
+        """Each is ("before" or "after", number of the change, name of the change)."""
         self.repeated = repeated
-        """Bodies that ran again because their step was in flight, and not recorded, at a crash: by key. Outside effects
-        of these steps need `current_step().idempotency_key`."""
+        """By key, the bodies that ran again because a crash came before the step was recorded. Outside effects of these
+        steps need `current_step().idempotency_key`."""
 
     @property
     def result(self) -> R:
-        """The result that every run had; raises the error that every run had."""
+        """The result of every run. If every run failed, raises that error."""
         if self._outcome.error is not None:
             raise self._outcome.error
         result: R = self._outcome.result
@@ -242,12 +244,15 @@ async def crash_everywhere(
     timeout: float = 60.0,
     **options: Any,
 ) -> CrashReport[R]:
-    """Run a workflow with a crash at each of its commits in turn; every run must end alike.
+    """Run a workflow with a crash at each of its commits in turn. Every run must have the same outcome.
 
-    Asserts after each crash that the outcome is that of a run without one, that no recorded step ran again
-    (`StepRanAgain`), and that the store keeps its invariants. `during(client, handle)` does what the outside world does
-    (publishes events, answers questions); after a crash it is called once more, so write it as something that may be
-    repeated (`dedup_key=`; a second answer to the same question is ignored). `options` are those of `Client.start`.
+    Asserts after each crash that the outcome is that of a run without a crash, that no recorded step ran again
+    (`StepRanAgain`), and that the store keeps its invariants. `timeout` (seconds) limits a run before its crash
+    and again after it.
+
+    `during(client, handle)` acts for the outside world: it publishes events and answers questions. It is called again
+    after a crash, so it must be repeatable (`dedup_key=`; a second answer to a question is ignored). `options` are
+    those of `Client.start`.
 
     >>> async def test_order() -> None:
     ...     report = await crash_everywhere(order, 7)
@@ -275,13 +280,11 @@ async def crash_everywhere(
 
 
 class _Outcome:
-    """How an execution ended."""
-
     def __init__(self, result: Any, error: ExecutionFailed | None, ids: Iterable[str] = ()) -> None:
         self.result = result
         self.error = error
         self._ids = ids
-        """Of all executions of the run: another one's have others, and an error may name them."""
+        """All executions of the run. An error may name them, and they differ in each run."""
 
     def key(self) -> object:
         if self.error is None:
@@ -298,8 +301,6 @@ class _Outcome:
 
 
 class _Crash:
-    """When to die."""
-
     def __init__(self, moment: Literal["before", "after"], number: int) -> None:
         self.moment = moment
         self.number = number
@@ -308,8 +309,6 @@ class _Crash:
 
 
 class _Plan:
-    """One workflow's runs."""
-
     def __init__(
         self,
         workflow: Workflow[Any, Any],
@@ -330,7 +329,7 @@ class _Plan:
         self.repeated: Counter[str] = Counter()
 
     async def run(self, crash: _Crash | None) -> _Outcome:
-        """One run from the start, with at most one crash, to the end."""
+        """One run to its end, with at most one crash."""
         clock = ManualClock()
         ran: Counter[tuple[str, str]] = Counter()
         recorded: set[tuple[str, str]] = set()
@@ -380,7 +379,7 @@ class _Plan:
             await asyncio.gather(helping, waiting, return_exceptions=True)
 
     async def _help(self, bench: Bench, handle: Handle[Any], again: bool) -> None:
-        """Do the outside world's part, then look out for an execution that can never end."""
+        """Call `during`, then watch for a blocked execution, which would never end."""
         if self.during is not None:
             with contextlib.suppress(*((Conflict, NotFound) if again else ())):
                 await self.during(bench, handle)
@@ -401,7 +400,7 @@ async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) ->
 
 
 class _Doomed(SQLiteStore):
-    """A store whose process dies at a change: from then on nobody gets an answer."""
+    """A store whose process dies at a change. From then on it does not answer any caller."""
 
     def __init__(self, path: str, crash: _Crash) -> None:
         super().__init__(path)
@@ -420,7 +419,7 @@ class _Doomed(SQLiteStore):
             await self._for_ever()
         result = await super().write(verb)
         if name == "claim":
-            counts = bool(result[0])  # type: ignore[index]  # most claims find nothing, and change nothing
+            counts = bool(result[0])  # type: ignore[index]  # most claims find nothing
         elif name == "wake_due":
             counts = bool(result)
         if self._is_due(counts, "after", name):
@@ -438,7 +437,7 @@ class _Doomed(SQLiteStore):
         return result
 
     def _is_due(self, counts: bool, moment: str, what: str) -> bool:
-        """Whether whoever asks is dead by now."""
+        """Whether the process is dead. Counts the change, and dies at it if it is the planned one."""
         if not self.is_dead and counts and moment == self._crash.moment:
             self._changes += 1
             if self._changes == self._crash.number:
@@ -454,7 +453,7 @@ class _Doomed(SQLiteStore):
 
 
 async def _recorded(file: str) -> set[tuple[str, str]]:
-    """The steps (execution, key) that a dead process left recorded."""
+    """The steps (execution, key) that a dead process had recorded."""
     engine = Engine(SQLiteStore(file))
     try:
         project_id = await engine.projects.default()
@@ -482,7 +481,7 @@ async def _all_executions(engine: Engine, project_id: str) -> list[Execution]:
 
 @contextmanager
 def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
-    """Count the bodies of steps that begin, by execution and key, while the block runs."""
+    """Count the step bodies that begin during the block, by execution and key."""
     call = StepCall.call
 
     def counted(step: StepCall) -> Any:
@@ -491,8 +490,8 @@ def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
             ran[info.execution_id, info.key] += 1
         return call(step)
 
-    StepCall.call = counted  # type: ignore[method-assign, assignment]  # the one place through which every body is called
+    StepCall.call = counted  # type: ignore[method-assign, assignment]  # all bodies are called through it
     try:
         yield
     finally:
-        StepCall.call = call  # type: ignore[method-assign]  # back again
+        StepCall.call = call  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
 """The client: start executions, wait for results, cancel, publish, answer.
 
-Concurrent starts share requests: whatever is started while a request is under way leaves with the next one, each item
-with its own answer. A lone caller pays one plain request. So that nobody pays for another one's mistake, values are
-checked before they share a request, and one that is refused as a whole is sent again item by item.
+Concurrent starts share requests: the starts made during a request leave together in the next one, each with its own
+answer. A lone start is one plain request. One caller's mistake must not fail another caller's start. So each value is
+checked before it joins a request, and the client sends a refused request again item by item.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ R = TypeVar("R")
 logger = logging.getLogger("perdure.client")
 
 _Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
-"""What is to be started, and where its answer is awaited."""
+"""An item, and the future for its answer."""
 
 START_ITEMS_MAX = 500
-"""How much leaves with one request; one item always does, however large."""
+"""Items of one request. The first one is sent at any size."""
 STARTS_IN_FLIGHT = 2
 
 
 class StartOptions(TypedDict, total=False):
-    """How an execution is started. `key` is its readable name within the workflow."""
+    """Options of a start, as `Client.start` describes them."""
 
     key: str | None
     queue: str | None
@@ -76,7 +76,7 @@ class StartOptions(TypedDict, total=False):
 
 
 class BudgetRaise(TypedDict, total=False):
-    """What is added to the limits of a budget, and what shall happen from now on when it is used up."""
+    """Additions to the limits of a budget, and its new `on_exceed` policy."""
 
     usd: float | Decimal
     tokens: int
@@ -86,7 +86,7 @@ class BudgetRaise(TypedDict, total=False):
 
 
 class Handle(Generic[R]):
-    """One execution, as the caller who started or found it holds it."""
+    """One execution, to wait for, follow, cancel and answer."""
 
     __slots__ = ("_client", "_type", "existing", "id")
 
@@ -95,13 +95,13 @@ class Handle(Generic[R]):
         self._type = type_
         self.id = id
         self.existing = existing
-        """True when `key=` named an execution that was there already."""
+        """True if `key=` named an earlier execution."""
 
     async def result(self, *, timeout: float | None = None) -> R:
-        """Wait for the end and give the workflow's return value.
+        """Wait for the end and return the workflow's result.
 
-        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds (the execution
-        goes on).
+        Raises `ExecutionFailed`, `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds. A time-out does not
+        stop the execution.
         """
         if timeout is None:
             return self._value(await self._client._transport.result(self.id))
@@ -131,13 +131,13 @@ class Handle(Generic[R]):
         raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
     async def get(self) -> Execution:
-        """The execution as it stands now."""
+        """The execution's current state."""
         return await self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """What it and everything below it emit, live, from the beginning (as far as it is kept) to its end.
+        """Follow live the items of this execution and its descendants, from the oldest one kept to the end.
 
-        `after` is the `cursor` of an item: the stream goes on behind it. Connections that break are made again.
+        With `after`, the `cursor` of an item, the stream begins behind that item. Reconnects after lost connections.
 
             async for item in handle.stream():
                 print(item.data, end="")
@@ -145,11 +145,11 @@ class Handle(Generic[R]):
         return self._client.stream(self.id, after=after)
 
     async def cancel(self) -> Execution:
-        """Cancel it and everything below it."""
+        """Cancel the execution and its descendants. Raises `NotCancellable` if it is final."""
         return await self._client.cancel(self.id)
 
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer its suspended step `key`, as `Client.resume`."""
+        """Answer the suspended step `key`, as `Client.resume`."""
         return await self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class Handle(Generic[R]):
 
 
 class Client:
-    """Talks to Perdure, over whatever transport.
+    """A client of one project, over any transport.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
@@ -165,7 +165,7 @@ class Client:
     """
 
     worker: Worker | None = None
-    """The worker inside, of an embedded client."""
+    """The worker of an embedded client."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -173,15 +173,15 @@ class Client:
         self._scheduled = False
         self._starts: set[asyncio.Task[None]] = set()
         self.schedules = Schedules(self)
-        """What starts workflows by the clock: make, look, pause, run now."""
+        """Create, inspect, pause and run schedules."""
 
     @classmethod
     def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:
-        """A client of a server (or of several that serve the same store: a list, or text with commas).
+        """A client of a server, or of several that serve one store (a list, or text with commas).
 
-        What is not given comes from `PERDURE_URL` and `PERDURE_API_KEY`, then from the file that `perdure dev` keeps
-        (`~/.config/perdure/credentials.toml`); the server is http://127.0.0.1:8080 when nobody names one. Nothing is
-        sent before the first call. Close it, or use it as a block:
+        The defaults come from `PERDURE_URL` and `PERDURE_API_KEY`, then from the file that `perdure dev` keeps
+        (`~/.config/perdure/credentials.toml`). The last default for the URL is http://127.0.0.1:8080. The first call
+        connects. Close the client, or use it as a block:
 
             async with Client.connect() as client:
                 print(await (await client.start(order, {"id": 7})).result())
@@ -194,7 +194,7 @@ class Client:
 
     @staticmethod
     def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
-        """The same for code without an event loop: a script, a Django view, a thread."""
+        """A client for code without an event loop: a script, a Django view, a thread."""
         from perdure.sdk.sync import SyncClient
 
         return SyncClient(url, api_key)
@@ -223,12 +223,12 @@ class Client:
     async def start(
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> Handle[Any]:
-        """Start an execution; when this returns it is on disk and will run.
+        """Start an execution. On return it is on disk and will run.
 
-        `key` is a readable name within the workflow: while its execution is kept, the same key with the same input
-        gives that execution; with another input it raises `Conflict`. `delay` (seconds) or `at` put the start off.
-        `budget` is what it and all below it may spend on calls to models. Raises `BadValue` with the path of a value
-        that JSON cannot hold, `WorkflowNotFound`, `DeploymentNotFound`.
+        `key` is a readable name within the workflow. While its execution is kept, the same key and input return that
+        execution, and another input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits the
+        spending of the execution and its descendants on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`,
+        and `BadValue` with the path of a value that JSON cannot hold.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
@@ -272,7 +272,7 @@ class Client:
                 raise
 
     async def _send(self, group: Sequence[_Start]) -> None:
-        """Start them and tell each its answer. Raises what holds for all that were not told."""
+        """Start the items and set their futures. Raises an error that applies to all futures still open."""
         try:
             answers = await self._transport.start([item for item, _ in group])
         except REFUSALS as error:
@@ -289,7 +289,7 @@ class Client:
                 await self._send([one])
             except Exception as error:
                 if isinstance(error, PerdureError) and error.retryable:
-                    raise  # it was tried for long: the others would wait as long for the same
+                    raise  # after many tries: the other starts would wait as long for the same error
                 if not one[1].done():
                     one[1].set_exception(error)
 
@@ -300,15 +300,15 @@ class Client:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
-        """A handle for an execution whose id is known; with its workflow the result has that one's type."""
+        """A handle for an execution by its id. With `workflow`, the result has the workflow's type."""
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
-        """The execution that a workflow's key names. Raises `NotFound`."""
+        """Find an execution by its workflow and key. Raises `NotFound`."""
         return Handle(self, await self._transport.find(workflow.name, key), workflow.result_type, existing=True)
 
     async def get(self, execution_id: str) -> Execution:
-        """One execution as it stands. Raises `NotFound`."""
+        """An execution's current state. Raises `NotFound`."""
         return await self._transport.get(execution_id)
 
     async def list(
@@ -318,16 +318,16 @@ class Client:
         return await self._transport.list(filters or ListFilters(), cursor, limit)
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
-        """The rows of an execution's journal after a seq; fewer than `limit`, too, where values are large. Behind the
-        last row there are none."""
+        """The rows of an execution's journal after the seq `after`. Large values may make a page shorter than `limit`;
+        only after the last row is it empty."""
         return await self._transport.journal(execution_id, after, limit)
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """The lines that a workflow logged after a number, each with its number."""
+        """The workflow's log lines after number `after`, each with its number."""
         return await self._transport.logs(execution_id, after, limit)
 
     async def watch(self, execution_id: str) -> AsyncIterator[Row]:
-        """The rows of an execution's journal as they are written, up to its end."""
+        """Follow an execution's journal to its end."""
         after = 0
         while True:
             rows = await self._transport.journal(execution_id, after, 500)
@@ -341,11 +341,11 @@ class Client:
                 await self._transport.watch(execution_id, after, 1 << 62, 10.0)
 
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """What an execution and everything below it emit, as `Handle.stream`."""
+        """Follow an execution's items, as `Handle.stream`."""
         return follow(self._transport, execution_id, after)
 
     async def cancel(self, execution_id: str) -> Execution:
-        """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""
+        """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
         return await self._transport.cancel(execution_id)
 
     async def delete(self, execution_id: str) -> None:
@@ -353,28 +353,28 @@ class Client:
         await self._transport.delete(execution_id)
 
     async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer a suspended step. Raises `Conflict` when another answer stands already.
+        """Answer a suspended step.
 
-        Gives `"answered"`, or `"early"` if no step asks under the key yet: a step that shows nothing
-        (`ctx.suspend(key)`) will take the answer, and a question that is asked later will not. `question` names what is
-        answered, as `GET /api/v1/approvals` shows it; if the step asks something else by now, that raises `Conflict`.
+        Returns `"answered"`, or `"early"` if no step asks under the key yet. A later step that shows nothing
+        (`ctx.suspend(key)`) takes an early answer; a later question does not. `question` is the question's id, as
+        `GET /api/v1/approvals` shows it. Raises `Conflict` if the step has another answer or asks another question.
         """
         return await self._transport.resume(execution_id, key, Raw(encode(data, where="data")), question)
 
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
     ) -> int:
-        """Publish an event; answers its number in the topic."""
+        """Publish an event. Returns its number in the topic."""
         item = EventItem(Raw(encode(data, where="data")), event_type, dedup_key)
         return (await self._transport.publish(topic, [item]))[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """The events of a topic after a number; fewer than `limit`, too, where they are large. Behind the last one
-        there are none."""
+        """The events of a topic after number `after`. Large events may make a page shorter than `limit`; only after
+        the last event is it empty."""
         return await self._transport.read_events(topic, after, limit)
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
-        """What a session's model is shown: of a version, or of the newest one. Version 0: nothing was said yet."""
+        """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""
         first = await self._transport.read_transcript(session_id, version, None)
         entries, following = list(first.entries), first.next
         while following is not None:
@@ -384,32 +384,32 @@ class Client:
         return shown(first.version, entries)
 
     async def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Add to the end of a session's transcript; answers its new version.
+        """Append to a session's transcript. Returns its new version.
 
-        With `version` only if that is the newest one, else raises `Conflict`.
+        Raises `Conflict` if `version` is given and is not the newest one.
         """
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         return await self._transport.append_messages(session_id, values, version)
 
     async def budget(self, execution_id: str) -> BudgetResponse:
-        """The budget that an execution spends from: its own, or that of the nearest above it. Raises `NotFound`."""
+        """The budget that an execution spends from: its own or its nearest ancestor's. Raises `NotFound`."""
         return await self._transport.budget(execution_id)
 
     async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
-        """Add to the limits of the budget that an execution spends from; whatever waits for it goes on.
+        """Add to the limits of the budget that an execution spends from. Executions that wait for it continue.
 
         Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
         """
         return await self._transport.raise_budget(execution_id, _change(**amounts))
 
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
-        """Delete what belongs to a user or a session; answers how many are gone and how many are still open."""
+        """Delete the final executions of a user or a session. Returns how many are deleted and how many open."""
         if (user_id is None) == (session_id is None):
             raise BadValue("Say whose executions to erase: give `user_id` or `session_id`, one of them.")
         return await self._transport.erase(user_id, session_id)
 
     async def close(self) -> None:
-        """Let go of connections. Executions go on."""
+        """Close all connections. Executions continue."""
         for task in list(self._starts):
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
@@ -429,7 +429,7 @@ def _change(
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
-    """As many as fit into one request, and the rest."""
+    """Split off the starts that fit into one request."""
     room = REPLY_BYTES_MAX
     for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
@@ -457,9 +457,9 @@ def start_item(
     on_conflict: Literal["queue", "reject", "deliver"] | None = None,
     budget: Budget | None = None,
 ) -> StartItem:
-    """The request for one execution. Raises `BadValue` for what cannot be sent."""
-    # Whatever would spoil the whole request is found here: others may share it. How large numbers may be, and how many
-    # tags there may be, the server says of each item.
+    """The request for one execution. Raises `BadValue` for an input or option that cannot be sent."""
+    # Each fault that would fail the whole request is found here, since other starts may share it. The server checks the
+    # size of numbers and the count of tags for each item.
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None:

@@ -1,15 +1,16 @@
-"""The transport over HTTP: JSON bodies on kept connections, several servers, every request safe to repeat.
+"""The transport over HTTP: JSON on kept connections, one or several servers. Every request is safe to repeat.
 
-**A lean connection instead of a client library.** A worker's claims and reports and a caller's starts and results are
-small requests by the thousand. Measured against a server that answers at once, one request takes httpx2 1.0 ms, 0.47 ms
-of it processor time; the connections of `perdure.sdk.connection` take 0.03 ms, half of it processor time. A start and
-its result are five requests of three processes, so the library would cost more than all the rest, and is not used.
+**A lean connection instead of a client library.** Workers and callers send small requests by the thousand. Measured
+against a server that answers at once, a request takes httpx2 1.0 ms, of which 0.47 ms is processor time. The
+connections of `perdure.sdk.connection` take 0.03 ms, of which half is processor time. A start and its result are five
+requests of three processes, so the library would cost more than all the rest.
 
-**Repeats.** A lost connection and the statuses 408, 429, 502, 503 and 504 are tried again: at once on another server if
-there is one, then after pauses with full jitter. Requests that create carry an Idempotency-Key, alike in every try.
+**Retries.** The transport retries after a lost connection and after the statuses 408, 429, 502, 503 and 504. It tries
+another server at once, and pauses with full jitter after all servers failed. Requests that create carry the same
+Idempotency-Key in every try.
 
-**Several servers.** They serve one store, so any of them may be asked anything. The one that answered last is asked
-next; which one is first is drawn by lot, so that many workers and clients spread over them.
+**Several servers.** They serve one store, so any server can answer any request. The next request goes to the server
+that answered last. The first server is drawn by lot, so that workers and clients spread.
 """
 
 from __future__ import annotations
@@ -97,13 +98,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a request is tried again before its caller hears of the failure."""
+"""How long a request is retried before it fails."""
 OUTAGE_SECONDS: Final = 300.0
-"""The same for whoever waits for a result: a server may be replaced meanwhile."""
+"""The same for waits for a result, which outlast the replacement of a server."""
 ANSWER_SECONDS: Final = 30.0
-"""How long the answer to a request may take; for a held one this comes on top."""
+"""How long the answer to a request may take, in addition to the time that the server may hold it."""
 SILENCE_SECONDS: Final = 60.0
-"""A stream on which not even a comment comes for so long is lost."""
+"""A stream without data or comments for so long is lost."""
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
 
@@ -113,19 +114,19 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class _Tries:
-    """How often a request has failed, and until when it is tried again."""
+    """How often a request has failed, and until when it is retried."""
 
     __slots__ = ("failures", "unsure", "until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.unsure = False
-        """One of them may have taken effect."""
+        """Whether a failed try may have taken effect."""
         self.until: float | None = None
 
 
 class HttpTransport:
-    """A `Transport` to the servers of one Perdure, with one key."""
+    """A `Transport` to servers of one store, with one API key."""
 
     def __init__(
         self,
@@ -153,12 +154,12 @@ class HttpTransport:
 
     @property
     def urls(self) -> list[str]:
-        """The servers' addresses, the one that is asked next first."""
+        """The servers' addresses. The first one gets the next request."""
         turn = self._turn % len(self._servers)
         return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
 
     def leave(self, url: str) -> None:
-        """A server is silent: what it was asked is asked the next one, at once. The only one is not left."""
+        """Leave a silent server, unless it is the only one: its requests go to the next server at once."""
         for n, server in enumerate(self._servers):
             if server.url == url and len(self._servers) > 1:
                 if n == self._turn % len(self._servers):
@@ -178,10 +179,10 @@ class HttpTransport:
         patience: float | None = None,
         tries: _Tries | None = None,
     ) -> bytes:
-        """Send a request until it is answered, and give the answer's body.
+        """Send a request until a server answers, and return the answer's body.
 
-        `held_seconds`: the server may keep it that long. `tries`: for a caller who wants to know of them. Raises what
-        the server refuses, and `Unavailable` or `UnknownOutcome` when there is no answer within the patience.
+        The server may hold the request for `held_seconds`. `tries` counts the failures for the caller. Raises the
+        server's refusal, and `Unavailable` or `UnknownOutcome` if no answer comes within the patience.
         """
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
@@ -210,8 +211,8 @@ class HttpTransport:
             await self._failed(tries, turn, patience, problem)
 
     async def _failed(self, tries: _Tries, turn: int, patience: float, problem: PerdureError) -> None:
-        """A server did not do: another one may, at once; when none did, all of them after a pause. Raises the problem
-        when the patience is at its end."""
+        """After a failure: go to the next server at once, or pause if all servers have failed. Raises the problem when
+        the patience is over."""
         tries.failures += 1
         if turn == self._turn % len(self._servers):
             self._turn += 1
@@ -227,19 +228,17 @@ class HttpTransport:
         await asyncio.sleep(pause)
 
     def _pause(self, tries: _Tries) -> float:
-        """How long to wait when all servers were asked in vain."""
+        """How long to wait after all servers have failed."""
         rounds = tries.failures // len(self._servers)
         return random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
 
     def _problem(self, response: Response, server: Server) -> PerdureError:
-        """The error that an answer tells of."""
+        """The error in an answer."""
         try:
             found = msgspec.json.decode(response.body, type=Problem)
         except msgspec.MsgspecError:
-            what = (
-                f"{server.url} answered with status {response.status} and no word of Perdure's; is it the right server?"
-            )
-            if response.status in (502, 504):  # said by somebody on the way, who may have passed it on
+            what = f"{server.url} answered with status {response.status}, but not like Perdure; is it the right server?"
+            if response.status in (502, 504):  # from a proxy, which may have passed the request on
                 return UnknownOutcome(what)
             return from_code("", what, status=response.status)
         text = found.error
@@ -272,7 +271,7 @@ class HttpTransport:
         try:
             answer = await self.request(endpoint.method, how.head(op), body, headers=headers, tries=tries)
         except NotFound:
-            # A repeat finds nothing to delete. An id is never given again, so the deletion is done, by whichever try.
+            # The lost try, or another caller, has deleted it: an id is never given again.
             if endpoint.method != "DELETE" or not tries.unsure:
                 raise
             answer = b""
@@ -287,7 +286,7 @@ class HttpTransport:
         try:
             answer = await self.request("POST", "/api/v1/executions", body, headers=fresh_key(), tries=tries)
         except REFUSALS as refusal:
-            if len(items) > 1 and tries.unsure:  # by a server of another version: none may be started again by itself
+            if len(items) > 1 and tries.unsure:  # by a server of another version: do not repeat single starts
                 raise UnknownOutcome(
                     f"Starts that shared a request were refused ({refusal}) after an earlier try was lost; that one "
                     "may have taken effect."
@@ -350,7 +349,7 @@ class HttpTransport:
             asked_at, is_followed = loop.time(), False
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
-            # Not as a header: it may be what a browser said, and could begin one of its own.
+            # Not as a header: a cursor from a browser could inject another header.
             place = "" if cursor is None else f"?{urlencode({'last_event_id': cursor})}"
             head = f"GET {server.prefix}{path}{place} HTTP/1.1\r\n".encode("ascii")
             try:
@@ -362,8 +361,8 @@ class HttpTransport:
                         if stream.status != 200:
                             refused += data
                             continue
-                        # Be it a comment: whatever ends this stream is the first failure since. Only the pauses go on
-                        # growing where streams end as soon as they began.
+                        # Any data, even a comment, renews the patience. The pauses still grow if streams end soon after
+                        # they begin.
                         is_followed, tries.until = True, None
                         if loop.time() - asked_at > PAUSE_SECONDS_MAX:
                             tries.failures = 0
@@ -375,7 +374,7 @@ class HttpTransport:
                             yield cursor, answers.stream_item(answers.read(_STREAM_ITEM, event.data))
                 finally:
                     stream.close()
-                if is_followed:  # the server goes away, or thinks that it was long enough; no other one is needed
+                if is_followed:  # the server stops, or limits the duration; another server is not needed
                     tries.failures += len(self._servers)
                     await asyncio.sleep(self._pause(tries))
                     continue
@@ -397,15 +396,15 @@ class HttpTransport:
             execution = await self.get(execution_id)
             if not tries.unsure or execution.cancelled_at_us is None:
                 raise
-            return execution  # cancelled, by an earlier try or by another caller
+            return execution  # cancelled by an earlier try or another caller
         return await self.get(execution_id)
 
     async def delete(self, execution_id: str) -> None:
         await self._delete(_path(execution_id))
 
     async def _delete(self, path: str) -> None:
-        """Delete something by its id, which nothing gets again. If it is gone after a lost try, it is deleted, by that
-        try or by another caller: there is no other outcome that the caller could have asked for."""
+        """Delete by an id, which is never given again. If a retry finds nothing, the lost try or another caller has
+        deleted it, as this caller wanted."""
         tries = _Tries()
         try:
             await self.request("DELETE", path, tries=tries)
@@ -414,7 +413,7 @@ class HttpTransport:
                 raise
 
     async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
-        # The server answers the same bytes like the first time. A refusal means that another answer stands.
+        # The server accepts the same bytes again. A refusal means that another answer stands.
         body = _encode(ResumeRequest(data, question))
         answer = await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body)
         return Became(answers.read(_RESUMED, answer).state)
@@ -502,7 +501,7 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
 
 
 def _encode(request: msgspec.Struct) -> bytes:
-    """A request's body. Raises `BadValue`, as a server would that could read it, for a field that nobody looked at."""
+    """Encode a body. Raises `BadValue` for an unchecked field, as a server would if it could read the body."""
     try:
         return _ENCODER.encode(request)
     except (TypeError, ValueError) as error:
@@ -510,7 +509,7 @@ def _encode(request: msgspec.Struct) -> bytes:
 
 
 def _checked(execution_id: str) -> str:
-    """The id as the server has it: in lower case."""
+    """Check an id, and return it in lower case, as the server has it."""
     if not _UUID.fullmatch(execution_id):
         raise BadRequest(
             f"{execution_id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002."
@@ -523,7 +522,7 @@ def _path(execution_id: str) -> str:
 
 
 def fresh_key() -> bytes:
-    """The header of a request that must take effect once, however often it is sent."""
+    """The header that makes repeats of a request take effect once."""
     return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
 
 

@@ -1,4 +1,4 @@
-"""Schedules: declared beside a workflow, or made and managed by a client.
+"""Schedules, declared with a workflow or managed by a client.
 
 @workflow(schedule=Schedule("0 9 * * MON-FRI", timezone="Europe/Berlin"))
 async def report(ctx: Context, due: ScheduledFor) -> None: ...
@@ -56,11 +56,12 @@ NO_INPUT: Final = _NoInput()
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """How a schedule fires; what is left out is the default, or stays as it is.
+    """How a schedule fires. An option left out has its default, or stays as it is.
 
-    `overlap`: a due time while an execution of the schedule is open is skipped, waits its turn ("queue", the default)
-    or starts beside it ("allow"). `missed`: of the due times that passed while no server ran none is fired ("skip"),
-    the last one ("latest", the default), or each within `missed_window` ("all"; a day unless it is given).
+    `overlap` applies to a due time while an execution of the schedule is open. The new execution is skipped ("skip"),
+    waits its turn ("queue", the default) or runs in parallel ("allow"). `missed` applies to due times that passed
+    while no server ran. The schedule fires none ("skip"), the last one ("latest", the default), or each one within
+    `missed_window` ("all"; seconds, default: a day).
     """
 
     overlap: OverlapWord
@@ -69,10 +70,10 @@ class ScheduleOptions(TypedDict, total=False):
 
 
 class Schedule:
-    """When a workflow is started by itself: five fields of cron in a time zone, as an option of `@workflow`.
+    """Starts a workflow by the clock: five cron fields in a time zone, as an option of `@workflow`.
 
-    `key` tells the schedules of one workflow apart. Without `input` executions get a `ScheduledFor`, provided that the
-    workflow takes an input. Raises `BadValue` for an expression or zone that cannot be read, or is never due.
+    `key` tells the schedules of one workflow apart. Without `input`, a workflow that takes an input gets a
+    `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression that is never due.
 
     >>> Schedule("30 2 * * *", timezone="America/New_York")
     Schedule('30 2 * * *', timezone='America/New_York')
@@ -95,7 +96,7 @@ class Schedule:
         self.options = options
 
     def spec(self, workflow: Workflow[Any, Any]) -> ScheduleSpec:
-        """What a worker's registration says of it."""
+        """The form in which a worker registers it."""
         return schedule_spec(ScheduleSpec, workflow, self.cron, self.timezone, self.key, self.input, self.options)
 
     def __repr__(self) -> str:
@@ -111,8 +112,8 @@ def schedule_spec(
     input: object,
     options: ScheduleOptions,
 ) -> S:
-    """The request for a schedule, or what a registration says of one. Raises `BadValue` for what cannot be sent."""
-    from perdure.sdk.workflow import named, payload_of  # which imports this module
+    """A schedule, as a request or in a registration. Raises `BadValue` for an input or option that cannot be sent."""
+    from perdure.sdk.workflow import named, payload_of  # it imports this module
 
     name, _ = named(workflow)
     return kind(
@@ -126,7 +127,7 @@ def schedule_spec(
 
 
 def _words(options: ScheduleOptions) -> dict[str, Any]:
-    """The options as the wire has them."""
+    """The options as fields of a request."""
     said: dict[str, Any] = {}
     for name, kind in (("overlap", Overlap), ("missed", Missed)):
         word = options.get(name)
@@ -141,7 +142,7 @@ def _words(options: ScheduleOptions) -> dict[str, Any]:
 
 
 class Schedules:
-    """`client.schedules`: make, look at and manage schedules."""
+    """`client.schedules`: create, inspect and manage schedules."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -156,9 +157,9 @@ class Schedules:
         input: object = NO_INPUT,
         **options: Unpack[ScheduleOptions],
     ) -> StoredSchedule:
-        """Make a schedule, or replace the definition of the one with that workflow and key.
+        """Create a schedule, or replace the definition of the one with this workflow and key.
 
-        The same definition again changes nothing. Raises `BadValue` with the field that is wrong.
+        The same definition has no effect. Raises `BadValue` with the invalid field.
         """
         spec = schedule_spec(CreateSchedule, workflow, cron, timezone, key, input, options)
         return await self.get((await self._client._transport.call(spec)).schedule_id)
@@ -188,38 +189,38 @@ class Schedules:
         input: object = NO_INPUT,
         **options: Unpack[ScheduleOptions],
     ) -> StoredSchedule:
-        """Change a schedule; what is left out stays."""
+        """Change the given fields of a schedule."""
         payload = None if input is NO_INPUT else Raw(encode(input, where="input"))
         change = ChangeSchedule(schedule_id, cron=cron, timezone=timezone, payload=payload, **_words(options))
         return await self._client._transport.call(change)
 
     async def pause(self, schedule_id: str) -> StoredSchedule:
-        """Fire no more until `resume`. What passes meanwhile is not missed."""
+        """Do not fire until `resume`. Due times during the pause do not count as missed."""
         return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.PAUSED))
 
     async def resume(self, schedule_id: str) -> StoredSchedule:
-        """Go on with the next due time from now."""
+        """Continue with the next due time from now."""
         return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.ACTIVE))
 
     async def delete(self, schedule_id: str) -> None:
-        """Delete a schedule; executions that it started stay. Raises `NotFound`."""
+        """Delete a schedule. Its executions stay. Raises `NotFound`."""
         await self._client._transport.call(DeleteSchedule(schedule_id))
 
     async def run(self, schedule_id: str) -> Handle[object]:
-        """Start an execution of it now, whatever its overlap policy; its due times stay as they are."""
+        """Start an execution now, under any overlap policy. The due times do not change."""
         return self._client.handle((await self._client._transport.call(RunSchedule(schedule_id))).execution_id)
 
     async def next(self, schedule_id: str, count: int = 10) -> Sequence[datetime]:
-        """The coming due times, in the schedule's zone; at most 100."""
+        """The next due times, in the schedule's zone; at most 100."""
         return (await self._client._transport.call(GetNextRuns(schedule_id, count))).next
 
     async def fires(self, schedule_id: str, *, limit: int = 50) -> Sequence[Fire]:
-        """What became of its latest due times, newest first."""
+        """The outcomes of the latest due times, newest first."""
         return (await self._client._transport.call(GetFires(schedule_id, limit=limit))).fires
 
 
 class SyncSchedules(Blocking[Schedules]):
-    """`client.schedules` of a `SyncClient`: the same with plain calls."""
+    """`Schedules` with blocking calls, for a `SyncClient`."""
 
     create = blocking(Schedules.create)
     list = blocking(Schedules.list)

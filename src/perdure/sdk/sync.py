@@ -1,8 +1,8 @@
 """The client for code without an event loop: a script, a Django view, a thread.
 
-A thread of its own runs one event loop with an ordinary `Client` in it; every call here is handed to that loop. Any
-number of threads may share one `SyncClient`, and their starts share requests as those of coroutines do. A process that
-was forked from one with a client gets a thread and connections of its own at its first call.
+A separate thread runs an event loop with an ordinary `Client`, and each call here runs in that loop. Any number of
+threads may share one `SyncClient`; their concurrent starts share requests. After a fork, the child's first call makes a
+new thread and new connections.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class SyncHandle(Generic[R]):
-    """One execution, as a `SyncClient` started or found it."""
+    """One execution of a `SyncClient`."""
 
     __slots__ = ("_client", "_handle", "existing", "id")
 
@@ -43,22 +43,22 @@ class SyncHandle(Generic[R]):
         self._handle = handle
         self.id = handle.id
         self.existing = handle.existing
-        """True when `key=` named an execution that was there already."""
+        """True if `key=` named an earlier execution."""
 
     def result(self, *, timeout: float | None = None) -> R:
-        """Wait for the end and give the workflow's return value.
+        """Wait for the end and return the workflow's result.
 
-        Raises `ExecutionFailed` or `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds; the execution goes
-        on then.
+        Raises `ExecutionFailed`, `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds. A time-out does not
+        stop the execution.
         """
         return self._client._call(self._handle.result(timeout=timeout))
 
     def get(self) -> Execution:
-        """The execution as it stands now."""
+        """The execution's current state."""
         return self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
-        """What it and everything below it emit, as they come; as `Handle.stream`."""
+        """Follow the items of this execution and its descendants, as `Handle.stream`."""
         items = self._handle.stream(after=after)
         try:
             while (item := self._client._call(_next(items))) is not None:
@@ -67,11 +67,11 @@ class SyncHandle(Generic[R]):
             self._client._call(items.aclose())
 
     def cancel(self) -> Execution:
-        """Cancel it and everything below it."""
+        """Cancel the execution and its descendants. Raises `NotCancellable` if it is final."""
         return self._client.cancel(self.id)
 
     def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer its suspended step `key`, as `Client.resume`."""
+        """Answer the suspended step `key`, as `Client.resume`."""
         return self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class SyncHandle(Generic[R]):
 
 
 class SyncClient:
-    """`Client` with plain calls. Made by `Client.sync()`.
+    """`Client` with blocking calls. `Client.sync()` makes one.
 
     >>> with Client.sync() as client:                                           # doctest: +SKIP
     ...     print(client.start(order, {"id": 7}).result())
@@ -112,7 +112,7 @@ class SyncClient:
     def start(
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> SyncHandle[Any]:
-        """Start an execution; when this returns it is on disk and will run. Options as of `Client.start`."""
+        """Start an execution, as `Client.start`. On return it is on disk and will run."""
         started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
 
@@ -121,41 +121,41 @@ class SyncClient:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
-        """A handle for an execution whose id is known; with its workflow the result has that one's type."""
+        """A handle for an execution by its id. With `workflow`, the result has the workflow's type."""
         client = self._client
         return SyncHandle(self, client.handle(execution_id, workflow) if workflow else client.handle(execution_id))
 
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
-        """The execution that a workflow's key names. Raises `NotFound`."""
+        """Find an execution by its workflow and key. Raises `NotFound`."""
         return SyncHandle(self, self._call(self._client.find(workflow, key)))
 
     def get(self, execution_id: str) -> Execution:
-        """One execution as it stands. Raises `NotFound`."""
+        """An execution's current state. Raises `NotFound`."""
         return self._call(self._client.get(execution_id))
 
     def result(self, execution_id: str, *, timeout: float | None = None) -> object:
-        """Wait for the end of an execution and give its result."""
+        """Wait for an execution's end, as `SyncHandle.result`."""
         handle: Handle[object] = self._client.handle(execution_id)
         return self._call(handle.result(timeout=timeout))
 
     def cancel(self, execution_id: str) -> Execution:
-        """Cancel an execution and everything below it. Raises `NotCancellable` when it is final."""
+        """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
         return self._call(self._client.cancel(execution_id))
 
     def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer a suspended step, as `Client.resume`. Raises `Conflict` when another answer stands already."""
+        """Answer a suspended step, as `Client.resume`. Raises `Conflict` if it has another answer."""
         return self._call(self._client.resume(execution_id, key, data, question=question))
 
     def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
-        """Publish an event; answers its number in the topic."""
+        """Publish an event. Returns its number in the topic."""
         return self._call(self._client.publish(topic, data, event_type=event_type, dedup_key=dedup_key))
 
     def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
-        """What a session's model is shown: of a version, or of the newest one. Version 0: nothing was said yet."""
+        """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""
         return self._call(self._client.transcript(session_id, version=version))
 
     def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Add to the end of a session's transcript; answers its new version. As `Client.append_messages`."""
+        """Append to a session's transcript, as `Client.append_messages`. Returns its new version."""
         return self._call(self._client.append_messages(session_id, messages, version=version))
 
     def budget(self, execution_id: str) -> BudgetResponse:
@@ -163,13 +163,13 @@ class SyncClient:
         return self._call(self._client.budget(execution_id))
 
     def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
-        """Add to the limits of that budget; whatever waits for it goes on. As `Client.raise_budget`."""
+        """Add to the limits of that budget, as `Client.raise_budget`. Executions that wait for it continue."""
         return self._call(self._client.raise_budget(execution_id, **amounts))
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the thread's loop and wait for it."""
+        """Run a coroutine in the loop of the thread."""
         try:
             with self._lock:
                 loop = self._running_loop()
@@ -180,14 +180,14 @@ class SyncClient:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # KeyboardInterrupt: nobody waits any more. After an outcome this does nothing.
+            future.cancel()  # After KeyboardInterrupt no caller waits. After an outcome this does nothing.
             raise
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._closed:
             raise Unavailable("This client is closed; make a new one.")
         if self._pid != os.getpid():
-            # Forked: the thread stayed with the parent, and so do its connections.
+            # After a fork, the thread and its connections stay with the parent.
             self._pid = os.getpid()
             self._loop = self._thread = None
             self._client._transport = HttpTransport(self._access.urls, self._access.api_key)
@@ -198,7 +198,7 @@ class SyncClient:
         return self._loop
 
     def close(self) -> None:
-        """Let go of connections and end the thread. Executions go on; calls that wait here end with `Unavailable`."""
+        """Close all connections and end the thread. Executions continue. Waiting calls raise `Unavailable`."""
         with self._lock:
             _open_clients.discard(self)
             if self._closed:
@@ -244,6 +244,6 @@ _open_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A program that ends without closing its clients ends as cleanly as one that does."""
+    """A program that does not close its clients still ends cleanly."""
     for client in list(_open_clients):
         client.close()
