@@ -11,8 +11,8 @@ days wakes as soon as nothing else is left to do.
 before or right after the change is on disk. A new engine and worker must then reach the same result without running a
 recorded step again.
 
-This crash is not a SIGKILL: engine and worker stop inside this process. Coroutine bodies of steps in flight are
-cancelled, which they can notice. Functions in threads run to their end, and their outcomes are lost.
+This crash is not a SIGKILL: engine and worker stop inside this process. Step bodies in flight are cancelled, which they
+can notice. Functions in threads run to their end, and their outcomes are lost.
 
 A composition root: this file may import both wings.
 """
@@ -74,7 +74,7 @@ class Bench(Embedded):
     clock: ManualClock
 
     async def advance(self, seconds: float) -> None:
-        """Move the engine's clock on, and do the work that is due then."""
+        """Move the clock on; the engine then does the work that is due."""
         self.clock.advance(seconds)
         self.engine.wake_loops()
 

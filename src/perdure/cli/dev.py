@@ -456,7 +456,7 @@ class _Dev:
 
 
 def _line(arguments: list[str]) -> str:
-    """Arguments as they are typed in a shell, or in the command prompt of Windows."""
+    """Quote arguments for a shell, or for the command prompt of Windows."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
 
 

@@ -40,7 +40,7 @@ async def order(ctx: Context, order: Order) -> str:
     """Each step's outcome is on disk before the next line runs. Killed anywhere, it goes on at that line."""
     ctx.log("order %d with %d items", order.id, order.items)
     receipt = await charge(order)
-    await asyncio.sleep(1)  # durable: as well for three days
+    await asyncio.sleep(1)  # durable, for three days as well
     parcels = []
     for number in range(1, order.items + 1):
         parcels.append(await ship(order, number))
@@ -49,7 +49,7 @@ async def order(ctx: Context, order: Order) -> str:
 '''
 
 TEST: Final = '''\
-"""Runs the workflow in this process, and kills it everywhere once."""
+"""Runs the workflow in this process, and kills it at every commit once."""
 
 import asyncio
 
@@ -73,7 +73,7 @@ def test_an_order_survives_a_crash_at_every_commit() -> None:
 AGENT_APP: Final = '''\
 """Support: an agent that looks orders up, and refunds money after an approval.
 
-`test` is a model that calls every tool once, for a start without a key. A real one:
+The model `test` calls every tool once, and works without an API key. For a real model:
 AGENT_MODEL=openai:gpt-5.2 OPENAI_API_KEY=…, with `pip install "pydantic-ai-slim[openai]"`.
 """
 
@@ -107,7 +107,7 @@ support = durable(agent)
 '''
 
 AGENT_TEST: Final = '''\
-"""Runs the agent in this process, and kills it everywhere once: no recorded call is made again."""
+"""Runs the agent in this process, and kills it at every commit once. No recorded call runs again."""
 
 import asyncio
 from typing import Any
@@ -136,7 +136,7 @@ AGENT_README: Final = """\
 and in another terminal
 
     perdure run support --input '"Where is my order, and may I have my money back?"' --detach
-    perdure approvals                             # the refund waits for a word of yours
+    perdure approvals                             # the refund waits for your approval
     perdure approve ID STEP --approve
     perdure show ID                               # the conversation
 
@@ -179,7 +179,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def new(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; made when it is not there.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write it in; made if missing.")],
     agent: Annotated[bool, typer.Option("--agent", help="An agent in place of a workflow.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

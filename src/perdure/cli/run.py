@@ -45,7 +45,7 @@ def run(
         str | None, typer.Option("--input", "-i", help="Its input: JSON, @FILE, or - for the standard input.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", "-k", help="A readable key; the same key and input give the same execution.")
+        str | None, typer.Option("--key", "-k", help="A readable key. The same key and input give the same execution.")
     ] = None,
     timeout: Annotated[
         float | None,

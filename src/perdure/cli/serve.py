@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REACH_SECONDS = 1.0
 """How often a worker tries to reach a missing server."""
 CLEAN_UP_SECONDS = 5.0
-"""How long steps that were told to stop may take, if the grace is not shorter."""
+"""How long cancelled steps may take to stop, if the grace is not shorter."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -161,7 +161,7 @@ async def _work(
 
     def ask() -> None:
         if stop.is_set():
-            os._exit(1)  # asked twice: end at once, and the server sees it by the lease
+            os._exit(1)  # second signal: end at once, and the lease expires
         stop.set()
 
     # Our own executor: the loop would wait for its threads, and nothing stops a call in asyncio.to_thread().
@@ -201,7 +201,7 @@ async def _work(
         await transport.close()
         threads.shutdown(wait=False, cancel_futures=True)
     if left := await _left(THREAD_NAME, min(worker.grace_seconds, CLEAN_UP_SECONDS)):
-        # Tasks that swallow their cancellation, and threads, would keep the process alive for ever.
+        # Threads, and tasks that swallow their cancellation, would keep the process alive.
         logger.warning("%d tasks or threads of steps did not stop in time; the worker ends without them.", left)
         logging.shutdown()
         sys.stdout.flush()

@@ -239,8 +239,8 @@ def _no_store(path: str) -> str:
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:
-    """Do not overwrite a store that is open. Its server would continue with a deleted file, and the log would belong to
-    another file."""
+    """Refuse to overwrite an open store: its server would continue with a deleted file, and its log would not match
+    the new one."""
     if file.exists() and file.samefile(store):
         raise Refused(_SAME)
     if Path(f"{file}.lock").exists():

@@ -86,7 +86,7 @@ class BudgetRaise(TypedDict, total=False):
 
 
 class Handle(Generic[R]):
-    """One execution, to wait for, follow, cancel and answer."""
+    """One execution: its result, stream, cancellation and answers."""
 
     __slots__ = ("_client", "_type", "existing", "id")
 
@@ -131,7 +131,7 @@ class Handle(Generic[R]):
         raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
     async def get(self) -> Execution:
-        """The execution's current state."""
+        """The current state."""
         return await self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
@@ -194,7 +194,7 @@ class Client:
 
     @staticmethod
     def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
-        """A client for code without an event loop: a script, a Django view, a thread."""
+        """A client for scripts, threads and other code without an event loop."""
         from perdure.sdk.sync import SyncClient
 
         return SyncClient(url, api_key)
@@ -300,7 +300,7 @@ class Client:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
-        """A handle for an execution by its id. With `workflow`, the result has the workflow's type."""
+        """A handle for an execution. With `workflow`, its result has the workflow's type."""
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
@@ -405,7 +405,7 @@ class Client:
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
         """Delete the final executions of a user or a session. Returns how many are deleted and how many open."""
         if (user_id is None) == (session_id is None):
-            raise BadValue("Say whose executions to erase: give `user_id` or `session_id`, one of them.")
+            raise BadValue("Give either `user_id` or `session_id`.")
         return await self._transport.erase(user_id, session_id)
 
     async def close(self) -> None:

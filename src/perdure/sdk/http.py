@@ -114,7 +114,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class _Tries:
-    """How often a request has failed, and until when it is retried."""
+    """The failed tries of a request."""
 
     __slots__ = ("failures", "unsure", "until")
 
@@ -140,7 +140,7 @@ class HttpTransport:
         if not self._servers:
             raise BadRequest("No server is named; give an address like http://127.0.0.1:8080.")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-            raise BadRequest("The API key holds characters that no key has; copy it again.")
+            raise BadRequest("The API key has characters that do not occur in keys; copy it again.")
         self._has_key = api_key is not None
         authorization = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
         self._heads = [
@@ -154,7 +154,7 @@ class HttpTransport:
 
     @property
     def urls(self) -> list[str]:
-        """The servers' addresses. The first one gets the next request."""
+        """The servers, the one for the next request first."""
         turn = self._turn % len(self._servers)
         return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
 
@@ -228,7 +228,7 @@ class HttpTransport:
         await asyncio.sleep(pause)
 
     def _pause(self, tries: _Tries) -> float:
-        """How long to wait after all servers have failed."""
+        """Seconds to wait after all servers have failed."""
         rounds = tries.failures // len(self._servers)
         return random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
 
@@ -288,7 +288,7 @@ class HttpTransport:
         except REFUSALS as refusal:
             if len(items) > 1 and tries.unsure:  # by a server of another version: do not repeat single starts
                 raise UnknownOutcome(
-                    f"Starts that shared a request were refused ({refusal}) after an earlier try was lost; that one "
+                    f"Starts that shared a request were refused ({refusal}) after an earlier try was lost; that try "
                     "may have taken effect."
                 ) from refusal
             raise
@@ -501,7 +501,7 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
 
 
 def _encode(request: msgspec.Struct) -> bytes:
-    """Encode a body. Raises `BadValue` for an unchecked field, as a server would if it could read the body."""
+    """Encode a body. Raises `BadValue` for a bad field that was not checked before."""
     try:
         return _ENCODER.encode(request)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The client for code without an event loop: a script, a Django view, a thread.
+"""The client for scripts, threads and other code without an event loop.
 
 A separate thread runs an event loop with an ordinary `Client`, and each call here runs in that loop. Any number of
 threads may share one `SyncClient`; their concurrent starts share requests. After a fork, the child's first call makes a
@@ -54,7 +54,7 @@ class SyncHandle(Generic[R]):
         return self._client._call(self._handle.result(timeout=timeout))
 
     def get(self) -> Execution:
-        """The execution's current state."""
+        """The current state."""
         return self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
@@ -121,7 +121,7 @@ class SyncClient:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
-        """A handle for an execution by its id. With `workflow`, the result has the workflow's type."""
+        """A handle for an execution. With `workflow`, its result has the workflow's type."""
         client = self._client
         return SyncHandle(self, client.handle(execution_id, workflow) if workflow else client.handle(execution_id))
 
@@ -169,7 +169,7 @@ class SyncClient:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop of the thread."""
+        """Run a coroutine in the thread's loop."""
         try:
             with self._lock:
                 loop = self._running_loop()
