@@ -52,7 +52,7 @@ _Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
 """An item, and the future for its answer."""
 
 START_ITEMS_MAX = 500
-"""Items of one request. The first one is sent at any size."""
+"""Items per request. A single item is sent at any size."""
 STARTS_IN_FLIGHT = 2
 
 
