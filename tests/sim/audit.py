@@ -281,6 +281,10 @@ class Audit:
                 self._claimed(verb.values["worker_id"], verb.values["claim_id"], answer[0], claims)
             elif verb.name in ("start", "report_offered") and (offer := verb.values.get("offer")) is not None:
                 self._claimed(offer.worker_id, offer.claim_id, None, claims)
+            elif verb.name == "note_arrival" and error is None:
+                worker, claim_id = verb.values["worker_id"], verb.values["claim_id"]
+                if self._batches.get(worker, ("",))[0] == claim_id:  # a copy of that claim that comes late gets nothing
+                    del self._batches[worker]
         for verb, (_, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "cancel" and error is None:
                 self._check_cancelled(verb.values["execution_id"])
