@@ -14,7 +14,7 @@ from perdure.wire.requests import AgentSpec
 
 
 def agent_spec(name: str, agent: AbstractAgent[Any, Any], schema_name: str) -> AgentSpec:
-    """Without the tools of MCP servers and dynamic toolsets: those are known only when the agent runs."""
+    """The tools of MCP servers and dynamic toolsets are missing, because they are known only when the agent runs."""
     provider, model = _model_of(agent.model)
     return AgentSpec(
         id=name,

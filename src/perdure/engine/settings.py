@@ -30,7 +30,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     retention_workflows: dict[str, Days] = {}
     """Exceptions by workflow id, in days."""
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
-    """Exceptions by final status, in days. Those by workflow come first."""
+    """Exceptions by final status, in days. Exceptions by workflow take precedence."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long answers to Idempotency-Keys are kept. Answers that started executions count from their end."""
 
