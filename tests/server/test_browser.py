@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of
 from tests.server.test_approve_page import FIELDS, HOSTILE, REVERSED, TOOL
@@ -148,7 +148,8 @@ async def test_the_live_page_keeps_itself_up_to_date(served: Served, chromium: B
     link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
     async with page_of(chromium, served, scripts=True) as (page, heard):
         await page.goto(link)
-        await page.keyboard.press("Enter")  # the button
+        await expect(page.get_by_role("button", name="Sign in")).to_be_focused()  # a moment after the page has loaded
+        await page.keyboard.press("Enter")
         await page.locator("tbody tr").first.wait_for()
         assert await page.locator("tbody tr").count() == 50
         assert await page.locator("tbody tr").first.locator("td").nth(3).inner_text() == "order-54"
