@@ -16,8 +16,8 @@ from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, n
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.calls import Answer
-from perdure.server.routing import Caller, Route
-from perdure.wire.access import Role
+from perdure.server.routing import Route
+from perdure.wire.access import Caller, Role
 
 Json = Any
 

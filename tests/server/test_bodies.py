@@ -11,10 +11,11 @@ from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, Wire, error_of, wire
 
-from perdure.server.bodies import SMALL, USUAL, VALUES, Most, check_lists
+from perdure.server.bodies import SMALL, USUAL, VALUES, check_lists
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
-from perdure.server.routing import Caller
+from perdure.wire.access import Caller
 from perdure.wire.errors import BadValue, TooManyRequests, Unavailable
+from perdure.wire.fields import Most
 from perdure.wire.public import PublishEventRequest
 
 MIB = 1 << 20

@@ -17,8 +17,8 @@ from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, UNKNOWN, body_o
 from tests.server.serving import Served, serving
 
 from perdure.server.auth import Failures
-from perdure.server.routing import Caller, Route
-from perdure.wire.access import Role
+from perdure.server.routing import Route
+from perdure.wire.access import Caller, Role
 
 KEYED = [route for route in ROUTES if route.role is not None]
 GUARDED = [route for route in ROUTES if route.caller is not Caller.ANYONE]

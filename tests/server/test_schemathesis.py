@@ -21,8 +21,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.server import openapi
 from perdure.server.app import all_routes
-from perdure.server.routing import Caller
-from perdure.wire.access import Role
+from perdure.wire.access import Caller, Role
 
 # The pages are for people, and say what is wrong in HTML; test_malformed.py sends them what is no form.
 ROUTES = [route for route in all_routes() if route.tag != "Pages"]

@@ -8,8 +8,8 @@ import pytest
 from msgspec import Raw, field
 
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Json, Limit, Name, Time, Value, ZonedTime, between, id_check
-from perdure.wire.operation import Noun, Operation, client_form, reply_type, server_form, validated
+from perdure.wire.fields import Header, Json, Limit, Most, Name, Time, Value, ZonedTime, between, id_check
+from perdure.wire.operation import Noun, Operation, client_form, marked, reply_type, server_form, validated
 from perdure.wire.record import Record, derived, reader, to_json, writer
 
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
@@ -103,6 +103,25 @@ def test_an_operation_travels_in_path_query_and_body() -> None:
     assert query == "/things?before=1970-01-01T00%3A00%3A00.000005%2B00%3A00&tags=a%2Cb&all=true"
     assert reply_type(DeleteThing) is type(None)
     assert ChangeThing.endpoint.name == "change_thing"
+
+
+@things.put("/things/{thing_id}/memory", name="put_thing_memory", contract=True)
+class PutMemory(Operation[None], frozen=True):
+    thing_id: str
+    text: str
+    if_match: Annotated[str | None, Header("If-Match")] = None
+    names: Annotated[list[str], Most(3)] = field(default_factory=list)
+
+
+def test_an_operation_has_fields_in_headers_and_its_own_name() -> None:
+    there = server_form(PutMemory)
+    assert there.headers == ("If-Match",)
+    assert there.body is not None and "if_match" not in there.body.__struct_fields__
+    body = msgspec.json.decode(b'{"text":"t","later":1}', type=there.body)
+    assert there.make(ID, body, '"3"') == PutMemory(ID, "t", '"3"')
+    assert client_form(PutMemory).headers == (("If-Match", "if_match"),)
+    assert PutMemory.endpoint.name == "put_thing_memory"
+    assert [(one.name, most.items) for one, most in marked(PutMemory, Most)] == [("names", 3)]
 
 
 def test_a_body_takes_only_its_own_fields() -> None:

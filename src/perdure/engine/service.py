@@ -19,7 +19,7 @@ from uuid_utils import uuid7
 from perdure.engine.clock import Clock
 from perdure.store.interface import Store, Verb
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.access import Role
+from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.operation import Operation, validated
 
@@ -33,12 +33,18 @@ class Scope(NamedTuple):
     """The caller of an operation."""
 
     project_id: str
+    """Empty for a user who named no project, where none is needed."""
     idempotency: Idempotency | None = None
-    role: Role = Role.ADMIN
-    """The caller's role in the project. The embedding program may do all."""
+    principal: Principal | None = None
+    """None: the embedding program, which may do all in its project."""
 
     def has_role(self, role: Role) -> bool:
-        return self.role.includes(role)
+        return self.principal is None or self.principal.role.includes(role)
+
+    @property
+    def user_id(self) -> str | None:
+        """None for a key and for the embedding program."""
+        return None if self.principal is None else self.principal.user_id
 
 
 Serve = Callable[[Scope, Any], Awaitable[Any]]

@@ -267,6 +267,9 @@ class HttpTransport:
         how, endpoint = client_form(type(op)), op.endpoint
         body = None if how.body is None else _encode(how.body(op))
         headers = fresh_key() if endpoint.idempotent else b""
+        for name, field in how.headers:
+            if (text := getattr(op, field)) is not None:
+                headers += f"{name}: {text}\r\n".encode()
         tries = _Tries()
         try:
             answer = await self.request(endpoint.method, how.head(op), body, headers=headers, tries=tries)
@@ -492,12 +495,16 @@ class HttpTransport:
 
 @cache
 def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
-    reply = reply_type(operation)
+    reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
     if reply is NoneType:
         return lambda body: None
     twin = reader(reply)
     decoder = msgspec.json.Decoder(twin.type)
-    return lambda body: twin(answers.read(decoder, body))
+    if bare is None:
+        return lambda body: twin(answers.read(decoder, body))
+    if "next_cursor" in reply.__struct_fields__:
+        raise TypeError(f"{operation.__name__}: the next page's cursor is in a header, which this client does not read")
+    return lambda body: twin(answers.read(decoder, b'{"%s":%s}' % (bare.encode(), body)))
 
 
 def _encode(request: msgspec.Struct) -> bytes:

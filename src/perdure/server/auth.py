@@ -273,12 +273,8 @@ class Gate:
             raise NotFound(f"Project {project_id!r} does not exist.")
 
 
-def has_role(principal: Principal, needed: Role) -> bool:
-    return principal.role.includes(needed)
-
-
 def check_role(principal: Principal, needed: Role) -> None:
-    if not has_role(principal, needed):
+    if not principal.role.includes(needed):
         whose = "key" if principal.user_id is None else "member of the project"
         raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
-from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
+from perdure.wire.errors import TooLarge, UnsupportedMediaType
+from perdure.wire.fields import Most
 from perdure.wire.records import NULL
 
 SMALL: Final = 16 << 10
@@ -21,13 +22,6 @@ VALUES: Final = 1 << 30
 
 COUNTED_BYTES_MIN: Final = 256 << 10
 """Decoding checks the lists of smaller bodies, in some milliseconds."""
-
-
-class Most(NamedTuple):
-    """A list's most items, and the error above that."""
-
-    items: int
-    refusal: type[PerdureError] = BadValue
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:

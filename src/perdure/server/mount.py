@@ -1,6 +1,7 @@
 """Routes from operations."""
 
 import inspect
+from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
@@ -9,8 +10,10 @@ from msgspec import Raw, Struct, structs
 from perdure.engine.service import Scope
 from perdure.server.bodies import USUAL, VALUES
 from perdure.server.routes.executions import idempotency
-from perdure.server.routing import Call, Caller, Route, Routes
-from perdure.wire.operation import Noun, Operation, reply_type, server_form
+from perdure.server.routing import Call, Route, Routes
+from perdure.wire.access import Caller
+from perdure.wire.fields import Most
+from perdure.wire.operation import Noun, Operation, marked, reply_type, server_form
 from perdure.wire.record import choices, writer
 
 
@@ -21,25 +24,29 @@ def mount(noun: Noun) -> Routes:
 
 
 def _route(operation: type[Operation[Any]]) -> Route:
-    endpoint = operation.endpoint
-    how, reply = server_form(operation), reply_type(operation)
-    show = None if reply is NoneType else writer(reply)
+    endpoint, options = operation.endpoint, operation.endpoint.options
+    how = server_form(operation)
+    answer_type, show = _shown(operation)
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
     if how.query is not None:
         types["query"] = how.query
     if how.body is not None:
         types["body"] = how.body
+    headers = [name.lower().encode() for name in how.headers]
+    of_project = "project_id" in operation.__struct_fields__ and "project_id" not in endpoint.path_names
+    query_project = options.get("project_in_query", False)
 
     async def handler(call: Call, *values: Any) -> object:
-        if endpoint.project_in_query:
+        if query_project:
             call.check_project(values[len(endpoint.path_names)].project_id)
-        assert call.principal is not None  # the route has a role
-        scope = Scope(call.project_id, idempotency(call) if endpoint.idempotent else None, call.principal.role)
-        answer = await call.engine.serve(scope, how.make(*values))
-        return None if show is None else show(answer)
+        op = how.make(*values, *map(call.header, headers))
+        if of_project:
+            call.check_project(op.project_id)
+        scope = Scope(call.project_id, idempotency(call) if endpoint.idempotent else None, call.principal)
+        return show(call, await call.engine.serve(scope, op))
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
-    handler.__annotations__ = types | {"return": NoneType if show is None else show.type}
+    handler.__annotations__ = types | {"return": answer_type}
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("call", *types)]
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # routes read it
     return Route(
@@ -48,15 +55,34 @@ def _route(operation: type[Operation[Any]]) -> Route:
         handler,
         tag=endpoint.tag,
         role=endpoint.role,
-        caller=Caller.PROJECT,
-        contract=endpoint.contract,
+        caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
+        contract=options.get("contract", False),
         idempotent=endpoint.idempotent,
-        headers=(),
+        headers=how.headers,
         media_type="application/json",
-        body_bytes_max=VALUES if how.body is not None and _takes_values(how.body) else USUAL,
+        body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
+        lists={one.encode_name: most for one, most in marked(operation, Most)},
+        paged="next_cursor" in getattr(reply_type(operation), "__struct_fields__", ()) and "bare" in options,
     )
 
 
-def _takes_values(body: type[Struct]) -> bool:
-    """Whether a field of a body holds a user's JSON, as a payload does. Such bodies have no limit of their own."""
-    return any(Raw in choices(field.type) for field in structs.fields(body))
+def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], object]]:
+    """The type of an answer's JSON, and the function that makes it of a reply."""
+    reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
+    if reply is NoneType:
+        return NoneType, lambda call, answer: None
+    twin = writer(reply)
+    if bare is None:
+        return twin.type, lambda call, answer: twin(answer)
+
+    def show(call: Call, answer: Any) -> object:
+        call.goes_on(getattr(answer, "next_cursor", None))
+        return getattr(twin(answer), bare)
+
+    return next(one.type for one in structs.fields(twin.type) if one.name == bare), show
+
+
+def _body_bytes_max(body: type[Struct] | None) -> int:
+    """A body with a field that holds a user's JSON, as a payload does, has no limit of its own."""
+    holds_values = body is not None and any(Raw in choices(field.type) for field in structs.fields(body))
+    return VALUES if holds_values else USUAL

@@ -8,9 +8,10 @@ from msgspec import Struct
 from perdure.server.bodies import VALUES
 from perdure.server.cookies import COOKIE
 from perdure.server.problems import Reply
-from perdure.server.routing import Caller, Route, Text
+from perdure.server.routing import Route, Text
 from perdure.server.schemas import REF, Json, Schemas
 from perdure.server.streams import EventStream
+from perdure.wire.access import Caller
 
 _ERROR: Final[Json] = {
     "type": "object",

@@ -14,8 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
-from perdure.server.routing import Call, Caller, Route, Services, Text
+from perdure.server.routing import Call, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
+from perdure.wire.access import Caller
 from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
 # These decide something, and a proxy may have read the other one of two.

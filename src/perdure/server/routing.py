@@ -13,7 +13,6 @@ Parameters are the call, the path's names, and the structs `query` and `body`. T
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from enum import Enum
 from typing import Any, Final, Literal, TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
@@ -23,8 +22,8 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
-from perdure.server.auth import Failures, Gate, check_role, has_role
-from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, Most, check_lists, read_body, read_bytes
+from perdure.server.auth import Failures, Gate, check_role
+from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
 from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import (
@@ -38,28 +37,15 @@ from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import Written
-from perdure.wire.access import Principal, Role
-from perdure.wire.errors import (
-    BadRequest,
-)
+from perdure.wire.access import Caller, Principal, Role
+from perdure.wire.errors import BadRequest
+from perdure.wire.fields import Most
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]
 S = TypeVar("S", bound=Struct)
 
 QUERY_FIELDS_MAX: Final = 100
-
-
-class Caller(Enum):
-    ANYONE = "anyone"
-    """No credentials."""
-    PROJECT = "project"
-    """A key, or a user who names one of their projects."""
-    EITHER = "either"
-    """As `PROJECT`, but a user need not name one."""
-    USER = "user"
-    SESSION = "session"
-    """A session of a user, a key or a sign-in link. The handler checks it."""
 
 
 class Text(Struct, frozen=True):
@@ -272,7 +258,7 @@ class Call:
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
 
     def has_role(self, role: Role) -> bool:
-        return self.principal is not None and has_role(self.principal, role)
+        return self.principal is not None and self.principal.role.includes(role)
 
     def check_project(self, project_id: str | None) -> None:
         """Raises `NotFound` if the request repeats another project than the caller's."""

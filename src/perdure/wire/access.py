@@ -1,6 +1,6 @@
 """The caller of a request, and its role."""
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final
 
 from msgspec import Struct
@@ -19,6 +19,20 @@ class Role(StrEnum):
 
 
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
+
+
+class Caller(Enum):
+    """The callers that a route serves."""
+
+    ANYONE = "anyone"
+    """No credentials."""
+    PROJECT = "project"
+    """A key, or a user who names one of their projects."""
+    EITHER = "either"
+    """As `PROJECT`, but a user need not name one."""
+    USER = "user"
+    SESSION = "session"
+    """A session of a user, a key or a sign-in link. The handler checks it."""
 
 
 class Principal(Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import Meta, Raw
 
 from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, check_text
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.errors import BadRequest, BadValue, PerdureError
 from perdure.wire.records import MaybeRaw
 
 INT64_MAX: Final = 2**63 - 1
@@ -27,6 +27,19 @@ class Check(NamedTuple):
     """Marks the type of an operation's field. `run` takes its value and name, and returns the value to use."""
 
     run: Callable[[Any, str], Any]
+
+
+class Header(NamedTuple):
+    """Marks a text of an operation that travels in a header of this name."""
+
+    name: str
+
+
+class Most(NamedTuple):
+    """Marks a list with its most items, and the error above that. The server counts them before it decodes them."""
+
+    items: int
+    refusal: type[PerdureError] = BadValue
 
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]

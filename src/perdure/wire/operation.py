@@ -17,23 +17,58 @@ the path. The others travel in the query of a GET or DELETE, and in the body of 
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_args,
+    get_origin,
+)
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo
 
-from perdure.wire.access import Role
-from perdure.wire.fields import Check
+from perdure.wire.access import Caller, Role
+from perdure.wire.fields import Check, Header
 from perdure.wire.record import Twin, expression, function, make_twin, schema_name
 
 R_co = TypeVar("R_co", covariant=True)
 O = TypeVar("O", bound="Operation[Any]")  # noqa: E741  # an operation
 
 S = TypeVar("S", bound=Struct)
+M = TypeVar("M", bound=tuple[Any, ...])
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class Options(TypedDict, total=False):
+    """How a route differs from the usual."""
+
+    name: str
+    """`operationId`, if it is not the name of the class."""
+    caller: Caller
+    """The default is a caller with a project. Without a role, `Caller.USER`."""
+    contract: bool
+    """The server skips unknown fields, because clients of other versions send them. Otherwise it refuses them."""
+    idempotent: bool
+    """The server takes an Idempotency-Key. Our client always sends one."""
+    project_in_query: bool
+    """The query may name the project, instead of a header."""
+    body: str
+    """The name of the body in the API's document."""
+    body_bytes_max: int
+    """The default depends on the body: with a user's JSON it has no limit of its own."""
+    bare: str
+    """The reply's field that is the whole answer, a JSON array. A `next_cursor` beside it travels as a header."""
 
 
 class Endpoint(NamedTuple):
@@ -41,16 +76,17 @@ class Endpoint(NamedTuple):
 
     method: Method
     path: str
-    role: Role
     tag: str
-    name: str
-    """`operationId`."""
-    contract: bool
-    """The server skips unknown fields, because clients of other versions send them. Otherwise it refuses them."""
-    idempotent: bool
-    """The server takes an Idempotency-Key. Our client always sends one."""
-    project_in_query: bool
-    """The query may name the project, instead of a header."""
+    role: Role | None
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return self.options["name"]
+
+    @property
+    def idempotent(self) -> bool:
+        return self.options.get("idempotent", False)
 
     @property
     def path_names(self) -> tuple[str, ...]:
@@ -73,52 +109,38 @@ class Noun:
         self.tag = tag
         self.all: list[type[Operation[Any]]] = []
 
-    def operation(
-        self,
-        method: Method,
-        path: str,
-        *,
-        role: Role,
-        contract: bool = False,
-        idempotent: bool = False,
-        project_in_query: bool = False,
-        body: str = "",
-    ) -> Callable[[type[O]], type[O]]:
+    def operation(self, method: Method, path: str, role: Role | None, options: Options) -> Callable[[type[O]], type[O]]:
         """Serve an operation there."""
 
         def add(cls: type[O]) -> type[O]:
-            name = _WORD.sub(r"_\1", cls.__name__).lower()
-            cls.endpoint = Endpoint(
-                method,
-                path,
-                role,
-                self.tag,
-                name,
-                contract,
-                idempotent,
-                project_in_query,
-            )
-            cls.shown_as = body or f"{cls.__name__}Request"
+            named: Options = {"name": _WORD.sub(r"_\1", cls.__name__).lower(), **options}
+            cls.endpoint = Endpoint(method, path, self.tag, role, named)
+            cls.shown_as = options.get("body") or f"{cls.__name__}Request"
             self.all.append(cls)
             return cls
 
         return add
 
     def get(
-        self, path: str, *, role: Role = Role.READ, contract: bool = False, project_in_query: bool = False
+        self, path: str, *, role: Role | None = Role.READ, **options: Unpack[Options]
     ) -> Callable[[type[O]], type[O]]:
-        return self.operation("GET", path, role=role, contract=contract, project_in_query=project_in_query)
+        return self.operation("GET", path, role, options)
 
     def post(
-        self, path: str, *, role: Role = Role.WRITE, contract: bool = False, idempotent: bool = False, body: str = ""
+        self, path: str, *, role: Role | None = Role.WRITE, **options: Unpack[Options]
     ) -> Callable[[type[O]], type[O]]:
-        return self.operation("POST", path, role=role, contract=contract, idempotent=idempotent, body=body)
+        return self.operation("POST", path, role, options)
 
-    def patch(self, path: str, *, role: Role = Role.WRITE, body: str = "") -> Callable[[type[O]], type[O]]:
-        return self.operation("PATCH", path, role=role, body=body)
+    def put(
+        self, path: str, *, role: Role | None = Role.WRITE, **options: Unpack[Options]
+    ) -> Callable[[type[O]], type[O]]:
+        return self.operation("PUT", path, role, options)
 
-    def delete(self, path: str, *, role: Role = Role.WRITE) -> Callable[[type[O]], type[O]]:
-        return self.operation("DELETE", path, role=role)
+    def patch(self, path: str, *, role: Role = Role.WRITE, **options: Unpack[Options]) -> Callable[[type[O]], type[O]]:
+        return self.operation("PATCH", path, role, options)
+
+    def delete(self, path: str, *, role: Role = Role.WRITE, **options: Unpack[Options]) -> Callable[[type[O]], type[O]]:
+        return self.operation("DELETE", path, role, options)
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
@@ -130,7 +152,7 @@ def validated(given: S, where: str = "") -> S:
     `where` stands before the names of fields in errors: `triggers[2].`.
     """
     changes = {}
-    for field, check in _checks(type(given)):
+    for field, check in marked(type(given), Check):
         value = getattr(given, field.name)
         if value is not None and (kept := check.run(value, where + field.encode_name)) is not value:
             changes[field.name] = kept
@@ -141,15 +163,16 @@ def validated(given: S, where: str = "") -> S:
 
 
 @cache
-def _checks(cls: type[Struct]) -> list[tuple[FieldInfo, Check]]:
-    return [(one, check) for one in msgspec.structs.fields(cls) for check in _checks_in(one.type)]
+def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
+    """The fields whose types hold a mark of this class, with the mark."""
+    return [(one, found) for one in msgspec.structs.fields(cls) for found in _marks(one.type, mark)]
 
 
-def _checks_in(kind: Any) -> Iterator[Check]:
+def _marks(kind: Any, mark: type[M]) -> Iterator[M]:
     if get_origin(kind) is Annotated:
-        yield from (one for one in kind.__metadata__ if isinstance(one, Check))
+        yield from (one for one in kind.__metadata__ if isinstance(one, mark))
     for part in get_args(kind) if get_origin(kind) is not list else ():
-        yield from _checks_in(part)
+        yield from _marks(part, mark)
 
 
 # --- as a request ----------------------------------------------------------------------------------------------------
@@ -161,13 +184,16 @@ class Parts(NamedTuple):
     path: list[FieldInfo]
     query: list[FieldInfo]
     body: list[FieldInfo]
+    headers: dict[str, FieldInfo]
 
 
 def parts(cls: type[Operation[Any]]) -> Parts:
     endpoint, fields = cls.endpoint, {one.name: one for one in msgspec.structs.fields(cls)}
     path = [fields.pop(name) for name in endpoint.path_names]
+    headers = {header.name: fields.pop(one.name) for one, header in marked(cls, Header)}
     rest = list(fields.values())
-    return Parts(path, rest, []) if endpoint.method in ("GET", "DELETE") else Parts(path, [], rest)
+    in_query = endpoint.method in ("GET", "DELETE")
+    return Parts(path, rest if in_query else [], [] if in_query else rest, headers)
 
 
 def reply_type(cls: type[Operation[Any]]) -> Any:
@@ -190,26 +216,31 @@ class ServerForm(NamedTuple):
 
     query: type[Struct] | None
     body: type[Struct] | None
+    headers: tuple[str, ...]
     make: Callable[..., Any]
-    """Takes the values of the path, then the query and the body if the operation has them."""
+    """Takes the values of the path, then the query and the body if the operation has them, then the headers' texts."""
 
 
 def server_form(cls: type[Operation[Any]]) -> ServerForm:
     found, env = parts(cls), {"Cls": cls}
-    strict = not cls.endpoint.contract
-    fields = [*(msgspec.structs.fields(OfProject) if cls.endpoint.project_in_query else ()), *found.query]
+    options = cls.endpoint.options
+    strict = not options.get("contract", False)
+    fields = [*(msgspec.structs.fields(OfProject) if options.get("project_in_query") else ()), *found.query]
     query = make_twin(cls, fields, cls.__name__, writing=False, same=False, also=OfProject).type if fields else None
     body = None
     if found.body:
         same = cls.__struct_config__.forbid_unknown_fields is strict
         body = make_twin(cls, found.body, schema_name(cls), writing=False, same=same, forbid_unknown_fields=strict).type
         if body is cls:
-            return ServerForm(None, cls, lambda op: op)
+            return ServerForm(None, cls, (), lambda op: op)
     names = [f"p{n}" for n in range(len(found.path))] + ["query"] * bool(fields) + ["body"] * bool(found.body)
     values = [f"{one.name}=p{n}" for n, one in enumerate(found.path)]
     for place, there in (("query", found.query), ("body", found.body)):
         values += [f"{one.name}={expression(one.type, f'{place}.{one.name}', env, writing=False)[1]}" for one in there]
-    return ServerForm(query, body, function(", ".join(names), f"Cls({', '.join(values)})", env))
+    values += [f"{one.name}=h{n}" for n, one in enumerate(found.headers.values())]
+    names += [f"h{n}" for n in range(len(found.headers))]
+    make = function(", ".join(names), f"Cls({', '.join(values)})", env)
+    return ServerForm(query, body, tuple(found.headers), make)
 
 
 class ClientForm(NamedTuple):
@@ -218,13 +249,15 @@ class ClientForm(NamedTuple):
     head: Callable[[Operation[Any]], str]
     """The path with its values, and the query."""
     body: Twin | None
+    headers: tuple[tuple[str, str], ...]
+    """Names of headers and of the fields that they carry."""
 
 
 @cache
 def client_form(cls: type[Operation[Any]]) -> ClientForm:
     found, endpoint = parts(cls), cls.endpoint
     pieces = _NAMED.split(endpoint.path)[::2]
-    checks = {one.name: check for one, check in _checks(cls) if one.name in endpoint.path_names}
+    checks = {one.name: check for one, check in marked(cls, Check) if one.name in endpoint.path_names}
     query = body = None
     if found.query:
         query = make_twin(cls, found.query, cls.__name__, writing=True, same=False, omit_defaults=True)
@@ -242,7 +275,7 @@ def client_form(cls: type[Operation[Any]]) -> ClientForm:
             text += "?" + urlencode({name: _plain(value) for name, value in given.items()})
         return text
 
-    return ClientForm(head, body)
+    return ClientForm(head, body, tuple((name, one.name) for name, one in found.headers.items()))
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Final
 
 from perdure.engine.accounts import SignedIn, UnknownEmail
 from perdure.server.bodies import SMALL
-from perdure.server.routing import Call, Caller, Routes
+from perdure.server.routing import Call, Routes
+from perdure.wire.access import Caller
 from perdure.wire.accounts import INVITATION_PATH, email_of
 from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.public_accounts import (

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from perdure.server.bodies import VALUES, Most
+from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.wire.errors import BadRequest
+from perdure.wire.fields import Most
 from perdure.wire.limits import REGISTERED_MAX, REPORT_ITEMS_MAX
 from perdure.wire.requests import (
     PROTOCOL_VERSION,

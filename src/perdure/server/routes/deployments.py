@@ -5,11 +5,12 @@ from typing import Final
 from msgspec import Struct, structs
 
 from perdure.engine.deployments import QUEUES_MAX
-from perdure.server.bodies import USUAL, Most
+from perdure.server.bodies import USUAL
 from perdure.server.routes.executions import page_limit
 from perdure.server.routes.workflows import workflow_type
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.deployments import StoredDeployment
+from perdure.wire.fields import Most
 from perdure.wire.public import DONE, Done, rfc3339
 from perdure.wire.public_deployments import (
     Deployment,

@@ -1,8 +1,8 @@
 """Projects and their members."""
 
 from perdure.server.routes.executions import idempotency
-from perdure.server.routing import Call, Caller, Routes
-from perdure.wire.access import Role
+from perdure.server.routing import Call, Routes
+from perdure.wire.access import Caller, Role
 from perdure.wire.public import rfc3339
 from perdure.wire.public_accounts import (
     AddMemberRequest,

@@ -7,12 +7,13 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.server import otlp
-from perdure.server.bodies import VALUES, Most
+from perdure.server.bodies import VALUES
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
 from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
 from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import Most
 from perdure.wire.public import Int64, Moment, microseconds, rfc3339
 from perdure.wire.public_traces import (
     RejectedSpan,

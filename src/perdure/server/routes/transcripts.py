@@ -2,9 +2,10 @@
 
 from msgspec import Struct
 
-from perdure.server.bodies import VALUES, Most
+from perdure.server.bodies import VALUES
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Routes
+from perdure.wire.fields import Most
 from perdure.wire.public import Position
 from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
 from perdure.wire.transcripts import MESSAGES_MAX
