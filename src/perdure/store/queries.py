@@ -31,7 +31,9 @@ from importlib.resources import files
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from perdure.store.records import expand_columns, row_reader, to_values
+from msgspec import Struct
+
+from perdure.store.records import expand_columns, row_reader, row_writer
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -96,7 +98,10 @@ class Statement(NamedTuple):
         """Put records or dicts into the order of the parameters. Tuples have it already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
-        return [self.values(row if isinstance(row, Mapping) else to_values(row)) for row in rows]
+        if isinstance(rows[0], Mapping):
+            return [self.values(row) for row in rows]
+        kind: type[Struct] = type(rows[0])
+        return list(map(row_writer(kind, self.parameters), rows))
 
 
 def spelled_out(text: str, source: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.store.executions import NewExecution
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.triggers import StoredTrigger
@@ -19,7 +20,9 @@ from perdure.wire.webhooks import Webhook
 
 R = TypeVar("R")
 
-STORED: Final[dict[str, type[Struct]]] = {cls.__name__: cls for cls in (StoredSchedule, Fire, StoredTrigger, Webhook)}
+STORED: Final[dict[str, type[Struct]]] = {
+    cls.__name__: cls for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook)
+}
 """The records that SQL may name."""
 
 _LIST: Final = re.compile(r"\{(columns|values) (\w+)\}")
@@ -85,18 +88,30 @@ def _read(kind: Any, value: str, env: dict[str, Any]) -> str:
     return value
 
 
+def to_values(record: Struct) -> dict[str, Any]:
+    return _value_writer(type(record))(record)
+
+
 @cache
 def _value_writer(cls: type[Struct]) -> Callable[[Any], dict[str, Any]]:
-    values = []
+    return function("x", f"{{{', '.join(f'{name!r}: {value}' for name, value in _written(cls).items())}}}", {})
+
+
+@cache
+def row_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Compile the copy from a record to a row of a statement's values."""
+    values = _written(cls)
+    return function("x", f"({', '.join(values[name] for name in names)},)", {})
+
+
+def _written(cls: type[Struct]) -> dict[str, str]:
+    """By field: the text that makes a value of the database from it."""
+    texts = {}
     for one in msgspec.structs.fields(cls):
         value = f"x.{one.name}"
         if Raw in choices(one.type):
             value = f"None if {value} is None else bytes({value})"
         elif bool in choices(one.type):
             value = f"None if {value} is None else int({value})"
-        values.append(f"{one.name!r}: {value}")
-    return function("x", f"{{{', '.join(values)}}}", {})
-
-
-def to_values(record: Struct) -> dict[str, Any]:
-    return _value_writer(type(record))(record)
+        texts[one.name] = value
+    return texts

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Counted, Tell, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.starts import New, start_items
+from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
 from perdure.wire.record import not_null
@@ -115,16 +115,13 @@ async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule
 
 
 async def _check_new(project_id: str, workflow_id: str) -> None:
-    target = await query(
-        "start_target", project_id=project_id, deployment_id=None, workflow_id=workflow_id, queue_name=None
-    )
-    if not target:
+    target = await find_target(project_id, workflow_id)
+    if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    deployment_id, known, push = target[0][0], target[0][1], target[0][9]
-    if deployment_id is not None and known is None and not push:
+    if target.deployment_id is not None and not target.runs:
         raise BadRequest(
-            f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {deployment_id!r}, does not have "
-            "it; check its name, or start a worker that has it."
+            f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {target.deployment_id!r}, does not "
+            "have it; check its name, or start a worker that has it."
         )
     if (await query("count_schedules", project_id=project_id))[0][0] >= SCHEDULES_MAX:
         raise TooManySchedules(

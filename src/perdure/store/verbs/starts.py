@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from perdure.store.interface import Due, Ready, Tell, query, query_many, verb
+from perdure.store.executions import NewExecution
+from perdure.store.interface import Due, Ready, Tell, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.hands import Hands, Offer
@@ -43,14 +44,37 @@ class New(NamedTuple):
     item: StartItem
 
 
-class Target(NamedTuple):
+class Target(Struct, frozen=True, gc=False):
+    """Where an execution runs: its deployment, the workflow's registration there, and its queue."""
+
     deployment_id: str | None
+    registered: str | None
+    """The workflow's name, if the deployment has registered it."""
     queue_name: str
     output_schema_name: str | None
     run_timeout_seconds: int | None
-    wake_on_cancel: int
-    limited: int
-    queue_exists: bool
+    wake_on_cancel: int | None
+    queue: str | None
+    """The queue's name, if it has a row."""
+    limited: bool
+    push: bool
+    """The deployment has push workers. They run any workflow of their program, registered or not."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the deployment runs the workflow."""
+        return self.registered is not None or self.push
+
+
+class OfferedTarget(Target, frozen=True, gc=False):
+    """A target, and the worker of a waiting claim."""
+
+    worker_project_id: str | None
+    worker_deployment_id: str | None
+    python: str | None
+    embedded: int | None
+    anything: int | None
+    last_claim_id: str | None
 
 
 Where = tuple[str | None, str, str | None, bool]
@@ -60,46 +84,55 @@ def where_of(item: StartItem) -> Where:
     return item.deployment_id, item.workflow_id, item.queue_name, item.accept_early
 
 
-class Parent(msgspec.Struct, frozen=True, gc=False):
+class Parent(Struct, frozen=True, gc=False):
     root_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None
     channel_context: bytes | None = None
+    cancelled: bool = False
+
+
+async def find_target(
+    project_id: str, workflow_id: str, deployment_id: str | None = None, queue_name: str | None = None
+) -> Target | None:
+    """Where a workflow would run, in this deployment or the current one. None: the project does not exist."""
+    return await record(
+        Target,
+        "start_target",
+        project_id=project_id,
+        deployment_id=deployment_id,
+        workflow_id=workflow_id,
+        queue_name=queue_name,
+    )
 
 
 async def target_of(project_id: str, item: StartItem) -> Target:
-    """Where an item runs; refuses an item that no worker could run."""
-    rows = await query("start_target", **_asked_of(project_id, item))
-    if not rows:
-        raise NotFound(f"Project {project_id!r} does not exist.")
-    return _target(item, rows[0])
+    """Where an item runs. Raises the refusal of an item that no worker could run."""
+    found = await find_target(project_id, item.workflow_id, item.deployment_id, item.queue_name)
+    return _checked(project_id, item, found)
 
 
 async def offered_target(project_id: str, item: StartItem, hands: Hands) -> Target:
     """As `target_of`, and opens the hands."""
-    rows = await query("offered_target", worker_id=hands.offer.worker_id, **_asked_of(project_id, item))
-    if not rows:
+    found = await record(
+        OfferedTarget,
+        "offered_target",
+        worker_id=hands.offer.worker_id,
+        project_id=project_id,
+        deployment_id=item.deployment_id,
+        workflow_id=item.workflow_id,
+        queue_name=item.queue_name,
+    )
+    if found is not None:
+        offer = (found.worker_project_id, found.worker_deployment_id, found.python)
+        hands.see(project_id, (*offer, found.embedded, found.anything, found.last_claim_id))
+    return _checked(project_id, item, found)
+
+
+def _checked(project_id: str, item: StartItem, target: Target | None) -> Target:
+    if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
-    hands.see(project_id, rows[0][_TARGET:])
-    return _target(item, rows[0][:_TARGET])
-
-
-_TARGET = 10
-
-
-def _asked_of(project_id: str, item: StartItem) -> dict[str, object]:
-    return {
-        "project_id": project_id,
-        "deployment_id": item.deployment_id,
-        "workflow_id": item.workflow_id,
-        "queue_name": item.queue_name,
-    }
-
-
-def _target(item: StartItem, row: Sequence[Any]) -> Target:
-    deployment_id, workflow_id, queue_name, schema, timeout, wake, queue, key_limit, total_limit, push = row
-    limited = int(key_limit is not None or total_limit is not None)
-    if deployment_id is None:
+    if target.deployment_id is None:
         if item.deployment_id is not None:
             raise DeploymentNotFound(
                 f"Deployment {item.deployment_id!r} does not exist, or is retired; "
@@ -110,13 +143,12 @@ def _target(item: StartItem, row: Sequence[Any]) -> Target:
                 f"Workflow {item.workflow_id!r} cannot be started: the project has no deployment yet. Start a worker, "
                 'or let the execution wait for one: "accept_early": true, or `perdure run --accept-early`.'
             )
-        return Target(None, queue_name, None, None, 0, limited, queue is not None)
-    if workflow_id is None and not push:  # push workers run any workflow of their program, registered or not
+    elif not target.runs:
         raise WorkflowNotFound(
-            f"Workflow {item.workflow_id!r} is not registered in deployment {deployment_id!r}; check its name, or "
-            "restart the worker that should serve it."
+            f"Workflow {item.workflow_id!r} is not registered in deployment {target.deployment_id!r}; check its name, "
+            "or restart the worker that should serve it."
         )
-    return Target(deployment_id, queue_name, schema, timeout, wake or 0, limited, queue is not None)
+    return target
 
 
 async def start_items(
@@ -133,189 +165,275 @@ async def start_items(
 ) -> list[Started | Problem]:
     """Insert the items. If `independent`, a refused item does not disturb the rest.
 
-    A refusal of the whole request comes before the first write. Executions that `hands` takes are inserted as claimed.
-    The caller passes known `parents` by id, `targets`, and by root id whether a tree is `budgeted`.
+    Executions that `hands` takes are inserted as claimed. The caller passes known `parents` by id, `targets`, and by
+    root id whether a tree is `budgeted`.
     """
-    given: list[Claimed] = []
     if hands is not None:
         await hands.open(project_id)
-    targets = {} if targets is None else targets
-    queues: dict[str, int] = {}
-    """Queues that these items create, and whether they are limited."""
-    parents = {} if parents is None else parents
-    keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
-    """The started execution and the input, by workflow and key."""
-    budgeted = {} if budgeted is None else budgeted
+    starts = _Starts(project_id, now_us, hands)
+    starts.batch_id = batch_id
+    starts.parents |= parents or {}
+    starts.targets |= targets or {}
+    starts.budgeted |= budgeted or {}
     answers: list[Started | Problem] = []
-    rows: list[tuple[object, ...]] = []
-    tags: list[tuple[object, ...]] = []
-    extras: list[tuple[object, ...]] = []
-    large: list[tuple[str, bytes]] = []
-    told: list[tuple[object, ...]] = []
-    heard: list[tuple[str, str, str]] = []
-    """Open turn, waiting turn and its workflow: the open turn receives the message."""
     for id, item in news:
+        try:
+            answers.append(await starts.plan(id, item))
+        except PerdureError as refusal:
+            if not independent:
+                raise
+            answers.append(Problem(refusal.message, refusal.code, refusal.details))
+    if starts.rows:
+        await starts.insert()
+        await starts.follow_up()
+    return answers
+
+
+class _Starts:
+    """The executions that one transaction starts. They are planned one by one, inserted together and followed up."""
+
+    def __init__(self, project_id: str, now_us: int, hands: Hands | None) -> None:
+        self.project_id = project_id
+        self.now_us = now_us
+        self.hands = hands
+        self.batch_id: str | None = None
+        self.parents: dict[str, Parent] = {}
+        self.targets: dict[Where, Target | PerdureError] = {}
+        self.budgeted: dict[str | None, bool] = {}
+        self.rows: list[NewExecution] = []
+        self._queues: set[str] = set()
+        """Limited queues that these items create."""
+        self._keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
+        """The started execution and the input, by workflow and key."""
+        self._claimed: list[Claimed] = []
+        self._tags: list[dict[str, object]] = []
+        self._extras: list[dict[str, object]] = []
+        self._large: list[dict[str, object]] = []
+        self._webhooks: list[dict[str, object]] = []
+        self._messages: list[tuple[str, str, str]] = []
+        """Open turn, waiting turn and its workflow: the open turn receives the message."""
+
+    async def plan(self, id: str, item: StartItem) -> Started:
+        """Decide where an item runs, and keep its rows. Raises the refusal of the item."""
+        target = await self._target(item)
+        key = None if item.key is None else (item.workflow_id, item.key)
+        if key is not None:
+            holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
+            if holder is not None:
+                return holder
+        limited = await self._is_limited(item, target)
+        parent = await self._parent(item.parent_execution_id)
+        due_at_us = _due_at_us(item, self.now_us)
+        if item.on_conflict is not None and await self._waits_for_turn(id, item, item.on_conflict, parent):
+            due_at_us = HELD_US
+        started = Started(id, self.now_us)
+        if key is not None:
+            self._keys[key] = started, item.payload
+        offer = None if limited or due_at_us is not None else self._offer(target)
+        row = self._row(id, item, target, parent, due_at_us=due_at_us, limited=limited, offer=offer)
+        self.rows.append(row)
+        if offer is not None:
+            self._claimed.append(await self._as_claimed(row, item, offer))
+        self._keep_details(id, item, parent)
+        if item.budget is not None:
+            await give_budget(self.project_id, id, parent.root_id or id, item.budget, self.now_us)
+        return started
+
+    async def insert(self) -> None:
+        await query_many("insert_execution", self.rows)
+        for name in self._queues:  # the limit also applies to executions started before
+            await query("mark_limited", project_id=self.project_id, name=name, limited=1)
+        if self._tags:
+            await query_many("insert_tag", self._tags)
+        if self._extras:
+            await query_many("insert_extras", self._extras)
+        if self._large:
+            await query_many("insert_large_payload", self._large)
+        if self._webhooks:
+            await query_many("insert_execution_webhook", self._webhooks)
+
+    async def follow_up(self) -> None:
+        """Deliver messages to open turns, note claims, and notify."""
+        for holder, id, workflow_id in self._messages:
+            if await workflow_of(self.project_id, holder) == workflow_id:
+                await deliver(self.project_id, holder, Kind.MESSAGE, self.now_us, name=id)
+        if self.hands is not None and self._claimed:
+            await self.hands.note(self._claimed, self.now_us)
+        notices: set[Ready | Due] = {Ready(self.project_id, row.deployment_id) for row in self.rows if not row.attempt}
+        notices |= {Due(row.due_at_us) for row in self.rows if row.due_at_us not in (None, HELD_US)}
+        if notices:
+            await Tell(*notices)
+
+    async def _target(self, item: StartItem) -> Target:
         where = where_of(item)
-        target = targets.get(where)
+        target = self.targets.get(where)
         if target is None:
             try:
-                target = await target_of(project_id, item)
-            except PerdureError as error:
-                target = error
-            targets[where] = target
+                target = await target_of(self.project_id, item)
+            except PerdureError as refusal:
+                target = refusal
+            self.targets[where] = target
         if isinstance(target, PerdureError):
-            if not independent:
-                raise target
-            answers.append(Problem(target.message, target.code, target.details))
-            continue
-        if item.key is not None:
-            try:
-                before = await _holder_of_key(project_id, item, keys.get((item.workflow_id, item.key)))
-            except Conflict as error:
-                if not independent:
-                    raise
-                answers.append(Problem(error.message, error.code, error.details))
-                continue
-            if before is not None:
-                answers.append(before)
-                continue
-        queue_name = target.queue_name
-        limited = queues.get(queue_name, target.limited)
-        if item.queue_concurrency_limit is not None and not target.queue_exists and queue_name not in queues:
-            limited = queues[queue_name] = 1
-            await query("begin_limits")
-            await query(
-                "insert_queue",
-                project_id=project_id,
-                name=queue_name,
-                concurrency_limit=item.queue_concurrency_limit,
-                total_limit=None,
+            raise target
+        return target
+
+    async def _is_limited(self, item: StartItem, target: Target) -> bool:
+        """Whether the item's queue has limits. Creates a queue that the item limits."""
+        name = target.queue_name
+        if name in self._queues:
+            return True
+        if item.queue_concurrency_limit is None or target.queue is not None:
+            return target.limited
+        self._queues.add(name)
+        await query("begin_limits")
+        await query(
+            "insert_queue",
+            project_id=self.project_id,
+            name=name,
+            concurrency_limit=item.queue_concurrency_limit,
+            total_limit=None,
+        )
+        return True
+
+    async def _parent(self, id: str | None) -> Parent:
+        if id is None:
+            return Parent()
+        parent = self.parents.get(id)
+        if parent is None:
+            parent = await record(Parent, "read_parent", project_id=self.project_id, id=id)
+            if parent is None:
+                raise NotFound(f"Parent execution {id!r} does not exist.")
+            if parent.cancelled:
+                raise Conflict(f"Parent execution {id!r} was cancelled; nothing more is started below it.")
+            self.parents[id] = parent
+        return parent
+
+    async def _waits_for_turn(self, id: str, item: StartItem, on_conflict: OnConflict, parent: Parent) -> bool:
+        """Ask for the item's turn in its session. Raises Conflict."""
+        session_id = item.session_id or parent.session_id or id
+        if session_id == parent.session_id:
+            raise Conflict(
+                f"A child would wait for its parent's turn in session {session_id!r}: leave `on_conflict` out, or give "
+                "the child a session of its own."
             )
-        parent = Parent()
-        if item.parent_execution_id is not None:
-            known = parents.get(item.parent_execution_id)
-            if known is None:
-                found = await query("read_parent", project_id=project_id, id=item.parent_execution_id)
-                refusal: PerdureError | None = None
-                if not found:
-                    refusal = NotFound(f"Parent execution {item.parent_execution_id!r} does not exist.")
-                elif found[0][4]:
-                    what = f"Parent execution {item.parent_execution_id!r} was cancelled"
-                    refusal = Conflict(f"{what}; nothing more is started below it.")
-                if refusal is not None:
-                    if not independent:
-                        raise refusal
-                    answers.append(Problem(refusal.message, refusal.code))
-                    continue
-                known = parents[item.parent_execution_id] = Parent(*found[0][:4])
-            parent = known
-        due_at_us = item.start_at_us
-        if item.delay_seconds is not None:
-            due_at_us = now_us + int(item.delay_seconds * 1_000_000)
-        if due_at_us is not None and due_at_us <= now_us:
-            due_at_us = None
-        if item.on_conflict is not None:
-            try:
-                holder = await _ask_for_turn(project_id, id, item, item.on_conflict, parent, now_us)
-            except PerdureError as error:
-                if not independent:
-                    raise
-                answers.append(Problem(error.message, error.code, error.details))
-                continue
-            if holder is not None:
-                due_at_us = HELD_US
-                if item.on_conflict is OnConflict.DELIVER:
-                    heard.append((holder, id, item.workflow_id))
-        if item.key is not None:
-            keys[item.workflow_id, item.key] = Started(id, now_us), item.payload
-        timeout = item.run_timeout_seconds if item.run_timeout_seconds is not None else target.run_timeout_seconds
-        born: tuple[object, ...] = _QUEUED
-        phase = "queued"
-        ready_at_us = due_at_us or now_us
-        if (
-            hands is not None
-            and hands.room
-            and due_at_us is None
-            and not limited
-            and target.deployment_id == hands.offer.deployment_id
-        ):
-            offer = hands.offer
-            hands.room -= 1
-            phase = "running"
-            born = (1, offer.worker_id, now_us, offer.claim_id, offer.python, 2)
-            if timeout is not None:
-                due_at_us = now_us + timeout * 1_000_000
-            root_id = parent.root_id
-            if root_id is not None and root_id not in budgeted:
-                budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
-            given.append(_claimed(id, item, now_us, offer, queue_name, parent, budgeted.get(root_id, False)))
+        holder = await ask_for_turn(self.project_id, session_id, id, on_conflict, self.now_us)
+        if holder is not None and on_conflict is OnConflict.DELIVER:
+            self._messages.append((holder, id, item.workflow_id))
+        return holder is not None
+
+    def _offer(self, target: Target) -> Offer | None:
+        """The waiting claim, if it has room for an execution of this target."""
+        hands = self.hands
+        if hands is None or not hands.room or target.deployment_id != hands.offer.deployment_id:
+            return None
+        hands.room -= 1
+        return hands.offer
+
+    def _row(
+        self,
+        id: str,
+        item: StartItem,
+        target: Target,
+        parent: Parent,
+        *,
+        due_at_us: int | None,
+        limited: bool,
+        offer: Offer | None,
+    ) -> NewExecution:
+        timeout = target.run_timeout_seconds if item.run_timeout_seconds is None else item.run_timeout_seconds
         payload = bytes(item.payload)
         if len(payload) > INLINE_BYTES_MAX:
-            large.append((id, payload))
+            self._large.append({"execution_id": id, "payload": payload})
             payload = b""
-        rows.append(
-            (
-                project_id,
-                id,
-                item.workflow_id,
-                target.deployment_id,
-                phase,
-                payload,
-                now_us,
-                item.parent_execution_id,
-                parent.root_id,
-                item.step_key,
-                queue_name,
-                item.concurrency_key,
-                batch_id or item.batch_id,
-                item.session_id or parent.session_id,
-                item.user_id or parent.user_id,
-                target.output_schema_name,
-                timeout,
-                item.key,
-                msgspec.json.encode(item.tags) if item.tags else None,
-                due_at_us,
-                item.priority,
-                WOKEN_RANK - item.priority,
-                ready_at_us,
-                limited,
-                target.wake_on_cancel,
-                *born,
-            )
+        claimed: dict[str, Any] = {}
+        ready_at_us = due_at_us or self.now_us
+        if offer is not None:
+            due_at_us = None if timeout is None else self.now_us + timeout * 1_000_000
+            claimed = {
+                "attempt": 1,
+                "assigned_to_worker": offer.worker_id,
+                "started_at_us": self.now_us,
+                "claim_id": offer.claim_id,
+                "python": offer.python,
+                "next_seq": 2,
+            }
+        return NewExecution(
+            project_id=self.project_id,
+            id=id,
+            workflow_id=item.workflow_id,
+            deployment_id=target.deployment_id,
+            phase="queued" if offer is None else "running",
+            payload=payload,
+            created_at_us=self.now_us,
+            parent_execution_id=item.parent_execution_id,
+            root_execution_id=parent.root_id,
+            step_key=item.step_key,
+            queue_name=target.queue_name,
+            concurrency_key=item.concurrency_key,
+            batch_id=self.batch_id or item.batch_id,
+            session_id=item.session_id or parent.session_id,
+            user_id=item.user_id or parent.user_id,
+            output_schema_name=target.output_schema_name,
+            run_timeout_seconds=timeout,
+            key=item.key,
+            tags=msgspec.json.encode(item.tags) if item.tags else None,
+            due_at_us=due_at_us,
+            priority=item.priority,
+            rank=WOKEN_RANK - item.priority,
+            ready_at_us=ready_at_us,
+            limited=limited,
+            wake_on_cancel=target.wake_on_cancel or 0,
+            **claimed,
         )
-        if item.tags:
-            tags.extend((project_id, name, value, id) for name, value in item.tags.items())
+
+    async def _as_claimed(self, row: NewExecution, item: StartItem, offer: Offer) -> Claimed:
+        root_id = row.root_execution_id
+        if root_id is not None and root_id not in self.budgeted:
+            self.budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
+        return Claimed(
+            id=row.id,
+            workflow_id=row.workflow_id,
+            attempt=1,
+            payload=item.payload,
+            created_at_us=self.now_us,
+            rows=[Row(1, self.now_us, Kind.CLAIMED, 1, name=offer.worker_id)],
+            key=row.key,
+            queue_name=row.queue_name,
+            concurrency_key=row.concurrency_key,
+            parent_execution_id=row.parent_execution_id,
+            root_execution_id=root_id,
+            deployment_id=row.deployment_id,
+            session_id=row.session_id or row.id,
+            user_id=row.user_id,
+            tags=None if row.tags is None else Raw(row.tags),
+            budgeted=self.budgeted.get(root_id, False) or item.budget is not None,
+        )
+
+    def _keep_details(self, id: str, item: StartItem, parent: Parent) -> None:
+        """Keep the rows that only some executions have."""
+        for name, value in (item.tags or {}).items():
+            self._tags.append({"project_id": self.project_id, "name": name, "value": value, "execution_id": id})
         context = _value(item.channel_context) or parent.channel_context
         state = _value(item.initial_state)
         if item.otel_traceparent is not None or state is not None or context is not None:
-            extras.append((id, item.otel_traceparent, state, context))
-        if item.budget is not None:
-            await give_budget(project_id, id, parent.root_id or id, item.budget, now_us)
+            self._extras.append(
+                {
+                    "execution_id": id,
+                    "otel_traceparent": item.otel_traceparent,
+                    "initial_state": state,
+                    "channel_context": context,
+                }
+            )
         if item.webhook_url is not None:
-            told.append((id, item.webhook_url, host_of(item.webhook_url)))
-        if due_at_us is not None and due_at_us != HELD_US:
-            await Tell(Due(due_at_us))
-        answers.append(Started(id, now_us))
-    if rows:
-        await query_many("insert_execution", rows)
-        for queue_name in queues:  # the limit also applies to executions started before
-            await query("mark_limited", project_id=project_id, name=queue_name, limited=1)
-        if tags:
-            await query_many("insert_tag", tags)
-        if extras:
-            await query_many("insert_extras", extras)
-        if large:
-            await query_many("insert_large_payload", large)
-        if told:
-            await query_many("insert_execution_webhook", told)
-        for holder, id, workflow_id in heard:
-            if await workflow_of(project_id, holder) == workflow_id:
-                await deliver(project_id, holder, Kind.MESSAGE, now_us, name=id)
-        if hands is not None and given:
-            await hands.note(given, now_us)
-        if len(given) < len(rows):
-            await Tell(*{Ready(project_id, row[3]) for row in rows if row[4] == "queued"})  # type: ignore[arg-type]  # text
-    return answers
+            self._webhooks.append({"execution_id": id, "url": item.webhook_url, "host": host_of(item.webhook_url)})
+
+
+def _due_at_us(item: StartItem, now_us: int) -> int | None:
+    """The time of a delayed start; None: it starts now."""
+    due_at_us = item.start_at_us
+    if item.delay_seconds is not None:
+        due_at_us = now_us + int(item.delay_seconds * 1_000_000)
+    return None if due_at_us is None or due_at_us <= now_us else due_at_us
 
 
 async def _holder_of_key(
@@ -352,47 +470,9 @@ def _is_same(a: bytes, b: bytes) -> bool:
     return a == b or (max(len(a), len(b)) <= COMPARED_BYTES_MAX and same_json(a, b))
 
 
-async def _ask_for_turn(
-    project_id: str, id: str, item: StartItem, on_conflict: OnConflict, parent: Parent, now_us: int
-) -> str | None:
-    session_id = item.session_id or parent.session_id or id
-    if session_id == parent.session_id:
-        raise Conflict(
-            f"A child would wait for its parent's turn in session {session_id!r}: leave `on_conflict` out, or give the "
-            "child a session of its own."
-        )
-    return await ask_for_turn(project_id, session_id, id, on_conflict, now_us)
-
-
 def _value(given: Raw | None) -> bytes | None:
     """JSON null counts as missing."""
     return None if given is None or bytes(given) == NULL_BYTES else bytes(given)
-
-
-_QUEUED = (0, None, None, None, None, 1)
-
-
-def _claimed(
-    id: str, item: StartItem, now_us: int, offer: Offer, queue_name: str, parent: Parent, budgeted: bool
-) -> Claimed:
-    return Claimed(
-        id=id,
-        workflow_id=item.workflow_id,
-        attempt=1,
-        payload=item.payload,
-        created_at_us=now_us,
-        rows=[Row(1, now_us, Kind.CLAIMED, 1, name=offer.worker_id)],
-        key=item.key,
-        queue_name=queue_name,
-        concurrency_key=item.concurrency_key,
-        parent_execution_id=item.parent_execution_id,
-        root_execution_id=parent.root_id,
-        deployment_id=offer.deployment_id,
-        session_id=item.session_id or parent.session_id or id,
-        user_id=item.user_id or parent.user_id,
-        tags=Raw(msgspec.json.encode(item.tags)) if item.tags else None,
-        budgeted=budgeted or item.budget is not None,
-    )
 
 
 def item_locks(item: StartItem) -> Locks:

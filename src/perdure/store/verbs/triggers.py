@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from perdure.store.interface import Counted, Tell, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.starts import New, start_items
+from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.public import event_response
@@ -47,16 +47,10 @@ async def register_trigger(
     """
     if await recall(project_id, idempotency) is not None:
         return
-    target = await query(
-        "start_target",
-        project_id=project_id,
-        deployment_id=deployment_id,
-        workflow_id=spec.workflow_id,
-        queue_name=None,
-    )
-    if not target or target[0][0] is None:
+    target = await find_target(project_id, spec.workflow_id, deployment_id)
+    if target is None or target.deployment_id is None:
         raise DeploymentNotFound(f"Deployment {deployment_id!r} does not exist, or is retired.")
-    if target[0][1] is None and not target[0][9]:
+    if not target.runs:
         raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
     current = (await query("current_deployment", project_id=project_id))[0][0] == deployment_id
     await put_trigger(project_id, id, spec, now_us, declared=False, replace=current)

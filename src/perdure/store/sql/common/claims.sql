@@ -100,7 +100,7 @@ UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_work
 WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
   AND cancelled_by IS NULL AND deployment_id = :deployment_id AND (python IS NULL OR python = :python)
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
-    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) IS NULL, {0|FALSE})
+    AND ({= has_limits})) IS NULL, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
   AND (SELECT 1 FROM workers w WHERE w.id = :worker_id AND w.project_id = :project_id AND w.deployment_id = :deployment_id

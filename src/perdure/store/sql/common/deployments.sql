@@ -83,8 +83,9 @@ WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type = 'workflow'
 ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT 1;
 
 -- text: target
-d.id, w.id, COALESCE(:queue_name, w.queue_name, :workflow_id), w.output_schema_name, w.run_timeout_seconds,
-  w.wake_on_cancel, q.name, q.concurrency_limit, q.total_limit, d.push
+d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
+  w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, q.name AS queue,
+  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS limited, d.push
 
 -- text: target_place
 projects p
@@ -102,7 +103,7 @@ WHERE p.id = :project_id;
 -- name: offered_target
 -- holds: offer=worker_id
 -- start_target and check_offer together.
-SELECT {= target}, o.project_id, o.deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
+SELECT {= target}, o.project_id AS worker_project_id, o.deployment_id AS worker_deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
 FROM {= target_place}
 LEFT JOIN (
   SELECT w.id, w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready} AS anything, w.last_claim_id

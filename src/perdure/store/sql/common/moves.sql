@@ -32,7 +32,7 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
   limited = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END ELSE limited END,
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END ELSE limited END,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
@@ -58,7 +58,7 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us, CASE WHEN {= time_is_ahead}
     THEN due_at_us + moved_at_us - COALESCE(ready_at_us, moved_at_us) ELSE 0 END),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
 
@@ -137,7 +137,7 @@ UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority
   ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING next_seq, moved_at_us, deployment_id;
 
@@ -153,7 +153,7 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
 RETURNING id, next_seq - 1, moved_at_us, attempt;
 
@@ -165,7 +165,7 @@ UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.out
   queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END
-    AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)) THEN 1 ELSE 0 END
+    AND ({= has_limits})) THEN 1 ELSE 0 END
 FROM workflows w
 WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id AND w.id = executions.workflow_id
   AND executions.project_id = :project_id AND executions.phase = 'queued' AND executions.deployment_id IS NULL

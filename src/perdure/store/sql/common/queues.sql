@@ -41,13 +41,13 @@ RETURNING id;
 -- admitted beyond the limit.
 SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND e.cancelled_by IS NULL
-  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+  AND ({= has_limits})
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NOT NULL AND e.cancelled_by IS NULL
-  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL)
+  AND ({= has_limits})
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND e.cancelled_by IS NULL
-  AND (q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL);
+  AND ({= has_limits});
 
 -- name: place_in_queue
 -- For an execution that is ready and whose queue has limits.

@@ -12,5 +12,8 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payl
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
 
+-- text: has_limits
+q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL
+
 -- text: time_is_ahead
 moved_at_us - 60000000 > :now_us

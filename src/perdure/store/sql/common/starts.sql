@@ -2,15 +2,9 @@
 
 -- name: insert_execution
 -- holds: execution=id
--- bulk: now_us run_timeout_seconds due_at_us priority rank ready_at_us limited wake_on_cancel attempt started_at_us next_seq; bytes payload tags
-INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, parent_execution_id,
-  root_execution_id, step_key, queue_name, concurrency_key, batch_id, session_id, user_id, output_schema_name,
-  run_timeout_seconds, key, tags, due_at_us, priority, rank, ready_at_us, limited, wake_on_cancel, moved_at_us,
-  attempt, assigned_to_worker, started_at_us, claim_id, python, next_seq{, created_number|})
-VALUES (:project_id, :id, :workflow_id, :deployment_id, :phase, :payload, :now_us, :parent_execution_id,
-  :root_execution_id, :step_key, :queue_name, :concurrency_key, :batch_id, :session_id, :user_id, :output_schema_name,
-  :run_timeout_seconds, :key, :tags, :due_at_us, :priority, :rank, :ready_at_us, :limited, :wake_on_cancel, :now_us,
-  :attempt, :assigned_to_worker, :started_at_us, :claim_id, :python, :next_seq{, created_number()|});
+-- bulk: created_at_us run_timeout_seconds due_at_us priority rank ready_at_us limited wake_on_cancel attempt started_at_us next_seq; bytes payload tags
+INSERT INTO executions ({columns NewExecution}, moved_at_us{, created_number|})
+VALUES ({values NewExecution}, :created_at_us{, created_number()|});
 
 -- name: insert_large_payload
 -- holds: execution=execution_id
@@ -37,8 +31,9 @@ INSERT INTO execution_tags (project_id, name, value, execution_id) VALUES (:proj
 
 -- name: read_parent
 -- holds: execution=id
-SELECT COALESCE(e.root_execution_id, e.id), COALESCE(e.session_id, e.id), e.user_id, x.channel_context,
-  CASE WHEN e.cancelled_by IS NOT NULL AND (e.completed_at_us IS NULL OR e.phase = 'cancelled') THEN 1 ELSE 0 END FROM executions e
+SELECT COALESCE(e.root_execution_id, e.id) AS root_id, COALESCE(e.session_id, e.id) AS session_id, e.user_id, x.channel_context,
+  CASE WHEN e.cancelled_by IS NOT NULL AND (e.completed_at_us IS NULL OR e.phase = 'cancelled') THEN 1 ELSE 0 END AS cancelled
+FROM executions e
 LEFT JOIN execution_extras x ON x.execution_id = e.id
 WHERE e.project_id = :project_id AND e.id = :id;
 
