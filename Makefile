@@ -13,7 +13,7 @@ ARGS ?=
 QUICK := tests/test_house.py tests/test_public.py tests/journals tests/model \
 	tests/sim/test_simulation.py::test_every_seed_keeps_every_promise \
 	$(addprefix tests/wire/test_,codec.py cron.py errors.py retry.py) \
-	$(addprefix tests/store/test_,cancel.py queries.py reports.py starts.py) \
+	$(addprefix tests/store/test_,cancel.py statements.py reports.py starts.py) \
 	tests/engine/test_schedules.py \
 	$(addprefix tests/server/test_,access.py contract.py openapi.py routing.py) \
 	$(addprefix tests/sdk/test_,context.py inner_loop.py machine.py order.py) \

@@ -15,7 +15,7 @@ from tests import postgres
 from tests.cli.processes import House, serving, until_true, working
 
 from perdure.cli.common import place
-from perdure.store.migrate import migrations, statements
+from perdure.store.migrate import migrations, split_statements
 from perdure.store.open import is_postgres, open_store
 from perdure.store.sqlite import APPLICATION_ID
 from perdure.store.verbs import looks
@@ -75,7 +75,7 @@ def age(address: str) -> None:
     numbered = [f"PRAGMA application_id={APPLICATION_ID}", "PRAGMA user_version=1"]
     if is_postgres(address):
         numbered = ["INSERT INTO meta (name, value) VALUES ('schema', '1'), ('epoch', 'first')"]
-    execute(address, *statements(first.sql), *numbered)
+    execute(address, *split_statements(first.sql), *numbered)
 
 
 LATER = [f"{one.number:04}_{one.name}" for one in migrations("sqlite")[1:]]

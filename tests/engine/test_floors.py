@@ -14,7 +14,7 @@ from tests.store.world import PROJECT, World
 
 from perdure.engine.floors import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, Floors
 from perdure.store.postgres import PostgresStore
-from perdure.store.queries import load
+from perdure.store.statements import load
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Range
 from perdure.wire.requests import StartItem

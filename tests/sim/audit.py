@@ -15,8 +15,8 @@ from typing import Any
 from tests.sim import scripts
 
 from perdure.store.interface import Hint, Verb
-from perdure.store.queries import Statement
 from perdure.store.sqlite import SQLiteStore
+from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem

@@ -13,7 +13,7 @@ from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
 from perdure.store.interface import Query, query, query_many
-from perdure.store.queries import Statement, parse, spelled_out, texts
+from perdure.store.statements import Statement, parse, spelled_out, texts
 from perdure.store.verbs import moves, reports, rows, waits
 from perdure.wire.requests import ItemReply, ReportItem
 

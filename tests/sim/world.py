@@ -31,7 +31,7 @@ import perdure.engine.executions
 import perdure.engine.loops
 import perdure.store.verbs.reports
 from perdure.engine.loops import LOOPS
-from perdure.store.queries import Statement
+from perdure.store.statements import Statement
 from perdure.store.verbs import access, looks
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
 from perdure.wire.requests import EventItem, Started

@@ -10,7 +10,7 @@ import apsw
 import asyncpg
 from tests.store.world import SECOND, START_US
 
-from perdure.store.queries import parse
+from perdure.store.statements import parse
 
 BASE: Final = "0190a5f2-7c1e-7b3a-"
 PAYLOAD: Final = b'{"order": 17, "lines": [{"article": "a-1", "amount": 3}, {"article": "b-2", "amount": 1}]}'

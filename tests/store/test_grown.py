@@ -23,8 +23,8 @@ from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite,
 from perdure.store.open import open_store
 from perdure.store.outside import SIZES
 from perdure.store.postgres_lane import BEGIN, LOCKS, PREPARE
-from perdure.store.queries import Statement, load
 from perdure.store.sqlite_numbers import Numbers
+from perdure.store.statements import Statement, load
 from perdure.store.verbs.looks import DOCTOR, LIST_DEPTH
 
 SMALL: Final = (20_000, 1_000)

@@ -22,7 +22,7 @@ from perdure.store import postgres_lane, postgres_link
 from perdure.store.interface import query, verb
 from perdure.store.migrate import migrations
 from perdure.store.postgres import PostgresStore
-from perdure.store.queries import parse
+from perdure.store.statements import parse
 from perdure.wire.errors import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")

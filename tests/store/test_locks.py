@@ -12,7 +12,7 @@ from tests.store.declared import declarations
 
 from perdure.store.interface import verb
 from perdure.store.locks import Row
-from perdure.store.queries import load
+from perdure.store.statements import load
 from perdure.store.verbs.idempotency import Idempotency
 
 

@@ -27,8 +27,8 @@ from perdure.store.interface import Query, Verb, query, query_many, verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.postgres import PostgresStore
-from perdure.store.queries import Statement, load, parse
 from perdure.store.sqlite import SQLiteStore
+from perdure.store.statements import Statement, load, parse
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import NotFound
 from perdure.wire.records import Kind

@@ -210,14 +210,14 @@ if sys.argv[2:]:
         module.migrations = lambda dialect: [*known(dialect), more]
 
 def stopping(sql):
-    for n, statement in enumerate(migrate.statements(sql)):
+    for n, statement in enumerate(migrate.split_statements(sql)):
         if n == 1:
             print("in the middle", flush=True)
             sys.stdin.read()
         yield statement
 
 for module in (postgres_link, sqlite):
-    module.statements = stopping
+    module.split_statements = stopping
 asyncio.run(open_store(sys.argv[1]))
 """
 

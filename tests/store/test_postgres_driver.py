@@ -23,7 +23,7 @@ from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_link import NotOurDatabase, end, parse_url, schema_at
-from perdure.store.queries import parse
+from perdure.store.statements import parse
 from perdure.store.verbs import access, looks
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.requests import Complete

@@ -7,9 +7,9 @@ import pytest
 from tests import postgres
 from tests.databases import migrated
 
-from perdure.store.migrate import migrations, statements
+from perdure.store.migrate import migrations, split_statements
 from perdure.store.postgres_lane import PREPARE
-from perdure.store.queries import load
+from perdure.store.statements import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
@@ -18,7 +18,7 @@ async def test_postgresql_understands_every_query() -> None:
     async with postgres.fresh() as url:
         connection = await asyncpg.connect(url)
         for migration in migrations("postgres"):
-            for statement in statements(migration.sql):
+            for statement in split_statements(migration.sql):
                 await connection.execute(statement)
         for query in load("postgres").values():
             prepared = await connection.prepare(query.sql)

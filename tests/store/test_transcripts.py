@@ -9,7 +9,7 @@ import pytest
 from tests.store.world import PROJECT, SECOND, World, failure, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.queries import load, parse
+from perdure.store.statements import load, parse
 from perdure.store.verbs import looks, transcripts
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import BadRequest, Conflict, KeyReused, NotFound

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Hint, Query, Rows, Tell, Verb
 from perdure.store.locks import Row
-from perdure.store.queries import Statement
+from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")

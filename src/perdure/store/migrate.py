@@ -71,7 +71,7 @@ def migrations(dialect: str) -> Sequence[Migration]:
     return found
 
 
-def statements(sql: str) -> list[str]:
+def split_statements(sql: str) -> list[str]:
     text = re.sub(r"^\s*--.*$", "", sql, flags=re.MULTILINE)
     return [part.strip() for part in text.split(";") if part.strip()]
 

@@ -11,8 +11,8 @@ from perdure.store.file_lock import several_names
 from perdure.store.interface import Rows
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import file_of, is_postgres, no_driver
-from perdure.store.queries import load
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
+from perdure.store.statements import load
 from perdure.store.verbs.looks import DOCTOR
 from perdure.wire.errors import NotFound
 

@@ -27,7 +27,7 @@ from perdure.store.postgres_aside import AsideLane
 from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lane import Item, Lane
 from perdure.store.postgres_link import Link, parse_url, prepare
-from perdure.store.queries import load
+from perdure.store.statements import load
 from perdure.wire.errors import BadRequest, Unavailable
 
 T = TypeVar("T")

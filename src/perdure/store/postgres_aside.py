@@ -21,7 +21,7 @@ from perdure.store.interface import Hint
 from perdure.store.locks import Row
 from perdure.store.postgres_lane import EXCLUSIVE, SHARED, Answer, Item, Lane
 from perdure.store.postgres_link import Link
-from perdure.store.queries import Statement
+from perdure.store.statements import Statement
 
 WAIT_SECONDS_MAX = 6.0
 """The caller gets an error after the first try that ends later."""

@@ -41,7 +41,7 @@ from perdure.store.postgres_link import (
     is_lost,
 )
 from perdure.store.postgres_send import send, send_late
-from perdure.store.queries import Statement
+from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 logger = logging.getLogger("perdure.store")

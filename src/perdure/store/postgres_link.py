@@ -12,7 +12,7 @@ import asyncpg
 from uuid_utils import uuid4
 
 from perdure.store.interface import Rows
-from perdure.store.migrate import Migration, Schema, migrations, postgres_settings, statements
+from perdure.store.migrate import Migration, Schema, migrations, postgres_settings, split_statements
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.store")
@@ -372,14 +372,14 @@ async def _migrate(connection: Connection) -> None:
     waits = f"{MIGRATE_LOCK_SECONDS * 1_000:.0f}ms"
     await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{waits}'")
     for migration in pending:
-        for statement in statements(migration.sql):
+        for statement in split_statements(migration.sql):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         logger.info("The database has schema %d now (%s).", migration.number, migration.name)
     if stern:  # servers that just started have a session by now
         await _no_servers(connection, pending)
     if pending:
         schema = schema.after(pending)
-        for statement in statements(postgres_settings()):
+        for statement in split_statements(postgres_settings()):
             await connection.execute(statement, timeout=LOOK_SECONDS_MAX)
         await connection.execute(
             "INSERT INTO meta (name, value) VALUES ('schema', $1), ('schema_least', $2) "

@@ -27,10 +27,10 @@ from uuid_utils import uuid4
 from perdure.store.disk import network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
 from perdure.store.interface import Counted, Hint, Trouble, Verb
-from perdure.store.migrate import Schema, migrations, planner_statistics, statements
-from perdure.store.queries import load
+from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.sqlite_run import Run, incremental_vacuum
+from perdure.store.statements import load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class SQLiteStore:
         # One transaction: an upgrade is complete or undone, and the disk syncs once.
         with self._writer:
             for migration in pending:
-                for statement in statements(migration.sql):
+                for statement in split_statements(migration.sql):
                     self._writer.execute(statement)
             if pending:
                 schema = schema.after(pending)

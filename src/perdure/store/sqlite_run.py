@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import apsw
 
 from perdure.store.interface import Hint, Query, Tell, query, verb
-from perdure.store.queries import Statement
+from perdure.store.statements import Statement
 
 T = TypeVar("T")
 

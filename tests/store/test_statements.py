@@ -7,11 +7,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.store import queries
-from perdure.store.migrate import migrations, planner_statistics, statements
+from perdure.store import statements
+from perdure.store.migrate import migrations, planner_statistics, split_statements
 from perdure.store.outside import SIZES
-from perdure.store.queries import load, parse
 from perdure.store.sqlite_numbers import Numbers
+from perdure.store.statements import load, parse
 from perdure.store.verbs import looks
 
 VERBS = Path(looks.__file__).parent
@@ -123,7 +123,7 @@ def test_a_look_needs_no_header() -> None:
 def test_a_name_stands_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="'q' stands there twice"):
         parse("-- name: q\nSELECT 1;\n-- name: q\nSELECT 2;\n", "file.sql")
-    monkeypatch.setattr(queries, "parse", lambda text, source, dialect: {"same": None})
+    monkeypatch.setattr(statements, "parse", lambda text, source, dialect: {"same": None})
     with pytest.raises(ValueError, match=r"\w+\.sql defines queries that stand elsewhere too: same"):
         load.__wrapped__("sqlite")
 
@@ -190,7 +190,7 @@ MAY_SCAN = {
 def planner() -> apsw.Connection:
     connection = apsw.Connection(":memory:")
     for migration in migrations("sqlite"):
-        for statement in statements(migration.sql):
+        for statement in split_statements(migration.sql):
             connection.execute(statement)
     connection.execute(planner_statistics())
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the store has it
