@@ -40,7 +40,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import looks, moves, schedules, triggers
+from perdure.store.verbs import queries, schedules, transitions, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.records import Execution, Kind
 from perdure.wire.requests import DrainRequest, ListFilters
@@ -90,7 +90,7 @@ class Bench(Embedded):
 
         Schedules that come due on the way fire. Alone they do not move time, since they have no end.
         """
-        next_due = await self.engine.store.read(moves.next_due())
+        next_due = await self.engine.store.read(transitions.next_due())
         due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
         if due_us >= FAR_US:  # an endless timer, or a turn of a session, which begins after the earlier turns
             return False
@@ -108,14 +108,14 @@ class Bench(Embedded):
     async def _is_quiet(self) -> bool:
         if self.worker.running:
             return False
-        due_us = await self.engine.store.read(moves.next_due())
+        due_us = await self.engine.store.read(transitions.next_due())
         if due_us is not None and due_us <= self.clock.now_us():
             return False
         if (await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))).schedules:
             return False
         if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
-        counts = await self.engine.store.read(looks.counts())
+        counts = await self.engine.store.read(queries.counts())
         # The worker runs nothing, so an execution in phase `running` is on its way to it. On a busy machine that takes
         # longer than QUIET_LOOKS, and time must not skip to the end of its run_timeout_seconds.
         on_its_way = any(phase == Phase.RUNNING for _, _, phase, _ in counts["phases"])
@@ -352,7 +352,7 @@ class _Plan:
             async with _bench(SQLiteStore(file), self.registry, clock, self.settings) as bench:
                 ending = asyncio.create_task(self._to_the_end(bench, again=crash is not None))
                 outcome = await _outcome(ending, self.timeout, what)
-                broken = {name: ids for name, ids in (await bench.engine.store.read(looks.doctor())).items() if ids}
+                broken = {name: ids for name, ids in (await bench.engine.store.read(queries.doctor())).items() if ids}
         ran_since = ran - before
         for id, key in recorded:
             if ran_since[id, key]:

@@ -23,7 +23,7 @@ from tests.server.serving import Served
 
 from perdure.agents import events
 from perdure.sdk.client import Client, Handle
-from perdure.store.verbs.moves import LOSSES_MAX
+from perdure.store.verbs.transitions import LOSSES_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import OUTCOMES, Kind, Row
 

@@ -18,7 +18,7 @@ from perdure.cli.common import place
 from perdure.store.migrate import migrations, split_statements
 from perdure.store.open import is_postgres, open_store
 from perdure.store.sqlite import APPLICATION_ID
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 
 KNOWN = len(migrations("sqlite"))
 DATABASES = ["sqlite"] if sys.platform == "win32" else ["sqlite", "postgres"]
@@ -213,7 +213,7 @@ def test_a_moved_installation_goes_on_where_it_was(house: House, target: str) ->
     async def doctor() -> dict[str, list[str]]:
         store = await open_store(target)
         try:
-            return await store.scan(looks.doctor())
+            return await store.scan(queries.doctor())
         finally:
             await store.close()
 

@@ -15,7 +15,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.lease import boottime
 from perdure.store.open import open_store
-from perdure.store.verbs import claims, looks
+from perdure.store.verbs import claims, queries
 from perdure.wire.errors import LeaseLost
 from perdure.wire.requests import BeatRequest, RegisterRequest, WorkflowSpec
 
@@ -210,7 +210,7 @@ async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hour
     await asyncio.gather(*beats)
 
     async def is_left() -> bool:
-        return bool(await engines[0].store.read(looks.list_workers(project_id=project_id)))
+        return bool(await engines[0].store.read(queries.list_workers(project_id=project_id)))
 
     async with asyncio.timeout(60):
         while await is_left():  # noqa: ASYNC110  # there is no event for it

@@ -18,7 +18,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 from perdure.wire.cron import as_us
 from perdure.wire.requests import ListFilters
 from perdure.wire.schedules import (
@@ -96,7 +96,7 @@ async def test_three_servers_fire_each_due_time_once(database: str) -> None:
             assert await started(engines[1], project_id, id) == slots(15, 30, 45, 60, 75, 90)
         page = await engines[0].executions.list(project_id, ListFilters(), limit=500)
         assert len(page.executions) == 48
-        found = await engines[0].store.read(looks.doctor())
+        found = await engines[0].store.read(queries.doctor())
         assert not any(found.values()), found
 
 
@@ -166,7 +166,7 @@ async def test_a_server_killed_while_it_fires_leaves_all_of_it_or_nothing(databa
         clock_of(engine).advance(15 * MINUTE + 5)
         await look(engine)
         assert await started(engine, project_id, id) == slots(15)
-        found = await engine.store.read(looks.doctor())
+        found = await engine.store.read(queries.doctor())
         assert not any(found.values()), found
 
 

@@ -17,7 +17,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 from perdure.wire.requests import EventItem, ListFilters, RegisterRequest, WorkflowSpec
 from perdure.wire.triggers import RegisterEventTrigger, TriggerSpec
 
@@ -81,7 +81,7 @@ async def test_all_servers_take_and_none_takes_twice(database: str) -> None:
 
         await until(all_taken)
         assert await taken(engines[0], project_id) == [[n] for n in range(amount)]
-        found = await engines[0].store.read(looks.doctor())
+        found = await engines[0].store.read(queries.doctor())
         assert not any(found.values()), found
 
 
@@ -174,6 +174,6 @@ async def test_a_server_killed_while_it_takes_leaves_all_of_it_or_nothing(databa
     while await engine.triggers.take_due() == 0.0:
         pass
     assert await taken(engine, project_id) == [[1, 2]]
-    found = await store.read(looks.doctor())
+    found = await store.read(queries.doctor())
     assert not any(found.values()), found
     await store.close()

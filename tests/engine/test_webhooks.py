@@ -22,7 +22,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 from perdure.wire.errors import BadRequest, BadValue, NotFound
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
@@ -346,7 +346,7 @@ async def test_three_servers_share_the_work_and_send_each_message_once(database:
         await house.until(all_told)
         told = sorted(msgspec.json.decode(body)["data"]["id"] for body in receiver.bodies)
         assert told == sorted(ids)
-        found = await house.engine.store.read(looks.doctor())
+        found = await house.engine.store.read(queries.doctor())
         assert not any(found.values()), found
 
 
@@ -450,5 +450,5 @@ async def test_deliveries_go_with_their_execution(house: House, receiver: Receiv
     await house.until_state(DeliveryState.DELIVERED)
     await house.engine.executions.delete(house.project_id, id)
     assert await house.deliveries() == []
-    found = await house.engine.store.read(looks.doctor())
+    found = await house.engine.store.read(queries.doctor())
     assert not any(found.values()), found

@@ -14,7 +14,7 @@ from tests.faults.database import Database
 from tests.faults.ledger import Ledger
 
 from perdure.store.open import open_store
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 
 FINAL = "('completed', 'failed', 'cancelled')"
 
@@ -79,7 +79,7 @@ async def check_store(database: Database, verdict: Verdict) -> None:
     """The invariants that can be asked of the database: the product's own, and ours."""
     store = await open_store(database.url)
     try:
-        for name, rows in (await store.scan(looks.doctor())).items():
+        for name, rows in (await store.scan(queries.doctor())).items():
             verdict.add(f"doctor: {name}", rows)
     finally:
         await store.close()

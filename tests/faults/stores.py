@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.store.verbs import access, looks
+from perdure.store.verbs import access, queries
 from perdure.wire.requests import QueueSpec
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Peers:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                found = await self.all[0].store.scan(looks.doctor())
+                found = await self.all[0].store.scan(queries.doctor())
                 assert {name: rows for name, rows in found.items() if rows} == {}
         finally:
             for peer in self.all:

@@ -16,7 +16,7 @@ from perdure.server.app import Server
 from perdure.server.settings import Settings
 from perdure.store.interface import query, verb
 from perdure.store.open import open_store
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 from perdure.wire.access import Role
 
 Json = Any  # what a reply says; tests look into it by name
@@ -72,7 +72,7 @@ class Served:
 
     async def lease_left_us(self, worker_id: str) -> int:
         """How long the lease of a worker lasts from now on."""
-        rows = await self.engine.store.read(looks.list_workers(project_id=self.project_id))
+        rows = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
         [until_us] = [row[5] for row in rows if row[0] == worker_id]
         return int(until_us) - self.engine.clock.now_us()
 

@@ -387,7 +387,7 @@ async def test_a_wait_that_names_a_wrong_id_leaves_nothing_behind(served: Served
     id = await served.start()
     reply = await served.client.post("/api/v1/executions/wait", json={"ids": [id, "x"], "wait_seconds": 1})
     assert reply.status_code == 400
-    assert served.engine.endings._listeners == {}
+    assert served.engine.end_listeners._listeners == {}
 
 
 async def test_erase_takes_a_users_final_executions(served: Served) -> None:

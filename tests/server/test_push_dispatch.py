@@ -13,7 +13,7 @@ from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_work
 from tests.server.serving import Served, serving
 
 from perdure.engine import dispatch, push
-from perdure.store.verbs import looks, saved_steps
+from perdure.store.verbs import queries, saved_steps
 from perdure.wire.signatures import verify
 from perdure.wire.status import Phase
 
@@ -464,7 +464,7 @@ async def test_whoever_else_answers_under_the_url_is_not_taken_for_the_worker(
         monkeypatch.setattr(module, "CHECK_US", 100_000)
 
     async def lease_until_us() -> int:
-        ((*_, until_us),) = await served.engine.store.read(looks.list_workers(project_id=served.project_id))
+        ((*_, until_us),) = await served.engine.store.read(queries.list_workers(project_id=served.project_id))
         return int(until_us)
 
     async def asked(worker: PushWorker, times: int) -> None:

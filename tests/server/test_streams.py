@@ -366,7 +366,7 @@ async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
     await served.until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
     await served.until(lambda: not doorbell.waited_at("written") and not doorbell.waited_at("topic"))
     assert served.app.services.slots.total == 0
-    assert served.engine.endings._listeners == {}
+    assert served.engine.end_listeners._listeners == {}
 
 
 async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Hand) -> None:

@@ -50,12 +50,12 @@ async def test_a_result_awaited_at_a_comes_from_b(pair: Pair) -> None:
     result = asyncio.ensure_future(pair.a.executions.result(pair.project_id, id))
     polled = asyncio.ensure_future(pair.a.executions.wait(pair.project_id, [id], 60))
     (claimed,) = (await hand.claim()).items
-    await until(lambda: bool(pair.a.endings.awaited()))
+    await until(lambda: bool(pair.a.end_listeners.awaited()))
     await hand.complete(claimed, {"n": 7})
     finished = await result
     assert finished.result is not None and bytes(finished.result) == b'{"n":7}'
     assert [one.id for one in (await polled).finished] == [id]
-    assert pair.a.endings.awaited() == {}
+    assert pair.a.end_listeners.awaited() == {}
 
 
 async def test_what_was_started_at_a_and_ended_through_b_is_known_to_have_ended(url: str) -> None:
@@ -65,7 +65,7 @@ async def test_what_was_started_at_a_and_ended_through_b_is_known_to_have_ended(
         id = await pair.start(pair.a)
         (claimed,) = (await hand.claim()).items
         await hand.complete(claimed, 1)
-        await until(lambda: pair.a.endings.recent(pair.project_id, id) == (False, None))
+        await until(lambda: pair.a.end_listeners.recent(pair.project_id, id) == (False, None))
         assert (await pair.a.executions.result(pair.project_id, id)).phase == "completed"
 
 

@@ -13,7 +13,7 @@ from perdure.store import postgres_link
 from perdure.store.migrate import Migration, migrations
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_link import NotOurDatabase, schema_at
-from perdure.store.verbs import claims, looks
+from perdure.store.verbs import claims, queries
 from perdure.wire.errors import Unavailable
 from perdure.wire.requests import Complete
 
@@ -56,7 +56,7 @@ async def test_the_store_works_through_a_pool(url: str, address: str, settings: 
             ends = await asyncio.gather(*[world.report(id, end=Complete(step("x", 1).value)) for id in ids])
             assert all(end.ended for end in ends)
         await world.check()
-        assert await store.scan(looks.counts()) == {"phases": [], "queued": []}
+        assert await store.scan(queries.counts()) == {"phases": [], "queued": []}
         await store.close()
         await other.close()
 

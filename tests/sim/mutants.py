@@ -14,7 +14,7 @@ from tests.sim.world import Mutant, Patch
 
 from perdure.store.interface import Query, query, query_many
 from perdure.store.statements import Statement, parse, spelled_out, texts
-from perdure.store.verbs import moves, reports, rows, waits
+from perdure.store.verbs import reports, rows, transitions, waits
 from perdure.wire.requests import ItemReply, ReportItem
 
 _TEXT = "\n".join(spelled_out(text, source) for source, text in texts("common"))
@@ -108,8 +108,8 @@ _ALL = (
     _sql("limits: the woken are not limited", changed("deliver_outcome", (LIMITED, f"1 = 0 AND {LIMITED}"))),
     _sql("limits: the lost are not limited", changed("lose", (LIMITED, f"1 = 0 AND {LIMITED}"))),
     # Poison (I9).
-    _code("poison: no limit", moves, "LOSSES_MAX", 1_000_000),
-    _code("poison: a smaller limit", moves, "LOSSES_MAX", 4),
+    _code("poison: no limit", transitions, "LOSSES_MAX", 1_000_000),
+    _code("poison: a smaller limit", transitions, "LOSSES_MAX", 4),
     _sql("poison: lost deliveries count as crashes", changed("lock_state", (" acked,", " 1,"))),
     _sql(
         "poison: progress does not count",

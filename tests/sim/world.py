@@ -32,7 +32,7 @@ import perdure.engine.loops
 import perdure.store.verbs.reports
 from perdure.engine.loops import LOOPS
 from perdure.store.statements import Statement
-from perdure.store.verbs import access, looks
+from perdure.store.verbs import access, queries
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
 from perdure.wire.requests import EventItem, Started
 from perdure.wire.status import FINAL
@@ -469,7 +469,7 @@ class World:
 
     def _look(self) -> None:
         """What must hold at any moment."""
-        for name, found in now(self.store.read(looks.doctor())).items():
+        for name, found in now(self.store.read(queries.doctor())).items():
             if found:
                 raise Violation(f"doctor: {name}", ", ".join(found))
         self._look_for_waits()

@@ -13,13 +13,13 @@ from perdure.store.verbs import (
     claims,
     events,
     exports,
-    moves,
     push_workers,
     pushed,
     sessions,
     starts,
     traces,
     transcripts,
+    transitions,
     webhooks,
 )
 from perdure.store.verbs.starts import New
@@ -124,7 +124,7 @@ def verb_of(
         case "untell a cancel":
             return push_workers.untell_cancel(**held)
         case "cancel the pushed":
-            return moves.cancel(cancelled_by="user", grace_us=GRACE_US, now_us=now_us, **one)
+            return transitions.cancel(cancelled_by="user", grace_us=GRACE_US, now_us=now_us, **one)
         case "cancel of the absent":
             return push_workers.cancel_absent(now_us=now_us, **held)
         case "push worker online":

@@ -23,7 +23,7 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Store, Verb
-from perdure.store.verbs import access, accounts, claims, events, moves, reports, schedules, starts, waits
+from perdure.store.verbs import access, accounts, claims, events, reports, schedules, starts, transitions, waits
 from perdure.store.verbs.accounts import NewSession
 from perdure.store.verbs.hands import Offer
 from perdure.store.verbs.idempotency import Idempotency
@@ -185,7 +185,7 @@ class Scene:
         match kind:
             case "cancel":
                 id = self.ids[dice.choice(list(self.ids))]
-                return moves.cancel(execution_id=id, cancelled_by="user", grace_us=GRACE_US, **same)
+                return transitions.cancel(execution_id=id, cancelled_by="user", grace_us=GRACE_US, **same)
             case "publish":
                 return events.publish(topic="t", events=items, ids=[f"event{n}"], **same)
             case "publish once":

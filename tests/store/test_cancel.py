@@ -19,7 +19,7 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Ended, News, Ready
-from perdure.store.verbs import moves
+from perdure.store.verbs import transitions
 from perdure.wire.errors import NotCancellable, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import Complete, Release, Suspend, WorkflowSpec
@@ -254,7 +254,7 @@ async def test_another_project_s_execution_cannot_be_told_from_a_missing_one(wor
     for wanted in (id, world.new_id()):
         with pytest.raises(NotFound, match=f"^Execution '{wanted}' does not exist"):
             await world.store.write(
-                moves.cancel(project_id="other", execution_id=wanted, cancelled_by="user", now_us=1, grace_us=1)
+                transitions.cancel(project_id="other", execution_id=wanted, cancelled_by="user", now_us=1, grace_us=1)
             )
 
 

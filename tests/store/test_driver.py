@@ -19,7 +19,7 @@ from perdure.store.file_lock import StoreInUse
 from perdure.store.interface import Counted, Tell, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore
-from perdure.store.verbs import access, looks, reports
+from perdure.store.verbs import access, queries, reports
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.records import Kind
@@ -339,7 +339,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_space(
         await store.write(note(name="kept", value="1"))
     assert await store.write(note(name="n0", value="later")) == "later"
     assert Counted("failed_groups") in heard
-    assert await store.scan(looks.doctor(checks=["integrity"])) == {"integrity": ["ok"]}
+    assert await store.scan(queries.doctor(checks=["integrity"])) == {"integrity": ["ok"]}
 
 
 async def test_a_file_that_became_read_only_refuses_and_goes_on(
@@ -726,6 +726,6 @@ async def test_a_closed_store_says_so_to_whoever_comes_late(tmp_path: Path) -> N
     """As a server that ends does to a request that is still in hand: it may be tried again elsewhere."""
     store = SQLiteStore(str(tmp_path / "p.db"))
     await store.close()
-    for late in (store.write(note(name="a", value="1")), store.read(read_note(name="a")), store.scan(looks.doctor())):
+    for late in (store.write(note(name="a", value="1")), store.read(read_note(name="a")), store.scan(queries.doctor())):
         with pytest.raises(Unavailable, match="closed"):
             await late

@@ -10,7 +10,7 @@ from tests.store.pushing import PushWorld
 from tests.store.test_turns import QUEUE, take, turn
 from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child, event_wait
 
-from perdure.store.verbs import moves
+from perdure.store.verbs import transitions
 from perdure.wire.requests import StartItem
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import OnConflict
@@ -206,10 +206,10 @@ async def test_a_look_for_what_is_overdue_goes_on_where_the_last_one_ended(world
     late = await world.running(run_timeout_seconds=31)
     world.advance(31)
 
-    async def look(after: moves.Overdue) -> list[moves.Overdue]:
-        return await world.store.read(moves.overdue(now_us=world.now_us, limit=2, after=after))
+    async def look(after: transitions.Overdue) -> list[transitions.Overdue]:
+        return await world.store.read(transitions.overdue(now_us=world.now_us, limit=2, after=after))
 
-    found = await look(moves.FIRST)
+    found = await look(transitions.FIRST)
     while len(more := await look(found[-1])) == 2:
         found += more
     assert [one.id for one in [*found, *more]] == [*sorted(ids), late]
@@ -219,7 +219,7 @@ async def test_what_is_not_overdue_any_more_is_left_alone(world: World) -> None:
     id = await world.running(run_timeout_seconds=1)
 
     async def end() -> bool:
-        verb = moves.end_overdue(project_id="project", execution_id=id, now_us=world.now_us, grace_us=GRACE_US)
+        verb = transitions.end_overdue(project_id="project", execution_id=id, now_us=world.now_us, grace_us=GRACE_US)
         return await world.store.write(verb)
 
     assert not await end()
@@ -234,7 +234,7 @@ async def test_what_is_not_overdue_any_more_is_left_alone(world: World) -> None:
 
 async def test_the_next_due_time_may_be_asked_for_behind_one_that_is_held(world: World) -> None:
     async def next_due(**asked: object) -> int | None:
-        return await world.store.read(moves.next_due(**asked))  # type: ignore[arg-type]  # named below
+        return await world.store.read(transitions.next_due(**asked))  # type: ignore[arg-type]  # named below
 
     assert await next_due() is None
     await world.start(delay_seconds=5)
@@ -243,5 +243,5 @@ async def test_the_next_due_time_may_be_asked_for_behind_one_that_is_held(world:
     begun = world.now_us
     assert await next_due() == begun
     assert await next_due(after_us=begun) == begun + 2 * SECOND
-    assert await next_due(phases=moves.RESTING, after_us=begun) == begun + 5 * SECOND
+    assert await next_due(phases=transitions.RESTING, after_us=begun) == begun + 5 * SECOND
     assert await next_due(after_us=begun + 5 * SECOND) is None

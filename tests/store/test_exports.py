@@ -10,7 +10,7 @@ from tests.store.locks import held
 from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
 from perdure.store.interface import Query, Verb, query, verb
-from perdure.store.verbs import exports, moves
+from perdure.store.verbs import exports, transitions
 from perdure.store.verbs.exports import ToSend
 
 
@@ -167,7 +167,7 @@ async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> No
     ids = [await begun.start(accept_early=True) for _ in range(amount)]
     cancels: dict[str, Any] = {"project_id": PROJECT, "cancelled_by": "user", "grace_us": GRACE_US}
     await begun.store.write_all(
-        [moves.cancel(execution_id=id, now_us=begun.now_us + n, **cancels) for n, id in enumerate(ids)]
+        [transitions.cancel(execution_id=id, now_us=begun.now_us + n, **cancels) for n, id in enumerate(ids)]
     )
     read: list[int] = []
     for _ in range(2):

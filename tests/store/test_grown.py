@@ -25,7 +25,7 @@ from perdure.store.outside import SIZES
 from perdure.store.postgres_lane import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load
-from perdure.store.verbs.looks import DOCTOR, LIST_DEPTH
+from perdure.store.verbs.queries import DOCTOR, LIST_DEPTH
 
 SMALL: Final = (20_000, 1_000)
 LARGE: Final = (1_000_000, 10_000)

@@ -7,7 +7,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import events, idempotency, looks, pushed, schedules
+from perdure.store.verbs import events, idempotency, pushed, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.requests import EventItem, Started, StartItem
@@ -24,7 +24,7 @@ async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> i
     after, rounds = ("", ""), 0
     while True:
         pruned = await world.store.write(
-            looks.prune(
+            queries.prune(
                 after=after,
                 finished_before_us=world.now_us - int(retention_days * DAY_US),
                 idempotency_before_us=world.now_us - DAY_US,
@@ -177,7 +177,7 @@ async def test_an_answer_outlives_a_deleted_execution_by_a_day_or_two(world: Wor
     id = await ask()
     await hours(world, 26)
     await end(world, id)
-    await world.store.write(looks.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
     await hours(world, 24)
     assert await ask() == id
     await hours(world, 26)

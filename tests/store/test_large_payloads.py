@@ -4,7 +4,7 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.verbs import looks, runs, sessions, trace_looks
+from perdure.store.verbs import queries, runs, sessions, trace_queries
 from perdure.store.verbs.starts import INLINE_BYTES_MAX
 from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.records import Kind
@@ -29,7 +29,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
     for id, text in zip(ids, (LARGE, SMALL, "z"), strict=True):
         assert json.decode((await world.get(id)).payload) == text
     page, _ = await world.store.read(
-        looks.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
+        queries.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
     )
     assert [json.decode(one.payload) for one in page] == ["z", SMALL, LARGE]
     found, _ = await world.store.read(
@@ -45,7 +45,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
         )
     )
     assert [json.decode(one.payload) for one in found] == ["z", SMALL, LARGE]
-    trace = await world.store.scan(trace_looks.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
+    trace = await world.store.scan(trace_queries.get_trace(project_id=PROJECT, trace_id=trace_id_of(ids[0])))
     assert [json.decode(one.payload or b"null") for one in trace.executions] == [LARGE]
     session = await world.store.scan(sessions.get_session(project_id=PROJECT, execution_id=ids[0]))
     assert json.decode(session.run.payload or b"null") == LARGE
@@ -54,7 +54,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
 async def test_pages_and_claims_are_cut_by_it(world: World) -> None:
     ids = [await world.start(payload=raw(text)) for text in ("a", LARGE, "b", "c")]
     page, before = await world.store.scan(
-        looks.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10, bytes_max=1_000)
+        queries.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10, bytes_max=1_000)
     )
     assert [one.id for one in page] == ids[3:0:-1] and before is not None
     assert [one.id for one in await world.claim(capacity=10, bytes_max=1_000)] == ids[:2]
@@ -96,5 +96,5 @@ async def test_it_goes_with_its_execution(world: World) -> None:
     id = await world.running(payload=raw(LARGE))
     await world.finish(id)
     await world.check()
-    await world.store.write(looks.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
     await world.check()  # no row is left that belongs to nobody

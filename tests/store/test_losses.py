@@ -23,7 +23,7 @@ from tests.store.world import (
 
 from perdure.store.interface import Counted
 from perdure.store.verbs import claims
-from perdure.store.verbs.moves import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
+from perdure.store.verbs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.errors import LeaseLost
 from perdure.wire.records import Kind
 from perdure.wire.requests import Suspend

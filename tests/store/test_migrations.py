@@ -22,7 +22,7 @@ from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.moving import move
 from perdure.store.open import is_postgres, open_store
 from perdure.store.outside import state_of
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ async def test_a_server_that_runs_goes_on_while_another_migrates(url: str, prete
     stop.set()
     assert await loading > 0
     assert (await state_of(url)).schema == Schema(KNOWN + 1, LEAST)
-    assert not any((await newer.scan(looks.doctor())).values())
+    assert not any((await newer.scan(queries.doctor())).values())
     await running.close()
     await newer.close()
 

@@ -24,7 +24,7 @@ from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_link import NotOurDatabase, end, parse_url, schema_at
 from perdure.store.statements import parse
-from perdure.store.verbs import access, looks
+from perdure.store.verbs import access, queries
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.requests import Complete
 
@@ -410,7 +410,7 @@ async def test_without_prepared_statements_everything_works_too() -> None:
         assert sorted(await world.claim_ids()) == sorted(ids)
         await asyncio.gather(*[world.finish(id) for id in ids])
         await world.check()
-        assert await store.scan(looks.counts()) == {"phases": [], "queued": []}
+        assert await store.scan(queries.counts()) == {"phases": [], "queued": []}
         await store.close()
 
 

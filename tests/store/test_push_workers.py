@@ -10,8 +10,8 @@ from tests.store.locks import held
 from tests.store.pushing import LEASE_US, URL, PushWorld
 from tests.store.world import PROJECT, SECOND
 
-from perdure.store.verbs import claims, looks, push_workers
-from perdure.store.verbs.moves import LOSSES_MAX
+from perdure.store.verbs import claims, push_workers, queries
+from perdure.store.verbs.transitions import LOSSES_MAX
 from perdure.wire.errors import BadRequest, Conflict, LeaseLost, NotFound
 from perdure.wire.requests import QueueSpec
 from perdure.wire.status import Phase
@@ -244,7 +244,7 @@ async def test_work_that_only_a_worker_serves_that_is_gone_is_unserved(pushes: P
     await pushes.world.start(deployment_id="p")
 
     async def unserved() -> int:
-        return len(await pushes.store.scan(looks.unserved(before_us=pushes.world.now_us - 60 * SECOND)))
+        return len(await pushes.store.scan(queries.unserved(before_us=pushes.world.now_us - 60 * SECOND)))
 
     pushes.world.advance(61)
     assert await unserved() == 0

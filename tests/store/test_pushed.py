@@ -10,9 +10,9 @@ from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
 from perdure.store.interface import Counted, Query
-from perdure.store.verbs import looks, pushed, saved_steps
-from perdure.store.verbs.moves import LOSSES_MAX, UNDELIVERED_MAX
+from perdure.store.verbs import pushed, queries, saved_steps
 from perdure.store.verbs.rows import ended
+from perdure.store.verbs.transitions import LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
@@ -425,7 +425,7 @@ async def test_what_is_deleted_keeps_its_place_in_its_batch(pushes: PushWorld, w
     first, second, third = (one.execution_id for one in started)
     await pushes.claim(worker)
     await pushes.complete(second, worker, 2)
-    await pushes.store.write(looks.delete(project_id=PROJECT, execution_id=second))
+    await pushes.store.write(queries.delete(project_id=PROJECT, execution_id=second))
     await pushes.complete(first, worker, 1)
     await pushes.complete(third, worker, 3)
     deleted = "The execution was deleted before the batch had ended."
@@ -440,7 +440,7 @@ async def prune(pushes: PushWorld) -> int:
     """Retention of thirty days; answers how much is gone."""
     before_us = pushes.world.now_us - 30 * 86_400 * SECOND
     pruned = await pushes.store.write(
-        looks.prune(
+        queries.prune(
             after=("", ""),
             finished_before_us=before_us,
             idempotency_before_us=before_us,

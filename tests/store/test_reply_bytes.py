@@ -10,7 +10,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
 from perdure.store.interface import Verb, verb
-from perdure.store.verbs import claims, events, looks, reports, saved_steps
+from perdure.store.verbs import claims, events, queries, reports, saved_steps
 from perdure.wire.errors import BadRequest
 from perdure.wire.records import Kind
 
@@ -108,7 +108,7 @@ async def test_a_journal(world: World) -> None:
     pages, after, more = [], 0, True
     while more:
         page, more = await bounded(
-            world, looks.journal(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
+            world, queries.journal(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
         )
         pages.append([row.seq for row in page])
         after = page[-1].seq
@@ -162,7 +162,7 @@ async def test_results(world: World) -> None:
         await world.finish(id, result="x" * SIZE)
     left, replies = ["none", *ids], []
     while left:
-        done, missing = await bounded(world, looks.finished(project_id=PROJECT, ids=left, bytes_max=ROOM))
+        done, missing = await bounded(world, queries.finished(project_id=PROJECT, ids=left, bytes_max=ROOM))
         replies.append((len(done), len(missing)))
         left = [id for id in left if id not in missing and id not in [one.id for one in done]]
     assert replies == [(3, 1), (2, 0)]
@@ -170,7 +170,7 @@ async def test_results(world: World) -> None:
 
 async def test_how_an_execution_ended_is_told_without_its_result(world: World) -> None:
     id = await world.running()
-    look = looks.how_ended(project_id=PROJECT, execution_id=id)
+    look = queries.how_ended(project_id=PROJECT, execution_id=id)
     assert await bounded(world, look) is None
     await world.finish(id, result="x" * 2 * ROOM)
     ended = await bounded(world, look)

@@ -17,7 +17,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import looks, reports
+from perdure.store.verbs import queries, reports
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Answer,
@@ -348,7 +348,7 @@ async def test_logs_keep_the_last_thousand_lines(world: World) -> None:
         lines = [LogLine(world.now_us, 20, f"line {n}") for n in range(start, start + 700)]
         await world.report(id, logs=lines)
     await world.report(id, logs=[LogLine(1, 40, f"long {n}") for n in range(1_500)])
-    kept = await world.store.read(looks.logs(project_id="project", execution_id=id, after=0, limit=5_000))
+    kept = await world.store.read(queries.logs(project_id="project", execution_id=id, after=0, limit=5_000))
     assert len(kept) == 1_000
     assert [line.text for _, line in kept][:2] == ["long 500", "long 501"]
     numbers = [n for n, _ in kept]

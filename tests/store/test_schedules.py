@@ -15,7 +15,7 @@ from tests.store.locks import held
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import looks, schedules
+from perdure.store.verbs import queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.schedules import Fired
 from perdure.wire.cron import as_us
@@ -94,7 +94,7 @@ class Planner:
         """Oldest first."""
         filters = ListFilters(workflow_id="wf")
         found, _ = await self.world.store.read(
-            looks.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
+            queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
         )
         return found[::-1]
 
@@ -349,7 +349,7 @@ def _open_of(planner: Planner) -> Verb[Any]:
     @verb(looks=True)
     async def open_executions() -> list[Execution]:
         filters = ListFilters(workflow_id="wf", phases=["queued", "running", "waiting"])
-        found, _ = await looks.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()
+        found, _ = await queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()
         return list(found)
 
     return open_executions()
@@ -652,7 +652,7 @@ async def prune(planner: Planner) -> None:
     """Delete all that is over."""
     before_us = planner.world.now_us + 1
     await planner.world.store.write(
-        looks.prune(
+        queries.prune(
             after=("", ""),
             finished_before_us=before_us,
             idempotency_before_us=before_us,

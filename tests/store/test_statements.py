@@ -12,9 +12,9 @@ from perdure.store.migrate import migrations, planner_statistics, split_statemen
 from perdure.store.outside import SIZES
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import load, parse
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 
-VERBS = Path(looks.__file__).parent
+VERBS = Path(queries.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
 
 def _named_in_verbs() -> set[str]:
     """Every query name that the verbs and drivers spell out, and those they put together."""
-    found: set[str] = set(looks.DOCTOR)
+    found: set[str] = set(queries.DOCTOR)
     for path in [*VERBS.glob("*.py"), *[VERBS.parent / f"{name}.py" for name in ("sqlite", "sqlite_run", "outside")]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):

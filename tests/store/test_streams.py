@@ -7,7 +7,7 @@ from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
 from perdure.store.interface import Query, query
-from perdure.store.verbs import looks, streams
+from perdure.store.verbs import queries, streams
 from perdure.store.verbs.streams import BYTES_MAX, ITEMS_MAX
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Complete, Emitted
@@ -136,11 +136,11 @@ async def test_a_stream_goes_with_its_execution(world: World) -> None:
     await world.report(id, stream=[token("a")])
     await world.report(other, stream=[token("b")])
     await world.finish(id)
-    await world.store.write(looks.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
     with pytest.raises(NotFound):
         await read(world, id)
     assert said(await read(world, other)) == [((), "b")]
-    assert not any((await world.store.scan(looks.doctor())).values())
+    assert not any((await world.store.scan(queries.doctor())).values())
 
 
 async def test_another_projects_stream_does_not_exist(world: World) -> None:

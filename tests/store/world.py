@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Hint, Store, query, verb
-from perdure.store.verbs import access, claims, events, hands, looks, moves, reports, starts, waits
+from perdure.store.verbs import access, claims, events, hands, queries, reports, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
@@ -78,7 +78,7 @@ class World:
 
     async def check(self) -> None:
         """Every invariant that can be asked of the database holds."""
-        found = await self.store.read(looks.doctor())
+        found = await self.store.read(queries.doctor())
         assert {name: rows for name, rows in found.items() if rows} == {}
 
     def new_id(self) -> str:
@@ -120,7 +120,9 @@ class World:
 
     async def cancel(self, id: str, by: str = "user") -> Phase:
         return await self.store.write(
-            moves.cancel(project_id=PROJECT, execution_id=id, cancelled_by=by, now_us=self.now_us, grace_us=GRACE_US)
+            transitions.cancel(
+                project_id=PROJECT, execution_id=id, cancelled_by=by, now_us=self.now_us, grace_us=GRACE_US
+            )
         )
 
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
@@ -151,15 +153,15 @@ class World:
 
     async def wake_due(self, limit: int = 500) -> int:
         """What is due: timers wake, delayed starts become ready, and what is overdue ends. Answers how many."""
-        woken = await self.store.write(moves.wake_due(now_us=self.now_us, limit=limit))
+        woken = await self.store.write(transitions.wake_due(now_us=self.now_us, limit=limit))
         return woken + await self.end_overdue(limit)
 
     async def end_overdue(self, limit: int = 500, *, seconds: float = 0.0) -> int:
         """End what is overdue so many seconds from now."""
         now_us = self.now_us + int(seconds * SECOND)
         ends = [
-            moves.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=GRACE_US)
-            for _, project_id, id in await self.store.read(moves.overdue(now_us=now_us, limit=limit))
+            transitions.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=GRACE_US)
+            for _, project_id, id in await self.store.read(transitions.overdue(now_us=now_us, limit=limit))
         ]
         ended = 0
         for answer in await self.store.write_all(ends):
@@ -316,14 +318,14 @@ class World:
     # --- looks -------------------------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Execution:
-        return await self.store.read(looks.get(project_id=PROJECT, execution_id=id))
+        return await self.store.read(queries.get(project_id=PROJECT, execution_id=id))
 
     async def phase(self, id: str) -> Phase:
         return (await self.get(id)).phase
 
     async def journal(self, id: str, after: int = 0) -> list[Row]:
         whole = {"after": after, "limit": 100_000, "bytes_max": 1 << 40}
-        return (await self.store.read(looks.journal(project_id=PROJECT, execution_id=id, **whole)))[0]
+        return (await self.store.read(queries.journal(project_id=PROJECT, execution_id=id, **whole)))[0]
 
     async def kinds(self, id: str) -> list[str]:
         return [row.kind.value for row in await self.journal(id)]

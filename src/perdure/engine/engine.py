@@ -17,7 +17,7 @@ from perdure.engine.conversations import Conversations
 from perdure.engine.definitions import Definitions
 from perdure.engine.deployments import Deployments
 from perdure.engine.doorbell import Doorbell
-from perdure.engine.endings import Endings
+from perdure.engine.end_listeners import EndListeners
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
@@ -57,7 +57,7 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs import access, claims, looks, moves
+from perdure.store.verbs import access, claims, queries, transitions
 from perdure.store.verbs.lookout import Awaited, look_out
 from perdure.wire.errors import Unavailable
 from perdure.wire.operation import Operation
@@ -94,7 +94,7 @@ class Engine:
         self.beat_us = self.lease_us // 4 if beat_seconds is None else int(beat_seconds * 1_000_000)
         self.grace_us = int(self.settings.grace_seconds * 1_000_000)
         self.doorbell = Doorbell()
-        self.endings = Endings()
+        self.end_listeners = EndListeners()
         self.stats = Stats()
         self.executions = Executions(self)
         self.claims = Claims(self)
@@ -128,7 +128,7 @@ class Engine:
         """Time since boot of the clock's last step back; first the start, because the clock may have stepped while no
         server ran. 0: all earlier timers are done."""
         self.told_of_ahead = False
-        self.overdue_after = moves.FIRST
+        self.overdue_after = transitions.FIRST
         self.prune_after = ("", "")
         self.alarmed: set[tuple[str, str, str | None]] = set()
         self.refused: set[str] = set()
@@ -209,7 +209,7 @@ class Engine:
 
     async def _ask_time(self) -> Span | None:
         sent_us = boottime_us()
-        told_us = await self.store.read(looks.database_time())
+        told_us = await self.store.read(queries.database_time())
         return None if told_us is None else Span(told_us - boottime_us(), told_us - sent_us)
 
     def wake_loops(self) -> None:
@@ -254,7 +254,7 @@ class Engine:
                 ready.add(hint.project_id)
                 brought.add((hint.project_id, hint.deployment_id))
             elif isinstance(hint, Ended):
-                self.endings.tell(hint)
+                self.end_listeners.tell(hint)
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
                 if hint.workflow_id in self.schedules.waiting_workflows:
                     self.schedules.ring()
@@ -273,7 +273,7 @@ class Engine:
             elif isinstance(hint, Counted):
                 self.stats.count(hint.what, hint.amount)
             elif isinstance(hint, EndedElsewhere):
-                if self.endings.ended_elsewhere(hint.project_id, hint.execution_id):
+                if self.end_listeners.ended_elsewhere(hint.project_id, hint.execution_id):
                     asked.setdefault(hint.project_id, []).append(hint.execution_id)
             elif isinstance(hint, KeyDeleted):
                 self.key_deleted(hint.key_id)
@@ -300,7 +300,7 @@ class Engine:
             for project_id, ids in asked.items():
                 found = await self.store.read(look_out(awaited=Awaited({project_id: ids}, (), {}, {}, (), {})))
                 for _, finished in found.ended:
-                    self.endings.found(project_id, finished)
+                    self.end_listeners.found(project_id, finished)
 
         task = asyncio.get_running_loop().create_task(ask(), name="perdure-ends")
         self._asking.add(task)

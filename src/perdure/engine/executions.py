@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from perdure.engine.addresses import target
-from perdure.store.verbs import looks, moves, starts, waits
+from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
@@ -81,7 +81,7 @@ class Executions:
                 engine.claims.settle(offer, handed)
         for new, answer in zip(news, given, strict=False):
             if isinstance(answer, Started) and answer.execution_id == new.id:
-                engine.endings.expect(project_id, new.id)
+                engine.end_listeners.expect(project_id, new.id)
         if len(given) == len(items):
             return given
         rest = iter(given)
@@ -108,11 +108,13 @@ class Executions:
 
     async def get(self, project_id: str, execution_id: str) -> Execution:
         """Raises NotFound."""
-        return await self._engine.store.read(looks.get(project_id=project_id, execution_id=checked_id(execution_id)))
+        return await self._engine.store.read(queries.get(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def find(self, project_id: str, workflow_id: str, key: str) -> str:
         """Raises NotFound."""
-        return await self._engine.store.read(looks.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
+        return await self._engine.store.read(
+            queries.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key)
+        )
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
         """Wait until one is final, at most `seconds`. The reply has as many final ones as fit."""
@@ -124,12 +126,12 @@ class Executions:
             found.append(finished)
             some.set()
 
-        endings = self._engine.endings
+        listeners = self._engine.end_listeners
         for id in ids:
-            endings.listen(project_id, id, tell)
+            listeners.listen(project_id, id, tell)
         try:
             # Listen before the query, so that no end is missed.
-            done, missing = await self._engine.store.read(looks.finished(project_id=project_id, ids=ids))
+            done, missing = await self._engine.store.read(queries.finished(project_id=project_id, ids=ids))
             if done or missing or seconds <= 0 or self._engine.closing:
                 return WaitReply(done, missing)
             try:
@@ -140,13 +142,13 @@ class Executions:
             return WaitReply(list(found), [])
         finally:
             for id in ids:
-                endings.forget(project_id, id, tell)
+                listeners.forget(project_id, id, tell)
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
         """Wait without a limit. Raises NotFound."""
         execution_id = checked_id(execution_id)
-        endings = self._engine.endings
-        known, finished = endings.recent(project_id, execution_id)
+        listeners = self._engine.end_listeners
+        known, finished = listeners.recent(project_id, execution_id)
         if finished is not None:
             return finished
         if self._engine.closing:
@@ -158,11 +160,11 @@ class Executions:
             if not future.done():
                 future.set_result(finished)
 
-        endings.listen(project_id, execution_id, tell)
+        listeners.listen(project_id, execution_id, tell)
         try:
             if not known:
                 done, missing = await self._engine.store.read(
-                    looks.finished(project_id=project_id, ids=(execution_id,))
+                    queries.finished(project_id=project_id, ids=(execution_id,))
                 )
                 if missing:
                     raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -171,12 +173,12 @@ class Executions:
             return await future
         finally:
             self._awaited.discard(future)
-            endings.forget(project_id, execution_id, tell)
+            listeners.forget(project_id, execution_id, tell)
 
     async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
         """Without the result. None while it is open. Raises NotFound."""
         return await self._engine.store.read(
-            looks.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
+            queries.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
         )
 
     async def journal(
@@ -191,7 +193,7 @@ class Executions:
         """Rows after a seq, up to the one that reaches `bytes_max`, and whether there may be more."""
         id = checked_id(execution_id)
         return await self._engine.store.read(
-            looks.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
+            queries.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
         )
 
     async def logs(
@@ -199,7 +201,7 @@ class Executions:
     ) -> list[tuple[int, LogLine]]:
         """Lines after a number."""
         return await self._engine.store.read(
-            looks.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
+            queries.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
     def watch_ticket(self, execution_id: str) -> int:
@@ -213,7 +215,7 @@ class Executions:
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
         """Cancel also all descendants. Raises NotCancellable if it is final."""
         await self._engine.store.write(
-            moves.cancel(
+            transitions.cancel(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
                 cancelled_by=by,
@@ -225,7 +227,7 @@ class Executions:
 
     async def delete(self, project_id: str, execution_id: str) -> None:
         """Delete also all descendants. Raises Conflict while one is open."""
-        await self._engine.store.write(looks.delete(project_id=project_id, execution_id=checked_id(execution_id)))
+        await self._engine.store.write(queries.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def resume(
         self,
@@ -264,7 +266,7 @@ class Executions:
         gone = 0
         while True:
             deleted, still_open = await self._engine.store.write(
-                looks.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
+                queries.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
             )
             gone += deleted
             if deleted < LIST_MAX:
@@ -282,7 +284,7 @@ class Executions:
             if id is not None and not id.islower():
                 filters = replace(filters, **{name: id.lower()})
         page, following = await self._engine.store.scan(
-            looks.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
+            queries.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
         )
         return ExecutionPage(page, following)
 

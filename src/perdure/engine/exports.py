@@ -17,7 +17,7 @@ import msgspec
 from perdure.engine.addresses import Policy, target
 from perdure.engine.calls import CallFailed
 from perdure.engine.outbound import Outbound
-from perdure.store.verbs import exports, trace_looks
+from perdure.store.verbs import exports, trace_queries
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.journal_spans import journal_spans
 from perdure.wire.public import microseconds
@@ -89,7 +89,7 @@ class Exports:
         spans: list[Span] = []
         waiting: list[str] = []
         for number, id in enumerate(ids):
-            for execution in await store.scan(trace_looks.journal_of(project_id=project_id, execution_id=id)):
+            for execution in await store.scan(trace_queries.journal_of(project_id=project_id, execution_id=id)):
                 spans += journal_spans(execution)
             waiting.append(id)
             if len(spans) >= SPANS_AT_ONCE or number == len(ids) - 1:

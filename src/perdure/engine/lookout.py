@@ -42,7 +42,7 @@ class Lookout:
         doorbell, claims = engine.doorbell, engine.claims
         topics = _by_project(doorbell.waited_at("topic"))
         awaited = Awaited(
-            engine.endings.awaited(),
+            engine.end_listeners.awaited(),
             [id for _, id in doorbell.waited_at("written")],
             topics,
             _by_project(doorbell.waited_at("stream")),
@@ -57,7 +57,7 @@ class Lookout:
         if engine.store.hints_up:  # spare a slow database
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
-            engine.endings.found(project_id, finished)
+            engine.end_listeners.found(project_id, finished)
         # A new waiter may have read before the last change: rows that are new here also ring.
         journals = {id: (seq, n) for id, seq, n in found.journals}
         for id, at in journals.items():

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from perdure.engine.clock import boottime_us
-from perdure.store.verbs import claims, deployments, looks, moves
+from perdure.store.verbs import claims, deployments, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.wire.errors import Unavailable
 from perdure.wire.status import HELD, Phase
@@ -39,9 +39,9 @@ async def _wake(engine: Engine) -> float:
     """Timers and delayed starts."""
 
     async def wake(now_us: int) -> bool:
-        return await engine.store.write(moves.wake_due(now_us=now_us, limit=BATCH)) > 0
+        return await engine.store.write(transitions.wake_due(now_us=now_us, limit=BATCH)) > 0
 
-    return await _do_due(engine, moves.RESTING, wake)
+    return await _do_due(engine, transitions.RESTING, wake)
 
 
 async def _bring_forward(engine: Engine) -> float:
@@ -53,7 +53,7 @@ async def _bring_forward(engine: Engine) -> float:
     """
     if engine.stepped_back_at_us == 0:
         return HOUR_US / 1e6
-    found = await engine.store.scan(moves.set_ahead(now_us=engine.clock.now_us()))
+    found = await engine.store.scan(transitions.set_ahead(now_us=engine.clock.now_us()))
     if found is None:
         engine.stepped_back_at_us = 0
         return HOUR_US / 1e6
@@ -67,7 +67,7 @@ async def _bring_forward(engine: Engine) -> float:
         )
     passed_us = boottime_us() - engine.stepped_back_at_us
     if found.shortest_us <= passed_us:
-        forward = moves.bring_forward(now_us=engine.clock.now_us(), passed_us=passed_us, limit=BATCH)
+        forward = transitions.bring_forward(now_us=engine.clock.now_us(), passed_us=passed_us, limit=BATCH)
         return 0.0 if await engine.store.write(forward) else 1.0
     return min(max((found.shortest_us - passed_us) / 1e6, 0.01), 60.0)
 
@@ -76,11 +76,11 @@ async def _end_overdue(engine: Engine) -> float:
     """Run timeouts and graces. Separate from timers, because an end may have to wait for many locked executions."""
 
     async def end(now_us: int) -> bool:
-        found = await engine.store.read(moves.overdue(now_us=now_us, limit=BATCH, after=engine.overdue_after))
+        found = await engine.store.read(transitions.overdue(now_us=now_us, limit=BATCH, after=engine.overdue_after))
         more = len(found) == BATCH
-        engine.overdue_after = found[-1] if more else moves.FIRST  # executions behind locked ones may be free
+        engine.overdue_after = found[-1] if more else transitions.FIRST  # executions behind locked ones may be free
         ends = [
-            moves.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=engine.grace_us)
+            transitions.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=engine.grace_us)
             for _, project_id, id in found
         ]
         answers = await engine.store.write_all(ends)
@@ -96,12 +96,12 @@ async def _do_due(engine: Engine, phases: Collection[Phase], do: Callable[[int],
     """Do what is due in these phases. If other servers hold all of it, go on to the next due time without a busy
     loop."""
     now_us = engine.clock.now_us()
-    due = await engine.store.read(moves.next_due(phases=phases))
+    due = await engine.store.read(transitions.next_due(phases=phases))
     if due is not None and due <= now_us:
         engine.stats.timer_lag_seconds = (now_us - due) / 1e6
         if await do(now_us):
             return 0.0
-        due = await engine.store.read(moves.next_due(phases=phases, after_us=now_us))
+        due = await engine.store.read(transitions.next_due(phases=phases, after_us=now_us))
     pause = engine.spread(1.0)
     return pause if due is None else min((due - now_us) / 1e6, pause)
 
@@ -198,7 +198,7 @@ async def _prune(engine: Engine) -> float:
     settings = engine.settings
     now_us = engine.clock.now_us()
     pruned = await engine.store.write(
-        looks.prune(
+        queries.prune(
             after=engine.prune_after,
             finished_before_us=now_us - int(settings.retention_days * DAY_US),
             idempotency_before_us=now_us - int(settings.idempotency_hours * HOUR_US),
@@ -218,7 +218,7 @@ async def _prune(engine: Engine) -> float:
 
 async def _alarm(engine: Engine) -> float:
     for project_id, deployment_id, python, amount, since_us in await engine.store.scan(
-        looks.unserved(before_us=engine.clock.now_us() - 60_000_000)
+        queries.unserved(before_us=engine.clock.now_us() - 60_000_000)
     ):
         if (project_id, deployment_id, python) not in engine.alarmed:
             engine.alarmed.add((project_id, deployment_id, python))

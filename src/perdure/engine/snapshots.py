@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from perdure.store.verbs.looks import Snapshot, old_snapshots
+from perdure.store.verbs.queries import Snapshot, old_snapshots
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.executions import is_uuid
 from perdure.engine.stitching import stitched
-from perdure.store.verbs import trace_looks, traces
-from perdure.store.verbs.trace_looks import NEWEST, TraceFilters, TracePlace, TraceRoot
+from perdure.store.verbs import trace_queries, traces
+from perdure.store.verbs.trace_queries import NEWEST, TraceFilters, TracePlace, TraceRoot
 from perdure.wire.errors import BadRequest
 from perdure.wire.journal_spans import journal_spans, trace_id_of
 from perdure.wire.status import Phase
@@ -49,7 +49,7 @@ class Traces:
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
         if not ids:
             return list(spans)
-        roots = await self._engine.store.read(trace_looks.homes(project_id=project_id, ids=ids))
+        roots = await self._engine.store.read(trace_queries.homes(project_id=project_id, ids=ids))
         places = {(span.trace_id, span.span_id): n for n, span in enumerate(spans)}
         home: dict[int, str | None] = {n: roots.get(id) for n, id in enumerate(of) if id is not None}
         moved: list[Span] = []
@@ -97,7 +97,7 @@ class Traces:
             raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
         before = NEWEST if cursor is None else read_cursor(cursor, TracePlace, "newest")
         page, following = await self._engine.store.scan(
-            trace_looks.list_traces(project_id=project_id, filters=filters, before=before, limit=limit, offset=offset)
+            trace_queries.list_traces(project_id=project_id, filters=filters, before=before, limit=limit, offset=offset)
         )
         return page, None if following is None else write_cursor(following)
 
@@ -106,7 +106,7 @@ class Traces:
 
         If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none.
         """
-        found = await self._engine.store.scan(trace_looks.get_trace(project_id=project_id, trace_id=trace_id))
+        found = await self._engine.store.scan(trace_queries.get_trace(project_id=project_id, trace_id=trace_id))
         described = {id for span in found.spans if (id := span.execution_id) is not None}
         spans = [*found.spans]
         for execution in found.executions:

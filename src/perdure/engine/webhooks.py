@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from perdure.engine.calls import Answer, CallFailed
 from perdure.engine.service import Scope, Service, serves
-from perdure.store.verbs import looks, webhooks
+from perdure.store.verbs import queries, webhooks
 from perdure.store.verbs.webhooks import Taken
 from perdure.wire.access import Role
 from perdure.wire.codec import scrub_text
@@ -254,7 +254,7 @@ class Webhooks(Service):
             if all(one.id != taken.webhook_id for one in known):
                 raise NotFound("The webhook was deleted.")
         execution = await self._engine.store.read(
-            looks.get(project_id=taken.project_id, execution_id=taken.execution_id)
+            queries.get(project_id=taken.project_id, execution_id=taken.execution_id)
         )
         return message_of(execution)
 

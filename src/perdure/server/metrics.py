@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from perdure.store.verbs import looks
+from perdure.store.verbs import queries
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -55,7 +55,7 @@ async def exposition(
     engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int, *, process: bool = True
 ) -> str:
     """Of one project or (None) all. `process` adds the process's figures."""
-    counts = await engine.store.scan(looks.counts())
+    counts = await engine.store.scan(queries.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     if process:
         metrics.extend(_engine(engine))

@@ -13,7 +13,7 @@ from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.statements import load
-from perdure.store.verbs.looks import DOCTOR
+from perdure.store.verbs.queries import DOCTOR
 from perdure.wire.errors import NotFound
 
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", "size_tables", "size_all")

@@ -10,7 +10,7 @@ from perdure.server import otlp
 from perdure.server.bodies import VALUES
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
-from perdure.store.verbs.trace_looks import TraceFilters, TraceRoot
+from perdure.store.verbs.trace_queries import TraceFilters, TraceRoot
 from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.fields import Most

@@ -3,7 +3,7 @@
 from msgspec import Raw, Struct
 
 from perdure.server.routing import Call, Routes
-from perdure.store.verbs import looks, waits
+from perdure.store.verbs import queries, waits
 from perdure.store.verbs.queued import queued_behind
 from perdure.wire.public import Int64, Time, rfc3339
 from perdure.wire.records import MaybeRaw
@@ -88,7 +88,7 @@ class WorkerStatusResponse(Struct, frozen=True):
 async def get_worker_status(call: Call, query: WorkerStatusQuery) -> WorkerStatusResponse:
     """Live workers of a deployment."""
     now_us = call.engine.clock.now_us()
-    rows = await call.engine.store.read(looks.list_workers(project_id=call.project_id))
+    rows = await call.engine.store.read(queries.list_workers(project_id=call.project_id))
     # id, deployment, python, capacity, embedded, lease until
     online = [row for row in rows if row[1] == query.deployment_id and (row[4] == 1 or row[5] > now_us)]
     return WorkerStatusResponse(len(online), bool(online))

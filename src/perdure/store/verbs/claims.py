@@ -13,10 +13,10 @@ from perdure.store.interface import Counted, Rows, Tell, Written, query, query_m
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.free import write_free
 from perdure.store.verbs.hands import claimed_of
-from perdure.store.verbs.moves import lose, lose_free
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
+from perdure.store.verbs.transitions import lose, lose_free
 from perdure.store.verbs.triggers import declare_triggers
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.limits import REPLY_BYTES_MAX

@@ -12,7 +12,7 @@ from perdure.store.interface import Counted, Tell, query, verb
 from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, take_back_free
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.hands import claimed_of
-from perdure.store.verbs.moves import lose, note_cancelled
+from perdure.store.verbs.transitions import lose, note_cancelled
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
 from perdure.wire.status import Phase

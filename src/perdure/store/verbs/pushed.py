@@ -14,10 +14,10 @@ from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.asking import asks, later, outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.moves import cancel_tree, lose, note_cancelled
 from perdure.store.verbs.rows import deliver, ended, journal_row
 from perdure.store.verbs.saved_steps import ENDS
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
+from perdure.store.verbs.transitions import cancel_tree, lose, note_cancelled
 from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict, NotFound
 from perdure.wire.records import Kind

@@ -14,11 +14,11 @@ from perdure.store.interface import Counted, Query, Tell, Written, query, query_
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.asking import note_answer
+from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, item_locks, start_items
-from perdure.store.verbs.stops import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs.looks import LIST_DEPTH
+from perdure.store.verbs.queries import LIST_DEPTH
 from perdure.wire.errors import BadRequest
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.status import Phase

@@ -19,7 +19,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.loops import LOOPS
 from perdure.engine.settings import EngineSettings
 from perdure.store.interface import query, verb
-from perdure.store.verbs import looks, moves, starts
+from perdure.store.verbs import queries, starts, transitions
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Execution
@@ -38,7 +38,7 @@ async def listed(world: World, limit: int = 50, before: str = "~", **filters: An
     cursor: str | None = before
     while cursor is not None:
         page, cursor = await world.store.read(
-            looks.list_executions(
+            queries.list_executions(
                 project_id=PROJECT,
                 filters=ListFilters(**filters),
                 before=cursor,
@@ -105,12 +105,12 @@ async def test_pages_join_without_gap_or_repeat(world: World, limit: int) -> Non
 async def test_a_filter_without_an_index_looks_back_a_bounded_way_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looks, "LIST_DEPTH", 4)
+    monkeypatch.setattr(queries, "LIST_DEPTH", 4)
     ids = await world.start_all([StartItem("wf", queue_name=str(n)) for n in range(12)])
     found, cursor, pages = [], "~", 0
     while cursor:
         page, following = await world.store.read(
-            looks.list_executions(project_id=PROJECT, filters=ListFilters(queue_name="0"), before=cursor, limit=5)
+            queries.list_executions(project_id=PROJECT, filters=ListFilters(queue_name="0"), before=cursor, limit=5)
         )
         found += [execution.id for execution in page]
         pages += 1
@@ -120,7 +120,7 @@ async def test_a_filter_without_an_index_looks_back_a_bounded_way_and_says_so(
 
 
 async def test_a_filter_with_an_index_finds_what_is_old_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "LIST_DEPTH", 4)
+    monkeypatch.setattr(queries, "LIST_DEPTH", 4)
     await world.register(workflows=("wf", "old"))
     head = await world.start("old")
     item = StartItem("old", session_id=head, user_id="u", tags={"n": "0"})
@@ -138,14 +138,16 @@ async def test_a_filter_with_an_index_finds_what_is_old_at_once(world: World, mo
             cursor: str | None = "~"
             while cursor is not None:
                 page, cursor = await world.store.read(
-                    looks.list_executions(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
+                    queries.list_executions(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
                 )
                 assert page or not ids, "no page is empty"
                 found += [execution.id for execution in page]
             assert found == ids
     await world.cancel(first)
     both = ListFilters(user_id="u", phases=["cancelled"])
-    page, cursor = await world.store.read(looks.list_executions(project_id=PROJECT, filters=both, before="~", limit=50))
+    page, cursor = await world.store.read(
+        queries.list_executions(project_id=PROJECT, filters=both, before="~", limit=50)
+    )
     assert (page, cursor is None) == ([], False), "with another filter it looks back as far as without an index"
 
 
@@ -153,16 +155,16 @@ async def test_missing_things_are_missed(world: World) -> None:
     id = await world.start()
     for project, wanted in (("other", id), (PROJECT, world.new_id())):
         for look in (
-            looks.get(project_id=project, execution_id=wanted),
-            looks.journal(project_id=project, execution_id=wanted, after=0, limit=1),
-            looks.logs(project_id=project, execution_id=wanted, after=0, limit=1),
-            looks.delete(project_id=project, execution_id=wanted),
+            queries.get(project_id=project, execution_id=wanted),
+            queries.journal(project_id=project, execution_id=wanted, after=0, limit=1),
+            queries.logs(project_id=project, execution_id=wanted, after=0, limit=1),
+            queries.delete(project_id=project, execution_id=wanted),
         ):
             with pytest.raises(NotFound):
                 await world.store.write(look)
-    assert await world.store.read(looks.finished(project_id="other", ids=[id])) == ([], [id])
+    assert await world.store.read(queries.finished(project_id="other", ids=[id])) == ([], [id])
     with pytest.raises(NotFound):
-        await world.store.read(looks.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))
+        await world.store.read(queries.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))
 
 
 async def test_ends_are_told_with_result_error_and_detail(world: World) -> None:
@@ -172,7 +174,7 @@ async def test_ends_are_told_with_result_error_and_detail(world: World) -> None:
     await world.cancel(stopped)
     await world.report(stopped, end=failure("while stopping"))
     finished, missing = await world.store.read(
-        looks.finished(project_id=PROJECT, ids=[done, broken, stopped, open_, "none"])
+        queries.finished(project_id=PROJECT, ids=[done, broken, stopped, open_, "none"])
     )
     assert missing == ["none"]
     assert [(one.id, one.phase, one.error) for one in finished] == [
@@ -190,9 +192,9 @@ async def test_deleting_takes_a_final_execution_with_all_below_it(world: World) 
     below = json.decode(row.value)
     await world.finish(parent)
     with pytest.raises(Conflict, match=f"{below}' is queued"):
-        await world.store.write(looks.delete(project_id=PROJECT, execution_id=parent))
+        await world.store.write(queries.delete(project_id=PROJECT, execution_id=parent))
     await world.cancel(below)
-    assert await world.store.write(looks.delete(project_id=PROJECT, execution_id=parent)) == 2
+    assert await world.store.write(queries.delete(project_id=PROJECT, execution_id=parent)) == 2
     assert await listed(world) == await listed(world, tag="a=1") == []
 
 
@@ -209,7 +211,7 @@ async def test_nothing_open_is_deleted(world: World, end: str) -> None:
         await world.cancel(id)
     before = await world.everything(id)
     with pytest.raises(Conflict, match=end):
-        await world.store.write(looks.delete(project_id=PROJECT, execution_id=id))
+        await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
     assert await world.everything(id) == before
 
 
@@ -222,7 +224,7 @@ async def test_erasing_takes_what_is_final_and_counts_what_is_open(world: World,
         await world.cancel(id)
     other = await world.start()
     await world.cancel(other)
-    erase = looks.erase(project_id=PROJECT, user_id=user_id, session_id=session_id, limit=2)
+    erase = queries.erase(project_id=PROJECT, user_id=user_id, session_id=session_id, limit=2)
     assert await world.store.write(erase) == (2, 4)  # the open ones in front do not hide the final ones
     assert await world.store.write(erase) == (1, 4)
     assert await world.store.write(erase) == (0, 4)
@@ -232,7 +234,7 @@ async def test_erasing_takes_what_is_final_and_counts_what_is_open(world: World,
 async def test_erasing_a_session_takes_the_execution_that_began_it(world: World) -> None:
     id = await world.start()
     await world.cancel(id)
-    erased = await world.store.write(looks.erase(project_id=PROJECT, user_id=None, session_id=id, limit=10))
+    erased = await world.store.write(queries.erase(project_id=PROJECT, user_id=None, session_id=id, limit=10))
     assert erased == (1, 0)
 
 
@@ -245,7 +247,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
     after = ("", "")
     while True:
         pruned = await world.store.write(
-            looks.prune(
+            queries.prune(
                 after=after,
                 finished_before_us=world.now_us - int(days * DAY_US),
                 idempotency_before_us=world.now_us - DAY_US,
@@ -354,7 +356,7 @@ async def test_what_is_open_keeps_its_ancestors(world: World) -> None:
 
 async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never a long transaction, however long the executions were."""
-    monkeypatch.setattr(looks, "PRUNE_ROWS_MAX", 25)
+    monkeypatch.setattr(queries, "PRUNE_ROWS_MAX", 25)
     await world.register()
     for _ in range(7):
         id = await world.running()
@@ -365,7 +367,7 @@ async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, mo
     after, more = ("", ""), True
     while more:
         pruned = await world.store.write(
-            looks.prune(
+            queries.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
                 idempotency_before_us=0,
@@ -399,7 +401,9 @@ async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_pr
             )
         )
         await world.store.write(
-            moves.cancel(project_id=last, execution_id=id, cancelled_by="user", now_us=world.now_us, grace_us=1_000_000)
+            transitions.cancel(
+                project_id=last, execution_id=id, cancelled_by="user", now_us=world.now_us, grace_us=1_000_000
+            )
         )
     world.advance(2 * 86_400)
     for _ in range(50):
@@ -408,7 +412,7 @@ async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_pr
     after, gone = ("", ""), 0
     while True:
         pruned = await world.store.write(
-            looks.prune(
+            queries.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
                 idempotency_before_us=0,
@@ -505,7 +509,7 @@ async def test_counts_are_by_phase_and_by_queue(world: World) -> None:
     await world.start_all([StartItem("wf") for _ in range(3)])
     await world.claim(capacity=1)
     await world.start("other", delay_seconds=5)
-    counts = await world.store.scan(looks.counts())
+    counts = await world.store.scan(queries.counts())
     assert sorted(counts["phases"]) == [
         (PROJECT, "other", "queued", 1),
         (PROJECT, "wf", "queued", 2),
@@ -516,7 +520,7 @@ async def test_counts_are_by_phase_and_by_queue(world: World) -> None:
 
 async def test_work_that_nobody_serves_is_told(world: World) -> None:
     await world.start_all([StartItem("wf") for _ in range(3)])
-    look = looks.unserved(before_us=world.now_us + 1)
+    look = queries.unserved(before_us=world.now_us + 1)
     assert await world.store.scan(look) == []
     await world.lose()
     assert await world.store.scan(look) == [(PROJECT, "d", None, 3, world.now_us - 13_000_000)]
@@ -555,7 +559,7 @@ async def test_a_page_ends_with_the_execution_that_fills_it(world: World) -> Non
     cursor: str | None = "~"
     while cursor is not None:
         page, cursor = await world.store.scan(
-            looks.list_executions(project_id=PROJECT, filters=ListFilters(), before=cursor, limit=10, bytes_max=700)
+            queries.list_executions(project_id=PROJECT, filters=ListFilters(), before=cursor, limit=10, bytes_max=700)
         )
         pages.append([execution.id for execution in page])
     assert pages == [ids[4:1:-1], [ids[1]], [ids[0]]]

@@ -14,7 +14,7 @@ RECENT_MAX = 10_000
 RECENT_BYTES_MAX = 4_096
 
 
-class Endings:
+class EndListeners:
     """Tells results as soon as they are on disk. Later callers ask the store."""
 
     def __init__(self) -> None:
