@@ -61,7 +61,7 @@ KEY: Final = "crash-everywhere"
 CRASHES_MAX: Final = 10_000
 CHANGES: Final = frozenset(
     {
-        *("start", "report", "report_offered", "record_steps", "claim", "wake_due", "end_overdue"),
+        *("start", "report", "report_and_dispatch", "record_steps", "claim", "wake_due", "end_overdue"),
         *("publish", "resume", "cancel"),
     }
 )

@@ -223,11 +223,11 @@ async def test_what_is_handed_over_while_its_claim_looks_comes_once(served: Serv
     claims = served.engine.claims
     claiming = asyncio.create_task(hand.say("claim", hand.claiming(60)))
     await served.until_waiting(hand.id)
-    poll = claims.take_offer(served.project_id)
+    poll = claims.take_waiting(served.project_id)
     assert poll is not None
     new = New(str(uuid7()), StartItem("w", accept_early=True))
     start = starts.start(
-        project_id=served.project_id, news=[new], now_us=served.engine.clock.now_us(), offer=poll.offer
+        project_id=served.project_id, news=[new], now_us=served.engine.clock.now_us(), waiting_claim=poll.waiting_claim
     )
     _, handed = await served.engine.store.write(start)
     looked = claims._turn

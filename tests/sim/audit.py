@@ -236,7 +236,7 @@ class Audit:
                 items: list[ReportItem] = verb.values["items"]
                 for item, reply in zip(items, answer or [None] * len(items), strict=True):
                     self._reported({**verb.values, "item": item}, reply, error)
-            elif verb.name == "report_offered":
+            elif verb.name == "report_and_dispatch":
                 self._reported(verb.values, None if answer is None else answer[0], error)
             elif verb.name == "beat" and answer is not None and "grant_leases" not in names:
                 worker, now_us = verb.values["worker_id"], verb.values["now_us"]
@@ -279,8 +279,11 @@ class Audit:
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "claim" and error is None:
                 self._claimed(verb.values["worker_id"], verb.values["claim_id"], answer[0], claims)
-            elif verb.name in ("start", "report_offered") and (offer := verb.values.get("offer")) is not None:
-                self._claimed(offer.worker_id, offer.claim_id, None, claims)
+            elif (
+                verb.name in ("start", "report_and_dispatch")
+                and (waiting_claim := verb.values.get("waiting_claim")) is not None
+            ):
+                self._claimed(waiting_claim.worker_id, waiting_claim.claim_id, None, claims)
             elif verb.name == "note_arrival" and error is None:
                 worker, claim_id = verb.values["worker_id"], verb.values["claim_id"]
                 if self._batches.get(worker, ("",))[0] == claim_id:  # a copy of that claim that comes late gets nothing
@@ -322,7 +325,7 @@ class Audit:
                 self._batches[worker] = (claim_id, fresh)
             return
         if told is None:
-            latest[1].update(fresh)  # started right into the hands of a claim that waits
+            latest[1].update(fresh)  # started into a waiting claim
             return
         if fresh:
             raise Violation("a claim's repeat", f"{worker} got more work under {claim_id}: {sorted(fresh)}")
@@ -372,7 +375,7 @@ class Audit:
             seen.worker = worker
             seen.claimed[attempt] = self.tick
             claims.append(seen)
-            self._counts["born claimed"] += 1
+            self._counts["claimed at start"] += 1
 
     def _moved(
         self,

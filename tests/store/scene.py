@@ -25,7 +25,7 @@ from tests.store.world import (
 from perdure.store.interface import Store, Verb
 from perdure.store.verbs import access, accounts, claims, events, reports, schedules, starts, transitions, waits
 from perdure.store.verbs.accounts import NewSession
-from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
@@ -196,8 +196,8 @@ class Scene:
             case "start":
                 return starts.start(news=[new], idempotency=once, **same)
             case "start into a claim":
-                offer = Offer("w", "d", "3.12", f"claim{n}", 2)
-                return starts.start(news=[new], idempotency=once, offer=offer, **same)
+                waiting_claim = WaitingClaim("w", "d", "3.12", f"claim{n}", 2)
+                return starts.start(news=[new], idempotency=once, waiting_claim=waiting_claim, **same)
             case "start a batch":
                 other = New(_id(4, n), StartItem("wf", key="k2"))
                 return starts.start_batch(news=[new, other], batch_id=f"batch{n}", idempotency=once, **same)
@@ -332,6 +332,8 @@ class Scene:
                 raise ValueError(kind)
         news = ReportItem(self.ids[name], 1, number, self.seen[name], entries, end, logs, stream=stream)
         if kind in ("child into a claim", "child and wait into a claim", "end into a claim"):
-            offer = Offer("w", "d", "3.12", f"z{n}", 1)
-            return reports.report_offered(worker_id="w", item=news, ids=[_id(3, n)], offer=offer, **same)
+            waiting_claim = WaitingClaim("w", "d", "3.12", f"z{n}", 1)
+            return reports.report_and_dispatch(
+                worker_id="w", item=news, ids=[_id(3, n)], waiting_claim=waiting_claim, **same
+            )
         return reports.report(worker_id="w", item=news, ids=[_id(3, n)], **same)

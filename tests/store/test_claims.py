@@ -21,7 +21,7 @@ from tests.store.world import (
 )
 
 from perdure.store.verbs import claims, queries, reports, starts
-from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.records import Kind
@@ -436,17 +436,20 @@ async def test_a_block_by_older_code_leaves_the_execution_to_the_newer(world: Wo
     assert await world.phase(id) is Phase.BLOCKED
 
 
-# --- born claimed -----------------------------------------------------------------------------------------------------
+# --- direct dispatch --------------------------------------------------------------------------------------------------
 
 
 async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
     await world.register(queues=[QueueSpec("q", 1)])
     claim_id = world.new_id()
-    offer = Offer("w", "d", "3.12", claim_id, 2)
+    waiting_claim = WaitingClaim("w", "d", "3.12", claim_id, 2)
     items = [StartItem("wf", queue_name="q"), StartItem("wf", run_timeout_seconds=5), StartItem("wf"), StartItem("wf")]
     answers, handed = await world.store.write(
         starts.start(
-            project_id=PROJECT, news=[New(world.new_id(), item) for item in items], now_us=world.now_us, offer=offer
+            project_id=PROJECT,
+            news=[New(world.new_id(), item) for item in items],
+            now_us=world.now_us,
+            waiting_claim=waiting_claim,
         )
     )
     assert len(answers) == 4
@@ -462,19 +465,23 @@ async def test_a_start_into_a_waiting_claim_is_a_claim(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "offer",
+    "waiting_claim",
     [
-        Offer("nobody", "d", "3.12", "c", 1),
-        Offer("w", "e", "3.12", "c", 1),
-        Offer("w", "d", "3.11", "c", 1),
-        Offer("w", "d", "3.12", "c", 0),
+        WaitingClaim("nobody", "d", "3.12", "c", 1),
+        WaitingClaim("w", "e", "3.12", "c", 1),
+        WaitingClaim("w", "d", "3.11", "c", 1),
+        WaitingClaim("w", "d", "3.12", "c", 0),
     ],
     ids=["unregistered", "other deployment", "other python", "no room"],
 )
-async def test_an_offer_that_does_not_stand_any_more_takes_nothing(world: World, offer: Offer) -> None:
+async def test_a_waiting_claim_that_does_not_stand_any_more_takes_nothing(
+    world: World, waiting_claim: WaitingClaim
+) -> None:
     await world.register()
     news = [New(world.new_id(), StartItem("wf"))]
-    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    _, handed = await world.store.write(
+        starts.start(project_id=PROJECT, news=news, now_us=world.now_us, waiting_claim=waiting_claim)
+    )
     assert handed == []
     assert len(await world.claim()) == 1
 
@@ -485,9 +492,11 @@ async def test_an_offer_whose_claim_was_answered_by_another_server_takes_nothing
     await world.register()
     await world.start()
     assert len(await world.claim(claim_id="c2")) == 1
-    offer = Offer("w", "d", "3.12", claim_id, 1)
+    waiting_claim = WaitingClaim("w", "d", "3.12", claim_id, 1)
     news = [New(world.new_id(), StartItem("wf"))]
-    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    _, handed = await world.store.write(
+        starts.start(project_id=PROJECT, news=news, now_us=world.now_us, waiting_claim=waiting_claim)
+    )
     assert handed == []
     assert len(await world.claim(claim_id="c3")) == 1
 
@@ -496,8 +505,10 @@ async def test_what_was_ready_before_goes_first(world: World) -> None:
     await world.register()
     earlier = await world.start()
     news = [New(world.new_id(), StartItem("wf"))]
-    offer = Offer("w", "d", "3.12", "c", 1)
-    _, handed = await world.store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+    waiting_claim = WaitingClaim("w", "d", "3.12", "c", 1)
+    _, handed = await world.store.write(
+        starts.start(project_id=PROJECT, news=news, now_us=world.now_us, waiting_claim=waiting_claim)
+    )
     assert handed == []
     assert (await world.claim_ids())[0] == earlier
 
@@ -507,7 +518,7 @@ async def test_children_are_started_into_a_waiting_claim(world: World) -> None:
     parent = await world.running()
     claim_id = world.new_id()
     entries = [child("a", session_id="s"), child("b", queue_name="q"), child("c"), child("d")]
-    reply, handed = await _report_offered(world, parent, entries, Offer("w", "d", "3.12", claim_id, 2))
+    reply, handed = await _report_and_dispatch(world, parent, entries, WaitingClaim("w", "d", "3.12", claim_id, 2))
     assert [row.ok for row in reply.rows] == [True] * 4
     assert [claimed.id for claimed in handed] == [json.decode(reply.rows[n].value) for n in (0, 2)]
     for claimed in handed:
@@ -523,24 +534,26 @@ async def test_children_are_started_into_a_waiting_claim(world: World) -> None:
 async def test_children_of_a_report_that_comes_again_are_handed_out_once(world: World) -> None:
     await world.register()
     parent = await world.running()
-    offer = Offer("w", "d", "3.12", world.new_id(), 2)
-    first = await _report_offered(world, parent, [child("a")], offer, number=1)
-    again = await _report_offered(world, parent, [child("a")], offer._replace(claim_id=world.new_id()), number=1)
+    waiting_claim = WaitingClaim("w", "d", "3.12", world.new_id(), 2)
+    first = await _report_and_dispatch(world, parent, [child("a")], waiting_claim, number=1)
+    again = await _report_and_dispatch(
+        world, parent, [child("a")], waiting_claim._replace(claim_id=world.new_id()), number=1
+    )
     assert again[0] == first[0]
     assert (len(first[1]), again[1]) == (1, [])
     assert await world.claim(capacity=10) == []
 
 
-@pytest.mark.parametrize("offered", [False, True])
+@pytest.mark.parametrize("dispatched", [False, True])
 @pytest.mark.parametrize("amount", [1, 2])
-async def test_a_report_starts_children_and_waits_for_them(world: World, amount: int, offered: bool) -> None:
+async def test_a_report_starts_children_and_waits_for_them(world: World, amount: int, dispatched: bool) -> None:
     await world.register()
     parent = await world.running(session_id="s", user_id="u")
     entries = [child(f"c{n}") for n in range(amount)]
-    capacity = amount if offered else 0
-    offer = Offer("w", "d", "3.12", world.new_id(), capacity)
+    capacity = amount if dispatched else 0
+    waiting_claim = WaitingClaim("w", "d", "3.12", world.new_id(), capacity)
     world.advance(1)
-    reply, handed = await _report_offered(world, parent, entries, offer, end=Suspend([], parked=True))
+    reply, handed = await _report_and_dispatch(world, parent, entries, waiting_claim, end=Suspend([], parked=True))
     kinds = [Kind.CHILD_STARTED] * amount
     assert (reply.ended, reply.problem, [row.kind for row in reply.rows]) == (True, None, kinds)
     assert reply.accepted == [row.seq for row in reply.rows]
@@ -553,7 +566,7 @@ async def test_a_report_starts_children_and_waits_for_them(world: World, amount:
     assert len(handed) == capacity
     for one in children:
         assert one.rows == await world.journal(one.id)
-    _, [woken] = await _end_offered(world, children[0].id, Offer("w", "d", "3.12", world.new_id(), 1))
+    _, [woken] = await _end_and_dispatch(world, children[0].id, WaitingClaim("w", "d", "3.12", world.new_id(), 1))
     assert (woken.id, woken.base) == (parent, reply.rows[-1].seq)
     assert [row.kind for row in woken.rows] == [Kind.WAITING, Kind.CHILD, Kind.CLAIMED]
     assert woken.rows == await world.journal(parent, after=woken.base)
@@ -562,10 +575,10 @@ async def test_a_report_starts_children_and_waits_for_them(world: World, amount:
 async def test_a_start_and_wait_that_is_told_again_is_answered_alike(world: World) -> None:
     await world.register()
     parent = await world.running()
-    offer = Offer("w", "d", "3.12", world.new_id(), 1)
-    first, handed = await _report_offered(world, parent, [child("a")], offer, end=Suspend([], parked=True))
-    again, more = await _report_offered(
-        world, parent, [child("a")], offer._replace(claim_id=world.new_id()), end=Suspend([], parked=True)
+    waiting_claim = WaitingClaim("w", "d", "3.12", world.new_id(), 1)
+    first, handed = await _report_and_dispatch(world, parent, [child("a")], waiting_claim, end=Suspend([], parked=True))
+    again, more = await _report_and_dispatch(
+        world, parent, [child("a")], waiting_claim._replace(claim_id=world.new_id()), end=Suspend([], parked=True)
     )
     assert (first.ended, again.ended, len(handed), more) == (True, True, 1, [])
     assert len(await world.journal(parent)) == 3
@@ -593,9 +606,11 @@ async def test_whoever_has_to_see_something_first_does_not_wait_for_its_child(wo
     else:
         await world.report(parent, [TimerFired("t", world.now_us)], number=1)
         timer = ("t", world.now_us + SECOND)
-    offer = Offer("w", "d", "3.12", world.new_id(), 1)
+    waiting_claim = WaitingClaim("w", "d", "3.12", world.new_id(), 1)
     seen = 2 if timer is not None else 1
-    reply, _ = await _report_offered(world, parent, entries, offer, 2, end=Suspend([], timer, parked=True), seen=seen)
+    reply, _ = await _report_and_dispatch(
+        world, parent, entries, waiting_claim, 2, end=Suspend([], timer, parked=True), seen=seen
+    )
     assert not reply.ended
     assert (reply.problem is not None) is (timer is not None)
     assert await world.phase(parent) is (Phase.CANCELLING if why == "a cancel" else Phase.RUNNING)
@@ -607,7 +622,7 @@ async def test_the_end_of_a_child_wakes_its_parent_into_a_waiting_claim(world: W
     parent, child_id, parked = await _parked(world)
     claim_id = world.new_id()
     world.advance(1)
-    reply, handed = await _end_offered(world, child_id, Offer("w", "d", "3.12", claim_id, 1))
+    reply, handed = await _end_and_dispatch(world, child_id, WaitingClaim("w", "d", "3.12", claim_id, 1))
     assert reply.ended
     assert [(one.id, one.attempt, one.base, one.more) for one in handed] == [(parent, 2, parked, False)]
     assert handed[0].rows == await world.journal(parent, after=parked)
@@ -623,7 +638,7 @@ async def test_a_parent_that_others_wrote_to_comes_with_all_that_it_lacks(world:
     parent, child_id, parked = await _parked(
         world, step("s", ok=False, last=False), timer_us=world.now_us + 60 * SECOND
     )
-    _, handed = await _end_offered(world, child_id, Offer("w", "d", "3.12", world.new_id(), 1))
+    _, handed = await _end_and_dispatch(world, child_id, WaitingClaim("w", "d", "3.12", world.new_id(), 1))
     assert [row.kind for row in handed[0].rows] == [Kind.STEP_FAILED, Kind.WAITING, Kind.CHILD, Kind.CLAIMED]
     assert handed[0].rows == await world.journal(parent, after=parked)
     assert (await world.get(parent)).due_at_us is None
@@ -640,8 +655,10 @@ async def test_a_parent_that_the_claim_may_not_have_is_left_to_the_next(world: W
     parent, child_id, _ = await _parked(world, parked=why != "not parked")
     if why == "cancelled":
         await world.cancel(parent)
-    offer = Offer("v" if why == "another worker has it" else "w", "d", "3.12", world.new_id(), why != "no room")
-    reply, handed = await _end_offered(world, child_id, offer)
+    waiting_claim = WaitingClaim(
+        "v" if why == "another worker has it" else "w", "d", "3.12", world.new_id(), why != "no room"
+    )
+    reply, handed = await _end_and_dispatch(world, child_id, waiting_claim)
     assert (reply.ended, handed) == (True, [])
     assert await world.phase(parent) is (Phase.CANCELLED if why == "cancelled" else Phase.QUEUED)
     if why != "cancelled":
@@ -651,9 +668,9 @@ async def test_a_parent_that_the_claim_may_not_have_is_left_to_the_next(world: W
 async def test_an_end_that_is_told_again_hands_nothing_out_twice(world: World) -> None:
     await world.register()
     _, child_id, _ = await _parked(world)
-    offer = Offer("w", "d", "3.12", world.new_id(), 2)
-    assert len((await _end_offered(world, child_id, offer))[1]) == 1
-    reply, handed = await _end_offered(world, child_id, offer._replace(claim_id=world.new_id()))
+    waiting_claim = WaitingClaim("w", "d", "3.12", world.new_id(), 2)
+    assert len((await _end_and_dispatch(world, child_id, waiting_claim))[1]) == 1
+    reply, handed = await _end_and_dispatch(world, child_id, waiting_claim._replace(claim_id=world.new_id()))
     assert (reply.ended, handed) == (True, [])
 
 
@@ -671,18 +688,20 @@ async def _parked(
     return parent, child_id, seen
 
 
-async def _end_offered(world: World, id: str, offer: Offer) -> tuple[ItemReply, list[Claimed]]:
+async def _end_and_dispatch(world: World, id: str, waiting_claim: WaitingClaim) -> tuple[ItemReply, list[Claimed]]:
     item = ReportItem(id, 1, 1, 1, end=Complete(raw("done")), child=True)
     return await world.store.write(
-        reports.report_offered(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, offer=offer)
+        reports.report_and_dispatch(
+            project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, waiting_claim=waiting_claim
+        )
     )
 
 
-async def _report_offered(
+async def _report_and_dispatch(
     world: World,
     parent: str,
     entries: Sequence[Entry],
-    offer: Offer,
+    waiting_claim: WaitingClaim,
     number: int = 1,
     *,
     end: Suspend | None = None,
@@ -691,7 +710,9 @@ async def _report_offered(
     item = ReportItem(parent, 1, number, seen, list(entries), end)
     ids = [world.new_id() for _ in entries]
     return await world.store.write(
-        reports.report_offered(project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, offer=offer)
+        reports.report_and_dispatch(
+            project_id=PROJECT, worker_id="w", item=item, now_us=world.now_us, ids=ids, waiting_claim=waiting_claim
+        )
     )
 
 

@@ -466,7 +466,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "update_member": {"user_id": "user", "role": "read"},
         "create_project": {"id": "another"},
         "start_target": {"workflow_id": "workflow-1", "queue_name": None},
-        "offered_target": {"workflow_id": "workflow-1", "queue_name": None},
+        "dispatch_target": {"workflow_id": "workflow-1", "queue_name": None},
         "mark_limited": {"name": "workflow-2", "limited": 1},
         "note_ended": {"id": "worker-99"},
         "note_loss": {"execution_id": ids["running"]},

@@ -219,12 +219,14 @@ def test_the_kinds_are_all_verbs_that_may_share_a_group(stage: Stage) -> None:
 
 LOCKED_LATER = {
     **dict.fromkeys(itertools.product(("reserve", "settle", "change_budget"), ["budget"]), "budgets are locked last"),
-    **dict.fromkeys([("start", "offer"), ("report_offered", "worker")], "if it is free when the offer is used"),
+    **dict.fromkeys(
+        [("start", "waiting_claim"), ("report_and_dispatch", "worker")], "if it is free when the waiting claim is used"
+    ),
     ("sign_up", "user"): "it is new: in the scene its id is the e-mail address",
 }
 """Rows that a verb holds though it does not declare them, and why: their values are among its arguments."""
 UNIQUE = {
-    *itertools.product(("start", "start_batch", "report", "report_offered"), ["key"]),
+    *itertools.product(("start", "start_batch", "report", "report_and_dispatch"), ["key"]),
     ("make_schedule", "schedule_key"),
     ("make_key", "api_key"),
 }

@@ -17,7 +17,7 @@ from perdure.store import postgres_aside, postgres_lane
 from perdure.store.interface import Verb, query, verb
 from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import claims, starts
-from perdure.store.verbs.hands import Offer
+from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import Unavailable, UnknownOutcome
 from perdure.wire.requests import Claimed, ItemReply, StartChild, StartItem
@@ -97,14 +97,16 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
 
 
 async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: PostgresStore) -> None:
-    """Its row is held, known to be or not: then the worker's offer does not stand."""
+    """Its row is held, known to be or not: then the worker's waiting claim does not stand."""
     world = await World.make(store)
     await world.register()
 
     async def start(n: int) -> list[Claimed]:
         news = [New(world.new_id(), StartItem("wf"))]
-        offer = Offer("w", "d", "3.12", f"c{n}", 1)
-        _, handed = await store.write(starts.start(project_id=PROJECT, news=news, now_us=world.now_us, offer=offer))
+        waiting_claim = WaitingClaim("w", "d", "3.12", f"c{n}", 1)
+        _, handed = await store.write(
+            starts.start(project_id=PROJECT, news=news, now_us=world.now_us, waiting_claim=waiting_claim)
+        )
         return handed
 
     [claimed] = await start(1)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Hint, Store, query, verb
-from perdure.store.verbs import access, claims, events, hands, queries, reports, starts, transitions, waits
+from perdure.store.verbs import access, claims, direct_dispatch, events, queries, reports, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
@@ -249,7 +249,7 @@ class World:
         found: list[Claimed] = []
         for claimed, base in picked:
             rows = await self.journal(claimed.id, base)
-            found.append(hands.with_journal(claimed, base, rows, more=False))
+            found.append(direct_dispatch.with_journal(claimed, base, rows, more=False))
         return found
 
     async def claim_ids(self, worker: str = "w", capacity: int = 100) -> list[str]:

@@ -24,7 +24,7 @@ from perdure.engine.transcripts import check_transcript_entry
 from perdure.engine.unheard import Unheard
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
-from perdure.store.verbs.hands import Offer, with_journal
+from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
 from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
@@ -84,11 +84,11 @@ class Poll:
         "claim_id",
         "ended_at",
         "handed",
-        "offer",
         "project_id",
         "settled",
         "superseded",
         "taken",
+        "waiting_claim",
         "worker_id",
     )
 
@@ -98,7 +98,7 @@ class Poll:
         self.worker_id = request.worker_id
         self.claim_id = request.claim_id
         self.bells = (("ready", project_id), ("worker", request.worker_id))
-        self.offer: Offer | None = None
+        self.waiting_claim: WaitingClaim | None = None
         """The deployment, Python and capacity that it serves. Known after its first query."""
         self.taken = False
         self.superseded = False
@@ -245,7 +245,7 @@ class Claims:
         """The deployments of waiting claims, by project."""
         found: dict[str, list[str]] = {}
         for project_id, polls in self._polls.items():
-            deployments = {poll.offer.deployment_id for poll in polls if poll.offer is not None}
+            deployments = {poll.waiting_claim.deployment_id for poll in polls if poll.waiting_claim is not None}
             if deployments:
                 found[project_id] = sorted(deployments)
         return found
@@ -256,7 +256,7 @@ class Claims:
             mine = [
                 poll
                 for poll in polls
-                if (poll.offer is not None and (project_id, poll.offer.deployment_id) in ready)
+                if (poll.waiting_claim is not None and (project_id, poll.waiting_claim.deployment_id) in ready)
                 or (poll.worker_id, poll.claim_id) in unacknowledged
             ]
             if mine:
@@ -273,10 +273,12 @@ class Claims:
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.stirred != self._stirred.get(poll.project_id, 0):
             return True
-        poll.offer = Offer(poll.worker_id, looked.deployment_id, looked.python, poll.claim_id, poll.capacity)
+        poll.waiting_claim = WaitingClaim(
+            poll.worker_id, looked.deployment_id, looked.python, poll.claim_id, poll.capacity
+        )
         return False
 
-    def take_offer(self, project_id: str) -> Poll | None:
+    def take_waiting(self, project_id: str) -> Poll | None:
         """Reserve a waiting claim for executions that are about to start. Call `settle` after the start."""
         polls = self._polls.get(project_id)
         if not polls or self._engine.snapshots.crowded:  # queries are slow then
@@ -294,7 +296,7 @@ class Claims:
         if handed:
             self._engine.stats.claim_latency_seconds.extend(0.0 for _ in handed)
             poll.wake()
-        elif poll.offer is not None and not poll.superseded:
+        elif poll.waiting_claim is not None and not poll.superseded:
             self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
 
     async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
@@ -325,7 +327,7 @@ class Claims:
             floors.note(heads, ranges, started, asyncio.get_running_loop().time())
         elif self._floors and not engine.snapshots.crowded:
             self._floors.clear()
-        poll.offer = Offer(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
+        poll.waiting_claim = WaitingClaim(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
             stirred = -1  # there may be more
         self._looked[request.worker_id] = _Looked(deployment_id, python, after, stirred)
@@ -359,14 +361,14 @@ class Claims:
         steps = _steps_of(items) if engine.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
         # A waiting claim takes what one item makes ready. The next claim takes what several make ready.
-        offered = self.take_offer(project_id) if sum(map(_makes_ready, others)) == 1 else None
-        offer = None if offered is None else offered.offer
+        poll = self.take_waiting(project_id) if sum(map(_makes_ready, others)) == 1 else None
+        waiting_claim = None if poll is None else poll.waiting_claim
         verbs: list[Verb[Any]] = []
         same: dict[str, Any] = {"project_id": project_id, "worker_id": request.worker_id, "now_us": now_us}
         for item in others:
             its: dict[str, Any] = {**same, "item": recordable(item), "ids": fresh_ids(item)}
-            if offer is not None and _makes_ready(item):
-                verbs.append(reports.report_offered(**its, offer=offer))
+            if waiting_claim is not None and _makes_ready(item):
+                verbs.append(reports.report_and_dispatch(**its, waiting_claim=waiting_claim))
             else:
                 verbs.append(reports.report(**its))
         if steps:
@@ -383,8 +385,8 @@ class Claims:
                     answer, handed = answer
                 replies.append(_reply(answer))
         finally:
-            if offered is not None:
-                self.settle(offered, handed)
+            if poll is not None:
+                self.settle(poll, handed)
         if isinstance(recorded, PerdureError):
             recorded = [_reply(recorded)] * len(steps)
         elif isinstance(recorded, Exception):  # one step is at fault: record each alone

@@ -64,7 +64,7 @@ class Executions:
             except PerdureError as error:
                 answers.append(Problem(error.message, error.code, error.details))
         engine = self._engine
-        offer = engine.claims.take_offer(project_id) if news else None
+        poll = engine.claims.take_waiting(project_id) if news else None
         handed: list[Claimed] = []
         try:
             given, handed = await engine.store.write(
@@ -73,12 +73,12 @@ class Executions:
                     news=news,
                     now_us=engine.clock.now_us(),
                     idempotency=idempotency,
-                    offer=None if offer is None else offer.offer,
+                    waiting_claim=None if poll is None else poll.waiting_claim,
                 )
             )
         finally:
-            if offer is not None:
-                engine.claims.settle(offer, handed)
+            if poll is not None:
+                engine.claims.settle(poll, handed)
         for new, answer in zip(news, given, strict=False):
             if isinstance(answer, Started) and answer.execution_id == new.id:
                 engine.end_listeners.expect(project_id, new.id)

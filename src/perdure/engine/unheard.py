@@ -84,11 +84,11 @@ class Unheard:
 
     def _is_wanted(self, poll: Poll) -> bool:
         """Whether another worker here could take the work."""
-        mine = poll.offer
+        mine = poll.waiting_claim
         return mine is not None and any(
-            other.offer is not None
+            other.waiting_claim is not None
             and other.worker_id != mine.worker_id
-            and (other.offer.deployment_id, other.offer.python) == (mine.deployment_id, mine.python)
+            and (other.waiting_claim.deployment_id, other.waiting_claim.python) == (mine.deployment_id, mine.python)
             for other in self._waiting.get(poll.project_id, ())
         )
 

@@ -11,8 +11,8 @@ import msgspec
 
 from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
+from perdure.store.verbs.direct_dispatch import to_claimed
 from perdure.store.verbs.free import write_free
-from perdure.store.verbs.hands import claimed_of
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
@@ -158,7 +158,7 @@ async def claim(
     looked = Looked(deployment_id, python)
     if claim_id == last_claim_id:
         rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [claimed_of(row, worker_id, again=True) for row in rows], after, looked
+        return [to_claimed(row, worker_id, again=True) for row in rows], after, looked
     if last_claim_id is not None and claim_id < last_claim_id:
         return [], after, looked
     values = claim_values(project_id, deployment_id, worker_id, claim_id, python, now_us, grace_us)
@@ -166,7 +166,7 @@ async def claim(
     after, heads = await pick(values, room, after, limited_first, ranges)
     if room.picked and not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
         await query("note_claim", id=worker_id, claim_id=claim_id)
-    return [claimed_of(row, worker_id) for row in room.picked], after, Looked(deployment_id, python, heads)
+    return [to_claimed(row, worker_id) for row in room.picked], after, Looked(deployment_id, python, heads)
 
 
 def claim_values(

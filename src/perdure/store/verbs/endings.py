@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Counted, Due, Ready, Tell, Written, query, query_many
-from perdure.store.verbs.hands import Hands
+from perdure.store.verbs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.rows import as_row, journal_row
-from perdure.store.verbs.starts import New, Parent, offered_target, start_items, where_of
+from perdure.store.verbs.starts import New, Parent, dispatch_target, start_items, where_of
 from perdure.wire.errors import IllegalMove, PerdureError
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, StartChild, Started, Suspend
@@ -72,7 +72,13 @@ async def suspend_next(
 
 
 async def start_and_wait(
-    project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int, ids: Sequence[str], hands: Hands
+    project_id: str,
+    worker_id: str,
+    item: ReportItem,
+    end: Suspend,
+    now_us: int,
+    ids: Sequence[str],
+    dispatch: DirectDispatch,
 ) -> ItemReply | None:
     """Start a child and wait for it, the most frequent report with a child, with one guarded write to the parent.
     None: it wrote nothing, and the general path decides."""
@@ -84,7 +90,7 @@ async def start_and_wait(
     child = entry.item
     if child.key or child.budget or child.on_conflict or child.queue_concurrency_limit is not None:
         return None
-    deployment_id = hands.offer.deployment_id
+    deployment_id = dispatch.waiting_claim.deployment_id
     child = msgspec.structs.replace(
         child,
         parent_execution_id=item.execution_id,
@@ -92,10 +98,10 @@ async def start_and_wait(
         deployment_id=child.deployment_id or deployment_id,
     )
     try:
-        target = await offered_target(project_id, child, hands)
+        target = await dispatch_target(project_id, child, dispatch)
     except PerdureError:
         return None
-    if not hands.room:
+    if not dispatch.room:
         return None
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
@@ -112,7 +118,7 @@ async def start_and_wait(
         project_id,
         [New(ids[0], child)],
         now_us,
-        hands=hands,
+        dispatch=dispatch,
         parents={item.execution_id: Parent(root_id, session_id, user_id)},
         targets={where_of(child): target},
         budgeted={root_id: bool(budgeted)},

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from perdure.store.interface import Counted, Tell, query, verb
 from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, take_back_free
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
-from perdure.store.verbs.hands import claimed_of
+from perdure.store.verbs.direct_dispatch import to_claimed
 from perdure.store.verbs.transitions import lose, note_cancelled
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
@@ -261,7 +261,7 @@ async def claim_pushed(
     after, _ = await pick(values, room, after, limited_first)
     picked: list[Pushed] = []
     for row in room.picked:
-        claimed, _ = claimed_of(row, worker_id)
+        claimed, _ = to_claimed(row, worker_id)
         details = Details(*(await query("push_details", project_id=project_id, id=claimed.id))[0])
         # A fresh execution's rank is far above that of a woken one.
         picked.append(Pushed(claimed, details, row[-1] if claimed.attempt > 1 else None))

@@ -14,9 +14,9 @@ from perdure.store.interface import Counted, Query, Tell, Written, query, query_
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.asking import note_answer
+from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
-from perdure.store.verbs.hands import Hands, Offer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, item_locks, start_items
 from perdure.store.verbs.streams import append
@@ -76,9 +76,9 @@ def _locks(arguments: Arguments) -> Locks:
             yield "session", entry.session_id
 
 
-def _offered_locks(arguments: Arguments) -> Locks:
+def _dispatch_locks(arguments: Arguments) -> Locks:
     yield from _locks(arguments)
-    yield "offer", arguments["offer"].worker_id
+    yield "waiting_claim", arguments["waiting_claim"].worker_id
 
 
 def _is_sweep(arguments: Arguments) -> bool:
@@ -111,21 +111,29 @@ async def report(
     return await _take(project_id, worker_id, item, now_us, ids)
 
 
-@verb(locks=_offered_locks, sweep=_is_sweep, weight=_weight)
-async def report_offered(
-    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), offer: Offer
+@verb(locks=_dispatch_locks, sweep=_is_sweep, weight=_weight)
+async def report_and_dispatch(
+    *,
+    project_id: str,
+    worker_id: str,
+    item: ReportItem,
+    now_us: int,
+    ids: Sequence[str] = (),
+    waiting_claim: WaitingClaim,
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`, for reports that start children or end a child. Also answers with executions that the offer took
-    at once: children, or the waiting parent."""
-    hands = Hands(offer)  # the end of a worker locks the worker's row first; this locks it late, and only if it is free
+    """As `report`, for reports that start children or end a child. Also answers with executions that the waiting claim
+    took at once: children, or the waiting parent."""
+    dispatch = DirectDispatch(
+        waiting_claim
+    )  # the end of a worker locks the worker's row first; this locks it late, and only if it is free
     end = item.end
     if is_final(end):
-        return await _finish(project_id, worker_id, item, end, now_us, hands), hands.given
+        return await _finish(project_id, worker_id, item, end, now_us, dispatch), dispatch.given
     if type(end) is Suspend:
-        reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids, hands)
+        reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids, dispatch)
         if reply is not None:
-            return reply, hands.given
-    return await _take(project_id, worker_id, item, now_us, ids, hands), hands.given
+            return reply, dispatch.given
+    return await _take(project_id, worker_id, item, now_us, ids, dispatch), dispatch.given
 
 
 @verb(locks="execution=items[].execution_id", weight=lambda arguments: 2 * len(arguments["items"]))
@@ -166,7 +174,12 @@ def is_final(end: End | None) -> TypeGuard[Complete | Fail | Cancelled]:
 
 
 async def _take(
-    project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str], hands: Hands | None = None
+    project_id: str,
+    worker_id: str,
+    item: ReportItem,
+    now_us: int,
+    ids: Sequence[str],
+    dispatch: DirectDispatch | None = None,
 ) -> ItemReply:
     """Take a report that leaves the execution alive."""
     entries, end = item.entries, item.end
@@ -199,7 +212,9 @@ async def _take(
     shown: list[Row] = []
     fresh = iter(ids)
     children = [entry for entry in entries if type(entry) is StartChild]
-    started = list(await _start_children(at, children, fresh, phase, deployment_id, family, hands) if children else ())
+    started = list(
+        await _start_children(at, children, fresh, phase, deployment_id, family, dispatch) if children else ()
+    )
     told_of = iter(started)
     touched = False
     seq = first
@@ -436,7 +451,7 @@ async def _start_children(
     phase: str,
     deployment_id: str | None,
     family: Sequence[str | None],
-    hands: Hands | None,
+    dispatch: DirectDispatch | None,
 ) -> list[tuple[bool, bytes]]:
     """For each child: whether it was started, and its id or the reason."""
     if phase == Phase.CANCELLING:
@@ -456,7 +471,7 @@ async def _start_children(
     ]
     told: list[tuple[bool, bytes]] = []
     parents = {at.execution_id: Parent(family[0], family[1], family[2])}
-    answers = await start_items(at.project_id, news, at.now_us, hands=hands, parents=parents)
+    answers = await start_items(at.project_id, news, at.now_us, dispatch=dispatch, parents=parents)
     for (_, item), answer in zip(news, answers, strict=True):
         if isinstance(answer, Problem):
             told.append((False, _problem(answer)))
@@ -490,7 +505,7 @@ async def _finish(
     item: ReportItem,
     end: Complete | Fail | Cancelled,
     now_us: int,
-    hands: Hands | None = None,
+    dispatch: DirectDispatch | None = None,
 ) -> ItemReply:
     """End an execution, with the same report's outcomes: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
@@ -545,6 +560,6 @@ async def _finish(
         error=error,
         detail=detail,
         waits=waits,
-        taker=hands,
+        taker=dispatch,
     )
     return ItemReply(ended=True, at_us=at_us)

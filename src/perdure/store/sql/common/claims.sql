@@ -90,9 +90,9 @@ WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurr
 -- sees: journal execution_id=id key=key
 -- Wakes an execution (deliver_outcome) and claims it (claim_executions) at once, when its outcome arrives while the
 -- worker that parked it waits for work. `next_seq` counts both; `ready_at_us` still says since when it waited. It
--- checks the offer like check_offer. COALESCE around the guards keeps the planner from other indexes. The ready
--- executions are also wrapped, because PostgreSQL would make a join of them, which with its locks costs as much as the
--- rest.
+-- checks the waiting claim like check_waiting_claim. COALESCE around the guards keeps the planner from other indexes. The
+-- ready executions are also wrapped, because PostgreSQL would make a join of them, which with its locks costs as much as
+-- the rest.
 UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 2,
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,

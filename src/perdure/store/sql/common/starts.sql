@@ -10,8 +10,8 @@ VALUES ({values NewExecution}, :created_at_us{, created_number()|});
 -- holds: execution=execution_id
 INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :payload);
 
--- name: check_offer
--- holds: offer=worker_id
+-- name: check_waiting_claim
+-- holds: waiting_claim=worker_id
 -- Whether a waiting claim's worker is unchanged, and no ready execution is ahead of the new ones. No row: the worker is
 -- gone or locked; a start does not wait for it.
 SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready}, w.last_claim_id

@@ -20,7 +20,7 @@ WOKEN_BYTES_MAX = 1024 * 1024
 """How much of a woken execution's journal goes out; its worker fetches the rest."""
 
 
-class Offer(NamedTuple):
+class WaitingClaim(NamedTuple):
     """A waiting claim: the worker and what it could take."""
 
     worker_id: str
@@ -30,39 +30,39 @@ class Offer(NamedTuple):
     capacity: int
 
 
-class Hands:
+class DirectDispatch:
     """The room of a waiting claim, and the executions that a verb has given to it.
 
     Each run of a verb makes its own. It claims an execution at once only if no other execution is ready, so none is
     overtaken.
     """
 
-    def __init__(self, offer: Offer) -> None:
-        self.offer = offer
+    def __init__(self, waiting_claim: WaitingClaim) -> None:
+        self.waiting_claim = waiting_claim
         self.given: list[Claimed] = []
         self.room = 0
         self._keeps = True
         self._opened = False
 
     async def open(self, project_id: str) -> None:
-        """Check that the worker is unchanged since its offer, and that no execution is ready already."""
+        """Check that the worker is unchanged since its claim, and that no execution is ready already."""
         if not self._opened:
-            worker = await query("check_offer", worker_id=self.offer.worker_id)
+            worker = await query("check_waiting_claim", worker_id=self.waiting_claim.worker_id)
             self.see(project_id, worker[0] if worker else None)
 
     def see(self, project_id: str, worker: Sequence[Any] | None) -> None:
         """`open`, if the caller has read the worker; None: it is gone or locked."""
         self._opened = True
-        offer = self.offer
-        if worker is None or tuple(worker[:3]) != (project_id, offer.deployment_id, offer.python):
+        waiting_claim = self.waiting_claim
+        if worker is None or tuple(worker[:3]) != (project_id, waiting_claim.deployment_id, waiting_claim.python):
             return
         embedded, anything, last_claim_id = worker[3:]
-        if not anything and (last_claim_id is None or last_claim_id < offer.claim_id):
-            self.room = offer.capacity
+        if not anything and (last_claim_id is None or last_claim_id < waiting_claim.claim_id):
+            self.room = waiting_claim.capacity
             self._keeps = not embedded
 
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
-        rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.offer.worker_id) for one in given]
+        rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.waiting_claim.worker_id) for one in given]
         await self._note(rows)
         await Tell(Counted("claimed", len(given)))
         self.given += given
@@ -74,17 +74,17 @@ class Hands:
 
         False: it did nothing; the execution belongs to another worker, or the room is full. Calls `open` if needed.
         """
-        if (self.room if self._opened else self.offer.capacity) <= 0:
+        if (self.room if self._opened else self.waiting_claim.capacity) <= 0:
             return False
-        offer = self.offer
+        waiting_claim = self.waiting_claim
         rows = await query(
             "deliver_and_claim",
             project_id=project_id,
             id=execution_id,
-            deployment_id=offer.deployment_id,
-            worker_id=offer.worker_id,
-            claim_id=offer.claim_id,
-            python=offer.python,
+            deployment_id=waiting_claim.deployment_id,
+            worker_id=waiting_claim.worker_id,
+            claim_id=waiting_claim.claim_id,
+            python=waiting_claim.python,
             now_us=now_us,
             key=key,
             started=started,
@@ -93,11 +93,11 @@ class Hands:
             return False
         *row, embedded = rows[0]
         if not self._opened:
-            self._opened, self.room, self._keeps = True, offer.capacity, not embedded
+            self._opened, self.room, self._keeps = True, waiting_claim.capacity, not embedded
         self.room -= 1
-        claimed, parked = claimed_of(row, offer.worker_id)
+        claimed, parked = to_claimed(row, waiting_claim.worker_id)
         seq, at_us, attempt = claimed.base, row[20], claimed.attempt
-        claim = journal_row(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=offer.worker_id)
+        claim = journal_row(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=waiting_claim.worker_id)
         news = [outcome(seq - 1, at_us, attempt - 1), claim]
         await self._note(news)
         if seq == parked + 3:  # the row before these is the one that says it waits
@@ -112,11 +112,11 @@ class Hands:
 
     async def _note(self, rows: Sequence[JournalRow]) -> None:
         if self._keeps:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
-            await query("note_claim", id=self.offer.worker_id, claim_id=self.offer.claim_id)
+            await query("note_claim", id=self.waiting_claim.worker_id, claim_id=self.waiting_claim.claim_id)
         await query_many("insert_journal", rows)
 
 
-def claimed_of(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
+def to_claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
     """A claimed row as a claim, and the last seq that its worker has parked (0: none)."""
     (
         id,
