@@ -12,7 +12,7 @@ from tests.store.locks import held
 
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop, run_loop
-from perdure.store.interface import Tell, Trouble, verb
+from perdure.store.interface import Notify, Trouble, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import access
 from perdure.wire.errors import Unavailable
@@ -59,7 +59,7 @@ async def test_a_probe_that_another_server_kept_from_being_written_tells_nothing
 
 @verb(locks="")
 async def _in_trouble() -> None:
-    await Tell(Trouble("no space left"))
+    await Notify(Trouble("no space left"))
 
 
 async def test_an_outage_is_one_line_however_many_loops_meet_it(

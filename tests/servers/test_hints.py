@@ -16,14 +16,14 @@ from perdure.engine.engine import Engine
 from perdure.store import postgres_hints
 from perdure.store.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
 from perdure.store.interface import (
-    Counted,
+    Changed,
     Due,
     Ended,
     EndedElsewhere,
     Everything,
     Hint,
     KeyDeleted,
-    News,
+    Metric,
     Published,
     Ready,
     Streamed,
@@ -113,7 +113,7 @@ async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pai
         assert await watch
         while (
             len((await pair.a.executions.journal(pair.project_id, id))[0]) == seen
-        ):  # the lookout rings at first sight
+        ):  # the fallback poller rings at first sight
             assert await pair.a.executions.watch(id, pair.a.executions.watch_ticket(id), 60)
 
 
@@ -129,7 +129,7 @@ async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair
         await asyncio.sleep(0)
         await pair.b.claims.report(pair.project_id, ReportRequest(hand.id, hand.epoch, [item]))
         assert await watch
-        while not (items := await follower.read(10)):  # the lookout rings at first sight
+        while not (items := await follower.read(10)):  # the fallback poller rings at first sight
             assert await follower.watch(follower.tickets(), 60)
         assert [bytes(one.data) for one in items] == [b"%d" % number]
         follower.take(items[0])
@@ -287,7 +287,10 @@ async def test_no_two_looks_are_equally_far_apart(url: str) -> None:
     """Servers that were started together do not go on asking together; and none asks later than it may."""
     async with engine_on(url, poll_seconds=10.0) as engine:
         await until(lambda: engine.store.hints_up)
-        for pauses in ([await engine.lookout.look(engine) for _ in range(3)], [engine.spread(10.0) for _ in range(3)]):
+        for pauses in (
+            [await engine.fallback_poller.look(engine) for _ in range(3)],
+            [engine.spread(10.0) for _ in range(3)],
+        ):
             assert len({*pauses}) == 3 and 5.0 <= min(pauses) <= max(pauses) <= 10.0
 
 
@@ -336,21 +339,21 @@ def test_what_others_can_use_is_told_once_each() -> None:
         Written("x"),
         Written("y"),
         ended,
-        News("w", "y"),
+        Changed("w", "y"),
         Published("p", "t'\\\"\n"),
         Streamed("p", "x"),
         Streamed("p", "x"),
         KeyDeleted("k"),
         UserChanged("u"),
         Due(1),
-        Counted("claimed"),
+        Metric("claimed"),
     )
     assert said == [
         Ready("p", None),
         EndedElsewhere("p", "x"),
         Written("x"),
         Written("y"),
-        News("w", "y"),
+        Changed("w", "y"),
         Published("p", "t'\\\"\n"),
         Streamed("p", "x"),
         KeyDeleted("k"),

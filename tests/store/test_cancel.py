@@ -18,7 +18,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import Ended, News, Ready
+from perdure.store.interface import Changed, Ended, Ready
 from perdure.store.verbs import transitions
 from perdure.wire.errors import NotCancellable, NotFound
 from perdure.wire.records import Kind
@@ -91,7 +91,7 @@ async def test_open_work_below_a_finished_child_is_cancelled_too(world: World) -
 async def test_a_running_execution_hears_of_it_and_may_clean_up(world: World) -> None:
     id = await world.running()
     await world.cancel(id)
-    assert News("w", id) in world.hints
+    assert Changed("w", id) in world.hints
     assert await world.cancel(id) is Phase.CANCELLING  # asked twice, written once
     reply = await world.acknowledge(id, seen=1)
     assert [(row.kind, row.name) for row in reply.rows] == [(Kind.CANCEL, "user")]

@@ -16,7 +16,7 @@ from tests.store.world import World, raw, step
 
 from perdure.store import sqlite
 from perdure.store.file_lock import StoreInUse
-from perdure.store.interface import Counted, Tell, Trouble, query, query_many, verb
+from perdure.store.interface import Metric, Notify, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.verbs import access, queries, reports
@@ -51,7 +51,7 @@ async def fail_after_writing(*, how: str, name: str) -> None:
         await query("write_meta", name=name, value="1")
         raise NotFound("too late")
     await query("insert_project", id=name, name=name, now_us=1)
-    await Tell(Counted("never"))
+    await Notify(Metric("never"))
     if how == "refusal":
         raise NotFound("too late")
     if how == "constraint":
@@ -212,7 +212,7 @@ async def test_a_listener_that_fails_does_not_stop_the_store(store: SQLiteStore)
 
     @verb(locks="")
     async def hint() -> None:
-        await Tell(Counted("something"))
+        await Notify(Metric("something"))
 
     loop = asyncio.get_running_loop()
     told: list[dict[str, object]] = []
@@ -229,7 +229,7 @@ async def test_hints_come_after_the_commit_and_only_of_what_was_kept(store: SQLi
     @verb(locks="")
     async def hint() -> None:
         await query("write_meta", name="a", value="1")
-        await Tell(Counted("x"))
+        await Notify(Metric("x"))
 
     reader = apsw.Connection(store.path, flags=apsw.SQLITE_OPEN_READONLY)
     store.listen(lambda hints: seen.append(reader.execute("SELECT value FROM meta WHERE name = 'a'").get))
@@ -338,7 +338,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_space(
         disk.full_from = None
         await store.write(note(name="kept", value="1"))
     assert await store.write(note(name="n0", value="later")) == "later"
-    assert Counted("failed_groups") in heard
+    assert Metric("failed_groups") in heard
     assert await store.scan(queries.doctor(checks=["integrity"])) == {"integrity": ["ok"]}
 
 

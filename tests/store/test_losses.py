@@ -21,7 +21,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import Counted
+from perdure.store.interface import Metric
 from perdure.store.verbs import claims
 from perdure.store.verbs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.errors import LeaseLost
@@ -102,7 +102,7 @@ async def test_five_losses_without_an_outcome_are_poison(world: World) -> None:
     assert (execution.error or "").startswith("POISONED: 5 workers were lost")
     detail = json.decode((await world.journal(id))[-1].value)
     assert (detail["code"], detail["worker"]) == ("POISONED", "w")
-    assert Counted("poisoned") in world.hints
+    assert Metric("poisoned") in world.hints
     await world.register()
     assert await world.claim_ids() == []
 
@@ -308,8 +308,8 @@ async def test_a_delivery_that_was_never_acknowledged_is_no_crash(world: World) 
     await world.claim()
     for _ in range(3 * LOSSES_MAX):
         await again(world, id, acknowledge=False)
-    assert Counted("deliveries_lost") in world.hints
-    assert Counted("executions_lost") not in world.hints
+    assert Metric("deliveries_lost") in world.hints
+    assert Metric("executions_lost") not in world.hints
     await world.acknowledge(id)
     await world.lose()
     assert await world.phase(id) is Phase.QUEUED
@@ -345,7 +345,7 @@ async def test_a_report_acknowledges_too(world: World) -> None:
     await world.claim()
     await world.report(id, [step("s", ok=False, last=False)])
     await world.lose()
-    assert Counted("executions_lost") in world.hints
+    assert Metric("executions_lost") in world.hints
 
 
 async def test_a_drained_worker_hands_back_what_it_holds_and_counts_no_loss(world: World) -> None:
@@ -371,7 +371,7 @@ async def test_what_a_worker_held_whose_process_died_is_lost_at_once(world: Worl
         await world.store.write(claims.drain(project_id=PROJECT, worker_id="w", now_us=world.now_us, died=True))
     assert [await world.phase(id) for id in held] == [Phase.QUEUED, Phase.QUEUED]
     assert [(await world.journal(id))[-1].kind for id in held] == [Kind.LOST, Kind.LOST]
-    assert world.hints.count(Counted("workers_lost")) == 1
+    assert world.hints.count(Metric("workers_lost")) == 1
     await world.register("w2")
     assert all(claimed.ack_first for claimed in await world.claim("w2", 10))
 

@@ -18,7 +18,7 @@ from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, r
 from tests.store.world import World, step
 
 from perdure.store import postgres_aside, postgres_lane, postgres_link
-from perdure.store.interface import Counted, Tell, Verb, query, verb
+from perdure.store.interface import Metric, Notify, Verb, query, verb
 from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
@@ -93,10 +93,10 @@ async def test_hints_come_before_the_answer_and_only_of_what_was_kept(store: Pos
     @verb(locks="")
     async def hint() -> None:
         await query("write_meta", name="a", value="1")
-        await Tell(Counted("x"))
+        await Notify(Metric("x"))
 
     await store.write(hint())
-    assert heard == [Counted("x")]
+    assert heard == [Metric("x")]
 
 
 async def test_a_listener_that_fails_does_not_stop_the_store(store: PostgresStore) -> None:
@@ -105,7 +105,7 @@ async def test_a_listener_that_fails_does_not_stop_the_store(store: PostgresStor
 
     @verb(locks="")
     async def hint() -> None:
-        await Tell(Counted("x"))
+        await Notify(Metric("x"))
 
     def broken(hints: object) -> None:
         raise RuntimeError("a broken listener")

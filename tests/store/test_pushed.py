@@ -9,7 +9,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
-from perdure.store.interface import Counted, Query
+from perdure.store.interface import Metric, Query
 from perdure.store.verbs import pushed, queries, saved_steps
 from perdure.store.verbs.rows import ended
 from perdure.store.verbs.transitions import LOSSES_MAX, UNDELIVERED_MAX
@@ -178,8 +178,8 @@ async def test_what_is_handed_back_again_and_again_comes_back_later_each_time(pu
     await pushes.save(id, "s", 2)
     assert (await waits(1))[0] >= 1, "one that is there already does not"
     assert (await pushes.world.kinds(id)).count("released") == 15
-    assert Counted("executions_lost") not in pushes.world.hints
-    assert Counted("deliveries_lost") not in pushes.world.hints
+    assert Metric("executions_lost") not in pushes.world.hints
+    assert Metric("deliveries_lost") not in pushes.world.hints
 
 
 async def test_even_hand_backs_have_a_bound(pushes: PushWorld, worker: str) -> None:
@@ -191,7 +191,7 @@ async def test_even_hand_backs_have_a_bound(pushes: PushWorld, worker: str) -> N
     ended = await pushes.world.get(id)
     assert ended.phase is Phase.FAILED
     assert (ended.error or "").startswith("POISONED: 100 deliveries in a row were never acknowledged, or were handed")
-    assert Counted("poisoned") in pushes.world.hints
+    assert Metric("poisoned") in pushes.world.hints
 
 
 async def test_a_rolling_restart_is_no_poison_and_no_loss(pushes: PushWorld) -> None:

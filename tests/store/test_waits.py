@@ -19,7 +19,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.interface import News, Ready
+from perdure.store.interface import Changed, Ready
 from perdure.store.verbs import waits
 from perdure.wire.approvals import Became
 from perdure.wire.errors import Conflict, NotFound
@@ -68,7 +68,7 @@ async def test_whatever_comes_first_nothing_is_missed(world: World, what: str, o
     elif order == "while running":
         await world.report(id, [wait])
         await come(id)
-        assert News("w", id) in world.hints
+        assert Changed("w", id) in world.hints
         assert [row.kind for row in (await world.acknowledge(id, seen=1)).rows] == [kind]
     elif order == "while waiting":
         assert (await world.wait_for(id, wait)).ended

@@ -164,11 +164,11 @@ class Claims:
                 claims.note_arrival(project_id=project_id, worker_id=request.worker_id, claim_id=request.arrived)
             )
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
-        items, news = await self._wait_for_work(poll, request, began)
+        items, changed = await self._wait_for_work(poll, request, began)
         held_us = None
         if items and not poll.superseded and self._unheard.add(poll):
             held_us = int((asyncio.get_running_loop().time() - began) * 1e6)
-        return ClaimReply(items, news, held_us)
+        return ClaimReply(items, changed, held_us)
 
     async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
         engine = self._engine
@@ -180,7 +180,7 @@ class Claims:
                 if poll.superseded:
                     return poll.handed, []
                 bells = engine.doorbell.tickets(*poll.bells)
-                news = engine.take_news(request.worker_id)
+                changed = engine.take_changed(request.worker_id)
                 items: list[Claimed] = []
                 if capacity and (self._worth_a_look(poll) or again):
                     again = False
@@ -193,8 +193,8 @@ class Claims:
                     found = {one.id for one in items}
                     items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
-                if items or news or left <= 0 or engine.closing:
-                    return items, news
+                if items or changed or left <= 0 or engine.closing:
+                    return items, changed
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
                     self._unheard.look_soon()  # this worker could take unacknowledged executions
@@ -205,7 +205,7 @@ class Claims:
                     if looked is not None:  # no hint came: query anyway, from where the last query stopped
                         self._looked[request.worker_id] = looked._replace(stirred=-1)
                 if poll.handed and not poll.taken:
-                    return poll.handed, engine.take_news(request.worker_id)
+                    return poll.handed, engine.take_changed(request.worker_id)
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
             polls = self._polls.get(project_id)
@@ -219,7 +219,7 @@ class Claims:
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
         if len(self._latest) > 10_000:
-            self._engine.forget_news(self._latest.popitem(last=False)[0])
+            self._engine.forget_changed(self._latest.popitem(last=False)[0])
         if earlier is None:
             return False
         earlier.superseded = True

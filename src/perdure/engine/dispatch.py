@@ -384,7 +384,7 @@ class Dispatcher:
             found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
         return {project_id: sorted(deployments) for project_id, deployments in found.items()}
 
-    def news(self, worker_id: str, execution_id: str) -> None:
+    def changed(self, worker_id: str, execution_id: str) -> None:
         """A held execution has changed; it may be cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:

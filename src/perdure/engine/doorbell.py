@@ -1,5 +1,5 @@
 """Hints within the process that end waits early. A lost hint costs only time: each waiter also queries by itself, or
-the lookout does."""
+the fallback poller does."""
 
 import asyncio
 from collections import OrderedDict, deque

@@ -21,7 +21,7 @@ from perdure.engine.end_listeners import EndListeners
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
-from perdure.engine.lookout import Lookout
+from perdure.engine.fallback_poller import FallbackPoller
 from perdure.engine.loops import LOOPS, Loop, run_loop
 from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
@@ -40,7 +40,7 @@ from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
 from perdure.engine.webhooks import Webhooks
 from perdure.store.interface import (
-    Counted,
+    Changed,
     Due,
     Ended,
     EndedElsewhere,
@@ -48,7 +48,7 @@ from perdure.store.interface import (
     Everything,
     Hint,
     KeyDeleted,
-    News,
+    Metric,
     Published,
     Ready,
     Store,
@@ -58,7 +58,7 @@ from perdure.store.interface import (
     Written,
 )
 from perdure.store.verbs import access, claims, queries, transitions
-from perdure.store.verbs.lookout import Awaited, look_out
+from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
 from perdure.wire.errors import Unavailable
 from perdure.wire.operation import Operation
 
@@ -67,11 +67,11 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-NEWS_MAX = 10_000
+CHANGED_MAX = 10_000
 """Changed executions that are remembered per worker."""
 OWN_LOOKS = 300.0
-"""The factor for a wait's own queries where the lookout covers it. One query a minute was most of the cost of hundreds
-of idle streams."""
+"""The factor for a wait's own queries where the fallback poller covers it. One query a minute was most of the
+cost of hundreds of idle streams."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 TIME_QUESTIONS = 3
@@ -133,8 +133,8 @@ class Engine:
         self.alarmed: set[tuple[str, str, str | None]] = set()
         self.refused: set[str] = set()
         """Loops whose last round found the store unavailable."""
-        self._news: dict[str, set[str]] = {}
-        self.lookout = Lookout()
+        self._changed: dict[str, set[str]] = {}
+        self.fallback_poller = FallbackPoller()
         self.snapshots = Snapshots()
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
         """Called with the id of a deleted key. None: notifications of keys and users may have been lost."""
@@ -159,7 +159,7 @@ class Engine:
         self.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
         loops: tuple[Loop, ...] = LOOPS
         if not self.store.alone:
-            loops = (*LOOPS, Loop("look", self.lookout.look), Loop("snapshots", self.snapshots.look))
+            loops = (*LOOPS, Loop("look", self.fallback_poller.look), Loop("snapshots", self.snapshots.look))
         if self.exports.wanted:
             loops = (*loops, Loop("export", lambda engine: engine.exports.look()))
         self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
@@ -218,28 +218,28 @@ class Engine:
             self.doorbell.ring(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
-        """The interval of a wait's own queries. This process loses no hints, and the lookout covers other servers, so
-        thousands of waits cost almost nothing."""
+        """The interval of a wait's own queries. This process loses no hints, and the fallback poller covers other servers,
+        so thousands of waits cost almost nothing."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:
         """Different on each server of a store."""
         return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
 
-    def note_news(self, worker_id: str, execution_id: str) -> None:
+    def note_changed(self, worker_id: str, execution_id: str) -> None:
         """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
         if self.store.alone or self.claims.is_present(worker_id):
-            news = self._news.setdefault(worker_id, set())
-            if len(news) < NEWS_MAX:  # the next beat brings the rest
-                news.add(execution_id)
+            ids = self._changed.setdefault(worker_id, set())
+            if len(ids) < CHANGED_MAX:  # the next beat brings the rest
+                ids.add(execution_id)
             self.doorbell.ring(("worker", worker_id))
 
-    def forget_news(self, worker_id: str) -> None:
-        self._news.pop(worker_id, None)
+    def forget_changed(self, worker_id: str) -> None:
+        self._changed.pop(worker_id, None)
 
-    def take_news(self, worker_id: str) -> list[str]:
-        news = self._news.pop(worker_id, None)
-        return list(news) if news else []
+    def take_changed(self, worker_id: str) -> list[str]:
+        ids = self._changed.pop(worker_id, None)
+        return list(ids) if ids else []
 
     def _hear(self, hints: Sequence[Hint]) -> None:
         """Ring each bell once per commit."""
@@ -258,9 +258,9 @@ class Engine:
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
                 if hint.workflow_id in self.schedules.waiting_workflows:
                     self.schedules.ring()
-            elif isinstance(hint, News):
-                self.note_news(hint.worker_id, hint.execution_id)
-                self.push.dispatcher.news(hint.worker_id, hint.execution_id)
+            elif isinstance(hint, Changed):
+                self.note_changed(hint.worker_id, hint.execution_id)
+                self.push.dispatcher.changed(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
                 doorbell.ring(("loop", "overdue" if hint.ends else "wake"))
             elif isinstance(hint, Streamed):
@@ -270,7 +270,7 @@ class Engine:
                 self.triggers.published(hint.project_id, hint.topic)
             elif isinstance(hint, Trouble):
                 self._trouble = hint.why
-            elif isinstance(hint, Counted):
+            elif isinstance(hint, Metric):
                 self.stats.count(hint.what, hint.amount)
             elif isinstance(hint, EndedElsewhere):
                 if self.end_listeners.ended_elsewhere(hint.project_id, hint.execution_id):
@@ -298,7 +298,7 @@ class Engine:
 
         async def ask() -> None:
             for project_id, ids in asked.items():
-                found = await self.store.read(look_out(awaited=Awaited({project_id: ids}, (), {}, {}, (), {})))
+                found = await self.store.read(poll_awaited(awaited=Awaited({project_id: ids}, (), {}, {}, (), {})))
                 for _, finished in found.ended:
                     self.end_listeners.found(project_id, finished)
 
@@ -309,4 +309,4 @@ class Engine:
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asking.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.warning("An end was not looked up; the lookout will: %s", task.exception())
+            logger.warning("An end was not looked up; the fallback poller will: %s", task.exception())

@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 
 from perdure.store.interface import (
+    Changed,
     Ended,
     EndedElsewhere,
     Everything,
     Hint,
     KeyDeleted,
-    News,
     Published,
     Ready,
     Streamed,
@@ -29,7 +29,7 @@ GATHERED_MAX: Final = 1_000
 """More are not sent one by one."""
 
 
-class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
+class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):
     """One NOTIFY. Older servers ignore fields that a newer one adds."""
 
     server: str
@@ -40,7 +40,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
     """Executions by project. They are not in `written` as well."""
     written: list[str] = []
     """Executions."""
-    news: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
     """Executions by worker."""
     published: list[tuple[str, str]] = []
     """Projects and topics."""
@@ -56,8 +56,8 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s"}):
             hints.extend(EndedElsewhere(project_id, id) for id in ids)
             hints.extend(Written(id) for id in ids)
         hints.extend(Written(id) for id in self.written)
-        for worker_id, ids in self.news.items():
-            hints.extend(News(worker_id, id) for id in ids)
+        for worker_id, ids in self.changed.items():
+            hints.extend(Changed(worker_id, id) for id in ids)
         hints.extend(Published(project_id, topic) for project_id, topic in self.published)
         hints.extend(Streamed(project_id, id) for project_id, id in self.streamed)
         hints.extend(KeyDeleted(id) for id in self.keys)
@@ -89,8 +89,8 @@ class Gathered:
                 found["ended", hint.project_id, hint.execution_id] = None
             elif isinstance(hint, Ready):
                 found["ready", hint.project_id] = None
-            elif isinstance(hint, News):
-                found["news", hint.worker_id, hint.execution_id] = None
+            elif isinstance(hint, Changed):
+                found["changed", hint.worker_id, hint.execution_id] = None
             elif isinstance(hint, Published):
                 found["published", hint.project_id, hint.topic] = None
             elif isinstance(hint, Streamed):
@@ -115,8 +115,8 @@ class Gathered:
                     message.ended.setdefault(names[0], []).append(names[1])
                 elif kind == "ready":
                     message.ready.append(names[0])
-                elif kind == "news":
-                    message.news.setdefault(names[0], []).append(names[1])
+                elif kind == "changed":
+                    message.changed.setdefault(names[0], []).append(names[1])
                 elif kind == "published":
                     message.published.append((names[0], names[1]))
                 elif kind == "streamed":

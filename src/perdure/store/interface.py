@@ -94,7 +94,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     detail: bytes | None
 
 
-class News(msgspec.Struct, frozen=True, gc=False):
+class Changed(msgspec.Struct, frozen=True, gc=False):
     """A held execution's journal has a row that its worker did not write."""
 
     worker_id: str
@@ -127,7 +127,7 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     """True: an execution ends then. False: one continues."""
 
 
-class Counted(msgspec.Struct, frozen=True, gc=False):
+class Metric(msgspec.Struct, frozen=True, gc=False):
     """A metric changed."""
 
     what: str
@@ -168,12 +168,12 @@ class Trouble(msgspec.Struct, frozen=True, gc=False):
 Hint = (
     Ready
     | Ended
-    | News
+    | Changed
     | Written
     | Streamed
     | Published
     | Due
-    | Counted
+    | Metric
     | KeyDeleted
     | UserChanged
     | EndedElsewhere
@@ -183,7 +183,7 @@ Hint = (
 )
 
 
-class Tell:
+class Notify:
     """Awaited by a verb to leave hints. They go out after the commit, and a rollback drops them."""
 
     __slots__ = ("hints",)
@@ -191,7 +191,7 @@ class Tell:
     def __init__(self, *hints: Hint) -> None:
         self.hints = hints
 
-    def __await__(self) -> "Generator[Tell, None, None]":
+    def __await__(self) -> "Generator[Notify, None, None]":
         yield self
 
 

@@ -25,7 +25,7 @@ names the run, and the driver rolls the group back and runs it again without tha
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.store.interface import Hint, Query, Rows, Tell, Verb
+from perdure.store.interface import Hint, Notify, Query, Rows, Verb
 from perdure.store.locks import Row
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
@@ -238,7 +238,7 @@ class Lockstep:
                         continue
                     self._live[run.number] = run
                     return
-                if type(asked) is not Tell:
+                if type(asked) is not Notify:
                     raise TypeError(f"A verb may await queries and hints only, not {asked!r}.")
                 run.hints.extend(asked.hints)
                 given = None

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
-from perdure.store.interface import Counted, Hint, Trouble, Verb
+from perdure.store.interface import Hint, Metric, Trouble, Verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Stuck
 from perdure.store.postgres_link import (
@@ -522,7 +522,7 @@ class Lane:
         if not said:
             logger.error("The database cannot be used: %s", why)
         _give(part, Unavailable(f"The store cannot be used at the moment ({why}); nothing happened, try again."))
-        self._committed(0, 0.0, [Counted("failed_groups"), *([Trouble(why)] if trouble else [])])
+        self._committed(0, 0.0, [Metric("failed_groups"), *([Trouble(why)] if trouble else [])])
 
     def _unknown(self, part: Sequence[Item]) -> None:
         logger.error("The connection was lost during a commit of %d verbs; its outcome is unknown.", len(part))
@@ -532,7 +532,7 @@ class Lane:
                 "The connection to the database was lost during the commit; repeat the request with the same key."
             ),
         )
-        self._committed(0, 0.0, [Counted("failed_groups")])
+        self._committed(0, 0.0, [Metric("failed_groups")])
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:

@@ -26,7 +26,7 @@ from uuid_utils import uuid4
 
 from perdure.store.disk import network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
-from perdure.store.interface import Counted, Hint, Trouble, Verb
+from perdure.store.interface import Hint, Metric, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.sqlite_run import Run, incremental_vacuum
@@ -474,9 +474,7 @@ class SQLiteStore:
         try:
             for _, answer in group:
                 answer(None, told)
-            self._listener(
-                [Counted("failed_groups"), *([Trouble(str(error))] if isinstance(error, apsw.Error) else [])]
-            )
+            self._listener([Metric("failed_groups"), *([Trouble(str(error))] if isinstance(error, apsw.Error) else [])])
         finally:
             self._next()
 

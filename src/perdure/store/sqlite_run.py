@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from perdure.store.interface import Hint, Query, Tell, query, verb
+from perdure.store.interface import Hint, Notify, Query, query, verb
 from perdure.store.statements import Statement
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Run:
                         send = []
                     if asked.record is not None:
                         send = statement.records(asked.record, send)
-                elif type(asked) is Tell:
+                elif type(asked) is Notify:
                     self.hints.extend(asked.hints)
                     send = None
                 else:

@@ -2,7 +2,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.store.interface import KeyDeleted, Tell, query, verb
+from perdure.store.interface import KeyDeleted, Notify, query, verb
 from perdure.store.verbs.free import write_free
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
@@ -134,7 +134,7 @@ async def note_key_use(*, id: str, now_us: int) -> None:
 async def delete_key(*, project_id: str, id: str) -> bool:
     deleted = bool(await query("delete_key", project_id=project_id, id=id))
     if deleted:
-        await Tell(KeyDeleted(id))
+        await Notify(KeyDeleted(id))
     return deleted
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import Tell, UserChanged, query, verb
+from perdure.store.interface import Notify, UserChanged, query, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
 from perdure.wire.accounts import INVITATION_PATH, Invitation, Member, Project, User
@@ -145,14 +145,14 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
     await query("delete_other_sessions", user_id=user_id, token_hash="" if session is None else session.token_hash)
     if session is not None:
         await _insert_session(user_id, session, now_us)
-    await Tell(UserChanged(user_id))
+    await Notify(UserChanged(user_id))
 
 
 @verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
     """Sign a user in. Deletes expired sessions, and beyond the limit those that would expire first."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
-        await Tell(UserChanged(user_id))
+        await Notify(UserChanged(user_id))
     await _insert_session(user_id, session, now_us)
 
 
@@ -169,7 +169,7 @@ async def read_session(*, token_hash: str, project_id: str) -> StoredSession | N
 @verb(locks="session=token_hash")
 async def close_session(*, token_hash: str) -> None:
     for (user_id,) in await query("delete_session", token_hash=token_hash):
-        await Tell(UserChanged(user_id))
+        await Notify(UserChanged(user_id))
 
 
 async def _insert_session(user_id: str, session: NewSession, now_us: int) -> None:
@@ -205,7 +205,7 @@ async def make_project(
     await query("create_project", id=id, name=name, description=description, now_us=now_us)
     await query("insert_member", project_id=id, user_id=user_id, id=member_id, role=Role.ADMIN.value, now_us=now_us)
     # A server may have cached that the user is not a member of this id.
-    await Tell(UserChanged(user_id))
+    await Notify(UserChanged(user_id))
     made = Project(id, name, description, now_us, now_us)
     await remember(user_id, idempotency, msgspec.json.encode(made), now_us)
     return made
@@ -288,7 +288,7 @@ async def add_member(
     if user.id in roles:
         raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{user.id}.")
     await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role.value, now_us=now_us)
-    await Tell(UserChanged(user.id))
+    await Notify(UserChanged(user.id))
     member = Member(member_id, user, role, now_us, now_us)
     await remember(project_id, idempotency, msgspec.json.encode(member), now_us)
     return member
@@ -302,7 +302,7 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
     if user_id not in roles:
         raise _no_member(user_id)
     await query("update_member", project_id=project_id, user_id=user_id, role=role.value, now_us=now_us)
-    await Tell(UserChanged(user_id))
+    await Notify(UserChanged(user_id))
     return _member((await query("list_members", project_id=project_id, user_id=user_id))[0])
 
 
@@ -313,7 +313,7 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
     if user_id not in roles:
         raise _no_member(user_id)
     await query("delete_member", project_id=project_id, user_id=user_id)
-    await Tell(UserChanged(user_id))
+    await Notify(UserChanged(user_id))
 
 
 @verb(looks=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import Counted, Rows, Tell, Written, query, query_many, verb
+from perdure.store.interface import Metric, Notify, Rows, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import to_claimed
 from perdure.store.verbs.free import write_free
@@ -208,7 +208,7 @@ async def pick(
             "insert_journal",
             [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=values["worker_id"]) for row in picked],
         )
-        await Tell(Counted("claimed", len(picked)), *[Written(row[0]) for row in picked])
+        await Notify(Metric("claimed", len(picked)), *[Written(row[0]) for row in picked])
     return after, heads
 
 
@@ -406,7 +406,7 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
         return
     await end_registration(worker_id, now_us, released=not died)
     if died:
-        await Tell(Counted("workers_lost"))
+        await Notify(Metric("workers_lost"))
 
 
 async def forgive(project_id: str, worker_id: str) -> None:
@@ -439,7 +439,7 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
             await end_registration(worker_id, now_us)
             ended += 1
     if ended:
-        await Tell(Counted("workers_lost", ended))
+        await Notify(Metric("workers_lost", ended))
     return ended
 
 

@@ -7,7 +7,7 @@ their program. The kind of workers changes only while none of the other kind is 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.store.interface import Ready, Tell, Written, query, query_many, verb
+from perdure.store.interface import Notify, Ready, Written, query, query_many, verb
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
@@ -65,7 +65,7 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
         "insert_journal",
         [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
     )
-    await Tell(Ready(project_id, deployment_id), *[Written(row[0]) for row in unblocked])
+    await Notify(Ready(project_id, deployment_id), *[Written(row[0]) for row in unblocked])
 
 
 async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
@@ -94,11 +94,11 @@ async def catch_up() -> int:
         ):  # another server counts now, or the limits are gone
             continue
         amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
-        await Tell(Ready(project_id, None))
+        await Notify(Ready(project_id, None))
     for project_id, deployment_id, push in await query("forgotten_early"):
         adopt = "adopt_any_early" if push else "adopt_early"
         amount += len(await query(adopt, project_id=project_id, deployment_id=deployment_id))
-        await Tell(Ready(project_id, deployment_id))
+        await Notify(Ready(project_id, deployment_id))
     return amount
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
-from perdure.store.interface import Counted, Tell, Written, query, query_many
+from perdure.store.interface import Metric, Notify, Written, query, query_many
 from perdure.store.verbs.rows import JournalRow, Outcome, as_row, journal_after, journal_row
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import Claimed
@@ -64,7 +64,7 @@ class DirectDispatch:
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
         rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.waiting_claim.worker_id) for one in given]
         await self._note(rows)
-        await Tell(Counted("claimed", len(given)))
+        await Notify(Metric("claimed", len(given)))
         self.given += given
 
     async def wake(
@@ -105,9 +105,9 @@ class DirectDispatch:
             found, more = [as_row(row) for row in (waits, *news)], False
         else:
             found, more = await journal_after(execution_id, parked, rows_max=WOKEN_ROWS_MAX, bytes_max=WOKEN_BYTES_MAX)
-        await Tell(Counted("claimed"))
+        await Notify(Metric("claimed"))
         self.given.append(with_journal(claimed, parked, found, more))
-        await Tell(Written(execution_id))
+        await Notify(Written(execution_id))
         return True
 
     async def _note(self, rows: Sequence[JournalRow]) -> None:

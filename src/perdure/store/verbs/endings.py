@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.store.interface import Counted, Due, Ready, Tell, Written, query, query_many
+from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many
 from perdure.store.verbs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.rows import as_row, journal_row
 from perdure.store.verbs.starts import New, Parent, dispatch_target, start_items, where_of
@@ -172,11 +172,11 @@ async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
     due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])
     row = journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt, fingerprint=due)
     await query_many("insert_journal", [row])
-    await Tell(Written(at.execution_id))
+    await Notify(Written(at.execution_id))
     if end.timer is not None:
-        await Tell(Due(end.timer[1]))
+        await Notify(Due(end.timer[1]))
     if limited:
-        await Tell(Ready(at.project_id, None))
+        await Notify(Ready(at.project_id, None))
 
 
 async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
@@ -201,7 +201,9 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
             at.execution_id, moved[0][0] - 1, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail
         )
         await query_many("insert_journal", [row])
-        await Tell(Written(at.execution_id), Counted("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else []))
+        await Notify(
+            Written(at.execution_id), Metric("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else [])
+        )
         return True
     retry = type(end) is Fail
     due_at_us = at.now_us + delay_us if delay_us else None
@@ -217,7 +219,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
     else:
         row = journal_row(at.execution_id, seq - 1, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
     await query_many("insert_journal", [row])
-    await Tell(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
+    await Notify(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
     return True
 
 

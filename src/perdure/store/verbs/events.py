@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.store.interface import Published, Rows, Tell, Written, query, query_many, verb
+from perdure.store.interface import Notify, Published, Rows, Written, query, query_many, verb
 from perdure.store.verbs.asking import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
@@ -105,7 +105,7 @@ async def publish_events(
     if named:
         await query("advance_topic", project_id=project_id, topic=topic, events=last + 1 - first)
     await query_many("insert_event", rows)
-    await Tell(Published(project_id, topic))
+    await Notify(Published(project_id, topic))
     waits = await query("waiting_for", project_id=project_id, topic=topic)
     wanted = {match: wanted_by(match) for _, _, match, *_ in waits}
     for seq, event, id in fresh:
@@ -291,7 +291,7 @@ async def _met(
     next_seq: int = (await query("count_outcome", project_id=project_id, id=execution_id))[0][0]
     row = journal_row(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=wait.topic, value=value)
     await query_many("insert_journal", [row])
-    await Tell(Written(execution_id))
+    await Notify(Written(execution_id))
     return row
 
 

@@ -8,7 +8,7 @@ day: a living worker that had to register again would report its work under a ne
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.store.interface import Counted, Tell, query, verb
+from perdure.store.interface import Metric, Notify, query, verb
 from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, take_back_free
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.direct_dispatch import to_claimed
@@ -165,7 +165,7 @@ async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
     """The worker at this address has another id: end the old registration."""
     if await query("read_worker", id=worker_id):
         await end_registration(worker_id, now_us)
-        await Tell(Counted("workers_lost"))
+        await Notify(Metric("workers_lost"))
 
 
 async def lapse(worker_id: str, now_us: int) -> None:
@@ -175,7 +175,7 @@ async def lapse(worker_id: str, now_us: int) -> None:
     await query("end_push_lease", id=worker_id, now_us=now_us)
     for project_id, id, attempt, _ in await query("held_by", worker_id=worker_id):
         await lose(project_id, id, attempt, worker_id, now_us)
-    await Tell(Counted("workers_lost"))
+    await Notify(Metric("workers_lost"))
 
 
 @verb(sweep=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import Due, Ready, Rows, Tell, Written, query, query_many, verb
+from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.asking import asks, later, outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
@@ -102,7 +102,7 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
         tries=1,
     )
     await query_many("insert_journal", [row])
-    await Tell(Written(execution_id))
+    await Notify(Written(execution_id))
 
 
 # --- ends ----------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ async def fail_pushed(
             execution_id, seq - 1, at_us, Kind.RETRIED, held.attempt, name=error[:500], ok=False, value=b"null"
         )
         await query_many("insert_journal", [row])
-        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+        await Notify(Ready(project_id, deployment_id), Written(execution_id))
         return
     moved = await query("fail", error=error, **fence)
     await _over(project_id, execution_id, held, Phase.FAILED, moved[0], now_us, error=error, detail=detail)
@@ -370,11 +370,11 @@ async def _let_go(
     next_seq, at_us, limited = moved[0][:3]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.WAITING, held.attempt, key=key, value=told)
     await query_many("insert_journal", [row])
-    await Tell(Written(execution_id))
+    await Notify(Written(execution_id))
     if until_us is not None:
-        await Tell(Due(until_us))
+        await Notify(Due(until_us))
     if limited:
-        await Tell(Ready(project_id, None))
+        await Notify(Ready(project_id, None))
 
 
 @verb(locks="execution=execution_id")
@@ -477,7 +477,7 @@ async def _start(
         value = msgspec.json.encode(ids)
         row = journal_row(parent_id, seq, at_us, Kind.CHILD_STARTED, attempt, key=step_key, name=name, value=value)
         await query_many("insert_journal", [row])
-        await Tell(Written(parent_id))
+        await Notify(Written(parent_id))
     if batch_id is not None:
         await query(
             "open_typed_wait",

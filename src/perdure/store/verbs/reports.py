@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Query, Tell, Written, query, query_many, verb
+from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.asking import note_answer
@@ -148,7 +148,7 @@ async def record_steps(
     moved = {row[0] for row in await query_many("advance_next", fences)}
     recorded = [item for item in items if item.execution_id in moved]
     await query_many("insert_journal", [_outcome(item, item.seen + 1, now_us, item.entries[0]) for item in recorded])
-    await Tell(*[Written(item.execution_id) for item in recorded])
+    await Notify(*[Written(item.execution_id) for item in recorded])
     return [
         ItemReply(accepted=[item.seen + 1], at_us=now_us)
         if item.execution_id in moved
@@ -240,7 +240,7 @@ async def _take(
             seq += 1
     if rows:
         await query_many("insert_journal", rows)
-        await Tell(Written(item.execution_id))
+        await Notify(Written(item.execution_id))
     if touched:  # its own events or answers may have resolved its own waits
         told = {seq for entry, seq in zip(entries, accepted, strict=True) if type(entry) in (StepDone, TimerFired)}
         shown = [row for row in await _rows_after(item.execution_id, first - 1) if row.seq not in told]
@@ -284,7 +284,7 @@ async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
     await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
-    await Tell(Written(item.execution_id))
+    await Notify(Written(item.execution_id))
     return ItemReply(accepted=[item.seen + 1], at_us=now_us)
 
 
@@ -332,7 +332,7 @@ async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
         "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
     )
     if not rows:
-        await Tell(Counted("stale_rejections"))
+        await Notify(Metric("stale_rejections"))
         return LOST
     if item.logs:
         await _log(item)
@@ -350,7 +350,7 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         message = f"Execution {item.execution_id!r} is {phase}: no cancel was requested."
         return ItemReply(problem=Problem(message, IllegalMove.code))
     if phase is None or state[0][3] < item.number:
-        await Tell(Counted("stale_rejections"))
+        await Notify(Metric("stale_rejections"))
         return LOST
     next_seq = state[0][4]
     if phase not in HELD:
@@ -493,10 +493,10 @@ async def _log(item: ReportItem) -> None:
     ]
     await query_many("insert_log", lines)
     if item.changed_inputs:
-        await Tell(Counted("changed_inputs", item.changed_inputs))
+        await Notify(Metric("changed_inputs", item.changed_inputs))
     if last + len(lines) > LOG_LINES_MAX:
         await query("trim_logs", execution_id=item.execution_id, upto=last + len(lines) - LOG_LINES_MAX)
-    await Tell(Written(item.execution_id))
+    await Notify(Written(item.execution_id))
 
 
 async def _finish(

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Ended, News, Ready, Rows, Tell, Written, query, query_many
+from perdure.store.interface import Changed, Ended, Notify, Ready, Rows, Written, query, query_many
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.records import Execution, Kind, Row
@@ -177,11 +177,11 @@ async def deliver(
     seq, phase, worker_id, deployment_id, at_us, attempt = moved[0]
     await query_many("insert_journal", [outcome(seq, at_us, attempt)])
     if phase == "queued":
-        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+        await Notify(Ready(project_id, deployment_id), Written(execution_id))
     elif phase in ("running", "cancelling"):
-        await Tell(News(worker_id, execution_id), Written(execution_id))
+        await Notify(Changed(worker_id, execution_id), Written(execution_id))
     else:
-        await Tell(Written(execution_id))
+        await Notify(Written(execution_id))
     return True
 
 
@@ -213,7 +213,7 @@ async def ended(
     ]
     if limited:
         hints.append(Ready(project_id, None))
-    await Tell(*hints)
+    await Notify(*hints)
     if waits:
         await query("close_waits", execution_id=execution_id)
     if told & OUTSIDE:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Tell, query, record, records, verb
+from perdure.store.interface import Metric, Notify, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.cron import cron
@@ -218,7 +218,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         elif state is FireState.WAITING:
             waiting += 1
         else:
-            await Tell(Counted("schedule_skips"))
+            await Notify(Metric("schedule_skips"))
     if (next_at_us, schedule.last_slot_us) != (before.next_at_us, before.last_slot_us):
         await query(
             "advance_schedule",
@@ -254,7 +254,7 @@ async def _start(
         reason=answer.error if isinstance(answer, Problem) else None,
         now_us=now_us,
     )
-    await Tell(Counted("schedule_refusals" if refused else "schedule_fires"))
+    await Notify(Metric("schedule_refusals" if refused else "schedule_fires"))
     if refused:
         return schedule, 0
     return msgspec.structs.replace(schedule, last_slot_us=max(slot_us, schedule.last_slot_us or 0)), 1

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from perdure.store.interface import Streamed, Tell, query, query_many, verb
+from perdure.store.interface import Notify, Streamed, query, query_many, verb
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import ReportItem
 from perdure.wire.status import FINAL, Phase
@@ -39,7 +39,7 @@ async def append(project_id: str, item: ReportItem, now_us: int) -> None:
     newest = before + len(rows)
     if newest // TRIM_ITEMS != before // TRIM_ITEMS or upto // TRIM_BYTES != size // TRIM_BYTES:
         await query("trim_stream", execution_id=item.execution_id, n=newest - ITEMS_MAX, upto=upto - BYTES_MAX)
-    await Tell(Streamed(project_id, item.stream_of or item.execution_id))
+    await Notify(Streamed(project_id, item.stream_of or item.execution_id))
 
 
 @verb(looks=True)
@@ -54,12 +54,12 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
     root_id = root_id or execution_id
     paths: dict[str, tuple[str, ...]] = {}
     news: dict[str, int] = {}
-    if count := _news(execution_id, newest, seen):
+    if count := _changed(execution_id, newest, seen):
         paths[execution_id], news[execution_id] = (), count
     family = await query("stream_family", project_id=project_id, root_id=root_id, limit=FAMILY_MAX)
     above = {id: (parent_id, key) for id, parent_id, key, _ in family}
     for id, _, _, newest in family:
-        if (count := _news(id, newest, seen)) and (path := _path(id, execution_id, above)):
+        if (count := _changed(id, newest, seen)) and (path := _path(id, execution_id, above)):
             paths[id], news[id] = path, count
     counts: Mapping[str, int] = news
     if len(news) > 1 and sum(news.values()) > limit:
@@ -84,7 +84,7 @@ async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int)
     return Counter(id for _, id in islice(merge(*times, key=itemgetter(0)), limit))
 
 
-def _news(id: str, newest: int | None, seen: Mapping[str, int]) -> int:
+def _changed(id: str, newest: int | None, seen: Mapping[str, int]) -> int:
     """How many unseen items an execution has; the oldest may be deleted."""
     return max(0, (newest or 0) - seen.get(short_id(id), 0))
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from perdure.store.interface import Counted, Due, News, Ready, Tell, Written, query, query_many, verb
+from perdure.store.interface import Changed, Due, Metric, Notify, Ready, Written, query, query_many, verb
 from perdure.store.verbs.free import below_is_held, end_is_held, is_held
 from perdure.store.verbs.rows import ended, journal_row
 from perdure.wire.errors import NotCancellable, NotFound
@@ -71,7 +71,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
         await query_many(
             "insert_journal", [journal_row(execution_id, seq, at_us, Kind.CANCEL, attempt, name=cancelled_by)]
         )
-        await Tell(Ready(project_id, deployment_id), Written(execution_id))
+        await Notify(Ready(project_id, deployment_id), Written(execution_id))
         return Phase.CANCELLING
     if phase is Phase.RUNNING:
         rows = await query(
@@ -86,7 +86,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
         await query_many(
             "insert_journal", [journal_row(execution_id, seq, at_us, Kind.CANCEL, attempt, name=cancelled_by)]
         )
-        await Tell(News(worker_id, execution_id), Written(execution_id), Due(now_us + grace_us, ends=True))
+        await Notify(Changed(worker_id, execution_id), Written(execution_id), Due(now_us + grace_us, ends=True))
         return Phase.CANCELLING
     if phase in (Phase.CANCELLING, *FINAL):
         return phase
@@ -194,12 +194,12 @@ async def lose(
     kind = Kind.RELEASED if released else Kind.LOST
     await query_many("insert_journal", [journal_row(execution_id, next_seq - 1, at_us, kind, attempt, name=worker_id)])
     if not released:
-        await Tell(Counted("executions_lost" if acked else "deliveries_lost"))
+        await Notify(Metric("executions_lost" if acked else "deliveries_lost"))
         if acked:
             await query(
                 "note_loss", worker_id=worker_id, project_id=project_id, execution_id=execution_id, now_us=now_us
             )
-    await Tell(Due(now_us + delay_us) if delay_us else Ready(project_id, deployment_id), Written(execution_id))
+    await Notify(Due(now_us + delay_us) if delay_us else Ready(project_id, deployment_id), Written(execution_id))
 
 
 def _backoff_us(execution_id: str, count: int) -> int:
@@ -239,7 +239,7 @@ async def _poison(
     next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, told = rows[0]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.FAILED, attempt, ok=False, value=detail)
     await query_many("insert_journal", [row])
-    await Tell(Counted("poisoned"))
+    await Notify(Metric("poisoned"))
     await ended(
         project_id,
         execution_id,
@@ -271,7 +271,7 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     await query_many("close_wait", [(row[0], row[4]) for row in woken if row[4] is not None])
     ready = await query("ready_delayed", now_us=now_us, limit=limit)
     hints = {Ready(row[-2], row[-1]) for row in woken} | {Ready(row[0], row[1]) for row in ready}
-    await Tell(*hints, *[Written(row[0]) for row in woken])
+    await Notify(*hints, *[Written(row[0]) for row in woken])
     return len(woken) + len(ready)
 
 
@@ -295,7 +295,7 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
     there may be more."""
     found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
     if found:
-        await Tell(Due(now_us))
+        await Notify(Due(now_us))
     return len(found) == limit
 
 
@@ -328,7 +328,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
         return False
     rows = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
     await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, "grace over")
-    await Tell(News(state[0][2], execution_id))
+    await Notify(Changed(state[0][2], execution_id))
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Counted, Tell, query, record, records, verb
+from perdure.store.interface import Metric, Notify, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
@@ -157,7 +157,7 @@ async def take_for_trigger(
         if isinstance(first, Problem):  # all go to the same workflow, so none was started
             return Taken(refused=first.error)
         taken_seq = events[-1].sequence_id
-        await Tell(Counted("trigger_starts", len(news)))
+        await Notify(Metric("trigger_starts", len(news)))
     if taken_seq > trigger.taken_seq:
         await query("take_events", project_id=project_id, id=trigger_id, taken_seq=taken_seq)
     return Taken(len(sizes), more)

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Ready, Tell, query, query_many
+from perdure.store.interface import Notify, Ready, query, query_many
 from perdure.store.verbs import transcripts
 from perdure.wire.errors import PerdureError, SessionBusy
 from perdure.wire.requests import (
@@ -79,7 +79,7 @@ async def end_turns(project_id: str, execution_id: str, phase: Phase, now_us: in
 
 async def _release(project_id: str, execution_id: str, now_us: int) -> None:
     rows = await query("release_turn", project_id=project_id, id=execution_id, now_us=now_us, held_us=HELD_US)
-    await Tell(*(Ready(project_id, deployment_id) for (deployment_id,) in rows))
+    await Notify(*(Ready(project_id, deployment_id) for (deployment_id,) in rows))
 
 
 async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now_us: int) -> tuple[str, bool, bytes]:

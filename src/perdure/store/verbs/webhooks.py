@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from perdure.store.interface import Enqueued, Tell, query, query_many, records, verb
+from perdure.store.interface import Enqueued, Notify, query, query_many, records, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import BadRequest, NotFound
@@ -29,7 +29,7 @@ async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root:
         is_root=int(is_root),
         now_us=now_us,
     )
-    await Tell(Enqueued())
+    await Notify(Enqueued())
 
 
 def host_of(url: str) -> str:
@@ -139,7 +139,7 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
     values: dict[str, Any] = {"project_id": project_id, "execution_id": execution_id, "webhook_id": webhook_id}
     if not await query("redeliver", now_us=now_us, **values):
         raise NotFound("This delivery does not exist; GET /api/v1/webhooks/deliveries lists them.")
-    await Tell(Enqueued())
+    await Notify(Enqueued())
     (again,) = await records(Delivery, "read_delivery", **values)
     return again
 

@@ -33,7 +33,7 @@ class Found(NamedTuple):
     topics: Sequence[tuple[str, str, int]]
     streams: Sequence[tuple[str, str, int]]
     """Project, root execution, and a number that grows with the streams below it."""
-    news: Sequence[tuple[str, str, int]]
+    changed: Sequence[tuple[str, str, int]]
     """Worker, execution and seq, if another writer wrote the journal's last row."""
     unacknowledged: Sequence[tuple[str, str]]
     """With executions that are not acknowledged: worker and claim."""
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
 
 @verb(looks=True)
-async def look_out(*, awaited: Awaited) -> Found:
+async def poll_awaited(*, awaited: Awaited) -> Found:
     """Look for all of it, with one query per kind."""
     ended: list[tuple[str, Finished]] = []
     for project_id, ids in awaited.ends.items():
@@ -58,11 +58,11 @@ async def look_out(*, awaited: Awaited) -> Found:
     for project_id, ids in awaited.streams.items():
         rows = await query("streams_at", project_id=project_id, ids=_json(ids))
         streams.extend((project_id, id, amount) for id, amount in rows)
-    news: list[tuple[str, str, int]] = []
+    changed: list[tuple[str, str, int]] = []
     unacknowledged: list[tuple[str, str]] = []
     if awaited.workers:
         workers = _json(awaited.workers)
-        news = [(worker_id, id, seq) for worker_id, id, seq in await query("news_of_workers", workers=workers)]
+        changed = [(worker_id, id, seq) for worker_id, id, seq in await query("changed_of_workers", workers=workers)]
         rows = await query("unacknowledged_claims", workers=workers)
         unacknowledged = [(worker_id, claim_id) for worker_id, claim_id in rows]
     ready: list[tuple[str, str]] = []
@@ -70,7 +70,7 @@ async def look_out(*, awaited: Awaited) -> Found:
         rows = await query("ready_deployments", project_id=project_id, deployments=_json(names))
         ready.extend((project_id, deployment_id) for (deployment_id,) in rows)
     seen = [(id, seq or 0, n or 0) for id, seq, n in journals]
-    return Found(ended, seen, topics, streams, news, unacknowledged, ready)
+    return Found(ended, seen, topics, streams, changed, unacknowledged, ready)
 
 
 def _json(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 -- name: topics_at
 SELECT topic, last_seq FROM topics WHERE project_id = :project_id AND topic {IN (SELECT value FROM json_each(:topics))|= ANY(ARRAY(SELECT json_array_elements_text(:topics::JSON)))};
 
--- name: news_of_workers
+-- name: changed_of_workers
 -- Held executions whose last row another writer wrote; the reply to their worker's next report would bring it.
 SELECT e.assigned_to_worker, e.id, j.seq FROM executions e JOIN journal j ON j.execution_id = e.id AND j.seq = e.next_seq - 1
 WHERE e.phase IN ('running', 'cancelling') AND j.kind IN ('event', 'resume', 'child', 'cancel_asked')

@@ -1,7 +1,8 @@
 """One query a second for all waits of this process, on a store that other servers change too.
 
 Hints from other servers may be lost, so waits need queries. Thousands of idle polls and streams would keep the database
-busy with these. The lookout asks for all of them at once and rings their bells. A store of one process needs none.
+busy with these. The fallback poller asks for all of them at once and notifies the channels that changed. A store of one
+process needs none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from perdure.store.verbs.lookout import Awaited, look_out
+from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -24,14 +25,14 @@ LOOK_SHARE = 10
 """While hints arrive, queries take at most 1/10 of the time."""
 
 
-class Lookout:
+class FallbackPoller:
     """Keeps the last results, because only changes ring."""
 
     def __init__(self) -> None:
         self._journals: dict[str, tuple[int, int]] = {}
         self._topics: dict[tuple[str, str], int] = {}
         self._streams: dict[tuple[str, str], int] = {}
-        self._news: dict[tuple[str, str], int] = {}
+        self._changed: dict[tuple[str, str], int] = {}
 
     async def look(self, engine: Engine) -> float:
         await asyncio.sleep(PAUSE_SECONDS_MIN)
@@ -53,7 +54,7 @@ class Lookout:
             return pause
         now = asyncio.get_running_loop().time
         started = now()
-        found = await engine.store.read(look_out(awaited=awaited))
+        found = await engine.store.read(poll_awaited(awaited=awaited))
         if engine.store.hints_up:  # spare a slow database
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
@@ -74,11 +75,11 @@ class Lookout:
             if self._streams.get((project_id, id)) != amount:
                 doorbell.ring(("stream", project_id, id))
         self._streams = streams
-        news = {(worker_id, id): seq for worker_id, id, seq in found.news}
-        for (worker_id, id), seq in news.items():
-            if self._news.get((worker_id, id)) != seq:
-                engine.note_news(worker_id, id)
-        self._news = news
+        changed = {(worker_id, id): seq for worker_id, id, seq in found.changed}
+        for (worker_id, id), seq in changed.items():
+            if self._changed.get((worker_id, id)) != seq:
+                engine.note_changed(worker_id, id)
+        self._changed = changed
         claims.wake_for(set(found.ready), set(found.unacknowledged))
         for project_id, deployment_id in found.ready:
             engine.push.dispatcher.ready(project_id, deployment_id)
