@@ -93,17 +93,17 @@ class LocalTransport:
 
     async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
         executions = self.engine.executions
-        ticket = executions.watch_ticket(execution_id)
+        cursor = executions.watch_cursor(execution_id)
         if (await executions.journal(self.project_id, execution_id, after, 1))[0]:
             return
         if await executions.logs(self.project_id, execution_id, after_log, 1):
             return
-        await executions.watch(execution_id, ticket, seconds)
+        await executions.watch(execution_id, cursor, seconds)
 
     async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
         follower = await self.engine.streams.open(self.project_id, execution_id, cursor)
         while True:
-            tickets = follower.tickets()
+            cursors = follower.cursors()
             items = await follower.read(STREAM_PAGE)
             for item in items:
                 yield follower.take(item), item
@@ -112,7 +112,7 @@ class LocalTransport:
             if not items:
                 if self.engine.closing:
                     raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
-                await follower.watch(tickets, follower.look_seconds)
+                await follower.watch(cursors, follower.look_seconds)
 
     async def cancel(self, execution_id: str) -> Execution:
         return await self.engine.executions.cancel(self.project_id, execution_id)

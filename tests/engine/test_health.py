@@ -70,7 +70,7 @@ async def test_an_outage_is_one_line_however_many_loops_meet_it(
 
     def loop(name: str) -> Loop:
         async def round(engine: Engine) -> float:
-            engine.doorbell.ring(("loop", name))  # the next round comes at once
+            engine.notifier.notify(("loop", name))  # the next round comes at once
             rounds[name] += 1
             await asyncio.sleep(0)
             if rounds[name] <= 5:

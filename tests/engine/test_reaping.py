@@ -123,9 +123,9 @@ async def test_a_database_that_was_slow_to_write_takes_nothing_from_workers(url:
 async def test_the_reaper_looks_when_the_rest_of_a_cut_lease_is_over(url: str) -> None:
     engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LONG_SECONDS))  # nobody reaps
     await _register(engine)
-    ticket = engine.doorbell.ticket(("loop", "reap"))
+    cursor = engine.notifier.cursor(("loop", "reap"))
     await engine.claims.disconnected("w")
-    assert await engine.doorbell.wait(("loop", "reap"), ticket, 60)
+    assert await engine.notifier.wait(("loop", "reap"), cursor, 60)
     assert await engine.store.write(claims.reap(now_us=engine.clock.now_us(), limit=1)) == 1
     await engine.stop()
 

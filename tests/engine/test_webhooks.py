@@ -99,7 +99,7 @@ class House:
         for engine in self.engines:
             assert isinstance(engine.clock, ManualClock)
             engine.clock.advance(seconds)
-            engine.webhooks.ring()
+            engine.webhooks.notify()
 
 
 @asynccontextmanager
@@ -121,7 +121,7 @@ async def houses(address: str, amount: int = 1, *, run: bool = True) -> AsyncIte
 
 async def _world(engine: Engine) -> World:
     world = await World.make(engine.store)
-    engine.store.listen(engine._hear)  # the world has listened in its place
+    engine.store.listen(engine._receive)  # the world has listened in its place
     await world.register()
     return world
 
@@ -338,7 +338,7 @@ async def test_three_servers_share_the_work_and_send_each_message_once(database:
     async with houses(database, 3) as house:
         ids = [await house.end(webhook_url=receiver.url) for _ in range(40)]
         for engine in house.engines:
-            engine.webhooks.ring()
+            engine.webhooks.notify()
 
         async def all_told() -> bool:
             return not await house.deliveries(state=DeliveryState.PENDING)

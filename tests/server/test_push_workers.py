@@ -260,7 +260,7 @@ async def test_a_program_that_leaves_at_the_finish_event_leaves_a_completed_run(
 
     def is_kept() -> bool:
         """Whether a stream waits for the end of the run, and not for an event."""
-        waiting = served.engine.doorbell._waiting
+        waiting = served.engine.notifier._waiting
         of_run, of_topic = ("written", id), ("topic", served.project_id, f"workflow/w/{id}")
         return len(waiting.get(of_run, ())) > len(waiting.get(of_topic, ()))
 

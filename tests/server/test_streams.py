@@ -362,9 +362,9 @@ async def test_clients_that_leave_leave_nothing_behind(served: Served) -> None:
     await served.until_held(len(paths) * 10)
     held.set()
     await leaving
-    doorbell = served.engine.doorbell
+    notifier = served.engine.notifier
     await served.until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
-    await served.until(lambda: not doorbell.waited_at("written") and not doorbell.waited_at("topic"))
+    await served.until(lambda: not notifier.waited_at("written") and not notifier.waited_at("topic"))
     assert served.app.services.slots.total == 0
     assert served.engine.end_listeners._listeners == {}
 

@@ -118,7 +118,7 @@ async def engine_on(url: str, *, poll_seconds: float, deaf: bool = False) -> Asy
     """A running engine. `deaf`: no NOTIFY reaches it."""
     store = await PostgresStore.open(url)
     if deaf:
-        store._exchange._hear = lambda *_: None  # type: ignore[method-assign]  # as if the network ate them
+        store._exchange._receive = lambda *_: None  # type: ignore[method-assign]  # as if the network ate them
     engine = Engine(store, settings=EngineSettings(poll_seconds=poll_seconds))
     await engine.start()
     try:

@@ -89,8 +89,8 @@ async def test_an_event_at_a_wakes_who_waits_for_it_at_b(pair: Pair) -> None:
     assert reply.ended
     claim = asyncio.ensure_future(hand.claim())
     await until(hand.waits)
-    tickets = pair.b.events.watch_tickets(pair.project_id, "topic")
-    watch = asyncio.ensure_future(pair.b.events.watch(tickets, 60))
+    cursors = pair.b.events.watch_cursors(pair.project_id, "topic")
+    watch = asyncio.ensure_future(pair.b.events.watch(cursors, 60))
     await asyncio.sleep(0)
     await pair.a.events.publish(pair.project_id, "topic", [EventItem(raw(1))])
     assert [one.id for one in (await claim).items] == [id]
@@ -106,15 +106,15 @@ async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pai
         partial(pair.b.executions.cancel, pair.project_id, id),
     ):
         seen = len((await pair.a.executions.journal(pair.project_id, id))[0])
-        ticket = pair.a.executions.watch_ticket(id)
-        watch = asyncio.ensure_future(pair.a.executions.watch(id, ticket, 60))
+        cursor = pair.a.executions.watch_cursor(id)
+        watch = asyncio.ensure_future(pair.a.executions.watch(id, cursor, 60))
         await asyncio.sleep(0)
         await happens()
         assert await watch
         while (
             len((await pair.a.executions.journal(pair.project_id, id))[0]) == seen
-        ):  # the fallback poller rings at first sight
-            assert await pair.a.executions.watch(id, pair.a.executions.watch_ticket(id), 60)
+        ):  # the fallback poller notifies at first sight
+            assert await pair.a.executions.watch(id, pair.a.executions.watch_cursor(id), 60)
 
 
 async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair: Pair) -> None:
@@ -124,13 +124,13 @@ async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair
     follower = await pair.a.streams.open(pair.project_id, id)
     for number in (1, 2):
         item = ReportItem(claimed.id, claimed.attempt, number, 1, stream=[Emitted("token", "s", raw(number))])
-        tickets = follower.tickets()
-        watch = asyncio.ensure_future(follower.watch(tickets, 60))
+        cursors = follower.cursors()
+        watch = asyncio.ensure_future(follower.watch(cursors, 60))
         await asyncio.sleep(0)
         await pair.b.claims.report(pair.project_id, ReportRequest(hand.id, hand.epoch, [item]))
         assert await watch
-        while not (items := await follower.read(10)):  # the fallback poller rings at first sight
-            assert await follower.watch(follower.tickets(), 60)
+        while not (items := await follower.read(10)):  # the fallback poller notifies at first sight
+            assert await follower.watch(follower.cursors(), 60)
         assert [bytes(one.data) for one in items] == [b"%d" % number]
         follower.take(items[0])
 
@@ -147,7 +147,7 @@ async def test_a_worker_that_moves_to_b_gets_there_what_a_gave_to_its_old_claim(
     assert [one.id for one in (await first).items] == [id]
     if pair.a.settings.poll_seconds == NEVER:  # it is no hint's business
         await exchange(pair.b)._in.get()
-        pair.b.doorbell.ring(("loop", "look"))
+        pair.b.notifier.notify(("loop", "look"))
     assert [one.id for one in (await again).items] == [id]
 
 
@@ -186,7 +186,7 @@ async def test_a_lost_listener_connects_anew_and_makes_up_for_what_it_missed(url
         pair.b.store.listen(lambda hints: None)  # nothing is heard until the connection is lost
         id = await pair.start(pair.a)
         await until(lambda: exchange(pair.a).sent > 0)
-        pair.b.store.listen(pair.b._hear)
+        pair.b.store.listen(pair.b._receive)
         assert await _terminate(url, "perdure listen %") == 2
         assert [one.id for one in (await claim).items] == [id]
         await until(lambda: pair.b.store.hints_up)
@@ -202,7 +202,7 @@ async def test_a_path_that_is_silent_counts_as_down_says_so_once_and_heals(
     async with pair_on(url) as pair:
         path = exchange(pair.b)
         deaf = True
-        real = postgres_hints.Exchange._hear
+        real = postgres_hints.Exchange._receive
         connections: set[object] = set()
 
         def hear(self: postgres_hints.Exchange, connection: object, pid: int, channel: str, payload: object) -> None:
@@ -210,7 +210,7 @@ async def test_a_path_that_is_silent_counts_as_down_says_so_once_and_heals(
             if not (deaf and self is path):
                 real(self, connection, pid, channel, payload)
 
-        monkeypatch.setattr(postgres_hints.Exchange, "_hear", hear)
+        monkeypatch.setattr(postgres_hints.Exchange, "_receive", hear)
         await _terminate(url, f"perdure listen {path._server_id[:8]}")
         await until(lambda: "do not arrive" in caplog.text)
         assert not pair.b.store.hints_up and pair.a.store.hints_up
@@ -305,11 +305,11 @@ async def test_readers_of_a_topic_that_many_publish_to_at_two_servers_miss_nothi
         async def follow(engine: Engine) -> list[Event]:
             seen: list[Event] = []
             while len(seen) < 160:
-                tickets = engine.events.watch_tickets(pair.project_id, "topic")
+                cursors = engine.events.watch_cursors(pair.project_id, "topic")
                 page, _ = await engine.events.read(pair.project_id, "topic", seen[-1].sequence_id if seen else 0)
                 seen += page
                 if not page:
-                    await engine.events.watch(tickets, 60)
+                    await engine.events.watch(cursors, 60)
             return seen
 
         async with asyncio.timeout(60):
@@ -381,8 +381,8 @@ def test_what_others_say_on_the_channel_is_ignored() -> None:
 async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:
     async with pair_on(url) as pair:
         for topic in ("it's", "back\\slash\\'", '"quoted"', "naïve ☃ 𝄞", "a;NOTIFY perdure, 'x'"):
-            tickets = pair.b.events.watch_tickets(pair.project_id, topic)
-            watch = asyncio.ensure_future(pair.b.events.watch(tickets, 60))
-            await until(lambda: bool(pair.b.doorbell.waited_at("topic")))
+            cursors = pair.b.events.watch_cursors(pair.project_id, topic)
+            watch = asyncio.ensure_future(pair.b.events.watch(cursors, 60))
+            await until(lambda: bool(pair.b.notifier.waited_at("topic")))
             await pair.a.events.publish(pair.project_id, topic, [EventItem(raw(1))])
             assert await watch

@@ -43,7 +43,7 @@ async def test_a_topics_stream_at_a_shows_what_is_published_at_b(both: tuple[Ser
     async with a.client.stream("GET", "/api/v1/events/stream", params={"topic": "t"}, timeout=60) as reply:
         lines = reply.aiter_lines()
         await anext(lines)
-        await until(lambda: bool(a.engine.doorbell.waited_at("topic")))
+        await until(lambda: bool(a.engine.notifier.waited_at("topic")))
         body = {"topic": "t", "events": [{"data": {"n": 7}}]}
         assert (await b.client.post("/api/v1/events/publish", json=body)).status_code == 200
         async for line in lines:

@@ -19,9 +19,9 @@ from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item, checked_id
 from perdure.engine.floors import Floors
+from perdure.engine.recalls import Recalls
 from perdure.engine.registrations import check_registration
 from perdure.engine.transcripts import check_transcript_entry
-from perdure.engine.unheard import Unheard
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
@@ -73,14 +73,14 @@ class _Looked(NamedTuple):
     deployment_id: str
     python: str
     after: tuple[str, str]
-    stirred: int
+    notified: int
 
 
 class Poll:
     __slots__ = (
         "_future",
-        "bells",
         "capacity",
+        "channels",
         "claim_id",
         "ended_at",
         "handed",
@@ -97,7 +97,7 @@ class Poll:
         self.capacity = capacity
         self.worker_id = request.worker_id
         self.claim_id = request.claim_id
-        self.bells = (("ready", project_id), ("worker", request.worker_id))
+        self.channels = (("ready", project_id), ("worker", request.worker_id))
         self.waiting_claim: WaitingClaim | None = None
         """The deployment, Python and capacity that it serves. Known after its first query."""
         self.taken = False
@@ -110,7 +110,7 @@ class Poll:
         self._future: asyncio.Future[None] | None = None
 
     def sleep(self) -> asyncio.Future[None]:
-        """Any bell, the clock or `wake` resolves it."""
+        """A channel, the clock or `wake` resolves it."""
         self._future = asyncio.get_running_loop().create_future()
         return self._future
 
@@ -127,13 +127,13 @@ class Claims:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
-        self._stirred: dict[str, int] = {}
+        self._notified: dict[str, int] = {}
         self._turn = 0
         self._polls: dict[str, deque[Poll]] = {}
         self._floors: dict[tuple[str, str], Floors] = {}
         """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
-        self._unheard = Unheard(engine, self._polls)
+        self._recalls = Recalls(engine, self._polls)
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration. Safe to repeat."""
@@ -150,9 +150,9 @@ class Claims:
             )
         )
         if request.schedules:
-            engine.schedules.ring()
+            engine.schedules.notify()
         if request.triggers:
-            engine.triggers.ring()
+            engine.triggers.notify()
         return RegisterReply(engine.store.epoch, project_id, engine.lease_us, engine.beat_us, engine.grace_us)
 
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
@@ -166,7 +166,7 @@ class Claims:
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
         items, changed = await self._wait_for_work(poll, request, began)
         held_us = None
-        if items and not poll.superseded and self._unheard.add(poll):
+        if items and not poll.superseded and self._recalls.add(poll):
             held_us = int((asyncio.get_running_loop().time() - began) * 1e6)
         return ClaimReply(items, changed, held_us)
 
@@ -179,14 +179,14 @@ class Claims:
             while True:
                 if poll.superseded:
                     return poll.handed, []
-                bells = engine.doorbell.tickets(*poll.bells)
+                cursors = engine.notifier.cursors(*poll.channels)
                 changed = engine.take_changed(request.worker_id)
                 items: list[Claimed] = []
                 if capacity and (self._worth_a_look(poll) or again):
                     again = False
                     items = await self._try(poll, request)
                     if len(items) == capacity:
-                        engine.doorbell.ring_one(poll.bells[0])  # there may be more for others
+                        engine.notifier.notify_one(poll.channels[0])  # there may be more for others
                 if poll.taken:  # a start is on its way to this claim
                     await poll.settled.wait()
                 if poll.handed:  # the query may have found the same executions
@@ -197,13 +197,13 @@ class Claims:
                     return items, changed
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
-                    self._unheard.look_soon()  # this worker could take unacknowledged executions
+                    self._recalls.look_soon()  # this worker could take unacknowledged executions
                 look = engine.settings.poll_seconds
                 pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
-                if not await engine.doorbell.wait_any(bells, pause, poll.sleep()):
+                if not await engine.notifier.wait_any(cursors, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
                     if looked is not None:  # no hint came: query anyway, from where the last query stopped
-                        self._looked[request.worker_id] = looked._replace(stirred=-1)
+                        self._looked[request.worker_id] = looked._replace(notified=-1)
                 if poll.handed and not poll.taken:
                     return poll.handed, engine.take_changed(request.worker_id)
         finally:
@@ -215,7 +215,7 @@ class Claims:
     def _supersede(self, poll: Poll) -> bool:
         """End the worker's earlier claim, whose connection is gone. True if this claim repeats it, so that the store
         must return its batch again."""
-        self._unheard.discard(poll.worker_id)
+        self._recalls.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
         if len(self._latest) > 10_000:
@@ -260,18 +260,18 @@ class Claims:
                 or (poll.worker_id, poll.claim_id) in unacknowledged
             ]
             if mine:
-                self.stir(project_id)
+                self.notify(project_id)
             for poll in mine:
                 poll.wake()
 
-    def stir(self, project_id: str) -> None:
+    def notify(self, project_id: str) -> None:
         """Work became ready: claims of the project query again."""
-        self._stirred[project_id] = self._stirred.get(project_id, 0) + 1
+        self._notified[project_id] = self._notified.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:
         """False if the worker's last query took everything and no hint came since."""
         looked = self._looked.get(poll.worker_id)
-        if looked is None or looked.stirred != self._stirred.get(poll.project_id, 0):
+        if looked is None or looked.notified != self._notified.get(poll.project_id, 0):
             return True
         poll.waiting_claim = WaitingClaim(
             poll.worker_id, looked.deployment_id, looked.python, poll.claim_id, poll.capacity
@@ -302,7 +302,7 @@ class Claims:
     async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
         engine = self._engine
         self._turn += 1
-        stirred = self._stirred.get(poll.project_id, 0)
+        notified = self._notified.get(poll.project_id, 0)
         looked = self._looked.pop(request.worker_id, None)
         floors = None
         ranges = None
@@ -329,8 +329,8 @@ class Claims:
             self._floors.clear()
         poll.waiting_claim = WaitingClaim(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
-            stirred = -1  # there may be more
-        self._looked[request.worker_id] = _Looked(deployment_id, python, after, stirred)
+            notified = -1  # there may be more
+        self._looked[request.worker_id] = _Looked(deployment_id, python, after, notified)
         while len(self._looked) > 10_000:
             self._looked.popitem(last=False)
         if not picked:
@@ -426,7 +426,7 @@ class Claims:
         engine = self._engine
         until_us = engine.clock.now_us() + int(CUT_SECONDS * 1e6)
         await engine.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
-        asyncio.get_running_loop().call_later(CUT_SECONDS, engine.doorbell.ring, ("loop", "reap"))
+        asyncio.get_running_loop().call_later(CUT_SECONDS, engine.notifier.notify, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
         """End a registration. Its executions return to the queue, or are lost at once if the process died."""

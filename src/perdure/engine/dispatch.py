@@ -24,7 +24,7 @@ from msgspec import Raw
 from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed, CallRefused
-from perdure.engine.doorbell import Tickets
+from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs import push_workers, saved_steps
 from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
@@ -79,15 +79,15 @@ class Lane:
         self._calls: set[asyncio.Task[None]] = set()
         self._rest_until = 0.0
         self._rests = 0
-        self._full: Tickets = ()
-        """Tickets from when the worker was at capacity. The end of one of its executions rings."""
+        self._full: ChannelCursors = ()
+        """Cursors from when the worker was at capacity. The end of one of its executions notifies."""
         self._after = ("", "")
         self._turn = 0
         self._opened_at = asyncio.get_running_loop().time()
-        self.ready_bell = ("push", worker.project_id, worker.deployment_id)
-        self.own_bell = ("push-worker", worker.id)
+        self.ready_channel = ("push", worker.project_id, worker.deployment_id)
+        self.own_channel = ("push-worker", worker.id)
         """Rings when an execution of this worker has ended."""
-        self.call_bell = ("push-call", worker.id)
+        self.call_channel = ("push-call", worker.id)
         """Rings when a call to this worker is over."""
 
     async def run(self) -> None:
@@ -105,18 +105,18 @@ class Lane:
     async def _round(self) -> None:
         engine = self._engine
         loop = asyncio.get_running_loop()
-        tickets = engine.doorbell.tickets(self.own_bell, self.call_bell, self.ready_bell)
+        cursors = engine.notifier.cursors(self.own_channel, self.call_channel, self.ready_channel)
         rest = self._rest_until - loop.time()
         if rest > 0:
             if self._full:
-                await engine.doorbell.wait_any(self._full, rest, loop.create_future())
+                await engine.notifier.wait_any(self._full, rest, loop.create_future())
                 self._full, self._rest_until = (), 0.0
             else:
                 await asyncio.sleep(rest)
             return
         at_most = CALLS_MAX - len(self._calls)
         if at_most <= 0:
-            await engine.doorbell.wait_any(tickets[:2], CALL_SECONDS, loop.create_future())
+            await engine.notifier.wait_any(cursors[:2], CALL_SECONDS, loop.create_future())
             return
         self._turn += 1
         claim = asyncio.ensure_future(
@@ -144,16 +144,16 @@ class Lane:
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
-            engine.doorbell.ring_one(self.ready_bell)  # there may be more, also for others
+            engine.notifier.notify_one(self.ready_channel)  # there may be more, also for others
             return
         look = engine.own_look(engine.settings.poll_seconds)
         if handed.room > 0:  # no work is ready, so more room would not help
-            await engine.doorbell.wait_any(tickets[2:], look, loop.create_future())
+            await engine.notifier.wait_any(cursors[2:], look, loop.create_future())
             return
-        engine.doorbell.ring_one(self.ready_bell)  # others may take it
+        engine.notifier.notify_one(self.ready_channel)  # others may take it
         if not engine.store.alone:  # another server may learn first that this worker has room
             look = engine.settings.poll_seconds
-        await engine.doorbell.wait_any(tickets[:2], look, loop.create_future())
+        await engine.notifier.wait_any(cursors[:2], look, loop.create_future())
 
     async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
         engine = self._engine
@@ -183,7 +183,7 @@ class Lane:
             return
         self._rest_until = now + min(seconds * 2**self._rests, REST_SECONDS_MAX)
         self._rests = min(self._rests + 1, 10)
-        self._full = self._engine.doorbell.tickets(self.own_bell) if full else ()
+        self._full = self._engine.notifier.cursors(self.own_channel) if full else ()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"perdure-push-{self.worker.id}")
@@ -192,7 +192,7 @@ class Lane:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        self._engine.doorbell.ring(self.call_bell)
+        self._engine.notifier.notify(self.call_channel)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("A delivery to worker %s is left to the sweep: %s", self.worker.id, task.exception())
 
@@ -255,7 +255,7 @@ class Lane:
                     worker_id=self.worker.id, at_us=engine.clock.now_us() + CHECK_AGAIN_US // 2
                 )
             )
-            self._dispatcher.ring()
+            self._dispatcher.notify()
             return
         try:
             async with asyncio.timeout(ACKNOWLEDGED_SECONDS):
@@ -281,8 +281,8 @@ class Dispatcher:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def ring(self) -> None:
-        self.engine.doorbell.ring(("loop", "push"))
+    def notify(self) -> None:
+        self.engine.notifier.notify(("loop", "push"))
 
     async def look(self) -> float:
         """One round: open and close lanes, start due health checks."""
@@ -368,14 +368,14 @@ class Dispatcher:
         """Executions may be ready, for None in any deployment."""
         if not self._lanes:
             return
-        doorbell = self.engine.doorbell
+        notifier = self.engine.notifier
         if deployment_id is not None:
-            doorbell.ring_one(("push", project_id, deployment_id))
+            notifier.notify_one(("push", project_id, deployment_id))
             return
         for deployment in {
             lane.worker.deployment_id for lane in self._lanes.values() if lane.worker.project_id == project_id
         }:
-            doorbell.ring_one(("push", project_id, deployment))
+            notifier.notify_one(("push", project_id, deployment))
 
     def waiting_for(self) -> dict[str, list[str]]:
         """The deployments with lanes here, by project."""
@@ -393,7 +393,7 @@ class Dispatcher:
     def room_again(self, worker_id: str | None) -> None:
         """A worker (None: any) has let go of an execution."""
         for id in self._lanes if worker_id is None else (worker_id,):
-            self.engine.doorbell.ring(("push-worker", id))
+            self.engine.notifier.notify(("push-worker", id))
 
     def acknowledged(self, execution_id: str) -> None:
         heard = self.deliveries.get(execution_id)
@@ -462,7 +462,7 @@ class Dispatcher:
             )
             if gone:
                 logger.warning("Push worker %s at %s is gone: %s", worker_id, url, failed.message)
-            self.ring()
+            self.notify()
             return
         if 200 <= answer.status < 300:  # another program may have taken the port and answer otherwise
             await self._renew(project_id, worker_id)

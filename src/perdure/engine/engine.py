@@ -1,4 +1,4 @@
-"""Connects store, clock and doorbell with the services, and distributes the store's hints."""
+"""Connects store, clock and notifier with the services, and distributes the store's hints."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
 from perdure.engine.conversations import Conversations
 from perdure.engine.definitions import Definitions
 from perdure.engine.deployments import Deployments
-from perdure.engine.doorbell import Doorbell
 from perdure.engine.end_listeners import EndListeners
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
 from perdure.engine.fallback_poller import FallbackPoller
 from perdure.engine.loops import LOOPS, Loop, run_loop
+from perdure.engine.notifier import Notifier
 from perdure.engine.outbound import Outbound
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
@@ -93,7 +93,7 @@ class Engine:
         beat_seconds = self.settings.beat_seconds
         self.beat_us = self.lease_us // 4 if beat_seconds is None else int(beat_seconds * 1_000_000)
         self.grace_us = int(self.settings.grace_seconds * 1_000_000)
-        self.doorbell = Doorbell()
+        self.notifier = Notifier()
         self.end_listeners = EndListeners()
         self.stats = Stats()
         self.executions = Executions(self)
@@ -144,7 +144,7 @@ class Engine:
         self._trouble: str | None = None
         self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        store.listen(self._hear)
+        store.listen(self._receive)
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
         """Raises the errors of the operation's checks and its service."""
@@ -168,7 +168,7 @@ class Engine:
     async def stop(self) -> None:
         """End polls and loops, finish accepted writes, and close the store."""
         self.closing = True
-        self.doorbell.ring_all()
+        self.notifier.notify_all()
         self.executions.close()
         tasks = [*self._tasks, *self._asking]
         for task in tasks:
@@ -204,7 +204,7 @@ class Engine:
         jumped = self.clock.adjust(await self._ask_time())
         if jumped and self.clock.now_us() < before_us:
             self.stepped_back_at_us, self.told_of_ahead = boottime_us(), False
-            self.doorbell.ring(("loop", "bring forward"))
+            self.notifier.notify(("loop", "bring forward"))
         return jumped
 
     async def _ask_time(self) -> Span | None:
@@ -215,11 +215,14 @@ class Engine:
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
         for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push"):
-            self.doorbell.ring(("loop", loop))
+            self.notifier.notify(("loop", loop))
 
     def own_look(self, seconds: float) -> float:
-        """The interval of a wait's own queries. This process loses no hints, and the fallback poller covers other servers,
-        so thousands of waits cost almost nothing."""
+        (
+            """The interval of a wait's own queries. This process loses no hints, and the fallback poller covers other
+        servers, so thousands of waits cost almost nothing."""
+            ""
+        )
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:
@@ -232,7 +235,7 @@ class Engine:
             ids = self._changed.setdefault(worker_id, set())
             if len(ids) < CHANGED_MAX:  # the next beat brings the rest
                 ids.add(execution_id)
-            self.doorbell.ring(("worker", worker_id))
+            self.notifier.notify(("worker", worker_id))
 
     def forget_changed(self, worker_id: str) -> None:
         self._changed.pop(worker_id, None)
@@ -241,15 +244,15 @@ class Engine:
         ids = self._changed.pop(worker_id, None)
         return list(ids) if ids else []
 
-    def _hear(self, hints: Sequence[Hint]) -> None:
-        """Ring each bell once per commit."""
+    def _receive(self, hints: Sequence[Hint]) -> None:
+        """Notify each channel once per commit."""
         ready: set[str] = set()
         brought: set[tuple[str, str | None]] = set()
         asked: dict[str, list[str]] = {}
-        doorbell = self.doorbell
+        notifier = self.notifier
         for hint in hints:
             if isinstance(hint, Written):
-                doorbell.ring(("written", hint.execution_id))
+                notifier.notify(("written", hint.execution_id))
             elif isinstance(hint, Ready):
                 ready.add(hint.project_id)
                 brought.add((hint.project_id, hint.deployment_id))
@@ -257,16 +260,16 @@ class Engine:
                 self.end_listeners.tell(hint)
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
                 if hint.workflow_id in self.schedules.waiting_workflows:
-                    self.schedules.ring()
+                    self.schedules.notify()
             elif isinstance(hint, Changed):
                 self.note_changed(hint.worker_id, hint.execution_id)
                 self.push.dispatcher.changed(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
-                doorbell.ring(("loop", "overdue" if hint.ends else "wake"))
+                notifier.notify(("loop", "overdue" if hint.ends else "wake"))
             elif isinstance(hint, Streamed):
-                doorbell.ring(("stream", hint.project_id, hint.root_id))
+                notifier.notify(("stream", hint.project_id, hint.root_id))
             elif isinstance(hint, Published):
-                doorbell.ring(("topic", hint.project_id, hint.topic))
+                notifier.notify(("topic", hint.project_id, hint.topic))
                 self.triggers.published(hint.project_id, hint.topic)
             elif isinstance(hint, Trouble):
                 self._trouble = hint.why
@@ -280,16 +283,16 @@ class Engine:
             elif isinstance(hint, UserChanged):
                 self.user_changed(hint.user_id)
             elif isinstance(hint, Enqueued):
-                self.webhooks.ring()
+                self.webhooks.notify()
             elif isinstance(hint, Everything):
                 self.key_deleted(None)
-                doorbell.ring(("loop", "look"))
-                self.triggers.ring()
+                notifier.notify(("loop", "look"))
+                self.triggers.notify()
         if asked and not self.closing:
             self._ask_for_ends(asked)
         for project_id in ready:
-            self.claims.stir(project_id)
-            doorbell.ring_one(("ready", project_id))
+            self.claims.notify(project_id)
+            notifier.notify_one(("ready", project_id))
         for project_id, deployment_id in brought:
             self.push.dispatcher.ready(project_id, deployment_id)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from uuid_utils import uuid7
 
-from perdure.engine.doorbell import Tickets
 from perdure.engine.executions import is_uuid
+from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs import events
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.approvals import ASKED
@@ -93,17 +93,17 @@ class Events:
         """0 if the topic has no event."""
         return await self._engine.store.read(events.topic_end(project_id=project_id, topic=topic))
 
-    def watch_tickets(self, project_id: str, topic: str, run_id: str | None = None) -> Tickets:
+    def watch_cursors(self, project_id: str, topic: str, run_id: str | None = None) -> ChannelCursors:
         """Take them before reading: `watch` then misses neither events nor changes of the run's journal."""
-        bells: list[tuple[str, ...]] = [("topic", project_id, topic)]
+        channels: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
-            bells.append(("written", run_id))
-        return self._engine.doorbell.tickets(*bells)
+            channels.append(("written", run_id))
+        return self._engine.notifier.cursors(*channels)
 
-    async def watch(self, tickets: Tickets, seconds: float = 1.0) -> bool:
+    async def watch(self, cursors: ChannelCursors, seconds: float = 1.0) -> bool:
         """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return await self._engine.doorbell.wait_any(tickets, seconds, future)
+        return await self._engine.notifier.wait_any(cursors, seconds, future)
 
 
 def _check_limit(limit: int) -> None:

@@ -204,13 +204,13 @@ class Executions:
             queries.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
-    def watch_ticket(self, execution_id: str) -> int:
+    def watch_cursor(self, execution_id: str) -> int:
         """Take it before reading journal or log: `watch` then misses nothing."""
-        return self._engine.doorbell.ticket(("written", checked_id(execution_id)))
+        return self._engine.notifier.cursor(("written", checked_id(execution_id)))
 
-    async def watch(self, execution_id: str, ticket: int, seconds: float = 1.0) -> bool:
+    async def watch(self, execution_id: str, cursor: int, seconds: float = 1.0) -> bool:
         """Wait until journal or log grew, at most `seconds`."""
-        return await self._engine.doorbell.wait(("written", checked_id(execution_id)), ticket, seconds)
+        return await self._engine.notifier.wait(("written", checked_id(execution_id)), cursor, seconds)
 
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
         """Cancel also all descendants. Raises NotCancellable if it is final."""

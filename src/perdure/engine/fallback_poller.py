@@ -26,7 +26,7 @@ LOOK_SHARE = 10
 
 
 class FallbackPoller:
-    """Keeps the last results, because only changes ring."""
+    """Keeps the last results, because only changes notify."""
 
     def __init__(self) -> None:
         self._journals: dict[str, tuple[int, int]] = {}
@@ -40,13 +40,13 @@ class FallbackPoller:
         if not engine.store.hints_up:
             pause = min(pause, BLIND_SECONDS_MAX)
         pause *= random.uniform(0.5, 1.0)
-        doorbell, claims = engine.doorbell, engine.claims
-        topics = _by_project(doorbell.waited_at("topic"))
+        notifier, claims = engine.notifier, engine.claims
+        topics = _by_project(notifier.waited_at("topic"))
         awaited = Awaited(
             engine.end_listeners.awaited(),
-            [id for _, id in doorbell.waited_at("written")],
+            [id for _, id in notifier.waited_at("written")],
             topics,
-            _by_project(doorbell.waited_at("stream")),
+            _by_project(notifier.waited_at("stream")),
             claims.present(),
             _merged(claims.waiting_for(), engine.push.dispatcher.waiting_for()),
         )
@@ -59,21 +59,21 @@ class FallbackPoller:
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
             engine.end_listeners.found(project_id, finished)
-        # A new waiter may have read before the last change: rows that are new here also ring.
+        # A new waiter may have read before the last change: rows that are new here also notify.
         journals = {id: (seq, n) for id, seq, n in found.journals}
         for id, at in journals.items():
             if self._journals.get(id) != at:
-                doorbell.ring(("written", id))
+                notifier.notify(("written", id))
         self._journals = journals
         last = {(project_id, topic): seq for project_id, topic, seq in found.topics}
         for (project_id, topic), number in last.items():
             if self._topics.get((project_id, topic)) != number:
-                doorbell.ring(("topic", project_id, topic))
+                notifier.notify(("topic", project_id, topic))
         self._topics = last
         streams = {(project_id, id): amount for project_id, id, amount in found.streams}
         for (project_id, id), amount in streams.items():
             if self._streams.get((project_id, id)) != amount:
-                doorbell.ring(("stream", project_id, id))
+                notifier.notify(("stream", project_id, id))
         self._streams = streams
         changed = {(worker_id, id): seq for worker_id, id, seq in found.changed}
         for (worker_id, id), seq in changed.items():

@@ -264,7 +264,7 @@ LOOPS = (
 async def run_loop(engine: Engine, loop: Loop) -> None:
     """A failing round is logged and tried again."""
     while True:
-        ticket = engine.doorbell.ticket(("loop", loop.name))
+        cursor = engine.notifier.cursor(("loop", loop.name))
         try:
             pause = await loop.round(engine)
             _passed(engine, loop)
@@ -275,7 +275,7 @@ async def run_loop(engine: Engine, loop: Loop) -> None:
             logger.exception("Loop %s failed; the next round comes in a second.", loop.name)
             pause = 1.0
         if pause > 0:
-            await engine.doorbell.wait(("loop", loop.name), ticket, pause)
+            await engine.notifier.wait(("loop", loop.name), cursor, pause)
         else:
             await asyncio.sleep(0)
 

@@ -91,7 +91,7 @@ class Push:
                 check_us=CHECK_US,
             )
         )
-        self.dispatcher.ring()
+        self.dispatcher.notify()
         return worker_id
 
     async def online(self, project_id: str, worker_id: str) -> None:
@@ -105,7 +105,7 @@ class Push:
                 check_us=CHECK_US,
             )
         )
-        self.dispatcher.ring()
+        self.dispatcher.notify()
 
     async def heartbeat(self, project_id: str, worker_id: str) -> bool:
         """Renew an online worker's lease. True if the worker is unknown and must register again."""
@@ -126,7 +126,7 @@ class Push:
                 own=own,
             )
         )
-        self.dispatcher.ring()
+        self.dispatcher.notify()
         return known
 
     async def active(self, project_id: str) -> Sequence[str]:
@@ -147,7 +147,7 @@ class Push:
         loop = asyncio.get_running_loop()
         until = loop.time() + min(seconds, POLL_SECONDS)
         while True:
-            tickets = engine.doorbell.tickets(("ready", project_id), ("push-worker", worker_id))
+            cursors = engine.notifier.cursors(("ready", project_id), ("push-worker", worker_id))
             handed = await engine.store.write(
                 push_workers.claim_pushed(
                     worker_id=worker_id,
@@ -161,7 +161,7 @@ class Push:
             left = until - loop.time()
             if handed.picked or left <= 0 or engine.closing:
                 return handed.picked
-            await engine.doorbell.wait_any(tickets, min(left, engine.settings.poll_seconds), loop.create_future())
+            await engine.notifier.wait_any(cursors, min(left, engine.settings.poll_seconds), loop.create_future())
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Push:
             saved_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
         )
         if where.push_worker_id is not None:
-            self._hear(project_id, where.push_worker_id)
+            self._receive(project_id, where.push_worker_id)
             if not where.acked:
                 await self.dispatcher.heard_of(project_id, execution_id, where.attempt, where.push_worker_id)
         if step is None:
@@ -264,14 +264,14 @@ class Push:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while (left := until - loop.time()) > 0 and not engine.closing:
-            tickets = engine.doorbell.tickets(("written", execution_id))
+            cursors = engine.notifier.cursors(("written", execution_id))
             try:
                 where = await engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
             except NotFound:
                 return
             if where.phase not in HELD or where.push_worker_id is None:
                 return
-            await engine.doorbell.wait_any(tickets, left, loop.create_future())
+            await engine.notifier.wait_any(cursors, left, loop.create_future())
 
     async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
         """Suspend an execution. Raises NotFound, BadValue."""
@@ -338,7 +338,7 @@ class Push:
         self.dispatcher.recorded(execution_id)
         self.dispatcher.room_again(worker_id)
 
-    def _hear(self, project_id: str, worker_id: str) -> None:
+    def _receive(self, project_id: str, worker_id: str) -> None:
         """Each call proves that the worker is alive."""
         now = asyncio.get_running_loop().time()
         if self._heard.get(worker_id, 0.0) > now:

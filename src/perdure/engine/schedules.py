@@ -67,7 +67,7 @@ class Schedules(Service):
                 idempotency=scope.idempotency,
             )
         )
-        self.ring()
+        self.notify()
         return ScheduleMade(id)
 
     @serves(ChangeSchedule)
@@ -76,7 +76,7 @@ class Schedules(Service):
         changed = await self.write(
             schedules.change_schedule(project_id=scope.project_id, change=op, now_us=self.now_us())
         )
-        self.ring()
+        self.notify()
         return changed
 
     @serves(DeleteSchedule)
@@ -161,9 +161,9 @@ class Schedules(Service):
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Notify the loop: a due time may be sooner than it knows."""
-        self._engine.doorbell.ring(("loop", "schedule"))
+        self._engine.notifier.notify(("loop", "schedule"))
 
     async def fire_due(self) -> float:
         """Fire due schedules; returns the seconds until the next round.

@@ -10,8 +10,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.doorbell import Tickets
 from perdure.engine.executions import checked_id
+from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs.streams import read_stream
 from perdure.wire.errors import BadRequest
 from perdure.wire.status import Phase
@@ -40,7 +40,7 @@ class Streams:
 
 
 class Follower:
-    """A reader's place. Take tickets, read, and watch if there was nothing."""
+    """A reader's place. Take cursors, read, and watch if there was nothing."""
 
     def __init__(self, engine: Engine, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._engine = engine
@@ -77,14 +77,14 @@ class Follower:
         others = [f"{short}:{n}" for short, n in self._seen.items() if short != own]
         return ",".join([str(self._seen.get(own, 0)), *others[-CURSOR_EXECUTIONS_MAX:]])
 
-    def tickets(self) -> Tickets:
+    def cursors(self) -> ChannelCursors:
         """Take them before reading: `watch` then misses nothing."""
-        return self._engine.doorbell.tickets(("stream", self._project_id, self._root_id), ("written", self._id))
+        return self._engine.notifier.cursors(("stream", self._project_id, self._root_id), ("written", self._id))
 
-    async def watch(self, tickets: Tickets, seconds: float) -> bool:
+    async def watch(self, cursors: ChannelCursors, seconds: float) -> bool:
         """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return await self._engine.doorbell.wait_any(tickets, seconds, future)
+        return await self._engine.notifier.wait_any(cursors, seconds, future)
 
     @property
     def look_seconds(self) -> float:

@@ -53,7 +53,7 @@ class Triggers(Service):
                 idempotency=scope.idempotency,
             )
         )
-        self.ring()
+        self.notify()
         return DONE
 
     @serves(ListEventTriggers)
@@ -71,14 +71,14 @@ class Triggers(Service):
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """There may be something to take sooner than the loop knows."""
-        self._engine.doorbell.ring(("loop", "trigger"))
+        self._engine.notifier.notify(("loop", "trigger"))
 
     def published(self, project_id: str, topic: str) -> None:
         """A topic has new events, here or through another server."""
         if (project_id, topic) in self.topics:
-            self.ring()
+            self.notify()
 
     async def take_due(self) -> float:
         """Start what topics have events for; answers after how many seconds to look again.

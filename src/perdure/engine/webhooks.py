@@ -139,9 +139,9 @@ class Webhooks(Service):
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Notify the loop: a message may be due."""
-        self._engine.doorbell.ring(("loop", "deliver"))
+        self._engine.notifier.notify(("loop", "deliver"))
 
     async def deliver_due(self) -> float:
         """Take and send due messages; returns the seconds until the next round."""
@@ -217,7 +217,7 @@ class Webhooks(Service):
             self._by_host[taken.host] -= 1
             if not self._by_host[taken.host]:
                 del self._by_host[taken.host]
-            self.ring()
+            self.notify()
 
     async def _settle(
         self, taken: Taken, status: int | None, answer: str, retry_after: int | None, *, last: bool = False

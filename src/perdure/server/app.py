@@ -165,7 +165,7 @@ class App:
         """Take no new work and end waiting requests. Others go on."""
         self.services.drain.begin()
         self.engine.closing = True
-        self.engine.doorbell.ring_all()
+        self.engine.notifier.notify_all()
 
     async def stop(self) -> None:
         self.drain()

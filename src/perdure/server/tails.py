@@ -79,7 +79,7 @@ class Tail:
         self.first = self.last = await events.last(self._project_id, self._topic)
         self._tell()
         while True:
-            tickets = events.watch_tickets(self._project_id, self._topic, None if ended else self._run_id)
+            cursors = events.watch_cursors(self._project_id, self._topic, None if ended else self._run_id)
             if self._run_id is not None and ended is None:
                 # First, so that the page below has all events from before the end.
                 ended = await engine.executions.how_ended(self._project_id, self._run_id)
@@ -88,8 +88,8 @@ class Tail:
             if page:
                 self._keep(page)
             elif ended is None:
-                await events.watch(tickets, engine.own_look(LOOK_SECONDS))
-            elif not await events.watch(tickets, LINGER_SECONDS):
+                await events.watch(cursors, engine.own_look(LOOK_SECONDS))
+            elif not await events.watch(cursors, LINGER_SECONDS):
                 self.ended = ended
                 return
 

@@ -121,7 +121,7 @@ class Exchange:
             try:
                 connection = await self._in.get()
                 connection.add_termination_listener(lambda _, ended=ended: ended.set())
-                await connection.add_listener(CHANNEL, self._hear)
+                await connection.add_listener(CHANNEL, self._receive)
             except _FAILURES as error:
                 logger.debug("The listener is not connected: %s", error)
                 self._in.drop()
@@ -139,7 +139,7 @@ class Exchange:
             self._listening.clear()
             self._in.drop()
 
-    def _hear(self, connection: object, pid: int, channel: str, payload: object) -> None:
+    def _receive(self, connection: object, pid: int, channel: str, payload: object) -> None:
         message = decode(str(payload))
         if message is None:
             return

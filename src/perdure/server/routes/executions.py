@@ -365,13 +365,13 @@ async def get_steps(call: Call, execution_id: str, query: StepsQuery) -> StepsRe
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_seconds(call, query.wait)
     while True:
-        ticket = executions.watch_ticket(execution_id)
+        cursor = executions.watch_cursor(execution_id)
         reply = await _page(call, execution_id, query, limit)
         left = until - loop.time()
         if reply.steps or reply.logs or left <= 0 or call.services.drain.closing:
             return reply
         async with call.poll():
-            await executions.watch(execution_id, ticket, min(left, call.engine.own_look(LOOK_SECONDS)))
+            await executions.watch(execution_id, cursor, min(left, call.engine.own_look(LOOK_SECONDS)))
 
 
 async def _page(call: Call, execution_id: str, query: StepsQuery, limit: int) -> StepsResponse:
@@ -432,7 +432,7 @@ def _cursor(text: str) -> tuple[int, int]:
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
     executions = call.engine.executions
     while True:
-        ticket = executions.watch_ticket(execution_id)
+        cursor = executions.watch_cursor(execution_id)
         try:
             # Ask first: a final execution has all its rows, and the rows are read afterwards.
             ended = await executions.how_ended(call.project_id, execution_id)
@@ -447,7 +447,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
             yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
             return
         else:
-            await executions.watch(execution_id, ticket, call.engine.own_look(LOOK_SECONDS))
+            await executions.watch(execution_id, cursor, call.engine.own_look(LOOK_SECONDS))
 
 
 async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> tuple[int, int, bytes]:

@@ -31,7 +31,7 @@ async def stream_items(call: Call, execution_id: str, query: StreamQuery) -> Eve
 
 async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes, None]:
     while True:
-        tickets = follower.tickets()
+        cursors = follower.cursors()
         try:
             items = await follower.read(STREAM_PAGE)
         except PerdureError:
@@ -46,7 +46,7 @@ async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes
             yield frame(_encode(end), id=follower.cursor, event="end")
             return
         else:
-            await follower.watch(tickets, follower.look_seconds)
+            await follower.watch(cursors, follower.look_seconds)
 
 
 _encode: Final = msgspec.json.Encoder().encode

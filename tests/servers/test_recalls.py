@@ -28,7 +28,7 @@ async def test_work_goes_to_another_worker_at_a_if_its_own_asks_on_nowhere(pair:
 async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair) -> None:
     hand, reply, claim_id, other = await _answered(pair)
     asking = asyncio.ensure_future(hand.claim(at=pair.b, arrived=claim_id, claim_id="02"))
-    await until(lambda: not pair.a.claims._unheard._answered)  # A has looked
+    await until(lambda: not pair.a.claims._recalls._answered)  # A has looked
     assert not other.done()
     await hand.complete(reply.items[0])
     id = await pair.start(pair.b)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.engine")
 
-UNHEARD_SECONDS: Final = 1.0
+CONFIRM_SECONDS: Final = 1.0
 """How long a worker with work may take to ask again."""
 LOOK_SECONDS: Final = 0.5
 """How often to check them."""
 WORKERS_MAX: Final = 10_000
 
 
-class Unheard:
+class Recalls:
     """Answered claims of workers that have not asked again. `waiting` holds the waiting claims by project."""
 
     def __init__(self, engine: Engine, waiting: Mapping[str, Iterable[Poll]]) -> None:
@@ -73,7 +73,7 @@ class Unheard:
             self.look_soon()
             return
         for poll in list(self._answered.values()):
-            if poll.ended_at is None or loop.time() < poll.ended_at + UNHEARD_SECONDS:
+            if poll.ended_at is None or loop.time() < poll.ended_at + CONFIRM_SECONDS:
                 self.look_soon()
                 break
             if self._is_wanted(poll):

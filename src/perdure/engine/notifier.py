@@ -6,40 +6,40 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import TypeAlias
 
-Tickets: TypeAlias = tuple[tuple[Hashable, int], ...]
-"""Bells, each with a ticket."""
-RUNG_MAX = 10_000
-"""How many bells keep tickets."""
+ChannelCursors: TypeAlias = tuple[tuple[Hashable, int], ...]
+"""Channels, each with a cursor."""
+CHANNELS_MAX = 10_000
+"""How many channels keep cursors."""
 
 
-class Doorbell:
-    """Bells by key. Take a ticket, query, then wait: rings after the ticket are not missed.
+class Notifier:
+    """Channels by key. Take a cursor, query, then wait: notifications after the cursor are not missed.
 
-    A ticket is the total number of rings so far. A bell with tickets keeps its last ring until many others crowd it
-    out. Then its waiters query again. A ring without tickets leaves no trace.
+    A cursor is the total number of notifications so far. A channel with cursors keeps its last notification until many
+    other channels crowd it out. Then its waiters query again. A notification without cursors leaves no trace.
     """
 
     def __init__(self) -> None:
-        self._rings = 0
-        self._rung: OrderedDict[Hashable, int] = OrderedDict()
+        self._notifications = 0
+        self._last: OrderedDict[Hashable, int] = OrderedDict()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
-    def ticket(self, key: Hashable) -> int:
+    def cursor(self, key: Hashable) -> int:
         """It need not be used."""
-        rung = self._rung
-        rung.setdefault(key, self._rings)
-        rung.move_to_end(key)
-        if len(rung) > RUNG_MAX:
-            rung.popitem(last=False)
-        return self._rings
+        last = self._last
+        last.setdefault(key, self._notifications)
+        last.move_to_end(key)
+        if len(last) > CHANNELS_MAX:
+            last.popitem(last=False)
+        return self._notifications
 
-    def _has_rung(self, key: Hashable, ticket: int) -> bool:
-        last = self._rung.get(key)
-        return last is None or last > ticket
+    def _was_notified(self, key: Hashable, cursor: int) -> bool:
+        last = self._last.get(key)
+        return last is None or last > cursor
 
-    async def wait(self, key: Hashable, ticket: int, seconds: float) -> bool:
-        """False if `seconds` passed without a ring after the ticket."""
-        if self._has_rung(key, ticket):
+    async def wait(self, key: Hashable, cursor: int, seconds: float) -> bool:
+        """False if `seconds` passed without a notification after the cursor."""
+        if self._was_notified(key, cursor):
             return True
         if seconds <= 0:
             return False
@@ -54,20 +54,20 @@ class Doorbell:
         finally:
             self._leave(key, future)
 
-    def tickets(self, *keys: Hashable) -> Tickets:
-        return tuple((key, self.ticket(key)) for key in keys)
+    def cursors(self, *keys: Hashable) -> ChannelCursors:
+        return tuple((key, self.cursor(key)) for key in keys)
 
-    async def wait_any(self, tickets: Tickets, seconds: float, future: "asyncio.Future[None]") -> bool:
-        """Wait for any bell or for `future`. False after `seconds` without either."""
-        if any(self._has_rung(key, ticket) for key, ticket in tickets):
+    async def wait_any(self, cursors: ChannelCursors, seconds: float, future: "asyncio.Future[None]") -> bool:
+        """Wait for any channel or for `future`. False after `seconds` without either."""
+        if any(self._was_notified(key, cursor) for key, cursor in cursors):
             return True
-        for key, _ in tickets:
+        for key, _ in cursors:
             self._waiting.setdefault(key, deque()).append(future)
         late: list[bool] = []
 
         def give_up() -> None:
             late.append(True)
-            _ring_future(future)
+            _resolve(future)
 
         timer = asyncio.get_running_loop().call_later(seconds, give_up)
         try:
@@ -75,7 +75,7 @@ class Doorbell:
             return not late
         finally:
             timer.cancel()
-            for key, _ in tickets:
+            for key, _ in cursors:
                 self._leave(key, future)
 
     def _leave(self, key: Hashable, future: "asyncio.Future[None]") -> None:
@@ -91,7 +91,7 @@ class Doorbell:
         """The keys (kind, …) with waiters."""
         return [key for key in self._waiting if isinstance(key, tuple) and key[0] == kind]
 
-    def ring(self, key: Hashable) -> None:
+    def notify(self, key: Hashable) -> None:
         self._note(key)
         queue = self._waiting.get(key)
         if queue:
@@ -99,8 +99,8 @@ class Doorbell:
                 if not future.done():
                     future.set_result(None)
 
-    def ring_one(self, key: Hashable) -> None:
-        """Wake the longest waiter. If it finds more than it can take, it rings again."""
+    def notify_one(self, key: Hashable) -> None:
+        """Wake the longest waiter. If it finds more than it can take, it notifies again."""
         queue = self._waiting.get(key)
         while queue:
             future = queue.popleft()
@@ -109,16 +109,16 @@ class Doorbell:
                 return
         self._note(key)
 
-    def ring_all(self) -> None:
+    def notify_all(self) -> None:
         for key in list(self._waiting):
-            self.ring(key)
+            self.notify(key)
 
     def _note(self, key: Hashable) -> None:
-        self._rings += 1
-        if key in self._rung:
-            self._rung[key] = self._rings
+        self._notifications += 1
+        if key in self._last:
+            self._last[key] = self._notifications
 
 
-def _ring_future(future: "asyncio.Future[None]") -> None:
+def _resolve(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
