@@ -13,7 +13,7 @@ from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_work
 from tests.server.serving import Served, serving
 
 from perdure.engine import dispatch, push
-from perdure.store.verbs import queries, saved_steps
+from perdure.store.verbs import push_steps, queries
 from perdure.wire.signatures import verify
 from perdure.wire.status import Phase
 
@@ -61,7 +61,7 @@ async def kinds(served: Served, id: str) -> list[str]:
 
 async def until_acknowledged(served: Served, id: str) -> None:
     async def acknowledged() -> bool:
-        where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+        where = await served.engine.store.read(push_steps.standing(project_id=served.project_id, execution_id=id))
         return bool(where.acked)
 
     await until(acknowledged)
@@ -364,7 +364,7 @@ async def test_what_is_taken_while_the_server_ends_is_written_down(served: Serve
     await asyncio.sleep(0)
     worker.go_on.set()
     await closing
-    where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+    where = await served.engine.store.read(push_steps.standing(project_id=served.project_id, execution_id=id))
     assert where.acked == 1
 
 
@@ -413,7 +413,7 @@ async def test_a_cancel_that_the_end_of_the_server_kept_from_its_worker_is_told_
     await worker.until(lambda: worker.calls[-1].path == f"/cancel/{id}")
     served.engine.closing = True
     await served.engine.push.dispatcher.close()
-    where = await served.engine.store.read(saved_steps.standing(project_id=served.project_id, execution_id=id))
+    where = await served.engine.store.read(push_steps.standing(project_id=served.project_id, execution_id=id))
     assert (where.phase, where.acked) == (Phase.CANCELLING, 1)
 
 

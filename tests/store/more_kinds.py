@@ -13,8 +13,8 @@ from perdure.store.verbs import (
     claims,
     events,
     exports,
+    push_reports,
     push_workers,
-    pushed,
     sessions,
     starts,
     traces,
@@ -59,7 +59,7 @@ async def set_up(world: World) -> tuple[str, str]:
     await world.store.write(push_workers.claim_pushed(claim_id="b", at_most=9, grace_us=GRACE_US, **same))
     ended: dict[str, Any] = {"output_schema_name": None, "final_state": None, **same}
     await world.store.write(
-        pushed.complete_pushed(project_id=PROJECT, execution_id=told_id, result=bytes(raw(1)), **ended)
+        push_reports.complete_pushed(project_id=PROJECT, execution_id=told_id, result=bytes(raw(1)), **ended)
     )
     takes: dict[str, Any] = {"busy": "[]", "limit": 9, "until_us": world.now_us + 9, "now_us": world.now_us}
     assert len(await world.store.write(webhooks.take_deliveries(**takes))) == 1
@@ -90,29 +90,29 @@ def verb_of(
     taken = webhooks.Taken(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
     match kind:
         case "pushed step":
-            step = pushed.Step(f"s{dice.randint(0, 1)}", True, bytes(raw(n)))
-            return pushed.save_step(step=step, now_us=now_us, **one)
+            step = push_reports.Step(f"s{dice.randint(0, 1)}", True, bytes(raw(n)))
+            return push_reports.save_step(step=step, now_us=now_us, **one)
         case "pushed result":
-            return pushed.complete_pushed(result=bytes(raw(n)), output_schema_name=None, final_state=b"1", **said)
+            return push_reports.complete_pushed(result=bytes(raw(n)), output_schema_name=None, final_state=b"1", **said)
         case "pushed failure":
             retry = dice.choice([True, False])
-            return pushed.fail_pushed(error=f"e{n}", stack=None, retryable=retry, final_state=None, **said)
+            return push_reports.fail_pushed(error=f"e{n}", stack=None, retryable=retry, final_state=None, **said)
         case "pushed cancel":
-            return pushed.confirm_cancel_pushed(grace_us=GRACE_US, **said)
+            return push_reports.confirm_cancel_pushed(grace_us=GRACE_US, **said)
         case "pushed wait":
-            return pushed.wait_pushed(wait=pushed.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
+            return push_reports.wait_pushed(wait=push_reports.Wait(f"e{n}", b"{}", topic="t"), now_us=now_us, **one)
         case "pushed timer":
-            return pushed.wait_pushed(wait=pushed.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
+            return push_reports.wait_pushed(wait=push_reports.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
         case "pushed question" | "pushed answer":
             type = "suspend_q" if kind == "pushed question" else "resume_q"
             said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], "idempotency": None, **same}
             return events.publish_once(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
         case "pushed span":
-            return pushed.put_span_id(otel_span_id=f"span{n}", **one)
+            return push_reports.put_span_id(otel_span_id=f"span{n}", **one)
         case "pushed child":
             item = StartItem("anything", deployment_id="push", parent_execution_id=id, step_key="c")
             values: dict[str, Any] = {"parent_id": id, "step_key": "c", "news": [New(child_id, item)], "batch_id": None}
-            return pushed.start_children(wait=dice.choice([True, False]), **values, **same)
+            return push_reports.start_children(wait=dice.choice([True, False]), **values, **same)
         case "push taken":
             return push_workers.accept_push(**held)
         case "push handed back":

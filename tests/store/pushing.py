@@ -8,10 +8,10 @@ from typing import Any
 
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
 
-from perdure.store.verbs import events, push_workers, pushed, saved_steps
+from perdure.store.verbs import events, push_reports, push_steps, push_workers
+from perdure.store.verbs.push_reports import Step, Wait
+from perdure.store.verbs.push_steps import SavedStep
 from perdure.store.verbs.push_workers import Handed, Pushed
-from perdure.store.verbs.pushed import Step, Wait
-from perdure.store.verbs.saved_steps import SavedStep
 from perdure.store.verbs.starts import New
 from perdure.wire.public import rfc3339
 from perdure.wire.requests import EventItem, Started, StartItem
@@ -140,11 +140,11 @@ class PushWorld:
     async def save(self, id: str, key: str, value: object = None, *, ok: bool = True, **fields: Any) -> None:
         step = Step(key, ok, json.dumps(value).encode(), **fields)
         await self.store.write(
-            pushed.save_step(project_id=PROJECT, execution_id=id, step=step, now_us=self.world.now_us)
+            push_reports.save_step(project_id=PROJECT, execution_id=id, step=step, now_us=self.world.now_us)
         )
 
     async def step(self, id: str, key: str) -> SavedStep | None:
-        _, step = await self.store.read(saved_steps.read_step(project_id=PROJECT, execution_id=id, step_key=key))
+        _, step = await self.store.read(push_steps.read_step(project_id=PROJECT, execution_id=id, step_key=key))
         return step
 
     async def outputs(self, id: str, key: str) -> Any:
@@ -159,7 +159,7 @@ class PushWorld:
 
     async def complete(self, id: str, worker: str, result: object = "done", **fields: Any) -> None:
         await self.store.write(
-            pushed.complete_pushed(
+            push_reports.complete_pushed(
                 project_id=PROJECT,
                 execution_id=id,
                 worker_id=worker,
@@ -171,7 +171,7 @@ class PushWorld:
 
     async def fail(self, id: str, worker: str, error: str = "it failed", *, retryable: bool = True) -> None:
         await self.store.write(
-            pushed.fail_pushed(
+            push_reports.fail_pushed(
                 project_id=PROJECT,
                 execution_id=id,
                 worker_id=worker,
@@ -185,7 +185,7 @@ class PushWorld:
 
     async def confirm(self, id: str, worker: str) -> None:
         await self.store.write(
-            pushed.confirm_cancel_pushed(
+            push_reports.confirm_cancel_pushed(
                 project_id=PROJECT, execution_id=id, worker_id=worker, now_us=self.world.now_us, grace_us=GRACE_US
             )
         )
@@ -204,7 +204,7 @@ class PushWorld:
         event_type = f"resume_{key}" if type == "suspend" else None
         wait = Wait(key, json.dumps(told).encode(), until_us, topic, event_type)
         await self.store.write(
-            pushed.wait_pushed(project_id=PROJECT, execution_id=id, wait=wait, now_us=self.world.now_us)
+            push_reports.wait_pushed(project_id=PROJECT, execution_id=id, wait=wait, now_us=self.world.now_us)
         )
 
     async def publish(
@@ -235,7 +235,7 @@ class PushWorld:
         self, parent: str, key: str, items: Sequence[StartItem], *, batch: bool = False, wait: bool = True
     ) -> list[Started]:
         return await self.store.write(
-            pushed.start_children(
+            push_reports.start_children(
                 project_id=PROJECT,
                 parent_id=parent,
                 step_key=key,

@@ -7,7 +7,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import events, idempotency, pushed, queries, schedules
+from perdure.store.verbs import events, idempotency, push_reports, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.requests import EventItem, Started, StartItem
@@ -94,7 +94,7 @@ async def of_a_step(world: World) -> Ask:
 
     async def ask() -> str:
         item = StartItem("wf", parent_execution_id=parent, step_key="step")
-        children = pushed.start_children(
+        children = push_reports.start_children(
             project_id=PROJECT,
             parent_id=parent,
             step_key="step",

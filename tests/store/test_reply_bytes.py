@@ -10,7 +10,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
 from perdure.store.interface import Verb, verb
-from perdure.store.verbs import claims, events, queries, reports, saved_steps
+from perdure.store.verbs import claims, events, push_steps, queries, reports
 from perdure.wire.errors import BadRequest
 from perdure.wire.records import Kind
 
@@ -182,7 +182,7 @@ async def test_saved_steps(world: World) -> None:
     id = await pushes.running(await pushes.register())
 
     async def keys(after: str | None) -> list[str]:
-        look = saved_steps.list_steps(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
+        look = push_steps.list_steps(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
         return [one.key for one in await bounded(world, look)]
 
     for key in ("b", "é", "a", "a"):

@@ -25,7 +25,7 @@ from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed, CallRefused
 from perdure.engine.notifier import ChannelCursors
-from perdure.store.verbs import push_workers, saved_steps
+from perdure.store.verbs import push_steps, push_workers
 from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
 from perdure.wire.public import rfc3339
@@ -498,7 +498,7 @@ class Dispatcher:
         """Tell a worker about a cancellation, unless a server did already."""
         store = self.engine.store
         try:
-            where = await store.read(saved_steps.standing(project_id=worker.project_id, execution_id=execution_id))
+            where = await store.read(push_steps.standing(project_id=worker.project_id, execution_id=execution_id))
         except NotFound:
             return
         if where.phase is not Phase.CANCELLING or where.worker_id != worker.id or where.acked == 2:

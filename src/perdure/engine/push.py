@@ -13,11 +13,11 @@ from uuid_utils import uuid7
 
 from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher
 from perdure.engine.executions import check_item, checked_id
-from perdure.store.verbs import push_workers, pushed, saved_steps
+from perdure.store.verbs import push_reports, push_steps, push_workers
 from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.push_reports import Step, Wait
+from perdure.store.verbs.push_steps import SavedStep
 from perdure.store.verbs.push_workers import Pushed
-from perdure.store.verbs.pushed import Step, Wait
-from perdure.store.verbs.saved_steps import SavedStep
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import ANSWERED
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
@@ -169,7 +169,7 @@ class Push:
         """Raises NotFound if the step has no outcome yet, as usual."""
         execution_id = checked_id(execution_id)
         where, step = await self._engine.store.read(
-            saved_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
+            push_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
         )
         if where.push_worker_id is not None:
             self._receive(project_id, where.push_worker_id)
@@ -183,7 +183,7 @@ class Push:
         """All outcomes, or a page after a key. Raises NotFound, and BadRequest if all are too large for one answer."""
         id = checked_id(execution_id)
         return await self._engine.store.scan(
-            saved_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
+            push_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
         )
 
     async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:
@@ -202,7 +202,7 @@ class Push:
         )
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
-            pushed.save_step(
+            push_reports.save_step(
                 project_id=project_id, execution_id=execution_id, step=step, now_us=self._engine.clock.now_us()
             )
         )
@@ -215,7 +215,7 @@ class Push:
         check_json(bytes(request.result), where="body.result")
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
-            pushed.complete_pushed(
+            push_reports.complete_pushed(
                 project_id=project_id,
                 execution_id=execution_id,
                 worker_id=checked_id(request.worker_id, "worker"),
@@ -231,7 +231,7 @@ class Push:
         """Raises NotFound, Conflict, BadValue."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
-            pushed.fail_pushed(
+            push_reports.fail_pushed(
                 project_id=project_id,
                 execution_id=execution_id,
                 worker_id=checked_id(request.worker_id, "worker"),
@@ -248,7 +248,7 @@ class Push:
         """Raises NotFound, Conflict."""
         execution_id = checked_id(execution_id)
         await self._engine.store.write(
-            pushed.confirm_cancel_pushed(
+            push_reports.confirm_cancel_pushed(
                 project_id=project_id,
                 execution_id=execution_id,
                 worker_id=checked_id(worker_id, "worker"),
@@ -266,7 +266,7 @@ class Push:
         while (left := until - loop.time()) > 0 and not engine.closing:
             cursors = engine.notifier.cursors(("written", execution_id))
             try:
-                where = await engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
+                where = await engine.store.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
             except NotFound:
                 return
             if where.phase not in HELD or where.push_worker_id is None:
@@ -277,10 +277,10 @@ class Push:
         """Suspend an execution. Raises NotFound, BadValue."""
         check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         execution_id = checked_id(execution_id)
-        where = await self._engine.store.read(saved_steps.standing(project_id=project_id, execution_id=execution_id))
+        where = await self._engine.store.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
         wait = _wait(request, f"workflow/{where.root_workflow_id}/{where.root_id}")
         await self._engine.store.write(
-            pushed.wait_pushed(
+            push_reports.wait_pushed(
                 project_id=project_id, execution_id=execution_id, wait=wait, now_us=self._engine.clock.now_us()
             )
         )
@@ -291,7 +291,9 @@ class Push:
         if otel_span_id is not None:
             check_name(otel_span_id, where="body.otel_span_id", max_bytes=KEY_BYTES_MAX)
         await self._engine.store.write(
-            pushed.put_span_id(project_id=project_id, execution_id=checked_id(execution_id), otel_span_id=otel_span_id)
+            push_reports.put_span_id(
+                project_id=project_id, execution_id=checked_id(execution_id), otel_span_id=otel_span_id
+            )
         )
 
     async def start_children(
@@ -316,7 +318,7 @@ class Push:
             if item.webhook_url is not None:
                 await engine.outbound.check_url(item.webhook_url, "webhook_url")
         started = await engine.store.write(
-            pushed.start_children(
+            push_reports.start_children(
                 project_id=project_id,
                 parent_id=parent_id,
                 step_key=step_key,

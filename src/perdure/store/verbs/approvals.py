@@ -1,7 +1,7 @@
 """Questions and their answers. The first answer stands, and its author is kept.
 
 An answer goes into the journal of the asking execution. A push worker's step asks by an event of its run's topic
-(`asking`), so its answer is also published there, for that execution only.
+(`push_questions`), so its answer is also published there, for that execution only.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, verb
-from perdure.store.verbs.asking import note_answer
+from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.waits import answer_wait, approval_from_row, question_name, said_by
 from perdure.wire.approvals import Approval, How, Question, QuestionState
 from perdure.wire.errors import Conflict, NotFound

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from perdure.store.interface import Notify, Published, Rows, Written, query, query_many, verb
-from perdure.store.verbs.asking import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
 from perdure.wire.approvals import ASKED
 from perdure.wire.limits import REPLY_BYTES_MAX

@@ -13,10 +13,10 @@ from msgspec import Raw
 from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
-from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
+from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
 from perdure.store.verbs.starts import New, Parent, item_locks, start_items
 from perdure.store.verbs.streams import append

@@ -6,8 +6,8 @@ from uuid import UUID, uuid5
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query, query_many, verb
-from perdure.store.verbs.asking import note_answer
 from perdure.store.verbs.events import publish_events
+from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, How, Resumed
 from perdure.wire.errors import Conflict, NotFound

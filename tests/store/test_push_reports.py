@@ -10,7 +10,7 @@ from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
 from perdure.store.interface import Metric, Query
-from perdure.store.verbs import pushed, queries, saved_steps
+from perdure.store.verbs import push_reports, push_steps, queries
 from perdure.store.verbs.rows import ended
 from perdure.store.verbs.transitions import LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.errors import Conflict, NotFound
@@ -65,7 +65,7 @@ async def test_a_step_acknowledges_the_delivery(pushes: PushWorld, worker: str) 
     id = await pushes.world.start(deployment_id="p")
     await pushes.claim(worker, accept=False)
     await pushes.save(id, "s", 1)
-    where = await pushes.store.read(saved_steps.standing(project_id=PROJECT, execution_id=id))
+    where = await pushes.store.read(push_steps.standing(project_id=PROJECT, execution_id=id))
     assert where.acked == 1
 
 
@@ -505,7 +505,7 @@ async def test_a_batch_that_ends_at_once_wakes_its_parent_once(pushes: PushWorld
     for id in await pushes.online_ids():
         await pushes.claim(id)
     verbs = [
-        pushed.complete_pushed(
+        push_reports.complete_pushed(
             project_id=PROJECT,
             execution_id=one.execution_id,
             worker_id=(await world.get(one.execution_id)).assigned_to_worker or "",
@@ -549,7 +549,7 @@ async def test_what_travels_with_an_execution_reaches_its_worker_and_children(pu
         b'{"n":1}',
         "wf",
     )
-    await pushes.store.write(pushed.put_span_id(project_id=PROJECT, execution_id=id, otel_span_id="span"))
+    await pushes.store.write(push_reports.put_span_id(project_id=PROJECT, execution_id=id, otel_span_id="span"))
     await pushes.children(id, "c", [StartItem("kid")])
     [child] = await pushes.claim(worker)
     assert child.details.channel_context == bytes(context) and child.details.initial_state is None

@@ -11,11 +11,11 @@ import msgspec
 
 from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, verb
 from perdure.store.locks import Arguments, Locks
-from perdure.store.verbs.asking import asks, later, outcome_there, take_early
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.push_questions import asks, later, outcome_there, take_early
+from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver, ended, journal_row
-from perdure.store.verbs.saved_steps import ENDS
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.transitions import cancel_tree, lose, note_cancelled
 from perdure.wire.approvals import ASKED
@@ -278,7 +278,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
         return
     rows = await query("read_wait", execution_id=execution_id, key=wait.key)
     known = rows[0] if rows else None
-    # Its own event opened this question (`asking`); an answer to it would have ended the wait.
+    # Its own event opened this question (`push_questions`); an answer to it would have ended the wait.
     asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
     if await _open(project_id, execution_id, wait, asked, rows, now_us):
         known = None  # an answer from before the question does not answer it

@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.store.interface import Rows, query
+from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver
-from perdure.store.verbs.saved_steps import ENDS
 from perdure.wire.approvals import ANSWERED, ASKED, How
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem
