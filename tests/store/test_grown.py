@@ -96,7 +96,7 @@ MAY_READ_MUCH: Final = {
     "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
 ANSWERS_NOTHING: Final = {
-    **dict.fromkeys(("read_meta", "lock_meta_free"), "only PostgreSQL's schema has rows there"),
+    **dict.fromkeys(("read_meta", "try_lock_meta"), "only PostgreSQL's schema has rows there"),
     "bring_forward": "no clock was put back",
     "delete_key": "there are no keys",
     "list_keys": "there are no keys",
@@ -284,7 +284,16 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"batch_id": "batch-5"}
     for query in ("last_event_of_type", "first_event_of_type", "read_event"):
         found[query] = {"event_type": "made", "seq": 8}
-    for query in ("block", "ask_cancel", "lose", "poison", "count_outcome", "lock_state", "lock_free", "read_state"):
+    for query in (
+        "block",
+        "ask_cancel",
+        "lose",
+        "poison",
+        "count_outcome",
+        "lock_state",
+        "try_lock_execution",
+        "read_state",
+    ):
         found[query] = {"id": ids["running"], "error": "e"}
     for query in ("confirm_cancel", "overrule"):
         found[query] = {"id": ids["cancelling"]}
@@ -312,7 +321,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": ids["queued_limited"], "limit": 10}
     for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue"):
         found[query] = {"name": "narrow", "total_limit": 1_000}
-    for query in ("lock_schedule", "lock_schedule_if_free", "read_schedule", "update_schedule", "advance_schedule"):
+    for query in ("lock_schedule", "try_lock_schedule", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
     for query in ("lock_deployment", "upsert_deployment", "read_deployment", "retire_deployment"):
         found[query] = {"id": "d"}
@@ -322,7 +331,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"kind": "agent", "before_us": NOW_US, "after": ""}
     for query in ("list_runs", "run_sizes"):
         found[query] = {"workflow_id": None, "type": "workflow"}
-    for query in ("lock_trigger_if_free", "take_events", "delete_trigger"):
+    for query in ("try_lock_trigger", "take_events", "delete_trigger"):
         found[query] = {"id": "trigger-3", "taken_seq": 100}
     for query in ("update_trigger", "find_trigger"):
         found[query] = {"workflow_id": "workflow-3"}
@@ -336,7 +345,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"session_id": "session-25"}
     for query in (
         "lock_transcript",
-        "lock_transcript_free",
+        "try_lock_transcript",
         "advance_transcript",
         "read_version",
         "newest_summary",

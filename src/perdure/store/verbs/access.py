@@ -3,8 +3,8 @@ from typing import NamedTuple
 import msgspec
 
 from perdure.store.interface import KeyDeleted, Notify, query, verb
-from perdure.store.verbs.free import write_free
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.try_lock import try_write
 from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
 
 
@@ -148,4 +148,4 @@ async def new_epoch(*, epoch: str) -> None:
 async def touch(*, now_us: int, ballast: str = "") -> bool:
     """Test whether writes land, with an invisible write that `ballast` makes larger. False: another server was
     testing, so this one wrote nothing."""
-    return await write_free("touched_at_us", f"{now_us}{ballast}")
+    return await try_write("touched_at_us", f"{now_us}{ballast}")

@@ -12,12 +12,12 @@ import msgspec
 from perdure.store.interface import Metric, Notify, Rows, Written, query, query_many, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import to_claimed
-from perdure.store.verbs.free import write_free
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
 from perdure.store.verbs.schedules import declare
-from perdure.store.verbs.transitions import lose, lose_free
+from perdure.store.verbs.transitions import lose, try_lose
 from perdure.store.verbs.triggers import declare_triggers
+from perdure.store.verbs.try_lock import try_write
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, Row
@@ -435,7 +435,7 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
     ended = 0
     expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
-        if await take_back_free(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
+        if await try_take_back(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
             await end_registration(worker_id, now_us)
             ended += 1
     if ended:
@@ -454,17 +454,17 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
     age_us = now_us - int(rows[0][0]) if rows else locked_us
     if 0 <= age_us < every_us or not await query("any_lease"):
         return True
-    return await write_free(REAPED, str(now_us)) or not 0 <= age_us < locked_us
+    return await try_write(REAPED, str(now_us)) or not 0 <= age_us < locked_us
 
 
-async def take_back_free(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
-    """Take back the executions of a worker that is gone, unless one is locked (`lose_free`).
+async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
+    """Take back the executions of a worker that is gone, unless one is locked (`try_lose`).
 
     False: some are left for the next round, and the worker's row stays.
     """
     held = await query("held_by", worker_id=worker_id)
     return all(
-        [await lose_free(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
+        [await try_lose(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
     )
 
 

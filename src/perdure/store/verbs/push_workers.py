@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perdure.store.interface import Metric, Notify, query, verb
-from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, take_back_free
+from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.direct_dispatch import to_claimed
 from perdure.store.verbs.transitions import lose, note_cancelled
@@ -189,7 +189,7 @@ async def lapse_expired(
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
-        if await take_back_free(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
+        if await try_take_back(worker_id, now_us, sure=now_us >= lease_until_us + patience_us):
             await lapse(worker_id, now_us)
             lapsed += 1
     for (worker_id,) in await query("lapsed_long_ago", before_us=forget_before_us, limit=limit):

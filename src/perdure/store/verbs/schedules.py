@@ -180,7 +180,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
 
     The rest stays due. Raises BadValue if this machine does not know the zone.
     """
-    schedule = before = await record(StoredSchedule, "lock_schedule_if_free", project_id=project_id, id=schedule_id)
+    schedule = before = await record(StoredSchedule, "try_lock_schedule", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
         return Fired()
     if (await query("locked_fires", schedule_id=schedule_id))[0][0]:

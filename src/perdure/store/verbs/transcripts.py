@@ -12,8 +12,8 @@ from typing import Final
 from msgspec import Raw
 
 from perdure.store.interface import query, query_many, verb
-from perdure.store.verbs.free import session_is_held
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.try_lock import try_lock_session
 from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.transcripts import Entry, Page
@@ -202,7 +202,7 @@ async def prune_transcripts(before_us: int) -> bool:
     rows = await query("old_transcripts", before_us=before_us, limit=DELETED_AT_ONCE)
     room = DROPPED_AT_ONCE
     for project_id, session_id in rows:
-        if await session_is_held(project_id, session_id):
+        if not await try_lock_session(project_id, session_id):
             continue
         room -= await delete_transcript(project_id, session_id)
         if room <= 0:

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Changed, Due, Metric, Notify, Ready, Written, query, query_many, verb
-from perdure.store.verbs.free import below_is_held, end_is_held, is_held
 from perdure.store.verbs.rows import ended, journal_row
+from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.wire.errors import NotCancellable, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, HELD, Phase
@@ -118,21 +118,21 @@ async def note_cancelled(
     )
 
 
-async def lose_free(
+async def try_lose(
     project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, sure: bool = True
 ) -> bool:
     """As `lose`, without waiting for locks.
 
     False: it did nothing, because a row is locked, or the loss would poison the execution and is not `sure`.
     """
-    if await is_held(project_id, execution_id):
+    if not await try_lock(project_id, execution_id):
         return False
     for row in await query("read_state", project_id=project_id, id=execution_id):
         phase, parent_id, acked, losses, undelivered = row[0], row[7], row[13], row[14], row[15]
         if phase == Phase.RUNNING and acked and losses + 1 >= LOSSES_MAX and not sure:
             return False
         ends = phase != Phase.RUNNING or losses + 1 >= LOSSES_MAX or undelivered + 1 >= UNDELIVERED_MAX
-        if ends and await end_is_held(project_id, execution_id, parent_id):
+        if ends and not await try_lock_end(project_id, execution_id, parent_id):
             return False
     await lose(project_id, execution_id, attempt, worker_id, now_us)
     return True
@@ -315,16 +315,16 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
 
     False: it is no longer overdue, or a row is locked.
     """
-    found = await query("lock_free", project_id=project_id, id=execution_id)
+    found = await query("try_lock_execution", project_id=project_id, id=execution_id)
     if not found or found[0][0] not in HELD or found[0][1] is None or found[0][1] > now_us:
         return False
     if found[0][0] == Phase.RUNNING:
-        if await below_is_held(project_id, execution_id):
+        if not await try_lock_below(project_id, execution_id):
             return False
         await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
         return True
     state = await query("lock_state", project_id=project_id, id=execution_id)
-    if await end_is_held(project_id, execution_id, state[0][7]):
+    if not await try_lock_end(project_id, execution_id, state[0][7]):
         return False
     rows = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
     await note_cancelled(project_id, execution_id, rows[0], state[0][1], now_us, "grace over")

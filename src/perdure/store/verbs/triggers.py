@@ -137,7 +137,7 @@ async def take_for_trigger(
 
     A batch ends before the event that would exceed `bytes_max`.
     """
-    trigger = await record(StoredTrigger, "lock_trigger_if_free", project_id=project_id, id=trigger_id)
+    trigger = await record(StoredTrigger, "try_lock_trigger", project_id=project_id, id=trigger_id)
     if trigger is None:
         return Taken()
     taken_seq = await _skip_deleted(project_id, trigger)

@@ -3,7 +3,7 @@
 -- name: read_meta
 SELECT value FROM meta WHERE name = :name;
 
--- name: lock_meta_free
+-- name: try_lock_meta
 -- picks: a named value, unless it is locked
 SELECT value FROM meta WHERE name = :name {FOR UPDATE SKIP LOCKED};
 

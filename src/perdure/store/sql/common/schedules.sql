@@ -24,7 +24,7 @@ SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AN
 -- As read_schedule, locked for a change.
 SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
--- name: lock_schedule_if_free
+-- name: try_lock_schedule
 -- holds: schedule=id
 -- As read_schedule, locked for firing. No row: another server has it at this moment, or it is gone.
 SELECT {columns StoredSchedule} FROM schedules WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};

@@ -4,7 +4,7 @@
 -- holds: session=session_id
 SELECT version, turns, summarized, dropped, begun_at_us FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE};
 
--- name: lock_transcript_free
+-- name: try_lock_transcript
 -- picks: a transcript, unless it is locked
 SELECT version FROM transcripts WHERE project_id = :project_id AND session_id = :session_id {FOR UPDATE SKIP LOCKED};
 

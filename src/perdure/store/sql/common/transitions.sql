@@ -17,7 +17,7 @@ SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, 
   deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
 FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
--- name: lock_free
+-- name: try_lock_execution
 -- picks: an execution, unless it is locked
 SELECT phase, due_at_us FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};
 

@@ -14,7 +14,7 @@ UPDATE event_triggers SET batch_size = :batch_size, batch_timeout_seconds = :bat
   queue_name = :queue_name, declared = :declared, updated_at_us = :updated_at_us
 WHERE project_id = :project_id AND topic = :topic AND workflow_id = :workflow_id RETURNING id;
 
--- name: lock_trigger_if_free
+-- name: try_lock_trigger
 -- holds: trigger=id
 -- Locked for taking events. No row: another server has it at this moment, or it is gone.
 SELECT {columns StoredTrigger} FROM event_triggers WHERE project_id = :project_id AND id = :id {FOR UPDATE SKIP LOCKED};

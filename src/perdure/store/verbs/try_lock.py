@@ -1,0 +1,64 @@
+"""Locks without waiting. True: the rows are locked, or do not exist. False: another transaction holds one.
+
+A sweep over many executions first asks here for every row that it would wait for. A held row then keeps the sweep from
+one execution only, until a later round.
+"""
+
+from perdure.store.interface import query
+
+
+async def try_lock(project_id: str, execution_id: str) -> bool:
+    """Lock an execution."""
+    row = {"project_id": project_id, "id": execution_id}
+    return bool(await query("try_lock_execution", **row)) or not await query("read_state", **row)
+
+
+async def try_lock_session(project_id: str, session_id: str) -> bool:
+    """Lock a session's transcript."""
+    session = {"project_id": project_id, "session_id": session_id}
+    return bool(await query("try_lock_transcript", **session)) or not await query("read_version", **session)
+
+
+async def _try_lock_waits(execution_id: str) -> bool:
+    """Lock the open waits of an execution."""
+    return not (await query("locked_waits", execution_id=execution_id))[0][0]
+
+
+async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None) -> bool:
+    """Lock what an execution's end changes elsewhere: its waits, its parent and the parent's waits, its sessions, and
+    the next turns."""
+    if parent_id is not None and not (await try_lock(project_id, parent_id) and await _try_lock_waits(parent_id)):
+        return False
+    if not await _try_lock_waits(execution_id):
+        return False
+    for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
+        if not await try_lock_session(project_id, session_id):
+            return False
+        session = {"project_id": project_id, "session_id": session_id}
+        taken = await query("taken_turns", taken_by=execution_id, **session)
+        for (id,) in [*taken, *await query("next_turn", **session)]:
+            if not await try_lock(project_id, id):
+                return False
+    return True
+
+
+async def try_lock_below(project_id: str, execution_id: str) -> bool:
+    """Lock the open descendants of an execution, and what their ends change."""
+    level = [execution_id]
+    while level:
+        below: list[str] = []
+        for parent_id in level:
+            for id, over in await query("children_to_cancel", project_id=project_id, id=parent_id):
+                below.append(id)
+                if not over and not (await try_lock(project_id, id) and await try_lock_end(project_id, id, None)):
+                    return False
+        level = below
+    return True
+
+
+async def try_write(name: str, value: str) -> bool:
+    """Write a value under a name. False: another transaction holds the name, and writes the value or leaves it."""
+    locked = bool(await query("try_lock_meta", name=name)) or not await query("read_meta", name=name)
+    if locked:
+        await query("write_meta", name=name, value=value)
+    return locked
