@@ -9,10 +9,10 @@ from tests import pgbouncer, postgres
 from tests.servers.conftest import Pair, exchange, pair_on, until
 from tests.store.world import World, step
 
-from perdure.store import postgres_link
+from perdure.store import postgres_connection
 from perdure.store.migrate import Migration, migrations
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_link import NotOurDatabase, schema_at
+from perdure.store.postgres_connection import NotOurDatabase, schema_at
 from perdure.store.verbs import claims, queries
 from perdure.wire.errors import Unavailable
 from perdure.wire.requests import Complete
@@ -116,7 +116,7 @@ async def test_a_migration_waits_for_servers_and_not_for_the_poolers_idle_connec
             await _round_trip(pair)
             known = migrations("postgres")
             more = [*known, Migration(len(known) + 1, "more", "SELECT 1", compatible=False)]
-            monkeypatch.setattr(postgres_link, "migrations", lambda dialect: more)
+            monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: more)
             for way in (address, url):
                 with pytest.raises(NotOurDatabase, match="stop all of them first"):
                     await PostgresStore.open(way)

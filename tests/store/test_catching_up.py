@@ -112,20 +112,20 @@ async def test_servers_that_limit_a_queue_at_once_do_not_wait_for_each_other(
 
 async def test_only_a_first_limit_stops_the_others(world: World, on_postgresql: None) -> None:
     assert isinstance(world.store, PostgresStore)
-    aside = world.store._aside
+    lock_queue = world.store._lock_queue
     await world.register(queues=[QueueSpec("wf")])
     await world.start(queue_name="wf")
-    assert aside._task is None, "nobody went aside"
+    assert lock_queue._task is None, "no verb is in the lock queue"
     await world.register("a", queues=[QueueSpec("wf", concurrency_limit=2)])
-    assert aside._task is not None
-    taken = aside._token
+    assert lock_queue._task is not None
+    taken = lock_queue._token
     await world.register("b", queues=[QueueSpec("wf", concurrency_limit=2)])
     await world.register("c", queues=[QueueSpec("wf", concurrency_limit=5)])
     await world.start(queue_name="wf", queue_concurrency_limit=3)
     await world.register("d", queues=[QueueSpec("wf")])
-    assert aside._token == taken
+    assert lock_queue._token == taken
     await world.register("e", queues=[QueueSpec("wf", concurrency_limit=1)])
-    assert aside._token == taken + 1
+    assert lock_queue._token == taken + 1
 
 
 async def test_a_first_limit_that_has_waited_for_a_row_waits_for_the_others_too(

@@ -22,7 +22,7 @@ from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite,
 
 from perdure.store.open import open_store
 from perdure.store.outside import SIZES
-from perdure.store.postgres_lane import BEGIN, LOCKS, PREPARE
+from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load
 from perdure.store.verbs.queries import DOCTOR, LIST_DEPTH
@@ -589,7 +589,7 @@ def literal(value: object) -> str:
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
-def lane_of(name: str) -> str:
+def writer_of(name: str) -> str:
     """On which of the driver's connections a query runs."""
     if name in ("count_phases", "count_queued", "unserved", "orphaned", "count_open_by_deployment"):
         return "scan"
@@ -598,13 +598,18 @@ def lane_of(name: str) -> str:
 
 
 async def explain(
-    connection: asyncpg.Connection[asyncpg.Record], name: str, text: str, values: tuple[Any, ...], lane: str, mode: str
+    connection: asyncpg.Connection[asyncpg.Record],
+    name: str,
+    text: str,
+    values: tuple[Any, ...],
+    writer: str,
+    mode: str,
 ) -> Seen:
-    """Run a statement as its lane would, prepared and in a transaction of that kind; nothing of it is kept."""
+    """Run a statement as its writer would, prepared and in a transaction of that kind; nothing of it is kept."""
     await connection.execute(f"PREPARE asked AS {text}")
     try:
-        await connection.execute(BEGIN[lane])
-        await connection.fetchrow(PREPARE[lane], *((0,) if lane == "write" else ()))  # its mark
+        await connection.execute(BEGIN[writer])
+        await connection.fetchrow(PREPARE[writer], *((0,) if writer == "write" else ()))  # its mark
         await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
         given = f"({', '.join(map(literal, values))})" if values else ""
         answer = await connection.fetchval(
@@ -641,7 +646,7 @@ def _nodes(plan: dict[str, Any], depth: int) -> Iterator[tuple[int, dict[str, An
 
 
 async def judge_postgres(url: str, executions: int, open_: int) -> None:
-    """Every query of a lane, as it is prepared there: alone and for many runs, planned for the values and for any."""
+    """Every query of a writer, as it is prepared there: alone and for many runs, planned for the values and for any."""
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url)
     queries = load("postgres")
     seen: list[Seen] = []
@@ -652,7 +657,7 @@ async def judge_postgres(url: str, executions: int, open_: int) -> None:
             if query.routed is not None:
                 texts.append((query.routed, (*texts[0][1], 1)))
             seen += [
-                await explain(connection, name, text, values, lane_of(name), mode)
+                await explain(connection, name, text, values, writer_of(name), mode)
                 for text, values in texts
                 for mode in ("force_generic_plan", "force_custom_plan")
             ]

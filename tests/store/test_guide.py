@@ -18,7 +18,7 @@ from tests.store.world import World, step
 from perdure.engine.engine import Engine
 from perdure.engine.loops import BATCH
 from perdure.engine.settings import EngineSettings
-from perdure.store import postgres_lane, postgres_link
+from perdure.store import postgres_connection, postgres_writer
 from perdure.store.interface import query, verb
 from perdure.store.migrate import migrations
 from perdure.store.postgres import PostgresStore
@@ -119,7 +119,7 @@ async def test_what_may_lose_data_is_refused_unless_the_address_allows_it(guided
     role = as_role(url, "guided_server")
     await postgres.admin("ALTER DATABASE guided SET synchronous_commit = off", server)
     try:
-        with pytest.raises(postgres_link.NotOurDatabase, match="synchronous_commit=off"):
+        with pytest.raises(postgres_connection.NotOurDatabase, match="synchronous_commit=off"):
             await PostgresStore.open(role)
         await (await PostgresStore.open(f"{role}&allow_data_loss=on")).close()
     finally:
@@ -176,14 +176,15 @@ async def test_a_database_that_is_away_is_told_at_start(guided: tuple[postgres.S
 
 
 def test_the_numbers_of_the_guide_are_those_of_the_code() -> None:
-    limits = {name: value.removesuffix("s") for name, value in postgres_lane._SETTINGS.items()}
+    limits = {name: value.removesuffix("s") for name, value in postgres_writer._SETTINGS.items()}
+    unknown = postgres_connection.COMMAND_SECONDS_MAX + postgres_connection.RECONNECT_SECONDS_MAX
     flowing = " ".join(GUIDE.split())
     for said in (
-        f"for up to {postgres_link.RECONNECT_SECONDS_MAX:.0f} s; changes wait",
-        f"`UNKNOWN_OUTCOME` after {postgres_link.COMMAND_SECONDS_MAX + postgres_link.RECONNECT_SECONDS_MAX:.0f} s",
+        f"for up to {postgres_connection.RECONNECT_SECONDS_MAX:.0f} s; changes wait",
+        f"`UNKNOWN_OUTCOME` after {unknown:.0f} s",
         f"lease has run out ({EngineSettings().lease_seconds:.0f} s)",
         f"batches of at most {BATCH} executions",
-        f"gives up after {postgres_link.MIGRATE_LOCK_SECONDS:.0f} s",
+        f"gives up after {postgres_connection.MIGRATE_LOCK_SECONDS:.0f} s",
         f"({limits['statement_timeout']} s for a statement, {limits['lock_timeout']} s for a lock, "
         f"{limits['idle_in_transaction_session_timeout']} s between statements)",
     ):

@@ -22,7 +22,7 @@ from tests.databases import migrated
 from tests.store.declared import declarations
 from tests.store.scene import KINDS, Scene
 
-from perdure.store import postgres_lane
+from perdure.store import postgres_writer
 from perdure.store.interface import Query, Verb, query, query_many, verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
@@ -335,7 +335,7 @@ async def test_on_postgresql_too(
 ) -> None:
     if not holds:
         monkeypatch.setattr(
-            postgres_lane, "Lockstep", lambda *given, holds, **more: Lockstep(*given, holds=False, **more)
+            postgres_writer, "Lockstep", lambda *given, holds, **more: Lockstep(*given, holds=False, **more)
         )
     async with _on_postgresql(stage) as is_serial:
         mixed = [holds and seed % 2 == 1 for seed in range(groups)]

@@ -16,7 +16,7 @@ from tests import databases, postgres
 from tests.faults.cluster import until
 from tests.store.world import World, step
 
-from perdure.store import moving, outside, postgres_link, sqlite
+from perdure.store import moving, outside, postgres_connection, sqlite
 from perdure.store.interface import Store
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.moving import move
@@ -40,7 +40,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Has this release know more migrations than its own, as a later one would."""
 
     def set_known(*more: Migration) -> None:
-        for module in (outside, postgres_link, sqlite):
+        for module in (outside, postgres_connection, sqlite):
             monkeypatch.setattr(module, "migrations", lambda dialect: [*migrations(dialect), *more])
 
     return set_known
@@ -201,12 +201,12 @@ async def _cut_off(url: str) -> None:
 
 STOPS = """
 import asyncio, sys
-from perdure.store import migrate, postgres_link, sqlite
+from perdure.store import migrate, postgres_connection, sqlite
 from perdure.store.open import open_store
 
 if sys.argv[2:]:
     known, more = migrate.migrations, migrate.Migration(int(sys.argv[2]), "more", *sys.argv[3:])
-    for module in (postgres_link, sqlite):
+    for module in (postgres_connection, sqlite):
         module.migrations = lambda dialect: [*known(dialect), more]
 
 def stopping(sql):
@@ -216,7 +216,7 @@ def stopping(sql):
             sys.stdin.read()
         yield statement
 
-for module in (postgres_link, sqlite):
+for module in (postgres_connection, sqlite):
     module.split_statements = stopping
 asyncio.run(open_store(sys.argv[1]))
 """

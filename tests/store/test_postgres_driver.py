@@ -17,12 +17,12 @@ from tests.faults.proxy import Proxy
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
 from tests.store.world import World, step
 
-from perdure.store import postgres_aside, postgres_lane, postgres_link
+from perdure.store import postgres_connection, postgres_lock_queue, postgres_writer
 from perdure.store.interface import Metric, Notify, Verb, query, verb
 from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_link import NotOurDatabase, end, parse_url, schema_at
+from perdure.store.postgres_connection import NotOurDatabase, end, parse_url, schema_at
 from perdure.store.statements import parse
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
@@ -279,7 +279,7 @@ async def test_when_nobody_can_tell_the_outcome_is_unknown(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.write(note(name="a", value="1"))
-    monkeypatch.setattr(postgres_lane, "RECONNECT_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(postgres_writer, "RECONNECT_SECONDS_MAX", 0.3)
     real = asyncpg.Connection.execute
     down = True
 
@@ -314,7 +314,7 @@ async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
         waiting = [asyncio.ensure_future(store.write(note(name=f"n{n}", value="x"))) for n in range(50)]
         looking = asyncio.ensure_future(store.read(read_note(name="a")))
         async with asyncio.timeout(60):
-            while store._write._link._connection is not None:  # noqa: ASYNC110  # there is no event for it
+            while store._write._postgres._connection is not None:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
         server.start()
         assert await asyncio.gather(*waiting) == ["x"] * 50
@@ -327,7 +327,7 @@ async def test_a_server_that_stops_and_starts_is_waited_for() -> None:
 
 @pytest.mark.slow
 async def test_a_server_that_ends_does_not_wait_for_a_database_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(postgres_writer, "CLOSE_SECONDS_MAX", 0.2)
     with postgres.running() as server:
         name = await postgres.make(server=server)
         async with Proxy(socket=f"{server.url.partition('host=')[2]}/.s.PGSQL.5432") as line:
@@ -444,10 +444,10 @@ async def _locked(store: PostgresStore, name: str) -> AsyncIterator[None]:
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """One of the two limits is 150 ms, the other one is not met."""
     limits = {"lock_timeout": 5_000, "statement_timeout": 5_000, request.param: 150}
-    for kind, prepare in postgres_lane.PREPARE.items():
+    for kind, prepare in postgres_writer.PREPARE.items():
         for name, limit in limits.items():
             prepare = re.sub(rf"(set_config\('{name}'), '\w+'", rf"\1, '{limit}ms'", prepare)
-        monkeypatch.setitem(postgres_lane.PREPARE, kind, prepare)
+        monkeypatch.setitem(postgres_writer.PREPARE, kind, prepare)
     return str(request.param)
 
 
@@ -465,7 +465,7 @@ async def test_a_lock_that_stays_is_told_and_keeps_nobody_else(
     store: PostgresStore, impatient: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row of 64 is held for long: its verb alone is told to try again, and nothing of it happened."""
-    monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 0.5)
     await store.write_all([note(name=f"n{n}", value="1") for n in range(64)])
     async with _locked(store, "n40"):
         answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(64)])
@@ -481,7 +481,7 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
     store: PostgresStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        postgres_lane.PREPARE, "scan", "SELECT NULL, NULL, set_config('statement_timeout', '100ms', true)"
+        postgres_writer.PREPARE, "scan", "SELECT NULL, NULL, set_config('statement_timeout', '100ms', true)"
     )
     store._scan._queries = store._scan._queries | parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
 
@@ -509,9 +509,9 @@ async def test_the_isolation_that_a_database_prefers_is_not_ours() -> None:
         name = urlsplit(url).path.lstrip("/")
         await postgres.admin(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
         store = await PostgresStore.open(url)
-        for lane in (store._write, store._sweep, *store._reads):
-            lane._queries = lane._queries | asked
-            assert await store._one(lane, level()) == "read committed"
+        for writer in (store._write, store._sweep, *store._reads):
+            writer._queries = writer._queries | asked
+            assert await store._one(writer, level()) == "read committed"
         await store.close()
 
 
@@ -560,13 +560,13 @@ def _one_more(monkeypatch: pytest.MonkeyPatch, sql: str) -> int:
     """As if this release had one more migration; its number."""
     known = migrations("postgres")
     more = [*known, Migration(len(known) + 1, "more", sql, compatible=True)]
-    monkeypatch.setattr(postgres_link, "migrations", lambda dialect: more)
+    monkeypatch.setattr(postgres_connection, "migrations", lambda dialect: more)
     return len(more)
 
 
 async def test_a_migration_may_take_longer_than_any_other_statement(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     number = _one_more(monkeypatch, "SELECT pg_sleep(1)")
-    monkeypatch.setattr(postgres_link, "COMMAND_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(postgres_connection, "COMMAND_SECONDS_MAX", 0.5)
     await postgres.admin(f"ALTER DATABASE {urlsplit(own).path[1:]} SET statement_timeout = '500ms'")
     await (await PostgresStore.open(own)).close()
     assert (await schema_at(own)).number == number
@@ -575,8 +575,8 @@ async def test_a_migration_may_take_longer_than_any_other_statement(own: str, mo
 async def test_a_migration_does_not_queue_behind_a_long_look(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes after one that waits for the whole table waits as well; so it gives up and asks again."""
     number = _one_more(monkeypatch, "ALTER TABLE executions ADD COLUMN more INTEGER")
-    monkeypatch.setattr(postgres_link, "MIGRATE_LOCK_SECONDS", 0.2)
-    monkeypatch.setattr(postgres_link, "MIGRATE_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(postgres_connection, "MIGRATE_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_connection, "MIGRATE_SECONDS_MAX", 1.0)
     looking = await asyncpg.connect(own)
     reader = await asyncpg.connect(own)
     reading = reader.transaction()
@@ -584,7 +584,7 @@ async def test_a_migration_does_not_queue_behind_a_long_look(own: str, monkeypat
     await reader.execute("SELECT 1 FROM executions")
     with pytest.raises(Unavailable, match="another session holds a lock"):
         await PostgresStore.open(own)
-    monkeypatch.setattr(postgres_link, "MIGRATE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(postgres_connection, "MIGRATE_SECONDS_MAX", 60.0)
     opening = asyncio.create_task(PostgresStore.open(own))
 
     async def waits() -> bool:

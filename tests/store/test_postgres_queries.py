@@ -8,7 +8,7 @@ from tests import postgres
 from tests.databases import migrated
 
 from perdure.store.migrate import migrations, split_statements
-from perdure.store.postgres_lane import PREPARE
+from perdure.store.postgres_writer import PREPARE
 from perdure.store.statements import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")

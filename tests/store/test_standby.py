@@ -17,7 +17,7 @@ from tests.store.world import PROJECT, World, step
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres_link import Link, Lost, parse_url
+from perdure.store.postgres_connection import Lost, PostgresConnection, parse_url
 from perdure.store.verbs import access
 from perdure.wire.errors import LeaseLost, Unavailable, UnknownOutcome
 from perdure.wire.requests import BeatRequest, ReportItem, ReportRequest
@@ -108,18 +108,18 @@ async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
 ) -> None:
     """It takes the connection and says nothing, as a machine does whose packets are lost."""
     primary, _ = pair
-    monkeypatch.setattr("perdure.store.postgres_link.CONNECT_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("perdure.store.postgres_connection.CONNECT_SECONDS_MAX", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_url = f"postgresql://perdure@127.0.0.1:{silent.getsockname()[1]}/{database}"
         dead = parse_url(silent_url)
         with pytest.raises(Lost):
-            await Link(dead, "test").get()
-        link = Link(dead._replace(dsns=(*dead.dsns, primary.database_url(database))), "test")
-        assert await (await link.get()).fetchval("SELECT 1") == 1
-        link.drop()
-        assert await (await link.get()).fetchval("SELECT 1") == 1  # the good one is asked first now
-        assert len(link.address.dsns) == 2
-        await link.close()
+            await PostgresConnection(dead, "test").get()
+        postgres = PostgresConnection(dead._replace(dsns=(*dead.dsns, primary.database_url(database))), "test")
+        assert await (await postgres.get()).fetchval("SELECT 1") == 1
+        postgres.drop()
+        assert await (await postgres.get()).fetchval("SELECT 1") == 1  # the good one is asked first now
+        assert len(postgres.address.dsns) == 2
+        await postgres.close()
 
 
 async def test_a_commit_that_no_standby_has_is_not_acknowledged(
@@ -127,8 +127,8 @@ async def test_a_commit_that_no_standby_has_is_not_acknowledged(
 ) -> None:
     """Ended while it waits for a standby, such a commit is done on this server, and the server says so."""
     primary, _ = pair
-    monkeypatch.setattr("perdure.store.postgres_link.COMMAND_SECONDS_MAX", 0.5)
-    monkeypatch.setattr("perdure.store.postgres_lane.RECONNECT_SECONDS_MAX", 3.0)
+    monkeypatch.setattr("perdure.store.postgres_connection.COMMAND_SECONDS_MAX", 0.5)
+    monkeypatch.setattr("perdure.store.postgres_writer.RECONNECT_SECONDS_MAX", 3.0)
     url = primary.database_url(database)
     store = await PostgresStore.open(url)
     await store.write(access.default_project(id="p", now_us=1))

@@ -14,7 +14,16 @@ from typing import Any, Final, NamedTuple
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.postgres_link import BROKEN, Connection, Link, look, parse_url, prepare, schema_at, schema_in
+from perdure.store.postgres_connection import (
+    BROKEN,
+    AsyncpgConnection,
+    PostgresConnection,
+    look,
+    parse_url,
+    prepare,
+    schema_at,
+    schema_in,
+)
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.sqlite import schema_in as schema_in_file
 from perdure.store.verbs import claims
@@ -74,11 +83,11 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
     try:
         await store.write(claims.end_embedded(now_us=now_us))
         file = apsw.Connection(source, flags=apsw.SQLITE_OPEN_READONLY)
-        link = Link(parse_url(target), "copy")
+        postgres = PostgresConnection(parse_url(target), "copy")
         try:
             file.execute("BEGIN")
-            await prepare(link)
-            connection = await link.get()
+            await prepare(postgres)
+            connection = await postgres.get()
             numbers = schema_in_file(file).number, (await schema_in(connection)).number
             if numbers[0] != numbers[1]:
                 raise Conflict(
@@ -95,7 +104,7 @@ async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, in
                 "Run the copy again; it reports if the target is already complete."
             ) from error
         finally:
-            await link.close()
+            await postgres.close()
             file.close()
     finally:
         await store.close()
@@ -109,7 +118,9 @@ async def _empty(target: str) -> None:
             raise Conflict(_TAKEN)
 
 
-async def _copy(file: apsw.Connection, connection: Connection, tell: Callable[[str, int], None]) -> dict[str, Checked]:
+async def _copy(
+    file: apsw.Connection, connection: AsyncpgConnection, tell: Callable[[str, int], None]
+) -> dict[str, Checked]:
     tables = dict(_tables(file))
     quoted = ", ".join(f'"{table}"' for table in tables)
     await connection.execute("SET LOCAL statement_timeout = 0")
@@ -156,7 +167,7 @@ async def _rows(
         yield row
 
 
-async def _read_back(connection: Connection, table: str, columns: list[str], *, at_once: int) -> Checked:
+async def _read_back(connection: AsyncpgConnection, table: str, columns: list[str], *, at_once: int) -> Checked:
     digest = Digest()
     cursor = await connection.cursor(_select(table, columns), timeout=SECONDS_MAX)
     while rows := await cursor.fetch(min(max(at_once, 1), AT_ONCE), timeout=SECONDS_MAX):

@@ -31,7 +31,7 @@ async def state_of(address: str) -> State:
     one, Unavailable."""
     if is_postgres(address):
         try:
-            from perdure.store.postgres_link import schema_at  # an extra: asyncpg may be missing
+            from perdure.store.postgres_connection import schema_at  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
@@ -47,7 +47,7 @@ async def state_of(address: str) -> State:
 async def sizes_of(address: str) -> dict[str, Rows]:
     """Results of the queries in SIZES. Reads whole tables, which may take minutes. Needs an up-to-date schema."""
     if is_postgres(address):
-        from perdure.store.postgres_link import look
+        from perdure.store.postgres_connection import look
 
         queries = load("postgres")
         return await look(address, {name: queries[name].sql for name in SIZES})
@@ -60,7 +60,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
     """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema. Raises as
     `state_of`."""
     if is_postgres(address):
-        from perdure.store.postgres_link import look
+        from perdure.store.postgres_connection import look
 
         queries = load("postgres")
         rows = await look(address, {name: queries[name].sql for name in DOCTOR})

@@ -5,7 +5,7 @@ Each kind of work has connections of its own, so that none blocks another:
 - *writes* advance in lockstep and commit in groups (store/lockstep.py)
 - *sweeps* pick rows by a predicate, each in a transaction of its own: SKIP LOCKED separates connections, not verbs of
   one transaction
-- writes and sweeps that would wait for another transaction go to the lock queue (store/postgres_aside.py)
+- writes and sweeps that would wait for another transaction go to the lock queue (store/postgres_lock_queue.py)
 - *reads* are grouped like writes, without locks
 - *scans* may take long and see one moment
 - *hints* travel between servers (store/postgres_hints.py)
@@ -23,17 +23,17 @@ from typing import Any, TypeVar
 from uuid_utils import uuid4
 
 from perdure.store.interface import Hint, Verb
-from perdure.store.postgres_aside import AsideLane
+from perdure.store.postgres_connection import PostgresConnection, parse_url, prepare
 from perdure.store.postgres_hints import Exchange
-from perdure.store.postgres_lane import Item, Lane
-from perdure.store.postgres_link import Link, parse_url, prepare
+from perdure.store.postgres_lock_queue import LockQueue
+from perdure.store.postgres_writer import Item, Writer
 from perdure.store.statements import load
 from perdure.wire.errors import BadRequest, Unavailable
 
 T = TypeVar("T")
 logger = logging.getLogger("perdure.store")
 
-READ_LANES = 2
+READERS = 2
 
 
 class PostgresStore:
@@ -48,30 +48,32 @@ class PostgresStore:
         self._closed = False
         self.server_id = str(uuid4())
         queries = load("postgres")
-        self._aside = AsideLane(self._link("aside"), queries, self._committed, self._moved)
-        self._write = Lane(self._link("write"), "write", queries, self._committed, self._moved, self._aside)
-        self._sweep = Lane(self._link("sweep"), "sweep", queries, self._committed, self._moved, self._aside)
-        self._reads = [Lane(self._link("read"), "read", queries, self._looked) for _ in range(READ_LANES)]
-        self._scan = Lane(self._link("scan"), "scan", queries, self._looked)
+        self._lock_queue = LockQueue(self._postgres("aside"), queries, self._committed, self._moved)
+        self._write = Writer(self._postgres("write"), "write", queries, self._committed, self._moved, self._lock_queue)
+        self._sweep = Writer(self._postgres("sweep"), "sweep", queries, self._committed, self._moved, self._lock_queue)
+        self._reads = [Writer(self._postgres("read"), "read", queries, self._looked) for _ in range(READERS)]
+        self._scan = Writer(self._postgres("scan"), "scan", queries, self._looked)
         self._next_read = itertools.cycle(self._reads)
         self._exchange = Exchange(self._address, self.server_id, self._give_out)
         self.groups = 0
         self.group_verbs = 0
         self.group_seconds = 0.0
 
-    def _link(self, name: str) -> Link:
-        return Link(self._address, f"{name} {self.server_id[:8]}")
+    def _postgres(self, name: str) -> PostgresConnection:
+        return PostgresConnection(self._address, f"{name} {self.server_id[:8]}")
 
     @classmethod
     async def open(cls, url: str) -> "PostgresStore":
         """Raises NotOurDatabase, or Unavailable without an answer."""
         store = cls(url)
-        link = store._link("open")
+        postgres = store._postgres("open")
         try:
-            store._life = await prepare(link)
-            store._write.timeline = store._sweep.timeline = store._aside.timeline = store._timeline = link.timeline
+            store._life = await prepare(postgres)
+            store._write.timeline = store._sweep.timeline = store._lock_queue.timeline = store._timeline = (
+                postgres.timeline
+            )
         finally:
-            await link.close()
+            await postgres.close()
         return store
 
     @property
@@ -125,7 +127,7 @@ class PostgresStore:
     async def scan(self, verb: Verb[T]) -> T:
         return await self._one(self._scan, verb)
 
-    async def _one(self, lane: Lane, verb: Verb[T]) -> T:
+    async def _one(self, writer: Writer, verb: Verb[T]) -> T:
         self._check_open()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -136,7 +138,7 @@ class PostgresStore:
                 else:
                     future.set_exception(error)
 
-        lane.submit([(verb, answer)])
+        writer.submit([(verb, answer)])
         return await future
 
     def _check_open(self) -> None:
@@ -165,7 +167,7 @@ class PostgresStore:
     def _give_out(self, hints: Sequence[Hint]) -> None:
         try:
             self._listener(hints)
-        except Exception as error:  # a failing listener must not stop a lane
+        except Exception as error:  # a failing listener must not stop a writer
             context = {"message": "The listener of a store failed.", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
@@ -184,6 +186,6 @@ class PostgresStore:
             return
         self._closed = True
         await asyncio.gather(
-            *[lane.close() for lane in (self._write, self._sweep, self._aside, *self._reads, self._scan)]
+            *[writer.close() for writer in (self._write, self._sweep, self._lock_queue, *self._reads, self._scan)]
         )
         await self._exchange.close()

@@ -19,7 +19,7 @@ import asyncpg
 
 from perdure.store.hints import Gathered, decode
 from perdure.store.interface import Everything, Hint
-from perdure.store.postgres_link import Address, Link, Lost, NotOurDatabase, end
+from perdure.store.postgres_connection import Address, Lost, NotOurDatabase, PostgresConnection, end
 
 logger = logging.getLogger("perdure.store")
 
@@ -38,8 +38,8 @@ class Exchange:
     def __init__(self, address: Address, server_id: str, give: Callable[[Sequence[Hint]], None]) -> None:
         self._server_id = server_id
         self._give = give
-        self._out = Link(address, f"notify {server_id[:8]}")
-        self._in = Link(address.direct(), f"listen {server_id[:8]}")
+        self._out = PostgresConnection(address, f"notify {server_id[:8]}")
+        self._in = PostgresConnection(address.direct(), f"listen {server_id[:8]}")
         self._gathered = Gathered()
         self._something = asyncio.Event()
         self._number = 0

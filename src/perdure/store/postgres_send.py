@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from perdure.store.interface import Rows
 from perdure.store.lockstep import Batch
-from perdure.store.postgres_link import Connection
+from perdure.store.postgres_connection import AsyncpgConnection
 
 _NUMBERED: Final = re.compile(r"\$(\d+)")
 
 
-async def send_late(connection: Connection, batches: Sequence[Batch]) -> Sequence[Batch]:
+async def send_late(connection: AsyncpgConnection, batches: Sequence[Batch]) -> Sequence[Batch]:
     """Write postponed rows, as one statement if possible, and return the batches left to send."""
     late = [batch for batch in batches if not batch.runs]
     if len(late) < 2:
@@ -44,7 +44,7 @@ def _together(texts: tuple[tuple[str, int], ...]) -> str:
     return f"WITH {', '.join(parts)} SELECT 1"
 
 
-async def send(connection: Connection, batch: Batch) -> list[Rows]:
+async def send(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
     """Run one statement for all runs of a batch; returns the rows of each."""
     statement, runs, values = batch
     rows = sum(map(len, values))
@@ -69,7 +69,7 @@ async def send(connection: Connection, batch: Batch) -> list[Rows]:
     return found
 
 
-async def _send_bulk(connection: Connection, batch: Batch) -> list[Rows]:
+async def _send_bulk(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
     """Run a statement once for all rows, to pay its overhead once."""
     statement, runs, values = batch
     assert statement.bulk is not None

@@ -32,8 +32,8 @@ async def crossing(run: Run) -> None:
             name = run.database.url.partition("@/")[2].partition("?")[0]
             await run.database.rows(f"ALTER DATABASE {name} SET deadlock_timeout = '50ms'")
             for peer in peers:  # the setting is of new connections
-                for lane in (peer.store._write, peer.store._sweep):  # type: ignore[attr-defined]  # PostgreSQL's
-                    lane._link.drop()
+                for writer in (peer.store._write, peer.store._sweep):  # type: ignore[attr-defined]  # PostgreSQL's
+                    writer._postgres.drop()
         for n in range(rounds):
             await _round(run, peers, n, told)
     met = await run.database.rows(

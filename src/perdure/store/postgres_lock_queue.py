@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from perdure.store.interface import Hint
 from perdure.store.locks import Row
-from perdure.store.postgres_lane import EXCLUSIVE, SHARED, Answer, Item, Lane
-from perdure.store.postgres_link import Link
+from perdure.store.postgres_connection import PostgresConnection
+from perdure.store.postgres_writer import EXCLUSIVE, SHARED, Answer, Item, Writer
 from perdure.store.statements import Statement
 
 WAIT_SECONDS_MAX = 6.0
@@ -52,15 +52,15 @@ class _Waiter:
         self._answer(result, error)
 
 
-class AsideLane(Lane):
+class LockQueue(Writer):
     def __init__(
         self,
-        link: Link,
+        postgres: PostgresConnection,
         queries: dict[str, Statement],
         committed: Callable[[int, float, Sequence[Hint]], None],
         moved: Callable[[str], None],
     ) -> None:
-        super().__init__(link, "aside", queries, committed, moved)
+        super().__init__(postgres, "aside", queries, committed, moved)
         self._awaited: Counter[Row] = Counter()
         """By row, how many waiting verbs name it."""
         self._held: dict[Row, float] = {}
@@ -69,7 +69,7 @@ class AsideLane(Lane):
         """How many verbs of the inbox had their turn in this round."""
         self._ahead: set[Row] = set()
 
-    # --- for other lanes ---------------------------------------------------------------------------------------------
+    # --- for other writers -----------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:

@@ -13,7 +13,7 @@ from tests.store.locks import held
 from tests.store.test_driver import note, read_note
 from tests.store.world import LEASE_US, PROJECT, SECOND, World, step
 
-from perdure.store import postgres_aside, postgres_lane
+from perdure.store import postgres_lock_queue, postgres_writer
 from perdure.store.interface import Verb, query, verb
 from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import claims, starts
@@ -34,10 +34,10 @@ async def store() -> AsyncIterator[PostgresStore]:
 
 
 def patience(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
-    """How long the lanes wait for a lock when nothing is known to be held."""
-    for kind, prepare in postgres_lane.PREPARE.items():
+    """How long the writers wait for a lock when nothing is known to be held."""
+    for kind, prepare in postgres_writer.PREPARE.items():
         prepare = re.sub(r"(set_config\('lock_timeout'), '\w+'", rf"\1, '{milliseconds}ms'", prepare)
-        monkeypatch.setitem(postgres_lane.PREPARE, kind, prepare)
+        monkeypatch.setitem(postgres_writer.PREPARE, kind, prepare)
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +52,9 @@ async def _writes(store: PostgresStore, amount: int) -> None:
 
 async def _is_aside(store: PostgresStore, verbs: int) -> None:
     async def there() -> bool:
-        return len(store._aside.inbox) + len(store._aside._taken) == verbs
+        return len(store._lock_queue.inbox) + len(store._lock_queue._taken) == verbs
 
-    await until(there, 30, "the verbs wait aside")
+    await until(there, 30, "the verbs wait in the lock queue")
 
 
 async def test_one_held_row_keeps_nobody_else_waiting(store: PostgresStore) -> None:
@@ -81,11 +81,11 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
 
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
-        monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.1)
+        monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 0.1)
         with pytest.raises(Unavailable, match=r"another transaction holds what it needs.*nothing happened"):
             await store.write(note(name="a", value="2"))
-        monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 60.0)
-        monkeypatch.setattr(postgres_lane, "_WARY", "SET LOCAL lock_timeout = 60000")
+        monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
+        monkeypatch.setattr(postgres_writer, "_WARY", "SET LOCAL lock_timeout = 60000")
         verbs: list[Verb[object]] = [note(name="a", value="3"), both(first="b", second="a")]
         waiting = [asyncio.ensure_future(store.write(one)) for one in verbs]
         await _writes(store, 5)
@@ -93,7 +93,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
         assert not any(one.done() for one in waiting)
     await asyncio.gather(*waiting)
     assert await store.read(read_note(name="b")) == "x"
-    assert not store._aside.busy  # they got through: it is not held any more
+    assert not store._lock_queue.busy  # they got through: it is not held any more
 
 
 async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: PostgresStore) -> None:
@@ -112,7 +112,7 @@ async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: Po
     [claimed] = await start(1)
     async with held(store.url, "workers", "w"):
         assert await start(2) == []
-        assert not store._aside.busy
+        assert not store._lock_queue.busy
         cutting = asyncio.ensure_future(store.write(claims.cut_lease(worker_id="w", until_us=world.now_us + SECOND)))
         await _is_aside(store, 1)
         assert await start(3) == []
@@ -184,7 +184,7 @@ async def test_sweeps_step_aside_too(store: PostgresStore) -> None:
 async def test_many_that_wait_are_each_told_in_time(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(postgres_aside, "WAIT_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 0.5)
     await store.write_all([note(name=f"n{n}", value="1") for n in range(8)])
     async with held(store.url, "meta", "n1"), held(store.url, "meta", "n3"), held(store.url, "meta", "n5"):
         answers = await store.write_all([note(name=f"n{n}", value="2") for n in range(8)])
@@ -195,7 +195,7 @@ async def test_many_that_wait_are_each_told_in_time(
 async def test_a_store_that_closes_does_not_wait_for_what_others_hold(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(postgres_lane, "CLOSE_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(postgres_writer, "CLOSE_SECONDS_MAX", 0.3)
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
         waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
@@ -212,7 +212,7 @@ async def test_a_verb_that_comes_aside_while_the_store_closes_is_told_at_once(
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
         waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
-        await asyncio.sleep(0)  # it is accepted, and waits on the lane
+        await asyncio.sleep(0)  # it is accepted, and waits in the writer
         async with asyncio.timeout(60):
             await store.close()
         with pytest.raises(Unavailable, match="the server ends"):
@@ -220,9 +220,10 @@ async def test_a_verb_that_comes_aside_while_the_store_closes_is_told_at_once(
 
 
 def test_times_fit() -> None:
-    """A verb that waits aside lets go of what it has locked before anybody else would give up."""
+    """A verb in the lock queue lets go of what it has locked before anybody else would give up."""
     limits = [
-        int(found) for found in re.findall(r"lock_timeout = (\d+)", postgres_lane._HURRY + postgres_aside._LIMITS)
+        int(found)
+        for found in re.findall(r"lock_timeout = (\d+)", postgres_writer._HURRY + postgres_lock_queue._LIMITS)
     ]
     assert limits[0] > limits[1]
-    assert postgres_aside.WAIT_SECONDS_MAX < postgres_aside.BELIEVED_SECONDS < LEASE_US / SECOND
+    assert postgres_lock_queue.WAIT_SECONDS_MAX < postgres_lock_queue.BELIEVED_SECONDS < LEASE_US / SECOND

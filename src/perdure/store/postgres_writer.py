@@ -8,7 +8,7 @@ How a group can fail, and what follows:
   pause, with its rows locked in order first.
 - A lock or a statement times out, because another transaction holds a row: the group is halved, with short time-outs,
   down to the blocked verb. That verb, and any other that needs a row known to be held, moves to the lock queue
-  (store/postgres_aside.py), so that the rest does not wait.
+  (store/postgres_lock_queue.py), so that the rest does not wait.
 - The connection is lost before COMMIT: nothing happened, so connect and run the group again.
 - The connection is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline,
   callers get `UnknownOutcome`.
@@ -29,14 +29,14 @@ import asyncpg
 from perdure.store.interface import Hint, Metric, Trouble, Verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Stuck
-from perdure.store.postgres_link import (
+from perdure.store.postgres_connection import (
     COMMAND_SECONDS_MAX,
     RECONNECT_SECONDS_MAX,
     TIMELINE,
-    Connection,
-    Link,
+    AsyncpgConnection,
     Lost,
     NotOurDatabase,
+    PostgresConnection,
     end,
     is_lost,
 )
@@ -151,7 +151,7 @@ class _Done(NamedTuple):
     hints: list[Hint]
 
 
-class Aside(Protocol):
+class BlockedVerbs(Protocol):
     """The queue for verbs that need rows which another transaction holds."""
 
     @property
@@ -174,31 +174,33 @@ class Aside(Protocol):
         ...
 
 
-class Lane:
+class Writer:
+    """The kinds `read` and `scan` only read."""
+
     def __init__(
         self,
-        link: Link,
+        postgres: PostgresConnection,
         kind: str,
         queries: dict[str, Statement],
         committed: Callable[[int, float, Sequence[Hint]], None],
         moved: Callable[[str], None] = lambda timeline: None,
-        aside: Aside | None = None,
+        lock_queue: BlockedVerbs | None = None,
     ) -> None:
         """`kind` is a key of BEGIN. `committed` gets each group's size, seconds and hints, `moved` a new `timeline`
-        before a commit there. Without `aside`, a verb that times out is tried three times."""
+        before a commit there. Without `lock_queue`, a verb that times out is tried three times."""
         self.inbox: deque[Item] = deque()
-        self._link = link
+        self._postgres = postgres
         self._kind = kind
         self._queries = queries
         self._committed = committed
         self._moved = moved
-        self._aside = aside
+        self._lock_queue = lock_queue
         self.timeline = ""
         """The timeline of the waiting verbs. Empty until the next transaction reads it."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The marks of the next transaction and of the oldest one not deleted. Each lane counts from a random
+        """The marks of the next transaction and of the oldest one not deleted. each writer counts from a random
         number."""
         self._taken: list[Item] = []
         self._closing = False
@@ -229,7 +231,7 @@ class Lane:
                     "The server stopped before its database answered; repeat the request with the same key."
                 ),
             )
-        await self._link.close()
+        await self._postgres.close()
 
     async def _work(self) -> None:
         while True:
@@ -241,7 +243,7 @@ class Lane:
             group = self._taken = await self._next()
             try:
                 await self._flush(group)
-            except Exception as error:  # the lane must survive any error of a group
+            except Exception as error:  # the writer must survive any error of a group
                 logger.exception("A group of %d verbs failed.", len(group))
                 _give(group, error)
             self._taken = []
@@ -260,18 +262,18 @@ class Lane:
     # --- one group ---------------------------------------------------------------------------------------------------
 
     def _limits(self) -> str:
-        return _WARY if self._aside is not None and self._aside.busy else ""
+        return _WARY if self._lock_queue is not None and self._lock_queue.busy else ""
 
     def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
         """A single verb timed out on one of these rows. False: try it again."""
-        if self._aside is None:
+        if self._lock_queue is None:
             return False
-        self._aside.take(item, rows)
+        self._lock_queue.take(item, rows)
         return True
 
     def _run_alone(self, item: Item) -> None:
-        assert self._aside is not None
-        self._aside.take_alone(item)
+        assert self._lock_queue is not None
+        self._lock_queue.take_alone(item)
 
     async def _flush(self, group: list[Item]) -> None:
         loop = asyncio.get_running_loop()
@@ -281,22 +283,22 @@ class Lane:
         locks: dict[str, list[Any]] = {}
         limits = self._limits()
         while parts:
-            part = parts[0] = parts[0] if self._aside is None else self._aside.sift(parts[0])
+            part = parts[0] = parts[0] if self._lock_queue is None else self._lock_queue.sift(parts[0])
             if not part:
                 parts.popleft()
                 continue
             started = time.perf_counter()
             stepper: list[Lockstep] = []
             try:
-                patient = limits == _HURRY and len(part) == 1 and self._aside is None
+                patient = limits == _HURRY and len(part) == 1 and self._lock_queue is None
                 done = await self._transaction(part, locks, stepper, until, "" if patient else limits)
             except (Barred, Alone) as apart_from_all:
                 item = part.pop(_index(part, apart_from_all.run.verb))
                 if isinstance(apart_from_all, Alone):
                     self._run_alone(item)
                 else:
-                    assert self._aside is not None
-                    self._aside.take(item, apart_from_all.rows, barred=True)
+                    assert self._lock_queue is not None
+                    self._lock_queue.take(item, apart_from_all.rows, barred=True)
                 continue
             except Guilty as guilty:
                 parts.popleft()
@@ -339,7 +341,7 @@ class Lane:
                 await asyncio.sleep(random.uniform(0, 0.005 * 2**attempts))
                 continue
             except Lost as lost:
-                self._link.drop()
+                self._postgres.drop()
                 until = until or loop.time() + RECONNECT_SECONDS_MAX
                 if loop.time() >= until:
                     self._refuse([*(item for one in parts for item in one), *self.inbox], str(lost), said=self._away)
@@ -357,7 +359,7 @@ class Lane:
                 self.inbox.clear()
                 return
             except _Committing as committing:
-                self._link.drop()
+                self._postgres.drop()
                 known = await self._was_committed(committing)
                 if known is False:
                     continue
@@ -367,7 +369,7 @@ class Lane:
                     continue
                 done = committing.done
             except NotOurDatabase as error:
-                self._link.drop()
+                self._postgres.drop()
                 parts.popleft()
                 _give(part, Unavailable(error.message))
                 continue
@@ -394,7 +396,7 @@ class Lane:
     ) -> _Done:
         """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or the
         database's error."""
-        connection = await (self._link.again(until) if until else self._link.get())
+        connection = await (self._postgres.again(until) if until else self._postgres.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
         groups = [[verb] for verb in verbs] if one_each else [verbs]
@@ -406,7 +408,7 @@ class Lane:
             await connection.execute(BEGIN[self._kind])
             marks = (token,) if self._hold else ()
             prepare = PREPARE[self._kind]
-            if self._link.address.allow_data_loss:
+            if self._postgres.address.allow_data_loss:
                 prepare = prepare.replace(_DURABLE, "NULL")
             xid, timeline, *_ = await connection.fetchrow(prepare, *marks) or (None, None)
             if timeline != self.timeline and timeline is not None:
@@ -420,7 +422,7 @@ class Lane:
             for kind, names in locks.items():
                 await connection.execute(LOCKS[kind], names)
             for group in groups:
-                bars = self._aside.bars if self._aside is not None and self._aside.busy else None
+                bars = self._lock_queue.bars if self._lock_queue is not None and self._lock_queue.busy else None
                 holds = self._hold or self._writes
                 steps = Lockstep(group, self._queries, bars, holds=holds, alone=self._alone)
                 stepper.append(steps)
@@ -467,21 +469,21 @@ class Lane:
             raise
         return done
 
-    def _is_lost(self, error: BaseException, connection: Connection) -> bool:
+    def _is_lost(self, error: BaseException, connection: AsyncpgConnection) -> bool:
         if not self._writes and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             return False
         if isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError):
             return False  # a value cannot be sent; asyncpg closes the connection over it
         return is_lost(error, connection)
 
-    async def _roll_back(self, connection: Connection, error: BaseException) -> None:
+    async def _roll_back(self, connection: AsyncpgConnection, error: BaseException) -> None:
         if not connection.is_closed() and not is_lost(error, connection):
             try:
                 await connection.execute("ROLLBACK", timeout=2.0)
                 return
             except Exception:  # then it ends with its connection
                 pass
-        self._link.drop()
+        self._postgres.drop()
 
     async def _was_committed(self, committing: _Committing) -> bool | None:
         """None if the outcome stays unknown."""
@@ -489,8 +491,8 @@ class Lane:
         until = loop.time() + RECONNECT_SECONDS_MAX
         while loop.time() < until:
             try:
-                connection = await self._link.again(until)
-                if self._link.timeline != committing.timeline:
+                connection = await self._postgres.again(until)
+                if self._postgres.timeline != committing.timeline:
                     return None  # another server has taken over, perhaps without our last commits
                 status = await connection.fetchval("SELECT pg_xact_status($1::TEXT::XID8)", committing.xid)
                 if status == "in progress":
@@ -504,7 +506,7 @@ class Lane:
             except asyncpg.InvalidParameterValueError:
                 return False  # a crash rolled it back, and its id was not given again yet
             except _UNREACHABLE:
-                self._link.drop()
+                self._postgres.drop()
                 await asyncio.sleep(0.05)
         return None
 

@@ -18,9 +18,9 @@ from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 logger = logging.getLogger("perdure.store")
 
 if TYPE_CHECKING:
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    AsyncpgConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 else:
-    Connection = asyncpg.Connection  # generic in stubs only
+    AsyncpgConnection = asyncpg.Connection  # generic in stubs only
 
 CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
@@ -117,7 +117,7 @@ class Lost(Exception):
     """The connection is gone, or its server no longer takes writes."""
 
 
-def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
+def is_lost(error: BaseException, connection: AsyncpgConnection | None = None) -> bool:
     """False if the error concerns the statement."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
@@ -130,22 +130,22 @@ def is_lost(error: BaseException, connection: Connection | None = None) -> bool:
 BROKEN: Final = (Lost, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-class Link:
+class PostgresConnection:
     def __init__(self, address: Address, name: str) -> None:
         self.address = address
         self._name = name if address.listen_dsn is None else f"pooled {name}"
-        self._connection: Connection | None = None
+        self._connection: AsyncpgConnection | None = None
         self._host = 0
         self.timeline = ""
         """After a failover the new server may lack our last commits."""
 
-    async def get(self) -> Connection:
+    async def get(self) -> AsyncpgConnection:
         connection = self._connection
         if connection is None or connection.is_closed():
             self._connection = connection = await self._open()
         return connection
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> AsyncpgConnection:
         dsns = self.address.dsns
         failures: list[str] = []
         for n in range(len(dsns)):
@@ -159,7 +159,7 @@ class Link:
                 return connection
         raise Lost("; ".join(failures))
 
-    async def _open_one(self, dsn: str) -> Connection:
+    async def _open_one(self, dsn: str) -> AsyncpgConnection:
         try:
             connection = await asyncpg.connect(
                 dsn,
@@ -182,7 +182,7 @@ class Link:
             raise
         return connection
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check(self, connection: AsyncpgConnection) -> None:
         row = await connection.fetchrow(
             "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), "
             "current_setting('synchronous_commit'), current_setting('server_version_num')::INTEGER, "
@@ -203,7 +203,7 @@ class Link:
         if problem := (await schema_in(connection)).too_new(len(migrations("postgres"))):
             raise NotOurDatabase(f"The database {problem}")
 
-    async def again(self, until: float) -> Connection:
+    async def again(self, until: float) -> AsyncpgConnection:
         """Retry `get` until that time of the loop. Raises Lost."""
         loop = asyncio.get_running_loop()
         pause = 0.02
@@ -241,10 +241,10 @@ async def end(task: "asyncio.Task[None]") -> None:
         task.exception()  # marks the exception as retrieved
 
 
-async def prepare(link: Link) -> str:
+async def prepare(postgres: PostgresConnection) -> str:
     """Bring the schema up to date, one server at a time; returns the store's epoch. Raises NotOurDatabase."""
     try:
-        connection = await link.get()
+        connection = await postgres.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _holding(_MIGRATES, connection, lambda: _migrate(connection))
         else:  # a newer release may be about to change it
@@ -271,21 +271,21 @@ async def prepare(link: Link) -> str:
 
 async def schema_at(url: str) -> Schema:
     """Changes nothing. Raises NotOurDatabase, Unavailable."""
-    link = Link(parse_url(url), "look")
+    postgres = PostgresConnection(parse_url(url), "look")
     try:
-        return await _known_schema(await link.get())
+        return await _known_schema(await postgres.get())
     except BROKEN as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     finally:
-        await link.close()
+        await postgres.close()
 
 
 async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
     """Run queries without a time-out, each in a transaction of its own to delay vacuums less. Raises Unavailable."""
-    link = Link(parse_url(url), "look")
+    postgres = PostgresConnection(parse_url(url), "look")
     found: dict[str, Rows] = {}
     try:
-        connection = await link.get()
+        connection = await postgres.get()
         for name, text in texts.items():
             async with connection.transaction(readonly=True):
                 await connection.execute("SET LOCAL statement_timeout = 0")
@@ -293,11 +293,11 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
     except BROKEN as error:
         raise Unavailable(f"The database cannot be used: {error}.") from error
     finally:
-        await link.close()
+        await postgres.close()
     return found
 
 
-async def schema_in(connection: Connection) -> Schema:
+async def schema_in(connection: AsyncpgConnection) -> Schema:
     """Raises NotOurDatabase if it belongs to another program."""
     if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
         return Schema(0, 0)
@@ -311,7 +311,7 @@ async def schema_in(connection: Connection) -> Schema:
     return Schema(found["schema"], found.get("schema_least", found["schema"]))
 
 
-async def _known_schema(connection: Connection) -> Schema:
+async def _known_schema(connection: AsyncpgConnection) -> Schema:
     """Raises NotOurDatabase also for a schema too new for this release."""
     schema, known = await schema_in(connection), len(migrations("postgres"))
     if problem := schema.too_new(known):
@@ -321,7 +321,7 @@ async def _known_schema(connection: Connection) -> Schema:
     return schema
 
 
-async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitable[object]]) -> None:
+async def _holding(lock: str, connection: AsyncpgConnection, work: Callable[[], Awaitable[object]]) -> None:
     """Run `work` while no conflicting server does.
 
     Polls the lock: a transaction that waits for it would delay concurrent index builds.
@@ -342,7 +342,7 @@ async def _holding(lock: str, connection: Connection, work: Callable[[], Awaitab
         await asyncio.sleep(random.uniform(0.05, 0.15))
 
 
-async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> None:
+async def _no_servers(connection: AsyncpgConnection, pending: Sequence[Migration]) -> None:
     """Refuse an incompatible migration while servers of the release before run."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GONE_SECONDS_MAX + 1.0
@@ -360,7 +360,7 @@ async def _no_servers(connection: Connection, pending: Sequence[Migration]) -> N
         await asyncio.sleep(0.1)
 
 
-async def _migrate(connection: Connection) -> None:
+async def _migrate(connection: AsyncpgConnection) -> None:
     schema = await _known_schema(connection)  # again: another server may have been faster
     pending = migrations("postgres")[schema.number :]
     stern = bool(schema.number) and not all(migration.compatible for migration in pending)
