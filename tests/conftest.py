@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests import databases
 
-from perdure.server.descriptors import allow_many
+from perdure.server.file_limits import raise_file_limit
 
-allow_many()  # macOS lets a process have 256 files and connections open, until it asks for more
+raise_file_limit()  # macOS lets a process have 256 files and connections open, until it asks for more
 
 # A shell has SIGINT ignored in what it starts in the background, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

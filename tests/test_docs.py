@@ -28,8 +28,8 @@ from perdure.sdk.steps import StepChoices
 from perdure.sdk.sync import SyncClient, SyncHandle
 from perdure.sdk.worker import THREADS_MAX
 from perdure.server.app import all_routes
+from perdure.server.health import Health
 from perdure.server.metrics import exposition
-from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings, load
 from perdure.store.verbs import streams
 from perdure.testing import embedded
@@ -216,7 +216,7 @@ def test_the_page_of_the_api_has_all_errors() -> None:
 
 async def test_the_page_of_operations_has_all_metrics() -> None:
     async with embedded(Registry()) as p:
-        page = await exposition(p.engine, None, Pulse(p.engine.health), 0, 0)
+        page = await exposition(p.engine, None, Health(p.engine.health), 0, 0)
     told = dict(re.findall(r"^# HELP (\w+) (.*)$", page, re.MULTILINE))
     assert {(f"`{name}`", note) for name, note in told.items()} <= set(rows("operating"))
     known = {row[0] for row in rows("operating") if row[0].startswith("`perdure_")}

@@ -20,7 +20,7 @@ from tests.faults.run import NotHere
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
 
-from perdure.server import app, pulse
+from perdure.server import app, health
 from perdure.server.app import bind
 from perdure.server.connections import Connection
 from perdure.store.interface import Store
@@ -169,8 +169,8 @@ async def test_a_store_that_does_not_commit_is_not_ready(served: Served, monkeyp
 async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(pulse, "FRESH_SECONDS", 0.05)
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(health, "FRESH_SECONDS", 0.05)
     with watched_disk() as disk:
         async with serving(str(tmp_path / "perdure.db")) as served:
 
@@ -206,7 +206,7 @@ async def test_a_driver_that_breaks_is_a_store_that_cannot_write(caplog: pytest.
         raise ZeroDivisionError("a secret of the driver")
 
     with pytest.raises(Unavailable, match="cannot write") as told:
-        await pulse.Pulse(breaks).check()
+        await health.Health(breaks).check()
     assert "ZeroDivisionError" in told.value.message and "secret" not in told.value.message and "secret" in caplog.text
 
 
@@ -217,7 +217,7 @@ async def test_checks_close_together_share_one_write() -> None:
     async def check() -> None:
         asked.append(now[0])
 
-    watched = pulse.Pulse(check, clock=lambda: now[0])
+    watched = health.Health(check, clock=lambda: now[0])
     for at in (0.0, 0.5, 1.0, 1.9, 2.0):
         now[0] = at
         await watched.check()
@@ -225,7 +225,7 @@ async def test_checks_close_together_share_one_write() -> None:
 
 
 async def test_a_loop_that_was_held_up_tells_so(served: Served) -> None:
-    time.sleep(pulse.TICK_SECONDS + 0.3)  # to block it is the test
+    time.sleep(health.TICK_SECONDS + 0.3)  # to block it is the test
     assert (await served.client.get("/health")).json()["loop_lag_seconds"] >= 0.2
     assert "perdure_loop_lag_seconds 0." in (await served.client.get("/metrics")).text
 

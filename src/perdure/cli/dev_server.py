@@ -10,7 +10,7 @@ from pathlib import Path
 from perdure.cli.serve import end_with_parent, loop_factory
 from perdure.sdk import credentials
 from perdure.server import app, logs
-from perdure.server.descriptors import allow_many
+from perdure.server.file_limits import raise_file_limit
 from perdure.server.settings import Settings, load
 from perdure.store.file_lock import StoreInUse
 from perdure.wire.access import Role
@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     end_with_parent()
     logs.set_up("WARNING", "text")
-    allow_many()
+    raise_file_limit()
     try:
         Path(given.store).parent.mkdir(exist_ok=True)
         settings = load({"store": given.store, "port": given.port, "insecure_local": given.insecure_local or None})

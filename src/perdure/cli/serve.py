@@ -116,13 +116,13 @@ def work(
     from perdure.sdk.lease import HttpLease
     from perdure.sdk.standstill import watched
     from perdure.sdk.worker import Worker
-    from perdure.server.descriptors import allow_many
+    from perdure.server.file_limits import raise_file_limit
     from perdure.server.stopping import SIGNALS
 
     if child:
         end_with_parent()
     _log(as_json)
-    allow_many()
+    raise_file_limit()
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: the banner would appear in the worker's output
     access = find(url)
     # With --restart, the rest runs in a new process each time, which loads the application anew.

@@ -18,7 +18,7 @@ from msgspec import structs
 from uuid_utils import uuid7
 
 from perdure.engine.executions import check_item, checked_id
-from perdure.engine.floors import Floors
+from perdure.engine.low_water_marks import LowWaterMarks
 from perdure.engine.recalls import Recalls
 from perdure.engine.registrations import check_registration
 from perdure.engine.transcripts import check_transcript_entry
@@ -130,7 +130,7 @@ class Claims:
         self._notified: dict[str, int] = {}
         self._turn = 0
         self._polls: dict[str, deque[Poll]] = {}
-        self._floors: dict[tuple[str, str], Floors] = {}
+        self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
         """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
         self._recalls = Recalls(engine, self._polls)
@@ -304,12 +304,12 @@ class Claims:
         self._turn += 1
         notified = self._notified.get(poll.project_id, 0)
         looked = self._looked.pop(request.worker_id, None)
-        floors = None
+        marks = None
         ranges = None
         started = asyncio.get_running_loop().time()
         if looked is not None and engine.snapshots.crowded:
-            floors = self._floors.setdefault((poll.project_id, looked.deployment_id), Floors())
-            ranges = floors.ranges(started)
+            marks = self._low_water_marks.setdefault((poll.project_id, looked.deployment_id), LowWaterMarks())
+            ranges = marks.ranges(started)
         picked, after, (deployment_id, python, heads) = await engine.store.write(
             claims.claim(
                 project_id=poll.project_id,
@@ -323,10 +323,10 @@ class Claims:
                 ranges=ranges,
             )
         )
-        if floors is not None and ranges is not None:
-            floors.note(heads, ranges, started, asyncio.get_running_loop().time())
-        elif self._floors and not engine.snapshots.crowded:
-            self._floors.clear()
+        if marks is not None and ranges is not None:
+            marks.note(heads, ranges, started, asyncio.get_running_loop().time())
+        elif self._low_water_marks and not engine.snapshots.crowded:
+            self._low_water_marks.clear()
         poll.waiting_claim = WaitingClaim(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
             notified = -1  # there may be more

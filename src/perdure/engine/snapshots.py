@@ -2,7 +2,8 @@
 
 A changed row leaves its old version behind until no snapshot can see it and a vacuum removes it. While a forgotten
 transaction or a stalled replica holds a snapshot, each query of a queue walks over everything that has left it since.
-The server cannot end that. The log says who can, and until then claims use low-water marks (`engine/floors.py`).
+The server cannot end that. The log says who can, and until then claims use low-water marks
+(`engine/low_water_marks.py`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.executions import is_uuid
-from perdure.engine.stitching import stitched
+from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
 from perdure.store.verbs.trace_queries import NEWEST, TraceFilters, TracePlace, TraceRoot
 from perdure.wire.errors import BadRequest
@@ -112,7 +112,7 @@ class Traces:
         for execution in found.executions:
             if execution.id not in described:
                 spans += journal_spans(execution)
-        return WholeTrace(stitched(spans), found.phase)
+        return WholeTrace(merge_runs(spans), found.phase)
 
 
 async def _in_turn(n: int, span: Span) -> str | None:

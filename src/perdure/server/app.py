@@ -28,7 +28,7 @@ from perdure.server.auth import Gate, is_loopback
 from perdure.server.connections import protocol_class
 from perdure.server.cookies import Cookies
 from perdure.server.cors import checked_origins, with_cors
-from perdure.server.descriptors import allow_many
+from perdure.server.file_limits import raise_file_limit
 from perdure.server.mount import mount
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
@@ -157,7 +157,7 @@ class App:
             self.failure = error
             await self.engine.stop()
             raise
-        self.services.pulse.start()
+        self.services.health.start()
         if self.settings.insecure_local:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
@@ -169,7 +169,7 @@ class App:
 
     async def stop(self) -> None:
         self.drain()
-        await self.services.pulse.stop()
+        await self.services.health.stop()
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str, granted_us: int) -> None:
@@ -372,7 +372,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 def run(settings: Settings) -> None:
     """Run a server process."""
     logs.set_up(settings.log_level, settings.log_format)
-    allow_many()
+    raise_file_limit()
     _collect_less()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings))

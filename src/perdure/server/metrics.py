@@ -17,7 +17,7 @@ from perdure.store.verbs import queries
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.server.pulse import Pulse
+    from perdure.server.health import Health
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,14 +52,14 @@ class _Page(Collector):
 
 
 async def exposition(
-    engine: "Engine", project_id: str | None, pulse: "Pulse", streams: int, connections: int, *, process: bool = True
+    engine: "Engine", project_id: str | None, health: "Health", streams: int, connections: int, *, process: bool = True
 ) -> str:
     """Of one project or (None) all. `process` adds the process's figures."""
     counts = await engine.store.scan(queries.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
     if process:
         metrics.extend(_engine(engine))
-        metrics.extend(_server(engine, pulse, streams, connections))
+        metrics.extend(_server(engine, health, streams, connections))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(metrics))
     return generate_latest(registry).decode()
@@ -124,9 +124,9 @@ def _engine(engine: "Engine") -> Iterator[Metric]:
     yield _gauge("schedule_lag_seconds", "How late the latest due schedules were fired", stats.schedule_lag_seconds)
 
 
-def _server(engine: "Engine", pulse: "Pulse", streams: int, connections: int) -> Iterator[Metric]:
-    yield _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", pulse.lag_seconds)
-    yield _gauge("store_writable", "1 while the store takes writes", 0 if pulse.problem else 1)
+def _server(engine: "Engine", health: "Health", streams: int, connections: int) -> Iterator[Metric]:
+    yield _gauge("loop_lag_seconds", "How late the event loop was, at worst in ten seconds", health.lag_seconds)
+    yield _gauge("store_writable", "1 while the store takes writes", 0 if health.problem else 1)
     yield _gauge("hints_up", "1 while hints of other servers of the database arrive", int(engine.store.hints_up))
     yield _gauge("streams_open", "Open server-sent event streams", streams)
     yield _gauge("connections_open", "Open HTTP connections", connections)

@@ -25,13 +25,13 @@ from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role
 from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
 from perdure.server.connections import EXTENSION, Connection
+from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import (
     Header,
     shape_problem,
     undecodable,
 )
-from perdure.server.pulse import Pulse
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
@@ -61,7 +61,7 @@ class Services:
         self.engine = engine
         self.settings = settings
         self.gate = gate
-        self.pulse = Pulse(lambda: engine.health())
+        self.health = Health(lambda: engine.health())
         self.drain = Drain()
         self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)

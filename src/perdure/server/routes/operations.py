@@ -31,10 +31,10 @@ async def health(call: Call) -> HealthResponse:
 
     503 while the store cannot write, which is looked at every 10 seconds. Touches no database itself.
     """
-    pulse = call.services.pulse
-    if pulse.problem is not None:
-        raise Unavailable(pulse.problem.message)
-    return HealthResponse("healthy", round(pulse.lag_seconds, 3))
+    health = call.services.health
+    if health.problem is not None:
+        raise Unavailable(health.problem.message)
+    return HealthResponse("healthy", round(health.lag_seconds, 3))
 
 
 @routes.get("/ready", role=None)
@@ -42,7 +42,7 @@ async def ready(call: Call) -> ReadyResponse:
     """Readiness: the database takes writes, and the server takes requests."""
     if call.services.drain.closing:
         raise Unavailable("The server is going away.")
-    await call.services.pulse.check()
+    await call.services.health.check()
     return ReadyResponse("ready")
 
 
@@ -62,7 +62,7 @@ async def show_metrics(call: Call) -> Text:
     page = await metrics.exposition(
         call.engine,
         project_id,
-        services.pulse,
+        services.health,
         services.slots.total,
         services.connections(),
         process=project_id in (None, services.default_project_id),

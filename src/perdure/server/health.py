@@ -23,7 +23,7 @@ CHECK_SECONDS: Final = 10.0
 FRESH_SECONDS: Final = 1.0
 
 
-class Pulse:
+class Health:
     """`check` writes to the store, or raises `Unavailable`."""
 
     def __init__(self, check: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class Pulse:
 
     def start(self) -> None:
         self._schedule()
-        self._checking = asyncio.create_task(self._watch(), name="perdure-pulse")
+        self._checking = asyncio.create_task(self._watch(), name="perdure-health")
 
     async def stop(self) -> None:
         if self._tick is not None:

@@ -23,7 +23,7 @@ FULL_LOOK_SHARE: Final = 20
 EVERYWHERE: Final = Range(-(1 << 62), 0, 1 << 62)
 
 
-class Floors:
+class LowWaterMarks:
     """For one deployment."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ WANTED: Final = (65_536, 10_240)
 """The second is the highest that macOS grants under some settings."""
 
 
-def allow_many() -> None:
+def raise_file_limit() -> None:
     """Raise the limit up to 65,536. The defaults are 256 on macOS and 1,024 on Linux; connections above it would
     fail."""
     if sys.platform == "win32":  # no such limit there

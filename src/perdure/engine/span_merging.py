@@ -20,7 +20,7 @@ _encode: Final = msgspec.json.Encoder().encode
 PREFIX: Final = "linked_"
 
 
-def stitched(spans: Sequence[Span]) -> list[Span]:
+def merge_runs(spans: Sequence[Span]) -> list[Span]:
     """By start, with one span more for each merged run, before its pieces."""
     by_id = {span.span_id: span for span in spans}
     in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.servers.conftest import Pair, engine_on
 from tests.store.world import PROJECT, World
 
-from perdure.engine.floors import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, Floors
+from perdure.engine.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import load
 from perdure.store.verbs import claims
@@ -34,10 +34,10 @@ TIMES = st.integers(MARGIN_US, 1 << 50)
 def test_everything_is_looked_at_but_what_lies_below_a_floor(
     heads: list[tuple[int, int]], others: list[tuple[int, int]]
 ) -> None:
-    floors = Floors()
-    assert floors.ranges(0.0) == [EVERYWHERE]
-    floors.note(heads, [EVERYWHERE], 0.0, 0.0)
-    ranges = floors.ranges(1.0)
+    marks = LowWaterMarks()
+    assert marks.ranges(0.0) == [EVERYWHERE]
+    marks.note(heads, [EVERYWHERE], 0.0, 0.0)
+    ranges = marks.ranges(1.0)
     assert len(ranges) <= RANKS_MAX + 1
     assert [place.rank_before for place in ranges[:-1]] == [place.rank for place in ranges[1:]]
     latest = dict(heads)
@@ -48,15 +48,15 @@ def test_everything_is_looked_at_but_what_lies_below_a_floor(
 
 
 def test_now_and_then_everything_is_looked_at_the_more_rarely_the_longer_it_takes() -> None:
-    floors = Floors()
-    floors.note([(5, 10_000_000)], [EVERYWHERE], 100.0, 100.1)
-    assert len(floors.ranges(100.1 + FULL_LOOK_SECONDS - 0.1)) == 2
-    assert floors.ranges(100.1 + FULL_LOOK_SECONDS) == [EVERYWHERE]
-    floors.note([], [EVERYWHERE], 200.0, 203.0)
-    assert len(floors.ranges(262.9)) == 2
-    assert floors.ranges(263.0) == [EVERYWHERE]
-    floors.note([(5, 20_000_000)], floors.ranges(210.0), 210.0, 260.0)  # no look at everything
-    assert floors.ranges(263.0) == [EVERYWHERE]
+    marks = LowWaterMarks()
+    marks.note([(5, 10_000_000)], [EVERYWHERE], 100.0, 100.1)
+    assert len(marks.ranges(100.1 + FULL_LOOK_SECONDS - 0.1)) == 2
+    assert marks.ranges(100.1 + FULL_LOOK_SECONDS) == [EVERYWHERE]
+    marks.note([], [EVERYWHERE], 200.0, 203.0)
+    assert len(marks.ranges(262.9)) == 2
+    assert marks.ranges(263.0) == [EVERYWHERE]
+    marks.note([(5, 20_000_000)], marks.ranges(210.0), 210.0, 260.0)  # no look at everything
+    assert marks.ranges(263.0) == [EVERYWHERE]
 
 
 # --- on the database -------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_all_that_went_thro
     transaction = holder.transaction(isolation="repeatable_read")
     await transaction.start()
     await holder.fetch("SELECT * FROM executions")
-    floors = Floors()
+    marks = LowWaterMarks()
     common: dict[str, object] = {"project_id": PROJECT, "deployment_id": "d", "python": "3.12", "capacity": 10}
     everything: list[int] = []
     bounded: list[int] = []
@@ -92,16 +92,16 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_all_that_went_thro
         for _ in range(5):
             world.advance(1)
             ids = await world.start_all([StartItem("wf") for _ in range(100)])
-            claimed, heads = await _claim(world, floors.ranges(1.0), 100)
+            claimed, heads = await _claim(world, marks.ranges(1.0), 100)
             assert claimed == ids
-            floors.note(heads, [EVERYWHERE], 0.0, 0.0)
+            marks.note(heads, [EVERYWHERE], 0.0, 0.0)
             await asyncio.gather(*[world.finish(id) for id in ids])
         world.advance(1)
         (waiting,) = await world.start_all([StartItem("wf")])
         everything.append(await _buffers(connection, "ready_sizes", **common))
-        ranges = [place._asdict() for place in floors.ranges(1.0)]
+        ranges = [place._asdict() for place in marks.ranges(1.0)]
         bounded.append(sum([await _buffers(connection, "ready_sizes_between", **common, **one) for one in ranges]))
-        assert (await _claim(world, floors.ranges(1.0), 10))[0] == [waiting]
+        assert (await _claim(world, marks.ranges(1.0), 10))[0] == [waiting]
         await world.finish(waiting)
     assert everything[3] > 2.5 * everything[0]  # it grows with all that has gone through
     assert max(bounded) < everything[0]  # this does not
@@ -140,8 +140,8 @@ async def test_an_engine_on_a_crowded_database_claims_everything_the_late_includ
         ]  # a look at everything: the first of its worker
         second = await pair.start(engine)
         assert [one.id for one in (await hand.claim()).items] == [second]
-        floors = engine.claims._floors[pair.project_id, "default"]
-        assert len(floors.ranges(asyncio.get_running_loop().time())) == 2
+        marks = engine.claims._low_water_marks[pair.project_id, "default"]
+        assert len(marks.ranges(asyncio.get_running_loop().time())) == 2
         waiting = asyncio.ensure_future(hand.claim())
         late = await pair.start(engine)
         connection = await asyncpg.connect(url)
@@ -153,4 +153,4 @@ async def test_an_engine_on_a_crowded_database_claims_everything_the_late_includ
         engine.snapshots.crowded = False
         last = await pair.start(engine)
         assert [one.id for one in (await hand.claim()).items] == [last]
-        assert engine.claims._floors == {}
+        assert engine.claims._low_water_marks == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.descriptors import allow_many
+from perdure.server.file_limits import raise_file_limit
 
 resource = pytest.importorskip("resource", reason="nothing counts descriptors there")
 CROWD = 300
@@ -76,5 +76,5 @@ def test_what_is_asked_for_is_never_less_than_it_was(
     system: Callable[[int, int, int], list[Limits]], soft: int, hard: int, granted: int, asked: list[Limits]
 ) -> None:
     found = system(soft, hard, granted)
-    allow_many()
+    raise_file_limit()
     assert found == asked
