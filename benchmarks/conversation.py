@@ -26,7 +26,7 @@ from pydantic_ai.usage import RequestUsage
 from perdure.agents import Compaction, durable
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
-from perdure.store.outside import sizes_of
+from perdure.store.inspection import sizes_of
 
 TABLES: Final = ("messages", "transcripts", "transcript_entries", "turns")
 WORDS: Final = "the parcel was handed over to the carrier on Tuesday and is expected to arrive by noon on Thursday; "

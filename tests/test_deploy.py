@@ -316,6 +316,6 @@ def test_a_command_is_understood(where: str) -> None:
 
 
 def test_the_application_of_the_worker_image_has_a_workflow() -> None:
-    from perdure.cli.target import load as load_target
+    from perdure.cli.app_loader import load as load_target
 
     assert list(load_target(str(ROOT / "deploy" / "app.py")).workflows) == ["greet"]

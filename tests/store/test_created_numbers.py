@@ -9,7 +9,7 @@ from tests.store.test_waits import events_of
 from tests.store.world import START_US, World, event_wait
 
 from perdure.store import sqlite_numbers
-from perdure.store.moving import move
+from perdure.store.copying import copy_store
 from perdure.store.open import is_postgres, open_store
 from perdure.store.sqlite import SQLiteStore
 
@@ -87,7 +87,7 @@ async def test_the_order_goes_on_in_the_database_that_a_file_was_copied_to(tmp_p
     id = await world.running()
     await store.close()
     async with postgres.fresh() as url:
-        await move(path, url, now_us=START_US, tell=lambda table, rows: None)
+        await copy_store(path, url, now_us=START_US, tell=lambda table, rows: None)
         there = World(store := await open_store(url))
         there.now_us = START_US - 7_200_000_000
         there._ids = 1_000

@@ -13,7 +13,7 @@ from tests.store.world import World
 
 from perdure.store import file_lock
 from perdure.store.file_lock import StoreInUse
-from perdure.store.outside import file_at
+from perdure.store.inspection import file_at
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.wire.requests import StartItem
 

@@ -20,8 +20,8 @@ from tests import postgres
 from tests.databases import migrated
 from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
 
+from perdure.store.inspection import SIZES
 from perdure.store.open import open_store
-from perdure.store.outside import SIZES
 from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load

@@ -16,12 +16,12 @@ from tests import databases, postgres
 from tests.faults.cluster import until
 from tests.store.world import World, step
 
-from perdure.store import moving, outside, postgres_connection, sqlite
+from perdure.store import copying, inspection, postgres_connection, sqlite
+from perdure.store.copying import copy_store
+from perdure.store.inspection import state_of
 from perdure.store.interface import Store
 from perdure.store.migrate import Migration, Schema, migrations
-from perdure.store.moving import move
 from perdure.store.open import is_postgres, open_store
-from perdure.store.outside import state_of
 from perdure.store.verbs import queries
 from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
@@ -40,7 +40,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Has this release know more migrations than its own, as a later one would."""
 
     def set_known(*more: Migration) -> None:
-        for module in (outside, postgres_connection, sqlite):
+        for module in (inspection, postgres_connection, sqlite):
             monkeypatch.setattr(module, "migrations", lambda dialect: [*migrations(dialect), *more])
 
     return set_known
@@ -345,9 +345,9 @@ async def test_a_store_is_not_moved_by_a_release_that_does_not_know_all_of_it(
     await opens(source)
     pretend()
     with pytest.raises(Conflict, match=f"differ .{KNOWN + 1}, {KNOWN}.; copy with the newest release"):
-        await move(source, empty, now_us=1, tell=lambda table, rows: None)
+        await copy_store(source, empty, now_us=1, tell=lambda table, rows: None)
     pretend(COMPATIBLE)
-    await move(source, empty, now_us=1, tell=lambda table, rows: None)
+    await copy_store(source, empty, now_us=1, tell=lambda table, rows: None)
 
 
 @on_postgres
@@ -360,10 +360,10 @@ async def test_large_payloads_are_moved_a_few_at_a_time(
         for n in range(60):
             file.execute("INSERT INTO large_payloads VALUES (?, ?)", (f"e{n}", os.urandom(200_000)))
     file.close()
-    monkeypatch.setattr(moving, "BYTES_AT_ONCE", 1 << 20)
+    monkeypatch.setattr(copying, "BYTES_AT_ONCE", 1 << 20)
     tracemalloc.start()
     try:
-        found = await move(source, empty, now_us=1, tell=lambda table, rows: None)
+        found = await copy_store(source, empty, now_us=1, tell=lambda table, rows: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -377,7 +377,7 @@ async def test_a_file_stays_as_it_is_when_its_target_cannot_be_had(tmp_path: Pat
     await opens(source)
     pretend(COMPATIBLE)
     with pytest.raises(Unavailable):
-        await move(source, "postgresql://nobody@127.0.0.1:1/none", now_us=1, tell=lambda table, rows: None)
+        await copy_store(source, "postgresql://nobody@127.0.0.1:1/none", now_us=1, tell=lambda table, rows: None)
     file = apsw.Connection(source)
     assert sqlite.schema_in(file).number == KNOWN
     file.close()

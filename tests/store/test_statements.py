@@ -8,8 +8,8 @@ import apsw
 import pytest
 
 from perdure.store import statements
+from perdure.store.inspection import SIZES
 from perdure.store.migrate import migrations, planner_statistics, split_statements
-from perdure.store.outside import SIZES
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import load, parse
 from perdure.store.verbs import queries

@@ -44,9 +44,9 @@ def migrate(
     """Bring a database's schema up to date. `perdure serve` does the same when it starts."""
     import asyncio
 
+    from perdure.store.inspection import state_of
     from perdure.store.migrate import migrations
     from perdure.store.open import open_store
-    from perdure.store.outside import state_of
 
     where = store_address(database)
 
@@ -123,7 +123,7 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 def _sizes(address: str) -> "dict[str, Rows]":
     import asyncio
 
-    from perdure.store.outside import sizes_of, state_of
+    from perdure.store.inspection import sizes_of, state_of
 
     async def main() -> "dict[str, Rows]":
         state = await state_of(address)
@@ -174,7 +174,7 @@ def copy(
     if not os.path.exists(path):
         raise Refused(f"The store {path!r} does not exist.")
     try:
-        from perdure.store.moving import move
+        from perdure.store.copying import copy_store
     except ImportError as error:
         raise no_driver(error) from error
 
@@ -182,7 +182,7 @@ def copy(
         if not as_json:
             say(f"{table:<21} {rows:>12,} rows, the same in both")
 
-    found = asyncio.run(move(path, target, now_us=SystemClock().now_us(), tell=tell))
+    found = asyncio.run(copy_store(path, target, now_us=SystemClock().now_us(), tell=tell))
     if as_json:
         emit({"source": path, "tables": {name: {"rows": one.rows, "hash": one.hash} for name, one in found.items()}})
     else:

@@ -63,12 +63,12 @@ def dev(
     """Run a server and a worker that reloads on change. Keys: k kills the worker and starts another, q ends."""
     import asyncio
 
-    from perdure.cli import target as targets
+    from perdure.cli import app_loader
 
     name = target.partition(":")[0]
     if name.endswith(".py") and not os.path.isfile(name):
         raise Refused(f"File {name!r} does not exist; `perdure new DIR` writes one to start with.")
-    folder = str(targets.folder_of(target))
+    folder = str(app_loader.folder_of(target))
     asyncio.run(_Dev(target, folder, port, insecure_local, as_json).run())
 
 

@@ -17,7 +17,7 @@ from perdure.cli.common import (
     note,
     say,
 )
-from perdure.cli.either import in_either
+from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -63,7 +63,7 @@ def create(
         key, made = await engine.projects.make_key(project_id, name, Role(role))
         return {"id": made.id, "api_key": key, "project_id": project_id}
 
-    made, where = in_either(url, database, online, offline, make=True)
+    made, where = on_server_or_in_file(url, database, online, offline, make=True)
     if as_json:
         emit({**made, "name": name, "role": role})
         return
@@ -98,7 +98,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
             for key in await engine.projects.keys(project_id)
         ]
 
-    keys, where = in_either(url, database, online, offline)
+    keys, where = on_server_or_in_file(url, database, online, offline)
     if as_json:
         for key in keys:
             emit(key)
@@ -134,7 +134,7 @@ def delete(
         await engine.projects.delete_key(project_id, id)
 
     try:
-        _, where = in_either(url, database, online, offline)
+        _, where = on_server_or_in_file(url, database, online, offline)
     except NotFound:
         raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
     if as_json:

@@ -17,7 +17,7 @@ from perdure.cli.common import (
     note,
     say,
 )
-from perdure.cli.either import in_either
+from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -66,7 +66,7 @@ def add(
     async def offline(engine: "Engine", project_id: str) -> str | None:
         return (await engine.projects.add_member(project_id, email, Role(role))).invitation
 
-    invitation, where = in_either(url, database, online, offline, make=True)
+    invitation, where = on_server_or_in_file(url, database, online, offline, make=True)
     if as_json:
         emit({"email": email, "role": role, "invitation": invitation})
     elif invitation is None:
@@ -82,7 +82,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from rich.table import Table
     from rich.text import Text
 
-    members, where = in_either(url, database, _listed, _listed_offline)
+    members, where = on_server_or_in_file(url, database, _listed, _listed_offline)
     if as_json:
         for member in members:
             emit(member)
@@ -113,7 +113,7 @@ def remove(
     async def offline(engine: "Engine", project_id: str) -> None:
         await engine.projects.remove_member(project_id, _id_of(email, await _listed_offline(engine, project_id)))
 
-    _, where = in_either(url, database, online, offline)
+    _, where = on_server_or_in_file(url, database, online, offline)
     if as_json:
         emit({"email": email})
     else:
@@ -140,7 +140,7 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
 
         return [msgspec.to_builtins(invitation_response(one)) for one in await engine.projects.invitations(project_id)]
 
-    found, where = in_either(url, database, online, offline)
+    found, where = on_server_or_in_file(url, database, online, offline)
     if as_json:
         for one in found:
             emit(one)
@@ -172,7 +172,7 @@ def withdraw(
     async def offline(engine: "Engine", project_id: str) -> None:
         await engine.projects.withdraw_invitation(project_id, email)
 
-    _, where = in_either(url, database, online, offline)
+    _, where = on_server_or_in_file(url, database, online, offline)
     if as_json:
         emit({"email": email})
     else:

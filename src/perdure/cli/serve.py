@@ -108,8 +108,7 @@ def work(
     """Run the workflows of an application for a server, until SIGTERM."""
     import asyncio
 
-    from perdure.cli import restarting
-    from perdure.cli import target as targets
+    from perdure.cli import app_loader, restarting
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.interrupts import run_until_complete
@@ -127,7 +126,7 @@ def work(
     access = find(url)
     # With --restart, the rest runs in a new process each time, which loads the application anew.
     begun = restarting.keep_alive(access) if restart else None
-    registry = targets.load(target)
+    registry = app_loader.load(target)
     transport = HttpTransport(access.urls, access.api_key)
     worker = Worker(
         transport,
@@ -230,7 +229,7 @@ def _tell_parent(worker: "Worker") -> None:
     """Tell `perdure dev` the workflows, each with a sample input."""
     import json
 
-    from perdure.cli.target import sample
+    from perdure.cli.app_loader import sample
 
     workflows = [
         {"name": one.name, "sample": sample(one.input_type) if one.takes_input else None}

@@ -50,7 +50,7 @@ def backup(
 
     from perdure.store.disk import sync
     from perdure.store.file_lock import make_private
-    from perdure.store.outside import file_at
+    from perdure.store.inspection import file_at
 
     path = store_path(database)
     if not os.path.exists(path):
@@ -156,8 +156,8 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 
     from rich.text import Text
 
+    from perdure.store.inspection import faults_in, state_of
     from perdure.store.open import is_postgres
-    from perdure.store.outside import faults_in, state_of
 
     address = store_address(database)
     if not is_postgres(address) and not os.path.exists(store_path(address)):

@@ -19,14 +19,14 @@ from perdure.wire.errors import NotFound
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", "size_tables", "size_all")
 
 
-class State(NamedTuple):
+class SchemaState(NamedTuple):
     """With the pending migrations."""
 
     schema: Schema
     pending: tuple[Migration, ...]
 
 
-async def state_of(address: str) -> State:
+async def state_of(address: str) -> SchemaState:
     """The store's schema. Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a foreign or too new
     one, Unavailable."""
     if is_postgres(address):
@@ -35,13 +35,13 @@ async def state_of(address: str) -> State:
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
-        return State(schema, tuple(migrations("postgres")[schema.number :]))
+        return SchemaState(schema, tuple(migrations("postgres")[schema.number :]))
     known = migrations("sqlite")
     with file_at(address) as connection:
         schema = schema_in(connection)
     if problem := schema.too_new(len(known)):
         raise NotOurFile(f"{address!r} {problem}")
-    return State(schema, tuple(known[schema.number :]))
+    return SchemaState(schema, tuple(known[schema.number :]))
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:

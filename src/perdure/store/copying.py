@@ -72,7 +72,7 @@ class Digest:
         return Checked(self.rows, f"{self._sum:064x}")
 
 
-async def move(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
+async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
     """Copy a file's store into a database and verify it. `tell` gets each table's name and count.
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.

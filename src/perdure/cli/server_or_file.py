@@ -14,7 +14,7 @@ GLANCE_SECONDS: Final = 0.2
 """How long to look for a server that the user did not name."""
 
 
-def in_either(
+def on_server_or_in_file(
     url: str | None,
     database: str | None,
     online: "Callable[[Client], Awaitable[Any]]",
