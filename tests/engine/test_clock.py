@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from perdure.engine import clock as clocks
-from perdure.engine.clock import DATABASE_JUMP_US, Span, SystemClock
+from perdure.engine.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
 from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.lease import boottime
@@ -114,9 +114,9 @@ def test_a_step_of_the_database_s_clock_is_told(hands: Hands, step_us: int) -> N
     assert clock.now_us() - before == step_us
 
 
-def _answer(hands: Hands, database_us: int, took_us: int) -> Span:
+def _answer(hands: Hands, database_us: int, took_us: int) -> TimeBounds:
     """What a server concludes that asked just now and hears that the database has this time."""
-    return Span(database_us - hands.boot_us - took_us, database_us - hands.boot_us)
+    return TimeBounds(database_us - hands.boot_us - took_us, database_us - hands.boot_us)
 
 
 # --- several servers -------------------------------------------------------------------------------------------------

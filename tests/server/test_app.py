@@ -22,7 +22,7 @@ from tests.store.disk import watched_disk
 
 from perdure.server import app, health
 from perdure.server.app import bind
-from perdure.server.connections import Connection
+from perdure.server.connections import ServerConnection
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire.access import Role
@@ -116,15 +116,15 @@ async def test_a_connection_that_is_made_as_the_server_ends_does_not_hold_it_up(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted, but not known yet when the others are told to close: it is told a moment later."""
-    told: list[Connection] = []
-    shutdown = Connection.shutdown
+    told: list[ServerConnection] = []
+    shutdown = ServerConnection.shutdown
 
-    def not_the_first_time(self: Connection) -> None:
+    def not_the_first_time(self: ServerConnection) -> None:
         told.append(self)
         if told.count(self) > 1:
             shutdown(self)
 
-    monkeypatch.setattr(Connection, "shutdown", not_the_first_time)
+    monkeypatch.setattr(ServerConnection, "shutdown", not_the_first_time)
     async with serving(database, drain_seconds=3_600.0) as served:
         reader, writer = await asyncio.open_connection(*served.address)
         await served.until(lambda: len(served.server.server_state.connections) == 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served, serving
 
-from perdure.server.connections import Connection
+from perdure.server.connections import ServerConnection
 from perdure.server.crowd import Crowd
 
 RUN = "/api/v1/workflows/w/run"
@@ -178,7 +178,9 @@ async def test_many_fields_and_many_items(served: Served) -> None:
 def connected(served: Served, line: Wire) -> bool:
     """Whether the server still has this connection."""
     mine = line.writer.get_extra_info("sockname")
-    return any(one.client == mine for one in served.server.server_state.connections if isinstance(one, Connection))
+    return any(
+        one.client == mine for one in served.server.server_state.connections if isinstance(one, ServerConnection)
+    )
 
 
 async def anonymous(stack: AsyncExitStack, served: Served) -> Wire:
@@ -326,7 +328,7 @@ async def test_a_client_that_takes_nothing_is_cut(database: str) -> None:
             await line.send(line.head("GET", f"/api/v1/executions/{id}"))
         connections = served.server.server_state.connections
         mine = line.writer.get_extra_info("sockname")
-        (theirs,) = (one for one in connections if isinstance(one, Connection) and one.client == mine)
+        (theirs,) = (one for one in connections if isinstance(one, ServerConnection) and one.client == mine)
         async with asyncio.timeout(8):
             while theirs in connections:  # noqa: ASYNC110  # the server tells nobody of it
                 await asyncio.sleep(0.02)

@@ -25,7 +25,7 @@ from perdure.store.verbs import (
 from perdure.store.verbs.starts import New
 from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, ReserveRequest, SettleRequest
 from perdure.wire.requests import EventItem, StartItem
-from perdure.wire.traces import Span
+from perdure.wire.traces import StoredSpan
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.webhooks import DeliveryState
 
@@ -87,7 +87,7 @@ def verb_of(
     held: dict[str, Any] = {**one, "attempt": 1, "worker_id": PUSH_WORKER}
     said: dict[str, Any] = {**one, "worker_id": PUSH_WORKER, "now_us": now_us}
     leased: dict[str, Any] = {**same, "worker_id": PUSH_WORKER, "lease_us": 90_000_000 + n, "check_us": 5_000_000}
-    taken = webhooks.Taken(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
+    taken = webhooks.TakenDelivery(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
     match kind:
         case "pushed step":
             step = push_reports.Step(f"s{dice.randint(0, 1)}", True, bytes(raw(n)))
@@ -148,7 +148,7 @@ def verb_of(
             return sessions.put_memory(session_id="s", summary=None, messages=raw([n]), version=version, **same)
         case "spans":
             trace_id = id.replace("-", "")
-            spans = [Span(trace_id, f"span{dice.randint(0, 1)}", None, f"{n}", "step", now_us, now_us + n)]
+            spans = [StoredSpan(trace_id, f"span{dice.randint(0, 1)}", None, f"{n}", "step", now_us, now_us + n)]
             return traces.put_spans(trace_id=trace_id, spans=spans, **same)
         case "messages":
             messages = [raw(n), raw("same")]

@@ -8,13 +8,13 @@ from tests.store.world import PROJECT, SECOND, World
 from perdure.store.interface import Rows, query, verb
 from perdure.store.verbs import queries, traces
 from perdure.wire.journal_spans import trace_id_of
-from perdure.wire.traces import Span
+from perdure.wire.traces import StoredSpan
 
 DAY_US = 86_400 * SECOND
 TRACE = "0190a5f27c1e7b3a9d550242ac120002"
 
 
-def span(world: World, id: str = "s1", trace: str = TRACE, **fields: Any) -> Span:
+def span(world: World, id: str = "s1", trace: str = TRACE, **fields: Any) -> StoredSpan:
     values = {
         "parent_span_id": None,
         "name": "a span",
@@ -23,10 +23,10 @@ def span(world: World, id: str = "s1", trace: str = TRACE, **fields: Any) -> Spa
         "ended_at_us": world.now_us + SECOND,
         **fields,
     }
-    return Span(trace, id, **values)
+    return StoredSpan(trace, id, **values)
 
 
-async def put(world: World, *spans: Span) -> list[str]:
+async def put(world: World, *spans: StoredSpan) -> list[str]:
     return await world.store.write(
         traces.put_spans(project_id=PROJECT, trace_id=spans[0].trace_id, spans=spans, now_us=world.now_us)
     )

@@ -15,7 +15,7 @@ from tests.store.world import PROJECT, World
 from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import deployments, queries, triggers
-from perdure.store.verbs.triggers import Taken
+from perdure.store.verbs.triggers import TakenEvents
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.records import Execution
 from perdure.wire.requests import ListFilters
@@ -51,13 +51,13 @@ class Puller:
         [one] = [one for one in await self.all() if (one.topic, one.workflow_id) == (topic, workflow_id)]
         return one
 
-    def taking(self, id: str, ids: int = 10, **options: Any) -> Verb[Taken]:
+    def taking(self, id: str, ids: int = 10, **options: Any) -> Verb[TakenEvents]:
         fresh = [self.world.new_id() for _ in range(ids)]
         return triggers.take_for_trigger(
             project_id=PROJECT, trigger_id=id, ids=fresh, now_us=self.world.now_us, **options
         )
 
-    async def take(self, id: str, ids: int = 10, **options: Any) -> Taken:
+    async def take(self, id: str, ids: int = 10, **options: Any) -> TakenEvents:
         return await self.world.store.write(self.taking(id, ids, **options))
 
     async def due(self, id: str) -> int | None:
@@ -94,7 +94,7 @@ async def test_a_new_trigger_starts_at_the_topics_end(puller: Puller) -> None:
     await puller.world.publish("t", "before", "before too")
     id = await puller.make()
     assert (await puller.find()).taken_seq == 2
-    assert await puller.take(id) == Taken()
+    assert await puller.take(id) == TakenEvents()
     await puller.world.publish("t", "after")
     assert (await puller.take(id)).started == 1
     assert await puller.batches() == [[3]]
@@ -156,7 +156,7 @@ async def test_what_is_deleted_takes_nothing_any_more(puller: Puller) -> None:
     id = await puller.make()
     await puller.world.publish("t", 1)
     await puller.world.store.write(triggers.delete_trigger(project_id=PROJECT, trigger_id=id))
-    assert await puller.take(id) == Taken() and await puller.all() == []
+    assert await puller.take(id) == TakenEvents() and await puller.all() == []
     with pytest.raises(NotFound):
         await puller.world.store.write(triggers.delete_trigger(project_id=PROJECT, trigger_id=id))
 
@@ -185,7 +185,7 @@ async def test_one_event_without_a_time_out_is_the_input_itself(puller: Puller) 
     id = await puller.make()
     await puller.world.publish("t", {"order": 1})
     assert await puller.due(id) == 0
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     [payload] = await puller.payloads()
     [event] = await puller.world.read_topic("t")
     assert payload == {
@@ -198,18 +198,18 @@ async def test_one_event_without_a_time_out_is_the_input_itself(puller: Puller) 
     }
     [execution] = await puller.executions()
     assert (execution.queue_name, execution.deployment_id) == ("wf", "d")
-    assert await puller.due(id) is None and await puller.take(id) == Taken()
+    assert await puller.due(id) is None and await puller.take(id) == TakenEvents()
 
 
 async def test_a_batch_waits_until_it_is_full(puller: Puller) -> None:
     id = await puller.make(3)
     await puller.world.publish("t", 1, 2)
-    assert await puller.due(id) is None and await puller.take(id) == Taken()
+    assert await puller.due(id) is None and await puller.take(id) == TakenEvents()
     puller.world.advance(1_000_000)
-    assert await puller.take(id) == Taken(), "without a time-out it waits for ever"
+    assert await puller.take(id) == TakenEvents(), "without a time-out it waits for ever"
     await puller.world.publish("t", 3, 4, 5, 6, 7)
     assert await puller.due(id) == 0
-    assert await puller.take(id) == Taken(2)
+    assert await puller.take(id) == TakenEvents(2)
     assert await puller.batches() == [[1, 2, 3], [4, 5, 6]]
     assert [one.waiting for one in await puller.all()] == [1]
     assert list((await puller.payloads())[0]) == ["events"]
@@ -222,41 +222,41 @@ async def test_the_first_event_of_a_batch_waits_no_longer_than_the_time_out(pull
     world.advance(9)
     await world.publish("t", 2)
     assert await puller.due(id) == since_us + 10_000_000
-    assert await puller.take(id) == Taken()
+    assert await puller.take(id) == TakenEvents()
     world.advance(0.999999)
-    assert await puller.take(id) == Taken()
+    assert await puller.take(id) == TakenEvents()
     world.advance(0.000001)
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     assert await puller.batches() == [[1, 2]]
     await world.publish("t", 3, 4, 5, 6)
-    assert await puller.take(id) == Taken(1), "a full one waits for nothing"
+    assert await puller.take(id) == TakenEvents(1), "a full one waits for nothing"
     assert await puller.due(id) == world.now_us + 10_000_000
     world.advance(10)
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     assert await puller.batches() == [[1, 2], [3, 4, 5], [6]]
 
 
 async def test_a_batch_of_one_with_a_time_out_is_a_list_all_the_same(puller: Puller) -> None:
     id = await puller.make(1, 10)
     await puller.world.publish("t", 1)
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     assert [len(one["events"]) for one in await puller.payloads()] == [1]
 
 
 async def test_more_than_one_verb_starts_is_left_to_the_next(puller: Puller) -> None:
     id = await puller.make()
     await puller.world.publish("t", *range(5))
-    assert await puller.take(id, 2) == Taken(2, more=True)
-    assert await puller.take(id, 2) == Taken(2, more=True)
-    assert await puller.take(id, 2) == Taken(1)
+    assert await puller.take(id, 2) == TakenEvents(2, more=True)
+    assert await puller.take(id, 2) == TakenEvents(2, more=True)
+    assert await puller.take(id, 2) == TakenEvents(1)
     assert await puller.batches() == [[1], [2], [3], [4], [5]]
 
 
 async def test_a_batch_is_no_larger_than_an_input_may_be(puller: Puller) -> None:
     id = await puller.make(4)
     await puller.world.publish("t", "x" * 5_000, "x" * 5_000, "x" * 20_000, "x", "x")
-    assert await puller.take(id, bytes_max=15_000) == Taken(2, more=True)
-    assert await puller.take(id, bytes_max=15_000) == Taken()
+    assert await puller.take(id, bytes_max=15_000) == TakenEvents(2, more=True)
+    assert await puller.take(id, bytes_max=15_000) == TakenEvents()
     assert await puller.batches() == [[1, 2], [3]]
     assert [one.waiting for one in await puller.all()] == [2]
 
@@ -290,7 +290,7 @@ async def test_events_wait_while_the_current_deployment_cannot_run_them(puller: 
     assert taken.started == 0 and taken.refused is not None and "'wf' is not registered" in taken.refused
     assert await puller.executions() == [] and (await puller.find()).taken_seq == 0
     await world.register("v", deployment="newer")
-    assert await puller.take(id) == Taken(2)
+    assert await puller.take(id) == TakenEvents(2)
 
 
 @verb(locks="")
@@ -305,25 +305,25 @@ async def test_what_was_deleted_with_age_is_passed_over(puller: Puller) -> None:
     await world.publish("t", 2)
     await world.store.write(_delete_events(upto=world.now_us))
     assert await puller.due(id) == 0, "the numbers say that two wait"
-    assert await puller.take(id) == Taken()
+    assert await puller.take(id) == TakenEvents()
     assert (await puller.find()).taken_seq == 1 and await puller.due(id) is None
     world.advance(60)
     await world.store.write(_delete_events(upto=world.now_us))
-    assert await puller.take(id) == Taken()
+    assert await puller.take(id) == TakenEvents()
     assert (await puller.find()).taken_seq == 2 and await puller.due(id) is None
     await world.publish("t", 3, 4)
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     assert await puller.batches() == [[3, 4]]
 
 
 @types.coroutine
-def _deleting_before_events_are_read(inner: Verb[Taken], upto: int) -> Generator[Any, Any, Taken]:
+def _deleting_before_events_are_read(inner: Verb[TakenEvents], upto: int) -> Generator[Any, Any, TakenEvents]:
     taking, rows = inner.start(), None
     while True:
         try:
             asked = taking.send(rows)
         except StopIteration as end:
-            taken: Taken = end.value
+            taken: TakenEvents = end.value
             return taken
         if isinstance(asked, Query) and asked.name == "read_events":
             yield query("prune_events", before_us=upto, limit=100)
@@ -331,7 +331,7 @@ def _deleting_before_events_are_read(inner: Verb[Taken], upto: int) -> Generator
 
 
 @verb(locks="")
-async def _take_while_events_are_deleted(*, inner: Verb[Taken], upto: int) -> Taken:
+async def _take_while_events_are_deleted(*, inner: Verb[TakenEvents], upto: int) -> TakenEvents:
     return await _deleting_before_events_are_read(inner, upto)
 
 
@@ -342,7 +342,7 @@ async def test_what_is_deleted_with_age_meanwhile_leaves_no_empty_batch(puller: 
     await world.publish("t", 4, 5)
     taking = _take_while_events_are_deleted(inner=puller.taking(id), upto=world.now_us)
     assert (await world.store.write(taking)).started == 0
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
     assert await puller.batches() == [[4, 5]]
 
 
@@ -358,7 +358,7 @@ async def test_events_and_executions_are_one_change(puller: Puller) -> None:
     with pytest.raises(RuntimeError):
         await puller.world.store.write(_dies_after(inner=puller.taking(id)))
     assert await puller.executions() == [] and (await puller.find()).taken_seq == 0
-    assert await puller.take(id) == Taken(1)
+    assert await puller.take(id) == TakenEvents(1)
 
 
 @pytest.mark.parametrize("table", ["event_triggers", "topics", "events"])
@@ -372,8 +372,8 @@ async def test_nobody_takes_events_later_since_somebody_has_locked_a_row(
     async with held(database, table, locked if table == "event_triggers" else "a"):
         async with asyncio.timeout(1.9):  # nobody waits for a lock
             taken = await puller.world.store.write_all([puller.taking(id) for id in (locked, free)])
-        assert taken == [Taken(int(table != "event_triggers")), Taken(1)]
-    assert await puller.take(locked) == Taken(int(table == "event_triggers"))
+        assert taken == [TakenEvents(int(table != "event_triggers")), TakenEvents(1)]
+    assert await puller.take(locked) == TakenEvents(int(table == "event_triggers"))
 
 
 async def test_many_take_while_many_publish_and_each_event_is_taken_once(world: World, database: str) -> None:

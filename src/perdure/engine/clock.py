@@ -20,7 +20,7 @@ DATABASE_JUMP_US = 500_000
 SLEW = 0.01
 
 
-class Span(NamedTuple):
+class TimeBounds(NamedTuple):
     """Bounds of store time minus the time since boot. The database wrote its time between question and answer."""
 
     least_us: int
@@ -46,7 +46,7 @@ class Clock(Protocol):
 
     def now_us(self) -> int: ...
 
-    def adjust(self, database: Span | None = None) -> bool:
+    def adjust(self, database: TimeBounds | None = None) -> bool:
         """Follow the wall clock, or the database's if given. True if it jumped and leases must be granted anew."""
         ...
 
@@ -63,7 +63,7 @@ class SystemClock:
         self._last_us = now
         return now
 
-    def adjust(self, database: Span | None = None) -> bool:
+    def adjust(self, database: TimeBounds | None = None) -> bool:
         boot = boottime_us()
         passed, self._adjusted_us = boot - self._adjusted_us, boot
         if database is None:
@@ -100,7 +100,7 @@ class ManualClock:
     def now_us(self) -> int:
         return self._now_us
 
-    def adjust(self, database: Span | None = None) -> bool:
+    def adjust(self, database: TimeBounds | None = None) -> bool:
         jumped, self._jumped = self._jumped, False
         return jumped
 

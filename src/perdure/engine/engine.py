@@ -12,7 +12,7 @@ from perdure.engine.addresses import Policy
 from perdure.engine.approvals import Approvals
 from perdure.engine.budgets import Budgets
 from perdure.engine.claims import Claims
-from perdure.engine.clock import Clock, Span, SystemClock, boottime_us
+from perdure.engine.clock import Clock, SystemClock, TimeBounds, boottime_us
 from perdure.engine.conversations import Conversations
 from perdure.engine.definitions import Definitions
 from perdure.engine.deployments import Deployments
@@ -78,7 +78,7 @@ TIME_QUESTIONS = 3
 """How often the start asks the database for its time. The quickest answer counts."""
 
 
-def _width(span: Span) -> int:
+def _width(span: TimeBounds) -> int:
     return span.most_us - span.least_us
 
 
@@ -207,10 +207,10 @@ class Engine:
             self.notifier.notify(("loop", "bring forward"))
         return jumped
 
-    async def _ask_time(self) -> Span | None:
+    async def _ask_time(self) -> TimeBounds | None:
         sent_us = boottime_us()
         told_us = await self.store.read(queries.database_time())
-        return None if told_us is None else Span(told_us - boottime_us(), told_us - sent_us)
+        return None if told_us is None else TimeBounds(told_us - boottime_us(), told_us - sent_us)
 
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""

@@ -21,7 +21,7 @@ from perdure.store.verbs import exports, trace_queries
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.journal_spans import journal_spans
 from perdure.wire.public import microseconds
-from perdure.wire.traces import Span
+from perdure.wire.traces import StoredSpan
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -86,7 +86,7 @@ class Exports:
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
         """All spans of an execution go in one request. Returns the ids to try again."""
         store = self._engine.store
-        spans: list[Span] = []
+        spans: list[StoredSpan] = []
         waiting: list[str] = []
         for number, id in enumerate(ids):
             for execution in await store.scan(trace_queries.journal_of(project_id=project_id, execution_id=id)):
@@ -102,7 +102,7 @@ class Exports:
                 spans, waiting = [], []
         return []
 
-    async def _post(self, spans: Sequence[Span]) -> str | None:
+    async def _post(self, spans: Sequence[StoredSpan]) -> str | None:
         """The result's counter. None: try again."""
         assert self._outbound is not None and self._url is not None
         try:
@@ -145,7 +145,7 @@ def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict
     return url, found
 
 
-def encoded(spans: Sequence[Span]) -> bytes:
+def encoded(spans: Sequence[StoredSpan]) -> bytes:
     """In protobuf."""
     # Imported on first use: most servers send no spans.
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from perdure.wire.traces import Span, SpanValues
+from perdure.wire.traces import SpanValues, StoredSpan
 
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _array: Final = msgspec.json.Decoder(list[Raw]).decode
@@ -20,12 +20,12 @@ _encode: Final = msgspec.json.Encoder().encode
 PREFIX: Final = "linked_"
 
 
-def merge_runs(spans: Sequence[Span]) -> list[Span]:
+def merge_runs(spans: Sequence[StoredSpan]) -> list[StoredSpan]:
     """By start, with one span more for each merged run, before its pieces."""
     by_id = {span.span_id: span for span in spans}
     in_order = sorted(spans, key=lambda span: (span.started_at_us, span.span_id))
     before: dict[str, str] = {}
-    waiting: dict[tuple[str | None, str | None], Span | None] = {}
+    waiting: dict[tuple[str | None, str | None], StoredSpan | None] = {}
     for span in in_order:
         previous = by_id.get(span.said("previous_span_id") or "")
         if span.is_run:
@@ -34,7 +34,7 @@ def merge_runs(spans: Sequence[Span]) -> list[Span]:
             waiting[of] = span if span.said("status") == "waiting" else None
         if previous is not None and previous.parent_span_id == span.parent_span_id and previous is not span:
             before[span.span_id] = previous.span_id
-    runs: dict[str, list[Span]] = {}
+    runs: dict[str, list[StoredSpan]] = {}
     for span in in_order:
         first = _first(span.span_id, before)
         if first is not None:
@@ -62,7 +62,7 @@ def _first(span_id: str, before: dict[str, str]) -> str | None:
     return span_id
 
 
-def _whole(first: Span, pieces: Sequence[Span]) -> Span:
+def _whole(first: StoredSpan, pieces: Sequence[StoredSpan]) -> StoredSpan:
     """From the earliest start to the latest end, with all values merged."""
     attributes: dict[str, Raw] = {}
     events: list[Raw] = []
@@ -78,7 +78,7 @@ def _whole(first: Span, pieces: Sequence[Span]) -> Span:
         for name in ("error", "initial_state"):
             said[name] = said.get(name) if said.get(name) is not None else getattr(values, name)
     ends = [piece.ended_at_us for piece in pieces]
-    return Span(
+    return StoredSpan(
         first.trace_id,
         PREFIX + first.span_id,
         first.parent_span_id,

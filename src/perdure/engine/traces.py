@@ -16,7 +16,7 @@ from perdure.store.verbs.trace_queries import NEWEST, TraceFilters, TracePlace, 
 from perdure.wire.errors import BadRequest
 from perdure.wire.journal_spans import journal_spans, trace_id_of
 from perdure.wire.status import Phase
-from perdure.wire.traces import Span
+from perdure.wire.traces import StoredSpan
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -30,7 +30,7 @@ OFFSET_MAX = 10_000
 class WholeTrace(NamedTuple):
     """Spans by start, and the phase of the execution, if there is one."""
 
-    spans: list[Span]
+    spans: list[StoredSpan]
     phase: Phase | None
 
 
@@ -38,7 +38,7 @@ class Traces:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def at_home(self, project_id: str, spans: Sequence[Span]) -> list[Span]:
+    async def at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
         """Move spans of executions, and spans below them, to the trace of their root execution.
 
         With a worker's web framework, an execution's run belongs to the request that brought it, and each piece between
@@ -52,7 +52,7 @@ class Traces:
         roots = await self._engine.store.read(trace_queries.homes(project_id=project_id, ids=ids))
         places = {(span.trace_id, span.span_id): n for n, span in enumerate(spans)}
         home: dict[int, str | None] = {n: roots.get(id) for n, id in enumerate(of) if id is not None}
-        moved: list[Span] = []
+        moved: list[StoredSpan] = []
         for n, span in enumerate(spans):
             above: int | None = n
             way: list[int] = []
@@ -69,7 +69,7 @@ class Traces:
                 moved.append(replace(span, trace_id=trace_id_of(root_id), parent_span_id=parent))
         return moved
 
-    async def put(self, project_id: str, spans: Sequence[Span]) -> list[tuple[str, str]]:
+    async def put(self, project_id: str, spans: Sequence[StoredSpan]) -> list[tuple[str, str]]:
         """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans for which their trace has
         no room. Raises if any failed; then all may be sent again."""
         now_us = self._engine.clock.now_us()
@@ -115,17 +115,17 @@ class Traces:
         return WholeTrace(merge_runs(spans), found.phase)
 
 
-async def _in_turn(n: int, span: Span) -> str | None:
+async def _in_turn(n: int, span: StoredSpan) -> str | None:
     """The execution that a span names. Yields to other requests between many spans."""
     if n % AT_ONCE == AT_ONCE - 1:
         await asyncio.sleep(0)
     return span.execution_id
 
 
-def _parts(spans: Sequence[Span]) -> Iterator[dict[str, list[Span]]]:
+def _parts(spans: Sequence[StoredSpan]) -> Iterator[dict[str, list[StoredSpan]]]:
     """Spans by trace, a limited number at a time."""
     for first in range(0, len(spans), AT_ONCE):
-        part: dict[str, list[Span]] = {}
+        part: dict[str, list[StoredSpan]] = {}
         for span in spans[first : first + AT_ONCE]:
             part.setdefault(span.trace_id, []).append(span)
         yield part

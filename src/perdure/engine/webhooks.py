@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from perdure.engine.calls import Answer, CallFailed
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queries, webhooks
-from perdure.store.verbs.webhooks import Taken
+from perdure.store.verbs.webhooks import TakenDelivery
 from perdure.wire.access import Role
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadRequest, NotFound, PerdureError
@@ -163,7 +163,7 @@ class Webhooks(Service):
                 now_us=now_us,
             )
         )
-        back: list[Taken] = []
+        back: list[TakenDelivery] = []
         for one in taken:
             if self._by_host[one.host] >= self._most_per_host():
                 back.append(one)
@@ -187,7 +187,7 @@ class Webhooks(Service):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _deliver(self, taken: Taken) -> None:
+    async def _deliver(self, taken: TakenDelivery) -> None:
         """Send one message and store the outcome."""
         engine = self._engine
         try:
@@ -220,7 +220,7 @@ class Webhooks(Service):
             self.notify()
 
     async def _settle(
-        self, taken: Taken, status: int | None, answer: str, retry_after: int | None, *, last: bool = False
+        self, taken: TakenDelivery, status: int | None, answer: str, retry_after: int | None, *, last: bool = False
     ) -> None:
         engine = self._engine
         next_at_us = None
@@ -247,7 +247,7 @@ class Webhooks(Service):
             )
         )
 
-    async def _body(self, taken: Taken) -> bytes:
+    async def _body(self, taken: TakenDelivery) -> bytes:
         """The execution, as the API shows it. Raises NotFound, also for a deleted webhook."""
         if taken.webhook_id:
             known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))

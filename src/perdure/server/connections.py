@@ -34,14 +34,14 @@ class _Refused(Exception):
     """Stops the parser; `send_400_response` tells the reason."""
 
 
-class Connection(HttpToolsProtocol):
+class ServerConnection(HttpToolsProtocol):
     """`protocol_class` makes the subclass with a server's settings."""
 
     settings: Settings
     on_worker_gone: Callable[[str, int], None]
-    watched: set["Connection"]
+    watched: set["ServerConnection"]
     """The connections that `look` checks."""
-    idle: dict["Connection", float]
+    idle: dict["ServerConnection", float]
     """Connections without a request, and when each closes, soonest first."""
     crowd: Crowd
 
@@ -312,7 +312,7 @@ def _plain(address: str) -> str:
 
 def protocol_class(
     settings: Settings, on_worker_gone: Callable[[str, int], None], is_proxy: Callable[[str], bool] = lambda _: False
-) -> type[Connection]:
+) -> type[ServerConnection]:
     of_server = {
         "settings": settings,
         "on_worker_gone": staticmethod(on_worker_gone),
@@ -320,4 +320,4 @@ def protocol_class(
         "idle": {},
         "crowd": Crowd(settings.connections_max, settings.connections_per_address_max, is_proxy),
     }
-    return type("Connection", (Connection,), of_server)
+    return type("ServerConnection", (ServerConnection,), of_server)

@@ -22,7 +22,7 @@ from perdure.wire.limits import DEPTH_MAX
 from perdure.wire.public import rfc3339
 from perdure.wire.public_traces import checked_span
 from perdure.wire.records import MaybeRaw
-from perdure.wire.traces import SPAN_BYTES_MAX, SPANS_MAX, Span, SpanValues
+from perdure.wire.traces import SPAN_BYTES_MAX, SPANS_MAX, SpanValues, StoredSpan
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -117,7 +117,7 @@ def plain(body: bytes, encoding: bytes | None, bytes_max: int) -> bytes:
     return data
 
 
-def spans_of(body: bytes, kind: str) -> Iterator[Span | Rejected]:
+def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | Rejected]:
     """The spans, or the error of each. One last `Rejected` counts the surplus. Raises BadRequest, TooLarge."""
     left = _Left()
     found, read = (_in_json(body, left), _json_span) if kind == JSON else (_in_protobuf(body, left), _protobuf_span)
@@ -155,7 +155,7 @@ def answer(kind: str, rejected: int, complaint: str) -> bytes:
     return data
 
 
-def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> Span:
+def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
     attributes = {**resource, **span.attributes}
     events = [
         {"name": event.name, "timestamp": rfc3339(event.time_ns // 1_000), "attributes": event.attributes}
@@ -178,7 +178,7 @@ def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> Span:
             check_json(bytes(value), where="span", max_bytes=SPAN_BYTES_MAX)
     name = scrub_text(" ".join(span.name.split()), KEY_BYTES_MAX // 4)
     return checked_span(
-        Span(
+        StoredSpan(
             span.trace_id,
             span.span_id,
             span.parent_span_id if span.parent_span_id.strip("0") else None,

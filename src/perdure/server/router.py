@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
-from perdure.server.connections import EXTENSION, Connection
+from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
 from perdure.server.routing import Call, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
@@ -115,7 +115,7 @@ class Router:
             return
         except Exception as error:  # a handler's bug must not stop the server
             answer = problem_reply(internal_problem(error, f"{scope['method']} {scope['path']}"))
-        connection: Connection | None = scope.get("extensions", {}).get(EXTENSION)
+        connection: ServerConnection | None = scope.get("extensions", {}).get(EXTENSION)
         if type(answer) is Reply:
             if connection is not None and connection.sends_by(send):
                 await connection.answer(answer.status, answer.headers, answer.body)
@@ -203,7 +203,7 @@ class _Streaming:
         self._path_values = path_values
         self._stream = stream
 
-    async def send(self, scope: Scope, receive: Receive, send: Send, connection: Connection | None) -> None:
+    async def send(self, scope: Scope, receive: Receive, send: Send, connection: ServerConnection | None) -> None:
         services = self._call.services
         assert self._call.principal is not None
         key_id = self._call.principal.key_id

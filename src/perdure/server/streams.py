@@ -14,7 +14,7 @@ from typing import Final, Literal
 from msgspec import Raw
 from starlette.types import Receive, Send
 
-from perdure.server.connections import Connection
+from perdure.server.connections import ServerConnection
 from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
@@ -150,10 +150,10 @@ class Comments:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: OrderedDict[Connection, float] = OrderedDict()
+        self._due: OrderedDict[ServerConnection, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
-    def broken(self, connection: Connection) -> None:
+    def broken(self, connection: ServerConnection) -> None:
         """Restart the interval of this connection's stream."""
         loop = asyncio.get_running_loop()
         self._due[connection] = loop.time() + self._seconds
@@ -161,7 +161,7 @@ class Comments:
         if self._timer is None:
             self._timer = loop.call_later(self._seconds, self._say, loop)
 
-    def over(self, connection: Connection) -> None:
+    def over(self, connection: ServerConnection) -> None:
         self._due.pop(connection, None)
 
     def _say(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -202,7 +202,7 @@ class EventStream:
         seconds: float,
         may_go_on: Callable[[], Awaitable[bool]],
         comments: Comments,
-        connection: Connection | None,
+        connection: ServerConnection | None,
     ) -> None:
         """Send until the frames end, the client leaves, the server drains or `seconds` pass. With `cut=False` the
         stream goes on instead, and every `seconds` `may_go_on` decides.

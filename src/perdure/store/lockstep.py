@@ -37,7 +37,7 @@ LOCK_ORDER: Final = ("topic", "execution", "budget")
 class Stuck(Exception):
     """Verbs wait for each other's rows. The driver then runs them one after the other."""
 
-    def __init__(self, runs: "Sequence[Run]") -> None:
+    def __init__(self, runs: "Sequence[VerbRun]") -> None:
         super().__init__(f"{len(runs)} verbs wait for each other's rows.")
         self.runs = runs
 
@@ -45,7 +45,7 @@ class Stuck(Exception):
 class Guilty(Exception):
     """A verb failed after a write: the driver must roll the group back, and this verb runs alone."""
 
-    def __init__(self, run: "Run", error: Exception) -> None:
+    def __init__(self, run: "VerbRun", error: Exception) -> None:
         super().__init__(str(error))
         self.run = run
         self.error = error
@@ -54,7 +54,7 @@ class Guilty(Exception):
 class Barred(Exception):
     """A verb needs a row that another transaction holds; the whole group should not wait for it."""
 
-    def __init__(self, run: "Run", rows: Sequence[Row]) -> None:
+    def __init__(self, run: "VerbRun", rows: Sequence[Row]) -> None:
         super().__init__(f"{run.verb} needs what others hold.")
         self.run = run
         self.rows = rows
@@ -63,12 +63,12 @@ class Barred(Exception):
 class Alone(Exception):
     """A verb needs a transaction during which no other of any server is open."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: "VerbRun") -> None:
         super().__init__(f"{run.verb} must run alone.")
         self.run = run
 
 
-class Run:
+class VerbRun:
     """The state of a verb's run: its position, its rows, its result."""
 
     __slots__ = ("asked", "coroutine", "error", "held", "hints", "named", "number", "result", "verb", "wrote")
@@ -100,7 +100,7 @@ class Batch(NamedTuple):
     a deferred statement."""
 
     statement: Statement
-    runs: Sequence[Run]
+    runs: Sequence[VerbRun]
     values: Sequence[Sequence[tuple[Any, ...]]]
 
 
@@ -122,10 +122,10 @@ class Lockstep:
         self._holds = holds
         self._bars = bars
         self._alone = alone
-        self.runs = [Run(n, verb, verb.locks() if holds else ()) for n, verb in enumerate(verbs)]
-        self._waiting: list[Run] = list(self.runs)
-        self._live: dict[int, Run] = {}
-        self._holders: dict[Row, Run] = {}
+        self.runs = [VerbRun(n, verb, verb.locks() if holds else ()) for n, verb in enumerate(verbs)]
+        self._waiting: list[VerbRun] = list(self.runs)
+        self._live: dict[int, VerbRun] = {}
+        self._holders: dict[Row, VerbRun] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
         """Of deferred rows, the values of some columns and the number of rows read so far: each look reads only the
@@ -150,7 +150,7 @@ class Lockstep:
         Alone."""
         while True:
             self._start()
-            asking: dict[str, list[Run]] = {}
+            asking: dict[str, list[VerbRun]] = {}
             for number in sorted(self._live):  # arrival order
                 run = self._live[number]
                 asked = run.asked
@@ -169,7 +169,7 @@ class Lockstep:
             if not self._freed:
                 raise Stuck([*self._live.values(), *self._waiting])
 
-    def _batches(self, asking: dict[str, list[Run]]) -> list[Batch]:
+    def _batches(self, asking: dict[str, list[VerbRun]]) -> list[Batch]:
         batches: list[Batch] = []
         for runs in asking.values():
             if len(runs) > 1 and runs[0].asked is not None and runs[0].asked.rows:
@@ -187,7 +187,7 @@ class Lockstep:
             return
         self._freed = False
         ahead: set[Row] = set()
-        still: list[Run] = []
+        still: list[VerbRun] = []
         for run in self._waiting:
             if any(row in self._holders or row in ahead for row in run.named):
                 ahead.update(run.named)
@@ -198,7 +198,7 @@ class Lockstep:
             self._advance(run, None)
         self._waiting = still
 
-    def _take(self, run: Run, rows: Sequence[Row]) -> bool:
+    def _take(self, run: VerbRun, rows: Sequence[Row]) -> bool:
         holders = self._holders
         for row in rows:
             if holders.get(row, run) is not run:
@@ -221,7 +221,7 @@ class Lockstep:
             record = run.asked.record if run.asked is not None else None
             self._advance(run, found if record is None else batch.statement.records(record, found))
 
-    def _advance(self, run: Run, send: Rows | None) -> None:
+    def _advance(self, run: VerbRun, send: Rows | None) -> None:
         coroutine = run.coroutine
         assert coroutine is not None
         given: Any = send
@@ -253,7 +253,7 @@ class Lockstep:
         run.asked = None
         self._free(run)
 
-    def _put_off(self, run: Run, asked: _Asked) -> bool:
+    def _put_off(self, run: VerbRun, asked: _Asked) -> bool:
         """Defer a late write while its verb goes on. False: another verb holds its row."""
         if self._holds and not self._take(run, asked.rows):
             return False
@@ -261,7 +261,7 @@ class Lockstep:
         run.wrote = True
         return True
 
-    def _take_late(self, asking: Mapping[str, Sequence[Run]]) -> list[Batch]:
+    def _take_late(self, asking: Mapping[str, Sequence[VerbRun]]) -> list[Batch]:
         """The deferred writes that these statements need."""
         if not self._late:
             return []
@@ -270,7 +270,7 @@ class Lockstep:
             del self._known[key]
         return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
-    def _needs(self, name: str, runs: Sequence[Run], late: str) -> bool:
+    def _needs(self, name: str, runs: Sequence[VerbRun], late: str) -> bool:
         """Whether a statement of these runs looks at deferred rows."""
         statement, written = self._queries[name], self._queries[late]
         if written.late not in statement.looks_at:
@@ -301,7 +301,7 @@ class Lockstep:
         rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
         return _Asked(statement, values, rows, asked.many, asked.record)
 
-    def _free(self, run: Run) -> None:
+    def _free(self, run: VerbRun) -> None:
         self._freed = True
         for row in run.held:
             if self._holders.get(row) is run:
@@ -314,7 +314,7 @@ class Lockstep:
                 run.coroutine.close()
 
 
-def _first_row(run: Run) -> tuple[str, str]:
+def _first_row(run: VerbRun) -> tuple[str, str]:
     assert run.asked is not None
     kind, value = run.asked.rows[0]
     return kind, str(value)

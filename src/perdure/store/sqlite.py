@@ -29,7 +29,7 @@ from perdure.store.file_lock import FileLock, make_private, readable_by_others, 
 from perdure.store.interface import Hint, Metric, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
-from perdure.store.sqlite_run import Run, incremental_vacuum
+from perdure.store.sqlite_run import SQLiteRun, incremental_vacuum
 from perdure.store.statements import load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -308,7 +308,7 @@ class SQLiteStore:
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
         """Run verbs in the open transaction; after a failed write, again with a savepoint for each."""
-        run = Run(self._writer, self._queries, puts_off=self.puts_off)
+        run = SQLiteRun(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
             outcomes: list[tuple[Any, Exception | None]] = []
@@ -328,7 +328,7 @@ class SQLiteStore:
         except Exception:  # a verb is broken, or refused after a write
             self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
-            run = Run(self._writer, self._queries)
+            run = SQLiteRun(self._writer, self._queries)
         hints = []
         outcomes = []
         for verb, _ in group:
@@ -487,7 +487,7 @@ class SQLiteStore:
     async def read(self, verb: Verb[T]) -> T:
         self._check_open()
         # Between groups the writer sees the same and has recent writes in its cache.
-        return Run(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
+        return SQLiteRun(self._reader if self._busy else self._writer, self._queries, looks=True).drive(verb.start())
 
     async def scan(self, verb: Verb[T]) -> T:
         self._check_open()
@@ -497,7 +497,7 @@ class SQLiteStore:
             self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
             self._scan_reader = self._connect(apsw.SQLITE_OPEN_READONLY)
         return await asyncio.get_running_loop().run_in_executor(
-            self._scanner, lambda: Run(self._scan_reader, self._queries, looks=True).drive(verb.start())
+            self._scanner, lambda: SQLiteRun(self._scan_reader, self._queries, looks=True).drive(verb.start())
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:

@@ -16,7 +16,7 @@ async def incremental_vacuum() -> None:
     await query("incremental_vacuum")
 
 
-class Run:
+class SQLiteRun:
     """Runs verbs one after another. With `puts_off`, late rows are collected over several verbs, until a statement
     reads their table or `write_late` is called."""
 

@@ -15,7 +15,7 @@ from perdure.wire.agent_steps import genai_attributes, genai_name
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.traces import Span, SpanValues
+from perdure.wire.traces import SpanValues, StoredSpan
 from perdure.wire.workflows import WorkflowType
 
 STEP: Final = "step"
@@ -92,7 +92,7 @@ def _span_id(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
-def execution_span(execution: TracedExecution) -> Span:
+def execution_span(execution: TracedExecution) -> StoredSpan:
     e = execution
     attributes: dict[str, Any] = {
         "execution_id": e.id,
@@ -117,7 +117,7 @@ def execution_span(execution: TracedExecution) -> Span:
     error = None
     if e.error is not None or e.phase is Phase.CANCELLED:
         error = _raw({"message": e.error or "The execution was cancelled."})
-    return Span(
+    return StoredSpan(
         trace_id_of(e.root_execution_id or e.id),
         execution_span_id(e.id),
         None if e.parent_execution_id is None else execution_span_id(e.parent_execution_id),
@@ -136,7 +136,7 @@ def execution_span(execution: TracedExecution) -> Span:
     )
 
 
-def journal_spans(execution: TracedExecution) -> list[Span]:
+def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     """The spans of an execution, its steps and its waits. Children have their own."""
     own = execution_span(execution)
     found = [own]
@@ -166,7 +166,7 @@ def journal_spans(execution: TracedExecution) -> list[Span]:
     return found
 
 
-def _step(execution: TracedExecution, own: Span, tries: Sequence[TracedRow], *, over: bool) -> Span:
+def _step(execution: TracedExecution, own: StoredSpan, tries: Sequence[TracedRow], *, over: bool) -> StoredSpan:
     last = tries[-1]
     assert last.key is not None
     failed = [row for row in tries if row.kind is Kind.STEP_FAILED]
@@ -182,7 +182,7 @@ def _step(execution: TracedExecution, own: Span, tries: Sequence[TracedRow], *, 
     }
     value = None if last.value is None else Raw(last.value)
     others = genai_attributes(last.name, last.key, last.value if last.ok else None)
-    return Span(
+    return StoredSpan(
         own.trace_id,
         _span_id(execution.id, STEP, last.key),
         own.span_id,
@@ -199,12 +199,12 @@ def _step(execution: TracedExecution, own: Span, tries: Sequence[TracedRow], *, 
     )
 
 
-def _wait(own: Span, key: str, row: TracedRow | None, since_us: int, topic: str | None) -> Span:
+def _wait(own: StoredSpan, key: str, row: TracedRow | None, since_us: int, topic: str | None) -> StoredSpan:
     attributes: dict[str, Any] = {"key": key, "topic": topic}
     if row is not None:
         attributes["kind"] = row.kind.value
     value = None if row is None or row.value is None else Raw(row.value)
-    return Span(
+    return StoredSpan(
         own.trace_id,
         _span_id(own.span_id, WAIT, key),
         own.span_id,

@@ -12,8 +12,7 @@ from perdure.wire.errors import BadValue
 from perdure.wire.public import Int64, Time, microseconds, rfc3339
 from perdure.wire.records import MaybeRaw
 from perdure.wire.status import STATUS, Phase
-from perdure.wire.traces import SPAN_BYTES_MAX, SpanValues, is_array, is_object
-from perdure.wire.traces import Span as StoredSpan
+from perdure.wire.traces import SPAN_BYTES_MAX, SpanValues, StoredSpan, is_array, is_object
 
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 

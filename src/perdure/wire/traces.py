@@ -33,7 +33,7 @@ class SpanValues(Struct, frozen=True, omit_defaults=True):
 NOTHING: Final = SpanValues()
 
 
-class Span(Struct, frozen=True):
+class StoredSpan(Struct, frozen=True):
     """One span. Ids from OpenTelemetry are lower-case hex; a span id may be any short text."""
 
     trace_id: str

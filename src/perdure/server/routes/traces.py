@@ -27,7 +27,7 @@ from perdure.wire.public_traces import (
     status_of,
     trace_response,
 )
-from perdure.wire.traces import SPANS_MAX, Span
+from perdure.wire.traces import SPANS_MAX, StoredSpan
 
 AT_ONCE: Final = 200
 """Spans to decode before other requests get a turn."""
@@ -47,7 +47,7 @@ async def put_spans(call: Call, body: SpansRequest) -> SpansResponse:
     """
     if len(body.spans) > SPANS_MAX:
         raise BadValue(f"body.spans: holds {len(body.spans):,} spans; the limit is {SPANS_MAX:,}", {"path": "spans"})
-    good: list[tuple[int, Span]] = []
+    good: list[tuple[int, StoredSpan]] = []
     rejected: list[RejectedSpan] = []
     for index, raw in enumerate(body.spans):
         if index % AT_ONCE == AT_ONCE - 1:
@@ -81,7 +81,7 @@ async def export_traces(call: Call) -> Reply:
     kind = otlp.media_type(call.headers.get(b"content-type"))
     bytes_max = call.route.bytes_max(call.settings)
     body = otlp.plain(await call.raw_body(), call.headers.get(b"content-encoding"), bytes_max)
-    spans: list[Span] = []
+    spans: list[StoredSpan] = []
     rejected, complaint = 0, ""
     since = time.monotonic()
     for span in otlp.spans_of(body, kind):

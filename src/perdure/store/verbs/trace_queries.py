@@ -17,7 +17,7 @@ from perdure.wire.journal_spans import (
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.traces import SPANS_MAX, Span, SpanValues
+from perdure.wire.traces import SPANS_MAX, SpanValues, StoredSpan
 
 LIST_DEPTH: Final = 20_000
 """How many traces of the requested time a list looks at."""
@@ -162,7 +162,7 @@ async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceRoo
 class Trace(NamedTuple):
     """The spans that were sent in, and the executions of its journal spans."""
 
-    spans: list[Span]
+    spans: list[StoredSpan]
     executions: list[TracedExecution]
     phase: Phase | None
 
@@ -175,7 +175,7 @@ async def get_trace(*, project_id: str, trace_id: str) -> Trace:
         "read_spans", project_id=project_id, trace_id=trace_id, bytes_max=_largest(sizes), limit=SPANS_MAX
     )
     spans = [
-        Span(trace_id, id, parent, name, kind, started, ended, _LEFT_OUT if body is None else _values(body))
+        StoredSpan(trace_id, id, parent, name, kind, started, ended, _LEFT_OUT if body is None else _values(body))
         for id, parent, name, kind, started, ended, body in rows
     ]
     state = await query("read_state", project_id=project_id, id=execution_id_of(trace_id))

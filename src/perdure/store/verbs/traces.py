@@ -8,13 +8,13 @@ import msgspec
 
 from perdure.store.interface import query, query_many, verb
 from perdure.wire.journal_spans import execution_id_of
-from perdure.wire.traces import SPANS_MAX, Span
+from perdure.wire.traces import SPANS_MAX, StoredSpan
 
 _encode = msgspec.json.Encoder().encode
 
 
 @verb(locks="trace=trace_id")
-async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], now_us: int) -> list[str]:
+async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpan], now_us: int) -> list[str]:
     """Store spans, replacing earlier ones of the same id. Answers the ids of spans beyond the trace's limit."""
     fresh = {span.span_id: span for span in spans}
     execution = await query("lock_execution_of_trace", project_id=project_id, id=execution_id_of(trace_id))
@@ -26,7 +26,7 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], no
         for row in await query("known_spans", project_id=project_id, trace_id=trace_id, ids=json.dumps(list(fresh)))
     }
     room = SPANS_MAX - found[7]
-    kept: list[Span] = []
+    kept: list[StoredSpan] = []
     left_out: list[str] = []
     for span in fresh.values():
         if span.span_id not in known:
@@ -43,7 +43,7 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[Span], no
     return left_out
 
 
-def _row(project_id: str, span: Span) -> tuple[object, ...]:
+def _row(project_id: str, span: StoredSpan) -> tuple[object, ...]:
     return (
         project_id,
         span.trace_id,
@@ -58,7 +58,7 @@ def _row(project_id: str, span: Span) -> tuple[object, ...]:
     )
 
 
-def _seen(found: Sequence[Any], spans: Sequence[Span]) -> dict[str, object]:
+def _seen(found: Sequence[Any], spans: Sequence[StoredSpan]) -> dict[str, object]:
     """The trace's row after these spans. The root is the first span without a parent; a run that continued after a
     wait has several, and the root's time covers them."""
     root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, _ = found

@@ -121,7 +121,7 @@ async def declare_triggers(
 # --- take ----------------------------------------------------------------------------------------------------------
 
 
-class Taken(NamedTuple):
+class TakenEvents(NamedTuple):
     started: int = 0
     more: bool = False
     """Whether another batch may be ready."""
@@ -132,14 +132,14 @@ class Taken(NamedTuple):
 @verb(sweep=True)
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
-) -> Taken:
+) -> TakenEvents:
     """Start a trigger's executions on the current deployment, at most one per id, and move its cursor.
 
     A batch ends before the event that would exceed `bytes_max`.
     """
     trigger = await record(StoredTrigger, "try_lock_trigger", project_id=project_id, id=trigger_id)
     if trigger is None:
-        return Taken()
+        return TakenEvents()
     taken_seq = await _skip_deleted(project_id, trigger)
     where = {"project_id": project_id, "topic": trigger.topic, "after": taken_seq}
     limit = min(trigger.batch_size * len(ids), BATCH_MAX)
@@ -148,19 +148,19 @@ async def take_for_trigger(
     if sizes:
         events = [_event(row) for row in await query("read_events", limit=sum(sizes), **where)]
         if len(events) < sum(sizes):  # some were deleted by age since the look; batches contain the rest
-            return Taken(more=True)
+            return TakenEvents(more=True)
         ends = accumulate(sizes)
         news = [
             New(id, _item(trigger, events[end - size : end])) for id, size, end in zip(ids, sizes, ends, strict=False)
         ]
         first, *_ = await start_items(project_id, news, now_us)
         if isinstance(first, Problem):  # all go to the same workflow, so none was started
-            return Taken(refused=first.error)
+            return TakenEvents(refused=first.error)
         taken_seq = events[-1].sequence_id
         await Notify(Metric("trigger_starts", len(news)))
     if taken_seq > trigger.taken_seq:
         await query("take_events", project_id=project_id, id=trigger_id, taken_seq=taken_seq)
-    return Taken(len(sizes), more)
+    return TakenEvents(len(sizes), more)
 
 
 async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:

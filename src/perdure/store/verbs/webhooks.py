@@ -82,7 +82,7 @@ async def list_webhooks(*, project_id: str) -> list[Webhook]:
     return await records(Webhook, "list_webhooks", project_id=project_id)
 
 
-class Taken(NamedTuple):
+class TakenDelivery(NamedTuple):
     """A message that this server is to send."""
 
     project_id: str
@@ -95,10 +95,10 @@ class Taken(NamedTuple):
 
 
 @verb(sweep=True)
-async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[Taken]:
+async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[TakenDelivery]:
     """Take what is due, but for hosts that are `busy` (a JSON list), until a time from which others may take it."""
     rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
-    return [Taken(*row) for row in rows]
+    return [TakenDelivery(*row) for row in rows]
 
 
 @verb(looks=True)
@@ -110,7 +110,7 @@ async def next_delivery() -> int | None:
 
 @verb(locks="execution=taken.execution_id")
 async def settle_delivery(
-    *, taken: Taken, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
+    *, taken: TakenDelivery, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
     """Note the outcome of a try. False: another server has taken the message since."""
     return bool(
@@ -128,7 +128,7 @@ async def settle_delivery(
 
 
 @verb(locks="execution=taken[].execution_id")
-async def postpone_deliveries(*, taken: Sequence[Taken], next_at_us: int) -> None:
+async def postpone_deliveries(*, taken: Sequence[TakenDelivery], next_at_us: int) -> None:
     """Give back what was taken and not tried."""
     await query_many("postpone_delivery", [(next_at_us, one.execution_id, one.webhook_id, one.tries) for one in taken])
 
