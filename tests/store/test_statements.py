@@ -138,7 +138,10 @@ def test_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
 def _named_in_verbs() -> set[str]:
     """Every query name that the verbs and drivers spell out, and those they put together."""
     found: set[str] = set(queries.DOCTOR)
-    for path in [*VERBS.glob("*.py"), *[VERBS.parent / f"{name}.py" for name in ("sqlite", "sqlite_run", "outside")]]:
+    for path in [
+        *VERBS.glob("*.py"),
+        *[VERBS.parent / f"{name}.py" for name in ("sqlite", "sqlite_run", "inspection")],
+    ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
                 found.add(node.value)
