@@ -24,7 +24,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role
 from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
-from perdure.server.connections import EXTENSION, Connection
+from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import (
@@ -175,9 +175,9 @@ class Call:
         return found
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> ServerConnection | None:
         """None if the server is called in the same process."""
-        found: Connection | None = self._scope.get("extensions", {}).get(EXTENSION)
+        found: ServerConnection | None = self._scope.get("extensions", {}).get(EXTENSION)
         return found
 
     def header(self, name: bytes) -> str | None:

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution
-from perdure.store.interface import Due, Ready, Tell, query, query_many, record, verb
+from perdure.store.interface import Due, Notify, Ready, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
-from perdure.store.verbs.hands import Hands, Offer
+from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
 from perdure.store.verbs.turns import HELD_US, ask_for_turn, workflow_of
@@ -66,7 +66,7 @@ class Target(Struct, frozen=True, gc=False):
         return self.registered is not None or self.push
 
 
-class OfferedTarget(Target, frozen=True, gc=False):
+class DispatchTarget(Target, frozen=True, gc=False):
     """A target, and the worker of a waiting claim."""
 
     worker_project_id: str | None
@@ -112,20 +112,20 @@ async def target_of(project_id: str, item: StartItem) -> Target:
     return _checked(project_id, item, found)
 
 
-async def offered_target(project_id: str, item: StartItem, hands: Hands) -> Target:
-    """As `target_of`, and opens the hands."""
+async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDispatch) -> Target:
+    """As `target_of`, and opens the dispatch."""
     found = await record(
-        OfferedTarget,
-        "offered_target",
-        worker_id=hands.offer.worker_id,
+        DispatchTarget,
+        "dispatch_target",
+        worker_id=dispatch.waiting_claim.worker_id,
         project_id=project_id,
         deployment_id=item.deployment_id,
         workflow_id=item.workflow_id,
         queue_name=item.queue_name,
     )
     if found is not None:
-        offer = (found.worker_project_id, found.worker_deployment_id, found.python)
-        hands.see(project_id, (*offer, found.embedded, found.anything, found.last_claim_id))
+        waiting_claim = (found.worker_project_id, found.worker_deployment_id, found.python)
+        dispatch.see(project_id, (*waiting_claim, found.embedded, found.anything, found.last_claim_id))
     return _checked(project_id, item, found)
 
 
@@ -158,19 +158,19 @@ async def start_items(
     *,
     batch_id: str | None = None,
     independent: bool = True,
-    hands: Hands | None = None,
+    dispatch: DirectDispatch | None = None,
     parents: dict[str, Parent] | None = None,
     targets: dict[Where, Target | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
     """Insert the items. If `independent`, a refused item does not disturb the rest.
 
-    Executions that `hands` takes are inserted as claimed. The caller passes known `parents` by id, `targets`, and by
+    Executions that `dispatch` takes are inserted as claimed. The caller passes known `parents` by id, `targets`, and by
     root id whether a tree is `budgeted`.
     """
-    if hands is not None:
-        await hands.open(project_id)
-    starts = _Starts(project_id, now_us, hands)
+    if dispatch is not None:
+        await dispatch.open(project_id)
+    starts = _Starts(project_id, now_us, dispatch)
     starts.batch_id = batch_id
     starts.parents |= parents or {}
     starts.targets |= targets or {}
@@ -192,10 +192,10 @@ async def start_items(
 class _Starts:
     """The executions that one transaction starts. They are planned one by one, inserted together and followed up."""
 
-    def __init__(self, project_id: str, now_us: int, hands: Hands | None) -> None:
+    def __init__(self, project_id: str, now_us: int, dispatch: DirectDispatch | None) -> None:
         self.project_id = project_id
         self.now_us = now_us
-        self.hands = hands
+        self.dispatch = dispatch
         self.batch_id: str | None = None
         self.parents: dict[str, Parent] = {}
         self.targets: dict[Where, Target | PerdureError] = {}
@@ -229,11 +229,11 @@ class _Starts:
         started = Started(id, self.now_us)
         if key is not None:
             self._keys[key] = started, item.payload
-        offer = None if limited or due_at_us is not None else self._offer(target)
-        row = self._row(id, item, target, parent, due_at_us=due_at_us, limited=limited, offer=offer)
+        waiting_claim = None if limited or due_at_us is not None else self._waiting_claim(target)
+        row = self._row(id, item, target, parent, due_at_us=due_at_us, limited=limited, waiting_claim=waiting_claim)
         self.rows.append(row)
-        if offer is not None:
-            self._claimed.append(await self._as_claimed(row, item, offer))
+        if waiting_claim is not None:
+            self._claimed.append(await self._as_claimed(row, item, waiting_claim))
         self._keep_details(id, item, parent)
         if item.budget is not None:
             await give_budget(self.project_id, id, parent.root_id or id, item.budget, self.now_us)
@@ -257,12 +257,12 @@ class _Starts:
         for holder, id, workflow_id in self._messages:
             if await workflow_of(self.project_id, holder) == workflow_id:
                 await deliver(self.project_id, holder, Kind.MESSAGE, self.now_us, name=id)
-        if self.hands is not None and self._claimed:
-            await self.hands.note(self._claimed, self.now_us)
+        if self.dispatch is not None and self._claimed:
+            await self.dispatch.note(self._claimed, self.now_us)
         notices: set[Ready | Due] = {Ready(self.project_id, row.deployment_id) for row in self.rows if not row.attempt}
         notices |= {Due(row.due_at_us) for row in self.rows if row.due_at_us not in (None, HELD_US)}
         if notices:
-            await Tell(*notices)
+            await Notify(*notices)
 
     async def _target(self, item: StartItem) -> Target:
         where = where_of(item)
@@ -321,13 +321,13 @@ class _Starts:
             self._messages.append((holder, id, item.workflow_id))
         return holder is not None
 
-    def _offer(self, target: Target) -> Offer | None:
+    def _waiting_claim(self, target: Target) -> WaitingClaim | None:
         """The waiting claim, if it has room for an execution of this target."""
-        hands = self.hands
-        if hands is None or not hands.room or target.deployment_id != hands.offer.deployment_id:
+        dispatch = self.dispatch
+        if dispatch is None or not dispatch.room or target.deployment_id != dispatch.waiting_claim.deployment_id:
             return None
-        hands.room -= 1
-        return hands.offer
+        dispatch.room -= 1
+        return dispatch.waiting_claim
 
     def _row(
         self,
@@ -338,7 +338,7 @@ class _Starts:
         *,
         due_at_us: int | None,
         limited: bool,
-        offer: Offer | None,
+        waiting_claim: WaitingClaim | None,
     ) -> NewExecution:
         timeout = target.run_timeout_seconds if item.run_timeout_seconds is None else item.run_timeout_seconds
         payload = bytes(item.payload)
@@ -347,14 +347,14 @@ class _Starts:
             payload = b""
         claimed: dict[str, Any] = {}
         ready_at_us = due_at_us or self.now_us
-        if offer is not None:
+        if waiting_claim is not None:
             due_at_us = None if timeout is None else self.now_us + timeout * 1_000_000
             claimed = {
                 "attempt": 1,
-                "assigned_to_worker": offer.worker_id,
+                "assigned_to_worker": waiting_claim.worker_id,
                 "started_at_us": self.now_us,
-                "claim_id": offer.claim_id,
-                "python": offer.python,
+                "claim_id": waiting_claim.claim_id,
+                "python": waiting_claim.python,
                 "next_seq": 2,
             }
         return NewExecution(
@@ -362,7 +362,7 @@ class _Starts:
             id=id,
             workflow_id=item.workflow_id,
             deployment_id=target.deployment_id,
-            phase="queued" if offer is None else "running",
+            phase="queued" if waiting_claim is None else "running",
             payload=payload,
             created_at_us=self.now_us,
             parent_execution_id=item.parent_execution_id,
@@ -386,7 +386,7 @@ class _Starts:
             **claimed,
         )
 
-    async def _as_claimed(self, row: NewExecution, item: StartItem, offer: Offer) -> Claimed:
+    async def _as_claimed(self, row: NewExecution, item: StartItem, waiting_claim: WaitingClaim) -> Claimed:
         root_id = row.root_execution_id
         if root_id is not None and root_id not in self.budgeted:
             self.budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
@@ -396,7 +396,7 @@ class _Starts:
             attempt=1,
             payload=item.payload,
             created_at_us=self.now_us,
-            rows=[Row(1, self.now_us, Kind.CLAIMED, 1, name=offer.worker_id)],
+            rows=[Row(1, self.now_us, Kind.CLAIMED, 1, name=waiting_claim.worker_id)],
             key=row.key,
             queue_name=row.queue_name,
             concurrency_key=row.concurrency_key,
@@ -485,7 +485,7 @@ def item_locks(item: StartItem) -> Locks:
 
 
 def news_locks(arguments: Arguments) -> Locks:
-    """The rows that `news` name. An offer's worker is exempt: a start does not wait for it."""
+    """The rows that `news` name. A waiting claim's worker is exempt: a start does not wait for it."""
     for new in arguments["news"]:
         yield from item_locks(new.item)
 
@@ -507,12 +507,12 @@ async def start(
     news: Sequence[New],
     now_us: int,
     idempotency: Idempotency | None = None,
-    offer: Offer | None = None,
+    waiting_claim: WaitingClaim | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions, each with its own answer. Also answers with those that the offer took."""
-    hands = None if offer is None else Hands(offer)
-    answers = await _once(project_id, news, now_us, idempotency, hands=hands)
-    return answers, [] if hands is None else hands.given
+    """Start independent executions, each with its own answer. Also answers with those that the waiting claim took."""
+    dispatch = None if waiting_claim is None else DirectDispatch(waiting_claim)
+    answers = await _once(project_id, news, now_us, idempotency, dispatch=dispatch)
+    return answers, [] if dispatch is None else dispatch.given
 
 
 @verb(locks=news_locks, sweep=news_sweep, weight=news_weight)
@@ -532,13 +532,15 @@ async def _once(
     idempotency: Idempotency | None,
     *,
     batch_id: str | None = None,
-    hands: Hands | None = None,
+    dispatch: DirectDispatch | None = None,
 ) -> list[Started | Problem]:
     """Start the items, or repeat the first answer to this Idempotency-Key."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]
-    answers = await start_items(project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, hands=hands)
+    answers = await start_items(
+        project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, dispatch=dispatch
+    )
     if idempotency is not None:
         ids = [answer.execution_id for answer in answers if isinstance(answer, Started)]
         if ids:

@@ -100,9 +100,9 @@ SELECT {= target}
 FROM {= target_place}
 WHERE p.id = :project_id;
 
--- name: offered_target
--- holds: offer=worker_id
--- start_target and check_offer together.
+-- name: dispatch_target
+-- holds: waiting_claim=worker_id
+-- start_target and check_waiting_claim together.
 SELECT {= target}, o.project_id AS worker_project_id, o.deployment_id AS worker_deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
 FROM {= target_place}
 LEFT JOIN (
