@@ -113,7 +113,7 @@ def work(
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.interrupts import run_until_complete
     from perdure.sdk.lease import HttpLease
-    from perdure.sdk.standstill import watched
+    from perdure.sdk.loop_watchdog import loop_watchdog
     from perdure.sdk.worker import Worker
     from perdure.server.file_limits import raise_file_limit
     from perdure.server.stopping import SIGNALS
@@ -136,7 +136,7 @@ def work(
         lease=HttpLease(transport.urls, access.api_key, transport.leave, begun),
         grace_seconds=grace,
     )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner, watched(runner.get_loop()):
+    with asyncio.Runner(loop_factory=loop_factory()) as runner, loop_watchdog(runner.get_loop()):
         signals = SIGNALS if begun is None else restarting.PASSED_ON
         main = runner.get_loop().create_task(_work(worker, transport, deployment, signals, child=child))
         run_until_complete(runner.get_loop(), main)

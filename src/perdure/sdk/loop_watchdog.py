@@ -28,7 +28,7 @@ _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
 
 
 @contextmanager
-def watched(
+def loop_watchdog(
     loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
 ) -> Iterator[None]:
     """Watch `loop`, which runs in this thread, during the block."""
@@ -36,7 +36,7 @@ def watched(
     thread = threading.Thread(
         target=_watch,
         args=(loop, threading.get_ident(), stop, look_seconds, blocked_seconds),
-        name="perdure-standstill",
+        name="perdure-loop-watchdog",
         daemon=True,
     )
     thread.start()
@@ -60,9 +60,9 @@ def _watch(
             loop.call_soon_threadsafe(ran.set)
         except RuntimeError:  # the loop is closed
             return
-        told = False
+        warned = False
         while not ran.wait(blocked_seconds) and not stop.is_set():
-            if not told and (stack := blocking_code(thread_id)):
+            if not warned and (stack := blocking_code(thread_id)):
                 first = stack[0]
                 logger.warning(
                     "The event loop of this worker is blocked by %r (%s:%s): no other step, time-out or report can "
@@ -73,8 +73,8 @@ def _watch(
                     first.lineno,
                     "".join(stack.format()).rstrip(),
                 )
-                told = True
-        if told and not stop.is_set():
+                warned = True
+        if warned and not stop.is_set():
             logger.warning("The event loop of this worker runs again, after %.1f s.", time.monotonic() - asked)
 
 

@@ -1,4 +1,4 @@
-"""Code that keeps the event loop from running is told, with its place."""
+"""Code that keeps the event loop from running is logged with its place."""
 
 import asyncio
 import logging
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from perdure.sdk import standstill
-from perdure.sdk.standstill import blocking_code, watched
+from perdure.sdk import loop_watchdog as watchdog
+from perdure.sdk.loop_watchdog import blocking_code, loop_watchdog
 
 
-class Heard(logging.Handler):
-    """What was logged; wakes who waits for a word in it, in whatever thread."""
+class CapturedLog(logging.Handler):
+    """Keeps what was logged, and sets `came` at the first text with a given word."""
 
     def __init__(self, word: str) -> None:
         super().__init__()
@@ -27,32 +27,32 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture
-def heard() -> Iterator[Callable[[str], Heard]]:
-    handlers: list[Heard] = []
+def capture() -> Iterator[Callable[[str], CapturedLog]]:
+    handlers: list[CapturedLog] = []
 
-    def hear(word: str) -> Heard:
-        handlers.append(Heard(word))
-        standstill.logger.addHandler(handlers[-1])
+    def start(word: str) -> CapturedLog:
+        handlers.append(CapturedLog(word))
+        watchdog.logger.addHandler(handlers[-1])
         return handlers[-1]
 
-    yield hear
+    yield start
     for handler in handlers:
-        standstill.logger.removeHandler(handler)
+        watchdog.logger.removeHandler(handler)
 
 
-async def test_code_that_does_not_let_go_of_the_loop_is_named_once(heard: Callable[[str], Heard]) -> None:
-    told, ended = heard("is blocked by"), heard("runs again")
+async def test_code_that_does_not_let_go_of_the_loop_is_named_once(capture: Callable[[str], CapturedLog]) -> None:
+    blocked, ended = capture("is blocked by"), capture("runs again")
 
     def asks_a_slow_service() -> None:
-        assert told.came.wait(60)
+        assert blocked.came.wait(60)
 
     async def body() -> None:
         asks_a_slow_service()
 
-    with watched(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
+    with loop_watchdog(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
         await asyncio.create_task(body())
         await asyncio.to_thread(ended.came.wait, 60)
-    [text] = [text for text in told.texts if "is blocked by" in text]
+    [text] = [text for text in blocked.texts if "is blocked by" in text]
     assert "'body'" in text and f"({__file__}:" in text and "asks_a_slow_service" in text and "asyncio" not in text
 
 
