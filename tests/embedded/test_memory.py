@@ -15,12 +15,12 @@ from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, StepFailed
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.runner import Runner
-from perdure.sdk.tries import Tries
+from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.workflow import Registry
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
-PARTS = (Runner, Tries, Machine, InnerLoop, Context)
+PARTS = (Runner, StepRunner, Machine, InnerLoop, Context)
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 
 

@@ -27,8 +27,8 @@ from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, ro
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
+from perdure.sdk.step_runner import READ_BYTES_MAX
 from perdure.sdk.steps import current_context, current_step, step
-from perdure.sdk.tries import READ_BYTES_MAX
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
 from perdure.wire.records import Kind

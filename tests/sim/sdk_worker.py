@@ -19,7 +19,7 @@ from tests.sim.audit import Violation
 from tests.sim.worker import POISON_BODIES_MAX
 
 import perdure.sdk.runner
-import perdure.sdk.tries
+import perdure.sdk.step_runner
 import perdure.sdk.worker
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildCancelled, ChildFailed, StepFailed
@@ -465,5 +465,5 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
         (perdure.sdk.worker, "WORKERS_LOG", _NoLog()),
         (perdure.sdk.runner, "random", world.random),
         (perdure.sdk.worker, "random", world.random),
-        (perdure.sdk.tries, "random", world.random),
+        (perdure.sdk.step_runner, "random", world.random),
     ]

@@ -27,8 +27,8 @@ from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, S
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.step_runner import StepRunner, unclear
 from perdure.sdk.transcripts import Unread
-from perdure.sdk.tries import Tries, unclear
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
 from perdure.wire.records import NULL, Kind, Row
@@ -86,8 +86,8 @@ class Runner:
         "machine",
         "number",
         "ours_until",
+        "step_runner",
         "taken_at",
-        "tries",
         "wants_rows",
         "worker",
     )
@@ -108,7 +108,7 @@ class Runner:
         self.in_flight: ReportItem | None = None
         self.gone = False
         self._releasing = False
-        self.tries = Tries(self)
+        self.step_runner = StepRunner(self)
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
@@ -156,7 +156,7 @@ class Runner:
         self.number = 0
         self.end = None
         self.entries = []
-        self.tries.forget_failed()
+        self.step_runner.forget_failed()
         self._fired.clear()
         self.begin()
 
@@ -201,7 +201,7 @@ class Runner:
             self._rows_at = self.worker.loop.time()
             for row in rows:
                 if row.kind is STEP_FAILED and row.key is not None:
-                    self.tries.note_failure(row)
+                    self.step_runner.note_failure(row)
                 elif row.kind is TRANSCRIPT:
                     speaks_of_transcripts = True
         if speaks_of_transcripts:
@@ -255,7 +255,7 @@ class Runner:
             self._abandon(call)
         for call in effects.started:
             if call.kind is STEP:
-                self.tries.start(call)
+                self.step_runner.start(call)
             else:
                 self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
         if state is DONE:
@@ -264,7 +264,7 @@ class Runner:
         self._set_timer(effects.timer)
         if state is SUSPENDED or (state is STARTING and self._only_starts()):
             self._suspend(effects.timer)
-        elif self.tries.pauses and len(self.tries.pauses) == len(self._wanted()):
+        elif self.step_runner.pauses and len(self.step_runner.pauses) == len(self._wanted()):
             self._suspend_for_pause(effects.timer)
         if self.has_news:
             self.worker.dirty(self)
@@ -275,7 +275,7 @@ class Runner:
 
     def _abandon(self, call: Call) -> None:
         if call.kind is STEP:
-            self.tries.give_up(call)
+            self.step_runner.give_up(call)
         elif call.kind in (Kind.EVENT, Kind.RESUME):
             self.entries.append(CloseWait(call.key))
 
@@ -318,7 +318,7 @@ class Runner:
 
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
         assert self.machine is not None
-        first = min(pause.until_us for pause in self.tries.pauses.values())
+        first = min(pause.until_us for pause in self.step_runner.pauses.values())
         if first - self.now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
             return
         if any(type(entry) is not StepDone for entry in self.entries):
@@ -393,7 +393,7 @@ class Runner:
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
-        self.tries.stop()
+        self.step_runner.stop()
         self.end = end
         self.worker.dirty(self)
 
@@ -473,7 +473,7 @@ class Runner:
                 self.drop()
             return
         self.ours_until = math.inf
-        self.tries.go_on()
+        self.step_runner.go_on()
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:
@@ -522,7 +522,7 @@ class Runner:
 
     def release_when_quiet(self) -> None:
         self._releasing = True
-        if not self.tries.running:
+        if not self.step_runner.running:
             self.release()
 
     def release(self) -> None:
@@ -537,7 +537,7 @@ class Runner:
             self._unread.forget()
             self._unread = None
         self._stop_timer()
-        self.tries.close()
+        self.step_runner.close()
         if self.machine is not None:
             self.machine.close()
             if self.machine.error is not None:
@@ -548,7 +548,7 @@ class Runner:
         if self.gone or self.end is not None or self.machine is None:
             return
         if any(one is call for one in self.machine.outstanding()):
-            self.tries.start(call)
+            self.step_runner.start(call)
 
     def broke(self, error: Exception) -> None:
         """The worker failed. Without it the execution must not seem to run."""

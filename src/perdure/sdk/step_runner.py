@@ -32,7 +32,7 @@ class _Pause(NamedTuple):
     handle: asyncio.TimerHandle
 
 
-class Tries:
+class StepRunner:
     __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
 
     def __init__(self, runner: Runner) -> None:
@@ -164,14 +164,14 @@ class Tries:
                 let_go(error)
                 return  # given up: an error of its clean-up is not a failed try
             cancelled = isinstance(error, asyncio.CancelledError)
-            told = asyncio.CancelledError("the step cancelled itself") if cancelled else error
+            cause = asyncio.CancelledError("the step cancelled itself") if cancelled else error
             expired = scope is not None and scope.expired()
             try:
-                done = self._failure(call, step, told, started_at_us, tries, expired=expired)
+                done = self._failure(call, step, cause, started_at_us, tries, expired=expired)
             except BaseException as wrong:  # raised by a predicate, or by the error's own pause
                 if is_interrupt(wrong):
                     raise
-                done = self._failure(call, step, unclear(told, wrong), started_at_us, tries, expired=expired)
+                done = self._failure(call, step, unclear(cause, wrong), started_at_us, tries, expired=expired)
                 let_go(wrong)
             let_go(error)
         if runner.gone or self._tasks.get(call.key) is not task:
