@@ -266,7 +266,7 @@ class World:
         self.journal.add(Kind.CLAIMED)
         self.events["retry"] += 1
         if at + 2 < len(self.journal.rows) - 2:
-            self.events["leftovers"] += 1
+            self.events["orphaned"] += 1
         self.seen.clear()
         self.valid_from = len(self.journal.rows)
         return True

@@ -796,7 +796,7 @@ def test_what_a_failed_attempt_left_behind(chunk: int) -> None:
     assert live.machine.result == "8"
 
 
-def test_leftovers_excuse_only_what_the_failed_attempt_did() -> None:
+def test_orphaned_outcomes_excuse_only_what_the_failed_attempt_did() -> None:
     live = Live(with_cleanup)
     live.step("begin")
     live.step("a", ok=False)

@@ -54,7 +54,7 @@ def test_the_same_journal_gives_the_same_outcome(options: dict[str, Any]) -> Non
     # The world must have been as rough as it claims to be.
     wanted = {"answer", "late", "timer", "child", "crash", "failed try"}
     wanted |= {"cancel"} if "cancel" in options else set()
-    wanted |= {"retry", "leftovers", "several"} if "tries" in options else set()
+    wanted |= {"retry", "orphaned", "several"} if "tries" in options else set()
     assert all(happened[what] >= 3 for what in wanted), happened
 
 
@@ -171,15 +171,15 @@ def late_outcomes_reported_as_open(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Machine, "_take_abandoned", take_all)
 
 
-def leftovers_diverge(patch: pytest.MonkeyPatch) -> None:
+def orphaned_outcomes_diverge(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Machine, "_is_excused", lambda machine, row: False)
 
 
-def leftovers_of_timers_kept_for_others(patch: pytest.MonkeyPatch) -> None:
+def orphaned_timers_kept_for_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Machine, "timer_asked", lambda machine, key: key)
 
 
-def leftovers_forgotten(patch: pytest.MonkeyPatch) -> None:
+def orphaned_outcomes_forgotten(patch: pytest.MonkeyPatch) -> None:
     def forget(machine: Machine, row: Row, call: Call | None) -> None:
         if not machine._is_excused(row):
             raise machine._diverged(row, call)
@@ -197,9 +197,9 @@ MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
     (time_of_the_wall, PLAIN),
     (random_without_seed, PLAIN),
     (late_outcomes_reported_as_open, PLAIN),
-    (leftovers_diverge, RETRIED),
-    (leftovers_of_timers_kept_for_others, RETRIED),
-    (leftovers_forgotten, RETRIED),
+    (orphaned_outcomes_diverge, RETRIED),
+    (orphaned_timers_kept_for_others, RETRIED),
+    (orphaned_outcomes_forgotten, RETRIED),
 ]
 
 

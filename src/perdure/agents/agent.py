@@ -41,7 +41,7 @@ from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Misplaced
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.at_once import AtOnce
+from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.steps import is_async_callable
 from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.errors import BadValue
@@ -57,7 +57,7 @@ OutT_co = TypeVar("OutT_co", covariant=True)
 
 WATCHDOG: Final = 5
 OVERRIDDEN: Final = "perdure.overridden"
-_AT_ONCE: Final = AtOnce()
+_INLINE: Final = InlineExecutor()
 refuse_plain_runs()
 
 
@@ -329,7 +329,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._check_model(given.model)
         if self._input_guards:
             prompt = await guarded_prompt(run, self._input_guards, prompt)
-        with run.entered(), Agent.using_thread_executor(_AT_ONCE), external_event_scope(Waiter(run)), replay_scope():
+        with run.entered(), Agent.using_thread_executor(_INLINE), external_event_scope(Waiter(run)), replay_scope():
             result = await self.agent.run(
                 prompt,
                 deps=deps,

@@ -11,7 +11,7 @@ from pydantic_ai.models import ModelRequestParameters
 
 
 def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> Iterator[str]:
-    """Errors in the last answer. A tool's own complaints are in its step."""
+    """Errors in the last answer. A tool's own errors are in its step."""
     tools = {tool.name for tool in asked.function_tools}
     for request in reversed(list(takewhile(lambda one: isinstance(one, ModelRequest), reversed(messages)))):
         for part in request.parts:

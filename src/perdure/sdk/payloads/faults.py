@@ -11,8 +11,8 @@ from perdure.wire.limits import DEPTH_MAX
 class Fault(ValueError):
     """Why a value does not fit, and its path. A ValueError, so that msgspec adds the path of a hook to it."""
 
-    def __init__(self, path: str, complaint: str) -> None:
-        super().__init__(complaint)
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
         self.path = path
 
 
@@ -23,9 +23,9 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, RecursionError):
         return Fault("", f"nested deeper than {DEPTH_MAX} levels")
     if isinstance(error, msgspec.MsgspecError | ValueError):
-        path, complaint = split_path(str(error))
+        path, reason = split_path(str(error))
         inner = error.__cause__.path if isinstance(error.__cause__, Fault) else ""
-        return Fault(path + inner, complaint)
+        return Fault(path + inner, reason)
     return Fault("", f"{type(error).__name__}: {error}")
 
 

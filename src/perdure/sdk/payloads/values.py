@@ -53,7 +53,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
         twin = reader.read(data)
     except Exception as error:  # validators may raise anything
         refuse(value, value, where)
-        raise BadValue(_complaint(where, error)) from error
+        raise BadValue(_message(where, error)) from error
     same = _equal(twin, value)
     if not (same and (reader.is_plain or _is_finite(value, data))):
         refuse(value, value if same else twin, where)
@@ -77,7 +77,7 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
     try:
         return reader.read(data)
     except Exception as error:  # as above
-        raise BadValue(_complaint(where, error)) from error
+        raise BadValue(_message(where, error)) from error
 
 
 def _is_finite(value: object, data: bytes) -> bool:
@@ -99,6 +99,6 @@ def _equal(twin: object, value: object) -> bool:
         return False
 
 
-def _complaint(where: str, error: Exception) -> str:
+def _message(where: str, error: Exception) -> str:
     fault = fault_of(error)
     return f"{where}{fault.path}: {fault}"

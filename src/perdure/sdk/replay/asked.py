@@ -13,7 +13,7 @@ from typing import Any, Final
 from perdure.sdk.errors import Fatal
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, Call
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.leftovers import LateEvents, Leftovers
+from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
 from perdure.sdk.replay.places import Swap, What, swapped
 from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, Row, fingerprint_of_timer
@@ -33,7 +33,7 @@ class Asked:
         "_given_up",
         "_given_up_asked",
         "_late_events",
-        "_leftovers",
+        "_orphaned",
         "_ours",
         "_swaps",
         "loop",
@@ -55,7 +55,7 @@ class Asked:
         """By key, children whose start was asked for, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
-        self._leftovers: Leftovers | None = None
+        self._orphaned: OrphanedOutcomes | None = None
         self._swaps: tuple[Swap, ...] = ()
         """Scopes and keys that have changed places (see `places`)."""
 
@@ -97,8 +97,8 @@ class Asked:
         if self._swaps:
             for swap in self._swaps[call.made_after :]:
                 call.key = swapped(call.key, swap)
-        if self._leftovers is not None and call.key in self._leftovers.aside:
-            self._leftovers.ask(call)
+        if self._orphaned is not None and call.key in self._orphaned.aside:
+            self._orphaned.ask(call)
         future = call.future = Future(loop=self.loop)
         if call.kind is EVENT and self._late_events is not None:
             row = self._late_events.take(call)
@@ -162,8 +162,8 @@ class Asked:
         return future
 
     def timer_asked(self, key: str) -> str:
-        if self._leftovers is not None:
-            key = self._leftovers.free_key(key)
+        if self._orphaned is not None:
+            key = self._orphaned.free_key(key)
         return key
 
     def timer_cancelled(self, key: str, due_us: int) -> None:

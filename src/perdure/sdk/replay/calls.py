@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec import Raw, Struct
 
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.whereabouts import where
+from perdure.sdk.replay.source_location import source_location
 from perdure.wire.records import Kind, Row
 
 
@@ -44,7 +44,7 @@ class Call:
             return None
         by_path = {task.scope.prefix: task for task in tasks}
         prefix = asking.scope.prefix
-        while (line := where(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
+        while (line := source_location(by_path[prefix].get_coro()) if prefix in by_path else None) is None:
             # `create_task(ctx.step(…))` has no line of the user's: look at the task that made it.
             if not prefix:
                 return None

@@ -29,9 +29,9 @@ from perdure.sdk.checks import name_of
 from perdure.sdk.errors import DuplicateKey
 from perdure.sdk.interrupts import ENDINGS, is_interrupt
 from perdure.sdk.replay import patches
-from perdure.sdk.replay.at_once import AtOnce
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
+from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, named_path, next_path, quoted
 from perdure.sdk.replay.places import Swap, swapped
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest, threads_misplaced
@@ -420,7 +420,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
         """Run an inline executor's function at once, as workflow code. Executors with threads are refused."""
-        if not isinstance(executor, AtOnce):
+        if not isinstance(executor, InlineExecutor):
             raise no_threads()
         future = self.create_future()
         try:

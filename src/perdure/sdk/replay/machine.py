@@ -48,11 +48,11 @@ from perdure.sdk.replay.calls import (
     Call,
     Effects,
 )
-from perdure.sdk.replay.complaints import diverged, stuck
+from perdure.sdk.replay.determinism_errors import diverged, stuck
 from perdure.sdk.replay.failures import Failures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.leftovers import LateEvents, Leftovers, same_question, taken_back_by
+from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes, same_question, taken_back_by
 from perdure.sdk.replay.places import (
     ChangedInputs,
     History,
@@ -239,7 +239,7 @@ class Machine(Asked):
         return self.result if self.error is None else self.error
 
     def failed_tries(self, key: str) -> int:
-        return 0 if self._leftovers is None else self._leftovers.tries.get(key, 0)
+        return 0 if self._orphaned is None else self._orphaned.tries.get(key, 0)
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
         """Further failed steps that a retry runs again (see `Failures.beside`)."""
@@ -271,9 +271,9 @@ class Machine(Asked):
         self._fed = fed
 
     def _deliver_next(self) -> bool:
-        if self._leftovers is not None and self._leftovers.due:
+        if self._orphaned is not None and self._orphaned.due:
             self.loop.move(0)
-            self._deliver(self._leftovers.due.pop(0))
+            self._deliver(self._orphaned.due.pop(0))
             return True
         rows = self._rows
         while self._next < len(rows):
@@ -526,40 +526,40 @@ class Machine(Asked):
         self._failures.note(row, seen=seen)
 
     def _note_failed(self, row: Row) -> None:
-        self._leftovers = self._leftovers or Leftovers()
-        self._leftovers.note_failed(row)
+        self._orphaned = self._orphaned or OrphanedOutcomes()
+        self._orphaned.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
         """The row was fed but not consumed yet."""
         for taken in taken_back_by(row):
-            self._leftovers = self._leftovers or Leftovers()
-            self._leftovers.note_taken_back(taken, row, self.seen)
+            self._orphaned = self._orphaned or OrphanedOutcomes()
+            self._orphaned.note_taken_back(taken, row, self.seen)
 
     def _note_retried(self, row: Row) -> None:
-        if self._leftovers is not None:
+        if self._orphaned is not None:
             for taken in taken_back_by(row):
-                self._leftovers.forget_tries(taken)
+                self._orphaned.forget_tries(taken)
 
     def _is_excused(self, row: Row) -> bool:
-        return self._leftovers is not None and self._leftovers.excuses(row)
+        return self._orphaned is not None and self._orphaned.excuses(row)
 
     def _keep_aside(self, row: Row, call: Call | None) -> None:
         """Keep a row without a call. Unless a failed attempt left it behind, the code has diverged."""
-        key, left = row.key, self._leftovers
-        if key is None or left is None:
+        key, orphaned = row.key, self._orphaned
+        if key is None or orphaned is None:
             raise self._diverged(row, call)
-        if not self._is_excused(row) and not (key in left.aside and row.kind is Kind.CHILD):
+        if not self._is_excused(row) and not (key in orphaned.aside and row.kind is Kind.CHILD):
             raise self._diverged(row, call)
         if call is not None:
             del self._calls[key]
-            call.key = left.other_key(key, row.seq)
+            call.key = orphaned.other_key(key, row.seq)
             self._calls[call.key] = call
             if call.kind is CHILD_STARTED and self._children is not None:
                 del self._children[key]
                 self._children[call.key] = None
         elif key in self.loop.timers:
-            self.loop.rename_timer(key, left.other_key(key, row.seq))
-        left.aside.setdefault(key, []).append(row)
+            self.loop.rename_timer(key, orphaned.other_key(key, row.seq))
+        orphaned.aside.setdefault(key, []).append(row)
 
     def _diverged(self, row: Row, call: Call | None) -> Diverged:
         return diverged(row, call, self._calls.values(), self._main, self.loop)

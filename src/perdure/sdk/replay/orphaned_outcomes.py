@@ -5,7 +5,7 @@ import msgspec
 from perdure.sdk.errors import Outdated
 from perdure.sdk.payloads.fingerprints import LATEST
 from perdure.sdk.replay.calls import Call
-from perdure.sdk.replay.complaints import side
+from perdure.sdk.replay.determinism_errors import side
 from perdure.sdk.replay.places import is_captured
 from perdure.wire.records import Row
 
@@ -35,7 +35,7 @@ def same_question(call: Call, other: Call) -> bool:
     return (call.name, asked) == (other.name, other.fingerprint)
 
 
-class Leftovers:
+class OrphanedOutcomes:
     __slots__ = ("aside", "due", "excused_until", "failed_seqs", "taken_back", "tries")
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.places import scopes_of
-from perdure.sdk.replay.whereabouts import where
+from perdure.sdk.replay.source_location import source_location
 from perdure.wire.records import Kind, Row
 
 MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
@@ -44,7 +44,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
                 asks += f", with the input of row {row.seq}, under another key"
                 mixed_up = True
     if source is None and main is not None and not is_done:
-        source = where(main.get_coro())
+        source = source_location(main.get_coro())
     recorded = _describe(row.kind, row.key, row.name)
     return Diverged(
         f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
@@ -58,7 +58,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
 
 
 def stuck(loop: InnerLoop) -> Stuck:
-    lines = [f"{task.get_name()} at {where(task.get_coro()) or '?'}" for task in loop.living_tasks()[:10]]
+    lines = [f"{task.get_name()} at {source_location(task.get_coro()) or '?'}" for task in loop.living_tasks()[:10]]
     why = (
         "A thread called into its event loop; put threaded work into a step."
         if loop.threads_seen

@@ -12,7 +12,7 @@ _NOT_USERS: Final = (
 )
 
 
-def where(coro: Any) -> str | None:
+def source_location(coro: Any) -> str | None:
     """The user's line at which `coro` waits, as `file:line`."""
     found = None
     while coro is not None:

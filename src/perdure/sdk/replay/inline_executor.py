@@ -3,7 +3,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 
-class AtOnce(Executor):
+class InlineExecutor(Executor):
     """Runs each function at once in the calling thread, for libraries that hand sync functions to an executor."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
