@@ -26,7 +26,7 @@ from pydantic_ai.usage import RequestUsage
 from tests.agents.test_conversation import echo
 
 from perdure.agents import durable
-from perdure.agents.history import History, json_of
+from perdure.agents.history import History, message_json
 from perdure.embedded import embedded
 from perdure.sdk.workflow import Registry
 
@@ -58,7 +58,7 @@ MESSAGES: list[ModelMessage] = [
 
 
 def raws(messages: list[ModelMessage]) -> list[Raw]:
-    return list(map(json_of, messages))
+    return list(map(message_json, messages))
 
 
 def spoiled(value: object) -> None:
@@ -89,7 +89,7 @@ def test_it_reads_what_the_library_reads_and_hands_out_copies() -> None:
 
 def test_a_message_is_stored_as_its_own_type_writes_it() -> None:
     one = TypeAdapter[ModelMessage](ModelMessage)
-    assert [bytes(json_of(message)) for message in MESSAGES] == [one.dump_json(message) for message in MESSAGES]
+    assert [bytes(message_json(message)) for message in MESSAGES] == [one.dump_json(message) for message in MESSAGES]
 
 
 def test_each_message_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

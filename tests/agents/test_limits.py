@@ -14,7 +14,7 @@ from tests.embedded.house import keys_of
 
 from perdure import ExecutionFailed, Registry
 from perdure.agents import durable
-from perdure.agents.limits import SECONDS_MAX, WAITS_MAX, wait_of
+from perdure.agents.limits import SECONDS_MAX, WAITS_MAX, requested_wait
 from perdure.testing import embedded
 from perdure.wire.records import Kind
 
@@ -43,11 +43,11 @@ from perdure.wire.records import Kind
     ],
 )
 def test_a_refusal_says_when(headers: dict[str, str], seconds: float | None) -> None:
-    assert wait_of(ModelHTTPError(429, "m", headers=headers)) == seconds
+    assert requested_wait(ModelHTTPError(429, "m", headers=headers)) == seconds
 
 
 def test_a_provider_without_headers_says_nothing() -> None:
-    assert wait_of(ModelHTTPError(429, "m")) is None
+    assert requested_wait(ModelHTTPError(429, "m")) is None
 
 
 # --- how long it is waited for -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pydantic_ai.durable_exec import (
 from pydantic_ai.models.test import TestModel
 
 from perdure.agents import durable
-from perdure.agents.names import Keys, StepName, as_tool_name, part, prefix_of, step_name
+from perdure.agents.names import Keys, StepName, as_tool_name, key_prefix, part, step_name
 
 NAMES: list[tuple[DurableOperationId, StepName]] = [
     (ModelRequestId(None, model_name="m"), StepName("model.request", "model", True)),
@@ -56,8 +56,8 @@ def test_a_key_is_given_out_once() -> None:
 
 
 def test_an_agent_inside_another_workflow_has_keys_of_its_own() -> None:
-    assert Keys(prefix_of("agent:support")).of(StepName("model.request", "model", True)) == "agent:support/model:1"
-    assert prefix_of("3/agent:support#2") == "3.agent:support.2/"
+    assert Keys(key_prefix("agent:support")).of(StepName("model.request", "model", True)) == "agent:support/model:1"
+    assert key_prefix("3/agent:support#2") == "3.agent:support.2/"
 
 
 def test_whatever_a_provider_calls_its_calls_makes_a_key() -> None:

@@ -25,7 +25,7 @@ from tests.embedded.house import reaches, until
 from perdure import Budget, Client, Handle
 from perdure.agents import Compaction, durable
 from perdure.agents.conversation import ASK
-from perdure.agents.history import json_of
+from perdure.agents.history import message_json
 from perdure.agents.inputs import Prompt
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import Transcript
@@ -88,7 +88,7 @@ async def said_before(client: Client) -> Transcript:
     """What the conversation has in it when the run begins."""
     for turn in ("I am Ann.", "I have ordered something."):
         messages: list[ModelMessage] = [ModelRequest([UserPromptPart(turn)]), ModelResponse([TextPart("Yes?")])]
-        await client.append_messages(SESSION, list(map(json_of, messages)))
+        await client.append_messages(SESSION, list(map(message_json, messages)))
     return await client.transcript(SESSION)
 
 

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from perdure.sdk.payloads import values as values_module
 from perdure.sdk.payloads.errors import ErrorRecord, error_from_json, error_to_json
 from perdure.sdk.payloads.fingerprints import fingerprint
-from perdure.sdk.payloads.hints import Hints, Unannotated, hints_of
+from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadValue, PerdureError
@@ -1178,7 +1178,7 @@ async def unwrapped(*args: object, **kwargs: object) -> int:
     ],
 )
 def test_hints_are_read_from_the_function(fn: Callable[..., Any], context: bool, hints: Hints) -> None:
-    assert hints_of(fn, context=context) == hints
+    assert read_hints(fn, context=context) == hints
 
 
 def test_local_types_are_found_where_python_can_see_them() -> None:
@@ -1188,7 +1188,7 @@ def test_local_types_are_found_where_python_can_see_them() -> None:
     async def workflow(ctx: object, input: "Local") -> int:
         return len([Local])
 
-    assert hints_of(workflow).input is Local
+    assert read_hints(workflow).input is Local
 
 
 @pytest.mark.parametrize(
@@ -1200,7 +1200,7 @@ def test_local_types_are_found_where_python_can_see_them() -> None:
 )
 def test_a_hint_that_cannot_be_resolved_is_named(fn: Callable[..., Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
-        hints_of(fn)
+        read_hints(fn)
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:

@@ -27,7 +27,7 @@ from perdure.agents.failures import AskedAgain
 from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded_prompt
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Waits
-from perdure.agents.names import as_tool_name, part, prefix_of
+from perdure.agents.names import as_tool_name, key_prefix, part
 from perdure.agents.options import DurableOptions, WorkflowOptions, check_start_options
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
@@ -276,7 +276,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                     f"{ctx.budget_of!r}. Run one of them by ctx.run_child(agent, …), or give the workflow one budget."
                 )
             ctx.budget_of = self.name
-        return self._run(ctx, input, prefix_of(ctx.machine.loop.key_for(f"agent:{self.name}")))
+        return self._run(ctx, input, key_prefix(ctx.machine.loop.key_for(f"agent:{self.name}")))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another one. Each call is a child execution.

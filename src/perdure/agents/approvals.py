@@ -86,8 +86,8 @@ class Questions:
                 call.args_as_dict(),
                 lambda: self._said(run, call, requests),
             )
-        except (ModelRetry, ToolFailed) as told:  # a hook's signal to the model
-            return told
+        except (ModelRetry, ToolFailed) as signal:  # a hook's signal to the model
+            return signal
 
     async def _said(self, run: AgentRun, call: ToolCallPart, requests: DeferredToolRequests) -> Any:
         if requests.kind(call.tool_call_id) == "question":

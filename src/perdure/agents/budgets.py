@@ -23,7 +23,7 @@ from pydantic_ai.usage import RequestUsage
 
 from perdure.agents.calls import Call, CallHook
 from perdure.agents.failures import is_refusal
-from perdure.agents.stops import last_said, told_to_answer
+from perdure.agents.stops import instruct_to_answer, last_said
 from perdure.sdk.budgets import Budget, Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
 from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
@@ -157,7 +157,7 @@ def last_words(params: ParamsT) -> ParamsT:
     if not params.model_request_parameters.function_tools:
         return params
     parameters = replace(params.model_request_parameters, function_tools=[])
-    return replace(params, model_request_parameters=told_to_answer(parameters, USED_UP))
+    return replace(params, model_request_parameters=instruct_to_answer(parameters, USED_UP))
 
 
 def mark_last(answer: ModelResponse) -> None:

@@ -19,7 +19,7 @@ from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, ToolsetTool, 
 
 from perdure.agents.calls import Call, CallHook
 from perdure.agents.names import part
-from perdure.agents.outcomes import error_of, signal_of
+from perdure.agents.outcomes import from_signal, to_signal
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, is_code
 
@@ -39,36 +39,36 @@ async def hooked_code(
     """Make a call of a tool that is not a step, with the agent's hooks around it."""
     call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id, arguments)
     try:
-        await _told(run, "before", call, lambda hook: hook.before(call))
+        await _run_hooks(run, "before", call, lambda hook: hook.before(call))
         result = await make()
     except Exception as error:
         failure = error
-        await _told(run, "failed", call, lambda hook: hook.failed(call, failure))
+        await _run_hooks(run, "failed", call, lambda hook: hook.failed(call, failure))
         raise
-    await _told(run, "after", call, lambda hook: hook.after(call, result))
+    await _run_hooks(run, "after", call, lambda hook: hook.after(call, result))
     return result
 
 
-async def _told(run: AgentRun, moment: Moment, call: Call, tell: Callable[[CallHook], Awaitable[None]]) -> None:
+async def _run_hooks(run: AgentRun, moment: Moment, call: Call, notify: Callable[[CallHook], Awaitable[None]]) -> None:
     """Run the hooks that override `moment`, as a step. Raises the signal of a hook."""
     hooks = [one for one in run.own_hooks if getattr(type(one), moment) is not getattr(CallHook, moment)]
     if not hooks:
         return
 
-    async def told() -> dict[str, Any] | None:
+    async def notify_all() -> dict[str, Any] | None:
         try:
             for hook in reversed(hooks) if moment == "after" else hooks:
-                await tell(hook)
+                await notify(hook)
         except Exception as error:  # a hook's signal to the library, or its failure
-            if (signal := signal_of(error)) is None:
+            if (signal := to_signal(error)) is None:
                 raise
             return signal
         return None
 
     key = run.keys.again(f"hook.{moment}:{part(call.name)}:{part(call.tool_call_id or 'call')}")
-    signal = await run.ctx.step(f"hook.{moment}", told, key=key)
+    signal = await run.ctx.step(f"hook.{moment}", notify_all, key=key)
     if signal is not None:
-        raise error_of(signal)
+        raise from_signal(signal)
 
 
 @dataclass

@@ -31,7 +31,7 @@ from pydantic_ai.usage import RunUsage
 
 from perdure.agents.calls import Call, hooked
 from perdure.agents.guards import InputGuard, Tripped, guarded_prompt
-from perdure.agents.history import History, json_of
+from perdure.agents.history import History, message_json
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again
 from perdure.agents.runs import AgentRun, current_run
@@ -131,7 +131,7 @@ class Conversation:
 
     async def end(self, new: Sequence[ModelMessage]) -> None:
         """Append the run's messages, after any that were added meanwhile."""
-        await append_messages(self._run.ctx, list(map(json_of, new)))
+        await append_messages(self._run.ctx, list(map(message_json, new)))
 
     async def _compact(self, cut: int, model: Model | str | None) -> None:
         old, entries = self.history[:cut], self.reading.entries
@@ -147,7 +147,7 @@ class Conversation:
         system = [part for part in kept if isinstance(part, SystemPromptPart)]
         summary = ModelRequest(parts=[*system, UserPromptPart(SUMMARY + text)])
         try:
-            await summarize(self._run.ctx, json_of(summary), entries[cut - 1].seq)
+            await summarize(self._run.ctx, message_json(summary), entries[cut - 1].seq)
         except BadRequest as refused:
             # A parallel run was first. This run continues with its own summary, and so does a replay: the refusal is
             # recorded.
@@ -175,7 +175,7 @@ class Delivered(AbstractCapability[Any]):
         return request_context
 
     async def _deliver(self, run: AgentRun, ctx: RunContext[Any]) -> None:
-        read = [(taken, _prompt_of(run, taken)) for taken in await take_messages(run.ctx)]
+        read = [(taken, _parse_prompt(run, taken)) for taken in await take_messages(run.ctx)]
         left = [taken for taken, prompt in read if not prompt]
         if left:
             await leave_messages(run.ctx, left)
@@ -190,7 +190,7 @@ class Delivered(AbstractCapability[Any]):
                     ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
 
 
-def _prompt_of(run: AgentRun, taken: Taken) -> Prompt:
+def _parse_prompt(run: AgentRun, taken: Taken) -> Prompt:
     """The prompt of a message. None leaves it for a turn of its own."""
     try:
         given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))

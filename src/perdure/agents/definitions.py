@@ -15,18 +15,18 @@ from perdure.wire.requests import AgentSpec
 
 def agent_spec(name: str, agent: AbstractAgent[Any, Any], schema_name: str) -> AgentSpec:
     """The tools of MCP servers and dynamic toolsets are missing, because they are known only when the agent runs."""
-    provider, model = _model_of(agent.model)
+    provider, model = _parse_model(agent.model)
     return AgentSpec(
         id=name,
         provider=provider,
         model=model,
         system_prompt=None,
-        tools=Raw(encode(_tools_of(agent))),
+        tools=Raw(encode(_list_tools(agent))),
         metadata=Raw(encode({"output_schema_name": schema_name, "output_schema": agent.output_json_schema()})),
     )
 
 
-def _model_of(model: Model | str | None) -> tuple[str, str]:
+def _parse_model(model: Model | str | None) -> tuple[str, str]:
     if isinstance(model, Model):
         return model.system, model.model_name
     if model is None:
@@ -35,7 +35,7 @@ def _model_of(model: Model | str | None) -> tuple[str, str]:
     return provider or "unknown", name
 
 
-def _tools_of(agent: AbstractAgent[Any, Any]) -> list[dict[str, Any]]:
+def _list_tools(agent: AbstractAgent[Any, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def look(toolset: AbstractToolset[Any]) -> None:

@@ -40,7 +40,7 @@ from perdure.agents.refusals import refused
 from perdure.agents.runs import current_run
 from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
-from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events, telling
+from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events, emitting
 from perdure.agents.watchdog import watched
 from perdure.wire.agent_steps import ASKED_AGAIN
 
@@ -81,7 +81,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         self._streams = (not isinstance(model, Model) or can_stream(model)) if stream is None else stream
         self._must_stream = stream is True
         super().__init__(models=models, event_stream_handler=emit_events if self._streams else None, name=name)
-        self._live_handler = emit_events if event_stream_handler is None else telling(event_stream_handler)
+        self._live_handler = emit_events if event_stream_handler is None else emitting(event_stream_handler)
         if watchdog is not None and watchdog < 2:
             raise ValueError(f"watchdog must be at least 2; got {watchdog!r}.")
         self._backend = StepBackend(
@@ -182,14 +182,14 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        self._tell_call(call)
+        self._emit_call(call)
         try:
-            result = await self._told_once(call, tool_def, handler(args))
+            result = await self._run_tool(call, tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
-            self._tell_result(call, error)
+            self._emit_result(call, error)
             await self._watched(ctx, call.tool_name, args, str(error))  # the model sees it and may repeat the call
             raise
-        self._tell_result(call, result)
+        self._emit_result(call, result)
         await self._watched(ctx, call.tool_name, args, result)
         return result
 
@@ -200,18 +200,18 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is None:
             return None
         for one in (*requests.approvals, *requests.calls):
-            self._tell_call(one)
+            self._emit_call(one)
         results = await self._questions.answered(run, ctx, requests)
         for one in requests.calls:
-            self._tell_result(one, results.calls[one.tool_call_id])
+            self._emit_result(one, results.calls[one.tool_call_id])
         for one in requests.approvals:
             decided = results.approvals[one.tool_call_id]
             if isinstance(decided, ToolDenied):
-                self._tell_result(one, decided)
+                self._emit_result(one, decided)
                 await self._watched(ctx, one.tool_name, one.args_as_dict(), decided.message)
         return results
 
-    async def _told_once(self, call: ToolCallPart, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
+    async def _run_tool(self, call: ToolCallPart, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
         """Run a tool. Telemetry learns of workflow code whether it runs now or in a replay."""
         run = current_run()
         if run is None or not is_code(tool_def):
@@ -227,17 +227,17 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         if run is not None and self._watchdog is not None:
             await watched(run, self._watchdog, ctx, tool, args, outcome)
 
-    def _tell_call(self, call: ToolCallPart) -> None:
+    def _emit_call(self, call: ToolCallPart) -> None:
         """Emit a call once, if the library does not. It may wait for people before it runs."""
         run = current_run()
-        if run is not None and not self._streams and call.tool_call_id not in run.told:
-            run.told.add(call.tool_call_id)
+        if run is not None and not self._streams and call.tool_call_id not in run.emitted_calls:
+            run.emitted_calls.add(call.tool_call_id)
             emit_event(FunctionToolCallEvent(call))
 
-    def _tell_result(self, call: ToolCallPart, result: Any) -> None:
+    def _emit_result(self, call: ToolCallPart, result: Any) -> None:
         run = current_run()
         if run is not None and not self._streams:
-            run.told.discard(call.tool_call_id)  # a provider may use the id again
+            run.emitted_calls.discard(call.tool_call_id)  # a provider may use the id again
             emit_event(FunctionToolResultEvent(_returned(call, result)))
 
 

@@ -57,7 +57,7 @@ class History:
         return messages
 
 
-def json_of(message: ModelMessage) -> Raw:
+def message_json(message: ModelMessage) -> Raw:
     """The stored form. An adapter for single messages would take 50 ms to build."""
     return Raw(ModelMessagesTypeAdapter.dump_json([message])[1:-1])
 

@@ -49,7 +49,7 @@ def asked_wait(error: BaseException) -> tuple[float, str] | None:
     waits: list[tuple[float, str]] = []
     soon = False
     for one in each_failure(error):
-        seconds = wait_of(one) if isinstance(one, ModelHTTPError) and one.status_code in BUSY else None
+        seconds = requested_wait(one) if isinstance(one, ModelHTTPError) and one.status_code in BUSY else None
         if isinstance(one, ModelHTTPError) and seconds is not None:
             waits.append((seconds, f"{one.model_name} is busy (status {one.status_code})"))
         else:
@@ -133,7 +133,7 @@ def _is_of_agent(error: Exception) -> TypeGuard[FallbackExceptionGroup]:
     return isinstance(error, FallbackExceptionGroup) and not isinstance(error.__cause__, StepFailed)
 
 
-def wait_of(error: ModelHTTPError) -> float | None:
+def requested_wait(error: ModelHTTPError) -> float | None:
     """The seconds that a refusal asks to wait, at most a day."""
     seconds = error.retry_after
     if seconds is None and error.headers is not None:

@@ -99,14 +99,14 @@ class Recorded(NamedTuple):
 
 def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
     """Record a model's failure with its class and fields. Other errors keep only their text."""
-    if _kind_of(error) is None:
+    if _error_kind(error) is None:
         return
     details = {FAILURE: msgspec.to_builtins(_written(error, BODY_BYTES_MAX))}
     note_details(error, details if wait_seconds is None else {**details, WAIT: wait_seconds})
 
 
 def _written(error: BaseException, body_bytes: int) -> _Failure:
-    kind = _kind_of(error)
+    kind = _error_kind(error)
     if isinstance(error, exceptions.FallbackExceptionGroup):
         share = body_bytes // len(error.exceptions)
         return _Failure(str(kind), error.message, exceptions=tuple(_written(one, share) for one in error.exceptions))
@@ -135,7 +135,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
     )
 
 
-def _kind_of(error: BaseException) -> str | None:
+def _error_kind(error: BaseException) -> str | None:
     """The recorded class name. For an HTTP error, its category."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind]
     if isinstance(error, exceptions.ModelHTTPError):

@@ -109,7 +109,7 @@ class Keys:
         return self.of(StepName(key, key, False))
 
 
-def prefix_of(scoped: str) -> str:
+def key_prefix(scoped: str) -> str:
     """The key prefix of an agent inside another workflow, from that call's key."""
     return f"{scoped.replace('/', '.').replace('#', '.')}/"
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 
 
-def signal_of(error: Exception) -> dict[str, Any] | None:
+def to_signal(error: Exception) -> dict[str, Any] | None:
     """The recorded form of a signal. None for a failure."""
     match error:
         case ModelRetry():
@@ -23,7 +23,7 @@ def signal_of(error: Exception) -> dict[str, Any] | None:
     return None
 
 
-def error_of(said: Mapping[str, Any]) -> Exception:
+def from_signal(said: Mapping[str, Any]) -> Exception:
     match said["kind"]:
         case "model_retry":
             return ModelRetry(said["message"])

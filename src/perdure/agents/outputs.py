@@ -13,7 +13,7 @@ from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOut
 from pydantic_ai.tools import DeferredToolRequests
 
 from perdure.agents.names import described
-from perdure.sdk.payloads.hints import Unannotated, hints_of
+from perdure.sdk.payloads.hints import Unannotated, read_hints
 
 
 def output_hint(spec: Any) -> Any:
@@ -73,7 +73,7 @@ def _members(spec: Any) -> Iterator[Any]:
     elif isinstance(spec, NativeOutput | PromptedOutput):
         yield from _members(spec.outputs)
     elif isinstance(spec, TextOutput):
-        yield _result_of(spec.output_function)
+        yield _declared_result(spec.output_function)
     elif isinstance(spec, Sequence) and not isinstance(spec, str):
         for member in spec:
             yield from _members(member)
@@ -83,12 +83,12 @@ def _members(spec: Any) -> Iterator[Any]:
     elif isinstance(spec, type) or typing.get_origin(spec) is not None or not hasattr(spec, "__code__"):
         yield spec
     else:
-        yield _result_of(spec)
+        yield _declared_result(spec)
 
 
-def _result_of(function: Any) -> Any:
+def _declared_result(function: Any) -> Any:
     try:
-        result = hints_of(function, context=False).result
+        result = read_hints(function, context=False).result
         return Any if isinstance(result, Unannotated) else result
     except TypeError:  # an unresolvable annotation: the result is read as plain JSON
         return Any

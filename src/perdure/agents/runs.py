@@ -55,7 +55,7 @@ class AgentRun:
         """Whether the agent has started. A later run of an agent in its code is a different run."""
         self.finishing: str | None = None
         """Why the agent must answer now, without tools."""
-        self.told: set[str] = set()
+        self.emitted_calls: set[str] = set()
         """Calls in the stream that have not got a result yet, if we emit them."""
         self.last_call = b""
         """The watchdog's last call. `rounds` counts its repeats."""
@@ -66,9 +66,9 @@ class AgentRun:
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
-            self.tell_stop(by, why)
+            self.report_stop(by, why)
 
-    def tell_stop(self, by: StopReason, why: str) -> None:
+    def report_stop(self, by: StopReason, why: str) -> None:
         """Report the early end as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             said = {STOPPED: by, "text": f"ended early ({by}): {why}"}

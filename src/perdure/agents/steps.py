@@ -50,7 +50,7 @@ from perdure.agents.failures import is_out_of_reach
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again, patient
 from perdure.agents.model_errors import recorded_failure
 from perdure.agents.names import StepName, step_name
-from perdure.agents.outcomes import signal_of
+from perdure.agents.outcomes import to_signal
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
@@ -183,7 +183,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             if ending is None:
                 raise
             run.ctx.log("The agent ends with what it has: %s", exceeded.message)
-            run.tell_stop("budget", exceeded.message)
+            run.report_stop("budget", exceeded.message)
             return ending  # type: ignore[return-value]  # only a request for an answer is ended by one
         return operation.result_codec.load(recorded)
 
@@ -260,7 +260,7 @@ class _Body(Generic[ParamsT]):
             own = copy(params.ctx)
             own.usage = copy(before)
             params = replace(params, ctx=own)
-        call = _call_of(operation, params, run)
+        call = _to_call(operation, params, run)
         if call is None:
             payload = operation.result_codec.dump(await operation.handler(params))
         elif call.kind != "model":
@@ -305,7 +305,7 @@ class _Body(Generic[ParamsT]):
             await hooked(self._run.hooks, call, made)
         except Exception as error:  # raised by a hook or by the tool
             if error is not said:
-                if (signal := signal_of(error)) is None:
+                if (signal := to_signal(error)) is None:
                     raise
                 return Raw(encode(signal))
         return operation.result_codec.dump(record)
@@ -348,7 +348,7 @@ def _tool_call_id(params: object) -> str | None:
     return None if context is None else context.tool_call_id
 
 
-def _call_of(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
+def _to_call(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
     """The call that hooks see. None for other operations than model requests and tool calls."""
     match operation.operation_id:
         case ModelRequestId(model_name=name):

@@ -133,10 +133,10 @@ def stop_reason(execution: Execution) -> StopReason | None:
 
 
 def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
-    request.model_request_parameters = told_to_answer(request.model_request_parameters, run.finishing)
+    request.model_request_parameters = instruct_to_answer(request.model_request_parameters, run.finishing)
 
 
-def told_to_answer(parameters: ModelRequestParameters, why: str | None) -> ModelRequestParameters:
+def instruct_to_answer(parameters: ModelRequestParameters, why: str | None) -> ModelRequestParameters:
     """The parameters of a request without tools."""
     said = InstructionPart(f"{why} You have no tools any more: answer now, with what you have.", dynamic=True)
     return replace(parameters, instruction_parts=[*(parameters.instruction_parts or ()), said])

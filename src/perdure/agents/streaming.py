@@ -66,10 +66,10 @@ async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGener
     """
     async with aclosing(handle.stream(after=after)) as items:
         async for item in items:
-            yield AgentItem(item, _event_of(item))
+            yield AgentItem(item, _parse_event(item))
 
 
-def _event_of(item: StreamItem) -> AgentStreamEvent | None:
+def _parse_event(item: StreamItem) -> AgentStreamEvent | None:
     if not isinstance(item.data, dict) or item.data.get("event_kind") != item.kind:
         return None
     try:
@@ -84,22 +84,22 @@ async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEve
             emit_event(event)
 
 
-def telling(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
+def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
     """A handler that emits each event and passes it on."""
 
-    async def told(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
+    async def emitted(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
         async for event in events:
             if not isinstance(event, PartEndEvent):
                 emit_event(event)
             yield event
 
-    async def tell(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
-        all_events = told(events)
+    async def emit_all(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
+        all_events = emitted(events)
         await handler(ctx, all_events)
         async for _ in all_events:  # unread by the handler
             pass
 
-    return tell
+    return emit_all
 
 
 def emit_event(event: AgentStreamEvent) -> None:
@@ -111,7 +111,7 @@ def emit_event(event: AgentStreamEvent) -> None:
     data = _EVENT.dump_python(event, mode="json")
     try:
         emit(event.event_kind, data)
-    except BadValue:  # too large: tell at least that there was a result
+    except BadValue:  # too large: emit at least that there was a result
         emit(event.event_kind, _beginning(data))
 
 

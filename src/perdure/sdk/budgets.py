@@ -113,7 +113,7 @@ class Reservation:
         self._worker = None
         request = SettleRequest(self._execution_id, self._id, Amounts(usd_micros, tokens, calls))
         try:
-            await _told(lambda: worker.transport.settle(request))
+            await _until_answered(lambda: worker.transport.settle(request))
         except PerdureError as error:
             logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
 
@@ -155,7 +155,7 @@ async def reserve(
     until = loop.time() + BUSY_SECONDS
     pause = 0.05
     while True:
-        reply = await _told(lambda: worker.transport.reserve(request))
+        reply = await _until_answered(lambda: worker.transport.reserve(request))
         if reply.verdict is Verdict.GRANTED:
             return Reservation(worker, info.execution_id, request.reservation_id, is_last=reply.is_last)
         if reply.verdict is Verdict.UNLIMITED:
@@ -169,7 +169,7 @@ async def reserve(
         pause = min(pause * 2, 1.0)
 
 
-async def _told(ask: Callable[[], Awaitable[T]]) -> T:
+async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
     """Repeat until the server answers, since a call that was made must be counted."""
     pause = 0.1
     while True:
@@ -268,7 +268,7 @@ async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) ->
         for wait in waits:
             wait.cancel()
     if answer is not None:
-        change = change_of(answer, budget, refused.reached)
+        change = parse_change(answer, budget, refused.reached)
         if change is not None:
             await ctx.step("raise budget", _change, budget.execution_id, change)
 
@@ -278,7 +278,7 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     worker = info.worker
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
-    await _told(lambda: worker.transport.raise_budget(budget_id, change, info.idempotency_key))
+    await _until_answered(lambda: worker.transport.raise_budget(budget_id, change, info.idempotency_key))
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
     }
 
 
-def change_of(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
+def parse_change(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
     """The change that an answer asks for. None if it must be asked for again.
 
     An approval without a number raises the limits that were reached by their own amount.

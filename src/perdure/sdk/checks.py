@@ -13,42 +13,42 @@ from perdure.wire.errors import BadValue
 
 
 @overload
-def name_of(value: str, where: str, max_bytes: int = ...) -> str: ...
+def checked_name(value: str, where: str, max_bytes: int = ...) -> str: ...
 @overload
-def name_of(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
-def name_of(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
+def checked_name(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
+def checked_name(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
     """A name or a key: one line of text."""
     if value is None:
         return None
-    value = text_of(value, where)
+    value = checked_text(value, where)
     check_name(value, where=where, max_bytes=max_bytes)
     return value
 
 
-def tags_of(given: Mapping[str, str]) -> dict[str, str]:
+def checked_tags(given: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise BadValue(f"tags: must be a dict of texts, got a `{type(given).__name__}`")
-    tags = {text_of(name, "tags"): text_of(text, f"tags.{name}") for name, text in given.items()}
+    tags = {checked_text(name, "tags"): checked_text(text, f"tags.{name}") for name, text in given.items()}
     for name, text in tags.items():
         check_name(name, where="tags")
         check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
     return tags
 
 
-def text_of(value: str, where: str) -> str:
+def checked_text(value: str, where: str) -> str:
     """Plain text, also from a subclass of `str`."""
     if not isinstance(value, str):
         raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
     return value if type(value) is str else str.__str__(value)
 
 
-def seconds_of(value: float, where: str) -> float:
+def checked_seconds(value: float, where: str) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise BadValue(f"`{where}` must be a finite number of seconds, not negative; got {value!r}.")
     return float(value)
 
 
-def whole_of(value: int, where: str) -> int:
+def checked_int(value: int, where: str) -> int:
     """An integer; `True` becomes 1."""
     if not isinstance(value, int):
         raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeV
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of, seconds_of, tags_of, whole_of
+from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags
 from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, Call
-from perdure.sdk.workflow import Queue, Workflow, named, payload_of
+from perdure.sdk.workflow import Queue, Workflow, encode_input, named
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind, Row
 from perdure.wire.requests import StartChild, StartItem
@@ -119,22 +119,22 @@ def child_call(
     awaited: bool = False,
 ) -> tuple[Call, str, Any]:
     name, result_type = named(workflow)
-    payload = payload_of(workflow, input, where=f"the input of child {name!r}")
+    payload = encode_input(workflow, input, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
     item = StartItem(
-        workflow_id=name_of(name, "workflow", NAME_BYTES_MAX),
+        workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload),
-        queue_name=name_of(queue.name if isinstance(queue, Queue) else queue, "queue"),
-        concurrency_key=name_of(concurrency_key, "concurrency_key"),
-        priority=whole_of(priority, "priority"),
-        session_id=context.session_id if session_id is None else name_of(session_id, "session_id"),
-        user_id=context.user_id if user_id is None else name_of(user_id, "user_id"),
-        tags=None if tags is None else tags_of(tags),
-        delay_seconds=None if delay is None else seconds_of(delay, "delay"),
+        queue_name=checked_name(queue.name if isinstance(queue, Queue) else queue, "queue"),
+        concurrency_key=checked_name(concurrency_key, "concurrency_key"),
+        priority=checked_int(priority, "priority"),
+        session_id=context.session_id if session_id is None else checked_name(session_id, "session_id"),
+        user_id=context.user_id if user_id is None else checked_name(user_id, "user_id"),
+        tags=None if tags is None else checked_tags(tags),
+        delay_seconds=None if delay is None else checked_seconds(delay, "delay"),
         run_timeout_seconds=None
         if run_timeout_seconds is None
-        else whole_of(run_timeout_seconds, "run_timeout_seconds"),
-        key=name_of(execution_key, "execution_key"),
+        else checked_int(run_timeout_seconds, "run_timeout_seconds"),
+        key=checked_name(execution_key, "execution_key"),
         budget=None if budget is None else budget.spec(),
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),
         batch_id=batch_id,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedD
 
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of, seconds_of, tags_of, text_of, whole_of
+from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags, checked_text
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
-from perdure.sdk.workflow import Workflow, named, payload_of
+from perdure.sdk.workflow import Workflow, encode_input, named
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
@@ -463,7 +463,7 @@ def start_item(
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None:
-        seconds = seconds_of(seconds, "delay")
+        seconds = checked_seconds(seconds, "delay")
     at_us = None
     if at is not None:
         if not isinstance(at, datetime):
@@ -472,24 +472,24 @@ def start_item(
             raise BadValue(f"`at` needs a time zone; got {at!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
         at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     if webhook_url is not None:
-        webhook_url = text_of(webhook_url, "webhook_url")
+        webhook_url = checked_text(webhook_url, "webhook_url")
         check_text(webhook_url, where="webhook_url", max_bytes=VALUE_BYTES_MAX)
     return StartItem(
-        workflow_id=name_of(name, "workflow", NAME_BYTES_MAX),
-        payload=Raw(payload_of(workflow, input)),
-        deployment_id=name_of(deployment_id, "deployment_id"),
-        queue_name=name_of(queue, "queue"),
-        concurrency_key=name_of(concurrency_key, "concurrency_key"),
-        priority=whole_of(priority, "priority"),
-        session_id=name_of(session_id, "session_id"),
-        user_id=name_of(user_id, "user_id"),
-        tags=None if tags is None else tags_of(tags),
+        workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
+        payload=Raw(encode_input(workflow, input)),
+        deployment_id=checked_name(deployment_id, "deployment_id"),
+        queue_name=checked_name(queue, "queue"),
+        concurrency_key=checked_name(concurrency_key, "concurrency_key"),
+        priority=checked_int(priority, "priority"),
+        session_id=checked_name(session_id, "session_id"),
+        user_id=checked_name(user_id, "user_id"),
+        tags=None if tags is None else checked_tags(tags),
         delay_seconds=seconds,
         start_at_us=at_us,
         run_timeout_seconds=None
         if run_timeout_seconds is None
-        else whole_of(run_timeout_seconds, "run_timeout_seconds"),
-        key=name_of(key, "key"),
+        else checked_int(run_timeout_seconds, "run_timeout_seconds"),
+        key=checked_name(key, "key"),
         accept_early=True,
         webhook_url=webhook_url,
         on_conflict=None if on_conflict is None else OnConflict(on_conflict),

@@ -28,7 +28,7 @@ from typing import (
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of, text_of, whole_of
+from perdure.sdk.checks import checked_int, checked_name, checked_text
 from perdure.sdk.children import (
     OPEN_CHILDREN,
     ChildHandle,
@@ -52,7 +52,7 @@ from perdure.sdk.events import (
     take_answer,
     take_event,
 )
-from perdure.sdk.logs import add_line, line_of
+from perdure.sdk.logs import add_line, to_log_line
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import STEP, Call
 from perdure.sdk.replay.machine import Machine
@@ -67,11 +67,11 @@ from perdure.sdk.steps import (
     StepPlan,
     fingerprint_of_step,
     not_a_function,
-    plan_of,
     running_step,
+    step_plan,
     step_result,
 )
-from perdure.sdk.streams import Outbox, item_of
+from perdure.sdk.streams import Outbox, to_emitted
 from perdure.sdk.workflow import (
     Queue,
     Workflow,
@@ -93,7 +93,7 @@ _NOTHING: Final = contextvars.Context()
 
 @lru_cache(maxsize=4_096)
 def _step_name(name: str) -> str:
-    return name_of(name, "the name of a step", NAME_BYTES_MAX)
+    return checked_name(name, "the name of a step", NAME_BYTES_MAX)
 
 
 class Context:
@@ -118,7 +118,7 @@ class Context:
         machine: Machine,
         claim: Claimed,
         readings: dict[int, Transcript] | None = None,
-        tell: Callable[[str], None] | None = None,
+        notify: Callable[[str], None] | None = None,
         outside: Mapping[contextvars.ContextVar[Any], Any] = _NOTHING,
     ) -> None:
         self.machine = machine
@@ -129,7 +129,7 @@ class Context:
         self.readings = {} if readings is None else readings
         """Transcripts that the runner has read, by their row's `seq`."""
         self.taken: dict[str, None] = {}
-        self.outbox = Outbox(claim.id, tell)
+        self.outbox = Outbox(claim.id, notify)
         self.outside = outside
         """The context variables of the worker's start."""
         self.budget_of: str | None = None
@@ -296,7 +296,7 @@ class Context:
             fn, name = first, None
         if not callable(fn):
             raise not_a_function(fn)
-        plan = plan_of(fn)
+        plan = step_plan(fn)
         name = plan.name if name is None else _step_name(name)
         options = plan.options
         if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
@@ -398,7 +398,9 @@ class Context:
         call = question_call(self.machine, shown, timeout, key)
         if not self.machine.replaying:  # a person who follows the stream may have the answer
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
-            self.outbox.add(item_of("question", {"step_key": call.key, "data": data if small else None}, call.key, 1))
+            self.outbox.add(
+                to_emitted("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
+            )
         return take_answer(self.machine, call, answer_type, timeout)
 
     def resume(
@@ -524,7 +526,7 @@ class Context:
         `logging` works as well, in workflow code and in steps (see `LogHandler`).
         """
         # In replays, too, so that the same errors are raised.
-        line = line_of(self, whole_of(level, "level"), text_of(text % args if args else text, "text"))
+        line = to_log_line(self, checked_int(level, "level"), checked_text(text % args if args else text, "text"))
         if not self.machine.replaying:
             add_line(self, line)
 
@@ -547,7 +549,7 @@ class Context:
             step.emit(kind, data)
             return
         key = self.machine.loop.key_for("emit()")  # the same in every replay, so that a repeat is recognized
-        item = item_of(kind, data, key, 1)  # as in `log`
+        item = to_emitted(kind, data, key, 1)  # as in `log`
         if not self.machine.replaying:
             self.outbox.add(item)
 

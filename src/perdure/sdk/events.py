@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of, whole_of
+from perdure.sdk.checks import checked_int, checked_name
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
@@ -58,17 +58,17 @@ def event_call(
     latest: bool,
     key: str | None,
 ) -> Call:
-    topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
+    topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     wanted = None
     if match is not None:
         if not isinstance(match, Mapping):
             raise BadValue(f"match: must be a dict, got a `{type(match).__name__}`")
         wanted = {
-            name_of(name, "match", NAME_BYTES_MAX): Raw(encode(value, where=f"match.{name}"))
+            checked_name(name, "match", NAME_BYTES_MAX): Raw(encode(value, where=f"match.{name}"))
             for name, value in match.items()
         }
     if after is not None:
-        after = whole_of(after, "after")
+        after = checked_int(after, "after")
         if after >= 1 << 63:
             raise BadValue(f"after: must be below 2**63, got {after}")
     print_ = fingerprint_of_call((topic, match, after), {})
@@ -124,8 +124,8 @@ async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:
 
 def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> Call:
     answer = Raw(encode(data, where="data"))
-    execution_id = name_of(execution_id, "execution_id")
-    step_key = name_of(step_key, "step_key")
+    execution_id = checked_name(execution_id, "execution_id")
+    step_key = checked_name(step_key, "step_key")
     print_ = fingerprint_of_call((execution_id, step_key), {})
     return machine.new_call(
         Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
@@ -139,10 +139,10 @@ async def send_answer(machine: Machine, call: Call) -> None:
 def publish_call(
     machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
 ) -> Call:
-    topic = name_of(topic, "topic", TOPIC_BYTES_MAX)
+    topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
     print_ = fingerprint(bytes(value))
-    event = EventItem(value, name_of(event_type, "event_type"), name_of(dedup_key, "dedup_key"))
+    event = EventItem(value, checked_name(event_type, "event_type"), checked_name(dedup_key, "dedup_key"))
     return machine.new_call(Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key)
 
 

@@ -19,7 +19,7 @@ LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
 
 
-def line_of(context: Context, level: int, text: str) -> LogLine:
+def to_log_line(context: Context, level: int, text: str) -> LogLine:
     return LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX))
 
 
@@ -31,15 +31,15 @@ def add_line(context: Context, line: LogLine) -> None:
     lines.append(line)
 
 
-def tell_of_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
+def log_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
     """Log calls, not logged before, that got the outcome of another input; returns their number."""
-    keys, changed.told = changed.keys[changed.told :], len(changed.keys)
+    keys, changed.logged = changed.keys[changed.logged :], len(changed.keys)
     if not keys or context is None:
         return 0
     named = ", ".join(map(repr, keys[:10])) + (f" and {len(keys) - 10} more" if len(keys) > 10 else "")
     text = f"These calls have another input than the recorded one and got the recorded outcome: {named}."
     logger.warning("Execution %s: %s", context.execution_id, text)
-    add_line(context, line_of(context, logging.WARNING, text))
+    add_line(context, to_log_line(context, logging.WARNING, text))
     return len(keys)
 
 
@@ -55,7 +55,7 @@ class LogHandler(logging.Handler):
         if context is None or (info is None and context.machine.replaying):
             return
         try:
-            add_line(context, line_of(context, record.levelno, self.format(record)))
+            add_line(context, to_log_line(context, record.levelno, self.format(record)))
         except Exception:  # as in every handler: logging must not end the program
             self.handleError(record)
 

@@ -25,7 +25,7 @@ def is_refused(error: PerdureError) -> bool:
     )
 
 
-def size_of(entry: Entry) -> int:
+def entry_size(entry: Entry) -> int:
     """Approximately, in bytes on the wire."""
     if isinstance(entry, StepDone):
         return 200 + memoryview(entry.value).nbytes
@@ -45,7 +45,7 @@ def item_size(item: ReportItem) -> int:
     """Approximately, in bytes on the wire."""
     size = 200
     for entry in item.entries:
-        size += size_of(entry)
+        size += entry_size(entry)
     for one in item.stream:
         size += 100 + memoryview(one.data).nbytes
     result = getattr(item.end, "result", None)
@@ -55,7 +55,7 @@ def item_size(item: ReportItem) -> int:
 def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     room = REPLY_BYTES_MAX
     for n, entry in enumerate(entries):
-        room -= size_of(entry)
+        room -= entry_size(entry)
         if room < 0 and n:
             return entries[:n], entries[n:]
     return entries, []

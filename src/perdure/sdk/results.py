@@ -57,7 +57,7 @@ class Results:
 
     async def close(self) -> None:
         for id in list(self._waiting):
-            self._tell(id, Unavailable("The client was closed while this result was awaited."))
+            self._resolve(id, Unavailable("The client was closed while this result was awaited."))
         polls = list(self._polls)
         for task in polls:
             task.cancel()
@@ -108,14 +108,14 @@ class Results:
             reply = answers.read(_WAITED, await self._ask(WaitRequest(ids, POLL_SECONDS)))
         except Exception as error:  # callers must learn of any error
             for id in ids:
-                self._tell(id, error)
+                self._resolve(id, error)
             return
         for finished in reply.finished:
-            self._tell(finished.id, finished)
+            self._resolve(finished.id, finished)
         for id in reply.missing:
-            self._tell(id, NotFound(f"Execution {id!r} does not exist."))
+            self._resolve(id, NotFound(f"Execution {id!r} does not exist."))
 
-    def _tell(self, id: str, outcome: Finished | Exception) -> None:
+    def _resolve(self, id: str, outcome: Finished | Exception) -> None:
         self._unnamed.pop(id, None)
         for future in self._waiting.pop(id, ()):
             if future.done():

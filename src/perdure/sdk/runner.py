@@ -20,7 +20,7 @@ from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
 from perdure.sdk.interrupts import is_interrupt
-from perdure.sdk.logs import tell_of_changed_inputs
+from perdure.sdk.logs import log_changed_inputs
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
@@ -188,7 +188,7 @@ class Runner:
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(
-            machine, claimed, self._readings, self.worker.tell_of_emitted, self.worker.outside
+            machine, claimed, self._readings, self.worker.notify_emitted, self.worker.outside
         )
         return machine
 
@@ -239,7 +239,7 @@ class Runner:
             self._finish(self._failed(error))
             return
         if self.machine.changed_inputs is not None:
-            self.changed_inputs += tell_of_changed_inputs(self.context, self.machine.changed_inputs)
+            self.changed_inputs += log_changed_inputs(self.context, self.machine.changed_inputs)
         if more:
             self.wants_rows = True
             self.worker.dirty(self)

@@ -113,7 +113,7 @@ def schedule_spec(
     options: ScheduleOptions,
 ) -> S:
     """A schedule, as a request or in a registration. Raises `BadValue` for an input or option that cannot be sent."""
-    from perdure.sdk.workflow import named, payload_of  # it imports this module
+    from perdure.sdk.workflow import encode_input, named  # it imports this module
 
     name, _ = named(workflow)
     return kind(
@@ -121,7 +121,7 @@ def schedule_spec(
         cron=cron,
         timezone=timezone,
         key=key,
-        payload=None if input is NO_INPUT else Raw(payload_of(workflow, input)),
+        payload=None if input is NO_INPUT else Raw(encode_input(workflow, input)),
         **_words(options),
     )
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, Ty
 
 from msgspec import Struct
 
-from perdure.sdk.checks import name_of
+from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call, fingerprint_of_captured
-from perdure.sdk.payloads.hints import Unannotated, hints_of
+from perdure.sdk.payloads.hints import Unannotated, read_hints
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.eviction import leaving
-from perdure.sdk.streams import item_of
+from perdure.sdk.streams import to_emitted
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ class StepOptions:
                 raise TypeError(f"{word} wants an exception class, a tuple of them or a predicate, got {errors!r}.")
             if is_async_callable(errors):
                 raise TypeError(
-                    f"{word} wants a sync predicate, and {_name_of(errors)!r} is async. Await inside the step, "
+                    f"{word} wants a sync predicate, and {_function_name(errors)!r} is async. Await inside the step, "
                     "and raise an error that the predicate recognizes."
                 )
-        self.name = name_of(name, "the name of a step")
+        self.name = checked_name(name, "the name of a step")
         self.retry = as_policy(retry)
         self.timeout_seconds = timeout
         self.retry_if = retry_if
@@ -108,17 +108,17 @@ class StepPlan:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.of = fn
         self.options: StepOptions = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
-        self.fn = _body_of(fn)
-        self.name = self.options.name or _name_of(self.fn)
+        self.fn = _undecorated(fn)
+        self.name = self.options.name or _function_name(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
         )
         """True if defaults, a closure or a partial hold values."""
-        self.result_type: Any = _result_of(self.fn)
+        self.result_type: Any = _result_type(self.fn)
 
 
-def plan_of(fn: Callable[..., Any]) -> StepPlan:
+def step_plan(fn: Callable[..., Any]) -> StepPlan:
     """Cached on the function."""
     try:
         plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
@@ -133,13 +133,13 @@ def plan_of(fn: Callable[..., Any]) -> StepPlan:
     return plan
 
 
-def _body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
+def _undecorated(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The original function if `fn` was made by `@step`."""
     if isinstance(fn, types.MethodType):
-        body = _body_of(fn.__func__)
+        body = _undecorated(fn.__func__)
         return fn if body is fn.__func__ else types.MethodType(body, fn.__self__)
     if isinstance(fn, functools.partial):
-        body = _body_of(fn.func)
+        body = _undecorated(fn.func)
         return fn if body is fn.func else functools.partial(body, *fn.args, **fn.keywords)
     made, body = getattr(fn, "_perdure_step", (None, fn))
     return body if made is fn else fn  # functools.wraps copies a step's attributes to its wrapper
@@ -157,17 +157,17 @@ def _within_partials(fn: Callable[..., Any]) -> Callable[..., Any]:
     return fn
 
 
-def _result_of(fn: Callable[..., Any]) -> Any:
+def _result_type(fn: Callable[..., Any]) -> Any:
     inner = _within_partials(fn)
     if isinstance(inner, type):
         # A class's signature is that of `__init__`, which returns None.
         return Unannotated(fn) if inner.__module__ == "builtins" else inner
     if isinstance(inner, types.FunctionType) and not inner.__annotations__:
         return Unannotated(fn)
-    return hints_of(fn, context=False).result
+    return read_hints(fn, context=False).result
 
 
-def _name_of(fn: Callable[..., Any]) -> str:
+def _function_name(fn: Callable[..., Any]) -> str:
     fn = _within_partials(fn)
     return getattr(fn, "__name__", None) or type(fn).__name__
 
@@ -235,7 +235,7 @@ def step(
                     raise Evicted("A step cannot run while its execution leaves memory.")
                 made: Coroutine[Any, Any, Any] = run(*args, **kwargs)
                 return made
-            plan = plan_of(call)
+            plan = step_plan(call)
             return context._step(plan, plan.name, plan.options, args, kwargs)
 
         call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
@@ -249,11 +249,11 @@ def _check_function(fn: object) -> None:
     """Raise `TypeError` unless `fn` returns one value."""
     if isinstance(fn, staticmethod | classmethod):
         kind = type(fn).__name__
-        raise TypeError(f"@step was put on the {kind} {_name_of(fn.__func__)!r}; write @{kind} above @step.")
+        raise TypeError(f"@step was put on the {kind} {_function_name(fn.__func__)!r}; write @{kind} above @step.")
     if not callable(fn) or isinstance(fn, type):
         raise TypeError(f"@step wants a function, got {fn!r}.")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise TypeError(f"@step wants a function that returns its result, and {_name_of(fn)!r} yields.")
+        raise TypeError(f"@step wants a function that returns its result, and {_function_name(fn)!r} yields.")
 
 
 async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -321,7 +321,9 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
     if inspect.isawaitable(answer):  # it would count as true
         if inspect.iscoroutine(answer):
             answer.close()
-        raise TypeError(f"the predicate {_name_of(errors)!r} returned a `{type(answer).__name__}`; it must be sync")
+        raise TypeError(
+            f"the predicate {_function_name(errors)!r} returned a `{type(answer).__name__}`; it must be sync"
+        )
     return bool(answer)
 
 
@@ -400,7 +402,7 @@ class StepInfo(Struct, frozen=True):
     def emit(self, kind: str, data: object = None) -> None:
         """Send an item to clients that follow the execution live, as `ctx.emit` does."""
         if self.context is not None:
-            self.context.outbox.add(item_of(kind, data, self.key, self.tries))
+            self.context.outbox.add(to_emitted(kind, data, self.key, self.tries))
 
 
 running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)

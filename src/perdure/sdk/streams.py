@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import name_of
+from perdure.sdk.checks import checked_name
 from perdure.sdk.payloads.values import encode
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue
@@ -53,8 +53,8 @@ class StreamItem(NamedTuple):
     """`handle.stream(after=item.cursor)` continues behind it."""
 
 
-def item_of(kind: str, data: object, key: str, tries: int) -> Emitted:
-    kind = name_of(kind, "kind", NAME_BYTES_MAX)
+def to_emitted(kind: str, data: object, key: str, tries: int) -> Emitted:
+    kind = checked_name(kind, "kind", NAME_BYTES_MAX)
     value = encode(data, where="data")
     if len(value) > ITEM_BYTES_MAX:
         raise BadValue(f"data: {len(value):,} bytes of JSON; an item of a stream may have {ITEM_BYTES_MAX:,}")
@@ -67,17 +67,17 @@ _making: Final = threading.Lock()
 class Outbox:
     """Emitted items until the runner reports them. Steps in threads add items, too.
 
-    `tell` gets the execution's id, in any thread, when the first item arrives after a `take`.
+    `notify` gets the execution's id, in any thread, when the first item arrives after a `take`.
     """
 
-    __slots__ = ("_execution_id", "_items", "_tell", "_told")
+    __slots__ = ("_execution_id", "_items", "_notified", "_notify")
 
-    def __init__(self, execution_id: str, tell: Callable[[str], None] | None) -> None:
+    def __init__(self, execution_id: str, notify: Callable[[str], None] | None) -> None:
         self._execution_id = execution_id
         self._items: deque[Emitted] | None = None
         """Made for the first item: an empty deque doubles a small execution's context."""
-        self._told = False
-        self._tell = tell
+        self._notified = False
+        self._notify = notify
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -88,14 +88,14 @@ class Outbox:
                 if self._items is None:
                     self._items = deque(maxlen=WAITING_MAX)
         self._items.append(item)
-        if not self._told:
-            self._told = True
-            if self._tell is not None:
-                self._tell(self._execution_id)
+        if not self._notified:
+            self._notified = True
+            if self._notify is not None:
+                self._notify(self._execution_id)
 
     def take(self, *, last: bool) -> list[Emitted]:
         """The oldest items, or the newest with `last`, in the final report."""
-        self._told = False
+        self._notified = False
         items = self._items or deque()
         taken: list[Emitted] = []
         room = REPORT_BYTES

@@ -83,7 +83,7 @@ def append_messages(
     were added after `version`.
     """
     session = _session(ctx, session_id)
-    given = [_json_of(message, f"messages[{n}]") for n, message in enumerate(messages)]
+    given = [_to_json(message, f"messages[{n}]") for n, message in enumerate(messages)]
     print_ = fingerprint(b"\n".join(map(bytes, given)))
     call = ctx.machine.new_call(
         Kind.TRANSCRIPT, APPEND, print_, lambda key: AppendMessages(key, print_, session, given, version)
@@ -100,7 +100,7 @@ def summarize(
     `append_messages`, and `BadRequest` if an earlier summary replaces as much.
     """
     session = _session(ctx, session_id)
-    given = _json_of(summary, "summary")
+    given = _to_json(summary, "summary")
     print_ = fingerprint(bytes(given))
     call = ctx.machine.new_call(
         Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, given, version)
@@ -122,14 +122,14 @@ async def take_messages(ctx: Context) -> Sequence[Taken]:
     No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
     does nothing, so call it before each call of a model.
     """
-    told, ctx.machine.messages[:] = set(ctx.machine.messages), []
-    if not told - ctx.taken.keys():
+    arrived, ctx.machine.messages[:] = set(ctx.machine.messages), []
+    if not arrived - ctx.taken.keys():
         return ()
     session = _session(ctx, None)
     call = ctx.machine.new_call(Kind.TRANSCRIPT, TAKE, None, lambda key: TakeMessages(key, session))
     row = await ctx.machine.wait(call)
     taken = msgspec.json.decode(row.value, type=list[Taken])
-    ctx.taken |= dict.fromkeys([*told, *(one.execution_id for one in taken)])
+    ctx.taken |= dict.fromkeys([*arrived, *(one.execution_id for one in taken)])
     return taken
 
 
@@ -140,7 +140,7 @@ async def leave_messages(ctx: Context, taken: Sequence[Taken]) -> None:
     await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
 
 
-def _json_of(value: object, where: str) -> Raw:
+def _to_json(value: object, where: str) -> Raw:
     return value if isinstance(value, Raw) else Raw(encode(value, where=where))
 
 
@@ -211,13 +211,13 @@ class TranscriptReader:
             more = await self._fetch(session_id, version, kept.version)
             if _has_all(more, version) and more[0].seq == kept.version + 1:
                 entries = [*kept.entries, *more]
-                self._keep(place, _Kept(kept.least, entries, kept.size + _size_of(more)))
+                self._keep(place, _Kept(kept.least, entries, kept.size + _total_size(more)))
                 return shown(version, entries)
         entries = await self._fetch(session_id, version, None)
         if not _has_all(entries, version):
             raise NotFound(f"Version {version} of the transcript of session {session_id!r} is gone: it was erased.")
         if kept is None or kept.version < version:
-            self._keep(place, _Kept(version, entries, _size_of(entries)))
+            self._keep(place, _Kept(version, entries, _total_size(entries)))
         return shown(version, entries)
 
     async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
@@ -242,7 +242,7 @@ class TranscriptReader:
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
-            kept = _Kept(summary.seq, rest, _size_of(rest))
+            kept = _Kept(summary.seq, rest, _total_size(rest))
         before = self._kept.pop(place, None)
         self._size += kept.size - (0 if before is None else before.size)
         self._kept[place] = kept
@@ -250,7 +250,7 @@ class TranscriptReader:
             self._size -= self._kept.popitem(last=False)[1].size
 
 
-def _size_of(entries: Sequence[Entry]) -> int:
+def _total_size(entries: Sequence[Entry]) -> int:
     return sum(ENTRY_BYTES + memoryview(entry.message).nbytes for entry in entries)
 
 

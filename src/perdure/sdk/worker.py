@@ -121,7 +121,7 @@ class Worker:
         self._registering: asyncio.Task[None] | None = None
         self._looking = False
         self._emitting: dict[str, None] = {}
-        self.tell_of_emitted = self._emitted_somewhere
+        self.notify_emitted = self._emitted_somewhere
         self._emitted_at = 0.0
         self._emit_timer: asyncio.TimerHandle | None = None
 

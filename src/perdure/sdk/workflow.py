@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protoc
 
 import msgspec
 
-from perdure.sdk.payloads.hints import Hints, Unannotated, hints_of
+from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
@@ -156,7 +156,7 @@ class Workflow(Generic[I_contra, R_co]):
     @functools.cached_property
     def _hints(self) -> Hints:
         try:
-            return hints_of(self.fn)
+            return read_hints(self.fn)
         except TypeError as error:
             raise TypeError(
                 f"Workflow {self.name!r} of module {self.fn.__module__}: {error} To serve the other workflows, "
@@ -249,7 +249,7 @@ def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
     return workflow.name, workflow.result_type
 
 
-def payload_of(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
+def encode_input(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
     """The input as JSON. Raises `BadValue`, also for a workflow without an input."""
     if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
         return encode(input, where=where)

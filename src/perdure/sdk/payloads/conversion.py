@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar, Union
 
 import msgspec
 
-from perdure.sdk.payloads.faults import Fault, below, fault_of, name_of, not_readable
+from perdure.sdk.payloads.faults import Fault, below, not_readable, to_fault, type_name
 from perdure.sdk.payloads.native import native_reader
 from perdure.sdk.payloads.writing import field_names, read_plain, write, write_plain
 
@@ -22,7 +22,7 @@ def convert(value: Any, type_: Any, path: str) -> Any:
         try:
             return native(write_plain(value))
         except (msgspec.MsgspecError, ValueError) as error:
-            fault = fault_of(error)
+            fault = to_fault(error)
             raise Fault(path + fault.path, str(fault)) from None
     origin, args = typing.get_origin(type_), typing.get_args(type_)
     if origin is typing.Annotated or hasattr(type_, "__supertype__") or hasattr(type_, "__value__"):
@@ -69,7 +69,7 @@ def _convert_union(value: Any, type_: Any, members: tuple[Any, ...], path: str) 
     if fits:
         return fits[0]
     furthest = max(faults, key=lambda fault: len(fault.path))
-    raise Fault(furthest.path, f"fits no member of `{name_of(type_)}` ({furthest})")
+    raise Fault(furthest.path, f"fits no member of `{type_name(type_)}` ({furthest})")
 
 
 def _pick(value: Any, members: Any, type_: Any, path: str) -> Any:
@@ -78,7 +78,7 @@ def _pick(value: Any, members: Any, type_: Any, path: str) -> Any:
     for member in members:
         if write(member) == data:
             return member
-    raise Fault(path, f"Invalid value {value!r} for `{name_of(type_)}`")
+    raise Fault(path, f"Invalid value {value!r} for `{type_name(type_)}`")
 
 
 def _convert_key(key: str, type_: Any, path: str) -> Any:
@@ -90,7 +90,7 @@ def _convert_key(key: str, type_: Any, path: str) -> Any:
             except msgspec.ValidationError:
                 continue
             return converted
-    raise Fault(below(path, key), f"the key is not `{name_of(type_)}`")
+    raise Fault(below(path, key), f"the key is not `{type_name(type_)}`")
 
 
 def _convert_items(items: list[Any], type_: Any, path: str) -> Iterator[Any]:

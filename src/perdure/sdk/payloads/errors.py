@@ -31,12 +31,12 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
     """Any `error` as JSON. Never raises. `detail` is its traceback, cut to 16 KiB."""
-    message = _text_of(error)
+    message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
-        message = f"{message}: {_guarded(lambda: _causes_of(error), '(its errors could not be read)')}"
+        message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
     detail = _guarded(lambda: "".join(traceback.format_exception(error, limit=-20)), None) if with_detail else None
     record = ErrorRecord(
-        type=_type_of(error),
+        type=_class_name(error),
         message=scrub_text(message, ERROR_BYTES_MAX),
         detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
         details=_details(error),
@@ -49,26 +49,26 @@ def note_details(error: BaseException, details: dict[str, object]) -> None:
     setattr(error, _NOTED, details)
 
 
-def _type_of(error: BaseException) -> str:
+def _class_name(error: BaseException) -> str:
     return scrub_text(type(error).__name__, NAME_BYTES_MAX)
 
 
-def _text_of(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return _guarded(lambda: str(error), "(the error's text could not be read)")
 
 
-def _causes_of(group: BaseExceptionGroup[BaseException]) -> str:
+def _describe_causes(group: BaseExceptionGroup[BaseException]) -> str:
     """The first errors of a group, whose own text says only how many it has."""
-    causes = _leaves_of(group)
+    causes = _leaf_errors(group)
     words = [
-        str(ErrorRecord(_type_of(cause), scrub_text(_text_of(cause), CAUSE_BYTES_MAX)))
+        str(ErrorRecord(_class_name(cause), scrub_text(_error_text(cause), CAUSE_BYTES_MAX)))
         for cause in islice(causes, CAUSES_MAX)
     ]
     rest = sum(1 for _ in causes)
     return "; ".join([*words, f"and {rest:,} more"] if rest else words)
 
 
-def _leaves_of(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def _leaf_errors(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     waiting: list[BaseException] = [group]
     while waiting:  # no recursion: groups may be nested deeper than the stack
         error = waiting.pop()

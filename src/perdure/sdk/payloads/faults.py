@@ -16,7 +16,7 @@ class Fault(ValueError):
         self.path = path
 
 
-def fault_of(error: Exception) -> Fault:
+def to_fault(error: Exception) -> Fault:
     """A reader's exception as a `Fault`."""
     if isinstance(error, Fault):
         return error
@@ -36,7 +36,7 @@ def below(path: str, name: object) -> str:
     return f"{path}[{shown if len(shown) <= 64 else shown[:64] + '…'}]"
 
 
-def name_of(type_: Any) -> str:
+def type_name(type_: Any) -> str:
     return type_.__name__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_)
 
 
@@ -52,4 +52,4 @@ def not_json(value: object) -> str:
 
 
 def not_readable(type_: Any) -> str:
-    return f"JSON cannot be read into the type hint `{name_of(type_)}`"
+    return f"JSON cannot be read into the type hint `{type_name(type_)}`"

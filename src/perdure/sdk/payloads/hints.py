@@ -41,7 +41,7 @@ class Hints(NamedTuple):
     has_default: bool = False
 
 
-def hints_of(fn: Callable[..., Any], *, context: bool = True) -> Hints:
+def read_hints(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     """The type hints of a workflow, `async def f(ctx, input)`.
 
     The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a

@@ -19,7 +19,7 @@ def is_model_type(type_: object) -> bool:
 
 def validate(model: Any, data: bytes) -> Any:
     """Read field names, which our JSON has, and aliases, which another client's may have."""
-    return _told(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
+    return _validated(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
 
 
 def is_validated_dataclass(type_: object) -> bool:
@@ -80,12 +80,12 @@ def _validate_again(value: Any, cls: Any, path: str) -> None:
         field.name: given.pop(field.name) for field in dataclasses.fields(cls) if not field.init and field.name in given
     }
     check = cls.__pydantic_validator__.validate_python
-    _told(lambda: check(ArgsKwargs((), given), self_instance=value, by_alias=True, by_name=True), path)
+    _validated(lambda: check(ArgsKwargs((), given), self_instance=value, by_alias=True, by_name=True), path)
     for name, part in late.items():
         object.__setattr__(value, name, part)
 
 
-def _told(validate: Callable[[], Any], path: str = "") -> Any:
+def _validated(validate: Callable[[], Any], path: str = "") -> Any:
     try:
         return validate()
     except TypeError:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from perdure.sdk.payloads.faults import Fault, name_of, not_readable
+from perdure.sdk.payloads.faults import Fault, not_readable, type_name
 from perdure.sdk.payloads.models import holds_validated, is_model_type, validate, validate_within
 from perdure.sdk.payloads.writing import field_names, write_plain
 
@@ -35,7 +35,7 @@ def native_reader(type_: Any) -> Callable[[bytes], Any] | None:
     except TypeError:
         return None
     except NameError as error:
-        raise Fault("", f"the type hint {name_of(type_)!r} cannot be resolved: {error}") from None
+        raise Fault("", f"the type hint {type_name(type_)!r} cannot be resolved: {error}") from None
     return functools.partial(_read_and_validate, read) if holds_validated(type_) else read
 
 

@@ -21,7 +21,7 @@ class Reader(NamedTuple):
 _PLAIN: Final = Reader(read_plain, is_plain=True)
 
 
-def reader_of(type_: Any, where: str) -> Reader:
+def reader_for(type_: Any, where: str) -> Reader:
     if type_ is Any or type(type_) is Unannotated:
         return _PLAIN
     try:

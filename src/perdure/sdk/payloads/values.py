@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from perdure.sdk.payloads.changes import JSON_SCALARS, refuse_changes
-from perdure.sdk.payloads.faults import fault_of, name_of
+from perdure.sdk.payloads.faults import to_fault, type_name
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.inspection import refuse
-from perdure.sdk.payloads.reading import reader_of
+from perdure.sdk.payloads.reading import reader_for
 from perdure.sdk.payloads.writing import dump_foreign, read_plain, write
 from perdure.wire.codec import check_json, check_limits
 from perdure.wire.errors import BadValue
@@ -37,7 +37,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
     if type(value) is msgspec.Raw and type_ is msgspec.Raw:
         check_json(memoryview(value), where=where)
         return bytes(value), value
-    reader = reader_of(type_, where)
+    reader = reader_for(type_, where)
     try:
         data = write(value)
     except Exception as error:  # a model's serializers may raise anything
@@ -59,7 +59,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
         refuse(value, value if same else twin, where)
         if reader.guesses and not same:
             raise BadValue(
-                f"{where}: would come back as another member of `{name_of(type_)}`, which JSON cannot tell apart"
+                f"{where}: would come back as another member of `{type_name(type_)}`, which JSON cannot tell apart"
             )
     if type(type_) is Unannotated and type(value) not in JSON_SCALARS:
         refuse_changes(value, twin, type_, where)
@@ -73,7 +73,7 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
     >>> decode(b'{"2026-11-25":["YQ=="]}', dict[date, list[bytes]], where="result")
     {datetime.date(2026, 11, 25): [b'a']}
     """
-    reader = reader_of(type_, where)
+    reader = reader_for(type_, where)
     try:
         return reader.read(data)
     except Exception as error:  # as above
@@ -100,5 +100,5 @@ def _equal(twin: object, value: object) -> bool:
 
 
 def _message(where: str, error: Exception) -> str:
-    fault = fault_of(error)
+    fault = to_fault(error)
     return f"{where}{fault.path}: {fault}"

@@ -8,7 +8,7 @@ from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import Call
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.places import scopes_of
+from perdure.sdk.replay.places import parse_scopes
 from perdure.sdk.replay.source_location import source_location
 from perdure.wire.records import Kind, Row
 
@@ -31,7 +31,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
         asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
         if timer is not None and timer.key == row.key:
             asks += f" with another due time ({_time(timer.due_us)} instead of {_time(int(row.fingerprint or 0))})"
-            mixed_up = any(scopes_of(timer.key))
+            mixed_up = any(parse_scopes(timer.key))
     else:
         asks = f"asks for {_describe(call.kind, call.key, call.name)}"
         if call.kind is row.kind and call.name == row.name:
@@ -39,7 +39,7 @@ def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask
                 other = next((one for one in open_calls if _asks_for(one, row)), None)
                 asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
                 asks += "" if other is None else f", and for the recorded input as {other.key!r}"
-                mixed_up = other is not None or any(scopes_of(call.key))
+                mixed_up = other is not None or any(parse_scopes(call.key))
             elif _asks_for(call, row):
                 asks += f", with the input of row {row.seq}, under another key"
                 mixed_up = True

@@ -25,7 +25,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
-from perdure.sdk.checks import name_of
+from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import DuplicateKey
 from perdure.sdk.interrupts import ENDINGS, is_interrupt
 from perdure.sdk.replay import patches
@@ -243,7 +243,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         """Take a key that the user chose, unique in the whole execution."""
         if _get_running_loop() is not self:
             raise misplaced(key)
-        key = name_of(key, "key")
+        key = checked_name(key, "key")
         if GENERATED.search(key):
             raise ValueError(
                 f"The key {key!r} looks like one that Perdure makes ('3/fetch', 'fetch#2'); "

@@ -60,8 +60,8 @@ from perdure.sdk.replay.places import (
     What,
     is_captured,
     is_scope,
-    number_of,
-    scopes_of,
+    parse_number,
+    parse_scopes,
     swapped,
     swaps,
 )
@@ -379,7 +379,7 @@ class Machine(Asked):
         key = row.key
         if key is None or self._has_started:
             return False
-        found = [path for other in self._keys_of(row) if (path := swaps(other, key))]
+        found = [path for other in self._matching_keys(row) if (path := swaps(other, key))]
         for path in sorted(found, key=len):
             if all(self._may_swap(swap, path[:at]) for at, swap in enumerate(path)):
                 for swap in path:
@@ -387,7 +387,7 @@ class Machine(Asked):
                 return True
         return False
 
-    def _keys_of(self, row: Row) -> list[str]:
+    def _matching_keys(self, row: Row) -> list[str]:
         if row.kind is Kind.TIMER:
             timers = self.loop.timers.values()
             return [timer.key for timer in timers if fingerprint_of_timer(timer.due_us) == row.fingerprint]
@@ -400,7 +400,7 @@ class Machine(Asked):
     def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
         """True if two calls of a scope, or the tasks of two scopes, can change places after the outer swaps `above`."""
         one, other = swap
-        if number_of(one) < number_of(other):
+        if parse_number(one) < parse_number(other):
             now = other
             for outer in reversed(above):
                 now = swapped(now, outer)
@@ -436,11 +436,11 @@ class Machine(Asked):
 
     def _has_a_sibling(self, key: str) -> bool:
         """True if the call may be mixed up with one of another task."""
-        own = list(scopes_of(key))
+        own = list(parse_scopes(key))
         if not own:
             return False
         parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
-        others = (scope for task in self.loop.living_tasks() for scope in scopes_of(task.own_scope.prefix))
+        others = (scope for task in self.loop.living_tasks() for scope in parse_scopes(task.own_scope.prefix))
         return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)
 
     # --- effects ---------------------------------------------------------------------------------------------------

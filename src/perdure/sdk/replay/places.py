@@ -15,7 +15,7 @@ from perdure.wire.records import OUTCOMES, Kind, Row
 _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")
 
-_TOLD: Final = OUTCOMES - {Kind.TIMER}
+_DISTINCTIVE: Final = OUTCOMES - {Kind.TIMER}
 """Outcomes that tell tasks apart. Timers do not: one row stands for all timers of its moment."""
 
 Swap = tuple[str, str]
@@ -70,10 +70,10 @@ def is_scope(place: str) -> bool:
     return _PATH.fullmatch(place) is not None
 
 
-def number_of(place: str) -> int:
+def parse_number(place: str) -> int:
     """The number of a scope within its parent, or of a key among those of its name.
 
-    >>> number_of("2/13/"), number_of("2/fetch#4"), number_of("2/fetch")
+    >>> parse_number("2/13/"), parse_number("2/fetch#4"), parse_number("2/fetch")
     (13, 4, 1)
     """
     if is_scope(place):
@@ -82,10 +82,10 @@ def number_of(place: str) -> int:
     return 1 if count is None else int(count.group()[1:])
 
 
-def scopes_of(key: str) -> Iterator[str]:
+def parse_scopes(key: str) -> Iterator[str]:
     """The scopes of numbered tasks around a key, outermost first.
 
-    >>> list(scopes_of("2/~model_1/3/fetch"))
+    >>> list(parse_scopes("2/~model_1/3/fetch"))
     ['2/', '2/~model_1/3/']
     """
     prefix = ""
@@ -107,9 +107,9 @@ class History:
 
     def read(self, rows: Sequence[Row], end: int) -> None:
         for row in rows[self._read : end]:
-            if row.key is not None and row.kind in _TOLD:
+            if row.key is not None and row.kind in _DISTINCTIVE:
                 outcome = (row.kind, row.name, row.fingerprint, row.ok, bytes(row.value))
-                for scope in scopes_of(row.key):
+                for scope in parse_scopes(row.key):
                     before = self._digests.get(scope)
                     self._digests[scope] = hash((before, row.key[len(scope) :], outcome))
         self._read = end
@@ -124,11 +124,11 @@ class History:
 class ChangedInputs:
     """Calls that got the outcome of another input, because the code has changed."""
 
-    __slots__ = ("asked", "keys", "recorded", "told")
+    __slots__ = ("asked", "keys", "logged", "recorded")
 
     def __init__(self) -> None:
         self.keys: list[str] = []
-        self.told = 0
+        self.logged = 0
         self.asked: set[What] = set()
         self.recorded: dict[What, Row] = {}
 
