@@ -170,7 +170,7 @@ async def _bench(
     await engine.start()
     skipping: asyncio.Task[None] | None = None
     try:
-        transport = _Transport(engine, await engine.projects.default())
+        transport = _MortalTransport(engine, await engine.projects.default())
         found = registry if registry is not None else Registry.declared()
         worker = Worker(transport, found, grace_seconds=5.0, parks=parks)
         await worker.start()
@@ -193,7 +193,7 @@ async def _bench(
         await engine.stop()
 
 
-class _Transport(LocalTransport):
+class _MortalTransport(LocalTransport):
     """A dead process does not drain."""
 
     async def drain(self, request: DrainRequest) -> None:

@@ -11,7 +11,7 @@ from tests.journals.workflows import app
 
 from perdure.sdk.context import Context
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.replay.calls import State
+from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 from perdure.wire.requests import Claimed
@@ -51,10 +51,10 @@ def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     for first in range(0, len(kept.rows), chunk):
         more = first + chunk <= last
         effects = machine.advance(kept.rows[first : first + chunk], more=more)
-        while effects.state is State.AGAIN:
+        while effects.state is MachineState.AGAIN:
             effects = machine.advance((), more=more)
         assert not effects.started
-    assert effects.state is State.DONE
+    assert effects.state is MachineState.DONE
     if kept.phase == "completed":
         assert msgspec.json.decode(encode(machine.result, workflow.result_type)) == msgspec.json.decode(kept.result)
     else:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.errors import Diverged, Stuck
-from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind, Row, fingerprint_of_timer
@@ -43,7 +43,7 @@ class Journal:
         self.rows.append(row)
         return row
 
-    def answer(self, call: Call, value: object = None, **rest: Any) -> Row:
+    def answer(self, call: DurableCall, value: object = None, **rest: Any) -> Row:
         """The outcome of `call`."""
         if value is not None:
             rest["value"] = value if isinstance(value, Raw) else Raw(str(value).encode())
@@ -53,7 +53,7 @@ class Journal:
 def advance(machine: Machine, rows: Sequence[Row], **options: Any) -> Effects:
     """`machine.advance`, again and again until the code has settled."""
     effects = machine.advance(rows, **options)
-    while effects.state is State.AGAIN:
+    while effects.state is MachineState.AGAIN:
         effects = machine.advance(())
     return effects
 
@@ -104,7 +104,7 @@ class World:
         """What happened, so that tests can assert that it did."""
         self.stuck_at = 0
         """Length of the journal at which the code waits for ever: some programs do, and must do so in every replay."""
-        self._children: dict[str, Call] = {}
+        self._children: dict[str, DurableCall] = {}
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class World:
         rows_max = 400
         machine, effects, trace = self._open()
         while True:
-            if effects.state is State.DONE:
+            if effects.state is MachineState.DONE:
                 error = machine.error
                 retried = self._retry(machine, error) if error is not None else False
                 if not retried:
@@ -150,8 +150,8 @@ class World:
     def _open(self) -> tuple[Machine, Effects, list[Any]]:
         machine, trace = new_machine(self.program)
         self._machine = machine
-        self._calls: dict[str, Call] = {}
-        self._late: dict[str, Call] = {}
+        self._calls: dict[str, DurableCall] = {}
+        self._late: dict[str, DurableCall] = {}
         rows = self.journal.rows
         effects: Effects
         for chunk, more in chunks(rows, self.fate):
@@ -218,7 +218,7 @@ class World:
                 self.journal.add(self.fate.choice((Kind.WAITING, Kind.RELEASED, Kind.CLAIMED)), dt_us=1)
         return self.journal.rows[before:]
 
-    def _answer(self, call: Call, dt_us: int) -> None:
+    def _answer(self, call: DurableCall, dt_us: int) -> None:
         (self._calls if call.key in self._calls else self._late).pop(call.key)
         value = Raw(str(self.fate.randrange(100)).encode())
         if call.kind is not Kind.STEP:
@@ -243,7 +243,7 @@ class World:
             tries=tries,
         )
 
-    def _end_child(self, call: Call, dt_us: int) -> None:
+    def _end_child(self, call: DurableCall, dt_us: int) -> None:
         ok = self.fate.random() < 0.8
         self.journal.add(Kind.CHILD, call.key, "completed" if ok else "failed", ok=ok, dt_us=dt_us, value=Raw(b"7"))
 
@@ -279,7 +279,7 @@ class World:
         return seen
 
     def _look(self, machine: Machine, effects: Effects, trace: list[Any]) -> Seen:
-        done = effects.state is State.DONE
+        done = effects.state is MachineState.DONE
         return Seen(
             frozenset(() if done else ((call.kind.value, call.key) for call in machine.outstanding())),
             effects.timer,

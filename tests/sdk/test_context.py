@@ -34,7 +34,7 @@ from perdure.sdk.errors import (
 from perdure.sdk.events import Event
 from perdure.sdk.logs import LogHandler, ReplayFilter
 from perdure.sdk.payloads.hints import Unannotated
-from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
@@ -68,7 +68,7 @@ class Live:
         self.effects = advance(self.machine, rows)
         return self.effects
 
-    def call(self, key: str) -> Call:
+    def call(self, key: str) -> DurableCall:
         return next(call for call in self.machine.outstanding() if call.key == key)
 
     def answer(self, key: str, value: object = None, *, ok: bool = True, **rest: Any) -> Effects:
@@ -86,7 +86,7 @@ class Live:
 
     @property
     def result(self) -> Any:
-        assert self.effects.state is State.DONE, self.effects
+        assert self.effects.state is MachineState.DONE, self.effects
         if self.machine.error is not None:
             raise self.machine.error
         return self.machine.result
@@ -586,7 +586,7 @@ def test_time_and_chance_repeat() -> None:
         return before, ctx.now(), ctx.uuid(), ctx.random.random(), ctx.random.choice(range(100))
 
     live = Live(flow)
-    assert live.effects.state is State.SUSPENDED
+    assert live.effects.state is MachineState.SUSPENDED
     live.timer()
     result = live.result
     assert result[0] == datetime.fromtimestamp(1_000, UTC)
@@ -625,7 +625,7 @@ def test_waiting_for_an_event() -> None:
         return await ctx.wait_for_event("parcels/7", Parcel, match={"id": 7}, after=3)
 
     live = Live(flow)
-    assert live.effects.state is State.SUSPENDED
+    assert live.effects.state is MachineState.SUSPENDED
     wait = live.request("parcels/7")
     assert isinstance(wait, OpenWait)
     assert (wait.key, wait.topic, wait.after, wait.latest) == ("parcels/7", "parcels/7", 3, False)
@@ -729,7 +729,7 @@ def test_running_a_child() -> None:
     item = request.item
     assert (item.workflow_id, bytes(item.payload), item.queue_name, item.key) == ("packing", b"7", "slow", "parcel-7")
     assert (item.session_id, item.user_id, item.tags, item.delay_seconds) == ("session", "user", {"a": "b"}, 3)
-    assert live.answer("packing", "child-id").state is State.SUSPENDED
+    assert live.answer("packing", "child-id").state is MachineState.SUSPENDED
     end_child(live, "packing", 1.5)
     assert live.result == 1.5
     assert live.replay().result == 1.5
@@ -817,7 +817,7 @@ def test_mapping_children_keeps_order_and_limit_and_shows_failures() -> None:
     end_child(live, keys[2], 2.0)
     live.answer(keys[3], "id-3")
     live.answer(keys[0], "id-0")
-    assert live.effects.state is State.SUSPENDED
+    assert live.effects.state is MachineState.SUSPENDED
     end_child(live, keys[0], 0.5)
     live.answer(keys[4], "id-4")
     end_child(live, keys[4], {"type": "ValueError", "message": "bad"}, ok=False, how="failed")

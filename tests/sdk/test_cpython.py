@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.replay.calls import Effects, State
+from perdure.sdk.replay.calls import Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind
 
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 
 
 def look(machine: Machine, effects: Effects) -> Seen:
-    return Seen(effects.timer, repr(machine.outcome) if effects.state is State.DONE else None)
+    return Seen(effects.timer, repr(machine.outcome) if effects.state is MachineState.DONE else None)
 
 
 def live_and_replayed(code: Code) -> Any:
@@ -52,7 +52,7 @@ def live_and_replayed(code: Code) -> Any:
     machine = Machine(code, seed="seed")
     effects = advance(machine, journal.rows)
     seen = [look(machine, effects)]
-    while effects.state is not State.DONE:
+    while effects.state is not MachineState.DONE:
         assert effects.timer is not None and len(journal.rows) < ROWS_MAX
         key, due_us = effects.timer
         effects = advance(machine, [journal.add(Kind.TIMER, key, dt_us=due_us - journal.rows[-1].at_us)])

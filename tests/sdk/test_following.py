@@ -8,7 +8,7 @@ import pytest
 from tests.sim.loop import SimLoop
 
 from perdure.sdk.client import Client
-from perdure.sdk.connection import Lost
+from perdure.sdk.connection import ConnectionLost
 from perdure.sdk.http import OUTAGE_SECONDS, HttpTransport
 from perdure.wire.errors import Unavailable
 
@@ -99,7 +99,7 @@ def test_a_quiet_stream_is_followed_however_often_it_is_cut(count: int) -> None:
         async for piece in quiet(600):
             yield piece
         if number < 20:
-            raise Lost("the server closed the connection", sent=True)
+            raise ConnectionLost("the server closed the connection", sent=True)
         yield END
 
     servers = Servers(count, answer)

@@ -21,7 +21,7 @@ import pytest
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import DuplicateKey, Evicted, Misplaced
-from perdure.sdk.replay.calls import State
+from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.inner_loop import FAR_US, InnerLoop
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.codec import KEY_BYTES_MAX
@@ -33,7 +33,7 @@ def outcome_of(code: Callable[[Machine], Any], journal: Journal | None = None) -
     """What `code` comes to with no more than `journal`; its error is raised."""
     machine = Machine(lambda: code(machine), seed="seed")
     effects = advance(machine, (journal or Journal()).rows)
-    assert effects.state is State.DONE, effects
+    assert effects.state is MachineState.DONE, effects
     if machine.error is not None:
         raise machine.error
     return machine.result
@@ -395,7 +395,7 @@ def test_far_and_impossible_times() -> None:
 
     machine = Machine(lambda: code(machine), seed="seed")
     effects = advance(machine, Journal().rows)
-    assert effects.state is State.SUSPENDED
+    assert effects.state is MachineState.SUSPENDED
     assert effects.timer == ("3/timer", 1_000_000_000 + 10**15)
     assert {timer.due_us for timer in machine.loop.timers.values()} == {FAR_US, 1_000_000_000 + 10**15}
     machine.close()
@@ -622,7 +622,7 @@ def test_closing_runs_no_handler_and_lets_nothing_be_asked_for() -> None:
                     log.append("never")
 
     machine = Machine(lambda: code(machine), seed="seed")
-    assert advance(machine, Journal().rows).state is State.RUNNING
+    assert advance(machine, Journal().rows).state is MachineState.RUNNING
     machine.close()
     machine.close()
     assert log == ["second", "evicted", "first", "evicted"]

@@ -13,7 +13,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
-from perdure.sdk.replay.calls import AwaitedStart, Call, Effects, State
+from perdure.sdk.replay.calls import AwaitedStart, DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
 from perdure.wire.records import Kind, Row, fingerprint_of_timer
@@ -93,7 +93,7 @@ def test_a_step_is_started_when_it_is_awaited_not_when_it_is_called() -> None:
     live = Live(code)
     assert started(live.effects) == ["b"]
     assert started(live.step("b")) == ["a"]
-    assert live.step("a").state is State.DONE
+    assert live.step("a").state is MachineState.DONE
     assert live.machine.result == 1
 
 
@@ -107,9 +107,9 @@ def test_states() -> None:
         return "done"
 
     live = Live(code)
-    assert live.effects.state is State.RUNNING
+    assert live.effects.state is MachineState.RUNNING
     effects = live.step("a")
-    assert effects.state is State.SUSPENDED
+    assert effects.state is MachineState.SUSPENDED
     assert started(effects) == ["topic", "approve"]
     assert effects.timer == ("3/timer", live.machine.now_us + 5_000_000)
     assert live.machine.waits() == ["topic", "approve"]
@@ -117,7 +117,7 @@ def test_states() -> None:
     assert live.machine.waits() == ["topic"]
     live.timer()
     assert live.effects.timer is None
-    assert live.add(Kind.EVENT, "topic", "topic").state is State.DONE
+    assert live.add(Kind.EVENT, "topic", "topic").state is MachineState.DONE
 
 
 def test_requests_may_be_made_with_the_final_key() -> None:
@@ -168,7 +168,7 @@ def test_nothing_starts_while_the_journal_has_more() -> None:
     for row in live.journal.rows:
         effects = advance(machine, [row], more=True)
         assert (effects.started, effects.abandoned, effects.timer) == ((), (), None)
-        assert effects.state is State.RUNNING
+        assert effects.state is MachineState.RUNNING
     effects = advance(machine, (), more=False)
     assert started(effects) == ["c"]
     assert effects.timer is not None
@@ -183,9 +183,9 @@ def test_a_long_run_gives_the_outer_loop_its_turn() -> None:
 
     machine = machine_of(code)
     states = [machine.advance(Journal().rows).state]
-    while states[-1] is State.AGAIN:
+    while states[-1] is MachineState.AGAIN:
         states.append(machine.advance(()).state)
-    assert states == [State.AGAIN] * 3 + [State.DONE]
+    assert states == [MachineState.AGAIN] * 3 + [MachineState.DONE]
 
 
 def test_a_busy_loop_still_gets_its_outcomes() -> None:
@@ -198,11 +198,11 @@ def test_a_busy_loop_still_gets_its_outcomes() -> None:
         return await task + machine.random().randrange(1_000)
 
     live = Live(code)
-    assert live.effects.state is State.RUNNING
+    assert live.effects.state is MachineState.RUNNING
     assert started(live.effects) == ["1/a"] or started(live.effects) == ["a"]
     live.step(started(live.effects)[0], 5)
     result = live.machine.result
-    assert live.replay().state is State.DONE
+    assert live.replay().state is MachineState.DONE
     assert live.machine.result == result
 
 
@@ -241,7 +241,7 @@ def test_a_call_that_was_given_up_is_reported_and_its_late_outcome_ignored() -> 
     assert started(effects) == ["b"]
     late = Row(len(live.journal.rows) + 1, live.journal.rows[-1].at_us, Kind.STEP, 1, "slow", "slow")
     live.journal.rows.append(late)
-    assert live.feed([late]) == Effects((), (), None, State.RUNNING)
+    assert live.feed([late]) == Effects((), (), None, MachineState.RUNNING)
     live.step("b", 7)
     assert live.machine.result == "7"
     live.replay()
@@ -280,12 +280,12 @@ def test_branches_that_run_on_when_the_function_returns_are_dropped() -> None:
 
     live = Live(code)
     effects = live.step("a")
-    assert effects.state is State.DONE
+    assert effects.state is MachineState.DONE
     assert abandoned(effects) == ["1/branch"]
     assert log == ["dropped"]
     # Its outcome may be recorded all the same, before or after.
     live.journal.add(Kind.STEP, "1/branch", "branch")
-    assert live.replay().state is State.DONE
+    assert live.replay().state is MachineState.DONE
     assert live.machine.seen == len(live.journal.rows)
 
 
@@ -375,8 +375,8 @@ def test_an_event_is_not_handed_to_a_wait_that_asks_for_something_else() -> None
 
     live = Live(code)
     assert started(live.timer()) == ["bell#2"]
-    assert live.feed([ring(live, "bell", 1)]).state is State.SUSPENDED
-    assert live.feed([ring(live, "bell#2", 2)]).state is State.DONE
+    assert live.feed([ring(live, "bell", 1)]).state is MachineState.SUSPENDED
+    assert live.feed([ring(live, "bell#2", 2)]).state is MachineState.DONE
 
 
 # --- children ------------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ async def start(machine: Machine, name: str = "child") -> str:
 def test_starts_of_children_that_are_awaited_are_told_apart(beside: str) -> None:
     """Once these have begun, the code waits."""
 
-    async def child(machine: Machine, key: str, of: type[Call]) -> None:
+    async def child(machine: Machine, key: str, of: type[DurableCall]) -> None:
         await machine.wait(machine.new_call(Kind.CHILD_STARTED, "child", None, None, key=key, of=of))
         await machine.child_end(key)
 
@@ -406,15 +406,15 @@ def test_starts_of_children_that_are_awaited_are_told_apart(beside: str) -> None
             case "a step":
                 branches.append(step(machine, "s"))
             case "a start that is not awaited":
-                branches.append(child(machine, "b", Call))
+                branches.append(child(machine, "b", DurableCall))
         await asyncio.gather(*branches)
 
     live = Live(code)
     alone = beside in ("nothing", "another")
-    assert live.effects.state is (State.STARTING if alone else State.RUNNING)
+    assert live.effects.state is (MachineState.STARTING if alone else MachineState.RUNNING)
     effects = live.add(Kind.CHILD_STARTED, "a", "child")
     if alone:
-        assert effects.state is (State.RUNNING if beside == "another" else State.SUSPENDED)
+        assert effects.state is (MachineState.RUNNING if beside == "another" else MachineState.SUSPENDED)
         assert not effects.started
 
 
@@ -429,17 +429,17 @@ def test_a_childs_end_is_held_until_somebody_asks() -> None:
         return int(bytes((await machine.child_end(key)).value))
 
     live = Live(code)
-    assert live.step("child", 11).state is State.RUNNING
+    assert live.step("child", 11).state is MachineState.RUNNING
     live.add(Kind.CHILD, "child", "completed", value=Raw(b"7"))
-    assert live.step("a").state is State.DONE
+    assert live.step("a").state is MachineState.DONE
     assert live.machine.result == [7, 7, 7, 7]
 
     early = Live(code)
     early.step("child", 11)
     effects = early.step("a")
-    assert effects.state is State.SUSPENDED
+    assert effects.state is MachineState.SUSPENDED
     assert early.machine.children() == ["child"]
-    assert early.add(Kind.CHILD, "child", "completed", value=Raw(b"7")).state is State.DONE
+    assert early.add(Kind.CHILD, "child", "completed", value=Raw(b"7")).state is MachineState.DONE
     assert early.machine.result == [7, 7, 7, 7]
 
 
@@ -480,7 +480,7 @@ def replay_with(old: Code, new: Code, **options: Any) -> Machine:
     """Record `old` as far as two steps go, replay with `new`."""
     live = Live(old)
     for _ in range(2):
-        if live.effects.state is not State.DONE and live.machine.outstanding():
+        if live.effects.state is not MachineState.DONE and live.machine.outstanding():
             live.step(live.machine.outstanding()[0].key)
     live.machine.close()
     machine = machine_of(new, **options)
@@ -629,7 +629,7 @@ def test_failed_tries_are_counted() -> None:
     live.add(Kind.STEP_FAILED, "a", "a", ok=False, tries=1)
     live.add(Kind.STEP_FAILED, "a", "a", ok=False, tries=2)
     assert live.machine.failed_tries("a") == 2
-    assert live.replay().state is State.RUNNING
+    assert live.replay().state is MachineState.RUNNING
     assert live.machine.failed_tries("a") == 2
     live.step("a", 5)
     assert live.machine.result == 5
@@ -693,7 +693,7 @@ def test_failures_that_came_too_late_for_the_code_are_named(chunk: int) -> None:
     machine, rows = machine_of(code), journal.rows
     for at in range(0, len(rows), chunk):
         effects = advance(machine, rows[at : at + chunk], more=at + chunk < len(rows))
-    assert effects.state is State.DONE
+    assert effects.state is MachineState.DONE
     assert machine.failed_beside(["1/a"]) == ["3/c"]
     assert machine.failed_beside([]) == ["3/c"]
 
@@ -790,9 +790,9 @@ def test_what_a_failed_attempt_left_behind(chunk: int) -> None:
     assert call.key.startswith("notify@")
     # The same call with the same input keeps its outcome: what was released is not released again.
     effects = live.step(call.key, 8)
-    assert effects.state is State.DONE
+    assert effects.state is MachineState.DONE
     assert machine.result == "8"
-    assert live.replay().state is State.DONE
+    assert live.replay().state is MachineState.DONE
     assert live.machine.result == "8"
 
 
@@ -826,7 +826,7 @@ def test_a_child_of_a_failed_attempt_may_end_later() -> None:
     live.replay()
     live.add(Kind.CHILD, "child", "completed", value=Raw(b"9"))
     # The new attempt asks for the same child: it is there, and it has ended.
-    assert live.step("a").state is State.DONE
+    assert live.step("a").state is MachineState.DONE
     assert live.machine.result == 9
     live.replay()
     assert live.machine.result == 9
@@ -841,7 +841,7 @@ def test_a_parked_execution_that_was_overtaken_by_a_retry_is_outdated() -> None:
             raise
 
     live = Live(code)
-    assert live.step("a", ok=False).state is State.SUSPENDED
+    assert live.step("a", ok=False).state is MachineState.SUSPENDED
     parked, seen = live.machine, live.machine.seen
     # Elsewhere the event came, the attempt failed and its failure was taken back.
     live.journal.add(Kind.EVENT, "topic", "topic")
@@ -935,7 +935,7 @@ def seconds_for(code: Code, answer: Callable[[Journal, Effects], Sequence[Row]])
     try:
         begin = time.thread_time()
         effects = advance(machine, journal.rows)
-        while effects.state is not State.DONE:
+        while effects.state is not MachineState.DONE:
             effects = advance(machine, answer(journal, effects))
         return time.thread_time() - begin
     finally:

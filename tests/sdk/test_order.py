@@ -19,7 +19,7 @@ from tests.sdk.fake_server import Journal, advance
 from perdure.sdk.errors import Diverged, Misplaced
 from perdure.sdk.events import event_call
 from perdure.sdk.payloads.fingerprints import fingerprint_of_captured
-from perdure.sdk.replay.calls import Call, Effects, State
+from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Kind, fingerprint_of_timer
 
@@ -57,12 +57,12 @@ def run(
         for at in range(0, len(rows), page):
             effects = advance(machine, rows[at : at + page], more=at + page < len(rows))
         again += [call.key for call in effects.started if call.kind is Kind.STEP and _what(call) in known]
-        if effects.state is State.DONE:
+        if effects.state is MachineState.DONE:
             return Run(got, journal, machine, again)
         rows = [_next_row(journal, machine, effects)]
 
 
-def _what(call: Call) -> tuple[str | None, str | None]:
+def _what(call: DurableCall) -> tuple[str | None, str | None]:
     return call.name, call.fingerprint
 
 
@@ -492,7 +492,7 @@ def test_a_wait_for_the_latest_event_takes_none_that_met_an_earlier_wait() -> No
     key, due_us = effects.timer
     timer = journal.add(Kind.TIMER, key, fingerprint=fingerprint_of_timer(due_us), dt_us=1_000_000)
     late = journal.answer(effects.started[0], 1)
-    assert advance(machine, [timer, late]).state is State.SUSPENDED
+    assert advance(machine, [timer, late]).state is MachineState.SUSPENDED
     assert machine.waits() == ["orders#2"]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.sdk.fake_server import Broken, World
 from tests.sdk.programs import Op, program_of, programs
 
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
@@ -138,7 +138,7 @@ def settled_after_three_passes(patch: pytest.MonkeyPatch) -> None:
 def late_outcomes_not_ignored(patch: pytest.MonkeyPatch) -> None:
     give_up = Machine.give_up
 
-    def forget(machine: Machine, call: Call) -> None:
+    def forget(machine: Machine, call: DurableCall) -> None:
         give_up(machine, call)
         machine._given_up.pop(call.key, None)
 
@@ -180,7 +180,7 @@ def orphaned_timers_kept_for_others(patch: pytest.MonkeyPatch) -> None:
 
 
 def orphaned_outcomes_forgotten(patch: pytest.MonkeyPatch) -> None:
-    def forget(machine: Machine, row: Row, call: Call | None) -> None:
+    def forget(machine: Machine, row: Row, call: DurableCall | None) -> None:
         if not machine._is_excused(row):
             raise machine._diverged(row, call)
 

@@ -40,7 +40,7 @@ from perdure.sdk.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import (
     Reading,
-    Taken,
+    TakenMessage,
     append_messages,
     leave_messages,
     read_transcript,
@@ -190,7 +190,7 @@ class Delivered(AbstractCapability[Any]):
                     ctx.enqueue(*([prompt] if isinstance(prompt, str) else prompt or []))
 
 
-def _parse_prompt(run: AgentRun, taken: Taken) -> Prompt:
+def _parse_prompt(run: AgentRun, taken: TakenMessage) -> Prompt:
     """The prompt of a message. None leaves it for a turn of its own."""
     try:
         given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))
@@ -204,7 +204,7 @@ def _parse_prompt(run: AgentRun, taken: Taken) -> Prompt:
     return prompt
 
 
-def _left(run: AgentRun, taken: Taken, why: object) -> None:
+def _left(run: AgentRun, taken: TakenMessage, why: object) -> None:
     run.ctx.log("The message of %s is left to a turn of its own: %s", taken.execution_id, why, level=logging.WARNING)
 
 

@@ -41,13 +41,13 @@ class Tripped(Fatal):
     code = "TRIPPED"
 
 
-class _Verdict(Struct, frozen=True, omit_defaults=True):
+class _GuardVerdict(Struct, frozen=True, omit_defaults=True):
     said: str = "pass"
     message: str | None = None
     value: MaybeRaw = None
 
 
-_PASS: Final = _Verdict()
+_PASS: Final = _GuardVerdict()
 
 
 async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Prompt) -> Prompt:
@@ -92,16 +92,16 @@ async def _asked(
     """Ask a guard, as a step. Returns its replacement, or None."""
     name = part(getattr(guard, "__name__", type(guard).__name__))
 
-    async def guarded() -> _Verdict:
+    async def guarded() -> _GuardVerdict:
         try:
             value = guard(*given)
             if inspect.isawaitable(value):
                 value = await value
         except Tripped as error:
-            return _Verdict("tripped", error.message)
+            return _GuardVerdict("tripped", error.message)
         except ModelRetry as error:
-            return _Verdict("retry", error.message)
-        return _PASS if value is None else _Verdict("replaced", None, Raw(write(value, name)))
+            return _GuardVerdict("retry", error.message)
+        return _PASS if value is None else _GuardVerdict("replaced", None, Raw(write(value, name)))
 
     verdict = await run.ctx.step(f"guard.{name}", guarded, key=run.keys.again(f"guard:{name}"))
     if verdict.said == "tripped":

@@ -24,7 +24,7 @@ import typer
 
 from perdure.cli.common import Refused
 from perdure.cli.serve import end_with_parent
-from perdure.sdk.blocking import Line
+from perdure.sdk.blocking import BlockingConnection
 from perdure.sdk.credentials import Access
 from perdure.server.stopping import SIGNALS
 from perdure.wire.requests import DrainRequest
@@ -131,7 +131,7 @@ def tell(access: Access, worker_id: str, epoch: str) -> None:
     body = msgspec.json.encode(DrainRequest(worker_id, epoch, died=True))
     for url in access.urls:
         try:
-            line = Line(url, access.api_key, seconds=ANSWER_SECONDS)
+            line = BlockingConnection(url, access.api_key, seconds=ANSWER_SECONDS)
             with contextlib.closing(line):
                 status, answer = line.post("/worker/v1/drain", body)
         except (OSError, http.client.HTTPException) as error:

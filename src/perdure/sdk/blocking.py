@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from perdure.wire.requests import PROTOCOL_VERSION
 
 
-class Line:
+class BlockingConnection:
     """One connection to one server. Failures raise `OSError` or `http.client.HTTPException`."""
 
     def __init__(self, url: str, key: str | None, *, seconds: float) -> None:

@@ -15,7 +15,7 @@ from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
-from perdure.sdk.replay.calls import AwaitedStart, Call
+from perdure.sdk.replay.calls import AwaitedStart, DurableCall
 from perdure.sdk.workflow import Queue, Workflow, encode_input, named
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.records import Kind, Row
@@ -117,7 +117,7 @@ def child_call(
     key: str | None = None,
     batch_id: str | None = None,
     awaited: bool = False,
-) -> tuple[Call, str, Any]:
+) -> tuple[DurableCall, str, Any]:
     name, result_type = named(workflow)
     payload = encode_input(workflow, input, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
@@ -146,7 +146,7 @@ def child_call(
         print_,
         lambda key: StartChild(key, print_, item),
         key=key,
-        of=AwaitedStart if awaited else Call,
+        of=AwaitedStart if awaited else DurableCall,
     )
     return call, name, result_type
 
@@ -169,7 +169,7 @@ def child_result(row: Row, id: str, name: str, result_type: Any) -> Any:
 
 async def run_all(
     context: Context,
-    call_for: Callable[..., tuple[Call, str, Any]],
+    call_for: Callable[..., tuple[DurableCall, str, Any]],
     inputs: Iterable[I] | AsyncIterable[I],
     limit: int,
     concurrency_key: Callable[[I], str | None] | str | None,
@@ -229,7 +229,7 @@ class _MappedChild:
     def __init__(
         self,
         context: Context,
-        call: Call,
+        call: DurableCall,
         name: str,
         result_type: Any,
         outcomes: list[Any],

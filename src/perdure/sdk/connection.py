@@ -31,7 +31,7 @@ UNREAD_BYTES_MAX: Final = 256 << 10
 POLLS_MAX: Final = 256
 
 
-C = TypeVar("C", bound="Connection")
+C = TypeVar("C", bound="ClientConnection")
 
 
 class Response(NamedTuple):
@@ -39,7 +39,7 @@ class Response(NamedTuple):
     body: bytes
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """No answer came. `sent`: the request may have taken effect."""
 
     def __init__(self, why: str, *, sent: bool, stale: bool = False) -> None:
@@ -49,10 +49,10 @@ class Lost(Exception):
         """A kept connection that the server had most likely closed: try again at once."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     __slots__ = ("_body", "_loop", "_parser", "_server", "_timer", "_transport", "answered", "idle_since", "waiter")
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
         self._transport: asyncio.Transport
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def send(self, data: bytes, seconds: float) -> asyncio.Future[Response]:
-        """Send a request; the future gives its answer, or `Lost`."""
+        """Send a request; the future gives its answer, or `ConnectionLost`."""
         waiter = self.waiter = self._loop.create_future()
         self._timer = self._loop.call_later(seconds, self._late, seconds)
         self._transport.write(data)
@@ -128,13 +128,13 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if waiter is not None and not waiter.done():
-            waiter.set_exception(Lost(why, sent=True, stale=stale))
+            waiter.set_exception(ConnectionLost(why, sent=True, stale=stale))
 
 
-class Stream(Connection):
+class Stream(ClientConnection):
     __slots__ = ("_ended", "_news", "_size", "_why", "status")
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop)
         self.status = 0
         """Known with the first piece."""
@@ -147,18 +147,18 @@ class Stream(Connection):
         self._transport.write(data)
 
     async def read(self, seconds: float) -> bytes:
-        """New data; empty at the end. Raises `Lost`, also after `seconds` without data."""
+        """New data; empty at the end. Raises `ConnectionLost`, also after `seconds` without data."""
         while not self._body:
             if self._ended:
                 return b""
             if self._why is not None:
-                raise Lost(self._why, sent=True)
+                raise ConnectionLost(self._why, sent=True)
             self._news.clear()
             try:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
             except TimeoutError:
-                raise Lost(f"nothing came for {seconds:g} s", sent=True) from None
+                raise ConnectionLost(f"nothing came for {seconds:g} s", sent=True) from None
         if self._size > UNREAD_BYTES_MAX and not self.is_closing():
             self._transport.resume_reading()
         parts, self._body, self._size = self._body, [], 0
@@ -185,7 +185,7 @@ class Stream(Connection):
         self._news.set()
 
 
-class Server:
+class ServerConnections:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
@@ -199,24 +199,24 @@ class Server:
         self.prefix = parts.path
         self.host_header = parts.netloc
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: list[Connection] = []
-        self._all: set[Connection] = set()
+        self._idle: list[ClientConnection] = []
+        self._all: set[ClientConnection] = set()
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
         """Send a request and wait at most `seconds` for its answer. `held`: a long poll.
 
-        Raises `Lost`. Cancelling closes the connection, so that the server stops working.
+        Raises `ConnectionLost`. Cancelling closes the connection, so that the server stops working.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
         async with self._polls if held else self._turns:
-            connection = self._take_idle() or await self._connect(loop, Connection)
+            connection = self._take_idle() or await self._connect(loop, ClientConnection)
             try:
                 return await connection.send(data, seconds)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 if lost.stale:
                     self._drop_idle()  # the others are as old
                 raise
@@ -225,7 +225,7 @@ class Server:
                 raise
 
     async def stream(self, data: bytes) -> Stream:
-        """Send a request whose answer comes in pieces. Close the stream after use. Raises `Lost`."""
+        """Send a request whose answer comes in pieces. Close the stream after use. Raises `ConnectionLost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -233,11 +233,11 @@ class Server:
         stream.ask(data)
         return stream
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: ClientConnection) -> None:
         connection.idle_since = self._loop.time() if self._loop else 0.0
         self._idle.append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -252,7 +252,7 @@ class Server:
         if self._all:
             await asyncio.sleep(0)  # let the loop close them
 
-    def _take_idle(self) -> Connection | None:
+    def _take_idle(self) -> ClientConnection | None:
         """The connection used last. Long idle ones are closed."""
         while self._idle:
             connection = self._idle.pop()
@@ -276,9 +276,9 @@ class Server:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)
         except TimeoutError:
-            raise Lost(f"no connection within {CONNECT_SECONDS:g} s", sent=False) from None
+            raise ConnectionLost(f"no connection within {CONNECT_SECONDS:g} s", sent=False) from None
         except OSError as error:
-            raise Lost(_why(error), sent=False) from None
+            raise ConnectionLost(_why(error), sent=False) from None
         self._all.add(connection)
         return connection
 

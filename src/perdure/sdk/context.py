@@ -54,7 +54,7 @@ from perdure.sdk.events import (
 )
 from perdure.sdk.logs import add_line, to_log_line
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import STEP, Call
+from perdure.sdk.replay.calls import STEP, DurableCall
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.replay.refusals import misplaced
 from perdure.sdk.steps import (
@@ -63,8 +63,8 @@ from perdure.sdk.steps import (
     Retry,
     StepCall,
     StepChoices,
-    StepOptions,
     StepPlan,
+    StepSettings,
     fingerprint_of_step,
     not_a_function,
     running_step,
@@ -307,7 +307,7 @@ class Context:
         self,
         plan: StepPlan,
         name: str,
-        options: StepOptions,
+        options: StepSettings,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         key: str | None = None,
@@ -448,7 +448,7 @@ class Context:
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
-    async def _start_child(self, call: Call, name: str, result_type: Any) -> ChildHandle[Any]:
+    async def _start_child(self, call: DurableCall, name: str, result_type: Any) -> ChildHandle[Any]:
         row = await self.machine.wait(call)
         return ChildHandle(child_id(row, name), call.key, name, result_type, self)
 
@@ -476,7 +476,7 @@ class Context:
         """
         return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
 
-    async def _run_child(self, call: Call, name: str, result_type: Any) -> Any:
+    async def _run_child(self, call: DurableCall, name: str, result_type: Any) -> Any:
         row = await self.machine.wait(call)
         id = child_id(row, name)
         return child_result(await self.machine.child_end(call.key), id, name, result_type)

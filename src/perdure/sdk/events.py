@@ -17,7 +17,7 @@ from perdure.sdk.checks import checked_int, checked_name
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
@@ -57,7 +57,7 @@ def event_call(
     after: int | None,
     latest: bool,
     key: str | None,
-) -> Call:
+) -> DurableCall:
     topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     wanted = None
     if match is not None:
@@ -81,7 +81,7 @@ def event_call(
     return machine.new_call(Kind.EVENT, topic, print_, request, key=key)
 
 
-async def take_event(machine: Machine, call: Call, data_type: Any, timeout: float | None) -> Event[Any]:
+async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeout: float | None) -> Event[Any]:
     row = await _wait(machine, call, timeout)
     event = msgspec.json.decode(row.value, type=WireEvent)
     return Event(
@@ -94,7 +94,7 @@ async def take_event(machine: Machine, call: Call, data_type: Any, timeout: floa
     )
 
 
-def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> Call:
+def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> DurableCall:
     print_ = fingerprint(bytes(shown))
     until_us = None
     if timeout is not None and timeout < FOREVER_SECONDS:
@@ -105,7 +105,7 @@ def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str)
     )
 
 
-async def take_answer(machine: Machine, call: Call, answer_type: Any, timeout: float | None) -> Any:
+async def take_answer(machine: Machine, call: DurableCall, answer_type: Any, timeout: float | None) -> Any:
     row = await _wait(machine, call, timeout)
     try:
         return decode(bytes(row.value), answer_type, where=f"the answer to {call.key!r}")
@@ -115,14 +115,14 @@ async def take_answer(machine: Machine, call: Call, answer_type: Any, timeout: f
         ) from error
 
 
-async def _wait(machine: Machine, call: Call, timeout: float | None) -> Row:
+async def _wait(machine: Machine, call: DurableCall, timeout: float | None) -> Row:
     if timeout is None:
         return await machine.wait(call)
     async with asyncio.timeout(timeout):
         return await machine.wait(call)
 
 
-def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> Call:
+def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> DurableCall:
     answer = Raw(encode(data, where="data"))
     execution_id = checked_name(execution_id, "execution_id")
     step_key = checked_name(step_key, "step_key")
@@ -132,13 +132,13 @@ def answer_call(machine: Machine, execution_id: str, step_key: str, data: object
     )
 
 
-async def send_answer(machine: Machine, call: Call) -> None:
+async def send_answer(machine: Machine, call: DurableCall) -> None:
     await _accepted(machine, call)
 
 
 def publish_call(
     machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
-) -> Call:
+) -> DurableCall:
     topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
     print_ = fingerprint(bytes(value))
@@ -146,13 +146,13 @@ def publish_call(
     return machine.new_call(Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key)
 
 
-async def publish(machine: Machine, call: Call) -> int:
+async def publish(machine: Machine, call: DurableCall) -> int:
     """Returns the event's number in its topic."""
     row = await _accepted(machine, call)
     return msgspec.json.decode(row.value, type=list[int])[0]
 
 
-async def _accepted(machine: Machine, call: Call) -> Row:
+async def _accepted(machine: Machine, call: DurableCall) -> Row:
     """Raises the server's refusal."""
     row = await machine.wait(call)
     if not row.ok:

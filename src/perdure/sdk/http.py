@@ -31,7 +31,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk import answers, sse
-from perdure.sdk.connection import Lost, Response, Server
+from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
 from perdure.wire.approvals import Became
@@ -136,7 +136,7 @@ class HttpTransport:
         patience_seconds: float = PATIENCE_SECONDS,
         outage_seconds: float = OUTAGE_SECONDS,
     ) -> None:
-        self._servers = [Server(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        self._servers = [ServerConnections(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self._servers:
             raise BadRequest("No server is named; give an address like http://127.0.0.1:8080.")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
@@ -203,7 +203,7 @@ class HttpTransport:
                 if response.status not in _AGAIN:
                     raise problem
                 tries.unsure = tries.unsure or isinstance(problem, UnknownOutcome)
-            except Lost as lost:
+            except ConnectionLost as lost:
                 tries.unsure = tries.unsure or lost.sent
                 if lost.stale:
                     continue
@@ -232,7 +232,7 @@ class HttpTransport:
         rounds = tries.failures // len(self._servers)
         return random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
 
-    def _problem(self, response: Response, server: Server) -> PerdureError:
+    def _problem(self, response: Response, server: ServerConnections) -> PerdureError:
         """The error in an answer."""
         try:
             found = msgspec.json.decode(response.body, type=Problem)
@@ -246,7 +246,7 @@ class HttpTransport:
             text = f"{server.url} wants an API key: set PERDURE_API_KEY, or run `perdure dev` here once."
         return from_code(found.error_type, text, found.details, response.status)
 
-    def _unreachable(self, server: Server, lost: Lost, unsure: bool) -> PerdureError:
+    def _unreachable(self, server: ServerConnections, lost: ConnectionLost, unsure: bool) -> PerdureError:
         if unsure:
             return UnknownOutcome(
                 f"{server.url} gave no answer ({lost}); the request may have taken effect. To send it again is safe."
@@ -358,7 +358,7 @@ class HttpTransport:
             try:
                 stream = await server.stream(b"".join((head, self._heads[turn], b"\r\n")))
                 try:
-                    events = sse.Reader()
+                    events = sse.EventParser()
                     refused = b""
                     while data := await stream.read(SILENCE_SECONDS):
                         if stream.status != 200:
@@ -387,7 +387,7 @@ class HttpTransport:
                     problem = self._problem(Response(stream.status, refused), server)
                     if stream.status not in _AGAIN:
                         raise problem
-            except Lost as lost:
+            except ConnectionLost as lost:
                 problem = self._unreachable(server, lost, unsure=False)
             await self._failed(tries, turn, self._outage, problem)
 

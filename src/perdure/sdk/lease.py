@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.sdk.blocking import Line
+from perdure.sdk.blocking import BlockingConnection
 from perdure.wire.requests import BeatReply, BeatRequest, RegisterReply
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class HttpLease(Lease):
             await asyncio.to_thread(self._thread.join, timeout=5.0)
 
     def _run(self) -> None:
-        line: Line | None = None
+        line: BlockingConnection | None = None
         pause = 0.05
         silent = False
         while not self._stop.is_set():
@@ -192,11 +192,11 @@ class HttpLease(Lease):
                 self._worker.loop.call_soon_threadsafe(self._leave, self._url())
         self._turn += 1
 
-    def _connect(self) -> Line:
+    def _connect(self) -> BlockingConnection:
         assert self._reply is not None
-        return Line(self._url(), self._key, seconds=min(ANSWER_SECONDS, self._reply.lease_us / 3e6))
+        return BlockingConnection(self._url(), self._key, seconds=min(ANSWER_SECONDS, self._reply.lease_us / 3e6))
 
-    def _beat(self, line: Line) -> bool:
+    def _beat(self, line: BlockingConnection) -> bool:
         """False if the registration is lost."""
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
@@ -222,7 +222,7 @@ class HttpLease(Lease):
             self._stop.set()
         return True
 
-    def _until_closed(self, line: Line, seconds: float) -> bool:
+    def _until_closed(self, line: BlockingConnection, seconds: float) -> bool:
         """Wait for the next beat; true if the peer closes first."""
         if line.socket is None:
             return True

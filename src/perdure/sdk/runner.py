@@ -23,7 +23,17 @@ from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.logs import log_changed_inputs
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import AGAIN, DONE, STARTING, STEP, STEP_FAILED, SUSPENDED, TRANSCRIPT, Call, Effects
+from perdure.sdk.replay.calls import (
+    AGAIN,
+    DONE,
+    STARTING,
+    STEP,
+    STEP_FAILED,
+    SUSPENDED,
+    TRANSCRIPT,
+    DurableCall,
+    Effects,
+)
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
@@ -269,11 +279,11 @@ class Runner:
         if self.has_news:
             self.worker.dirty(self)
 
-    def _wanted(self) -> list[Call]:
+    def _wanted(self) -> list[DurableCall]:
         assert self.machine is not None
         return [call for call in self.machine.outstanding() if call.kind not in (Kind.EVENT, Kind.RESUME)]
 
-    def _abandon(self, call: Call) -> None:
+    def _abandon(self, call: DurableCall) -> None:
         if call.kind is STEP:
             self.step_runner.give_up(call)
         elif call.kind in (Kind.EVENT, Kind.RESUME):
@@ -544,7 +554,7 @@ class Runner:
                 let_go(self.machine.error)
         self.worker.forget(self)
 
-    def restart_step(self, call: Call) -> None:
+    def restart_step(self, call: DurableCall) -> None:
         if self.gone or self.end is not None or self.machine is None:
             return
         if any(one is call for one in self.machine.outstanding()):

@@ -9,13 +9,13 @@ class ServerEvent(NamedTuple):
     data: bytes
 
 
-class Reader:
+class EventParser:
     """Parses server-sent events from pieces of an answer.
 
-    >>> reader = Reader()
-    >>> reader.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
+    >>> parser = EventParser()
+    >>> parser.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
     []
-    >>> reader.feed(b"em\\ndata: 1\\n\\n: still here\\n\\n")
+    >>> parser.feed(b"em\\ndata: 1\\n\\n: still here\\n\\n")
     [ServerEvent(id='7', event='item', data=b'1')]
     """
 

@@ -13,7 +13,7 @@ from perdure.sdk.errors import Fatal, asked_pause
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json
 from perdure.sdk.payloads.values import encode_and_read
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.steps import StepCall, StepInfo, current_context, running_step
 from perdure.wire.records import Row
@@ -44,7 +44,7 @@ class StepRunner:
         """When failed steps may run again, from the journal."""
         self._failed: dict[str, int] | None = None
         """Failed tries here, perhaps not in the journal yet."""
-        self._unsure: list[Call] | None = None
+        self._unsure: list[DurableCall] | None = None
         """Steps that wait until the server acknowledges the claim."""
 
     @property
@@ -72,7 +72,7 @@ class StepRunner:
     def forget_failed(self) -> None:
         self._failed = None
 
-    def start(self, call: Call) -> None:
+    def start(self, call: DurableCall) -> None:
         runner = self._runner
         if self._not_before:
             until_us = self._not_before.pop(call.key, 0)
@@ -83,7 +83,7 @@ class StepRunner:
         # A copy for each try, as asyncio.create_task gives to each task.
         self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=call.variables.copy())
 
-    def give_up(self, call: Call) -> None:
+    def give_up(self, call: DurableCall) -> None:
         task = self._tasks.pop(call.key, None)
         if task is not None:
             task.cancel()
@@ -104,12 +104,12 @@ class StepRunner:
         self.stop()
         del self._runner
 
-    def _pause(self, call: Call, until_us: int) -> None:
+    def _pause(self, call: DurableCall, until_us: int) -> None:
         runner = self._runner
         delay = max(0.0, (until_us - runner.now_us()) / 1_000_000)
         self.pauses[call.key] = _Pause(until_us, runner.worker.loop.call_later(delay, self._pause_over, call))
 
-    def _pause_over(self, call: Call) -> None:
+    def _pause_over(self, call: DurableCall) -> None:
         runner = self._runner
         if runner.gone or call.key not in self.pauses:
             return
@@ -119,7 +119,7 @@ class StepRunner:
         del self.pauses[call.key]
         self.start(call)
 
-    async def _try(self, call: Call) -> None:
+    async def _try(self, call: DurableCall) -> None:
         """The code sees the outcome once it is recorded."""
         runner = self._runner
         worker, step = runner.worker, call.request
@@ -180,7 +180,7 @@ class StepRunner:
         runner.step_done(done)
 
     def _failure(
-        self, call: Call, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
+        self, call: DurableCall, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
     ) -> StepDone:
         """The failed try, and its pause. `expired`: the step's own time-out is over, not one of its code."""
         asked = asked_pause(error)

@@ -25,7 +25,7 @@ from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
-    from perdure.sdk.replay.calls import Call
+    from perdure.sdk.replay.calls import DurableCall
     from perdure.sdk.replay.machine import Machine
     from perdure.sdk.worker import Worker
 
@@ -52,7 +52,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
     return retry
 
 
-class StepOptions:
+class StepSettings:
     """Options of the call override those of the function."""
 
     __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
@@ -86,8 +86,8 @@ class StepOptions:
 
     def replaced(
         self, retry: Retry | None, timeout: float | None, retry_if: Errors | None, fatal: Errors | None
-    ) -> StepOptions:
-        return StepOptions(
+    ) -> StepSettings:
+        return StepSettings(
             name=self.name,
             retry=self.retry if retry is None else retry,
             timeout=self.timeout_seconds if timeout is None else timeout,
@@ -97,7 +97,7 @@ class StepOptions:
 
 
 ONCE: Final = RetryPolicy()
-_DEFAULT: Final = StepOptions()
+_DEFAULT: Final = StepSettings()
 
 
 class StepPlan:
@@ -107,7 +107,7 @@ class StepPlan:
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.of = fn
-        self.options: StepOptions = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
+        self.options: StepSettings = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
         self.fn = _undecorated(fn)
         self.name = self.options.name or _function_name(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
@@ -176,7 +176,7 @@ current_context: ContextVar[Context | None] = ContextVar("perdure_context", defa
 """None in steps and outside of workflows."""
 
 
-class _Decorator(Protocol):
+class _StepDecorator(Protocol):
     @overload
     def __call__(self, fn: F, /) -> F: ...
     @overload
@@ -199,7 +199,7 @@ def step(
     timeout: float | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
-) -> _Decorator: ...
+) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
     /,
@@ -221,7 +221,7 @@ def step(
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
     """
-    options = StepOptions(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
+    options = StepSettings(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
         _check_function(fn)
@@ -359,7 +359,7 @@ def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs
     return found
 
 
-async def step_result(machine: Machine, call: Call, result_type: Any) -> Any:
+async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> Any:
     asked = machine.seen
     variables = step_variables.get()
     call.variables = copy_context() if variables is None else variables

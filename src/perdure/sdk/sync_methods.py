@@ -15,7 +15,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Loop(Protocol):
+class ClientThread(Protocol):
     """A `SyncClient`, whose thread runs coroutines."""
 
     def _call(self, coroutine: Coroutine[Any, Any, R]) -> R: ...
@@ -25,7 +25,7 @@ class Loop(Protocol):
 class Blocking(Generic[S]):
     """A part of a `SyncClient`, made from the part of `Client` whose methods are coroutines."""
 
-    def __init__(self, client: Loop, twin: S) -> None:
+    def __init__(self, client: ClientThread, twin: S) -> None:
         self._client = client
         self._twin = twin
 

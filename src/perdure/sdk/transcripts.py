@@ -50,7 +50,7 @@ class Reading(NamedTuple):
         return [entry.message for entry in self.entries]
 
 
-class Taken(Struct, frozen=True):
+class TakenMessage(Struct, frozen=True):
     """A message that came during the turn: the input of the execution that brought it."""
 
     execution_id: str
@@ -116,7 +116,7 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
     return _said(found).version
 
 
-async def take_messages(ctx: Context) -> Sequence[Taken]:
+async def take_messages(ctx: Context) -> Sequence[TakenMessage]:
     """Take the messages that came for the running turn since it began or last took some.
 
     No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
@@ -128,12 +128,12 @@ async def take_messages(ctx: Context) -> Sequence[Taken]:
     session = _session(ctx, None)
     call = ctx.machine.new_call(Kind.TRANSCRIPT, TAKE, None, lambda key: TakeMessages(key, session))
     row = await ctx.machine.wait(call)
-    taken = msgspec.json.decode(row.value, type=list[Taken])
+    taken = msgspec.json.decode(row.value, type=list[TakenMessage])
     ctx.taken |= dict.fromkeys([*arrived, *(one.execution_id for one in taken)])
     return taken
 
 
-async def leave_messages(ctx: Context, taken: Sequence[Taken]) -> None:
+async def leave_messages(ctx: Context, taken: Sequence[TakenMessage]) -> None:
     """Return messages that this execution cannot use. Each becomes a turn of its own, which reports its own error."""
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
@@ -160,7 +160,7 @@ def _said(row: Row) -> _Version:
     return msgspec.json.decode(row.value, type=_Version)
 
 
-class _Kept:
+class _CachedTranscript:
     """Entries without gaps, enough for all versions from `least` to the last entry."""
 
     __slots__ = ("entries", "least", "size")
@@ -181,7 +181,7 @@ class TranscriptReader:
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
         self._bytes_max = bytes_max
-        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], _CachedTranscript] = OrderedDict()
         """By session and start, since an erased transcript may begin again."""
         self._size = 0
 
@@ -211,13 +211,13 @@ class TranscriptReader:
             more = await self._fetch(session_id, version, kept.version)
             if _has_all(more, version) and more[0].seq == kept.version + 1:
                 entries = [*kept.entries, *more]
-                self._keep(place, _Kept(kept.least, entries, kept.size + _total_size(more)))
+                self._keep(place, _CachedTranscript(kept.least, entries, kept.size + _total_size(more)))
                 return shown(version, entries)
         entries = await self._fetch(session_id, version, None)
         if not _has_all(entries, version):
             raise NotFound(f"Version {version} of the transcript of session {session_id!r} is gone: it was erased.")
         if kept is None or kept.version < version:
-            self._keep(place, _Kept(version, entries, _total_size(entries)))
+            self._keep(place, _CachedTranscript(version, entries, _total_size(entries)))
         return shown(version, entries)
 
     async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
@@ -237,12 +237,12 @@ class TranscriptReader:
             if after is None:
                 return found
 
-    def _keep(self, place: tuple[str, int], kept: _Kept) -> None:
+    def _keep(self, place: tuple[str, int], kept: _CachedTranscript) -> None:
         """Keep the newest summary and later entries; drop the least recently read transcripts."""
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]
-            kept = _Kept(summary.seq, rest, _total_size(rest))
+            kept = _CachedTranscript(summary.seq, rest, _total_size(rest))
         before = self._kept.pop(place, None)
         self._size += kept.size - (0 if before is None else before.size)
         self._kept[place] = kept

@@ -27,7 +27,7 @@ from msgspec import structs
 from perdure.sdk import reports
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import WORKERS_LOG
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
 from perdure.sdk.transcripts import TranscriptReader
@@ -111,7 +111,7 @@ class Worker:
         self._claims_answered = 0
         """The last claim sent that was answered."""
         self._claim_number = 0
-        self._held_back: list[tuple[Runner, Call]] = []
+        self._held_back: list[tuple[Runner, DurableCall]] = []
         self._flush_scheduled = False
         self._reports: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -483,7 +483,7 @@ class Worker:
     def may_start_steps(self) -> bool:
         return not self._draining and (self.lease is None or self.lease.is_good())
 
-    def hold_back(self, runner: Runner, call: Call) -> None:
+    def hold_back(self, runner: Runner, call: DurableCall) -> None:
         """Keep a step until the lease is good; if the worker drains, release its execution."""
         if self._draining:
             self.loop.call_soon(runner.release_when_quiet)

@@ -279,7 +279,7 @@ class _WithDefault(Protocol[I_contra, R_co]):
     def __call__(self, ctx: "Context", input: I_contra = ..., /) -> Coroutine[Any, Any, R_co]: ...
 
 
-class _Decorator:
+class _WorkflowDecorator:
     def __init__(self, options: dict[str, Any], registry: "Registry | None") -> None:
         self._options = options
         self._registry = registry
@@ -317,7 +317,7 @@ def workflow(
     output_schema_name: str | None = None,
     schedule: Schedulings | None = None,
     trigger_on: Triggerings | None = None,
-) -> _Decorator: ...
+) -> _WorkflowDecorator: ...
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
@@ -333,7 +333,7 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
         ... async def order(ctx: "Context", order_id: int) -> str:
         ...     return "done"
     """
-    decorator = _Decorator(options, None)
+    decorator = _WorkflowDecorator(options, None)
     return decorator if fn is None else decorator(fn)
 
 
@@ -425,14 +425,14 @@ class Registry:
         output_schema_name: str | None = None,
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
-    ) -> _Decorator: ...
+    ) -> _WorkflowDecorator: ...
     def workflow(
         self,
         fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
         /,
         **options: Any,
     ) -> Any:
-        decorator = _Decorator(options, self)
+        decorator = _WorkflowDecorator(options, self)
         return decorator if fn is None else decorator(fn)
 
     def __iter__(self) -> "Iterator[Workflow[Any, Any]]":

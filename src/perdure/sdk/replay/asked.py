@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from perdure.sdk.errors import Fatal
-from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, Call
+from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
 from perdure.sdk.replay.places import Swap, What, swapped
@@ -43,13 +43,13 @@ class Asked:
     def __init__(self, loop: InnerLoop) -> None:
         self.loop = loop
         self.steps = 0
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, DurableCall] = {}
         """Asked for, without an outcome yet."""
         self._given_up: dict[str, Kind] = {}
         self._given_up_asked: dict[str, What] | None = {}
         """Present until a call is started: from then on keys are fixed."""
-        self._fresh: list[Call] = []
-        self._abandoned: list[Call] = []
+        self._fresh: list[DurableCall] = []
+        self._abandoned: list[DurableCall] = []
         self._ours = 0
         self._children: dict[str, Row | None] | None = None
         """By key, children whose start was asked for, with their ends so far."""
@@ -69,8 +69,8 @@ class Asked:
         request: object,
         *,
         key: str | None = None,
-        of: type[Call] = Call,
-    ) -> Call:
+        of: type[DurableCall] = DurableCall,
+    ) -> DurableCall:
         """A call with a key in the current task's scope.
 
         `ask` asks for it; at its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX.
@@ -90,7 +90,7 @@ class Asked:
             call.made_after = len(self._swaps)
         return call
 
-    def ask(self, call: Call) -> "Future[Row]":
+    def ask(self, call: DurableCall) -> "Future[Row]":
         """If the future gives anything but a row, call `give_up`."""
         if self.loop.closed:
             return Future(loop=self.loop)  # A `finally` block during eviction: it waits in vain.
@@ -115,7 +115,7 @@ class Asked:
                 self._children.setdefault(call.key, None)
         return future
 
-    def give_up(self, call: Call) -> None:
+    def give_up(self, call: DurableCall) -> None:
         """The code was cancelled. Does nothing if the outcome was delivered."""
         if self._calls.get(call.key) is not call:
             return
@@ -124,7 +124,7 @@ class Asked:
             self._ours -= 1
         self._let_go(call)
 
-    def _let_go(self, call: Call) -> None:
+    def _let_go(self, call: DurableCall) -> None:
         self._given_up[call.key] = call.kind
         if self._given_up_asked is not None:
             self._given_up_asked[call.key] = (call.kind, call.name, call.fingerprint)
@@ -134,7 +134,7 @@ class Asked:
         if call.issued:
             self._abandoned.append(call)
 
-    async def wait(self, call: Call) -> Row:
+    async def wait(self, call: DurableCall) -> Row:
         try:
             return await self.ask(call)
         except BaseException:
@@ -181,7 +181,7 @@ class Asked:
         waits = self._child_waits or {}
         return [key for key, futures in waits.items() if not all(future.done() for future in futures)]
 
-    def outstanding(self) -> list[Call]:
+    def outstanding(self) -> list[DurableCall]:
         return list(self._calls.values())
 
     # --- for the machine -------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Asked:
             self._late_events.waits = {swapped(key, swap): call for key, call in self._late_events.waits.items()}
         self.loop.swap(swap)
 
-    def _take_fresh(self) -> list[Call]:
+    def _take_fresh(self) -> list[DurableCall]:
         started = []
         for call in self._fresh:
             if self._calls.get(call.key) is call:
@@ -224,7 +224,7 @@ class Asked:
             del waits[key]
         return False
 
-    def _take_abandoned(self) -> list[Call]:
+    def _take_abandoned(self) -> list[DurableCall]:
         abandoned, self._abandoned = self._abandoned, []
         return [call for call in abandoned if call.key in self._given_up]  # the other outcomes came all the same
 

@@ -13,7 +13,7 @@ from perdure.sdk.replay.source_location import source_location
 from perdure.wire.records import Kind, Row
 
 
-class Call:
+class DurableCall:
     __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request", "variables")
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
@@ -52,16 +52,16 @@ class Call:
         return line
 
     def __repr__(self) -> str:
-        return f"<Call {self.kind.value} {self.key!r}>"
+        return f"<DurableCall {self.kind.value} {self.key!r}>"
 
 
-class AwaitedStart(Call):
+class AwaitedStart(DurableCall):
     """The start of a child whose end the code awaits at once."""
 
     __slots__ = ()
 
 
-class State(Enum):
+class MachineState(Enum):
     RUNNING = "running"
     """A step, or a call to report, is outstanding on this worker."""
     SUSPENDED = "suspended"
@@ -80,17 +80,17 @@ RETRIED: Final = Kind.RETRIED
 EVENT: Final = Kind.EVENT
 CHILD_STARTED: Final = Kind.CHILD_STARTED
 TRANSCRIPT: Final = Kind.TRANSCRIPT
-RUNNING: Final = State.RUNNING
-SUSPENDED: Final = State.SUSPENDED
-STARTING: Final = State.STARTING
-DONE: Final = State.DONE
-AGAIN: Final = State.AGAIN
+RUNNING: Final = MachineState.RUNNING
+SUSPENDED: Final = MachineState.SUSPENDED
+STARTING: Final = MachineState.STARTING
+DONE: Final = MachineState.DONE
+AGAIN: Final = MachineState.AGAIN
 
 
 class Effects(Struct, frozen=True, gc=False):
-    started: Sequence[Call]
+    started: Sequence[DurableCall]
     """Newly asked for and not recorded: run or report them."""
-    abandoned: Sequence[Call]
+    abandoned: Sequence[DurableCall]
     """Started before, given up since, not recorded: cancel the step, close the wait."""
     timer: tuple[str, int] | None
-    state: State
+    state: MachineState

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from perdure.sdk.errors import Diverged, Stuck
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.places import parse_scopes
@@ -15,7 +15,9 @@ from perdure.wire.records import Kind, Row
 MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
 
 
-def diverged(row: Row, call: Call | None, calls: Iterable[Call], main: InnerTask | None, loop: InnerLoop) -> Diverged:
+def diverged(
+    row: Row, call: DurableCall | None, calls: Iterable[DurableCall], main: InnerTask | None, loop: InnerLoop
+) -> Diverged:
     """`row` does not match the code's call: `call` if given, else one of the open `calls`."""
     open_calls = list(calls)
     timer = loop.timers.get(row.key) if row.kind is Kind.TIMER and row.key is not None else None
@@ -74,7 +76,7 @@ def _describe(kind: Kind, key: str | None, name: str | None) -> str:
     return words if name is None or name == key else f"{words} of {name!r}"
 
 
-def _asks_for(call: Call, row: Row) -> bool:
+def _asks_for(call: DurableCall, row: Row) -> bool:
     return (call.kind, call.name, call.fingerprint) == (row.kind, row.name, row.fingerprint)
 
 

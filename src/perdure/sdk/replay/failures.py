@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from perdure.sdk.replay.handles import InnerTask
 
 
-class Failures:
+class StepFailures:
     __slots__ = ("ended_at", "seen", "strays", "unseen")
 
     def __init__(self) -> None:

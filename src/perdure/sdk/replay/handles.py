@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from perdure.sdk.replay.inner_loop import InnerLoop
-    from perdure.sdk.replay.keys import Scope
+    from perdure.sdk.replay.keys import KeyScope
 
 
 class InnerTask(asyncio.Task[Any]):
@@ -23,7 +23,7 @@ class InnerTask(asyncio.Task[Any]):
         self,
         coro: Coroutine[Any, Any, Any],
         loop: InnerLoop,
-        scope: Scope,
+        scope: KeyScope,
         name: str,
         context: contextvars.Context | None,
     ) -> None:
@@ -32,7 +32,7 @@ class InnerTask(asyncio.Task[Any]):
         """Counts its keys now: its own, or a named one (see `InnerLoop.within`)."""
         self.own_scope = scope
         self.failure: tuple[str, int, int] | None = None
-        """The last step failure raised in it (see `Failures.raised_in`)."""
+        """The last step failure raised in it (see `StepFailures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:

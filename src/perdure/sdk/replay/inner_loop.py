@@ -32,7 +32,7 @@ from perdure.sdk.replay import patches
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.inline_executor import InlineExecutor
-from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, Scope, named_path, next_path, quoted
+from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, KeyScope, named_path, next_path, quoted
 from perdure.sdk.replay.places import Swap, swapped
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest, threads_misplaced
 
@@ -85,9 +85,9 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._keeper = keeper
         self._number = zlib.crc32(seed.encode()) << 16
         self._spun = 0
-        self._root = Scope("")
-        self._loose: Scope | None = None
-        self._named: dict[str, Scope] = {}
+        self._root = KeyScope("")
+        self._loose: KeyScope | None = None
+        self._named: dict[str, KeyScope] = {}
         self._tasks: list[InnerTask] = []
         self._prune_at = 16
         if "anyio" in sys.modules and not patches.anyio_is_patched:
@@ -228,15 +228,15 @@ class InnerLoop(asyncio.AbstractEventLoop):
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)
-        task.scope = self._named.setdefault(path, Scope(f"{path}/"))
+        task.scope = self._named.setdefault(path, KeyScope(f"{path}/"))
         try:
             yield
         finally:
             task.scope = before
 
-    def _loose_scope(self) -> Scope:
+    def _loose_scope(self) -> KeyScope:
         if self._loose is None:
-            self._loose = Scope("~/")
+            self._loose = KeyScope("~/")
         return self._loose
 
     def claim_key(self, key: str) -> str:
@@ -351,14 +351,14 @@ class InnerLoop(asyncio.AbstractEventLoop):
         **options: Any,
     ) -> asyncio.Task[_T]:
         parent = current_task(self)
-        above: Scope = self._loose_scope() if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
+        above: KeyScope = self._loose_scope() if parent is None else parent.scope  # type: ignore[attr-defined]  # as in key_for
         path = next_path(above)
-        return self._add_task(coro, Scope(path + "/"), path if name is None else name, context)
+        return self._add_task(coro, KeyScope(path + "/"), path if name is None else name, context)
 
     def create_main(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> InnerTask:
         return self._add_task(coro, self._root, "workflow", context)
 
-    def _add_task(self, coro: Any, scope: Scope, name: str, context: contextvars.Context | None) -> InnerTask:
+    def _add_task(self, coro: Any, scope: KeyScope, name: str, context: contextvars.Context | None) -> InnerTask:
         task = InnerTask(coro, self, scope, name, context)
         if self.closed:  # started by a `finally` block during eviction: it never runs
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
@@ -441,7 +441,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 _set_running_loop(running)
             return
         path = next_path(self._loose_scope())
-        self._add_task(generator.aclose(), Scope(path + "/"), path, None)
+        self._add_task(generator.aclose(), KeyScope(path + "/"), path, None)
 
 
 refuse_the_rest(InnerLoop)

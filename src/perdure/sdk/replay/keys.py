@@ -12,7 +12,7 @@ GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 _NO_WORD: Final = re.compile(r"\W")
 
 
-class Scope:
+class KeyScope:
     """Counts the keys of a task. Calls of bare callbacks share the scope `~/`."""
 
     __slots__ = ("children", "counts", "prefix")
@@ -32,7 +32,7 @@ def quoted(name: str) -> str:
     return name.replace("%", "%25").replace("#", "%23").replace("/", "%2F")
 
 
-def next_path(above: Scope) -> str:
+def next_path(above: KeyScope) -> str:
     above.children += 1
     path = f"{above.prefix}{above.children}"
     return path if len(path) <= KEY_PART_MAX else f"~{_hash(path)}"

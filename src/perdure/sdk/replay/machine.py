@@ -45,17 +45,17 @@ from perdure.sdk.replay.calls import (
     STEP_FAILED,
     SUSPENDED,
     AwaitedStart,
-    Call,
+    DurableCall,
     Effects,
 )
 from perdure.sdk.replay.determinism_errors import diverged, stuck
-from perdure.sdk.replay.failures import Failures
+from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes, same_question, taken_back_by
 from perdure.sdk.replay.places import (
     ChangedInputs,
-    History,
+    ScopeHistory,
     Swap,
     What,
     is_captured,
@@ -127,7 +127,7 @@ class Machine(Asked):
         """The workflow's exception, once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
         """Calls whose input differs from the recorded one. Strict workflows diverge instead."""
-        self._history: History | None = None
+        self._history: ScopeHistory | None = None
         self._has_started = False
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
@@ -140,7 +140,7 @@ class Machine(Asked):
         self._more = False
         self._first_claim = True
         self._replay_until = 0
-        self._failures: Failures | None = None
+        self._failures: StepFailures | None = None
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
@@ -242,7 +242,7 @@ class Machine(Asked):
         return 0 if self._orphaned is None else self._orphaned.tries.get(key, 0)
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
-        """Further failed steps that a retry runs again (see `Failures.beside`)."""
+        """Further failed steps that a retry runs again (see `StepFailures.beside`)."""
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ class Machine(Asked):
                 return False  # A later call would get the same number.
         if not is_scope(one):
             return True
-        self._history = self._history or History()
+        self._history = self._history or ScopeHistory()
         self._history.read(self._rows, self._next - 1)
         return self._history.same(one, other)
 
@@ -513,7 +513,7 @@ class Machine(Asked):
     def _forget_rows(self) -> None:
         """A parked execution must not keep a long journal in memory."""
         if self._more:
-            self._history = self._history or History()
+            self._history = self._history or ScopeHistory()
             self._history.read(self._rows, self._next)
             self._history.turn_the_page()
         self._rows.clear()
@@ -522,7 +522,7 @@ class Machine(Asked):
     # --- tries and retries -----------------------------------------------------------------------------------------
 
     def _note_failure(self, row: Row, *, seen: bool) -> None:
-        self._failures = self._failures or Failures()
+        self._failures = self._failures or StepFailures()
         self._failures.note(row, seen=seen)
 
     def _note_failed(self, row: Row) -> None:
@@ -543,7 +543,7 @@ class Machine(Asked):
     def _is_excused(self, row: Row) -> bool:
         return self._orphaned is not None and self._orphaned.excuses(row)
 
-    def _keep_aside(self, row: Row, call: Call | None) -> None:
+    def _keep_aside(self, row: Row, call: DurableCall | None) -> None:
         """Keep a row without a call. Unless a failed attempt left it behind, the code has diverged."""
         key, orphaned = row.key, self._orphaned
         if key is None or orphaned is None:
@@ -561,7 +561,7 @@ class Machine(Asked):
             self.loop.rename_timer(key, orphaned.other_key(key, row.seq))
         orphaned.aside.setdefault(key, []).append(row)
 
-    def _diverged(self, row: Row, call: Call | None) -> Diverged:
+    def _diverged(self, row: Row, call: DurableCall | None) -> Diverged:
         return diverged(row, call, self._calls.values(), self._main, self.loop)
 
 
@@ -571,5 +571,5 @@ def _fits(row: Row, asked: What) -> bool:
     return (row.name is None or row.name == name) and (row.fingerprint in (None, fingerprint))
 
 
-def _what(one: Call | Row) -> What:
+def _what(one: DurableCall | Row) -> What:
     return one.kind, one.name, one.fingerprint

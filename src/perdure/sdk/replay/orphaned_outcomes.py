@@ -4,7 +4,7 @@ import msgspec
 
 from perdure.sdk.errors import Outdated
 from perdure.sdk.payloads.fingerprints import LATEST
-from perdure.sdk.replay.calls import Call
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.determinism_errors import side
 from perdure.sdk.replay.places import is_captured
 from perdure.wire.records import Row
@@ -14,12 +14,12 @@ class LateEvents:
     __slots__ = ("rows", "waits")
 
     def __init__(self) -> None:
-        self.waits: dict[str, Call] = {}
+        self.waits: dict[str, DurableCall] = {}
         """Abandoned waits that an event may still meet."""
-        self.rows: list[tuple[Call, Row]] = []
+        self.rows: list[tuple[DurableCall, Row]] = []
         """Events that no later wait has taken, in order."""
 
-    def take(self, call: Call) -> Row | None:
+    def take(self, call: DurableCall) -> Row | None:
         for at, (wait, row) in enumerate(self.rows):
             if same_question(call, wait):
                 del self.rows[at]
@@ -27,7 +27,7 @@ class LateEvents:
         return None
 
 
-def same_question(call: Call, other: Call) -> bool:
+def same_question(call: DurableCall, other: DurableCall) -> bool:
     """True if the event of one wait may go to the other."""
     asked = call.fingerprint
     if asked is None or asked.startswith(LATEST):
@@ -83,7 +83,7 @@ class OrphanedOutcomes:
     def excuses(self, row: Row) -> bool:
         return row.seq < self.excused_until
 
-    def ask(self, call: Call) -> None:
+    def ask(self, call: DurableCall) -> None:
         """Deliver an outcome of the same call next; rename the call if the outcome is another's."""
         while (rows := self.aside.get(call.key)) is not None:
             first = rows[0]

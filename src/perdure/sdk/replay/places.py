@@ -95,7 +95,7 @@ def parse_scopes(key: str) -> Iterator[str]:
             yield prefix
 
 
-class History:
+class ScopeHistory:
     """Digests of each scope's outcomes. Tasks with equal histories can change places."""
 
     __slots__ = ("_digests", "_read")
