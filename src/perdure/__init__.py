@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from perdure.sdk.children import ChildHandle, Mapped
     from perdure.sdk.client import Client, Handle
     from perdure.sdk.context import Context
+    from perdure.sdk.declared_schedules import Schedule
     from perdure.sdk.errors import (
         BudgetExceeded,
         ChildCancelled,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from perdure.sdk.events import Event
-    from perdure.sdk.schedules import Schedule
     from perdure.sdk.steps import current_step, step
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
@@ -79,7 +79,7 @@ _HOMES = {
         "StepFailed",
     ),
     "perdure.sdk.events": ("Event",),
-    "perdure.sdk.schedules": ("Schedule",),
+    "perdure.sdk.declared_schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step", "step"),
     "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),

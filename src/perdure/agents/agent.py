@@ -6,7 +6,8 @@ import functools
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
+from contextvars import ContextVar
+from typing import Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
 from pydantic_ai.agent import AbstractAgent, Agent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback, ProcessEventStream
@@ -47,9 +48,6 @@ from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import AgentSpec, WorkflowSpec
 from perdure.wire.workflows import WorkflowType
-
-if TYPE_CHECKING:
-    from perdure.sdk.worker import Worker
 
 DepsT = TypeVar("DepsT")
 OutT = TypeVar("OutT")
@@ -146,9 +144,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._bound = self._bind(self._models)
         self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
 
-    def starting(self, worker: Worker | None) -> None:
-        """Raises `Misplaced` if an active `agent.override(…)` does not reach `worker`."""
-        self._overrides.check_start(self.name, worker)
+    def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
+        """Raises `Misplaced` if an active `agent.override(…)` does not reach the client's worker."""
+        self._overrides.check_start(self.name, outside)
 
     def spec(self) -> WorkflowSpec:
         plain = super().spec()

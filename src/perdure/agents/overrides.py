@@ -10,15 +10,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_ai.agent import AbstractAgent, WrapperAgent
 from pydantic_ai.models import Model
 
 from perdure.sdk.errors import Misplaced
-
-if TYPE_CHECKING:
-    from perdure.sdk.worker import Worker
 
 
 class Overrides:
@@ -47,16 +44,16 @@ class Overrides:
             for one, token in tokens:
                 one.reset(token)
 
-    def check_start(self, name: str, worker: Worker | None) -> None:
-        """Raises `Misplaced` if an override here does not hold around the worker. Warns if the worker is elsewhere."""
+    def check_start(self, name: str, outside: Mapping[ContextVar[Any], Any] | None) -> None:
+        """Raises `Misplaced` if an override here does not hold in `outside`. Warns if the worker is elsewhere."""
         here = copy_context()
         given = [one for one in self._all if here.get(one) is not None]
         if not given:
             return
         said = f"agent.override(…) holds where a run of {name!r} is started, but not where it runs"
-        if worker is None:
+        if outside is None:
             warnings.warn(f"{said}, unless its worker was also started inside the override.", stacklevel=4)
-        elif any(worker.outside.get(one) is not here[one] for one in given):
+        elif any(outside.get(one) is not here[one] for one in given):
             raise Misplaced(
                 f"{said}: the agent would ask its own model. Start the worker inside the override: "
                 "`async with embedded(…)` within `with agent.override(…)`."

@@ -28,7 +28,7 @@ from uuid import uuid4
 import msgspec
 
 from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
-from perdure.sdk.steps import current_step
+from perdure.sdk.steps import StepWorker, current_step
 from perdure.wire.budgets import (
     Amounts,
     BudgetChange,
@@ -47,7 +47,6 @@ from perdure.wire.errors import PerdureError
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
-    from perdure.sdk.worker import Worker
 
 logger = logging.getLogger("perdure.worker")
 
@@ -98,7 +97,7 @@ class Budget:
 class Reservation:
     """A call's share of its budgets. Settle it after the call. An unsettled reservation stays spent."""
 
-    def __init__(self, worker: Worker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
+    def __init__(self, worker: StepWorker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id

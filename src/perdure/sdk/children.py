@@ -25,7 +25,7 @@ from perdure.wire.transcripts import OnConflict
 
 if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
-    from perdure.sdk.context import Context
+    from perdure.sdk.execution_state import ExecutionState
 
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
@@ -58,7 +58,7 @@ class ChildOptions(TypedDict, total=False):
 class ChildHandle(Generic[R_co]):
     """A started child. Await `result()` as often as needed, in any branch."""
 
-    def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: Context) -> None:
+    def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: ExecutionState) -> None:
         self.id = id
         self.key = key
         self.workflow = workflow
@@ -99,7 +99,7 @@ class Mapped(Generic[R]):
 
 
 def child_call(
-    context: Context,
+    context: ExecutionState,
     workflow: Workflow[Any, Any] | str,
     input: Any,
     *,
@@ -168,7 +168,7 @@ def child_result(row: Row, id: str, name: str, result_type: Any) -> Any:
 
 
 async def run_all(
-    context: Context,
+    context: ExecutionState,
     call_for: Callable[..., tuple[DurableCall, str, Any]],
     inputs: Iterable[I] | AsyncIterable[I],
     limit: int,
@@ -228,7 +228,7 @@ class _MappedChild:
 
     def __init__(
         self,
-        context: Context,
+        context: ExecutionState,
         call: DurableCall,
         name: str,
         result_type: Any,

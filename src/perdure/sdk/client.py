@@ -232,7 +232,7 @@ class Client:
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
-            workflow.starting(self.worker)
+            workflow.starting(None if self.worker is None else self.worker.outside)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Started | Problem] = loop.create_future()
         self._waiting.append((item, future))

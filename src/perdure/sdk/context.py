@@ -7,25 +7,14 @@ Methods return `Coroutine[object, None, T]`. With Any in it, mypy would infer An
 """
 
 import asyncio
-import contextvars
 import logging
 import random
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import (
-    Any,
-    Final,
-    NoReturn,
-    ParamSpec,
-    TypeVar,
-    TypeVarTuple,
-    Unpack,
-    overload,
-)
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
 
-import msgspec
 from msgspec import Raw
 
 from perdure.sdk.checks import checked_int, checked_name, checked_text
@@ -52,34 +41,16 @@ from perdure.sdk.events import (
     take_answer,
     take_event,
 )
+from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.logs import add_line, to_log_line
 from perdure.sdk.payloads.values import encode
-from perdure.sdk.replay.calls import STEP, DurableCall
-from perdure.sdk.replay.machine import Machine
+from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.refusals import misplaced
-from perdure.sdk.steps import (
-    ONCE,
-    Errors,
-    Retry,
-    StepCall,
-    StepChoices,
-    StepPlan,
-    StepSettings,
-    fingerprint_of_step,
-    not_a_function,
-    running_step,
-    step_plan,
-    step_result,
-)
-from perdure.sdk.streams import Outbox, to_emitted
-from perdure.sdk.workflow import (
-    Queue,
-    Workflow,
-)
+from perdure.sdk.steps import Errors, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
+from perdure.sdk.streams import to_emitted
+from perdure.sdk.workflow import Queue, Workflow
 from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.requests import Claimed, LogLine
 from perdure.wire.streams import ITEM_BYTES_MAX
-from perdure.wire.transcripts import Transcript
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,123 +59,15 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-_NOTHING: Final = contextvars.Context()
-
-
 @lru_cache(maxsize=4_096)
 def _step_name(name: str) -> str:
     return checked_name(name, "the name of a step", NAME_BYTES_MAX)
 
 
-class Context:
+class Context(ExecutionState):
     """The first argument of a workflow's function. It does not work in steps."""
 
-    __slots__ = (
-        "budget_of",
-        "claim",
-        "logs",
-        "machine",
-        "outbox",
-        "outside",
-        "progress_news",
-        "readings",
-        "refused",
-        "taken",
-        "unlimited",
-    )
-
-    def __init__(
-        self,
-        machine: Machine,
-        claim: Claimed,
-        readings: dict[int, Transcript] | None = None,
-        notify: Callable[[str], None] | None = None,
-        outside: Mapping[contextvars.ContextVar[Any], Any] = _NOTHING,
-    ) -> None:
-        self.machine = machine
-        self.claim = claim
-        self.logs: list[LogLine] = []
-        self.progress_news: list[Raw] = []
-        """Progress for the runner to take; only the last one counts."""
-        self.readings = {} if readings is None else readings
-        """Transcripts that the runner has read, by their row's `seq`."""
-        self.taken: dict[str, None] = {}
-        self.outbox = Outbox(claim.id, notify)
-        self.outside = outside
-        """The context variables of the worker's start."""
-        self.budget_of: str | None = None
-        """The agent in this execution whose budget it holds."""
-        self.unlimited = False
-        """The server said that this execution has no budget."""
-        self.refused: dict[str, asyncio.Event] = {}
-        """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
-
-    # --- identity ----------------------------------------------------------------------------------------------------
-
-    @property
-    def execution_id(self) -> str:
-        return self.claim.id
-
-    @property
-    def workflow_id(self) -> str:
-        return self.claim.workflow_id
-
-    @property
-    def deployment_id(self) -> str | None:
-        return self.claim.deployment_id
-
-    @property
-    def parent_execution_id(self) -> str | None:
-        return self.claim.parent_execution_id
-
-    @property
-    def root_execution_id(self) -> str:
-        return self.claim.root_execution_id or self.claim.id
-
-    @property
-    def key(self) -> str | None:
-        return self.claim.key
-
-    @property
-    def queue_name(self) -> str | None:
-        return self.claim.queue_name
-
-    @property
-    def concurrency_key(self) -> str | None:
-        return self.claim.concurrency_key
-
-    @property
-    def session_id(self) -> str | None:
-        return self.claim.session_id
-
-    @property
-    def user_id(self) -> str | None:
-        return self.claim.user_id
-
-    @property
-    def tags(self) -> dict[str, str]:
-        tags = self.claim.tags
-        return {} if tags is None else msgspec.json.decode(tags, type=dict[str, str] | None) or {}
-
-    @property
-    def attempt(self) -> int:
-        """How often a worker has claimed the execution. Do not branch on it: it differs between replays."""
-        return self.claim.attempt
-
-    @property
-    def retry_count(self) -> int:
-        """How often the workflow was retried after its code failed. Do not branch on it."""
-        return self.claim.retry_count
-
-    @property
-    def is_active(self) -> bool:
-        """True in this workflow's code, false in its steps."""
-        return asyncio._get_running_loop() is self.machine.loop
-
-    @property
-    def is_cancelling(self) -> bool:
-        """True once a cancel was requested; the main task gets CancelledError."""
-        return self.machine.cancel_requested
+    __slots__ = ()
 
     @property
     def idempotency_key(self) -> str:
@@ -298,38 +161,10 @@ class Context:
             raise not_a_function(fn)
         plan = step_plan(fn)
         name = plan.name if name is None else _step_name(name)
-        options = plan.options
+        settings = plan.settings
         if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
-            options = options.replaced(retry, timeout, retry_if, fatal)
-        return self._step(plan, name, options, args, kwargs, key)
-
-    def _step(
-        self,
-        plan: StepPlan,
-        name: str,
-        options: StepSettings,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        key: str | None = None,
-    ) -> Coroutine[object, None, Any]:
-        call = self.machine.new_call(
-            STEP,
-            name,
-            fingerprint_of_step(plan, name, args, kwargs),
-            StepCall(
-                plan.fn,
-                args,
-                kwargs,
-                options.retry or ONCE,
-                options.timeout_seconds,
-                plan.is_async,
-                plan.result_type,
-                options.retry_if,
-                options.fatal,
-            ),
-            key=key,
-        )
-        return step_result(self.machine, call, plan.result_type)
+            settings = settings.replaced(retry, timeout, retry_if, fatal)
+        return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key)
 
     # --- time ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from perdure.wire.codec import scrub_text
 from perdure.wire.requests import LogLine
 
 if TYPE_CHECKING:
-    from perdure.sdk.context import Context
+    from perdure.sdk.execution_state import ExecutionState
     from perdure.sdk.replay.places import ChangedInputs
 
 logger = logging.getLogger("perdure.worker")
@@ -19,11 +19,11 @@ LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
 
 
-def to_log_line(context: Context, level: int, text: str) -> LogLine:
+def to_log_line(context: ExecutionState, level: int, text: str) -> LogLine:
     return LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX))
 
 
-def add_line(context: Context, line: LogLine) -> None:
+def add_line(context: ExecutionState, line: LogLine) -> None:
     """Queue a line for the runner; beyond LOG_LINES_MAX the oldest are dropped."""
     lines = context.logs
     if len(lines) >= LOG_LINES_MAX:
@@ -31,7 +31,7 @@ def add_line(context: Context, line: LogLine) -> None:
     lines.append(line)
 
 
-def log_changed_inputs(context: Context | None, changed: ChangedInputs) -> int:
+def log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) -> int:
     """Log calls, not logged before, that got the outcome of another input; returns their number."""
     keys, changed.logged = changed.keys[changed.logged :], len(changed.keys)
     if not keys or context is None:

@@ -1,7 +1,4 @@
-"""Schedules, declared with a workflow or managed by a client.
-
-@workflow(schedule=Schedule("0 9 * * MON-FRI", timezone="Europe/Berlin"))
-async def report(ctx: Context, due: ScheduledFor) -> None: ...
+"""Schedules that a client manages.
 
 await client.schedules.create(report, "0 9 * * *", key="customer-7", input={"customer": 7})
 """
@@ -9,15 +6,15 @@ await client.schedules.create(report, "0 9 * * *", key="customer-7", input={"cus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec import Raw
 
+from perdure.sdk.declared_schedules import NO_INPUT, ScheduleOptions, option_fields
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.cron import cron as read_cron
-from perdure.wire.errors import BadValue
+from perdure.sdk.workflow import Workflow, encode_scheduled, named
 from perdure.wire.fields import PAGE_MAX
 from perdure.wire.schedules import (
     ChangeSchedule,
@@ -28,10 +25,7 @@ from perdure.wire.schedules import (
     GetNextRuns,
     GetSchedule,
     ListSchedules,
-    Missed,
-    Overlap,
     RunSchedule,
-    ScheduleSpec,
     ScheduleStatus,
     StoredSchedule,
 )
@@ -39,106 +33,6 @@ from perdure.wire.schedules import (
 if TYPE_CHECKING:
     from perdure.sdk.client import Client, Handle
     from perdure.sdk.sync import SyncHandle
-    from perdure.sdk.workflow import Workflow
-
-S = TypeVar("S", bound=ScheduleSpec)
-
-OverlapWord = Literal["skip", "queue", "allow"]
-MissedWord = Literal["skip", "latest", "all"]
-
-
-class _NoInput:
-    def __repr__(self) -> str:
-        return "<the due time>"
-
-
-NO_INPUT: Final = _NoInput()
-
-
-class ScheduleOptions(TypedDict, total=False):
-    """How a schedule fires. An option left out has its default, or stays as it is.
-
-    `overlap` applies to a due time while an execution of the schedule is open. The new execution is skipped ("skip"),
-    waits its turn ("queue", the default) or runs in parallel ("allow"). `missed` applies to due times that passed
-    while no server ran. The schedule fires none ("skip"), the last one ("latest", the default), or each one within
-    `missed_window` ("all"; seconds, default: a day).
-    """
-
-    overlap: OverlapWord
-    missed: MissedWord
-    missed_window: float | timedelta
-
-
-class Schedule:
-    """Starts a workflow by the clock: five cron fields in a time zone, as an option of `@workflow`.
-
-    `key` tells the schedules of one workflow apart. Without `input`, a workflow that takes an input gets a
-    `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression that is never due.
-
-    >>> Schedule("30 2 * * *", timezone="America/New_York")
-    Schedule('30 2 * * *', timezone='America/New_York')
-    """
-
-    def __init__(
-        self,
-        cron: str,
-        *,
-        timezone: str = "UTC",
-        key: str = "default",
-        input: object = NO_INPUT,
-        **options: Unpack[ScheduleOptions],
-    ) -> None:
-        read_cron(cron, timezone)
-        self.cron = cron
-        self.timezone = timezone
-        self.key = key
-        self.input = input
-        self.options = options
-
-    def spec(self, workflow: Workflow[Any, Any]) -> ScheduleSpec:
-        """The form in which a worker registers it."""
-        return schedule_spec(ScheduleSpec, workflow, self.cron, self.timezone, self.key, self.input, self.options)
-
-    def __repr__(self) -> str:
-        return f"Schedule({self.cron!r}, timezone={self.timezone!r})"
-
-
-def schedule_spec(
-    kind: type[S],
-    workflow: Workflow[Any, Any] | str,
-    cron: str,
-    timezone: str,
-    key: str,
-    input: object,
-    options: ScheduleOptions,
-) -> S:
-    """A schedule, as a request or in a registration. Raises `BadValue` for an input or option that cannot be sent."""
-    from perdure.sdk.workflow import encode_input, named  # it imports this module
-
-    name, _ = named(workflow)
-    return kind(
-        workflow_id=name,
-        cron=cron,
-        timezone=timezone,
-        key=key,
-        payload=None if input is NO_INPUT else Raw(encode_input(workflow, input)),
-        **_words(options),
-    )
-
-
-def _words(options: ScheduleOptions) -> dict[str, Any]:
-    """The options as fields of a request."""
-    said: dict[str, Any] = {}
-    for name, kind in (("overlap", Overlap), ("missed", Missed)):
-        word = options.get(name)
-        if word is not None:
-            if word not in [*kind]:
-                raise BadValue(f"{name} is one of {', '.join(kind)}; got {word!r}.")
-            said[name] = kind(str(word))
-    window = options.get("missed_window")
-    if window is not None:
-        said["missed_window_seconds"] = int(window.total_seconds() if isinstance(window, timedelta) else window)
-    return said
 
 
 class Schedules:
@@ -161,7 +55,14 @@ class Schedules:
 
         The same definition has no effect. Raises `BadValue` with the invalid field.
         """
-        spec = schedule_spec(CreateSchedule, workflow, cron, timezone, key, input, options)
+        spec = CreateSchedule(
+            workflow_id=named(workflow)[0],
+            cron=cron,
+            timezone=timezone,
+            key=key,
+            payload=encode_scheduled(workflow, input),
+            **option_fields(options),
+        )
         return await self.get((await self._client._transport.call(spec)).schedule_id)
 
     async def list(self, workflow: Workflow[Any, Any] | str | None = None) -> list[StoredSchedule]:
@@ -191,7 +92,7 @@ class Schedules:
     ) -> StoredSchedule:
         """Change the given fields of a schedule."""
         payload = None if input is NO_INPUT else Raw(encode(input, where="input"))
-        change = ChangeSchedule(schedule_id, cron=cron, timezone=timezone, payload=payload, **_words(options))
+        change = ChangeSchedule(schedule_id, cron=cron, timezone=timezone, payload=payload, **option_fields(options))
         return await self._client._transport.call(change)
 
     async def pause(self, schedule_id: str) -> StoredSchedule:

@@ -19,15 +19,15 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint_of_call, fingerprint_of_captured
 from perdure.sdk.payloads.hints import Unannotated, read_hints
 from perdure.sdk.payloads.values import decode
+from perdure.sdk.replay.calls import STEP, DurableCall
 from perdure.sdk.replay.eviction import leaving
 from perdure.sdk.streams import to_emitted
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from perdure.sdk.context import Context
-    from perdure.sdk.replay.calls import DurableCall
+    from perdure.sdk.execution_state import ExecutionState
     from perdure.sdk.replay.machine import Machine
-    from perdure.sdk.worker import Worker
+    from perdure.sdk.transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 P = ParamSpec("P")
@@ -103,13 +103,13 @@ _DEFAULT: Final = StepSettings()
 class StepPlan:
     """Computed once for each function."""
 
-    __slots__ = ("captures", "fn", "is_async", "name", "of", "options", "result_type")
+    __slots__ = ("captures", "fn", "is_async", "name", "of", "result_type", "settings")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.of = fn
-        self.options: StepSettings = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
+        self.settings: StepSettings = getattr(_within_partials(fn), "_perdure_options", _DEFAULT)
         self.fn = _undecorated(fn)
-        self.name = self.options.name or _function_name(self.fn)
+        self.name = self.settings.name or _function_name(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
@@ -172,7 +172,7 @@ def _function_name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__name__", None) or type(fn).__name__
 
 
-current_context: ContextVar[Context | None] = ContextVar("perdure_context", default=None)
+current_context: ContextVar[ExecutionState | None] = ContextVar("perdure_context", default=None)
 """None in steps and outside of workflows."""
 
 
@@ -235,8 +235,7 @@ def step(
                     raise Evicted("A step cannot run while its execution leaves memory.")
                 made: Coroutine[Any, Any, Any] = run(*args, **kwargs)
                 return made
-            plan = step_plan(call)
-            return context._step(plan, plan.name, plan.options, args, kwargs)
+            return call_step(context.machine, step_plan(call), args, kwargs)
 
         call._perdure_options = options  # type: ignore[attr-defined]  # any function takes attributes
         call._perdure_step = (call, fn)  # type: ignore[attr-defined]  # as above
@@ -359,6 +358,39 @@ def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs
     return found
 
 
+def call_step(
+    machine: Machine,
+    plan: StepPlan,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    name: str | None = None,
+    settings: StepSettings | None = None,
+    key: str | None = None,
+) -> Coroutine[object, None, Any]:
+    """`name` and `settings` override those of the plan."""
+    name = name or plan.name
+    settings = settings or plan.settings
+    call = machine.new_call(
+        STEP,
+        name,
+        fingerprint_of_step(plan, name, args, kwargs),
+        StepCall(
+            plan.fn,
+            args,
+            kwargs,
+            settings.retry or ONCE,
+            settings.timeout_seconds,
+            is_async=plan.is_async,
+            result_type=plan.result_type,
+            retry_if=settings.retry_if,
+            fatal=settings.fatal,
+        ),
+        key=key,
+    )
+    return step_result(machine, call, plan.result_type)
+
+
 async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> Any:
     asked = machine.seen
     variables = step_variables.get()
@@ -382,6 +414,17 @@ async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> 
 # --- in a step's body ------------------------------------------------------------------------------------------------
 
 
+class StepWorker(Protocol):
+    """The worker of a step, as far as steps use it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def transport(self) -> Transport: ...
+
+
 class StepInfo(Struct, frozen=True):
     """The running step, for its body."""
 
@@ -390,9 +433,8 @@ class StepInfo(Struct, frozen=True):
     name: str
     tries: int
     """Counted from 1."""
-    context: Context | None = None
-    worker: Worker | None = None
-    """Runs the step and asks the server for it."""
+    context: ExecutionState | None = None
+    worker: StepWorker | None = None
 
     @property
     def idempotency_key(self) -> str:

@@ -25,7 +25,7 @@ from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript,
 from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, Transcript, shown
 
 if TYPE_CHECKING:
-    from perdure.sdk.context import Context
+    from perdure.sdk.execution_state import ExecutionState
     from perdure.sdk.transport import Transport
 
 logger = logging.getLogger("perdure.worker")
@@ -57,7 +57,7 @@ class TakenMessage(Struct, frozen=True):
     message: Raw
 
 
-def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[object, None, Reading]:
+def read_transcript(ctx: ExecutionState, session_id: str | None = None) -> Coroutine[object, None, Reading]:
     """Read the transcript of this execution's session, or of `session_id`. The same in every replay.
 
     history = (await read_transcript(ctx)).messages
@@ -67,7 +67,7 @@ def read_transcript(ctx: Context, session_id: str | None = None) -> Coroutine[ob
     return _read(ctx, ctx.machine.wait(call))
 
 
-async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
+async def _read(ctx: ExecutionState, row: Coroutine[Any, Any, Row]) -> Reading:
     found = await row
     said = _said(found)
     transcript = ctx.readings.pop(found.seq)
@@ -75,7 +75,7 @@ async def _read(ctx: Context, row: Coroutine[Any, Any, Row]) -> Reading:
 
 
 def append_messages(
-    ctx: Context, messages: Sequence[object], *, session_id: str | None = None, version: int | None = None
+    ctx: ExecutionState, messages: Sequence[object], *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
     """Append messages to a transcript, exactly once. Returns its new version.
 
@@ -92,7 +92,7 @@ def append_messages(
 
 
 def summarize(
-    ctx: Context, summary: object, upto: int, *, session_id: str | None = None, version: int | None = None
+    ctx: ExecutionState, summary: object, upto: int, *, session_id: str | None = None, version: int | None = None
 ) -> Coroutine[object, None, int]:
     """Replace a transcript up to entry `upto` by a summary. Returns the new version.
 
@@ -116,7 +116,7 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
     return _said(found).version
 
 
-async def take_messages(ctx: Context) -> Sequence[TakenMessage]:
+async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
     """Take the messages that came for the running turn since it began or last took some.
 
     No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
@@ -133,7 +133,7 @@ async def take_messages(ctx: Context) -> Sequence[TakenMessage]:
     return taken
 
 
-async def leave_messages(ctx: Context, taken: Sequence[TakenMessage]) -> None:
+async def leave_messages(ctx: ExecutionState, taken: Sequence[TakenMessage]) -> None:
     """Return messages that this execution cannot use. Each becomes a turn of its own, which reports its own error."""
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
@@ -144,7 +144,7 @@ def _to_json(value: object, where: str) -> Raw:
     return value if isinstance(value, Raw) else Raw(encode(value, where=where))
 
 
-def _session(ctx: Context, session_id: str | None) -> str:
+def _session(ctx: ExecutionState, session_id: str | None) -> str:
     return session_id or ctx.session_id or ctx.execution_id
 
 

@@ -5,14 +5,16 @@ import functools
 import inspect
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, overload
 
 import msgspec
+from msgspec import Raw
 
+from perdure.sdk.declared_schedules import NO_INPUT, Schedule
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.schedules import NO_INPUT, Schedule
 from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.errors import BadValue
@@ -22,7 +24,6 @@ from perdure.wire.triggers import EventBatch, TopicEvent, TriggerSpec
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
-    from perdure.sdk.worker import Worker
 
 I = TypeVar("I")  # noqa: E741  # Input and Result: the two types that follow a workflow everywhere
 R = TypeVar("R")
@@ -211,8 +212,11 @@ class Workflow(Generic[I_contra, R_co]):
             "give its function a second parameter"
         )
 
-    def starting(self, worker: "Worker | None") -> None:
-        """Called before a client starts it, with the client's own worker if any. Raises if it must not start."""
+    def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
+        """Called before a client starts it. Raises if it must not start.
+
+        `outside` holds the context variables around the start of the client's own worker, if it has one.
+        """
 
     def spec(self) -> WorkflowSpec:
         return WorkflowSpec(
@@ -224,7 +228,7 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def schedule_specs(self) -> list[ScheduleSpec]:
-        return [one.spec(self) for one in self.schedules]
+        return [one.spec(self.name, encode_scheduled(self, one.input)) for one in self.schedules]
 
     def trigger_specs(self) -> list[TriggerSpec]:
         return [one.spec(self.name) for one in self.triggers]
@@ -256,6 +260,11 @@ def encode_input(workflow: "Workflow[Any, Any] | str", input: object, *, where: 
     if not (workflow.takes_input or _is_empty(input)):
         raise workflow._takes_none(input, where)
     return encode(input, workflow.input_type, where=where)
+
+
+def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw | None:
+    """The input of a schedule as JSON. None stands for the due time."""
+    return None if input is NO_INPUT else Raw(encode_input(workflow, input))
 
 
 def _is_empty(input: object) -> bool:

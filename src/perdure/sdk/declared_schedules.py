@@ -1,0 +1,98 @@
+"""Schedules as a workflow declares them.
+
+@workflow(schedule=Schedule("0 9 * * MON-FRI", timezone="Europe/Berlin"))
+async def report(ctx: Context, due: ScheduledFor) -> None: ...
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+
+from perdure.wire.cron import cron as read_cron
+from perdure.wire.errors import BadValue
+from perdure.wire.schedules import Missed, Overlap, ScheduleSpec
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+OverlapWord = Literal["skip", "queue", "allow"]
+MissedWord = Literal["skip", "latest", "all"]
+
+
+class _NoInput:
+    def __repr__(self) -> str:
+        return "<the due time>"
+
+
+NO_INPUT: Final = _NoInput()
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """How a schedule fires. An option left out has its default, or stays as it is.
+
+    `overlap` applies to a due time while an execution of the schedule is open. The new execution is skipped ("skip"),
+    waits its turn ("queue", the default) or runs in parallel ("allow"). `missed` applies to due times that passed
+    while no server ran. The schedule fires none ("skip"), the last one ("latest", the default), or each one within
+    `missed_window` ("all"; seconds, default: a day).
+    """
+
+    overlap: OverlapWord
+    missed: MissedWord
+    missed_window: float | timedelta
+
+
+class Schedule:
+    """Starts a workflow by the clock: five cron fields in a time zone, as an option of `@workflow`.
+
+    `key` tells the schedules of one workflow apart. Without `input`, a workflow that takes an input gets a
+    `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression that is never due.
+
+    >>> Schedule("30 2 * * *", timezone="America/New_York")
+    Schedule('30 2 * * *', timezone='America/New_York')
+    """
+
+    def __init__(
+        self,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        key: str = "default",
+        input: object = NO_INPUT,
+        **options: Unpack[ScheduleOptions],
+    ) -> None:
+        read_cron(cron, timezone)
+        self.cron = cron
+        self.timezone = timezone
+        self.key = key
+        self.input = input
+        self.options = options
+
+    def spec(self, workflow_id: str, payload: Raw | None) -> ScheduleSpec:
+        """The form in which a worker registers it."""
+        return ScheduleSpec(
+            workflow_id=workflow_id,
+            cron=self.cron,
+            timezone=self.timezone,
+            key=self.key,
+            payload=payload,
+            **option_fields(self.options),
+        )
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.cron!r}, timezone={self.timezone!r})"
+
+
+def option_fields(options: ScheduleOptions) -> dict[str, Any]:
+    """The options as fields of a request. Raises `BadValue` for a value that cannot be sent."""
+    said: dict[str, Any] = {}
+    for name, kind in (("overlap", Overlap), ("missed", Missed)):
+        word = options.get(name)
+        if word is not None:
+            if word not in [*kind]:
+                raise BadValue(f"{name} is one of {', '.join(kind)}; got {word!r}.")
+            said[name] = kind(str(word))
+    window = options.get("missed_window")
+    if window is not None:
+        said["missed_window_seconds"] = int(window.total_seconds() if isinstance(window, timedelta) else window)
+    return said
