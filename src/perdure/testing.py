@@ -143,7 +143,7 @@ async def embedded(
     `advance` moves time. Tests of time-outs use that to answer before the time-out.
     """
     with _folder(path) as file:
-        async with _bench(SQLiteStore(file), registry, clock, settings, skip_time, parks) as bench:
+        async with _bench(SQLiteStore(file), registry, clock, settings, skip_time=skip_time, parks=parks) as bench:
             yield bench
 
 
@@ -258,7 +258,7 @@ async def crash_everywhere(
     ...     report = await crash_everywhere(order, 7)
     ...     assert report.result == "receipt-7"
     """
-    plan = _Plan(workflow, input, during, registry, settings, timeout, options)
+    plan = _Plan(workflow, input, during, registry, settings, timeout=timeout, options=options)
     expected = await plan.run(None)
     crashes: list[tuple[str, int, str]] = []
     repeated: Counter[str] = Counter()

@@ -461,7 +461,7 @@ def test_a_task_does_not_take_the_place_of_one_that_is_still_to_be_made() -> Non
 
 async def latest_events(machine: Machine, order: Sequence[str], got: Got) -> None:
     async def one(item: str) -> None:
-        row = await machine.wait(event_call(machine, "orders", {"item": item}, None, True, None))
+        row = await machine.wait(event_call(machine, "orders", {"item": item}, after=None, latest=True, key=None))
         got.append((item, msgspec.json.decode(row.value)))
 
     await asyncio.gather(*[one(item) for item in order])
@@ -480,8 +480,8 @@ def test_waits_for_the_latest_event_are_told_apart() -> None:
 async def latest_event_again(machine: Machine, order: Sequence[str], got: Got) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await machine.wait(event_call(machine, "orders", None, None, True, None))
-    await machine.wait(event_call(machine, "orders", None, None, True, None))
+            await machine.wait(event_call(machine, "orders", None, after=None, latest=True, key=None))
+    await machine.wait(event_call(machine, "orders", None, after=None, latest=True, key=None))
 
 
 def test_a_wait_for_the_latest_event_takes_none_that_met_an_earlier_wait() -> None:

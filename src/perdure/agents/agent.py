@@ -9,6 +9,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
+from msgspec import structs
 from pydantic_ai.agent import AbstractAgent, Agent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback, ProcessEventStream
 from pydantic_ai.durable_exec import external_event_scope, replay_scope
@@ -149,16 +150,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._overrides.check_start(self.name, outside)
 
     def spec(self) -> WorkflowSpec:
-        plain = super().spec()
-        return WorkflowSpec(
-            plain.id,
-            plain.queue_name,
-            plain.output_schema_name,
-            plain.run_timeout_seconds,
-            plain.wake_on_cancel,
-            WorkflowType.AGENT,
-            self._definition,
-        )
+        return structs.replace(super().spec(), type=WorkflowType.AGENT, agent=self._definition)
 
     @functools.cached_property
     def _definition(self) -> AgentSpec:
@@ -178,7 +170,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         >>> await ctx.run_child(support, support.input("Where is it?", deps=Shop(7)))       # doctest: +SKIP
         """
         self._check_model(model)
-        return make_input(prompt, deps, self.agent.deps_type, message_history, model, usage_limits)
+        return make_input(prompt, deps, self.agent.deps_type, message_history, model, usage_limits=usage_limits)
 
     async def start(
         self,
@@ -313,7 +305,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         given = as_input(payload)
         deps = self._given_deps(ctx) if given.deps is None else given.dependencies(self.agent.deps_type)
         has_error_hooks = self._has_error_hooks()
-        run = AgentRun(ctx, self.name, self._hooks, self._own_hooks, given, prefix, has_error_hooks=has_error_hooks)
+        run = AgentRun(
+            ctx, self.name, self._hooks, self._own_hooks, given, prefix=prefix, has_error_hooks=has_error_hooks
+        )
         conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
         if conversation is not None:

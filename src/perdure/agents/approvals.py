@@ -84,7 +84,7 @@ class Questions:
                 call.tool_name,
                 call.tool_call_id,
                 call.args_as_dict(),
-                lambda: self._said(run, call, requests),
+                make=lambda: self._said(run, call, requests),
             )
         except (ModelRetry, ToolFailed) as signal:  # a hook's signal to the model
             return signal

@@ -10,6 +10,7 @@ of their own:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -37,7 +38,7 @@ async def hooked_code(
     make: Callable[[], Awaitable[T]],
 ) -> T:
     """Make a call of a tool that is not a step, with the agent's hooks around it."""
-    call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id, arguments)
+    call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id=tool_call_id, arguments=arguments)
     try:
         await _run_hooks(run, "before", call, lambda hook: hook.before(call))
         result = await make()
@@ -81,8 +82,8 @@ class HookedCode(WrapperToolset[Any]):
         run = current_run()
         if run is None or not is_code(tool.tool_def):
             return await super().call_tool(name, tool_args, ctx, tool)
-        made = super().call_tool
-        return await hooked_code(run, ctx, name, ctx.tool_call_id, tool_args, lambda: made(name, tool_args, ctx, tool))
+        make = functools.partial(super().call_tool, name, tool_args, ctx, tool)
+        return await hooked_code(run, ctx, name, ctx.tool_call_id, tool_args, make=make)
 
 
 def marked_as_code(toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:

@@ -225,7 +225,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
         run = current_run()
         if run is not None and self._watchdog is not None:
-            await watched(run, self._watchdog, ctx, tool, args, outcome)
+            await watched(run, self._watchdog, ctx, tool, args, result=outcome)
 
     def _emit_call(self, call: ToolCallPart) -> None:
         """Emit a call once, if the library does not. It may wait for people before it runs."""

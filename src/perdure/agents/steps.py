@@ -364,7 +364,7 @@ def _to_call(operation: DurableOperation[Any, Any, Any], params: Any, run: Agent
                 run.ctx.execution_id,
                 run.agent_name,
                 params.ctx,
-                params.ctx.tool_call_id,
-                params.tool_args,
+                tool_call_id=params.ctx.tool_call_id,
+                arguments=params.tool_args,
             )
     return None

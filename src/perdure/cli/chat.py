@@ -343,7 +343,7 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
             if not said and field.default is not None:
                 found[field.key] = field.default
                 break
-            form = Form(None, None, None, None, None, (field,), None)
+            form = Form(title=None, description=None, context=None, source=None, tool=None, fields=(field,), data=None)
             read = read_answer(form, {"f0": _as_sent(field, said)})
             if read.answer is not None:
                 found |= json.loads(read.answer)

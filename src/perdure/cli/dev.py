@@ -182,19 +182,12 @@ class _Dev:
             environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
             if self.key is not None:
                 environ["PERDURE_API_KEY"] = self.key
+            command = ["-m", "perdure.cli.main", "work", self.target, "--deployment", DEPLOYMENT]
+            options = ["--url", self.url, "--grace", str(GRACE_SECONDS), "--child"]
             process = self._worker = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "perdure.cli.main",
-                "work",
-                self.target,
-                "--deployment",
-                DEPLOYMENT,
-                "--url",
-                self.url,
-                "--grace",
-                str(GRACE_SECONDS),
-                "--child",
+                *command,
+                *options,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,

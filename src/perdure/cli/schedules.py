@@ -82,10 +82,10 @@ def create(
         cron,
         timezone,
         key,
-        None if overlap is None else Overlap(overlap),
-        None if missed is None else Missed(missed),
-        None if window is None else seconds_of(window, "--window"),
-        None if input is None else Raw(parse_json(input, "--input")),
+        overlap=None if overlap is None else Overlap(overlap),
+        missed=None if missed is None else Missed(missed),
+        missed_window_seconds=None if window is None else seconds_of(window, "--window"),
+        payload=None if input is None else Raw(parse_json(input, "--input")),
     )
 
     async def work(client: "Client") -> "StoredSchedule":

@@ -184,7 +184,9 @@ async def run_all(
         call, name, result_type = call_for(
             input, concurrency_key=concurrency_key(input) if callable(concurrency_key) else concurrency_key
         )
-        child = _MappedChild(context, call, name, result_type, outcomes, open_children, room)
+        child = _MappedChild(
+            context, call, name, result_type, outcomes=outcomes, open_children=open_children, room=room
+        )
         outcomes.append(None)
         open_children.add(child)
         child.begin()
@@ -232,6 +234,7 @@ class _MappedChild:
         call: DurableCall,
         name: str,
         result_type: Any,
+        *,
         outcomes: list[Any],
         open_children: set[_MappedChild],
         room: asyncio.Event,

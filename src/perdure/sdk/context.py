@@ -209,7 +209,8 @@ class Context(ExecutionState):
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
         and `latest=True` all that are already published. Raises `TimeoutError` after `timeout` seconds, durably.
         """
-        return take_event(self.machine, event_call(self.machine, topic, match, after, latest, key), data_type, timeout)
+        call = event_call(self.machine, topic, match, after=after, latest=latest, key=key)
+        return take_event(self.machine, call, data_type, timeout)
 
     @overload
     def suspend(
@@ -254,7 +255,8 @@ class Context(ExecutionState):
         key: str | None = None,
     ) -> Coroutine[object, None, int]:
         """Publish an event, exactly once. Returns its number in the topic."""
-        return publish(self.machine, publish_call(self.machine, topic, data, event_type, dedup_key, key))
+        call = publish_call(self.machine, topic, data, event_type=event_type, dedup_key=dedup_key, key=key)
+        return publish(self.machine, call)
 
     # --- children --------------------------------------------------------------------------------------------------
 

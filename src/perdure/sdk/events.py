@@ -54,6 +54,7 @@ def event_call(
     machine: Machine,
     topic: str,
     match: Mapping[str, object] | None,
+    *,
     after: int | None,
     latest: bool,
     key: str | None,
@@ -85,12 +86,12 @@ async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeou
     row = await _wait(machine, call, timeout)
     event = msgspec.json.decode(row.value, type=WireEvent)
     return Event(
-        event.id,
-        event.sequence_id,
-        event.topic,
-        event.event_type,
-        decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
-        datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
+        id=event.id,
+        sequence_id=event.sequence_id,
+        topic=event.topic,
+        event_type=event.event_type,
+        data=decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
+        created_at=datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
     )
 
 
@@ -137,7 +138,7 @@ async def send_answer(machine: Machine, call: DurableCall) -> None:
 
 
 def publish_call(
-    machine: Machine, topic: str, data: object, event_type: str | None, dedup_key: str | None, key: str | None
+    machine: Machine, topic: str, data: object, *, event_type: str | None, dedup_key: str | None, key: str | None
 ) -> DurableCall:
     topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))

@@ -73,17 +73,17 @@ def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
         if type(entry) is StepDone:
             own.append(
                 Row(
-                    seq,
-                    reply.at_us,
-                    STEP if entry.last else STEP_FAILED,
-                    item.attempt,
-                    entry.key,
-                    entry.name,
-                    entry.fingerprint,
-                    entry.ok,
-                    entry.value,
-                    entry.started_at_us,
-                    entry.tries,
+                    seq=seq,
+                    at_us=reply.at_us,
+                    kind=STEP if entry.last else STEP_FAILED,
+                    attempt=item.attempt,
+                    key=entry.key,
+                    name=entry.name,
+                    fingerprint=entry.fingerprint,
+                    ok=entry.ok,
+                    value=entry.value,
+                    started_at_us=entry.started_at_us,
+                    tries=entry.tries,
                 )
             )
         elif type(entry) is TimerFired:

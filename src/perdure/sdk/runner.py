@@ -441,20 +441,19 @@ class Runner:
         self.entries = rest
         self.wants_rows = False
         claimed = self.claimed
-        child = end is not None and claimed.parent_execution_id is not None
         item = ReportItem(
             claimed.id,
             claimed.attempt,
             number,
             self.fetched,
-            entries,
-            end,
-            logs,
-            progress,
-            child,
-            stream,
-            claimed.root_execution_id if stream else None,
-            self.changed_inputs if logs else 0,
+            entries=entries,
+            end=end,
+            logs=logs,
+            progress=progress,
+            child=end is not None and claimed.parent_execution_id is not None,
+            stream=stream,
+            stream_of=claimed.root_execution_id if stream else None,
+            changed_inputs=self.changed_inputs if logs else 0,
         )
         if logs:
             self.changed_inputs = 0

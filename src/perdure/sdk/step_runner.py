@@ -144,8 +144,9 @@ class StepRunner:
             return
         task = self._tasks.get(call.key)  # while listed, its outcome is wanted
         started_at_us = runner.now_us()
+        name = call.name or call.key
         current_context.set(None)
-        running_step.set(StepInfo(runner.claimed.id, call.key, call.name or call.key, tries, runner.context, worker))
+        running_step.set(StepInfo(runner.claimed.id, call.key, name, tries, context=runner.context, worker=worker))
         scope: asyncio.Timeout | None = None
         try:
             if step.timeout_seconds is None:
@@ -154,7 +155,9 @@ class StepRunner:
                 async with asyncio.timeout(step.timeout_seconds) as scope:
                     value = await (step.call() if step.is_async else worker.in_thread(step))
             data, read = _recordable(value, step, call.key)
-            done = StepDone(call.key, call.name or call.key, call.fingerprint, True, Raw(data), started_at_us, tries)
+            done = StepDone(
+                call.key, name, call.fingerprint, ok=True, value=Raw(data), started_at_us=started_at_us, tries=tries
+            )
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
         except BaseException as error:  # user code may raise anything
@@ -199,7 +202,16 @@ class StepRunner:
             self._failed[call.key] = tries
             self._pause(call, until_us)
         name = call.name or call.key
-        return StepDone(call.key, name, call.fingerprint, False, Raw(value), started_at_us, tries, last=delay is None)
+        return StepDone(
+            call.key,
+            name,
+            call.fingerprint,
+            ok=False,
+            value=Raw(value),
+            started_at_us=started_at_us,
+            tries=tries,
+            last=delay is None,
+        )
 
 
 def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:

@@ -124,15 +124,15 @@ async def follow(transport: Transport, execution_id: str, after: str | None) -> 
             if len(runs) > PLACES_MAX:
                 del runs[next(iter(runs))]
             yield StreamItem(
-                item.kind,
-                msgspec.json.decode(item.data),
-                item.path,
-                item.key,
-                item.attempt,
-                item.tries,
-                restarted,
-                item.execution_id,
-                item.n,
-                datetime.fromtimestamp(item.at_us / 1e6, UTC),
-                cursor,
+                kind=item.kind,
+                data=msgspec.json.decode(item.data),
+                path=item.path,
+                key=item.key,
+                attempt=item.attempt,
+                tries=item.tries,
+                restarted=restarted,
+                execution_id=item.execution_id,
+                n=item.n,
+                at=datetime.fromtimestamp(item.at_us / 1e6, UTC),
+                cursor=cursor,
             )

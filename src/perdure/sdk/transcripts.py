@@ -103,7 +103,7 @@ def summarize(
     given = _to_json(summary, "summary")
     print_ = fingerprint(bytes(given))
     call = ctx.machine.new_call(
-        Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, given, version)
+        Kind.TRANSCRIPT, SUMMARIZE, print_, lambda key: Summarize(key, print_, session, upto, given, version=version)
     )
     return _new_version(ctx.machine.wait(call))
 

@@ -258,10 +258,10 @@ class Worker:
                     ClaimRequest(
                         worker_id,
                         self._epoch,
-                        (claim_id := f"{self._claim_number:012d}"),
-                        room,
-                        POLL_SECONDS if room else 0.0,
-                        arrived,
+                        claim_id=(claim_id := f"{self._claim_number:012d}"),
+                        capacity=room,
+                        wait_seconds=POLL_SECONDS if room else 0.0,
+                        arrived=arrived,
                     )
                 )
             except LeaseLost:

@@ -294,15 +294,14 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         due_us = min(due_us, FAR_US)
-        if self.closed:
-            return InnerTimer("", due_us, callback, args, self, context)
-        if due_us <= self.now_us:  # already due: nothing to record
-            timer = InnerTimer("", due_us, callback, args, self, context)
+        waits = due_us > self.now_us and not self.closed  # else there is nothing to record
+        key = self._keeper.timer_asked(self.key_for("timer")) if waits else ""
+        timer = InnerTimer(key, due_us, callback, args, loop=self, context=context)
+        if waits:
+            self.timers[key] = timer
+            heapq.heappush(self._heap, (due_us, self.next_number(), timer))
+        elif not self.closed:
             self._make_ready(timer)
-            return timer
-        timer = InnerTimer(self._keeper.timer_asked(self.key_for("timer")), due_us, callback, args, self, context)
-        self.timers[timer.key] = timer
-        heapq.heappush(self._heap, (due_us, self.next_number(), timer))
         return timer
 
     def _is_open(self, timer: InnerTimer) -> bool:
