@@ -13,6 +13,7 @@ from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, ra
 from tests.store.world import step
 
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store import postgres_hints
 from perdure.store.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
 from perdure.store.interface import (
@@ -32,6 +33,7 @@ from perdure.store.interface import (
 )
 from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
+from perdure.wire.keys import DeleteApiKey
 from perdure.wire.records import Event
 from perdure.wire.requests import Emitted, EventItem, OpenWait, ReportItem, ReportRequest, Suspend
 
@@ -157,7 +159,7 @@ async def test_a_key_deleted_at_a_is_heard_of_at_b(url: str) -> None:
         pair.b.key_deleted = heard.append
         key = await pair.a.projects.create_key(pair.project_id, "k", Role.READ)
         id = key.split("_")[1]
-        await pair.a.projects.delete_key(pair.project_id, id)
+        await pair.a.serve(Scope(pair.project_id), DeleteApiKey(id))
         await until(lambda: heard == [id])
 
 

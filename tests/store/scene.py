@@ -30,6 +30,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
+from perdure.wire.keys import ApiKey
 from perdure.wire.requests import (
     AgentSpec,
     Answer,
@@ -101,8 +102,8 @@ def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
 
 
 def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
-    given = {"id": id, "project_id": PROJECT, "name": name, "role": "admin", "secret_hash": "x", "last_four": "1234"}
-    return {**given, "development": False, "now_us": now_us}
+    key = ApiKey(id=id, name=name, last_four_digits="1234", created_at_us=now_us, role=Role.ADMIN)
+    return {"project_id": PROJECT, "key": key, "secret_hash": "x"}
 
 
 def _invitation(email: str, token: str, now_us: int) -> dict[str, Any]:
@@ -262,8 +263,7 @@ class Scene:
             case "new epoch":
                 return access.new_epoch(epoch=f"epoch{n}")
             case "make a key":
-                given = _key(f"key{n}", dice.choice(["one", "two"]), now_us)
-                return access.make_key(**{name: value for name, value in given.items() if name != "development"})
+                return access.make_key(**_key(f"key{n}", dice.choice(["one", "two"]), now_us))
             case "create a key":
                 return access.create_key(**_key(f"key{n}", f"name{n}", now_us))
             case "delete a key":

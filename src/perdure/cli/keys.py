@@ -1,31 +1,14 @@
 """keys: create, list and delete API keys, on a running server or in a stopped store."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import (
-    DatabaseOption,
-    JsonFlag,
-    Refused,
-    UrlOption,
-    ask,
-    command,
-    console,
-    emit,
-    group,
-    note,
-    say,
-)
-from perdure.cli.server_or_file import on_server_or_in_file
+from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
+from perdure.cli.server_or_file import Caller, call_server_or_file
 
 if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-    from perdure.sdk.client import Client
-
-_PATH: Final = "/api/v1/api-keys"
-
-Json = dict[str, Any]
+    from perdure.wire.keys import NewApiKey
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,29 +29,22 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a key and show it, this once."""
-    import msgspec
-
     from perdure.wire.access import Role
+    from perdure.wire.keys import CreateApiKey, ListApiKeys
 
     if role not in [*Role]:
         raise Refused(f"--role is read, write or admin; got {role!r}.")
 
-    async def online(client: "Client") -> Json:
-        project_id = (await _listing(client))["project_id"]
-        body = msgspec.json.encode({"name": name, "project_id": project_id, "role": role})
-        made: Json = msgspec.json.decode(await ask(client, "POST", _PATH, body))
-        return {"id": made["id"], "api_key": made["key"], "project_id": project_id}
+    async def work(call: Caller) -> "tuple[str, NewApiKey]":
+        project_id = (await call(ListApiKeys())).project_id
+        return project_id, await call(CreateApiKey(name=name, project_id=project_id, role=Role(role)))
 
-    async def offline(engine: "Engine", project_id: str) -> Json:
-        key, made = await engine.projects.make_key(project_id, name, Role(role))
-        return {"id": made.id, "api_key": key, "project_id": project_id}
-
-    made, where = on_server_or_in_file(url, database, online, offline, make=True)
+    (project_id, made), where = call_server_or_file(url, database, work, make=True)
     if as_json:
-        emit({**made, "name": name, "role": role})
+        emit({"id": made.id, "api_key": made.key, "project_id": project_id, "name": name, "role": role})
         return
-    say(made["api_key"])
-    note(f"Keep it: only its hash is stored. Role {role}, project {made['project_id']}, {where}.")
+    say(made.key)
+    note(f"Keep it: only its hash is stored. Role {role}, project {project_id}, {where}.")
 
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -76,29 +52,11 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import local
+    from perdure.cli.render import date_time
+    from perdure.wire.keys import ListApiKeys
 
-    async def online(client: "Client") -> list[Json]:
-        found: list[Json] = (await _listing(client))["keys"]
-        return found
-
-    async def offline(engine: "Engine", project_id: str) -> list[Json]:
-        from perdure.wire.public import rfc3339
-
-        return [
-            {
-                "id": key.id,
-                "name": key.name,
-                "last_four_digits": key.last_four,
-                "created_at": rfc3339(key.created_at_us),
-                "last_used_at": None if key.last_used_at_us is None else rfc3339(key.last_used_at_us),
-                "role": key.role,
-                "development": key.development,
-            }
-            for key in await engine.projects.keys(project_id)
-        ]
-
-    keys, where = on_server_or_in_file(url, database, online, offline)
+    listing, where = call_server_or_file(url, database, lambda call: call(ListApiKeys()))
+    keys = listing.keys
     if as_json:
         for key in keys:
             emit(key)
@@ -110,9 +68,9 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     for name in ("ID", "NAME", "ROLE", "ENDS IN", "MADE", ""):
         table.add_column(name)
     for key in keys:
-        made = local(key["created_at"])
-        said = "development" if key["development"] else ""
-        table.add_row(key["id"], Text(key["name"]), key["role"], f"…{key['last_four_digits']}", made, said)
+        made = date_time(key.created_at_us)
+        said = "development" if key.development else ""
+        table.add_row(key.id, Text(key.name), key.role, f"…{key.last_four_digits}", made, said)
     console().print(table)
 
 
@@ -123,28 +81,14 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete a key. It is refused from then on."""
-    from urllib.parse import quote
-
     from perdure.wire.errors import NotFound
-
-    async def online(client: "Client") -> None:
-        await ask(client, "DELETE", f"{_PATH}/{quote(id, safe='')}")
-
-    async def offline(engine: "Engine", project_id: str) -> None:
-        await engine.projects.delete_key(project_id, id)
+    from perdure.wire.keys import DeleteApiKey
 
     try:
-        _, where = on_server_or_in_file(url, database, online, offline)
+        _, where = call_server_or_file(url, database, lambda call: call(DeleteApiKey(id)))
     except NotFound:
         raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
     if as_json:
         emit({"id": id})
     else:
         say(f"Key {id} is deleted, {where}.")
-
-
-async def _listing(client: "Client") -> Json:
-    import msgspec
-
-    listing: Json = msgspec.json.decode(await ask(client, "GET", _PATH))
-    return listing

@@ -2,16 +2,41 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from perdure.cli.common import PATIENCE_SECONDS, Refused, place, store_address, with_client
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.client import Client
+    from perdure.wire.operation import Operation
+
+R = TypeVar("R")
 
 GLANCE_SECONDS: Final = 0.2
 """How long to look for a server that the user did not name."""
+
+
+class Caller(Protocol):
+    """Sends an operation to the server, or serves it from the file."""
+
+    def __call__(self, op: "Operation[R]", /) -> Awaitable[R]: ...
+
+
+def call_server_or_file(
+    url: str | None, database: str | None, work: Callable[[Caller], Awaitable[R]], *, make: bool = False
+) -> tuple[R, str]:
+    """As `on_server_or_in_file`, for work that consists of operations."""
+
+    async def online(client: "Client") -> R:
+        return await work(client._transport.call)
+
+    async def offline(engine: "Engine", project_id: str) -> R:
+        from perdure.engine.service import Scope
+
+        return await work(lambda op: engine.serve(Scope(project_id), op))
+
+    return on_server_or_in_file(url, database, online, offline, make=make)
 
 
 def on_server_or_in_file(

@@ -13,13 +13,24 @@ from uuid_utils import uuid7
 
 from perdure.engine.accounts import hash_of
 from perdure.engine.executions import checked_id
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import access, accounts
-from perdure.store.verbs.access import ListedKey
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Invitation, Member, Project, email_of, project_name_of
-from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
-from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unauthorized
+from perdure.wire.codec import check_text
+from perdure.wire.errors import NotFound, PerdureError, Unauthorized
+from perdure.wire.keys import (
+    ApiKey,
+    ApiKeyList,
+    ApiKeys,
+    CreateApiKey,
+    DeleteApiKey,
+    GetApiKeys,
+    ListApiKeys,
+    NewApiKey,
+)
+from perdure.wire.record import Message
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -40,8 +51,9 @@ class Added(NamedTuple):
     expires_at_us: int
 
 
-class Projects:
+class Projects(Service):
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
         self._engine = engine
 
     async def default(self) -> str:
@@ -146,56 +158,61 @@ class Projects:
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
         """Names need not be unique. Only now is the secret visible."""
-        id, secret = _new()
-        await self._engine.store.write(
-            access.create_key(
-                id=id,
-                project_id=project_id,
-                name=name,
-                role=role.value,
-                secret_hash=_hash(secret),
-                last_four=secret[-4:],
-                development=development,
-                now_us=self._engine.clock.now_us(),
-            )
-        )
-        return f"sk_{id}_{secret}"
+        key, secret = self._new_key(name, role, development=development)
+        await self.write(access.create_key(project_id=project_id, key=key, secret_hash=_hash(secret)))
+        return f"sk_{key.id}_{secret}"
 
-    async def make_key(
-        self, project_id: str, name: str, role: Role, *, idempotency: Idempotency | None = None
-    ) -> tuple[str, ListedKey]:
-        """Unique by name. Returns the key, visible only now, and its listing. Raises BadValue, KeyNameTaken,
-        TooManyKeys, SecretShownOnce."""
-        check_name(name, where="name", max_bytes=KEY_BYTES_MAX)
-        if not name.strip():
-            raise BadValue("name: is blank; say what the key is for.")
-        id, secret = _new()
-        now_us = self._engine.clock.now_us()
-        made = ListedKey(id, name, role.value, secret[-4:], False, now_us)
-        await self._engine.store.write(
+    @serves(CreateApiKey)
+    async def make_key(self, scope: Scope, op: CreateApiKey) -> NewApiKey:
+        """Raises KeyNameTaken, TooManyKeys, SecretShownOnce."""
+        key, secret = self._new_key(op.name, op.role or Role.WRITE)
+        await self.write(
             access.make_key(
-                id=id,
-                project_id=project_id,
-                name=name,
-                role=role.value,
-                secret_hash=_hash(secret),
-                last_four=secret[-4:],
-                now_us=now_us,
-                idempotency=idempotency,
+                project_id=scope.project_id, key=key, secret_hash=_hash(secret), idempotency=scope.idempotency
             )
         )
-        return f"sk_{id}_{secret}", made
+        return NewApiKey(
+            id=key.id,
+            name=key.name,
+            key=f"sk_{key.id}_{secret}",
+            last_four_digits=key.last_four_digits,
+            created_at_us=key.created_at_us,
+            role=key.role,
+        )
 
-    async def keys(self, project_id: str) -> list[ListedKey]:
+    async def keys(self, project_id: str) -> list[ApiKey]:
         """Newest first, without secrets."""
-        return await self._engine.store.read(access.list_keys(project_id=project_id))
+        return await self.read(access.list_keys(project_id=project_id))
 
-    async def delete_key(self, project_id: str, id: str) -> None:
-        """`Engine.key_deleted` tells the caches. Raises NotFound, and BadRequest for an impossible id."""
-        if not is_key_id(id):
-            raise BadRequest(f"{id!r} is not a key's id, which is the part of the key between the underscores.")
-        if not await self._engine.store.write(access.delete_key(project_id=project_id, id=id)):
-            raise NotFound(f"API key {id!r} does not exist; its id is the part of the key between the underscores.")
+    @serves(ListApiKeys)
+    async def list_keys(self, scope: Scope, op: ListApiKeys) -> ApiKeys:
+        return ApiKeys(scope.project_id, await self.keys(scope.project_id))
+
+    @serves(GetApiKeys)
+    async def get_keys(self, scope: Scope, op: GetApiKeys) -> ApiKeyList:
+        return ApiKeyList(await self.keys(scope.project_id))
+
+    @serves(DeleteApiKey)
+    async def delete_key(self, scope: Scope, op: DeleteApiKey) -> Message:
+        """`Engine.key_deleted` tells the caches. Raises NotFound."""
+        if not await self.write(access.delete_key(project_id=scope.project_id, id=op.key_id)):
+            raise NotFound(
+                f"API key {op.key_id!r} does not exist; its id is the part of the key between the underscores."
+            )
+        return Message("API key deleted successfully")
+
+    def _new_key(self, name: str, role: Role, *, development: bool = False) -> tuple[ApiKey, str]:
+        """A key, and its secret."""
+        secret = _random(32)
+        key = ApiKey(
+            id=_random(8),
+            name=name,
+            last_four_digits=secret[-4:],
+            created_at_us=self.now_us(),
+            role=role,
+            development=development,
+        )
+        return key, secret
 
     async def authenticate(self, key: str) -> Principal:
         """Raises Unauthorized, alike for unknown and wrong keys."""
@@ -209,16 +226,12 @@ class Projects:
         if found.last_used_at_us is None or found.last_used_at_us < now_us - USE_NOTED_US:
             with suppress(PerdureError):  # a read-only store must not block reads
                 await self._engine.store.write(access.note_key_use(id=id, now_us=now_us))
-        return Principal(found.project_id, Role(found.role), id, found.development)
+        return Principal(found.project_id, found.role, id, found.development)
 
     async def is_key_of(self, principal: Principal) -> bool:
         """Whether the key still exists with the same project and role."""
         found = await self._engine.store.read(access.read_key(id=principal.key_id))
-        return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role.value)
-
-
-def is_key_id(text: str) -> bool:
-    return len(text) == 8 and text.isascii() and text.isalnum()
+        return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role)
 
 
 def _description(text: str | None) -> str | None:
@@ -227,8 +240,8 @@ def _description(text: str | None) -> str | None:
     return text
 
 
-def _new() -> tuple[str, str]:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8)), "".join(secrets.choice(_ALPHABET) for _ in range(32))
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
 def _hash(secret: str) -> str:

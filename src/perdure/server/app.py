@@ -43,7 +43,6 @@ from perdure.server.routes import (
     events,
     executions,
     internal,
-    keys,
     operations,
     pages,
     projects,
@@ -62,7 +61,7 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import schedules, signing, triggers, webhooks
+from perdure.wire import keys, schedules, signing, triggers, webhooks
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
@@ -98,7 +97,7 @@ def all_routes() -> list[Route]:
         internal,
         accounts,
         projects,
-        keys,
+        keys.keys,
         webhooks.webhooks,
         signing.signing,
         operations,

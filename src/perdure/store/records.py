@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution
+from perdure.wire.keys import ApiKey
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.triggers import StoredTrigger
@@ -21,7 +22,7 @@ from perdure.wire.webhooks import Webhook
 R = TypeVar("R")
 
 STORED: Final[dict[str, type[Struct]]] = {
-    cls.__name__: cls for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook)
+    cls.__name__: cls for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook, ApiKey)
 }
 """The records that SQL may name."""
 

@@ -75,12 +75,6 @@ def user_out(user: User) -> UserOut:
     return UserOut(user.id, user.email, user.first_name, user.last_name, user.display_name, "password")
 
 
-class MessageResponse(Struct, frozen=True):
-    """Confirms the request."""
-
-    message: str
-
-
 class AuthResponse(Struct, frozen=True):
     """Signed in: the response sets the session's cookie."""
 

@@ -44,6 +44,14 @@ class Done(Record, frozen=True):
 DONE: Final = Done()
 
 
+class Message(Record, frozen=True):
+    """Confirms the request."""
+
+    shown_as: ClassVar[str] = "MessageResponse"
+
+    message: str
+
+
 class derived(property):
     """A property that JSON shows beside the fields. Its type is the return annotation."""
 

@@ -14,13 +14,13 @@ from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.public_accounts import (
     AuthResponse,
     ChangePasswordRequest,
-    MessageResponse,
     SignInRequest,
     SignUpRequest,
     UpdateMeRequest,
     UserOut,
     user_out,
 )
+from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
 """The delay of a failure after too many failures of its address. A hash takes less. So the time does not tell a known
@@ -58,7 +58,7 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 
 
 @routes.post("/api/v1/auth/signout", role=None, caller=Caller.SESSION, contract=True)
-async def signout(call: Call) -> MessageResponse:
+async def signout(call: Call) -> Message:
     """End the session and clear its cookie.
 
     The session is a user's, or one that an API key or a link began on the pages. This server refuses it from the next
@@ -66,7 +66,7 @@ async def signout(call: Call) -> MessageResponse:
     `auth_cache_seconds` at the latest.
     """
     await end_session(call)
-    return MessageResponse("Signed out")
+    return Message("Signed out")
 
 
 async def end_session(call: Call) -> None:

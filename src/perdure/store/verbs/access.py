@@ -1,32 +1,24 @@
-from typing import NamedTuple
-
 import msgspec
+from msgspec import Struct
 
-from perdure.store.interface import KeyDeleted, Notify, query, verb
+from perdure.store.interface import KeyDeleted, Notify, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.try_lock import try_write
+from perdure.wire.access import Role
 from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
+from perdure.wire.keys import ApiKey
+
+KEYS_MAX = 1_000
 
 
-class Key(NamedTuple):
+class StoredKey(Struct, frozen=True):
+    """What authentication needs of a key."""
+
     project_id: str
-    role: str
+    role: Role
     secret_hash: str
     development: bool
     last_used_at_us: int | None
-
-
-class ListedKey(NamedTuple):
-    id: str
-    name: str
-    role: str
-    last_four: str
-    development: bool
-    created_at_us: int
-    last_used_at_us: int | None = None
-
-
-KEYS_MAX = 1_000
 
 
 @verb(locks="project=''")
@@ -39,47 +31,17 @@ async def default_project(*, id: str, now_us: int) -> str:
     if not rows:
         await query("insert_project", id=id, name="default", now_us=now_us)
         return id
-    first: str = rows[0][0]
-    return first
+    [first], *_ = rows
+    return str(first)
 
 
-@verb(locks="api_key=id")
-async def create_key(
-    *,
-    id: str,
-    project_id: str,
-    name: str,
-    role: str,
-    secret_hash: str,
-    last_four: str,
-    development: bool,
-    now_us: int,
-) -> None:
-    await query(
-        "insert_key",
-        id=id,
-        project_id=project_id,
-        name=name,
-        role=role,
-        secret_hash=secret_hash,
-        last_four=last_four,
-        development=int(development),
-        now_us=now_us,
-    )
+@verb(locks="api_key=key.id")
+async def create_key(*, project_id: str, key: ApiKey, secret_hash: str) -> None:
+    await query("insert_key", key, project_id=project_id, secret_hash=secret_hash)
 
 
 @verb(locks="api_key=''")
-async def make_key(
-    *,
-    id: str,
-    project_id: str,
-    name: str,
-    role: str,
-    secret_hash: str,
-    last_four: str,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> None:
+async def make_key(*, project_id: str, key: ApiKey, secret_hash: str, idempotency: Idempotency | None = None) -> None:
     """Store a new key with a unique name. Raises KeyNameTaken, TooManyKeys; SecretShownOnce for a repeated request."""
     first = await recall(project_id, idempotency)
     if first is not None:
@@ -88,41 +50,29 @@ async def make_key(
             f"The first request with this Idempotency-Key made the API key {made!r}, and only its answer had the "
             f"secret; if that is lost, delete it (DELETE /api/v1/api-keys/{made}) and make one with another "
             "Idempotency-Key.",
-            {"id": made, "name": name},
+            {"id": made, "name": key.name},
         )
-    known = await query("list_keys", project_id=project_id)
-    same = [row[0] for row in known if row[1] == name]
-    if same:
-        raise KeyNameTaken(f"Key {same[0]!r} is named {name!r} already; choose another name, or delete that key first.")
+    known = await records(ApiKey, "list_keys", project_id=project_id)
+    same = next((one.id for one in known if one.name == key.name), None)
+    if same is not None:
+        raise KeyNameTaken(
+            f"Key {same!r} is named {key.name!r} already; choose another name, or delete that key first."
+        )
     if len(known) >= KEYS_MAX:
         raise TooManyKeys(f"The project has {len(known):,} API keys, the most there may be; delete some first.")
-    await query(
-        "insert_key",
-        id=id,
-        project_id=project_id,
-        name=name,
-        role=role,
-        secret_hash=secret_hash,
-        last_four=last_four,
-        development=0,
-        now_us=now_us,
-    )
-    await remember(project_id, idempotency, msgspec.json.encode(id), now_us)
+    await query("insert_key", key, project_id=project_id, secret_hash=secret_hash)
+    await remember(project_id, idempotency, msgspec.json.encode(key.id), key.created_at_us)
 
 
 @verb(looks=True)
-async def list_keys(*, project_id: str) -> list[ListedKey]:
-    rows = await query("list_keys", project_id=project_id)
-    return [
-        ListedKey(id, name, role, last_four, bool(development), created_at_us, last_used_at_us)
-        for id, name, role, last_four, development, created_at_us, last_used_at_us in reversed(rows)
-    ]
+async def list_keys(*, project_id: str) -> list[ApiKey]:
+    """Newest first."""
+    return await records(ApiKey, "list_keys", project_id=project_id)
 
 
 @verb(looks=True)
-async def read_key(*, id: str) -> Key | None:
-    rows = await query("read_key", id=id)
-    return Key(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3]), rows[0][4]) if rows else None
+async def read_key(*, id: str) -> StoredKey | None:
+    return await record(StoredKey, "read_key", id=id)
 
 
 @verb(locks="api_key=id")

@@ -32,7 +32,7 @@ class ToSend(NamedTuple):
 
 @verb(looks=True)
 async def project_ids() -> list[str]:
-    return [row[0] for row in await query("list_projects")]
+    return [id for [id] in await query("list_projects")]
 
 
 @verb(looks=True)

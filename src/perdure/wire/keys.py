@@ -1,0 +1,117 @@
+"""API keys: their records and operations. Only the answer that makes a key shows its secret."""
+
+from typing import Annotated, ClassVar, Final
+
+from msgspec import Meta, field
+
+from perdure.wire.access import Role
+from perdure.wire.codec import KEY_BYTES_MAX, check_name
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import Check, Time, Uuid
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Message, Record
+
+
+def _id(value: str, where: str) -> str:
+    if not (len(value) == 8 and value.isascii() and value.isalnum()):
+        raise BadRequest(f"{value!r} is not a key's id, which is the part of the key between the underscores.")
+    return value
+
+
+def _name(value: str, where: str) -> str:
+    check_name(value, where=where, max_bytes=KEY_BYTES_MAX)
+    if not value.strip():
+        raise BadValue(f"{where}: is blank; say what the key is for.")
+    return value
+
+
+KeyId = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Za-z]{8}$"}), Check(_id)]
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class ApiKey(Record, frozen=True, kw_only=True):
+    """A key without its secret. `id` is the part of the key between the underscores."""
+
+    shown_as: ClassVar[str] = "ApiKeyResponse"
+
+    id: KeyId
+    name: str
+    last_four_digits: str
+    created_at_us: Time = field(name="created_at")
+    last_used_at_us: Time | None = field(default=None, name="last_used_at")
+    """To the minute, about: a use is noted when the key is looked up."""
+    role: Role
+    development: bool = False
+    """Made by `perdure dev`: refused on an address that others can reach."""
+
+
+class ApiKeyList(Record, frozen=True):
+    keys: list[ApiKey]
+
+
+class ApiKeys(Record, frozen=True):
+    """The keys of the caller's project, newest first."""
+
+    shown_as: ClassVar[str] = "ApiKeysResponse"
+
+    project_id: Uuid
+    keys: list[ApiKey]
+
+
+class NewApiKey(Record, frozen=True, kw_only=True):
+    """The new key. `key` is shown here and never again."""
+
+    shown_as: ClassVar[str] = "CreateApiKeyResponse"
+
+    id: KeyId
+    name: str
+    key: str
+    last_four_digits: str
+    created_at_us: Time = field(name="created_at")
+    last_used_at_us: Time | None = field(default=None, name="last_used_at")
+    role: Role
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+keys: Final = Noun("API keys")
+
+
+@keys.get("/api/v1/api-keys", role=Role.ADMIN)
+class ListApiKeys(Operation[ApiKeys], frozen=True):
+    """The keys of the caller's project, newest first."""
+
+
+@keys.get("/api/v1/api-keys/project/{project_id}", role=Role.ADMIN, contract=True, bare="keys")
+class GetApiKeys(Operation[ApiKeyList], frozen=True):
+    """Keys of a project, newest first."""
+
+    project_id: str
+
+
+@keys.post("/api/v1/api-keys", role=Role.ADMIN, contract=True, idempotent=True)
+class CreateApiKey(Operation[NewApiKey], frozen=True):
+    """Make a key. Its secret is in this answer and nowhere else; only a hash of it is kept.
+
+    So the same request again, by its Idempotency-Key, is 409 `SECRET_SHOWN_ONCE`, with the id of the key that it made.
+    """
+
+    name: Annotated[str, Check(_name)]
+    """A name that no other key of the project has."""
+    project_id: Uuid
+    role: Role | None = None
+    """`read`, `write` (the default) or `admin`."""
+
+
+@keys.delete("/api/v1/api-keys/{key_id}", role=Role.ADMIN, contract=True)
+class DeleteApiKey(Operation[Message], frozen=True):
+    """Delete a key.
+
+    This server refuses it from its next request on, and ends its sign-ins; other servers of the store as soon as they
+    hear of it, and within `auth_cache_seconds` at the latest.
+    """
+
+    key_id: KeyId
