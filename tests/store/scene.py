@@ -31,6 +31,7 @@ from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
 from perdure.wire.keys import ApiKey
+from perdure.wire.projects import Project
 from perdure.wire.requests import (
     AgentSpec,
     Answer,
@@ -230,13 +231,8 @@ class Scene:
                 session = NewSession(f"s{n}", now_us + 9)
                 return accounts.change_password(user_id="ann", password_hash=f"{n}", session=session, now_us=now_us)
             case "make a project":
-                project: dict[str, Any] = {
-                    "id": f"project{n}",
-                    "name": f"project{n}",
-                    "description": None,
-                    "member_id": f"m{n}",
-                }
-                return accounts.make_project(**project, user_id="ann", now_us=now_us)
+                project = Project(id=f"project{n}", name=f"project{n}", created_at_us=now_us, updated_at_us=now_us)
+                return accounts.make_project(project=project, user_id="ann", member_id=f"m{n}")
             case "change a project":
                 return accounts.change_project(name=f"name{n}", description=None, **same)
             case "add a member":

@@ -7,9 +7,11 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import events, idempotency, push_reports, queries, schedules
+from perdure.store.verbs import accounts, events, idempotency, push_reports, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.access import Role
+from perdure.wire.projects import Member, Project, UserInfo
 from perdure.wire.requests import EventItem, Started, StartItem
 from perdure.wire.schedules import ScheduleSpec
 
@@ -227,3 +229,35 @@ async def test_a_round_reads_so_many_executions_and_no_more(world: World, monkey
     world.advance(25 * HOUR)
     assert await sweep(world) == 3, "two lists fill a round"
     assert not await kept(world)
+
+
+@verb(locks="")
+async def _keep(*, owner: str, answer: str, now_us: int) -> None:
+    await idempotency.remember(owner, KEY, answer.encode(), now_us)
+
+
+async def test_answers_of_older_servers_are_read(world: World) -> None:
+    """Their records had the fields that are spelled out here."""
+    times = '"created_at_us":1,"updated_at_us":2'
+    user = '{"id":"ann","email":"a@b.example","first_name":"Ann","last_name":"","display_name":null}'
+    member = f'{{"id":"m","user":{user},"role":"write",{times}}}'
+    await world.store.write(_keep(owner=PROJECT, answer=member, now_us=world.now_us))
+    project = f'{{"id":"p","name":"Shop","description":null,{times}}}'
+    await world.store.write(_keep(owner="ann", answer=project, now_us=world.now_us))
+    again = accounts.add_member(
+        project_id=PROJECT,
+        email="a@b.example",
+        role=Role.WRITE,
+        member_id="n",
+        token_hash="t",
+        expires_at_us=9,
+        now_us=world.now_us,
+        idempotency=KEY,
+    )
+    info = UserInfo(id="ann", email="a@b.example", first_name="Ann")
+    assert await world.store.write(again) == Member(
+        id="m", user_id="ann", role=Role.WRITE, created_at_us=1, updated_at_us=2, user=info
+    )
+    other = Project(id="q", name="Other", created_at_us=3, updated_at_us=3)
+    made = accounts.make_project(project=other, user_id="ann", member_id="n", idempotency=KEY)
+    assert await world.store.write(made) == Project(id="p", name="Shop", created_at_us=1, updated_at_us=2)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
-from perdure.cli.server_or_file import Caller, call_server_or_file
+from perdure.cli.server_or_file import Caller, on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.wire.keys import NewApiKey
@@ -39,7 +39,7 @@ def create(
         project_id = (await call(ListApiKeys())).project_id
         return project_id, await call(CreateApiKey(name=name, project_id=project_id, role=Role(role)))
 
-    (project_id, made), where = call_server_or_file(url, database, work, make=True)
+    (project_id, made), where = on_server_or_in_file(url, database, work, make=True)
     if as_json:
         emit({"id": made.id, "api_key": made.key, "project_id": project_id, "name": name, "role": role})
         return
@@ -55,7 +55,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from perdure.cli.render import date_time
     from perdure.wire.keys import ListApiKeys
 
-    listing, where = call_server_or_file(url, database, lambda call: call(ListApiKeys()))
+    listing, where = on_server_or_in_file(url, database, lambda call: call(ListApiKeys()))
     keys = listing.keys
     if as_json:
         for key in keys:
@@ -85,7 +85,7 @@ def delete(
     from perdure.wire.keys import DeleteApiKey
 
     try:
-        _, where = call_server_or_file(url, database, lambda call: call(DeleteApiKey(id)))
+        _, where = on_server_or_in_file(url, database, lambda call: call(DeleteApiKey(id)))
     except NotFound:
         raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
     if as_json:

@@ -1,31 +1,16 @@
 """members: the members of a project, on a running server or in a stopped store."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import (
-    DatabaseOption,
-    JsonFlag,
-    Refused,
-    UrlOption,
-    ask,
-    command,
-    console,
-    emit,
-    group,
-    note,
-    say,
-)
-from perdure.cli.server_or_file import on_server_or_in_file
+from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
+from perdure.cli.server_or_file import Caller, on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
-    from perdure.sdk.client import Client
+    from perdure.wire.projects import AddedMember, InvitationList, Member
 
-_PATH: Final = "/api/v1/projects"
-
-Json = dict[str, Any]
 EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]
 
 
@@ -50,23 +35,17 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a user a member. If the e-mail has no user yet, show an invitation, this once."""
-    import msgspec
-
     from perdure.wire.access import Role
+    from perdure.wire.projects import AddProjectMember
 
     if role not in [*Role]:
         raise Refused(f"--role is read, write or admin; got {role!r}.")
 
-    async def online(client: "Client") -> str | None:
-        body = msgspec.json.encode({"email": email, "role": role.capitalize()})
-        added: Json = msgspec.json.decode(await ask(client, "POST", await _of_project(client, "members"), body))
-        invitation: str | None = added["invitation"]
-        return invitation
+    async def work(call: Caller) -> "AddedMember":
+        return await call(AddProjectMember(project_id=await _project_id(call), email=email, role=Role(role)))
 
-    async def offline(engine: "Engine", project_id: str) -> str | None:
-        return (await engine.projects.add_member(project_id, email, Role(role))).invitation
-
-    invitation, where = on_server_or_in_file(url, database, online, offline, make=True)
+    added, where = on_server_or_in_file(url, database, work, make=True)
+    invitation = added.invitation
     if as_json:
         emit({"email": email, "role": role, "invitation": invitation})
     elif invitation is None:
@@ -82,7 +61,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from rich.table import Table
     from rich.text import Text
 
-    members, where = on_server_or_in_file(url, database, _listed, _listed_offline)
+    members, where = on_server_or_in_file(url, database, _members)
     if as_json:
         for member in members:
             emit(member)
@@ -94,8 +73,8 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     for name in ("EMAIL", "NAME", "ROLE"):
         table.add_column(name)
     for member in members:
-        user = member["user"]
-        table.add_row(Text(user["email"]), Text(user.get("display_name") or ""), member["role"])
+        assert member.user is not None
+        table.add_row(Text(member.user.email), Text(member.user.display_name or ""), member.role.capitalize())
     console().print(table)
 
 
@@ -107,13 +86,13 @@ def remove(
 ) -> None:
     """Remove a member from the project, at once. The last admin stays."""
 
-    async def online(client: "Client") -> None:
-        await ask(client, "DELETE", f"{await _of_project(client, 'members')}/{_id_of(email, await _listed(client))}")
+    from perdure.wire.projects import RemoveProjectMember
 
-    async def offline(engine: "Engine", project_id: str) -> None:
-        await engine.projects.remove_member(project_id, _id_of(email, await _listed_offline(engine, project_id)))
+    async def work(call: Caller) -> None:
+        user_id = _id_of(email, await _members(call))
+        await call(RemoveProjectMember(project_id=await _project_id(call), user_id=user_id))
 
-    _, where = on_server_or_in_file(url, database, online, offline)
+    _, where = on_server_or_in_file(url, database, work)
     if as_json:
         emit({"email": email})
     else:
@@ -125,22 +104,14 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import local
+    from perdure.cli.render import date_time
+    from perdure.wire.projects import GetProjectInvitations
 
-    async def online(client: "Client") -> list[Json]:
-        import msgspec
+    async def work(call: Caller) -> "InvitationList":
+        return await call(GetProjectInvitations(await _project_id(call)))
 
-        found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _of_project(client, "invitations")))
-        return found
-
-    async def offline(engine: "Engine", project_id: str) -> list[Json]:
-        import msgspec
-
-        from perdure.wire.public_accounts import invitation_response
-
-        return [msgspec.to_builtins(invitation_response(one)) for one in await engine.projects.invitations(project_id)]
-
-    found, where = on_server_or_in_file(url, database, online, offline)
+    listing, where = on_server_or_in_file(url, database, work)
+    found = listing.invitations
     if as_json:
         for one in found:
             emit(one)
@@ -152,7 +123,7 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
     for name in ("EMAIL", "ROLE", "EXPIRES"):
         table.add_column(name)
     for one in found:
-        table.add_row(Text(one["email"]), one["role"], local(one["expires_at"]))
+        table.add_row(Text(one.email), one.role.capitalize(), date_time(one.expires_at_us))
     console().print(table)
 
 
@@ -164,15 +135,12 @@ def withdraw(
 ) -> None:
     """Withdraw an invitation. Its token does not work any more."""
 
-    async def online(client: "Client") -> None:
-        from urllib.parse import quote
+    from perdure.wire.projects import WithdrawProjectInvitation
 
-        await ask(client, "DELETE", f"{await _of_project(client, 'invitations')}/{quote(email.strip(), safe='')}")
+    async def work(call: Caller) -> None:
+        await call(WithdrawProjectInvitation(project_id=await _project_id(call), email=email))
 
-    async def offline(engine: "Engine", project_id: str) -> None:
-        await engine.projects.withdraw_invitation(project_id, email)
-
-    _, where = on_server_or_in_file(url, database, online, offline)
+    _, where = on_server_or_in_file(url, database, work)
     if as_json:
         emit({"email": email})
     else:
@@ -198,32 +166,22 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
     note(f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended.")
 
 
-async def _of_project(client: "Client", what: str) -> str:
-    """The path of `what` in the key's project."""
-    import msgspec
+async def _project_id(call: Caller) -> str:
+    """The project of the key, or of the file."""
+    from perdure.wire.projects import GetProjects
 
-    (project,) = msgspec.json.decode(await ask(client, "GET", _PATH))["projects"]
-    return f"{_PATH}/{project['id']}/{what}"
-
-
-async def _listed(client: "Client") -> list[Json]:
-    import msgspec
-
-    found: list[Json] = msgspec.json.decode(await ask(client, "GET", await _of_project(client, "members")))
-    return found
+    [project] = (await call(GetProjects())).projects
+    return project.id
 
 
-async def _listed_offline(engine: "Engine", project_id: str) -> list[Json]:
-    import msgspec
+async def _members(call: Caller) -> "list[Member]":
+    from perdure.wire.projects import GetProjectMembers
 
-    from perdure.wire.public_accounts import member_response
-
-    return [msgspec.to_builtins(member_response(one)) for one in await engine.projects.members(project_id)]
+    return (await call(GetProjectMembers(await _project_id(call)))).members
 
 
-def _id_of(email: str, members: list[Json]) -> str:
+def _id_of(email: str, members: "list[Member]") -> str:
     for member in members:
-        if member["user"]["email"] == email.strip().lower():
-            id: str = member["user_id"]
-            return id
+        if member.user is not None and member.user.email == email.strip().lower():
+            return member.user_id
     raise Refused(f"{email} is not a member; `perdure members list` shows all members.")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from perdure.cli.common import PATIENCE_SECONDS, Refused, place, store_address, with_client
 
@@ -23,38 +23,25 @@ class Caller(Protocol):
     def __call__(self, op: "Operation[R]", /) -> Awaitable[R]: ...
 
 
-def call_server_or_file(
+def on_server_or_in_file(
     url: str | None, database: str | None, work: Callable[[Caller], Awaitable[R]], *, make: bool = False
 ) -> tuple[R, str]:
-    """As `on_server_or_in_file`, for work that consists of operations."""
-
-    async def online(client: "Client") -> R:
-        return await work(client._transport.call)
-
-    async def offline(engine: "Engine", project_id: str) -> R:
-        from perdure.engine.service import Scope
-
-        return await work(lambda op: engine.serve(Scope(project_id), op))
-
-    return on_server_or_in_file(url, database, online, offline, make=make)
-
-
-def on_server_or_in_file(
-    url: str | None,
-    database: str | None,
-    online: "Callable[[Client], Awaitable[Any]]",
-    offline: "Callable[[Engine, str], Awaitable[Any]]",
-    *,
-    make: bool = False,
-) -> tuple[Any, str]:
     """Work on the server or in the file. Also returns the place in words. `make` creates the file.
 
     --database names a file, --url or PERDURE_URL a server. Without them, a server is used if it runs and its key is
     known, and otherwise the file.
     """
-    from perdure.cli.store import offline as in_file
+    from perdure.cli.store import offline
     from perdure.sdk.credentials import URL_VARIABLE, find
     from perdure.wire.errors import Unavailable
+
+    async def online(client: "Client") -> R:
+        return await work(client._transport.call)
+
+    async def in_file(engine: "Engine", project_id: str) -> R:
+        from perdure.engine.service import Scope
+
+        return await work(lambda op: engine.serve(Scope(project_id), op))
 
     if database is not None and url is not None:
         raise Refused("Name either a server (--url) or the file of a stopped store (--database).")
@@ -68,4 +55,4 @@ def on_server_or_in_file(
             except Unavailable as error:
                 if named:
                     raise Refused(f"{error.message} For a stopped store name its file with --database.") from None
-    return in_file(database, offline, make=make), f"in {place(store_address(database))}"
+    return offline(database, in_file, make=make), f"in {place(store_address(database))}"

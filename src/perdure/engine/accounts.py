@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid_utils import uuid7
 
 from perdure.engine.passwords import Passwords
+from perdure.engine.service import Scope
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import (
     Session,
     User,
-    check_person,
     email_of,
     new_password_of,
     password_of,
+    person_of,
 )
 from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorized
 
@@ -37,6 +38,13 @@ class UnknownEmail(Unauthorized):
 class SignedIn(NamedTuple):
     user: User
     token: str
+
+
+def require_user(scope: Scope) -> str:
+    """The user of a call. Raises Forbidden without one."""
+    if scope.user_id is None:
+        raise Forbidden("Only a user who has signed in may do this.")
+    return scope.user_id
 
 
 class Accounts:
@@ -67,8 +75,8 @@ class Accounts:
                 "Sign-up is closed on this server; ask an admin of a project for an invitation, or set `signup`."
             )
         address = email_of(email)
-        check_person(first_name, "body.first_name")
-        check_person(last_name, "body.last_name")
+        person_of(first_name, "body.first_name")
+        person_of(last_name, "body.last_name")
         chosen = new_password_of(password)
         display_name = f"{first_name} {last_name}".strip()
         user = User(str(uuid7()), address, first_name, last_name, display_name or None)
@@ -146,7 +154,8 @@ class Accounts:
         """None keeps a name. Raises BadValue with the field."""
         names = {"first_name": first_name, "last_name": last_name, "display_name": display_name}
         for field, name in names.items():
-            check_person(name, f"body.{field}")
+            if name is not None:
+                person_of(name, f"body.{field}")
         return await self._engine.store.write(
             accounts.change_user(user_id=user_id, **names, now_us=self._engine.clock.now_us())
         )

@@ -6,19 +6,14 @@ import hashlib
 import hmac
 import secrets
 import string
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
-from uuid_utils import uuid7
-
-from perdure.engine.accounts import hash_of
-from perdure.engine.executions import checked_id
-from perdure.engine.service import Scope, Service, serves
+from perdure.engine.accounts import hash_of, require_user
+from perdure.engine.service import Core, Scope, Service, serves
 from perdure.store.verbs import access, accounts
-from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import DESCRIPTION_BYTES_MAX, Invitation, Member, Project, email_of, project_name_of
-from perdure.wire.codec import check_text
 from perdure.wire.errors import NotFound, PerdureError, Unauthorized
 from perdure.wire.keys import (
     ApiKey,
@@ -30,10 +25,25 @@ from perdure.wire.keys import (
     ListApiKeys,
     NewApiKey,
 )
+from perdure.wire.projects import (
+    AddedMember,
+    AddProjectMember,
+    ChangeProject,
+    ChangeProjectMember,
+    CreateProject,
+    GetProjectById,
+    GetProjectInvitations,
+    GetProjectMembers,
+    GetProjects,
+    InvitationList,
+    Member,
+    MemberList,
+    Project,
+    ProjectList,
+    RemoveProjectMember,
+    WithdrawProjectInvitation,
+)
 from perdure.wire.record import Message
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 _ALPHABET = string.ascii_letters + string.digits
 _NO_SECRET = hashlib.sha256(b"nobody").hexdigest()
@@ -43,116 +53,113 @@ USE_NOTED_US: Final = 60_000_000
 """A key's use is recorded at most this often."""
 
 
-class Added(NamedTuple):
-    """A new member, or the token of an invitation."""
-
-    member: Member | None
-    invitation: str | None
-    expires_at_us: int
-
-
 class Projects(Service):
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self.admit: Callable[[str], None] = lambda project_id: None
+        """Called before a project adds a person. A server limits the rate: it raises TooManyRequests."""
 
     async def default(self) -> str:
         """Every store has this project. The first call makes it."""
-        return await self._engine.store.write(
-            access.default_project(id=str(uuid7()), now_us=self._engine.clock.now_us())
-        )
+        return await self.write(access.default_project(id=self.new_id(), now_us=self.now_us()))
 
-    async def make(
-        self, user_id: str, name: str, description: str | None, *, idempotency: Idempotency | None = None
-    ) -> Project:
-        """This user becomes its admin. Raises BadValue with the field, TooManyProjects."""
-        return await self._engine.store.write(
+    @serves(CreateProject)
+    async def make(self, scope: Scope, op: CreateProject) -> Project:
+        """This user becomes its admin. Raises Forbidden without a user, TooManyProjects."""
+        now_us = self.now_us()
+        project = Project(
+            id=self.new_id(),
+            name=op.name,
+            description=op.description or None,
+            created_at_us=now_us,
+            updated_at_us=now_us,
+        )
+        return await self.write(
             accounts.make_project(
-                id=str(uuid7()),
-                name=project_name_of(name),
-                description=_description(description) or None,
-                user_id=user_id,
-                member_id=str(uuid7()),
-                now_us=self._engine.clock.now_us(),
-                idempotency=idempotency,
+                project=project,
+                user_id=require_user(scope),
+                member_id=self.new_id(),
+                idempotency=scope.idempotency,
             )
         )
 
-    async def get(self, project_id: str) -> Project:
-        """Raises NotFound."""
-        return await self._engine.store.read(accounts.read_project(project_id=project_id))
+    @serves(GetProjects)
+    async def get_all(self, scope: Scope, op: GetProjects) -> ProjectList:
+        if scope.user_id is not None:
+            return ProjectList(await self.of_user(scope.user_id))
+        return ProjectList([await self.read(accounts.read_project(project_id=scope.project_id))])
 
-    async def change(self, project_id: str, name: str | None, description: str | None) -> Project:
-        """None keeps a value. Raises BadValue with the field."""
-        return await self._engine.store.write(
+    @serves(GetProjectById)
+    async def get(self, scope: Scope, op: GetProjectById) -> Project:
+        """Raises NotFound."""
+        return await self.read(accounts.read_project(project_id=scope.project_id))
+
+    @serves(ChangeProject)
+    async def change(self, scope: Scope, op: ChangeProject) -> Project:
+        """Raises NotFound."""
+        return await self.write(
             accounts.change_project(
-                project_id=project_id,
-                name=None if name is None else project_name_of(name),
-                description=_description(description),
-                now_us=self._engine.clock.now_us(),
+                project_id=scope.project_id, name=op.name, description=op.description, now_us=self.now_us()
             )
         )
 
     async def of_user(self, user_id: str) -> list[Project]:
         """Newest first."""
-        return await self._engine.store.read(accounts.projects_of(user_id=user_id))
+        return await self.read(accounts.projects_of(user_id=user_id))
 
-    async def members(self, project_id: str) -> list[Member]:
-        """Oldest first."""
-        return await self._engine.store.read(accounts.list_members(project_id=project_id))
+    @serves(GetProjectMembers)
+    async def members(self, scope: Scope, op: GetProjectMembers) -> MemberList:
+        """Members know each other's e-mails. A key that only reads does not know them."""
+        found = await self.read(accounts.list_members(project_id=scope.project_id))
+        whole = scope.user_id is not None or scope.has_role(Role.WRITE)
+        return MemberList(found if whole else [one.with_masked_email() for one in found])
 
-    async def add_member(
-        self, project_id: str, email: str, role: Role, *, idempotency: Idempotency | None = None
-    ) -> Added:
+    @serves(AddProjectMember)
+    async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
         """Make a user a member at once, or invite a new user for a week.
 
-        Raises BadValue for an invalid e-mail, AlreadyMember, TooManyMembers, SecretShownOnce.
+        Raises AlreadyMember, TooManyMembers, TooManyRequests, SecretShownOnce.
         """
+        self.admit(scope.project_id)
         token = secrets.token_urlsafe(24)
-        now_us = self._engine.clock.now_us()
+        now_us = self.now_us()
         expires_at_us = now_us + INVITATION_SECONDS * 1_000_000
-        member = await self._engine.store.write(
+        member = await self.write(
             accounts.add_member(
-                project_id=project_id,
-                email=email_of(email),
-                role=role,
-                member_id=str(uuid7()),
+                project_id=scope.project_id,
+                email=op.email,
+                role=op.role,
+                member_id=self.new_id(),
                 token_hash=hash_of(token),
                 expires_at_us=expires_at_us,
                 now_us=now_us,
-                idempotency=idempotency,
+                idempotency=scope.idempotency,
             )
         )
-        return Added(member, token if member is None else None, expires_at_us)
+        return AddedMember(None, token, expires_at_us) if member is None else AddedMember(member)
 
-    async def change_member(self, project_id: str, user_id: str, role: Role) -> Member:
+    @serves(ChangeProjectMember)
+    async def change_member(self, scope: Scope, op: ChangeProjectMember) -> Member:
         """Raises NotFound, LastAdmin."""
-        return await self._engine.store.write(
-            accounts.change_member(
-                project_id=project_id,
-                user_id=checked_id(user_id, "user"),
-                role=role,
-                now_us=self._engine.clock.now_us(),
-            )
+        return await self.write(
+            accounts.change_member(project_id=scope.project_id, user_id=op.user_id, role=op.role, now_us=self.now_us())
         )
 
-    async def remove_member(self, project_id: str, user_id: str) -> None:
+    @serves(RemoveProjectMember)
+    async def remove_member(self, scope: Scope, op: RemoveProjectMember) -> None:
         """Raises NotFound, LastAdmin."""
-        await self._engine.store.write(
-            accounts.remove_member(project_id=project_id, user_id=checked_id(user_id, "user"))
+        await self.write(accounts.remove_member(project_id=scope.project_id, user_id=op.user_id))
+
+    @serves(GetProjectInvitations)
+    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> InvitationList:
+        return InvitationList(
+            await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us()))
         )
 
-    async def invitations(self, project_id: str) -> list[Invitation]:
-        """Valid ones, by e-mail."""
-        return await self._engine.store.read(
-            accounts.list_invitations(project_id=project_id, now_us=self._engine.clock.now_us())
-        )
-
-    async def withdraw_invitation(self, project_id: str, email: str) -> None:
-        """Raises NotFound, and BadValue for an invalid e-mail."""
-        await self._engine.store.write(
-            accounts.withdraw_invitation(project_id=project_id, email=email_of(email, "email"))
-        )
+    @serves(WithdrawProjectInvitation)
+    async def withdraw_invitation(self, scope: Scope, op: WithdrawProjectInvitation) -> None:
+        """Raises NotFound."""
+        await self.write(accounts.withdraw_invitation(project_id=scope.project_id, email=op.email))
 
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
@@ -218,26 +225,20 @@ class Projects(Service):
         """Raises Unauthorized, alike for unknown and wrong keys."""
         prefix, _, rest = key.partition("_")
         id, _, secret = rest.partition("_")
-        found = await self._engine.store.read(access.read_key(id=id)) if prefix == "sk" else None
+        found = await self.read(access.read_key(id=id)) if prefix == "sk" else None
         given = _hash(secret)
         if not hmac.compare_digest(given, found.secret_hash if found else _NO_SECRET) or found is None:
             raise Unauthorized("The API key is not valid; check `Authorization: Bearer sk_…`, or make a new key.")
-        now_us = self._engine.clock.now_us()
+        now_us = self.now_us()
         if found.last_used_at_us is None or found.last_used_at_us < now_us - USE_NOTED_US:
             with suppress(PerdureError):  # a read-only store must not block reads
-                await self._engine.store.write(access.note_key_use(id=id, now_us=now_us))
+                await self.write(access.note_key_use(id=id, now_us=now_us))
         return Principal(found.project_id, found.role, id, found.development)
 
     async def is_key_of(self, principal: Principal) -> bool:
         """Whether the key still exists with the same project and role."""
-        found = await self._engine.store.read(access.read_key(id=principal.key_id))
+        found = await self.read(access.read_key(id=principal.key_id))
         return found is not None and (found.project_id, found.role) == (principal.project_id, principal.role)
-
-
-def _description(text: str | None) -> str | None:
-    if text is not None:
-        check_text(text, where="body.description", max_bytes=DESCRIPTION_BYTES_MAX)
-    return text
 
 
 def _random(length: int) -> str:

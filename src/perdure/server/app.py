@@ -45,7 +45,6 @@ from perdure.server.routes import (
     internal,
     operations,
     pages,
-    projects,
     push_workers,
     sessions,
     slack,
@@ -61,7 +60,7 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import keys, schedules, signing, triggers, webhooks
+from perdure.wire import keys, projects, schedules, signing, triggers, webhooks
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
@@ -96,7 +95,7 @@ def all_routes() -> list[Route]:
         push_workers,
         internal,
         accounts,
-        projects,
+        projects.projects,
         keys.keys,
         webhooks.webhooks,
         signing.signing,
@@ -128,6 +127,7 @@ class App:
         engine.outbound.policy.loopback = settings.insecure_local
         self.services = Services(engine, settings, gate)
         engine.key_deleted = self.services.forget_key
+        engine.projects.admit = self.services.added_members.check
         engine.user_changed = self.services.forget_user
         self.router = Router(self.services, all_routes())
         # Built on first use, to keep the start fast.

@@ -302,6 +302,11 @@ class Failures:
             self._by_name.popitem(last=False)
         return True
 
+    def check(self, name: str) -> None:
+        """As `take`. Raises TooManyRequests at the limit."""
+        if not self.take(name):
+            raise self.refusal()
+
     def give_back(self, name: str) -> None:
         """Take back a count made before an attempt that succeeded."""
         name = to_network(name)

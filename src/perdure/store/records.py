@@ -13,7 +13,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution
+from perdure.wire.accounts import User
 from perdure.wire.keys import ApiKey
+from perdure.wire.projects import Invitation, Project
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.triggers import StoredTrigger
@@ -22,7 +24,8 @@ from perdure.wire.webhooks import Webhook
 R = TypeVar("R")
 
 STORED: Final[dict[str, type[Struct]]] = {
-    cls.__name__: cls for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook, ApiKey)
+    cls.__name__: cls
+    for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook, ApiKey, User, Project, Invitation)
 }
 """The records that SQL may name."""
 

@@ -1,71 +1,25 @@
-"""Users and their place in projects, with the rules for input."""
+"""Users: their records and operations, and the rules for e-mails, names and passwords."""
 
 import re
 import unicodedata
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
-from msgspec import Struct
-
-from perdure.wire.access import Principal, Role
+from perdure.wire.access import Principal
 from perdure.wire.codec import check_name, check_text
 from perdure.wire.errors import BadValue
+from perdure.wire.fields import in_body
+from perdure.wire.record import Record
 
 EMAIL_BYTES_MAX: Final = 254
 PERSON_BYTES_MAX: Final = 256
 """A person's name."""
 PASSWORD_CHARACTERS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 1_024
-DESCRIPTION_BYTES_MAX: Final = 4_096
 
 INVITATION_PATH: Final = "body.invitation"
 """The field that errors about an invitation name."""
 
 _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
-
-
-class User(Struct, frozen=True):
-    """A person who can sign in. `email` is in lower case."""
-
-    id: str
-    email: str
-    first_name: str | None
-    last_name: str | None
-    display_name: str | None
-
-
-class Project(Struct, frozen=True):
-    """The owner of data."""
-
-    id: str
-    name: str
-    description: str | None
-    created_at_us: int
-    updated_at_us: int
-
-
-class Member(Struct, frozen=True):
-    """A user's place in a project."""
-
-    id: str
-    user: User
-    role: Role
-    created_at_us: int
-    updated_at_us: int
-
-
-class Invitation(Struct, frozen=True):
-    """Permission to sign up as a member of a project until a time."""
-
-    email: str
-    role: Role
-    expires_at_us: int
-
-
-class Session(NamedTuple):
-    """The user of a session's token, and when it ends."""
-
-    principal: Principal
-    seconds: float
 
 
 def email_of(text: str, where: str = "body.email") -> str:
@@ -77,19 +31,11 @@ def email_of(text: str, where: str = "body.email") -> str:
     return email
 
 
-def masked(email: str) -> str:
-    """An e-mail of which only the first character and the domain can be read.
-
-    >>> masked("ann@example.com")
-    'a***@example.com'
-    """
-    return f"{email[0]}***@{email.rpartition('@')[2]}"
-
-
-def check_person(name: str | None, where: str) -> None:
-    """Refuse an impossible person's name; it may be empty. Raises BadValue."""
+def person_of(name: str, where: str) -> str:
+    """A person's name; it may be empty. Raises BadValue."""
     if name:
         check_name(name, where=where, max_bytes=PERSON_BYTES_MAX)
+    return name
 
 
 def password_of(text: str, where: str = "body.password") -> str:
@@ -108,8 +54,25 @@ def new_password_of(text: str, where: str = "body.password") -> str:
     return password
 
 
-def project_name_of(text: str, where: str = "body.name") -> str:
-    """A project's name without surrounding blanks. Raises BadValue."""
-    name = text.strip()
-    check_name(name, where=where)
-    return name
+Email = Annotated[str, in_body(email_of)]
+PersonName = Annotated[str, in_body(person_of)]
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class User(Record, frozen=True):
+    """A person who can sign in. `email` is in lower case."""
+
+    id: str
+    email: str
+    first_name: str | None = None
+    last_name: str | None = None
+    display_name: str | None = None
+
+
+class Session(NamedTuple):
+    """The user of a session's token, and when it ends."""
+
+    principal: Principal
+    seconds: float

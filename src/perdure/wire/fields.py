@@ -82,6 +82,11 @@ def checked_cursor(cursor: str | None) -> str:
     return (cursor or NEWEST).lower()
 
 
+def in_body(check: Callable[[str, str], str]) -> Check:
+    """Check a text of a body, and name it in the error as `body.…`."""
+    return Check(lambda value, where: check(value, f"body.{where}"))
+
+
 def id_check(what: str) -> Check:
     """Check an id, and name the thing in the error. Raises BadRequest."""
     return Check(lambda value, where: checked_id(value, what))

@@ -12,12 +12,13 @@ compiled function that copies. A record without such a field is its own twin and
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Raw, Struct
 from msgspec.structs import FieldInfo
 
+from perdure.wire.access import Role
 from perdure.wire.fields import Kind, Moment
 from perdure.wire.records import MaybeRaw
 from perdure.wire.times import microseconds, rfc3339
@@ -75,13 +76,15 @@ class _Manner(NamedTuple):
     back: str
 
 
+RoleName = Literal["Admin", "Write", "Read"]
 _MOMENT = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _MANNERS = {
     "time": _Manner(_MOMENT, "rfc3339({})", Moment, "microseconds({})"),
     "zoned": _Manner(_MOMENT, "{}.isoformat(timespec='microseconds')", Moment, AS_IT_IS),
     "value": _Manner(MaybeRaw, AS_IT_IS, MaybeRaw, "not_null({})"),
+    "role": _Manner(RoleName, "{}.capitalize()", RoleName, "Role({}.lower())"),
 }
-_TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null}
+_TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null, "Role": Role}
 
 
 @cache
@@ -89,7 +92,9 @@ def writer(cls: type[Record]) -> Twin:
     """The twin that the server encodes."""
     hints = {name: get_type_hints(one.fget)["return"] for name, one in vars(cls).items() if isinstance(one, derived)}
     fields = [*msgspec.structs.fields(cls), *(FieldInfo(name, name, kind) for name, kind in hints.items())]
-    return make_twin(cls, fields, schema_name(cls), writing=True, same=not hints)
+    return make_twin(
+        cls, fields, schema_name(cls), writing=True, same=not hints, omit_defaults=cls.__struct_config__.omit_defaults
+    )
 
 
 @cache

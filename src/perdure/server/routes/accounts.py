@@ -126,8 +126,8 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
     hashing. If such an attempt fails, the answer is late and 429.
     """
     failures = call.services.wrong_passwords
-    if name is not None and not failures.take(name):
-        raise failures.refusal()
+    if name is not None:
+        failures.check(name)
     slowed = not failures.take(call.address)
     loop = get_running_loop()
     until = loop.time() + SLOWED_SECONDS

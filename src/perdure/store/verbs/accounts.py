@@ -4,15 +4,17 @@ Changes of members lock the project's row, so two admins who remove each other a
 one.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 
-from perdure.store.interface import Notify, UserChanged, query, verb
+from perdure.store.interface import Notify, UserChanged, query, record, records, verb
+from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
-from perdure.wire.accounts import INVITATION_PATH, Invitation, Member, Project, User
+from perdure.wire.accounts import INVITATION_PATH, User
 from perdure.wire.errors import (
     AlreadyMember,
     BadValue,
@@ -23,6 +25,7 @@ from perdure.wire.errors import (
     TooManyMembers,
     TooManyProjects,
 )
+from perdure.wire.projects import Invitation, Member, Project, to_user_info
 
 SESSIONS_MAX = 100
 """Open sessions per user; a further one ends the one that would expire first."""
@@ -32,12 +35,42 @@ MEMBERS_MAX = 1_000
 """Applies to invitations, too."""
 
 
-class StoredUser(NamedTuple):
-    user: User
+class StoredUser(Struct, frozen=True):
+    """The row of a user. It is not a `User`, so that no answer can show the hash."""
+
+    id: str
+    email: str
+    first_name: str | None
+    last_name: str | None
+    display_name: str | None
     password_hash: str
 
+    @property
+    def user(self) -> User:
+        return User(**{name: getattr(self, name) for name in User.__struct_fields__})
 
-class StoredSession(NamedTuple):
+
+class StoredMember(Struct, frozen=True):
+    """A member's row, joined with the user's."""
+
+    id: str
+    user_id: str
+    role: Role
+    created_at_us: int
+    updated_at_us: int
+    email: str
+    first_name: str | None
+    last_name: str | None
+    display_name: str | None
+
+
+class StoredInvitation(Struct, frozen=True):
+    project_id: str
+    role: Role
+    expires_at_us: int
+
+
+class StoredSession(Struct, frozen=True):
     """A session, and its user's role in the requested project (None: not a member)."""
 
     user_id: str
@@ -66,20 +99,11 @@ async def sign_up(
     """Store a new user, signed in and a member of the inviting project. Raises EmailTaken; BadValue for an invalid
     invitation."""
     invited = await _invited(user.email, invitation_hash, now_us)
-    made = await query(
-        "insert_user",
-        id=user.id,
-        email=user.email,
-        first_name=user.first_name,
-        last_name=user.last_name,
-        display_name=user.display_name,
-        password_hash=password_hash,
-        now_us=now_us,
-    )
-    if not made:
+    if not await query("insert_user", user, password_hash=password_hash, now_us=now_us):
         raise _email_taken(user.email)
     await _insert_session(user.id, session, now_us)
-    for project_id, role, _ in invited:
+    if invited is not None:
+        project_id, role = invited.project_id, invited.role
         await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
         await query("delete_invitation", project_id=project_id, email=user.email)
 
@@ -92,31 +116,30 @@ async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int)
         raise _email_taken(email)
 
 
-async def _invited(email: str, invitation_hash: str | None, now_us: int) -> Sequence[Any]:
-    """An invitation's project and role; empty without one. Raises BadValue for an invalid one."""
+async def _invited(email: str, invitation_hash: str | None, now_us: int) -> StoredInvitation | None:
+    """None without a hash. Raises BadValue for an invalid invitation."""
     if invitation_hash is None:
-        return ()
-    rows = await query("read_invitation", email=email, token_hash=invitation_hash)
-    if not rows or rows[0][2] <= now_us:
+        return None
+    found = await record(StoredInvitation, "read_invitation", email=email, token_hash=invitation_hash)
+    if found is None or found.expires_at_us <= now_us:
         raise BadValue(
             f"{INVITATION_PATH}: is not for this e-mail, was used, or has expired; ask for a new one.",
             {"path": INVITATION_PATH},
         )
-    return rows
+    return found
 
 
 @verb(looks=True)
 async def find_user(*, email: str) -> StoredUser | None:
-    rows = await query("find_user", email=email)
-    return StoredUser(User(*rows[0][:5]), rows[0][5]) if rows else None
+    return await record(StoredUser, "find_user", email=email)
 
 
 @verb(looks=True)
 async def read_user(*, user_id: str) -> StoredUser:
-    rows = await query("read_user", user_id=user_id)
-    if not rows:
+    found = await record(StoredUser, "read_user", user_id=user_id)
+    if found is None:
         raise _no_user(user_id)
-    return StoredUser(User(*rows[0][:5]), rows[0][5])
+    return found
 
 
 @verb(locks="user=user_id")
@@ -124,7 +147,8 @@ async def change_user(
     *, user_id: str, first_name: str | None, last_name: str | None, display_name: str | None, now_us: int
 ) -> User:
     """Change a user's names; None leaves one. Raises NotFound."""
-    rows = await query(
+    changed = await record(
+        User,
         "update_user",
         user_id=user_id,
         first_name=first_name,
@@ -132,9 +156,9 @@ async def change_user(
         display_name=display_name,
         now_us=now_us,
     )
-    if not rows:
+    if changed is None:
         raise _no_user(user_id)
-    return User(*rows[0])
+    return changed
 
 
 @verb(locks="user=user_id")
@@ -159,11 +183,7 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
 @verb(looks=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
     """A session and the user's role in a project; '' means no project."""
-    rows = await query("read_session", token_hash=token_hash, project_id=project_id)
-    if not rows:
-        return None
-    user_id, expires_at_us, role = rows[0]
-    return StoredSession(user_id, expires_at_us, None if role is None else Role(role))
+    return await record(StoredSession, "read_session", token_hash=token_hash, project_id=project_id)
 
 
 @verb(locks="session=token_hash")
@@ -187,50 +207,44 @@ async def _insert_session(user_id: str, session: NewSession, now_us: int) -> Non
 
 @verb(locks="user=user_id")
 async def make_project(
-    *,
-    id: str,
-    name: str,
-    description: str | None,
-    user_id: str,
-    member_id: str,
-    now_us: int,
-    idempotency: Idempotency | None = None,
+    *, project: Project, user_id: str, member_id: str, idempotency: Idempotency | None = None
 ) -> Project:
     """Make a project with the user as admin. Idempotency-Keys are the user's here. Raises TooManyProjects."""
     first = await recall(user_id, idempotency)
     if first is not None:
-        return msgspec.json.decode(first, type=Project)
+        return Project(**msgspec.json.decode(first))
     if len(await query("projects_of_user", user_id=user_id)) >= PROJECTS_MAX:
         raise TooManyProjects(f"You belong to {PROJECTS_MAX:,} projects, the most there may be; leave some first.")
-    await query("create_project", id=id, name=name, description=description, now_us=now_us)
-    await query("insert_member", project_id=id, user_id=user_id, id=member_id, role=Role.ADMIN.value, now_us=now_us)
+    now_us = project.created_at_us
+    await query("create_project", project)
+    await query("insert_member", project_id=project.id, user_id=user_id, id=member_id, role=Role.ADMIN, now_us=now_us)
     # A server may have cached that the user is not a member of this id.
     await Notify(UserChanged(user_id))
-    made = Project(id, name, description, now_us, now_us)
-    await remember(user_id, idempotency, msgspec.json.encode(made), now_us)
-    return made
+    await remember(user_id, idempotency, msgspec.json.encode(to_values(project)), now_us)
+    return project
 
 
 @verb(looks=True)
 async def read_project(*, project_id: str) -> Project:
-    rows = await query("read_project", project_id=project_id)
-    if not rows:
+    found = await record(Project, "read_project", project_id=project_id)
+    if found is None:
         raise _no_project(project_id)
-    return Project(*rows[0])
+    return found
 
 
 @verb(locks="project=project_id")
 async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
     """Change name or description; None leaves one. Raises NotFound."""
-    rows = await query("update_project", project_id=project_id, name=name, description=description, now_us=now_us)
-    if not rows:
+    values = {"project_id": project_id, "name": name, "description": description, "now_us": now_us}
+    changed = await record(Project, "update_project", **values)
+    if changed is None:
         raise _no_project(project_id)
-    return Project(*rows[0])
+    return changed
 
 
 @verb(looks=True)
 async def projects_of(*, user_id: str) -> list[Project]:
-    return [Project(*row) for row in await query("projects_of_user", user_id=user_id)]
+    return await records(Project, "projects_of_user", user_id=user_id)
 
 
 # --- members -------------------------------------------------------------------------------------------------------
@@ -238,7 +252,8 @@ async def projects_of(*, user_id: str) -> list[Project]:
 
 @verb(looks=True)
 async def list_members(*, project_id: str) -> list[Member]:
-    return [_member(row) for row in await query("list_members", project_id=project_id, user_id=None)]
+    found = await records(StoredMember, "list_members", project_id=project_id, user_id=None)
+    return [_member(one) for one in found]
 
 
 @verb(locks="project=project_id user_email=email")
@@ -259,38 +274,41 @@ async def add_member(
     """
     first = await recall(project_id, idempotency)
     if first is not None:
-        member = msgspec.json.decode(first, type=Member | None)
-        if member is None:
+        kept = msgspec.json.decode(first)
+        if kept is None:
             raise SecretShownOnce(
                 f"The first request with this Idempotency-Key invited {email!r}, and only its answer had the token; if "
                 "that is lost, invite again with another Idempotency-Key, which makes the first token worthless.",
                 {"email": email},
             )
-        return member
+        user = User(**kept["user"])
+        return Member(**{**kept, "user_id": user.id, "role": Role(kept["role"]), "user": to_user_info(user)})
     roles = await _roles(project_id)
     [[invited]] = await query("count_invitations", project_id=project_id, now_us=now_us)
     if max(len(roles), invited) >= MEMBERS_MAX:
         raise TooManyMembers(f"The project has {MEMBERS_MAX:,} members or invitations, the most there may be.")
-    rows = await query("find_user", email=email)
-    if not rows:
+    found = await record(StoredUser, "find_user", email=email)
+    if found is None:
         await query("delete_old_invitations", project_id=project_id, now_us=now_us)
-        await query(
-            "upsert_invitation",
-            project_id=project_id,
-            email=email,
-            role=role.value,
-            token_hash=token_hash,
-            expires_at_us=expires_at_us,
-        )
+        invitation = Invitation(email, role, expires_at_us)
+        await query("upsert_invitation", invitation, project_id=project_id, token_hash=token_hash)
         await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
         return None
-    user = User(*rows[0][:5])
+    user = found.user
     if user.id in roles:
         raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{user.id}.")
-    await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role.value, now_us=now_us)
+    await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
     await Notify(UserChanged(user.id))
-    member = Member(member_id, user, role, now_us, now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(member), now_us)
+    member = Member(
+        id=member_id,
+        user_id=user.id,
+        role=role,
+        created_at_us=now_us,
+        updated_at_us=now_us,
+        user=to_user_info(user),
+    )
+    kept = msgspec.json.encode({**to_values(member), "user": asdict(user)})
+    await remember(project_id, idempotency, kept, now_us)
     return member
 
 
@@ -301,9 +319,10 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
         _check_admin_is_left(roles, user_id)
     if user_id not in roles:
         raise _no_member(user_id)
-    await query("update_member", project_id=project_id, user_id=user_id, role=role.value, now_us=now_us)
+    await query("update_member", project_id=project_id, user_id=user_id, role=role, now_us=now_us)
     await Notify(UserChanged(user_id))
-    return _member((await query("list_members", project_id=project_id, user_id=user_id))[0])
+    [changed] = await records(StoredMember, "list_members", project_id=project_id, user_id=user_id)
+    return _member(changed)
 
 
 @verb(locks="project=project_id")
@@ -318,8 +337,7 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
 
 @verb(looks=True)
 async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
-    rows = await query("list_invitations", project_id=project_id, now_us=now_us)
-    return [Invitation(email, Role(role), expires_at_us) for email, role, expires_at_us in rows]
+    return await records(Invitation, "list_invitations", project_id=project_id, now_us=now_us)
 
 
 @verb(locks="project=project_id")
@@ -343,9 +361,10 @@ def _check_admin_is_left(roles: dict[str, str], user_id: str) -> None:
         raise LastAdmin("This is the project's only admin; give another member the role first.")
 
 
-def _member(row: Sequence[Any]) -> Member:
-    id, role, created_at_us, updated_at_us, *user = row
-    return Member(id, User(*user), Role(role), created_at_us, updated_at_us)
+def _member(row: StoredMember) -> Member:
+    values = asdict(row)
+    names = {name: values.pop(name) for name in ("email", "first_name", "last_name", "display_name")}
+    return Member(**values, user=to_user_info(User(row.user_id, **names)))
 
 
 def _no_user(user_id: str) -> NotFound:

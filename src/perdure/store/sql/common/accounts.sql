@@ -1,24 +1,27 @@
 -- Users, their sessions, their places in projects, invitations.
 
+-- text: project
+id, name, created_at_us, COALESCE(updated_at_us, created_at_us) AS updated_at_us, NULLIF(description, '') AS description
+
 -- name: insert_user
 -- holds: user_email=email
 -- No row if the e-mail has signed up already.
-INSERT INTO users (id, email, first_name, last_name, display_name, password_hash, created_at_us, updated_at_us)
-VALUES (:id, :email, :first_name, :last_name, :display_name, :password_hash, :now_us, :now_us)
+INSERT INTO users ({columns User}, password_hash, created_at_us, updated_at_us)
+VALUES ({values User}, :password_hash, :now_us, :now_us)
 ON CONFLICT (email) DO NOTHING RETURNING id;
 
 -- name: find_user
 -- holds: user_email=email
-SELECT id, email, first_name, last_name, display_name, password_hash FROM users WHERE email = :email;
+SELECT {columns User}, password_hash FROM users WHERE email = :email;
 
 -- name: read_user
-SELECT id, email, first_name, last_name, display_name, password_hash FROM users WHERE id = :user_id;
+SELECT {columns User}, password_hash FROM users WHERE id = :user_id;
 
 -- name: update_user
 -- holds: user=user_id
 UPDATE users SET first_name = COALESCE(:first_name, first_name), last_name = COALESCE(:last_name, last_name),
   display_name = COALESCE(:display_name, display_name), updated_at_us = :now_us
-WHERE id = :user_id RETURNING id, email, first_name, last_name, display_name;
+WHERE id = :user_id RETURNING {columns User};
 
 -- name: update_password
 -- holds: user=user_id
@@ -52,23 +55,21 @@ DELETE FROM user_sessions WHERE user_id = :user_id AND (expires_at_us <= :now_us
 
 -- name: create_project
 -- holds: project=id
-INSERT INTO projects (id, name, description, created_at_us, updated_at_us)
-VALUES (:id, :name, :description, :now_us, :now_us) RETURNING id;
+INSERT INTO projects ({columns Project}) VALUES ({values Project});
 
 -- name: read_project
-SELECT id, name, description, created_at_us, COALESCE(updated_at_us, created_at_us) FROM projects WHERE id = :project_id;
+SELECT {= project} FROM projects WHERE id = :project_id;
 
 -- name: update_project
 -- holds: project=project_id
 UPDATE projects SET name = COALESCE(:name, name), description = COALESCE(:description, description),
   updated_at_us = :now_us
-WHERE id = :project_id RETURNING id, name, description, created_at_us, updated_at_us;
+WHERE id = :project_id RETURNING {= project};
 
 -- name: projects_of_user
 -- holds: user=user_id
-SELECT p.id, p.name, p.description, p.created_at_us, COALESCE(p.updated_at_us, p.created_at_us)
-FROM members m JOIN projects p ON p.id = m.project_id
-WHERE m.user_id = :user_id ORDER BY p.created_at_us DESC, p.id DESC;
+SELECT {= project} FROM projects WHERE id IN (SELECT project_id FROM members WHERE user_id = :user_id)
+ORDER BY created_at_us DESC, id DESC;
 
 -- name: lock_project
 -- holds: project=project_id
@@ -80,7 +81,7 @@ SELECT id FROM projects WHERE id = :project_id {FOR UPDATE};
 SELECT user_id, role FROM members WHERE project_id = :project_id;
 
 -- name: list_members
-SELECT m.id, m.role, m.created_at_us, m.updated_at_us, u.id, u.email, u.first_name, u.last_name, u.display_name
+SELECT m.id, m.user_id, m.role, m.created_at_us, m.updated_at_us, u.email, u.first_name, u.last_name, u.display_name
 FROM members m JOIN users u ON u.id = m.user_id
 WHERE m.project_id = :project_id AND (:user_id{::TEXT} IS NULL OR m.user_id = :user_id) ORDER BY m.created_at_us, m.id;
 
@@ -102,13 +103,13 @@ DELETE FROM members WHERE project_id = :project_id AND user_id = :user_id RETURN
 SELECT COUNT(*) FROM invitations WHERE project_id = :project_id AND expires_at_us > :now_us;
 
 -- name: list_invitations
-SELECT email, role, expires_at_us FROM invitations
+SELECT {columns Invitation} FROM invitations
 WHERE project_id = :project_id AND expires_at_us > :now_us ORDER BY email;
 
 -- name: upsert_invitation
 -- holds: project=project_id
-INSERT INTO invitations (project_id, email, role, token_hash, expires_at_us)
-VALUES (:project_id, :email, :role, :token_hash, :expires_at_us)
+INSERT INTO invitations (project_id, token_hash, {columns Invitation})
+VALUES (:project_id, :token_hash, {values Invitation})
 ON CONFLICT (project_id, email) DO UPDATE SET role = excluded.role, token_hash = excluded.token_hash,
   expires_at_us = excluded.expires_at_us RETURNING email;
 

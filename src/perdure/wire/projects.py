@@ -1,0 +1,232 @@
+"""Projects, members and invitations: their records and operations."""
+
+from typing import Annotated, Any, ClassVar, Final
+
+from msgspec import field
+from msgspec.structs import asdict, replace
+
+from perdure.wire.access import Caller, Role
+from perdure.wire.accounts import Email, User, email_of
+from perdure.wire.codec import check_name, check_text
+from perdure.wire.fields import Check, Kind, Time, Uuid, id_check, in_body
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+
+DESCRIPTION_BYTES_MAX: Final = 4_096
+
+
+def _name(text: str, where: str) -> str:
+    name = text.strip()
+    check_name(name, where=where)
+    return name
+
+
+def _description(text: str, where: str) -> str:
+    check_text(text, where=where, max_bytes=DESCRIPTION_BYTES_MAX)
+    return text
+
+
+ProjectId = Annotated[str, id_check("project")]
+UserId = Annotated[str, id_check("user")]
+ProjectName = Annotated[str, in_body(_name)]
+Description = Annotated[str, in_body(_description)]
+MemberRole = Annotated[Role, Kind("role")]
+"""In JSON `Admin`, `Write` or `Read`."""
+
+
+def masked(email: str) -> str:
+    """An e-mail of which only the first character and the domain can be read.
+
+    >>> masked("ann@example.com")
+    'a***@example.com'
+    """
+    return f"{email[0]}***@{email.rpartition('@')[2]}"
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class Project(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """One project."""
+
+    shown_as: ClassVar[str] = "ProjectResponse"
+
+    id: Uuid
+    name: str
+    created_at_us: Time = field(name="created_at")
+    updated_at_us: Time = field(name="updated_at")
+    description: str | None = None
+    """Missing if the project has no description."""
+
+
+class ProjectList(Record, frozen=True):
+    """The caller's projects, newest first."""
+
+    shown_as: ClassVar[str] = "ProjectsResponse"
+
+    projects: list[Project]
+
+
+class UserInfo(User, frozen=True, omit_defaults=True):
+    """A user as other members see them; missing names are left out."""
+
+
+def to_user_info(user: User) -> UserInfo:
+    values: dict[str, Any] = {name: value or None for name, value in asdict(user).items()}
+    return UserInfo(**values)
+
+
+class Member(Record, frozen=True, kw_only=True):
+    """A user's place in a project."""
+
+    shown_as: ClassVar[str] = "ProjectMemberResponse"
+
+    id: str
+    user_id: str
+    role: MemberRole
+    created_at_us: Time = field(name="created_at")
+    updated_at_us: Time = field(name="updated_at")
+    user: UserInfo | None = None
+
+    def with_masked_email(self) -> "Member":
+        return replace(self, user=self.user and replace(self.user, email=masked(self.user.email)))
+
+
+class MemberList(Record, frozen=True):
+    members: list[Member]
+
+
+class AddedMember(Record, frozen=True):
+    """A user becomes a member at once. An e-mail without a user gets an invitation instead."""
+
+    shown_as: ClassVar[str] = "AddMemberResponse"
+
+    member: Member | None = None
+    invitation: str | None = None
+    """A token for that person, who signs up with it. It is shown here and never again."""
+    expires_at_us: Time | None = field(default=None, name="expires_at")
+    """Of the invitation."""
+
+
+class Invitation(Record, frozen=True):
+    """An invitation that can still be used. Its token is not kept."""
+
+    shown_as: ClassVar[str] = "InvitationResponse"
+
+    email: str
+    role: MemberRole
+    """The invited person's future role."""
+    expires_at_us: Time = field(name="expires_at")
+
+
+class InvitationList(Record, frozen=True):
+    invitations: list[Invitation]
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+projects: Final = Noun("Projects")
+
+
+@projects.post("/api/v1/projects", role=None, contract=True, idempotent=True)
+class CreateProject(Operation[Project], frozen=True):
+    """Make a project; the caller becomes its admin.
+
+    This is for users: a key belongs to one project and cannot make another one.
+    """
+
+    name: ProjectName
+    description: Description | None = None
+
+
+@projects.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
+class GetProjects(Operation[ProjectList], frozen=True):
+    """Projects that the caller belongs to, newest first.
+
+    A key belongs to one project.
+    """
+
+
+@projects.get("/api/v1/projects/{project_id}", contract=True)
+class GetProjectById(Operation[Project], frozen=True):
+    """One project."""
+
+    project_id: ProjectId
+
+
+@projects.patch("/api/v1/projects/{project_id}", role=Role.ADMIN)
+class ChangeProject(Operation[Project], frozen=True):
+    """Change a project's name or description.
+
+    A missing or null field stays. An empty description removes it.
+    """
+
+    project_id: ProjectId
+    name: ProjectName | None = None
+    description: Description | None = None
+
+
+@projects.get("/api/v1/projects/{project_id}/members", contract=True, bare="members")
+class GetProjectMembers(Operation[MemberList], frozen=True):
+    """Members of a project, oldest first.
+
+    For a key that only reads, e-mails are masked, like `a***@example.com`.
+    """
+
+    project_id: ProjectId
+
+
+@projects.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN, idempotent=True, body="AddMemberRequest")
+class AddProjectMember(Operation[AddedMember], frozen=True):
+    """Make a user a member, or invite a person who is not a user yet.
+
+    A person who signs up with the invitation's token, for this e-mail and within a week, becomes a member. A second
+    invitation makes the first token worthless. Only this answer has the token. If the request invited, the same request
+    with the same Idempotency-Key is 409 `SECRET_SHOWN_ONCE`.
+
+    The answer shows whether an e-mail has an account. So a project adds at most `auth_failures_max` people in a burst,
+    and one more every few seconds.
+    """
+
+    project_id: ProjectId
+    email: Email
+    role: MemberRole
+
+
+@projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN, bare="invitations")
+class GetProjectInvitations(Operation[InvitationList], frozen=True):
+    """Open invitations, by e-mail, without expired ones."""
+
+    project_id: ProjectId
+
+
+@projects.delete("/api/v1/projects/{project_id}/invitations/{email}", role=Role.ADMIN)
+class WithdrawProjectInvitation(Operation[None], frozen=True):
+    """Withdraw an invitation; its token is worthless from now on."""
+
+    project_id: ProjectId
+    email: Annotated[str, Check(email_of)]
+
+
+@projects.put("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN, body="ChangeMemberRequest")
+class ChangeProjectMember(Operation[Member], frozen=True):
+    """Change a member's role.
+
+    The last admin keeps the role.
+    """
+
+    project_id: ProjectId
+    user_id: UserId
+    role: MemberRole
+
+
+@projects.delete("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)
+class RemoveProjectMember(Operation[None], frozen=True):
+    """Remove a member from the project at once.
+
+    The last admin cannot be removed. Keys of the project go on working.
+    """
+
+    project_id: ProjectId
+    user_id: UserId
