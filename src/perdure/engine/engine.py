@@ -118,7 +118,9 @@ class Engine:
         self.budgets = Budgets(self)
         self.push = Push(self)
         self.webhooks = Webhooks(self)
-        self.services = Services(self.projects, self.schedules, self.triggers, self.webhooks, self.signing)
+        self.services = Services(
+            self.accounts, self.projects, self.schedules, self.triggers, self.webhooks, self.signing
+        )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""
         self.granting_until_us = 0

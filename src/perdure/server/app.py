@@ -62,6 +62,7 @@ from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire import keys, projects, schedules, signing, triggers, webhooks
 from perdure.wire.access import Principal, Role
+from perdure.wire.accounts import auth
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
 
@@ -95,6 +96,7 @@ def all_routes() -> list[Route]:
         push_workers,
         internal,
         accounts,
+        auth,
         projects.projects,
         keys.keys,
         webhooks.webhooks,

@@ -9,12 +9,12 @@ from msgspec import Raw
 from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
+from perdure.wire.accounts import BODY_BYTES_MAX
 from perdure.wire.errors import TooLarge, UnsupportedMediaType
 from perdure.wire.fields import Most
 from perdure.wire.records import NULL
 
-SMALL: Final = 16 << 10
-"""For an e-mail, a password or a key, from unknown callers."""
+SMALL: Final = BODY_BYTES_MAX
 USUAL: Final = 1 << 20
 """For names and numbers."""
 VALUES: Final = 1 << 30

@@ -2,15 +2,22 @@
 
 import re
 import unicodedata
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, ClassVar, Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from perdure.wire.access import Principal
 from perdure.wire.codec import check_name, check_text
 from perdure.wire.errors import BadValue
 from perdure.wire.fields import in_body
+from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
+from perdure.wire.requests import Request
 
 EMAIL_BYTES_MAX: Final = 254
+BODY_BYTES_MAX: Final = 16 << 10
+"""A body with an e-mail, a password or a key, from unknown callers."""
 PERSON_BYTES_MAX: Final = 256
 """A person's name."""
 PASSWORD_CHARACTERS_MIN: Final = 8
@@ -22,7 +29,7 @@ INVITATION_PATH: Final = "body.invitation"
 _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
 
 
-def email_of(text: str, where: str = "body.email") -> str:
+def parse_email(text: str, where: str = "body.email") -> str:
     """An e-mail address in lower case, as it is stored and compared. Raises BadValue."""
     email = unicodedata.normalize("NFC", text.strip()).lower()
     check_name(email, where=where, max_bytes=EMAIL_BYTES_MAX)
@@ -31,14 +38,14 @@ def email_of(text: str, where: str = "body.email") -> str:
     return email
 
 
-def person_of(name: str, where: str) -> str:
+def parse_person(name: str, where: str) -> str:
     """A person's name; it may be empty. Raises BadValue."""
     if name:
         check_name(name, where=where, max_bytes=PERSON_BYTES_MAX)
     return name
 
 
-def password_of(text: str, where: str = "body.password") -> str:
+def parse_password(text: str, where: str) -> str:
     """A password in the form that is hashed: the same characters from any keyboard are the same password. Raises
     BadValue."""
     password = unicodedata.normalize("NFC", text)
@@ -46,16 +53,18 @@ def password_of(text: str, where: str = "body.password") -> str:
     return password
 
 
-def new_password_of(text: str, where: str = "body.password") -> str:
+def parse_new_password(text: str, where: str) -> str:
     """The same for a new password, which must be long enough not to be guessed. Raises BadValue."""
-    password = password_of(text, where)
+    password = parse_password(text, where)
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise BadValue(f"{where}: has {len(password)} characters; it needs {PASSWORD_CHARACTERS_MIN}", {"path": where})
     return password
 
 
-Email = Annotated[str, in_body(email_of)]
-PersonName = Annotated[str, in_body(person_of)]
+Email = Annotated[str, in_body(parse_email)]
+PersonName = Annotated[str, in_body(parse_person)]
+Password = Annotated[str, in_body(parse_password)]
+NewPassword = Annotated[str, in_body(parse_new_password)]
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -71,8 +80,80 @@ class User(Record, frozen=True):
     display_name: str | None = None
 
 
+class Me(User, frozen=True):
+    """A user as they see themselves."""
+
+    shown_as: ClassVar[str] = "UserOut"
+
+    auth_provider: str | None = None
+    """How they sign in: `password`."""
+    external_id: str | None = None
+    """Their id at another provider; always null today."""
+
+
+def to_me(user: User) -> Me:
+    return Me(**asdict(user), auth_provider="password")
+
+
+class AuthResponse(Record, frozen=True):
+    """Signed in: the response sets the session's cookie."""
+
+    message: str
+    user: Me
+
+
 class Session(NamedTuple):
     """The user of a session's token, and when it ends."""
 
     principal: Principal
     seconds: float
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+auth: Final = Noun("Auth")
+"""Without the routes that set cookies."""
+
+
+@auth.get("/api/v1/auth/me", role=None, contract=True)
+class GetMe(Operation[Me], frozen=True):
+    """The signed-in user."""
+
+
+@auth.put("/api/v1/auth/me", role=None, contract=True, body_bytes_max=BODY_BYTES_MAX)
+class UpdateMe(Operation[Me], frozen=True):
+    """Change the signed-in user's names.
+
+    A missing or null field stays.
+    """
+
+    first_name: PersonName | None = None
+    last_name: PersonName | None = None
+    display_name: PersonName | None = None
+
+
+class SignUpRequest(Struct, frozen=True):
+    """Create a user. The password has at least 8 characters."""
+
+    first_name: PersonName
+    last_name: PersonName
+    email: Email
+    password: NewPassword
+    invitation: str | None = None
+    """The token that a project's admin got for this e-mail. It makes you a member, and is required if sign-up is
+    closed."""
+
+
+class SignInRequest(Struct, frozen=True):
+    """E-mail and password of a user."""
+
+    email: Email
+    password: Password
+
+
+class ChangePasswordRequest(Request, frozen=True):
+    """The current password and the new one."""
+
+    current_password: Password
+    new_password: NewPassword

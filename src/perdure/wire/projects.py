@@ -6,7 +6,7 @@ from msgspec import field
 from msgspec.structs import asdict, replace
 
 from perdure.wire.access import Caller, Role
-from perdure.wire.accounts import Email, User, email_of
+from perdure.wire.accounts import Email, User, parse_email
 from perdure.wire.codec import check_name, check_text
 from perdure.wire.fields import Check, Kind, Time, Uuid, id_check, in_body
 from perdure.wire.operation import Noun, Operation
@@ -206,7 +206,7 @@ class WithdrawProjectInvitation(Operation[None], frozen=True):
     """Withdraw an invitation; its token is worthless from now on."""
 
     project_id: ProjectId
-    email: Annotated[str, Check(email_of)]
+    email: Annotated[str, Check(parse_email)]
 
 
 @projects.put("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN, body="ChangeMemberRequest")

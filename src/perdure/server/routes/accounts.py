@@ -1,4 +1,4 @@
-"""Sign-up, sign-in and sign-out, and the user's own data."""
+"""Sign-up, sign-in, sign-out and a new password: the routes that set the session's cookie."""
 
 from asyncio import get_running_loop, sleep
 from collections.abc import AsyncIterator
@@ -9,17 +9,16 @@ from perdure.engine.accounts import SignedIn, UnknownEmail
 from perdure.server.bodies import SMALL
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Caller
-from perdure.wire.accounts import INVITATION_PATH, email_of
-from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
-from perdure.wire.public_accounts import (
+from perdure.wire.accounts import (
+    INVITATION_PATH,
     AuthResponse,
     ChangePasswordRequest,
     SignInRequest,
     SignUpRequest,
-    UpdateMeRequest,
-    UserOut,
-    user_out,
+    parse_email,
+    to_me,
 )
+from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
@@ -38,13 +37,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     call.services.gate.check_page(call.headers, told=False)
     async with attempt(call):
         signed_in = await call.engine.accounts.sign_up(
-            first_name=body.first_name,
-            last_name=body.last_name,
-            email=body.email,
-            password=body.password,
-            invitation=body.invitation,
-            open_to_all=call.settings.signup,
-            session_seconds=session_seconds(call),
+            body, open_to_all=call.settings.signup, session_seconds=session_seconds(call)
         )
     return _answer(call, "User created", signed_in)
 
@@ -53,7 +46,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
 async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
-    signed_in = await sign_in_with_password(call, body.email, body.password)
+    signed_in = await sign_in_with_password(call, body)
     return _answer(call, "Signed in", signed_in)
 
 
@@ -84,34 +77,16 @@ async def end_session(call: Call) -> None:
     call.extra = (call.session_cookie("", 0),)
 
 
-@routes.get("/api/v1/auth/me", role=None, caller=Caller.USER, contract=True)
-async def get_me(call: Call) -> UserOut:
-    """The signed-in user."""
-    return user_out(await call.engine.accounts.user(_user(call)))
-
-
-@routes.route("PUT", "/api/v1/auth/me", role=None, caller=Caller.USER, contract=True, body_bytes_max=SMALL)
-async def update_me(call: Call, body: UpdateMeRequest) -> UserOut:
-    """Change the signed-in user's names."""
-    changed = await call.engine.accounts.change_user(
-        _user(call), first_name=body.first_name, last_name=body.last_name, display_name=body.display_name
-    )
-    return user_out(changed)
-
-
 @routes.post("/api/v1/auth/password", role=None, caller=Caller.USER, body_bytes_max=SMALL)
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 
     All sessions of the user end. A new one begins, with a new cookie.
     """
-    user_id = _user(call)
-    async with attempt(call, user_id):
+    assert call.user_id is not None
+    async with attempt(call, call.user_id):
         signed_in = await call.engine.accounts.change_password(
-            user_id,
-            current=body.current_password,
-            new=body.new_password,
-            session_seconds=session_seconds(call),
+            call.user_id, body, session_seconds=session_seconds(call)
         )
     return _answer(call, "Password changed", signed_in)
 
@@ -150,17 +125,10 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
                 failures.give_back(call.address)
 
 
-def _user(call: Call) -> str:
-    assert call.user_id is not None
-    return call.user_id
-
-
-async def sign_in_with_password(call: Call, email: str, password: str) -> SignedIn:
+async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
     """Begin a user's session. Raises like `Accounts.sign_in`."""
-    async with attempt(call, email_of(email)) as slowed:
-        return await call.engine.accounts.sign_in(
-            email=email, password=password, session_seconds=session_seconds(call), known_only=slowed
-        )
+    async with attempt(call, parse_email(given.email)) as slowed:
+        return await call.engine.accounts.sign_in(given, session_seconds=session_seconds(call), known_only=slowed)
 
 
 def session_seconds(call: Call) -> float:
@@ -169,4 +137,4 @@ def session_seconds(call: Call) -> float:
 
 def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
     call.extra = (call.session_cookie(signed_in.token, session_seconds(call)),)
-    return AuthResponse(message, user_out(signed_in.user))
+    return AuthResponse(message, to_me(signed_in.user))

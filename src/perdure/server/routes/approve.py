@@ -17,6 +17,7 @@ from perdure.server.routes.approvals import Asker, link_asker, name_of
 from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.access import Principal, Role
+from perdure.wire.accounts import SignInRequest
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 
@@ -142,7 +143,9 @@ def _link_session(call: Call, token: str) -> Header:
 
 
 async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    signed_in = await sign_in_with_password(call, sent["email"][0].strip(), sent.get("password", [""])[0])
+    signed_in = await sign_in_with_password(
+        call, SignInRequest(sent["email"][0].strip(), sent.get("password", [""])[0])
+    )
     return call.session_cookie(signed_in.token, session_seconds(call))
 
 
