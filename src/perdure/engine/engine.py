@@ -119,7 +119,7 @@ class Engine:
         self.push = Push(self)
         self.webhooks = Webhooks(self)
         self.services = Services(
-            self.accounts, self.projects, self.schedules, self.triggers, self.webhooks, self.signing
+            self.accounts, self.projects, self.schedules, self.triggers, self.slack, self.webhooks, self.signing
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

@@ -1,34 +1,25 @@
 """The service of Slack apps bound to projects."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
-
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import slack
-from perdure.wire.codec import check_name
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
-LIST_MAX: Final = 1_000
+from perdure.wire.record import DONE, Done
+from perdure.wire.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, ReleaseSlackApp, SlackApps
 
 
-class Slack:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def bind(self, project_id: str, api_app_id: str) -> None:
-        """Bind an app to one project. Raises BadValue, Conflict."""
-        check_name(api_app_id, where="api_app_id")
-        await self._engine.store.write(
-            slack.bind_slack_app(project_id=project_id, api_app_id=api_app_id, now_us=self._engine.clock.now_us())
+class Slack(Service):
+    @serves(RegisterSlackApp)
+    async def bind(self, scope: Scope, op: RegisterSlackApp) -> Done:
+        """Bind an app to one project. Raises Conflict."""
+        await self.write(
+            slack.bind_slack_app(project_id=scope.project_id, api_app_id=op.api_app_id, now_us=self.now_us())
         )
+        return DONE
 
-    async def release(self, project_id: str, api_app_id: str) -> None:
+    @serves(ListSlackApps)
+    async def apps(self, scope: Scope, op: ListSlackApps) -> SlackApps:
+        return SlackApps(await self.read(slack.list_slack_apps(project_id=scope.project_id, limit=LIST_MAX)))
+
+    @serves(ReleaseSlackApp)
+    async def release(self, scope: Scope, op: ReleaseSlackApp) -> None:
         """Raises NotFound."""
-        await self._engine.store.write(slack.release_slack_app(project_id=project_id, api_app_id=api_app_id))
-
-    async def apps(self, project_id: str) -> Sequence[tuple[str, int]]:
-        """The project's apps, each with the time of its binding."""
-        return await self._engine.store.read(slack.list_slack_apps(project_id=project_id, limit=LIST_MAX))
+        await self.write(slack.release_slack_app(project_id=scope.project_id, api_app_id=op.api_app_id))

@@ -47,7 +47,6 @@ from perdure.server.routes import (
     pages,
     push_workers,
     sessions,
-    slack,
     streams,
     traces,
     transcripts,
@@ -60,7 +59,7 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import keys, projects, schedules, signing, triggers, webhooks
+from perdure.wire import keys, projects, schedules, signing, slack, triggers, webhooks
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import auth
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
@@ -91,7 +90,7 @@ def all_routes() -> list[Route]:
         transcripts,
         traces,
         conversations,
-        slack,
+        slack.slack,
         claims,
         push_workers,
         internal,

@@ -1,4 +1,4 @@
-"""The API's shapes of conversations and Slack apps, with the contract's names (see `wire/public.py`)."""
+"""The API's shapes of conversations, with the contract's names (see `wire/public.py`)."""
 
 from msgspec import Raw, Struct
 
@@ -33,22 +33,3 @@ class ConversationResponse(Struct, frozen=True):
     """The newest messages, oldest first."""
 
     messages: list[ConversationMessage]
-
-
-class RegisterSlackAppRequest(Struct, frozen=True):
-    """A Slack app to bind to the project."""
-
-    api_app_id: str
-
-
-class SlackApp(Struct, frozen=True):
-    """A Slack app of the project."""
-
-    api_app_id: str
-    bound_at: Time
-
-
-class SlackAppsResponse(Struct, frozen=True):
-    """The project's Slack apps, by id; at most 1,000."""
-
-    apps: list[SlackApp]

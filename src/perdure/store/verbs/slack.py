@@ -1,7 +1,8 @@
 """Slack apps, each bound to the project that gets its events."""
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import query, records, verb
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.slack import SlackApp
 
 
 @verb(sweep=True)
@@ -22,6 +23,6 @@ async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
 
 
 @verb(looks=True)
-async def list_slack_apps(*, project_id: str, limit: int) -> list[tuple[str, int]]:
-    """The project's apps by id, each with the time of its binding."""
-    return [(id, at_us) for id, at_us in await query("list_slack_apps", project_id=project_id, limit=limit)]
+async def list_slack_apps(*, project_id: str, limit: int) -> list[SlackApp]:
+    """The project's apps by id."""
+    return await records(SlackApp, "list_slack_apps", project_id=project_id, limit=limit)
