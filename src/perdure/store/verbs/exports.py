@@ -8,7 +8,9 @@ cursor's row is the lock.
 
 from typing import Final, NamedTuple
 
-from perdure.store.interface import query, query_many, verb
+from msgspec import Struct
+
+from perdure.store.interface import query, query_many, record, verb
 
 OVERLAP_US: Final = 120_000_000
 """An end that commits up to this much after its time is still found; then everything is looked at once more."""
@@ -23,6 +25,20 @@ class Place(NamedTuple):
 
     at_us: int
     id: str
+
+
+class Cursor(Struct, frozen=True):
+    ended_at_us: int
+    ended_id: str
+    looked_at_us: int | None
+    looked_id: str | None
+
+    def places(self) -> tuple[Place, Place]:
+        """The places up to which ends were taken, and looked at once more."""
+        if self.looked_at_us is None or self.looked_id is None:
+            begun = Place(self.ended_at_us - OVERLAP_US, "")
+            return begun, begun
+        return Place(self.ended_at_us, self.ended_id), Place(self.looked_at_us, self.looked_id)
 
 
 class ToSend(NamedTuple):
@@ -49,37 +65,23 @@ async def begin_exports(*, project_id: str, now_us: int) -> None:
 @verb(locks="export=project_id")
 async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> ToSend:
     """Take executions to export; they are the caller's until `until_us`."""
-    cursor = await query("lock_export_cursor", project_id=project_id)
-    if not cursor:
+    cursor = await record(Cursor, "lock_export_cursor", project_id=project_id)
+    if cursor is None:
         return ToSend([], False)
-    ended, looked = before = _places(*cursor[0])
-    ids = [row[0] for row in await query("lapsed_exports", project_id=project_id, now_us=now_us, limit=limit)]
+    ended, looked = before = cursor.places()
+    ids = [id for [id] in await query("lapsed_exports", project_id=project_id, now_us=now_us, limit=limit)]
     await query_many("claim_export", [(until_us, project_id, id) for id in ids])
     more = len(ids) == limit
     upto_us = min(ended.at_us, now_us - OVERLAP_US)
     looked, late = await _take(project_id, looked, upto_us, AGAIN * limit, ids, limit, until_us)
     ended, fresh = await _take(project_id, ended, now_us - SETTLED_US, limit, ids, limit, until_us)
     if (ended, looked) != before:
-        await query(
-            "move_export_cursor",
-            project_id=project_id,
-            ended_at_us=ended.at_us,
-            ended_id=ended.id,
-            looked_at_us=looked.at_us,
-            looked_id=looked.id,
-        )
+        moved = Cursor(ended_at_us=ended.at_us, ended_id=ended.id, looked_at_us=looked.at_us, looked_id=looked.id)
+        await query("move_export_cursor", moved, project_id=project_id)
         # Servers of the previous release look from `ended_at_us - OVERLAP_US` on.
         before_us = min(looked.at_us, ended.at_us - OVERLAP_US)
         await query("forget_exports", project_id=project_id, before_us=before_us, limit=AGAIN * limit)
     return ToSend(ids, more or late or fresh)
-
-
-def _places(ended_at_us: int, ended_id: str, looked_at_us: int | None, looked_id: str | None) -> tuple[Place, Place]:
-    """The places up to which ends were taken, and looked at once more."""
-    if looked_at_us is None or looked_id is None:
-        begun = Place(ended_at_us - OVERLAP_US, "")
-        return begun, begun
-    return Place(ended_at_us, ended_id), Place(looked_at_us, looked_id)
 
 
 async def _take(

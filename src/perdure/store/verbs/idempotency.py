@@ -33,10 +33,10 @@ async def recall(project_id: str, same: Idempotency | None) -> bytes | None:
     found = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
     if not found:
         return None
-    if found[0][0] != same.body_hash:
+    [(body_hash, answer)] = found
+    if body_hash != same.body_hash:
         raise KeyReused(f"Idempotency-Key {same.key!r} was used with another body; use a new key for a new request.")
-    answer: bytes = found[0][1]
-    return answer
+    return bytes(answer)
 
 
 async def remember(
