@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Raw
 
-from perdure.engine.budgets import once
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
+from perdure.engine.service import Scope, once
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease
@@ -26,10 +25,8 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.approvals import Became
-from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.operation import Operation
-from perdure.wire.public_budgets import BudgetResponse, budget_response
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -67,8 +64,8 @@ class LocalTransport:
         self.engine = engine
         self.project_id = project_id
 
-    async def call(self, op: Operation[R]) -> R:
-        return await self.engine.serve(Scope(self.project_id), op)
+    async def call(self, op: Operation[R], key: str | None = None) -> R:
+        return await self.engine.serve(Scope(self.project_id, None if key is None else once(op, key)), op)
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
         return await self.engine.executions.start(self.project_id, items)
@@ -140,21 +137,6 @@ class LocalTransport:
 
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
         return await self.engine.transcripts.append(self.project_id, session_id, messages, version)
-
-    async def budget(self, execution_id: str) -> BudgetResponse:
-        budget = await self.engine.budgets.get(self.project_id, execution_id)
-        return budget_response(budget, self.engine.clock.now_us())
-
-    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
-        same = None if key is None else once(key, change)
-        budget = await self.engine.budgets.change(self.project_id, execution_id, change, idempotency=same)
-        return budget_response(budget, self.engine.clock.now_us())
-
-    async def reserve(self, request: ReserveRequest) -> ReserveReply:
-        return await self.engine.budgets.reserve(self.project_id, request)
-
-    async def settle(self, request: SettleRequest) -> None:
-        await self.engine.budgets.settle(self.project_id, request)
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

@@ -1,5 +1,6 @@
 """Every operation is served, by a method that takes it and answers with its reply."""
 
+import hashlib
 import importlib
 import pkgutil
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import get_type_hints
 
 from perdure import wire
 from perdure.engine.engine import Engine
+from perdure.engine.service import once
 from perdure.store.open import open_store
+from perdure.wire.budgets import OnExceed, RaiseBudget
 from perdure.wire.operation import Noun, reply_type
 
 
@@ -23,3 +26,9 @@ async def test_every_operation_is_served(tmp_path: Path) -> None:
         hints = get_type_hints(methods[operation])
         assert hints["op"] is operation
         assert hints["return"] == reply_type(operation)
+
+
+def test_a_key_in_this_process_is_kept_under_the_name_and_hash_of_older_releases() -> None:
+    op = RaiseBudget("0190a5f2-7c1e-7b3a-9d55-0242ac120002", calls=3, on_exceed=OnExceed.FINISH)
+    body = b'{"calls":3,"on_exceed":"finish"}'
+    assert once(op, "step") == ("change_budget", "step", hashlib.sha256(body).hexdigest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -37,6 +38,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
 from perdure.store.interface import query, verb
 from perdure.store.verbs import claims
+from perdure.wire.budgets import RaiseBudget
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
@@ -639,6 +641,16 @@ async def test_a_start_whose_answer_was_lost_starts_once(served: Served, relay: 
     keys = [relay.key_of(request) for request in relay.requests[:3]]
     assert len(keys[0]) > 30
     assert keys == [keys[0]] * 3
+
+
+async def test_a_budget_is_raised_once_for_each_key(served: Served, relay: Relay) -> None:
+    id = await served.start(budget={"calls": 1})
+    async with Client(HttpTransport(relay.url, served.key)) as client:
+        for _ in range(2):
+            raised = await client._transport.call(RaiseBudget(id, calls=2), "step")
+            assert raised.calls.limit == 3
+    name = hashlib.sha256(b"step").hexdigest().encode()
+    assert {relay.key_of(request) for request in relay.requests} == {b"Idempotency-Key: " + name}
 
 
 async def test_an_event_whose_answer_was_lost_is_published_once(served: Served, relay: Relay) -> None:

@@ -23,7 +23,7 @@ from perdure.store.verbs import (
     webhooks,
 )
 from perdure.store.verbs.starts import New
-from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, ReserveRequest, SettleRequest
+from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
 from perdure.wire.requests import EventItem, StartItem
 from perdure.wire.traces import StoredSpan
 from perdure.wire.transcripts import OnConflict
@@ -73,9 +73,9 @@ async def set_up(world: World) -> tuple[str, str]:
     return id, told_id
 
 
-def reservation(id: str, name: str, tokens: int = 5) -> ReserveRequest:
+def reservation(id: str, name: str, tokens: int = 5) -> Reserve:
     """What the push worker's execution sets aside, of a budget for two calls."""
-    return ReserveRequest(PUSH_WORKER, "", id, 1, name, Amounts(7, tokens, 1), BudgetSpec(calls=2, tokens=100))
+    return Reserve(PUSH_WORKER, "", id, 1, name, Amounts(7, tokens, 1), BudgetSpec(calls=2, tokens=100))
 
 
 def verb_of(
@@ -162,7 +162,7 @@ def verb_of(
             return budgets.reserve(request=reservation(id, f"r{dice.randint(0, 2)}", n), **same)
         case "settle":
             name = f"r{dice.randint(0, 1)}"
-            return budgets.settle(project_id=PROJECT, request=SettleRequest(id, name, Amounts(1, n, 1)))
+            return budgets.settle(project_id=PROJECT, request=Settle(id, name, Amounts(1, n, 1)))
         case "raise a budget":
             return budgets.change_budget(budget_id=id, change=BudgetChange(calls=1), event_id=f"raised{n}", **same)
         case "make a webhook":

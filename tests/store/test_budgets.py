@@ -19,9 +19,9 @@ from perdure.wire.budgets import (
     BudgetChange,
     BudgetSpec,
     OnExceed,
+    Reserve,
     ReserveReply,
-    ReserveRequest,
-    SettleRequest,
+    Settle,
     StoredBudget,
     Verdict,
     topic_of,
@@ -35,7 +35,7 @@ GRANTED, BUSY, EXCEEDED, UNLIMITED = Verdict.GRANTED, Verdict.BUSY, Verdict.EXCE
 def reserving(world: World, id: str, name: str, **fields: Any) -> Verb[ReserveReply]:
     amounts = Amounts(fields.pop("usd_micros", 0), fields.pop("tokens", 0), fields.pop("calls", 1))
     fields = {"attempt": 1, "worker_id": "w", "epoch": "", **fields}
-    request = ReserveRequest(execution_id=id, reservation_id=name, amounts=amounts, **fields)
+    request = Reserve(execution_id=id, reservation_id=name, amounts=amounts, **fields)
     return budgets.reserve(project_id=PROJECT, request=request, now_us=world.now_us)
 
 
@@ -48,7 +48,7 @@ async def verdict(world: World, id: str, name: str, **fields: Any) -> Verdict:
 
 
 async def settle(world: World, id: str, name: str, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> bool:
-    request = SettleRequest(id, name, Amounts(usd_micros, tokens, calls))
+    request = Settle(id, name, Amounts(usd_micros, tokens, calls))
     return await world.store.write(budgets.settle(project_id=PROJECT, request=request))
 
 
@@ -147,7 +147,7 @@ async def test_a_hundred_children_at_once_pass_it_by_one_call_at_most(world: Wor
         assert len(granted) == 15, "15 × 70 is the first that reaches 1,000"
         assert {reply.verdict for reply in replies} == {GRANTED, BUSY}
         assert (await budget_of(world, ids[0])).reserved.usd_micros == 1_050
-        settling = [SettleRequest(ids[n], f"call {n}", Amounts(20, 0, 1)) for n in granted]
+        settling = [Settle(ids[n], f"call {n}", Amounts(20, 0, 1)) for n in granted]
         done = await asyncio.gather(
             *(
                 stores[n % len(stores)].write(budgets.settle(project_id=PROJECT, request=request))
@@ -284,7 +284,7 @@ async def test_another_projects_budget_is_not_there(world: World) -> None:
     with pytest.raises(NotFound):
         await change(world, id, BudgetChange(calls=1), project="other")
     await verdict(world, id, "a")
-    foreign = SettleRequest(id, "a", Amounts())
+    foreign = Settle(id, "a", Amounts())
     assert not await world.store.write(budgets.settle(project_id="other", request=foreign))
     assert (await budget_of(world, id)).reserved.calls == 1
 

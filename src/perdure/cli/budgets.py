@@ -7,7 +7,7 @@ import typer
 from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, group, say, with_client
 
 if TYPE_CHECKING:
-    from perdure.wire.public_budgets import BudgetResponse
+    from perdure.wire.budgets import BudgetState
 
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The execution that holds the budget, or one that spends from it.")
@@ -65,7 +65,7 @@ def raise_(
     _print(budget)
 
 
-def _print(budget: "BudgetResponse") -> None:
+def _print(budget: "BudgetState") -> None:
     from rich.table import Table
 
     from perdure.cli.render import local

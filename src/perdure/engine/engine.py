@@ -115,11 +115,17 @@ class Engine:
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self)
-        self.budgets = Budgets(self)
         self.push = Push(self)
         self.webhooks = Webhooks(self)
         self.services = Services(
-            self.accounts, self.projects, self.schedules, self.triggers, self.slack, self.webhooks, self.signing
+            self.accounts,
+            self.projects,
+            self.schedules,
+            self.triggers,
+            self.slack,
+            self.webhooks,
+            self.signing,
+            Budgets(self),
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

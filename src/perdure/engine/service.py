@@ -10,10 +10,12 @@ it is the one place that runs the checks of operations.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
 from uuid_utils import uuid7
 
 from perdure.engine.clock import Clock
@@ -21,7 +23,7 @@ from perdure.store.interface import Store, Verb
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest
-from perdure.wire.operation import Operation, validated
+from perdure.wire.operation import Operation, client_form, validated
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,6 +47,14 @@ class Scope(NamedTuple):
     def user_id(self) -> str | None:
         """None for a key and for the embedding program."""
         return None if self.principal is None else self.principal.user_id
+
+
+def once(op: Operation[Any], key: str) -> Idempotency:
+    """The idempotency of an operation that a caller in this process repeats under `key`."""
+    body = client_form(type(op)).body
+    sent = b"" if body is None else msgspec.json.encode(body(op))
+    options = op.endpoint.options
+    return Idempotency(options.get("recorded_as", options["name"]), key, hashlib.sha256(sent).hexdigest())
 
 
 Serve = Callable[[Scope, Any], Awaitable[Any]]
@@ -84,6 +94,10 @@ class Service:
 
     async def read(self, verb: Verb[T]) -> T:
         return await self._core.store.read(verb)
+
+    @property
+    def epoch(self) -> str:
+        return self._core.store.epoch
 
     def now_us(self) -> int:
         return self._core.clock.now_us()

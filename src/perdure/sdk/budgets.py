@@ -34,9 +34,10 @@ from perdure.wire.budgets import (
     BudgetChange,
     BudgetSpec,
     OnExceed,
+    RaiseBudget,
+    Reserve,
     ReserveReply,
-    ReserveRequest,
-    SettleRequest,
+    Settle,
     StoredBudget,
     Verdict,
     check_budget,
@@ -110,9 +111,13 @@ class Reservation:
         if worker is None:
             return
         self._worker = None
-        request = SettleRequest(self._execution_id, self._id, Amounts(usd_micros, tokens, calls))
+        settle = Settle(
+            execution_id=self._execution_id,
+            reservation_id=self._id,
+            amounts=Amounts(usd_micros=usd_micros, tokens=tokens, calls=calls),
+        )
         try:
-            await _until_answered(lambda: worker.transport.settle(request))
+            await _until_answered(lambda: worker.transport.call(settle))
         except PerdureError as error:
             logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
 
@@ -140,21 +145,21 @@ async def reserve(
     context, worker = info.context, info.worker
     if context is None or worker is None or not is_limited(budget):
         return Reservation(None, info.execution_id, "")
-    request = ReserveRequest(
-        worker.id,
-        worker.epoch,
-        info.execution_id,
-        context.attempt,
-        str(uuid4()),
-        Amounts(usd_micros, tokens, calls),
-        None if budget is None else budget.spec(),
-        unpriced,
+    request = Reserve(
+        worker_id=worker.id,
+        epoch=worker.epoch,
+        execution_id=info.execution_id,
+        attempt=context.attempt,
+        reservation_id=str(uuid4()),
+        amounts=Amounts(usd_micros=usd_micros, tokens=tokens, calls=calls),
+        budget=None if budget is None else budget.spec(),
+        unpriced=unpriced,
     )
     loop = asyncio.get_running_loop()
     until = loop.time() + BUSY_SECONDS
     pause = 0.05
     while True:
-        reply = await _until_answered(lambda: worker.transport.reserve(request))
+        reply = await _until_answered(lambda: worker.transport.call(request))
         if reply.verdict is Verdict.GRANTED:
             return Reservation(worker, info.execution_id, request.reservation_id, is_last=reply.is_last)
         if reply.verdict is Verdict.UNLIMITED:
@@ -277,7 +282,8 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     worker = info.worker
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
-    await _until_answered(lambda: worker.transport.raise_budget(budget_id, change, info.idempotency_key))
+    op = RaiseBudget(budget_id, **msgspec.structs.asdict(change))
+    await _until_answered(lambda: worker.transport.call(op, info.idempotency_key))
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:

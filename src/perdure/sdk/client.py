@@ -24,7 +24,7 @@ from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, encode_input, named
 from perdure.wire.approvals import Became
-from perdure.wire.budgets import BudgetChange, OnExceed, usd_micros
+from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
 from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
-    from perdure.wire.public_budgets import BudgetResponse
+    from perdure.wire.budgets import BudgetState
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
@@ -391,16 +391,16 @@ class Client:
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         return await self._transport.append_messages(session_id, values, version)
 
-    async def budget(self, execution_id: str) -> BudgetResponse:
+    async def budget(self, execution_id: str) -> BudgetState:
         """The budget that an execution spends from: its own or its nearest ancestor's. Raises `NotFound`."""
-        return await self._transport.budget(execution_id)
+        return await self._transport.call(GetBudget(execution_id))
 
-    async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
+    async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetState:
         """Add to the limits of the budget that an execution spends from. Executions that wait for it continue.
 
         Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
         """
-        return await self._transport.raise_budget(execution_id, _change(**amounts))
+        return await self._transport.call(_raise(execution_id, **amounts))
 
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
         """Delete the final executions of a user or a session. Returns how many are deleted and how many open."""
@@ -416,16 +416,23 @@ class Client:
         await self._transport.close()
 
 
-def _change(
+def _raise(
+    execution_id: str,
     *,
     usd: float | Decimal = 0,
     tokens: int = 0,
     calls: int = 0,
     seconds: int = 0,
     on_exceed: Literal["ask", "finish", "fail"] | None = None,
-) -> BudgetChange:
-    what = None if on_exceed is None else OnExceed(on_exceed)
-    return BudgetChange(usd_micros(usd), tokens, calls, seconds, what)
+) -> RaiseBudget:
+    return RaiseBudget(
+        execution_id,
+        usd_micros=usd_micros(usd),
+        tokens=tokens,
+        calls=calls,
+        seconds=seconds,
+        on_exceed=None if on_exceed is None else OnExceed(on_exceed),
+    )
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:

@@ -35,7 +35,6 @@ from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
 from perdure.wire.approvals import Became
-from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
@@ -62,7 +61,6 @@ from perdure.wire.public import (
     StepsResponse,
     rfc3339,
 )
-from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
 from perdure.wire.record import reader
@@ -263,16 +261,22 @@ class HttpTransport:
 
     # --- operations ------------------------------------------------------------------------------------------------
 
-    async def call(self, op: Operation[R]) -> R:
+    async def call(self, op: Operation[R], key: str | None = None) -> R:
         how, endpoint = client_form(type(op)), op.endpoint
         body = None if how.body is None else _encode(how.body(op))
-        headers = fresh_key() if endpoint.idempotent else b""
+        headers, patience = b"", None
+        if endpoint.idempotent:
+            headers = fresh_key() if key is None else _key_header(sha256(key.encode()).hexdigest())
+        if endpoint.options.get("protocol"):
+            headers, patience = _PROTOCOL, 0.0
         for name, field in how.headers:
             if (text := getattr(op, field)) is not None:
                 headers += f"{name}: {text}\r\n".encode()
         tries = _Tries()
         try:
-            answer = await self.request(endpoint.method, how.head(op), body, headers=headers, tries=tries)
+            answer = await self.request(
+                endpoint.method, how.head(op), body, headers=headers, patience=patience, tries=tries
+            )
         except NotFound:
             # The lost try, or another caller, has deleted it: an id is never given again.
             if endpoint.method != "DELETE" or not tries.unsure:
@@ -447,16 +451,6 @@ class HttpTransport:
         body = _encode(AppendMessagesRequest(list(messages), version))
         return answers.read(_APPENDED, await self.request("POST", path, body, headers=fresh_key())).version
 
-    # --- budgets -----------------------------------------------------------------------------------------------------
-
-    async def budget(self, execution_id: str) -> BudgetResponse:
-        return answers.read(_BUDGET, await self._get(f"{_path(execution_id)}/budget", {}))
-
-    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
-        headers = fresh_key() if key is None else b"Idempotency-Key: %s\r\n" % sha256(key.encode()).hexdigest().encode()
-        path = f"{_path(execution_id)}/budget/raise"
-        return answers.read(_BUDGET, await self.request("POST", path, _encode(change), headers=headers))
-
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
@@ -475,12 +469,6 @@ class HttpTransport:
 
     async def drain(self, request: DrainRequest) -> None:
         await self._worker("/worker/v1/drain", request)
-
-    async def reserve(self, request: ReserveRequest) -> ReserveReply:
-        return answers.read(_RESERVED, await self._worker("/worker/v1/reserve", request))
-
-    async def settle(self, request: SettleRequest) -> None:
-        await self._worker("/worker/v1/settle", request)
 
     async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
         return await self.request(
@@ -530,7 +518,11 @@ def _path(execution_id: str) -> str:
 
 def fresh_key() -> bytes:
     """The header that makes repeats of a request take effect once."""
-    return b"Idempotency-Key: %s\r\n" % uuid4().hex.encode()
+    return _key_header(uuid4().hex)
+
+
+def _key_header(key: str) -> bytes:
+    return b"Idempotency-Key: %s\r\n" % key.encode()
 
 
 _NO_BODY: Final = b"Content-Length: 0\r\n"
@@ -562,6 +554,4 @@ _APPENDED: Final = msgspec.json.Decoder(AppendMessagesResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)
-_BUDGET: Final = msgspec.json.Decoder(BudgetResponse)
-_RESERVED: Final = msgspec.json.Decoder(ReserveReply)
 _BEATEN: Final = msgspec.json.Decoder(BeatReply)

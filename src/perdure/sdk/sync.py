@@ -23,8 +23,8 @@ from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.workflow import Workflow
 from perdure.wire.approvals import Became
+from perdure.wire.budgets import BudgetState
 from perdure.wire.errors import Unavailable
-from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Execution
 from perdure.wire.transcripts import Transcript
 
@@ -158,11 +158,11 @@ class SyncClient:
         """Append to a session's transcript, as `Client.append_messages`. Returns its new version."""
         return self._call(self._client.append_messages(session_id, messages, version=version))
 
-    def budget(self, execution_id: str) -> BudgetResponse:
+    def budget(self, execution_id: str) -> BudgetState:
         """The budget that an execution spends from. Raises `NotFound`."""
         return self._call(self._client.budget(execution_id))
 
-    def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetResponse:
+    def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetState:
         """Add to the limits of that budget, as `Client.raise_budget`. Executions that wait for it continue."""
         return self._call(self._client.raise_budget(execution_id, **amounts))
 

@@ -6,10 +6,8 @@ from typing import Final, Protocol, TypeVar
 from msgspec import Raw
 
 from perdure.wire.approvals import Became
-from perdure.wire.budgets import BudgetChange, ReserveReply, ReserveRequest, SettleRequest
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.operation import Operation
-from perdure.wire.public_budgets import BudgetResponse
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     BeatReply,
@@ -41,8 +39,8 @@ REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 class Transport(Protocol):
     """The access to one project. Every call is safe to repeat, and raises the errors of `perdure.wire.errors`."""
 
-    async def call(self, op: Operation[R]) -> R:
-        """Send an operation and return its reply."""
+    async def call(self, op: Operation[R], key: str | None = None) -> R:
+        """Send an operation and return its reply. A repeat with the same `key` has no effect."""
         ...
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
@@ -93,18 +91,6 @@ class Transport(Protocol):
     async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
         """Append to a session's transcript. Returns its new version."""
         ...
-
-    async def budget(self, execution_id: str) -> BudgetResponse:
-        """The budget that an execution spends from. Raises `NotFound`."""
-        ...
-
-    async def raise_budget(self, execution_id: str, change: BudgetChange, key: str | None = None) -> BudgetResponse:
-        """Change that budget. Executions that wait for it continue. A repeat with the same `key` has no effect."""
-        ...
-
-    async def reserve(self, request: ReserveRequest) -> ReserveReply: ...
-
-    async def settle(self, request: SettleRequest) -> None: ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

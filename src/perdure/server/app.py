@@ -35,7 +35,6 @@ from perdure.server.routes import (
     accounts,
     approvals,
     approve,
-    budgets,
     claims,
     conversations,
     definitions,
@@ -59,7 +58,16 @@ from perdure.server.stopping import when_asked_to_stop
 from perdure.server.written import Written
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import keys, projects, schedules, signing, slack, triggers, webhooks
+from perdure.wire import (
+    budgets,
+    keys,
+    projects,
+    schedules,
+    signing,
+    slack,
+    triggers,
+    webhooks,
+)
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import auth
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
@@ -82,7 +90,7 @@ def all_routes() -> list[Route]:
         definitions,
         waits,
         approvals,
-        budgets,
+        budgets.budgets,
         events,
         schedules.schedules,
         triggers.triggers,

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct, structs
 
 from perdure.engine.service import Scope
 from perdure.server.bodies import USUAL, VALUES
+from perdure.server.routes.claims import HEADERS, check_version
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Route, Routes
 from perdure.wire.access import Caller
@@ -35,8 +36,11 @@ def _route(operation: type[Operation[Any]]) -> Route:
     headers = [name.lower().encode() for name in how.headers]
     of_project = "project_id" in operation.__struct_fields__ and "project_id" not in endpoint.path_names
     query_project = options.get("project_in_query", False)
+    protocol = options.get("protocol", False)
 
     async def handler(call: Call, *values: Any) -> object:
+        if protocol:
+            check_version(call)
         if query_project:
             call.check_project(values[len(endpoint.path_names)].project_id)
         op = how.make(*values, *map(call.header, headers))
@@ -58,7 +62,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
         contract=options.get("contract", False),
         idempotent=endpoint.idempotent,
-        headers=how.headers,
+        headers=(*HEADERS, *how.headers) if protocol else how.headers,
         media_type="application/json",
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},

@@ -9,12 +9,16 @@ If an attempt is lost before it settles, its reservation counts as spent: the ca
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from perdure.wire.errors import BadValue
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import Check, ExecutionId, Int64, KeyName, Name, Uuid
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+from perdure.wire.times import rfc3339
 
 AMOUNT_MAX: Final = 1 << 40
 """The largest limit and amount, in any unit. Sums stay far below 64 bits."""
@@ -93,6 +97,54 @@ class StoredBudget(Struct, frozen=True):
         """The time that counts against `seconds`."""
         return (self.paused_at_us or now_us) - self.opened_at_us
 
+    def state(self, now_us: int) -> "BudgetState":
+        usd_micros, tokens, calls = (
+            BudgetAmount(
+                spent=getattr(self.spent, name), reserved=getattr(self.reserved, name), limit=getattr(self.limits, name)
+            )
+            for name in ("usd_micros", "tokens", "calls")
+        )
+        elapsed = max(0, self.elapsed_us(now_us)) // 1_000_000
+        return BudgetState(
+            execution_id=self.execution_id,
+            usd_micros=usd_micros,
+            tokens=tokens,
+            calls=calls,
+            seconds=BudgetAmount(spent=elapsed, reserved=0, limit=self.limits.seconds),
+            on_exceed=self.limits.on_exceed,
+            paused_at=None if self.paused_at_us is None else rfc3339(self.paused_at_us),
+            asking_execution_id=self.asking_id,
+        )
+
+
+class BudgetAmount(Record, frozen=True):
+    """One limit of a budget. The rest is `limit` - `spent` - `reserved`."""
+
+    spent: Int64
+    reserved: Int64
+    """For calls that are under way, or were lost before they settled."""
+    limit: Int64 | None
+    """Null: no limit."""
+
+
+class BudgetState(Record, frozen=True):
+    """A budget: its limits, and what the execution that holds it and all below have spent."""
+
+    shown_as: ClassVar[str] = "BudgetResponse"
+
+    execution_id: Uuid
+    """The execution that holds it."""
+    usd_micros: BudgetAmount
+    tokens: BudgetAmount
+    calls: BudgetAmount
+    seconds: BudgetAmount
+    on_exceed: OnExceed
+    """The policy for when it is used up."""
+    paused_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None
+    """When an execution began to wait for more."""
+    asking_execution_id: Uuid | None
+    """The execution that asks for more; its question waits for an answer (`GET /api/v1/approvals`)."""
+
 
 def topic_of(execution_id: str) -> str:
     """The topic that notifies waiting executions of a change."""
@@ -110,39 +162,22 @@ class Verdict(StrEnum):
     EXCEEDED = "exceeded"
 
 
-class ReserveRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Reserve `amounts` for one call. The same `reservation_id` again is answered again and counts once."""
-
-    worker_id: str
-    epoch: str
-    execution_id: str
-    attempt: int
-    reservation_id: str
-    amounts: Amounts
-    budget: BudgetSpec | None = None
-    """The budget that the execution's own code gives it. Ignored if it has one already."""
-    unpriced: str | None = None
-    """The name of the model, if its price is unknown. A budget in money then refuses the call."""
-
-
-class ReserveReply(Struct, frozen=True, omit_defaults=True):
+class ReserveReply(Record, frozen=True, omit_defaults=True):
     """The verdict. A refusal has the budget, its limits that are reached, and whether this execution asks for more."""
 
     verdict: Verdict
     budget: StoredBudget | None = None
-    reached: list[str] = []
+    reached: list[str] = field(default_factory=list)
     asks: bool = False
     """Whether this execution is the one that asks for more."""
     is_last: bool = False
     """Granted, but this call reaches a limit of a budget with `on_exceed` `finish`."""
 
 
-class SettleRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Replace a reservation by the amounts that the call used. Any worker may send this: the money is spent."""
+class Settled(Record, frozen=True):
+    """False: the reservation was settled before, or is not known."""
 
-    execution_id: str
-    reservation_id: str
-    amounts: Amounts
+    settled: bool
 
 
 class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -159,26 +194,29 @@ class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         return bool(self.usd_micros or self.tokens or self.calls or self.seconds or self.on_exceed is not None)
 
 
-def check_budget(spec: BudgetSpec, where: str = "budget.") -> None:
+def check_budget(spec: BudgetSpec, where: str = "budget") -> BudgetSpec:
     """Raises BadValue for a limit out of bounds, and for a budget without limits."""
     limits = {name: getattr(spec, name) for name in ("usd_micros", "tokens", "calls", "seconds")}
     for name, limit in limits.items():
         if limit is not None:
-            check_amount(limit, where + name)
+            check_amount(limit, f"{where}.{name}")
     if all(limit is None for limit in limits.values()):
-        raise BadValue(f"{where.rstrip('.')}: has no limit; give `usd`, `tokens`, `calls` or `seconds`.")
+        raise BadValue(f"{where}: has no limit; give `usd`, `tokens`, `calls` or `seconds`.")
+    return spec
 
 
-def check_amounts(amounts: Amounts, where: str = "amounts.") -> None:
+def check_amounts(amounts: Amounts, where: str) -> Amounts:
     """Raises BadValue for an amount out of bounds."""
     for name in ("usd_micros", "tokens", "calls"):
-        check_amount(getattr(amounts, name), where + name)
+        check_amount(getattr(amounts, name), f"{where}.{name}")
+    return amounts
 
 
-def check_amount(amount: int, path: str) -> None:
+def check_amount(amount: int, path: str) -> int:
     """Raises BadValue for an amount out of bounds."""
     if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= AMOUNT_MAX:
         raise BadValue(f"{path}: must be 0 to {AMOUNT_MAX:,} and whole, got {amount!r}", {"path": path})
+    return amount
 
 
 def usd_micros(usd: float | Decimal) -> int:
@@ -203,3 +241,92 @@ def take_dollars(request: Struct) -> None:
         raise ValueError("Give either `usd` or `usd_micros`")
     msgspec.structs.force_setattr(request, "usd_micros", usd_micros(usd))
     msgspec.structs.force_setattr(request, "usd", None)
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+Amount = Annotated[Int64, Check(check_amount)]
+CheckedAmounts = Annotated[Amounts, Check(check_amounts)]
+
+budgets: Final = Noun("Budgets")
+
+
+@budgets.get("/api/v1/executions/{execution_id}/budget")
+class GetBudget(Operation[BudgetState], frozen=True):
+    """The budget that an execution spends from.
+
+    This is its own budget, or that of the nearest execution above it. 404 if none of them has a budget.
+    """
+
+    execution_id: ExecutionId
+
+
+@budgets.post(
+    "/api/v1/executions/{execution_id}/budget/raise",
+    idempotent=True,
+    recorded_as="change_budget",
+    body="ChangeBudgetRequest",
+)
+class RaiseBudget(Operation[BudgetState], frozen=True):
+    """Add to the limits of the budget that an execution spends from.
+
+    Executions that wait for the budget go on.
+    """
+
+    execution_id: ExecutionId
+    usd_micros: Amount = 0
+    tokens: Amount = 0
+    calls: Amount = 0
+    seconds: Amount = 0
+    on_exceed: OnExceed | None = None
+    """The policy for when the budget is used up: `ask`, `finish` or `fail`."""
+    usd: Annotated[float, Meta(ge=0)] | None = None
+    """In US dollars, instead of `usd_micros`."""
+
+    def check(self) -> None:
+        """Raises BadValue, BadRequest."""
+        if self.usd is not None and self.usd_micros:
+            raise BadValue("body: Give either `usd` or `usd_micros`", {"path": "body"})
+        change = self.change
+        check_amount(change.usd_micros, "usd_micros")
+        if not change.changes:
+            raise BadRequest(
+                "Nothing is said to change: give `usd_micros`, `tokens`, `calls`, `seconds` or `on_exceed`."
+            )
+
+    @property
+    def change(self) -> BudgetChange:
+        change = msgspec.convert(self, BudgetChange, from_attributes=True)
+        return change if self.usd is None else msgspec.structs.replace(change, usd_micros=usd_micros(self.usd))
+
+
+@budgets.post("/worker/v1/reserve", protocol=True, body="ReserveRequest")
+class Reserve(Operation[ReserveReply], frozen=True):
+    """Reserve a call's share in every budget on the way up.
+
+    The same reservation again counts once.
+    """
+
+    worker_id: str
+    epoch: str
+    execution_id: ExecutionId
+    attempt: int
+    reservation_id: KeyName
+    amounts: CheckedAmounts
+    budget: Annotated[BudgetSpec, Check(check_budget)] | None = None
+    """The budget that the execution's own code gives it. Ignored if it has one already."""
+    unpriced: Name | None = None
+    """The name of the model, if its price is unknown. A budget in money then refuses the call."""
+
+
+@budgets.post("/worker/v1/settle", protocol=True, body="SettleRequest")
+class Settle(Operation[Settled], frozen=True):
+    """Replace a call's reservation by the amounts that it used.
+
+    Any worker may send this: the money is spent.
+    """
+
+    execution_id: ExecutionId
+    reservation_id: KeyName
+    amounts: CheckedAmounts

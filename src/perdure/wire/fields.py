@@ -139,6 +139,7 @@ def _json(value: Raw, where: str) -> Raw:
     return value
 
 
+ExecutionId = Annotated[str, id_check("execution")]
 Name = Annotated[str, name_check()]
 KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
 Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]

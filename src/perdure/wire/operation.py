@@ -61,6 +61,10 @@ class Options(TypedDict, total=False):
     """The server skips unknown fields, because clients of other versions send them. Otherwise it refuses them."""
     idempotent: bool
     """The server takes an Idempotency-Key. Our client always sends one."""
+    recorded_as: str
+    """The name under which the store keeps the answer to a repeat in this process, if that differs from `name`."""
+    protocol: bool
+    """Workers send it, with the version of their protocol. They pause between tries by themselves."""
     project_in_query: bool
     """The query may name the project, instead of a header."""
     body: str

@@ -8,7 +8,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from perdure.wire.access import Role
-from perdure.wire.fields import Int32, Name, Time, Uuid, between, id_check, text_check
+from perdure.wire.fields import ExecutionId, Int32, Name, Time, Uuid, between, id_check, text_check
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, derived
 
@@ -142,7 +142,7 @@ class DeleteWebhook(Operation[None], frozen=True):
 class ListDeliveries(Operation[DeliveryPage], frozen=True):
     """Sent and pending messages with their outcomes, newest first."""
 
-    execution_id: Annotated[str, id_check("execution")] | None = None
+    execution_id: ExecutionId | None = None
     webhook_id: WebhookId | None = None
     state: DeliveryState | None = None
     cursor: str | None = None

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from perdure.store.interface import query, query_many, verb
+from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.budgets import (
@@ -18,9 +18,9 @@ from perdure.wire.budgets import (
     BudgetChange,
     BudgetSpec,
     OnExceed,
+    Reserve,
     ReserveReply,
-    ReserveRequest,
-    SettleRequest,
+    Settle,
     StoredBudget,
     Verdict,
     topic_of,
@@ -30,16 +30,51 @@ from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, HELD, Phase
 
 
+class BudgetRow(Struct, frozen=True):
+    execution_id: str
+    usd_micros_max: int | None
+    tokens_max: int | None
+    calls_max: int | None
+    seconds_max: int | None
+    on_exceed: OnExceed
+    usd_micros_spent: int
+    tokens_spent: int
+    calls_spent: int
+    usd_micros_reserved: int
+    tokens_reserved: int
+    calls_reserved: int
+    opened_at_us: int
+    paused_at_us: int | None
+    raises: int
+    asking_id: str | None
+
+
+class Spender(Struct, frozen=True):
+    phase: Phase
+    attempt: int
+    assigned_to_worker: str | None
+    root_id: str
+
+
+class Reserved(Struct, frozen=True):
+    """The reserved amounts that a settlement gives back to a budget."""
+
+    id: str
+    usd_micros_back: int
+    tokens_back: int
+    calls_back: int
+
+
 @verb(locks="execution=request.execution_id reservation=request.reservation_id")
-async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> ReserveReply:
+async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveReply:
     """Reserve a call's share in every budget on the way up, or name the exhausted one. Raises LeaseLost, NotFound,
     BadRequest."""
     execution_id = request.execution_id
-    found = await query("read_spender", project_id=project_id, id=execution_id)
-    if not found:
+    spender = await record(Spender, "read_spender", project_id=project_id, id=execution_id)
+    if spender is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    phase, attempt, worker_id, root_id = found[0]
-    if Phase(phase) not in HELD or attempt != request.attempt or worker_id != request.worker_id:
+    holder = (spender.attempt, spender.assigned_to_worker)
+    if spender.phase not in HELD or holder != (request.attempt, request.worker_id):
         raise LeaseLost(
             f"Attempt {request.attempt} of execution {execution_id!r} no longer holds it; stop working on it."
         )
@@ -52,7 +87,7 @@ async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> R
             f"The budget is in US dollars, and no price is known of {request.unpriced!r}: give one, or limit tokens."
         )
     if own is not None:
-        await give_budget(project_id, execution_id, root_id, own, now_us)
+        await give_budget(project_id, execution_id, spender.root_id, own, now_us)
         budgets.append(await _lock(project_id, execution_id))
     if not budgets:
         return ReserveReply(Verdict.UNLIMITED)
@@ -63,11 +98,18 @@ async def reserve(*, project_id: str, request: ReserveRequest, now_us: int) -> R
         if budget.used_up(now_us):
             return await _refuse(project_id, execution_id, budget, now_us)
     is_last = await _is_last(budgets, amounts, now_us)
-    same = (project_id, attempt, amounts.usd_micros, amounts.tokens, amounts.calls, now_us)
-    rows = [(execution_id, request.reservation_id, budget.execution_id, *same) for budget in budgets]
-    await query_many("insert_reservation", rows)
+    counted = _counted(amounts)
+    same = {
+        "execution_id": execution_id,
+        "id": request.reservation_id,
+        "project_id": project_id,
+        "attempt": request.attempt,
+        "now_us": now_us,
+        **counted,
+    }
+    await query_many("insert_reservation", [{"budget_id": budget.execution_id, **same} for budget in budgets])
     for budget in budgets:
-        await query("reserve_budget", project_id=project_id, id=budget.execution_id, **_counted(amounts))
+        await query("reserve_budget", project_id=project_id, id=budget.execution_id, **counted)
     return ReserveReply(Verdict.GRANTED, is_last=is_last)
 
 
@@ -87,13 +129,14 @@ async def give_budget(project_id: str, execution_id: str, root_id: str, spec: Bu
 
 
 async def _lock(project_id: str, budget_id: str) -> StoredBudget:
-    return _budget((await query("lock_budget", project_id=project_id, id=budget_id))[0])
+    [row] = await records(BudgetRow, "lock_budget", project_id=project_id, id=budget_id)
+    return _budget(row)
 
 
 async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_us: int) -> ReserveReply:
     """A budget is exhausted: for good, or until calls in progress are settled."""
-    live = await query("live_reservations", id=budget.execution_id)
-    reached = budget.used_up(now_us, without=Amounts(*map(int, live[0])))
+    [live] = await records(Amounts, "live_reservations", id=budget.execution_id)
+    reached = budget.used_up(now_us, without=live)
     if not reached:
         return ReserveReply(Verdict.BUSY, budget)
     if budget.limits.on_exceed is not OnExceed.ASK:
@@ -107,39 +150,32 @@ async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_
 
 
 async def _is_over(project_id: str, execution_id: str | None) -> bool:
-    state = await query("read_state", project_id=project_id, id=execution_id)
-    return not state or Phase(state[0][0]) in FINAL
+    for phase, *_ in await query("read_state", project_id=project_id, id=execution_id):
+        return Phase(phase) in FINAL
+    return True
 
 
 async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: int) -> bool:
     """Whether a call reaches the limit of a budget with `finish`, regardless of refunds by other calls."""
     for budget in budgets:
         if budget.limits.on_exceed is OnExceed.FINISH and budget.used_up(now_us, without=_less(Amounts(), amounts)):
-            live = await query("live_reservations", id=budget.execution_id)
-            if budget.used_up(now_us, without=_less(Amounts(*map(int, live[0])), amounts)):
+            [live] = await records(Amounts, "live_reservations", id=budget.execution_id)
+            if budget.used_up(now_us, without=_less(live, amounts)):
                 return True
     return False
 
 
 @verb(locks="reservation=request.reservation_id")
-async def settle(*, project_id: str, request: SettleRequest) -> bool:
+async def settle(*, project_id: str, request: Settle) -> bool:
     """Replace a reservation by the actual usage. False: it was settled before, or is unknown."""
     key = {"execution_id": request.execution_id, "id": request.reservation_id}
-    rows = await query("settle_reservation", project_id=project_id, **key)
-    if not rows:
+    settled = await records(Reserved, "settle_reservation", project_id=project_id, **key)
+    if not settled:
         return False
     took = _counted(request.amounts)
     await query("note_settled", **key, **took)
-    for budget_id, usd_micros, tokens, calls in sorted(rows):
-        await query(
-            "settle_budget",
-            project_id=project_id,
-            id=budget_id,
-            **took,
-            usd_micros_back=usd_micros,
-            tokens_back=tokens,
-            calls_back=calls,
-        )
+    for reserved in sorted(settled, key=lambda one: one.id):
+        await query("settle_budget", reserved, project_id=project_id, **took)
     return True
 
 
@@ -167,8 +203,8 @@ async def change_budget(
     [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
     values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}
     on_exceed = None if change.on_exceed is None else change.on_exceed.value
-    rows = await query("raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values)
-    changed = _budget(rows[0])
+    [row] = await records(BudgetRow, "raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values)
+    changed = _budget(row)
     await remember(project_id, idempotency, msgspec.json.encode(changed), now_us)
     return changed
 
@@ -176,19 +212,19 @@ async def change_budget(
 @verb(looks=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
     """The budget that an execution spends from: its own or the nearest ancestor's. Raises NotFound."""
-    above = await query("budgets_above", project_id=project_id, id=execution_id)
+    above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
     if not above:
         if not await query("read_state", project_id=project_id, id=execution_id):
             raise NotFound(f"Execution {execution_id!r} does not exist.")
         raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
-    return await _read(project_id, above[-1][0])
+    return await _read(project_id, above[-1])
 
 
 async def _read(project_id: str, budget_id: str) -> StoredBudget:
-    rows = await query("read_budget", project_id=project_id, id=budget_id)
-    if not rows:
+    row = await record(BudgetRow, "read_budget", project_id=project_id, id=budget_id)
+    if row is None:
         raise NotFound(f"Execution {budget_id!r} holds no budget.")
-    return _budget(rows[0])
+    return _budget(row)
 
 
 def _counted(amounts: Amounts | BudgetChange) -> dict[str, int]:
@@ -199,12 +235,18 @@ def _less(one: Amounts, other: Amounts) -> Amounts:
     return Amounts(one.usd_micros - other.usd_micros, one.tokens - other.tokens, one.calls - other.calls)
 
 
-def _budget(row: Sequence[Any]) -> StoredBudget:
-    id, usd_micros, tokens, calls, seconds, on_exceed, *counts = row
+def _budget(row: BudgetRow) -> StoredBudget:
+    limits, spent, reserved = (
+        {name: getattr(row, f"{name}_{column}") for name in ("usd_micros", "tokens", "calls")}
+        for column in ("max", "spent", "reserved")
+    )
     return StoredBudget(
-        id,
-        BudgetSpec(usd_micros, tokens, calls, seconds, OnExceed(on_exceed)),
-        Amounts(*counts[0:3]),
-        Amounts(*counts[3:6]),
-        *counts[6:],
+        execution_id=row.execution_id,
+        limits=BudgetSpec(**limits, seconds=row.seconds_max, on_exceed=row.on_exceed),
+        spent=Amounts(**spent),
+        reserved=Amounts(**reserved),
+        opened_at_us=row.opened_at_us,
+        paused_at_us=row.paused_at_us,
+        raises=row.raises,
+        asking_id=row.asking_id,
     )

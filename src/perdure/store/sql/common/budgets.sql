@@ -14,7 +14,7 @@ ON CONFLICT (execution_id) DO NOTHING RETURNING execution_id;
 
 -- name: read_spender
 -- holds: execution=id
-SELECT phase, attempt, assigned_to_worker, COALESCE(root_execution_id, id) FROM executions
+SELECT phase, attempt, assigned_to_worker, COALESCE(root_execution_id, id) AS root_id FROM executions
 WHERE project_id = :project_id AND id = :id;
 
 -- name: budgets_above
@@ -54,7 +54,9 @@ WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: live_reservations
 -- Refundable amounts: reserved by attempts that still hold their executions.
-SELECT COALESCE(SUM(r.usd_micros), 0), COALESCE(SUM(r.tokens), 0), COALESCE(SUM(r.calls), 0) FROM reservations r
+SELECT COALESCE(SUM(r.usd_micros), 0){::BIGINT} AS usd_micros, COALESCE(SUM(r.tokens), 0){::BIGINT} AS tokens,
+  COALESCE(SUM(r.calls), 0){::BIGINT} AS calls, 0 AS seconds
+FROM reservations r
 JOIN executions e ON e.project_id = r.project_id AND e.id = r.execution_id
 WHERE r.budget_id = :id AND r.settled = 0 AND e.attempt = r.attempt AND e.phase IN ('running', 'cancelling');
 
@@ -67,7 +69,7 @@ WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 -- holds: reservation=id
 -- No row: it was settled before, or does not exist.
 UPDATE reservations SET settled = 1 WHERE project_id = :project_id AND execution_id = :execution_id AND id = :id AND settled = 0
-RETURNING budget_id, usd_micros, tokens, calls;
+RETURNING budget_id AS id, usd_micros AS usd_micros_back, tokens AS tokens_back, calls AS calls_back;
 
 -- name: note_settled
 -- holds: reservation=id
