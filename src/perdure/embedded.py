@@ -47,7 +47,6 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.streams import StreamItem
-from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure")
 
@@ -131,12 +130,6 @@ class LocalTransport:
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
         return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)
-
-    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
-        return await self.engine.transcripts.read(self.project_id, session_id, version, after)
-
-    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
-        return await self.engine.transcripts.append(self.project_id, session_id, messages, version)
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

@@ -55,7 +55,8 @@ async def keep(folder: Path, client: Client, handle: Handle[Any], name: str, bef
     }
     if before is not None:
         kept["session_id"] = execution.session_id
-        kept["readings"] = {row.seq: before for row in rows if row.kind is Kind.TRANSCRIPT and row.name == READ}
+        reading = before.version, [msgspec.structs.astuple(entry) for entry in before.entries]
+        kept["readings"] = {row.seq: reading for row in rows if row.kind is Kind.TRANSCRIPT and row.name == READ}
     data = msgspec.json.format(msgspec.json.encode(kept), indent=1)
     data = data.replace(f"{ROOT}/".encode(), b"")  # tracebacks name files; not where they lie here
     (folder / f"{name}.json").write_bytes(data + b"\n")

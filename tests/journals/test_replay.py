@@ -15,7 +15,7 @@ from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.records import Row
 from perdure.wire.requests import Claimed
-from perdure.wire.transcripts import Transcript
+from perdure.wire.transcripts import Entry, Transcript
 
 WORKFLOWS = {one.name: one for one in (*app, helpdesk)}
 RECORDED = sorted(Path(__file__).parent.glob("*/*.json"))
@@ -30,8 +30,8 @@ class Kept(msgspec.Struct):
     result: Raw
     rows: list[Row]
     session_id: str | None = None
-    readings: dict[int, Transcript] = {}
-    """What was read of transcripts, by the row that says so."""
+    readings: dict[int, tuple[int, list[tuple[int, Raw, int | None]]]] = {}
+    """Transcripts that were read, by the row that says so: the version, and each entry as an array."""
 
 
 def test_there_are_journals() -> None:
@@ -46,7 +46,11 @@ def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     value = decode(bytes(kept.payload), workflow.input_type)
     machine = Machine(lambda: workflow.begin(context, value), seed=kept.id)
     claim = Claimed(kept.id, kept.workflow, 1, kept.payload, 0, session_id=kept.session_id)
-    context = Context(machine, claim, dict(kept.readings))
+    readings = {
+        seq: Transcript(version, [Entry(*entry) for entry in entries])
+        for seq, (version, entries) in kept.readings.items()
+    }
+    context = Context(machine, claim, readings)
     last = len(kept.rows) - 1
     for first in range(0, len(kept.rows), chunk):
         more = first + chunk <= last

@@ -111,7 +111,6 @@ class Engine:
         self.slack = Slack(self)
         self.sessions = Sessions(self)
         self.streams = Streams(self)
-        self.transcripts = Transcripts(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self)
@@ -126,6 +125,7 @@ class Engine:
             self.webhooks,
             self.signing,
             Budgets(self),
+            Transcripts(self),
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

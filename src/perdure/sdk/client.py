@@ -31,7 +31,7 @@ from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
 from perdure.wire.status import Phase
-from perdure.wire.transcripts import OnConflict, Transcript, shown
+from perdure.wire.transcripts import AppendToTranscript, GetTranscript, OnConflict, Transcript, shown
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -375,10 +375,10 @@ class Client:
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
         """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""
-        first = await self._transport.read_transcript(session_id, version, None)
+        first = await self._transport.call(GetTranscript(session_id, version=version))
         entries, following = list(first.entries), first.next
         while following is not None:
-            page = await self._transport.read_transcript(session_id, first.version, following)
+            page = await self._transport.call(GetTranscript(session_id, version=first.version, after=following))
             entries += page.entries
             following = page.next
         return shown(first.version, entries)
@@ -389,7 +389,8 @@ class Client:
         Raises `Conflict` if `version` is given and is not the newest one.
         """
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
-        return await self._transport.append_messages(session_id, values, version)
+        op = AppendToTranscript(session_id, messages=values, version=version)
+        return (await self._transport.call(op)).version
 
     async def budget(self, execution_id: str) -> BudgetState:
         """The budget that an execution spends from: its own or its nearest ancestor's. Raises `NotFound`."""

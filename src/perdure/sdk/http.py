@@ -62,7 +62,6 @@ from perdure.wire.public import (
     rfc3339,
 )
 from perdure.wire.public_streams import StreamItemResponse
-from perdure.wire.public_transcripts import AppendMessagesRequest, AppendMessagesResponse, TranscriptResponse
 from perdure.wire.record import reader
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
@@ -88,7 +87,6 @@ from perdure.wire.requests import (
     WaitRequest,
 )
 from perdure.wire.streams import StreamItem
-from perdure.wire.transcripts import Page
 
 logger = logging.getLogger("perdure.client")
 
@@ -442,15 +440,6 @@ class HttpTransport:
         reply = answers.read(_ERASED, body)
         return reply.erased, reply.open
 
-    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
-        path = f"/internal/session/{quote(session_id, safe='')}/transcript"
-        return answers.read(_TRANSCRIPT, await self._get(path, {"version": version, "after": after})).page()
-
-    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
-        path = f"/internal/session/{quote(session_id, safe='')}/transcript"
-        body = _encode(AppendMessagesRequest(list(messages), version))
-        return answers.read(_APPENDED, await self.request("POST", path, body, headers=fresh_key())).version
-
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
@@ -549,8 +538,6 @@ _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
 _RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
 _ERASED: Final = msgspec.json.Decoder(EraseResponse)
-_TRANSCRIPT: Final = msgspec.json.Decoder(TranscriptResponse)
-_APPENDED: Final = msgspec.json.Decoder(AppendMessagesResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)

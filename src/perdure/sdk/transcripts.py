@@ -22,7 +22,7 @@ from perdure.sdk.payloads.values import encode
 from perdure.wire.errors import NotFound, PerdureError, from_code
 from perdure.wire.records import Kind, MaybeRaw, Row
 from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
-from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, Transcript, shown
+from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, GetTranscript, Transcript, shown
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState
@@ -225,7 +225,7 @@ class TranscriptReader:
         pause = 0.1
         while True:
             try:
-                page = await self._transport.read_transcript(session_id, version, after)
+                page = await self._transport.call(GetTranscript(session_id, version=version, after=after))
             except PerdureError as error:
                 if not error.retryable:
                     raise

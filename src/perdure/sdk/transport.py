@@ -28,7 +28,6 @@ from perdure.wire.requests import (
     StartItem,
 )
 from perdure.wire.streams import StreamItem
-from perdure.wire.transcripts import Page
 
 R = TypeVar("R")
 
@@ -83,14 +82,6 @@ class Transport(Protocol):
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
 
     async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
-
-    async def read_transcript(self, session_id: str, version: int | None, after: int | None) -> Page:
-        """A page of the entries of a transcript's version."""
-        ...
-
-    async def append_messages(self, session_id: str, messages: Sequence[Raw], version: int | None) -> int:
-        """Append to a session's transcript. Returns its new version."""
-        ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

@@ -48,7 +48,6 @@ from perdure.server.routes import (
     sessions,
     streams,
     traces,
-    transcripts,
     waits,
     workflows,
 )
@@ -65,6 +64,7 @@ from perdure.wire import (
     schedules,
     signing,
     slack,
+    transcripts,
     triggers,
     webhooks,
 )
@@ -95,7 +95,7 @@ def all_routes() -> list[Route]:
         schedules.schedules,
         triggers.triggers,
         sessions,
-        transcripts,
+        transcripts.transcripts,
         traces,
         conversations,
         slack.slack,

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from types import NoneType
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from msgspec import Raw, Struct, structs
 
@@ -88,5 +88,9 @@ def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], 
 
 def _body_bytes_max(body: type[Struct] | None) -> int:
     """A body with a field that holds a user's JSON, as a payload does, has no limit of its own."""
-    holds_values = body is not None and any(Raw in choices(field.type) for field in structs.fields(body))
+    holds_values = body is not None and any(_holds_json(field.type) for field in structs.fields(body))
     return VALUES if holds_values else USUAL
+
+
+def _holds_json(kind: Any) -> bool:
+    return any(one is Raw or (get_origin(one) is list and _holds_json(*get_args(one))) for one in choices(kind))

@@ -1,4 +1,4 @@
-"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them.
+"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them. Records and operations.
 
 A transcript is append-only. Entries are numbered from 1, and the *version* is the number of the newest. A summary is an
 entry that stands for the transcript up to another entry. So later messages and summaries do not change a version.
@@ -6,9 +6,15 @@ entry that stands for the transcript up to another entry. So later messages and 
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Raw
+
+from perdure.wire.codec import check_json
+from perdure.wire.errors import BadValue
+from perdure.wire.fields import Check, KeyName, Most, Position, between
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
 
 MESSAGES_MAX: Final = 1_000
 """The most messages to append or take at once."""
@@ -31,20 +37,33 @@ class OnConflict(StrEnum):
     """It waits. An open turn of the same workflow may take its message, and then answers for both."""
 
 
-class Entry(NamedTuple):
-    """One entry: its number, a message of any JSON, and for a summary the last entry that it stands for."""
+class Entry(Record, frozen=True):
+    """One entry; a summary stands for every entry up to `summary_of`, and for summaries before it."""
+
+    shown_as: ClassVar[str] = "TranscriptEntryResponse"
 
     seq: int
     message: Raw
+    """Any JSON."""
     summary_of: int | None = None
 
 
-class Page(NamedTuple):
-    """Stored entries of a transcript at a version. `next` asks for the following page; it is None after the last."""
+class Page(Record, frozen=True):
+    """Entries of a transcript at a version, in order. `next` is the `after` of the following page, if there is one."""
+
+    shown_as: ClassVar[str] = "TranscriptResponse"
 
     version: int
-    entries: Sequence[Entry]
+    entries: list[Entry]
     next: int | None = None
+
+
+class Appended(Record, frozen=True):
+    """The version that the messages made."""
+
+    shown_as: ClassVar[str] = "AppendMessagesResponse"
+
+    version: int
 
 
 class Transcript(NamedTuple):
@@ -69,3 +88,47 @@ def shown(version: int, entries: Sequence[Entry]) -> Transcript:
         return Transcript(version, known)
     rest = [entry for entry in known if entry.summary_of is None and entry.seq > summary.summary_of]
     return Transcript(version, [summary, *rest])
+
+
+def check_messages(messages: list[Raw], where: str) -> list[Raw]:
+    """Raises BadValue."""
+    if len(messages) > MESSAGES_MAX:
+        raise BadValue(f"{where}: holds {len(messages):,} entries; the limit is {MESSAGES_MAX:,}", {"path": where})
+    for n, message in enumerate(messages):
+        check_json(bytes(message), where=f"{where}[{n}]")
+    return messages
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+EntryNumber = Annotated[Position, between(0, (1 << 62) - 1)]
+
+transcripts: Final = Noun("Sessions")
+
+
+@transcripts.get("/internal/session/{session_id}/transcript")
+class GetTranscript(Operation[Page], frozen=True):
+    """The entries of a session's transcript at a version, a page at a time."""
+
+    session_id: KeyName
+    version: EntryNumber | None = None
+    """As it was then; left out: as it is."""
+    after: EntryNumber | None = None
+    """Behind this entry; left out: from the first one that the version needs."""
+
+
+@transcripts.post(
+    "/internal/session/{session_id}/transcript",
+    name="append_messages",
+    idempotent=True,
+    body="AppendMessagesRequest",
+)
+class AppendToTranscript(Operation[Appended], frozen=True):
+    """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
+
+    session_id: KeyName
+    messages: Annotated[list[Raw], Most(MESSAGES_MAX), Check(check_messages)]
+    """Each is any JSON."""
+    version: Position | None = None
+    """Append only if this is the newest version."""

@@ -5,13 +5,13 @@ execution has read an older version, which its replay would need.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from perdure.store.interface import query, query_many, verb
+from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.try_lock import try_lock_session
 from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
@@ -22,6 +22,16 @@ DROPPED_AT_ONCE: Final = 2_000
 """Entries deleted per transaction; the next transaction deletes more."""
 DELETED_AT_ONCE: Final = 50
 """Transcripts that retention looks at per transaction."""
+
+
+class StoredTranscript(Struct, frozen=True):
+    version: int = 0
+    turns: int = 0
+    summarized: int = 0
+    """The last entry that a summary stands for."""
+    dropped: int = 0
+    """The last entry that was deleted."""
+    begun_at_us: int = 0
 
 
 def hash_of(project_id: str, message: bytes) -> bytes:
@@ -44,33 +54,34 @@ async def read_transcript(
     It starts behind `after`, or with the version's first entry. The entry that fills `bytes_max` is the last. Raises
     BadRequest for a future version, NotFound if entries of it were dropped.
     """
-    rows = await query("read_version", project_id=project_id, session_id=session_id)
-    newest, dropped = rows[0] if rows else (0, 0)
+    session: dict[str, object] = {"project_id": project_id, "session_id": session_id}
+    newest, dropped = next(iter(await query("read_version", **session)), (0, 0))
     if version is None:
         version = newest
     elif version > newest:
         raise BadRequest(f"The transcript of session {session_id!r} has version {newest}, not {version} yet.")
     if after is None:
-        found = await query("newest_summary", project_id=project_id, session_id=session_id, version=version)
-        after = found[0][1] if found else 0
+        after = await _newest_summary(session, version)
         if after < min(dropped, version):
             raise NotFound(
                 f"Version {version} of the transcript of session {session_id!r} is gone: a summary stands for its "
                 f"first {dropped} entries."
             )
-    where: dict[str, object] = {"project_id": project_id, "session_id": session_id, "after": after, "version": version}
+    where: dict[str, object] = {"after": after, "version": version, **session}
     fits, room = 0, bytes_max
     for (size,) in await query("entry_sizes", limit=limit, **where):
         if room <= 0:
             break
         room -= size
         fits += 1
-    entries = [
-        Entry(seq, Raw(message), summary_of)
-        for seq, message, summary_of in (await query("read_entries", limit=fits, **where) if fits else ())
-    ]
+    entries = await records(Entry, "read_entries", limit=fits, **where) if fits else []
     more = bool(entries) and entries[-1].seq < version
     return Page(version, entries, entries[-1].seq if more else None)
+
+
+async def _newest_summary(session: Mapping[str, object], version: int) -> int:
+    """The last entry that the newest summary of a version stands for; 0 without one."""
+    return next((entry for (entry,) in await query("newest_summary", version=version, **session)), 0)
 
 
 @verb(locks="session=session_id")
@@ -104,43 +115,46 @@ async def append(
 ) -> int:
     """As `append_messages`; also part of a worker's report. With `summary_of`, the message is a summary up to that
     entry. It refuses before it writes."""
-    known = await query("lock_transcript", project_id=project_id, session_id=session_id)
-    newest: int = known[0][0] if known else 0
-    summarized: int = known[0][2] if known else 0
-    if version is not None and version != newest:
-        raise _moved_on(session_id, newest, version)
-    if summary_of is not None and not summarized < summary_of <= newest:
+    session = {"project_id": project_id, "session_id": session_id}
+    known = await record(StoredTranscript, "lock_transcript", **session)
+    stored = known or StoredTranscript()
+    if version is not None and version != stored.version:
+        raise _moved_on(session_id, stored.version, version)
+    if summary_of is not None and not stored.summarized < summary_of <= stored.version:
         raise BadRequest(
-            f"A summary of session {session_id!r} must stand for all up to an entry from {summarized + 1} to {newest}, "
-            f"not {summary_of}."
+            f"A summary of session {session_id!r} must stand for all up to an entry from {stored.summarized + 1} to "
+            f"{stored.version}, not {summary_of}."
         )
     if not messages:
-        return newest
+        return stored.version
     advanced = await query(
         "advance_transcript",
-        project_id=project_id,
-        session_id=session_id,
+        **session,
         entries=len(messages),
         summarized=summary_of or 0,
         expected=version if known or version is None else 0,
         now_us=now_us,
     )
     if not advanced:  # another server made the first entries at this moment
-        rows = await query("read_version", project_id=project_id, session_id=session_id)
-        raise _moved_on(session_id, rows[0][0], version or 0)
-    new: int = advanced[0][0]
+        [(newest, _)] = await query("read_version", **session)
+        raise _moved_on(session_id, newest, version or 0)
+    [(new,)] = advanced
     hashes = [hash_of(project_id, bytes(message)) for message in messages]
     contents = dict(zip(hashes, map(bytes, messages), strict=True))
     # All writers go in the order of hashes, so two that share messages cannot deadlock.
     await query_many(
         "use_message",
-        [(project_id, hash, contents[hash], uses) for hash, uses in sorted(Counter(hashes).items())],
+        [
+            {"project_id": project_id, "hash": hash, "content": contents[hash], "uses": uses}
+            for hash, uses in sorted(Counter(hashes).items())
+        ],
     )
     first = new - len(messages) + 1
     await query_many(
-        "insert_entry", [(project_id, session_id, first + n, hash, summary_of) for n, hash in enumerate(hashes)]
+        "insert_entry",
+        [{**session, "seq": first + n, "hash": hash, "summary_of": summary_of} for n, hash in enumerate(hashes)],
     )
-    return new
+    return int(new)
 
 
 def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
@@ -153,31 +167,29 @@ def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
 async def drop_summarized(project_id: str, session_id: str) -> int:
     """Drop summarized entries that no open execution may read again. Answers how many. The caller holds the
     transcript's row."""
-    rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
-    if not rows or rows[0][2] <= rows[0][3]:
+    session = {"project_id": project_id, "session_id": session_id}
+    stored = await record(StoredTranscript, "lock_transcript", **session)
+    if stored is None or stored.summarized <= stored.dropped:
         return 0
-    version, _, _, dropped, _ = rows[0]
-    oldest = (await query("oldest_reading", project_id=project_id, session_id=session_id))[0][0]
-    found = await query(
-        "newest_summary", project_id=project_id, session_id=session_id, version=version if oldest is None else oldest
-    )
-    if not found or found[0][1] <= dropped:
+    [(oldest,)] = await query("oldest_reading", **session)
+    version = stored.version if oldest is None else oldest
+    summary_of = await _newest_summary(session, version)
+    if summary_of <= stored.dropped:
         return 0
-    summary_of: int = found[0][1]
-    gone = await query(
-        "drop_entries", project_id=project_id, session_id=session_id, upto=summary_of, limit=DROPPED_AT_ONCE
-    )
+    gone = await query("drop_entries", upto=summary_of, limit=DROPPED_AT_ONCE, **session)
     await _release(project_id, [hash for (hash,) in gone])
     # Entries have no gaps, so the count gives the new first one.
-    await query("note_dropped", project_id=project_id, session_id=session_id, dropped=dropped + len(gone))
+    await query("note_dropped", dropped=stored.dropped + len(gone), **session)
     return len(gone)
 
 
 async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
     """Entries of these messages were deleted; delete messages without an entry."""
     uses = sorted(Counter(hashes).items())
-    await query_many("release_message", [(count, project_id, hash) for hash, count in uses])
-    await query_many("drop_unused_message", [(project_id, hash) for hash, _ in uses])
+    await query_many(
+        "release_message", [{"project_id": project_id, "hash": hash, "uses": count} for hash, count in uses]
+    )
+    await query_many("drop_unused_message", [{"project_id": project_id, "hash": hash} for hash, _ in uses])
 
 
 async def delete_transcript(project_id: str, session_id: str) -> int:

@@ -40,7 +40,7 @@ VALUES (:project_id, :session_id, :seq, :hash, :summary_of);
 SELECT version, dropped FROM transcripts WHERE project_id = :project_id AND session_id = :session_id;
 
 -- name: newest_summary
-SELECT seq, summary_of FROM transcript_entries
+SELECT summary_of FROM transcript_entries
 WHERE project_id = :project_id AND session_id = :session_id AND seq <= :version AND summary_of IS NOT NULL
 ORDER BY seq DESC LIMIT 1;
 
@@ -52,7 +52,7 @@ ORDER BY e.seq LIMIT :limit;
 
 -- name: read_entries
 -- Each message by its key: PostgreSQL might turn a join into a scan of all messages.
-SELECT e.seq, (SELECT m.content FROM messages m WHERE m.project_id = e.project_id AND m.hash = e.hash LIMIT 1), e.summary_of
+SELECT e.seq, (SELECT m.content FROM messages m WHERE m.project_id = e.project_id AND m.hash = e.hash LIMIT 1) AS message, e.summary_of
 FROM transcript_entries e
 WHERE e.project_id = :project_id AND e.session_id = :session_id AND e.seq > :after AND e.seq <= :version
 ORDER BY e.seq LIMIT :limit;
