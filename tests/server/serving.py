@@ -72,9 +72,9 @@ class Served:
 
     async def lease_left_us(self, worker_id: str) -> int:
         """How long the lease of a worker lasts from now on."""
-        rows = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
-        [until_us] = [row[5] for row in rows if row[0] == worker_id]
-        return int(until_us) - self.engine.clock.now_us()
+        known = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
+        [until_us] = [one.lease_until_us for one in known if one.id == worker_id]
+        return until_us - self.engine.clock.now_us()
 
     async def until_parted(self, connections: int) -> None:
         """Until so many connections are left, and what follows from a parting is done."""

@@ -464,8 +464,8 @@ async def test_whoever_else_answers_under_the_url_is_not_taken_for_the_worker(
         monkeypatch.setattr(module, "CHECK_US", 100_000)
 
     async def lease_until_us() -> int:
-        ((*_, until_us),) = await served.engine.store.read(queries.list_workers(project_id=served.project_id))
-        return int(until_us)
+        [only] = await served.engine.store.read(queries.list_workers(project_id=served.project_id))
+        return only.lease_until_us
 
     async def asked(worker: PushWorker, times: int) -> None:
         so_far = len(worker.calls)

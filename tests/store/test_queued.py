@@ -2,13 +2,14 @@
 
 from tests.store.world import PROJECT, World
 
-from perdure.store.verbs.queued import QueuedBehind, queued_behind
+from perdure.store.verbs.waits import list_waits
 from perdure.wire.requests import QueueSpec, StartItem
 from perdure.wire.transcripts import OnConflict
+from perdure.wire.waits import QueuedBehind
 
 
 async def behind(world: World, id: str) -> QueuedBehind | None:
-    return await world.store.read(queued_behind(project_id=PROJECT, execution_id=id))
+    return (await world.store.read(list_waits(project_id=PROJECT, execution_id=id))).queued_behind
 
 
 async def test_a_turn_waits_for_the_open_one(world: World) -> None:

@@ -26,6 +26,7 @@ from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import Answer, CloseWait, Complete, End, ItemReply, StartChild, StartItem, Suspend
 from perdure.wire.status import Phase
+from perdure.wire.waits import PendingWaits
 
 LOSING = [f"loses {n}" for n in range(5)]
 
@@ -216,12 +217,12 @@ async def test_a_wait_that_is_opened_again_begins_where_it_began(world: World) -
 async def test_open_waits_are_listed_with_what_they_show(world: World) -> None:
     id = await world.running()
     await world.report(id, [answer_wait("k"), event_wait("e", "topic", match={"a": raw(1)})])
-    rows = await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id))
-    assert [row[:3] for row in rows] == [("e", "topic", b'{"a":1}'), ("k", None, None)]
+    found = (await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id))).waits
+    assert [(one.key, one.topic, one.match) for one in found] == [("e", "topic", raw({"a": 1})), ("k", None, None)]
     with pytest.raises(NotFound):
         await world.store.read(waits.list_waits(project_id="another", execution_id=id))
     await world.finish(id)
-    assert await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id)) == []
+    assert await world.store.read(waits.list_waits(project_id=PROJECT, execution_id=id)) == PendingWaits([])
 
 
 # --- which event ------------------------------------------------------------------------------------------------------

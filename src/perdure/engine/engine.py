@@ -38,6 +38,7 @@ from perdure.engine.streams import Streams
 from perdure.engine.traces import Traces
 from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
+from perdure.engine.waits import OpenWaits
 from perdure.engine.webhooks import Webhooks
 from perdure.store.interface import (
     Changed,
@@ -126,6 +127,7 @@ class Engine:
             self.signing,
             Budgets(self),
             Transcripts(self),
+            OpenWaits(self),
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

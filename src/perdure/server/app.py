@@ -49,6 +49,7 @@ from perdure.server.routes import (
     streams,
     traces,
     waits,
+    transcripts,
     workflows,
 )
 from perdure.server.routing import Route, Services
@@ -66,6 +67,7 @@ from perdure.wire import (
     slack,
     transcripts,
     triggers,
+    waits,
     webhooks,
 )
 from perdure.wire.access import Principal, Role
@@ -88,7 +90,7 @@ def all_routes() -> list[Route]:
         workflows,
         deployments,
         definitions,
-        waits,
+        waits.waits,
         approvals,
         budgets.budgets,
         events,

@@ -19,13 +19,25 @@ from perdure.wire.projects import Invitation, Project
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
 from perdure.wire.triggers import StoredTrigger
+from perdure.wire.waits import PendingWait
 from perdure.wire.webhooks import Webhook
 
 R = TypeVar("R")
 
 STORED: Final[dict[str, type[Struct]]] = {
     cls.__name__: cls
-    for cls in (NewExecution, StoredSchedule, Fire, StoredTrigger, Webhook, ApiKey, User, Project, Invitation)
+    for cls in (
+        NewExecution,
+        StoredSchedule,
+        Fire,
+        StoredTrigger,
+        Webhook,
+        ApiKey,
+        User,
+        Project,
+        Invitation,
+        PendingWait,
+    )
 }
 """The records that SQL may name."""
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.interface import Rows, query, query_many, records, verb
 from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.rows import execution_of, fitting, page_of, row_of
 from perdure.store.verbs.traces import delete_traces
@@ -358,6 +358,18 @@ async def old_snapshots(*, seconds: int, transactions: int) -> list[Snapshot]:
     return [Snapshot(*row) for row in await query("old_snapshots", seconds=seconds, transactions=transactions)]
 
 
+class RegisteredWorker(Struct, frozen=True):
+    id: str
+    deployment_id: str
+    embedded: bool
+    """It lives as long as its process, and needs no lease."""
+    lease_until_us: int
+
+    def is_online(self, now_us: int) -> bool:
+        return self.embedded or self.lease_until_us > now_us
+
+
 @verb(looks=True)
-async def list_workers(*, project_id: str) -> list[tuple[Any, ...]]:
-    return await query("list_workers", project_id=project_id)
+async def list_workers(*, project_id: str) -> list[RegisteredWorker]:
+    """The registered workers, also those whose lease has just ended."""
+    return await records(RegisteredWorker, "list_workers", project_id=project_id)

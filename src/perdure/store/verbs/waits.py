@@ -5,9 +5,10 @@ from uuid import UUID, uuid5
 
 from msgspec import Raw
 
-from perdure.store.interface import Rows, query, query_many, verb
+from perdure.store.interface import query, query_many, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
+from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, How, Resumed
 from perdure.wire.errors import Conflict, NotFound
@@ -15,6 +16,7 @@ from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
+from perdure.wire.waits import PendingWait, PendingWaits
 
 Row = tuple[Any, ...]
 EARLY_MAX = 1_000
@@ -156,8 +158,11 @@ async def _stands(execution_id: str, step_key: str, wait: Row, data: bytes) -> b
 
 
 @verb(looks=True)
-async def list_waits(*, project_id: str, execution_id: str) -> Rows:
-    """The open waits of an execution: key, topic, match, data, opened_at_us, expires_at_us."""
-    if not await query("read_state", project_id=project_id, id=execution_id):
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
-    return await query("list_waits", execution_id=execution_id)
+async def list_waits(*, project_id: str, execution_id: str) -> PendingWaits:
+    """The open waits of an execution. Raises NotFound."""
+    for phase, *_ in await query("read_state", project_id=project_id, id=execution_id):
+        return PendingWaits(
+            await records(PendingWait, "list_waits", execution_id=execution_id),
+            await queued_behind(project_id, execution_id) if phase == Phase.QUEUED else None,
+        )
+    raise NotFound(f"Execution {execution_id!r} does not exist.")

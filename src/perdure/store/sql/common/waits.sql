@@ -52,7 +52,7 @@ FROM waits WHERE execution_id = :execution_id AND state = 'open';
 SELECT key FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY key;
 
 -- name: list_waits
-SELECT key, topic, match, data, opened_at_us, expires_at_us FROM waits WHERE execution_id = :execution_id AND state = 'open'
+SELECT {columns PendingWait} FROM waits WHERE execution_id = :execution_id AND state = 'open'
 ORDER BY opened_at_us, key;
 
 -- name: taken_events

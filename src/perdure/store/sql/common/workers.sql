@@ -18,7 +18,7 @@ SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers W
 
 -- name: list_workers
 -- Without push workers that have not reported online; they get no work.
-SELECT id, deployment_id, python, capacity, embedded, lease_until_us FROM workers
+SELECT id, deployment_id, embedded = 1 AS embedded, lease_until_us FROM workers
 WHERE project_id = :project_id AND NOT EXISTS (SELECT 1 FROM push_workers p WHERE p.id = workers.id AND p.state = 'registered')
 ORDER BY registered_at_us, id;
 

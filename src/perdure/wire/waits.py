@@ -1,0 +1,83 @@
+"""The reasons why an execution does not go on: its open waits, and a deployment without workers."""
+
+from typing import ClassVar, Final
+
+from msgspec import field
+
+from perdure.wire.fields import ExecutionId, Int64, Time, Value
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class PendingWait(Record, frozen=True):
+    """One open wait. It is for an event of `topic` whose top-level fields equal `match`, or for an answer if there is
+    `data` or no topic. A push worker's question has both: an event of the run's topic answers it."""
+
+    shown_as: ClassVar[str] = "WaitResponse"
+
+    key: str
+    opened_at_us: Time = field(name="opened_at")
+    topic: str | None = None
+    match: Value = None
+    data: Value = None
+    """The question of a suspended step, as shown to the person who answers."""
+    expires_at_us: Time | None = field(default=None, name="expires_at")
+    """The time-out: the server refuses answers from then on."""
+
+
+class QueuedBehind(Record, frozen=True):
+    """The session or queue in which a queued execution waits for other executions."""
+
+    shown_as: ClassVar[str] = "QueuedBehindResponse"
+
+    what: str
+    """session: waits for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
+    name: str
+    """The name of the session or queue."""
+    execution_ids: list[str]
+    """The executions that it waits for, up to ten."""
+    limit: Int64 | None = None
+    """How many executions may run there."""
+
+
+class PendingWaits(Record, frozen=True):
+    """The open waits, oldest first."""
+
+    shown_as: ClassVar[str] = "WaitsResponse"
+
+    waits: list[PendingWait]
+    queued_behind: QueuedBehind | None = None
+
+
+class WorkerStatus(Record, frozen=True):
+    """How many workers hold a lease."""
+
+    shown_as: ClassVar[str] = "WorkerStatusResponse"
+
+    online_count: Int64
+    has_workers: bool
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+waits: Final = Noun("Executions")
+
+
+@waits.get("/api/v1/executions/{execution_id}/waits")
+class GetWaits(Operation[PendingWaits], frozen=True):
+    """Open waits of an execution, for events and answers.
+
+    A queued execution waits for its turn or for room. Timers and children are in the journal.
+    """
+
+    execution_id: ExecutionId
+
+
+@waits.get("/api/v1/workers/status", contract=True)
+class GetWorkerStatus(Operation[WorkerStatus], frozen=True):
+    """Live workers of a deployment."""
+
+    deployment_id: str
