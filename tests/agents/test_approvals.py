@@ -17,12 +17,14 @@ from tests.embedded.house import answer_when_asked, keys_of, reaches, until
 from tests.server.serving import Served
 
 from perdure.agents import DurableAgent, durable
+from perdure.engine.service import Scope
 from perdure.sdk.client import Client
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
 from perdure.testing import embedded
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -110,7 +112,7 @@ async def test_arguments_that_the_tool_does_not_take_are_asked_for_again(paid: l
         await answer_when_asked(handle, "approve_refund_c2", slip)
         await until(lambda: script.asked[1] == 1)
         await reaches(handle, Phase.WAITING)
-        [asked], _ = await p.engine.approvals.list(await p.engine.projects.default())
+        [asked] = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
         assert asked.step_key == "approve_refund_c2:2"
         shown = msgspec.json.decode(asked.data)
         assert "order: " in shown["_form"]["description"] and shown["arguments"] == {"order": 7, "reason": "late"}

@@ -23,9 +23,11 @@ from tests.agents.scripted import Script, call
 from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable, stop_reason
 from perdure.cli.conversation import conversation, spent
+from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
 from perdure.wire.agent_steps import genai_attributes, model_answer
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.records import Kind
 
 SCRIPTS: dict[str, Any] = {
@@ -197,7 +199,8 @@ async def test_what_each_request_cost_is_in_the_journal_and_shown(price: Any) ->
         shown = [line.note for line in conversation(await handle.get(), rows) if line.note]
         assert [f", ${one:f}," in note for one, note in zip(costs, shown, strict=True)] == [True, True]
         assert spent(rows).endswith(f" tokens, ${sum(costs):f}")
-        questions, _ = await h.bench.engine.approvals.list(await h.bench.engine.projects.default())
+        engine = h.bench.engine
+        questions = (await engine.serve(Scope(await engine.projects.default()), ListApprovals())).approvals
         assert Decimal(decode(questions[0].data)["cost_usd"]) == sum(costs)
 
 

@@ -15,6 +15,8 @@ from tests.embedded.house import reaches, until
 from perdure import Budget, Registry
 from perdure.agents import DurableAgent, durable
 from perdure.embedded import embedded
+from perdure.engine.service import Scope
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.status import Phase
 
 WAITS = ["budget", "refused", "expired", "slept", "delivered"]
@@ -90,7 +92,7 @@ async def test_a_run_goes_on_after_a_wait_when_its_agent_has_more_to_it(database
 
 
 async def _has_budget_question(p: Any, id: str) -> bool:
-    asked, _ = await p.engine.approvals.list(await p.engine.projects.default())
+    asked = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
     return any("over_budget" in one.step_key for one in asked if one.execution_id == id)
 
 

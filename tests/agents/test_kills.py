@@ -22,8 +22,10 @@ from tests.agents.provider import Provider, serving
 from tests.server.serving import Served
 
 from perdure.agents import events
+from perdure.engine.service import Scope
 from perdure.sdk.client import Client, Handle
 from perdure.store.verbs.transitions import LOSSES_MAX
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import OUTCOMES, Kind, Row
 
@@ -95,7 +97,7 @@ def workers(url: str, key: str, calls: Path, provider_url: str) -> Iterator[Work
 
 async def allow(client: Client, served: Served) -> None:
     """Say yes to whatever is asked."""
-    open_, _ = await served.engine.approvals.list(served.project_id)
+    open_ = (await served.engine.serve(Scope(served.project_id), ListApprovals())).approvals
     for question in open_:
         with suppress(Conflict, NotFound):
             await client.resume(question.execution_id, question.step_key, {"approved": True})

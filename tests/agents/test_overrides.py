@@ -13,8 +13,10 @@ from tests.embedded.house import reaches
 
 from perdure import Client, Context, Registry, workflow
 from perdure.agents import Compaction, durable
+from perdure.engine.service import Scope
 from perdure.sdk.errors import Misplaced
 from perdure.testing import embedded
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.status import Phase
 
 
@@ -36,7 +38,7 @@ async def test_the_model_of_an_override_is_asked_by_a_worker_inside_of_it(model:
         async with embedded(Registry(clerk), parks=parks) as p:
             handle = await clerk.start(p, "Hello?")
             await reaches(handle, Phase.WAITING)
-            questions, _ = await p.engine.approvals.list(await p.engine.projects.default())
+            questions = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
             await handle.resume(questions[0].step_key, True)
             assert await handle.result() == '{"whose":"tests"}'
 

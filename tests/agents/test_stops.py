@@ -14,7 +14,9 @@ from tests.embedded.house import answer_when_asked, keys_of, reaches, rows_of
 from perdure import ExecutionFailed, Registry
 from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens, stop_reason
 from perdure.agents.stops import StopCondition
+from perdure.engine.service import Scope
 from perdure.testing import embedded
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -195,7 +197,7 @@ async def test_the_same_call_with_the_same_result_again_and_again_pauses_the_run
         handle = await durable(agent, watchdog=3).start(p, "Find it!")
         await reaches(handle, Phase.WAITING)
         project_id = await p.engine.projects.default()
-        [question], _ = await p.engine.approvals.list(project_id)
+        [question] = (await p.engine.serve(Scope(project_id), ListApprovals())).approvals
         asked = bytes(question.data)
         assert b'"times":3' in asked and b'"input_tokens":60' in asked
         await answer_when_asked(handle, "watchdog_search", {"approved": True})

@@ -12,11 +12,13 @@ from tests.embedded.house import House, keys_of, pass_time, reaches, until
 
 from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
+from perdure.engine.service import Scope
 from perdure.sdk.budgets import Budget, admitted, reserve
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Misplaced, Postponed
 from perdure.sdk.workflow import Registry
+from perdure.wire.approvals import ListApprovals
 from perdure.wire.errors import BadRequest, BadValue, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import ListFilters
@@ -63,7 +65,7 @@ async def crowd(ctx: Context, children: int) -> int:
 
 
 async def questions(p: Embedded) -> list[Any]:
-    found, _ = await p.engine.approvals.list(await p.engine.projects.default(), None, 100)
+    found = (await p.engine.serve(Scope(await p.engine.projects.default()), ListApprovals())).approvals
     return found
 
 

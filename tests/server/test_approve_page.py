@@ -20,7 +20,6 @@ from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.wire.access import Role
 from perdure.wire.approvals import Question, QuestionState
-from perdure.wire.status import Phase
 
 Json = Any
 
@@ -407,7 +406,7 @@ def check_page_of_hostile(page: httpx2.Response) -> None:
 )
 def test_a_form_that_is_none_is_asked_for_as_json(data: Json) -> None:
     shown = Raw(json.dumps(data).encode())
-    question = Question("q", "e", "e", "w", "approve", Phase.WAITING, QuestionState.OPEN, shown, 1)
+    question = Question("q", "e", "w", "approve", QuestionState.OPEN, shown, 1)
     html = approval_page.question_page(question, answering_as="Ann")
     assert "<label for='answer'>" in html and "<script" not in html
 

@@ -1,30 +1,34 @@
 """The service of questions, their answers, and links for people without a key."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
 
 from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
-from perdure.engine.executions import checked_id, is_uuid
+from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.signing import Signing
 from perdure.store.verbs import approvals
-from perdure.wire.approvals import Approval, How, Question, QuestionState
+from perdure.wire.approvals import (
+    Approval,
+    ApprovalLink,
+    How,
+    ListApprovals,
+    MakeApprovalLink,
+    OpenApprovals,
+    Question,
+    QuestionState,
+)
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
-from perdure.wire.errors import BadRequest, BadValue, Conflict, Unauthorized
+from perdure.wire.errors import Conflict, Unauthorized
+from perdure.wire.fields import checked_id, is_uuid
 from perdure.wire.status import Phase
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
-LIST_MAX: Final = 1_000
-LINK_SECONDS: Final = 24 * 3_600
-LINK_SECONDS_MAX: Final = 90 * 86_400
 _PURPOSE: Final = b"perdure approval link\n"
 
 
@@ -40,22 +44,37 @@ class Link(Struct, frozen=True, array_like=True):
     expires_at_seconds: int
 
 
-class Approvals:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+class Approvals(Service):
+    def __init__(self, core: Core, signing: Signing) -> None:
+        super().__init__(core)
+        self._signing = signing
+
+    @serves(ListApprovals)
+    async def list(self, scope: Scope, op: ListApprovals) -> OpenApprovals:
+        after = (0, "", "")
+        if op.cursor is not None:
+            after = read_cursor(op.cursor, tuple[int, str, str], "oldest")
+            if not is_uuid(after[1]):
+                raise none_of_ours("oldest")
+        found = await self.read(approvals.list_questions(project_id=scope.project_id, after=after, limit=op.limit + 1))
+        page = found[: op.limit]
+        if len(found) <= op.limit:
+            return OpenApprovals(page, None)
+        last = page[-1]
+        return OpenApprovals(page, write_cursor((last.asked_at_us, last.execution_id, last.step_key)))
 
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
     ) -> tuple[Phase, Question | None]:
         """The question of an execution or descendant under a key, with the execution's phase. `question_id` selects one
         of several. Raises NotFound."""
-        return await self._engine.store.read(
+        return await self.read(
             approvals.find_question(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
                 step_key=step_key,
                 question_id=question_id,
-                now_us=self._engine.clock.now_us(),
+                now_us=self.now_us(),
             )
         )
 
@@ -73,7 +92,7 @@ class Approvals:
         """Answer the open question, with `question_id` only that one. Raises NotFound, Conflict, BadValue."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
-        return await self._engine.store.write(
+        return await self.write(
             approvals.answer_question(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
@@ -82,53 +101,23 @@ class Approvals:
                 data=data,
                 answered_by=answered_by,
                 how=how,
-                now_us=self._engine.clock.now_us(),
+                now_us=self.now_us(),
             )
         )
 
-    async def list(
-        self, project_id: str, cursor: str | None = None, limit: int = 100
-    ) -> tuple[list[Question], str | None]:
-        """Open ones, oldest first, and the next cursor."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-        after = (0, "", "")
-        if cursor is not None:
-            after = read_cursor(cursor, tuple[int, str, str], "oldest")
-            if not is_uuid(after[1]):
-                raise none_of_ours("oldest")
-        found = await self._engine.store.read(
-            approvals.list_questions(
-                project_id=project_id,
-                after=after,
-                limit=limit + 1,
-                now_us=self._engine.clock.now_us(),
-            )
-        )
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, None
-        last = page[-1]
-        return page, write_cursor((last.asked_at_us, last.execution_id, last.step_key))
-
-    async def make_link(
-        self, project_id: str, execution_id: str, step_key: str, *, name: str, seconds: int = LINK_SECONDS
-    ) -> tuple[str, int]:
-        """A token that answers the open question in a person's name, and its expiry. Raises NotFound, Conflict if no
-        question is open, BadValue."""
-        check_name(name, where="name")
-        if not 1 <= seconds <= LINK_SECONDS_MAX:
-            raise BadValue(
-                f"expires_in_seconds: must be 1 to {LINK_SECONDS_MAX:,}, got {seconds}.", {"path": "expires_in_seconds"}
-            )
-        _, question = await self.get(project_id, execution_id, step_key)
+    @serves(MakeApprovalLink)
+    async def make_link(self, scope: Scope, op: MakeApprovalLink) -> ApprovalLink:
+        """Raises NotFound, Conflict if no question is open."""
+        _, question = await self.get(scope.project_id, op.execution_id, op.step_key)
         if question is None or question.state is not QuestionState.OPEN:
-            raise Conflict(f"Execution {execution_id!r} asks nothing under {step_key!r} at the moment.")
-        expires_at = self._engine.clock.now_us() // 1_000_000 + seconds
-        link = Link(project_id, checked_id(execution_id), step_key, question.id, name, expires_at)
+            raise Conflict(f"Execution {op.execution_id!r} asks nothing under {op.step_key!r} at the moment.")
+        expires_at = self.now_us() // 1_000_000 + op.expires_in_seconds
+        link = Link(scope.project_id, op.execution_id, op.step_key, question.id, op.name, expires_at)
         said = msgspec.json.encode(link)
-        secrets = await self._engine.signing.secrets(project_id)
-        return f"{_encode(said)}.{_encode(_sign(secrets.links, said))}", expires_at
+        secrets = await self._signing.secrets(scope.project_id)
+        token = f"{_encode(said)}.{_encode(_sign(secrets.links, said))}"
+        path = f"/approve/{op.execution_id}/{quote(op.step_key, safe='')}?link={token}"
+        return ApprovalLink(path, expires_at * 1_000_000)
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
         """Raises Unauthorized if the token is invalid for this question."""
@@ -141,12 +130,12 @@ class Approvals:
             raise wrong from None
         if not is_uuid(link.project_id):
             raise wrong
-        secrets = await self._engine.signing.known(link.project_id)
+        secrets = await self._signing.known(link.project_id)
         if secrets is None or not hmac.compare_digest(_sign(secrets.links, said), signature):
             raise wrong
         if (link.execution_id, link.step_key) != (execution_id.lower(), step_key):
             raise wrong
-        if link.expires_at_seconds * 1_000_000 <= self._engine.clock.now_us():
+        if link.expires_at_seconds * 1_000_000 <= self.now_us():
             raise Unauthorized("This link has expired; ask its sender for a new one.")
         return link
 

@@ -114,9 +114,6 @@ class Engine:
         self.streams = Streams(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
-        self.approvals = Approvals(self)
-        self.push = Push(self)
-        self.webhooks = Webhooks(self)
         self.services = Services(
             self.accounts,
             self.projects,
@@ -127,7 +124,8 @@ class Engine:
             self.signing,
             Budgets(self),
             Transcripts(self),
-            OpenWaits(self),
+            OpenWaits(self,
+        )
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

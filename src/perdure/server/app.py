@@ -71,7 +71,12 @@ from perdure.wire import (
     webhooks,
 )
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import auth
+from perdure.wire.accounts import (
+    auth,
+)
+from perdure.wire.approvals import (
+    questions,
+)
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
 
@@ -91,6 +96,7 @@ def all_routes() -> list[Route]:
         deployments,
         definitions,
         waits.waits,
+        questions,
         approvals,
         budgets.budgets,
         events,

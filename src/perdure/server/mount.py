@@ -66,6 +66,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         media_type="application/json",
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},
+        rest=options.get("rest", False),
         paged="next_cursor" in getattr(reply_type(operation), "__struct_fields__", ()) and "bare" in options,
     )
 

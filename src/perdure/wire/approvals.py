@@ -1,15 +1,31 @@
 """Questions of suspended steps, and their answers."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, ClassVar, Final
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
-from perdure.wire.status import Phase
+from perdure.wire.errors import BadValue
+from perdure.wire.fields import Check, ExecutionId, Int32, Limit, Name, Time, Uuid, Value
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record, derived
+from perdure.wire.status import STATUS, Phase
 
 ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
 """Prefixes of the event types by which push workers ask and are answered; the step's key follows."""
+
+LINK_SECONDS: Final = 24 * 3_600
+LINK_SECONDS_MAX: Final = 90 * 86_400
+
+
+def _link_seconds(seconds: int, where: str) -> int:
+    if not 1 <= seconds <= LINK_SECONDS_MAX:
+        raise BadValue(f"{where}: must be 1 to {LINK_SECONDS_MAX:,}, got {seconds}.", {"path": where})
+    return seconds
+
+
+# --- records -------------------------------------------------------------------------------------------------------
 
 
 class QuestionState(StrEnum):
@@ -57,18 +73,50 @@ class Resumed(Struct, frozen=True):
     """None: its author is not known."""
 
 
+class EarlyAnswer(Record, frozen=True):
+    """An answer that came before the question, and does not count."""
+
+    answer: Raw
+    answered_by: str
+    answered_at_us: Time = field(name="answered_at")
+
+
+class OpenApproval(Record, frozen=True):
+    """An open question."""
+
+    execution_id: Uuid
+    """The execution whose step asks."""
+    root_execution_id: Uuid
+    workflow_id: str
+    step_key: str
+    data: Raw
+    asked_at_us: Time = field(name="asked_at")
+    expires_at_us: Time | None = field(name="expires_at")
+
+    @derived
+    def question(self) -> str:
+        """Names this question."""
+        return question_name(self.execution_id, self.asked_at_us)
+
+
+class OpenApprovals(Record, frozen=True):
+    """A page of open questions, oldest first."""
+
+    shown_as: ClassVar[str] = "ApprovalListResponse"
+
+    approvals: list[OpenApproval]
+    next_cursor: str | None
+
+
 class Question(Struct, frozen=True):
     """A suspended step's question."""
 
     id: str
-    """The question's id; a later question under the same key has another."""
     execution_id: str
     """The execution whose step asks."""
-    root_execution_id: str
     workflow_id: str
-    step_key: str
-    phase: Phase
     """Of the execution named in the request."""
+    step_key: str
     state: QuestionState
     data: Raw
     """The data for the person who answers."""
@@ -81,3 +129,123 @@ class Question(Struct, frozen=True):
     """An answer from before the question, which does not count."""
     must_name: bool = False
     """Whether an answer must name the question, because it could be meant for another one."""
+
+
+class ApprovalStatus(Record, frozen=True):
+    """The question of an execution under a key, and its answer."""
+
+    shown_as: ClassVar[str] = "ApprovalResponse"
+
+    execution_id: Uuid
+    step_key: str
+    status: str
+    """`waiting` while the question is open, in any phase of the execution; otherwise the execution's status."""
+    data: Value = None
+    """The data of an open question; null otherwise."""
+    question: str | None = None
+    """Names this question. An answer that carries it is for no other question."""
+    state: QuestionState | None = None
+    """`open`, `answered`, `expired` or `closed`; null if nothing was ever asked under the key."""
+    asked_by: Uuid | None = None
+    """The execution whose step asks: this one, or a descendant."""
+    asked_at_us: Time | None = field(default=None, name="asked_at")
+    expires_at_us: Time | None = field(default=None, name="expires_at")
+    answer: Value = None
+    answered_by: str | None = None
+    """An API key's name, a user's e-mail, or the name in a link."""
+    answered_at_us: Time | None = field(default=None, name="answered_at")
+    answered_how: How | None = None
+    """`api`, `page` or `link`."""
+    asked: Value = None
+    """The question's data, also after the answer."""
+    early: EarlyAnswer | None = None
+
+    @classmethod
+    def of(cls, execution_id: str, step_key: str, phase: Phase, question: Question | None) -> "ApprovalStatus":
+        status = STATUS[phase].value
+        if question is None:
+            return cls(execution_id, step_key, status)
+        is_open = question.state is QuestionState.OPEN
+        said, early = question.approval, question.early
+        return cls(
+            execution_id=execution_id,
+            step_key=step_key,
+            status="waiting" if is_open else status,
+            data=question.data if is_open else None,
+            question=question.id,
+            state=question.state,
+            asked_by=question.execution_id,
+            asked_at_us=question.asked_at_us,
+            expires_at_us=question.expires_at_us,
+            answer=None if said is None else said.data,
+            answered_by=None if said is None else said.answered_by,
+            answered_at_us=None if said is None else said.answered_at_us,
+            answered_how=None if said is None else said.how,
+            asked=question.data,
+            early=None if early is None else EarlyAnswer(early.data, early.answered_by, early.answered_at_us),
+        )
+
+
+class SubmitApprovalRequest(Struct, frozen=True):
+    """An answer."""
+
+    data: Raw
+    question: str | None = None
+    """The id of the answered question. It may be missing while only one question is possible."""
+
+
+class Submitted(Record, frozen=True):
+    """The answer that stands."""
+
+    shown_as: ClassVar[str] = "SubmitApprovalResponse"
+
+    execution_id: Uuid
+    step_key: str
+    answered_by: str
+    answered_at_us: Time = field(name="answered_at")
+
+
+class ApprovalLink(Record, frozen=True):
+    """A link to the page of one question, valid until it expires or the question is answered."""
+
+    shown_as: ClassVar[str] = "ApprovalLinkResponse"
+
+    path: str
+    """The path on the server's address."""
+    expires_at_us: Time = field(name="expires_at")
+
+
+def question_name(execution_id: str, asked_at_us: int) -> str:
+    """A question's id; a later question under the same key has another."""
+    return f"{execution_id}.{asked_at_us}"
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+questions: Final = Noun("Approvals")
+"""The routes of one question stand in `server/routes/approvals.py`, because a signed link may take the place of a
+key."""
+
+
+@questions.get("/api/v1/approvals")
+class ListApprovals(Operation[OpenApprovals], frozen=True):
+    """Open questions, oldest first."""
+
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+@questions.post("/api/v1/approvals/{execution_id}/{step_key}/links", rest=True, body="ApprovalLinkRequest")
+class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
+    """A signed link to the page of the open question.
+
+    The holder of the link may answer this question and nothing else.
+    """
+
+    execution_id: ExecutionId
+    step_key: str
+    name: Name
+    """The person's name, recorded as the author of the answer."""
+    expires_in_seconds: Annotated[Int32, Check(_link_seconds)] = LINK_SECONDS
+    """At most 7,776,000 (90 days)."""

@@ -67,6 +67,8 @@ class Options(TypedDict, total=False):
     """Workers send it, with the version of their protocol. They pause between tries by themselves."""
     project_in_query: bool
     """The query may name the project, instead of a header."""
+    rest: bool
+    """The path's last name matches slashes, too, up to a literal last segment."""
     body: str
     """The name of the body in the API's document."""
     body_bytes_max: int

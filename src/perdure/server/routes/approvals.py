@@ -1,25 +1,13 @@
 """Questions of suspended steps, and answers to them. A signed link answers its question without a key."""
 
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 from msgspec import Struct
 
 from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Principal, Role
-from perdure.wire.approvals import How
-from perdure.wire.public import rfc3339
-from perdure.wire.public_approvals import (
-    ApprovalLinkRequest,
-    ApprovalLinkResponse,
-    ApprovalListResponse,
-    ApprovalResponse,
-    SubmitApprovalRequest,
-    SubmitApprovalResponse,
-    approval_response,
-    open_approval,
-)
+from perdure.wire.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
 
 routes = Routes("Approvals")
 
@@ -29,11 +17,6 @@ NAMES_MAX: Final = 10_000
 class ApprovalQuery(Struct, frozen=True):
     link: str | None = None
     """A signed link's token, in place of a key."""
-
-
-class ApprovalListQuery(Struct, frozen=True):
-    cursor: str | None = None
-    limit: int = 100
 
 
 class Asker(NamedTuple):
@@ -46,15 +29,8 @@ class Asker(NamedTuple):
     """The only question that this caller may answer."""
 
 
-@routes.get("/api/v1/approvals")
-async def list_approvals(call: Call, query: ApprovalListQuery) -> ApprovalListResponse:
-    """Open questions, oldest first."""
-    found, cursor = await call.engine.approvals.list(call.project_id, query.cursor, query.limit)
-    return ApprovalListResponse([open_approval(one) for one in found], cursor)
-
-
 @routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True, rest=True)
-async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalResponse:
+async def get_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> ApprovalStatus:
     """The question of a suspended execution.
 
     Needs a key, or a signed link (`?link=`). The execution is the root; questions of executions below it are found,
@@ -62,7 +38,7 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
-    return approval_response(execution_id.lower(), step_key, phase, question)
+    return ApprovalStatus.of(execution_id.lower(), step_key, phase, question)
 
 
 @routes.post(
@@ -74,7 +50,7 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     asks=True,
     rest=True,
 )
-async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> SubmitApprovalResponse:
+async def submit_approval(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Submitted:
     """Answer a question and resume its execution.
 
     The first answer stands. A later one is 409, unless the same caller sends the same answer. Needs a key that may
@@ -91,22 +67,7 @@ async def submit_approval(call: Call, execution_id: str, step_key: str, query: A
         how=asker.how,
         question_id=asker.question_id or body.question,
     )
-    return SubmitApprovalResponse(execution_id.lower(), step_key, said.answered_by, rfc3339(said.answered_at_us))
-
-
-@routes.post("/api/v1/approvals/{execution_id}/{step_key}/links", rest=True)
-async def make_approval_link(
-    call: Call, execution_id: str, step_key: str, body: ApprovalLinkRequest
-) -> ApprovalLinkResponse:
-    """A signed link to the page of the open question.
-
-    The holder of the link may answer this question and nothing else.
-    """
-    token, expires_at_seconds = await call.engine.approvals.make_link(
-        call.project_id, execution_id, step_key, name=body.name, seconds=body.expires_in_seconds
-    )
-    path = f"/approve/{execution_id.lower()}/{quote(step_key, safe='')}?link={token}"
-    return ApprovalLinkResponse(path, rfc3339(expires_at_seconds * 1_000_000))
+    return Submitted(execution_id.lower(), step_key, said.answered_by, said.answered_at_us)
 
 
 async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:

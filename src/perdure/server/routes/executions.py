@@ -45,7 +45,6 @@ from perdure.wire.public import (
     rfc3339,
     step_response,
 )
-from perdure.wire.public_approvals import resume_response
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     ListFilters,
@@ -490,7 +489,14 @@ async def resume_execution(call: Call, execution_id: str, step_key: str, body: R
     resumed = await call.engine.executions.resume(
         call.project_id, execution_id, step_key, body.data, answered_by=who, question_id=body.question
     )
-    return resume_response(checked_id(execution_id), step_key, resumed)
+    said = resumed.approval
+    return ResumeResponse(
+        checked_id(execution_id),
+        step_key,
+        resumed.became.value,
+        None if said is None else said.answered_by,
+        None if said is None else rfc3339(said.answered_at_us),
+    )
 
 
 @routes.delete("/api/v1/executions/{execution_id}")

@@ -4,15 +4,12 @@ An answer goes into the journal of the asking execution. A push worker's step as
 (`push_questions`), so its answer is also published there, for that execution only.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 from msgspec import Raw
 
-from perdure.store.interface import Rows, query, verb
+from perdure.store.interface import Rows, query, records, verb
 from perdure.store.verbs.push_questions import note_answer
-from perdure.store.verbs.waits import answer_wait, approval_from_row, question_name, said_by
-from perdure.wire.approvals import Approval, How, Question, QuestionState
+from perdure.store.verbs.waits import answer_wait, said_by
+from perdure.wire.approvals import Approval, How, OpenApproval, Question, QuestionState, question_name
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
@@ -33,12 +30,13 @@ async def _find(
     rows = await query("question_target", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    workflow_id, phase, root_id = rows[0][0], Phase(rows[0][1]), rows[0][2]
+    ((workflow_id, in_phase, root_id),) = rows
+    phase = Phase(in_phase)
     waits: Rows = []
     named = execution_id if question_id is None else question_id.rpartition(".")[0]
     if named != execution_id:
         below = await query("question_target", project_id=project_id, id=named)
-        if below and below[0][2] == execution_id:
+        if [root for _, _, root in below] == [execution_id]:
             waits = await query("question_of", execution_id=named, key=step_key)
     if not waits:
         waits = await query("question_of", execution_id=execution_id, key=step_key)
@@ -46,23 +44,21 @@ async def _find(
         waits = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
     if not waits:
         return phase, None
-    asking, state, topic, data, asked_at_us, expires_at_us, must_name = waits[0]
-    said = [approval_from_row(row) for row in await query("read_approvals", execution_id=asking, key=step_key)]
+    (asking, state, topic, data, asked_at_us, expires_at_us, must_name), *more = waits
+    said = await records(Approval, "read_approvals", execution_id=asking, key=step_key)
     return phase, Question(
-        question_name(asking, asked_at_us),
-        asking,
-        root_id or execution_id,
-        workflow_id,
-        step_key,
-        phase,
-        _state(state, expires_at_us, now_us),
-        Raw(data),
-        asked_at_us,
-        expires_at_us,
-        topic,
-        next((one for one in said if one.answered_at_us >= asked_at_us), None),
-        next((one for one in said if one.answered_at_us < asked_at_us), None),
-        bool(must_name) or (len(waits) > 1 and waits[1][1] == "open"),
+        id=question_name(asking, asked_at_us),
+        execution_id=asking,
+        workflow_id=workflow_id,
+        step_key=step_key,
+        state=_state(state, expires_at_us, now_us),
+        data=Raw(data),
+        asked_at_us=asked_at_us,
+        expires_at_us=expires_at_us,
+        topic=topic,
+        approval=next((one for one in said if one.answered_at_us >= asked_at_us), None),
+        early=next((one for one in said if one.answered_at_us < asked_at_us), None),
+        must_name=bool(must_name) or any(other == "open" for _, other, *_ in more),
     )
 
 
@@ -139,22 +135,9 @@ def _late(found: Question) -> Conflict:
 
 
 @verb(looks=True)
-async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int, now_us: int) -> list[Question]:
-    rows: Sequence[tuple[Any, ...]] = await query(
-        "list_questions", project_id=project_id, after_us=after[0], after_id=after[1], after_key=after[2], limit=limit
+async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int) -> list[OpenApproval]:
+    """The open questions after a place: the time of the question, its execution and its key."""
+    at_us, id, key = after
+    return await records(
+        OpenApproval, "list_questions", project_id=project_id, after_us=at_us, after_id=id, after_key=key, limit=limit
     )
-    return [
-        Question(
-            question_name(execution_id, asked_at_us),
-            execution_id,
-            root_id,
-            workflow_id,
-            key,
-            Phase(phase),
-            _state("open", expires_at_us, now_us),
-            Raw(data),
-            asked_at_us,
-            expires_at_us,
-        )
-        for execution_id, key, data, asked_at_us, expires_at_us, workflow_id, root_id, phase in rows
-    ]

@@ -5,12 +5,12 @@ from uuid import UUID, uuid5
 
 from msgspec import Raw
 
-from perdure.store.interface import query, query_many, records, verb
+from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import Approval, Became, How, Resumed
+from perdure.wire.approvals import Approval, Became, Resumed, question_name
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind, Problem
@@ -124,20 +124,9 @@ async def _refusal(
     return None
 
 
-def question_name(execution_id: str, asked_at_us: int) -> str:
-    """A question's id; a later question under the same key has another."""
-    return f"{execution_id}.{asked_at_us}"
-
-
 async def standing(execution_id: str, step_key: str) -> Approval | None:
     """The newest answer under a key."""
-    rows = await query("read_approvals", execution_id=execution_id, key=step_key)
-    return approval_from_row(rows[0]) if rows else None
-
-
-def approval_from_row(row: Row) -> Approval:
-    answered_at_us, answered_by, how, data = row
-    return Approval(answered_at_us, answered_by, How(how), Raw(data))
+    return await record(Approval, "read_approvals", execution_id=execution_id, key=step_key)
 
 
 def said_by(approval: Approval | None) -> str:

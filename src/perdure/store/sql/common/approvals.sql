@@ -15,7 +15,8 @@ WHERE e.project_id = :project_id AND e.root_execution_id = :id
 ORDER BY CASE WHEN w.state = 'open' THEN 0 ELSE 1 END, w.opened_at_us, w.execution_id LIMIT 2;
 
 -- name: list_questions
-SELECT w.execution_id, w.key, w.data, w.opened_at_us, w.expires_at_us, e.workflow_id, COALESCE(e.root_execution_id, e.id), e.phase
+SELECT w.execution_id, COALESCE(e.root_execution_id, e.id) AS root_execution_id, e.workflow_id, w.key AS step_key, w.data,
+  w.opened_at_us AS asked_at_us, w.expires_at_us
 FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
 WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
   AND (w.opened_at_us, w.execution_id, w.key) > (:after_us, :after_id, :after_key)
