@@ -10,10 +10,10 @@ from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
 
 from perdure.store.verbs import events, push_reports, push_steps, push_workers
 from perdure.store.verbs.push_reports import Step, Wait
-from perdure.store.verbs.push_steps import SavedStep
 from perdure.store.verbs.push_workers import Handed, Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.public import rfc3339
+from perdure.wire.push_workers import SavedStep
 from perdure.wire.requests import EventItem, Started, StartItem
 
 LEASE_US = 90 * SECOND

@@ -546,13 +546,13 @@ async def test_what_travels_with_an_execution_reaches_its_worker_and_children(pu
     details = one.details
     assert (details.otel_traceparent, details.initial_state, details.root_workflow_id) == (
         "00-1-2-01",
-        b'{"n":1}',
+        raw({"n": 1}),
         "wf",
     )
     await pushes.store.write(push_reports.put_span_id(project_id=PROJECT, execution_id=id, otel_span_id="span"))
     await pushes.children(id, "c", [StartItem("kid")])
     [child] = await pushes.claim(worker)
-    assert child.details.channel_context == bytes(context) and child.details.initial_state is None
+    assert child.details.channel_context == context and child.details.initial_state is None
     await pushes.complete(child.claimed.id, worker)
     [one] = await pushes.claim(worker)
     assert one.details.otel_span_id == "span"

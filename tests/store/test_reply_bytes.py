@@ -183,7 +183,7 @@ async def test_saved_steps(world: World) -> None:
 
     async def keys(after: str | None) -> list[str]:
         look = push_steps.list_steps(project_id=PROJECT, execution_id=id, after=after, limit=500, bytes_max=ROOM)
-        return [one.key for one in await bounded(world, look)]
+        return [one.step_key for one in await bounded(world, look)]
 
     for key in ("b", "é", "a", "a"):
         await pushes.save(id, key, "x" * (SIZE - 200))

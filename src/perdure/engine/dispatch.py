@@ -20,7 +20,6 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Raw
 from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed, CallRefused
@@ -28,8 +27,8 @@ from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs import push_steps, push_workers
 from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
-from perdure.wire.public import rfc3339
-from perdure.wire.public_push import PushedWork
+from perdure.wire.push_workers import PushedWork
+from perdure.wire.record import to_json
 from perdure.wire.status import Phase
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ class Lane:
         fence = self._fence(one)
         try:
             try:
-                body = msgspec.json.encode(work_of(one, worker.id))
+                body = msgspec.json.encode(to_json(work_of(one, worker.id)))
                 answer = await self._dispatcher.call(worker, "/execute", body, CALL_SECONDS)
             except CallFailed as failed:
                 await self._failed(failed, heard, fence)
@@ -536,7 +535,7 @@ def work_of(one: Pushed, worker_id: str) -> PushedWork:
         worker_id=worker_id,
         execution_id=claimed.id,
         workflow_id=claimed.workflow_id,
-        created_at=rfc3339(claimed.created_at_us),
+        created_at_us=claimed.created_at_us,
         retry_count=claimed.retry_count,
         payload=claimed.payload,
         deployment_id=claimed.deployment_id,
@@ -548,11 +547,7 @@ def work_of(one: Pushed, worker_id: str) -> PushedWork:
         user_id=claimed.user_id,
         otel_traceparent=details.otel_traceparent,
         otel_span_id=details.otel_span_id,
-        initial_state=_raw(details.initial_state),
-        channel_context=_raw(details.channel_context),
+        initial_state=details.initial_state,
+        channel_context=details.channel_context,
         run_timeout_seconds=details.run_timeout_seconds,
     )
-
-
-def _raw(value: bytes | None) -> Raw | None:
-    return None if value is None else Raw(value)

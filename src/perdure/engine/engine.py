@@ -16,6 +16,7 @@ from perdure.engine.clock import Clock, SystemClock, TimeBounds, boottime_us
 from perdure.engine.conversations import Conversations
 from perdure.engine.definitions import Definitions
 from perdure.engine.deployments import Deployments
+from perdure.engine.dispatch import Dispatcher
 from perdure.engine.end_listeners import EndListeners
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions

@@ -5,122 +5,131 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, structs
-from uuid_utils import uuid7
+from msgspec import structs
 
-from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher
-from perdure.engine.executions import check_item, checked_id
+from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher, work_of
+from perdure.engine.executions import check_item
+from perdure.engine.notifier import Notifier
+from perdure.engine.outbound import Outbound
+from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.settings import EngineSettings
 from perdure.store.verbs import push_reports, push_steps, push_workers
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.push_reports import Step, Wait
-from perdure.store.verbs.push_steps import SavedStep
 from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import ANSWERED
-from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
+from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue, NotFound
+from perdure.wire.fields import checked_id
 from perdure.wire.limits import STEPS_MAX
-from perdure.wire.public import microseconds, rfc3339
-from perdure.wire.public_push import (
-    CompleteRequest,
-    FailRequest,
-    RegisterWorkerRequest,
-    SaveStepRequest,
-    SetWaitingRequest,
+from perdure.wire.push_workers import (
+    ActiveWorkers,
+    CompleteExecution,
+    ConfirmCancellation,
+    FailExecution,
+    GetActiveWorkers,
+    GetSavedStep,
+    Heartbeat,
+    ListSavedSteps,
+    PolledWork,
+    PutOtelSpanId,
+    Registered,
+    RegisterWorker,
+    SavedStep,
+    SavedSteps,
+    SaveStep,
+    WaitExecution,
+    Waiting,
+    WorkerHeartbeat,
+    WorkerOnline,
 )
+from perdure.wire.record import DONE, Done
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.starts import AT_US_MAX
 from perdure.wire.status import HELD
+from perdure.wire.times import microseconds, rfc3339
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
-CAPACITY = 100
-CAPACITY_MAX = 10_000
-POLL_SECONDS = 30.0
-POLL_MAX = 100
-HEARD_SECONDS = 20.0
+POLL_SECONDS: Final = 30.0
+POLL_MAX: Final = 100
+HEARD_SECONDS: Final = 20.0
 """A worker's calls renew its lease at most this often."""
 
 
-class Push:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.dispatcher = Dispatcher(engine)
+class PushCore(Core, Protocol):
+    @property
+    def notifier(self) -> Notifier: ...
+    @property
+    def outbound(self) -> Outbound: ...
+    @property
+    def settings(self) -> EngineSettings: ...
+    @property
+    def grace_us(self) -> int: ...
+    @property
+    def closing(self) -> bool: ...
+
+
+class Push(Service):
+    def __init__(self, core: PushCore, dispatcher: Dispatcher) -> None:
+        super().__init__(core)
+        self._engine = core
+        self.dispatcher = dispatcher
         self._heard: dict[str, float] = {}
 
     # --- registrations -----------------------------------------------------------------------------------------------
 
-    async def register(self, project_id: str, request: RegisterWorkerRequest) -> str:
+    @serves(RegisterWorker)
+    async def register(self, scope: Scope, op: RegisterWorker) -> Registered:
         """The id of a registration is always new. Raises BadRequest, BadValue, Conflict."""
-        if request.mode not in (None, "push"):
-            raise BadRequest(f"body.mode: must be 'push', got {request.mode!r}.", {"path": "body.mode"})
-        url = request.push_endpoint_url
-        if url is None or not url.startswith(("http://", "https://")):
-            raise BadRequest(
-                f"body.push_endpoint_url: must start with http:// or https://, got {url!r}.",
-                {"path": "body.push_endpoint_url"},
-            )
-        if "?" in url:
-            raise BadRequest(
-                f"body.push_endpoint_url: must have no query, since /execute is put behind it, got {url!r}.",
-                {"path": "body.push_endpoint_url"},
-            )
-        capacity = CAPACITY if request.max_concurrent_executions is None else request.max_concurrent_executions
-        if not 1 <= capacity <= CAPACITY_MAX:
-            raise BadRequest(
-                f"body.max_concurrent_executions: must be 1 to {CAPACITY_MAX:,}, got {capacity}.",
-                {"path": "body.max_concurrent_executions"},
-            )
-        if request.deployment_id is not None:
-            check_name(request.deployment_id, where="deployment_id")
+        url = op.push_endpoint_url or ""
         await self._engine.outbound.check_url(url, "body.push_endpoint_url")
-        worker_id = str(uuid7())
-        await self._engine.store.write(
+        worker_id = self.new_id()
+        await self.write(
             push_workers.register_push_worker(
-                project_id=project_id,
+                project_id=scope.project_id,
                 worker_id=worker_id,
-                deployment_id=request.deployment_id,
+                deployment_id=op.deployment_id,
                 url=url.rstrip("/"),
-                capacity=capacity,
-                now_us=self._engine.clock.now_us(),
+                capacity=op.capacity,
+                now_us=self.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
             )
         )
         self.dispatcher.notify()
-        return worker_id
+        return Registered(worker_id)
 
-    async def online(self, project_id: str, worker_id: str) -> None:
+    @serves(WorkerOnline)
+    async def online(self, scope: Scope, op: WorkerOnline) -> Done:
         """Bring work from now on. Raises NotFound."""
-        await self._engine.store.write(
+        await self.write(
             push_workers.push_worker_online(
-                project_id=project_id,
-                worker_id=checked_id(worker_id, "worker"),
-                now_us=self._engine.clock.now_us(),
+                project_id=scope.project_id,
+                worker_id=op.worker_id,
+                now_us=self.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
             )
         )
         self.dispatcher.notify()
+        return DONE
 
-    async def heartbeat(self, project_id: str, worker_id: str) -> bool:
-        """Renew an online worker's lease. True if the worker is unknown and must register again."""
-        return not await self._beat(project_id, worker_id, own=True)
+    @serves(WorkerHeartbeat)
+    async def heartbeat(self, scope: Scope, op: WorkerHeartbeat) -> Heartbeat:
+        """Renew an online worker's lease."""
+        return Heartbeat(re_register=not await self._beat(scope.project_id, op.worker_id, own=True))
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
-        worker_id = checked_id(worker_id, "worker")
-        store = self._engine.store
-        if own and await store.read(push_workers.has_lapsed(worker_id=worker_id)):
-            await store.write(push_workers.forgive_push_worker(project_id=project_id, worker_id=worker_id))
-        known = await store.write(
+        if own and await self.read(push_workers.has_lapsed(worker_id=worker_id)):
+            await self.write(push_workers.forgive_push_worker(project_id=project_id, worker_id=worker_id))
+        known = await self.write(
             push_workers.push_worker_beat(
                 project_id=project_id,
                 worker_id=worker_id,
-                now_us=self._engine.clock.now_us(),
+                now_us=self.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
                 own=own,
@@ -129,14 +138,13 @@ class Push:
         self.dispatcher.notify()
         return known
 
-    async def active(self, project_id: str) -> Sequence[str]:
-        return await self._engine.store.read(
-            push_workers.active_workers(project_id=project_id, now_us=self._engine.clock.now_us())
+    @serves(GetActiveWorkers)
+    async def active(self, scope: Scope, op: GetActiveWorkers) -> ActiveWorkers:
+        return ActiveWorkers(
+            await self.read(push_workers.active_workers(project_id=scope.project_id, now_us=self.now_us()))
         )
 
-    async def poll(
-        self, project_id: str, worker_id: str, at_most: int, seconds: float = POLL_SECONDS
-    ) -> Sequence[Pushed]:
+    async def poll(self, project_id: str, worker_id: str, at_most: int, seconds: float) -> list[PolledWork]:
         """Hand out work within 30 s. Raises NotFound."""
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
@@ -148,115 +156,111 @@ class Push:
         until = loop.time() + min(seconds, POLL_SECONDS)
         while True:
             cursors = engine.notifier.cursors(("ready", project_id), ("push-worker", worker_id))
-            handed = await engine.store.write(
+            handed = await self.write(
                 push_workers.claim_pushed(
                     worker_id=worker_id,
-                    claim_id=str(uuid7()),
+                    claim_id=self.new_id(),
                     at_most=min(at_most, POLL_MAX),
-                    now_us=engine.clock.now_us(),
+                    now_us=self.now_us(),
                     grace_us=engine.grace_us,
                     polled=True,
                 )
             )
             left = until - loop.time()
             if handed.picked or left <= 0 or engine.closing:
-                return handed.picked
+                return [_polled(one, worker_id) for one in handed.picked]
             await engine.notifier.wait_any(cursors, min(left, engine.settings.poll_seconds), loop.create_future())
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    async def step(self, project_id: str, execution_id: str, step_key: str) -> SavedStep:
+    @serves(GetSavedStep)
+    async def step(self, scope: Scope, op: GetSavedStep) -> SavedStep:
         """Raises NotFound if the step has no outcome yet, as usual."""
-        execution_id = checked_id(execution_id)
-        where, step = await self._engine.store.read(
-            push_steps.read_step(project_id=project_id, execution_id=execution_id, step_key=step_key)
+        where, step = await self.read(
+            push_steps.read_step(project_id=scope.project_id, execution_id=op.execution_id, step_key=op.step_key)
         )
         if where.push_worker_id is not None:
-            self._receive(project_id, where.push_worker_id)
+            self._receive(scope.project_id, where.push_worker_id)
             if not where.acked:
-                await self.dispatcher.heard_of(project_id, execution_id, where.attempt, where.push_worker_id)
+                await self.dispatcher.heard_of(scope.project_id, op.execution_id, where.attempt, where.push_worker_id)
         if step is None:
-            raise NotFound(f"Execution {execution_id!r} has no outcome of step {step_key!r} yet.")
+            raise NotFound(f"Execution {op.execution_id!r} has no outcome of step {op.step_key!r} yet.")
         return step
 
-    async def steps(self, project_id: str, execution_id: str, after: str | None) -> Sequence[SavedStep]:
-        """All outcomes, or a page after a key. Raises NotFound, and BadRequest if all are too large for one answer."""
-        id = checked_id(execution_id)
-        return await self._engine.store.scan(
-            push_steps.list_steps(project_id=project_id, execution_id=id, after=after, limit=STEPS_MAX)
-        )
-
-    async def save_step(self, project_id: str, execution_id: str, request: SaveStepRequest) -> None:
-        """The first outcome stands. Raises NotFound, Conflict, BadValue."""
-        check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
-        outputs = b"null" if request.outputs is UNSET else bytes(request.outputs)
-        error = b"null" if request.error is UNSET else bytes(request.error)
-        check_json(outputs, where="body.outputs")
-        check_json(error, where="body.error")
-        ok = request.success if request.success is not None else error == b"null"
-        for name in ("source_execution_id", "output_schema_name"):
-            if getattr(request, name) is not None:
-                check_name(getattr(request, name), where=f"body.{name}", max_bytes=KEY_BYTES_MAX)
-        step = Step(
-            request.step_key, ok, outputs if ok else error, request.source_execution_id, request.output_schema_name
-        )
-        execution_id = checked_id(execution_id)
-        await self._engine.store.write(
-            push_reports.save_step(
-                project_id=project_id, execution_id=execution_id, step=step, now_us=self._engine.clock.now_us()
+    @serves(ListSavedSteps)
+    async def steps(self, scope: Scope, op: ListSavedSteps) -> SavedSteps:
+        """Raises NotFound, and BadRequest if all are too large for one answer."""
+        return SavedSteps(
+            await self._engine.store.scan(
+                push_steps.list_steps(
+                    project_id=scope.project_id, execution_id=op.execution_id, after=op.after, limit=STEPS_MAX
+                )
             )
         )
-        self.dispatcher.recorded(execution_id)
+
+    @serves(SaveStep)
+    async def save_step(self, scope: Scope, op: SaveStep) -> Done:
+        """Raises NotFound, Conflict."""
+        outputs = b"null" if op.outputs is None else bytes(op.outputs)
+        error = b"null" if op.error is None else bytes(op.error)
+        ok = op.success if op.success is not None else error == b"null"
+        step = Step(op.step_key, ok, outputs if ok else error, op.source_execution_id, op.output_schema_name)
+        await self.write(
+            push_reports.save_step(
+                project_id=scope.project_id, execution_id=op.execution_id, step=step, now_us=self.now_us()
+            )
+        )
+        self.dispatcher.recorded(op.execution_id)
+        return DONE
 
     # --- ends and waits ----------------------------------------------------------------------------------------------
 
-    async def complete(self, project_id: str, execution_id: str, request: CompleteRequest) -> None:
-        """Raises NotFound, Conflict, BadValue."""
-        check_json(bytes(request.result), where="body.result")
-        execution_id = checked_id(execution_id)
-        await self._engine.store.write(
-            push_reports.complete_pushed(
-                project_id=project_id,
-                execution_id=execution_id,
-                worker_id=checked_id(request.worker_id, "worker"),
-                result=bytes(request.result),
-                output_schema_name=request.output_schema_name,
-                final_state=_state(request.final_state),
-                now_us=self._engine.clock.now_us(),
-            )
-        )
-        self._freed(execution_id, request.worker_id)
-
-    async def fail(self, project_id: str, execution_id: str, request: FailRequest) -> None:
-        """Raises NotFound, Conflict, BadValue."""
-        execution_id = checked_id(execution_id)
-        await self._engine.store.write(
-            push_reports.fail_pushed(
-                project_id=project_id,
-                execution_id=execution_id,
-                worker_id=checked_id(request.worker_id, "worker"),
-                error=scrub_text(request.error),
-                stack=None if request.stack is None else scrub_text(request.stack),
-                retryable=request.retryable is not False,
-                final_state=_state(request.final_state),
-                now_us=self._engine.clock.now_us(),
-            )
-        )
-        self._freed(execution_id, request.worker_id)
-
-    async def confirm_cancellation(self, project_id: str, execution_id: str, worker_id: str) -> None:
+    @serves(CompleteExecution)
+    async def complete(self, scope: Scope, op: CompleteExecution) -> Done:
         """Raises NotFound, Conflict."""
-        execution_id = checked_id(execution_id)
-        await self._engine.store.write(
+        await self.write(
+            push_reports.complete_pushed(
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                worker_id=op.worker_id,
+                result=bytes(op.result),
+                output_schema_name=op.output_schema_name,
+                final_state=None if op.final_state is None else bytes(op.final_state),
+                now_us=self.now_us(),
+            )
+        )
+        return self._freed(op.execution_id, op.worker_id)
+
+    @serves(FailExecution)
+    async def fail(self, scope: Scope, op: FailExecution) -> Done:
+        """Raises NotFound, Conflict."""
+        await self.write(
+            push_reports.fail_pushed(
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                worker_id=op.worker_id,
+                error=op.error,
+                stack=op.stack,
+                retryable=op.retryable is not False,
+                final_state=None if op.final_state is None else bytes(op.final_state),
+                now_us=self.now_us(),
+            )
+        )
+        return self._freed(op.execution_id, op.worker_id)
+
+    @serves(ConfirmCancellation)
+    async def confirm_cancellation(self, scope: Scope, op: ConfirmCancellation) -> Done:
+        """Raises NotFound, Conflict."""
+        await self.write(
             push_reports.confirm_cancel_pushed(
-                project_id=project_id,
-                execution_id=execution_id,
-                worker_id=checked_id(worker_id, "worker"),
-                now_us=self._engine.clock.now_us(),
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                worker_id=op.worker_id,
+                now_us=self.now_us(),
                 grace_us=self._engine.grace_us,
             )
         )
-        self._freed(execution_id, worker_id)
+        return self._freed(op.execution_id, op.worker_id)
 
     async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
         """Wait until no push worker holds the execution."""
@@ -266,35 +270,32 @@ class Push:
         while (left := until - loop.time()) > 0 and not engine.closing:
             cursors = engine.notifier.cursors(("written", execution_id))
             try:
-                where = await engine.store.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
+                where = await self.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
             except NotFound:
                 return
             if where.phase not in HELD or where.push_worker_id is None:
                 return
             await engine.notifier.wait_any(cursors, left, loop.create_future())
 
-    async def wait(self, project_id: str, execution_id: str, request: SetWaitingRequest) -> None:
-        """Suspend an execution. Raises NotFound, BadValue."""
-        check_name(request.step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
-        execution_id = checked_id(execution_id)
-        where = await self._engine.store.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
-        wait = _wait(request, f"workflow/{where.root_workflow_id}/{where.root_id}")
-        await self._engine.store.write(
-            push_reports.wait_pushed(
-                project_id=project_id, execution_id=execution_id, wait=wait, now_us=self._engine.clock.now_us()
-            )
-        )
-        self._freed(execution_id, where.push_worker_id)
+    @serves(WaitExecution)
+    async def wait(self, scope: Scope, op: WaitExecution) -> Waiting:
+        """Raises NotFound, BadValue."""
+        held = {"project_id": scope.project_id, "execution_id": op.execution_id}
+        where = await self.read(push_steps.standing(**held))
+        wait = _wait(op, f"workflow/{where.root_workflow_id}/{where.root_id}")
+        await self.write(push_reports.wait_pushed(**held, wait=wait, now_us=self.now_us()))
+        self._freed(op.execution_id, where.push_worker_id)
+        return Waiting(op.execution_id)
 
-    async def span_id(self, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
-        """Keep the span that the next attempt continues. Raises NotFound."""
-        if otel_span_id is not None:
-            check_name(otel_span_id, where="body.otel_span_id", max_bytes=KEY_BYTES_MAX)
-        await self._engine.store.write(
+    @serves(PutOtelSpanId)
+    async def span_id(self, scope: Scope, op: PutOtelSpanId) -> Done:
+        """Raises NotFound."""
+        await self.write(
             push_reports.put_span_id(
-                project_id=project_id, execution_id=checked_id(execution_id), otel_span_id=otel_span_id
+                project_id=scope.project_id, execution_id=op.execution_id, otel_span_id=op.otel_span_id
             )
         )
+        return DONE
 
     async def start_children(
         self,
@@ -312,20 +313,19 @@ class Push:
         With `wait` the worker lets go of the parent until they end. Raises as starting does, and Conflict.
         """
         check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
-        engine = self._engine
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
-                await engine.outbound.check_url(item.webhook_url, "webhook_url")
-        started = await engine.store.write(
+                await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
+        started = await self.write(
             push_reports.start_children(
                 project_id=project_id,
                 parent_id=parent_id,
                 step_key=step_key,
-                news=[New(str(uuid7()), structs.replace(item, parent_execution_id=None)) for item in items],
-                batch_id=str(uuid7()) if batch else None,
+                news=[New(self.new_id(), structs.replace(item, parent_execution_id=None)) for item in items],
+                batch_id=self.new_id() if batch else None,
                 wait=wait,
-                now_us=engine.clock.now_us(),
+                now_us=self.now_us(),
                 idempotency=idempotency,
             )
         )
@@ -336,9 +336,10 @@ class Push:
 
     # --- side effects of a call --------------------------------------------------------------------------------------
 
-    def _freed(self, execution_id: str, worker_id: str | None) -> None:
+    def _freed(self, execution_id: str, worker_id: str | None) -> Done:
         self.dispatcher.recorded(execution_id)
         self.dispatcher.room_again(worker_id)
+        return DONE
 
     def _receive(self, project_id: str, worker_id: str) -> None:
         """Each call proves that the worker is alive."""
@@ -351,39 +352,35 @@ class Push:
         self.dispatcher.alive(project_id, worker_id)
 
 
-def _state(given: object) -> bytes | None:
-    """None for null."""
-    if given is None:
-        return None
-    assert isinstance(given, msgspec.Raw)
-    value = bytes(given)
-    check_json(value, where="body.final_state")
-    return None if value == b"null" else value
+def _polled(one: Pushed, worker_id: str) -> PolledWork:
+    work = work_of(one, worker_id)
+    shown = {name: getattr(work, name) for name in PolledWork.__struct_fields__}
+    return PolledWork(**shown | {"root_execution_id": one.claimed.root_execution_id})
 
 
-def _wait(request: SetWaitingRequest, run_topic: str) -> Wait:
-    until_us = _moment(request.wait_until, "body.wait_until")
-    expires_us = _moment(request.expires_at, "body.expires_at")
-    if request.wait_type == "time":
+def _wait(op: WaitExecution, run_topic: str) -> Wait:
+    until_us = _moment(op.wait_until, "body.wait_until")
+    expires_us = _moment(op.expires_at, "body.expires_at")
+    if op.wait_type == "time":
         if until_us is None:
             raise BadValue("body.wait_until: a wait for a time needs one.", {"path": "body.wait_until"})
         topic = event_type = None
-    elif request.wait_type == "event":
-        topic, event_type = request.wait_topic, None
+    elif op.wait_type == "event":
+        topic, event_type = op.wait_topic, None
         if topic is None:
             raise BadValue("body.wait_topic: a wait for an event needs one.", {"path": "body.wait_topic"})
         check_name(topic, where="body.wait_topic", max_bytes=TOPIC_BYTES_MAX)
         until_us = expires_us or until_us
-    elif request.wait_type == "suspend":
-        topic, event_type = run_topic, f"{ANSWERED}{request.step_key}"
+    elif op.wait_type == "suspend":
+        topic, event_type = run_topic, f"{ANSWERED}{op.step_key}"
         until_us = expires_us or until_us
     else:
         raise BadValue(
-            f"body.wait_type: must be 'time', 'event' or 'suspend', got {request.wait_type!r}.",
+            f"body.wait_type: must be 'time', 'event' or 'suspend', got {op.wait_type!r}.",
             {"path": "body.wait_type"},
         )
-    told = {"type": request.wait_type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
-    return Wait(request.step_key, msgspec.json.encode(told), until_us, topic, event_type)
+    told = {"type": op.wait_type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
+    return Wait(op.step_key, msgspec.json.encode(told), until_us, topic, event_type)
 
 
 def _moment(text: str | None, where: str) -> int | None:

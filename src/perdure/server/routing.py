@@ -40,7 +40,7 @@ from perdure.server.written import Written
 from perdure.wire.access import Caller, Principal, Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import Most
-from perdure.wire.record import Record, Twin, writer
+from perdure.wire.record import expression, function
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]
@@ -324,11 +324,9 @@ class Route:
         self._reads = "body" in types
         """False: the handler calls `Call.read`."""
         self.query_type: type[Struct] | None = types.get("query")
-        self.reply_type: Any = types["return"]
-        self._twin: Twin | None = None
-        if isinstance(self.reply_type, type) and issubclass(self.reply_type, Record):
-            self._twin = writer(self.reply_type)
-            self.reply_type = self._twin.type
+        env: dict[str, Any] = {}
+        self.reply_type, text = expression(types["return"], "reply", env, writing=True)
+        self._show = None if text == "reply" else function("reply", text, env)
         parameters = list(inspect.signature(handler).parameters)[1:]
         wanted = [*self.path_names, *(name for name in ("query", "body") if name in types)]
         if parameters != wanted:
@@ -342,8 +340,8 @@ class Route:
             values = (*values, self.decode_query(call._scope["query_string"]))
         if self._reads:
             values = (*values, await self.read(call))
-        answer = await self.handler(call, *values)
-        return answer if self._twin is None else self._twin(answer)
+        reply = await self.handler(call, *values)
+        return reply if self._show is None else self._show(reply)
 
     def bytes_max(self, settings: Settings) -> int:
         return min(self.body_bytes_max, settings.request_bytes_max)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
-from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, verb
+from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
@@ -29,7 +30,7 @@ TIMED_OUT_US = 2_000_000
 """A worker may report the run timeout this much early, because it has its own clock."""
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True):
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -45,11 +46,10 @@ class Held(NamedTuple):
 
 
 async def _lock(project_id: str, execution_id: str) -> Held:
-    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
-    if not rows:
+    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+    if held is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    phase, *rest = rows[0]
-    return Held(Phase(phase), *rest)
+    return held
 
 
 async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:

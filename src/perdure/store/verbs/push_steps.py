@@ -10,13 +10,14 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from perdure.store.interface import query, verb
 from perdure.store.verbs.rows import fitting
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.public import rfc3339
+from perdure.wire.push_workers import ListedStep, SavedStep
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -31,15 +32,6 @@ class Standing(NamedTuple):
     root_id: str
     root_workflow_id: str
     push_worker_id: str | None
-
-
-class SavedStep(NamedTuple):
-    key: str
-    outputs: Raw | None = None
-    error: Raw | None = None
-    success: bool = True
-    source_execution_id: str | None = None
-    output_schema_name: str | None = None
 
 
 def _no_execution(id: str) -> NotFound:
@@ -71,13 +63,16 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
     rows = await query("step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not rows:
         raise _no_execution(execution_id)
-    return Holder(*rows[0][8:]), await _saved(project_id, execution_id, [row[:8] for row in rows])
+    *_, attempt, acked, push_worker_id = rows[0]
+    found = await _saved(project_id, execution_id, [row[:8] for row in rows])
+    step = None if found is None else SavedStep(**structs.asdict(found.step), output_schema_name=found.schema_name)
+    return Holder(attempt, acked, push_worker_id), step
 
 
 @verb(looks=True)
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
-) -> list[SavedStep]:
+) -> list[ListedStep]:
     """The outcomes of an execution by key, after `after`. The one that fills `bytes_max` is the last.
 
     Without `after` all of them, because the reader takes a missing step for one that has not run. Raises NotFound;
@@ -104,32 +99,37 @@ async def list_steps(
     for row in await query("outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
         by_key.setdefault(row[3], []).append(row)
     found = [await _saved(project_id, execution_id, by_key.get(key, ())) for key in keys[:fits]]
-    return [step for step in found if step is not None]
+    return [one.step for one in found if one is not None]
 
 
-async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> SavedStep | None:
+class _Found(NamedTuple):
+    step: ListedStep
+    schema_name: str | None = None
+
+
+async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> _Found | None:
     outcome = min((row for row in rows if row[2] in ENDS), key=itemgetter(0), default=None)
     if outcome is None:
         return None
     _, at_us, kind, key, name, fingerprint, ok, value = outcome
     if kind == Kind.STEP:
         given = Raw(value)
-        return SavedStep(key, given if ok else None, None if ok else given, bool(ok), fingerprint, name)
+        return _Found(ListedStep(key, given if ok else None, None if ok else given, bool(ok), fingerprint), name)
     if kind == Kind.TIMER:
-        return await _timer(execution_id, key)
+        return _Found(await _timer(execution_id, key))
     if kind == Kind.CHILD:
         return await _child(project_id, key, rows, bool(ok), value)
-    return SavedStep(key, await _event(project_id, execution_id, kind, key, value, at_us))
+    return _Found(ListedStep(key, await _event(project_id, execution_id, kind, key, value, at_us), success=True))
 
 
-async def _timer(execution_id: str, key: str) -> SavedStep:
+async def _timer(execution_id: str, key: str) -> ListedStep:
     """A due timer: the awaited time, or the time-out of another wait."""
     rows = await query("last_wait_of_key", execution_id=execution_id, key=key)
     told = msgspec.json.decode(rows[0][0]) if rows else {}
     until = told.get("until")
     if told.get("type") in ("event", "suspend"):
-        return SavedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
-    return SavedStep(key, _json({"success": True, "wait_until": until}))
+        return ListedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
+    return ListedStep(key, _json({"success": True, "wait_until": until}), success=True)
 
 
 async def _event(project_id: str, execution_id: str, kind: str, key: str, value: bytes, at_us: int) -> Raw:
@@ -169,18 +169,19 @@ def _shown(id: str, number: int, topic: str, event_type: str | None, data: Raw, 
     )
 
 
-async def _child(project_id: str, key: str, rows: Sequence[Sequence[Any]], ok: bool, value: bytes) -> SavedStep:
+async def _child(project_id: str, key: str, rows: Sequence[Sequence[Any]], ok: bool, value: bytes) -> _Found:
     if not ok:
         told = msgspec.json.decode(value)
         message = told.get("message") if isinstance(told, dict) else None
-        return SavedStep(key, error=_json({"message": message or "The execution was cancelled."}), success=False)
+        message = message or "The execution was cancelled."
+        return _Found(ListedStep(key, error=_json({"message": message}), success=False))
     started = next((row[7] for row in rows if row[2] == Kind.CHILD_STARTED), None)
     id = None if started is None else msgspec.json.decode(started)
     schema = None
     if isinstance(id, str):
         found = await query("output_schema_of", project_id=project_id, id=id)
         schema = found[0][0] if found else None
-    return SavedStep(key, Raw(value), output_schema_name=schema)
+    return _Found(ListedStep(key, Raw(value), success=True), schema)
 
 
 def _json(value: object) -> Raw:

@@ -8,14 +8,17 @@ day: a living worker that had to register again would report its work under a ne
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.store.interface import Metric, Notify, query, verb
+from msgspec import Raw, Struct
+
+from perdure.store.interface import Metric, Notify, query, record, records, verb
 from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.direct_dispatch import to_claimed
+from perdure.store.verbs.push_reports import Held
 from perdure.store.verbs.transitions import lose, note_cancelled
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
-from perdure.wire.status import Phase
+from perdure.wire.status import HELD, Phase
 
 PYTHON = "push"
 """`executions.python` of push executions, so that no other kind of worker continues them."""
@@ -23,7 +26,7 @@ REFUSED_MAX = 2
 """A worker is gone after this many refused calls."""
 
 
-class PushWorker(NamedTuple):
+class PushWorker(Struct, frozen=True):
     id: str
     project_id: str
     deployment_id: str
@@ -31,14 +34,16 @@ class PushWorker(NamedTuple):
     capacity: int
 
 
-class Details(NamedTuple):
+class Details(Struct, frozen=True):
+    """Facts that a push worker gets in addition to the claim."""
+
     step_key: str | None
     run_timeout_seconds: int | None
     root_workflow_id: str | None
     otel_traceparent: str | None
     otel_span_id: str | None
-    initial_state: bytes | None
-    channel_context: bytes | None
+    initial_state: Raw | None
+    channel_context: Raw | None
 
 
 class Pushed(NamedTuple):
@@ -55,7 +60,7 @@ class Handed(NamedTuple):
     """The worker's remaining room; also 0 while another server counts."""
 
 
-class Untold(NamedTuple):
+class Untold(Struct, frozen=True):
     """A delivery or a cancel that has not reached its worker."""
 
     project_id: str
@@ -147,11 +152,13 @@ async def push_worker_refused(
 
     Two in a row end it, unless it came online just now: it says so before its socket listens.
     """
-    rows = await query("push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us)
-    if not rows or rows[0][0] < refused_max:
-        return False
-    await lapse(worker_id, now_us)
-    return True
+    for (refused,) in await query(
+        "push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us
+    ):
+        if refused >= refused_max:
+            await lapse(worker_id, now_us)
+            return True
+    return False
 
 
 @verb(locks="worker=worker_id")
@@ -230,6 +237,14 @@ async def active_workers(*, project_id: str, now_us: int) -> list[str]:
     return [id for (id,) in (*native, *pushed)]
 
 
+class _LockedWorker(Struct, frozen=True):
+    project_id: str
+    deployment_id: str
+    capacity: int
+    state: str
+    lease_until_us: int
+
+
 @verb(sweep=True)
 async def claim_pushed(
     *,
@@ -246,25 +261,23 @@ async def claim_pushed(
 
     `polled`: the worker itself asks, so the answer counts as its acknowledgement.
     """
-    rows = await query("lock_push_worker", id=worker_id)
-    if not rows:
+    worker = await record(_LockedWorker, "lock_push_worker", id=worker_id)
+    if worker is None or (worker.state != "online" and not polled) or worker.lease_until_us <= now_us:
         return Handed((), after, 0)
-    project_id, deployment_id, capacity, state, lease_until_us, _ = rows[0]
-    if (state != "online" and not polled) or lease_until_us <= now_us:
-        return Handed((), after, 0)
-    held: int = (await query("count_held_by", worker_id=worker_id))[0][0]
-    free = capacity - held
+    ((held,),) = await query("count_held_by", worker_id=worker_id)
+    free = worker.capacity - held
     if free <= 0:
         return Handed((), after, 0)
     room = Room(min(free, at_most), None)
-    values = claim_values(project_id, deployment_id, worker_id, claim_id, PYTHON, now_us, grace_us)
+    project_id = worker.project_id
+    values = claim_values(project_id, worker.deployment_id, worker_id, claim_id, PYTHON, now_us, grace_us)
     after, _ = await pick(values, room, after, limited_first)
     picked: list[Pushed] = []
     for row in room.picked:
         claimed, _ = to_claimed(row, worker_id)
-        details = Details(*(await query("push_details", project_id=project_id, id=claimed.id))[0])
-        # A fresh execution's rank is far above that of a woken one.
-        picked.append(Pushed(claimed, details, row[-1] if claimed.attempt > 1 else None))
+        [details] = await records(Details, "push_details", project_id=project_id, id=claimed.id)
+        *_, ready_at_us = row  # of a fresh execution, it says nothing about an earlier attempt
+        picked.append(Pushed(claimed, details, ready_at_us if claimed.attempt > 1 else None))
         if polled:
             await query(
                 "accept_push", project_id=project_id, id=claimed.id, attempt=claimed.attempt, worker_id=worker_id
@@ -289,27 +302,17 @@ async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, wor
 
     False: the worker acknowledged it after all, or no longer holds this attempt.
     """
-    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
-    if not rows or rows[0][:3] not in _held_as(attempt, worker_id) or rows[0][5]:
+    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+    if held is None or held.phase not in HELD or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
         return False
     await lose(project_id, execution_id, attempt, worker_id, now_us)
     return True
 
 
-def _held_as(attempt: int, worker_id: str) -> tuple[tuple[str, int, str], ...]:
-    """How `lock_pushed` begins while this worker holds that attempt."""
-    return (Phase.RUNNING.value, attempt, worker_id), (Phase.CANCELLING.value, attempt, worker_id)
-
-
 @verb(looks=True)
 async def untold(*, before_us: int, limit: int) -> list[Untold]:
     """Unacknowledged deliveries from before `before_us`, and cancels that no worker was told of."""
-    return [
-        Untold(project_id, id, attempt, worker_id, phase == "cancelling", acked, url)
-        for project_id, id, attempt, worker_id, phase, acked, _, url in await query(
-            "untold_of_push_workers", before_us=before_us, limit=limit
-        )
-    ]
+    return await records(Untold, "untold_of_push_workers", before_us=before_us, limit=limit)
 
 
 @verb(locks="execution=execution_id")
@@ -329,8 +332,8 @@ async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, wor
 @verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
     """The worker does not run the cancelled execution: end it at once."""
-    rows = await query("lock_pushed", project_id=project_id, id=execution_id)
-    if not rows or (rows[0][0], rows[0][1], rows[0][2]) != ("cancelling", attempt, worker_id):
+    held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
+    if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return
-    moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
-    await note_cancelled(project_id, execution_id, moved[0], attempt, now_us, "not running")
+    [moved] = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+    await note_cancelled(project_id, execution_id, moved, attempt, now_us, "not running")

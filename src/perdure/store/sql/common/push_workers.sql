@@ -92,7 +92,7 @@ ORDER BY registered_at_us, id;
 -- name: lock_push_worker
 -- holds: worker=id
 -- Locked to count the worker's free room. No row: another server is counting at this moment.
-SELECT p.project_id, w.deployment_id, w.capacity, p.state, w.lease_until_us, p.url
+SELECT p.project_id, w.deployment_id, w.capacity, p.state, w.lease_until_us
 FROM push_workers p JOIN workers w ON w.id = p.id WHERE p.id = :id {FOR UPDATE OF p SKIP LOCKED};
 
 -- name: count_held_by
@@ -101,7 +101,7 @@ SELECT COUNT(*) FROM executions WHERE assigned_to_worker = :worker_id AND phase 
 -- name: untold_of_push_workers
 -- Executions held by a push worker that lack a delivery's acknowledgement, or a notified cancel. (`acked`: 1 the worker
 -- has it, 2 it was also told of the cancel.)
-SELECT e.project_id, e.id, e.attempt, e.assigned_to_worker, e.phase, e.acked, e.moved_at_us, p.url
+SELECT e.project_id, e.id AS execution_id, e.attempt, p.id AS worker_id, e.phase = 'cancelling' AS cancelling, e.acked, p.url
 FROM push_workers p JOIN executions e ON e.assigned_to_worker = p.id AND e.phase IN ('running', 'cancelling')
 WHERE (e.acked = 0 AND e.moved_at_us < :before_us) OR (e.phase = 'cancelling' AND e.acked < 2)
 ORDER BY e.id LIMIT :limit;
