@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from perdure.engine.executions import checked_id
-from perdure.engine.notifier import ChannelCursors
+from perdure.engine.notifier import ChannelCursors, Notifier
+from perdure.engine.service import Core
 from perdure.store.verbs.streams import read_stream
 from perdure.wire.errors import BadRequest
+from perdure.wire.fields import checked_id
 from perdure.wire.status import Phase
 from perdure.wire.streams import StreamItem, short_id
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 LOOK_SECONDS: Final = 1.0
 """How often to query without a hint."""
@@ -27,14 +25,20 @@ CURSOR_EXECUTIONS_MAX: Final = 50
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
+class StreamCore(Core, Protocol):
+    @property
+    def notifier(self) -> Notifier: ...
+    def own_look(self, seconds: float) -> float: ...
+
+
 class Streams:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: StreamCore) -> None:
+        self._core = core
 
     async def open(self, project_id: str, execution_id: str, cursor: str | None = None) -> Follower:
         """From the start or a cursor. Raises NotFound, and BadRequest for an invalid cursor."""
         execution_id = checked_id(execution_id)
-        follower = Follower(self._engine, project_id, execution_id, _places(execution_id, cursor))
+        follower = Follower(self._core, project_id, execution_id, _places(execution_id, cursor))
         await follower.read(1, keep=False)
         return follower
 
@@ -42,8 +46,8 @@ class Streams:
 class Follower:
     """A reader's place. Take cursors, read, and watch if there was nothing."""
 
-    def __init__(self, engine: Engine, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
-        self._engine = engine
+    def __init__(self, core: StreamCore, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
+        self._core = core
         self._project_id = project_id
         self._id = execution_id
         self._root_id = execution_id
@@ -55,7 +59,7 @@ class Follower:
 
     async def read(self, limit: int, *, keep: bool = True) -> list[StreamItem]:
         """Raises NotFound if the execution was deleted."""
-        page = await self._engine.store.read(
+        page = await self._core.store.read(
             read_stream(project_id=self._project_id, execution_id=self._id, seen=self._seen, limit=limit)
         )
         self._root_id = page.root_id
@@ -79,17 +83,17 @@ class Follower:
 
     def cursors(self) -> ChannelCursors:
         """Take them before reading: `watch` then misses nothing."""
-        return self._engine.notifier.cursors(("stream", self._project_id, self._root_id), ("written", self._id))
+        return self._core.notifier.cursors(("stream", self._project_id, self._root_id), ("written", self._id))
 
     async def watch(self, cursors: ChannelCursors, seconds: float) -> bool:
         """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return await self._engine.notifier.wait_any(cursors, seconds, future)
+        return await self._core.notifier.wait_any(cursors, seconds, future)
 
     @property
     def look_seconds(self) -> float:
         """How long `watch` may last without a query."""
-        return self._engine.own_look(LOOK_SECONDS)
+        return self._core.own_look(LOOK_SECONDS)
 
 
 def _places(execution_id: str, cursor: str | None) -> dict[str, int]:

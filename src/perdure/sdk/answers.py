@@ -10,11 +10,9 @@ from msgspec import Raw
 
 from perdure.wire.errors import PerdureError
 from perdure.wire.public import EventResponse, ExecutionResponse, LogResponse, StepResponse, microseconds
-from perdure.wire.public_streams import StreamItemResponse
 from perdure.wire.records import Event, Execution, Kind, Row
 from perdure.wire.requests import LogLine
 from perdure.wire.status import Phase
-from perdure.wire.streams import StreamItem
 
 T = TypeVar("T")
 
@@ -101,17 +99,3 @@ def line(shown: LogResponse) -> tuple[int, LogLine]:
 
 def event(shown: EventResponse) -> Event:
     return Event(shown.id, shown.sequence_id, shown.topic, shown.event_type, shown.data, to_us(shown.created_at))
-
-
-def stream_item(shown: StreamItemResponse) -> StreamItem:
-    return StreamItem(
-        shown.execution_id,
-        shown.n,
-        to_us(shown.at),
-        tuple(shown.path),
-        shown.attempt,
-        shown.tries,
-        shown.key,
-        shown.kind,
-        shown.data,
-    )

@@ -61,8 +61,21 @@ from perdure.wire.public import (
     StepsResponse,
     rfc3339,
 )
-from perdure.wire.public_streams import StreamItemResponse
-from perdure.wire.record import reader
+from perdure.wire.public_streams import (
+    StreamItemResponse,
+)
+from perdure.wire.record import (
+    Record,
+    reader,
+)
+from perdure.wire.public_budgets import (
+    BudgetResponse,
+)
+from perdure.wire.public_transcripts import (
+    AppendMessagesRequest,
+    AppendMessagesResponse,
+    TranscriptResponse,
+)
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
@@ -376,7 +389,7 @@ class HttpTransport:
                             cursor = event.id
                             if event.event == "end":
                                 return
-                            yield cursor, answers.stream_item(answers.read(_STREAM_ITEM, event.data))
+                            yield cursor, _read_item(event.data)
                 finally:
                     stream.close()
                 if is_followed:  # the server stops, or limits the duration; another server is not needed
@@ -475,13 +488,19 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
     reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
     if reply is NoneType:
         return lambda body: None
+    if bare is None:
+        return _record_reader(reply)
     twin = reader(reply)
     decoder = msgspec.json.Decoder(twin.type)
-    if bare is None:
-        return lambda body: twin(answers.read(decoder, body))
     if "next_cursor" in reply.__struct_fields__:
         raise TypeError(f"{operation.__name__}: the next page's cursor is in a header, which this client does not read")
     return lambda body: twin(answers.read(decoder, b'{"%s":%s}' % (bare.encode(), body)))
+
+
+def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:
+    twin = reader(cls)
+    decoder = msgspec.json.Decoder(twin.type)
+    return lambda body: twin(answers.read(decoder, body))
 
 
 def _encode(request: msgspec.Struct) -> bytes:
@@ -533,7 +552,6 @@ _EXECUTION: Final = msgspec.json.Decoder(ExecutionResponse)
 _EXECUTIONS: Final = msgspec.json.Decoder(ExecutionsResponse)
 _STEPS: Final = msgspec.json.Decoder(StepsResponse)
 _LOGS: Final = msgspec.json.Decoder(LogsResponse)
-_STREAM_ITEM: Final = msgspec.json.Decoder(StreamItemResponse)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
 _RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
@@ -542,3 +560,4 @@ _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)
 _BEATEN: Final = msgspec.json.Decoder(BeatReply)
+_read_item: Final = _record_reader(StreamItem)

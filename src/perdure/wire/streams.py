@@ -1,25 +1,27 @@
 """Streams of executions: items that code emitted, apart from the journal."""
 
-from __future__ import annotations
+from typing import ClassVar, Final
 
-from typing import Final
+from msgspec import Raw, Struct, field
 
-from msgspec import Raw, Struct
-
+from perdure.wire.fields import Time
+from perdure.wire.record import Record
 from perdure.wire.status import Phase
 
 ITEM_BYTES_MAX: Final = 64 << 10
 """The largest data of one item, as JSON."""
 
 
-class StreamItem(Struct, frozen=True, gc=False):
+class StreamItem(Record, frozen=True, gc=False):
     """One item. Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its
     earlier items: the earlier run was lost or failed."""
+
+    shown_as: ClassVar[str] = "StreamItemResponse"
 
     execution_id: str
     n: int
     """Its number among the items of its execution, from 1 and without gaps."""
-    at_us: int
+    at_us: Time = field(name="at")
     """When the server took it."""
     path: tuple[str, ...]
     """The keys of the children that lead to it from the execution whose stream it is; empty for its own items."""

@@ -10,8 +10,9 @@ from perdure.server.routes.executions import StreamQuery
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.wire.errors import PerdureError
-from perdure.wire.public_streams import stream_item_response
+from perdure.wire.record import writer
 from perdure.wire.status import STATUS
+from perdure.wire.streams import StreamItem
 
 STREAM_PAGE: Final = 200
 
@@ -37,9 +38,7 @@ async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes
         except PerdureError:
             return  # the execution was deleted, or the store is closed
         if items:
-            yield b"".join(
-                frame(_encode(stream_item_response(item)), id=follower.take(item), event="item") for item in items
-            )
+            yield b"".join(frame(_encode(_item(item)), id=follower.take(item), event="item") for item in items)
         elif follower.ended is not None:
             phase = follower.ended
             end = {"id": execution_id, "status": STATUS[phase], "phase": phase, "error": follower.error}
@@ -49,4 +48,5 @@ async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes
             await follower.watch(cursors, follower.look_seconds)
 
 
+_item: Final = writer(StreamItem)
 _encode: Final = msgspec.json.Encoder().encode

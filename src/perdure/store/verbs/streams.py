@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Raw
 
@@ -28,7 +28,7 @@ FAMILY_MAX: Final = 1_000
 
 async def append(project_id: str, item: ReportItem, now_us: int) -> None:
     last = await query("last_stream_item", execution_id=item.execution_id)
-    before, size = last[0] if last else (0, 0)
+    ((before, size),) = last or [(0, 0)]
     rows: list[tuple[object, ...]] = []
     upto = size
     for n, one in enumerate(item.stream[-ITEMS_MAX:], before + 1):
@@ -50,7 +50,7 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
     state = await query("stream_state", project_id=project_id, id=execution_id)
     if not state:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    phase, error, root_id, newest = state[0]
+    ((phase, error, root_id, newest),) = state
     root_id = root_id or execution_id
     paths: dict[str, tuple[str, ...]] = {}
     news: dict[str, int] = {}
@@ -68,7 +68,22 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
     for id, path in paths.items():
         if count := min(counts[id], limit):
             rows = await query("read_stream_items", execution_id=id, after=seen.get(short_id(id), 0), limit=count)
-            found.append([_item(id, path, row) for row in rows])
+            found.append(
+                [
+                    StreamItem(
+                        execution_id=id,
+                        n=n,
+                        at_us=at_us,
+                        path=path,
+                        attempt=attempt,
+                        tries=tries,
+                        key=key,
+                        kind=kind,
+                        data=Raw(data),
+                    )
+                    for n, at_us, attempt, tries, key, kind, data in rows
+                ]
+            )
     items = list(merge(*found, key=lambda item: item.at_us))
     ended = Phase(phase) if Phase(phase) in FINAL and not items else None
     return StreamPage(items, root_id, ended, error if ended is not None else None)
@@ -98,8 +113,3 @@ def _path(id: str, top_id: str, above: Mapping[str, tuple[str, str | None]]) -> 
         id, key = above[id]
         keys.append(key or "")
     return tuple(reversed(keys))
-
-
-def _item(id: str, path: tuple[str, ...], row: Sequence[Any]) -> StreamItem:
-    n, at_us, attempt, tries, key, kind, data = row
-    return StreamItem(id, n, at_us, path, attempt, tries, key, kind, Raw(data))
