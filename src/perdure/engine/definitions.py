@@ -2,57 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Any
+
+from msgspec import Struct, json
+from msgspec.structs import asdict
 
 from perdure.engine.cursors import write_cursor
-from perdure.engine.deployments import LIST_MAX, check_page, registry_place
+from perdure.engine.deployments import registry_place
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import definitions
-from perdure.store.verbs.definitions import Definition
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
+from perdure.store.verbs.definitions import StoredDefinition
+from perdure.wire.definitions import (
+    AgentDefinition,
+    AgentList,
+    AgentRegistered,
+    GetAgentDefinition,
+    GetAgents,
+    GetToolDefinition,
+    GetTools,
+    RegisterAgent,
+    RegisterTool,
+    ToolDefinition,
+    ToolList,
+    ToolRegistered,
+)
+from perdure.wire.records import NULL
+from perdure.wire.workflows import RegistryPage, WorkflowType
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
-DEFINITION_BYTES_MAX: Final = 256 << 10
+class Definitions(Service):
+    @serves(RegisterAgent)
+    async def register_agent(self, scope: Scope, op: RegisterAgent) -> AgentRegistered:
+        """Raises DeploymentNotFound, BadRequest."""
+        await self._register(scope, WorkflowType.AGENT, op)
+        return AgentRegistered(True)
 
+    @serves(GetAgents)
+    async def agents(self, scope: Scope, op: GetAgents) -> AgentList:
+        """Raises BadRequest."""
+        found, cursor = await self._list(scope, WorkflowType.AGENT, op)
+        return AgentList([_agent(one) for one in found], cursor)
 
-class Definitions:
-    """`kind` is `agent` or `tool`."""
+    @serves(GetAgentDefinition)
+    async def agent(self, scope: Scope, op: GetAgentDefinition) -> AgentDefinition:
+        """Raises NotFound, DeploymentNotFound, BadRequest."""
+        return _agent(await self._get(scope, WorkflowType.AGENT, op.deployment_id, op.agent_id))
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    @serves(RegisterTool)
+    async def register_tool(self, scope: Scope, op: RegisterTool) -> ToolRegistered:
+        """Raises DeploymentNotFound, BadRequest."""
+        await self._register(scope, WorkflowType.TOOL, op)
+        return ToolRegistered(True)
 
-    async def register(self, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes) -> None:
-        """Raises BadValue, DeploymentNotFound, BadRequest without any deployment."""
-        check_name(id, where="id")
-        if deployment_id is not None:
-            check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
-        check_json(value, where="body", max_bytes=DEFINITION_BYTES_MAX)
-        await self._engine.store.write(
+    @serves(GetTools)
+    async def tools(self, scope: Scope, op: GetTools) -> ToolList:
+        """Raises BadRequest."""
+        found, cursor = await self._list(scope, WorkflowType.TOOL, op)
+        return ToolList([_tool(one) for one in found], cursor)
+
+    @serves(GetToolDefinition)
+    async def tool(self, scope: Scope, op: GetToolDefinition) -> ToolDefinition:
+        """Raises NotFound, DeploymentNotFound, BadRequest."""
+        return _tool(await self._get(scope, WorkflowType.TOOL, op.deployment_id, op.tool_id))
+
+    async def _register(self, scope: Scope, kind: WorkflowType, op: RegisterAgent | RegisterTool) -> None:
+        await self.write(
             definitions.register_definition(
-                project_id=project_id,
+                project_id=scope.project_id,
                 kind=kind,
-                deployment_id=deployment_id,
-                id=id,
-                value=value,
-                now_us=self._engine.clock.now_us(),
+                deployment_id=op.deployment_id,
+                id=op.id,
+                value=json.encode(op),
+                now_us=self.now_us(),
             )
         )
 
-    async def get(self, project_id: str, kind: str, id: str, deployment_id: str | None = None) -> Definition:
-        """Of the named or the current deployment. Raises NotFound, BadRequest."""
-        return await self._engine.store.read(
-            definitions.get_definition(project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
+    async def _get(self, scope: Scope, kind: WorkflowType, deployment_id: str | None, id: str) -> StoredDefinition:
+        return await self.read(
+            definitions.get_definition(project_id=scope.project_id, kind=kind, deployment_id=deployment_id, id=id)
         )
 
-    async def list(
-        self, project_id: str, kind: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
-    ) -> tuple[Sequence[Definition], str | None]:
-        """Of all deployments in use, with the next cursor. Raises BadRequest."""
-        check_page(limit, offset)
-        after = registry_place(cursor)
-        page, following = await self._engine.store.read(
-            definitions.list_definitions(project_id=project_id, kind=kind, after=after, limit=limit, offset=offset)
+    async def _list(
+        self, scope: Scope, kind: WorkflowType, page: RegistryPage
+    ) -> tuple[list[StoredDefinition], str | None]:
+        found, following = await self.read(
+            definitions.list_definitions(
+                project_id=scope.project_id,
+                kind=kind,
+                after=registry_place(page.cursor),
+                limit=page.limit,
+                offset=page.offset,
+            )
         )
-        return page, None if following is None else write_cursor(following)
+        return found, None if following is None else write_cursor(following)
+
+
+def _agent(stored: StoredDefinition) -> AgentDefinition:
+    return AgentDefinition(**_fields(stored, RegisterAgent))
+
+
+def _tool(stored: StoredDefinition) -> ToolDefinition:
+    return ToolDefinition(**{"tool_type": "default", **_fields(stored, RegisterTool)})
+
+
+def _fields(stored: StoredDefinition, registered: type[Struct]) -> dict[str, Any]:
+    """The registered values that are not null, with the columns of the row."""
+    given = asdict(json.decode(stored.value, type=registered))
+    return {
+        **{name: value for name, value in given.items() if value not in (None, NULL)},
+        "deployment_id": stored.deployment_id,
+        "created_at_us": stored.created_at_us,
+        "updated_at_us": stored.updated_at_us,
+    }

@@ -108,7 +108,6 @@ class Engine:
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.signing = Signing(self)
         self.deployments = Deployments(self)
-        self.definitions = Definitions(self)
         self.conversations = Conversations(self)
         self.slack = Slack(self)
         self.sessions = Sessions(self)
@@ -126,7 +125,8 @@ class Engine:
             Budgets(self),
             Transcripts(self),
             OpenWaits(self,
-        )
+            ),
+            Definitions(self),
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

@@ -5,8 +5,8 @@ from typing import Final
 
 from msgspec.json import encode
 
-from perdure.engine.definitions import DEFINITION_BYTES_MAX
 from perdure.wire.codec import check_json, check_name
+from perdure.wire.definitions import DEFINITION_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
 from perdure.wire.operation import validated

@@ -37,7 +37,6 @@ from perdure.server.routes import (
     approve,
     claims,
     conversations,
-    definitions,
     deployments,
     events,
     executions,
@@ -61,6 +60,7 @@ from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire import (
     budgets,
+    definitions,
     keys,
     projects,
     push_workers as push,
@@ -99,6 +99,8 @@ def all_routes() -> list[Route]:
         definitions,
         waits.waits,
         questions,
+        definitions.definitions,
+        waits,
         approvals,
         budgets.budgets,
         events,

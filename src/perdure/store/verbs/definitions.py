@@ -1,14 +1,15 @@
 """Definitions of agents and tools: the server stores and returns them."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import query, record, records, verb
 from perdure.store.verbs.deployments import RegistryPlace, active_deployment
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.workflows import WorkflowType
 
 
-class Definition(NamedTuple):
+class StoredDefinition(Struct, frozen=True):
     """`value` is the JSON that was registered."""
 
     deployment_id: str
@@ -17,9 +18,18 @@ class Definition(NamedTuple):
     updated_at_us: int
 
 
+class DefinitionSize(Struct, frozen=True):
+    """The size of a definition's JSON in bytes, and its place in the list."""
+
+    size: int
+    id: str
+    created_at_us: int
+    deployment_id: str
+
+
 @verb(sweep=True)
 async def register_definition(
-    *, project_id: str, kind: str, deployment_id: str | None, id: str, value: bytes, now_us: int
+    *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str, value: bytes, now_us: int
 ) -> None:
     """Make or replace a definition, by default in the current deployment.
 
@@ -37,30 +47,41 @@ async def register_definition(
 
 
 @verb(looks=True)
-async def get_definition(*, project_id: str, kind: str, deployment_id: str | None, id: str) -> Definition:
+async def get_definition(
+    *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str
+) -> StoredDefinition:
     """One definition, by default of the current deployment. Raises NotFound, BadRequest."""
     deployment_id = await active_deployment(project_id, deployment_id)
-    rows = await query("read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id)
-    if not rows:
+    found = await record(
+        StoredDefinition, "read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id
+    )
+    if found is None:
         raise NotFound(f"Deployment {deployment_id!r} has no {kind} {id!r}.")
-    return Definition(*rows[0])
+    return found
 
 
 @verb(looks=True)
 async def list_definitions(
-    *, project_id: str, kind: str, after: RegistryPlace, limit: int, offset: int, bytes_max: int = REPLY_BYTES_MAX
-) -> tuple[list[Definition], RegistryPlace | None]:
+    *,
+    project_id: str,
+    kind: WorkflowType,
+    after: RegistryPlace,
+    limit: int,
+    offset: int,
+    bytes_max: int = REPLY_BYTES_MAX,
+) -> tuple[list[StoredDefinition], RegistryPlace | None]:
     """The definitions of active deployments after a place, by name, then the newest first; and the next place.
 
     A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
     """
     wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
-    found = await query("definition_sizes", limit=limit + 1, **wanted)
-    sizes = [row[0] for row in found[:limit]]
-    if len(sizes) > 1 and sum(sizes) > bytes_max:
+    sizes = await records(DefinitionSize, "definition_sizes", limit=limit + 1, **wanted)
+    page, more = sizes[:limit], len(sizes) > limit
+    total = sum(one.size for one in page)
+    if len(page) > 1 and total > bytes_max:
         raise BadRequest(
-            f"These {len(sizes)} definitions are {sum(sizes):,} bytes; an answer has at most {bytes_max:,}. Ask for "
+            f"These {len(page)} definitions are {total:,} bytes; an answer has at most {bytes_max:,}. Ask for "
             "fewer at once with `limit`."
         )
-    following = RegistryPlace(*found[limit - 1][1:]) if len(found) > limit else None
-    return [Definition(*row) for row in await query("list_definitions", limit=limit, **wanted)], following
+    found = await records(StoredDefinition, "list_definitions", limit=limit, **wanted)
+    return found, RegistryPlace(page[-1].id, page[-1].created_at_us, page[-1].deployment_id) if more else None

@@ -17,7 +17,7 @@ WHERE f.project_id = :project_id AND f.kind = :kind AND (f.id > :after_id OR f.i
 ORDER BY f.id, f.created_at_us DESC, f.deployment_id LIMIT :limit OFFSET :offset
 
 -- name: definition_sizes
-SELECT OCTET_LENGTH(f.value), f.id, f.created_at_us, f.deployment_id {= listed};
+SELECT OCTET_LENGTH(f.value) AS size, f.id, f.created_at_us, f.deployment_id {= listed};
 
 -- name: list_definitions
 SELECT f.deployment_id, f.value, f.created_at_us, f.updated_at_us {= listed};
