@@ -19,9 +19,11 @@ from schemathesis.specs.openapi.checks import (
 from tests.server.people import Person, member
 from tests.server.serving import Hand, Served, serving
 
+from perdure.engine.service import Scope
 from perdure.server import openapi
 from perdure.server.app import all_routes
 from perdure.wire.access import Caller, Role
+from perdure.wire.deployments import UseDeployment
 
 # The pages are for people, and say what is wrong in HTML; test_malformed.py sends them what is no form.
 ROUTES = [route for route in all_routes() if route.tag != "Pages"]
@@ -80,7 +82,7 @@ class Running:
         hashing a password takes its time."""
         self.hand = Hand(self.served.client)
         await self.hand.register()
-        await self.served.engine.deployments.use(self.served.project_id, "default")
+        await self.served.engine.serve(Scope(self.served.project_id), UseDeployment("default"))
         # Named in full: a case may have registered another deployment, or limits for a queue.
         place = {"deployment_id": "default", "queue_name": self.hand.id}
         self.queued = await self.served.start(start_at="2999-01-01T00:00:00Z", **place)

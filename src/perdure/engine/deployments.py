@@ -2,176 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from perdure.engine.cursors import read_cursor, write_cursor
-from perdure.engine.executions import checked_cursor
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import deployments, runs
-from perdure.store.verbs.deployments import FIRST_REGISTERED, Draining, RegistryPlace, StoredDeployment
-from perdure.store.verbs.runs import Run
-from perdure.wire.codec import KEY_BYTES_MAX, check_name
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.store.verbs.deployments import FIRST_REGISTERED, RegistryPlace
+from perdure.wire.deployments import (
+    Deployment,
+    DeploymentPage,
+    GetDeployment,
+    ListDeployments,
+    RegisterDeploymentWorkflow,
+    RegisterQueues,
+    RegisterWorkerDeployment,
+    RetireDeployment,
+    UseDeployment,
+)
+from perdure.wire.errors import BadRequest
+from perdure.wire.fields import NEWEST
+from perdure.wire.record import DONE, Done
 from perdure.wire.requests import QueueSpec
-from perdure.wire.starts import INT32_MAX
-from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
+from perdure.wire.workflows import (
+    GetWorkflow,
+    GetWorkflowRuns,
+    GetWorkflows,
+    RegisteredWorkflow,
+    RunList,
+    WorkflowList,
+    WorkflowType,
+)
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
-LIST_MAX: Final = 1_000
-OFFSET_MAX: Final = 100_000
-QUEUES_MAX: Final = 10_000
 HOUR_US: Final = 3_600_000_000
 
 
-class Deployments:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def register_push(self, project_id: str, deployment_id: str) -> None:
-        """For push workers. Raises Conflict while native workers serve it."""
-        check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
-        await self._engine.store.write(
+class Deployments(Service):
+    @serves(RegisterWorkerDeployment)
+    async def register(self, scope: Scope, op: RegisterWorkerDeployment) -> Done:
+        """Raises Conflict while native workers serve it."""
+        await self.write(
             deployments.register_push_deployment(
-                project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
+                project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
             )
         )
+        return DONE
 
-    async def register_workflow(
-        self,
-        project_id: str,
-        deployment_id: str,
-        workflow_id: str,
-        type: WorkflowType,
-        *,
-        trigger_on_event: bool = False,
-        scheduled: bool = False,
-    ) -> None:
-        """For push workers. Raises DeploymentNotFound, Conflict for a native one."""
-        check_name(workflow_id, where="workflow_id")
-        await self._engine.store.write(
+    @serves(RegisterDeploymentWorkflow)
+    async def register_workflow(self, scope: Scope, op: RegisterDeploymentWorkflow) -> Done:
+        """Raises DeploymentNotFound, Conflict for a native one."""
+        await self.write(
             deployments.register_push_workflow(
-                project_id=project_id,
-                deployment_id=deployment_id,
-                workflow_id=workflow_id,
-                type=type,
-                trigger_on_event=trigger_on_event,
-                scheduled=scheduled,
-                now_us=self._engine.clock.now_us(),
+                project_id=scope.project_id,
+                deployment_id=op.deployment_id,
+                workflow_id=op.workflow_id,
+                type=WorkflowType(op.workflow_type),
+                trigger_on_event=bool(op.trigger_on_event),
+                scheduled=bool(op.scheduled),
+                now_us=self.now_us(),
             )
         )
+        return DONE
 
-    async def register_queues(self, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
-        """Raises DeploymentNotFound, BadValue."""
-        check_name(deployment_id, where="deployment_id", max_bytes=KEY_BYTES_MAX)
-        if len(queues) > QUEUES_MAX:
-            raise BadValue(f"queues: holds {len(queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"})
-        for n, queue in enumerate(queues):
-            check_name(queue.name, where=f"queues[{n}].name")
-            limit = queue.concurrency_limit
-            if limit is not None and not 1 <= limit <= INT32_MAX:
-                where = f"queues[{n}].concurrency_limit"
-                raise BadValue(f"{where}: must be 1 to {INT32_MAX}, got {limit}", {"path": where})
-        await self._engine.store.write(
-            deployments.register_queues(project_id=project_id, deployment_id=deployment_id, queues=queues)
-        )
-
-    async def get(self, project_id: str, deployment_id: str) -> StoredDeployment:
+    @serves(RegisterQueues)
+    async def register_queues(self, scope: Scope, op: RegisterQueues) -> Done:
         """Raises DeploymentNotFound."""
-        return await self._engine.store.read(
-            deployments.get_deployment(project_id=project_id, deployment_id=deployment_id)
+        queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in op.queues]
+        await self.write(
+            deployments.register_queues(project_id=scope.project_id, deployment_id=op.deployment_id, queues=queues)
         )
+        return DONE
 
-    async def list(
-        self, project_id: str, cursor: str | None = None, limit: int = 100, *, retired: bool = False
-    ) -> tuple[Sequence[Draining], str | None]:
-        """Newest first, with open executions and the next cursor."""
-        check_page(limit, 0)
-        before_us, after = (1 << 62, "") if cursor is None else _place(cursor)
-        found = await self._engine.store.scan(
+    @serves(GetDeployment)
+    async def get(self, scope: Scope, op: GetDeployment) -> Deployment:
+        """Raises DeploymentNotFound."""
+        return await self.read(deployments.get_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
+
+    @serves(ListDeployments)
+    async def list(self, scope: Scope, op: ListDeployments) -> DeploymentPage:
+        """Raises BadRequest."""
+        before_us, after = (1 << 62, "") if op.cursor is None else _place(op.cursor)
+        found = await self.scan(
             deployments.list_deployments(
-                project_id=project_id,
-                retired=retired,
+                project_id=scope.project_id,
+                retired=op.retired,
                 before_us=before_us,
                 after=after,
-                limit=limit + 1,
-                now_us=self._engine.clock.now_us(),
+                limit=op.limit + 1,
+                now_us=self.now_us(),
             )
         )
-        page = found[:limit]
-        last = page[-1].deployment if len(found) > limit else None
-        return page, None if last is None else f"{last.created_at_us}-{last.id}"
+        page = found[: op.limit]
+        more = len(found) > op.limit
+        return DeploymentPage(page, f"{page[-1].created_at_us}-{page[-1].id}" if more else None)
 
-    async def use(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Send new executions to it. Raises DeploymentNotFound, also for a retired one."""
-        return await self._engine.store.write(
-            deployments.use_deployment(project_id=project_id, deployment_id=deployment_id)
-        )
+    @serves(UseDeployment)
+    async def use(self, scope: Scope, op: UseDeployment) -> Deployment:
+        """Raises DeploymentNotFound, also for a retired one."""
+        return await self.write(deployments.use_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
 
-    async def retire(self, project_id: str, deployment_id: str) -> StoredDeployment:
-        """Only without open executions. Raises DeploymentNotFound, Conflict."""
-        return await self._engine.store.write(
+    @serves(RetireDeployment)
+    async def retire(self, scope: Scope, op: RetireDeployment) -> Deployment:
+        """Raises DeploymentNotFound, Conflict."""
+        return await self.write(
             deployments.retire_deployment(
-                project_id=project_id, deployment_id=deployment_id, now_us=self._engine.clock.now_us()
+                project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
             )
         )
 
-    async def workflows(
-        self, project_id: str, cursor: str | None = None, limit: int = LIST_MAX, offset: int = 0
-    ) -> tuple[Sequence[RegisteredWorkflow], str | None]:
-        """One entry per deployment, and the next cursor. Raises BadRequest."""
-        check_page(limit, offset)
-        after = registry_place(cursor)
-        page, following = await self._engine.store.read(
-            deployments.list_workflows(project_id=project_id, after=after, limit=limit, offset=offset)
+    @serves(GetWorkflows)
+    async def workflows(self, scope: Scope, op: GetWorkflows) -> WorkflowList:
+        """Raises BadRequest."""
+        page, following = await self.read(
+            deployments.list_workflows(
+                project_id=scope.project_id, after=registry_place(op.cursor), limit=op.limit, offset=op.offset
+            )
         )
-        return page, None if following is None else write_cursor(following)
+        return WorkflowList(page, None if following is None else write_cursor(following))
 
-    async def workflow(self, project_id: str, workflow_id: str, deployment_id: str | None = None) -> RegisteredWorkflow:
-        """The newest, unless a deployment is named. Raises NotFound."""
-        return await self._engine.store.read(
-            deployments.get_workflow(project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
+    @serves(GetWorkflow)
+    async def workflow(self, scope: Scope, op: GetWorkflow) -> RegisteredWorkflow:
+        """Raises NotFound."""
+        return await self.read(
+            deployments.get_workflow(
+                project_id=scope.project_id, workflow_id=op.workflow_id, deployment_id=op.deployment_id
+            )
         )
 
-    async def runs(
-        self,
-        project_id: str,
-        type: WorkflowType = WorkflowType.WORKFLOW,
-        workflow_id: str | None = None,
-        *,
-        created_after_us: int | None = None,
-        created_before_us: int | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> tuple[Sequence[Run], str | None]:
-        """Root executions of one type of workflow, newest first, and the next cursor. Raises BadRequest."""
-        check_page(limit, offset)
-        before = checked_cursor(cursor)
-        if created_before_us is not None:
+    @serves(GetWorkflowRuns)
+    async def runs(self, scope: Scope, op: GetWorkflowRuns) -> RunList:
+        """Raises BadRequest."""
+        before = op.cursor or NEWEST
+        if op.end_time is not None:
             # Ids grow with time, but not to the microsecond, and by other clocks.
-            before = min(before, _id_of(created_before_us + HOUR_US))
-        return await self._engine.store.scan(
+            before = min(before, _id_of(op.end_time + HOUR_US))
+        found, following = await self.scan(
             runs.list_runs(
-                project_id=project_id,
-                type=type,
-                workflow_id=workflow_id,
-                created_after_us=created_after_us,
-                created_before_us=created_before_us,
+                project_id=scope.project_id,
+                type=op.workflow_type,
+                workflow_id=op.workflow_id,
+                created_after_us=op.start_time,
+                created_before_us=op.end_time,
                 before=before,
-                limit=limit,
-                offset=offset,
+                limit=op.limit,
+                offset=op.offset,
             )
         )
-
-
-def check_page(limit: int, offset: int) -> None:
-    """Raises BadRequest."""
-    if not 1 <= limit <= LIST_MAX:
-        raise BadRequest(f"`limit` must be 1 to {LIST_MAX:,}, got {limit}.")
-    if not 0 <= offset <= OFFSET_MAX:
-        raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; narrow the list otherwise.")
+        return RunList(found, following)
 
 
 def registry_place(cursor: str | None) -> RegistryPlace:

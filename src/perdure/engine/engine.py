@@ -107,7 +107,6 @@ class Engine:
         self.triggers = Triggers(self)
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.signing = Signing(self)
-        self.deployments = Deployments(self)
         self.conversations = Conversations(self)
         self.slack = Slack(self)
         self.sessions = Sessions(self)
@@ -126,7 +125,9 @@ class Engine:
             Transcripts(self),
             OpenWaits(self,
             ),
-            Definitions(self),
+            Definitions(self,
+            Deployments(self),
+        )
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

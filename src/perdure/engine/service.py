@@ -99,6 +99,9 @@ class Service:
     def epoch(self) -> str:
         return self._core.store.epoch
 
+    async def scan(self, verb: Verb[T]) -> T:
+        return await self._core.store.scan(verb)
+
     def now_us(self) -> int:
         return self._core.clock.now_us()
 

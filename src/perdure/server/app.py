@@ -37,7 +37,6 @@ from perdure.server.routes import (
     approve,
     claims,
     conversations,
-    deployments,
     events,
     executions,
     internal,
@@ -61,6 +60,7 @@ from perdure.store.open import open_store
 from perdure.wire import (
     budgets,
     definitions,
+    deployments,
     keys,
     projects,
     push_workers as push,
@@ -71,6 +71,7 @@ from perdure.wire import (
     triggers,
     waits,
     webhooks,
+    workflows,
 )
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import (
@@ -99,6 +100,8 @@ def all_routes() -> list[Route]:
         definitions,
         waits.waits,
         questions,
+        workflows.workflows,
+        deployments.deployments,
         definitions.definitions,
         waits,
         approvals,

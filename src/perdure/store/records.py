@@ -18,6 +18,7 @@ from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Invitation, Project
 from perdure.wire.record import choices, function
 from perdure.wire.schedules import Fire, StoredSchedule
+from perdure.wire.status import STATUS, Status
 from perdure.wire.triggers import StoredTrigger
 from perdure.wire.waits import PendingWait
 from perdure.wire.webhooks import Webhook
@@ -98,6 +99,9 @@ def _read(kind: Any, value: str, env: dict[str, Any]) -> str:
             return f"None if {value} is None else Raw({value})"
         if one is bool:
             return f"bool({value})"
+        if one is Status:  # rows have the phase
+            env["STATUS"] = STATUS
+            return f"STATUS[{value}]"
         if isinstance(one, type) and issubclass(one, Enum):
             env[one.__name__] = {member.value: member for member in one} | {None: None}
             return f"{one.__name__}[{value}]"

@@ -1,11 +1,14 @@
-"""Registered workflows."""
+"""Workflows as deployments register them, and their runs: records and operations."""
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct, field
 
-from perdure.wire.fields import PAGE_MAX, Int64, between
+from perdure.wire.fields import PAGE_MAX, Cursor, Int64, Time, Uuid, Value, between
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+from perdure.wire.status import Status
 
 OFFSET_MAX: Final = 100_000
 
@@ -18,17 +21,56 @@ class WorkflowType(StrEnum):
     TOOL = "tool"
 
 
-class RegisteredWorkflow(Struct, frozen=True):
-    """A workflow of one deployment, as its workers registered it."""
+# --- records -------------------------------------------------------------------------------------------------------
 
-    id: str
+
+class RegisteredWorkflow(Record, frozen=True):
+    """A workflow of one deployment."""
+
+    shown_as: ClassVar[str] = "DeploymentWorkflow"
+
+    id: str = field(name="workflow_id")
     deployment_id: str
-    type: WorkflowType
+    type: WorkflowType = field(name="workflow_type")
+    """`workflow`, `agent` or `tool`."""
     trigger_on_event: bool
     """Whether workers declared that a topic's events start it."""
     scheduled: bool
     """Whether workers declared a schedule for it."""
-    created_at_us: int
+    created_at_us: Time = field(name="created_at")
+
+
+class WorkflowList(Record, frozen=True):
+    workflows: list[RegisteredWorkflow]
+    next_cursor: str | None = None
+
+
+class WorkflowRun(Record, frozen=True):
+    """A root execution, in short."""
+
+    shown_as: ClassVar[str] = "WorkflowRunSummary"
+
+    id: Uuid
+    workflow_id: str
+    created_at_us: Time = field(name="created_at")
+    status: Status
+    payload: Raw
+    root_execution_id: str | None = None
+    session_id: str | None = None
+    completed_at_us: Time | None = field(default=None, name="completed_at")
+    result: Value = None
+    error: str | None = None
+
+
+class RunList(Record, frozen=True):
+    runs: list[WorkflowRun]
+    next_cursor: str | None = None
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+Offset = Annotated[Int64, between(0, OFFSET_MAX)]
 
 
 class RegistryPage(Struct, frozen=True):
@@ -36,7 +78,52 @@ class RegistryPage(Struct, frozen=True):
 
     limit: Annotated[Int64, between(1, PAGE_MAX)] = PAGE_MAX
     """1 to 1,000."""
-    offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
+    offset: Offset = 0
     """How many to leave out; 0 to 100,000."""
     cursor: str | None = None
     """The header `Next-Cursor` of the page before."""
+
+
+workflows: Final = Noun("Workflows")
+
+
+@workflows.get("/api/v1/workflows", contract=True, bare="workflows")
+class GetWorkflows(RegistryPage, Operation[WorkflowList], frozen=True):
+    """Registered workflows, by name, then newest first.
+
+    Each deployment that has a workflow has its own entry. Agents, tools and retired deployments are left out.
+    """
+
+
+@workflows.get("/api/v1/workflows/runs", contract=True, bare="runs")
+class GetWorkflowRuns(Operation[RunList], frozen=True):
+    """Root executions, newest first.
+
+    `GET /api/v1/executions` has more filters. A page may hold fewer than `limit` runs and still have a `Next-Cursor`.
+    """
+
+    workflow_type: WorkflowType = WorkflowType.WORKFLOW
+    """workflow, agent or tool."""
+    workflow_id: str | None = None
+    limit: Annotated[Int64, between(1, PAGE_MAX)] = 50
+    """1 to 1,000."""
+    offset: Offset = 0
+    """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
+    cursor: Cursor | None = None
+    """The header `Next-Cursor` of the page before."""
+    start_time: Time | None = None
+    """Only runs created then or later."""
+    end_time: Time | None = None
+    """Only runs created then or before."""
+
+
+@workflows.get("/api/v1/workflows/{workflow_id}", contract=True)
+class GetWorkflow(Operation[RegisteredWorkflow], frozen=True):
+    """One registered workflow.
+
+    Agents and tools are not found here.
+    """
+
+    workflow_id: str
+    deployment_id: str | None = None
+    """Default: the newest deployment that has the workflow."""

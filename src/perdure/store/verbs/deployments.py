@@ -5,27 +5,27 @@ their program. The kind of workers changes only while none of the other kind is 
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from perdure.store.interface import Notify, Ready, Written, query, query_many, verb
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import journal_row
+from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
 
+# --- register ------------------------------------------------------------------------------------------------------
 
-class StoredDeployment(NamedTuple):
-    id: str
+
+class LockedDeployment(Struct, frozen=True):
     created_at_us: int
-    registered_at_us: int
     push: bool
     retired_at_us: int | None
-    current: bool
-
-
-# --- register ------------------------------------------------------------------------------------------------------
 
 
 class Standing(NamedTuple):
@@ -37,18 +37,17 @@ class Standing(NamedTuple):
 
 async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
     """Part of a registration, before its first write. Raises Conflict while workers of the other kind serve it."""
-    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
-    if not rows:
+    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    if known is None:
         return Standing(True, False, now_us)
-    created_at_us, was_push, retired_at_us = rows[0]
-    changes = bool(was_push) is not push
+    changes = known.push is not push
     if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
-        other, this = ("push", "native") if was_push else ("native", "push")
+        other, this = ("push", "native") if known.push else ("native", "push")
         raise Conflict(
             f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
             "workers beside them; give these another deployment id, or stop those first."
         )
-    return Standing(retired_at_us is not None, changes, created_at_us)
+    return Standing(known.retired_at_us is not None, changes, known.created_at_us)
 
 
 async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
@@ -65,7 +64,7 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
         "insert_journal",
         [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
     )
-    await Notify(Ready(project_id, deployment_id), *[Written(row[0]) for row in unblocked])
+    await Notify(Ready(project_id, deployment_id), *[Written(id) for id, _, _, _ in unblocked])
 
 
 async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
@@ -88,10 +87,7 @@ async def catch_up() -> int:
     amount = 0
     for project_id, name in await query("unmarked_queues"):
         limits = await query("lock_queue", project_id=project_id, name=name)
-        if not limits or limits[0] == (
-            None,
-            None,
-        ):  # another server counts now, or the limits are gone
+        if limits in ([], [(None, None)]):  # another server counts now, or the limits are gone
             continue
         amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
         await Notify(Ready(project_id, None))
@@ -120,10 +116,10 @@ async def register_push_workflow(
     now_us: int,
 ) -> None:
     """Add a workflow to a deployment of push workers. Raises DeploymentNotFound, Conflict."""
-    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
-    if not rows or rows[0][2] is not None:
+    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    if known is None or known.retired_at_us is not None:
         raise unknown_deployment(deployment_id)
-    if not rows[0][1]:
+    if not known.push:
         raise Conflict(
             f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
         )
@@ -151,14 +147,26 @@ async def active_deployment(project_id: str, deployment_id: str | None) -> str:
     """The id of the named or the current deployment. Raises DeploymentNotFound if it is not active, BadRequest if
     the project has none."""
     if deployment_id is None:
-        current = await query("current_deployment", project_id=project_id)
-        if not current or current[0][0] is None:
+        deployment_id = await _current(project_id)
+        if deployment_id is None:
             raise BadRequest("The project has no deployment yet; register one first, or name one.")
-        deployment_id = str(current[0][0])
-    found = await query("read_deployment", project_id=project_id, id=deployment_id)
-    if not found or found[0][4] is not None:
+    if (await _read(project_id, deployment_id)).status is DeploymentStatus.RETIRED:
         raise unknown_deployment(deployment_id)
     return deployment_id
+
+
+async def _current(project_id: str) -> str | None:
+    for (id,) in await query("current_deployment", project_id=project_id):
+        return None if id is None else str(id)
+    return None
+
+
+async def _read(project_id: str, deployment_id: str) -> Deployment:
+    """Raises DeploymentNotFound."""
+    found = await record(Deployment, "read_deployment", project_id=project_id, id=deployment_id)
+    if found is None:
+        raise unknown_deployment(deployment_id)
+    return found
 
 
 def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
@@ -171,16 +179,8 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
 
 
 @verb(looks=True)
-async def get_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
-    rows = await query("read_deployment", project_id=project_id, id=deployment_id)
-    if not rows:
-        raise unknown_deployment(deployment_id)
-    return deployment_of(rows[0])
-
-
-def deployment_of(row: Sequence[Any]) -> StoredDeployment:
-    id, created_at_us, registered_at_us, push, retired_at_us, current = row[:6]
-    return StoredDeployment(id, created_at_us, registered_at_us, bool(push), retired_at_us, bool(current))
+async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
+    return await _read(project_id, deployment_id)
 
 
 class RegistryPlace(NamedTuple):
@@ -200,86 +200,90 @@ async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
     """The workflows of active deployments after a place, and the next place."""
-    rows = await query("list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict())
-    page = [_workflow_of(row) for row in rows[:limit]]
-    last = page[-1] if len(rows) > limit else None
+    found = await records(
+        RegisteredWorkflow,
+        "list_workflows",
+        project_id=project_id,
+        limit=limit + 1,
+        offset=offset,
+        **after._asdict(),
+    )
+    page = found[:limit]
+    last = page[-1] if len(found) > limit else None
     return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
 
 
 @verb(looks=True)
 async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
     """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
-    rows = await query("read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id)
-    if not rows:
+    found = await record(
+        RegisteredWorkflow,
+        "read_workflow",
+        project_id=project_id,
+        workflow_id=workflow_id,
+        deployment_id=deployment_id,
+    )
+    if found is None:
         where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
         raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
-    return _workflow_of(rows[0])
-
-
-def _workflow_of(row: Sequence[Any]) -> RegisteredWorkflow:
-    id, deployment_id, type, trigger_on_event, scheduled, created_at_us = row
-    return RegisteredWorkflow(
-        id, deployment_id, WorkflowType(type), bool(trigger_on_event), bool(scheduled), created_at_us
-    )
+    return found
 
 
 # --- use, drain, retire --------------------------------------------------------------------------------------------
 
 
 @verb(sweep=True)
-async def use_deployment(*, project_id: str, deployment_id: str) -> StoredDeployment:
-    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
-    if not rows or rows[0][2] is not None:
+async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
+    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    if known is None or known.retired_at_us is not None:
         raise unknown_deployment(deployment_id)
     await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
-    return deployment_of((await query("read_deployment", project_id=project_id, id=deployment_id))[0])
+    return await _read(project_id, deployment_id)
 
 
 @verb(sweep=True)
-async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> StoredDeployment:
+async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
     """Retire a deployment until a worker registers for it again.
 
     Raises DeploymentNotFound; Conflict for the current one, and while it has open executions or workers.
     """
-    rows = await query("lock_deployment", project_id=project_id, id=deployment_id)
-    if not rows:
+    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    if known is None:
         raise unknown_deployment(deployment_id)
-    current = await query("current_deployment", project_id=project_id)
-    if current[0][0] == deployment_id:
+    if await _current(project_id) == deployment_id:
         raise Conflict(
             f"Deployment {deployment_id!r} is the current one: new executions go there. Let them go to another one "
             "first: `perdure deployments use ID`."
         )
-    still_open = await query("any_open_of_deployment", project_id=project_id, deployment_id=deployment_id)
-    if still_open:
-        id, phase = still_open[0]
+    for id, phase in await query("any_open_of_deployment", project_id=project_id, deployment_id=deployment_id):
         raise Conflict(
             f"Deployment {deployment_id!r} is not empty: execution {id} is {phase}, for one. "
             "`perdure deployments ls` counts what is open."
         )
     if await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
         raise Conflict(f"Deployment {deployment_id!r} still has workers; stop them first.")
-    if rows[0][2] is None:
+    if known.retired_at_us is None:
         await query("retire_deployment", project_id=project_id, id=deployment_id, now_us=now_us)
-    return deployment_of((await query("read_deployment", project_id=project_id, id=deployment_id))[0])
-
-
-class Draining(NamedTuple):
-    deployment: StoredDeployment
-    workers: int
-    open: dict[str, int]
-    """By phase, without zeros."""
+    return await _read(project_id, deployment_id)
 
 
 @verb(looks=True)
 async def list_deployments(
     *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
-) -> list[Draining]:
-    rows = await query(
-        "list_deployments", project_id=project_id, retired=int(retired), before_us=before_us, after=after, limit=limit
+) -> list[ListedDeployment]:
+    found = await records(
+        Deployment,
+        "list_deployments",
+        project_id=project_id,
+        retired=int(retired),
+        before_us=before_us,
+        after=after,
+        limit=limit,
     )
     workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
     open_: dict[str, dict[str, int]] = {}
     for deployment_id, phase, amount in await query("count_open_by_deployment", project_id=project_id):
         open_.setdefault(deployment_id, {})[phase] = amount
-    return [Draining(deployment_of(row), workers.get(row[0], 0), open_.get(row[0], {})) for row in rows]
+    return [
+        ListedDeployment(**asdict(one), workers=workers.get(one.id, 0), open=open_.get(one.id, {})) for one in found
+    ]

@@ -37,10 +37,14 @@ GROUP BY e.project_id, d.id, d.push;
 -- holds: project=project_id
 UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;
 
+-- text: deployment
+d.id, d.project_id, CASE WHEN d.retired_at_us IS NULL THEN 'active' ELSE 'retired' END AS status, d.created_at_us,
+  CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END AS current,
+  CASE WHEN d.push = 1 THEN 'push' ELSE 'native' END AS served_by, d.registered_at_us
+FROM deployments d JOIN projects p ON p.id = d.project_id
+
 -- name: read_deployment
-SELECT d.id, d.created_at_us, d.registered_at_us, d.push, d.retired_at_us,
-  CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END
-FROM deployments d JOIN projects p ON p.id = d.project_id WHERE d.project_id = :project_id AND d.id = :id;
+SELECT {= deployment} WHERE d.project_id = :project_id AND d.id = :id;
 
 -- name: workflow_ages
 SELECT id, created_at_us FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id ORDER BY id;
@@ -65,7 +69,8 @@ ON CONFLICT (project_id, deployment_id, id) DO UPDATE SET type = excluded.type,
   trigger_on_event = excluded.trigger_on_event, scheduled = excluded.scheduled;
 
 -- text: workflow
-w.id, w.deployment_id, w.type, w.trigger_on_event, w.scheduled, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us)
+w.id, w.deployment_id, w.type, w.trigger_on_event, w.scheduled,
+  COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) AS created_at_us
 FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id AND d.retired_at_us IS NULL
 
 -- name: list_workflows
@@ -111,9 +116,7 @@ LEFT JOIN (
 WHERE p.id = :project_id;
 
 -- name: list_deployments
-SELECT d.id, d.created_at_us, d.registered_at_us, d.push, d.retired_at_us,
-  CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END
-FROM deployments d JOIN projects p ON p.id = d.project_id
+SELECT {= deployment}
 WHERE d.project_id = :project_id AND (:retired = 1 OR d.retired_at_us IS NULL)
   AND (d.created_at_us < :before_us OR d.created_at_us = :before_us AND d.id > :after)
 ORDER BY d.created_at_us DESC, d.id LIMIT :limit;

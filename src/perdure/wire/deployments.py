@@ -1,0 +1,171 @@
+"""Deployments: their records and operations. Callers list and switch them, push workers register them."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from msgspec import Struct, field
+
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import Check, Int32, Int64, KeyName, Limit, Most, Name, Time, Uuid, within
+from perdure.wire.operation import Noun, Operation, validated
+from perdure.wire.record import Done, Record
+from perdure.wire.starts import INT32_MAX
+from perdure.wire.workflows import WorkflowType
+
+QUEUES_MAX: Final = 10_000
+QUEUES_BYTES_MAX: Final = 4 << 20
+"""Room for the most queues of one request, with long names."""
+
+
+class DeploymentStatus(StrEnum):
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class ServedBy(StrEnum):
+    """The kind of a deployment's workers."""
+
+    NATIVE = "native"
+    PUSH = "push"
+
+
+def _workflow_type(text: str, where: str) -> WorkflowType:
+    try:
+        return WorkflowType(text)
+    except ValueError:
+        path = f"body.{where}"
+        raise BadRequest(f"{path}: {text!r} is not one of {', '.join(WorkflowType)}", {"path": path}) from None
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class Deployment(Record, frozen=True):
+    """One deployment: a named version of the workers' code."""
+
+    id: str
+    project_id: Uuid
+    status: DeploymentStatus
+    """`active` or `retired`."""
+    created_at_us: Time = field(name="created_at")
+    current: bool = False
+    """Whether new executions go there unless they name another."""
+    served_by: ServedBy = ServedBy.NATIVE
+    """`native` workers ask for work; the server sends it to `push` workers."""
+    registered_at_us: Time | None = field(default=None, name="registered_at")
+    """When a worker last registered for it."""
+
+
+class ListedDeployment(Deployment, frozen=True):
+    """A deployment with its open executions. It drains while it has some."""
+
+    workers: Int64 = 0
+    """How many workers serve it."""
+    open: dict[str, Int64] = field(default_factory=dict)
+    """How many executions have not ended, by phase."""
+
+
+class DeploymentPage(Record, frozen=True):
+    """One page, the youngest first; `next_cursor` asks for the following one and is null after the last."""
+
+    shown_as: ClassVar[str] = "DeploymentsResponse"
+
+    deployments: list[ListedDeployment]
+    next_cursor: str | None = None
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+deployments: Final = Noun("Deployments")
+
+
+@deployments.get("/api/v1/deployments")
+class ListDeployments(Operation[DeploymentPage], frozen=True):
+    """Deployments, newest first.
+
+    Each has the number of its open executions and of the workers that serve it.
+    """
+
+    retired: bool = False
+    """Include retired deployments."""
+    cursor: str | None = None
+    """The `next_cursor` of the page before."""
+    limit: Limit = 100
+    """1 to 1,000."""
+
+
+@deployments.post("/api/v1/deployments/{deployment_id}/use")
+class UseDeployment(Operation[Deployment], frozen=True):
+    """Make a deployment current: new executions go to it.
+
+    Open executions stay on their own deployments.
+    """
+
+    deployment_id: str
+
+
+@deployments.post("/api/v1/deployments/{deployment_id}/retire")
+class RetireDeployment(Operation[Deployment], frozen=True):
+    """Take a deployment out of use, until a worker registers for it again.
+
+    409 for the current deployment, and while it has open executions or workers.
+    """
+
+    deployment_id: str
+
+
+@deployments.get("/api/v1/deployments/{deployment_id}", contract=True)
+class GetDeployment(Operation[Deployment], frozen=True):
+    """One deployment."""
+
+    deployment_id: str
+
+
+@deployments.post("/api/v1/workers/deployments", contract=True)
+class RegisterWorkerDeployment(Operation[Done], frozen=True):
+    """Make a deployment of push workers, or keep it as it is.
+
+    A new deployment becomes current. 409 while native workers serve a deployment of that id.
+    """
+
+    deployment_id: KeyName
+
+
+@deployments.post("/api/v1/workers/deployments/{deployment_id}/workflows", contract=True)
+class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
+    """Add a workflow, an agent or a tool to a deployment of push workers, or update it."""
+
+    deployment_id: str
+    workflow_id: Name
+    workflow_type: Annotated[str, Check(_workflow_type)]
+    """`workflow`, `agent` or `tool`."""
+    trigger_on_event: bool | None = None
+    scheduled: bool | None = None
+
+
+class QueueInfo(Struct, frozen=True):
+    """A queue and how many of its executions run at once per concurrency key; null: no limit."""
+
+    name: Name
+    concurrency_limit: Annotated[Int32, within(1, INT32_MAX)] | None = None
+
+
+@deployments.post("/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
+class RegisterQueues(Operation[Done], frozen=True):
+    """Make queues, or change how many executions run at once per concurrency key.
+
+    Queues belong to the project, not to a deployment.
+    """
+
+    deployment_id: KeyName
+    queues: Annotated[list[QueueInfo], Most(QUEUES_MAX)]
+
+    def check(self) -> None:
+        """Raises BadValue."""
+        if len(self.queues) > QUEUES_MAX:
+            raise BadValue(
+                f"queues: holds {len(self.queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"}
+            )
+        for n, queue in enumerate(self.queues):
+            validated(queue, f"queues[{n}].")
