@@ -32,11 +32,13 @@ from perdure.agents.conversation import ASK, SUMMARY, summary_text
 from perdure.agents.inputs import Prompt
 from perdure.cli.conversation import conversation, is_agent_run
 from perdure.embedded import embedded
+from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.testing import embedded as bench
 from perdure.wire.errors import SessionBusy
 from perdure.wire.records import Kind
+from perdure.wire.sessions import GetSessionDetail
 from perdure.wire.status import Phase
 
 
@@ -401,8 +403,8 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         assert (budget.calls.spent, budget.calls.reserved) == (2, 0) and budget.tokens.spent > 7_000
         notes = [line.note for line in conversation(await handle.get(), await rows_of(handle)) if line.who == "summary"]
         assert [note.rpartition(",")[0] for note in notes] == ["sums, 7000 + 7 tokens, $0.0003"]
-        session = await p.engine.sessions.get(await p.engine.projects.default(), handle.id)
-        assert session.run.input_tokens > 7_000
+        session = await p.engine.serve(Scope(await p.engine.projects.default()), GetSessionDetail(handle.id))
+        assert session.total_input_tokens > 7_000
         broke = await chat.start(p, "4", session_id="s", budget=Budget(calls=0, on_exceed="finish"))
         assert await broke.result() == "The budget is used up: 0 of 0 calls."
         assert len(asked) == 2, "who cannot pay for a summary goes on without"

@@ -32,12 +32,12 @@ async def get(world: World, session: str, project_id: str = PROJECT) -> Memory:
 
 
 async def test_memory_is_kept_as_it_was_sent(world: World) -> None:
-    assert await get(world, "s") == Memory(None, Raw(b"[]"), 0)
+    assert await get(world, "s") == Memory(Raw(b"[]"), 0)
     assert await put(world, "s", '[ {"a": 1e3} ]', summary="to\0 date") == 1
-    assert await get(world, "s") == Memory("to\0 date", Raw(b'[ {"a": 1e3} ]'), 1)
+    assert await get(world, "s") == Memory(Raw(b'[ {"a": 1e3} ]'), 1, "to\0 date")
     assert await put(world, "s", "[]") == 2
-    assert await get(world, "s") == Memory(None, Raw(b"[]"), 2)
-    assert await get(world, "s", "another") == Memory(None, Raw(b"[]"), 0)
+    assert await get(world, "s") == Memory(Raw(b"[]"), 2)
+    assert await get(world, "s", "another") == Memory(Raw(b"[]"), 0)
 
 
 async def test_a_version_replaces_only_itself(world: World) -> None:
@@ -49,7 +49,7 @@ async def test_a_version_replaces_only_itself(world: World) -> None:
         await put(world, "s", "[3]", version=1)
     with pytest.raises(Conflict, match="has version 0, not 7"):
         await put(world, "unknown", "[]", version=7)
-    assert await get(world, "s") == Memory(None, Raw(b"[2]"), 2)
+    assert await get(world, "s") == Memory(Raw(b"[2]"), 2)
 
 
 async def test_concurrent_writers_lose_nothing(world: World) -> None:

@@ -109,7 +109,6 @@ class Engine:
         self.signing = Signing(self)
         self.conversations = Conversations(self)
         self.slack = Slack(self)
-        self.sessions = Sessions(self)
         self.streams = Streams(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
@@ -123,11 +122,10 @@ class Engine:
             self.signing,
             Budgets(self),
             Transcripts(self),
-            OpenWaits(self,
-            ),
-            Definitions(self,
+            OpenWaits(self),
+            Definitions(self),
             Deployments(self),
-        )
+            Sessions(self),
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

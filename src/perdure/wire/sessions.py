@@ -1,21 +1,41 @@
-"""Sessions: the conversations of agents, as the store knows them."""
+"""Sessions, the conversations of agents: their records, their operations, and the functions that show them."""
 
+import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Any, ClassVar, Final
 
-from msgspec import Raw, Struct
+import msgspec
+from msgspec import Raw, Struct, field
 
-from perdure.wire.status import Phase
+from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, tool_calls, usage, user_message
+from perdure.wire.agent_steps import tool_outcome, tool_status
+from perdure.wire.codec import check_json
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import (
+    INT64_MAX,
+    Cursor,
+    Header,
+    Int64,
+    KeyName,
+    Position,
+    Time,
+    Uuid,
+    Value,
+    between,
+    id_check,
+)
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+from perdure.wire.records import NULL
+from perdure.wire.status import STATUS, Phase, Status
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
+LIST_MAX: Final = 500
+OFFSET_MAX: Final = 10_000
+TOOL_CALL: Final = "tool_call"
 
 
-class Memory(Struct, frozen=True):
-    """An agent's memory of a session. `version` counts the writes; 0: none yet."""
-
-    summary: str | None
-    messages: Raw
-    version: int
+# --- as the store knows them ---------------------------------------------------------------------------------------
 
 
 class SessionTool(Struct, frozen=True):
@@ -27,7 +47,7 @@ class SessionTool(Struct, frozen=True):
     value: bytes | None
 
 
-class SessionRun(Struct, frozen=True):
+class StoredRun(Struct, frozen=True):
     """A root execution of a session. A payload or result of None was too large to be shown."""
 
     id: str
@@ -42,11 +62,14 @@ class SessionRun(Struct, frozen=True):
     result: bytes | None
     approvals: int
     """How many suspended steps asked a question."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    """Recorded tokens of a durable agent's models."""
-    tools: Sequence[SessionTool] = ()
-    """Recorded tool calls of a durable agent."""
+
+
+class SessionRun(StoredRun, frozen=True):
+    """A run with the steps of a durable agent."""
+
+    input_tokens: int
+    output_tokens: int
+    tools: Sequence[SessionTool]
 
 
 class Question(Struct, frozen=True):
@@ -66,3 +89,314 @@ class Session(Struct, frozen=True):
     run: SessionRun
     runs: Sequence[SessionRun]
     questions: Sequence[Question]
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class Memory(Record, frozen=True):
+    """An agent's memory of a session; `{null, []}` in version 0 for an unknown session."""
+
+    shown_as: ClassVar[str] = "SessionMemoryResponse"
+
+    messages: Raw
+    version: Int64
+    """Counts the writes. Sent with a change, it prevents a lost update."""
+    summary: str | None = None
+
+
+class MemoryWritten(Record, frozen=True):
+    """The new version."""
+
+    shown_as: ClassVar[str] = "PutSessionMemoryResponse"
+
+    version: Int64
+
+
+class SessionSummary(Record, frozen=True):
+    """A session, as far as its runs are on this page."""
+
+    execution_id: Uuid
+    """Its newest run."""
+    agent_id: str
+    """The agent of the first run."""
+    status: Status
+    """Of the newest run."""
+    created_at_us: Time = field(name="created_at")
+    """Of the first run."""
+    total_tokens: Int64
+    tool_call_count: Int64
+    approval_count: Int64
+    execution_count: Int64
+    session_id: str | None = None
+    user_message_preview: str | None = None
+    """The user's first message, up to 200 bytes."""
+    error: str | None = None
+    """Of the newest run."""
+
+
+class SessionPage(Record, frozen=True):
+    """Sessions of agents, those with the newest runs first. `next_cursor` asks for the following runs and is null
+    after the last. A page may hold fewer than `limit` and still have one."""
+
+    shown_as: ClassVar[str] = "SessionsResponse"
+
+    sessions: list[SessionSummary]
+    next_cursor: str | None = None
+
+
+class TimelineEntry(Record, frozen=True):
+    """A message, tool call or approval."""
+
+    entry_type: str
+    """user_message, tool_call, assistant_message, approval_request or approval_response."""
+    at_us: Time = field(name="timestamp")
+    data: Raw
+
+
+class SessionApproval(Record, frozen=True):
+    """A suspended step's question. `data` has the `request`, and later the `response`."""
+
+    step_key: str
+    requested_at_us: Time = field(name="requested_at")
+    status: str
+    """pending, or resolved: answered, or given up."""
+    data: Raw
+    resolved_at_us: Time | None = field(default=None, name="resolved_at")
+
+
+class SessionDetail(Record, frozen=True):
+    """One run and its session: sums, timeline and approvals cover the whole session."""
+
+    execution_id: Uuid
+    agent_id: str
+    status: Status
+    created_at_us: Time = field(name="created_at")
+    payload: Raw
+    total_input_tokens: Int64
+    total_output_tokens: Int64
+    total_tokens: Int64
+    tool_call_count: Int64
+    approval_count: Int64
+    timeline: list[TimelineEntry]
+    approvals: list[SessionApproval]
+    session_id: str | None = None
+    started_at_us: Time | None = field(default=None, name="started_at")
+    completed_at_us: Time | None = field(default=None, name="completed_at")
+    duration_ms: Int64 | None = None
+    error: str | None = None
+    result: Value = None
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+sessions: Final = Noun("Sessions")
+
+
+@sessions.get("/api/v1/sessions", contract=True)
+class GetSessions(Operation[SessionPage], frozen=True):
+    """Sessions of agents, by their newest runs."""
+
+    limit: Annotated[Int64, between(1, LIST_MAX)] = 50
+    """The number of runs, 1 to 500. They are grouped into sessions afterwards."""
+    offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
+    """Runs to leave out after the cursor, up to 10,000. Newly begun runs shift an offset, not a cursor."""
+    cursor: Cursor | None = None
+    """The `next_cursor` of the page before."""
+    start_time: Time | None = None
+    """Only runs that began then or later."""
+    end_time: Time | None = None
+    """Only runs that began then or earlier."""
+    status: Status | None = None
+    """pending, running, completed, failed or cancelled."""
+    agent_id: str | None = None
+
+
+@sessions.get("/api/v1/sessions/{execution_id}", contract=True)
+class GetSessionDetail(Operation[SessionDetail], frozen=True):
+    """One session, by the id of one of its root executions.
+
+    It has the messages, steps, questions and answers.
+    """
+
+    execution_id: Annotated[str, id_check("execution")]
+
+
+@sessions.get("/internal/session/{session_id}/memory", contract=True)
+class GetSessionMemory(Operation[Memory], frozen=True):
+    """The memory that an agent keeps of a session."""
+
+    session_id: KeyName
+
+
+@sessions.put("/internal/session/{session_id}/memory", contract=True)
+class PutSessionMemory(Operation[MemoryWritten], frozen=True):
+    """Replace the memory that an agent keeps of a session.
+
+    With a `version`, in the body or as `If-Match`, the server replaces only this version. 409 if it has changed.
+    """
+
+    session_id: KeyName
+    messages: Raw
+    summary: str | None = None
+    version: Position | None = None
+    """The version that was read; if it has changed, the answer is 409. Without it the last write wins."""
+    if_match: Annotated[str, Header("If-Match")] | None = None
+
+    def check(self) -> None:
+        """Raises BadValue."""
+        check_json(bytes(self.messages), where="messages")
+        if self.summary is not None and len(self.summary.encode()) > SUMMARY_BYTES_MAX:
+            raise BadValue(f"summary: more than {SUMMARY_BYTES_MAX:,} bytes of UTF-8", {"path": "summary"})
+
+    def read_version(self) -> int | None:
+        """The version that the caller read, from the body or the header. Raises BadRequest."""
+        if self.version is not None or self.if_match is None:
+            return self.version
+        found = _VERSION.fullmatch(self.if_match.strip())
+        if found is None or int(found[1]) > INT64_MAX:
+            raise BadRequest(f'The header If-Match must be a version, like "3"; got {self.if_match!r}.')
+        return int(found[1])
+
+
+_VERSION: Final = re.compile(r'"?([0-9]{1,19})"?', re.ASCII)
+
+
+# --- runs as sessions ----------------------------------------------------------------------------------------------
+
+
+def group_runs(runs: Sequence[SessionRun]) -> list[SessionSummary]:
+    """The sessions of runs that are ordered from the newest."""
+    by_session: dict[str, list[SessionRun]] = {}
+    for run in runs:
+        by_session.setdefault(run.session_id, []).append(run)
+    return [_summary(members) for members in by_session.values()]
+
+
+def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
+    newest, first = runs[0], runs[-1]
+    results = [decoded(run.result) for run in runs]
+    return SessionSummary(
+        execution_id=newest.id,
+        agent_id=first.workflow_id,
+        status=STATUS[newest.phase],
+        created_at_us=first.created_at_us,
+        total_tokens=sum(_used(run, result).total for run, result in zip(runs, results, strict=True)),
+        tool_call_count=sum(len(_tools(run, result)) for run, result in zip(runs, results, strict=True)),
+        approval_count=sum(run.approvals for run in runs),
+        execution_count=len(runs),
+        session_id=newest.session_id,
+        user_message_preview=preview(user_message(decoded(first.payload))),
+        error=newest.error,
+    )
+
+
+def show_session(session: Session) -> SessionDetail:
+    run = session.run
+    results = [decoded(one.result) for one in session.runs]
+    used = [_used(one, result) for one, result in zip(session.runs, results, strict=True)]
+    timeline = [entry for one, result in zip(session.runs, results, strict=True) for entry in _said(one, result)]
+    for question in session.questions:
+        timeline += _asked(question)
+    timeline.sort(key=lambda entry: entry.at_us)
+    duration_ms = None
+    if run.started_at_us is not None and run.completed_at_us is not None:
+        duration_ms = (run.completed_at_us - run.started_at_us) // 1_000
+    return SessionDetail(
+        execution_id=run.id,
+        agent_id=run.workflow_id,
+        status=STATUS[run.phase],
+        created_at_us=run.created_at_us,
+        payload=_raw(run.payload),
+        total_input_tokens=sum(one.input for one in used),
+        total_output_tokens=sum(one.output for one in used),
+        total_tokens=sum(one.total for one in used),
+        tool_call_count=sum(entry.entry_type == TOOL_CALL for entry in timeline),
+        approval_count=len(session.questions),
+        timeline=timeline,
+        approvals=[_approval(question) for question in session.questions],
+        session_id=run.session_id,
+        started_at_us=run.started_at_us,
+        completed_at_us=run.completed_at_us,
+        duration_ms=duration_ms,
+        error=run.error,
+        result=None if run.result is None else Raw(run.result),
+    )
+
+
+def _used(run: SessionRun, result: Any) -> Usage:
+    """The tokens in a run's result. A durable agent's result is only its output, so its journal has them."""
+    said = usage(result)
+    if said.total or not run.input_tokens + run.output_tokens:
+        return said
+    return Usage(run.input_tokens, run.output_tokens, run.input_tokens + run.output_tokens)
+
+
+def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
+    """The entries of one run in a conversation."""
+    found: list[TimelineEntry] = []
+    message = user_message(decoded(run.payload))
+    if message is not None:
+        found.append(_message("user", message, run.created_at_us, run.id))
+    found += _tools(run, result)
+    if run.completed_at_us is not None:
+        answer = assistant_message(result)
+        if answer is not None:
+            found.append(_message("assistant", answer, run.completed_at_us, run.id))
+    return found
+
+
+def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
+    """The tools in a run's result, at its end. For a durable agent, those in its journal, each at its time."""
+
+    def called(name: Any, status: Any, result: Any, at_us: int) -> TimelineEntry:
+        data = {"tool_name": name, "status": status, "result": result, "root_execution_id": run.id}
+        return _entry(TOOL_CALL, at_us, data)
+
+    if run.completed_at_us is not None and (calls := tool_calls(result)):
+        return [called(call.name, call.status, call.result, run.completed_at_us) for call in calls]
+    return [
+        called(
+            tool.name,
+            tool_status(tool.ok, tool.value),
+            None if tool.value is None else tool_outcome(tool.value),
+            tool.at_us,
+        )
+        for tool in run.tools
+    ]
+
+
+def _message(role: str, content: Any, at_us: int, run_id: str) -> TimelineEntry:
+    return _entry(f"{role}_message", at_us, {"role": role, "content": content, "root_execution_id": run_id})
+
+
+def _asked(question: Question) -> list[TimelineEntry]:
+    key = question.step_key
+    request = {"event_type": f"suspend_{key}", "payload": _raw(question.request)}
+    found = [_entry("approval_request", question.asked_at_us, request)]
+    if question.answered_at_us is not None:
+        response = {"event_type": f"resume_{key}", "payload": _raw(question.response)}
+        found.append(_entry("approval_response", question.answered_at_us, response))
+    return found
+
+
+def _approval(question: Question) -> SessionApproval:
+    data: dict[str, Raw] = {"request": _raw(question.request)}
+    if question.response is not None:
+        data["response"] = _raw(question.response)
+    return SessionApproval(
+        step_key=question.step_key,
+        requested_at_us=question.asked_at_us,
+        status="pending" if question.open else "resolved",
+        data=Raw(msgspec.json.encode(data)),
+        resolved_at_us=question.answered_at_us,
+    )
+
+
+def _entry(entry_type: str, at_us: int, data: dict[str, Any]) -> TimelineEntry:
+    return TimelineEntry(entry_type, at_us, Raw(msgspec.json.encode(data)))
+
+
+def _raw(value: bytes | None) -> Raw:
+    return NULL if value is None else Raw(value)

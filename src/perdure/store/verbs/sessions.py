@@ -1,17 +1,19 @@
 """Sessions: an agent's memory, with a version against concurrent writers, and queries for agent runs."""
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.structs import asdict, replace
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import query, record, records, verb
+from perdure.store.verbs.runs import list_floor
 from perdure.wire.agent_steps import MODEL, SUMMARY, answer_tokens, tool_step
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
-from perdure.wire.sessions import Memory, Question, Session, SessionRun, SessionTool
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.sessions import Memory, Question, Session, SessionRun, SessionTool, StoredRun
+from perdure.wire.status import FINAL
 
 AGENTS_MAX: Final = 500
 LIST_DEPTH: Final = 100_000
@@ -26,14 +28,20 @@ VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
+class StoredMemory(Struct, frozen=True):
+    messages: Raw
+    version: int
+    summary: bytes | None
+    """Bytes, because a text may contain NUL, which PostgreSQL's text type rejects."""
+
+
 @verb(looks=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
     """The memory of a session; empty with version 0 for an unknown one."""
-    rows = await query("read_memory", project_id=project_id, session_id=session_id)
-    if not rows:
-        return Memory(None, Raw(b"[]"), 0)
-    summary, messages, version = rows[0]
-    return Memory(None if summary is None else bytes(summary).decode(), Raw(messages), version)
+    found = await record(StoredMemory, "read_memory", project_id=project_id, session_id=session_id)
+    if found is None:
+        return Memory(Raw(b"[]"), 0)
+    return Memory(found.messages, found.version, None if found.summary is None else found.summary.decode())
 
 
 @verb(locks="session=session_id")
@@ -45,7 +53,6 @@ async def put_memory(
     values = {
         "project_id": project_id,
         "session_id": session_id,
-        # Bytes, because a text may contain NUL, which PostgreSQL's text type rejects.
         "summary": None if summary is None else summary.encode(),
         "messages": bytes(messages),
         "now_us": now_us,
@@ -56,16 +63,15 @@ async def put_memory(
         rows = await query("insert_memory", **values)
     else:
         rows = await query("update_memory", version=version, **values)
-    if not rows:
-        found = await query("read_memory", project_id=project_id, session_id=session_id)
-        known = found[0][2] if found else 0
-        raise Conflict(
-            f"The memory of session {session_id!r} has version {known}, not {version}; read it again and put your "
-            "change on top.",
-            {"version": known},
-        )
-    new: int = rows[0][0]
-    return new
+    for (new,) in rows:
+        return int(new)
+    found = await record(StoredMemory, "read_memory", project_id=project_id, session_id=session_id)
+    known = 0 if found is None else found.version
+    raise Conflict(
+        f"The memory of session {session_id!r} has version {known}, not {version}; read it again and put your "
+        "change on top.",
+        {"version": known},
+    )
 
 
 # --- looks ---------------------------------------------------------------------------------------------------------
@@ -85,9 +91,8 @@ async def list_agent_runs(
     *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
 ) -> tuple[list[SessionRun], str | None]:
     """A page of agents' root executions with ids below `before`, newest first, and the next place."""
-    names = [row[0] for row in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
-    floor = await query("list_floor", project_id=project_id, before=before, depth=LIST_DEPTH)
-    floor_id = floor[0][0] if floor else ""
+    names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
+    floor_id = await list_floor(project_id, before, LIST_DEPTH)
     ids: list[str] = []
     for name in names:
         if filters.agent_id in (None, name):
@@ -102,7 +107,7 @@ async def list_agent_runs(
                 to_us=filters.to_us,
                 limit=offset + limit + 1,
             )
-            ids += [row[0] for row in rows]
+            ids += [id for (id,) in rows]
     ids.sort(reverse=True)
     following = ids[offset + limit - 1] if len(ids) > offset + limit else floor_id or None
     return await _runs(project_id, ids[offset : offset + limit], tool_bytes_max=0), following
@@ -116,7 +121,7 @@ async def get_session(*, project_id: str, execution_id: str) -> Session:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
     run = found[0]
     rows = await query("session_roots", project_id=project_id, session_id=run.session_id, limit=RUNS_SHOWN_MAX)
-    ids = sorted({execution_id, *(row[0] for row in rows)})
+    ids = sorted({execution_id, *(id for (id,) in rows)})
     runs = await _runs(project_id, ids, tool_bytes_max=TOOL_SHOWN_MAX)
     questions: list[Question] = []
     for one in runs:
@@ -129,13 +134,26 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
     room = REPLY_BYTES_MAX
     found: list[SessionRun] = []
     for id in ids:
-        rows = await query("session_run", project_id=project_id, id=id, bytes_max=min(room // 2, VALUE_SHOWN_MAX))
-        for row in rows:
-            room -= min(room, len(row[8] or b"") + len(row[9] or b""))
-            agents = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
-            room -= sum(len(tool.value or b"") for tool in agents.tools)
-            found.append(_run(row, agents))
+        bytes_max = min(room // 2, VALUE_SHOWN_MAX)
+        run = await record(StoredRun, "session_run", project_id=project_id, id=id, bytes_max=bytes_max)
+        if run is not None:
+            room -= min(room, len(run.payload or b"") + len(run.result or b""))
+            steps = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
+            room -= sum(len(tool.value or b"") for tool in steps.tools)
+            found.append(SessionRun(**asdict(run), **steps._asdict()))
     return found
+
+
+class AgentStep(Struct, frozen=True):
+    """A model answer or a tool call in a journal. A value of None was too large to be shown."""
+
+    execution_id: str
+    kind: Kind
+    key: str
+    name: str
+    ok: bool
+    at_us: int
+    value: bytes | None
 
 
 class _AgentSteps(NamedTuple):
@@ -148,55 +166,76 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _
     """The steps of a run and its descendants; values as far as there is room. Of a call that waited for approval,
     the later step counts."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
-    rows = await query("agent_steps", project_id=project_id, id=id, **values)
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
-    for execution_id, kind, key, name, ok, at_us, value in rows:
-        if kind != Kind.STEP:  # a failed try that was retried
+    for step in await records(AgentStep, "agent_steps", project_id=project_id, id=id, **values):
+        if step.kind is not Kind.STEP:  # a failed try that was retried
             continue
-        tool = tool_step(name, key)
+        tool = tool_step(step.name, step.key)
         if tool is not None:
-            if value is not None and len(value) > room:
-                value = None
+            value = None if step.value is None or len(step.value) > room else step.value
             room -= len(value or b"")
-            call = (execution_id, key.rpartition("/")[0], tool.name, tool.call_id)
-            tools[call] = SessionTool(tool.name, bool(ok), at_us, value)
-        elif name in (MODEL, SUMMARY) and ok:
-            input_tokens, output_tokens = answer_tokens(value)
+            call = (step.execution_id, step.key.rpartition("/")[0], tool.name, tool.call_id)
+            tools[call] = SessionTool(name=tool.name, ok=step.ok, at_us=step.at_us, value=value)
+        elif step.name in (MODEL, SUMMARY) and step.ok and step.value is not None:
+            input_tokens, output_tokens = answer_tokens(step.value)
             given, taken = given + input_tokens, taken + output_tokens
     return _AgentSteps(given, taken, list(tools.values()))
+
+
+class WaitingStep(Struct, frozen=True):
+    """The wait of a suspended step, with its question and the answer in the journal."""
+
+    execution_id: str
+    key: str
+    state: str
+    data: bytes | None
+    opened_at_us: int
+    value: bytes | None
+    at_us: int | None
+
+
+class TopicMessage(Struct, frozen=True):
+    """A question or an answer on a run's topic."""
+
+    event_type: str
+    data: bytes
+    created_at_us: int
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
     """The questions of the run's suspended steps, from their waits and from its topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
     found: dict[tuple[str, str], Question] = {}
-    for id, key, state, data, opened_at_us, value, at_us in await query(
-        "questions_of", project_id=project_id, execution_id=run.id, topic=topic, limit=limit
+    for wait in await records(
+        WaitingStep, "questions_of", project_id=project_id, execution_id=run.id, topic=topic, limit=limit
     ):
-        found[id, key] = Question(key, state == "open", opened_at_us, data, at_us, value)
+        found[wait.execution_id, wait.key] = Question(
+            step_key=wait.key,
+            open=wait.state == "open",
+            asked_at_us=wait.opened_at_us,
+            request=wait.data,
+            answered_at_us=wait.at_us,
+            response=wait.value,
+        )
     by_key = {key: (id, key) for id, key in found}
     waited = set(found)
-    end = await query("newest_event", project_id=project_id, topic=topic)
-    after = max((end[0][0] or 0) - EVENTS_LOOKED_AT, 0)
-    for event_type, data, at_us in await query(
-        "asked_on_topic", project_id=project_id, topic=topic, after=after, limit=2 * limit
+    [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
+    after = max((newest or 0) - EVENTS_LOOKED_AT, 0)
+    for event in await records(
+        TopicMessage, "asked_on_topic", project_id=project_id, topic=topic, after=after, limit=2 * limit
     ):
-        what, _, key = event_type.partition("_")
+        what, _, key = event.event_type.partition("_")
         place = by_key.setdefault(key, (run.id, key))
         known = found.get(place)
         if place in waited and found[place].request is not None:
             continue  # the waits already tell each question and answer under this key
-        if what == "suspend":
-            answer = (None, None) if known is None else (known.answered_at_us, known.response)
-            is_open = run.phase not in FINAL if known is None else known.open
-            found[place] = Question(key, is_open, at_us, data, *answer)
+        if what == "suspend" and known is None:
+            found[place] = Question(
+                step_key=key, open=run.phase not in FINAL, asked_at_us=event.created_at_us, request=event.data
+            )
+        elif what == "suspend" and known is not None:
+            found[place] = replace(known, asked_at_us=event.created_at_us, request=event.data)
         elif known is not None and known.response is None:
-            found[place] = Question(key, False, known.asked_at_us, known.request, at_us, data)
+            found[place] = replace(known, open=False, answered_at_us=event.created_at_us, response=event.data)
     return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]
-
-
-def _run(values: Sequence[Any], agents: _AgentSteps) -> SessionRun:
-    fields = [*values, *agents]
-    fields[2] = Phase(fields[2])
-    return SessionRun(*fields)
