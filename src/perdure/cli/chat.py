@@ -5,11 +5,10 @@ import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
-from perdure.cli.common import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, ask, command, with_client
+from perdure.cli.common import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, command, with_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,14 +46,15 @@ def chat(
     from uuid import uuid4
 
     from perdure.sdk.sync import SyncClient
+    from perdure.wire.definitions import GetAgentDefinition
     from perdure.wire.errors import NotFound, SessionBusy
+    from perdure.wire.workflows import GetWorkflow
 
     async def check(client: "Client") -> None:
-        name = quote(agent, safe="")
         try:
-            await ask(client, "GET", f"/api/v1/agents/{name}")
+            await client._transport.call(GetAgentDefinition(agent))
         except NotFound:  # a workflow that streams like an agent
-            await ask(client, "GET", f"/api/v1/workflows/{name}")
+            await client._transport.call(GetWorkflow(agent))
 
     with_client(url, check)
     session_id = session or str(uuid4())

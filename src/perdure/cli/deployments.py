@@ -1,16 +1,14 @@
 """deployments: list them, send new executions to one, retire one."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import JsonFlag, UrlOption, ask, command, console, emit, group, note, say, with_client
+from perdure.cli.common import JsonFlag, UrlOption, command, console, emit, group, note, say, with_client
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-
-Json = dict[str, Any]
-_PATH: Final = "/api/v1/deployments"
+    from perdure.wire.deployments import ListedDeployment
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, as `perdure deployments ls` shows it.")]
 
@@ -33,7 +31,8 @@ def ls(
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import PHASE_STYLE, local
+    from perdure.cli.render import PHASE_STYLE, date_time
+    from perdure.wire.deployments import DeploymentStatus
     from perdure.wire.status import Phase
 
     found = with_client(url, lambda client: _listing(client, retired))
@@ -48,46 +47,44 @@ def ls(
     for name in ("ID", "", "SERVED BY", "WORKERS", "OPEN", "MADE"):
         table.add_column(name, overflow="fold", no_wrap=name in ("WORKERS", "MADE"))
     for one in found:
-        where = "current" if one["current"] else "retired" if one["status"] == "retired" else ""
+        where = "current" if one.current else "retired" if one.status is DeploymentStatus.RETIRED else ""
         parts = [
-            Text(f"{amount:,} {phase}", style=PHASE_STYLE[Phase(phase)])
-            for phase, amount in one["open"].items()
-            if amount
+            Text(f"{amount:,} {phase}", style=PHASE_STYLE[Phase(phase)]) for phase, amount in one.open.items() if amount
         ]
-        unserved = bool(parts) and not one["workers"]
+        unserved = bool(parts) and not one.workers
         table.add_row(
-            Text(one["id"]),
-            Text(where, style="green" if one["current"] else "dim"),
-            one["served_by"],
-            Text(str(one["workers"]), style="yellow" if unserved else ""),
+            Text(one.id),
+            Text(where, style="green" if one.current else "dim"),
+            one.served_by,
+            Text(str(one.workers), style="yellow" if unserved else ""),
             Text(", ").join(parts) if parts else Text("nothing", style="dim"),
-            local(one["created_at"]),
+            date_time(one.created_at_us),
         )
     console().print(table)
     for one in found:
-        if not one["workers"] and any(one["open"].values()):
-            note(f"No worker serves {one['id']!r}: its open executions wait for one.")
+        if not one.workers and any(one.open.values()):
+            note(f"No worker serves {one.id!r}: its open executions wait for one.")
 
 
-async def _listing(client: "Client", retired: bool) -> list[Json]:
-    from urllib.parse import urlencode
+async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
+    from perdure.wire.deployments import ListDeployments
+    from perdure.wire.fields import PAGE_MAX
 
-    import msgspec
-
-    found: list[Json] = []
+    found: list[ListedDeployment] = []
     cursor: str | None = None
     while True:
-        query = {"retired": str(retired).lower(), "limit": "1000", **({} if cursor is None else {"cursor": cursor})}
-        page = msgspec.json.decode(await ask(client, "GET", f"{_PATH}?{urlencode(query)}"))
-        found.extend(page["deployments"])
-        cursor = page["next_cursor"]
+        page = await client._transport.call(ListDeployments(retired, cursor, PAGE_MAX))
+        found.extend(page.deployments)
+        cursor = page.next_cursor
         if cursor is None:
             return found
 
 
 def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Send new executions to this deployment. Open executions stay where they are."""
-    changed = with_client(url, lambda client: _change(client, id, "use"))
+    from perdure.wire.deployments import UseDeployment
+
+    changed = with_client(url, lambda client: client._transport.call(UseDeployment(id)))
     if as_json:
         emit(changed)
     else:
@@ -96,17 +93,10 @@ def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 
 def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Retire an empty deployment, until a worker registers for it again."""
-    changed = with_client(url, lambda client: _change(client, id, "retire"))
+    from perdure.wire.deployments import RetireDeployment
+
+    changed = with_client(url, lambda client: client._transport.call(RetireDeployment(id)))
     if as_json:
         emit(changed)
     else:
         say(f"{id!r} is retired.")
-
-
-async def _change(client: "Client", id: str, what: str) -> Json:
-    from urllib.parse import quote
-
-    import msgspec
-
-    changed: Json = msgspec.json.decode(await ask(client, "POST", f"{_PATH}/{quote(id, safe='')}/{what}"))
-    return changed

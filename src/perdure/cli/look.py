@@ -210,12 +210,9 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
 
 async def _is_pushed(client: "Client", deployment_id: str) -> bool:
     """Whether push workers serve the deployment. A native worker there would keep them out."""
-    from urllib.parse import quote
+    from perdure.wire.deployments import GetDeployment, ServedBy
 
-    import msgspec
-
-    body = await ask(client, "GET", f"/api/v1/deployments/{quote(deployment_id, safe='')}")
-    return bool(msgspec.json.decode(body)["served_by"] == "push")
+    return (await client._transport.call(GetDeployment(deployment_id))).served_by is ServedBy.PUSH
 
 
 def _print_execution(one: "Execution", served: bool | None, behind: str, *, pushed: bool) -> None:
