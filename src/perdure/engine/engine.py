@@ -112,6 +112,9 @@ class Engine:
         self.streams = Streams(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
+        self.approvals = Approvals(self, self.signing)
+        self.push = Push(self, Dispatcher(self))
+        self.webhooks = Webhooks(self)
         self.services = Services(
             self.accounts,
             self.projects,
@@ -126,6 +129,8 @@ class Engine:
             Definitions(self),
             Deployments(self),
             Sessions(self),
+            self.approvals,
+            self.push,
         )
         self.reaped_at_us = 0
         """Time since boot: the end of the reaper's last round, if this server ran all the time."""

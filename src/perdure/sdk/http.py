@@ -61,20 +61,9 @@ from perdure.wire.public import (
     StepsResponse,
     rfc3339,
 )
-from perdure.wire.public_streams import (
-    StreamItemResponse,
-)
 from perdure.wire.record import (
     Record,
     reader,
-)
-from perdure.wire.public_budgets import (
-    BudgetResponse,
-)
-from perdure.wire.public_transcripts import (
-    AppendMessagesRequest,
-    AppendMessagesResponse,
-    TranscriptResponse,
 )
 from perdure.wire.records import Event, Execution, Problem, Row
 from perdure.wire.requests import (

@@ -39,18 +39,11 @@ from perdure.server.routes import (
     conversations,
     events,
     executions,
-    internal,
-    keys,
     operations,
     pages,
     push_workers,
-    sessions,
-    slack,
     streams,
     traces,
-    waits,
-    transcripts,
-    workflows,
 )
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
@@ -64,7 +57,6 @@ from perdure.wire import (
     deployments,
     keys,
     projects,
-    push_workers as push,
     schedules,
     sessions,
     signing,
@@ -74,6 +66,9 @@ from perdure.wire import (
     waits,
     webhooks,
     workflows,
+)
+from perdure.wire import (
+    push_workers as push,
 )
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import (
@@ -97,24 +92,18 @@ def all_routes() -> list[Route]:
     nouns = (
         executions,
         streams,
-        workflows,
-        deployments,
-        definitions,
-        waits.waits,
-        questions,
         workflows.workflows,
         deployments.deployments,
         definitions.definitions,
-        waits,
+        waits.waits,
+        questions,
         approvals,
         budgets.budgets,
         events,
         schedules.schedules,
         triggers.triggers,
-        sessions,
-        transcripts.transcripts,
         sessions.sessions,
-        transcripts,
+        transcripts.transcripts,
         traces,
         conversations,
         slack.slack,
