@@ -43,14 +43,14 @@ async def test_a_held_timer_is_tried_again_after_a_pause_and_delays_no_other(wor
     world.advance(1)
     engine = _engine(world)
     async with held(url, "executions", locked):
-        assert await loops._wake(engine) == 0.0
+        assert await engine.timers.wake() == 0.0
         assert await world.phase(other) is Phase.QUEUED
-        assert await loops._wake(engine) == 0.25
-        assert await loops._wake(engine) == 0.25
+        assert await engine.timers.wake() == 0.25
+        assert await engine.timers.wake() == 0.25
     assert engine.stats.timer_lag_seconds == 0.0
-    assert await loops._wake(engine) == 0.0
+    assert await engine.timers.wake() == 0.0
     assert await world.phase(locked) is Phase.QUEUED
-    assert await loops._wake(engine) == 0.25
+    assert await engine.timers.wake() == 0.25
 
 
 async def test_held_ones_that_are_overdue_are_passed_by_and_tried_again_after_a_pause(
@@ -71,7 +71,7 @@ async def test_held_ones_that_are_overdue_are_passed_by_and_tried_again_after_a_
 
     async def rounds() -> int:
         done = 1
-        while await loops._end_overdue(engine) == 0.0:
+        while await engine.timers.end_overdue() == 0.0:
             done += 1
         return done
 
@@ -83,4 +83,4 @@ async def test_held_ones_that_are_overdue_are_passed_by_and_tried_again_after_a_
     assert engine.stats.timer_lag_seconds == 1.0
     await rounds()
     assert {await world.phase(kid) for kid in kids} == {Phase.CANCELLED}
-    assert await loops._end_overdue(engine) > 0.6
+    assert await engine.timers.end_overdue() > 0.6

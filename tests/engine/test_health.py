@@ -11,7 +11,7 @@ from tests.store.disk import watched_disk
 from tests.store.locks import held
 
 from perdure.engine.engine import Engine
-from perdure.engine.loops import Loop, run_loop
+from perdure.engine.loops import Loop, Loops
 from perdure.store.interface import Notify, Trouble, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import access
@@ -69,7 +69,7 @@ async def test_an_outage_is_one_line_however_many_loops_meet_it(
     over = asyncio.Event()
 
     def loop(name: str) -> Loop:
-        async def round(engine: Engine) -> float:
+        async def round() -> float:
             engine.notifier.notify(("loop", name))  # the next round comes at once
             rounds[name] += 1
             await asyncio.sleep(0)
@@ -81,7 +81,8 @@ async def test_an_outage_is_one_line_however_many_loops_meet_it(
 
         return Loop(name, round)
 
-    tasks = [asyncio.create_task(run_loop(engine, loop(name))) for name in rounds]
+    runner = Loops(engine.notifier)
+    tasks = [asyncio.create_task(runner.run(loop(name))) for name in rounds]
     await over.wait()
     for task in tasks:
         task.cancel()

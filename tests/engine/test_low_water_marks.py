@@ -133,7 +133,7 @@ async def test_an_engine_on_a_crowded_database_claims_everything_the_late_includ
     async with engine_on(url, poll_seconds=0.1) as engine:
         pair = Pair(engine, engine, await engine.projects.default())
         hand = await pair.hand(engine)
-        engine.snapshots.crowded = True
+        engine.crowded = True
         first = await pair.start(engine)
         assert [one.id for one in (await hand.claim()).items] == [
             first
@@ -150,7 +150,7 @@ async def test_an_engine_on_a_crowded_database_claims_everything_the_late_includ
         await connection.execute("UPDATE executions SET phase = 'queued', ready_at_us = 1 WHERE id = $1", late)
         await connection.close()
         assert [one.id for one in (await hand.claim()).items] == [late]  # at the next look at everything
-        engine.snapshots.crowded = False
+        engine.crowded = False
         last = await pair.start(engine)
         assert [one.id for one in (await hand.claim()).items] == [last]
         assert engine.claims._low_water_marks == {}

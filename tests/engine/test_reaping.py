@@ -48,7 +48,7 @@ async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:
     await engine.start()
 
     async def has_reaped() -> bool:
-        return engine.reaped_at_us > began
+        return engine.reaper.reaped_at_us > began
 
     await until(has_reaped, 60, "the reaper has gone round")
     return engine
@@ -102,10 +102,10 @@ async def test_a_database_that_was_slow_to_write_takes_nothing_from_workers(url:
     await _register(engine)
 
     for _ in range(3):  # each mark takes a lease
-        before = engine.reaped_at_us
+        before = engine.reaper.reaped_at_us
 
         async def has_been_round(before: int = before) -> bool:
-            return engine.reaped_at_us > before
+            return engine.reaper.reaped_at_us > before
 
         await until(has_been_round, 60, "the reaper has gone round once more")
     assert await connection.fetchval("SELECT COUNT(*) FROM workers") == 1
@@ -137,13 +137,13 @@ async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(
     slept_us = 0
     with monkeypatch.context() as patch:
         patch.setattr(loops, "boottime_us", lambda: boottime_us() + slept_us)
-        before = engine.reaped_at_us
-        round = asyncio.ensure_future(loops._reap(engine))
+        before = engine.reaper.reaped_at_us
+        round = asyncio.ensure_future(engine.reaper.reap())
         await asyncio.sleep(0)  # it has begun
         slept_us = int(LEASE_SECONDS * 1e6)
         await round
-        assert boottime_us() + slept_us - engine.reaped_at_us > LEASE_SECONDS / 2 * 1e6
-        assert engine.reaped_at_us >= before
+        assert boottime_us() + slept_us - engine.reaper.reaped_at_us > LEASE_SECONDS / 2 * 1e6
+        assert engine.reaper.reaped_at_us >= before
     await engine.stop()
 
 
@@ -154,11 +154,11 @@ async def test_a_locked_registration_is_granted_its_lease_when_it_is_free(url: s
     engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LONG_SECONDS))
     for worker_id in ("w", "free"):
         await _register(engine, worker_id)
-    await engine.follow_clock()
+    await engine.timers.follow_clock()
     async with held(url, "workers", "w"):
-        await loops._reap_round(engine, away=True)
+        await engine.reaper._round(away=True)
         assert await _renewed(url) == ["free"]
-    await loops._reap_round(engine, away=False)
+    await engine.reaper._round(away=False)
     assert "w" in await _renewed(url)
     await engine.store.close()
 
@@ -239,10 +239,10 @@ async def test_a_server_that_starts_when_none_was_there_grants_everybody_a_lease
 
 async def test_while_there_is_nobody_to_reap_nothing_is_written(url: str) -> None:
     engine = await _engine(url)
-    rounds = engine.reaped_at_us
+    rounds = engine.reaper.reaped_at_us
 
     async def again() -> bool:
-        return engine.reaped_at_us > rounds
+        return engine.reaper.reaped_at_us > rounds
 
     await until(again, 60, "another round")
     assert await _mark(url) is None

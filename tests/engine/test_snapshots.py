@@ -30,7 +30,7 @@ async def test_a_session_that_holds_a_snapshot_is_named_once(
     engine: Engine, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "perdure.engine")
-    await engine.snapshots.look(engine)
+    await engine.snapshots.look()
     assert caplog.text == "" and engine.stats.old_snapshots == 0
     other = await asyncpg.connect(url, server_settings={"application_name": "report of the month"})
     transaction = other.transaction(isolation="repeatable_read")
@@ -38,15 +38,15 @@ async def test_a_session_that_holds_a_snapshot_is_named_once(
     await other.fetch("SELECT * FROM meta")
     pid = other.get_server_pid()
     for _ in range(2):
-        await engine.snapshots.look(engine)
+        await engine.snapshots.look()
         assert engine.stats.old_snapshots == 1
     assert caplog.text.count("'report of the month'") == 1
     assert f"pg_terminate_backend({pid})" in caplog.text
     await transaction.rollback()
-    await engine.snapshots.look(engine)
+    await engine.snapshots.look()
     assert engine.stats.old_snapshots == 0
     await transaction_of(other)
-    await engine.snapshots.look(engine)
+    await engine.snapshots.look()
     assert caplog.text.count("'report of the month'") == 2  # a new one, though of the same session
     await other.close()
 

@@ -25,7 +25,7 @@ class Server:
         monkeypatch.setattr(loops, "boottime_us", lambda: self.boot_us)
         self.clock = ManualClock(world.now_us)
         self.engine = Engine(world.store, clock=self.clock)
-        self.engine.stepped_back_at_us = self.boot_us
+        self.engine.timers.stepped_back_at_us = self.boot_us
 
     def pass_(self, seconds: float) -> None:
         self.boot_us += int(seconds * SECOND)
@@ -38,8 +38,8 @@ class Server:
 
     async def look(self) -> float:
         """A round of the loop, and of the one that wakes."""
-        pause = await loops._bring_forward(self.engine)
-        await loops._wake(self.engine)
+        pause = await self.engine.timers.bring_forward()
+        await self.engine.timers.wake()
         return pause
 
 

@@ -186,7 +186,7 @@ async def test_a_rest_that_begins_while_a_claim_is_under_way_is_kept(
     a_round, deliver = dispatch.Lane._round, dispatch.Lane._deliver
 
     async def noted_round(self: dispatch.Lane) -> None:
-        write = self._engine.store.write
+        write = self._core.store.write
 
         async def writing(verb: Any) -> Any:
             answer = await write(verb)
@@ -196,7 +196,7 @@ async def test_a_rest_that_begins_while_a_claim_is_under_way_is_kept(
             return answer
 
         with monkeypatch.context() as patched:
-            patched.setattr(self._engine.store, "write", writing)
+            patched.setattr(self._core.store, "write", writing)
             await a_round(self)
 
     async def noted_deliver(self: dispatch.Lane, one: Any) -> None:
@@ -219,7 +219,7 @@ async def test_an_end_before_the_rest_of_a_full_worker_began_is_not_missed(
 
     def rest_and_end(self: dispatch.Lane, *asked: float, full: bool = False) -> None:
         rest(self, *asked, full=full)
-        served.engine.push.dispatcher.room_again(self.worker.id)
+        served.engine.dispatcher.room_again(self.worker.id)
 
     monkeypatch.setattr(dispatch.Lane, "rest", rest_and_end)
     worker.answer = lambda body: 429 if len(worker.pushed()) < 2 else 200
@@ -347,7 +347,7 @@ async def test_what_was_taken_is_written_down_at_the_end_of_the_server(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "NOTE_SECONDS", 3_600.0)
-    dispatcher = served.engine.push.dispatcher
+    dispatcher = served.engine.dispatcher
     id = await start(served)
     await worker.until_pushed(id)
     await served.until(lambda: id not in dispatcher.deliveries)
@@ -360,7 +360,7 @@ async def test_what_is_taken_while_the_server_ends_is_written_down(served: Serve
     id = await start(served)
     await worker.until_pushed(id)
     served.engine.closing = True  # no lane is opened any more
-    closing = asyncio.create_task(served.engine.push.dispatcher.close())
+    closing = asyncio.create_task(served.engine.dispatcher.close())
     await asyncio.sleep(0)
     worker.go_on.set()
     await closing
@@ -372,7 +372,7 @@ async def test_what_is_taken_while_the_server_ends_is_written_down(served: Serve
 async def test_what_was_claimed_when_the_server_ends_goes_back_at_once(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch, resting: bool
 ) -> None:
-    dispatcher = served.engine.push.dispatcher
+    dispatcher = served.engine.dispatcher
     under_way, go_on = asyncio.Event(), asyncio.Event()
     write = served.engine.store.write
 
@@ -412,7 +412,7 @@ async def test_a_cancel_that_the_end_of_the_server_kept_from_its_worker_is_told_
     assert (await served.client.post(f"/api/v1/executions/{id}/cancel")).status_code == 200
     await worker.until(lambda: worker.calls[-1].path == f"/cancel/{id}")
     served.engine.closing = True
-    await served.engine.push.dispatcher.close()
+    await served.engine.dispatcher.close()
     where = await served.engine.store.read(push_steps.standing(project_id=served.project_id, execution_id=id))
     assert (where.phase, where.acked) == (Phase.CANCELLING, 1)
 

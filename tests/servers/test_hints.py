@@ -290,7 +290,7 @@ async def test_no_two_looks_are_equally_far_apart(url: str) -> None:
     async with engine_on(url, poll_seconds=10.0) as engine:
         await until(lambda: engine.store.hints_up)
         for pauses in (
-            [await engine.fallback_poller.look(engine) for _ in range(3)],
+            [await engine.fallback_poller.look() for _ in range(3)],
             [engine.spread(10.0) for _ in range(3)],
         ):
             assert len({*pauses}) == 3 and 5.0 <= min(pauses) <= max(pauses) <= 10.0

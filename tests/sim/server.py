@@ -142,10 +142,10 @@ class Server:
 def late(loop: Loop, world: World) -> Loop:
     """The loop with rounds that now and then come late, at any point between two of its looks at the store."""
 
-    async def round(engine: Engine) -> float:
+    async def round() -> float:
         if world.chaos and world.random.random() < 0.03:
             world.log(f"loop {loop.name} is late")
             await asyncio.sleep(world.random.random() * 6.0)
-        return await loop.round(engine)
+        return await loop.round()
 
     return Loop(loop.name, round)

@@ -30,7 +30,7 @@ import perdure.engine.events
 import perdure.engine.executions
 import perdure.engine.loops
 import perdure.store.verbs.reports
-from perdure.engine.loops import LOOPS
+from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
@@ -44,7 +44,7 @@ QUIET_US = 240_000_000
 
 Trace = list[tuple[int, str, tuple[object, ...]]]
 
-Patch = tuple[ModuleType, str, object]
+Patch = tuple[ModuleType | type, str, object]
 
 
 class Mutant(NamedTuple):
@@ -176,16 +176,17 @@ class World:
         yield perdure.engine.claims, "random", self.random
         for clocked in (perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
-        yield (
-            perdure.engine.engine,
-            "LOOPS",
-            tuple(late(loop, self) for loop in LOOPS if loop.name in ("wake", "overdue", "reap")),
-        )
+        yield perdure.engine.engine.Engine, "loops", lambda engine: self._loops(engine)
         if self.sdk:
             yield from sdk_worker.patches(self)
         if self.small_pages:
             yield perdure.engine.claims, "JOURNAL_ROWS_MAX", 3
             yield perdure.store.verbs.reports, "ROWS_MAX", 2
+
+    def _loops(self, engine: perdure.engine.engine.Engine) -> list[Loop]:
+        """Some of the engine's loops, with rounds that come late."""
+        some = (engine.timers.wake, engine.timers.end_overdue, engine.reaper.reap)
+        return [late(Loop(name, round), self) for name, round in zip(("wake", "overdue", "reap"), some, strict=True)]
 
     def _live(self) -> None:
         self.loop.run(0)

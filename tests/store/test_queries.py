@@ -16,7 +16,6 @@ from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, chi
 
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.engine.loops import LOOPS
 from perdure.engine.settings import EngineSettings
 from perdure.store.interface import query, verb
 from perdure.store.verbs import queries, starts, transitions
@@ -460,18 +459,17 @@ async def test_the_engine_s_loop_prunes_by_its_settings(world: World) -> None:
     clock = ManualClock(world.now_us)
     settings = EngineSettings(retention_days=10, retention_workflows={"other": 2})
     engine = Engine(world.store, clock=clock, settings=settings)
-    [prune] = [loop for loop in LOOPS if loop.name == "prune"]
     ids = await world.start_all([StartItem("wf"), StartItem("other")] * 3)
     for id in ids:
         await world.cancel(id)
-    assert 42.0 <= await prune.round(engine) <= 60.0  # not the same on all servers of a store
+    assert 42.0 <= await engine.housekeeping.prune() <= 60.0  # not the same on all servers of a store
     assert len(await listed(world)) == 6
     clock.advance(3 * 86_400)
-    await prune.round(engine)
+    await engine.housekeeping.prune()
     assert await listed(world, workflow_id="other") == []
     assert len(await listed(world)) == 3
     clock.advance(8 * 86_400)
-    await prune.round(engine)
+    await engine.housekeeping.prune()
     assert await listed(world) == []
 
 
@@ -481,7 +479,6 @@ async def test_retention_differs_by_how_executions_ended(world: World) -> None:
         retention_days=10, retention_statuses={"cancelled": 2, "failed": 90}, retention_workflows={"other": 30}
     )
     engine = Engine(world.store, clock=clock, settings=settings)
-    [prune] = [loop for loop in LOOPS if loop.name == "prune"]
     completed, failed, cancelled, other = await world.start_all([StartItem(name) for name in ("wf",) * 3 + ("other",)])
     await world.claim(capacity=4)
     await world.finish(completed)
@@ -501,7 +498,7 @@ async def test_retention_differs_by_how_executions_ended(world: World) -> None:
     for until, ids in left.items():
         clock.advance((until - day) * 86_400)
         day = until
-        await prune.round(engine)
+        await engine.housekeeping.prune()
         assert sorted(await listed(world)) == sorted(ids), f"day {until}"
 
 
@@ -536,9 +533,8 @@ async def test_work_that_began_on_a_python_that_nobody_runs_any_more_is_told(
     await world.start()
     world.advance(100)
     engine = Engine(world.store, clock=ManualClock(world.now_us))
-    (alarm,) = [loop for loop in LOOPS if loop.name == "alarm"]
     for _ in range(2):
-        await alarm.round(engine)
+        await engine.housekeeping.alarm()
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("1 executions of deployment 'd' began on Python 3.12,")
 

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import asdict
 
+from perdure.engine.core import Core
 from perdure.engine.passwords import Passwords
-from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
 from perdure.wire.access import Principal, Role

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.engine.core import Core
 from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
-from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.service import Scope, Service, serves
 from perdure.engine.signing import Signing
 from perdure.store.verbs import approvals
 from perdure.wire.approvals import (

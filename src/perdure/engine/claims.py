@@ -12,21 +12,23 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence, Set
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 from uuid_utils import uuid7
 
-from perdure.engine.executions import check_item, checked_id
+from perdure.engine.core import Core
 from perdure.engine.low_water_marks import LowWaterMarks
 from perdure.engine.recalls import Recalls
 from perdure.engine.registrations import check_registration
+from perdure.engine.start_checks import check_item
 from perdure.engine.transcripts import check_transcript_entry
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
+from perdure.wire.fields import checked_id
 from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem, Row
 from perdure.wire.requests import (
@@ -55,9 +57,6 @@ from perdure.wire.requests import (
 )
 from perdure.wire.streams import ITEM_BYTES_MAX
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
 CUT_SECONDS = 1.0
@@ -65,6 +64,8 @@ CUT_SECONDS = 1.0
 PRESENT_SECONDS = 5.0
 """A worker counts as absent this long after its last claim."""
 JOURNAL_ROWS_MAX = 10_000
+CHANGED_MAX = 10_000
+"""Changed executions that are remembered per worker."""
 
 
 class _Looked(NamedTuple):
@@ -124,8 +125,8 @@ class Poll:
 
 
 class Claims:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
         self._notified: dict[str, int] = {}
         self._turn = 0
@@ -133,34 +134,47 @@ class Claims:
         self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
         """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
-        self._recalls = Recalls(engine, self._polls)
+        self._recalls = Recalls(core, self._polls)
+        self._changed: dict[str, set[str]] = {}
+        """By worker: held executions whose journals got rows from elsewhere."""
+
+    def note_changed(self, worker_id: str, execution_id: str) -> None:
+        """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
+        if self._core.store.alone or self.is_present(worker_id):
+            ids = self._changed.setdefault(worker_id, set())
+            if len(ids) < CHANGED_MAX:  # the next beat brings the rest
+                ids.add(execution_id)
+            self._core.notifier.notify(("worker", worker_id))
+
+    def _take_changed(self, worker_id: str) -> list[str]:
+        return list(self._changed.pop(worker_id, ()))
 
     async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
         """Open a registration. Safe to repeat."""
         await check_registration(request)
-        engine = self._engine
-        await engine.store.write(
+        core = self._core
+        await core.store.write(
             claims.register(
                 project_id=project_id,
                 request=request,
-                now_us=engine.clock.now_us(),
-                lease_us=engine.lease_us,
+                now_us=core.clock.now_us(),
+                lease_us=core.lease_us,
                 schedule_ids=[str(uuid7()) for _ in request.schedules],
                 trigger_ids=[str(uuid7()) for _ in request.triggers],
             )
         )
         if request.schedules:
-            engine.schedules.notify()
+            core.notifier.notify(("loop", "schedule"))
         if request.triggers:
-            engine.triggers.notify()
-        return RegisterReply(engine.store.epoch, project_id, engine.lease_us, engine.beat_us, engine.grace_us)
+            core.notifier.notify(("loop", "trigger"))
+        return RegisterReply(core.store.epoch, project_id, core.lease_us, core.beat_us, core.grace_us)
 
     async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
         """Hand out work as soon as there is some, within `wait_seconds`."""
         self._check_epoch(request.epoch)
         began = asyncio.get_running_loop().time()
         if request.arrived is not None and not self._was_here(request.worker_id, request.arrived):
-            await self._engine.store.write(
+            await self._core.store.write(
                 claims.note_arrival(project_id=project_id, worker_id=request.worker_id, claim_id=request.arrived)
             )
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
@@ -171,7 +185,7 @@ class Claims:
         return ClaimReply(items, changed, held_us)
 
     async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
-        engine = self._engine
+        core = self._core
         project_id, capacity = poll.project_id, poll.capacity
         again = self._supersede(poll)
         until = began + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
@@ -179,33 +193,33 @@ class Claims:
             while True:
                 if poll.superseded:
                     return poll.handed, []
-                cursors = engine.notifier.cursors(*poll.channels)
-                changed = engine.take_changed(request.worker_id)
+                cursors = core.notifier.cursors(*poll.channels)
+                changed = self._take_changed(request.worker_id)
                 items: list[Claimed] = []
                 if capacity and (self._worth_a_look(poll) or again):
                     again = False
                     items = await self._try(poll, request)
                     if len(items) == capacity:
-                        engine.notifier.notify_one(poll.channels[0])  # there may be more for others
+                        core.notifier.notify_one(poll.channels[0])  # there may be more for others
                 if poll.taken:  # a start is on its way to this claim
                     await poll.settled.wait()
                 if poll.handed:  # the query may have found the same executions
                     found = {one.id for one in items}
                     items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
-                if items or changed or left <= 0 or engine.closing:
+                if items or changed or left <= 0 or core.closing:
                     return items, changed
                 if capacity and poll not in self._polls.setdefault(project_id, deque()):
                     self._polls[project_id].append(poll)
                     self._recalls.look_soon()  # this worker could take unacknowledged executions
-                look = engine.settings.poll_seconds
-                pause = min(left, (look if engine.store.alone else engine.own_look(look)) * random.uniform(0.5, 1.5))
-                if not await engine.notifier.wait_any(cursors, pause, poll.sleep()):
+                look = core.settings.poll_seconds
+                pause = min(left, (look if core.store.alone else core.own_look(look)) * random.uniform(0.5, 1.5))
+                if not await core.notifier.wait_any(cursors, pause, poll.sleep()):
                     looked = self._looked.get(request.worker_id)
                     if looked is not None:  # no hint came: query anyway, from where the last query stopped
                         self._looked[request.worker_id] = looked._replace(notified=-1)
                 if poll.handed and not poll.taken:
-                    return poll.handed, engine.take_changed(request.worker_id)
+                    return poll.handed, self._take_changed(request.worker_id)
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
             polls = self._polls.get(project_id)
@@ -219,7 +233,7 @@ class Claims:
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
         if len(self._latest) > 10_000:
-            self._engine.forget_changed(self._latest.popitem(last=False)[0])
+            self._changed.pop(self._latest.popitem(last=False)[0], None)
         if earlier is None:
             return False
         earlier.superseded = True
@@ -281,7 +295,7 @@ class Claims:
     def take_waiting(self, project_id: str) -> Poll | None:
         """Reserve a waiting claim for executions that are about to start. Call `settle` after the start."""
         polls = self._polls.get(project_id)
-        if not polls or self._engine.snapshots.crowded:  # queries are slow then
+        if not polls or self._core.crowded:  # queries are slow then
             return None
         poll = polls.popleft()
         poll.taken = True
@@ -294,30 +308,30 @@ class Claims:
         poll.handed.extend(handed)
         poll.settled.set()
         if handed:
-            self._engine.stats.claim_latency_seconds.extend(0.0 for _ in handed)
+            self._core.stats.claim_latency_seconds.extend(0.0 for _ in handed)
             poll.wake()
         elif poll.waiting_claim is not None and not poll.superseded:
             self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
 
     async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
-        engine = self._engine
+        core = self._core
         self._turn += 1
         notified = self._notified.get(poll.project_id, 0)
         looked = self._looked.pop(request.worker_id, None)
         marks = None
         ranges = None
         started = asyncio.get_running_loop().time()
-        if looked is not None and engine.snapshots.crowded:
+        if looked is not None and core.crowded:
             marks = self._low_water_marks.setdefault((poll.project_id, looked.deployment_id), LowWaterMarks())
             ranges = marks.ranges(started)
-        picked, after, (deployment_id, python, heads) = await engine.store.write(
+        picked, after, (deployment_id, python, heads) = await core.store.write(
             claims.claim(
                 project_id=poll.project_id,
                 worker_id=request.worker_id,
                 claim_id=request.claim_id,
                 capacity=poll.capacity,
-                now_us=engine.clock.now_us(),
-                grace_us=engine.grace_us,
+                now_us=core.clock.now_us(),
+                grace_us=core.grace_us,
                 after=looked.after if looked is not None else ("", ""),
                 limited_first=self._turn % 2 == 0,
                 ranges=ranges,
@@ -325,7 +339,7 @@ class Claims:
         )
         if marks is not None and ranges is not None:
             marks.note(heads, ranges, started, asyncio.get_running_loop().time())
-        elif self._low_water_marks and not engine.snapshots.crowded:
+        elif self._low_water_marks and not core.crowded:
             self._low_water_marks.clear()
         poll.waiting_claim = WaitingClaim(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
@@ -335,15 +349,15 @@ class Claims:
             self._looked.popitem(last=False)
         if not picked:
             return []
-        now_us = engine.clock.now_us()
-        engine.stats.claim_latency_seconds.extend(
+        now_us = core.clock.now_us()
+        core.stats.claim_latency_seconds.extend(
             (now_us - claimed.created_at_us) / 1e6 for claimed, _ in picked if claimed.attempt == 1
         )
         wanted = [(claimed.id, base) for claimed, base in picked if claimed.base]
         found: Iterator[tuple[list[Row], bool]] = iter(())
         if wanted:
             found = iter(
-                await engine.store.read(
+                await core.store.read(
                     claims.journals(wanted=wanted, rows_max=JOURNAL_ROWS_MAX, bytes_max=REPLY_BYTES_MAX)
                 )
             )
@@ -354,11 +368,11 @@ class Claims:
         self._check_epoch(request.epoch)
         if len(request.items) > REPORT_ITEMS_MAX:
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(request.items)}.")
-        engine = self._engine
-        now_us = engine.clock.now_us()
+        core = self._core
+        now_us = core.clock.now_us()
         problems = [check_report(item) for item in request.items]
         items = [item for item, problem in zip(request.items, problems, strict=True) if problem is None]
-        steps = _steps_of(items) if engine.store.alone else {}
+        steps = _steps_of(items) if core.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
         # A waiting claim takes what one item makes ready. The next claim takes what several make ready.
         poll = self.take_waiting(project_id) if sum(map(_makes_ready, others)) == 1 else None
@@ -377,7 +391,7 @@ class Claims:
         replies: list[ItemReply] = []
         recorded: Any = ()
         try:
-            answers: Sequence[Any] = await engine.store.write_all(verbs)
+            answers: Sequence[Any] = await core.store.write_all(verbs)
             if steps:
                 *answers, recorded = answers
             for answer in answers:
@@ -391,7 +405,7 @@ class Claims:
             recorded = [_reply(recorded)] * len(steps)
         elif isinstance(recorded, Exception):  # one step is at fault: record each alone
             alone = [reports.report(**same, item=item) for item in steps.values()]
-            recorded = [_reply(answer) for answer in await engine.store.write_all(alone)]
+            recorded = [_reply(answer) for answer in await core.store.write_all(alone)]
         rest, taken = iter(replies), iter(recorded)
         return ReportReply(
             [
@@ -408,14 +422,14 @@ class Claims:
 
     async def renew(self, project_id: str, request: BeatRequest) -> tuple[BeatReply, int]:
         """As `beat`, with the lease's end for `disconnected`."""
-        engine = self._engine
-        if request.epoch != engine.store.epoch:
+        core = self._core
+        if request.epoch != core.store.epoch:
             return BeatReply(lost=True), 0
-        now_us = engine.clock.now_us()
-        held = await engine.store.write(
-            claims.beat(project_id=project_id, worker_id=request.worker_id, now_us=now_us, lease_us=engine.lease_us)
+        now_us = core.clock.now_us()
+        held = await core.store.write(
+            claims.beat(project_id=project_id, worker_id=request.worker_id, now_us=now_us, lease_us=core.lease_us)
         )
-        return BeatReply(lost=held is None, holding=held or []), now_us + engine.lease_us
+        return BeatReply(lost=held is None, holding=held or []), now_us + core.lease_us
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
         """The beats' connection was lost: cut the lease to `CUT_SECONDS`, then let the reaper check.
@@ -423,21 +437,21 @@ class Claims:
         `granted_us` is the lease's end from this connection's last beat. A later beat over another connection, perhaps
         to another server, keeps its lease.
         """
-        engine = self._engine
-        until_us = engine.clock.now_us() + int(CUT_SECONDS * 1e6)
-        await engine.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
-        asyncio.get_running_loop().call_later(CUT_SECONDS, engine.notifier.notify, ("loop", "reap"))
+        core = self._core
+        until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
+        await core.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
+        asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     async def drain(self, project_id: str, request: DrainRequest) -> None:
         """End a registration. Its executions return to the queue, or are lost at once if the process died."""
         self._check_epoch(request.epoch)
-        now_us = self._engine.clock.now_us()
-        await self._engine.store.write(
+        now_us = self._core.clock.now_us()
+        await self._core.store.write(
             claims.drain(project_id=project_id, worker_id=request.worker_id, now_us=now_us, died=request.died)
         )
 
     def _check_epoch(self, epoch: str) -> None:
-        if epoch != self._engine.store.epoch:
+        if epoch != self._core.store.epoch:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
 
 

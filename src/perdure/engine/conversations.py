@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.executions import checked_id
 from perdure.store.verbs import conversations
 from perdure.store.verbs.conversations import Message
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
+from perdure.wire.fields import checked_id
 
 if TYPE_CHECKING:
     from msgspec import Raw

@@ -17,22 +17,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from uuid_utils import uuid7
 
 from perdure.engine.calls import Answer, CallFailed, CallRefused
+from perdure.engine.core import Core
 from perdure.engine.notifier import ChannelCursors
+from perdure.engine.signing import Signing
 from perdure.store.verbs import push_steps, push_workers
 from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
 from perdure.wire.errors import NotFound, PerdureError
 from perdure.wire.push_workers import PushedWork
 from perdure.wire.record import to_json
 from perdure.wire.status import Phase
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
@@ -74,7 +73,7 @@ class Lane:
         self.worker = worker
         self.task: asyncio.Task[None] | None = None
         self._dispatcher = dispatcher
-        self._engine = dispatcher.engine
+        self._core = dispatcher.core
         self._calls: set[asyncio.Task[None]] = set()
         self._rest_until = 0.0
         self._rests = 0
@@ -90,8 +89,8 @@ class Lane:
         """Rings when a call to this worker is over."""
 
     async def run(self) -> None:
-        engine = self._engine
-        while not engine.closing:
+        core = self._core
+        while not core.closing:
             try:
                 await self._round()
             except PerdureError as error:
@@ -102,30 +101,30 @@ class Lane:
                 await asyncio.sleep(1.0)
 
     async def _round(self) -> None:
-        engine = self._engine
+        core = self._core
         loop = asyncio.get_running_loop()
-        cursors = engine.notifier.cursors(self.own_channel, self.call_channel, self.ready_channel)
+        cursors = core.notifier.cursors(self.own_channel, self.call_channel, self.ready_channel)
         rest = self._rest_until - loop.time()
         if rest > 0:
             if self._full:
-                await engine.notifier.wait_any(self._full, rest, loop.create_future())
+                await core.notifier.wait_any(self._full, rest, loop.create_future())
                 self._full, self._rest_until = (), 0.0
             else:
                 await asyncio.sleep(rest)
             return
         at_most = CALLS_MAX - len(self._calls)
         if at_most <= 0:
-            await engine.notifier.wait_any(cursors[:2], CALL_SECONDS, loop.create_future())
+            await core.notifier.wait_any(cursors[:2], CALL_SECONDS, loop.create_future())
             return
         self._turn += 1
         claim = asyncio.ensure_future(
-            engine.store.write(
+            core.store.write(
                 push_workers.claim_pushed(
                     worker_id=self.worker.id,
                     claim_id=str(uuid7()),
                     at_most=at_most,
-                    now_us=engine.clock.now_us(),
-                    grace_us=engine.grace_us,
+                    now_us=core.clock.now_us(),
+                    grace_us=core.grace_us,
                     after=self._after,
                     limited_first=self._turn % 2 == 0,
                 )
@@ -143,22 +142,22 @@ class Lane:
         for one in handed.picked:
             self._start(self._deliver(one))
         if len(handed.picked) == at_most or (handed.picked and handed.after != ("", "")):
-            engine.notifier.notify_one(self.ready_channel)  # there may be more, also for others
+            core.notifier.notify_one(self.ready_channel)  # there may be more, also for others
             return
-        look = engine.own_look(engine.settings.poll_seconds)
+        look = core.own_look(core.settings.poll_seconds)
         if handed.room > 0:  # no work is ready, so more room would not help
-            await engine.notifier.wait_any(cursors[2:], look, loop.create_future())
+            await core.notifier.wait_any(cursors[2:], look, loop.create_future())
             return
-        engine.notifier.notify_one(self.ready_channel)  # others may take it
-        if not engine.store.alone:  # another server may learn first that this worker has room
-            look = engine.settings.poll_seconds
-        await engine.notifier.wait_any(cursors[:2], look, loop.create_future())
+        core.notifier.notify_one(self.ready_channel)  # others may take it
+        if not core.store.alone:  # another server may learn first that this worker has room
+            look = core.settings.poll_seconds
+        await core.notifier.wait_any(cursors[:2], look, loop.create_future())
 
     async def _put_back(self, claim: asyncio.Future[Handed]) -> None:
-        engine = self._engine
+        core = self._core
         fences = [self._fence(one) for one in (await claim).picked]
-        now_us = engine.clock.now_us()
-        await engine.store.write_all([push_workers.hand_back(**fence, now_us=now_us) for fence in fences])
+        now_us = core.clock.now_us()
+        await core.store.write_all([push_workers.hand_back(**fence, now_us=now_us) for fence in fences])
 
     def _fence(self, one: Pushed) -> dict[str, Any]:
         return {
@@ -182,7 +181,7 @@ class Lane:
             return
         self._rest_until = now + min(seconds * 2**self._rests, REST_SECONDS_MAX)
         self._rests = min(self._rests + 1, 10)
-        self._full = self._engine.notifier.cursors(self.own_channel) if full else ()
+        self._full = self._core.notifier.cursors(self.own_channel) if full else ()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"perdure-push-{self.worker.id}")
@@ -191,14 +190,14 @@ class Lane:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        self._engine.notifier.notify(self.call_channel)
+        self._core.notifier.notify(self.call_channel)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("A delivery to worker %s is left to the sweep: %s", self.worker.id, task.exception())
 
     async def _deliver(self, one: Pushed) -> None:
-        engine, claimed, worker = self._engine, one.claimed, self.worker
+        core, claimed, worker = self._core, one.claimed, self.worker
         if one.woken_at_us is not None:
-            left_us = one.woken_at_us + UNWIND_US - engine.clock.now_us()
+            left_us = one.woken_at_us + UNWIND_US - core.clock.now_us()
             if left_us > 0:
                 await asyncio.sleep(min(left_us, UNWIND_US) / 1e6)
         deliveries = self._dispatcher.deliveries
@@ -217,7 +216,7 @@ class Lane:
                 del deliveries[claimed.id]
 
     async def _answered(self, answer: Answer, fence: dict[str, Any]) -> None:
-        store, now_us = self._engine.store, self._engine.clock.now_us()
+        store, now_us = self._core.store, self._core.clock.now_us()
         if answer.status in (200, 202):
             self._rests = 0
             self._dispatcher.accepted(fence)
@@ -240,19 +239,17 @@ class Lane:
             await store.write(push_workers.lost_delivery(**fence, now_us=now_us))
 
     async def _failed(self, failed: CallFailed, heard: asyncio.Event, fence: dict[str, Any]) -> None:
-        engine = self._engine
+        core = self._core
         if isinstance(failed, CallRefused):
             logger.warning("Worker %s is not to be called from here: %s", self.worker.id, failed.message)
             self._full, self._rest_until = (), asyncio.get_running_loop().time() + BARRED_SECONDS
-            await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
+            await core.store.write(push_workers.hand_back(**fence, now_us=core.clock.now_us()))
             return
         self.rest()
         if not failed.sent:
-            await engine.store.write(push_workers.hand_back(**fence, now_us=engine.clock.now_us()))
-            await engine.store.write(
-                push_workers.hurry_push_check(
-                    worker_id=self.worker.id, at_us=engine.clock.now_us() + CHECK_AGAIN_US // 2
-                )
+            await core.store.write(push_workers.hand_back(**fence, now_us=core.clock.now_us()))
+            await core.store.write(
+                push_workers.hurry_push_check(worker_id=self.worker.id, at_us=core.clock.now_us() + CHECK_AGAIN_US // 2)
             )
             self._dispatcher.notify()
             return
@@ -260,14 +257,15 @@ class Lane:
             async with asyncio.timeout(ACKNOWLEDGED_SECONDS):
                 await heard.wait()
         except TimeoutError:
-            await engine.store.write(push_workers.lost_delivery(**fence, now_us=engine.clock.now_us()))
+            await core.store.write(push_workers.lost_delivery(**fence, now_us=core.clock.now_us()))
         else:
-            await engine.store.write(push_workers.accept_push(**fence))
+            await core.store.write(push_workers.accept_push(**fence))
 
 
 class Dispatcher:
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, core: Core, signing: Signing) -> None:
+        self.core = core
+        self._signing = signing
         self.deliveries: dict[str, asyncio.Event] = {}
         """Running deliveries by execution. The event is set when the worker acknowledges."""
         self._accepted: dict[str, dict[str, Any]] = {}
@@ -281,19 +279,19 @@ class Dispatcher:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        self.engine.notifier.notify(("loop", "push"))
+        self.core.notifier.notify(("loop", "push"))
 
     async def look(self) -> float:
         """One round: open and close lanes, start due health checks."""
-        engine = self.engine
+        core = self.core
         now = asyncio.get_running_loop().time()
-        now_us = engine.clock.now_us()
-        watched = await engine.store.read(push_workers.watch_push_workers(now_us=now_us))
+        now_us = core.clock.now_us()
+        watched = await core.store.read(push_workers.watch_push_workers(now_us=now_us))
         self._follow(watched.online)
         if watched.expired or now > self._forgot_at + FORGET_SECONDS:
             self._forgot_at = now
-            by_database = engine.clock.of_database
-            await engine.store.write(
+            by_database = core.clock.of_database
+            await core.store.write(
                 push_workers.lapse_expired(
                     now_us=now_us,
                     forget_before_us=now_us - FORGET_US,
@@ -303,16 +301,16 @@ class Dispatcher:
                 )
             )
         if not watched.online:
-            return engine.spread(1.0)
+            return core.spread(1.0)
         if now > self._swept_at + SWEEP_SECONDS:
             self._swept_at = now
-            for one in await engine.store.read(push_workers.untold(before_us=now_us - UNTOLD_US, limit=BATCH)):
+            for one in await core.store.read(push_workers.untold(before_us=now_us - UNTOLD_US, limit=BATCH)):
                 self.start(self._look_after(one))
-        pause = engine.spread(1.0)
+        pause = core.spread(1.0)
         if watched.next_check_us is None:
             return pause
         if watched.next_check_us <= now_us:
-            for worker in await engine.store.write(
+            for worker in await core.store.write(
                 push_workers.take_push_checks(now_us=now_us, every_us=CHECK_US, limit=BATCH)
             ):
                 self.start(self._ask_after(*worker))
@@ -367,7 +365,7 @@ class Dispatcher:
         """Executions may be ready, for None in any deployment."""
         if not self._lanes:
             return
-        notifier = self.engine.notifier
+        notifier = self.core.notifier
         if deployment_id is not None:
             notifier.notify_one(("push", project_id, deployment_id))
             return
@@ -392,7 +390,7 @@ class Dispatcher:
     def room_again(self, worker_id: str | None) -> None:
         """A worker (None: any) has let go of an execution."""
         for id in self._lanes if worker_id is None else (worker_id,):
-            self.engine.notifier.notify(("push-worker", id))
+            self.core.notifier.notify(("push-worker", id))
 
     def acknowledged(self, execution_id: str) -> None:
         heard = self.deliveries.get(execution_id)
@@ -418,7 +416,7 @@ class Dispatcher:
             self.start(self._write_accepted(fences))
 
     async def _write_accepted(self, fences: Sequence[dict[str, Any]]) -> None:
-        await self.engine.store.write_all([push_workers.accept_push(**fence) for fence in fences])
+        await self.core.store.write_all([push_workers.accept_push(**fence) for fence in fences])
 
     async def heard_of(self, project_id: str, execution_id: str, attempt: int, worker_id: str) -> None:
         """A worker asks about an execution that may not be acknowledged yet."""
@@ -427,7 +425,7 @@ class Dispatcher:
         if execution_id in self.deliveries:
             self.acknowledged(execution_id)
             return
-        await self.engine.store.write(
+        await self.core.store.write(
             push_workers.accept_push(
                 project_id=project_id, execution_id=execution_id, attempt=attempt, worker_id=worker_id
             )
@@ -440,21 +438,21 @@ class Dispatcher:
 
     async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
         """Signed. Raises CallFailed."""
-        engine = self.engine
+        core = self.core
         headers = {"content-type": "application/json", "x-worker-id": worker.id}
-        headers |= await engine.signing.headers(worker.project_id, f"msg_{uuid7()}", body)
-        return await engine.outbound.request("POST", worker.url + path, body, headers, seconds=seconds)
+        headers |= await self._signing.headers(worker.project_id, f"msg_{uuid7()}", body)
+        return await core.outbound.request("POST", worker.url + path, body, headers, seconds=seconds)
 
     async def _ask_after(self, worker_id: str, project_id: str, url: str) -> None:
         try:
-            answer = await self.engine.outbound.request("GET", f"{url}/health", seconds=HEALTH_SECONDS)
+            answer = await self.core.outbound.request("GET", f"{url}/health", seconds=HEALTH_SECONDS)
         except CallFailed as failed:
             if failed.sent or isinstance(failed, CallRefused):
                 return  # it may be busy, or barred here; if it stays silent, its lease ends
-            gone = await self.engine.store.write(
+            gone = await self.core.store.write(
                 push_workers.push_worker_refused(
                     worker_id=worker_id,
-                    now_us=self.engine.clock.now_us(),
+                    now_us=self.core.clock.now_us(),
                     check_us=CHECK_AGAIN_US,
                     young_us=YOUNG_US,
                 )
@@ -467,11 +465,11 @@ class Dispatcher:
             await self._renew(project_id, worker_id)
 
     async def _renew(self, project_id: str, worker_id: str) -> None:
-        await self.engine.store.write(
+        await self.core.store.write(
             push_workers.push_worker_beat(
                 project_id=project_id,
                 worker_id=worker_id,
-                now_us=self.engine.clock.now_us(),
+                now_us=self.core.clock.now_us(),
                 lease_us=LEASE_US,
                 check_us=CHECK_US,
             )
@@ -483,19 +481,19 @@ class Dispatcher:
             if lane is not None:
                 await self._tell(lane.worker, one.execution_id)
         elif one.execution_id not in self.deliveries:
-            await self.engine.store.write(
+            await self.core.store.write(
                 push_workers.lost_delivery(
                     project_id=one.project_id,
                     execution_id=one.execution_id,
                     attempt=one.attempt,
                     worker_id=one.worker_id,
-                    now_us=self.engine.clock.now_us(),
+                    now_us=self.core.clock.now_us(),
                 )
             )
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
         """Tell a worker about a cancellation, unless a server did already."""
-        store = self.engine.store
+        store = self.core.store
         try:
             where = await store.read(push_steps.standing(project_id=worker.project_id, execution_id=execution_id))
         except NotFound:
@@ -523,7 +521,7 @@ class Dispatcher:
             self.start(store.write(push_workers.untell_cancel(**fence)))
             raise
         if answer.status == 404:
-            await store.write(push_workers.cancel_absent(**fence, now_us=self.engine.clock.now_us()))
+            await store.write(push_workers.cancel_absent(**fence, now_us=self.core.clock.now_us()))
             self.room_again(worker.id)
         elif answer.status >= 500:
             await store.write(push_workers.untell_cancel(**fence))

@@ -2,29 +2,25 @@
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from perdure.engine.accounts import Accounts
-from perdure.engine.addresses import Policy
 from perdure.engine.approvals import Approvals
 from perdure.engine.budgets import Budgets
 from perdure.engine.claims import Claims
-from perdure.engine.clock import Clock, SystemClock, TimeBounds, boottime_us
+from perdure.engine.clock import Clock, TimeBounds, boottime_us
 from perdure.engine.conversations import Conversations
+from perdure.engine.core import Core
 from perdure.engine.definitions import Definitions
 from perdure.engine.deployments import Deployments
 from perdure.engine.dispatch import Dispatcher
-from perdure.engine.end_listeners import EndListeners
 from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
 from perdure.engine.fallback_poller import FallbackPoller
-from perdure.engine.loops import LOOPS, Loop, run_loop
-from perdure.engine.notifier import Notifier
-from perdure.engine.outbound import Outbound
+from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
 from perdure.engine.schedules import Schedules
@@ -34,7 +30,6 @@ from perdure.engine.settings import EngineSettings
 from perdure.engine.signing import Signing
 from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
-from perdure.engine.stats import Stats
 from perdure.engine.streams import Streams
 from perdure.engine.traces import Traces
 from perdure.engine.transcripts import Transcripts
@@ -59,7 +54,7 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs import access, claims, queries, transitions
+from perdure.store.verbs import access, claims
 from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
 from perdure.wire.errors import Unavailable
 from perdure.wire.operation import Operation
@@ -69,11 +64,6 @@ logger = logging.getLogger("perdure.engine")
 R = TypeVar("R")
 
 
-CHANGED_MAX = 10_000
-"""Changed executions that are remembered per worker."""
-OWN_LOOKS = 300.0
-"""The factor for a wait's own queries where the fallback poller covers it. One query a minute was most of the
-cost of hundreds of idle streams."""
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 TIME_QUESTIONS = 3
@@ -84,28 +74,18 @@ def _width(span: TimeBounds) -> int:
     return span.most_us - span.least_us
 
 
-class Engine:
+class Engine(Core):
     """One store, one clock and the services. The background loops run between `start` and `stop`."""
 
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
-        self.store = store
-        self.clock = clock or SystemClock()
-        self.settings = settings or EngineSettings()
-        self.lease_us = int(self.settings.lease_seconds * 1_000_000)
-        beat_seconds = self.settings.beat_seconds
-        self.beat_us = self.lease_us // 4 if beat_seconds is None else int(beat_seconds * 1_000_000)
-        self.grace_us = int(self.settings.grace_seconds * 1_000_000)
-        self.notifier = Notifier()
-        self.end_listeners = EndListeners()
-        self.stats = Stats()
-        self.executions = Executions(self)
+        super().__init__(store, clock=clock, settings=settings)
         self.claims = Claims(self)
+        self.executions = Executions(self, self.claims)
         self.events = Events(self)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
-        self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.signing = Signing(self)
         self.conversations = Conversations(self)
         self.slack = Slack(self)
@@ -113,8 +93,9 @@ class Engine:
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing)
-        self.push = Push(self, Dispatcher(self))
-        self.webhooks = Webhooks(self)
+        self.dispatcher = Dispatcher(self, self.signing)
+        self.push = Push(self, self.dispatcher)
+        self.webhooks = Webhooks(self, self.signing)
         self.services = Services(
             self.accounts,
             self.projects,
@@ -132,32 +113,40 @@ class Engine:
             self.approvals,
             self.push,
         )
-        self.reaped_at_us = 0
-        """Time since boot: the end of the reaper's last round, if this server ran all the time."""
-        self.granting_until_us = 0
-        """Time since boot until which the reaper grants leases, because the clock jumped or a registration was locked.
-        While not 0, leases that are too long must still be limited."""
-        self.stepped_back_at_us = boottime_us()
-        """Time since boot of the clock's last step back; first the start, because the clock may have stepped while no
-        server ran. 0: all earlier timers are done."""
-        self.told_of_ahead = False
-        self.overdue_after = transitions.FIRST
-        self.prune_after = ("", "")
-        self.alarmed: set[tuple[str, str, str | None]] = set()
-        self.refused: set[str] = set()
-        """Loops whose last round found the store unavailable."""
-        self._changed: dict[str, set[str]] = {}
-        self.fallback_poller = FallbackPoller()
-        self.snapshots = Snapshots()
+        self.timers = Timers(self)
+        self.reaper = Reaper(self, self.timers)
+        self.housekeeping = Housekeeping(self)
+        self.fallback_poller = FallbackPoller(self, self.claims, self.dispatcher)
+        self.snapshots = Snapshots(self)
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
         """Called with the id of a deleted key. None: notifications of keys and users may have been lost."""
         self.user_changed: Callable[[str], None] = lambda user_id: None
         """Called with the id of a user whose sessions or memberships changed."""
         self._asking: set[asyncio.Task[None]] = set()
         self._trouble: str | None = None
-        self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._receive)
+
+    def loops(self) -> list[Loop]:
+        """The background loops that this server needs."""
+        loops = [
+            Loop("wake", self.timers.wake),
+            Loop("bring forward", self.timers.bring_forward),
+            Loop("overdue", self.timers.end_overdue),
+            Loop("schedule", self.schedules.fire_due),
+            Loop("trigger", self.triggers.take_due),
+            Loop("reap", self.reaper.reap),
+            Loop("push", self.dispatcher.look),
+            Loop("deliver", self.webhooks.deliver_due),
+            Loop("prune", self.housekeeping.prune),
+            Loop("alarm", self.housekeeping.alarm),
+            Loop("catch up", self.housekeeping.catch_up),
+        ]
+        if not self.store.alone:
+            loops += [Loop("look", self.fallback_poller.look), Loop("snapshots", self.snapshots.look)]
+        if self.exports.wanted:
+            loops.append(Loop("export", self.exports.look))
+        return loops
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
         """Raises the errors of the operation's checks and its service."""
@@ -165,17 +154,13 @@ class Engine:
 
     async def start(self) -> None:
         """Read the store's time, take back executions of dead embedded workers, start the loops."""
-        spans = [await self._ask_time() for _ in range(TIME_QUESTIONS)]
+        spans = [await self.read_time() for _ in range(TIME_QUESTIONS)]
         self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
         if self.store.alone:  # else they may belong to a running process
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
-        self.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
-        loops: tuple[Loop, ...] = LOOPS
-        if not self.store.alone:
-            loops = (*LOOPS, Loop("look", self.fallback_poller.look), Loop("snapshots", self.snapshots.look))
-        if self.exports.wanted:
-            loops = (*loops, Loop("export", lambda engine: engine.exports.look()))
-        self._tasks = [asyncio.create_task(run_loop(self, loop), name=f"perdure-{loop.name}") for loop in loops]
+        self.reaper.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
+        runner = Loops(self.notifier)
+        self._tasks = [asyncio.create_task(runner.run(loop), name=f"perdure-{loop.name}") for loop in self.loops()]
         self.store.exchange_hints()
 
     async def stop(self) -> None:
@@ -187,7 +172,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.push.dispatcher.close()
+        await self.dispatcher.close()
         await self.webhooks.close()
         await self.outbound.close()
         await self.exports.close()
@@ -211,51 +196,10 @@ class Engine:
             raise Unavailable(f"The store has just refused a change ({self._trouble}).")
         self._trouble = None
 
-    async def follow_clock(self) -> bool:
-        """Adjust to the store's clock. True if it jumped. Raises Unavailable."""
-        before_us = self.clock.now_us()
-        jumped = self.clock.adjust(await self._ask_time())
-        if jumped and self.clock.now_us() < before_us:
-            self.stepped_back_at_us, self.told_of_ahead = boottime_us(), False
-            self.notifier.notify(("loop", "bring forward"))
-        return jumped
-
-    async def _ask_time(self) -> TimeBounds | None:
-        sent_us = boottime_us()
-        told_us = await self.store.read(queries.database_time())
-        return None if told_us is None else TimeBounds(told_us - boottime_us(), told_us - sent_us)
-
     def wake_loops(self) -> None:
         """Something is due sooner than the loops know."""
         for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push"):
             self.notifier.notify(("loop", loop))
-
-    def own_look(self, seconds: float) -> float:
-        (
-            """The interval of a wait's own queries. This process loses no hints, and the fallback poller covers other
-        servers, so thousands of waits cost almost nothing."""
-            ""
-        )
-        return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
-
-    def spread(self, seconds: float) -> float:
-        """Different on each server of a store."""
-        return seconds if self.store.alone else seconds * random.uniform(0.7, 1.0)
-
-    def note_changed(self, worker_id: str, execution_id: str) -> None:
-        """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
-        if self.store.alone or self.claims.is_present(worker_id):
-            ids = self._changed.setdefault(worker_id, set())
-            if len(ids) < CHANGED_MAX:  # the next beat brings the rest
-                ids.add(execution_id)
-            self.notifier.notify(("worker", worker_id))
-
-    def forget_changed(self, worker_id: str) -> None:
-        self._changed.pop(worker_id, None)
-
-    def take_changed(self, worker_id: str) -> list[str]:
-        ids = self._changed.pop(worker_id, None)
-        return list(ids) if ids else []
 
     def _receive(self, hints: Sequence[Hint]) -> None:
         """Notify each channel once per commit."""
@@ -275,8 +219,8 @@ class Engine:
                 if hint.workflow_id in self.schedules.waiting_workflows:
                     self.schedules.notify()
             elif isinstance(hint, Changed):
-                self.note_changed(hint.worker_id, hint.execution_id)
-                self.push.dispatcher.changed(hint.worker_id, hint.execution_id)
+                self.claims.note_changed(hint.worker_id, hint.execution_id)
+                self.dispatcher.changed(hint.worker_id, hint.execution_id)
             elif isinstance(hint, Due):
                 notifier.notify(("loop", "overdue" if hint.ends else "wake"))
             elif isinstance(hint, Streamed):
@@ -307,7 +251,7 @@ class Engine:
             self.claims.notify(project_id)
             notifier.notify_one(("ready", project_id))
         for project_id, deployment_id in brought:
-            self.push.dispatcher.ready(project_id, deployment_id)
+            self.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
         """Look up results of executions that ended on other servers."""

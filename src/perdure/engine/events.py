@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from uuid_utils import uuid7
 
-from perdure.engine.executions import is_uuid
+from perdure.engine.core import Core
 from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs import events
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.approvals import ASKED
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadRequest
+from perdure.wire.fields import is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Event
 from perdure.wire.requests import EventItem
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 PUBLISH_MAX = 1_000
 READ_MAX = 1_000
 
 
 class Events:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
         """In order, in one transaction. Returns their sequence numbers."""
         _check(topic, items)
-        return await self._engine.store.write(
+        return await self._core.store.write(
             events.publish(
                 project_id=project_id,
                 topic=topic,
                 events=items,
                 ids=[str(uuid7()) for _ in items],
-                now_us=self._engine.clock.now_us(),
+                now_us=self._core.clock.now_us(),
             )
         )
 
@@ -60,13 +57,13 @@ class Events:
         """
         _check(topic, items)
         asks = any((item.event_type or "").startswith(ASKED) for item in items)
-        return await self._engine.store.write(
+        return await self._core.store.write(
             events.publish_once(
                 project_id=project_id,
                 topic=topic,
                 events=items,
                 ids=[str(uuid7()) for _ in items],
-                now_us=self._engine.clock.now_us(),
+                now_us=self._core.clock.now_us(),
                 idempotency=idempotency,
                 asked_by=asked_by.lower() if asked_by is not None and asks and is_uuid(asked_by) else None,
                 answered_by=answered_by,
@@ -78,32 +75,32 @@ class Events:
     ) -> tuple[list[Event], bool]:
         """In order, up to the event that reaches `bytes_max`, and whether there may be more."""
         _check_limit(limit)
-        return await self._engine.store.read(
+        return await self._core.store.read(
             events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
         )
 
     async def read_newest(self, project_id: str, topic: str, after: int, limit: int) -> tuple[list[Event], bool]:
         """As `read`, newest first."""
         _check_limit(limit)
-        return await self._engine.store.read(
+        return await self._core.store.read(
             events.newest_events(project_id=project_id, topic=topic, after=after, limit=limit)
         )
 
     async def last(self, project_id: str, topic: str) -> int:
         """0 if the topic has no event."""
-        return await self._engine.store.read(events.topic_end(project_id=project_id, topic=topic))
+        return await self._core.store.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_cursors(self, project_id: str, topic: str, run_id: str | None = None) -> ChannelCursors:
         """Take them before reading: `watch` then misses neither events nor changes of the run's journal."""
         channels: list[tuple[str, ...]] = [("topic", project_id, topic)]
         if run_id is not None:
             channels.append(("written", run_id))
-        return self._engine.notifier.cursors(*channels)
+        return self._core.notifier.cursors(*channels)
 
     async def watch(self, cursors: ChannelCursors, seconds: float = 1.0) -> bool:
         """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        return await self._engine.notifier.wait_any(cursors, seconds, future)
+        return await self._core.notifier.wait_any(cursors, seconds, future)
 
 
 def _check_limit(limit: int) -> None:

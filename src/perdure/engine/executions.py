@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from perdure.engine.addresses import target
+from perdure.engine.claims import Claims
+from perdure.engine.core import Core
+from perdure.engine.start_checks import check_item
 from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
@@ -22,12 +24,10 @@ from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Execution, Problem, Row
 from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
-from perdure.wire.starts import check_options
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from perdure.engine.engine import Engine
 
 LIST_MAX = 500
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
@@ -36,8 +36,9 @@ CLOSED = "The engine was closed while the result was awaited; the execution goes
 class Executions:
     """All times come from the engine's clock, all ids are made here."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, claims: Claims) -> None:
+        self._claims = claims
+        self._core = core
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
@@ -56,32 +57,32 @@ class Executions:
             try:
                 check_item(item)
                 if item.webhook_url is not None:
-                    await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
+                    await self._core.outbound.check_url(item.webhook_url, "webhook_url")
                 if item.batch_id is not None:
                     raise BadValue("`batch_id` is made by the batch route and by `map_children`; leave it out.")
                 answers.append(None)
                 news.append(New(str(uuid7()), item))
             except PerdureError as error:
                 answers.append(Problem(error.message, error.code, error.details))
-        engine = self._engine
-        poll = engine.claims.take_waiting(project_id) if news else None
+        core = self._core
+        poll = self._claims.take_waiting(project_id) if news else None
         handed: list[Claimed] = []
         try:
-            given, handed = await engine.store.write(
+            given, handed = await core.store.write(
                 starts.start(
                     project_id=project_id,
                     news=news,
-                    now_us=engine.clock.now_us(),
+                    now_us=core.clock.now_us(),
                     idempotency=idempotency,
                     waiting_claim=None if poll is None else poll.waiting_claim,
                 )
             )
         finally:
             if poll is not None:
-                engine.claims.settle(poll, handed)
+                self._claims.settle(poll, handed)
         for new, answer in zip(news, given, strict=False):
             if isinstance(answer, Started) and answer.execution_id == new.id:
-                engine.end_listeners.expect(project_id, new.id)
+                core.end_listeners.expect(project_id, new.id)
         if len(given) == len(items):
             return given
         rest = iter(given)
@@ -94,13 +95,13 @@ class Executions:
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
-                await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
-        answers = await self._engine.store.write(
+                await self._core.outbound.check_url(item.webhook_url, "webhook_url")
+        answers = await self._core.store.write(
             starts.start_batch(
                 project_id=project_id,
                 news=[New(str(uuid7()), item) for item in items],
                 batch_id=str(uuid7()),
-                now_us=self._engine.clock.now_us(),
+                now_us=self._core.clock.now_us(),
                 idempotency=idempotency,
             )
         )
@@ -108,13 +109,11 @@ class Executions:
 
     async def get(self, project_id: str, execution_id: str) -> Execution:
         """Raises NotFound."""
-        return await self._engine.store.read(queries.get(project_id=project_id, execution_id=checked_id(execution_id)))
+        return await self._core.store.read(queries.get(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def find(self, project_id: str, workflow_id: str, key: str) -> str:
         """Raises NotFound."""
-        return await self._engine.store.read(
-            queries.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key)
-        )
+        return await self._core.store.read(queries.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
 
     async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
         """Wait until one is final, at most `seconds`. The reply has as many final ones as fit."""
@@ -126,13 +125,13 @@ class Executions:
             found.append(finished)
             some.set()
 
-        listeners = self._engine.end_listeners
+        listeners = self._core.end_listeners
         for id in ids:
             listeners.listen(project_id, id, tell)
         try:
             # Listen before the query, so that no end is missed.
-            done, missing = await self._engine.store.read(queries.finished(project_id=project_id, ids=ids))
-            if done or missing or seconds <= 0 or self._engine.closing:
+            done, missing = await self._core.store.read(queries.finished(project_id=project_id, ids=ids))
+            if done or missing or seconds <= 0 or self._core.closing:
                 return WaitReply(done, missing)
             try:
                 async with asyncio.timeout(seconds):
@@ -147,11 +146,11 @@ class Executions:
     async def result(self, project_id: str, execution_id: str) -> Finished:
         """Wait without a limit. Raises NotFound."""
         execution_id = checked_id(execution_id)
-        listeners = self._engine.end_listeners
+        listeners = self._core.end_listeners
         known, finished = listeners.recent(project_id, execution_id)
         if finished is not None:
             return finished
-        if self._engine.closing:
+        if self._core.closing:
             raise Unavailable(CLOSED)
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         self._awaited.add(future)
@@ -163,7 +162,7 @@ class Executions:
         listeners.listen(project_id, execution_id, tell)
         try:
             if not known:
-                done, missing = await self._engine.store.read(
+                done, missing = await self._core.store.read(
                     queries.finished(project_id=project_id, ids=(execution_id,))
                 )
                 if missing:
@@ -177,7 +176,7 @@ class Executions:
 
     async def how_ended(self, project_id: str, execution_id: str) -> Finished | None:
         """Without the result. None while it is open. Raises NotFound."""
-        return await self._engine.store.read(
+        return await self._core.store.read(
             queries.how_ended(project_id=project_id, execution_id=checked_id(execution_id))
         )
 
@@ -192,7 +191,7 @@ class Executions:
     ) -> tuple[list[Row], bool]:
         """Rows after a seq, up to the one that reaches `bytes_max`, and whether there may be more."""
         id = checked_id(execution_id)
-        return await self._engine.store.read(
+        return await self._core.store.read(
             queries.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
         )
 
@@ -200,34 +199,34 @@ class Executions:
         self, project_id: str, execution_id: str, after: int = 0, limit: int = 500
     ) -> list[tuple[int, LogLine]]:
         """Lines after a number."""
-        return await self._engine.store.read(
+        return await self._core.store.read(
             queries.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
     def watch_cursor(self, execution_id: str) -> int:
         """Take it before reading journal or log: `watch` then misses nothing."""
-        return self._engine.notifier.cursor(("written", checked_id(execution_id)))
+        return self._core.notifier.cursor(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, cursor: int, seconds: float = 1.0) -> bool:
         """Wait until journal or log grew, at most `seconds`."""
-        return await self._engine.notifier.wait(("written", checked_id(execution_id)), cursor, seconds)
+        return await self._core.notifier.wait(("written", checked_id(execution_id)), cursor, seconds)
 
     async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
         """Cancel also all descendants. Raises NotCancellable if it is final."""
-        await self._engine.store.write(
+        await self._core.store.write(
             transitions.cancel(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
                 cancelled_by=by,
-                now_us=self._engine.clock.now_us(),
-                grace_us=self._engine.grace_us,
+                now_us=self._core.clock.now_us(),
+                grace_us=self._core.grace_us,
             )
         )
         return await self.get(project_id, execution_id)
 
     async def delete(self, project_id: str, execution_id: str) -> None:
         """Delete also all descendants. Raises Conflict while one is open."""
-        await self._engine.store.write(queries.delete(project_id=project_id, execution_id=checked_id(execution_id)))
+        await self._core.store.write(queries.delete(project_id=project_id, execution_id=checked_id(execution_id)))
 
     async def resume(
         self,
@@ -243,13 +242,13 @@ class Executions:
         another answer stands."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
         check_json(bytes(data), where="data")
-        return await self._engine.store.write(
+        return await self._core.store.write(
             waits.resume(
                 project_id=project_id,
                 execution_id=checked_id(execution_id),
                 step_key=step_key,
                 data=data,
-                now_us=self._engine.clock.now_us(),
+                now_us=self._core.clock.now_us(),
                 answered_by=answered_by,
                 question_id=question_id,
             )
@@ -265,7 +264,7 @@ class Executions:
                 check_text(value, where=name, max_bytes=KEY_BYTES_MAX)
         gone = 0
         while True:
-            deleted, still_open = await self._engine.store.write(
+            deleted, still_open = await self._core.store.write(
                 queries.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
             )
             gone += deleted
@@ -283,26 +282,7 @@ class Executions:
             id = getattr(filters, name)
             if id is not None and not id.islower():
                 filters = replace(filters, **{name: id.lower()})
-        page, following = await self._engine.store.scan(
+        page, following = await self._core.store.scan(
             queries.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
         )
         return ExecutionPage(page, following)
-
-
-def check_item(item: StartItem) -> None:
-    """Raises BadValue with the field."""
-    check_name(item.workflow_id, where="workflow_id")
-    for name in ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key"):
-        value = getattr(item, name)
-        if value is not None:
-            check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
-    check_json(bytes(item.payload), where="payload")
-    for name in ("initial_state", "channel_context"):
-        given = getattr(item, name)
-        if given is not None:
-            check_json(bytes(given), where=name)
-    if item.otel_traceparent is not None:
-        check_text(item.otel_traceparent, where="otel_traceparent", max_bytes=KEY_BYTES_MAX)
-    check_options(item)
-    if item.webhook_url is not None:
-        target(item.webhook_url, "webhook_url")

@@ -10,21 +10,19 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from perdure.engine.addresses import Policy, target
 from perdure.engine.calls import CallFailed
+from perdure.engine.core import Core
 from perdure.engine.outbound import Outbound
 from perdure.store.verbs import exports, trace_queries
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.journal_spans import journal_spans
 from perdure.wire.public import microseconds
 from perdure.wire.traces import StoredSpan
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
@@ -39,9 +37,9 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 
 
 class Exports:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._url, self._headers = destination(engine.settings.otlp_endpoint, engine.settings.otlp_headers)
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._url, self._headers = destination(core.settings.otlp_endpoint, core.settings.otlp_headers)
         self._outbound: Outbound | None = None
         if self._url is not None:
             # The operator's own host may have any address.
@@ -59,15 +57,15 @@ class Exports:
 
     async def look(self) -> float:
         """Returns the seconds until the next round."""
-        engine = self._engine
+        core = self._core
         more = False
-        for project_id in await engine.store.read(exports.project_ids()):
+        for project_id in await core.store.read(exports.project_ids()):
             if project_id not in self._begun:
-                if not await engine.store.read(exports.exporting(project_id=project_id)):
-                    await engine.store.write(exports.begin_exports(project_id=project_id, now_us=engine.clock.now_us()))
+                if not await core.store.read(exports.exporting(project_id=project_id)):
+                    await core.store.write(exports.begin_exports(project_id=project_id, now_us=core.clock.now_us()))
                 self._begun.add(project_id)
-            now_us = engine.clock.now_us()
-            taken = await engine.store.write(
+            now_us = core.clock.now_us()
+            taken = await core.store.write(
                 exports.claim_exports(project_id=project_id, now_us=now_us, until_us=now_us + CLAIM_US, limit=BATCH)
             )
             more = more or taken.more
@@ -75,17 +73,17 @@ class Exports:
                 continue
             left = await self._send(project_id, taken.ids)
             if left:
-                await engine.store.write(
-                    exports.release_exports(project_id=project_id, ids=left, now_us=engine.clock.now_us())
+                await core.store.write(
+                    exports.release_exports(project_id=project_id, ids=left, now_us=core.clock.now_us())
                 )
                 self._away_seconds = min(max(2 * self._away_seconds, 1.0), AWAY_SECONDS_MAX)
                 return self._away_seconds * random.uniform(0.5, 1.0)
             self._away_seconds = 0.0
-        return 0.0 if more else engine.spread(PAUSE_SECONDS)
+        return 0.0 if more else core.spread(PAUSE_SECONDS)
 
     async def _send(self, project_id: str, ids: Sequence[str]) -> list[str]:
         """All spans of an execution go in one request. Returns the ids to try again."""
-        store = self._engine.store
+        store = self._core.store
         spans: list[StoredSpan] = []
         waiting: list[str] = []
         for number, id in enumerate(ids):
@@ -98,7 +96,7 @@ class Exports:
                     return [*waiting, *ids[number + 1 :]]
                 await store.write(exports.note_exports(project_id=project_id, ids=waiting))
                 if became is not None:  # after the note, so a server that stops now does not send again
-                    self._engine.stats.count(became, len(spans))
+                    self._core.stats.count(became, len(spans))
                 spans, waiting = [], []
         return []
 

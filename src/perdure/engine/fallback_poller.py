@@ -5,17 +5,14 @@ busy with these. The fallback poller asks for all of them at once and notifies t
 process needs none.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from perdure.engine.claims import Claims
+from perdure.engine.core import Core
+from perdure.engine.dispatch import Dispatcher
 from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 BLIND_SECONDS_MAX = 1.0
 """The longest pause while hints do not arrive."""
@@ -28,37 +25,41 @@ LOOK_SHARE = 10
 class FallbackPoller:
     """Keeps the last results, because only changes notify."""
 
-    def __init__(self) -> None:
+    def __init__(self, core: Core, claims: Claims, dispatcher: Dispatcher) -> None:
+        self._core = core
+        self._claims = claims
+        self._dispatcher = dispatcher
         self._journals: dict[str, tuple[int, int]] = {}
         self._topics: dict[tuple[str, str], int] = {}
         self._streams: dict[tuple[str, str], int] = {}
         self._changed: dict[tuple[str, str], int] = {}
 
-    async def look(self, engine: Engine) -> float:
+    async def look(self) -> float:
+        core, claims, dispatcher = self._core, self._claims, self._dispatcher
         await asyncio.sleep(PAUSE_SECONDS_MIN)
-        pause = engine.settings.poll_seconds
-        if not engine.store.hints_up:
+        pause = core.settings.poll_seconds
+        if not core.store.hints_up:
             pause = min(pause, BLIND_SECONDS_MAX)
         pause *= random.uniform(0.5, 1.0)
-        notifier, claims = engine.notifier, engine.claims
+        notifier = core.notifier
         topics = _by_project(notifier.waited_at("topic"))
         awaited = Awaited(
-            engine.end_listeners.awaited(),
+            core.end_listeners.awaited(),
             [id for _, id in notifier.waited_at("written")],
             topics,
             _by_project(notifier.waited_at("stream")),
             claims.present(),
-            _merged(claims.waiting_for(), engine.push.dispatcher.waiting_for()),
+            _merged(claims.waiting_for(), dispatcher.waiting_for()),
         )
         if not any(awaited):
             return pause
         now = asyncio.get_running_loop().time
         started = now()
-        found = await engine.store.read(poll_awaited(awaited=awaited))
-        if engine.store.hints_up:  # spare a slow database
+        found = await core.store.read(poll_awaited(awaited=awaited))
+        if core.store.hints_up:  # spare a slow database
             pause = max(pause, (now() - started) * LOOK_SHARE)
         for project_id, finished in found.ended:
-            engine.end_listeners.found(project_id, finished)
+            core.end_listeners.found(project_id, finished)
         # A new waiter may have read before the last change: rows that are new here also notify.
         journals = {id: (seq, n) for id, seq, n in found.journals}
         for id, at in journals.items():
@@ -78,11 +79,11 @@ class FallbackPoller:
         changed = {(worker_id, id): seq for worker_id, id, seq in found.changed}
         for (worker_id, id), seq in changed.items():
             if self._changed.get((worker_id, id)) != seq:
-                engine.note_changed(worker_id, id)
+                claims.note_changed(worker_id, id)
         self._changed = changed
         claims.wake_for(set(found.ready), set(found.unacknowledged))
         for project_id, deployment_id in found.ready:
-            engine.push.dispatcher.ready(project_id, deployment_id)
+            dispatcher.ready(project_id, deployment_id)
         return pause
 
 

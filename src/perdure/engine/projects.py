@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 from perdure.engine.accounts import hash_of, require_user
-from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import access, accounts
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import NotFound, PerdureError, Unauthorized

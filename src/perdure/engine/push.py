@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec import structs
 
+from perdure.engine.core import Core
 from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher, work_of
-from perdure.engine.executions import check_item
-from perdure.engine.notifier import Notifier
-from perdure.engine.outbound import Outbound
-from perdure.engine.service import Core, Scope, Service, serves
-from perdure.engine.settings import EngineSettings
+from perdure.engine.service import Scope, Service, serves
+from perdure.engine.start_checks import check_item
 from perdure.store.verbs import push_reports, push_steps, push_workers
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.push_reports import Step, Wait
@@ -59,23 +57,9 @@ HEARD_SECONDS: Final = 20.0
 """A worker's calls renew its lease at most this often."""
 
 
-class PushCore(Core, Protocol):
-    @property
-    def notifier(self) -> Notifier: ...
-    @property
-    def outbound(self) -> Outbound: ...
-    @property
-    def settings(self) -> EngineSettings: ...
-    @property
-    def grace_us(self) -> int: ...
-    @property
-    def closing(self) -> bool: ...
-
-
 class Push(Service):
-    def __init__(self, core: PushCore, dispatcher: Dispatcher) -> None:
+    def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
         super().__init__(core)
-        self._engine = core
         self.dispatcher = dispatcher
         self._heard: dict[str, float] = {}
 
@@ -85,7 +69,7 @@ class Push(Service):
     async def register(self, scope: Scope, op: RegisterWorker) -> Registered:
         """The id of a registration is always new. Raises BadRequest, BadValue, Conflict."""
         url = op.push_endpoint_url or ""
-        await self._engine.outbound.check_url(url, "body.push_endpoint_url")
+        await self._core.outbound.check_url(url, "body.push_endpoint_url")
         worker_id = self.new_id()
         await self.write(
             push_workers.register_push_worker(
@@ -151,25 +135,25 @@ class Push(Service):
         worker_id = checked_id(worker_id, "worker")
         if not await self._beat(project_id, worker_id, own=False):  # it polls, so no lane may bring it work
             raise NotFound(f"Worker {worker_id!r} is not registered (any more); register again.")
-        engine = self._engine
+        core = self._core
         loop = asyncio.get_running_loop()
         until = loop.time() + min(seconds, POLL_SECONDS)
         while True:
-            cursors = engine.notifier.cursors(("ready", project_id), ("push-worker", worker_id))
+            cursors = core.notifier.cursors(("ready", project_id), ("push-worker", worker_id))
             handed = await self.write(
                 push_workers.claim_pushed(
                     worker_id=worker_id,
                     claim_id=self.new_id(),
                     at_most=min(at_most, POLL_MAX),
                     now_us=self.now_us(),
-                    grace_us=engine.grace_us,
+                    grace_us=core.grace_us,
                     polled=True,
                 )
             )
             left = until - loop.time()
-            if handed.picked or left <= 0 or engine.closing:
+            if handed.picked or left <= 0 or core.closing:
                 return [_polled(one, worker_id) for one in handed.picked]
-            await engine.notifier.wait_any(cursors, min(left, engine.settings.poll_seconds), loop.create_future())
+            await core.notifier.wait_any(cursors, min(left, core.settings.poll_seconds), loop.create_future())
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -191,7 +175,7 @@ class Push(Service):
     async def steps(self, scope: Scope, op: ListSavedSteps) -> SavedSteps:
         """Raises NotFound, and BadRequest if all are too large for one answer."""
         return SavedSteps(
-            await self._engine.store.scan(
+            await self._core.store.scan(
                 push_steps.list_steps(
                     project_id=scope.project_id, execution_id=op.execution_id, after=op.after, limit=STEPS_MAX
                 )
@@ -257,25 +241,25 @@ class Push(Service):
                 execution_id=op.execution_id,
                 worker_id=op.worker_id,
                 now_us=self.now_us(),
-                grace_us=self._engine.grace_us,
+                grace_us=self._core.grace_us,
             )
         )
         return self._freed(op.execution_id, op.worker_id)
 
     async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
         """Wait until no push worker holds the execution."""
-        engine = self._engine
+        core = self._core
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (left := until - loop.time()) > 0 and not engine.closing:
-            cursors = engine.notifier.cursors(("written", execution_id))
+        while (left := until - loop.time()) > 0 and not core.closing:
+            cursors = core.notifier.cursors(("written", execution_id))
             try:
                 where = await self.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
             except NotFound:
                 return
             if where.phase not in HELD or where.push_worker_id is None:
                 return
-            await engine.notifier.wait_any(cursors, left, loop.create_future())
+            await core.notifier.wait_any(cursors, left, loop.create_future())
 
     @serves(WaitExecution)
     async def wait(self, scope: Scope, op: WaitExecution) -> Waiting:
@@ -316,7 +300,7 @@ class Push(Service):
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
-                await self._engine.outbound.check_url(item.webhook_url, "webhook_url")
+                await self._core.outbound.check_url(item.webhook_url, "webhook_url")
         started = await self.write(
             push_reports.start_children(
                 project_id=project_id,

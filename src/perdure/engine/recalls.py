@@ -17,12 +17,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from perdure.engine.core import Core
 from perdure.store.verbs import claims
 from perdure.wire.errors import PerdureError
 
 if TYPE_CHECKING:
     from perdure.engine.claims import Poll
-    from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
@@ -36,8 +36,8 @@ WORKERS_MAX: Final = 10_000
 class Recalls:
     """Answered claims of workers that have not asked again. `waiting` holds the waiting claims by project."""
 
-    def __init__(self, engine: Engine, waiting: Mapping[str, Iterable[Poll]]) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, waiting: Mapping[str, Iterable[Poll]]) -> None:
+        self._core = core
         self._waiting = waiting
         self._answered: OrderedDict[str, Poll] = OrderedDict()
         """By worker, oldest first."""
@@ -66,7 +66,7 @@ class Recalls:
 
     def _look(self, due: float) -> None:
         self._timer = None
-        if self._engine.closing:
+        if self._core.closing:
             return
         loop = asyncio.get_running_loop()
         if loop.time() - due > LOOK_SECONDS / 2:  # this server hung: claims may lie here unread
@@ -93,14 +93,14 @@ class Recalls:
         )
 
     async def _recall(self, poll: Poll) -> None:
-        engine = self._engine
+        core = self._core
         try:
-            await engine.store.write(
+            await core.store.write(
                 claims.recall(
                     project_id=poll.project_id,
                     worker_id=poll.worker_id,
                     claim_id=poll.claim_id,
-                    now_us=engine.clock.now_us(),
+                    now_us=core.clock.now_us(),
                 )
             )
         except PerdureError as error:  # the work stays until the worker asks again or is given up

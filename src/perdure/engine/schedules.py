@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
+from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
 from perdure.wire.cron import cron
@@ -35,9 +36,6 @@ from perdure.wire.schedules import (
     StoredSchedule,
 )
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
 P = TypeVar("P", bound=SchedulePage)
 
 logger = logging.getLogger("perdure.engine")
@@ -47,9 +45,8 @@ BATCH = 100
 
 
 class Schedules(Service):
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
         self._stuck: set[str] = set()
         """Schedules that this server could not fire in their last round."""
         self.waiting_workflows: frozenset[str] = frozenset()
@@ -155,7 +152,7 @@ class Schedules(Service):
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule
         try:
-            return replace(schedule, next_at_us=schedule.following(self._engine.clock.now_us()))
+            return replace(schedule, next_at_us=schedule.following(self._core.clock.now_us()))
         except BadValue:  # only other servers know the zone
             return schedule
 
@@ -163,7 +160,7 @@ class Schedules(Service):
 
     def notify(self) -> None:
         """Notify the loop: a due time may be sooner than it knows."""
-        self._engine.notifier.notify(("loop", "schedule"))
+        self._core.notifier.notify(("loop", "schedule"))
 
     async def fire_due(self) -> float:
         """Fire due schedules; returns the seconds until the next round.
@@ -171,17 +168,17 @@ class Schedules(Service):
         The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another server
         is firing.
         """
-        engine = self._engine
-        now_us = engine.clock.now_us()
+        core = self._core
+        now_us = core.clock.now_us()
         # Stuck schedules stay due the longest, and must not crowd out the rest.
         limit = BATCH + len(self._stuck)
-        due = await engine.store.read(schedules.due_schedules(now_us=now_us, limit=limit))
+        due = await core.store.read(schedules.due_schedules(now_us=now_us, limit=limit))
         self.waiting_workflows = due.waiting_workflows
         if not due.schedules:
             return 1.0 if due.next_at_us is None else min(max((due.next_at_us - now_us) / 1e6, 0.0), 1.0)
         if due.since_us is not None:
-            engine.stats.schedule_lag_seconds = (now_us - due.since_us) / 1e6
-        answers = await engine.store.write_all(
+            core.stats.schedule_lag_seconds = (now_us - due.since_us) / 1e6
+        answers = await core.store.write_all(
             [
                 schedules.fire_schedule(
                     project_id=project_id,

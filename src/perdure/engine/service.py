@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from uuid_utils import uuid7
 
-from perdure.engine.clock import Clock
-from perdure.store.interface import Store, Verb
+from perdure.engine.core import Core
+from perdure.store.interface import Verb
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest
@@ -72,15 +72,6 @@ def serves(
         return method
 
     return mark
-
-
-class Core(Protocol):
-    """The parts of the engine that services use."""
-
-    @property
-    def store(self) -> Store: ...
-    @property
-    def clock(self) -> Clock: ...
 
 
 class Service:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from perdure.engine.clock import boottime_us
-from perdure.engine.service import Core, Scope, Service, serves
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import signing
 from perdure.store.verbs.signing import Secrets
 from perdure.wire.signatures import make_secret, signed_headers

@@ -6,15 +6,11 @@ The server cannot end that. The log says who can, and until then claims use low-
 (`engine/low_water_marks.py`).
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from perdure.engine.core import Core
 from perdure.store.verbs.queries import Snapshot, old_snapshots
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
 
 logger = logging.getLogger("perdure.engine")
 
@@ -33,24 +29,24 @@ _WAYS_OUT: Final = {
 
 
 class Snapshots:
-    def __init__(self) -> None:
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._known: set[tuple[str, str]] = set()
-        self.crowded = False
-        """Many old row versions remain."""
 
-    async def look(self, engine: Engine) -> float:
+    async def look(self) -> float:
         """Log each new old snapshot once."""
-        held = await engine.store.scan(
+        core = self._core
+        held = await core.store.scan(
             old_snapshots(seconds=min(CROWDED_SECONDS, OLD_SECONDS), transactions=OLD_TRANSACTIONS)
         )
-        self.crowded = bool(held)
+        core.crowded = bool(held)
         found = [one for one in held if one.seconds is None or one.seconds >= OLD_SECONDS]
         for one in found:
             if (one.kind, one.name) not in self._known:
                 logger.warning("%s", _said(one))
         self._known = {(one.kind, one.name) for one in found}
-        engine.stats.old_snapshots = len(found)
-        return engine.spread(ROUND_SECONDS)
+        core.stats.old_snapshots = len(found)
+        return core.spread(ROUND_SECONDS)
 
 
 def _said(one: Snapshot) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Final, Protocol
+from typing import Final
 
-from perdure.engine.notifier import ChannelCursors, Notifier
-from perdure.engine.service import Core
+from perdure.engine.core import Core
+from perdure.engine.notifier import ChannelCursors
 from perdure.store.verbs.streams import read_stream
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import checked_id
@@ -25,14 +25,8 @@ CURSOR_EXECUTIONS_MAX: Final = 50
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
-class StreamCore(Core, Protocol):
-    @property
-    def notifier(self) -> Notifier: ...
-    def own_look(self, seconds: float) -> float: ...
-
-
 class Streams:
-    def __init__(self, core: StreamCore) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
 
     async def open(self, project_id: str, execution_id: str, cursor: str | None = None) -> Follower:
@@ -46,7 +40,7 @@ class Streams:
 class Follower:
     """A reader's place. Take cursors, read, and watch if there was nothing."""
 
-    def __init__(self, core: StreamCore, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
+    def __init__(self, core: Core, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._core = core
         self._project_id = project_id
         self._id = execution_id

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from perdure.engine.cursors import read_cursor, write_cursor
-from perdure.engine.executions import is_uuid
 from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
 from perdure.store.verbs.trace_queries import NEWEST, TraceFilters, TracePlace, TraceRoot
 from perdure.wire.errors import BadRequest
+from perdure.wire.fields import is_uuid
 from perdure.wire.journal_spans import journal_spans, trace_id_of
 from perdure.wire.status import Phase
 from perdure.wire.traces import StoredSpan

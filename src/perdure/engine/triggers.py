@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from uuid_utils import uuid7
 
+from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import triggers
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
@@ -20,9 +21,6 @@ from perdure.wire.triggers import (
     TriggerSpec,
 )
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
 logger = logging.getLogger("perdure.engine")
 
 STARTS: Final = 100
@@ -32,9 +30,8 @@ STARTS: Final = 100
 class Triggers(Service):
     """Serves the operations of event triggers, and starts executions for the events of their topics."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine = engine
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
         self._stuck: set[str] = set()
         self.topics: frozenset[tuple[str, str]] = frozenset()
         """Project and topic of every trigger, as the latest look found them."""
@@ -73,7 +70,7 @@ class Triggers(Service):
 
     def notify(self) -> None:
         """There may be something to take sooner than the loop knows."""
-        self._engine.notifier.notify(("loop", "trigger"))
+        self._core.notifier.notify(("loop", "trigger"))
 
     def published(self, project_id: str, topic: str) -> None:
         """A topic has new events, here or through another server."""
@@ -86,16 +83,16 @@ class Triggers(Service):
         The look is only a hint: each trigger is served by a verb that looks again under its row's lock, and leaves it
         to another server that is at it already.
         """
-        engine = self._engine
-        now_us = engine.clock.now_us()
-        watched = await engine.store.read(triggers.watched_topics())
+        core = self._core
+        now_us = core.clock.now_us()
+        watched = await core.store.read(triggers.watched_topics())
         self.topics = frozenset((one.project_id, one.topic) for one in watched)
         due = [one for one in watched if one.due_at_us is not None and one.due_at_us <= now_us]
         if not due:
             coming = min((one.due_at_us for one in watched if one.due_at_us is not None), default=None)
-            pause = engine.spread(1.0)
+            pause = core.spread(1.0)
             return pause if coming is None else min((coming - now_us) / 1e6, pause)
-        answers = await engine.store.write_all(
+        answers = await core.store.write_all(
             [
                 triggers.take_for_trigger(
                     project_id=one.project_id,

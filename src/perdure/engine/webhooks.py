@@ -11,13 +11,15 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from perdure.engine.calls import Answer, CallFailed
+from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
+from perdure.engine.signing import Signing
 from perdure.store.verbs import queries, webhooks
 from perdure.store.verbs.webhooks import TakenDelivery
 from perdure.wire.access import Role
@@ -40,9 +42,6 @@ from perdure.wire.webhooks import (
     delivery_id,
 )
 
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
-
 logger = logging.getLogger("perdure.engine")
 
 CALL_SECONDS: Final = 15.0
@@ -63,16 +62,17 @@ BODY_BYTES_MAX: Final = 256 << 10
 
 
 class Webhooks(Service):
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine = engine
+    def __init__(self, core: Core, signing: Signing) -> None:
+        super().__init__(core)
+        self._signing = signing
+        self._core = core
         self._under_way: set[asyncio.Task[None]] = set()
         self._by_host: Counter[str] = Counter()
 
     @serves(CreateWebhook)
     async def create(self, scope: Scope, op: CreateWebhook) -> Webhook:
         """Raises BadValue, BadRequest."""
-        await self._engine.outbound.check_url(op.url)
+        await self._core.outbound.check_url(op.url)
         return await self.write(
             webhooks.make_webhook(
                 project_id=scope.project_id,
@@ -141,21 +141,21 @@ class Webhooks(Service):
 
     def notify(self) -> None:
         """Notify the loop: a message may be due."""
-        self._engine.notifier.notify(("loop", "deliver"))
+        self._core.notifier.notify(("loop", "deliver"))
 
     async def deliver_due(self) -> float:
         """Take and send due messages; returns the seconds until the next round."""
-        engine = self._engine
+        core = self._core
         room = AT_ONCE - len(self._under_way)
         if room <= 0:
             return POLL_SECONDS  # the end of a call notifies the loop
-        now_us = engine.clock.now_us()
-        due_us = await engine.store.read(webhooks.next_delivery())
+        now_us = core.clock.now_us()
+        due_us = await core.store.read(webhooks.next_delivery())
         if due_us is None or due_us > now_us:
-            pause = engine.spread(POLL_SECONDS)
+            pause = core.spread(POLL_SECONDS)
             return pause if due_us is None else min((due_us - now_us) / 1e6, pause)
         busy = [host for host, calls in self._by_host.items() if calls >= self._most_per_host()]
-        taken = await engine.store.write(
+        taken = await core.store.write(
             webhooks.take_deliveries(
                 busy=msgspec.json.encode(busy).decode(),
                 limit=min(room, BATCH),
@@ -173,7 +173,7 @@ class Webhooks(Service):
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
         if back:
-            await engine.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
+            await core.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
         # The remaining due messages are for busy hosts; the end of a call notifies the loop.
         return 0.0 if taken else POLL_SECONDS
 
@@ -189,14 +189,14 @@ class Webhooks(Service):
 
     async def _deliver(self, taken: TakenDelivery) -> None:
         """Send one message and store the outcome."""
-        engine = self._engine
+        core = self._core
         try:
             try:
                 body = await self._body(taken)
-                headers = await engine.signing.headers(
+                headers = await self._signing.headers(
                     taken.project_id, delivery_id(taken.execution_id, taken.webhook_id), body
                 )
-                answer = await engine.outbound.request(
+                answer = await core.outbound.request(
                     "POST",
                     taken.url,
                     body,
@@ -222,14 +222,14 @@ class Webhooks(Service):
     async def _settle(
         self, taken: TakenDelivery, status: int | None, answer: str, retry_after: int | None, *, last: bool = False
     ) -> None:
-        engine = self._engine
+        core = self._core
         next_at_us = None
         if status is not None and 200 <= status < 300:
             state = DeliveryState.DELIVERED
-            engine.stats.count("webhooks_delivered")
+            core.stats.count("webhooks_delivered")
         elif last or taken.tries > len(PAUSES_SECONDS) or status == 410:
             state = DeliveryState.FAILED
-            engine.stats.count("webhooks_given_up")
+            core.stats.count("webhooks_given_up")
             logger.warning(
                 "The server gave up the webhook of %s for execution %s after %d tries: %s",
                 taken.host,
@@ -240,8 +240,8 @@ class Webhooks(Service):
         else:
             state = DeliveryState.PENDING
             pause = max(PAUSES_SECONDS[taken.tries - 1] * random.uniform(0.8, 1.2), retry_after or 0)
-            next_at_us = engine.clock.now_us() + int(pause * 1_000_000)
-        await engine.store.write(
+            next_at_us = core.clock.now_us() + int(pause * 1_000_000)
+        await core.store.write(
             webhooks.settle_delivery(
                 taken=taken, state=state, status=status, answer=scrub_text(answer), next_at_us=next_at_us
             )
@@ -253,7 +253,7 @@ class Webhooks(Service):
             known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
             if all(one.id != taken.webhook_id for one in known):
                 raise NotFound("The webhook was deleted.")
-        execution = await self._engine.store.read(
+        execution = await self._core.store.read(
             queries.get(project_id=taken.project_id, execution_id=taken.execution_id)
         )
         return message_of(execution)

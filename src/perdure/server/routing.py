@@ -21,7 +21,6 @@ from msgspec import Struct
 from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
-from perdure.engine.executions import checked_id
 from perdure.server.auth import Failures, Gate, check_role
 from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
@@ -39,7 +38,7 @@ from perdure.server.tails import Tails
 from perdure.server.written import Written
 from perdure.wire.access import Caller, Principal, Role
 from perdure.wire.errors import BadRequest
-from perdure.wire.fields import Most
+from perdure.wire.fields import Most, checked_id
 from perdure.wire.record import expression, function
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]

@@ -7,7 +7,6 @@ import msgspec
 from msgspec import Struct
 
 from perdure.engine.events import PUBLISH_MAX
-from perdure.engine.executions import checked_id, is_uuid
 from perdure.server.bodies import VALUES
 from perdure.server.routes.approvals import name_of
 from perdure.server.routes.executions import idempotency, page_limit
@@ -17,7 +16,7 @@ from perdure.server.tails import event_frame, until_reported
 from perdure.wire.approvals import ANSWERED
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.fields import Most
+from perdure.wire.fields import Most, checked_id, is_uuid
 from perdure.wire.public import (
     INT64_MAX,
     GetEventsResponse,

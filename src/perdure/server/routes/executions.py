@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Struct
 from uuid_utils import UUID, uuid7
 
-from perdure.engine.executions import checked_id
 from perdure.server.bodies import VALUES
 from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
@@ -19,7 +18,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, from_code
-from perdure.wire.fields import Most
+from perdure.wire.fields import Most, checked_id
 from perdure.wire.public import (
     CancelExecutionResponse,
     EraseRequest,
