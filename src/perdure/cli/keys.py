@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
-from perdure.cli.server_or_file import Caller, on_server_or_in_file
+from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
+    from perdure.sdk.transport import Transport
     from perdure.wire.keys import NewApiKey
 
 
@@ -35,9 +36,9 @@ def create(
     if role not in [*Role]:
         raise Refused(f"--role is read, write or admin; got {role!r}.")
 
-    async def work(call: Caller) -> "tuple[str, NewApiKey]":
-        project_id = (await call(ListApiKeys())).project_id
-        return project_id, await call(CreateApiKey(name=name, project_id=project_id, role=Role(role)))
+    async def work(transport: "Transport") -> "tuple[str, NewApiKey]":
+        project_id = (await transport.call(ListApiKeys())).project_id
+        return project_id, await transport.call(CreateApiKey(name=name, project_id=project_id, role=Role(role)))
 
     (project_id, made), where = on_server_or_in_file(url, database, work, make=True)
     if as_json:
@@ -55,7 +56,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
     from perdure.cli.render import date_time
     from perdure.wire.keys import ListApiKeys
 
-    listing, where = on_server_or_in_file(url, database, lambda call: call(ListApiKeys()))
+    listing, where = on_server_or_in_file(url, database, lambda transport: transport.call(ListApiKeys()))
     keys = listing.keys
     if as_json:
         for key in keys:
@@ -85,7 +86,7 @@ def delete(
     from perdure.wire.keys import DeleteApiKey
 
     try:
-        _, where = on_server_or_in_file(url, database, lambda call: call(DeleteApiKey(id)))
+        _, where = on_server_or_in_file(url, database, lambda transport: transport.call(DeleteApiKey(id)))
     except NotFound:
         raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
     if as_json:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
-from perdure.cli.server_or_file import Caller, on_server_or_in_file
+from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
+    from perdure.sdk.transport import Transport
     from perdure.wire.projects import AddedMember, InvitationList, Member
 
 EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]
@@ -41,8 +42,10 @@ def add(
     if role not in [*Role]:
         raise Refused(f"--role is read, write or admin; got {role!r}.")
 
-    async def work(call: Caller) -> "AddedMember":
-        return await call(AddProjectMember(project_id=await _project_id(call), email=email, role=Role(role)))
+    async def work(transport: "Transport") -> "AddedMember":
+        return await transport.call(
+            AddProjectMember(project_id=await _project_id(transport), email=email, role=Role(role))
+        )
 
     added, where = on_server_or_in_file(url, database, work, make=True)
     invitation = added.invitation
@@ -85,12 +88,11 @@ def remove(
     as_json: JsonFlag = False,
 ) -> None:
     """Remove a member from the project, at once. The last admin stays."""
-
     from perdure.wire.projects import RemoveProjectMember
 
-    async def work(call: Caller) -> None:
-        user_id = _id_of(email, await _members(call))
-        await call(RemoveProjectMember(project_id=await _project_id(call), user_id=user_id))
+    async def work(transport: "Transport") -> None:
+        user_id = _id_of(email, await _members(transport))
+        await transport.call(RemoveProjectMember(project_id=await _project_id(transport), user_id=user_id))
 
     _, where = on_server_or_in_file(url, database, work)
     if as_json:
@@ -107,8 +109,8 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
     from perdure.cli.render import date_time
     from perdure.wire.projects import GetProjectInvitations
 
-    async def work(call: Caller) -> "InvitationList":
-        return await call(GetProjectInvitations(await _project_id(call)))
+    async def work(transport: "Transport") -> "InvitationList":
+        return await transport.call(GetProjectInvitations(await _project_id(transport)))
 
     listing, where = on_server_or_in_file(url, database, work)
     found = listing.invitations
@@ -134,11 +136,10 @@ def withdraw(
     as_json: JsonFlag = False,
 ) -> None:
     """Withdraw an invitation. Its token does not work any more."""
-
     from perdure.wire.projects import WithdrawProjectInvitation
 
-    async def work(call: Caller) -> None:
-        await call(WithdrawProjectInvitation(project_id=await _project_id(call), email=email))
+    async def work(transport: "Transport") -> None:
+        await transport.call(WithdrawProjectInvitation(project_id=await _project_id(transport), email=email))
 
     _, where = on_server_or_in_file(url, database, work)
     if as_json:
@@ -166,18 +167,18 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
     note(f"Hand it to {email}: they sign in with it, and choose another. All their sessions have ended.")
 
 
-async def _project_id(call: Caller) -> str:
+async def _project_id(transport: "Transport") -> str:
     """The project of the key, or of the file."""
     from perdure.wire.projects import GetProjects
 
-    [project] = (await call(GetProjects())).projects
+    [project] = (await transport.call(GetProjects())).projects
     return project.id
 
 
-async def _members(call: Caller) -> "list[Member]":
+async def _members(transport: "Transport") -> "list[Member]":
     from perdure.wire.projects import GetProjectMembers
 
-    return (await call(GetProjectMembers(await _project_id(call)))).members
+    return (await transport.call(GetProjectMembers(await _project_id(transport)))).members
 
 
 def _id_of(email: str, members: "list[Member]") -> str:

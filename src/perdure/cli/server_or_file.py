@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from perdure.cli.common import PATIENCE_SECONDS, Refused, place, store_address, with_client
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.client import Client
-    from perdure.wire.operation import Operation
+    from perdure.sdk.transport import Transport
 
 R = TypeVar("R")
 
@@ -17,14 +17,8 @@ GLANCE_SECONDS: Final = 0.2
 """How long to look for a server that the user did not name."""
 
 
-class Caller(Protocol):
-    """Sends an operation to the server, or serves it from the file."""
-
-    def __call__(self, op: "Operation[R]", /) -> Awaitable[R]: ...
-
-
 def on_server_or_in_file(
-    url: str | None, database: str | None, work: Callable[[Caller], Awaitable[R]], *, make: bool = False
+    url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
     """Work on the server or in the file. Also returns the place in words. `make` creates the file.
 
@@ -36,12 +30,12 @@ def on_server_or_in_file(
     from perdure.wire.errors import Unavailable
 
     async def online(client: "Client") -> R:
-        return await work(client._transport.call)
+        return await work(client._transport)
 
     async def in_file(engine: "Engine", project_id: str) -> R:
-        from perdure.engine.service import Scope
+        from perdure.embedded import LocalTransport
 
-        return await work(lambda op: engine.serve(Scope(project_id), op))
+        return await work(LocalTransport(engine, project_id))
 
     if database is not None and url is not None:
         raise Refused("Name either a server (--url) or the file of a stopped store (--database).")

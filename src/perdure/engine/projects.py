@@ -137,7 +137,9 @@ class Projects(Service):
                 idempotency=scope.idempotency,
             )
         )
-        return AddedMember(None, token, expires_at_us) if member is None else AddedMember(member)
+        if member is None:
+            return AddedMember(invitation=token, expires_at_us=expires_at_us)
+        return AddedMember(member=member)
 
     @serves(ChangeProjectMember)
     async def change_member(self, scope: Scope, op: ChangeProjectMember) -> Member:
@@ -194,7 +196,7 @@ class Projects(Service):
 
     @serves(ListApiKeys)
     async def list_keys(self, scope: Scope, op: ListApiKeys) -> ApiKeys:
-        return ApiKeys(scope.project_id, await self.keys(scope.project_id))
+        return ApiKeys(project_id=scope.project_id, keys=await self.keys(scope.project_id))
 
     @serves(GetApiKeys)
     async def get_keys(self, scope: Scope, op: GetApiKeys) -> ApiKeyList:

@@ -137,4 +137,4 @@ def session_seconds(call: Call) -> float:
 
 def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
     call.extra = (call.session_cookie(signed_in.token, session_seconds(call)),)
-    return AuthResponse(message, to_me(signed_in.user))
+    return AuthResponse(message=message, user=to_me(signed_in.user))

@@ -144,7 +144,7 @@ def _link_session(call: Call, token: str) -> Header:
 
 async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
     signed_in = await sign_in_with_password(
-        call, SignInRequest(sent["email"][0].strip(), sent.get("password", [""])[0])
+        call, SignInRequest(email=sent["email"][0].strip(), password=sent.get("password", [""])[0])
     )
     return call.session_cookie(signed_in.token, session_seconds(call))
 

@@ -290,7 +290,7 @@ async def add_member(
     found = await record(StoredUser, "find_user", email=email)
     if found is None:
         await query("delete_old_invitations", project_id=project_id, now_us=now_us)
-        invitation = Invitation(email, role, expires_at_us)
+        invitation = Invitation(email=email, role=role, expires_at_us=expires_at_us)
         await query("upsert_invitation", invitation, project_id=project_id, token_hash=token_hash)
         await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
         return None
@@ -364,7 +364,7 @@ def _check_admin_is_left(roles: dict[str, str], user_id: str) -> None:
 def _member(row: StoredMember) -> Member:
     values = asdict(row)
     names = {name: values.pop(name) for name in ("email", "first_name", "last_name", "display_name")}
-    return Member(**values, user=to_user_info(User(row.user_id, **names)))
+    return Member(**values, user=to_user_info(User(id=row.user_id, **names)))
 
 
 def _no_user(user_id: str) -> NotFound:
