@@ -87,7 +87,6 @@ class Engine(Core):
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
         self.signing = Signing(self)
-        self.conversations = Conversations(self)
         self.slack = Slack(self)
         self.streams = Streams(self)
         self.traces = Traces(self)
@@ -106,6 +105,7 @@ class Engine(Core):
             self.signing,
             Budgets(self),
             Transcripts(self),
+            Conversations(self),
             OpenWaits(self),
             Definitions(self),
             Deployments(self),

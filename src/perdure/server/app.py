@@ -36,7 +36,6 @@ from perdure.server.routes import (
     approvals,
     approve,
     claims,
-    conversations,
     events,
     executions,
     operations,
@@ -53,6 +52,7 @@ from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire import (
     budgets,
+    conversations,
     definitions,
     deployments,
     keys,
@@ -105,7 +105,7 @@ def all_routes() -> list[Route]:
         sessions.sessions,
         transcripts.transcripts,
         traces,
-        conversations,
+        conversations.conversations,
         slack.slack,
         claims,
         push.push_workers,

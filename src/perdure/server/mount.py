@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from msgspec import Raw, Struct, structs
 
@@ -15,7 +15,7 @@ from perdure.server.routing import Call, Route, Routes
 from perdure.wire.access import Caller
 from perdure.wire.fields import Most
 from perdure.wire.operation import Noun, Operation, marked, reply_type, server_form
-from perdure.wire.record import choices, writer
+from perdure.wire.record import writer
 
 
 def mount(noun: Noun) -> Routes:
@@ -88,10 +88,11 @@ def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], 
 
 
 def _body_bytes_max(body: type[Struct] | None) -> int:
-    """A body with a field that holds a user's JSON, as a payload does, has no limit of its own."""
-    holds_values = body is not None and any(_holds_json(field.type) for field in structs.fields(body))
-    return VALUES if holds_values else USUAL
+    """A body that holds a user's JSON, as a payload is, has no limit of its own."""
+    return VALUES if body is not None and _holds_values(body) else USUAL
 
 
-def _holds_json(kind: Any) -> bool:
-    return any(one is Raw or (get_origin(one) is list and _holds_json(*get_args(one))) for one in choices(kind))
+def _holds_values(kind: Any) -> bool:
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return any(_holds_values(field.type) for field in structs.fields(kind))
+    return kind is Raw or any(map(_holds_values, get_args(kind)))

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution
 from perdure.wire.accounts import User
+from perdure.wire.conversations import ConversationMessage
 from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Invitation, Project
 from perdure.wire.record import choices, function
@@ -38,6 +39,7 @@ STORED: Final[dict[str, type[Struct]]] = {
         Project,
         Invitation,
         PendingWait,
+        ConversationMessage,
     )
 }
 """The records that SQL may name."""

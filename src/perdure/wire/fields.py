@@ -147,5 +147,6 @@ Cursor = Annotated[str, Check(lambda value, where: checked_cursor(value))]
 Limit = Annotated[int, between(1, PAGE_MAX)]
 Json = Annotated[MaybeRaw, Check(_json)]
 """A user's JSON in a request. null is a value of its own."""
+RequiredJson = Annotated[Raw, Check(_json)]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

@@ -24,6 +24,6 @@ WHERE project_id = :project_id AND conversation_id = :conversation_id AND agent_
 ORDER BY id DESC LIMIT :limit;
 
 -- name: newest_messages
-SELECT id, role, content, created_at_us, agent_run_id FROM conversation_messages
+SELECT {columns ConversationMessage} FROM conversation_messages
 WHERE project_id = :project_id AND conversation_id = :conversation_id AND agent_id = :agent_id
 ORDER BY id DESC LIMIT :limit;
