@@ -1,9 +1,8 @@
 """Answers to suspended steps. None is lost, whether it comes before, during or after the wait (I5)."""
 
-from typing import Any
 from uuid import UUID, uuid5
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
@@ -18,9 +17,30 @@ from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.waits import PendingWait, PendingWaits
 
-Row = tuple[Any, ...]
 EARLY_MAX = 1_000
 """Early answers per execution, for steps that have not asked yet; keys may be mistyped or invented."""
+
+
+class StoredWait(Struct, frozen=True):
+    state: str
+    topic: str | None
+    after_seq: int | None
+    event_seq: int | None
+    data: Raw | None
+    """What it shows, or an early answer."""
+    expires_at_us: int | None
+    event_type: str | None
+    """Of the event that answers a push worker's question."""
+    batch_id: str | None
+    opened_at_us: int
+    must_name: bool
+
+    @property
+    def awaits(self) -> str | None:
+        """In words; None: an answer."""
+        if self.event_type is not None or (self.topic is None and self.batch_id is None):
+            return None
+        return "executions to end" if self.topic is None else "an event"
 
 
 @verb(locks="execution=execution_id")
@@ -36,9 +56,10 @@ async def resume(
 ) -> Resumed:
     """Answer a suspended step, with `question_id` only that question. An early answer is kept until `open_wait`
     decides."""
-    wait = await query("read_wait", execution_id=execution_id, key=step_key)
-    if wait and wait[0][6] is not None:  # its answer will be an event, and topics are locked before executions
-        await query("lock_topic", project_id=project_id, topic=wait[0][1])
+    wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
+    if wait is not None and wait.event_type is not None:
+        # Its answer will be an event, and topics are locked before executions.
+        await query("lock_topic", project_id=project_id, topic=wait.topic)
     became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id)
     if isinstance(became, Problem):
         raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)
@@ -56,23 +77,23 @@ async def answer_wait(
     state = await query("lock_state", project_id=project_id, id=execution_id)
     if not state:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
-    rows = await query("read_wait", execution_id=execution_id, key=step_key)
-    wait = rows[0] if rows else None
+    ((phase, *_),) = state
+    wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
-        return Became.EARLY if wait[0] == "early" else Became.ANSWERED
-    problem = await _refusal(execution_id, step_key, wait, Phase(state[0][0]), now_us, question_id)
+        return Became.EARLY if wait.state == "early" else Became.ANSWERED
+    problem = await _refusal(execution_id, step_key, wait, Phase(phase), now_us, question_id)
     if problem is not None:
         return Problem(problem, Conflict.code)
     if wait is None:
         early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us, None)
         await query_many("insert_wait", [early])
         return Became.EARLY
-    if wait[6] is not None:
+    if wait.topic is not None and wait.event_type is not None:
         # A push worker's answer is also an event of the run's topic, for its followers. Other steps of the run may wait
         # for the same type; the UUID version 5 tells them that it is not theirs.
-        answer = EventItem(data, wait[6])
-        event_id = str(uuid5(UUID(execution_id), wait[6]))  # a question has just one answer
-        await publish_events(project_id, wait[1], [answer], [event_id], now_us, answers=execution_id)
+        answer = EventItem(data, wait.event_type)
+        event_id = str(uuid5(UUID(execution_id), wait.event_type))  # a question has just one answer
+        await publish_events(project_id, wait.topic, [answer], [event_id], now_us, answers=execution_id)
         return Became.ANSWERED
     await query("meet_wait", execution_id=execution_id, key=step_key, event_seq=None, data=None)
     await deliver(project_id, execution_id, Kind.RESUME, now_us, key=step_key, value=data)
@@ -80,15 +101,15 @@ async def answer_wait(
 
 
 async def _refusal(
-    execution_id: str, step_key: str, wait: Row | None, phase: Phase, now_us: int, question_id: str | None
+    execution_id: str, step_key: str, wait: StoredWait | None, phase: Phase, now_us: int, question_id: str | None
 ) -> str | None:
     """Why an answer is refused; None: it is taken."""
     what = f"Step {step_key!r} of execution {execution_id!r}"
-    state = None if wait is None else wait[0]
+    state = None if wait is None else wait.state
     if phase in FINAL or state in ("met", "early", "closed"):
         before = ""
-        if wait is not None and state == "met" and wait[6] is None and (wait[1] is not None or wait[7] is not None):
-            before = f"{what} waited for {'executions to end' if wait[1] is None else 'an event'}, and goes on."
+        if wait is not None and state == "met" and wait.awaits is not None:
+            before = f"{what} waited for {wait.awaits}, and goes on."
         elif state in ("met", "early"):
             before = f"{what} was answered {said_by(await standing(execution_id, step_key))}; the first answer stands."
         elif state == "closed":
@@ -101,25 +122,25 @@ async def _refusal(
     if wait is None:
         if question_id is not None:
             return f"Execution {execution_id!r} asks nothing under {step_key!r}, yet."
-        if (await query("count_early", execution_id=execution_id))[0][0] >= EARLY_MAX:
+        ((early,),) = await query("count_early", execution_id=execution_id)
+        if early >= EARLY_MAX:
             return (
                 f"Execution {execution_id!r} holds {EARLY_MAX:,} early answers, for which no step has asked yet: that "
                 f"is the most it may hold. Check the step key {step_key!r}, or answer once the step asks."
             )
         return None
-    _, topic, _, _, _, expires_at_us, event_type, batch_id, opened_at_us, must_name = wait
-    if expires_at_us is not None and expires_at_us <= now_us:
+    if wait.expires_at_us is not None and wait.expires_at_us <= now_us:
         return f"{what} waits no longer for an answer: its time is over."
-    if event_type is None and batch_id is not None:
+    if wait.event_type is None and wait.batch_id is not None:
         return f"{what} waits for executions to end, not for an answer."
-    if event_type is None and topic is not None:
-        return f"{what} waits for an event of topic {topic!r}, not for an answer."
-    if question_id is None and must_name:
+    if wait.event_type is None and wait.topic is not None:
+        return f"{what} waits for an event of topic {wait.topic!r}, not for an answer."
+    if question_id is None and wait.must_name:
         return (
             f"{what} asked something else before, or was answered before it asked. Look at what it asks now, and send "
             "the answer with its `question`."
         )
-    if question_id not in (None, question_name(execution_id, opened_at_us)):
+    if question_id not in (None, question_name(execution_id, wait.opened_at_us)):
         return f"{what} asks something else by now; look again."
     return None
 
@@ -136,14 +157,14 @@ def said_by(approval: Approval | None) -> str:
     return f"by {approval.answered_by!r} at {rfc3339(approval.answered_at_us)}"
 
 
-async def _stands(execution_id: str, step_key: str, wait: Row, data: bytes) -> bool:
-    state, early = wait[0], wait[4]
-    if state == "early":
-        return bytes(early) == data
-    if state != "met":
+async def _stands(execution_id: str, step_key: str, wait: StoredWait, data: bytes) -> bool:
+    if wait.state == "early":
+        return wait.data is not None and bytes(wait.data) == data
+    if wait.state != "met":
         return False
-    found = await query("read_answer", execution_id=execution_id, key=step_key)
-    return bool(found) and bytes(found[0][0]) == data
+    for (answer,) in await query("read_answer", execution_id=execution_id, key=step_key):
+        return bytes(answer) == data
+    return False
 
 
 @verb(looks=True)
