@@ -376,17 +376,3 @@ class GetEventsResponse(Struct, frozen=True):
     events: list[EventResponse]
     has_more: bool
     next_sequence_id: Int64 | None = None
-
-
-class HealthResponse(Struct, frozen=True):
-    """Always `healthy`: the process answers, and its store takes writes."""
-
-    status: str
-    loop_lag_seconds: float = 0.0
-    """The event loop's largest delay in the last ten seconds."""
-
-
-class ReadyResponse(Struct, frozen=True):
-    """`ready`: the database takes writes and the server takes requests."""
-
-    status: str

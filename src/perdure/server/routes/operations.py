@@ -4,13 +4,14 @@ import base64
 import hashlib
 from typing import Final
 
+from msgspec import Struct
+
 from perdure.server import docs, metrics
 from perdure.server.auth import check_role
 from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes, Text
 from perdure.wire.access import Role
 from perdure.wire.errors import Unavailable
-from perdure.wire.public import HealthResponse, ReadyResponse
 
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(docs.STYLE.encode()).digest()).decode()
 _PAGE_HEADERS: Final = (
@@ -23,6 +24,20 @@ _PAGE_HEADERS: Final = (
 )
 
 routes = Routes("Operations")
+
+
+class HealthResponse(Struct, frozen=True):
+    """Always `healthy`: the process answers, and its store takes writes."""
+
+    status: str
+    loop_lag_seconds: float = 0.0
+    """The event loop's largest delay in the last ten seconds."""
+
+
+class ReadyResponse(Struct, frozen=True):
+    """`ready`: the database takes writes and the server takes requests."""
+
+    status: str
 
 
 @routes.get("/health", role=None, contract=True)
