@@ -852,7 +852,7 @@ def test_a_parked_execution_that_was_overtaken_by_a_retry_is_outdated() -> None:
 
 
 def test_a_step_too_many_is_refused_live_and_in_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.sdk.replay.asked.STEPS_MAX", 3)
+    monkeypatch.setattr("perdure.sdk.replay.open_calls.STEPS_MAX", 3)
 
     async def code(machine: Machine) -> str:
         for _ in range(3):

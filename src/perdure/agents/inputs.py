@@ -121,21 +121,21 @@ def _plain(value: MaybeRaw) -> Any:
     return None if value is None else decode(value)
 
 
-@functools.lru_cache(maxsize=256)
-def _adapter(type_: Any) -> TypeAdapter[Any]:
+@functools.lru_cache(maxsize=1_024)
+def type_adapter(type_: Any) -> TypeAdapter[Any]:
     return TypeAdapter(type_)
 
 
 def _write(type_: Any, value: Any) -> bytes:
     try:
-        return _adapter(type_).dump_json(value)
+        return type_adapter(type_).dump_json(value)
     except Exception as error:  # a type without a schema, or the program's serializer
         raise BadValue(f"`{getattr(type_, '__name__', type_)}` cannot be sent as JSON: {error}") from error
 
 
 def _read(type_: Any, data: bytes | Raw, where: str) -> Any:
     try:
-        return _adapter(type_).validate_json(bytes(data))
+        return type_adapter(type_).validate_json(bytes(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         path = ".".join(str(one) for one in (where, *first["loc"]))

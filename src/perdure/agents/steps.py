@@ -7,7 +7,6 @@ same bytes live and in every replay.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -17,7 +16,6 @@ from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.json import decode, encode
-from pydantic import TypeAdapter
 from pydantic_ai.agent import Agent
 from pydantic_ai.durable_exec import (
     BoundDurableOperation,
@@ -47,6 +45,7 @@ from pydantic_ai.usage import RunUsage
 from perdure.agents.budgets import ended_by, last_words, mark_last
 from perdure.agents.calls import Call, hooked
 from perdure.agents.failures import is_out_of_reach
+from perdure.agents.inputs import type_adapter
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again, patient
 from perdure.agents.model_errors import recorded_failure
 from perdure.agents.names import StepName, step_name
@@ -84,15 +83,10 @@ class JsonCodec(DurabilityCodec):
     """Values ↔ JSON, by their types."""
 
     def dump(self, tp: Any, value: Any) -> Raw:
-        return Raw(_adapter(tp).dump_json(value))
+        return Raw(type_adapter(tp).dump_json(value))
 
     def load(self, tp: Any, payload: Any) -> Any:
-        return _adapter(tp).validate_json(bytes(payload))
-
-
-@functools.lru_cache(maxsize=1_024)
-def _adapter(tp: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(tp)
+        return type_adapter(tp).validate_json(bytes(payload))
 
 
 def not_recordable(error: Exception) -> Fatal:

@@ -1,6 +1,6 @@
 """The deterministic machine: runs plain asyncio code so that every replay takes the same branches.
 
-- `machine` reads the journal and says what to do next; `asked` and `calls` hold the code's calls
+- `machine` reads the journal and says what to do next; `open_calls` and `calls` hold the code's calls
 - `places`, `orphaned_outcomes` and `failures` match rows and calls in the hard cases
 - `determinism_errors` words the errors, with lines of code from `source_location`
 - `inner_loop` runs the code, with tasks, futures and timers from `handles` and keys from `keys`

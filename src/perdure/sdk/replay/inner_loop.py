@@ -278,12 +278,12 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def call_later(
         self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: contextvars.Context | None = None
     ) -> InnerTimer:
-        return self._call_at_us(self.now_us + to_us(delay), callback, args, context)
+        return self._call_at_us(self.now_us + seconds_to_us(delay), callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: contextvars.Context | None = None
     ) -> InnerTimer:
-        due_us = to_us(when)
+        due_us = seconds_to_us(when)
         if due_us / 1e6 < when < FAR_US / 1e6:  # Code that compares time() with `when` must find it reached.
             due_us += 1
         return self._call_at_us(due_us, callback, args, context)
@@ -447,7 +447,7 @@ refuse_the_rest(InnerLoop)
 patches.patch_asyncio(InnerLoop)
 
 
-def to_us(seconds: float) -> int:
+def seconds_to_us(seconds: float) -> int:
     if not seconds < FAR_US / 1e6:  # also true for NaN
         if math.isnan(seconds):
             raise ValueError("A time or a delay must not be NaN.")

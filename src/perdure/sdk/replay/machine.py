@@ -32,7 +32,6 @@ from typing import Any, Final
 from msgspec import structs
 
 from perdure.sdk.errors import Diverged, Stuck
-from perdure.sdk.replay.asked import OURS, Asked
 from perdure.sdk.replay.calls import (
     AGAIN,
     CHILD_STARTED,
@@ -52,6 +51,7 @@ from perdure.sdk.replay.determinism_errors import diverged, stuck
 from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.open_calls import OURS, OpenCalls
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes, same_question, taken_back_by
 from perdure.sdk.replay.places import (
     ChangedInputs,
@@ -78,7 +78,7 @@ _DONE: Final = Effects((), (), None, DONE)
 _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
-class Machine(Asked):
+class Machine(OpenCalls):
     """Drives one execution. Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
 
     __slots__ = (

@@ -23,7 +23,7 @@ OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SEN
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
-class Asked:
+class OpenCalls:
     __slots__ = (
         "_abandoned",
         "_calls",
