@@ -916,11 +916,11 @@ def test_what_workflow_code_logs_is_kept_once() -> None:
         logger.info("nobody's line")
         live = Live(flow)
         assert lines(live) == [(logging.INFO, "begin 7"), (logging.WARNING, "half-way")]
-        assert [bytes(one) for one in live.ctx.progress_news] == [b'{"done":1,"total":2,"text":"half-way"}']
+        assert [bytes(one) for one in live.ctx.pending_progress] == [b'{"done":1,"total":2,"text":"half-way"}']
         live.journal.answer(live.call("a"))
         live.replay()
         assert lines(live) == [(logging.INFO, "end")]
-        assert [bytes(one) for one in live.ctx.progress_news] == [b'{"done":2,"total":2,"text":null}']
+        assert [bytes(one) for one in live.ctx.pending_progress] == [b'{"done":2,"total":2,"text":null}']
         assert console == ["nobody's line", "half-way", "end"]
         # And a step's lines go to the log of its execution.
         token = running_step.set(StepInfo("id", "a", "a", 1, live.ctx))

@@ -72,7 +72,7 @@ class AgentRun:
         """Report the early end as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
-            self.ctx.progress_news[:] = [Raw(encode(said, where="progress"))]
+            self.ctx.pending_progress[:] = [Raw(encode(said, where="progress"))]
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
         """Show a question and wait for the answer, suspended. Raises `TimeoutError`."""

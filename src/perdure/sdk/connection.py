@@ -132,13 +132,13 @@ class ClientConnection(asyncio.Protocol):
 
 
 class Stream(ClientConnection):
-    __slots__ = ("_ended", "_news", "_size", "_why", "status")
+    __slots__ = ("_arrived", "_ended", "_size", "_why", "status")
 
     def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop)
         self.status = 0
         """Known with the first piece."""
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._size = 0
         self._ended = False
         self._why: str | None = None
@@ -153,10 +153,10 @@ class Stream(ClientConnection):
                 return b""
             if self._why is not None:
                 raise ConnectionLost(self._why, sent=True)
-            self._news.clear()
+            self._arrived.clear()
             try:
                 async with asyncio.timeout(seconds):
-                    await self._news.wait()
+                    await self._arrived.wait()
             except TimeoutError:
                 raise ConnectionLost(f"nothing came for {seconds:g} s", sent=True) from None
         if self._size > UNREAD_BYTES_MAX and not self.is_closing():
@@ -172,17 +172,17 @@ class Stream(ClientConnection):
         self._size += len(body)
         if self._size > UNREAD_BYTES_MAX >= self._size - len(body):
             self._transport.pause_reading()
-        self._news.set()
+        self._arrived.set()
 
     def on_message_complete(self) -> None:
         if self.status >= 200:
             self._ended = True
             self._transport.close()
-            self._news.set()
+            self._arrived.set()
 
     def _lose(self, why: str, *, stale: bool = False) -> None:
         self._why = why
-        self._news.set()
+        self._arrived.set()
 
 
 class ServerConnections:

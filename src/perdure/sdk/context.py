@@ -369,9 +369,9 @@ class Context(ExecutionState):
 
     def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Report progress to clients that watch the execution."""
-        news = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
+        progress = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
-            self.progress_news[:] = [news]
+            self.pending_progress[:] = [progress]
 
     def emit(self, kind: str, data: object = None) -> None:
         """Send an item to clients that follow the execution live (`handle.stream()`), within milliseconds.

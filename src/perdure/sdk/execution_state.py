@@ -29,7 +29,7 @@ class ExecutionState:
         "machine",
         "outbox",
         "outside",
-        "progress_news",
+        "pending_progress",
         "readings",
         "refused",
         "taken",
@@ -47,7 +47,7 @@ class ExecutionState:
         self.machine = machine
         self.claim = claim
         self.logs: list[LogLine] = []
-        self.progress_news: list[Raw] = []
+        self.pending_progress: list[Raw] = []
         """Progress for the runner to take; only the last one counts."""
         self.readings = {} if readings is None else readings
         """Transcripts that the runner has read, by their row's `seq`."""

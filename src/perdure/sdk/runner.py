@@ -276,7 +276,7 @@ class Runner:
             self._suspend(effects.timer)
         elif self.step_runner.pauses and len(self.step_runner.pauses) == len(self._wanted()):
             self._suspend_for_pause(effects.timer)
-        if self.has_news:
+        if self.has_report:
             self.worker.dirty(self)
 
     def _wanted(self) -> list[DurableCall]:
@@ -414,10 +414,10 @@ class Runner:
         logs: list[LogLine] = []
         stream: list[Emitted] = []
         progress: Raw | None = None
-        if context is not None and (context.logs or context.progress_news):
+        if context is not None and (context.logs or context.pending_progress):
             logs, context.logs = context.logs, []
-            if context.progress_news:
-                progress = context.progress_news.pop()
+            if context.pending_progress:
+                progress = context.pending_progress.pop()
         if context is not None and context.outbox:
             stream = context.outbox.take(last=self.end is not None)
         if not (self.entries or self.end is not None or self.wants_rows or logs or stream or progress is not None):
@@ -486,7 +486,7 @@ class Runner:
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:
-                # Its end did not count: the journal has news for the code, or a cancel came first.
+                # Its end did not count: the journal has new rows for the code, or a cancel came first.
                 self._end_did_not_count(item.end)
                 return
         rows = reports.merge(item, reply)
@@ -568,12 +568,12 @@ class Runner:
             self.drop()
 
     @property
-    def has_news(self) -> bool:
+    def has_report(self) -> bool:
         return bool(
             self.entries
             or self.end is not None
             or self.wants_rows
-            or (self.context is not None and (self.context.logs or self.context.progress_news))
+            or (self.context is not None and (self.context.logs or self.context.pending_progress))
         )
 
     @property

@@ -57,7 +57,7 @@ POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
 """For so long unacknowledged work is surely this worker's. The server waits longer."""
-NEWS_SECONDS = 0.25
+REPORT_CHECK_SECONDS = 0.25
 EMIT_SECONDS = 0.01
 """Emitted items leave after this pause, or at once if none left within it."""
 BACKOFF_SECONDS_MAX = 5.0
@@ -242,7 +242,7 @@ class Worker:
                 await self.lease.wait_good()
             room = self.capacity - len(self._running)
             if room <= 0:
-                # Full: ask for news only, and claim when there is room.
+                # Full: ask only which journals have grown, and claim when there is room.
                 self._room.clear()
                 if arrived is None:
                     with contextlib.suppress(TimeoutError):
@@ -289,7 +289,7 @@ class Worker:
                 for claimed in reply.items:
                     self._take(claimed, now, ours_until)
             for execution_id in reply.news:
-                self.fetch_news(execution_id)
+                self.fetch_rows(execution_id)
 
     def _take(self, claimed: Claimed, now: float, ours_until: float) -> None:
         known = self._running.get(claimed.id)
@@ -307,7 +307,7 @@ class Worker:
         self._running[claimed.id] = runner
         if not self._looking:
             self._looking = True
-            self.loop.call_later(NEWS_SECONDS, self._look_for_news)
+            self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
         with self._outliving(runner):
             runner.begin()
 
@@ -320,15 +320,15 @@ class Worker:
             logger.exception("Execution %s: the worker failed to run it.", runner.claimed.id)
             runner.broke(error)
 
-    def _look_for_news(self) -> None:
+    def _check_reports(self) -> None:
         for runner in self._running.values():
-            if runner.has_news and runner.in_flight is None and runner not in self._dirty:
+            if runner.has_report and runner.in_flight is None and runner not in self._dirty:
                 self.dirty(runner)
         self._looking = bool(self._running)
         if self._looking:
-            self.loop.call_later(NEWS_SECONDS, self._look_for_news)
+            self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
 
-    def fetch_news(self, execution_id: str) -> None:
+    def fetch_rows(self, execution_id: str) -> None:
         runner = self._running.get(execution_id)
         if runner is not None:
             runner.wants_rows = True
@@ -475,7 +475,7 @@ class Worker:
     def _answer(self, runner: Runner, item: ReportItem, answer: ItemReply) -> None:
         with self._outliving(runner):
             runner.on_reply(item, answer)
-        if not runner.gone and runner.has_news:
+        if not runner.gone and runner.has_report:
             self.dirty(runner)
         elif not runner.gone and runner.has_emitted:
             self._emitted(runner.claimed.id)
@@ -511,7 +511,7 @@ class Worker:
             elif attempt > runner.claimed.attempt:
                 runner.drop()
             elif seq > runner.fetched and runner.in_flight is None:
-                self.fetch_news(id)
+                self.fetch_rows(id)
         seen, self._strangers = self._strangers, {}
         for id, (attempt, _) in held.items():
             if id not in self._running:
