@@ -34,8 +34,8 @@ class BlockingConnection:
         response = self._connection.getresponse()
         return response.status, response.read()
 
-    def hear(self) -> None:
-        """Check that answers arrive."""
+    def check_answers(self) -> None:
+        """Raise unless an answer arrives."""
         self._connection.request("GET", self._prefix + "/health")
         self._connection.getresponse().read()
 

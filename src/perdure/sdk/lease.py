@@ -159,7 +159,7 @@ class HttpLease(Lease):
                 if line is None:
                     line = self._connect()
                 if silent:
-                    line.hear()
+                    line.check_answers()
                     silent = False
                 if not self._beat(line):
                     continue
