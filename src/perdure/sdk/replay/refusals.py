@@ -10,8 +10,6 @@ from perdure.sdk.errors import Misplaced
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from perdure.sdk.replay.inner_loop import InnerLoop
-
 
 def misplaced(name: str) -> Misplaced:
     return Misplaced(
@@ -52,10 +50,10 @@ def _message(name: str) -> str:
 def _refusal(name: str, is_async: bool) -> Callable[..., Any]:
     message = _message(name)
 
-    def refuse(self: InnerLoop, *args: Any, **kwargs: Any) -> NoReturn:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Misplaced(message)
 
-    async def refuse_async(self: InnerLoop, *args: Any, **kwargs: Any) -> NoReturn:
+    async def refuse_async(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Misplaced(message)
 
     chosen: Callable[..., Any] = refuse_async if is_async else refuse
