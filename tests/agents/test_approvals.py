@@ -91,6 +91,20 @@ async def test_the_edited_arguments_reach_the_tool(paid: list[tuple[int, str]]) 
     assert paid == [(8, "kind")]
 
 
+async def test_an_edit_that_python_counts_as_equal_reaches_the_tool() -> None:
+    """In Python `1 == True`, but in JSON they differ."""
+    agent = Agent(Script(call("show", "c1", value=1), told).model, name="shows")
+
+    @agent.tool_plain(requires_approval=True)
+    async def show(value: Any) -> str:
+        return repr(value)
+
+    async with embedded(Registry()) as p:
+        handle = await durable(agent).start(p, "Show it!")
+        await answer_when_asked(handle, "approve_show_c1", {"approved": True, "arguments": {"value": True}})
+        assert await handle.result() == "True"
+
+
 async def test_arguments_from_the_page_are_read_and_asked_for_again_when_they_are_none(
     paid: list[tuple[int, str]],
 ) -> None:

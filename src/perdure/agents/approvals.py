@@ -137,7 +137,8 @@ def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
             given = json.loads(given)
         except ValueError as error:
             raise ValueError(f"The arguments are not JSON ({error}). Enter them again.") from None
-    if given is None or given == arguments:
+    # As JSON, because Python counts 1, 1.0 and True as equal.
+    if given is None or json.dumps(given, sort_keys=True) == json.dumps(arguments, sort_keys=True):
         return None
     if not isinstance(given, dict):
         raise ValueError("The arguments must be a JSON object. Enter them again.")
