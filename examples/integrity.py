@@ -34,7 +34,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from perdure import Client, Context, Queue, RetryPolicy, current_step, step, workflow
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import ListFilters
 
 FILES_PER_STEP = 100

@@ -26,8 +26,9 @@ from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.approvals import Became
 from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
-from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.records import Event, Problem
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,
@@ -35,10 +36,6 @@ from perdure.wire.requests import (
     ClaimRequest,
     DrainRequest,
     EventItem,
-    ExecutionPage,
-    Finished,
-    ListFilters,
-    LogLine,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -72,30 +69,6 @@ class LocalTransport:
     async def result(self, execution_id: str) -> Finished:
         return await self.engine.executions.result(self.project_id, execution_id)
 
-    async def get(self, execution_id: str) -> Execution:
-        return await self.engine.executions.get(self.project_id, execution_id)
-
-    async def find(self, workflow_id: str, key: str) -> str:
-        return await self.engine.executions.find(self.project_id, workflow_id, key)
-
-    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage:
-        return await self.engine.executions.list(self.project_id, filters, cursor, limit)
-
-    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
-        return (await self.engine.executions.journal(self.project_id, execution_id, after, limit))[0]
-
-    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
-        return await self.engine.executions.logs(self.project_id, execution_id, after, limit)
-
-    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
-        executions = self.engine.executions
-        cursor = executions.watch_cursor(execution_id)
-        if (await executions.journal(self.project_id, execution_id, after, 1))[0]:
-            return
-        if await executions.logs(self.project_id, execution_id, after_log, 1):
-            return
-        await executions.watch(execution_id, cursor, seconds)
-
     async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
         follower = await self.engine.streams.open(self.project_id, execution_id, cursor)
         while True:
@@ -110,12 +83,6 @@ class LocalTransport:
                     raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
                 await follower.watch(cursors, follower.look_seconds)
 
-    async def cancel(self, execution_id: str) -> Execution:
-        return await self.engine.executions.cancel(self.project_id, execution_id)
-
-    async def delete(self, execution_id: str) -> None:
-        await self.engine.executions.delete(self.project_id, execution_id)
-
     async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
         resumed = await self.engine.executions.resume(
             self.project_id, execution_id, step_key, data, answered_by=ANSWERED_BY, question_id=question
@@ -127,9 +94,6 @@ class LocalTransport:
 
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
         return (await self.engine.events.read(self.project_id, topic, after, limit))[0]
-
-    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
-        return await self.engine.executions.erase(self.project_id, user_id=user_id, session_id=session_id)
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

@@ -31,6 +31,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from perdure.embedded import Embedded, LocalTransport
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
@@ -42,8 +43,9 @@ from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import queries, schedules, transitions, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
-from perdure.wire.records import Execution, Kind
-from perdure.wire.requests import DrainRequest, ListFilters
+from perdure.wire.executions import Execution, ListExecutions
+from perdure.wire.records import Kind
+from perdure.wire.requests import DrainRequest
 from perdure.wire.status import Phase
 
 __all__ = ["Bench", "CrashReport", "ManualClock", "StepRanAgain", "crash_everywhere", "embedded"]
@@ -472,7 +474,7 @@ async def _all_executions(engine: Engine, project_id: str) -> list[Execution]:
     found: list[Execution] = []
     cursor: str | None = None
     while True:
-        page = await engine.executions.list(project_id, ListFilters(), cursor, 500)
+        page = await engine.serve(Scope(project_id), ListExecutions(cursor=cursor, limit=500))
         found.extend(page.executions)
         cursor = page.next_cursor
         if cursor is None:

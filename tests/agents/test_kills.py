@@ -27,7 +27,8 @@ from perdure.sdk.client import Client, Handle
 from perdure.store.verbs.transitions import LOSSES_MAX
 from perdure.wire.approvals import ListApprovals
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import OUTCOMES, Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import OUTCOMES, Kind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = 6

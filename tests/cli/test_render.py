@@ -7,8 +7,8 @@ from msgspec import Raw, json
 
 from perdure.cli.common import note
 from perdure.cli.look import text_line
-from perdure.wire.records import Kind, Row
-from perdure.wire.requests import LogLine
+from perdure.wire.executions import LogLine, Row
+from perdure.wire.records import Kind
 
 NASTY = "all is well\x1b]0;owned\x07\x1b[2J\x9b31m"
 ERROR = Raw(json.encode({"type": "ValueError", "message": NASTY, "detail": f"Traceback:\n\t{NASTY}"}))
@@ -17,8 +17,8 @@ ERROR = Raw(json.encode({"type": "ValueError", "message": NASTY, "detail": f"Tra
 @pytest.mark.parametrize(
     "item",
     [
-        LogLine(0, logging.INFO, NASTY),
-        LogLine(0, logging.ERROR, NASTY),
+        LogLine(at_us=0, level=logging.INFO, text=NASTY),
+        LogLine(at_us=0, level=logging.ERROR, text=NASTY),
         Row(1, 0, Kind.STEP, 1, NASTY, NASTY, ok=False, value=ERROR, tries=2),
         Row(1, 0, Kind.STEP, 1, "key", "name", value=Raw(json.encode(NASTY))),
         Row(1, 0, Kind.CANCEL, 1, None, NASTY),

@@ -12,7 +12,8 @@ from perdure.engine.clock import Clock, ManualClock
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, Phase
 
 

@@ -13,10 +13,12 @@ from tests.servers.conftest import Pair, engine_on
 from tests.store.world import PROJECT, World
 
 from perdure.engine.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
+from perdure.engine.service import Scope
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import load
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Range
+from perdure.wire.executions import GetExecution
 from perdure.wire.requests import StartItem
 
 on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -145,7 +147,7 @@ async def test_an_engine_on_a_crowded_database_claims_everything_the_late_includ
         waiting = asyncio.ensure_future(hand.claim())
         late = await pair.start(engine)
         connection = await asyncpg.connect(url)
-        assert (await engine.executions.get(pair.project_id, late)).phase in ("queued", "running")
+        assert (await engine.serve(Scope(pair.project_id), GetExecution(late))).phase in ("queued", "running")
         assert [one.id for one in (await waiting).items] == [late]
         await connection.execute("UPDATE executions SET phase = 'queued', ready_at_us = 1 WHERE id = $1", late)
         await connection.close()

@@ -20,7 +20,7 @@ from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
 from perdure.wire.cron import as_us
-from perdure.wire.requests import ListFilters
+from perdure.wire.executions import CancelExecution, ListExecutions
 from perdure.wire.schedules import (
     ChangeSchedule,
     CreateSchedule,
@@ -73,7 +73,7 @@ async def look(engine: Engine) -> None:
 async def started(engine: Engine, project_id: str, schedule_id: str) -> list[int]:
     """The slots that have an execution, oldest first; each has one of its own."""
     fires = (await engine.serve(Scope(project_id), GetFires(schedule_id, limit=1_000))).fires
-    page = await engine.executions.list(project_id, ListFilters(workflow_id="wf"), limit=500)
+    page = await engine.serve(Scope(project_id), ListExecutions(workflow_id="wf", limit=500))
     by_fire = [fire.execution_id for fire in fires if fire.execution_id is not None]
     mine = {one.id for one in page.executions}
     assert len(set(by_fire)) == len(by_fire) and set(by_fire) <= mine
@@ -94,7 +94,7 @@ async def test_three_servers_fire_each_due_time_once(database: str) -> None:
             await asyncio.gather(*[look(engine) for engine in engines])
         for id in ids:
             assert await started(engines[1], project_id, id) == slots(15, 30, 45, 60, 75, 90)
-        page = await engines[0].executions.list(project_id, ListFilters(), limit=500)
+        page = await engines[0].serve(Scope(project_id), ListExecutions(limit=500))
         assert len(page.executions) == 48
         found = await engines[0].store.read(queries.doctor())
         assert not any(found.values()), found
@@ -161,7 +161,7 @@ async def test_a_server_killed_while_it_fires_leaves_all_of_it_or_nothing(databa
     async with servers(database, 1) as [engine]:
         before = await started(engine, project_id, id)
         assert before == (slots(15) if moment == "after" else [])
-        page = await engine.executions.list(project_id, ListFilters())
+        page = await engine.serve(Scope(project_id), ListExecutions())
         assert len(page.executions) == len(before), "no execution without its fire"
         clock_of(engine).advance(15 * MINUTE + 5)
         await look(engine)
@@ -233,8 +233,8 @@ async def test_the_next_in_turn_starts_when_the_one_before_it_ends(engine: Engin
         return engine.schedules.waiting_workflows == {"wf"}
 
     await until(listens)
-    [running] = (await engine.executions.list(project_id, ListFilters())).executions
-    await engine.executions.cancel(project_id, running.id)
+    [running] = (await engine.serve(Scope(project_id), ListExecutions())).executions
+    await engine.serve(Scope(project_id), CancelExecution(running.id))
 
     async def second() -> bool:
         return len(await started(engine, project_id, id)) == 2

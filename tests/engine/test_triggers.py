@@ -18,7 +18,8 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
-from perdure.wire.requests import EventItem, ListFilters, RegisterRequest, WorkflowSpec
+from perdure.wire.executions import ListExecutions
+from perdure.wire.requests import EventItem, RegisterRequest, WorkflowSpec
 from perdure.wire.triggers import RegisterEventTrigger, TriggerSpec
 
 NOW_US = 1_780_000_000_000_000
@@ -52,7 +53,7 @@ async def publish(engine: Engine, project_id: str, *data: int) -> None:
 
 async def taken(engine: Engine, project_id: str) -> list[list[int]]:
     """The data of the events of each execution."""
-    page = await engine.executions.list(project_id, ListFilters(workflow_id="wf"), limit=500)
+    page = await engine.serve(Scope(project_id), ListExecutions(workflow_id="wf", limit=500))
     found: list[list[int]] = []
     for one in page.executions:
         payload: Any = msgspec.json.decode(one.payload)

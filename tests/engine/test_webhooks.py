@@ -24,6 +24,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
 from perdure.wire.errors import BadRequest, BadValue, NotFound
+from perdure.wire.executions import CancelExecution, DeleteExecution
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
 from perdure.wire.requests import StartItem
@@ -229,7 +230,7 @@ async def test_every_kind_of_end_is_told(house: House, receiver: Receiver, how: 
     )
     assert not isinstance(started, Problem)
     if how == "cancelled":
-        await house.engine.executions.cancel(house.project_id, started.execution_id)
+        await house.engine.serve(Scope(house.project_id), CancelExecution(started.execution_id))
     else:
         await house.world.claim()
         await house.world.report(started.execution_id, end=failure())
@@ -448,7 +449,7 @@ async def test_a_project_has_so_many_webhooks_and_each_once(house: House, receiv
 async def test_deliveries_go_with_their_execution(house: House, receiver: Receiver) -> None:
     id = await house.end(webhook_url=receiver.url)
     await house.until_state(DeliveryState.DELIVERED)
-    await house.engine.executions.delete(house.project_id, id)
+    await house.engine.serve(Scope(house.project_id), DeleteExecution(id))
     assert await house.deliveries() == []
     found = await house.engine.store.read(queries.doctor())
     assert not any(found.values()), found

@@ -29,7 +29,8 @@ from perdure import Client, ExecutionFailed
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
 from perdure.store.verbs.transitions import LOSSES_MAX
-from perdure.wire.records import OUTCOMES, Execution
+from perdure.wire.executions import Execution
+from perdure.wire.records import OUTCOMES
 
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""

@@ -13,7 +13,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.records import Row
+from perdure.wire.executions import Row
 from perdure.wire.requests import Claimed
 from perdure.wire.transcripts import Entry, Transcript
 

@@ -43,7 +43,8 @@ from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, queries
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import (
     CloseWait,
     Complete,
@@ -609,10 +610,11 @@ class Lives(RuleBasedStateMachine):
                 life.cancelled_by,
             ), id
             assert found.assigned_to_worker == life.worker, id
-            if self._checked.get(id) != life.seq or found.next_seq - 1 != life.seq:
+            last = self._do(self.world.last_seq(id))
+            if self._checked.get(id) != life.seq or last != life.seq:
                 rows = self._do(self.world.journal(id))
                 assert [told(row) for row in rows] == life.rows, id
-                assert found.next_seq - 1 == life.seq, id
+                assert last == life.seq, id
                 assert id in written or id not in self._checked, "streams look when they are told to"
                 self._checked[id] = life.seq
         for queue in LIMITS:

@@ -20,7 +20,8 @@ from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.records import Kind, Row, fingerprint_of_timer
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind, fingerprint_of_timer
 
 Program = Callable[[Machine, list[Any]], Coroutine[Any, Any, Any]]
 """The code under test; it writes what it does into the list."""

@@ -39,8 +39,9 @@ from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.executions import Row
 from perdure.wire.records import Event as WireEvent
-from perdure.wire.records import Kind, Row, fingerprint_of_timer
+from perdure.wire.records import Kind, fingerprint_of_timer
 from perdure.wire.requests import Answer, Claimed, OpenWait, Publish, StartChild
 from perdure.wire.retry import RetryPolicy
 

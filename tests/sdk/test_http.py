@@ -24,6 +24,7 @@ from msgspec import Raw, structs
 from tests.server.serving import Served, serving
 
 from perdure.cli.common import ask
+from perdure.engine.service import Scope
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.connection import _keep_alive
@@ -52,6 +53,7 @@ from perdure.wire.errors import (
     UnknownOutcome,
     WorkflowNotFound,
 )
+from perdure.wire.executions import ListExecutions
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     ClaimReply,
@@ -507,7 +509,7 @@ class Sharing(HttpTransport):
 
 
 async def payloads_of(served: Served) -> list[Any]:
-    page = await served.engine.executions.list(served.project_id, ListFilters(), limit=500)
+    page = await served.engine.serve(Scope(served.project_id), ListExecutions(limit=500))
     return sorted((msgspec.json.decode(one.payload) for one in page.executions), key=str)
 
 
@@ -986,7 +988,7 @@ async def test_a_forked_process_has_a_client_of_its_own(served: Served) -> None:
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         await asyncio.to_thread(client.start, doubled, 3)
-    page = await served.engine.executions.list(served.project_id, ListFilters())
+    page = await served.engine.serve(Scope(served.project_id), ListExecutions())
     assert sorted(bytes(one.payload) for one in page.executions) == [b"1", b"2", b"3"]
 
 

@@ -16,7 +16,8 @@ from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
-from perdure.wire.records import Kind, Row, fingerprint_of_timer
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind, fingerprint_of_timer
 
 Code = Callable[[Machine], Any]
 

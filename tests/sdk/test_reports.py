@@ -3,7 +3,8 @@
 from msgspec import Raw
 
 from perdure.sdk import reports
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import ItemReply, ReportItem, StepDone
 
 

@@ -33,6 +33,7 @@ from perdure.store.interface import (
 )
 from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
+from perdure.wire.executions import CancelExecution, WaitForExecutions
 from perdure.wire.keys import DeleteApiKey
 from perdure.wire.records import Event
 from perdure.wire.requests import Emitted, EventItem, OpenWait, ReportItem, ReportRequest, Suspend
@@ -50,7 +51,7 @@ async def test_a_result_awaited_at_a_comes_from_b(pair: Pair) -> None:
     hand = await pair.hand(pair.b)
     id = await pair.start(pair.a)
     result = asyncio.ensure_future(pair.a.executions.result(pair.project_id, id))
-    polled = asyncio.ensure_future(pair.a.executions.wait(pair.project_id, [id], 60))
+    polled = asyncio.ensure_future(pair.a.serve(Scope(pair.project_id), WaitForExecutions([id], 60)))
     (claimed,) = (await hand.claim()).items
     await until(lambda: bool(pair.a.end_listeners.awaited()))
     await hand.complete(claimed, {"n": 7})
@@ -78,7 +79,7 @@ async def test_a_cancel_at_a_reaches_the_worker_at_b(pair: Pair) -> None:
     assert not (await hand.report(claimed, 0)).lost
     claim = asyncio.ensure_future(hand.claim())
     await until(hand.waits)
-    await pair.a.executions.cancel(pair.project_id, id)
+    await pair.a.serve(Scope(pair.project_id), CancelExecution(id))
     assert (await claim).news == [id]
     assert [row.kind for row in (await hand.report(claimed, 0)).rows] == ["cancel_asked"]
 
@@ -105,7 +106,7 @@ async def test_whoever_follows_a_journal_at_a_sees_what_is_written_through_b(pai
     (claimed,) = (await hand.claim()).items
     for happens in (
         partial(hand.report, claimed, 1, (step("s", 1),)),
-        partial(pair.b.executions.cancel, pair.project_id, id),
+        partial(pair.b.serve, Scope(pair.project_id), CancelExecution(id)),
     ):
         seen = len((await pair.a.executions.journal(pair.project_id, id))[0])
         cursor = pair.a.executions.watch_cursor(id)

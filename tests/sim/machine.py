@@ -12,7 +12,8 @@ from msgspec import Raw
 from tests.sim import scripts
 from tests.sim.scripts import Op, Script
 
-from perdure.wire.records import OUTCOMES, Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import (
     Answer,
     Entry,

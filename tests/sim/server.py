@@ -10,9 +10,11 @@ from tests.sim.loop import SimClock
 
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
+from perdure.wire.executions import CancelExecution
 from perdure.wire.requests import EventItem, StartItem
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ class Server:
             await engine.executions.resume(project, id, key, data, answered_by="the simulation")
             return None
         assert name == "cancel"
-        return await engine.executions.cancel(project, request.execution_id)
+        return await engine.serve(Scope(project), CancelExecution(request.execution_id))
 
     async def _start(self, request: Start) -> object:
         key = request.idempotency_key

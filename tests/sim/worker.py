@@ -18,7 +18,8 @@ from tests.sim.machine import Ask, Machine, NeedsNewer, StepFailed
 from tests.sim.network import Pending
 
 from perdure.wire.errors import LeaseLost, PerdureError
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,

@@ -30,6 +30,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
+from perdure.wire.executions import LogLine
 from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Project
 from perdure.wire.requests import (
@@ -43,7 +44,6 @@ from perdure.wire.requests import (
     Entry,
     EventItem,
     LeaveMessages,
-    LogLine,
     OpenWait,
     Publish,
     ReadTranscript,
@@ -146,7 +146,7 @@ class Scene:
         await world.acknowledge(kid.id)
         scene.ids["kid"] = kid.id
         for name, id in scene.ids.items():
-            scene.seen[name] = (await world.get(id)).next_seq - 1
+            scene.seen[name] = await world.last_seq(id)
         made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
         await store.write(made)
         for n, email in enumerate(("ann", "bob")):
@@ -281,7 +281,7 @@ class Scene:
             case "failed try":
                 entries = [step(f"s{dice.randint(0, 1)}", n, ok=False, last=False)]
             case "log":
-                logs = [LogLine(same["now_us"], 20, f"line {n}")]
+                logs = [LogLine(at_us=same["now_us"], level=20, text=f"line {n}")]
                 entries = [step(f"s{dice.randint(0, 1)}", n)]
             case "emit":
                 stream = [Emitted("token", f"s{n}", raw(n)), Emitted("token", f"s{n}", raw(n), 2)]

@@ -21,8 +21,9 @@ from perdure.store.interface import query, verb
 from perdure.store.verbs import queries, starts, transitions
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import Execution
-from perdure.wire.requests import ListFilters, LogLine, StartItem
+from perdure.wire.executions import Execution, LogLine
+from perdure.wire.fields import NEWEST
+from perdure.wire.requests import ListFilters, StartItem
 from perdure.wire.status import Phase
 
 
@@ -162,8 +163,9 @@ async def test_missing_things_are_missed(world: World) -> None:
             with pytest.raises(NotFound):
                 await world.store.write(look)
     assert await world.store.read(queries.finished(project_id="other", ids=[id])) == ([], [id])
-    with pytest.raises(NotFound):
-        await world.store.read(queries.find_by_key(project_id=PROJECT, workflow_id="wf", key="k"))
+    filters = ListFilters(workflow_id="wf", key="k")
+    found = queries.list_executions(project_id=PROJECT, filters=filters, before=NEWEST, limit=1)
+    assert await world.store.read(found) == ([], None)
 
 
 async def test_ends_are_told_with_result_error_and_detail(world: World) -> None:
@@ -187,7 +189,11 @@ async def test_ends_are_told_with_result_error_and_detail(world: World) -> None:
 
 async def test_deleting_takes_a_final_execution_with_all_below_it(world: World) -> None:
     parent = await world.running(tags={"a": "1"})
-    [row] = (await world.report(parent, [child("c"), step("s", 1), answer_wait("k")], logs=[LogLine(1, 1, "x")])).rows
+    [row] = (
+        await world.report(
+            parent, [child("c"), step("s", 1), answer_wait("k")], logs=[LogLine(at_us=1, level=1, text="x")]
+        )
+    ).rows
     below = json.decode(row.value)
     await world.finish(parent)
     with pytest.raises(Conflict, match=f"{below}' is queued"):

@@ -18,6 +18,7 @@ from tests.store.world import (
 )
 
 from perdure.store.verbs import queries, reports
+from perdure.wire.executions import LogLine
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     Answer,
@@ -27,7 +28,6 @@ from perdure.wire.requests import (
     Entry,
     EventItem,
     ItemReply,
-    LogLine,
     Publish,
     ReportItem,
     Suspend,
@@ -86,7 +86,7 @@ async def test_a_repeat_gets_the_first_answer_and_changes_nothing(world: World, 
     entries: list[Entry] = [step("s", 1), step("u", 2)]
     if type(end) is Suspend:
         entries.append(answer_wait("k"))
-    item = ReportItem(id, 1, 1, 1, entries, end, [LogLine(1, 20, "said")])
+    item = ReportItem(id, 1, 1, 1, entries, end, [LogLine(at_us=1, level=20, text="said")])
     first = await world.send(item)
     assert first.ended is (end is not None)
     before = await world.everything(id)
@@ -345,13 +345,13 @@ async def test_the_journal_has_no_gap_and_its_time_never_goes_back(world: World)
 async def test_logs_keep_the_last_thousand_lines(world: World) -> None:
     id = await world.running()
     for start in (0, 700):
-        lines = [LogLine(world.now_us, 20, f"line {n}") for n in range(start, start + 700)]
+        lines = [LogLine(at_us=world.now_us, level=20, text=f"line {n}") for n in range(start, start + 700)]
         await world.report(id, logs=lines)
-    await world.report(id, logs=[LogLine(1, 40, f"long {n}") for n in range(1_500)])
+    await world.report(id, logs=[LogLine(at_us=1, level=40, text=f"long {n}") for n in range(1_500)])
     kept = await world.store.read(queries.logs(project_id="project", execution_id=id, after=0, limit=5_000))
     assert len(kept) == 1_000
-    assert [line.text for _, line in kept][:2] == ["long 500", "long 501"]
-    numbers = [n for n, _ in kept]
+    assert [line.text for line in kept][:2] == ["long 500", "long 501"]
+    numbers = [line.n for line in kept]
     assert numbers == list(range(numbers[0], numbers[0] + 1_000))
 
 

@@ -20,7 +20,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.schedules import Fired
 from perdure.wire.cron import as_us
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
-from perdure.wire.records import Execution
+from perdure.wire.executions import Execution
 from perdure.wire.requests import Complete, ListFilters
 from perdure.wire.schedules import (
     WAITING_MAX,

@@ -17,7 +17,7 @@ from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import deployments, queries, triggers
 from perdure.store.verbs.triggers import TakenEvents
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
-from perdure.wire.records import Execution
+from perdure.wire.executions import Execution
 from perdure.wire.requests import ListFilters
 from perdure.wire.triggers import ListedTrigger, TriggerSpec
 

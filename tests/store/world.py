@@ -16,7 +16,8 @@ from perdure.store.verbs import access, claims, direct_dispatch, events, queries
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
-from perdure.wire.records import Event, Execution, Kind, Problem, Row
+from perdure.wire.executions import Execution, LogLine, Row
+from perdure.wire.records import Event, Kind, Problem
 from perdure.wire.requests import (
     Block,
     Cancelled,
@@ -28,7 +29,6 @@ from perdure.wire.requests import (
     EventItem,
     Fail,
     ItemReply,
-    LogLine,
     OpenWait,
     Publish,
     QueueSpec,
@@ -58,6 +58,12 @@ async def _forget_ended() -> None:
     await query("prune_ended", before_us=1 << 60, limit=1_000)
 
 
+@verb(looks=True)
+async def _next_seq(*, id: str) -> int:
+    state: int = (await query("read_state", project_id=PROJECT, id=id))[0][4]
+    return state
+
+
 class World:
     """One project, its clock, and what the test's workers have said so far."""
 
@@ -84,6 +90,9 @@ class World:
     def new_id(self) -> str:
         self._ids += 1
         return f"0190a5f2-7c1e-7b3a-9d55-{self._ids:012x}"
+
+    async def last_seq(self, id: str) -> int:
+        return await self.store.read(_next_seq(id=id)) - 1
 
     def advance(self, seconds: float) -> None:
         self.now_us += int(seconds * SECOND)
@@ -284,7 +293,7 @@ class World:
         if attempt is None or seen is None:
             state = await self.get(id)
             attempt = state.attempt if attempt is None else attempt
-            seen = state.next_seq - 1 if seen is None else seen
+            seen = await self.last_seq(id) if seen is None else seen
         if number is None:
             number = self._numbers[id, attempt] = self._numbers.get((id, attempt), 0) + 1
         item = ReportItem(

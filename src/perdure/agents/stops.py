@@ -17,7 +17,7 @@ from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from perdure.agents.runs import STOPPED, AgentRun, StopReason
-from perdure.wire.records import Execution
+from perdure.wire.executions import Execution
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Called before each model request: a reason to stop, or None. It must depend on the run alone, since a replay calls it

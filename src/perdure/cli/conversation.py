@@ -25,8 +25,7 @@ from perdure.wire.records import Kind
 from perdure.wire.transcripts import LEAVE, READ, TAKE
 
 if TYPE_CHECKING:
-    from perdure.wire.records import Execution, Row
-    from perdure.wire.requests import LogLine
+    from perdure.wire.executions import Execution, LogLine, Row
 
 SHOWN_MAX: Final = 2_000
 """Characters of one message or result."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from perdure.sdk.client import Client
-    from perdure.wire.records import Execution
+    from perdure.wire.executions import Execution
 
 DEPLOYMENT: Final = "dev"
 STORE: Final = os.path.join(".perdure", "perdure.db")

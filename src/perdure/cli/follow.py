@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from perdure.wire.records import Execution, Row
-from perdure.wire.requests import LogLine
+from perdure.wire.executions import Execution, GetSteps, LogLine, Row
 from perdure.wire.status import FINAL
 
 if TYPE_CHECKING:
@@ -41,4 +40,5 @@ async def follow(
         yield execution
         if is_last:
             return
-        await client._transport.watch(execution_id, after, after_log, look_seconds)
+        op = GetSteps(execution_id, after, limit=1, after_log=after_log, wait=look_seconds)
+        await client._transport.call(op)

@@ -21,8 +21,7 @@ from perdure.cli.common import (
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.records import Execution, Row
-    from perdure.wire.requests import LogLine
+    from perdure.wire.executions import Execution, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
 """The most open children that `show` lists."""
@@ -64,8 +63,7 @@ def ls(
 ) -> None:
     """List executions, newest first."""
     from perdure.cli.render import PHASE_STYLE, date_time, plain, took, value
-    from perdure.wire.public import execution_response
-    from perdure.wire.requests import ListFilters
+    from perdure.wire.executions import ListFilters
 
     if tag is not None and "=" not in tag:
         raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
@@ -97,7 +95,7 @@ def ls(
     found, more = with_client(url, work)
     if as_json:
         for execution in found:
-            emit(execution_response(execution))
+            emit(execution)
         return
     if not found:
         say("No executions." if filters == ListFilters() else "No executions match.")
@@ -135,8 +133,7 @@ def show(
     """Show one execution: its fields, its journal (for an agent, the conversation), its waits."""
     from perdure.cli.conversation import is_agent_run
     from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waiting_words, waits_of
-    from perdure.wire.public import execution_response, step_response
-    from perdure.wire.requests import ListFilters
+    from perdure.wire.executions import ListFilters
     from perdure.wire.status import FINAL, Phase
 
     links: dict[str, str] = {}
@@ -173,8 +170,8 @@ def show(
     if as_json:
         emit(
             {
-                "execution": execution_response(execution),
-                "steps": [step_response(row) for row in rows],
+                "execution": execution,
+                "steps": rows,
                 "waits": waiting["waits"],
                 "queued_behind": waiting["queued_behind"],
                 "served": served,
@@ -373,8 +370,7 @@ def logs(
     """Show an execution's log, with its transitions and steps."""
     from perdure.cli.follow import follow
     from perdure.cli.render import day_of
-    from perdure.wire.records import Row
-    from perdure.wire.requests import LogLine
+    from perdure.wire.executions import LogLine, Row
 
     async def work(client: "Client") -> None:
         out = console()
@@ -397,11 +393,13 @@ def json_line(item: "Row | LogLine") -> dict[str, Any]:
     """A journal row or log line, with its kind in `event`."""
     import msgspec
 
-    from perdure.wire.public import rfc3339, step_response
-    from perdure.wire.records import Row
+    from perdure.wire.executions import Row
+    from perdure.wire.record import to_json
+    from perdure.wire.times import rfc3339
 
     if isinstance(item, Row):
-        return {"event": "row", **msgspec.structs.asdict(step_response(item))}
+        fields = msgspec.json.decode(msgspec.json.encode(to_json(item)), type=dict[str, msgspec.Raw])
+        return {"event": "row", **fields}
     return {"event": "log", "at": rfc3339(item.at_us), "level": item.level, "text": item.text}
 
 
@@ -412,7 +410,7 @@ def text_line(item: "Row | LogLine") -> Any:
     from rich.text import Text
 
     from perdure.cli.render import clock_time, kind_style, outcome, plain, subject, traceback
-    from perdure.wire.records import Row
+    from perdure.wire.executions import Row
 
     line = Text(clock_time(item.at_us) + "  ", style="dim")
     if isinstance(item, Row):
@@ -439,7 +437,6 @@ def cancel(
 ) -> None:
     """Cancel executions and everything below them. A refusal for one does not stop the rest."""
     from perdure.wire.errors import BadRequest, NotFound
-    from perdure.wire.public import execution_response
     from perdure.wire.status import Phase
 
     refused: list[str] = []
@@ -452,7 +449,7 @@ def cancel(
                 refused.append(error.message)
                 continue
             if as_json:
-                emit(execution_response(execution))
+                emit(execution)
             elif execution.phase is Phase.CANCELLED:
                 say(f"{id} is cancelled.")
             else:

@@ -5,7 +5,8 @@ from typing import Final
 
 from msgspec import Raw
 
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, Phase
 
 PHASE_STYLE: Final = {

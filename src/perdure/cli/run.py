@@ -27,7 +27,7 @@ from perdure.cli.common import (
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.wire.budgets import BudgetSpec
-    from perdure.wire.records import Execution
+    from perdure.wire.executions import Execution
     from perdure.wire.requests import StartItem
 
 
@@ -119,9 +119,7 @@ def run(
         note(f"{error.message}\n{id} is not watched any more; `perdure logs -f {id}` watches it again.")
         raise typer.Exit(STILL_RUNNING) from None
     if as_json:
-        from perdure.wire.public import execution_response
-
-        emit(execution_response(execution))
+        emit(execution)
     elif detach:
         say(execution.id)
     elif execution.phase is Phase.COMPLETED:
@@ -166,8 +164,7 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
 
     from perdure.cli.follow import follow
     from perdure.cli.look import _progress, text_line
-    from perdure.wire.records import Row
-    from perdure.wire.requests import LogLine
+    from perdure.wire.executions import LogLine, Row
 
     out = console(stderr=True)
     spinner: Any = out.status("queued") if not quiet and out.is_terminal else nullcontext()

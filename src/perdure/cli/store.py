@@ -189,6 +189,9 @@ def erase(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete the final executions of a user or a session: on the server, or (--database) in a stopped store."""
+    from perdure.engine.service import Scope
+    from perdure.wire.executions import EraseExecutions
+
     if (user is None) == (session is None):
         raise Refused("Name either --user or --session.")
     if database is None:
@@ -196,7 +199,8 @@ def erase(
     else:
 
         async def work(engine: "Engine", project_id: str) -> tuple[int, int]:
-            return await engine.executions.erase(project_id, user_id=user, session_id=session)
+            reply = await engine.serve(Scope(project_id), EraseExecutions(user, session))
+            return reply.erased, reply.open
 
         erased, still_open = offline(database, work)
     if as_json:

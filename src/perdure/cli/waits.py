@@ -9,7 +9,7 @@ from perdure.cli.common import ask, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.records import Execution, Row
+    from perdure.wire.executions import Execution, Row
 
 LINK_SECONDS: Final = 3_600
 """How long a link from `show` is valid."""

@@ -96,6 +96,7 @@ class Engine(Core):
         self.push = Push(self, self.dispatcher)
         self.webhooks = Webhooks(self, self.signing)
         self.services = Services(
+            self.executions,
             self.accounts,
             self.projects,
             self.schedules,

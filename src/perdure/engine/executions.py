@@ -4,41 +4,63 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
-from uuid_utils import uuid7
+from typing import TYPE_CHECKING, Final
 
 from perdure.engine.claims import Claims
 from perdure.engine.core import Core
 from perdure.engine.start_checks import check_item
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
-from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError, Unavailable
+from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable
+from perdure.wire.executions import (
+    LIST_MAX,
+    CancelExecution,
+    Cancellation,
+    DeleteExecution,
+    Erased,
+    EraseExecutions,
+    Execution,
+    ExecutionPage,
+    Finished,
+    GetExecution,
+    GetLogs,
+    GetSteps,
+    JournalPage,
+    ListExecutions,
+    LogLine,
+    LogPage,
+    Row,
+    WaitForExecutions,
+    WaitReply,
+)
+from perdure.wire.fields import NEWEST
 from perdure.wire.fields import checked_cursor as checked_cursor  # services import it from here for now
 from perdure.wire.fields import checked_id as checked_id
 from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Execution, Problem, Row
-from perdure.wire.requests import Claimed, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem, WaitReply
+from perdure.wire.records import Problem
+from perdure.wire.requests import Claimed, Started, StartItem
+from perdure.wire.starts import check_options
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
 
-LIST_MAX = 500
+LOOK_SECONDS: Final = 1.0
+"""How often to look without a notification."""
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 
 
-class Executions:
+class Executions(Service):
     """All times come from the engine's clock, all ids are made here."""
 
     def __init__(self, core: Core, claims: Claims) -> None:
+        super().__init__(core)
         self._claims = claims
-        self._core = core
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
@@ -61,7 +83,7 @@ class Executions:
                 if item.batch_id is not None:
                     raise BadValue("`batch_id` is made by the batch route and by `map_children`; leave it out.")
                 answers.append(None)
-                news.append(New(str(uuid7()), item))
+                news.append(New(self.new_id(), item))
             except PerdureError as error:
                 answers.append(Problem(error.message, error.code, error.details))
         core = self._core
@@ -99,25 +121,38 @@ class Executions:
         answers = await self._core.store.write(
             starts.start_batch(
                 project_id=project_id,
-                news=[New(str(uuid7()), item) for item in items],
-                batch_id=str(uuid7()),
+                news=[New(self.new_id(), item) for item in items],
+                batch_id=self.new_id(),
                 now_us=self._core.clock.now_us(),
                 idempotency=idempotency,
             )
         )
         return [answer for answer in answers if isinstance(answer, Started)]
 
-    async def get(self, project_id: str, execution_id: str) -> Execution:
+    @serves(GetExecution)
+    async def get(self, scope: Scope, op: GetExecution) -> Execution:
         """Raises NotFound."""
-        return await self._core.store.read(queries.get(project_id=project_id, execution_id=checked_id(execution_id)))
+        if op.wait:
+            async with scope.poll():
+                await self._wait(scope.project_id, [op.execution_id], op.wait)
+        return await self.read(queries.get(project_id=scope.project_id, execution_id=op.execution_id))
 
-    async def find(self, project_id: str, workflow_id: str, key: str) -> str:
-        """Raises NotFound."""
-        return await self._core.store.read(queries.find_by_key(project_id=project_id, workflow_id=workflow_id, key=key))
+    @serves(ListExecutions)
+    async def page(self, scope: Scope, op: ListExecutions) -> ExecutionPage:
+        found, following = await self._core.store.scan(
+            queries.list_executions(project_id=scope.project_id, filters=op, before=op.cursor or NEWEST, limit=op.limit)
+        )
+        return ExecutionPage(found, following)
 
-    async def wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
-        """Wait until one is final, at most `seconds`. The reply has as many final ones as fit."""
-        ids = [checked_id(id) for id in ids]
+    @serves(WaitForExecutions)
+    async def wait(self, scope: Scope, op: WaitForExecutions) -> WaitReply:
+        """The reply has as many final ones as fit."""
+        async with scope.poll():
+            return await self._wait(scope.project_id, op.ids, op.wait_seconds)
+        return WaitReply([])  # the server stops
+
+    async def _wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
+        """Wait until one is final, at most `seconds`."""
         found: list[Finished] = []
         some = asyncio.Event()
 
@@ -195,13 +230,36 @@ class Executions:
             queries.journal(project_id=project_id, execution_id=id, after=after, limit=limit, bytes_max=bytes_max)
         )
 
-    async def logs(
-        self, project_id: str, execution_id: str, after: int = 0, limit: int = 500
-    ) -> list[tuple[int, LogLine]]:
+    @serves(GetSteps)
+    async def steps(self, scope: Scope, op: GetSteps) -> JournalPage:
+        """Raises NotFound."""
+        id, loop = op.execution_id, asyncio.get_running_loop()
+        until, over = loop.time() + (op.wait or 0), not op.wait
+        while True:
+            ticket = self.watch_cursor(id)
+            rows, more = await self.journal(scope.project_id, id, op.after, op.limit)
+            logs = None
+            if op.after_log is not None:
+                logs = await self.logs(scope.project_id, id, op.after_log, op.limit)
+                more = more or len(logs) == op.limit
+            if rows or logs or over:
+                return JournalPage(rows, more, logs)
+            over = True  # and stays so if the server stops
+            async with scope.poll():
+                await self.watch(id, ticket, min(until - loop.time(), self._core.own_look(LOOK_SECONDS)))
+                over = self._core.closing or loop.time() >= until
+
+    async def logs(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[LogLine]:
         """Lines after a number."""
-        return await self._core.store.read(
+        return await self.read(
             queries.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
+
+    @serves(GetLogs)
+    async def log_page(self, scope: Scope, op: GetLogs) -> LogPage:
+        """Raises NotFound."""
+        lines = await self.logs(scope.project_id, op.execution_id, op.after, op.limit)
+        return LogPage(lines, len(lines) == op.limit)
 
     def watch_cursor(self, execution_id: str) -> int:
         """Take it before reading journal or log: `watch` then misses nothing."""
@@ -211,22 +269,26 @@ class Executions:
         """Wait until journal or log grew, at most `seconds`."""
         return await self._core.notifier.wait(("written", checked_id(execution_id)), cursor, seconds)
 
-    async def cancel(self, project_id: str, execution_id: str, by: str = "user") -> Execution:
+    @serves(CancelExecution)
+    async def cancel(self, scope: Scope, op: CancelExecution) -> Cancellation:
         """Cancel also all descendants. Raises NotCancellable if it is final."""
-        await self._core.store.write(
+        now_us = self.now_us()
+        await self.write(
             transitions.cancel(
-                project_id=project_id,
-                execution_id=checked_id(execution_id),
-                cancelled_by=by,
-                now_us=self._core.clock.now_us(),
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                cancelled_by="user",
+                now_us=now_us,
                 grace_us=self._core.grace_us,
             )
         )
-        return await self.get(project_id, execution_id)
+        execution = await self.get(scope, GetExecution(op.execution_id))
+        return Cancellation(op.execution_id, execution.status, execution.cancelled_at_us or now_us)
 
-    async def delete(self, project_id: str, execution_id: str) -> None:
+    @serves(DeleteExecution)
+    async def delete(self, scope: Scope, op: DeleteExecution) -> None:
         """Delete also all descendants. Raises Conflict while one is open."""
-        await self._core.store.write(queries.delete(project_id=project_id, execution_id=checked_id(execution_id)))
+        await self.write(queries.delete(project_id=scope.project_id, execution_id=op.execution_id))
 
     async def resume(
         self,
@@ -254,35 +316,13 @@ class Executions:
             )
         )
 
-    async def erase(
-        self, project_id: str, *, user_id: str | None = None, session_id: str | None = None
-    ) -> tuple[int, int]:
-        """Delete the executions of a user or session. Returns how many are gone and how many are open. Raises
-        BadValue."""
-        for name, value in (("user_id", user_id), ("session_id", session_id)):
-            if value is not None:
-                check_text(value, where=name, max_bytes=KEY_BYTES_MAX)
-        gone = 0
+    @serves(EraseExecutions)
+    async def erase(self, scope: Scope, op: EraseExecutions) -> Erased:
+        erased = 0
         while True:
-            deleted, still_open = await self._core.store.write(
-                queries.erase(project_id=project_id, user_id=user_id, session_id=session_id, limit=LIST_MAX)
+            deleted, still_open = await self.write(
+                queries.erase(project_id=scope.project_id, user_id=op.user_id, session_id=op.session_id, limit=LIST_MAX)
             )
-            gone += deleted
+            erased += deleted
             if deleted < LIST_MAX:
-                return gone, still_open
-
-    async def list(
-        self, project_id: str, filters: ListFilters, cursor: str | None = None, limit: int = 50
-    ) -> ExecutionPage:
-        """Newest first."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
-        before = checked_cursor(cursor)
-        for name in ("parent_execution_id", "root_execution_id"):
-            id = getattr(filters, name)
-            if id is not None and not id.islower():
-                filters = replace(filters, **{name: id.lower()})
-        page, following = await self._core.store.scan(
-            queries.list_executions(project_id=project_id, filters=filters, before=before, limit=limit)
-        )
-        return ExecutionPage(page, following)
+                return Erased(erased, still_open)

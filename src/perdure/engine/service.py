@@ -13,7 +13,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, TypeVar
+from typing import (
+    Any,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    nullcontext,
+)
 
 import msgspec
 from uuid_utils import uuid7
@@ -39,6 +48,8 @@ class Scope(NamedTuple):
     idempotency: Idempotency | None = None
     principal: Principal | None = None
     """None: the embedding program, which may do all in its project."""
+    poll: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    """A block for a long wait. It ends early, without an error, when the server stops."""
 
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)

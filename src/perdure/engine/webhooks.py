@@ -25,9 +25,11 @@ from perdure.store.verbs.webhooks import TakenDelivery
 from perdure.wire.access import Role
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadRequest, NotFound, PerdureError
+from perdure.wire.executions import Execution
 from perdure.wire.fields import checked_id, is_uuid
-from perdure.wire.public import execution_response, rfc3339
-from perdure.wire.records import NULL, Execution
+from perdure.wire.record import to_json
+from perdure.wire.records import NULL
+from perdure.wire.times import rfc3339
 from perdure.wire.webhooks import (
     CreateWebhook,
     DeleteWebhook,
@@ -265,14 +267,13 @@ def message_of(execution: Execution) -> bytes:
     size = len(bytes(execution.payload)) + len(bytes(execution.result or NULL))
     if size > BODY_BYTES_MAX:
         shown = replace(execution, payload=NULL, result=None)
-    return msgspec.json.encode(
-        {
-            "type": f"execution.{execution.phase.value}",
-            "timestamp": rfc3339(execution.completed_at_us or execution.created_at_us),
-            "data": execution_response(shown),
-            **({"left_out": ["payload", "result"]} if shown is not execution else {}),
-        }
-    )
+    message = {
+        "type": f"execution.{execution.phase.value}",
+        "timestamp": rfc3339(execution.completed_at_us or execution.created_at_us),
+        "data": shown,
+        **({"left_out": ["payload", "result"]} if shown is not execution else {}),
+    }
+    return msgspec.json.encode(to_json(message))
 
 
 def _text(answer: Answer) -> str:

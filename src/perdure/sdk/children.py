@@ -18,7 +18,8 @@ from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall
 from perdure.sdk.workflow import Queue, Workflow, encode_input, named
 from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import StartChild, StartItem
 from perdure.wire.starts import check_options
 from perdure.wire.transcripts import OnConflict

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags, checked_text
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
@@ -26,10 +26,25 @@ from perdure.sdk.workflow import Workflow, encode_input, named
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
-from perdure.wire.errors import BadValue, PerdureError, Unavailable, from_code
+from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
+from perdure.wire.executions import (
+    CancelExecution,
+    DeleteExecution,
+    EraseExecutions,
+    Execution,
+    ExecutionPage,
+    Finished,
+    GetExecution,
+    GetLogs,
+    GetSteps,
+    ListExecutions,
+    ListFilters,
+    LogLine,
+    Row,
+)
 from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
-from perdure.wire.records import Event, Execution, Problem, Row
-from perdure.wire.requests import EventItem, ExecutionPage, Finished, ListFilters, LogLine, Started, StartItem
+from perdure.wire.records import Event, Problem
+from perdure.wire.requests import EventItem, Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, OnConflict, Transcript, shown
 
@@ -305,40 +320,42 @@ class Client:
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
         """Find an execution by its workflow and key. Raises `NotFound`."""
-        return Handle(self, await self._transport.find(workflow.name, key), workflow.result_type, existing=True)
+        page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key))
+        if not page.executions:
+            raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
+        return Handle(self, page.executions[0].id, workflow.result_type, existing=True)
 
     async def get(self, execution_id: str) -> Execution:
         """An execution's current state. Raises `NotFound`."""
-        return await self._transport.get(execution_id)
+        return await self._transport.call(GetExecution(execution_id))
 
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50
     ) -> ExecutionPage:
         """A page of executions, newest first."""
-        return await self._transport.list(filters or ListFilters(), cursor, limit)
+        given = {} if filters is None else structs.asdict(filters)
+        return await self._transport.call(ListExecutions(**given, cursor=cursor, limit=limit))
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
         """The rows of an execution's journal after the seq `after`. Large values may make a page shorter than `limit`;
         only after the last row is it empty."""
-        return await self._transport.journal(execution_id, after, limit)
+        return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
         """The workflow's log lines after number `after`, each with its number."""
-        return await self._transport.logs(execution_id, after, limit)
+        page = await self._transport.call(GetLogs(execution_id, after, limit))
+        return [(line.n, line) for line in page.logs]
 
     async def watch(self, execution_id: str) -> AsyncIterator[Row]:
         """Follow an execution's journal to its end."""
         after = 0
         while True:
-            rows = await self._transport.journal(execution_id, after, 500)
-            for row in rows:
+            page = await self._transport.call(GetSteps(execution_id, after, wait=10.0))
+            for row in page.steps:
                 yield row
+                after = row.seq
                 if row.kind.value in (Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED):
                     return
-            if rows:
-                after = rows[-1].seq
-            else:
-                await self._transport.watch(execution_id, after, 1 << 62, 10.0)
 
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """Follow an execution's items, as `Handle.stream`."""
@@ -346,11 +363,12 @@ class Client:
 
     async def cancel(self, execution_id: str) -> Execution:
         """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
-        return await self._transport.cancel(execution_id)
+        await self._transport.call(CancelExecution(execution_id))
+        return await self.get(execution_id)
 
     async def delete(self, execution_id: str) -> None:
         """Delete a final execution and its descendants."""
-        await self._transport.delete(execution_id)
+        await self._transport.call(DeleteExecution(execution_id))
 
     async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
         """Answer a suspended step.
@@ -407,7 +425,8 @@ class Client:
         """Delete the final executions of a user or a session. Returns how many are deleted and how many open."""
         if (user_id is None) == (session_id is None):
             raise BadValue("Give either `user_id` or `session_id`.")
-        return await self._transport.erase(user_id, session_id)
+        reply = await self._transport.call(EraseExecutions(user_id, session_id))
+        return reply.erased, reply.open
 
     async def close(self) -> None:
         """Close all connections. Executions continue."""

@@ -21,8 +21,9 @@ from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
+from perdure.wire.executions import Row
 from perdure.wire.records import Event as WireEvent
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import Answer, EventItem, OpenWait, Publish
 
 FOREVER_SECONDS = 1e10

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.replay.machine import Machine
-    from perdure.wire.requests import Claimed, LogLine
+    from perdure.wire.executions import LogLine
+    from perdure.wire.requests import Claimed
     from perdure.wire.transcripts import Transcript
 
 _NOTHING: Final = contextvars.Context()

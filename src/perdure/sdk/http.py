@@ -18,12 +18,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from hashlib import sha256
 from types import NoneType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -45,27 +44,19 @@ from perdure.wire.errors import (
     UnknownOutcome,
     from_code,
 )
+from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
+from perdure.wire.fields import checked_id
 from perdure.wire.operation import Operation, client_form, reply_type
 from perdure.wire.public import (
-    EraseRequest,
-    EraseResponse,
     EventData,
-    ExecutionResponse,
-    ExecutionsResponse,
     GetEventsResponse,
-    LogsResponse,
     PublishEventRequest,
     PublishEventResponse,
     ResumeRequest,
     ResumeResponse,
-    StepsResponse,
-    rfc3339,
 )
-from perdure.wire.record import (
-    Record,
-    reader,
-)
-from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.record import Record, reader
+from perdure.wire.records import Event, Problem
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
     BeatReply,
@@ -74,10 +65,6 @@ from perdure.wire.requests import (
     ClaimRequest,
     DrainRequest,
     EventItem,
-    ExecutionPage,
-    Finished,
-    ListFilters,
-    LogLine,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -86,7 +73,6 @@ from perdure.wire.requests import (
     StartItem,
     StartReply,
     StartRequest,
-    WaitRequest,
 )
 from perdure.wire.streams import StreamItem
 
@@ -107,7 +93,6 @@ PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 2.0
 
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -261,10 +246,10 @@ class HttpTransport:
 
     # --- operations ------------------------------------------------------------------------------------------------
 
-    async def call(self, op: Operation[R], key: str | None = None) -> R:
+    async def call(self, op: Operation[R], key: str | None = None, *, patience: float | None = None) -> R:
         how, endpoint = client_form(type(op)), op.endpoint
         body = None if how.body is None else _encode(how.body(op))
-        headers, patience = b"", None
+        headers = b""
         if endpoint.idempotent:
             headers = fresh_key() if key is None else _key_header(sha256(key.encode()).hexdigest())
         if endpoint.options.get("protocol"):
@@ -272,16 +257,31 @@ class HttpTransport:
         for name, field in how.headers:
             if (text := getattr(op, field)) is not None:
                 headers += f"{name}: {text}\r\n".encode()
+        held = None if (waits := endpoint.options.get("held")) is None else getattr(op, waits)
         tries = _Tries()
         try:
             answer = await self.request(
-                endpoint.method, how.head(op), body, headers=headers, patience=patience, tries=tries
+                endpoint.method,
+                how.head(op),
+                body,
+                headers=headers,
+                held_seconds=held,
+                patience=patience,
+                tries=tries,
             )
         except NotFound:
             # The lost try, or another caller, has deleted it: an id is never given again.
             if endpoint.method != "DELETE" or not tries.unsure:
                 raise
             answer = b""
+        except NotCancellable:
+            # The lost try, or another caller, may have cancelled it.
+            if not isinstance(op, CancelExecution) or not tries.unsure:
+                raise
+            now = await self.call(GetExecution(op.execution_id))
+            if now.cancelled_at_us is None:
+                raise
+            return cast("R", Cancellation(now.id, now.status, now.cancelled_at_us))
         reply: R = _reader(type(op))(answer)
         return reply
 
@@ -302,51 +302,10 @@ class HttpTransport:
         return [one.outcome() for one in answers.read(_START_REPLY, answer).items]
 
     async def result(self, execution_id: str) -> Finished:
-        return await self._results.of(_checked(execution_id))
+        return await self._results.of(checked_id(execution_id))
 
-    async def _wait(self, request: WaitRequest) -> bytes:
-        return await self.request(
-            "POST",
-            "/api/v1/executions/wait",
-            _encode(request),
-            held_seconds=request.wait_seconds,
-            patience=self._outage,
-        )
-
-    async def get(self, execution_id: str) -> Execution:
-        return answers.execution(answers.read(_EXECUTION, await self._get(_path(execution_id), {})))
-
-    async def find(self, workflow_id: str, key: str) -> str:
-        body = await self._get("/api/v1/executions", {"workflow_id": workflow_id, "key": key})
-        found = answers.read(_EXECUTIONS, body).executions
-        if not found:
-            raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")
-        return found[0].id
-
-    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage:
-        query: dict[str, Any] = {
-            "phase": None if filters.phases is None else ",".join(filters.phases),
-            "created_after": None if filters.created_after_us is None else rfc3339(filters.created_after_us),
-            "created_before": None if filters.created_before_us is None else rfc3339(filters.created_before_us),
-            "cursor": cursor,
-            "limit": limit,
-        }
-        for name in _PLAIN_FILTERS:
-            query[name] = getattr(filters, name)
-        page = answers.read(_EXECUTIONS, await self._get("/api/v1/executions", query))
-        return ExecutionPage([answers.execution(one) for one in page.executions], page.next_cursor)
-
-    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]:
-        body = await self._get(f"{_path(execution_id)}/steps", {"after": after, "limit": limit})
-        return [answers.row(step) for step in answers.read(_STEPS, body).steps]
-
-    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]:
-        body = await self._get(f"{_path(execution_id)}/logs", {"after": after, "limit": limit})
-        return [answers.line(line) for line in answers.read(_LOGS, body).logs]
-
-    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
-        query = {"after": after, "after_log": min(after_log, 2**63 - 1), "limit": 1, "wait": seconds}
-        await self._get(f"{_path(execution_id)}/steps", query, held_seconds=seconds)
+    async def _wait(self, op: WaitForExecutions) -> WaitReply:
+        return await self.call(op, patience=self._outage)
 
     async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
         path = f"{_path(execution_id)}/stream"
@@ -395,30 +354,6 @@ class HttpTransport:
                 problem = self._unreachable(server, lost, unsure=False)
             await self._failed(tries, turn, self._outage, problem)
 
-    async def cancel(self, execution_id: str) -> Execution:
-        tries = _Tries()
-        try:
-            await self.request("POST", f"{_path(execution_id)}/cancel", tries=tries)
-        except NotCancellable:
-            execution = await self.get(execution_id)
-            if not tries.unsure or execution.cancelled_at_us is None:
-                raise
-            return execution  # cancelled by an earlier try or another caller
-        return await self.get(execution_id)
-
-    async def delete(self, execution_id: str) -> None:
-        await self._delete(_path(execution_id))
-
-    async def _delete(self, path: str) -> None:
-        """Delete by an id, which is never given again. If a retry finds nothing, the lost try or another caller has
-        deleted it, as this caller wanted."""
-        tries = _Tries()
-        try:
-            await self.request("DELETE", path, tries=tries)
-        except NotFound:
-            if not tries.unsure:
-                raise
-
     async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
         # The server accepts the same bytes again. A refusal means that another answer stands.
         body = _encode(ResumeRequest(data, question))
@@ -436,11 +371,6 @@ class HttpTransport:
         return [
             answers.event(event) for event in answers.read(_EVENTS, await self._get("/api/v1/events", query)).events
         ]
-
-    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]:
-        body = await self.request("POST", "/api/v1/executions/erase", _encode(EraseRequest(user_id, session_id)))
-        reply = answers.read(_ERASED, body)
-        return reply.erased, reply.open
 
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
@@ -500,17 +430,8 @@ def _encode(request: msgspec.Struct) -> bytes:
         raise BadValue(f"The request cannot be sent: {error}") from error
 
 
-def _checked(execution_id: str) -> str:
-    """Check an id, and return it in lower case, as the server has it."""
-    if not _UUID.fullmatch(execution_id):
-        raise BadRequest(
-            f"{execution_id!r} is not an execution id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002."
-        )
-    return execution_id.lower()
-
-
 def _path(execution_id: str) -> str:
-    return f"/api/v1/executions/{_checked(execution_id)}"
+    return f"/api/v1/executions/{checked_id(execution_id)}"
 
 
 def fresh_key() -> bytes:
@@ -524,27 +445,10 @@ def _key_header(key: str) -> bytes:
 
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
-_PLAIN_FILTERS: Final = (
-    "workflow_id",
-    "session_id",
-    "user_id",
-    "queue_name",
-    "batch_id",
-    "parent_execution_id",
-    "root_execution_id",
-    "deployment_id",
-    "key",
-    "tag",
-)
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
-_EXECUTION: Final = msgspec.json.Decoder(ExecutionResponse)
-_EXECUTIONS: Final = msgspec.json.Decoder(ExecutionsResponse)
-_STEPS: Final = msgspec.json.Decoder(StepsResponse)
-_LOGS: Final = msgspec.json.Decoder(LogsResponse)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
 _RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
-_ERASED: Final = msgspec.json.Decoder(EraseResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)

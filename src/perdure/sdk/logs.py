@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.sdk.steps import current_context, running_step
 from perdure.wire.codec import scrub_text
-from perdure.wire.requests import LogLine
+from perdure.wire.executions import LogLine
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState
@@ -20,7 +20,7 @@ LOG_LINES_MAX: Final = 1_000
 
 
 def to_log_line(context: ExecutionState, level: int, text: str) -> LogLine:
-    return LogLine(context.machine.now_us, level, scrub_text(text, LOG_TEXT_BYTES_MAX))
+    return LogLine(at_us=context.machine.now_us, level=level, text=scrub_text(text, LOG_TEXT_BYTES_MAX))
 
 
 def add_line(context: ExecutionState, line: LogLine) -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
 from perdure.wire.errors import Forbidden, NotFound, PerdureError, Unauthorized
+from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind, Row, fingerprint_of_timer
+from perdure.wire.records import Kind, fingerprint_of_timer
 from perdure.wire.requests import (
     AppendMessages,
     Entry,

@@ -11,23 +11,19 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Final
 
-import msgspec
-
-from perdure.sdk import answers
 from perdure.wire.errors import NotFound, PerdureError, Unavailable, from_code
-from perdure.wire.requests import Finished, WaitReply, WaitRequest
+from perdure.wire.executions import Finished, WaitForExecutions, WaitReply
 
 POLL_SECONDS: Final = 30.0
 POLLS: Final = 3
 POLL_IDS_MAX: Final = 5_000
 MERGE_SECONDS: Final = 0.005
-_WAITED: Final = msgspec.json.Decoder(WaitReply)
 
 
 class Results:
-    """The ends of many executions. `ask` sends one wait request and returns the body of the answer."""
+    """The ends of many executions. `ask` sends one wait request."""
 
-    def __init__(self, ask: Callable[[WaitRequest], Awaitable[bytes]]) -> None:
+    def __init__(self, ask: Callable[[WaitForExecutions], Awaitable[WaitReply]]) -> None:
         self._ask = ask
         self._waiting: dict[str, list[asyncio.Future[Finished]]] = {}
         self._unnamed: dict[str, None] = {}
@@ -105,7 +101,7 @@ class Results:
 
     async def _poll(self, ids: list[str]) -> None:
         try:
-            reply = answers.read(_WAITED, await self._ask(WaitRequest(ids, POLL_SECONDS)))
+            reply = await self._ask(WaitForExecutions(ids, POLL_SECONDS))
         except Exception as error:  # callers must learn of any error
             for id in ids:
                 self._resolve(id, error)

@@ -41,7 +41,8 @@ from perdure.sdk.step_runner import StepRunner, unclear
 from perdure.sdk.transcripts import Unread
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
-from perdure.wire.records import NULL, Kind, Row
+from perdure.wire.executions import LogLine, Row
+from perdure.wire.records import NULL, Kind
 from perdure.wire.requests import (
     Block,
     Cancelled,
@@ -53,7 +54,6 @@ from perdure.wire.requests import (
     Entry,
     Fail,
     ItemReply,
-    LogLine,
     OpenWait,
     Release,
     ReportItem,

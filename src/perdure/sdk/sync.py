@@ -25,7 +25,7 @@ from perdure.sdk.workflow import Workflow
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import BudgetState
 from perdure.wire.errors import Unavailable
-from perdure.wire.records import Execution
+from perdure.wire.executions import Execution
 from perdure.wire.transcripts import Transcript
 
 T = TypeVar("T")

@@ -20,7 +20,8 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import encode
 from perdure.wire.errors import NotFound, PerdureError, from_code
-from perdure.wire.records import Kind, MaybeRaw, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind, MaybeRaw
 from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
 from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, GetTranscript, Transcript, shown
 

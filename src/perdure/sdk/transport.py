@@ -7,8 +7,9 @@ from msgspec import Raw
 
 from perdure.wire.approvals import Became
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
+from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
-from perdure.wire.records import Event, Execution, Problem, Row
+from perdure.wire.records import Event, Problem
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,
@@ -16,10 +17,6 @@ from perdure.wire.requests import (
     ClaimRequest,
     DrainRequest,
     EventItem,
-    ExecutionPage,
-    Finished,
-    ListFilters,
-    LogLine,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -50,38 +47,16 @@ class Transport(Protocol):
         """Wait without limit for an execution's end."""
         ...
 
-    async def get(self, execution_id: str) -> Execution: ...
-
-    async def find(self, workflow_id: str, key: str) -> str:
-        """The id of the execution with this readable key."""
-        ...
-
-    async def list(self, filters: ListFilters, cursor: str | None, limit: int) -> ExecutionPage: ...
-
-    async def journal(self, execution_id: str, after: int, limit: int) -> Sequence[Row]: ...
-
-    async def logs(self, execution_id: str, after: int, limit: int) -> Sequence[tuple[int, LogLine]]: ...
-
-    async def watch(self, execution_id: str, after: int, after_log: int, seconds: float) -> None:
-        """Wait at most `seconds` for rows after `after` or log lines after `after_log`."""
-        ...
-
     def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
         """Follow the stream of an execution and its descendants to its end, from the cursor or the beginning. Each
         item comes with the cursor behind it, and may come twice."""
         ...
-
-    async def cancel(self, execution_id: str) -> Execution: ...
-
-    async def delete(self, execution_id: str) -> None: ...
 
     async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became: ...
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]: ...
 
     async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
-
-    async def erase(self, user_id: str | None, session_id: str | None) -> tuple[int, int]: ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

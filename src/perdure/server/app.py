@@ -67,6 +67,7 @@ from perdure.wire import (
     webhooks,
     workflows,
 )
+from perdure.wire import executions as execution_operations
 from perdure.wire import (
     push_workers as push,
 )
@@ -91,6 +92,7 @@ def all_routes() -> list[Route]:
     """All routes, in their documented order."""
     nouns = (
         executions,
+        execution_operations.executions,
         streams,
         workflows.workflows,
         deployments.deployments,

@@ -35,7 +35,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         types["body"] = how.body
     headers = [name.lower().encode() for name in how.headers]
     of_project = "project_id" in operation.__struct_fields__ and "project_id" not in endpoint.path_names
-    query_project = options.get("project_in_query", False)
+    query_project, held = options.get("project_in_query", False), options.get("held")
     protocol = options.get("protocol", False)
 
     async def handler(call: Call, *values: Any) -> object:
@@ -46,7 +46,10 @@ def _route(operation: type[Operation[Any]]) -> Route:
         op = how.make(*values, *map(call.header, headers))
         if of_project:
             call.check_project(op.project_id)
-        scope = Scope(call.project_id, idempotency(call) if endpoint.idempotent else None, call.principal)
+        if held is not None and (getattr(op, held) or 0) > call.settings.poll_seconds_max:
+            op = structs.replace(op, **{held: call.settings.poll_seconds_max})
+        key = idempotency(call) if endpoint.idempotent else None
+        scope = Scope(call.project_id, key, call.principal, call.poll)
         return show(call, await call.engine.serve(scope, op))
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__

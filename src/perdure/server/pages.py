@@ -9,8 +9,7 @@ from html import escape
 from typing import Final
 from urllib.parse import quote
 
-from perdure.wire.records import Execution, Row
-from perdure.wire.requests import LogLine
+from perdure.wire.executions import Execution, LogLine, Row
 from perdure.wire.status import FINAL
 
 VALUE_SHOWN: Final = 300
@@ -77,7 +76,7 @@ def executions_page(executions: Sequence[Execution], project: str | None = None,
 def execution_page(
     execution: Execution,
     rows: Sequence[Row],
-    logs: Sequence[tuple[int, LogLine]],
+    logs: Sequence[LogLine],
     more: bool,
     project: str | None = None,
     *,
@@ -109,7 +108,7 @@ def execution_page(
     if logs:
         lines = "".join(
             f"<tr><td class='time'>{_time(line.at_us)}</td><td><code>{escape(line.text)}</code></td></tr>"
-            for _, line in logs
+            for line in logs
         )
         body += f"<h2>Log</h2><table><tbody>{lines}</tbody></table>"
     title = f"{execution.workflow_id} {execution.id}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec import inspect as types
 
-from perdure.wire.record import schema_name
+from perdure.wire.record import Record, schema_name, writer
 
 Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Schemas:
         schema = self._schema(types.type_info(struct))
         while self._open:
             one = self._open.pop()
-            self.named[schema_name(one.cls)] = self._struct(one)
+            self.named[_name(one.cls)] = self._struct(one)
         return schema
 
     def parameters(self, struct: type[Struct]) -> list[tuple[str, bool, Json]]:
@@ -76,7 +76,7 @@ class Schemas:
             case types.Metadata():
                 return {**self._schema(info.type), **(info.extra_json_schema or {})}
             case types.StructType():
-                name = schema_name(info.cls)
+                name = _name(info.cls)
                 if name not in self.named:
                     self.named[name] = {}
                     self._open.append(info)
@@ -115,6 +115,11 @@ class Schemas:
         if len(others) == 1 and len(choices) == 2 and "type" in others[0]:
             return {**others[0], "type": [others[0]["type"], "null"]}
         return {"anyOf": choices}
+
+
+def _name(cls: type[Struct]) -> str:
+    """A record with a twin keeps the name of its class where workers exchange it as it is."""
+    return cls.__name__ if issubclass(cls, Record) and writer(cls).type is not cls else schema_name(cls)
 
 
 def _not_null(schema: Json) -> Json:

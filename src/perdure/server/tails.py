@@ -20,9 +20,9 @@ import msgspec
 from perdure.engine.engine import Engine
 from perdure.server.streams import PIECE_BYTES, frame
 from perdure.wire.errors import PerdureError
+from perdure.wire.executions import Finished
 from perdure.wire.public import event_response
 from perdure.wire.records import Event
-from perdure.wire.requests import Finished
 
 logger = logging.getLogger("perdure.server")
 

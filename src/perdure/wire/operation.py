@@ -73,6 +73,8 @@ class Options(TypedDict, total=False):
     """The name of the body in the API's document."""
     body_bytes_max: int
     """The default depends on the body: with a user's JSON it has no limit of its own."""
+    held: str
+    """The field with the seconds for which the server may hold the request. None: it answers at once."""
     bare: str
     """The reply's field that is the whole answer, a JSON array. A `next_cursor` beside it travels as a header."""
 

@@ -4,7 +4,7 @@ Contract requests ignore unknown fields, which clients of other versions send. R
 (`wire/requests.py`). A reply's fields with defaults may be null.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
@@ -18,22 +18,13 @@ from perdure.wire.fields import Position as Position
 from perdure.wire.fields import Uuid as Uuid
 from perdure.wire.record import DONE as DONE
 from perdure.wire.record import Done as Done
-from perdure.wire.records import NULL, Event, Execution, MaybeRaw, Row
-from perdure.wire.requests import LogLine, Request, StartItem
-from perdure.wire.status import STATUS
+from perdure.wire.records import NULL, Event, MaybeRaw
+from perdure.wire.requests import Request, StartItem
 from perdure.wire.times import microseconds as microseconds
 from perdure.wire.times import rfc3339 as rfc3339
 from perdure.wire.transcripts import OnConflict
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-_NEVER_US: Final = 253_402_300_799_000_000
-"""The end of the year 9999. An execution due then waits for something other than time."""
-
-
-def _time(at_us: int | None) -> str | None:
-    return None if at_us is None else rfc3339(at_us)
-
-
 # --- start ---------------------------------------------------------------------------------------------------------
 
 
@@ -137,158 +128,6 @@ class StartManyRequest(Request, frozen=True):
 # --- executions ----------------------------------------------------------------------------------------------------
 
 
-class ExecutionResponse(Struct, frozen=True):
-    """State and result of one execution. `status` is the contract's word, `phase` is more precise.
-
-    `due_at` is when its phase ends by itself: the timer of a waiting execution, the start of a queued one, or a
-    time-out.
-    """
-
-    id: Uuid
-    workflow_id: str
-    status: str
-    payload: Raw
-    created_at: Time
-    retry_count: Int32
-    result: MaybeRaw = None
-    error: str | None = None
-    started_at: Time | None = None
-    completed_at: Time | None = None
-    deployment_id: str | None = None
-    assigned_to_worker: str | None = None
-    parent_execution_id: str | None = None
-    root_execution_id: str | None = None
-    step_key: str | None = None
-    queue_name: str | None = None
-    concurrency_key: str | None = None
-    batch_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    output_schema_name: str | None = None
-    cancelled_at: Time | None = None
-    cancelled_by: str | None = None
-    run_timeout_seconds: Int32 | None = None
-    key: str | None = None
-    phase: str | None = None
-    attempt: Int32 | None = None
-    tags: MaybeRaw = None
-    progress: MaybeRaw = None
-    forked_from: str | None = None
-    forked_at_step: str | None = None
-    due_at: Time | None = None
-
-
-def execution_response(execution: Execution) -> ExecutionResponse:
-    e = execution
-    return ExecutionResponse(
-        e.id,
-        e.workflow_id,
-        STATUS[e.phase].value,
-        e.payload,
-        rfc3339(e.created_at_us),
-        e.retry_count,
-        e.result,
-        e.error,
-        _time(e.started_at_us),
-        _time(e.completed_at_us),
-        e.deployment_id,
-        e.assigned_to_worker,
-        e.parent_execution_id,
-        e.root_execution_id,
-        e.step_key,
-        e.queue_name,
-        e.concurrency_key,
-        e.batch_id,
-        e.session_id,
-        e.user_id,
-        e.output_schema_name,
-        _time(e.cancelled_at_us),
-        e.cancelled_by,
-        e.run_timeout_seconds,
-        e.key,
-        e.phase.value,
-        e.attempt,
-        e.tags,
-        e.progress,
-        due_at=None if e.due_at_us is None or e.due_at_us >= _NEVER_US else rfc3339(e.due_at_us),
-    )
-
-
-class ExecutionsResponse(Struct, frozen=True):
-    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
-
-    executions: list[ExecutionResponse]
-    next_cursor: str | None = None
-
-
-class CancelExecutionResponse(Struct, frozen=True):
-    """`status` is `running` (phase cancelling) until the worker confirms, or `cancelled`."""
-
-    execution_id: Uuid
-    status: str
-    cancelled_at: Time
-
-
-class StepResponse(Struct, frozen=True):
-    """One row of the journal. Steps are the rows of kind `step`; `value` is the outcome, an error when not `ok`."""
-
-    seq: Int64
-    at: Time
-    kind: str
-    attempt: int
-    key: str | None = None
-    name: str | None = None
-    fingerprint: str | None = None
-    ok: bool = True
-    value: Raw = NULL
-    started_at: Time | None = None
-    tries: int = 0
-
-
-def step_response(row: Row) -> StepResponse:
-    return StepResponse(
-        row.seq,
-        rfc3339(row.at_us),
-        row.kind.value,
-        row.attempt,
-        row.key,
-        row.name,
-        row.fingerprint,
-        row.ok,
-        row.value,
-        _time(row.started_at_us),
-        row.tries,
-    )
-
-
-class LogResponse(Struct, frozen=True):
-    """One line that the workflow logged; `level` as in Python's standard library."""
-
-    n: Int64
-    at: Time
-    level: int
-    text: str
-
-
-def log_response(n: int, line: LogLine) -> LogResponse:
-    return LogResponse(n, rfc3339(line.at_us), line.level, line.text)
-
-
-class StepsResponse(Struct, frozen=True):
-    """A page of the journal; `logs` only if requested. `has_more`: the page was full."""
-
-    steps: list[StepResponse]
-    has_more: bool
-    logs: list[LogResponse] | None = None
-
-
-class LogsResponse(Struct, frozen=True):
-    """A page of the log; `has_more`: the page was full."""
-
-    logs: list[LogResponse]
-    has_more: bool
-
-
 class ResumeRequest(Request, frozen=True):
     """The answer to a suspended step."""
 
@@ -307,20 +146,6 @@ class ResumeResponse(Struct, frozen=True):
     the answer; a later question will not."""
     answered_by: str | None = None
     answered_at: Time | None = None
-
-
-class EraseRequest(Request, frozen=True):
-    """Erase the executions of a user or of a session."""
-
-    user_id: str | None = None
-    session_id: str | None = None
-
-
-class EraseResponse(Struct, frozen=True):
-    """How many executions are deleted, and how many are still open and must be cancelled first."""
-
-    erased: int
-    open: int
 
 
 # --- events --------------------------------------------------------------------------------------------------------

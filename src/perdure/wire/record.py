@@ -4,9 +4,10 @@
         slot_us: Time = field(name="due_at")
 
 A field has the name of its column; `field(name=…)` gives the API's word if that differs. A time is a number of
-microseconds in memory and in rows, and RFC 3339 in JSON. msgspec converts by type and not by field, so a record whose
-JSON differs from its fields has a twin. That is a struct that `writer` or `reader` derives once from the class, with a
-compiled function that copies. A record without such a field is its own twin and is not copied.
+microseconds in memory and in rows, and RFC 3339 in JSON, where its name has no unit: `made_at_us` is `made_at`. msgspec
+converts by type and not by field, so a record whose JSON differs from its fields has a twin. That is a struct that
+`writer` or `reader` derives once from the class, with a compiled function that copies. A record without such a field is
+its own twin and is not copied.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ class Record(Struct, frozen=True):
 
     shown_as: ClassVar[str] = ""
     """Its name in the API's document, if that differs from the class's."""
+    answers_in_full: ClassVar[bool] = False
+    """Answers have all fields, although workers exchange the record with `omit_defaults`."""
 
 
 class Done(Record, frozen=True):
@@ -54,7 +57,21 @@ class Message(Record, frozen=True):
 
 
 class derived(property):
-    """A property that JSON shows beside the fields. Its type is the return annotation."""
+    """A property that JSON shows behind the fields, or before the one that `before` names. Its type is the return
+    annotation."""
+
+    before: str | None = None
+
+
+def shown_before(field: str) -> Callable[[Callable[[Any], Any]], derived]:
+    """Make a derived property that JSON shows before a field."""
+
+    def make(method: Callable[[Any], Any]) -> derived:
+        made = derived(method)
+        made.before = field
+        return made
+
+    return make
 
 
 class Twin(NamedTuple):
@@ -90,11 +107,17 @@ _TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null
 @cache
 def writer(cls: type[Record]) -> Twin:
     """The twin that the server encodes."""
-    hints = {name: get_type_hints(one.fget)["return"] for name, one in vars(cls).items() if isinstance(one, derived)}
-    fields = [*msgspec.structs.fields(cls), *(FieldInfo(name, name, kind) for name, kind in hints.items())]
-    return make_twin(
-        cls, fields, schema_name(cls), writing=True, same=not hints, omit_defaults=cls.__struct_config__.omit_defaults
-    )
+    # Defaults are for answers of older servers. Only null, as in the contract, is also documented as a default.
+    omit = cls.__struct_config__.omit_defaults and not cls.answers_in_full
+    fields = [
+        FieldInfo(one.name, one.encode_name, one.type, one.default if omit or one.default is None else NODEFAULT)
+        for one in msgspec.structs.fields(cls)
+    ]
+    for name, one in vars(cls).items():
+        if isinstance(one, derived):
+            at = next((n for n, field in enumerate(fields) if field.name == one.before), len(fields))
+            fields.insert(at, FieldInfo(name, name, get_type_hints(one.fget)["return"]))
+    return make_twin(cls, fields, schema_name(cls), writing=True, omit_defaults=omit)
 
 
 @cache
@@ -139,7 +162,7 @@ def make_twin(
         return Twin(cls, None)
     made = msgspec.defstruct(
         name,
-        [(one.name, kind, _field(one)) for one, kind in zip(fields, kinds, strict=True)],
+        [(one.name, kind, _field(one, kind)) for one, kind in zip(fields, kinds, strict=True)],
         namespace={"__doc__": cls.__doc__, "shows": (cls,) if also is None else (cls, also)},
         frozen=True,
         kw_only=True,
@@ -180,8 +203,10 @@ def choices(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _field(one: FieldInfo) -> Any:
+def _field(one: FieldInfo, kind: Any) -> Any:
     name = None if one.encode_name == one.name else one.encode_name
+    if name is None and kind != one.type:  # a time
+        name = one.name.removesuffix("_us")
     if one.default_factory is not NODEFAULT:
         return msgspec.field(default_factory=one.default_factory, name=name)
     return msgspec.field(name=name) if one.default is NODEFAULT else msgspec.field(default=one.default, name=name)

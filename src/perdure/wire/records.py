@@ -1,4 +1,4 @@
-"""Stored records: executions, journal rows, waits, events, workers.
+"""Kinds of journal rows, and stored records: events.
 
 Times are integer microseconds since the epoch (`_us`). Values are JSON bytes (`Raw`), which nothing decodes between
 their writer and their reader.
@@ -8,8 +8,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Raw, Struct, UnsetType
-
-from perdure.wire.status import Phase
 
 NULL: Final = Raw(b"null")
 
@@ -84,63 +82,9 @@ OUTCOMES: Final[frozenset[Kind]] = frozenset(
 )
 
 
-class Row(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One row of an execution's journal. `seq` starts at 1 and has no gaps; `at_us` never decreases."""
-
-    seq: int
-    at_us: int
-    kind: Kind
-    attempt: int = 0
-    key: str | None = None
-    name: str | None = None
-    """The step's function, the child's workflow or the topic."""
-    fingerprint: str | None = None
-    """A short hash of the encoded input; for a timer, its due time. The worker compares it with the code's request."""
-    ok: bool = True
-    value: Raw = NULL
-    started_at_us: int | None = None
-    tries: int = 0
-
-
 def fingerprint_of_timer(due_us: int) -> str:
     """Timers of an execution differ by their due time."""
     return str(due_us)
-
-
-class Execution(Struct, frozen=True, gc=False):
-    """One durable run of a workflow, as stored. Field names are the contract's where it has them."""
-
-    id: str
-    project_id: str
-    workflow_id: str
-    deployment_id: str | None
-    phase: Phase
-    payload: Raw
-    result: Raw | None
-    error: str | None
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
-    assigned_to_worker: str | None
-    parent_execution_id: str | None
-    root_execution_id: str | None
-    retry_count: int
-    step_key: str | None
-    queue_name: str
-    concurrency_key: str | None
-    batch_id: str | None
-    session_id: str | None
-    user_id: str | None
-    output_schema_name: str | None
-    cancelled_at_us: int | None
-    cancelled_by: str | None
-    run_timeout_seconds: int | None
-    key: str | None
-    attempt: int
-    tags: Raw | None
-    progress: Raw | None
-    due_at_us: int | None
-    next_seq: int
 
 
 class Event(Struct, frozen=True, gc=False):

@@ -9,7 +9,9 @@ from typing import Final
 from msgspec import Raw, Struct
 
 from perdure.wire.budgets import BudgetSpec
-from perdure.wire.records import NULL, Execution, MaybeRaw, Problem, Row
+from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
+from perdure.wire.executions import LogLine, Row
+from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.triggers import TriggerSpec
@@ -99,62 +101,12 @@ class StartReply(Struct, frozen=True):
     items: list[StartAnswer]
 
 
-class WaitRequest(Request, frozen=True):
-    """POST /api/v1/executions/wait: answer as soon as one of `ids` is final, at most `wait_seconds` from now."""
-
-    ids: list[str]
-    wait_seconds: float = 30.0
-
-
-class Finished(Struct, frozen=True, omit_defaults=True):
-    """The end of an execution."""
-
-    id: str
-    phase: str
-    result: MaybeRaw = None
-    error: str | None = None
-    detail: MaybeRaw = None
-    """The failure as the journal has it: {"type", "message", …}."""
-
-
-class WaitReply(Struct, frozen=True):
-    """The final executions among the requested ids, and the unknown ids."""
-
-    finished: list[Finished]
-    missing: list[str] = []
-
-
 class EventItem(Request, frozen=True):
     """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
 
     data: Raw = NULL
     event_type: str | None = None
     dedup_key: str | None = None
-
-
-class ListFilters(Struct, frozen=True):
-    """Filters of a list of executions; None: no filter. `tag` is `name=value`."""
-
-    phases: list[str] | None = None
-    workflow_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    queue_name: str | None = None
-    batch_id: str | None = None
-    parent_execution_id: str | None = None
-    root_execution_id: str | None = None
-    deployment_id: str | None = None
-    key: str | None = None
-    tag: str | None = None
-    created_after_us: int | None = None
-    created_before_us: int | None = None
-
-
-class ExecutionPage(Struct, frozen=True):
-    """One page of a list; `next_cursor` asks for the following one."""
-
-    executions: list[Execution]
-    next_cursor: str | None
 
 
 # --- the worker protocol -------------------------------------------------------------------------------------------
@@ -443,14 +395,6 @@ class Cancelled(Request, frozen=True, tag="cancelled"):
 
 
 End = Suspend | Complete | Fail | Release | Block | Cancelled
-
-
-class LogLine(Request, frozen=True):
-    """One line that the workflow logged; `level` as in the standard library."""
-
-    at_us: int
-    level: int
-    text: str
 
 
 class Emitted(Request, frozen=True):

@@ -10,7 +10,8 @@ from msgspec import Raw, Struct
 
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.source_location import source_location
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 
 
 class DurableCall:

@@ -10,7 +10,8 @@ from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.places import parse_scopes
 from perdure.sdk.replay.source_location import source_location
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 
 MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
 

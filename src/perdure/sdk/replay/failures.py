@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from perdure.sdk.errors import StepFailed
-from perdure.wire.records import Row
+from perdure.wire.executions import Row
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.handles import InnerTask

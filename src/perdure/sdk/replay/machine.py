@@ -65,7 +65,8 @@ from perdure.sdk.replay.places import (
     swapped,
     swaps,
 )
-from perdure.wire.records import OUTCOMES, Kind, Row, fingerprint_of_timer
+from perdure.wire.executions import Row
+from perdure.wire.records import OUTCOMES, Kind, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
 """Callbacks per `advance`, some tens of milliseconds; then the worker's loop has its turn."""

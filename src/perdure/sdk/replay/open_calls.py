@@ -15,8 +15,9 @@ from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
 from perdure.sdk.replay.places import Swap, What, swapped
+from perdure.wire.executions import Row
 from perdure.wire.limits import STEPS_MAX
-from perdure.wire.records import Kind, Row, fingerprint_of_timer
+from perdure.wire.records import Kind, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
 """Kinds for which this worker must act. Other outcomes come by themselves."""

@@ -7,7 +7,7 @@ from perdure.sdk.payloads.fingerprints import LATEST
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.determinism_errors import side
 from perdure.sdk.replay.places import is_captured
-from perdure.wire.records import Row
+from perdure.wire.executions import Row
 
 
 class LateEvents:

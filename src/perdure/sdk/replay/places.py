@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from perdure.sdk.payloads.fingerprints import CAPTURED
-from perdure.wire.records import OUTCOMES, Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import OUTCOMES, Kind
 
 _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")

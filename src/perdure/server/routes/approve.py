@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote
 
 from msgspec import Raw, Struct
 
+from perdure.engine.service import Scope
 from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
@@ -20,6 +21,7 @@ from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import SignInRequest
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
+from perdure.wire.executions import GetExecution
 
 routes = Routes("Pages")
 
@@ -198,7 +200,7 @@ async def _signed_in(call: Call, execution_id: str) -> Principal:
         raise _NotSignedIn("Sign in first.")
     for project in await call.engine.projects.of_user(visitor.user_id):
         try:
-            await call.engine.executions.get(project.id, execution_id)
+            await call.engine.serve(Scope(project.id), GetExecution(execution_id))
         except NotFound:
             continue
         return await gate.principal(call.headers, call.address, project.id, safe=call.route.safe)

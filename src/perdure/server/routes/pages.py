@@ -5,12 +5,13 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.engine.accounts import hash_of
+from perdure.engine.service import Scope
 from perdure.server import pages
 from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import LINK_SECONDS
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError
-from perdure.wire.requests import ListFilters
+from perdure.wire.executions import GetExecution, ListExecutions
 
 SHOWN: Final = 50
 ROWS_SHOWN: Final = 500
@@ -86,10 +87,10 @@ async def live_page(call: Call, query: PageQuery) -> Text:
     signed_in = call.services.gate.anyone is None
     executions = call.engine.executions
     if query.execution is None:
-        page = await executions.list(project_id, ListFilters(), limit=SHOWN)
+        page = await call.engine.serve(Scope(project_id), ListExecutions(limit=SHOWN))
         return Text(pages.executions_page(page.executions, query.project, signed_in=signed_in), _HTML, _HEADERS)
     try:
-        execution = await executions.get(project_id, query.execution)
+        execution = await call.engine.serve(Scope(project_id), GetExecution(query.execution))
         rows, more = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
         lines = await executions.logs(project_id, query.execution, 0, ROWS_SHOWN)
     except PerdureError as error:

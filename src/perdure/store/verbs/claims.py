@@ -19,8 +19,9 @@ from perdure.store.verbs.transitions import lose, try_lose
 from perdure.store.verbs.triggers import declare_triggers
 from perdure.store.verbs.try_lock import try_write
 from perdure.wire.errors import Conflict, LeaseLost
+from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind, Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, RegisterRequest
 from perdure.wire.workflows import WorkflowType
 

@@ -11,7 +11,8 @@ from msgspec import Raw, structs
 
 from perdure.store.interface import Metric, Notify, Written, query, query_many
 from perdure.store.verbs.rows import JournalRow, Outcome, as_row, journal_after, journal_row
-from perdure.wire.records import Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed
 from perdure.wire.status import Phase
 

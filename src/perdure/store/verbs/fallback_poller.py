@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.requests import Finished
+from perdure.wire.executions import Finished
 
 
 class Awaited(NamedTuple):

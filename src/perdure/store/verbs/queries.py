@@ -6,16 +6,16 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
-from perdure.store.interface import Rows, query, query_many, records, verb
+from perdure.store.interface import Rows, query, query_many, record, records, verb
 from perdure.store.verbs.idempotency import prune_answers
-from perdure.store.verbs.rows import execution_of, fitting, page_of, row_of
+from perdure.store.verbs.rows import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.executions import Execution, Finished, ListFilters, LogLine, Row
+from perdure.wire.fields import NEWEST
 from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Execution, Row
-from perdure.wire.requests import Finished, ListFilters, LogLine
 from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
@@ -78,19 +78,10 @@ DOCTOR = (
 
 @verb(looks=True)
 async def get(*, project_id: str, execution_id: str) -> Execution:
-    rows = await query("get_execution", project_id=project_id, id=execution_id)
-    if not rows:
+    found = await record(Execution, "get_execution", project_id=project_id, id=execution_id)
+    if found is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    return execution_of(rows[0])
-
-
-@verb(looks=True)
-async def find_by_key(*, project_id: str, workflow_id: str, key: str) -> str:
-    rows = await query("find_key", project_id=project_id, workflow_id=workflow_id, key=key)
-    if not rows:
-        raise NotFound(f"No execution of workflow {workflow_id!r} has the key {key!r}.")
-    id: str = rows[0][0]
-    return id
+    return found
 
 
 @verb(looks=True)
@@ -135,8 +126,9 @@ async def list_executions(
     """A page of executions, newest first, and where the next page starts (None: at the end). The execution whose
     payload and result fill `bytes_max` is the last."""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
+    phases = filters.wanted_phases()
     fits: dict[str, Any] = {
-        "phases": f" {' '.join(filters.phases)} " if filters.phases is not None else None,
+        "phases": f" {' '.join(phases)} " if phases is not None else None,
         "workflow_id": filters.workflow_id,
         "session_id": filters.session_id,
         "user_id": filters.user_id,
@@ -151,8 +143,12 @@ async def list_executions(
         "created_before_us": filters.created_before_us,
     }
     given = [name for name, value in fits.items() if value is not None]
+    if given == ["workflow_id", "key"] and before == NEWEST:  # a workflow's key names at most one, and has an index
+        rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
+        found = json.dumps([row[0] for row in rows])
+        return await records(Execution, "list_executions", project_id=project_id, ids=found), None
     name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
-    if name == "list_ids" and filters.phases is not None and list(filters.phases) == [Phase.FAILED]:
+    if name == "list_ids" and phases == [Phase.FAILED]:
         name = "list_failed"
     wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
     # An index walked for its own filter finds a row at each step. Other filters mostly find enough among the newest.
@@ -169,7 +165,7 @@ async def list_executions(
         sizes = sorted([*sizes, *await query("list_head_of_session", **wanted)], reverse=True)[: limit + 1]
     amount = fitting((row[1] for row in sizes[:limit]), bytes_max)
     ids = [row[0] for row in sizes[:amount]]
-    page = [execution_of(row) for row in await query("list_executions", project_id=project_id, ids=json.dumps(ids))]
+    page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids))
     if page and len(sizes) > amount:
         return page, ids[-1]
     return page, floor_id or None
@@ -183,17 +179,17 @@ async def journal(
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
-    rows = await query("read_journal", execution_id=execution_id, after=after, limit=fits) if fits else []
-    return [row_of(row) for row in rows], more
+    if not fits:
+        return [], more
+    return await records(Row, "read_journal", execution_id=execution_id, after=after, limit=fits), more
 
 
 @verb(looks=True)
-async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[tuple[int, LogLine]]:
-    """A page of an execution's log: each line with its number."""
+async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[LogLine]:
+    """A page of an execution's log."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
-    rows = await query("read_logs", execution_id=execution_id, after=after, limit=limit)
-    return [(n, LogLine(at_us, level, text)) for n, at_us, level, text in rows]
+    return await records(LogLine, "read_logs", execution_id=execution_id, after=after, limit=limit)
 
 
 @verb(sweep=True)

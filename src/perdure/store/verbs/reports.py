@@ -10,20 +10,21 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, verb
+from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, records, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.push_questions import note_answer
-from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row, row_of
+from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row
 from perdure.store.verbs.starts import New, Parent, item_locks, start_items
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
+from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import OUTCOMES, Kind, Problem, Row, fingerprint_of_timer
+from perdure.wire.records import OUTCOMES, Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import (
     Answer,
     AppendMessages,
@@ -322,8 +323,7 @@ async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
 
 
 async def _rows_after(execution_id: str, seq: int) -> list[Row]:
-    rows = await query("read_journal", execution_id=execution_id, after=seq, limit=ROWS_MAX + REPORT_ENTRIES_MAX)
-    return [row_of(values) for values in rows]
+    return await records(Row, "read_journal", execution_id=execution_id, after=seq, limit=ROWS_MAX + REPORT_ENTRIES_MAX)
 
 
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:

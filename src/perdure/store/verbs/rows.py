@@ -1,15 +1,16 @@
 """Database rows as records, and the only way to write to a journal or to end an execution."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Changed, Ended, Notify, Ready, Rows, Written, query, query_many
+from perdure.store.interface import Changed, Ended, Notify, Ready, Rows, Written, query, query_many, records
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
-from perdure.wire.records import Execution, Kind, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
 NULL_BYTES = b"null"
@@ -57,13 +58,9 @@ def journal_row(
     )
 
 
-def row_of(values: Sequence[Any]) -> Row:
-    seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = values
-    return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
-
-
 def as_row(row: JournalRow) -> Row:
-    return row_of(row[1:])
+    _, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = row
+    return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
@@ -109,25 +106,12 @@ async def journal_after(
     if not fits:
         return [], False
     rows: list[Row] = []
-    for values in await query("read_journal", execution_id=execution_id, after=seq, limit=fits):
-        bytes_max -= ROW_BYTES + len(values[8])
+    for row in await records(Row, "read_journal", execution_id=execution_id, after=seq, limit=fits):
+        bytes_max -= ROW_BYTES + len(row.value)
         if len(rows) == rows_max or (bytes_max < 0 and rows):
             return rows, True
-        rows.append(row_of(values))
+        rows.append(row)
     return rows, more and fits < left
-
-
-def execution_of(values: Sequence[Any]) -> Execution:
-    """A row of `get_execution` or `list_executions`."""
-    fields = list(values)
-    fields[4] = Phase(fields[4])
-    fields[5] = Raw(fields[5])
-    fields[6] = None if fields[6] is None else Raw(fields[6])
-    # An execution without a session id is the first of its session, which has the execution's id.
-    fields[19] = fields[19] or fields[0]
-    fields[27] = None if fields[27] is None else Raw(fields[27])
-    fields[28] = None if fields[28] is None else Raw(fields[28])
-    return Execution(*fields)
 
 
 Outcome = Callable[[int, int, int], JournalRow]
@@ -320,10 +304,8 @@ __all__ = [
     "batch_value",
     "deliver",
     "ended",
-    "execution_of",
     "fitting",
     "journal_after",
     "journal_row",
     "page_of",
-    "row_of",
 ]

@@ -26,7 +26,8 @@ from perdure.wire.errors import (
     PerdureError,
     WorkflowNotFound,
 )
-from perdure.wire.records import Kind, Problem, Row
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.transcripts import OnConflict
 

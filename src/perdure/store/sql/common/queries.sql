@@ -1,11 +1,16 @@
 -- Queries for executions.
 
+-- text: shown
+id, workflow_id, {= payload} AS payload, created_at_us, retry_count, result, error, started_at_us, completed_at_us,
+  deployment_id, assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key,
+  batch_id, COALESCE(session_id, id) AS session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by,
+  run_timeout_seconds, key, phase, attempt, tags, progress,
+  CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS due_at_us
+
 -- name: get_execution
-SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
-  completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
-  concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
-  key, attempt, tags, progress, due_at_us, next_seq
-FROM executions WHERE project_id = :project_id AND id = :id;
+-- An execution without a session id is the first of its session, which has the execution's id. One that is due after the
+-- year 9999 waits for something other than time.
+SELECT {= shown} FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: read_end
 SELECT e.id, e.phase, e.result, e.error,
@@ -92,11 +97,7 @@ ORDER BY g.execution_id DESC LIMIT :limit;
 
 -- name: list_executions
 -- The executions of a page.
-SELECT id, project_id, workflow_id, deployment_id, phase, {= payload}, result, error, created_at_us, started_at_us,
-  completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, retry_count, step_key, queue_name,
-  concurrency_key, batch_id, session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds,
-  key, attempt, tags, progress, due_at_us, next_seq
-FROM executions WHERE project_id = :project_id
+SELECT {= shown} FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} ORDER BY id DESC;
 
 -- name: list_floor

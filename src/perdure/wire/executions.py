@@ -1,0 +1,372 @@
+"""Executions: their records, journals and logs, and the operations on them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar, Final
+
+from msgspec import Raw, Struct, field
+from msgspec.structs import force_setattr
+
+from perdure.wire.access import Role
+from perdure.wire.codec import KEY_BYTES_MAX
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.fields import (
+    Check,
+    Cursor,
+    Int32,
+    Int64,
+    Limit,
+    Most,
+    Position,
+    Time,
+    Uuid,
+    Value,
+    between,
+    checked_id,
+    id_check,
+    text_check,
+)
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record, shown_before
+from perdure.wire.records import NULL, Kind, MaybeRaw
+from perdure.wire.status import STATUS, Phase, Status
+
+IDS_MAX: Final = 10_000
+LIST_MAX: Final = 500
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class Execution(Record, frozen=True, kw_only=True, gc=False):
+    """State and result of one execution. `status` is the contract's word, `phase` is more precise.
+
+    `due_at` is when its phase ends by itself: the timer of a waiting execution, the start of a queued one, or a
+    time-out.
+    """
+
+    shown_as: ClassVar[str] = "ExecutionResponse"
+
+    id: Uuid
+    workflow_id: str
+    payload: Raw
+    created_at_us: Time
+    retry_count: Int32
+    result: Value = None
+    error: str | None = None
+    started_at_us: Time | None = None
+    completed_at_us: Time | None = None
+    deployment_id: str | None = None
+    assigned_to_worker: str | None = None
+    parent_execution_id: str | None = None
+    root_execution_id: str | None = None
+    step_key: str | None = None
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    batch_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    output_schema_name: str | None = None
+    cancelled_at_us: Time | None = None
+    cancelled_by: str | None = None
+    run_timeout_seconds: Int32 | None = None
+    key: str | None = None
+    phase: Phase
+    attempt: Int32
+    tags: Value = None
+    progress: Value = None
+    due_at_us: Time | None = None
+
+    def __post_init__(self) -> None:
+        # JSON has the same null for a result of null and for no result.
+        if self.result is None and self.phase is Phase.COMPLETED:
+            force_setattr(self, "result", NULL)
+
+    @shown_before("payload")
+    def status(self) -> Status:
+        return STATUS[self.phase]
+
+    @shown_before("due_at_us")
+    def forked_from(self) -> str | None:
+        """Always null: the contract has it, and Perdure does not fork executions."""
+        return None
+
+    @shown_before("due_at_us")
+    def forked_at_step(self) -> str | None:
+        return None
+
+
+class ExecutionPage(Record, frozen=True):
+    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
+
+    shown_as: ClassVar[str] = "ExecutionsResponse"
+
+    executions: list[Execution]
+    next_cursor: str | None = None
+
+
+class Row(Record, frozen=True, omit_defaults=True, gc=False):
+    """One row of an execution's journal. Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at`
+    never decreases."""
+
+    shown_as: ClassVar[str] = "StepResponse"
+    answers_in_full: ClassVar[bool] = True
+
+    seq: Int64
+    at_us: Time
+    kind: Kind
+    attempt: int = 0
+    key: str | None = None
+    name: str | None = None
+    """The step's function, the child's workflow or the topic."""
+    fingerprint: str | None = None
+    """A short hash of the encoded input; for a timer, its due time. The worker compares it with the code's request."""
+    ok: bool = True
+    value: Raw = NULL
+    """The outcome, an error when not `ok`."""
+    started_at_us: Time | None = None
+    tries: int = 0
+
+
+class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One line that the workflow logged; `level` as in Python's standard library."""
+
+    shown_as: ClassVar[str] = "LogResponse"
+    answers_in_full: ClassVar[bool] = True
+
+    n: Int64 = 0
+    """Its number in the execution's log. The server gives it."""
+    at_us: Time
+    level: int
+    text: str
+
+
+class JournalPage(Record, frozen=True):
+    """A page of the journal; `logs` only if requested. `has_more`: the page was full."""
+
+    shown_as: ClassVar[str] = "StepsResponse"
+
+    steps: list[Row]
+    has_more: bool
+    logs: list[LogLine] | None = None
+
+
+class LogPage(Record, frozen=True):
+    """A page of the log; `has_more`: the page was full."""
+
+    shown_as: ClassVar[str] = "LogsResponse"
+
+    logs: list[LogLine]
+    has_more: bool
+
+
+class Cancellation(Record, frozen=True):
+    """`status` is `running` (phase cancelling) until the worker confirms, or `cancelled`."""
+
+    shown_as: ClassVar[str] = "CancelExecutionResponse"
+
+    execution_id: Uuid
+    status: Status
+    cancelled_at_us: Time
+
+
+class Erased(Record, frozen=True):
+    """How many executions are deleted, and how many are still open and must be cancelled first."""
+
+    shown_as: ClassVar[str] = "EraseResponse"
+
+    erased: int
+    open: int
+
+
+class Finished(Record, frozen=True, omit_defaults=True):
+    """The end of an execution."""
+
+    id: str
+    phase: str
+    result: MaybeRaw = None
+    error: str | None = None
+    detail: MaybeRaw = None
+    """The failure as the journal has it: {"type", "message", …}."""
+
+
+class WaitReply(Record, frozen=True):
+    """The final executions among the requested ids, and the unknown ids."""
+
+    finished: list[Finished]
+    missing: list[str] = field(default_factory=list)
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+def _words(known: Iterable[str]) -> Check:
+    words = sorted(known)
+
+    def run(value: list[str], where: str) -> list[str]:
+        for word in value:
+            if word not in words:
+                path = f"query.{where}"
+                raise BadRequest(f"{path}: {word!r} is not one of {', '.join(words)}", {"path": path})
+        return value
+
+    return Check(run)
+
+
+def _tag(value: str, where: str) -> str:
+    if "=" not in value:
+        raise BadRequest(f"query.{where}: must be name=value, got {value!r}", {"path": f"query.{where}"})
+    return value
+
+
+def _wait(value: float, where: str) -> float:
+    if not value >= 0:  # false for NaN too
+        raise BadRequest(f"A wait of {value!r} seconds is not possible; it must be 0 or more.")
+    return value
+
+
+def _ids(value: list[str], where: str) -> list[str]:
+    check_count(value, where)
+    return [checked_id(id) for id in value]
+
+
+def check_count(items: Sequence[object], where: str) -> None:
+    """Raises BadValue for more than 10,000."""
+    if len(items) > IDS_MAX:
+        path = f"body.{where}"
+        raise BadValue(f"{path}: holds {len(items):,} entries; the limit is {IDS_MAX:,}", {"path": path})
+
+
+ExecutionId = Annotated[str, id_check("execution")]
+Wait = Annotated[float, Check(_wait)]
+"""Seconds for which the server may hold the request."""
+_LowerCase = Annotated[str, Check(lambda value, where: value.lower())]
+
+
+executions: Final = Noun("Executions")
+
+
+@executions.get("/api/v1/executions/{execution_id}", contract=True, held="wait")
+class GetExecution(Operation[Execution], frozen=True):
+    """The state and result of one execution."""
+
+    execution_id: ExecutionId
+    wait: Wait | None = None
+    """Hold the answer until the execution is final, at most for this many seconds."""
+
+
+class ListFilters(Struct, frozen=True):
+    """Filters of a list of executions. None: no filter."""
+
+    status: Annotated[list[str], _words(Status)] | None = None
+    """pending, running, completed, failed, cancelled; several with commas."""
+    phases: Annotated[list[str], _words(Phase)] | None = field(default=None, name="phase")
+    """Finer than status: queued, running, waiting, cancelling, blocked, completed, failed, cancelled."""
+    workflow_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    queue_name: str | None = None
+    batch_id: str | None = None
+    parent_execution_id: _LowerCase | None = None
+    """Its children."""
+    root_execution_id: _LowerCase | None = None
+    """Everything below this root, without the root itself, whose `root_execution_id` is null."""
+    deployment_id: str | None = None
+    key: str | None = None
+    tag: Annotated[str, Check(_tag)] | None = None
+    """`name=value`."""
+    created_after_us: Time | None = None
+    created_before_us: Time | None = None
+
+    def wanted_phases(self) -> list[str] | None:
+        """The phases that `status` and `phases` allow. None: all."""
+        if self.status is None and self.phases is None:
+            return None
+        return [
+            phase.value
+            for phase, status in STATUS.items()
+            if (self.status is None or status in self.status) and (self.phases is None or phase in self.phases)
+        ]
+
+
+@executions.get("/api/v1/executions")
+class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
+    """List executions, newest first.
+
+    A page may hold fewer than `limit` executions and still have a `next_cursor`.
+    """
+
+    cursor: Cursor | None = None
+    """The `next_cursor` of the page before."""
+    limit: Annotated[int, between(1, LIST_MAX)] = 50
+    """1 to 500."""
+
+
+@executions.post("/api/v1/executions/wait", role=Role.READ, body="WaitRequest", held="wait_seconds")
+class WaitForExecutions(Operation[WaitReply], frozen=True):
+    """Hold the answer until one of the executions is final.
+
+    The answer is empty if none was final in time. Large results may take several answers: ask again for the executions
+    that are missing.
+    """
+
+    ids: Annotated[list[str], Most(IDS_MAX), Check(_ids)]
+    wait_seconds: Wait = 30.0
+
+
+@executions.get("/api/v1/executions/{execution_id}/steps", held="wait")
+class GetSteps(Operation[JournalPage], frozen=True):
+    """The journal of an execution.
+
+    Its rows have times, attempts, fingerprints of inputs, and outcomes. A page may hold fewer than `limit` rows and
+    still say `has_more`.
+    """
+
+    execution_id: ExecutionId
+    after: Position = 0
+    """The `seq` of the last known row."""
+    limit: Limit = 500
+    """1 to 1,000."""
+    after_log: Position | None = None
+    """Include log lines after this number."""
+    wait: Wait | None = None
+    """If there is nothing new, hold the answer until there is, at most for this many seconds."""
+
+
+@executions.get("/api/v1/executions/{execution_id}/logs")
+class GetLogs(Operation[LogPage], frozen=True):
+    """The log lines of an execution."""
+
+    execution_id: ExecutionId
+    after: Position = 0
+    """The number of the last known line."""
+    limit: Limit = 500
+    """1 to 1,000."""
+
+
+@executions.post("/api/v1/executions/{execution_id}/cancel", contract=True)
+class CancelExecution(Operation[Cancellation], frozen=True):
+    """Ask for cancellation of an execution and everything below it."""
+
+    execution_id: ExecutionId
+
+
+@executions.delete("/api/v1/executions/{execution_id}")
+class DeleteExecution(Operation[None], frozen=True):
+    """Delete a final execution and its descendants, with their journals."""
+
+    execution_id: ExecutionId
+
+
+_Owner = Annotated[str, text_check(KEY_BYTES_MAX)]
+
+
+@executions.post("/api/v1/executions/erase", role=Role.ADMIN, body="EraseRequest")
+class EraseExecutions(Operation[Erased], frozen=True):
+    """Delete the final executions of a user or of a session."""
+
+    user_id: _Owner | None = None
+    session_id: _Owner | None = None
+
+    def check(self) -> None:
+        if (self.user_id is None) == (self.session_id is None):
+            raise BadRequest("body: name either `user_id` or `session_id`.")
