@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Final
 from perdure.engine.claims import Claims
 from perdure.engine.core import Core
 from perdure.engine.start_checks import check_item
+from perdure.engine.claims import Claims
+from perdure.engine.core import Core
+from perdure.engine.start_checks import check_item
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
-from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable
+from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.executions import (
     LIST_MAX,
     CancelExecution,
@@ -34,6 +37,7 @@ from perdure.wire.executions import (
     LogLine,
     LogPage,
     Row,
+    StartedExecution,
     WaitForExecutions,
     WaitReply,
 )
@@ -43,8 +47,8 @@ from perdure.wire.fields import checked_id as checked_id
 from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Problem
-from perdure.wire.requests import Claimed, Started, StartItem
-from perdure.wire.starts import check_options
+from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
+from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows, check_options
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -68,6 +72,51 @@ class Executions(Service):
         for future in self._awaited:
             if not future.done():
                 future.set_exception(Unavailable(CLOSED))
+
+    @serves(SubmitWorkflow)
+    async def submit(self, scope: Scope, op: SubmitWorkflow) -> StartedExecution:
+        """Raises NotFound, BadValue, Conflict."""
+        item, parent = op.to_item(), op.parent_execution_id
+        if parent is not None and op.step_key is not None:
+            [child] = await self._start_children(
+                scope, parent, op.step_key, [item], op.wait_for_subworkflow, batch=False
+            )
+            return _to_started(child)
+        [answer] = await self.start(scope.project_id, [item], idempotency=scope.idempotency)
+        if isinstance(answer, Problem):
+            raise from_code(answer.error_type, answer.error, answer.details)
+        return _to_started(answer)
+
+    @serves(SubmitWorkflows)
+    async def submit_all(self, scope: Scope, op: SubmitWorkflows) -> Batch:
+        """Raises NotFound, BadValue, Conflict."""
+        items, parent = op.to_items(self.new_id()), op.parent_execution_id
+        if parent is not None and op.step_key is not None:
+            started = await self._start_children(scope, parent, op.step_key, items, op.wait_for_subworkflow, batch=True)
+        else:
+            started = await self.batch(scope.project_id, items, idempotency=scope.idempotency)
+        return Batch([_to_started(one) for one in started])
+
+    async def _start_children(
+        self, scope: Scope, parent_id: str, step_key: str, items: Sequence[StartItem], wait: bool | None, *, batch: bool
+    ) -> Sequence[Started]:
+        return await self._core.push.start_children(
+            scope.project_id,
+            parent_id,
+            step_key,
+            items,
+            batch=batch,
+            wait=bool(wait),
+            idempotency=scope.idempotency,
+        )
+
+    @serves(StartExecutions)
+    async def start_many(self, scope: Scope, op: StartExecutions) -> StartReply:
+        items: Sequence[StartItem] = op.items
+        if any(item.start_at is not None or item.parent_execution_id is not None for item in op.items):
+            items = [item.to_item() for item in op.items]
+        answers = await self.start(scope.project_id, items, idempotency=scope.idempotency)
+        return StartReply([StartAnswer.of(answer) for answer in answers])
 
     async def start(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
@@ -326,3 +375,7 @@ class Executions(Service):
             erased += deleted
             if deleted < LIST_MAX:
                 return Erased(erased, still_open)
+
+
+def _to_started(started: Started) -> StartedExecution:
+    return StartedExecution(started.execution_id, started.created_at_us)

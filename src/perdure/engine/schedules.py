@@ -13,6 +13,7 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.executions import StartedExecution
 from perdure.wire.fields import NEWEST
 from perdure.wire.schedules import (
     ChangeSchedule,
@@ -30,7 +31,6 @@ from perdure.wire.schedules import (
     ScheduledWorkflows,
     ScheduleMade,
     SchedulePage,
-    ScheduleRun,
     SchedulesOfWorkflow,
     ScheduleStatus,
     StoredSchedule,
@@ -82,7 +82,7 @@ class Schedules(Service):
         await self.write(schedules.delete_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
 
     @serves(RunSchedule)
-    async def run(self, scope: Scope, op: RunSchedule) -> ScheduleRun:
+    async def run(self, scope: Scope, op: RunSchedule) -> StartedExecution:
         """Raises NotFound, WorkflowNotFound."""
         started = await self.write(
             schedules.run_schedule(
@@ -93,7 +93,7 @@ class Schedules(Service):
                 idempotency=scope.idempotency,
             )
         )
-        return ScheduleRun(started.execution_id, started.created_at_us)
+        return StartedExecution(started.execution_id, started.created_at_us)
 
     @serves(GetSchedule)
     async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule:

@@ -72,7 +72,6 @@ from perdure.wire.requests import (
     Started,
     StartItem,
     StartReply,
-    StartRequest,
 )
 from perdure.wire.streams import StreamItem
 
@@ -288,7 +287,7 @@ class HttpTransport:
     # --- the client's side -------------------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        body = _encode(StartRequest(list(items)))
+        body = _encode({"items": items})
         tries = _Tries()
         try:
             answer = await self.request("POST", "/api/v1/executions", body, headers=fresh_key(), tries=tries)
@@ -422,7 +421,7 @@ def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:
     return lambda body: twin(answers.read(decoder, body))
 
 
-def _encode(request: msgspec.Struct) -> bytes:
+def _encode(request: object) -> bytes:
     """Encode a body. Raises `BadValue` for a bad field that was not checked before."""
     try:
         return _ENCODER.encode(request)

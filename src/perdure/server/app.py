@@ -61,6 +61,7 @@ from perdure.wire import (
     sessions,
     signing,
     slack,
+    starts,
     transcripts,
     triggers,
     waits,
@@ -91,6 +92,7 @@ STORE_SECONDS_MAX = 60.0
 def all_routes() -> list[Route]:
     """All routes, in their documented order."""
     nouns = (
+        starts.starts,
         executions,
         execution_operations.executions,
         streams,

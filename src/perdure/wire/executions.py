@@ -159,6 +159,15 @@ class LogPage(Record, frozen=True):
     has_more: bool
 
 
+class StartedExecution(Record, frozen=True):
+    """The execution that was started, or that the request's key already named."""
+
+    shown_as: ClassVar[str] = "SubmitWorkflowResponse"
+
+    execution_id: Uuid
+    created_at_us: Time
+
+
 class Cancellation(Record, frozen=True):
     """`status` is `running` (phase cancelling) until the worker confirms, or `cancelled`."""
 

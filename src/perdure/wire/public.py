@@ -8,7 +8,6 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from perdure.wire.budgets import BudgetSpec
 from perdure.wire.fields import INT64_MAX as INT64_MAX  # these while not every room asks `fields` and `times` itself
 from perdure.wire.fields import Double as Double
 from perdure.wire.fields import Int32 as Int32
@@ -18,114 +17,12 @@ from perdure.wire.fields import Position as Position
 from perdure.wire.fields import Uuid as Uuid
 from perdure.wire.record import DONE as DONE
 from perdure.wire.record import Done as Done
-from perdure.wire.records import NULL, Event, MaybeRaw
-from perdure.wire.requests import Request, StartItem
+from perdure.wire.records import NULL, Event
+from perdure.wire.requests import Request
 from perdure.wire.times import microseconds as microseconds
 from perdure.wire.times import rfc3339 as rfc3339
-from perdure.wire.transcripts import OnConflict
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-# --- start ---------------------------------------------------------------------------------------------------------
-
-
-class SubmitWorkflowRequest(Struct, frozen=True):
-    """Start one execution. `payload` is required; null is fine."""
-
-    payload: Raw
-    deployment_id: str | None = None
-    parent_execution_id: str | None = None
-    root_execution_id: str | None = None
-    step_key: str | None = None
-    queue_name: str | None = None
-    concurrency_key: str | None = None
-    queue_concurrency_limit: Int32 | None = None
-    wait_for_subworkflow: bool | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    otel_traceparent: str | None = None
-    initial_state: MaybeRaw = None
-    run_timeout_seconds: Int32 | None = None
-    channel_context: MaybeRaw = None
-    key: str | None = None
-    priority: Int32 | None = None
-    tags: dict[str, str] | None = None
-    delay_seconds: float | None = None
-    start_at: Moment | None = None
-    accept_early: bool | None = None
-    webhook_url: str | None = None
-    """A URL that gets a signed POST at the end, retried until it is taken."""
-    on_conflict: OnConflict | None = None
-    """Makes the execution a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is
-    open."""
-    budget: BudgetSpec | None = None
-    """Spending limits on model calls for the execution and all its descendants."""
-
-
-class SubmitWorkflowResponse(Struct, frozen=True):
-    """The execution that was started, or that the request's key already named."""
-
-    execution_id: Uuid
-    created_at: Time
-
-
-class WorkflowRequest(Struct, frozen=True):
-    """One item of a batch."""
-
-    workflow_id: str
-    payload: Raw
-    queue_name: str | None = None
-    concurrency_key: str | None = None
-    queue_concurrency_limit: Int32 | None = None
-    initial_state: MaybeRaw = None
-    run_timeout_seconds: Int32 | None = None
-    key: str | None = None
-    priority: Int32 | None = None
-    tags: dict[str, str] | None = None
-    delay_seconds: float | None = None
-    start_at: Moment | None = None
-    accept_early: bool | None = None
-    webhook_url: str | None = None
-    """A URL that gets a signed POST at the end, retried until it is taken."""
-    budget: BudgetSpec | None = None
-    """Spending limits on model calls for the execution and all its descendants."""
-
-
-class SubmitWorkflowsRequest(Struct, frozen=True):
-    """Start several executions in one transaction: all or none, under one batch id."""
-
-    workflows: list[WorkflowRequest]
-    deployment_id: str | None = None
-    step_key: str | None = None
-    parent_execution_id: str | None = None
-    root_execution_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    wait_for_subworkflow: bool | None = None
-    otel_traceparent: str | None = None
-    channel_context: MaybeRaw = None
-
-
-class SubmitWorkflowsResponse(Struct, frozen=True):
-    """In the order of the request."""
-
-    executions: list[SubmitWorkflowResponse]
-
-
-class StartItemRequest(StartItem, frozen=True):
-    """One independent execution to start: all fields of a run, and the name of its workflow."""
-
-    start_at: Moment | None = None
-    root_execution_id: str | None = None
-    wait_for_subworkflow: bool | None = None
-
-
-class StartManyRequest(Request, frozen=True):
-    """Independent starts: each item has its own answer; no batch id, no shared session."""
-
-    items: list[StartItemRequest]
-
-
-# --- executions ----------------------------------------------------------------------------------------------------
 
 
 class ResumeRequest(Request, frozen=True):

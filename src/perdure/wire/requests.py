@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
 from perdure.wire.executions import LogLine, Row
+from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.transcripts import OnConflict
@@ -69,13 +70,7 @@ class Started(Struct, frozen=True):
     existing: bool = False
 
 
-class StartRequest(Request, frozen=True):
-    """POST /api/v1/executions: independent items, each with its own answer."""
-
-    items: list[StartItem]
-
-
-class StartAnswer(Struct, frozen=True, omit_defaults=True):
+class StartAnswer(Record, frozen=True, omit_defaults=True):
     """The answer to one item: an execution, or the problem with it."""
 
     execution_id: str | None = None
@@ -95,7 +90,7 @@ class StartAnswer(Struct, frozen=True, omit_defaults=True):
         return Started(self.execution_id, self.created_at_us, self.existing)
 
 
-class StartReply(Struct, frozen=True):
+class StartReply(Record, frozen=True):
     """Answers in the order of the items."""
 
     items: list[StartAnswer]

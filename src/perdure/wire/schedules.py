@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, Struct, field, json
 
 from perdure.wire.cron import NEXT_MAX, cron
+from perdure.wire.executions import StartedExecution
 from perdure.wire.fields import (
     PAGE_MAX,
     Cursor,
@@ -158,15 +159,6 @@ class ScheduleMade(Record, frozen=True):
     schedule_id: Uuid
 
 
-class ScheduleRun(Record, frozen=True):
-    """The execution that this request started, or that an earlier request with the same key started."""
-
-    shown_as: ClassVar[str] = "SubmitWorkflowResponse"
-
-    execution_id: Uuid
-    created_at_us: Time = field(name="created_at")
-
-
 class NextRuns(Record, frozen=True):
     """The coming due times, each with the offset that the schedule's zone has then."""
 
@@ -303,7 +295,7 @@ class GetFires(Operation[Fires], frozen=True):
 
 
 @schedules.post("/api/v1/schedules/{schedule_id}/run", idempotent=True)
-class RunSchedule(Operation[ScheduleRun], frozen=True):
+class RunSchedule(Operation[StartedExecution], frozen=True):
     """Start an execution of a schedule now.
 
     The overlap policy does not apply, and the due times stay as they are.

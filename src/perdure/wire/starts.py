@@ -1,10 +1,26 @@
-"""Limits of a start's numbers, and which options exclude each other, for clients, workflows and the server."""
+"""Starts: the operations that start executions, and the limits that clients, workflows and the server share."""
 
-from perdure.wire.budgets import check_budget
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final
+
+from msgspec import Raw
+from msgspec.structs import fields, replace
+from uuid_utils import UUID
+
+from perdure.wire.budgets import BudgetSpec, check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
-from perdure.wire.errors import BadValue
-from perdure.wire.requests import StartItem
+from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.executions import IDS_MAX, StartedExecution, check_count
+from perdure.wire.fields import Check, Int32, Moment, Most, Time
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+from perdure.wire.records import MaybeRaw
+from perdure.wire.requests import StartItem, StartReply
+from perdure.wire.times import microseconds
+from perdure.wire.transcripts import OnConflict
 
+BODY_BYTES_MAX: Final = 1 << 30
+"""Payloads have no other limit than the server's setting for all requests."""
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
@@ -32,3 +48,146 @@ def check_options(item: StartItem) -> None:
         for name, text in item.tags.items():
             check_name(name, where="tags")
             check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+def _uuid(value: str, where: str) -> str | None:
+    try:
+        return str(UUID(value))
+    except ValueError:
+        return None
+
+
+def _counted(value: Sequence[object], where: str) -> Sequence[object]:
+    check_count(value, where)
+    return value
+
+
+_Parent = Annotated[str, Check(_uuid)]
+"""A parent's id. The contract ignores text that is not a UUID."""
+
+
+starts: Final = Noun("Executions")
+
+
+class BatchItem(Record, frozen=True):
+    """One item of a batch."""
+
+    shown_as: ClassVar[str] = "WorkflowRequest"
+
+    workflow_id: str
+    payload: Raw
+    queue_name: str | None = None
+    concurrency_key: str | None = None
+    queue_concurrency_limit: Int32 | None = None
+    initial_state: MaybeRaw = None
+    run_timeout_seconds: Int32 | None = None
+    key: str | None = None
+    priority: Int32 | None = None
+    tags: dict[str, str] | None = None
+    delay_seconds: float | None = None
+    start_at_us: Time | None = None
+    accept_early: bool | None = None
+    webhook_url: str | None = None
+    """A URL that gets a signed POST at the end, retried until it is taken."""
+    budget: BudgetSpec | None = None
+    """Spending limits on model calls for the execution and all its descendants."""
+
+    def to_item(self, **shared: Any) -> StartItem:
+        """The item of all starts. `shared` are its fields that the whole batch has."""
+        given = ((name, getattr(self, name, None)) for name in _ITEM_FIELDS)
+        return StartItem(**shared | {name: value for name, value in given if value is not None})
+
+
+_ITEM_FIELDS: Final = [one.name for one in fields(StartItem)]
+
+
+@starts.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True, body="SubmitWorkflowRequest")
+class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid_unknown_fields=False):
+    """Start one execution.
+
+    `payload` is required; null is fine.
+    """
+
+    deployment_id: str | None = None
+    parent_execution_id: _Parent | None = None
+    root_execution_id: str | None = None
+    step_key: str | None = None
+    wait_for_subworkflow: bool | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    otel_traceparent: str | None = None
+    channel_context: MaybeRaw = None
+    on_conflict: OnConflict | None = None
+    """Makes the execution a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is
+    open."""
+
+
+class Batch(Record, frozen=True):
+    """In the order of the request."""
+
+    shown_as: ClassVar[str] = "SubmitWorkflowsResponse"
+
+    executions: list[StartedExecution]
+
+
+@starts.post(
+    "/api/v1/workflows/batch_run",
+    contract=True,
+    idempotent=True,
+    body="SubmitWorkflowsRequest",
+    body_bytes_max=BODY_BYTES_MAX,
+)
+class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False):
+    """Start several executions in one transaction, all or none, under one batch id."""
+
+    workflows: Annotated[list[BatchItem], Most(IDS_MAX), Check(_counted)]
+    deployment_id: str | None = None
+    step_key: str | None = None
+    parent_execution_id: _Parent | None = None
+    root_execution_id: str | None = None
+    session_id: str | None = None
+    """The session that the batch shares: by default its parent's, else a new one."""
+    user_id: str | None = None
+    wait_for_subworkflow: bool | None = None
+    otel_traceparent: str | None = None
+    channel_context: MaybeRaw = None
+
+    def check(self) -> None:
+        if not self.workflows:
+            raise BadRequest("body.workflows: is empty; name at least one workflow.")
+
+    def to_items(self, new_session_id: str) -> list[StartItem]:
+        session_id = self.session_id or (None if self.parent_execution_id else new_session_id)
+        shared = {name: getattr(self, name, None) for name in _ITEM_FIELDS} | {"session_id": session_id}
+        shared = {name: value for name, value in shared.items() if value is not None}
+        return [one.to_item(**shared) for one in self.workflows]
+
+
+class StartItemRequest(StartItem, frozen=True):
+    """One independent execution to start: all fields of a run, and the name of its workflow."""
+
+    start_at: Moment | None = None
+    root_execution_id: str | None = None
+    wait_for_subworkflow: bool | None = None
+
+    def to_item(self) -> StartItem:
+        """The item in the store's form: its start as a number, its parent's id in lower case."""
+        parent, start = self.parent_execution_id, self.start_at
+        return replace(
+            self,
+            parent_execution_id=None if parent is None else parent.lower(),
+            start_at_us=self.start_at_us if start is None else microseconds(start),
+        )
+
+
+@starts.post("/api/v1/executions", idempotent=True, body="StartManyRequest", body_bytes_max=BODY_BYTES_MAX)
+class StartExecutions(Operation[StartReply], frozen=True):
+    """Start many independent executions, each with its own answer.
+
+    They have no batch id and share no session.
+    """
+
+    items: Annotated[list[StartItemRequest], Most(IDS_MAX), Check(_counted)]

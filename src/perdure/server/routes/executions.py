@@ -1,13 +1,12 @@
 """Executions: start, follow as server-sent events, cancel, resume, delete."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from heapq import merge
 from typing import Final
 
 import msgspec
 from msgspec import Struct
-from uuid_utils import UUID, uuid7
 
 from perdure.server.bodies import VALUES
 from perdure.server.routes.approvals import name_of
@@ -36,19 +35,9 @@ from perdure.wire.executions import (
 from perdure.wire.public import (
     ResumeRequest,
     ResumeResponse,
-    StartItemRequest,
-    StartManyRequest,
-    SubmitWorkflowRequest,
-    SubmitWorkflowResponse,
-    SubmitWorkflowsRequest,
-    SubmitWorkflowsResponse,
-    WorkflowRequest,
-    microseconds,
     rfc3339,
 )
 from perdure.wire.record import writer
-from perdure.wire.records import Problem
-from perdure.wire.requests import StartAnswer, Started, StartItem, StartReply
 from perdure.wire.status import STATUS, Phase
 
 STREAM_PAGE: Final = 200
@@ -56,143 +45,6 @@ STREAM_PAGE: Final = 200
 LOOK_SECONDS: Final = 1.0
 
 routes = Routes("Executions")
-
-
-# --- start ---------------------------------------------------------------------------------------------------------
-
-
-@routes.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True, body_bytes_max=VALUES)
-async def submit_workflow(call: Call, workflow_id: str, body: SubmitWorkflowRequest) -> SubmitWorkflowResponse:
-    """Start one execution."""
-    item = _item(workflow_id, body, body.deployment_id, body.session_id, body.user_id)
-    item = msgspec.structs.replace(
-        item,
-        parent_execution_id=_uuid(body.parent_execution_id),
-        step_key=body.step_key,
-        otel_traceparent=body.otel_traceparent,
-        channel_context=body.channel_context,
-    )
-    if item.parent_execution_id is not None and item.step_key is not None:
-        children = await call.engine.push.start_children(
-            call.project_id,
-            item.parent_execution_id,
-            item.step_key,
-            [item],
-            batch=False,
-            wait=bool(body.wait_for_subworkflow),
-            idempotency=idempotency(call),
-        )
-        return _submitted(children[0])
-    answers = await call.engine.executions.start(call.project_id, [item], idempotency=idempotency(call))
-    return _submitted(_or_raise(answers[0]))
-
-
-@routes.post(
-    "/api/v1/workflows/batch_run",
-    contract=True,
-    idempotent=True,
-    body_bytes_max=VALUES,
-    lists={"workflows": Most(IDS_MAX)},
-)
-async def submit_workflows(call: Call, body: SubmitWorkflowsRequest) -> SubmitWorkflowsResponse:
-    """Start several executions in one transaction, all or none, under one batch id."""
-    if not body.workflows:
-        raise BadRequest("body.workflows: is empty; name at least one workflow.")
-    check_count(body.workflows, "workflows")
-    parent = _uuid(body.parent_execution_id)
-    # A batch shares one session: its parent's, else a new one.
-    session_id = body.session_id or (None if parent else str(uuid7()))
-    items = [
-        msgspec.structs.replace(
-            _item(item.workflow_id, item, body.deployment_id, session_id, body.user_id),
-            parent_execution_id=parent,
-            step_key=body.step_key,
-            otel_traceparent=body.otel_traceparent,
-            channel_context=body.channel_context,
-        )
-        for item in body.workflows
-    ]
-    if parent is not None and body.step_key is not None:
-        children = await call.engine.push.start_children(
-            call.project_id,
-            parent,
-            body.step_key,
-            items,
-            batch=True,
-            wait=bool(body.wait_for_subworkflow),
-            idempotency=idempotency(call),
-        )
-        return SubmitWorkflowsResponse([_submitted(child) for child in children])
-    answers = await call.engine.executions.batch(call.project_id, items, idempotency=idempotency(call))
-    return SubmitWorkflowsResponse([_submitted(answer) for answer in answers])
-
-
-@routes.post("/api/v1/executions", idempotent=True, body_bytes_max=VALUES, lists={"items": Most(IDS_MAX)})
-async def start_executions(call: Call, body: StartManyRequest) -> StartReply:
-    """Start many independent executions, each with its own answer."""
-    check_count(body.items, "items")
-    items: Sequence[StartItem] = body.items
-    if any(item.start_at is not None or item.parent_execution_id is not None for item in body.items):
-        items = [_plain(item) for item in body.items]
-    answers = await call.engine.executions.start(call.project_id, items, idempotency=idempotency(call))
-    return StartReply([StartAnswer.of(answer) for answer in answers])
-
-
-def _item(
-    workflow_id: str,
-    body: SubmitWorkflowRequest | WorkflowRequest,
-    deployment_id: str | None,
-    session_id: str | None,
-    user_id: str | None,
-) -> StartItem:
-    return StartItem(
-        workflow_id,
-        body.payload,
-        deployment_id=deployment_id,
-        queue_name=body.queue_name,
-        concurrency_key=body.concurrency_key,
-        queue_concurrency_limit=body.queue_concurrency_limit,
-        priority=body.priority or 0,
-        session_id=session_id,
-        user_id=user_id,
-        tags=body.tags,
-        delay_seconds=body.delay_seconds,
-        start_at_us=None if body.start_at is None else microseconds(body.start_at),
-        run_timeout_seconds=body.run_timeout_seconds,
-        key=body.key,
-        accept_early=bool(body.accept_early),
-        initial_state=body.initial_state,
-        webhook_url=body.webhook_url,
-        on_conflict=body.on_conflict if isinstance(body, SubmitWorkflowRequest) else None,
-        budget=body.budget,
-    )
-
-
-def _plain(item: StartItemRequest) -> StartItem:
-    """The item in the store's form: its start as a number, its parent's id in lower case."""
-    if item.parent_execution_id is not None:
-        item = msgspec.structs.replace(item, parent_execution_id=item.parent_execution_id.lower())
-    if item.start_at is None:
-        return item
-    return msgspec.structs.replace(item, start_at_us=microseconds(item.start_at))
-
-
-def _submitted(answer: Started) -> SubmitWorkflowResponse:
-    return SubmitWorkflowResponse(answer.execution_id, rfc3339(answer.created_at_us))
-
-
-def _or_raise(answer: Started | Problem) -> Started:
-    if isinstance(answer, Problem):
-        raise from_code(answer.error_type, answer.error, answer.details)
-    return answer
-
-
-def _uuid(text: str | None) -> str | None:
-    """A parent's id. The contract ignores text that is not a UUID."""
-    try:
-        return None if text is None else str(UUID(text))
-    except ValueError:
-        return None
 
 
 def idempotency(call: Call) -> Idempotency | None:
