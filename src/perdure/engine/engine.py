@@ -79,21 +79,21 @@ class Engine(Core):
 
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         super().__init__(store, clock=clock, settings=settings)
+        self.signing = Signing(self)
+        self.dispatcher = Dispatcher(self, self.signing)
+        self.push = Push(self, self.dispatcher)
         self.claims = Claims(self)
-        self.executions = Executions(self, self.claims)
+        self.executions = Executions(self, self.claims, self.push)
         self.events = Events(self)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
-        self.signing = Signing(self)
         self.slack = Slack(self)
         self.streams = Streams(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing)
-        self.dispatcher = Dispatcher(self, self.signing)
-        self.push = Push(self, self.dispatcher)
         self.webhooks = Webhooks(self, self.signing)
         self.services = Services(
             self.executions,

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.claims import Claims
 from perdure.engine.core import Core
-from perdure.engine.start_checks import check_item
-from perdure.engine.claims import Claims
-from perdure.engine.core import Core
-from perdure.engine.start_checks import check_item
+from perdure.engine.push import Push
 from perdure.engine.service import Scope, Service, serves
+from perdure.engine.start_checks import check_item
 from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
+from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.executions import (
     LIST_MAX,
@@ -48,7 +46,7 @@ from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
-from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows, check_options
+from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -62,9 +60,10 @@ CLOSED = "The engine was closed while the result was awaited; the execution goes
 class Executions(Service):
     """All times come from the engine's clock, all ids are made here."""
 
-    def __init__(self, core: Core, claims: Claims) -> None:
+    def __init__(self, core: Core, claims: Claims, push: Push) -> None:
         super().__init__(core)
         self._claims = claims
+        self._push = push
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
@@ -100,7 +99,7 @@ class Executions(Service):
     async def _start_children(
         self, scope: Scope, parent_id: str, step_key: str, items: Sequence[StartItem], wait: bool | None, *, batch: bool
     ) -> Sequence[Started]:
-        return await self._core.push.start_children(
+        return await self._push.start_children(
             scope.project_id,
             parent_id,
             step_key,

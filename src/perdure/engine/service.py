@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import (
-    Any,
-    NamedTuple,
-    Protocol,
-    TypeVar,
-)
 from contextlib import (
     AbstractAsyncContextManager,
     nullcontext,
+)
+from typing import (
+    Any,
+    NamedTuple,
+    TypeVar,
 )
 
 import msgspec

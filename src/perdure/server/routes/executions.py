@@ -16,21 +16,15 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import (
     BadRequest,
-    BadValue,
-    NotFound,
     PerdureError,
-    from_code,
-)
-from perdure.wire.fields import (
-    Most,
-    PAGE_MAX,
-    checked_id,
 )
 from perdure.wire.executions import (
-    IDS_MAX,
     LogLine,
     Row,
-    check_count,
+)
+from perdure.wire.fields import (
+    PAGE_MAX,
+    checked_id,
 )
 from perdure.wire.public import (
     ResumeRequest,
