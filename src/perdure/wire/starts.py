@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final
+from uuid import UUID
 
 from msgspec import Raw
 from msgspec.structs import fields, replace
-from uuid_utils import UUID
 
 from perdure.wire.budgets import BudgetSpec, check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
