@@ -2,13 +2,13 @@
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import typer
 
 from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, parse_json, say, with_client
 from perdure.cli.send import QuestionOption
-from perdure.cli.waits import about
+from perdure.cli.waits import about, decoded
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -25,18 +25,13 @@ def approvals(
     as_json: JsonFlag = False,
 ) -> None:
     """List questions that wait for an answer, oldest first."""
-    import msgspec
     from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import local, plain
+    from perdure.cli.render import date_time, plain
+    from perdure.wire.approvals import ListApprovals
 
-    async def work(client: "Client") -> list[dict[str, Any]]:
-        body = await ask(client, "GET", f"/api/v1/approvals?{urlencode({'limit': limit})}")
-        found: list[dict[str, Any]] = msgspec.json.decode(body)["approvals"]
-        return found
-
-    found = with_client(url, work)
+    found = with_client(url, lambda client: client._transport.call(ListApprovals(limit=limit))).approvals
     if as_json:
         for one in found:
             emit(one)
@@ -48,13 +43,13 @@ def approvals(
     for name in ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"):
         table.add_column(name, no_wrap=name in ("ID", "ASKED", "UNTIL"), overflow="fold")
     for one in found:
-        shown = asked_words(one["data"])
+        shown = asked_words(decoded(one.data))
         table.add_row(
-            one["execution_id"],
-            Text(one["step_key"]),
-            Text(one["workflow_id"]),
-            local(one["asked_at"]),
-            local(one["expires_at"]),
+            one.execution_id,
+            Text(one.step_key),
+            Text(one.workflow_id),
+            date_time(one.asked_at_us),
+            date_time(one.expires_at_us),
             Text(plain(shown if len(shown) <= 80 else shown[:79] + "…")),
         )
     console().print(table)

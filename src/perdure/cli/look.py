@@ -9,7 +9,6 @@ from perdure.cli.common import (
     JsonFlag,
     Refused,
     UrlOption,
-    ask,
     command,
     console,
     emit,
@@ -132,16 +131,17 @@ def show(
 ) -> None:
     """Show one execution: its fields, its journal (for an agent, the conversation), its waits."""
     from perdure.cli.conversation import is_agent_run
-    from perdure.cli.waits import NOTHING, behind_words, page_link, print_waits, waiting_words, waits_of
+    from perdure.cli.waits import behind_words, page_link, print_waits, waiting_words
     from perdure.wire.executions import ListFilters
     from perdure.wire.status import FINAL, Phase
+    from perdure.wire.waits import GetWaits, PendingWaits
 
     links: dict[str, str] = {}
     children: list[Execution] = []
     logged: list[LogLine] = []
     pushed = False
 
-    async def work(client: "Client") -> "tuple[Execution, list[Row], dict[str, Any], bool | None]":
+    async def work(client: "Client") -> "tuple[Execution, list[Row], PendingWaits, bool | None]":
         nonlocal pushed
         execution = await client.get(id)
         rows: list[Row] = []
@@ -152,11 +152,13 @@ def show(
             while lines := await client.logs(id, after=after, limit=1_000):
                 logged.extend(line for _, line in lines)
                 after = lines[-1][0]
-        waiting = NOTHING if execution.completed_at_us is not None else await waits_of(client, id)
+        waiting = PendingWaits([])
+        if execution.completed_at_us is None:
+            waiting = await client._transport.call(GetWaits(id))
         if not as_json:
-            for wait in waiting["waits"]:
-                if wait["data"] is not None:
-                    links[wait["key"]] = await page_link(client, id, wait["key"])
+            for wait in waiting.waits:
+                if wait.data is not None:
+                    links[wait.key] = await page_link(client, id, wait.key)
             if execution.phase is Phase.WAITING:
                 open_ones = [phase.value for phase in Phase if phase not in FINAL]
                 found = await client.list(ListFilters(phases=open_ones, parent_execution_id=id), limit=CHILDREN_SHOWN)
@@ -172,37 +174,32 @@ def show(
             {
                 "execution": execution,
                 "steps": rows,
-                "waits": waiting["waits"],
-                "queued_behind": waiting["queued_behind"],
+                "waits": waiting.waits,
+                "queued_behind": waiting.queued_behind,
                 "served": served,
             }
         )
         return
-    _print_execution(execution, served, behind_words(waiting["queued_behind"]), pushed=pushed)
+    _print_execution(execution, served, behind_words(waiting.queued_behind), pushed=pushed)
     if not journal and is_agent_run(rows):
         _print_conversation(execution, rows, logged)
     else:
-        present = waiting_words(waiting["waits"], children, _due(execution))
+        present = waiting_words(waiting.waits, children, _due(execution))
         _print_journal(rows, execution, present if execution.phase is Phase.WAITING else "")
     _print_warnings(logged)
-    print_waits(id, waiting["waits"], links, children)
+    print_waits(id, waiting.waits, links, children)
 
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:
     """Whether a worker serves the execution's deployment. None for final executions."""
-    from urllib.parse import urlencode
-
-    import msgspec
-
     from perdure.wire.status import FINAL
+    from perdure.wire.waits import GetWorkerStatus
 
     if execution.phase in FINAL:
         return None
     if execution.deployment_id is None:
         return False
-    query = urlencode({"deployment_id": execution.deployment_id})
-    body = await ask(client, "GET", f"/api/v1/workers/status?{query}")
-    return bool(msgspec.json.decode(body)["has_workers"])
+    return (await client._transport.call(GetWorkerStatus(execution.deployment_id))).has_workers
 
 
 async def _is_pushed(client: "Client", deployment_id: str) -> bool:

@@ -34,13 +34,14 @@ def resume(
     import msgspec
 
     from perdure.cli.render import local
-    from perdure.cli.waits import waits_of
+    from perdure.cli.waits import asks
+    from perdure.wire.waits import GetWaits
 
     body = msgspec.json.encode({"data": msgspec.Raw(parse_json(data, "--data")), "question": question})
 
     async def work(client: "Client") -> tuple[bool, dict[str, Any]]:
-        waits = (await waits_of(client, id))["waits"]
-        asked = any(wait["key"] == key and (not wait["topic"] or wait["data"] is not None) for wait in waits)
+        waits = (await client._transport.call(GetWaits(id))).waits
+        asked = any(wait.key == key and asks(wait) for wait in waits)
         path = f"/api/v1/executions/{quote(id, safe='')}/resume/{quote(key, safe='')}"
         return asked, msgspec.json.decode(await ask(client, "POST", path, body))
 

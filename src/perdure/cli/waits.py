@@ -5,93 +5,83 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.cli.common import ask, say
+from perdure.cli.common import say
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from perdure.sdk.client import Client
     from perdure.wire.executions import Execution, Row
+    from perdure.wire.waits import PendingWait, QueuedBehind
 
 LINK_SECONDS: Final = 3_600
 """How long a link from `show` is valid."""
-NOTHING: Final[dict[str, Any]] = {"waits": [], "queued_behind": None}
-
-
-async def waits_of(client: "Client", id: str) -> dict[str, Any]:
-    """The open waits of an execution (`waits`), and the session or limit before it (`queued_behind`)."""
-    from urllib.parse import quote
-
-    import msgspec
-
-    found: dict[str, Any] = msgspec.json.decode(
-        await ask(client, "GET", f"/api/v1/executions/{quote(id, safe='')}/waits")
-    )
-    return {**NOTHING, **found}
 
 
 async def page_link(client: "Client", id: str, key: str) -> str:
     """The page of a question: a signed link, or a page behind the sign-in if the key may not make links."""
     from urllib.parse import quote
 
-    import msgspec
-
     from perdure.sdk.http import HttpTransport
+    from perdure.wire.approvals import MakeApprovalLink
     from perdure.wire.errors import PerdureError
 
     assert isinstance(client._transport, HttpTransport)
-    step = quote(key, safe="")
     try:
-        body = await ask(
-            client,
-            "POST",
-            f"/api/v1/approvals/{quote(id, safe='')}/{step}/links",
-            msgspec.json.encode({"name": "link of `perdure show`", "expires_in_seconds": LINK_SECONDS}),
+        link = await client._transport.call(
+            MakeApprovalLink(id, key, name="link of `perdure show`", expires_in_seconds=LINK_SECONDS)
         )
-        path: str = msgspec.json.decode(body)["path"]
+        path = link.path
     except PerdureError:
-        path = f"/approve/{quote(id, safe='')}/{step}"
+        path = f"/approve/{quote(id, safe='')}/{quote(key, safe='')}"
     return f"{client._transport.urls[0]}{path}"
 
 
-def behind_words(behind: dict[str, Any] | None) -> str:
+def behind_words(behind: "QueuedBehind | None") -> str:
     """Describe what a queued execution waits for.
 
-    >>> behind_words({"what": "session", "name": "ann", "execution_ids": ["a"], "limit": None})
+    >>> from perdure.wire.waits import QueuedBehind
+    >>> behind_words(QueuedBehind("session", "ann", ["a"]))
     "its turn in session 'ann', after a"
-    >>> behind_words({"what": "queue", "name": "mail", "execution_ids": ["a", "b"], "limit": 2})
+    >>> behind_words(QueuedBehind("queue", "mail", ["a", "b"], limit=2))
     "room in queue 'mail', which runs 2 at a time: now a, b"
     """
     if behind is None:
         return ""
-    ids = ", ".join(behind["execution_ids"])
-    if behind["what"] == "session":
-        return f"its turn in session {behind['name']!r}" + (f", after {ids}" if ids else "")
-    whose = "" if behind["what"] == "queue" else " of each concurrency key"
-    more = ", …" if len(behind["execution_ids"]) < behind["limit"] else ""
-    return f"room in queue {behind['name']!r}, which runs {behind['limit']}{whose} at a time: now {ids}{more}"
+    ids = ", ".join(behind.execution_ids)
+    if behind.what == "session":
+        return f"its turn in session {behind.name!r}" + (f", after {ids}" if ids else "")
+    whose = "" if behind.what == "queue" else " of each concurrency key"
+    more = ", …" if behind.limit is not None and len(behind.execution_ids) < behind.limit else ""
+    return f"room in queue {behind.name!r}, which runs {behind.limit}{whose} at a time: now {ids}{more}"
 
 
-def asks(wait: dict[str, Any]) -> bool:
+def asks(wait: "PendingWait") -> bool:
     """Whether a wait is for an answer. A push worker's question names a topic, because an event answers it. Only
     questions show data."""
-    return not wait["topic"] or wait["data"] is not None
+    return not wait.topic or wait.data is not None
 
 
-def until(wait: dict[str, Any]) -> str:
+def decoded(value: "Raw | None") -> Any:
+    return None if value is None else json.loads(bytes(value))
+
+
+def until(wait: "PendingWait") -> str:
     """A wait's time-out, as the end of a sentence."""
-    from perdure.cli.render import local
+    from perdure.cli.render import date_time
 
-    return f", until {local(wait['expires_at'])}" if wait.get("expires_at") else ""
+    return f", until {date_time(wait.expires_at_us)}" if wait.expires_at_us is not None else ""
 
 
-def waiting_words(waits: list[dict[str, Any]], children: "Sequence[Execution]", due: str) -> str:
+def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]", due: str) -> str:
     """Describe the present waits, on one line.
 
-    >>> wait = {"key": "approve", "topic": None, "data": {"amount": 120}, "expires_at": None}
-    >>> waiting_words([wait, {**wait, "key": "paid", "topic": "orders", "data": None}], [], "wakes at 10:00")
+    >>> from perdure.wire.waits import PendingWait
+    >>> waiting_words([PendingWait("approve", 0), PendingWait("paid", 0, "orders")], [], "wakes at 10:00")
     "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
     """
     found = [
-        (f"an answer to {wait['key']}" if asks(wait) else f"an event of topic {wait['topic']!r}") + until(wait)
+        (f"an answer to {wait.key}" if asks(wait) else f"an event of topic {wait.topic!r}") + until(wait)
         for wait in waits
     ]
     found += [f"its child {child.id}" for child in children]
@@ -112,9 +102,9 @@ def went_on_with(rows: "Sequence[Row]", at: int) -> str:
 
 
 def print_waits(
-    id: str, waits: list[dict[str, Any]], links: dict[str, str], children: "Sequence[Execution]" = ()
+    id: str, waits: "Sequence[PendingWait]", links: dict[str, str], children: "Sequence[Execution]" = ()
 ) -> None:
-    from perdure.cli.render import local, plain
+    from perdure.cli.render import date_time, plain
 
     if not waits and not children:
         return
@@ -123,33 +113,34 @@ def print_waits(
         say(f"  its child {child.id} ({plain(child.workflow_id)}), which is {child.phase.value}")
         say(f"    perdure show {child.id}")
     for wait in waits:
-        step = shlex.quote(wait["key"])
-        form = wait["data"].get("_form") if isinstance(wait["data"], dict) else None
+        step = shlex.quote(wait.key)
+        data, match = decoded(wait.data), decoded(wait.match)
+        form = data.get("_form") if isinstance(data, dict) else None
         if isinstance(form, dict):
-            _print_question(f"{id} {step}", wait, form)
+            _print_question(f"{id} {step}", wait, data, form)
         else:
-            what = "an answer" if asks(wait) else f"an event of topic {wait['topic']!r}"
-            match = f" where {json.dumps(wait['match'])}" if wait["match"] else ""
-            shown = f", shows {json.dumps(wait['data'], ensure_ascii=False)}" if wait["data"] is not None else ""
-            say(plain(f"  {wait['key']}: {what}{match}{shown}, since {local(wait['opened_at'])}{until(wait)}"))
+            what = "an answer" if asks(wait) else f"an event of topic {wait.topic!r}"
+            where = f" where {json.dumps(match)}" if match else ""
+            shown = f", shows {json.dumps(data, ensure_ascii=False)}" if data is not None else ""
+            say(plain(f"  {wait.key}: {what}{where}{shown}, since {date_time(wait.opened_at_us)}{until(wait)}"))
             if asks(wait):
                 say(f"    perdure resume {id} {step} --data JSON")
-        if wait["key"] in links:
-            say(f"    or on its page: {links[wait['key']]}")
+        if wait.key in links:
+            say(f"    or on its page: {links[wait.key]}")
 
 
-def _print_question(place: str, wait: dict[str, Any], form: dict[str, Any]) -> None:
-    from perdure.cli.render import local, plain
+def _print_question(place: str, wait: "PendingWait", data: dict[str, Any], form: dict[str, Any]) -> None:
+    from perdure.cli.render import date_time, plain
 
     title = plain(str(form.get("title") or "An answer is wanted"))
-    say(f"  {wait['key']}: {title}, since {local(wait['opened_at'])}{until(wait)}")
-    for line in about(wait["data"], form):
+    say(f"  {wait.key}: {title}, since {date_time(wait.opened_at_us)}{until(wait)}")
+    for line in about(data, form):
         say(f"    {plain(line)}")
     keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]
     if "approved" in keys:
         say(f"    perdure approve {place} --approve    (or --reject)")
         if "arguments" in keys:
-            edited = json.dumps({"arguments": wait["data"].get("arguments")}, ensure_ascii=False)
+            edited = json.dumps({"arguments": data.get("arguments")}, ensure_ascii=False)
             say(f"    with other arguments: --approve --data {shlex.quote(plain(edited))}")
     else:
         answer = json.dumps(dict.fromkeys(keys, "…"), ensure_ascii=False) if keys else "JSON"
