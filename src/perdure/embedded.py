@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Raw
-
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope, once
@@ -24,7 +22,6 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
-from perdure.wire.approvals import Became
 from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
@@ -50,7 +47,6 @@ logger = logging.getLogger("perdure")
 R = TypeVar("R")
 
 STREAM_PAGE = 200
-ANSWERED_BY = "the embedding program"
 
 
 class LocalTransport:
@@ -82,12 +78,6 @@ class LocalTransport:
                 if self.engine.closing:
                     raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
                 await follower.watch(cursors, follower.look_seconds)
-
-    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
-        resumed = await self.engine.executions.resume(
-            self.project_id, execution_id, step_key, data, answered_by=ANSWERED_BY, question_id=question
-        )
-        return resumed.became
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         return await self.engine.events.publish(self.project_id, topic, events)

@@ -14,7 +14,7 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
-from perdure.wire.executions import CancelExecution
+from perdure.wire.executions import CancelExecution, ResumeExecution
 from perdure.wire.requests import EventItem, StartItem
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Server:
             return await engine.events.publish(project, request.topic, request.events)
         if name == "resume":
             id, key, data = request.execution_id, request.step_key, request.data
-            await engine.executions.resume(project, id, key, data, answered_by="the simulation")
+            await engine.serve(Scope(project), ResumeExecution(id, key, data))
             return None
         assert name == "cancel"
         return await engine.serve(Scope(project), CancelExecution(request.execution_id))

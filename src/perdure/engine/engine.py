@@ -9,6 +9,7 @@ from typing import TypeVar
 from perdure.engine.accounts import Accounts
 from perdure.engine.approvals import Approvals
 from perdure.engine.budgets import Budgets
+from perdure.engine.callers import Callers
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, TimeBounds, boottime_us
 from perdure.engine.conversations import Conversations
@@ -83,7 +84,8 @@ class Engine(Core):
         self.dispatcher = Dispatcher(self, self.signing)
         self.push = Push(self, self.dispatcher)
         self.claims = Claims(self)
-        self.executions = Executions(self, self.claims, self.push)
+        self.callers = Callers(self)
+        self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self)
         self.projects = Projects(self)
         self.accounts = Accounts(self)

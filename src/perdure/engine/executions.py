@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from perdure.engine.callers import Callers
 from perdure.engine.claims import Claims
 from perdure.engine.core import Core
 from perdure.engine.push import Push
@@ -14,8 +15,6 @@ from perdure.engine.start_checks import check_item
 from perdure.store.verbs import queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.approvals import Resumed
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.executions import (
     LIST_MAX,
@@ -34,6 +33,8 @@ from perdure.wire.executions import (
     ListExecutions,
     LogLine,
     LogPage,
+    ResumeExecution,
+    ResumeReply,
     Row,
     StartedExecution,
     WaitForExecutions,
@@ -44,13 +45,9 @@ from perdure.wire.fields import checked_cursor as checked_cursor  # services imp
 from perdure.wire.fields import checked_id as checked_id
 from perdure.wire.fields import is_uuid as is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Problem
+from perdure.wire.records import NULL, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
 from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
-
-if TYPE_CHECKING:
-    from msgspec import Raw
-
 
 LOOK_SECONDS: Final = 1.0
 """How often to look without a notification."""
@@ -60,10 +57,11 @@ CLOSED = "The engine was closed while the result was awaited; the execution goes
 class Executions(Service):
     """All times come from the engine's clock, all ids are made here."""
 
-    def __init__(self, core: Core, claims: Claims, push: Push) -> None:
+    def __init__(self, core: Core, claims: Claims, push: Push, callers: Callers) -> None:
         super().__init__(core)
         self._claims = claims
         self._push = push
+        self._callers = callers
         self._awaited: set[asyncio.Future[Finished]] = set()
 
     def close(self) -> None:
@@ -338,31 +336,24 @@ class Executions(Service):
         """Delete also all descendants. Raises Conflict while one is open."""
         await self.write(queries.delete(project_id=scope.project_id, execution_id=op.execution_id))
 
-    async def resume(
-        self,
-        project_id: str,
-        execution_id: str,
-        step_key: str,
-        data: Raw,
-        *,
-        answered_by: str,
-        question_id: str | None = None,
-    ) -> Resumed:
-        """Answer a suspended step, now or before it asks. With `question_id` only that question. Raises Conflict if
-        another answer stands."""
-        check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
-        check_json(bytes(data), where="data")
-        return await self._core.store.write(
+    @serves(ResumeExecution)
+    async def resume(self, scope: Scope, op: ResumeExecution) -> ResumeReply:
+        """Answer a suspended step, now or before it asks. Raises Conflict if another answer stands."""
+        resumed = await self.write(
             waits.resume(
-                project_id=project_id,
-                execution_id=checked_id(execution_id),
-                step_key=step_key,
-                data=data,
-                now_us=self._core.clock.now_us(),
-                answered_by=answered_by,
-                question_id=question_id,
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                step_key=op.step_key,
+                data=NULL if op.data is None else op.data,
+                now_us=self.now_us(),
+                answered_by=await self._callers.name(scope.principal),
+                question_id=op.question,
             )
         )
+        said = resumed.approval
+        if said is None:
+            return ResumeReply(op.execution_id, op.step_key, resumed.became)
+        return ResumeReply(op.execution_id, op.step_key, resumed.became, said.answered_by, said.answered_at_us)
 
     @serves(EraseExecutions)
     async def erase(self, scope: Scope, op: EraseExecutions) -> Erased:

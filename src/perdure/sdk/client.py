@@ -40,6 +40,7 @@ from perdure.wire.executions import (
     ListExecutions,
     ListFilters,
     LogLine,
+    ResumeExecution,
     Row,
 )
 from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
@@ -377,7 +378,9 @@ class Client:
         (`ctx.suspend(key)`) takes an early answer; a later question does not. `question` is the question's id, as
         `GET /api/v1/approvals` shows it. Raises `Conflict` if the step has another answer or asks another question.
         """
-        return await self._transport.resume(execution_id, key, Raw(encode(data, where="data")), question)
+        # The server takes the same bytes again. A refusal means that another answer stands.
+        op = ResumeExecution(execution_id, key, Raw(encode(data, where="data")), question)
+        return (await self._transport.call(op)).state
 
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None

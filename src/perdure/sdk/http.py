@@ -23,17 +23,15 @@ from functools import cache
 from hashlib import sha256
 from types import NoneType
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import msgspec
-from msgspec import Raw
 
 from perdure.sdk import answers, sse
 from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
-from perdure.wire.approvals import Became
 from perdure.wire.errors import (
     BadRequest,
     BadValue,
@@ -52,8 +50,6 @@ from perdure.wire.public import (
     GetEventsResponse,
     PublishEventRequest,
     PublishEventResponse,
-    ResumeRequest,
-    ResumeResponse,
 )
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Event, Problem
@@ -353,12 +349,6 @@ class HttpTransport:
                 problem = self._unreachable(server, lost, unsure=False)
             await self._failed(tries, turn, self._outage, problem)
 
-    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became:
-        # The server accepts the same bytes again. A refusal means that another answer stands.
-        body = _encode(ResumeRequest(data, question))
-        answer = await self.request("POST", f"{_path(execution_id)}/resume/{quote(step_key, safe='')}", body)
-        return Became(answers.read(_RESUMED, answer).state)
-
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
         data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
         body = _encode(PublishEventRequest(topic, data))
@@ -447,7 +437,6 @@ _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
 _PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
 _EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
-_RESUMED: Final = msgspec.json.Decoder(ResumeResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)

@@ -3,9 +3,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final, Protocol, TypeVar
 
-from msgspec import Raw
-
-from perdure.wire.approvals import Became
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
@@ -51,8 +48,6 @@ class Transport(Protocol):
         """Follow the stream of an execution and its descendants to its end, from the cursor or the beginning. Each
         item comes with the cursor behind it, and may come twice."""
         ...
-
-    async def resume(self, execution_id: str, step_key: str, data: Raw, question: str | None = None) -> Became: ...
 
     async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]: ...
 

@@ -67,8 +67,6 @@ class Services:
         self.tails = Tails(engine)
         self.default_project_id = ""
         """Keys and members of this project (the operators) see the whole server."""
-        self.key_names: dict[str, str] = {}
-        """Names by key id. They never change."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)

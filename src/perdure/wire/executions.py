@@ -7,13 +7,17 @@ from msgspec import Raw, Struct, field
 from msgspec.structs import force_setattr
 
 from perdure.wire.access import Role
+from perdure.wire.approvals import Became
 from perdure.wire.codec import KEY_BYTES_MAX
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.fields import (
     Check,
     Cursor,
+    ExecutionId,
     Int32,
     Int64,
+    Json,
+    KeyName,
     Limit,
     Most,
     Position,
@@ -22,7 +26,6 @@ from perdure.wire.fields import (
     Value,
     between,
     checked_id,
-    id_check,
     text_check,
 )
 from perdure.wire.operation import Noun, Operation
@@ -178,6 +181,20 @@ class Cancellation(Record, frozen=True):
     cancelled_at_us: Time
 
 
+class ResumeReply(Record, frozen=True):
+    """The answer that stands."""
+
+    shown_as: ClassVar[str] = "ResumeResponse"
+
+    execution_id: Uuid
+    step_key: str
+    state: Became = Became.ANSWERED
+    """`answered`: the step continues with it. `early`: no step has asked yet. A step that shows nothing will take
+    the answer; a later question will not."""
+    answered_by: str | None = None
+    answered_at_us: Time | None = None
+
+
 class Erased(Record, frozen=True):
     """How many executions are deleted, and how many are still open and must be cancelled first."""
 
@@ -245,7 +262,6 @@ def check_count(items: Sequence[object], where: str) -> None:
         raise BadValue(f"{path}: holds {len(items):,} entries; the limit is {IDS_MAX:,}", {"path": path})
 
 
-ExecutionId = Annotated[str, id_check("execution")]
 Wait = Annotated[float, Check(_wait)]
 """Seconds for which the server may hold the request."""
 _LowerCase = Annotated[str, Check(lambda value, where: value.lower())]
@@ -357,6 +373,21 @@ class CancelExecution(Operation[Cancellation], frozen=True):
     """Ask for cancellation of an execution and everything below it."""
 
     execution_id: ExecutionId
+
+
+@executions.post("/api/v1/executions/{execution_id}/resume/{step_key}", body="ResumeRequest")
+class ResumeExecution(Operation[ResumeReply], frozen=True):
+    """Answer a suspended step.
+
+    The first answer stands. The same answer again, at any time, gets the first response again; another answer is 409.
+    An answer that comes before the step asks is kept. It is taken only if the step shows nothing.
+    """
+
+    execution_id: ExecutionId
+    step_key: KeyName
+    data: Json = NULL
+    question: str | None = None
+    """The id of the question that is answered; null: any question of the step."""
 
 
 @executions.delete("/api/v1/executions/{execution_id}")

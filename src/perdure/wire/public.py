@@ -17,32 +17,11 @@ from perdure.wire.fields import Position as Position
 from perdure.wire.fields import Uuid as Uuid
 from perdure.wire.record import DONE as DONE
 from perdure.wire.record import Done as Done
-from perdure.wire.records import NULL, Event
-from perdure.wire.requests import Request
+from perdure.wire.records import Event
 from perdure.wire.times import microseconds as microseconds
 from perdure.wire.times import rfc3339 as rfc3339
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-
-
-class ResumeRequest(Request, frozen=True):
-    """The answer to a suspended step."""
-
-    data: Raw = NULL
-    question: str | None = None
-    """The id of the question that is answered; null: any question of the step."""
-
-
-class ResumeResponse(Struct, frozen=True):
-    """The answer that stands."""
-
-    execution_id: Uuid
-    step_key: str
-    state: str = "answered"
-    """`answered`: the step continues with it. `early`: no step has asked yet. A step that shows nothing will take
-    the answer; a later question will not."""
-    answered_by: str | None = None
-    answered_at: Time | None = None
 
 
 # --- events --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from tests.store.world import answer_wait, event_wait, raw
 from uuid_utils import uuid7
 
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
+from perdure.wire.executions import ResumeExecution
 from perdure.wire.requests import (
     Claimed,
     ClaimRequest,
@@ -124,6 +126,6 @@ async def _caller(run: Run, worker: _Worker, there: Engine, times: int) -> None:
         if event:
             await there.events.publish(worker.project_id, id, [EventItem(raw(n))])
         else:
-            await there.executions.resume(worker.project_id, id, "k", raw(n), answered_by="the test")
+            await there.serve(Scope(worker.project_id), ResumeExecution(id, "k", raw(n)))
         worker.sent[id] = time.perf_counter()
         await worker.back[id].wait()

@@ -1,6 +1,6 @@
 """Questions of suspended steps, and answers to them. A signed link answers its question without a key."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -10,8 +10,6 @@ from perdure.wire.access import Principal, Role
 from perdure.wire.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
 
 routes = Routes("Approvals")
-
-NAMES_MAX: Final = 10_000
 
 
 class ApprovalQuery(Struct, frozen=True):
@@ -87,12 +85,4 @@ async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -
 
 async def name_of(call: Call, principal: Principal) -> str:
     """The caller's name in stored answers."""
-    names = call.services.key_names
-    if principal.user_id is not None:
-        return f"user {(await call.engine.accounts.user(principal.user_id)).email!r}"
-    if principal.key_id not in names and call.services.gate.anyone is None:
-        if len(names) >= NAMES_MAX:
-            names.clear()
-        for key in await call.engine.projects.keys(principal.project_id):
-            names[key.id] = f"key {key.name!r} ({key.id})"
-    return names.get(principal.key_id, principal.key_id)
+    return await call.engine.callers.name(principal)

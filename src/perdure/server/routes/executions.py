@@ -1,4 +1,4 @@
-"""Executions: start, follow as server-sent events, cancel, resume, delete."""
+"""The journal and log of an execution as server-sent events."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -8,29 +8,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from perdure.server.bodies import VALUES
-from perdure.server.routes.approvals import name_of
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
-from perdure.wire.errors import (
-    BadRequest,
-    PerdureError,
-)
-from perdure.wire.executions import (
-    LogLine,
-    Row,
-)
-from perdure.wire.fields import (
-    PAGE_MAX,
-    checked_id,
-)
-from perdure.wire.public import (
-    ResumeRequest,
-    ResumeResponse,
-    rfc3339,
-)
+from perdure.wire.errors import BadRequest, PerdureError
+from perdure.wire.executions import LogLine, Row
+from perdure.wire.fields import PAGE_MAX, checked_id
 from perdure.wire.record import writer
 from perdure.wire.status import STATUS, Phase
 
@@ -119,28 +103,3 @@ async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> 
         after, after_log = (number, after_log) if which == 0 else (after, number)
         frames.append(frame(msgspec.json.encode(struct), id=f"{after}-{after_log}", event=event))
     return after, after_log, b"".join(frames)
-
-
-# --- change --------------------------------------------------------------------------------------------------------
-
-
-@routes.post("/api/v1/executions/{execution_id}/resume/{step_key}", body_bytes_max=VALUES)
-async def resume_execution(call: Call, execution_id: str, step_key: str, body: ResumeRequest) -> ResumeResponse:
-    """Answer a suspended step.
-
-    The first answer stands. The same answer again, at any time, gets the first response again; another answer is 409.
-    An answer that comes before the step asks is kept. It is taken only if the step shows nothing.
-    """
-    assert call.principal is not None
-    who = await name_of(call, call.principal)
-    resumed = await call.engine.executions.resume(
-        call.project_id, execution_id, step_key, body.data, answered_by=who, question_id=body.question
-    )
-    said = resumed.approval
-    return ResumeResponse(
-        checked_id(execution_id),
-        step_key,
-        resumed.became.value,
-        None if said is None else said.answered_by,
-        None if said is None else rfc3339(said.answered_at_us),
-    )
