@@ -7,10 +7,12 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import socket
 import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -990,6 +992,34 @@ async def test_a_forked_process_has_a_client_of_its_own(served: Served) -> None:
         await asyncio.to_thread(client.start, doubled, 3)
     page = await served.engine.serve(Scope(served.project_id), ListExecutions())
     assert sorted(bytes(one.payload) for one in page.executions) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_starts_under_way_stay_with_the_parent_of_a_forked_process(served: Served) -> None:
+    with Client.sync(served.server.url, served.key) as client:
+        threads = [threading.Thread(target=client.start, args=(doubled, number)) for number in (1, 2, 3)]
+        # The server runs in this loop, so it answers nothing until the fork: two requests are open, and a start waits.
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            while len(client._client._starts) + len(client._client._waiting) < number:
+                time.sleep(0.001)
+        assert len(client._client._starts) == 2
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            code = 1
+            with contextlib.suppress(BaseException):
+                client.start(doubled, 4)
+                code = 0
+            os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+    page = await served.engine.executions.list(served.project_id, ListFilters())
+    assert sorted(bytes(one.payload) for one in page.executions) == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_plain_request_has_the_shape_of_the_public_api(served: Served, relay: Relay) -> None:

@@ -184,12 +184,16 @@ class Client:
     """The worker of an embedded client."""
 
     def __init__(self, transport: Transport) -> None:
+        self._begin(transport)
+        self.schedules = Schedules(self)
+        """Create, inspect, pause and run schedules."""
+
+    def _begin(self, transport: Transport) -> None:
+        """Also in a forked process: starts under way stay with its parent."""
         self._transport = transport
         self._waiting: list[_Start] = []
         self._scheduled = False
         self._starts: set[asyncio.Task[None]] = set()
-        self.schedules = Schedules(self)
-        """Create, inspect, pause and run schedules."""
 
     @classmethod
     def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:

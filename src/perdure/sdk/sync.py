@@ -92,7 +92,6 @@ class SyncClient:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
         self._closed = False
         self.schedules = SyncSchedules(self, self._client.schedules)
         """As `Client.schedules`."""
@@ -186,16 +185,17 @@ class SyncClient:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._closed:
             raise Unavailable("This client is closed; make a new one.")
-        if self._pid != os.getpid():
-            # After a fork, the thread and its connections stay with the parent.
-            self._pid = os.getpid()
-            self._loop = self._thread = None
-            self._client._transport = HttpTransport(self._access.urls, self._access.api_key)
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
             self._thread.start()
         return self._loop
+
+    def _after_fork(self) -> None:
+        """The thread, its connections and perhaps the lock's holder stay with the parent."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+        self._client._begin(HttpTransport(self._access.urls, self._access.api_key))
 
     def close(self) -> None:
         """Close all connections and end the thread. Executions continue. Waiting calls raise `Unavailable`."""
@@ -205,7 +205,7 @@ class SyncClient:
                 return
             self._closed = True
             loop, thread = self._loop, self._thread
-            if loop is None or thread is None or self._pid != os.getpid() or not thread.is_alive():
+            if loop is None or thread is None or not thread.is_alive():
                 return
         asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -247,3 +247,12 @@ def _close_all() -> None:
     """A program that does not close its clients still ends cleanly."""
     for client in list(_open_clients):
         client.close()
+
+
+def _after_fork() -> None:
+    for client in list(_open_clients):
+        client._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
