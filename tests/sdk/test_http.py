@@ -886,7 +886,8 @@ def test_a_client_may_be_used_by_one_event_loop_after_another() -> None:
 
 
 def test_a_bad_address_or_key_is_refused_at_once() -> None:
-    for url in ("localhost:8080", "ftp://example.com", "http://", "http://user@example.com"):
+    urls = ("localhost:8080", "ftp://example.com", "http://", "http://user@example.com")
+    for url in (*urls, "http://h:99999", "http://h:http", "http://[::1"):
         with pytest.raises(BadRequest):
             HttpTransport(url)
     with pytest.raises(BadRequest):

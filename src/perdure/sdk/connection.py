@@ -188,13 +188,18 @@ class Stream(ClientConnection):
 class ServerConnections:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
+        refusal = BadRequest(f"{url!r} is not the address of a server; give one like http://127.0.0.1:8080.")
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError:  # a port above 65535, or half an IPv6 address
+            raise refusal from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadRequest(f"{url!r} is not the address of a server; give one like http://127.0.0.1:8080.")
+            raise refusal
         if parts.query or parts.fragment or parts.username:
             raise BadRequest(f"{url!r} contains more than an address; leave out user, query and fragment.")
         self._host = parts.hostname
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._port = port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         self.prefix = parts.path
         self.host_header = parts.netloc
