@@ -11,6 +11,7 @@ from tests.embedded.house import House, reaches, until
 
 from perdure.sdk.client import Client
 from perdure.sdk.context import Context
+from perdure.sdk.logs import to_log_line
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
 from perdure.wire.status import Phase
@@ -119,6 +120,22 @@ async def test_an_exception_is_logged_with_its_traceback(house: House) -> None:
         await handle.result()
         (line,) = await lines(p, handle.id)
         assert line.startswith("it happened\nTraceback") and "bad luck" in line
+
+
+async def test_a_line_that_a_thread_adds_during_a_report_is_kept(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def talking(ctx: Context) -> None:
+        held_by_a_thread = ctx.logs
+        ctx.log("before the report")
+        await ctx.step("report", lambda: None)
+        held_by_a_thread.append(to_log_line(ctx, logging.INFO, "from the thread"))
+
+    async with house.open(app) as p:
+        handle = await p.start(talking)
+        await handle.result()
+        assert await lines(p, handle.id) == ["before the report", "from the thread"]
 
 
 async def test_a_thousand_lines_are_kept(house: House) -> None:

@@ -415,7 +415,8 @@ class Runner:
         stream: list[Emitted] = []
         progress: Raw | None = None
         if context is not None and (context.logs or context.pending_progress):
-            logs, context.logs = context.logs, []
+            logs = context.logs[:]
+            del context.logs[: len(logs)]  # in place: a thread may be adding a line
             if context.pending_progress:
                 progress = context.pending_progress.pop()
         if context is not None and context.outbox:
