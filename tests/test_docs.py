@@ -357,7 +357,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
 def test_the_page_of_workflows_has_every_option_and_all_of_the_context() -> None:
     """Those of the context that users have; the rest is for the runner."""
     page = text_of("workflows")
-    ours = {"budget_of", "claim", "is_active", "logs", "machine", "outbox", "outside", "progress_news", "readings"}
+    ours = {"budget_of", "claim", "is_active", "logs", "machine", "outbox", "outside", "pending_progress", "readings"}
     ours |= {"refused", "taken", "unlimited"}
     names = {name for name in dir(Context) if not name.startswith("_")} - ours
     names |= {*inspect.signature(Workflow).parameters} - {"fn"}

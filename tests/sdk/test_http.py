@@ -1019,7 +1019,7 @@ async def test_starts_under_way_stay_with_the_parent_of_a_forked_process(served:
         assert os.waitstatus_to_exitcode(status) == 0
         for thread in threads:
             await asyncio.to_thread(thread.join)
-    page = await served.engine.executions.list(served.project_id, ListFilters())
+    page = await served.engine.serve(Scope(served.project_id), ListExecutions())
     assert sorted(bytes(one.payload) for one in page.executions) == [b"1", b"2", b"3", b"4"]
 
 
