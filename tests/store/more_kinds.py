@@ -15,6 +15,7 @@ from perdure.store.verbs import (
     exports,
     push_reports,
     push_workers,
+    queues,
     sessions,
     starts,
     traces,
@@ -40,6 +41,7 @@ KINDS: Final = (
     *("reserve", "settle", "raise a budget"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
     "reaper's mark",
+    "pause a queue",
 )
 PUSH_WORKER: Final = "push"
 
@@ -107,6 +109,8 @@ def verb_of(
             type = "suspend_q" if kind == "pushed question" else "resume_q"
             said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], "idempotency": None, **same}
             return events.publish_once(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
+        case "pause a queue":
+            return queues.put_pause(project_id=PROJECT, name="q", paused_at_us=dice.choice([None, now_us]))
         case "pushed span":
             return push_reports.put_span_id(otel_span_id=f"span{n}", **one)
         case "pushed child":

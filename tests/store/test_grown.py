@@ -319,8 +319,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
     for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
         found[query] = {"id": ids["queued_limited"], "limit": 10}
-    for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue"):
-        found[query] = {"name": "narrow", "total_limit": 1_000}
+    for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue", "list_queues"):
+        found[query] = {"name": "narrow", "total_limit": 1_000, "paused_at_us": None}
     for query in ("lock_schedule", "try_lock_schedule", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
     for query in ("lock_deployment", "upsert_deployment", "read_deployment", "retire_deployment"):

@@ -24,6 +24,7 @@ from perdure.engine.fallback_poller import FallbackPoller
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
+from perdure.engine.queues import Queues
 from perdure.engine.schedules import Schedules
 from perdure.engine.service import Scope, Services
 from perdure.engine.sessions import Sessions
@@ -110,6 +111,7 @@ class Engine(Core):
             Transcripts(self),
             Conversations(self),
             OpenWaits(self),
+            Queues(self),
             Definitions(self),
             Deployments(self),
             Sessions(self),

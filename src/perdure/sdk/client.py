@@ -19,6 +19,7 @@ from perdure.sdk.checks import checked_int, checked_name, checked_seconds, check
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.queues import Queues
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
@@ -187,6 +188,8 @@ class Client:
         self._begin(transport)
         self.schedules = Schedules(self)
         """Create, inspect, pause and run schedules."""
+        self.queues = Queues(self)
+        """List, pause and resume queues."""
 
     def _begin(self, transport: Transport) -> None:
         """Also in a forked process: starts under way stay with its parent."""

@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack, overload
 from perdure.sdk.client import BudgetRaise, Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
+from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.workflow import Workflow
@@ -95,6 +96,8 @@ class SyncClient:
         self._closed = False
         self.schedules = SyncSchedules(self, self._client.schedules)
         """As `Client.schedules`."""
+        self.queues = SyncQueues(self, self._client.queues)
+        """As `Client.queues`."""
         _open_clients.add(self)
 
     @overload

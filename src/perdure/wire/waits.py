@@ -39,7 +39,7 @@ class QueuedBehind(Record, frozen=True):
     execution_ids: list[str]
     """The executions that it waits for, up to ten."""
     limit: Int64 | None = None
-    """How many executions may run there."""
+    """How many executions may run there. 0: the queue is paused."""
 
 
 class PendingWaits(Record, frozen=True):

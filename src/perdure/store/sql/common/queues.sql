@@ -1,12 +1,13 @@
 -- Queues.
 
 -- name: read_queue
-SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name;
+SELECT name, concurrency_limit, total_limit, paused_at_us, 0 AS queued, 0 AS running FROM queues
+WHERE project_id = :project_id AND name = :name;
 
 -- name: lock_queue
 -- holds: queue=name
 -- As read_queue, locked to count the room under a limit. No row: another server is counting at this moment.
-SELECT concurrency_limit, total_limit FROM queues WHERE project_id = :project_id AND name = :name {FOR UPDATE SKIP LOCKED};
+SELECT q.concurrency_limit, {= room} FROM queues q WHERE q.project_id = :project_id AND q.name = :name {FOR UPDATE SKIP LOCKED};
 
 -- name: begin_limits
 -- alone: starts, wakes and claims read whether the queue has limits, and act by it
@@ -20,10 +21,26 @@ VALUES (:project_id, :name, :concurrency_limit, :total_limit) ON CONFLICT (proje
 
 -- name: upsert_queue
 -- holds: queue=name
-INSERT INTO queues (project_id, name, concurrency_limit, total_limit)
-VALUES (:project_id, :name, :concurrency_limit, :total_limit)
-ON CONFLICT (project_id, name) DO UPDATE
-SET concurrency_limit = excluded.concurrency_limit, total_limit = excluded.total_limit RETURNING name;
+INSERT INTO queues (project_id, name, concurrency_limit, total_limit, paused_at_us)
+VALUES (:project_id, :name, :concurrency_limit, :total_limit, :paused_at_us)
+ON CONFLICT (project_id, name) DO UPDATE SET concurrency_limit = excluded.concurrency_limit,
+  total_limit = excluded.total_limit, paused_at_us = excluded.paused_at_us RETURNING name;
+
+-- name: list_queues
+-- One branch per index of open executions, as in count_phases.
+SELECT name, MAX(key_limit) AS concurrency_limit, MAX(all_limit) AS total_limit, MAX(paused_us) AS paused_at_us,
+  SUM(is_queued) AS queued, SUM(is_running) AS running
+FROM (
+  SELECT name, concurrency_limit AS key_limit, total_limit AS all_limit, paused_at_us AS paused_us, 0 AS is_queued, 0 AS is_running
+  FROM queues q WHERE project_id = :project_id AND ({= has_limits})
+  UNION ALL SELECT queue_name, NULL, NULL, NULL, 1, 0 FROM executions
+  WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  UNION ALL SELECT queue_name, NULL, NULL, NULL, 1, 0 FROM executions
+  WHERE project_id = :project_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  UNION ALL SELECT queue_name, NULL, NULL, NULL, 0, 1 FROM executions
+  WHERE COALESCE(project_id, '') = :project_id AND phase IN ('running', 'cancelling')) AS rows
+WHERE :name{::TEXT} IS NULL OR name = :name
+GROUP BY name ORDER BY name;
 
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
@@ -51,7 +68,7 @@ WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND e.cancelled_by 
 
 -- name: place_in_queue
 -- For an execution that is ready and whose queue has limits.
-SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, q.total_limit
+SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, {= room}
 FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.limited = 1 AND e.due_at_us IS NULL, {0|FALSE});
 

@@ -13,7 +13,10 @@ EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deplo
     AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
 
 -- text: has_limits
-q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL
+q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL OR q.paused_at_us IS NOT NULL
+
+-- text: room
+CASE WHEN q.paused_at_us IS NULL THEN q.total_limit ELSE 0 END
 
 -- text: time_is_ahead
 moved_at_us - 60000000 > :now_us

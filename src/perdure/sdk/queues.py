@@ -1,0 +1,45 @@
+"""`client.queues`: list queues, pause and resume them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.sdk.sync_methods import Blocking, blocking
+from perdure.wire.queues import ListQueues, PauseQueue, QueueState, ResumeQueue
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+
+
+class Queues:
+    """The queues of the project."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def list(self) -> list[QueueState]:
+        """Queues by name: those with limits, a pause, or executions that are ready or running."""
+        return (await self._client._transport.call(ListQueues())).queues
+
+    async def pause(self, name: str) -> QueueState:
+        """Pause a queue: no server hands out its executions, running ones end as usual. Needs the role `admin`.
+
+        Raises `BadValue` for an impossible name, and `Forbidden`.
+
+            >>> state = await client.queues.pause("mail")                                   # doctest: +SKIP
+            >>> state.paused_at_us is not None                                              # doctest: +SKIP
+            True
+        """
+        return await self._client._transport.call(PauseQueue(name))
+
+    async def resume(self, name: str) -> QueueState:
+        """Resume a queue. Needs the role `admin`. Raises as `pause`."""
+        return await self._client._transport.call(ResumeQueue(name))
+
+
+class SyncQueues(Blocking[Queues]):
+    """`client.queues` of a `SyncClient`."""
+
+    list = blocking(Queues.list)
+    pause = blocking(Queues.pause)
+    resume = blocking(Queues.resume)

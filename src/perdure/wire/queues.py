@@ -1,0 +1,60 @@
+"""Queues: their record and operations."""
+
+from typing import Final
+
+from msgspec import field
+
+from perdure.wire.access import Role
+from perdure.wire.fields import Int64, Name, Time
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record
+
+
+class QueueState(Record, frozen=True):
+    """A queue: its limits, its pause, and how many executions it has."""
+
+    name: str
+    concurrency_limit: Int64 | None = None
+    """How many executions of one concurrency key may run at once."""
+    total_limit: Int64 | None = None
+    """How many executions may run at once."""
+    paused_at_us: Time | None = field(default=None, name="paused_at")
+    """Since when the server hands out no execution of it."""
+    queued: Int64 = 0
+    """How many executions are ready and wait for a worker."""
+    running: Int64 = 0
+
+
+class QueueList(Record, frozen=True):
+    """By name: the queues that have limits, a pause, or executions that are ready or running."""
+
+    queues: list[QueueState]
+
+
+queues: Final = Noun("Queues")
+
+
+@queues.get("/api/v1/queues")
+class ListQueues(Operation[QueueList], frozen=True):
+    """Queues of the project, by name.
+
+    A queue without limits and pause is listed while it has executions that are ready or running.
+    """
+
+
+@queues.post("/api/v1/queues/{name}/pause", role=Role.ADMIN)
+class PauseQueue(Operation[QueueState], frozen=True):
+    """Pause a queue.
+
+    After the answer no server hands out an execution of it. Running executions end as usual, new ones wait, and limits
+    stay. A queue that is paused stays paused since then. The queue need not exist yet.
+    """
+
+    name: Name
+
+
+@queues.post("/api/v1/queues/{name}/resume", role=Role.ADMIN)
+class ResumeQueue(Operation[QueueState], frozen=True):
+    """Resume a queue. Workers get its executions again, under its limits."""
+
+    name: Name

@@ -1,0 +1,91 @@
+"""Queues over HTTP and in process: the list, and pauses that claims keep to."""
+
+import asyncio
+
+from tests.server.serving import Hand, Served, serving
+
+from perdure import Client, Context, Registry
+from perdure.embedded import LocalTransport
+from perdure.sdk.http import HttpTransport
+from perdure.testing import embedded
+from perdure.wire.access import Role
+from perdure.wire.queues import QueueState
+
+PATH = "/api/v1/queues"
+app = Registry()
+
+
+@app.workflow
+async def plain(ctx: Context) -> str:
+    return "done"
+
+
+async def test_a_queue_is_paused_and_resumed(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    paused = (await served.client.post(f"{PATH}/w/pause")).json()
+    assert paused == {
+        "name": "w",
+        "concurrency_limit": None,
+        "total_limit": None,
+        "paused_at": paused["paused_at"],
+        "queued": 1,
+        "running": 0,
+    }
+    assert (await served.client.post(f"{PATH}/w/pause")).json() == paused, "the first pause counts"
+    assert (await served.client.get(PATH)).json() == {"queues": [paused]}
+    assert await hand.claim(0.1) is None
+    waits = (await served.client.get(f"/api/v1/executions/{id}/waits")).json()
+    assert waits["queued_behind"] == {"what": "queue", "name": "w", "execution_ids": [], "limit": 0}
+    resumed = (await served.client.post(f"{PATH}/w/resume")).json()
+    assert (resumed["paused_at"], resumed["queued"]) == (None, 1)
+    assert (await hand.claim())["id"] == id
+    assert (await served.client.get(PATH)).json()["queues"][0]["running"] == 1
+
+
+async def test_a_waiting_claim_gets_work_when_a_queue_is_resumed(served: Served, hand: Hand) -> None:
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        await client.queues.pause("w")
+        id = await served.start()
+        assert [(one.name, one.queued) for one in await client.queues.list()] == [("w", 1)]
+        assert (await client.queues.resume("w")).paused_at_us is None
+        assert (await hand.claim())["id"] == id
+
+
+async def test_only_admins_pause(served: Served, hand: Hand) -> None:
+    writer = {"authorization": f"Bearer {await served.key_of(Role.WRITE)}"}
+    for what in ("pause", "resume"):
+        assert (await served.client.post(f"{PATH}/w/{what}", headers=writer)).status_code == 403
+    assert (await served.client.get(PATH, headers=writer)).status_code == 200
+    reply = await served.client.post(f"{PATH}/%0A/pause")
+    assert (reply.status_code, "name: holds" in reply.json()["error"]) == (422, True)
+
+
+async def test_another_project_has_its_own_queues(served: Served, hand: Hand) -> None:
+    _, headers = await served.other_project()
+    await served.client.post(f"{PATH}/w/pause")
+    assert (await served.client.get(PATH, headers=headers)).json() == {"queues": []}
+
+
+async def test_an_embedded_worker_keeps_to_a_pause() -> None:
+    async with embedded(app) as bench:
+        await bench.queues.pause("plain")
+        handle = await bench.start(plain)
+        [queue] = await bench.queues.list()
+        assert (queue.name, queue.queued, queue.running) == ("plain", 1, 0)
+        await bench.queues.resume("plain")
+        assert await handle.result(timeout=30) == "done"
+
+
+async def test_both_transports_and_the_client_without_a_loop_answer_alike(database: str) -> None:
+    async with serving(database) as served, Client(HttpTransport(served.server.url, served.key)) as client:
+        inside = Client(LocalTransport(served.engine, served.project_id))
+        await client.queues.pause("q")
+        assert await client.queues.list() == await inside.queues.list() == [await inside.queues.pause("q")]
+
+        def manage() -> list[QueueState]:
+            with Client.sync(served.server.url, served.key) as sync:
+                return [*sync.queues.list(), sync.queues.pause("q"), sync.queues.resume("q")]
+
+        listed, paused, resumed = await asyncio.to_thread(manage)
+        assert listed == paused
+        assert resumed == QueueState("q")
