@@ -94,6 +94,7 @@ class SyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._is_forked = False
         self.schedules = SyncSchedules(self, self._client.schedules)
         """As `Client.schedules`."""
         self.queues = SyncQueues(self, self._client.queues)
@@ -188,6 +189,9 @@ class SyncClient:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._closed:
             raise Unavailable("This client is closed; make a new one.")
+        if self._is_forked:  # not at the fork: a TLS context takes 20 ms to make
+            self._is_forked = False
+            self._client._begin(HttpTransport(self._access.urls, self._access.api_key))
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
@@ -198,7 +202,7 @@ class SyncClient:
         """The thread, its connections and perhaps the lock's holder stay with the parent."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
-        self._client._begin(HttpTransport(self._access.urls, self._access.api_key))
+        self._is_forked = True
 
     def close(self) -> None:
         """Close all connections and end the thread. Executions continue. Waiting calls raise `Unavailable`."""
