@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from perdure.store.interface import Rows, query
-from perdure.store.verbs.push_steps import ENDS
+from perdure.store.interface import Rows, query, records
+from perdure.store.verbs.push_steps import ENDS, StepRow
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ANSWERED, ASKED, How
 from perdure.wire.records import Kind
@@ -26,7 +26,7 @@ def asks(data: bytes | None) -> bool:
 async def alone_in(project_id: str, topic: str) -> str | None:
     """The only execution of a topic's run, which must be the one that asks."""
     rows = await query("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
-    return rows[0][0] if rows else None
+    return next((id for (id,) in rows), None)
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
@@ -97,8 +97,8 @@ async def take_early(
 
 
 async def outcome_there(execution_id: str, key: str) -> bool:
-    rows = await query("outcomes_of_key", execution_id=execution_id, key=key)
-    return any(row[2] in ENDS for row in rows)
+    rows = await records(StepRow, "outcomes_of_key", execution_id=execution_id, key=key)
+    return any(row.kind in ENDS for row in rows)
 
 
 async def note_answer(

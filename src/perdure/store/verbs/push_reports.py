@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, record, verb
+from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, record, records, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import asks, later, outcome_there, take_early
-from perdure.store.verbs.push_steps import ENDS
+from perdure.store.verbs.push_steps import ENDS, StepRow
 from perdure.store.verbs.rows import deliver, ended, journal_row
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.transitions import cancel_tree, lose, note_cancelled
@@ -265,8 +265,8 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     held = await _lock(project_id, execution_id)
     if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
         # The worker lets go, so the cancel is complete.
-        moved = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
-        await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+        [moved] = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
+        await note_cancelled(project_id, execution_id, moved, held.attempt, now_us, "confirmed")
         return
     if held.phase is not Phase.RUNNING or held.push_worker_id is None:
         return
@@ -355,7 +355,7 @@ async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) ->
 async def _let_go(
     project_id: str, execution_id: str, held: Held, key: str, told: bytes, until_us: int | None, now_us: int
 ) -> None:
-    moved = await query(
+    ((next_seq, at_us, limited, *_),) = await query(
         "suspend",
         project_id=project_id,
         id=execution_id,
@@ -367,7 +367,6 @@ async def _let_go(
         parked_seq=None,
         now_us=now_us,
     )
-    next_seq, at_us, limited = moved[0][:3]
     row = journal_row(execution_id, next_seq - 1, at_us, Kind.WAITING, held.attempt, key=key, value=told)
     await query_many("insert_journal", [row])
     await Notify(Written(execution_id))
@@ -414,14 +413,14 @@ async def start_children(
     if first is not None:
         return _STARTED.decode(first)
     held = await _lock(project_id, parent_id)
-    rows = await query("outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
-    before = [row[7] for row in rows if row[2] == Kind.CHILD_STARTED]
-    if before:
-        answers = await _started_before(project_id, before[0])
+    rows = await records(StepRow, "outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
+    before = next((row.value for row in rows if row.kind is Kind.CHILD_STARTED), None)
+    if before is not None:
+        answers = await _started_before(project_id, before)
     else:
         answers = await _start(project_id, parent_id, step_key, news, batch_id, held, now_us)
     if wait and held.phase is Phase.RUNNING and held.push_worker_id is not None:
-        if any(row[2] in ENDS for row in rows):
+        if any(row.kind in ENDS for row in rows):
             await _go_on(project_id, parent_id, held, now_us)
         else:
             told = msgspec.json.encode({"type": "child" if batch_id is None else "batch"})
@@ -434,12 +433,13 @@ async def start_children(
 _STARTED = msgspec.json.Decoder(list[Started])
 
 
-async def _started_before(project_id: str, value: bytes) -> list[Started]:
+async def _started_before(project_id: str, value: Raw) -> list[Started]:
     told = msgspec.json.decode(value)
     answers: list[Started] = []
     for id in told if isinstance(told, list) else [told]:
         rows = await query("read_state", project_id=project_id, id=id)
-        answers.append(Started(id, rows[0][16] if rows else 0, existing=True))
+        created_at_us = next((at_us for *_, at_us, _ in rows), 0)
+        answers.append(Started(id, created_at_us, existing=True))
     return answers
 
 
@@ -472,7 +472,7 @@ async def _start(
     answers = [answer for answer in found if isinstance(answer, Started)]
     if held.push:
         ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id
-        seq, at_us, attempt = (await query("next_row", project_id=project_id, id=parent_id, now_us=now_us))[0]
+        ((seq, at_us, attempt),) = await query("next_row", project_id=project_id, id=parent_id, now_us=now_us)
         name = None if batch_id is not None else items[0].item.workflow_id
         value = msgspec.json.encode(ids)
         row = journal_row(parent_id, seq, at_us, Kind.CHILD_STARTED, attempt, key=step_key, name=name, value=value)

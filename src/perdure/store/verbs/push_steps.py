@@ -6,13 +6,12 @@ become the outcome under their step's key.
 
 import json
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import Raw, Struct, structs
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import query, records, verb
 from perdure.store.verbs.rows import fitting
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -51,7 +50,21 @@ async def _standing(project_id: str, execution_id: str) -> Standing:
     return Standing(Phase(phase), attempt, worker_id, acked, root_id, root_workflow_id or workflow_id, push_worker_id)
 
 
-class Holder(NamedTuple):
+class StepRow(Struct, frozen=True):
+    """A row of the journal under a step's key."""
+
+    seq: int
+    at_us: int
+    kind: Kind | None
+    """None if there is no row under the key. The other columns of the journal are None, too."""
+    key: str
+    name: str | None
+    fingerprint: str | None
+    ok: bool
+    value: Raw
+
+
+class Holder(StepRow, frozen=True):
     attempt: int
     acked: int
     push_worker_id: str | None
@@ -60,13 +73,12 @@ class Holder(NamedTuple):
 @verb(looks=True)
 async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
     """One step's outcome and the execution's holder. Raises NotFound for the execution."""
-    rows = await query("step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
+    rows = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not rows:
         raise _no_execution(execution_id)
-    *_, attempt, acked, push_worker_id = rows[0]
-    found = await _saved(project_id, execution_id, [row[:8] for row in rows])
+    found = await _saved(project_id, execution_id, rows)
     step = None if found is None else SavedStep(**structs.asdict(found.step), output_schema_name=found.schema_name)
-    return Holder(attempt, acked, push_worker_id), step
+    return rows[0], step
 
 
 @verb(looks=True)
@@ -95,9 +107,9 @@ async def list_steps(
             "empty."
         )
     seqs = [first[key][0] for key in keys[:fits]] + [started[key] for key in keys[:fits] if key in started]
-    by_key: dict[str, list[tuple[Any, ...]]] = {}
-    for row in await query("outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
-        by_key.setdefault(row[3], []).append(row)
+    by_key: dict[str, list[StepRow]] = {}
+    for row in await records(StepRow, "outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
+        by_key.setdefault(row.key, []).append(row)
     found = [await _saved(project_id, execution_id, by_key.get(key, ())) for key in keys[:fits]]
     return [one.step for one in found if one is not None]
 
@@ -107,25 +119,27 @@ class _Found(NamedTuple):
     schema_name: str | None = None
 
 
-async def _saved(project_id: str, execution_id: str, rows: Sequence[Sequence[Any]]) -> _Found | None:
-    outcome = min((row for row in rows if row[2] in ENDS), key=itemgetter(0), default=None)
-    if outcome is None:
+async def _saved(project_id: str, execution_id: str, rows: Sequence[StepRow]) -> _Found | None:
+    row = min((row for row in rows if row.kind in ENDS), key=lambda row: row.seq, default=None)
+    if row is None or row.kind is None:
         return None
-    _, at_us, kind, key, name, fingerprint, ok, value = outcome
-    if kind == Kind.STEP:
-        given = Raw(value)
-        return _Found(ListedStep(key, given if ok else None, None if ok else given, bool(ok), fingerprint), name)
-    if kind == Kind.TIMER:
+    key, ok, value = row.key, row.ok, row.value
+    if row.kind is Kind.STEP:
+        step = ListedStep(key, value if ok else None, None if ok else value, ok, row.fingerprint)
+        return _Found(step, row.name)
+    if row.kind is Kind.TIMER:
         return _Found(await _timer(execution_id, key))
-    if kind == Kind.CHILD:
-        return await _child(project_id, key, rows, bool(ok), value)
-    return _Found(ListedStep(key, await _event(project_id, execution_id, kind, key, value, at_us), success=True))
+    if row.kind is Kind.CHILD:
+        return await _child(project_id, key, rows, ok, value)
+    event = await _event(project_id, execution_id, row.kind, key, bytes(value), row.at_us)
+    return _Found(ListedStep(key, event, success=True))
 
 
 async def _timer(execution_id: str, key: str) -> ListedStep:
     """A due timer: the awaited time, or the time-out of another wait."""
-    rows = await query("last_wait_of_key", execution_id=execution_id, key=key)
-    told = msgspec.json.decode(rows[0][0]) if rows else {}
+    told: dict[str, Any] = {}
+    for (value,) in await query("last_wait_of_key", execution_id=execution_id, key=key):
+        told = msgspec.json.decode(value)
     until = told.get("until")
     if told.get("type") in ("event", "suspend"):
         return ListedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
@@ -169,19 +183,18 @@ def _shown(id: str, number: int, topic: str, event_type: str | None, data: Raw, 
     )
 
 
-async def _child(project_id: str, key: str, rows: Sequence[Sequence[Any]], ok: bool, value: bytes) -> _Found:
+async def _child(project_id: str, key: str, rows: Sequence[StepRow], ok: bool, value: Raw) -> _Found:
     if not ok:
         told = msgspec.json.decode(value)
         message = told.get("message") if isinstance(told, dict) else None
         message = message or "The execution was cancelled."
         return _Found(ListedStep(key, error=_json({"message": message}), success=False))
-    started = next((row[7] for row in rows if row[2] == Kind.CHILD_STARTED), None)
+    started = next((row.value for row in rows if row.kind is Kind.CHILD_STARTED), None)
     id = None if started is None else msgspec.json.decode(started)
     schema = None
     if isinstance(id, str):
-        found = await query("output_schema_of", project_id=project_id, id=id)
-        schema = found[0][0] if found else None
-    return _Found(ListedStep(key, Raw(value), success=True), schema)
+        schema = next((name for (name,) in await query("output_schema_of", project_id=project_id, id=id)), None)
+    return _Found(ListedStep(key, value, success=True), schema)
 
 
 def _json(value: object) -> Raw:

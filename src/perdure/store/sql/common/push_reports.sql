@@ -109,7 +109,7 @@ WHERE j.execution_id = :execution_id
 -- name: step_of_pushed
 -- The most frequent question of push workers in one query: an execution, its holder, and the rows under a key; one row
 -- with NULL in front if there are none.
-SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked, p.id
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked, p.id AS push_worker_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN journal j ON j.execution_id = e.id AND j.key = :key AND ({= outcomes})
