@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import Raw, Struct, structs
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
@@ -36,7 +37,12 @@ class _Counting:
             except StopIteration as end:
                 return end.value
             rows = yield asked
-            self.bytes += sum(len(value) for row in rows or () for value in row if isinstance(value, bytes))
+            self.bytes += sum(_bytes_of(row) for row in rows or ())
+
+
+def _bytes_of(row: Any) -> int:
+    values = structs.astuple(row) if isinstance(row, Struct) else row
+    return sum(memoryview(value).nbytes for value in values if isinstance(value, bytes | Raw))
 
 
 async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:
