@@ -12,7 +12,7 @@ from perdure.wire.agent_steps import (
     tool_outcome,
     tool_step,
 )
-from perdure.wire.journal_spans import TracedExecution, TracedRow, journal_spans
+from perdure.wire.journal_spans import TracedJournal, TracedRow, journal_spans
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
@@ -82,7 +82,7 @@ def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> Non
         TracedRow(4, 60, Kind.STEP, "model:2", "model.request", 0, b'{"type":"ModelHTTPError"}', 50, 4),
         TracedRow(5, 80, Kind.STEP, "charge", "charge", 1, b"1", 70, 1),
     ]
-    traced = TracedExecution(
+    traced = TracedJournal(
         id="0198c5e0-0000-7000-8000-000000000001",
         workflow_id="support",
         phase=Phase.COMPLETED,

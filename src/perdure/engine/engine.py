@@ -110,6 +110,7 @@ class Engine(Core):
             Budgets(self),
             Transcripts(self),
             Conversations(self),
+            self.traces,
             OpenWaits(self),
             Queues(self),
             Definitions(self),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     nullcontext,
@@ -92,6 +92,9 @@ class Service:
 
     async def write(self, verb: Verb[T]) -> T:
         return await self._core.store.write(verb)
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        return await self._core.store.write_all(verbs)
 
     async def read(self, verb: Verb[T]) -> T:
         return await self._core.store.read(verb)

@@ -4,41 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from perdure.engine.cursors import read_cursor, write_cursor
+from perdure.engine.service import Scope, Service, serves
 from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
-from perdure.store.verbs.trace_queries import NEWEST, TraceFilters, TracePlace, TraceRoot
-from perdure.wire.errors import BadRequest
+from perdure.store.verbs.trace_queries import NEWEST, TracePlace
+from perdure.wire.errors import BadValue
 from perdure.wire.fields import is_uuid
 from perdure.wire.journal_spans import journal_spans, trace_id_of
-from perdure.wire.status import Phase
-from perdure.wire.traces import StoredSpan
-
-if TYPE_CHECKING:
-    from perdure.engine.engine import Engine
+from perdure.wire.traces import (
+    SPANS_MAX,
+    GetTraceById,
+    GetTraces,
+    PutSpans,
+    RejectedSpan,
+    SpansReply,
+    StoredSpan,
+    Trace,
+    TracePage,
+    read_span,
+    to_trace,
+)
 
 AT_ONCE = 500
 """Spans read or written before other requests get a turn."""
-LIST_MAX = 500
-OFFSET_MAX = 10_000
+DECODED_AT_ONCE = 200
+"""Spans decoded before other requests get a turn."""
+FULL = f"span: its trace has {SPANS_MAX:,} spans already"
 
 
-class WholeTrace(NamedTuple):
-    """Spans by start, and the phase of the execution, if there is one."""
+class Traces(Service):
+    @serves(PutSpans)
+    async def put_spans(self, scope: Scope, op: PutSpans) -> SpansReply:
+        good: list[tuple[int, StoredSpan]] = []
+        rejected: list[RejectedSpan] = []
+        for index, raw in enumerate(op.spans):
+            if index % DECODED_AT_ONCE == DECODED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            try:
+                good.append((index, read_span(raw)))
+            except BadValue as error:
+                rejected.append(RejectedSpan(index, error.message))
+        home = await self._at_home(scope.project_id, [span for _, span in good])
+        spans = {(span.trace_id, span.span_id): (index, span) for (index, _), span in zip(good, home, strict=True)}
+        left_out = await self.put(scope.project_id, [span for _, span in spans.values()])
+        rejected.extend(RejectedSpan(spans[ids][0], FULL) for ids in left_out)
+        return SpansReply(len(op.spans) - len(rejected), rejected)
 
-    spans: list[StoredSpan]
-    phase: Phase | None
-
-
-class Traces:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
+    async def _at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
         """Move spans of executions, and spans below them, to the trace of their root execution.
 
         With a worker's web framework, an execution's run belongs to the request that brought it, and each piece between
@@ -49,7 +65,7 @@ class Traces:
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
         if not ids:
             return list(spans)
-        roots = await self._engine.store.read(trace_queries.homes(project_id=project_id, ids=ids))
+        roots = await self.read(trace_queries.homes(project_id=project_id, ids=ids))
         places = {(span.trace_id, span.span_id): n for n, span in enumerate(spans)}
         home: dict[int, str | None] = {n: roots.get(id) for n, id in enumerate(of) if id is not None}
         moved: list[StoredSpan] = []
@@ -72,10 +88,10 @@ class Traces:
     async def put(self, project_id: str, spans: Sequence[StoredSpan]) -> list[tuple[str, str]]:
         """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans for which their trace has
         no room. Raises if any failed; then all may be sent again."""
-        now_us = self._engine.clock.now_us()
+        now_us = self.now_us()
         left_out: list[tuple[str, str]] = []
         for part in _parts(spans):
-            answers = await self._engine.store.write_all(
+            answers = await self.write_all(
                 [
                     traces.put_spans(project_id=project_id, trace_id=trace_id, spans=members, now_us=now_us)
                     for trace_id, members in part.items()
@@ -87,32 +103,25 @@ class Traces:
                 left_out.extend((trace_id, span_id) for span_id in answer)
         return left_out
 
-    async def list(
-        self, project_id: str, filters: TraceFilters, cursor: str | None = None, limit: int = 50, offset: int = 0
-    ) -> tuple[Sequence[TraceRoot], str | None]:
-        """Latest end of the root first, with the next cursor. Raises BadRequest."""
-        if not 1 <= limit <= LIST_MAX:
-            raise BadRequest(f"`limit` must be 1 to {LIST_MAX}, got {limit}.")
-        if not 0 <= offset <= OFFSET_MAX:
-            raise BadRequest(f"`offset` must be 0 to {OFFSET_MAX:,}, got {offset}; ask for a time range instead.")
-        before = NEWEST if cursor is None else read_cursor(cursor, TracePlace, "newest")
-        page, following = await self._engine.store.scan(
-            trace_queries.list_traces(project_id=project_id, filters=filters, before=before, limit=limit, offset=offset)
+    @serves(GetTraces)
+    async def list(self, scope: Scope, op: GetTraces) -> TracePage:
+        """Raises BadRequest."""
+        before = NEWEST if op.cursor is None else read_cursor(op.cursor, TracePlace, "newest")
+        page, following = await self.scan(
+            trace_queries.list_traces(project_id=scope.project_id, wanted=op, before=before)
         )
-        return page, None if following is None else write_cursor(following)
+        return TracePage(page, None if following is None else write_cursor(following))
 
-    async def get(self, project_id: str, trace_id: str) -> WholeTrace:
-        """Empty if it is unknown.
-
-        If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none.
-        """
-        found = await self._engine.store.scan(trace_queries.get_trace(project_id=project_id, trace_id=trace_id))
+    @serves(GetTraceById)
+    async def get(self, scope: Scope, op: GetTraceById) -> Trace:
+        """If a worker's spans describe an execution (`<type>.execution_id`), its journal adds none."""
+        found = await self.scan(trace_queries.get_trace(project_id=scope.project_id, trace_id=op.trace_id))
         described = {id for span in found.spans if (id := span.execution_id) is not None}
         spans = [*found.spans]
         for execution in found.executions:
             if execution.id not in described:
                 spans += journal_spans(execution)
-        return WholeTrace(merge_runs(spans), found.phase)
+        return to_trace(op.trace_id, merge_runs(spans), found.phase)
 
 
 async def _in_turn(n: int, span: StoredSpan) -> str | None:

@@ -39,10 +39,10 @@ from perdure.server.routes import (
     events,
     executions,
     operations,
+    otlp,
     pages,
     push_workers,
     streams,
-    traces,
 )
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
@@ -63,6 +63,7 @@ from perdure.wire import (
     signing,
     slack,
     starts,
+    traces,
     transcripts,
     triggers,
     waits,
@@ -110,7 +111,8 @@ def all_routes() -> list[Route]:
         triggers.triggers,
         sessions.sessions,
         transcripts.transcripts,
-        traces,
+        traces.traces,
+        otlp,
         conversations.conversations,
         slack.slack,
         claims,

@@ -6,7 +6,7 @@ event per failed try, and each wait from its opening until it was met.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,7 +25,7 @@ _WAITS: Final = {Kind.EVENT, Kind.RESUME, Kind.TIMER}
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class TracedRow(NamedTuple):
+class TracedRow(Struct, frozen=True):
     """A journal row; a value of None is too large to be shown."""
 
     seq: int
@@ -39,14 +39,15 @@ class TracedRow(NamedTuple):
     tries: int
 
 
-class OpenedWait(NamedTuple):
-    at_us: int
+class OpenedWait(Struct, frozen=True):
+    key: str
     topic: str | None
-    open: bool
+    state: str
+    opened_at_us: int
 
 
 class TracedExecution(Struct, frozen=True):
-    """The source of an execution's spans. `cut`: payload, result or a state is too large to be shown."""
+    """The source of an execution's span. `cut`: payload, result or a state is too large to be shown."""
 
     id: str
     workflow_id: str
@@ -70,8 +71,13 @@ class TracedExecution(Struct, frozen=True):
     """workflow, agent or tool."""
     initial_state: bytes | None = None
     final_state: bytes | None = None
+
+
+class TracedJournal(TracedExecution, frozen=True):
+    """The source of all spans of an execution."""
+
     rows: Sequence[TracedRow] = ()
-    waits: dict[str, OpenedWait] = {}
+    waits: Sequence[OpenedWait] = ()
 
 
 def execution_id_of(trace_id: str) -> str:
@@ -136,11 +142,12 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
     )
 
 
-def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
+def journal_spans(execution: TracedJournal) -> list[StoredSpan]:
     """The spans of an execution, its steps and its waits. Children have their own."""
     own = execution_span(execution)
     found = [own]
     tries: dict[str, list[TracedRow]] = {}
+    waits = {wait.key: wait for wait in execution.waits}
     seen: set[str] = set()
     before_us = own.started_at_us
     for row in execution.rows:
@@ -153,16 +160,16 @@ def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
         elif row.kind in _WAITS:
             key = row.key or f"{row.kind.value} {row.seq}"
             seen.add(key)
-            opened = execution.waits.get(key)
-            since_us = row.started_at_us if opened is None else opened.at_us
+            opened = waits.get(key)
+            since_us = row.started_at_us if opened is None else opened.opened_at_us
             topic = row.name if opened is None else opened.topic
             found.append(_wait(own, key, row, before_us if since_us is None else min(since_us, row.at_us), topic))
         before_us = row.at_us
     over = execution.completed_at_us is not None
     found.extend(_step(execution, own, members, over=over) for members in tries.values())
-    for key, opened in execution.waits.items():
-        if opened.open and key not in seen:
-            found.append(_wait(own, key, None, opened.at_us, opened.topic))
+    for key, opened in waits.items():
+        if opened.state == "open" and key not in seen:
+            found.append(_wait(own, key, None, opened.opened_at_us, opened.topic))
     return found
 
 

@@ -116,7 +116,8 @@ def writer(cls: type[Record]) -> Twin:
     for name, one in vars(cls).items():
         if isinstance(one, derived):
             at = next((n for n, field in enumerate(fields) if field.name == one.before), len(fields))
-            fields.insert(at, FieldInfo(name, name, get_type_hints(one.fget)["return"]))
+            kind = get_type_hints(one.fget, include_extras=True)["return"]
+            fields.insert(at, FieldInfo(name, name, kind, None if NoneType in choices(kind) else NODEFAULT))
     return make_twin(cls, fields, schema_name(cls), writing=True, omit_defaults=omit)
 
 

@@ -4,20 +4,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict, replace
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import query, record, records, verb
+from perdure.store.verbs.traces import TraceRow
 from perdure.wire.journal_spans import (
     OpenedWait,
     TracedExecution,
+    TracedJournal,
     TracedRow,
     execution_id_of,
     execution_span,
     trace_id_of,
 )
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.traces import SPANS_MAX, SpanValues, StoredSpan
+from perdure.wire.traces import SPANS_MAX, GetTraces, SpanOutline, SpanValues, StoredSpan, TraceSummary, shown_status
 
 LIST_DEPTH: Final = 20_000
 """How many traces of the requested time a list looks at."""
@@ -39,31 +41,13 @@ class TracePlace(NamedTuple):
 
 
 AFTER_ALL: Final = "~"
-NEWEST: Final = TracePlace(1 << 62, AFTER_ALL)
+LAST_US: Final = 1 << 62
+NEWEST: Final = TracePlace(LAST_US, AFTER_ALL)
 
 
-class TraceFilters(NamedTuple):
-    """Filters of a list: traces whose root ended in that time or, if open, began in it. None: any."""
-
-    from_us: int = 0
-    to_us: int = 1 << 62
-    span_type: str | None = None
-    name: str | None = None
-    """Part of the root's name."""
-    failed: bool | None = None
-
-
-class TraceRoot(NamedTuple):
-    """A trace in a list: its root span, with the status of its execution."""
-
-    trace_id: str
-    span_type: str | None
-    name: str | None
-    started_at_us: int | None
-    ended_at_us: int | None
-    values: SpanValues
-    phase: Phase | None
-    """None: it has no execution."""
+class SpanRow(SpanOutline, frozen=True):
+    body: bytes | None
+    """None: it is too large."""
 
 
 @verb(looks=True)
@@ -75,167 +59,192 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 
 @verb(looks=True)
 async def list_traces(
-    *, project_id: str, filters: TraceFilters, before: TracePlace, limit: int, offset: int
-) -> tuple[list[TraceRoot], TracePlace | None]:
+    *, project_id: str, wanted: GetTraces, before: TracePlace
+) -> tuple[list[TraceSummary], TracePlace | None]:
     """A page of traces after a place, latest end of the root first, and the next place.
 
     It merges sent traces with the journals of ended roots, among the newest LIST_DEPTH of each.
     """
-    to_us = min(filters.to_us, before.at_us)
+    since_us = max(wanted.start_time or 0, 0)
+    until_us = LAST_US if wanted.end_time is None else wanted.end_time
+    to_us = min(until_us, before.at_us)
     # An equal end time counts as after the place only if the place has that time.
-    before_id = before.id if before.at_us <= filters.to_us else AFTER_ALL
-    wanted: dict[str, Any] = {"project_id": project_id, "to_us": to_us, "name": filters.name}
-    wanted["span_type"] = filters.span_type
-    wanted["failed"] = None if filters.failed is None else int(filters.failed)
-    amount = offset + limit
+    before_id = before.id if before.at_us <= until_us else AFTER_ALL
+    amount = wanted.offset + wanted.limit
 
     async def from_us(name: str) -> int:
-        floor = await query(
-            name, project_id=project_id, from_us=filters.from_us, to_us=to_us, depth=max(LIST_DEPTH, amount)
-        )
-        return floor[0][0] if floor else filters.from_us
+        floor = await query(name, project_id=project_id, from_us=since_us, to_us=to_us, depth=max(LIST_DEPTH, amount))
+        return next((at_us for (at_us,) in floor), since_us)
 
     # One floor for both kinds: beyond one of them a trace would come too late on the next page, or twice.
     floor_us = max(await from_us("traces_floor"), await from_us("ended_floor"))
-    wanted |= {"from_us": floor_us, "limit": amount + 1}
-    found = [(at_us, trace_id, True) for trace_id, at_us in await query("list_traces", before=before_id, **wanted)]
+    where: dict[str, Any] = {
+        "project_id": project_id,
+        "from_us": floor_us,
+        "to_us": to_us,
+        "name": wanted.root_span_name or None,
+        "span_type": wanted.root_span_type,
+        "failed": None if wanted.has_error is None else int(wanted.has_error),
+        "limit": amount + 1,
+    }
+    found = [(at_us, trace_id, True) for trace_id, at_us in await query("list_traces", before=before_id, **where)]
     found += [
         (at_us, trace_id_of(id), False)
-        for id, at_us in await query("list_ended_roots", before=execution_id_of(before_id), **wanted)
+        for id, at_us in await query("list_ended_roots", before=execution_id_of(before_id), **where)
     ]
     found.sort(reverse=True)
     following: TracePlace | None = None
     if len(found) > amount:
-        following = TracePlace(*found[amount - 1][:2])
-    elif floor_us > filters.from_us:
+        at_us, trace_id, _ = found[amount - 1]
+        following = TracePlace(at_us, trace_id)
+    elif floor_us > since_us:
         following = TracePlace(floor_us - 1, AFTER_ALL)
-    roots: list[TraceRoot] = []
+    roots: list[TraceSummary] = []
     room = REPLY_BYTES_MAX
-    for _, trace_id, sent in found[offset:amount]:
+    for _, trace_id, sent in found[wanted.offset : amount]:
         root = await (_sent_root if sent else _execution_root)(project_id, trace_id, room)
         if root is not None:
-            values = root.values
-            size = sum(len(bytes(value)) for value in (values.input, values.output, values.error) if value is not None)
+            size = sum(len(bytes(value)) for value in (root.input, root.output, root.root_error) if value is not None)
             if size > room:
-                root = root._replace(values=SpanValues(error=values.error))
+                root = replace(root, input=None, output=None)
             room -= min(size, room)
             roots.append(root)
     return roots, following
 
 
-async def _sent_root(project_id: str, trace_id: str, room: int) -> TraceRoot | None:
-    rows = await query("read_trace", project_id=project_id, trace_id=trace_id)
-    if not rows:
+async def _sent_root(project_id: str, trace_id: str, room: int) -> TraceSummary | None:
+    trace = {"project_id": project_id, "trace_id": trace_id}
+    row = await record(TraceRow, "read_trace", **trace)
+    if row is None:
         return None
-    span_id, span_type, name, started_at_us, ended_at_us, _ = rows[0]
-    here = {"project_id": project_id, "trace_id": trace_id, "bytes_max": min(room // 2, VALUE_SHOWN_MAX)}
-    pieces = await query("root_spans", limit=PAGE, **here) or await query("read_span", span_id=span_id, **here)
-    values = [_values(body) for _, piece, body in pieces if piece == name and body is not None]
-    said = SpanValues(
+    bytes_max = min(room // 2, VALUE_SHOWN_MAX)
+    pieces = await query("root_spans", limit=PAGE, bytes_max=bytes_max, **trace) or await query(
+        "read_span", span_id=row.root_span_id, bytes_max=bytes_max, **trace
+    )
+    values = [_decode_values(body) for name, body in pieces if name == row.root_span_name and body is not None]
+    return TraceSummary(
+        trace_id=trace_id,
+        status=shown_status(await _phase(project_id, execution_id_of(trace_id))),
+        root_span_type=row.root_span_type,
+        root_span_name=row.root_span_name,
+        started_at_us=row.started_at_us,
+        ended_at_us=row.ended_at_us,
         input=_last(one.input for one in values),
         output=_last(one.output for one in values),
-        error=_last(one.error for one in reversed(values)),
+        root_error=_last(one.error for one in reversed(values)),
     )
-    state = await query("read_state", project_id=project_id, id=execution_id_of(trace_id))
-    phase = Phase(state[0][0]) if state else None
-    return TraceRoot(trace_id, span_type, name, started_at_us, ended_at_us, said, phase)
 
 
 def _last(values: Iterable[msgspec.Raw | None]) -> msgspec.Raw | None:
     return next((value for value in reversed([*values]) if value is not None), None)
 
 
-async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceRoot | None:
-    rows = await query(
+async def _phase(project_id: str, execution_id: str) -> Phase | None:
+    state = await query("read_state", project_id=project_id, id=execution_id)
+    return next((Phase(phase) for phase, *_ in state), None)
+
+
+async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceSummary | None:
+    execution = await record(
+        TracedExecution,
         "traced_execution",
         project_id=project_id,
         id=execution_id_of(trace_id),
         bytes_max=min(room // 2, VALUE_SHOWN_MAX),
     )
-    if not rows:
+    if execution is None:
         return None
-    e = traced_of(rows[0])
-    span = execution_span(e)
-    return TraceRoot(trace_id, span.span_type, span.name, span.started_at_us, span.ended_at_us, span.values, e.phase)
+    span = execution_span(execution)
+    values = span.values
+    return TraceSummary(
+        trace_id=trace_id,
+        status=shown_status(execution.phase),
+        root_span_type=span.span_type,
+        root_span_name=span.name,
+        started_at_us=span.started_at_us,
+        ended_at_us=span.ended_at_us,
+        input=values.input,
+        output=values.output,
+        root_error=values.error,
+    )
 
 
-class Trace(NamedTuple):
+class FoundTrace(NamedTuple):
     """The spans that were sent in, and the executions of its journal spans."""
 
     spans: list[StoredSpan]
-    executions: list[TracedExecution]
+    executions: list[TracedJournal]
     phase: Phase | None
 
 
 @verb(looks=True)
-async def get_trace(*, project_id: str, trace_id: str) -> Trace:
+async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
     """A trace. Values that do not fit into a reply are left out, the largest first."""
-    sizes = [row[0] for row in await query("span_sizes", project_id=project_id, trace_id=trace_id, limit=SPANS_MAX)]
-    rows = await query(
-        "read_spans", project_id=project_id, trace_id=trace_id, bytes_max=_largest(sizes), limit=SPANS_MAX
-    )
-    spans = [
-        StoredSpan(trace_id, id, parent, name, kind, started, ended, _LEFT_OUT if body is None else _values(body))
-        for id, parent, name, kind, started, ended, body in rows
-    ]
-    state = await query("read_state", project_id=project_id, id=execution_id_of(trace_id))
-    executions = await _tree(project_id, execution_id_of(trace_id)) if state else []
-    return Trace(spans, executions, Phase(state[0][0]) if state else None)
+    trace = {"project_id": project_id, "trace_id": trace_id}
+    sizes = [size for (size,) in await query("span_sizes", limit=SPANS_MAX, **trace)]
+    rows = await records(SpanRow, "read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)
+    phase = await _phase(project_id, execution_id_of(trace_id))
+    executions = [] if phase is None else await _tree(project_id, execution_id_of(trace_id))
+    return FoundTrace([_span(row) for row in rows], executions, phase)
+
+
+def _span(row: SpanRow) -> StoredSpan:
+    outline = asdict(row)
+    body = outline.pop("body")
+    return StoredSpan(**outline, values=_LEFT_OUT if body is None else _decode_values(body))
 
 
 @verb(looks=True)
-async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
+async def journal_of(*, project_id: str, execution_id: str) -> list[TracedJournal]:
     """The source of one execution's spans; empty if it is deleted."""
-    rows = await query("traced_execution", project_id=project_id, id=execution_id, bytes_max=VALUE_SHOWN_MAX)
-    return [(await _with_rows(traced_of(row), REPLY_BYTES_MAX))[0] for row in rows]
+    found = await _executions("traced_execution", project_id, execution_id, bytes_max=VALUE_SHOWN_MAX)
+    return [(await _with_rows(one, REPLY_BYTES_MAX))[0] for one in found]
 
 
-async def _tree(project_id: str, id: str) -> list[TracedExecution]:
+async def _tree(project_id: str, id: str) -> list[TracedJournal]:
     """A root execution and its descendants, as far as a reply has room. Empty for a non-root."""
     room = REPLY_BYTES_MAX
-    rows = await query("traced_execution", project_id=project_id, id=id, bytes_max=VALUE_SHOWN_MAX)
-    if rows[0][7] is not None:
+    page = await _executions("traced_execution", project_id, id, bytes_max=VALUE_SHOWN_MAX)
+    if any(one.root_execution_id is not None for one in page):
         return []
-    found: list[TracedExecution] = []
+    found: list[TracedJournal] = []
     amount = 0
-    while rows:
-        for row in rows:
-            execution, room = await _with_rows(traced_of(row), room)
+    while page:
+        for one in page:
+            execution, room = await _with_rows(one, room)
             found.append(execution)
             amount += len(execution.rows) + 1
             if len(found) >= EXECUTIONS_SHOWN_MAX or amount >= SPANS_MAX:
                 return found
         after = "" if len(found) == 1 else found[-1].id
-        rows = await query(
-            "traced_below",
-            project_id=project_id,
-            id=id,
-            after=after,
-            limit=PAGE,
-            bytes_max=min(room // (4 * PAGE), VALUE_SHOWN_MAX),
-        )
+        bytes_max = min(room // (4 * PAGE), VALUE_SHOWN_MAX)
+        page = await _executions("traced_below", project_id, id, after=after, limit=PAGE, bytes_max=bytes_max)
     return found
 
 
-async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
+async def _executions(name: str, project_id: str, id: str, **values: object) -> list[TracedExecution]:
+    return await records(TracedExecution, name, project_id=project_id, id=id, **values)
+
+
+async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedJournal, int]:
     values = (execution.payload, execution.result, execution.initial_state, execution.final_state)
     room -= min(room, sum(len(value or b"") for value in values))
     rows: list[TracedRow] = []
     while len(rows) < ROWS_SHOWN_MAX:
-        page = await query(
+        page = await records(
+            TracedRow,
             "traced_rows",
             execution_id=execution.id,
             after=rows[-1].seq if rows else 0,
             limit=ROWS_PAGE,
             bytes_max=min(room // ROWS_PAGE, VALUE_SHOWN_MAX),
         )
-        rows += [TracedRow(seq, at, Kind(kind), *rest) for seq, at, kind, *rest in page]
-        room -= min(room, sum(len(row[6] or b"") for row in page))
+        rows += page
+        room -= min(room, sum(len(row.value or b"") for row in page))
         if len(page) < ROWS_PAGE:
             break
-    waits = await query("traced_waits", execution_id=execution.id, limit=ROWS_PAGE)
-    opened = {key: OpenedWait(opened_at_us, topic, state == "open") for key, topic, state, opened_at_us in waits}
-    return msgspec.structs.replace(execution, rows=rows, waits=opened), room
+    waits = await records(OpenedWait, "traced_waits", execution_id=execution.id, limit=ROWS_PAGE)
+    return TracedJournal(**asdict(execution), rows=rows, waits=waits), room
 
 
 def _largest(sizes: Sequence[int]) -> int:
@@ -248,14 +257,3 @@ def _largest(sizes: Sequence[int]) -> int:
             break
         fits = size
     return fits
-
-
-def _values(body: bytes) -> SpanValues:
-    return _decode_values(body)
-
-
-def traced_of(values: Sequence[Any]) -> TracedExecution:
-    fields = list(values)
-    fields[2] = Phase(fields[2])
-    fields[17] = bool(fields[17])
-    return TracedExecution(*fields)

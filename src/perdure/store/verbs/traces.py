@@ -2,15 +2,29 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
-from perdure.store.interface import query, query_many, verb
+from perdure.store.interface import query, query_many, records, verb
+from perdure.store.records import to_values
 from perdure.wire.journal_spans import execution_id_of
 from perdure.wire.traces import SPANS_MAX, StoredSpan
 
 _encode = msgspec.json.Encoder().encode
+
+
+class TraceRow(Struct, frozen=True):
+    root_span_id: str | None
+    root_span_type: str | None
+    root_span_name: str | None
+    rooted: bool
+    """Whether the root is a span without a parent."""
+    started_at_us: int | None
+    ended_at_us: int | None
+    failed: bool
+    spans: int
 
 
 @verb(locks="trace=trace_id")
@@ -18,14 +32,10 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpa
     """Store spans, replacing earlier ones of the same id. Answers the ids of spans beyond the trace's limit."""
     fresh = {span.span_id: span for span in spans}
     execution = await query("lock_execution_of_trace", project_id=project_id, id=execution_id_of(trace_id))
-    [found] = await query(
-        "lock_trace", project_id=project_id, trace_id=trace_id, of_execution=int(bool(execution)), now_us=now_us
-    )
-    known = {
-        row[0]
-        for row in await query("known_spans", project_id=project_id, trace_id=trace_id, ids=json.dumps(list(fresh)))
-    }
-    room = SPANS_MAX - found[7]
+    trace = {"project_id": project_id, "trace_id": trace_id}
+    [found] = await records(TraceRow, "lock_trace", of_execution=int(bool(execution)), now_us=now_us, **trace)
+    known = {id for (id,) in await query("known_spans", ids=json.dumps(list(fresh)), **trace)}
+    room = SPANS_MAX - found.spans
     kept: list[StoredSpan] = []
     left_out: list[str] = []
     for span in fresh.values():
@@ -36,56 +46,52 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpa
             room -= 1
         kept.append(span)
     if kept:
-        await query_many("upsert_span", [_row(project_id, span) for span in kept])
-        await query(
-            "update_trace", project_id=project_id, trace_id=trace_id, spans=SPANS_MAX - room, **_seen(found, kept)
+        await query_many(
+            "upsert_span",
+            [
+                {
+                    **to_values(span),
+                    "project_id": project_id,
+                    "failed": int(span.failed),
+                    "body": _encode(span.values),
+                }
+                for span in kept
+            ],
         )
+        after = replace(_with(found, kept), spans=SPANS_MAX - room)
+        sorted_at_us = after.started_at_us if after.ended_at_us is None else after.ended_at_us
+        await query("update_trace", after, sorted_at_us=sorted_at_us, **trace)
     return left_out
 
 
-def _row(project_id: str, span: StoredSpan) -> tuple[object, ...]:
-    return (
-        project_id,
-        span.trace_id,
-        span.span_id,
-        span.parent_span_id,
-        span.name,
-        span.span_type,
-        int(span.failed),
-        span.started_at_us,
-        span.ended_at_us,
-        _encode(span.values),
-    )
-
-
-def _seen(found: Sequence[Any], spans: Sequence[StoredSpan]) -> dict[str, object]:
+def _with(trace: TraceRow, spans: Sequence[StoredSpan]) -> TraceRow:
     """The trace's row after these spans. The root is the first span without a parent; a run that continued after a
     wait has several, and the root's time covers them."""
-    root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, _ = found
     for span in spans:
         alone = span.parent_span_id is None
-        if alone < rooted:
+        if alone < trace.rooted:
             continue
-        if alone > rooted:
-            rooted, started_at_us, ended_at_us, failed = True, None, None, 0
-        if started_at_us is None or span.started_at_us < started_at_us or span.span_id == root_span_id:
-            root_span_id, root_span_type, root_span_name = span.span_id, span.span_type, span.name
-            started_at_us = span.started_at_us
+        if alone > trace.rooted:
+            trace = replace(trace, rooted=True, started_at_us=None, ended_at_us=None, failed=False)
+        if (
+            trace.started_at_us is None
+            or span.started_at_us < trace.started_at_us
+            or span.span_id == trace.root_span_id
+        ):
+            trace = replace(
+                trace,
+                root_span_id=span.span_id,
+                root_span_type=span.span_type,
+                root_span_name=span.name,
+                started_at_us=span.started_at_us,
+            )
         if span.ended_at_us is not None:
-            ended_at_us = max(ended_at_us or 0, span.ended_at_us)
-        failed = int(failed or span.failed)
-    return {
-        "root_span_id": root_span_id,
-        "root_span_type": root_span_type,
-        "root_span_name": root_span_name,
-        "rooted": int(rooted),
-        "started_at_us": started_at_us,
-        "ended_at_us": ended_at_us,
-        "sorted_at_us": started_at_us if ended_at_us is None else ended_at_us,
-        "failed": failed,
-    }
+            trace = replace(trace, ended_at_us=max(trace.ended_at_us or 0, span.ended_at_us))
+        if span.failed:
+            trace = replace(trace, failed=True)
+    return trace
 
 
 async def delete_traces(project_id: str, trace_ids: Sequence[str]) -> None:
     for name in ("delete_spans", "delete_trace"):
-        await query_many(name, [(project_id, trace_id) for trace_id in trace_ids])
+        await query_many(name, [{"project_id": project_id, "trace_id": trace_id} for trace_id in trace_ids])

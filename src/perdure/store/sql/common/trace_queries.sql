@@ -32,17 +32,13 @@ WHERE e.project_id = :project_id AND e.completed_at_us >= :from_us AND e.complet
   AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = e.project_id AND t.trace_id = REPLACE(e.id, '-', ''))
 ORDER BY e.completed_at_us DESC, e.id DESC LIMIT :limit;
 
--- name: read_trace
-SELECT root_span_id, root_span_type, root_span_name, started_at_us, ended_at_us, failed FROM traces
-WHERE project_id = :project_id AND trace_id = :trace_id;
-
 -- name: root_spans
 -- A root that continued after waits has several pieces.
-SELECT span_id, name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
+SELECT name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
 WHERE project_id = :project_id AND trace_id = :trace_id AND parent_span_id IS NULL ORDER BY started_at_us LIMIT :limit;
 
 -- name: read_span
-SELECT span_id, name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
+SELECT name, CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END FROM spans
 WHERE project_id = :project_id AND trace_id = :trace_id AND span_id = :span_id;
 
 -- name: span_sizes
@@ -50,20 +46,21 @@ SELECT OCTET_LENGTH(body) FROM spans WHERE project_id = :project_id AND trace_id
 
 -- name: read_spans
 -- Without values larger than `bytes_max`.
-SELECT span_id, parent_span_id, name, span_type, started_at_us, ended_at_us,
-  CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END
+SELECT trace_id, span_id, parent_span_id, name, span_type, started_at_us, ended_at_us,
+  CASE WHEN OCTET_LENGTH(body) <= :bytes_max THEN body END AS body
 FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span_id LIMIT :limit;
 
 -- text: traced
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error,
-  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END, CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END,
+  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS payload,
+  CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END AS result,
   CASE WHEN {= payload_size} > :bytes_max OR OCTET_LENGTH(result) > :bytes_max OR OCTET_LENGTH(x.initial_state) > :bytes_max
-    OR OCTET_LENGTH(x.final_state) > :bytes_max THEN 1 ELSE 0 END,
+    OR OCTET_LENGTH(x.final_state) > :bytes_max THEN 1 ELSE 0 END AS cut,
   COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
-    AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow'),
-  CASE WHEN OCTET_LENGTH(x.initial_state) <= :bytes_max THEN x.initial_state END,
-  CASE WHEN OCTET_LENGTH(x.final_state) <= :bytes_max THEN x.final_state END
+    AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow') AS kind,
+  CASE WHEN OCTET_LENGTH(x.initial_state) <= :bytes_max THEN x.initial_state END AS initial_state,
+  CASE WHEN OCTET_LENGTH(x.final_state) <= :bytes_max THEN x.final_state END AS final_state
 
 -- name: homes_of
 -- The roots of executions, with the trace that their caller gave them.
@@ -82,7 +79,7 @@ WHERE project_id = :project_id AND root_execution_id = :id AND id > :after ORDER
 
 -- name: traced_rows
 -- The rows that become spans, without values larger than `bytes_max`.
-SELECT seq, at_us, kind, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END, started_at_us, tries
+SELECT seq, at_us, kind, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END AS value, started_at_us, tries
 FROM journal WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: traced_waits

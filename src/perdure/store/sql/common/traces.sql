@@ -1,5 +1,8 @@
 -- Spans that were sent in, and their traces.
 
+-- text: trace_row
+root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, spans
+
 -- name: lock_execution_of_trace
 -- holds: execution=id
 -- A deletion of the execution deletes its spans afterwards, and so waits for spans that are being added.
@@ -10,7 +13,11 @@ SELECT id FROM executions WHERE project_id = :project_id AND id = :id {FOR KEY S
 INSERT INTO traces (project_id, trace_id, rooted, sorted_at_us, failed, spans, of_execution, written_at_us)
 VALUES (:project_id, :trace_id, 0, 0, 0, 0, :of_execution, :now_us)
 ON CONFLICT (project_id, trace_id) DO UPDATE SET of_execution = excluded.of_execution, written_at_us = excluded.written_at_us
-RETURNING root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us, failed, spans;
+RETURNING {= trace_row};
+
+-- name: read_trace
+SELECT {= trace_row} FROM traces
+WHERE project_id = :project_id AND trace_id = :trace_id;
 
 -- name: known_spans
 SELECT span_id FROM spans WHERE project_id = :project_id AND trace_id = :trace_id
