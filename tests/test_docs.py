@@ -23,6 +23,7 @@ from perdure.engine import dispatch, webhooks
 from perdure.sdk.children import ChildOptions
 from perdure.sdk.client import StartOptions
 from perdure.sdk.events import WaitOptions
+from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.steps import StepChoices
 from perdure.sdk.sync import SyncClient, SyncHandle
@@ -357,8 +358,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
 def test_the_page_of_workflows_has_every_option_and_all_of_the_context() -> None:
     """Those of the context that users have; the rest is for the runner."""
     page = text_of("workflows")
-    ours = {"budget_of", "claim", "is_active", "logs", "machine", "outbox", "outside", "pending_progress", "readings"}
-    ours |= {"refused", "taken", "unlimited"}
+    ours = {*ExecutionState.__slots__, "is_active"}
     names = {name for name in dir(Context) if not name.startswith("_")} - ours
     names |= {*inspect.signature(Workflow).parameters} - {"fn"}
     names |= {*ChildOptions.__annotations__, *WaitOptions.__annotations__, *StepChoices.__annotations__}
