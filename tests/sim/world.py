@@ -27,8 +27,8 @@ from tests.sim.worker import Worker
 import perdure.engine.claims
 import perdure.engine.engine
 import perdure.engine.events
-import perdure.engine.executions
 import perdure.engine.loops
+import perdure.engine.service
 import perdure.store.verbs.reports
 from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
@@ -171,7 +171,7 @@ class World:
 
     def _patches(self) -> Iterator[Patch]:
         """The engine's sources of chance and time."""
-        for module in (perdure.engine.claims, perdure.engine.executions, perdure.engine.events):
+        for module in (perdure.engine.claims, perdure.engine.service, perdure.engine.events):
             yield module, "uuid7", self.new_id
         yield perdure.engine.claims, "random", self.random
         for clocked in (perdure.engine.loops, perdure.engine.engine):
