@@ -11,7 +11,7 @@ from tests.server.test_contract import contract
 
 from perdure.server import schemas
 from perdure.server.app import all_routes
-from perdure.wire import public, requests
+from perdure.wire import requests, times
 
 ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step", "due_at"}
 
@@ -95,6 +95,6 @@ def test_field_notes_come_from_the_source() -> None:
 
 def test_times_are_exact() -> None:
     for at_us in (0, 1, 999_999, 1_750_000_000_000_001, 253_402_300_799_999_999):
-        text = public.rfc3339(at_us)
-        assert public.microseconds(datetime.fromisoformat(text)) == at_us
+        text = times.rfc3339(at_us)
+        assert times.microseconds(datetime.fromisoformat(text)) == at_us
         assert text.endswith("+00:00") and len(text) == 32

@@ -16,7 +16,7 @@ from perdure.server.routing import Call, Routes, Services
 from perdure.server.settings import Settings
 from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, NotFound, PerdureError
-from perdure.wire.public import Moment, Position
+from perdure.wire.fields import Moment, Position
 
 
 class Query(Struct, frozen=True):

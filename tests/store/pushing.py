@@ -12,9 +12,9 @@ from perdure.store.verbs import events, push_reports, push_steps, push_workers
 from perdure.store.verbs.push_reports import Step, Wait
 from perdure.store.verbs.push_workers import Handed, Pushed
 from perdure.store.verbs.starts import New
-from perdure.wire.public import rfc3339
 from perdure.wire.push_workers import SavedStep
 from perdure.wire.requests import EventItem, Started, StartItem
+from perdure.wire.times import rfc3339
 
 LEASE_US = 90 * SECOND
 CHECK_US = 5 * SECOND

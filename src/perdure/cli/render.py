@@ -62,7 +62,7 @@ def local(text: str | None) -> str:
     >>> len(local("2026-06-01T09:30:00.000000+00:00"))
     26
     """
-    from perdure.wire.public import microseconds
+    from perdure.wire.times import microseconds
 
     return "" if text is None else date_time(microseconds(datetime.fromisoformat(text)))
 

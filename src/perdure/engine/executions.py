@@ -40,10 +40,7 @@ from perdure.wire.executions import (
     WaitForExecutions,
     WaitReply,
 )
-from perdure.wire.fields import NEWEST
-from perdure.wire.fields import checked_cursor as checked_cursor  # services import it from here for now
-from perdure.wire.fields import checked_id as checked_id
-from perdure.wire.fields import is_uuid as is_uuid
+from perdure.wire.fields import NEWEST, checked_id
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import NULL, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply

@@ -21,7 +21,7 @@ from perdure.engine.outbound import Outbound
 from perdure.store.verbs import exports, trace_queries
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.journal_spans import journal_spans
-from perdure.wire.public import microseconds
+from perdure.wire.times import microseconds
 from perdure.wire.traces import StoredSpan
 
 logger = logging.getLogger("perdure.engine")

@@ -8,8 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from perdure.wire.errors import PerdureError
-from perdure.wire.public import EventResponse, microseconds
+from perdure.wire.public import EventResponse
 from perdure.wire.records import Event
+from perdure.wire.times import microseconds
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.wire.agent_steps import genai_attributes, genai_name
-from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.times import rfc3339
 from perdure.wire.traces import SpanValues, StoredSpan
 from perdure.wire.workflows import WorkflowType
 

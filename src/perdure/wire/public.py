@@ -8,18 +8,9 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from perdure.wire.fields import INT64_MAX as INT64_MAX  # these while not every room asks `fields` and `times` itself
-from perdure.wire.fields import Double as Double
-from perdure.wire.fields import Int32 as Int32
-from perdure.wire.fields import Int64 as Int64
-from perdure.wire.fields import Moment as Moment
-from perdure.wire.fields import Position as Position
-from perdure.wire.fields import Uuid as Uuid
-from perdure.wire.record import DONE as DONE
-from perdure.wire.record import Done as Done
+from perdure.wire.fields import Int32, Int64, Uuid
 from perdure.wire.records import Event
-from perdure.wire.times import microseconds as microseconds
-from perdure.wire.times import rfc3339 as rfc3339
+from perdure.wire.times import rfc3339
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 

@@ -16,22 +16,12 @@ from perdure.server.tails import event_frame, until_reported
 from perdure.wire.approvals import ANSWERED
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.fields import Most, checked_id, is_uuid
-from perdure.wire.public import (
-    INT64_MAX,
-    GetEventsResponse,
-    Int32,
-    Moment,
-    Position,
-    PublishEventRequest,
-    PublishEventResponse,
-    event_response,
-    microseconds,
-    rfc3339,
-)
+from perdure.wire.fields import INT64_MAX, Int32, Moment, Most, Position, checked_id, is_uuid
+from perdure.wire.public import GetEventsResponse, PublishEventRequest, PublishEventResponse, event_response
 from perdure.wire.records import Event
 from perdure.wire.requests import EventItem
 from perdure.wire.status import Phase
+from perdure.wire.times import microseconds, rfc3339
 
 STREAM_PAGE: Final = 100
 

@@ -15,10 +15,10 @@ from perdure.store.interface import query, records, verb
 from perdure.store.verbs.rows import fitting
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.public import rfc3339
 from perdure.wire.push_workers import ListedStep, SavedStep
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.times import rfc3339
 
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 

@@ -11,10 +11,10 @@ from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, Resumed, question_name
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.public import rfc3339
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
+from perdure.wire.times import rfc3339
 from perdure.wire.waits import PendingWait, PendingWaits
 
 EARLY_MAX = 1_000
