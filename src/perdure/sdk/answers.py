@@ -28,9 +28,5 @@ def to_us(time: str) -> int:
     return microseconds(datetime.fromisoformat(time))
 
 
-def _maybe_to_us(time: str | None) -> int | None:
-    return None if time is None else to_us(time)
-
-
 def event(shown: EventResponse) -> Event:
     return Event(shown.id, shown.sequence_id, shown.topic, shown.event_type, shown.data, to_us(shown.created_at))
