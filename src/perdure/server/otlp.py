@@ -19,25 +19,9 @@ from msgspec import Raw, Struct
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, commas_in, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, TooLarge, UnsupportedMediaType
 from perdure.wire.limits import DEPTH_MAX
-from perdure.wire.public import (
-    rfc3339,
-)
-from perdure.wire.records import (
-    MaybeRaw,
-)
-from perdure.wire.traces import (
-    SPANS_MAX,
-    SPAN_BYTES_MAX,
-    SpanValues,
-    StoredSpan,
-    checked_span,
-)
-from perdure.wire.public_traces import (
-    checked_span,
-)
-from perdure.wire.times import (
-    rfc3339,
-)
+from perdure.wire.records import MaybeRaw
+from perdure.wire.times import rfc3339
+from perdure.wire.traces import SPAN_BYTES_MAX, SPANS_MAX, SpanValues, StoredSpan, checked_span
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
