@@ -25,14 +25,13 @@ from perdure.store.open import open_store
 from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
-from perdure.wire.records import Event, Problem
+from perdure.wire.records import Problem
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,
     ClaimReply,
     ClaimRequest,
     DrainRequest,
-    EventItem,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -78,12 +77,6 @@ class LocalTransport:
                 if self.engine.closing:
                     raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
                 await follower.watch(cursors, follower.look_seconds)
-
-    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
-        return await self.engine.events.publish(self.project_id, topic, events)
-
-    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
-        return (await self.engine.events.read(self.project_id, topic, after, limit))[0]
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
         return await self.engine.claims.register(self.project_id, request)

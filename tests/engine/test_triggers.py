@@ -18,8 +18,9 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
+from perdure.wire.events import EventData, PublishEvent
 from perdure.wire.executions import ListExecutions
-from perdure.wire.requests import EventItem, RegisterRequest, WorkflowSpec
+from perdure.wire.requests import RegisterRequest, WorkflowSpec
 from perdure.wire.triggers import RegisterEventTrigger, TriggerSpec
 
 NOW_US = 1_780_000_000_000_000
@@ -48,7 +49,8 @@ async def registered(engine: Engine, *specs: TriggerSpec) -> str:
 
 
 async def publish(engine: Engine, project_id: str, *data: int) -> None:
-    await engine.events.publish(project_id, "t", [EventItem(msgspec.Raw(msgspec.json.encode(n))) for n in data])
+    events = [EventData(msgspec.Raw(msgspec.json.encode(n))) for n in data]
+    await engine.serve(Scope(project_id), PublishEvent("t", events))
 
 
 async def taken(engine: Engine, project_id: str) -> list[list[int]]:

@@ -39,8 +39,8 @@ from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.events import JournalEvent
 from perdure.wire.executions import Row
-from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind, fingerprint_of_timer
 from perdure.wire.requests import Answer, Claimed, OpenWait, Publish, StartChild
 from perdure.wire.retry import RetryPolicy
@@ -616,7 +616,7 @@ def test_sleeping_until_a_moment() -> None:
 
 def event(topic: str, data: object, number: int = 1) -> Raw:
     return Raw(
-        msgspec.json.encode(WireEvent("id", number, topic, "made", Raw(msgspec.json.encode(data)), 2_000_000_000))
+        msgspec.json.encode(JournalEvent("id", number, topic, "made", Raw(msgspec.json.encode(data)), 2_000_000_000))
     )
 
 

@@ -15,8 +15,8 @@ from perdure.server.bodies import SMALL, USUAL, VALUES, check_lists
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
 from perdure.wire.access import Caller
 from perdure.wire.errors import BadValue, TooManyRequests, Unavailable
+from perdure.wire.events import PublishEvent
 from perdure.wire.fields import Most
-from perdure.wire.public import PublishEventRequest
 
 MIB = 1 << 20
 SIGN_IN = "/api/v1/auth/signin"
@@ -144,7 +144,7 @@ async def test_a_list_without_end_is_refused_before_it_is_decoded(
 
 def test_counting_a_list_takes_a_small_part_of_what_decoding_it_takes() -> None:
     body = body_with("events", b'{"data":1}', 1_000_000)
-    decode = msgspec.json.Decoder(PublishEventRequest).decode
+    decode = msgspec.json.Decoder(PublishEvent).decode
     check_lists(body_with("events", b"1", 10), {"events": Most(10_000)})  # what is made once
     begun = time.thread_time()
     with pytest.raises(BadValue, match="more than 10,000"):

@@ -10,7 +10,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.server import tails
 from perdure.server.streams import PIECE_BYTES
-from perdure.wire.records import Event
+from perdure.wire.events import Event
 
 STREAM = "/api/v1/events/stream"
 
@@ -86,15 +86,15 @@ class Reads:
         self.amount = 0
         self.largest = 0
         """The data of one read, in bytes."""
-        read = served.engine.events.read
+        read = served.engine.events.page
 
-        async def counted(*values: Any, **named: Any) -> tuple[list[Event], bool]:
+        async def counted(*values: Any, **named: Any) -> list[Event]:
             self.amount += 1
-            page, more = await read(*values, **named)
+            page = await read(*values, **named)
             self.largest = max(self.largest, sum(len(bytes(event.data)) for event in page))
-            return page, more
+            return page
 
-        monkeypatch.setattr(served.engine.events, "read", counted)
+        monkeypatch.setattr(served.engine.events, "page", counted)
 
 
 async def check_crowd(database: str, monkeypatch: pytest.MonkeyPatch, amount: int) -> None:

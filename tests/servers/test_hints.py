@@ -33,10 +33,10 @@ from perdure.store.interface import (
 )
 from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
+from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
 from perdure.wire.executions import CancelExecution, WaitForExecutions
 from perdure.wire.keys import DeleteApiKey
-from perdure.wire.records import Event
-from perdure.wire.requests import Emitted, EventItem, OpenWait, ReportItem, ReportRequest, Suspend
+from perdure.wire.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
 
 
 async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
@@ -95,7 +95,7 @@ async def test_an_event_at_a_wakes_who_waits_for_it_at_b(pair: Pair) -> None:
     cursors = pair.b.events.watch_cursors(pair.project_id, "topic")
     watch = asyncio.ensure_future(pair.b.events.watch(cursors, 60))
     await asyncio.sleep(0)
-    await pair.a.events.publish(pair.project_id, "topic", [EventItem(raw(1))])
+    await pair.a.serve(Scope(pair.project_id), PublishEvent("topic", [EventData(raw(1))]))
     assert [one.id for one in (await claim).items] == [id]
     assert await watch
 
@@ -253,7 +253,7 @@ async def test_a_server_that_is_alone_keeps_its_hints_to_itself(url: str, monkey
 
     async def works(engine: Engine) -> None:
         await engine.executions.start(project_id, [])
-        await engine.events.publish(project_id, "t", [EventItem(raw(1))])
+        await engine.serve(Scope(project_id), PublishEvent("t", [EventData(raw(1))]))
 
     async with engine_on(url, poll_seconds=NEVER) as a:
         project_id = await a.projects.default()
@@ -280,7 +280,7 @@ async def test_what_is_committed_together_is_told_by_one_message(url: str) -> No
         pair.b.store.listen(heard.extend)
         sent, groups = path.sent, store.groups
         await asyncio.gather(*[pair.start(pair.a) for _ in range(100)])
-        await pair.a.events.publish(pair.project_id, "last", [EventItem(raw(1))])
+        await pair.a.serve(Scope(pair.project_id), PublishEvent("last", [EventData(raw(1))]))
         await until(lambda: Published(pair.project_id, "last") in heard)
         assert Ready(pair.project_id, None) in heard
         assert path.sent - sent <= store.groups - groups < 50, (path.sent - sent, store.groups - groups)
@@ -303,15 +303,18 @@ async def test_readers_of_a_topic_that_many_publish_to_at_two_servers_miss_nothi
 
         async def publish(n: int) -> None:
             for i in range(10):
-                await (pair.a, pair.b)[n % 2].events.publish(pair.project_id, "topic", [EventItem(raw([n, i]))])
+                await (pair.a, pair.b)[n % 2].serve(
+                    Scope(pair.project_id), PublishEvent("topic", [EventData(raw([n, i]))])
+                )
 
         async def follow(engine: Engine) -> list[Event]:
             seen: list[Event] = []
             while len(seen) < 160:
                 cursors = engine.events.watch_cursors(pair.project_id, "topic")
-                page, _ = await engine.events.read(pair.project_id, "topic", seen[-1].sequence_id if seen else 0)
-                seen += page
-                if not page:
+                after = seen[-1].sequence_id if seen else 0
+                page = await engine.serve(Scope(pair.project_id), GetEvents("topic", after))
+                seen += page.events
+                if not page.events:
                     await engine.events.watch(cursors, 60)
             return seen
 
@@ -387,5 +390,5 @@ async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:
             cursors = pair.b.events.watch_cursors(pair.project_id, topic)
             watch = asyncio.ensure_future(pair.b.events.watch(cursors, 60))
             await until(lambda: bool(pair.b.notifier.waited_at("topic")))
-            await pair.a.events.publish(pair.project_id, topic, [EventItem(raw(1))])
+            await pair.a.serve(Scope(pair.project_id), PublishEvent(topic, [EventData(raw(1))]))
             assert await watch

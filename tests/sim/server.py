@@ -15,7 +15,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
 from perdure.wire.executions import CancelExecution, ResumeExecution
-from perdure.wire.requests import EventItem, StartItem
+from perdure.wire.requests import StartItem
 
 if TYPE_CHECKING:
     from tests.sim.network import Respond
@@ -29,11 +29,6 @@ class Start(NamedTuple):
     script: str
     item: StartItem
     idempotency_key: str | None
-
-
-class PublishEvents(NamedTuple):
-    topic: str
-    events: list[EventItem]
 
 
 class Resume(NamedTuple):
@@ -126,7 +121,7 @@ class Server:
         if name == "start":
             return await self._start(request)
         if name == "publish":
-            return await engine.events.publish(project, request.topic, request.events)
+            return (await engine.serve(Scope(project), request)).sequence_ids
         if name == "resume":
             id, key, data = request.execution_id, request.step_key, request.data
             await engine.serve(Scope(project), ResumeExecution(id, key, data))

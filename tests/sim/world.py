@@ -21,7 +21,7 @@ from tests.sim.machine import Diverged, start_item
 from tests.sim.network import CALM, Cut, Network, Weather
 from tests.sim.scripts import Script, Writer
 from tests.sim.sdk_worker import SdkWorker
-from tests.sim.server import LEASE_US, Cancel, Gone, PublishEvents, Resume, Server, Start, late
+from tests.sim.server import LEASE_US, Cancel, Gone, Resume, Server, Start, late
 from tests.sim.worker import Worker
 
 import perdure.engine.claims
@@ -34,7 +34,8 @@ from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
-from perdure.wire.requests import EventItem, Started
+from perdure.wire.events import EventData, PublishEvent
+from perdure.wire.requests import Started
 from perdure.wire.status import FINAL
 
 T = TypeVar("T")
@@ -230,7 +231,7 @@ class World:
         )
         for topic in topics:
             for n in range(random.randint(1, 3)):
-                event = EventItem(Raw(b'{"number":%d}' % random.randint(0, 1)), dedup_key=f"{topic}/{n}")
+                event = EventData(Raw(b'{"number":%d}' % random.randint(0, 1)), dedup_key=f"{topic}/{n}")
                 self._at(random.randrange(CHAOS_US), self._publish, topic, event)
         for _ in range(random.choice((0, 0, 1, 2))):
             self._at(self._some_time(), self._kill_one)
@@ -387,12 +388,12 @@ class World:
         if self.chaos and random.random() < (0.8 if self.focus == "lost claims" else 0.15):
             self._in(random.randrange(12_000_000), self._cancel, id)
 
-    def _publish(self, topic: str, event: EventItem) -> None:
+    def _publish(self, topic: str, event: EventData) -> None:
         def published(outcome: object) -> None:
             assert isinstance(outcome, list) and event.dedup_key is not None, outcome
             self._numbers[event.dedup_key] = outcome[0]
 
-        self._call("publish", PublishEvents(topic, [event]), published)
+        self._call("publish", PublishEvent(topic, [event]), published)
 
     def _resume(self, id: str, key: str) -> None:
         if (id, key) in self._answering:
@@ -435,7 +436,7 @@ class World:
             ):
                 number = 0 if match is None else json.loads(match)["number"]
                 key = f"{topic} for {id} at {self.loop.us}"
-                self._publish(topic, EventItem(Raw(b'{"number":%d}' % number), dedup_key=key))
+                self._publish(topic, EventData(Raw(b'{"number":%d}' % number), dedup_key=key))
         self._in(4_000_000 if self.chaos else 2_000_000, self._operate)
 
     # --- the end -----------------------------------------------------------------------------------------------------

@@ -107,8 +107,8 @@ def verb_of(
             return push_reports.wait_pushed(wait=push_reports.Wait(f"t{n}", b"{}", now_us + 5), now_us=now_us, **one)
         case "pushed question" | "pushed answer":
             type = "suspend_q" if kind == "pushed question" else "resume_q"
-            said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], "idempotency": None, **same}
-            return events.publish_once(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
+            said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], **same}
+            return events.publish(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
         case "pause a queue":
             return queues.put_pause(project_id=PROJECT, name="q", paused_at_us=dice.choice([None, now_us]))
         case "pushed span":

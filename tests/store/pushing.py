@@ -211,19 +211,18 @@ class PushWorld:
         self, topic: str, type: str, data: object = None, *, asked_by: str | None = None, by: str = "Kim"
     ) -> int:
         """Publish an event, as `asked_by`'s if it is a question; Kim's, if it is an answer."""
-        numbers, _ = await self.store.write(
-            events.publish_once(
+        done = await self.store.write(
+            events.publish(
                 project_id=PROJECT,
                 topic=topic,
                 events=[EventItem(raw(data), type)],
                 ids=[self.world.new_id()],
                 now_us=self.world.now_us,
-                idempotency=None,
                 asked_by=asked_by,
                 answered_by=by,
             )
         )
-        return numbers[0]
+        return done.sequence_ids[0]
 
     async def ask(self, id: str, key: str, data: object = None, *, root: str | None = None) -> str:
         """Publish a question as the existing client does, before it waits; answers the topic."""

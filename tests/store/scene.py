@@ -191,7 +191,7 @@ class Scene:
             case "publish":
                 return events.publish(topic="t", events=items, ids=[f"event{n}"], **same)
             case "publish once":
-                return events.publish_once(topic="t", events=items, ids=[f"event{n}"], idempotency=once, **same)
+                return events.publish(topic="t", events=items, ids=[f"event{n}"], idempotency=once, **same)
             case "resume":
                 id = self.ids[dice.choice(["asks", "runs"])]
                 return waits.resume(execution_id=id, step_key="a", data=raw(n), answered_by="ann", **same)

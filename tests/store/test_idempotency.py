@@ -198,7 +198,7 @@ async def test_an_answer_outlives_an_execution_that_is_kept_for_less_than_a_day(
 
 
 async def test_what_started_nothing_is_kept_for_a_day(world: World) -> None:
-    publish = events.publish_once(
+    publish = events.publish(
         project_id=PROJECT, topic="t", events=[EventItem(raw(1))], ids=["e"], now_us=world.now_us, idempotency=KEY
     )
     await world.store.write(publish)

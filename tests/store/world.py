@@ -16,8 +16,9 @@ from perdure.store.verbs import access, claims, direct_dispatch, events, queries
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import Resumed
+from perdure.wire.events import Event
 from perdure.wire.executions import Execution, LogLine, Row
-from perdure.wire.records import Event, Kind, Problem
+from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import (
     Block,
     Cancelled,
@@ -137,9 +138,10 @@ class World:
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
         items = [EventItem(raw(value), dedup_key=dedup_key) for value in data]
         ids = [self.new_id() for _ in items]
-        return await self.store.write(
+        done = await self.store.write(
             events.publish(project_id=PROJECT, topic=topic, events=items, ids=ids, now_us=self.now_us)
         )
+        return done.sequence_ids
 
     async def read_topic(self, topic: str, after: int = 0) -> list[Event]:
         found, _ = await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))

@@ -71,12 +71,12 @@ def publish(
     """Publish an event to a topic, and print its number there."""
     from msgspec import Raw
 
-    from perdure.wire.requests import EventItem
+    from perdure.wire.events import EventData, PublishEvent
 
-    item = EventItem(Raw(parse_json(data, "--data")), type, dedup_key)
+    event = EventData(Raw(parse_json(data, "--data")), type, dedup_key)
 
     async def work(client: "Client") -> int:
-        return (await client._transport.publish(topic, [item]))[0]
+        return (await client._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
 
     number = with_client(url, work)
     if as_json:

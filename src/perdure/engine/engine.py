@@ -87,7 +87,7 @@ class Engine(Core):
         self.claims = Claims(self)
         self.callers = Callers(self)
         self.executions = Executions(self, self.claims, self.push, self.callers)
-        self.events = Events(self)
+        self.events = Events(self, self.callers)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = Schedules(self)
@@ -118,6 +118,7 @@ class Engine(Core):
             Sessions(self),
             self.approvals,
             self.push,
+            self.events,
         )
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers)

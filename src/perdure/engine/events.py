@@ -1,94 +1,81 @@
 """The service of topics."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Sequence
 
-from uuid_utils import uuid7
-
+from perdure.engine.callers import Callers
 from perdure.engine.core import Core
 from perdure.engine.notifier import ChannelCursors
+from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import events
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.approvals import ASKED
-from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name
-from perdure.wire.errors import BadRequest
-from perdure.wire.fields import is_uuid
+from perdure.wire.approvals import ANSWERED, ASKED
+from perdure.wire.events import Event, EventPage, GetEvents, PublishedEvents, PublishEvent
+from perdure.wire.fields import INT64_MAX, is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Event
-from perdure.wire.requests import EventItem
-
-PUBLISH_MAX = 1_000
-READ_MAX = 1_000
 
 
-class Events:
-    def __init__(self, core: Core) -> None:
-        self._core = core
+class Events(Service):
+    def __init__(self, core: Core, callers: Callers) -> None:
+        super().__init__(core)
+        self._callers = callers
 
-    async def publish(self, project_id: str, topic: str, items: Sequence[EventItem]) -> list[int]:
-        """In order, in one transaction. Returns their sequence numbers."""
-        _check(topic, items)
-        return await self._core.store.write(
+    @serves(PublishEvent)
+    async def publish(self, scope: Scope, op: PublishEvent) -> PublishedEvents:
+        """A repetition of the request gets the first answer."""
+        types = [event.event_type or "" for event in op.events]
+        asker = op.execution_id or op.events[0].execution_id or ""
+        asks = is_uuid(asker) and any(one.startswith(ASKED) for one in types)
+        answers = any(one.startswith(ANSWERED) for one in types)
+        return await self.write(
             events.publish(
-                project_id=project_id,
-                topic=topic,
-                events=items,
-                ids=[str(uuid7()) for _ in items],
-                now_us=self._core.clock.now_us(),
+                project_id=scope.project_id,
+                topic=op.topic,
+                events=op.events,
+                ids=[self.new_id() for _ in op.events],
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+                asked_by=asker.lower() if asks else None,
+                answered_by=await self._callers.name(scope.principal) if answers else None,
             )
         )
 
-    async def publish_once(
-        self,
-        project_id: str,
-        topic: str,
-        items: Sequence[EventItem],
-        idempotency: Idempotency | None,
-        *,
-        asked_by: str | None = None,
-        answered_by: str | None = None,
-    ) -> tuple[list[int], int]:
-        """As `publish`, but a repetition gets the first numbers and time (µs).
-
-        `asked_by`: the execution whose questions (`suspend_…`) are among the events. An invalid id counts as None.
-        `answered_by`: the author of answers (`resume_…`) among them.
-        """
-        _check(topic, items)
-        asks = any((item.event_type or "").startswith(ASKED) for item in items)
-        return await self._core.store.write(
-            events.publish_once(
-                project_id=project_id,
-                topic=topic,
-                events=items,
-                ids=[str(uuid7()) for _ in items],
-                now_us=self._core.clock.now_us(),
-                idempotency=idempotency,
-                asked_by=asked_by.lower() if asked_by is not None and asks and is_uuid(asked_by) else None,
-                answered_by=answered_by,
-            )
+    @serves(GetEvents)
+    async def get(self, scope: Scope, op: GetEvents) -> EventPage:
+        after = op.last_sequence_id
+        if after is None:
+            after = await self.last_until(scope.project_id, op.topic, op.last_timestamp_us)
+        look = events.read_events if op.sort == "asc" else events.newest_events
+        found, more = await self.read(
+            look(project_id=scope.project_id, topic=op.topic, after=after, limit=op.limit, bytes_max=REPLY_BYTES_MAX)
         )
+        return EventPage(found, more, found[-1].sequence_id if found else None)
 
-    async def read(
-        self, project_id: str, topic: str, after: int = 0, limit: int = 100, *, bytes_max: int = REPLY_BYTES_MAX
-    ) -> tuple[list[Event], bool]:
-        """In order, up to the event that reaches `bytes_max`, and whether there may be more."""
-        _check_limit(limit)
-        return await self._core.store.read(
-            events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
-        )
+    async def page(self, project_id: str, topic: str, after: int, limit: int, *, bytes_max: int) -> list[Event]:
+        """Events in order, up to the event that reaches `bytes_max`."""
+        look = events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
+        return (await self.read(look))[0]
 
-    async def read_newest(self, project_id: str, topic: str, after: int, limit: int) -> tuple[list[Event], bool]:
-        """As `read`, newest first."""
-        _check_limit(limit)
-        return await self._core.store.read(
-            events.newest_events(project_id=project_id, topic=topic, after=after, limit=limit)
-        )
+    async def last_until(self, project_id: str, topic: str, at_us: int | None) -> int:
+        """The number of the last event until a time; 0 without a time. Numbers have no gaps, so a binary search finds
+        it."""
+        if at_us is None:
+            return 0
+
+        async def next_until_then(number: int) -> int | None:
+            found = await self.page(project_id, topic, number, 1, bytes_max=1)
+            return found[0].sequence_id if found and found[0].created_at_us <= at_us else None
+
+        low, step = 0, 1
+        while low + step < INT64_MAX and (found := await next_until_then(low + step - 1)) is not None:
+            low, step = found, step * 2
+        while step > 1:
+            step //= 2
+            if low + step < INT64_MAX and (found := await next_until_then(low + step - 1)) is not None:
+                low = found
+        return low
 
     async def last(self, project_id: str, topic: str) -> int:
         """0 if the topic has no event."""
-        return await self._core.store.read(events.topic_end(project_id=project_id, topic=topic))
+        return await self.read(events.topic_end(project_id=project_id, topic=topic))
 
     def watch_cursors(self, project_id: str, topic: str, run_id: str | None = None) -> ChannelCursors:
         """Take them before reading: `watch` then misses neither events nor changes of the run's journal."""
@@ -101,21 +88,3 @@ class Events:
         """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._core.notifier.wait_any(cursors, seconds, future)
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= READ_MAX:
-        raise BadRequest(f"`limit` must be 1 to {READ_MAX}, got {limit}.")
-
-
-def _check(topic: str, items: Sequence[EventItem]) -> None:
-    """Raises BadRequest or BadValue."""
-    check_name(topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
-    if not 1 <= len(items) <= PUBLISH_MAX:
-        raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(items)}.")
-    for item in items:
-        check_json(bytes(item.data), where="data")
-        for name in ("event_type", "dedup_key"):
-            value = getattr(item, name)
-            if value is not None:
-                check_name(value, where=name, max_bytes=KEY_BYTES_MAX)

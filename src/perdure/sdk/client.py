@@ -28,6 +28,7 @@ from perdure.wire.approvals import Became
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX, check_text
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
+from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
 from perdure.wire.executions import (
     CancelExecution,
     DeleteExecution,
@@ -45,8 +46,8 @@ from perdure.wire.executions import (
     Row,
 )
 from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
-from perdure.wire.records import Event, Problem
-from perdure.wire.requests import EventItem, Started, StartItem
+from perdure.wire.records import Problem
+from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, OnConflict, Transcript, shown
 
@@ -393,13 +394,13 @@ class Client:
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
     ) -> int:
         """Publish an event. Returns its number in the topic."""
-        item = EventItem(Raw(encode(data, where="data")), event_type, dedup_key)
-        return (await self._transport.publish(topic, [item]))[0]
+        event = EventData(Raw(encode(data, where="data")), event_type, dedup_key)
+        return (await self._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
         """The events of a topic after number `after`. Large events may make a page shorter than `limit`; only after
         the last event is it empty."""
-        return await self._transport.read_events(topic, after, limit)
+        return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
         """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""

@@ -21,8 +21,8 @@ from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
+from perdure.wire.events import JournalEvent
 from perdure.wire.executions import Row
-from perdure.wire.records import Event as WireEvent
 from perdure.wire.records import Kind
 from perdure.wire.requests import Answer, EventItem, OpenWait, Publish
 
@@ -85,7 +85,7 @@ def event_call(
 
 async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeout: float | None) -> Event[Any]:
     row = await _wait(machine, call, timeout)
-    event = msgspec.json.decode(row.value, type=WireEvent)
+    event = msgspec.json.decode(row.value, type=JournalEvent)
     return Event(
         id=event.id,
         sequence_id=event.sequence_id,

@@ -45,9 +45,14 @@ from perdure.wire.errors import (
 from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
 from perdure.wire.fields import checked_id
 from perdure.wire.operation import Operation, client_form, reply_type
-from perdure.wire.public import EventData, GetEventsResponse, PublishEventRequest, PublishEventResponse
+from perdure.wire.public import (
+    EventData,
+    GetEventsResponse,
+    PublishEventRequest,
+    PublishEventResponse,
+)
 from perdure.wire.record import Record, reader
-from perdure.wire.records import Event, Problem
+from perdure.wire.records import Problem
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
     BeatReply,
@@ -55,7 +60,6 @@ from perdure.wire.requests import (
     ClaimReply,
     ClaimRequest,
     DrainRequest,
-    EventItem,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -344,18 +348,6 @@ class HttpTransport:
                 problem = self._unreachable(server, lost, unsure=False)
             await self._failed(tries, turn, self._outage, problem)
 
-    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]:
-        data = [EventData(event.data, event.event_type, dedup_key=event.dedup_key) for event in events]
-        body = _encode(PublishEventRequest(topic, data))
-        answer = await self.request("POST", "/api/v1/events/publish", body, headers=fresh_key())
-        return answers.read(_PUBLISHED, answer).sequence_ids
-
-    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]:
-        query = {"topic": topic, "last_sequence_id": after, "limit": limit}
-        return [
-            answers.event(event) for event in answers.read(_EVENTS, await self._get("/api/v1/events", query)).events
-        ]
-
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def register(self, request: RegisterRequest) -> RegisterReply:
@@ -430,8 +422,6 @@ def _key_header(key: str) -> bytes:
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
-_PUBLISHED: Final = msgspec.json.Decoder(PublishEventResponse)
-_EVENTS: Final = msgspec.json.Decoder(GetEventsResponse)
 _REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
 _CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
 _REPORTED: Final = msgspec.json.Decoder(ReportReply)

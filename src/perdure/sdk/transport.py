@@ -6,14 +6,13 @@ from typing import Final, Protocol, TypeVar
 from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
-from perdure.wire.records import Event, Problem
+from perdure.wire.records import Problem
 from perdure.wire.requests import (
     BeatReply,
     BeatRequest,
     ClaimReply,
     ClaimRequest,
     DrainRequest,
-    EventItem,
     RegisterReply,
     RegisterRequest,
     ReportReply,
@@ -48,10 +47,6 @@ class Transport(Protocol):
         """Follow the stream of an execution and its descendants to its end, from the cursor or the beginning. Each
         item comes with the cursor behind it, and may come twice."""
         ...
-
-    async def publish(self, topic: str, events: Sequence[EventItem]) -> Sequence[int]: ...
-
-    async def read_events(self, topic: str, after: int, limit: int) -> Sequence[Event]: ...
 
     async def register(self, request: RegisterRequest) -> RegisterReply: ...
 

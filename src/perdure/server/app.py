@@ -70,6 +70,7 @@ from perdure.wire import (
     webhooks,
     workflows,
 )
+from perdure.wire import events as event_operations
 from perdure.wire import executions as execution_operations
 from perdure.wire import (
     push_workers as push,
@@ -105,6 +106,7 @@ def all_routes() -> list[Route]:
         questions,
         approvals,
         budgets.budgets,
+        event_operations.events,
         events,
         queues.queues,
         schedules.schedules,

@@ -20,9 +20,9 @@ import msgspec
 from perdure.engine.engine import Engine
 from perdure.server.streams import PIECE_BYTES, frame
 from perdure.wire.errors import PerdureError
+from perdure.wire.events import Event
 from perdure.wire.executions import Finished
-from perdure.wire.public import event_response
-from perdure.wire.records import Event
+from perdure.wire.record import writer
 
 logger = logging.getLogger("perdure.server")
 
@@ -38,6 +38,7 @@ REPORT_SECONDS: Final = 5.0
 """How long a run's finish event waits for the worker's report."""
 
 _encode: Final = msgspec.json.Encoder().encode
+_twin: Final = writer(Event)
 
 
 class Tail:
@@ -83,7 +84,7 @@ class Tail:
             if self._run_id is not None and ended is None:
                 # First, so that the page below has all events from before the end.
                 ended = await engine.executions.how_ended(self._project_id, self._run_id)
-            page, _ = await events.read(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
+            page = await events.page(self._project_id, self._topic, self.last, PAGE, bytes_max=PIECE_BYTES)
             page = await until_reported(engine, self._project_id, self._run_id, page)
             if page:
                 self._keep(page)
@@ -198,4 +199,4 @@ def _is_of(run_id: str, event: Event) -> bool:
 
 
 def event_frame(event: Event) -> bytes:
-    return frame(_encode(event_response(event)), id=str(event.sequence_id))
+    return frame(_encode(_twin(event)), id=str(event.sequence_id))

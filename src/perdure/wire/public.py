@@ -6,65 +6,31 @@ Contract requests ignore unknown fields, which clients of other versions send. R
 
 from typing import Annotated
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta
 
-from perdure.wire.fields import Int32, Int64, Uuid
-from perdure.wire.records import Event
-from perdure.wire.times import rfc3339
+from perdure.wire.fields import (
+    Double as Double,
+    INT64_MAX as INT64_MAX  # these while not every room asks `fields` and `times` itself,
+    Int32,
+    Int32 as Int32,
+    Int64,
+    Int64 as Int64,
+    Moment as Moment,
+    Position as Position,
+    Uuid,
+    Uuid as Uuid,
+)
+from perdure.wire.records import (
+    Event,
+)
+from perdure.wire.times import (
+    microseconds as microseconds,
+    rfc3339,
+    rfc3339 as rfc3339,
+)
+from perdure.wire.record import (
+    DONE as DONE,
+    Done as Done,
+)
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-
-
-# --- events --------------------------------------------------------------------------------------------------------
-
-
-class EventData(Struct, frozen=True):
-    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
-
-    data: Raw
-    event_type: str | None = None
-    execution_id: str | None = None
-    attempt_number: Int32 | None = None
-    dedup_key: str | None = None
-
-
-class PublishEventRequest(Struct, frozen=True):
-    """Append events to a topic, in order, in one transaction."""
-
-    topic: str
-    events: list[EventData]
-    durable: bool | None = None
-    execution_id: str | None = None
-    root_execution_id: str | None = None
-
-
-class PublishEventResponse(Struct, frozen=True):
-    """The events' numbers, in the order of the request."""
-
-    sequence_ids: list[Int64]
-    created_at: Time
-
-
-class EventResponse(Struct, frozen=True):
-    """One event. `sequence_id` grows by one per topic, without gaps."""
-
-    id: Uuid
-    sequence_id: Int64
-    topic: str
-    data: Raw
-    created_at: Time
-    event_type: str | None = None
-
-
-def event_response(event: Event) -> EventResponse:
-    return EventResponse(
-        event.id, event.sequence_id, event.topic, event.data, rfc3339(event.created_at_us), event.event_type
-    )
-
-
-class GetEventsResponse(Struct, frozen=True):
-    """A page of a topic; `has_more`: the page was full."""
-
-    events: list[EventResponse]
-    has_more: bool
-    next_sequence_id: Int64 | None = None

@@ -1,4 +1,4 @@
-"""Kinds of journal rows, and stored records: events.
+"""Kinds of journal rows.
 
 Times are integer microseconds since the epoch (`_us`). Values are JSON bytes (`Raw`), which nothing decodes between
 their writer and their reader.
@@ -85,17 +85,6 @@ OUTCOMES: Final[frozenset[Kind]] = frozenset(
 def fingerprint_of_timer(due_us: int) -> str:
     """Timers of an execution differ by their due time."""
     return str(due_us)
-
-
-class Event(Struct, frozen=True, gc=False):
-    """One event of a topic. `sequence_id` counts from 1 in its topic, without gaps, in the order of commits."""
-
-    id: str
-    sequence_id: int
-    topic: str
-    event_type: str | None
-    data: Raw
-    created_at_us: int
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):

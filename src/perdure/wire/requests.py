@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
 from perdure.wire.executions import LogLine, Row
+from perdure.wire.fields import KeyName
 from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
@@ -100,8 +101,8 @@ class EventItem(Request, frozen=True):
     """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
 
     data: Raw = NULL
-    event_type: str | None = None
-    dedup_key: str | None = None
+    event_type: KeyName | None = None
+    dedup_key: KeyName | None = None
 
 
 # --- the worker protocol -------------------------------------------------------------------------------------------

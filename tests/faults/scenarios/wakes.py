@@ -15,12 +15,12 @@ from uuid_utils import uuid7
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.open import open_store
+from perdure.wire.events import EventData, PublishEvent
 from perdure.wire.executions import ResumeExecution
 from perdure.wire.requests import (
     Claimed,
     ClaimRequest,
     Complete,
-    EventItem,
     RegisterRequest,
     ReportItem,
     ReportRequest,
@@ -124,7 +124,7 @@ async def _caller(run: Run, worker: _Worker, there: Engine, times: int) -> None:
         await worker.suspended[id].wait()
         await asyncio.sleep(run.chance.uniform(0, 0.1))  # not in step with the worker's next claim
         if event:
-            await there.events.publish(worker.project_id, id, [EventItem(raw(n))])
+            await there.serve(Scope(worker.project_id), PublishEvent(id, [EventData(raw(n))]))
         else:
             await there.serve(Scope(worker.project_id), ResumeExecution(id, "k", raw(n)))
         worker.sent[id] = time.perf_counter()

@@ -6,51 +6,48 @@ events, so readers see them in order and without gaps (I13).
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw, Struct
 
-from perdure.store.interface import Notify, Published, Rows, Written, query, query_many, verb
+from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, verb
+from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
 from perdure.wire.approvals import ASKED
+from perdure.wire.events import Event, JournalEvent, PublishedEvents
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Event, Kind
+from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem, OpenWait
 
 PAGE = 500
 _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-@verb(locks="topic=topic")
-async def publish(
-    *, project_id: str, topic: str, events: Sequence[EventItem], ids: Sequence[str], now_us: int
-) -> list[int]:
-    return await publish_events(project_id, topic, events, ids, now_us)
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
 
 
 @verb(locks="topic=topic execution=asked_by")
-async def publish_once(
+async def publish(
     *,
     project_id: str,
     topic: str,
     events: Sequence[EventItem],
     ids: Sequence[str],
     now_us: int,
-    idempotency: Idempotency | None,
+    idempotency: Idempotency | None = None,
     asked_by: str | None = None,
     answered_by: str | None = None,
-) -> tuple[list[int], int]:
-    """As `publish`, once per Idempotency-Key; answers the numbers and the time of the first request.
+) -> PublishedEvents:
+    """Publish once per Idempotency-Key; a repeat gets the numbers and the time of the first request.
 
     `asked_by` is the execution that asks the questions among the events, by default the run's only one. `answered_by`
     is recorded as the author of answers.
     """
     first = await recall(project_id, idempotency)
     if first is not None:
-        return _PUBLISHED.decode(first)
+        numbers, at_us = _PUBLISHED.decode(first)
+        return PublishedEvents(numbers, at_us)
     numbers = await publish_events(project_id, topic, events, ids, now_us, answered_by=answered_by)
     for number, event in zip(numbers, events, strict=True):
         if event.event_type is not None and event.event_type.startswith(ASKED):
@@ -58,7 +55,24 @@ async def publish_once(
             if asked_by is not None:
                 await ask(project_id, asked_by, topic, number, event, now_us)
     await remember(project_id, idempotency, msgspec.json.encode((numbers, now_us)), now_us)
-    return numbers, now_us
+    return PublishedEvents(numbers, now_us)
+
+
+class WaitingExecution(Struct, frozen=True, gc=False):
+    """An open wait of a topic."""
+
+    execution_id: str
+    key: str
+    match: bytes | None
+    after_seq: int | None
+    event_type: str | None
+    """Of a suspended step of a push worker: the type of its answer."""
+    fingerprint: str | None
+
+    def admits(self, event: Event, answers: str | None) -> bool:
+        if event.sequence_id <= (self.after_seq or 0):
+            return False
+        return self.event_type is None or (self.event_type == event.event_type and answers in (None, self.execution_id))
 
 
 async def publish_events(
@@ -78,61 +92,65 @@ async def publish_events(
     """
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may exist already; the topic's lock makes the count exact
-        last: int = (await query("lock_topic", project_id=project_id, topic=topic))[0][0]
+        [(last,)] = await query("lock_topic", project_id=project_id, topic=topic)
     else:
-        last = (await query("take_numbers", project_id=project_id, topic=topic, events=len(events)))[0][0] - len(events)
-    first = last + 1
+        [(end,)] = await query("take_numbers", project_id=project_id, topic=topic, events=len(events))
+        last = end - len(events)
     numbers: list[int] = []
-    rows: list[tuple[object, ...]] = []
-    fresh: list[tuple[int, EventItem, str]] = []
+    rows: list[dict[str, object]] = []
+    fresh: list[Event] = []
     seen: dict[str, int] = {}
-    for event, id in zip(events, ids, strict=True):
-        if event.dedup_key is not None:
-            known = seen.get(event.dedup_key)
+    for item, id in zip(events, ids, strict=True):
+        if item.dedup_key is not None:
+            known = seen.get(item.dedup_key)
             if known is None:
-                found = await query("find_event", project_id=project_id, topic=topic, dedup_key=event.dedup_key)
+                found = await query("find_event", project_id=project_id, topic=topic, dedup_key=item.dedup_key)
                 known = found[0][0] if found else None
             if known is not None:
                 numbers.append(known)
                 continue
-            seen[event.dedup_key] = last + 1
+            seen[item.dedup_key] = last + 1
         last += 1
         numbers.append(last)
-        rows.append((project_id, topic, last, id, event.event_type, bytes(event.data), event.dedup_key, now_us))
-        fresh.append((last, event, id))
+        event = Event(
+            id=id, sequence_id=last, topic=topic, data=item.data, created_at_us=now_us, event_type=item.event_type
+        )
+        fresh.append(event)
+        rows.append({**to_values(event), "project_id": project_id, "dedup_key": item.dedup_key})
     if not rows:
         return numbers
     if named:
-        await query("advance_topic", project_id=project_id, topic=topic, events=last + 1 - first)
+        await query("advance_topic", project_id=project_id, topic=topic, events=len(rows))
     await query_many("insert_event", rows)
     await Notify(Published(project_id, topic))
-    waits = await query("waiting_for", project_id=project_id, topic=topic)
-    wanted = {match: wanted_by(match) for _, _, match, *_ in waits}
-    for seq, event, id in fresh:
+    waits = await records(WaitingExecution, "waiting_for", project_id=project_id, topic=topic)
+    wanted = {wait.match: wanted_by(wait.match) for wait in waits}
+    for event in fresh:
         fields = Fields(bytes(event.data))
         taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
-        rest: Rows = []
+        rest: list[WaitingExecution] = []
         for wait in waits:
-            execution_id, key, match, after, event_type, print_ = wait
-            if (
-                execution_id in taken
-                or seq <= (after or 0)
-                or (event_type is not None and (event_type != event.event_type or answers not in (None, execution_id)))
-                or not fields.match(wanted[match])
-            ):
+            id = wait.execution_id
+            if id in taken or not wait.admits(event, answers) or not fields.match(wanted[wait.match]):
                 rest.append(wait)
                 continue
-            if not await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None):
+            if not await query("meet_wait", execution_id=id, key=wait.key, event_seq=event.sequence_id, data=None):
                 continue  # closed since the look
-            taken.add(execution_id)
-            if event_type is not None:  # a push worker's suspended step
-                await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=event.data)
+            taken.add(id)
+            if wait.event_type is not None:  # a push worker's suspended step
+                await deliver(project_id, id, Kind.RESUME, now_us, key=wait.key, name=topic, value=event.data)
                 if answered_by is not None:
-                    await note_answer(project_id, execution_id, key, event.data, answered_by, now_us)
+                    await note_answer(project_id, id, wait.key, event.data, answered_by, now_us)
                 continue
-            value = event_value(id, seq, topic, event.event_type, bytes(event.data), now_us)
             await deliver(
-                project_id, execution_id, Kind.EVENT, now_us, key=key, name=topic, fingerprint=print_, value=value
+                project_id,
+                id,
+                Kind.EVENT,
+                now_us,
+                key=wait.key,
+                name=topic,
+                fingerprint=wait.fingerprint,
+                value=event_value(event),
             )
         waits = rest
     return numbers
@@ -184,8 +202,45 @@ def _same(left: object, right: object) -> bool:
     return left == right
 
 
-def event_value(id: str, seq: int, topic: str, event_type: str | None, data: bytes, at_us: int) -> bytes:
-    return msgspec.json.encode(Event(id, seq, topic, event_type, msgspec.Raw(data), at_us))
+def event_value(event: Event) -> bytes:
+    """The value of a journal row."""
+    return msgspec.json.encode(
+        JournalEvent(
+            id=event.id,
+            sequence_id=event.sequence_id,
+            topic=event.topic,
+            event_type=event.event_type,
+            data=event.data,
+            created_at_us=event.created_at_us,
+        )
+    )
+
+
+class StoredWait(Struct, frozen=True, gc=False):
+    state: str
+    topic: str | None
+    after_seq: int | None
+    event_seq: int | None
+    data: bytes | None
+    expires_at_us: int | None
+    event_type: str | None
+    batch_id: str | None
+    opened_at_us: int
+    must_name: int
+
+    def shows_another(self, topic: str | None, data: bytes | None) -> bool:
+        """Whether a native worker's wait for an answer shows other data than before."""
+        is_plain = self.topic is None and self.event_type is None and self.batch_id is None
+        return topic is None and is_plain and data != self.data
+
+
+class _At(NamedTuple):
+    """The execution that waits, and the time of its rows."""
+
+    project_id: str
+    execution_id: str
+    attempt: int
+    at_us: int
 
 
 async def open_wait(
@@ -200,60 +255,49 @@ async def open_wait(
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
-    known = await query("read_wait", execution_id=execution_id, key=wait.key)
+    known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
     data = None if wait.data is None else bytes(wait.data)
-    if known and known[0][0] == "early" and topic is None and not asks(data):
+    at = _At(project_id, execution_id, attempt, at_us)
+    if known is not None and known.state == "early" and topic is None and not asks(data):
         await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
-        return await _met(project_id, execution_id, attempt, Kind.RESUME, wait, known[0][4], at_us)
-    state = known[0][0] if known else None
-    changed = state in ("open", "closed") and _shows_another(known[0], topic, data)
-    if state == "met" or (state == "open" and not changed):
+        assert known.data is not None
+        return await _met(at, wait, Kind.RESUME, known.data)
+    changed = known is not None and known.state in ("open", "closed") and known.shows_another(topic, data)
+    if known is not None and (known.state == "met" or (known.state == "open" and not changed)):
         return None
     match = None if wait.match is None else msgspec.json.encode(wait.match)
     after: int | None = None
     if topic is not None:
-        reopened = state == "closed" and known[0][1] == topic
-        after = known[0][2] if reopened else await _start_of(project_id, execution_id, topic, wait)
-    if state == "closed" and not changed:
+        reopened = known is not None and known.state == "closed" and known.topic == topic
+        after = known.after_seq if reopened and known else await _start_of(project_id, execution_id, topic, wait)
+    values: dict[str, object] = {
+        "execution_id": execution_id,
+        "key": wait.key,
+        "topic": topic,
+        "match": match,
+        "fingerprint": wait.fingerprint,
+        "after_seq": after,
+        "data": data,
+        "expires_at_us": wait.expires_at_us,
+    }
+    if known is None:
+        await query_many("insert_wait", [{**values, "project_id": project_id, "state": "open", "now_us": now_us}])
+    elif known.state == "closed" and not changed:
         await query("reopen_wait", execution_id=execution_id, key=wait.key, expires_at_us=wait.expires_at_us)
-    elif known:
-        await query(
-            "ask_anew",
-            execution_id=execution_id,
-            key=wait.key,
-            topic=topic,
-            match=match,
-            fingerprint=wait.fingerprint,
-            after_seq=after,
-            data=data,
-            expires_at_us=wait.expires_at_us,
-            now_us=later(known, now_us),
-        )
     else:
-        row = (execution_id, wait.key, project_id, "open", topic, match, wait.fingerprint, after, data, now_us)
-        await query_many("insert_wait", [(*row, wait.expires_at_us)])
+        await query("ask_anew", **values, now_us=later(known.opened_at_us, now_us))
     if topic is None:
         return None
     assert after is not None
     event = await first_event(project_id, execution_id, topic, match, after)
     if event is None:
         return None
-    id, seq, _, event_type, data, event_at_us = event
-    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
-    value = event_value(id, seq, topic, event_type, data, event_at_us)
-    return await _met(project_id, execution_id, attempt, Kind.EVENT, wait, value, at_us)
+    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=event.sequence_id, data=None)
+    return await _met(at, wait, Kind.EVENT, event_value(event))
 
 
-def _shows_another(known: tuple[Any, ...], topic: str | None, data: bytes | None) -> bool:
-    """Whether a native worker's wait for an answer shows other data than before."""
-    shown, is_plain = known[4], known[1] is None and known[6] is None and known[7] is None
-    return topic is None and is_plain and data != (None if shown is None else bytes(shown))
-
-
-async def first_event(
-    project_id: str, execution_id: str, topic: str, match: bytes | None, after: int
-) -> tuple[Any, ...] | None:
-    """The first matching event after a number that the execution has not taken, as `read_events` selects it."""
+async def first_event(project_id: str, execution_id: str, topic: str, match: bytes | None, after: int) -> Event | None:
+    """The first matching event after a number that the execution has not taken."""
     wanted = wanted_by(match)
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
     while after + 1 in taken:  # numbers have no gaps, so a row of taken events need not be read
@@ -261,11 +305,11 @@ async def first_event(
     while True:
         page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
         for event in page:
-            if event[1] not in taken and Fields(bytes(event[4])).match(wanted):
+            if event.sequence_id not in taken and Fields(bytes(event.data)).match(wanted):
                 return event
         if not page or not more:
             return None
-        after = page[-1][1]
+        after = page[-1].sequence_id
 
 
 async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait) -> int:
@@ -273,40 +317,41 @@ async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWa
     if wait.after is not None:
         return wait.after
     if wait.latest:
-        newest: int | None = (await query("newest_event", project_id=project_id, topic=topic))[0][0]
+        [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
         return newest or 0
     return await number_before(project_id, execution_id, topic)
 
 
 async def number_before(project_id: str, execution_id: str, topic: str) -> int:
     """The number of the last event before the execution started."""
-    found = await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id)
-    start: int = found[0][0] if found else 0
-    return start
+    for (seq,) in await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id):
+        return int(seq)
+    return 0
 
 
-async def _met(
-    project_id: str, execution_id: str, attempt: int, kind: Kind, wait: OpenWait, value: bytes, at_us: int
-) -> JournalRow:
-    next_seq: int = (await query("count_outcome", project_id=project_id, id=execution_id))[0][0]
-    row = journal_row(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=wait.topic, value=value)
+async def _met(at: _At, wait: OpenWait, kind: Kind, value: bytes) -> JournalRow:
+    [(next_seq,)] = await query("count_outcome", project_id=at.project_id, id=at.execution_id)
+    row = journal_row(
+        at.execution_id, next_seq - 1, at.at_us, kind, at.attempt, key=wait.key, name=wait.topic, value=value
+    )
     await query_many("insert_journal", [row])
-    await Notify(Written(execution_id))
+    await Notify(Written(at.execution_id))
     return row
 
 
 @verb(looks=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
     """The number of a topic's newest event, deleted or not; 0 of a topic without events."""
-    rows = await query("topics_at", project_id=project_id, topics=json.dumps([topic]))
-    return rows[0][1] if rows else 0
+    for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
+        return int(last)
+    return 0
 
 
-async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[Rows, bool]:
+async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[list[Event], bool]:
     fits, more = await page_of("event_sizes", after, limit, bytes_max, project_id=project_id, topic=topic)
     if not fits:
         return [], more
-    return await query("read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
+    return await records(Event, "read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
 
 
 @verb(looks=True)
@@ -315,30 +360,25 @@ async def read_events(
 ) -> tuple[list[Event], bool]:
     """A topic's events after a number, in order, and whether there may be more. The event that fills `bytes_max` is the
     last."""
-    rows, more = await _page(project_id, topic, after, limit, bytes_max)
-    return [_event_of(row) for row in rows], more
+    return await _page(project_id, topic, after, limit, bytes_max)
 
 
 @verb(looks=True)
 async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    newest: int = (await query("newest_event", project_id=project_id, topic=topic))[0][0] or 0
+    """As `read_events`, newest first."""
+    [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
     where: dict[str, object] = {"project_id": project_id, "topic": topic}
-    amount, ahead, first = 0, 2, newest + 1
+    amount, ahead, first = 0, 2, (newest or 0) + 1
     while amount < limit and bytes_max > 0 and first - 1 > after:  # as in `page_of`, from the other end
         asked = min(ahead, limit - amount, first - 1 - after)
         found = await query("event_sizes", after=first - 1 - asked, limit=asked, **where)
-        sizes = [row[1] for row in found if row[0] < first]
+        sizes = [size for seq, size, _ in found if seq < first]
         fits = fitting(reversed(sizes), bytes_max)
         amount, first, ahead = amount + fits, first - fits, ahead * 8
         bytes_max -= sum(sizes)
         if fits < asked:
             break
-    rows = await query("read_events", after=first - 1, limit=amount, **where) if amount else []
-    return [_event_of(row) for row in reversed(rows)], amount == limit or (bytes_max <= 0 and first - 1 > after)
-
-
-def _event_of(row: Sequence[Any]) -> Event:
-    id, seq, topic, event_type, data, at_us = row
-    return Event(id, seq, topic, event_type, msgspec.Raw(data), at_us)
+    events = await records(Event, "read_events", after=first - 1, limit=amount, **where) if amount else []
+    return events[::-1], amount == limit or (bytes_max <= 0 and first - 1 > after)

@@ -10,8 +10,15 @@ from typing import Any
 
 from msgspec import Raw
 
-from perdure.store.interface import Rows, query, records
-from perdure.store.verbs.push_steps import ENDS, StepRow
+from perdure.store.interface import (
+    Rows,
+    query,
+    records,
+)
+from perdure.store.verbs.push_steps import (
+    ENDS,
+    StepRow,
+)
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ANSWERED, ASKED, How
 from perdure.wire.records import Kind
@@ -58,16 +65,16 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
         after_seq=seq,
         event_type=answer_type,
         data=bytes(event.data),
-        now_us=known[0][8] if taken else later(known, now_us),
+        now_us=known[0][8] if taken else later(known[0][8] if known else 0, now_us),
         must_name=int(asked is not None and not taken),
     )
     await take_early(project_id, execution_id, key, topic, answer_type, known[0] if taken else None, seq, now_us)
 
 
-def later(known: Rows, now_us: int) -> int:
-    """A time for the question, later than everything under its key: it is part of the id, and older answers do not
+def later(opened_at_us: int, now_us: int) -> int:
+    """A time for a question, later than the one before under its key: it is part of the id, and older answers do not
     count."""
-    return max(now_us, known[0][8] + 1) if known else now_us
+    return max(now_us, opened_at_us + 1)
 
 
 async def take_early(

@@ -292,10 +292,8 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     event = await first_event(project_id, execution_id, topic, None, after)
     if event is None:
         return
-    id, seq, _, event_type, data, at_us = event
-    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=seq, data=None)
-    value = event_value(id, seq, topic, event_type, data, at_us)
-    await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=value)
+    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=event.sequence_id, data=None)
+    await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=event_value(event))
 
 
 async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, known: Rows, now_us: int) -> bool:
@@ -328,7 +326,7 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, kno
             after_seq=after,
             event_type=wait.event_type,
             data=question,
-            now_us=later(known, now_us),
+            now_us=later(known[0][8], now_us),
             must_name=1,
         )
     await query(

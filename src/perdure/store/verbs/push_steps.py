@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, structs
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.rows import fitting
 from perdure.wire.errors import BadRequest, NotFound
+from perdure.wire.events import JournalEvent
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.push_workers import ListedStep, SavedStep
 from perdure.wire.records import Kind
@@ -149,7 +150,7 @@ async def _timer(execution_id: str, key: str) -> ListedStep:
 async def _event(project_id: str, execution_id: str, kind: str, key: str, value: bytes, at_us: int) -> Raw:
     """An event as push workers read it. An answer is stored bare, so its event is looked up."""
     if kind == Kind.EVENT:
-        event = msgspec.json.decode(value, type=_Event)
+        event = msgspec.json.decode(value, type=JournalEvent)
         return _shown(event.id, event.sequence_id, event.topic, event.event_type, event.data, event.created_at_us)
     id, event_type, number, topic = None, f"resume_{key}", 0, None
     wait = await query("read_wait", execution_id=execution_id, key=key)
@@ -159,15 +160,6 @@ async def _event(project_id: str, execution_id: str, kind: str, key: str, value:
         if found:
             id, event_type, at_us = found[0]
     return _shown(id or execution_id, number, topic or "", event_type, Raw(value), at_us)
-
-
-class _Event(msgspec.Struct):
-    id: str
-    sequence_id: int
-    topic: str
-    event_type: str | None
-    data: Raw
-    created_at_us: int
 
 
 def _shown(id: str, number: int, topic: str, event_type: str | None, data: Raw, at_us: int) -> Raw:

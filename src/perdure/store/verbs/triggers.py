@@ -7,7 +7,7 @@ start at its end.
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -16,9 +16,10 @@ from perdure.store.interface import Metric, Notify, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
+from perdure.wire.events import Event
 from perdure.wire.limits import VALUE_BYTES_MAX
-from perdure.wire.public import event_response
-from perdure.wire.records import Event, Problem
+from perdure.wire.record import writer
+from perdure.wire.records import Problem
 from perdure.wire.requests import StartItem
 from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
 
@@ -146,7 +147,7 @@ async def take_for_trigger(
     waiting = await query("event_sizes", limit=limit, **where)
     sizes, more = batches(trigger, waiting, len(ids), now_us, bytes_max, whole=len(waiting) < limit)
     if sizes:
-        events = [_event(row) for row in await query("read_events", limit=sum(sizes), **where)]
+        events = await records(Event, "read_events", limit=sum(sizes), **where)
         if len(events) < sum(sizes):  # some were deleted by age since the look; batches contain the rest
             return TakenEvents(more=True)
         ends = accumulate(sizes)
@@ -206,13 +207,8 @@ def batches(
     return sizes, True
 
 
-def _event(row: Sequence[Any]) -> Event:
-    id, seq, topic, event_type, data, created_at_us = row
-    return Event(id, seq, topic, event_type, Raw(data), created_at_us)
-
-
 def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
-    shown = [event_response(event) for event in events]
+    shown = [writer(Event)(event) for event in events]
     payload = msgspec.json.encode(shown[0] if trigger.takes_single_events else {"events": shown})
     return StartItem(
         workflow_id=trigger.workflow_id, payload=Raw(payload), queue_name=trigger.queue_name, accept_early=True

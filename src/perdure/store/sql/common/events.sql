@@ -20,13 +20,13 @@ ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + exclu
 -- name: insert_event
 -- holds: topic=topic
 INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us{, created_number|})
-VALUES (:project_id, :topic, :seq, :id, :event_type, :data, :dedup_key, :now_us{, created_number()|});
+VALUES (:project_id, :topic, :sequence_id, :id, :event_type, :data, :dedup_key, :created_at_us{, created_number()|});
 
 -- name: find_event
 SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND dedup_key = :dedup_key;
 
 -- name: read_events
-SELECT id, seq, topic, event_type, data, created_at_us FROM events
+SELECT id, seq AS sequence_id, topic, data, created_at_us, event_type FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: last_event_before

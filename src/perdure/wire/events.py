@@ -1,0 +1,133 @@
+"""Events of topics: their records and operations."""
+
+from typing import Annotated, ClassVar, Final, Literal
+
+from msgspec import Raw, Struct, field
+
+from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
+from perdure.wire.errors import BadRequest
+from perdure.wire.fields import (
+    PAGE_MAX,
+    Check,
+    Int32,
+    Int64,
+    Most,
+    Position,
+    RequiredJson,
+    Time,
+    Topic,
+    Uuid,
+    between,
+    is_uuid,
+)
+from perdure.wire.operation import Noun, Operation, validated
+from perdure.wire.record import Record
+from perdure.wire.requests import EventItem
+
+PUBLISH_MAX: Final = 1_000
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+class Event(Record, frozen=True, gc=False):
+    """One event. `sequence_id` grows by one per topic, without gaps."""
+
+    shown_as: ClassVar[str] = "EventResponse"
+
+    id: Uuid
+    sequence_id: Int64
+    topic: str
+    data: Raw
+    created_at_us: Time = field(name="created_at")
+    event_type: str | None = None
+
+
+class EventPage(Record, frozen=True):
+    """A page of a topic; `has_more`: the page was full."""
+
+    shown_as: ClassVar[str] = "GetEventsResponse"
+
+    events: list[Event]
+    has_more: bool
+    next_sequence_id: Int64 | None = None
+
+
+class PublishedEvents(Record, frozen=True):
+    """The events' numbers, in the order of the request."""
+
+    shown_as: ClassVar[str] = "PublishEventResponse"
+
+    sequence_ids: list[Int64]
+    created_at_us: Time = field(name="created_at")
+
+
+class JournalEvent(Struct, frozen=True, gc=False):
+    """An event as the value of a journal row."""
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None
+    data: Raw
+    created_at_us: int
+
+
+# --- operations ----------------------------------------------------------------------------------------------------
+
+
+class EventData(EventItem, frozen=True, forbid_unknown_fields=False):
+    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
+
+    data: RequiredJson
+    execution_id: str | None = None
+    attempt_number: Int32 | None = None
+
+
+def checked_topic(value: str, where: str) -> str:
+    """Check a topic in a query. Raises BadValue."""
+    check_name(value, where=f"query.{where}", max_bytes=TOPIC_BYTES_MAX)
+    return value
+
+
+events: Final = Noun("Events")
+
+
+@events.post("/api/v1/events/publish", contract=True, idempotent=True)
+class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_fields=False):
+    """Append events to a topic, in order, in one transaction.
+
+    For a `suspend_…` event, `execution_id`, or that of the first event, names the execution that asks.
+    """
+
+    topic: Topic
+    events: Annotated[list[EventData], Most(PUBLISH_MAX, BadRequest)]
+    durable: bool | None = None
+    execution_id: str | None = None
+    root_execution_id: str | None = None
+
+    def check(self) -> None:
+        """Raises BadRequest and BadValue."""
+        if self.durable and not (is_uuid(self.execution_id or "") and is_uuid(self.root_execution_id or "")):
+            raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
+        if not 1 <= len(self.events) <= PUBLISH_MAX:
+            raise BadRequest(f"Publish 1 to {PUBLISH_MAX} events at once, got {len(self.events)}.")
+        for event in self.events:
+            validated(event)
+
+
+@events.get("/api/v1/events", contract=True, project_in_query=True)
+class GetEvents(Operation[EventPage], frozen=True):
+    """Read a topic.
+
+    A page may hold fewer than `limit` events and still say `has_more`.
+    """
+
+    topic: Annotated[str, Check(checked_topic)]
+    last_sequence_id: Position | None = None
+    """Exclusive; wins over last_timestamp."""
+    last_timestamp_us: Time | None = field(default=None, name="last_timestamp")
+    """Exclusive."""
+    limit: Annotated[Int32, between(1, PAGE_MAX)] = 100
+    """1 to 1,000."""
+    sort: Literal["asc", "desc"] = "asc"
