@@ -13,6 +13,7 @@ import pytest
 
 from perdure import Client, Context, ExecutionCancelled, ExecutionFailed, Fatal, Handle, Registry, step
 from perdure import testing as testing_module
+from perdure.engine.service import Scope
 from perdure.sdk.steps import current_step
 from perdure.testing import ManualClock, StepRanAgain, crash_everywhere, embedded
 from perdure.wire.requests import ClaimRequest, RegisterRequest, WorkflowSpec
@@ -279,11 +280,10 @@ async def test_the_pages_examples_run() -> None:
 async def test_time_stands_still_while_an_execution_is_on_its_way_to_its_worker() -> None:
     """On a busy machine that takes a while, and the next due moment is the end of its run_timeout_seconds."""
     async with embedded(Registry(), skip_time=False) as p:
-        project_id, epoch = await p.engine.projects.default(), p.engine.store.epoch
-        await p.engine.claims.register(
-            project_id, RegisterRequest("w", "other", "3.11", [WorkflowSpec("slow", run_timeout_seconds=600)], [])
-        )
+        scope, epoch = Scope(await p.engine.projects.default()), p.engine.store.epoch
+        specs = [WorkflowSpec("slow", run_timeout_seconds=600)]
+        await p.engine.serve(scope, RegisterRequest("w", "other", "3.11", specs, []))
         await p.start("slow", deployment_id="other")
-        reply = await p.engine.claims.claim(project_id, ClaimRequest("w", epoch, "1", 1, 0.0))
+        reply = await p.engine.serve(scope, ClaimRequest("w", epoch, "1", 1, 0.0))
         assert len(reply.items) == 1 and not p.worker.running
         assert not await p._is_quiet()

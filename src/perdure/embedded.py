@@ -27,15 +27,7 @@ from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
-    BeatReply,
     BeatRequest,
-    ClaimReply,
-    ClaimRequest,
-    DrainRequest,
-    RegisterReply,
-    RegisterRequest,
-    ReportReply,
-    ReportRequest,
     Started,
     StartItem,
 )
@@ -78,21 +70,6 @@ class LocalTransport:
                     raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
                 await follower.watch(cursors, follower.look_seconds)
 
-    async def register(self, request: RegisterRequest) -> RegisterReply:
-        return await self.engine.claims.register(self.project_id, request)
-
-    async def claim(self, request: ClaimRequest) -> ClaimReply:
-        return await self.engine.claims.claim(self.project_id, request)
-
-    async def report(self, request: ReportRequest) -> ReportReply:
-        return await self.engine.claims.report(self.project_id, request)
-
-    async def beat(self, request: BeatRequest) -> BeatReply:
-        return await self.engine.claims.beat(self.project_id, request)
-
-    async def drain(self, request: DrainRequest) -> None:
-        await self.engine.claims.drain(self.project_id, request)
-
     async def close(self) -> None:
         return
 
@@ -123,7 +100,7 @@ class SharedLease(Lease):
             assert self._reply is not None and self._worker is not None
             worker_id, reply, sent = self._worker_id, self._reply, self.now()
             try:
-                beat = await self._transport.beat(BeatRequest(worker_id, reply.epoch))
+                beat = await self._transport.call(BeatRequest(worker_id, reply.epoch))
             except PerdureError as error:
                 logger.debug("Beat failed: %s", error)
                 self._unreachable_since = self._unreachable_since or self.now()

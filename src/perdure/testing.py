@@ -44,6 +44,7 @@ from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import queries, schedules, transitions, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.executions import Execution, ListExecutions
+from perdure.wire.operation import Operation
 from perdure.wire.records import Kind
 from perdure.wire.requests import DrainRequest
 from perdure.wire.status import Phase
@@ -198,11 +199,11 @@ async def _bench(
 class _MortalTransport(LocalTransport):
     """A dead process does not drain."""
 
-    async def drain(self, request: DrainRequest) -> None:
+    async def call(self, op: Operation[R], key: str | None = None) -> R:
         store = self.engine.store
-        if isinstance(store, _Doomed) and store.is_dead:
+        if isinstance(op, DrainRequest) and isinstance(store, _Doomed) and store.is_dead:
             raise Unavailable("The process is dead.")
-        await super().drain(request)
+        return await super().call(op, key)
 
 
 # --- crashes -------------------------------------------------------------------------------------------------------

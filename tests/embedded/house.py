@@ -9,11 +9,13 @@ from msgspec import structs
 
 from perdure.embedded import Embedded, embedded
 from perdure.engine.clock import Clock, ManualClock
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Registry
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
+from perdure.wire.requests import ReportReply, ReportRequest
 from perdure.wire.status import FINAL, Phase
 
 
@@ -80,6 +82,20 @@ async def reaches(handle: Handle[Any], phase: Phase) -> None:
         return now is phase
 
     await until(is_there)
+
+
+Report = Callable[[ReportRequest], Awaitable[ReportReply]]
+
+
+def on_reports(p: Embedded, answer: Callable[[Report, ReportRequest], Awaitable[ReportReply]]) -> None:
+    """Let `answer` answer the reports of the worker; its first parameter is what the service would do."""
+    methods = p.engine.services.methods
+    serve = methods[ReportRequest]
+
+    async def answered(scope: Scope, request: ReportRequest) -> ReportReply:
+        return await answer(lambda changed: serve(scope, changed), request)
+
+    methods[ReportRequest] = answered
 
 
 async def answer_when_asked(handle: Handle[Any], key: str, data: object) -> None:

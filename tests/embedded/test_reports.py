@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, ends, reaches, rows_of
+from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of
 
-from perdure.embedded import LocalTransport
 from perdure.engine.clock import ManualClock
 from perdure.sdk import reports
 from perdure.sdk.context import Context
@@ -43,13 +42,12 @@ async def test_outcomes_too_big_for_one_report_leave_with_several(house: House) 
         return [sum(map(len, made)), sum(mapped.results())]
 
     async with house.open(app) as p:
-        report = p.worker.transport.report
 
-        async def measured(request: ReportRequest) -> ReportReply:
+        async def measured(report: Report, request: ReportRequest) -> ReportReply:
             sizes.append(len(msgspec.json.encode(request)))
             return await report(request)
 
-        p.worker.transport.report = measured  # type: ignore[method-assign]  # to look at what leaves
+        on_reports(p, measured)
         assert await (await p.start(bulky)).result() == [40 * BIG, 40 * BIG]
     assert max(sizes) < 10_000_000
     assert sum(sizes) > 40_000_000
@@ -98,16 +96,15 @@ async def test_whoever_only_waits_for_children_says_so_when_it_starts_them(house
                     return 1 + await ctx.step("one", body)
 
     async with house.open(app) as p:
-        report = p.worker.transport.report
 
-        async def heard(request: ReportRequest) -> ReportReply:
+        async def heard(report: Report, request: ReportRequest) -> ReportReply:
             for item in request.items:
                 starts = sum(type(entry) is StartChild for entry in item.entries)
                 if starts or type(item.end) is Suspend:
                     said.append((starts, type(item.end).__name__))
             return await report(request)
 
-        p.worker.transport.report = heard  # type: ignore[method-assign]  # to look at what leaves
+        on_reports(p, heard)
         handle = await p.start(parent)
         assert await handle.result() == 2
         kinds = [row.kind for row in await rows_of(handle)]
@@ -152,16 +149,14 @@ async def test_a_refused_report_fails_the_execution_to_blame_and_no_other(
     async def one(ctx: Context, n: int) -> int:
         return await ctx.step("n", lambda: n)
 
-    report = LocalTransport.report
-
-    async def refuse_13(self: Any, request: ReportRequest) -> ReportReply:
+    async def refuse_13(report: Report, request: ReportRequest) -> ReportReply:
         values = [e.value for item in request.items for e in item.entries if isinstance(e, StepDone)]
         if any(bytes(value) == b"13" for value in values):
             raise TooLarge("13 is too much")
-        return await report(self, request)
+        return await report(request)
 
-    monkeypatch.setattr(LocalTransport, "report", refuse_13)
     async with house.open(app) as p:
+        on_reports(p, refuse_13)
         handles = await asyncio.gather(*[p.start(one, n) for n in range(20)])
         results = await asyncio.gather(*[handle.result() for handle in handles], return_exceptions=True)
     failed = results.pop(13)
@@ -225,10 +220,9 @@ async def test_an_item_that_the_store_could_not_take_is_sent_again(
 
         return await ctx.step("n", run)
 
-    report = LocalTransport.report
     times = 4
 
-    async def fail_7(self: Any, request: ReportRequest) -> ReportReply:
+    async def fail_7(report: Report, request: ReportRequest) -> ReportReply:
         nonlocal times
         blamed = [
             item
@@ -236,18 +230,18 @@ async def test_an_item_that_the_store_could_not_take_is_sent_again(
             if times and any(isinstance(e, StepDone) and bytes(e.value) == b"7" for e in item.entries)
         ]
         if not blamed:
-            return await report(self, request)
+            return await report(request)
         times -= 1
         assert times == 3 or request.items == blamed  # sent again, it is alone
         rest = [item for item in request.items if item not in blamed or taken]
-        reply = await report(self, msgspec.structs.replace(request, items=rest))
+        reply = await report(msgspec.structs.replace(request, items=rest))
         answers = dict(zip([item.execution_id for item in rest], reply.items, strict=True))
         error: PerdureError = UnknownOutcome("who knows") if taken else Unavailable("the disk is full")
         answers[blamed[0].execution_id] = ItemReply(problem=Problem(error.message, error.code))
         return ReportReply([answers[item.execution_id] for item in request.items])
 
-    monkeypatch.setattr(LocalTransport, "report", fail_7)
     async with house.open(app) as p:
+        on_reports(p, fail_7)
         handles = await asyncio.gather(*[p.start(one, n) for n in range(20)])
         assert await asyncio.gather(*[handle.result() for handle in handles]) == list(range(20))
     assert times == 0
@@ -290,14 +284,13 @@ async def test_a_pause_that_ends_while_a_suspension_is_refused_is_not_forgotten(
         return [event.data, await step]
 
     async with house.open(app, clock=clock) as p:
-        report = p.worker.transport.report
 
-        async def event_first(request: ReportRequest) -> ReportReply:
+        async def event_first(report: Report, request: ReportRequest) -> ReportReply:
             if any(item.end is not None for item in request.items) and not await p.events("event"):
                 await p.publish("event", 1)
             return await report(request)
 
-        p.worker.transport.report = event_first  # type: ignore[method-assign]  # an event in this very moment
+        on_reports(p, event_first)
         handle = await p.start(both)
         await reaches(handle, Phase.WAITING)
         clock.advance(61)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.embedded.house import Counter, House, keys_of, rows_of
+from tests.embedded.house import Counter, House, Report, keys_of, on_reports, rows_of
 
 from perdure.sdk.context import Context
 from perdure.sdk.errors import StepFailed
@@ -181,9 +181,8 @@ async def test_a_failure_that_is_not_reported_yet_is_taken_back_too(house: House
         return list(await asyncio.gather(*[ctx.step(name, fails_later, name) for name in "ab"]))
 
     async with house.open(app) as p:
-        report = p.worker.transport.report
 
-        async def slow(request: ReportRequest) -> ReportReply:
+        async def slow(report: Report, request: ReportRequest) -> ReportReply:
             first = any(isinstance(one, StepDone) and one.key == "a" for item in request.items for one in item.entries)
             if not first or go.is_set():
                 return await report(request)
@@ -192,7 +191,7 @@ async def test_a_failure_that_is_not_reported_yet_is_taken_back_too(house: House
             await failed.wait()
             return reply or await report(request)
 
-        p.worker.transport.report = slow  # type: ignore[method-assign]  # a failure in this very moment
+        on_reports(p, slow)
         handle = await p.start(both)
         assert await handle.result() == ["A", "B"]
         assert (await handle.get()).retry_count == 1

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
 from perdure.sdk.client import Handle
@@ -157,15 +157,14 @@ async def test_an_event_that_comes_between_a_timeout_and_the_next_wait_is_for_th
         return (await ctx.wait_for_event("bell", timeout=600)).data
 
     async with house.open(app, clock=clock) as p:
-        report = p.worker.transport.report
 
-        async def publish_before(request: ReportRequest) -> ReportReply:
+        async def publish_before(report: Report, request: ReportRequest) -> ReportReply:
             asked = [entry.key for item in request.items for entry in item.entries if isinstance(entry, OpenWait)]
             if "bell#2" in asked:
                 await p.publish("bell", "rang")
             return await report(request)
 
-        p.worker.transport.report = publish_before  # type: ignore[method-assign]  # an event in this very moment
+        on_reports(p, publish_before)
         handle = await p.start(patient)
         await reaches(handle, Phase.WAITING)
         await pass_time(p, clock, 61)

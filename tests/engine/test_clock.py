@@ -12,6 +12,7 @@ import pytest
 from perdure.engine import clock as clocks
 from perdure.engine.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.lease import boottime
 from perdure.store.open import open_store
@@ -161,7 +162,7 @@ async def _until(true: Callable[[], bool]) -> None:
 async def _workers(engine: Engine, amount: int) -> list[str]:
     project_id = await engine.projects.default()
     for n in range(amount):
-        await engine.claims.register(project_id, RegisterRequest(f"w{n}", "d", "3.12", [WorkflowSpec("wf")]))
+        await engine.serve(Scope(project_id), RegisterRequest(f"w{n}", "d", "3.12", [WorkflowSpec("wf")]))
     return [f"w{n}" for n in range(amount)]
 
 
@@ -188,7 +189,7 @@ async def test_no_live_lease_ends_when_the_database_s_clock_steps(url: str, hour
     async def beat(n: int) -> None:
         server = n
         while not stop.is_set():
-            reply = await engines[server % 2].claims.beat(project_id, BeatRequest(workers[n], engines[0].store.epoch))
+            reply = await engines[server % 2].serve(Scope(project_id), BeatRequest(workers[n], engines[0].store.epoch))
             if reply.lost:
                 lost.append(workers[n])
                 return
@@ -227,7 +228,7 @@ async def test_a_server_that_has_not_seen_the_step_yet_ends_nobody_s_lease(url: 
     project_id = await engine.projects.default()
     ahead_us = engine.clock.now_us() + HOUR
     assert await store.write(claims.reap(now_us=ahead_us, limit=10, by_database=True)) == 0
-    reply = await engine.claims.beat(project_id, BeatRequest("w0", store.epoch))
+    reply = await engine.serve(Scope(project_id), BeatRequest("w0", store.epoch))
     assert not reply.lost
     assert await store.write(claims.reap(now_us=ahead_us, limit=10)) == 1
     with pytest.raises(LeaseLost):

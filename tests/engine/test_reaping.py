@@ -12,6 +12,7 @@ from tests.store.locks import held
 from perdure.engine import loops
 from perdure.engine.clock import boottime_us
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.open import open_store
 from perdure.store.verbs import claims
@@ -57,7 +58,7 @@ async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:
 async def _register(engine: Engine, worker_id: str = "w") -> None:
     """A worker that never says a word again."""
     request = RegisterRequest(worker_id, "d", "3.12", [WorkflowSpec("wf")])
-    await engine.claims.register(await engine.projects.default(), request)
+    await engine.serve(Scope(await engine.projects.default()), request)
 
 
 async def test_a_round_that_waits_for_the_database_is_no_absence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 from tests.store.world import raw, step
 
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.wire.requests import (
     ClaimRequest,
@@ -29,16 +30,16 @@ class Hand:
 
     async def take(self, amount: int) -> list[str]:
         """Start executions, and have them."""
-        desk = self.engine.claims
-        await desk.register(self.project_id, RegisterRequest("w", "default", "3.11", [WorkflowSpec("wf")]))
-        started = await self.engine.executions.start(self.project_id, [StartItem("wf")] * amount)
-        reply = await desk.claim(self.project_id, ClaimRequest("w", self.engine.store.epoch, "0", amount, 0.0))
+        scope, engine = Scope(self.project_id), self.engine
+        await engine.serve(scope, RegisterRequest("w", "default", "3.11", [WorkflowSpec("wf")]))
+        started = await engine.executions.start(self.project_id, [StartItem("wf")] * amount)
+        reply = await engine.serve(scope, ClaimRequest("w", engine.store.epoch, "0", amount, 0.0))
         assert len(reply.items) == amount
         return [one.execution_id for one in started if isinstance(one, Started)]
 
     async def report(self, *items: ReportItem) -> list[ItemReply]:
         request = ReportRequest("w", self.engine.store.epoch, list(items))
-        return (await self.engine.claims.report(self.project_id, request)).items
+        return (await self.engine.serve(Scope(self.project_id), request)).items
 
     async def keys(self, id: str) -> list[str | None]:
         rows, _ = await self.engine.executions.journal(self.project_id, id, 1, 100)

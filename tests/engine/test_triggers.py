@@ -44,7 +44,7 @@ async def registered(engine: Engine, *specs: TriggerSpec) -> str:
     """A project with a worker that declares triggers."""
     project_id = await engine.projects.default()
     request = RegisterRequest(WORKER, "d", "3.12", [WorkflowSpec("wf")], triggers=list(specs))
-    await engine.claims.register(project_id, request)
+    await engine.serve(Scope(project_id), request)
     return project_id
 
 

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -56,6 +56,7 @@ from perdure.wire.errors import (
     WorkflowNotFound,
 )
 from perdure.wire.executions import ListExecutions
+from perdure.wire.operation import Operation
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     ClaimReply,
@@ -413,6 +414,9 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
         app.workflows.pop("healthy")
 
 
+R = TypeVar("R")
+
+
 class Watching(HttpTransport):
     """Notes how much each claim asks for; its answers are as late on their way as is said."""
 
@@ -422,10 +426,13 @@ class Watching(HttpTransport):
         super().__init__(url, key)
         self.asked: list[int] = []
 
-    async def claim(self, request: ClaimRequest) -> ClaimReply:
-        self.asked.append(request.capacity)
-        reply = await super().claim(request)
-        return structs.replace(reply, held_us=(reply.held_us or 0) - self.late_us)
+    async def call(self, op: Operation[R], key: str | None = None, *, patience: float | None = None) -> R:
+        if isinstance(op, ClaimRequest):
+            self.asked.append(op.capacity)
+        reply = await super().call(op, key, patience=patience)
+        if isinstance(reply, ClaimReply):
+            reply = structs.replace(reply, held_us=(reply.held_us or 0) - self.late_us)
+        return reply
 
 
 @pytest.mark.parametrize("late_us", [0, 1_000_000])
@@ -474,11 +481,11 @@ class Stumbling(HttpTransport):
 
     stumbled = False
 
-    async def claim(self, request: ClaimRequest) -> ClaimReply:
-        if not self.stumbled:
+    async def call(self, op: Operation[R], key: str | None = None, *, patience: float | None = None) -> R:
+        if isinstance(op, ClaimRequest) and not self.stumbled:
             self.stumbled = True
             raise RuntimeError("nobody thought of this")
-        return await super().claim(request)
+        return await super().call(op, key, patience=patience)
 
 
 async def test_a_claim_that_fails_as_none_should_is_not_the_workers_last(
@@ -1039,7 +1046,7 @@ async def test_a_report_that_cannot_be_written_is_refused_like_any_other(served:
     item = ReportItem("01a21d68-a9e6-7078-b3f9-70ed5ca90289", 1, 1, 1, [Publish("k", None, "t", [event])])
     try:
         with pytest.raises(BadValue, match=r"The request cannot be sent: .*object"):
-            await transport.report(ReportRequest("w", "epoch", [item]))
+            await transport.call(ReportRequest("w", "epoch", [item]))
     finally:
         await transport.close()
 

@@ -14,6 +14,7 @@ from tests import postgres
 from tests.databases import migrated
 
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_hints import Exchange
@@ -63,14 +64,14 @@ class Hand:
 
     async def register(self) -> None:
         request = RegisterRequest(self.id, "default", "3.11", [WorkflowSpec("w")], [])
-        await self.engine.claims.register(self.project_id, request)
+        await self.engine.serve(Scope(self.project_id), request)
 
     async def claim(
         self, wait_seconds: float = 60.0, *, at: Engine | None = None, claim_id: str = "", arrived: str | None = None
     ) -> ClaimReply:
         claim_id = claim_id or f"{next(self._numbers):012d}"
         request = ClaimRequest(self.id, self.epoch, claim_id, 1, wait_seconds, arrived)
-        return await (at or self.engine).claims.claim(self.project_id, request)
+        return await (at or self.engine).serve(Scope(self.project_id), request)
 
     def waits(self) -> bool:
         """Whether its claim waits for work."""
@@ -80,7 +81,7 @@ class Hand:
         self, claimed: Claimed, number: int, entries: tuple[Entry, ...] = (), end: End | None = None
     ) -> ItemReply:
         item = ReportItem(claimed.id, claimed.attempt, number, 1, list(entries), end)
-        reply = await self.engine.claims.report(self.project_id, ReportRequest(self.id, self.epoch, [item]))
+        reply = await self.engine.serve(Scope(self.project_id), ReportRequest(self.id, self.epoch, [item]))
         return reply.items[0]
 
     async def complete(self, claimed: Claimed, result: object = "done") -> None:

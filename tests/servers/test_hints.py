@@ -130,7 +130,7 @@ async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair
         cursors = follower.cursors()
         watch = asyncio.ensure_future(follower.watch(cursors, 60))
         await asyncio.sleep(0)
-        await pair.b.claims.report(pair.project_id, ReportRequest(hand.id, hand.epoch, [item]))
+        await pair.b.serve(Scope(pair.project_id), ReportRequest(hand.id, hand.epoch, [item]))
         assert await watch
         while not (items := await follower.read(10)):  # the fallback poller notifies at first sight
             assert await follower.watch(follower.cursors(), 60)

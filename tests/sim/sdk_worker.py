@@ -29,22 +29,20 @@ from perdure.sdk.steps import current_step
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Queue, Registry
 from perdure.wire.errors import Conflict, NotFound, PerdureError
+from perdure.wire.operation import Operation
 from perdure.wire.requests import (
-    BeatReply,
     BeatRequest,
     ClaimReply,
     ClaimRequest,
-    DrainRequest,
     RegisterReply,
     RegisterRequest,
-    ReportReply,
-    ReportRequest,
 )
 from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -242,23 +240,18 @@ class SimTransport:
             raise outcome
         return outcome
 
-    async def register(self, request: RegisterRequest) -> RegisterReply:
-        self._process.world.log(f"{self._process.name} registers", request.worker_id)
-        return cast(RegisterReply, await self._call("register", request, 2_500_000))
-
-    async def claim(self, request: ClaimRequest) -> ClaimReply:
-        reply: ClaimReply = await self._call("claim", request, int(request.wait_seconds * 1e6) + 2_000_000)
-        reply.news.sort()  # it comes out of a set
+    async def call(self, op: Operation[R]) -> R:
+        if isinstance(op, RegisterRequest):
+            self._process.world.log(f"{self._process.name} registers", op.worker_id)
+        seconds = op.wait_seconds if isinstance(op, ClaimRequest) else 0.0
+        patience_us = _PATIENCE_US.get(type(op), 2_000_000)
+        reply: R = await self._call(op.endpoint.name, op, int(seconds * 1e6) + patience_us)
+        if isinstance(reply, ClaimReply):
+            reply.news.sort()  # it comes out of a set
         return reply
 
-    async def report(self, request: ReportRequest) -> ReportReply:
-        return cast(ReportReply, await self._call("report", request, 2_000_000))
 
-    async def beat(self, request: BeatRequest) -> BeatReply:
-        return cast(BeatReply, await self._call("beat", request, 2_500_000))
-
-    async def drain(self, request: DrainRequest) -> None:
-        await self._call("drain", request, 2_000_000)
+_PATIENCE_US = {RegisterRequest: 2_500_000, BeatRequest: 2_500_000}
 
 
 class SimLease:
@@ -322,7 +315,7 @@ class SimLease:
     async def _beat(self, reply: RegisterReply) -> bool:
         worker_id, worker = self._worker_id, self._process.worker
         sent = self._process.loop.time()
-        beat = await cast(SimTransport, worker.transport).beat(BeatRequest(worker_id, reply.epoch))
+        beat = await worker.transport.call(BeatRequest(worker_id, reply.epoch))
         if beat.lost:
             if worker_id == self._worker_id:
                 self._deadline = 0.0

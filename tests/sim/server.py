@@ -15,6 +15,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
 from perdure.wire.executions import CancelExecution, ResumeExecution
+from perdure.wire.operation import Operation
 from perdure.wire.requests import StartItem
 
 if TYPE_CHECKING:
@@ -103,25 +104,13 @@ class Server:
 
     async def _desk(self, name: str, request: Any) -> object:
         engine, project = self.engine, self.world.project_id
-        claims = engine.claims
-        if name == "beat":
-            return await claims.beat(project, request)
-        if name == "report":
-            return await claims.report(project, request)
-        if name == "claim":
-            return await claims.claim(project, request)
-        if name == "register":
-            return await claims.register(project, request)
-        if name == "drain":
-            await claims.drain(project, request)
-            return None
+        if isinstance(request, Operation):
+            return await engine.serve(Scope(project), request)
         if name == "gone":
-            await claims.disconnected(request.worker_id)
+            await engine.claims.disconnected(request.worker_id)
             return None
         if name == "start":
             return await self._start(request)
-        if name == "publish":
-            return (await engine.serve(Scope(project), request)).sequence_ids
         if name == "resume":
             id, key, data = request.execution_id, request.step_key, request.data
             await engine.serve(Scope(project), ResumeExecution(id, key, data))

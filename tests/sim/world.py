@@ -26,7 +26,6 @@ from tests.sim.worker import Worker
 
 import perdure.engine.claims
 import perdure.engine.engine
-import perdure.engine.events
 import perdure.engine.loops
 import perdure.engine.service
 import perdure.store.verbs.reports
@@ -34,7 +33,7 @@ from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
-from perdure.wire.events import EventData, PublishEvent
+from perdure.wire.events import EventData, PublishedEvents, PublishEvent
 from perdure.wire.requests import Started
 from perdure.wire.status import FINAL
 
@@ -172,7 +171,7 @@ class World:
 
     def _patches(self) -> Iterator[Patch]:
         """The engine's sources of chance and time."""
-        for module in (perdure.engine.claims, perdure.engine.service, perdure.engine.events):
+        for module in (perdure.engine.claims, perdure.engine.service):
             yield module, "uuid7", self.new_id
         yield perdure.engine.claims, "random", self.random
         for clocked in (perdure.engine.loops, perdure.engine.engine):
@@ -390,8 +389,8 @@ class World:
 
     def _publish(self, topic: str, event: EventData) -> None:
         def published(outcome: object) -> None:
-            assert isinstance(outcome, list) and event.dedup_key is not None, outcome
-            self._numbers[event.dedup_key] = outcome[0]
+            assert isinstance(outcome, PublishedEvents) and event.dedup_key is not None, outcome
+            self._numbers[event.dedup_key] = outcome.sequence_ids[0]
 
         self._call("publish", PublishEvent(topic, [event]), published)
 

@@ -15,6 +15,7 @@ from tests.faults.cluster import until
 from tests.store.world import PROJECT, World, step
 
 from perdure.engine.engine import Engine
+from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import Lost, PostgresConnection, parse_url
@@ -201,9 +202,9 @@ async def test_a_failover_that_lost_commits_lets_nobody_build_upon_them() -> Non
             with pytest.raises(Unavailable, match="is on timeline 00000002 now"):
                 await world.send(stale)
             assert store.epoch != before
-            assert (await engine.claims.beat(PROJECT, BeatRequest("w", before))).lost
+            assert (await engine.serve(Scope(PROJECT), BeatRequest("w", before))).lost
             with pytest.raises(LeaseLost, match="register again"):
-                await engine.claims.report(PROJECT, ReportRequest("w", before, [stale]))
+                await engine.serve(Scope(PROJECT), ReportRequest("w", before, [stale]))
             assert [row.key for row in await world.journal(id)][-1] == "kept"
             with pytest.raises(Unavailable):  # what waited for the other connection
                 await world.beat()

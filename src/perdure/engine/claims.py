@@ -21,6 +21,7 @@ from perdure.engine.core import Core
 from perdure.engine.low_water_marks import LowWaterMarks
 from perdure.engine.recalls import Recalls
 from perdure.engine.registrations import check_registration
+from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
 from perdure.engine.transcripts import check_transcript_entry
 from perdure.store.interface import Verb
@@ -129,9 +130,9 @@ class Poll:
             self._future.set_result(None)
 
 
-class Claims:
+class Claims(Service):
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
         self._notified: dict[str, int] = {}
         self._turn = 0
@@ -154,28 +155,36 @@ class Claims:
     def _take_changed(self, worker_id: str) -> list[str]:
         return list(self._changed.pop(worker_id, ()))
 
-    async def register(self, project_id: str, request: RegisterRequest) -> RegisterReply:
-        """Open a registration. Safe to repeat."""
-        await check_registration(request)
+    @serves(RegisterRequest)
+    async def register(self, scope: Scope, op: RegisterRequest) -> RegisterReply:
+        if op.embedded and scope.principal is not None:
+            raise BadRequest("body.embedded: only a worker in the server's own process is embedded.")
+        await check_registration(op)
         core = self._core
-        await core.store.write(
+        await self.write(
             claims.register(
-                project_id=project_id,
-                request=request,
-                now_us=core.clock.now_us(),
+                project_id=scope.project_id,
+                request=op,
+                now_us=self.now_us(),
                 lease_us=core.lease_us,
-                schedule_ids=[str(uuid7()) for _ in request.schedules],
-                trigger_ids=[str(uuid7()) for _ in request.triggers],
+                schedule_ids=[self.new_id() for _ in op.schedules],
+                trigger_ids=[self.new_id() for _ in op.triggers],
             )
         )
-        if request.schedules:
+        if op.schedules:
             core.notifier.notify(("loop", "schedule"))
-        if request.triggers:
+        if op.triggers:
             core.notifier.notify(("loop", "trigger"))
-        return RegisterReply(core.store.epoch, project_id, core.lease_us, core.beat_us, core.grace_us)
+        return RegisterReply(core.store.epoch, scope.project_id, core.lease_us, core.beat_us, core.grace_us)
 
-    async def claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
+    @serves(ClaimRequest)
+    async def claim(self, scope: Scope, op: ClaimRequest) -> ClaimReply:
         """Hand out work as soon as there is some, within `wait_seconds`."""
+        async with scope.poll():
+            reply = await self._claim(scope.project_id, op)
+        return reply
+
+    async def _claim(self, project_id: str, request: ClaimRequest) -> ClaimReply:
         self._check_epoch(request.epoch)
         began = asyncio.get_running_loop().time()
         if request.arrived is not None and not self._was_here(request.worker_id, request.arrived):
@@ -368,22 +377,23 @@ class Claims:
             )
         return [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
 
-    async def report(self, project_id: str, request: ReportRequest) -> ReportReply:
+    @serves(ReportRequest)
+    async def report(self, scope: Scope, op: ReportRequest) -> ReportReply:
         """Each item gets its own answer."""
-        self._check_epoch(request.epoch)
-        if len(request.items) > REPORT_ITEMS_MAX:
-            raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(request.items)}.")
-        core = self._core
-        now_us = core.clock.now_us()
-        problems = [check_report(item) for item in request.items]
-        items = [item for item, problem in zip(request.items, problems, strict=True) if problem is None]
+        self._check_epoch(op.epoch)
+        if len(op.items) > REPORT_ITEMS_MAX:
+            raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(op.items)}.")
+        core, project_id = self._core, scope.project_id
+        now_us = self.now_us()
+        problems = [check_report(item) for item in op.items]
+        items = [item for item, problem in zip(op.items, problems, strict=True) if problem is None]
         steps = _steps_of(items) if core.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
         # A waiting claim takes what one item makes ready. The next claim takes what several make ready.
         poll = self.take_waiting(project_id) if sum(map(_makes_ready, others)) == 1 else None
         waiting_claim = None if poll is None else poll.waiting_claim
         verbs: list[Verb[Any]] = []
-        same: dict[str, Any] = {"project_id": project_id, "worker_id": request.worker_id, "now_us": now_us}
+        same: dict[str, Any] = {"project_id": project_id, "worker_id": op.worker_id, "now_us": now_us}
         for item in others:
             its: dict[str, Any] = {**same, "item": recordable(item), "ids": fresh_ids(item)}
             if waiting_claim is not None and _makes_ready(item):
@@ -417,24 +427,23 @@ class Claims:
                 ItemReply(problem=problem)
                 if problem is not None
                 else next(taken if item.execution_id in steps else rest)
-                for item, problem in zip(request.items, problems, strict=True)
+                for item, problem in zip(op.items, problems, strict=True)
             ]
         )
 
-    async def beat(self, project_id: str, request: BeatRequest) -> BeatReply:
+    @serves(BeatRequest)
+    async def beat(self, scope: Scope, op: BeatRequest) -> BeatReply:
         """Renew a lease. The reply names held executions, or that all are lost."""
-        return (await self.renew(project_id, request))[0]
-
-    async def renew(self, project_id: str, request: BeatRequest) -> tuple[BeatReply, int]:
-        """As `beat`, with the lease's end for `disconnected`."""
         core = self._core
-        if request.epoch != core.store.epoch:
-            return BeatReply(lost=True), 0
-        now_us = core.clock.now_us()
-        held = await core.store.write(
-            claims.beat(project_id=project_id, worker_id=request.worker_id, now_us=now_us, lease_us=core.lease_us)
+        if op.epoch != core.store.epoch:
+            return BeatReply(lost=True)
+        now_us = self.now_us()
+        held = await self.write(
+            claims.beat(project_id=scope.project_id, worker_id=op.worker_id, now_us=now_us, lease_us=core.lease_us)
         )
-        return BeatReply(lost=held is None, holding=held or []), now_us + core.lease_us
+        if held is not None and scope.leases is not None:
+            scope.leases[op.worker_id] = now_us + core.lease_us
+        return BeatReply(lost=held is None, holding=held or [])
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
         """The beats' connection was lost: cut the lease to `CUT_SECONDS`, then let the reaper check.
@@ -447,13 +456,15 @@ class Claims:
         await core.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
         asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
-    async def drain(self, project_id: str, request: DrainRequest) -> None:
+    @serves(DrainRequest)
+    async def drain(self, scope: Scope, op: DrainRequest) -> None:
         """End a registration. Its executions return to the queue, or are lost at once if the process died."""
-        self._check_epoch(request.epoch)
-        now_us = self._core.clock.now_us()
-        await self._core.store.write(
-            claims.drain(project_id=project_id, worker_id=request.worker_id, now_us=now_us, died=request.died)
+        self._check_epoch(op.epoch)
+        await self.write(
+            claims.drain(project_id=scope.project_id, worker_id=op.worker_id, now_us=self.now_us(), died=op.died)
         )
+        if scope.leases is not None:
+            scope.leases.pop(op.worker_id, None)
 
     def _check_epoch(self, epoch: str) -> None:
         if epoch != self._core.store.epoch:

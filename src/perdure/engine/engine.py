@@ -119,6 +119,7 @@ class Engine(Core):
             self.approvals,
             self.push,
             self.events,
+            self.claims,
         )
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers)

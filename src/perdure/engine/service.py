@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     nullcontext,
@@ -24,6 +29,7 @@ from typing import (
 )
 
 import msgspec
+from msgspec import Struct
 from uuid_utils import uuid7
 
 from perdure.engine.core import Core
@@ -31,7 +37,7 @@ from perdure.store.interface import Verb
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import BadRequest
-from perdure.wire.operation import Operation, client_form, validated
+from perdure.wire.operation import Operation, client_form, is_checked, validated
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +45,7 @@ S = TypeVar("S")
 O = TypeVar("O")  # noqa: E741  # an operation
 
 
-class Scope(NamedTuple):
+class Scope(Struct, frozen=True):
     """The caller of an operation."""
 
     project_id: str
@@ -49,6 +55,8 @@ class Scope(NamedTuple):
     """None: the embedding program, which may do all in its project."""
     poll: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
     """A block for a long wait. It ends early, without an error, when the server stops."""
+    leases: dict[str, int] | None = None
+    """The workers whose beats came over the caller's connection, and the end of each lease (µs)."""
 
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)
@@ -127,4 +135,4 @@ class Services:
         method = self.methods.get(type(op))
         if method is None:
             raise BadRequest(f"Nothing serves {type(op).__name__} here.")
-        return method(scope, validated(op))
+        return method(scope, validated(op) if is_checked(type(op)) else op)

@@ -55,15 +55,6 @@ from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     PROTOCOL_VERSION,
-    BeatReply,
-    BeatRequest,
-    ClaimReply,
-    ClaimRequest,
-    DrainRequest,
-    RegisterReply,
-    RegisterRequest,
-    ReportReply,
-    ReportRequest,
     Started,
     StartItem,
     StartReply,
@@ -350,28 +341,6 @@ class HttpTransport:
 
     # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
-    async def register(self, request: RegisterRequest) -> RegisterReply:
-        return answers.read(_REGISTERED, await self._worker("/worker/v1/register", request))
-
-    async def claim(self, request: ClaimRequest) -> ClaimReply:
-        return answers.read(
-            _CLAIMED, await self._worker("/worker/v1/claim", request, held_seconds=request.wait_seconds)
-        )
-
-    async def report(self, request: ReportRequest) -> ReportReply:
-        return answers.read(_REPORTED, await self._worker("/worker/v1/report", request))
-
-    async def beat(self, request: BeatRequest) -> BeatReply:
-        return answers.read(_BEATEN, await self._worker("/worker/v1/beat", request))
-
-    async def drain(self, request: DrainRequest) -> None:
-        await self._worker("/worker/v1/drain", request)
-
-    async def _worker(self, path: str, request: msgspec.Struct, *, held_seconds: float | None = None) -> bytes:
-        return await self.request(
-            "POST", path, _encode(request), headers=_PROTOCOL, held_seconds=held_seconds, patience=0.0
-        )
-
     async def close(self) -> None:
         await self._results.close()
         for server in self._servers:
@@ -422,8 +391,4 @@ def _key_header(key: str) -> bytes:
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
-_REGISTERED: Final = msgspec.json.Decoder(RegisterReply)
-_CLAIMED: Final = msgspec.json.Decoder(ClaimReply)
-_REPORTED: Final = msgspec.json.Decoder(ReportReply)
-_BEATEN: Final = msgspec.json.Decoder(BeatReply)
 _read_item: Final = _record_reader(StreamItem)

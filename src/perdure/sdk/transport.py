@@ -8,15 +8,6 @@ from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
-    BeatReply,
-    BeatRequest,
-    ClaimReply,
-    ClaimRequest,
-    DrainRequest,
-    RegisterReply,
-    RegisterRequest,
-    ReportReply,
-    ReportRequest,
     Started,
     StartItem,
 )
@@ -47,15 +38,5 @@ class Transport(Protocol):
         """Follow the stream of an execution and its descendants to its end, from the cursor or the beginning. Each
         item comes with the cursor behind it, and may come twice."""
         ...
-
-    async def register(self, request: RegisterRequest) -> RegisterReply: ...
-
-    async def claim(self, request: ClaimRequest) -> ClaimReply: ...
-
-    async def report(self, request: ReportRequest) -> ReportReply: ...
-
-    async def beat(self, request: BeatRequest) -> BeatReply: ...
-
-    async def drain(self, request: DrainRequest) -> None: ...
 
     async def close(self) -> None: ...

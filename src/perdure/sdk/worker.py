@@ -156,7 +156,7 @@ class Worker:
             triggers=triggers,
         )
         sent = 0.0 if self.lease is None else self.lease.now()
-        reply = await self.transport.register(request)
+        reply = await self.transport.call(request)
         if reply.epoch != self._epoch:
             self._epoch = reply.epoch
             self.transcripts.forget()
@@ -203,7 +203,7 @@ class Worker:
         if self.lease is not None:
             await self.lease.end()
         with contextlib.suppress(PerdureError):
-            await self.transport.drain(DrainRequest(self.id, self._epoch))
+            await self.transport.call(DrainRequest(self.id, self._epoch))
         self.threads.shutdown(wait=False, cancel_futures=True)
         WORKERS_LOG.end()
 
@@ -254,7 +254,7 @@ class Worker:
             self._claims_sent += 1
             number = self._claims_sent
             try:
-                reply = await self.transport.claim(
+                reply = await self.transport.call(
                     ClaimRequest(
                         worker_id,
                         self._epoch,
@@ -432,7 +432,7 @@ class Worker:
         while True:
             problem: PerdureError | Problem | None = None
             try:
-                reply = await self.transport.report(request)
+                reply = await self.transport.call(request)
             except LeaseLost:
                 if request.worker_id == self.id:
                     await self.start_over()
@@ -525,7 +525,7 @@ class Worker:
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
         with contextlib.suppress(PerdureError):
-            await self.transport.report(ReportRequest(self.id, self._epoch, [item]))
+            await self.transport.call(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
         """Drop all executions here and open a new registration."""
@@ -548,7 +548,7 @@ class Worker:
         await self._register_anew(refusals=False)
         # The server took this process for dead. After this drain its losses do not count towards POISONED.
         with contextlib.suppress(PerdureError):
-            await self.transport.drain(lost)
+            await self.transport.call(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
         """Register again when the server can be reached.

@@ -3,19 +3,23 @@
 import inspect
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from msgspec import Raw, Struct, structs
 
 from perdure.engine.service import Scope
 from perdure.server.bodies import USUAL, VALUES
-from perdure.server.routes.claims import HEADERS, check_version
 from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Route, Routes
 from perdure.wire.access import Caller
+from perdure.wire.errors import BadRequest
 from perdure.wire.fields import Most
 from perdure.wire.operation import Noun, Operation, marked, reply_type, server_form
 from perdure.wire.record import writer
+from perdure.wire.requests import PROTOCOL_VERSION
+
+VERSION_HEADER: Final = "Perdure-Protocol"
+_VERSION: Final = str(PROTOCOL_VERSION).encode()
 
 
 def mount(noun: Noun) -> Routes:
@@ -35,21 +39,25 @@ def _route(operation: type[Operation[Any]]) -> Route:
         types["body"] = how.body
     headers = [name.lower().encode() for name in how.headers]
     of_project = "project_id" in operation.__struct_fields__ and "project_id" not in endpoint.path_names
-    query_project, held = options.get("project_in_query", False), options.get("held")
-    protocol = options.get("protocol", False)
+    query_project, protocol = options.get("project_in_query", False), options.get("protocol", False)
+    held = None if protocol else options.get("held")  # claims limit their own waits
+    idempotent = endpoint.idempotent
 
     async def handler(call: Call, *values: Any) -> object:
         if protocol:
             check_version(call)
         if query_project:
             call.check_project(values[len(endpoint.path_names)].project_id)
-        op = how.make(*values, *map(call.header, headers))
+        op = how.make(*values, *map(call.header, headers)) if headers else how.make(*values)
         if of_project:
             call.check_project(op.project_id)
         if held is not None and (getattr(op, held) or 0) > call.settings.poll_seconds_max:
             op = structs.replace(op, **{held: call.settings.poll_seconds_max})
-        key = idempotency(call) if endpoint.idempotent else None
-        scope = Scope(call.project_id, key, call.principal, call.poll)
+        key = idempotency(call) if idempotent else None
+        if protocol:
+            scope = Scope(call.project_id, key, call.principal, call.poll_of_worker, call.leases)
+        else:
+            scope = Scope(call.project_id, key, call.principal, call.poll)
         return show(call, await call.engine.serve(scope, op))
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
@@ -64,14 +72,24 @@ def _route(operation: type[Operation[Any]]) -> Route:
         role=endpoint.role,
         caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
         contract=options.get("contract", False),
-        idempotent=endpoint.idempotent,
-        headers=(*HEADERS, *how.headers) if protocol else how.headers,
+        idempotent=idempotent,
+        headers=(VERSION_HEADER, *how.headers) if protocol else how.headers,
         media_type="application/json",
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},
         rest=options.get("rest", False),
         paged="next_cursor" in getattr(reply_type(operation), "__struct_fields__", ()) and "bare" in options,
     )
+
+
+def check_version(call: Call) -> None:
+    version = call.headers.get(b"perdure-protocol")
+    if version != _VERSION:
+        said = "none" if version is None else repr(version.decode("latin-1"))
+        raise BadRequest(
+            f"The header {VERSION_HEADER} says {said}; this server speaks {PROTOCOL_VERSION}. Install the same release "
+            "of perdure on both sides."
+        )
 
 
 def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], object]]:
@@ -81,7 +99,8 @@ def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], 
         return NoneType, lambda call, answer: None
     twin = writer(reply)
     if bare is None:
-        return twin.type, lambda call, answer: twin(answer)
+        convert = twin.convert
+        return twin.type, (lambda call, answer: answer) if convert is None else lambda call, answer: convert(answer)
 
     def show(call: Call, answer: Any) -> object:
         call.goes_on(getattr(answer, "next_cursor", None))

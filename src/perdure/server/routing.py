@@ -251,6 +251,16 @@ class Call:
         """A block that ends when the client leaves or the server drains."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
 
+    def poll_of_worker(self) -> Poll:
+        """As `poll`, but the engine ends it when the server drains: it still sends work that it handed out."""
+        return self.poll(until_closing=False)
+
+    @property
+    def leases(self) -> dict[str, int] | None:
+        """The leases that beats over this connection renewed. None if the server is called in the same process."""
+        connection: ServerConnection | None = self._scope.get("extensions", {}).get(EXTENSION)
+        return None if connection is None else connection.workers
+
     async def raw_body(self) -> bytes:
         """Raises `TooLarge`."""
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())

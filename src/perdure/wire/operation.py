@@ -171,6 +171,12 @@ def validated(given: S, where: str = "") -> S:
 
 
 @cache
+def is_checked(cls: type[Struct]) -> bool:
+    """Whether `validated` has anything to check."""
+    return hasattr(cls, "check") or bool(marked(cls, Check))
+
+
+@cache
 def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
     """The fields whose types hold a mark of this class, with the mark."""
     return [(one, found) for one in msgspec.structs.fields(cls) for found in _marks(one.type, mark)]
@@ -271,9 +277,12 @@ def client_form(cls: type[Operation[Any]]) -> ClientForm:
         query = make_twin(cls, found.query, cls.__name__, writing=True, same=False, omit_defaults=True)
     if found.body:
         body = make_twin(cls, found.body, schema_name(cls), writing=True, omit_defaults=True)
+    is_constant = not found.path and query is None
 
     def head(op: Operation[Any]) -> str:
         text = pieces[0]
+        if is_constant:
+            return text
         for one, piece in zip(found.path, pieces[1:], strict=True):
             value = getattr(op, one.name)
             if one.name in checks:  # a wrong value could name another path

@@ -1,17 +1,20 @@
-"""Request and reply structs of the server, one pair per operation.
+"""Request and reply structs of the server.
 
 The first part is for clients (the public API adds its contract's names around these), the second is the worker protocol
 under `/worker/v1`. HTTP and the in-process transport carry exactly these structs.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from perdure.wire.budgets import BudgetSpec
+from perdure.wire.errors import BadRequest
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
 from perdure.wire.executions import LogLine, Row
-from perdure.wire.fields import KeyName
+from perdure.wire.fields import KeyName, Most
+from perdure.wire.limits import REGISTERED_MAX, REPORT_ITEMS_MAX
+from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
@@ -108,6 +111,9 @@ class EventItem(Request, frozen=True):
 # --- the worker protocol -------------------------------------------------------------------------------------------
 
 
+workers: Final = Noun("Workers")
+
+
 class WorkflowSpec(Request, frozen=True):
     """A workflow in a registration, with the defaults for its executions."""
 
@@ -140,23 +146,6 @@ class QueueSpec(Request, frozen=True):
     total_limit: int | None = None
 
 
-class RegisterRequest(Request, frozen=True):
-    """Open a registration. The worker makes `worker_id` (a UUID), so a repeat is harmless."""
-
-    worker_id: str
-    deployment_id: str
-    python: str
-    workflows: list[WorkflowSpec]
-    queues: list[QueueSpec] = []
-    capacity: int = 100
-    embedded: bool = False
-    schedules: list[ScheduleSpec] = []
-    """All schedules that the code declares. If the deployment is current, the server deletes declared ones that are
-    missing here."""
-    triggers: list[TriggerSpec] = []
-    """The same for event triggers."""
-
-
 class RegisterReply(Struct, frozen=True):
     """`epoch` names the store's life; the server refuses messages with another epoch."""
 
@@ -167,20 +156,25 @@ class RegisterReply(Struct, frozen=True):
     grace_us: int = 30_000_000
 
 
-class ClaimRequest(Request, frozen=True):
-    """A long poll for up to `capacity` executions.
+@workers.post("/worker/v1/register", name="register", body="RegisterRequest", protocol=True)
+class RegisterRequest(Operation[RegisterReply], frozen=True):
+    """Open a registration, or open the same one again.
 
-    Claim ids of a registration ascend (as text). The newest id again gets the same batch again. An older id is a late
-    copy and gets nothing.
+    The worker makes `worker_id` (a UUID), so a repeat is harmless.
     """
 
     worker_id: str
-    epoch: str
-    claim_id: str
-    capacity: int
-    wait_seconds: float = 20.0
-    arrived: str | None = None
-    """The claim whose answer has arrived, if that had a `held_us`: its work is no longer taken back."""
+    deployment_id: str
+    python: str
+    workflows: Annotated[list[WorkflowSpec], Most(REGISTERED_MAX)]
+    queues: Annotated[list[QueueSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    capacity: int = 100
+    embedded: bool = False
+    schedules: Annotated[list[ScheduleSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    """All schedules that the code declares. If the deployment is current, the server deletes declared ones that are
+    missing here."""
+    triggers: Annotated[list[TriggerSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
+    """The same for event triggers."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -226,6 +220,23 @@ class ClaimReply(Struct, frozen=True):
     items: list[Claimed]
     news: list[str] = []
     held_us: int | None = None
+
+
+@workers.post("/worker/v1/claim", name="claim", body="ClaimRequest", protocol=True, held="wait_seconds")
+class ClaimRequest(Operation[ClaimReply], frozen=True):
+    """Ask for up to `capacity` executions in a long poll.
+
+    The server answers as soon as there is work. Claim ids of a registration ascend (as text). The newest id again gets
+    the same batch again. An older id is a late copy and gets nothing.
+    """
+
+    worker_id: str
+    epoch: str
+    claim_id: str
+    capacity: int
+    wait_seconds: float = 20.0
+    arrived: str | None = None
+    """The claim whose answer has arrived, if that had a `held_us`: its work is no longer taken back."""
 
 
 class StepDone(Request, frozen=True, tag="step"):
@@ -424,14 +435,6 @@ class ReportItem(Request, frozen=True):
     """Number of calls that got outcomes recorded for other inputs; a line of `logs` names them."""
 
 
-class ReportRequest(Request, frozen=True):
-    """A worker's pending reports, at most one item per execution."""
-
-    worker_id: str
-    epoch: str
-    items: list[ReportItem]
-
-
 class ItemReply(Struct, frozen=True, omit_defaults=True):
     """The answer to one item, with every row that the worker has not seen. `ended`: the item's end took effect.
 
@@ -455,11 +458,16 @@ class ReportReply(Struct, frozen=True):
     items: list[ItemReply]
 
 
-class BeatRequest(Request, frozen=True):
-    """Keeps the registration's lease, on a separate connection."""
+@workers.post("/worker/v1/report", name="report", body="ReportRequest", protocol=True)
+class ReportRequest(Operation[ReportReply], frozen=True):
+    """Send a worker's pending reports, at most one item per execution.
+
+    Each item has its own answer.
+    """
 
     worker_id: str
     epoch: str
+    items: Annotated[list[ReportItem], Most(REPORT_ITEMS_MAX, BadRequest)]
 
 
 class BeatReply(Struct, frozen=True):
@@ -470,8 +478,20 @@ class BeatReply(Struct, frozen=True):
     holding: list[tuple[str, int, int]] = []
 
 
-class DrainRequest(Request, frozen=True):
-    """The registration ends; its executions go back to the queues."""
+@workers.post("/worker/v1/beat", name="beat", body="BeatRequest", protocol=True)
+class BeatRequest(Operation[BeatReply], frozen=True):
+    """Renew the registration's lease, on a separate connection.
+
+    When the peer closes this connection, the server cuts the lease to a second.
+    """
+
+    worker_id: str
+    epoch: str
+
+
+@workers.post("/worker/v1/drain", name="drain", body="DrainRequest", protocol=True)
+class DrainRequest(Operation[None], frozen=True):
+    """End the registration; its executions go back to the queues."""
 
     worker_id: str
     epoch: str

@@ -84,12 +84,12 @@ class _Worker:
 
     async def register(self) -> None:
         specs = [WorkflowSpec("wf")]
-        await self.engine.claims.register(self.project_id, RegisterRequest(self.id, "d", "3.12", specs, embedded=True))
+        await self.engine.serve(Scope(self.project_id), RegisterRequest(self.id, "d", "3.12", specs, embedded=True))
 
     async def serve(self) -> None:
         while not self.stopping:
             request = ClaimRequest(self.id, self.engine.store.epoch, str(uuid7()), 100, 20.0)
-            reply = await self.engine.claims.claim(self.project_id, request)
+            reply = await self.engine.serve(Scope(self.project_id), request)
             now = time.perf_counter()
             for claimed in reply.items:
                 if claimed.attempt == 1:
@@ -105,7 +105,7 @@ class _Worker:
         self.suspended[claimed.id].set()
 
     async def _report(self, claimed: Claimed, item: ReportItem) -> None:
-        [answer] = (await self.engine.claims.report(self.project_id, self._request(item))).items
+        [answer] = (await self.engine.serve(Scope(self.project_id), self._request(item))).items
         if not answer.ended:
             raise Broken(f"{claimed.id} did not end or wait: {answer}")
 
