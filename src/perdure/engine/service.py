@@ -24,7 +24,6 @@ from contextlib import (
 )
 from typing import (
     Any,
-    NamedTuple,
     TypeVar,
 )
 

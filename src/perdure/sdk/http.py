@@ -45,12 +45,6 @@ from perdure.wire.errors import (
 from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
 from perdure.wire.fields import checked_id
 from perdure.wire.operation import Operation, client_form, reply_type
-from perdure.wire.public import (
-    EventData,
-    GetEventsResponse,
-    PublishEventRequest,
-    PublishEventResponse,
-)
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
 from perdure.wire.requests import (

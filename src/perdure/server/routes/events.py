@@ -11,36 +11,20 @@ from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.server.tails import event_frame, until_reported
 from perdure.wire.codec import check_name
 from perdure.wire.errors import BadRequest, PerdureError
+from perdure.wire.events import (
+    checked_topic,
+)
 from perdure.wire.fields import (
-    INT64_MAX,
-    Int32,
     Moment,
-    Most,
     Position,
     checked_id,
     is_uuid,
-)
-from perdure.wire.public import (
-    GetEventsResponse,
-    PublishEventRequest,
-    PublishEventResponse,
-    event_response,
-)
-from perdure.wire.records import (
-    Event,
-)
-from perdure.wire.requests import (
-    EventItem,
 )
 from perdure.wire.status import (
     Phase,
 )
 from perdure.wire.times import (
     microseconds,
-    rfc3339,
-)
-from perdure.wire.events import (
-    checked_topic,
 )
 
 STREAM_PAGE: Final = 100

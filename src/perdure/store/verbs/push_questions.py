@@ -11,7 +11,6 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.store.interface import (
-    Rows,
     query,
     records,
 )
