@@ -1,4 +1,4 @@
-"""What the services and the loops share."""
+"""The parts that services and loops share."""
 
 import random
 from typing import Final

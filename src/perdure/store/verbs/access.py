@@ -12,7 +12,7 @@ KEYS_MAX = 1_000
 
 
 class StoredKey(Struct, frozen=True):
-    """What authentication needs of a key."""
+    """The fields of a key that authentication needs."""
 
     project_id: str
     role: Role

@@ -57,7 +57,7 @@ class StepRow(Struct, frozen=True):
     seq: int
     at_us: int
     kind: Kind | None
-    """None if there is no row under the key. The other columns of the journal are None, too."""
+    """None if the key has no row. The other columns of the journal are None, too."""
     key: str
     name: str | None
     fingerprint: str | None

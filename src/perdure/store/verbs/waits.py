@@ -27,7 +27,7 @@ class StoredWait(Struct, frozen=True):
     after_seq: int | None
     event_seq: int | None
     data: Raw | None
-    """What it shows, or an early answer."""
+    """The shown question, or an early answer."""
     expires_at_us: int | None
     event_type: str | None
     """Of the event that answers a push worker's question."""
