@@ -28,7 +28,7 @@ from uuid import uuid4
 
 import msgspec
 
-from perdure.sdk import answers, sse
+from perdure.sdk import sse
 from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
@@ -278,7 +278,7 @@ class HttpTransport:
                     "may have taken effect."
                 ) from refusal
             raise
-        return [one.outcome() for one in answers.read(_START_REPLY, answer).items]
+        return [one.outcome() for one in _decode(_START_REPLY, answer).items]
 
     async def result(self, execution_id: str) -> Finished:
         return await self._results.of(checked_id(execution_id))
@@ -352,13 +352,21 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
     decoder = msgspec.json.Decoder(twin.type)
     if "next_cursor" in reply.__struct_fields__:
         raise TypeError(f"{operation.__name__}: the next page's cursor is in a header, which this client does not read")
-    return lambda body: twin(answers.read(decoder, b'{"%s":%s}' % (bare.encode(), body)))
+    return lambda body: twin(_decode(decoder, b'{"%s":%s}' % (bare.encode(), body)))
 
 
 def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:
     twin = reader(cls)
     decoder = msgspec.json.Decoder(twin.type)
-    return lambda body: twin(answers.read(decoder, body))
+    return lambda body: twin(_decode(decoder, body))
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode the body of an answer. Raises PerdureError if it is not an answer of Perdure."""
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise PerdureError(f"The server's answer is not one of Perdure ({error}); is it the right server?") from error
 
 
 def _encode(request: object) -> bytes:
