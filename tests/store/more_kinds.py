@@ -15,7 +15,6 @@ from perdure.store.verbs import (
     exports,
     push_reports,
     push_workers,
-    queues,
     sessions,
     starts,
     traces,
@@ -41,7 +40,6 @@ KINDS: Final = (
     *("reserve", "settle", "raise a budget"),
     *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
     "reaper's mark",
-    "pause a queue",
 )
 PUSH_WORKER: Final = "push"
 
@@ -109,8 +107,6 @@ def verb_of(
             type = "suspend_q" if kind == "pushed question" else "resume_q"
             said = {"topic": f"workflow/anything/{id}", "ids": [f"event{n}"], **same}
             return events.publish(events=[EventItem(raw(n), type)], asked_by=id, answered_by=f"{n}", **said)
-        case "pause a queue":
-            return queues.put_pause(project_id=PROJECT, name="q", paused_at_us=dice.choice([None, now_us]))
         case "pushed span":
             return push_reports.put_span_id(otel_span_id=f"span{n}", **one)
         case "pushed child":
