@@ -39,7 +39,8 @@ from perdure.sdk.steps import step
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
-from perdure.store.interface import query, verb
+from perdure.store.executions import State
+from perdure.store.interface import records, verb
 from perdure.store.verbs import claims
 from perdure.wire.budgets import RaiseBudget
 from perdure.wire.errors import (
@@ -391,8 +392,8 @@ async def test_a_worker_that_was_given_up_says_that_it_is_alive(served: Served, 
 
     @verb(looks=True)
     async def counts(id: str) -> tuple[int, int]:
-        row = (await query("read_state", project_id=served.project_id, id=id))[0]
-        return row[14], row[15]
+        [state] = await records(State, "read_state", project_id=served.project_id, id=id)
+        return state.losses, state.undelivered
 
     try:
         async with working(served) as worker:
@@ -444,7 +445,8 @@ async def test_work_that_came_late_is_acknowledged_before_it_begins(
 
     @verb(looks=True)
     async def acknowledged(id: str) -> bool:
-        return bool((await query("read_state", project_id=served.project_id, id=id))[0][13])
+        [state] = await records(State, "read_state", project_id=served.project_id, id=id)
+        return bool(state.acked)
 
     @app.workflow
     async def looks(ctx: Context) -> bool:

@@ -12,12 +12,14 @@ from typing import Any
 from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
-from perdure.store.interface import Query, query, query_many
+from perdure.store.executions import State
+from perdure.store.interface import Query, query_many, records
+from perdure.store.records import expand_columns
 from perdure.store.statements import Statement, parse, spelled_out, texts
 from perdure.store.verbs import reports, rows, transitions, waits
 from perdure.wire.requests import ItemReply, ReportItem
 
-_TEXT = "\n".join(spelled_out(text, source) for source, text in texts("common"))
+_TEXT = "\n".join(expand_columns(spelled_out(text, source), source) for source, text in texts("common"))
 
 
 def changed(name: str, *replacements: tuple[str, str]) -> dict[str, Statement]:
@@ -53,16 +55,16 @@ _refused = reports._refused
 
 
 async def _refuses_nobody(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
-    state = await query("read_state", project_id=project_id, id=item.execution_id)
-    item = structs.replace(item, attempt=state[0][1], number=min(item.number, state[0][3]))
-    return await _refused(project_id, state[0][2] or worker_id, item)
+    [state] = await records(State, "read_state", project_id=project_id, id=item.execution_id)
+    item = structs.replace(item, attempt=state.attempt, number=min(item.number, state.report_number))
+    return await _refused(project_id, state.assigned_to_worker or worker_id, item)
 
 
 async def _told_nobody(*_: Any, **__: Any) -> bool:
     return False
 
 
-def _inserts_no_wait(name: str, values: Any) -> Query:
+def _inserts_no_wait(name: str, values: Any) -> Query[tuple[Any, ...]]:
     return query_many(name, [] if name == "insert_wait" else values)
 
 
@@ -110,7 +112,7 @@ _ALL = (
     # Poison (I9).
     _code("poison: no limit", transitions, "LOSSES_MAX", 1_000_000),
     _code("poison: a smaller limit", transitions, "LOSSES_MAX", 4),
-    _sql("poison: lost deliveries count as crashes", changed("lock_state", (" acked,", " 1,"))),
+    _sql("poison: lost deliveries count as crashes", changed("lock_state", (" acked,", " 1 AS acked,"))),
     _sql(
         "poison: progress does not count",
         changed("advance", ("losses = CASE WHEN :outcomes > 0 THEN 0 ELSE losses END", "losses = losses")),

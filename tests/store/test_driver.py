@@ -15,12 +15,12 @@ from tests.store.disk import Disk, watched_disk
 from tests.store.world import World, raw, step
 
 from perdure.store import sqlite
+from perdure.store.executions import JournalRow
 from perdure.store.file_lock import StoreInUse
 from perdure.store.interface import Metric, Notify, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.verbs import access, queries, reports
-from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.records import Kind
 from perdure.wire.requests import ReportItem, StartItem
@@ -148,7 +148,7 @@ async def test_a_verb_that_fails_after_writing_fails_alone(
 @verb(locks="")
 async def write_row(*, execution_id: str, seq: int) -> int:
     """A row that may be written late, and a look at its table."""
-    await query_many("insert_journal", [journal_row(execution_id, seq, 1, Kind.CLAIMED, 1)])
+    await query_many("insert_journal", [JournalRow(execution_id, seq, 1, Kind.CLAIMED, 1)])
     return seq
 
 
@@ -677,7 +677,7 @@ async def life(world, n):
             if reply.accepted:
                 print(claimed.id, reply.accepted[-1], flush=True)
             if (await world.report(claimed.id, end=Complete(raw(n)))).ended:
-                print(claimed.id, (await world.get(claimed.id)).next_seq - 1, flush=True)
+                print(claimed.id, (await world.journal(claimed.id))[-1].seq, flush=True)
 
 async def main(path):
     store = await open_store(path)

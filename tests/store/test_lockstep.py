@@ -23,13 +23,13 @@ from tests.store.declared import declarations
 from tests.store.scene import KINDS, Scene
 
 from perdure.store import postgres_writer
+from perdure.store.executions import JournalRow
 from perdure.store.interface import Query, Verb, query, query_many, verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.postgres import PostgresStore
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement, load, parse
-from perdure.store.verbs.rows import journal_row
 from perdure.wire.errors import NotFound
 from perdure.wire.records import Kind
 
@@ -424,7 +424,7 @@ def test_what_the_arguments_name_is_taken_at_once_and_in_order() -> None:
 def test_a_look_at_one_key_lets_the_rows_of_others_wait(key: str, waits: bool) -> None:
     @verb(locks="")
     async def write_and_look() -> None:
-        await query_many("insert_journal", [journal_row("x", 1, 1, Kind.CHILD_STARTED, 1, key="a")])
+        await query_many("insert_journal", [JournalRow("x", 1, 1, Kind.CHILD_STARTED, 1, key="a")])
         await query("note_claim", id="w", claim_id="c")
         await query("deliver_outcome", project_id="p", id="x", now_us=1, key=key, started=b"1")
 

@@ -9,6 +9,7 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, START_US, raw
 from uuid_utils import uuid7
 
+from perdure.store.executions import EndedExecution
 from perdure.store.interface import Metric, Query
 from perdure.store.verbs import push_reports, push_steps, queries
 from perdure.store.verbs.rows import ended
@@ -483,13 +484,18 @@ def test_only_a_batch_that_the_server_numbered_is_looked_at_for_a_wait_of_its_pa
         PROJECT,
         "child",
         Phase.COMPLETED,
+        EndedExecution(
+            seq=1,
+            at_us=START_US,
+            attempt=1,
+            workflow_id="w",
+            parent_execution_id="parent",
+            step_key="k",
+            batch_id=batch_id,
+            limited=False,
+            waits=False,
+        ),
         START_US,
-        workflow_id="w",
-        parent_execution_id="parent",
-        step_key="k",
-        batch_id=batch_id,
-        limited=0,
-        waits=0,
     ).__await__()
     while not isinstance(asked := next(end), Query):
         pass

@@ -37,12 +37,15 @@ class _Counting:
             except StopIteration as end:
                 return end.value
             rows = yield asked
-            self.bytes += sum(_bytes_of(row) for row in rows or ())
+            self.bytes += _bytes(rows)
 
 
-def _bytes_of(row: Any) -> int:
-    values = structs.astuple(row) if isinstance(row, Struct) else row
-    return sum(memoryview(value).nbytes for value in values if isinstance(value, bytes | Raw))
+def _bytes(value: object) -> int:
+    if isinstance(value, (bytes, Raw)):
+        return len(value)
+    if isinstance(value, Struct):
+        value = structs.astuple(value)
+    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 async def bounded(world: World, look: Verb[T], *, beside: int = 200) -> T:

@@ -115,7 +115,7 @@ async def test_of_many_that_emitted_much_no_more_is_read_than_a_page_holds(
         await world.report(kids[n % 3], stream=[token(n)], stream_of=id)
     asked: list[Any] = []
 
-    def counted(name: str, **values: object) -> Query:
+    def counted(name: str, **values: object) -> Query[tuple[Any, ...]]:
         if name == "read_stream_items":
             asked.append(values["limit"])
         return query(name, **values)

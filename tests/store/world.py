@@ -171,8 +171,8 @@ class World:
         """End what is overdue so many seconds from now."""
         now_us = self.now_us + int(seconds * SECOND)
         ends = [
-            transitions.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=GRACE_US)
-            for _, project_id, id in await self.store.read(transitions.overdue(now_us=now_us, limit=limit))
+            transitions.end_overdue(project_id=one.project_id, execution_id=one.id, now_us=now_us, grace_us=GRACE_US)
+            for one in await self.store.read(transitions.overdue(now_us=now_us, limit=limit))
         ]
         ended = 0
         for answer in await self.store.write_all(ends):

@@ -126,8 +126,10 @@ class Timers:
             more = len(found) == BATCH
             self._overdue_after = found[-1] if more else transitions.FIRST  # executions behind locked ones may be free
             ends = [
-                transitions.end_overdue(project_id=project_id, execution_id=id, now_us=now_us, grace_us=core.grace_us)
-                for _, project_id, id in found
+                transitions.end_overdue(
+                    project_id=one.project_id, execution_id=one.id, now_us=now_us, grace_us=core.grace_us
+                )
+                for one in found
             ]
             answers = await core.store.write_all(ends)
             for answer in answers:

@@ -1,6 +1,10 @@
-"""Rows of executions, as statements write them."""
+"""Rows of executions and their journals, as statements read and write them."""
 
-from msgspec import Struct
+from msgspec import Raw, Struct, structs
+
+from perdure.wire.executions import Row
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
 
 
 class NewExecution(Struct, frozen=True, gc=False, kw_only=True):
@@ -37,3 +41,133 @@ class NewExecution(Struct, frozen=True, gc=False, kw_only=True):
     claim_id: str | None = None
     python: str | None = None
     next_seq: int = 1
+
+
+class State(Struct, frozen=True, gc=False):
+    """The columns of an execution by which verbs decide."""
+
+    phase: Phase
+    attempt: int
+    assigned_to_worker: str | None
+    report_number: int
+    next_seq: int
+    workflow_id: str
+    parent_execution_id: str | None
+    wake_on_cancel: bool
+    cancelled_by: str | None
+    acked: int
+    losses: int
+    undelivered: int
+    created_at_us: int
+    cancelled_at_us: int | None
+
+
+class Moved(Struct, frozen=True, gc=False, kw_only=True):
+    """An open execution after a change, with the last row of its journal that the change stands for."""
+
+    seq: int
+    at_us: int
+    attempt: int
+    phase: Phase
+    worker_id: str
+    """Its last worker, or ""."""
+    deployment_id: str | None
+    limited: bool
+    waits: bool = True
+    """Whether a wait may be open."""
+
+
+class Parent(Struct, frozen=True, gc=False):
+    """The part of an execution that its children inherit."""
+
+    root_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    channel_context: bytes | None = None
+    cancelled: bool = False
+
+
+class MovedParent(Moved, frozen=True, gc=False, kw_only=True):
+    parent: Parent
+    budgeted: bool = False
+
+
+class EndedExecution(Struct, frozen=True, gc=False):
+    """An execution after its end, with the last row of its journal."""
+
+    seq: int
+    at_us: int
+    attempt: int
+    workflow_id: str
+    parent_execution_id: str | None
+    step_key: str | None
+    batch_id: str | None
+    limited: bool
+    told: int = 0
+    """A sum of OUTSIDE and SESSIONS (`verbs.rows`)."""
+    waits: bool = True
+    """Whether a wait may be open."""
+
+
+class StoredWait(Struct, frozen=True, gc=False):
+    state: str
+    topic: str | None
+    after_seq: int | None
+    event_seq: int | None
+    data: bytes | None
+    """The shown question, or an early answer."""
+    expires_at_us: int | None
+    event_type: str | None
+    """Of the event that answers a push worker's question."""
+    batch_id: str | None
+    opened_at_us: int
+    must_name: bool
+
+    def shows_another(self, topic: str | None, data: bytes | None) -> bool:
+        """Whether a native worker's wait for an answer shows other data than before."""
+        is_plain = self.topic is None and self.event_type is None and self.batch_id is None
+        return topic is None and is_plain and data != self.data
+
+    @property
+    def awaits(self) -> str | None:
+        """In words; None: an answer."""
+        if self.event_type is not None or (self.topic is None and self.batch_id is None):
+            return None
+        return "executions to end" if self.topic is None else "an event"
+
+
+class StoredWorker(Struct, frozen=True, gc=False):
+    project_id: str
+    deployment_id: str
+    python: str
+    last_claim_id: str | None
+    embedded: int
+
+
+class WaitingWorker(StoredWorker, frozen=True, gc=False):
+    """The worker of a waiting claim."""
+
+    anything: bool
+    """Whether work of its deployment is ready."""
+
+
+class JournalRow(Struct, frozen=True, gc=False):
+    """As `Row`, with its execution."""
+
+    execution_id: str
+    seq: int
+    at_us: int
+    kind: Kind
+    attempt: int
+    key: str | None = None
+    name: str | None = None
+    fingerprint: str | None = None
+    ok: bool = True
+    value: bytes | Raw = b"null"
+    started_at_us: int | None = None
+    tries: int = 0
+
+    def to_row(self) -> Row:
+        fields = structs.asdict(self)
+        del fields["execution_id"]
+        return Row(**fields | {"value": Raw(bytes(self.value))})

@@ -28,39 +28,28 @@ P = ParamSpec("P")
 Rows = list[tuple[Any, ...]]
 
 
-class Query(msgspec.Struct, gc=False):
+class Query(msgspec.Struct, Generic[T], gc=False):
     """A named query with its values. A verb awaits it, and the driver sends the rows in."""
 
     name: str
     values: Any
-    many: bool
-    record: type | None = None
+    many: bool = False
+    record: type[T] | None = None
     """The class of its rows. None: tuples."""
 
-    def __await__(self) -> "Generator[Query, Rows, Rows]":
+    def __await__(self) -> "Generator[Query[T], list[T], list[T]]":
         rows = yield self
         return rows
 
 
-class Records(Generic[T]):
-    __slots__ = ("_query",)
-
-    def __init__(self, query: Query) -> None:
-        self._query = query
-
-    def __await__(self) -> Generator[Query, Any, list[T]]:
-        found: list[T] = yield self._query
-        return found
-
-
-def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query:
+def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query[tuple[Any, ...]]:
     """Run the named query once. The fields of `record` are values, too."""
-    return Query(name, values if record is None else to_values(record) | values, False)
+    return Query(name, values if record is None else to_values(record) | values)
 
 
-def records(cls: type[T], name: str, /, **values: object) -> Records[T]:
+def records(cls: type[T], name: str, /, **values: object) -> Query[T]:
     """Run the named query once, and make a record from each row by the names of its columns."""
-    return Records(Query(name, values, False, cls))
+    return Query(name, values, False, cls)
 
 
 async def record(cls: type[T], name: str, /, **values: object) -> T | None:
@@ -69,7 +58,14 @@ async def record(cls: type[T], name: str, /, **values: object) -> T | None:
     return found[0] if found else None
 
 
-def query_many(name: str, rows: Sequence[object], /) -> Query:
+async def value(name: str, /, **values: object) -> Any:
+    """The first column of the named query's first row, or None."""
+    for first, *_ in await query(name, **values):
+        return first
+    return None
+
+
+def query_many(name: str, rows: Sequence[object], /) -> Query[tuple[Any, ...]]:
     """Run the named query once per row of values: records, dicts, or tuples in the order in which the SQL first
     names them."""
     return Query(name, rows, True)

@@ -291,7 +291,7 @@ class Lockstep:
         self._known[late, columns] = (len(rows), known)
         return not seen.isdisjoint(known)
 
-    def _ask(self, asked: Query) -> _Asked:
+    def _ask(self, asked: Query[Any]) -> _Asked:
         statement = self._queries[asked.name]
         values = statement.many(asked.values) if asked.many else (statement.values(asked.values),)
         holds = statement.holds

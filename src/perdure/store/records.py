@@ -1,5 +1,8 @@
 """Rows to records and records to values, by name. The copies are compiled once per statement and class.
 
+A field that is a record stands for the columns of that record; each may have the field's name in front. If it may be
+None, it is None where the first of them is NULL.
+
 In the files of `sql/`, `{columns Fire}` lists the columns of a record and `{values Fire}` the same names as parameters.
 """
 
@@ -12,9 +15,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import NewExecution
+from perdure.store.executions import JournalRow, NewExecution, State
 from perdure.wire.accounts import User
 from perdure.wire.conversations import ConversationMessage
+from perdure.wire.executions import Row
 from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Invitation, Project
 from perdure.wire.record import choices, function
@@ -30,6 +34,9 @@ STORED: Final[dict[str, type[Struct]]] = {
     cls.__name__: cls
     for cls in (
         NewExecution,
+        State,
+        JournalRow,
+        Row,
         StoredSchedule,
         Fire,
         StoredTrigger,
@@ -82,16 +89,55 @@ def parse_columns(sql: str) -> list[str]:
 
 
 def row_reader(cls: type[R], sql: str) -> Callable[[tuple[Any, ...]], R]:
-    """Compile the copy from a row to a record. Raises TypeError unless the columns are the record's fields."""
-    fields = {one.name: one for one in msgspec.structs.fields(cls)}  # type: ignore[arg-type]  # a Struct
+    """Compile the copy from a row to a record. A field with a default may have no column.
+
+    Raises TypeError unless each column is a field, and each other field a column.
+    """
     columns = parse_columns(sql)
-    missing = fields.keys() - set(columns)
-    if missing or len(columns) > len(fields):
-        raise TypeError(f"{cls.__name__} does not fit: the columns are {columns}, {sorted(missing)} are missing: {sql}")
-    env: dict[str, Any] = {"Cls": cls, "Raw": Raw}
-    values = [f"{name}={_read(fields[name].type, f'row[{columns.index(name)}]', env)}" for name in fields]
-    made: Callable[[tuple[Any, ...]], R] = function("row", f"Cls({', '.join(values)})", env)
+    env: dict[str, Any] = {"Raw": Raw}
+    left = set(columns)
+    text = _made(cls, "", columns, left, env)
+    if left:
+        raise TypeError(f"{cls.__name__} does not fit: it has no field for {sorted(left)}: {sql}")
+    made: Callable[[tuple[Any, ...]], R] = function("row", text, env)
     return made
+
+
+def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: dict[str, Any]) -> str:
+    """The text that makes a record from a row. Takes its columns out of `left`."""
+    env[cls.__name__] = cls
+    values: list[str] = []
+    positional = cls.__match_args__  # positional arguments are faster
+    for one in msgspec.structs.fields(cls):
+        record, optional = _record_of(one.type)
+        if record is not None:
+            text = _made(record, one.name, columns, left, env)
+            if optional:
+                first = _column(record.__struct_fields__[0], one.name, columns)
+                text = f"None if row[{columns.index(first)}] is None else {text}"
+        else:
+            name = _column(one.name, within, columns)
+            if name not in columns:
+                if one.required:
+                    raise TypeError(f"{cls.__name__} does not fit: it needs {name!r}, and the columns are {columns}")
+                continue
+            left.discard(name)
+            text = _read(one.type, f"row[{columns.index(name)}]", env)
+        place = len(values)
+        values.append(text if positional[place : place + 1] == (one.name,) else f"{one.name}={text}")
+    return f"{cls.__name__}({', '.join(values)})"
+
+
+def _column(name: str, within: str, columns: list[str]) -> str:
+    longer = f"{within}_{name}"
+    return longer if longer in columns else name
+
+
+def _record_of(kind: Any) -> tuple[type[Struct] | None, bool]:
+    """The record that a field holds, and whether it may be None."""
+    parts = choices(kind)
+    records = [one for one in parts if isinstance(one, type) and issubclass(one, Struct)]
+    return (records[0] if records else None), len(parts) > 1
 
 
 def _read(kind: Any, value: str, env: dict[str, Any]) -> str:
@@ -119,7 +165,6 @@ def _value_writer(cls: type[Struct]) -> Callable[[Any], dict[str, Any]]:
     return function("x", f"{{{', '.join(f'{name!r}: {value}' for name, value in _written(cls).items())}}}", {})
 
 
-@cache
 def row_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Compile the copy from a record to a row of a statement's values."""
     values = _written(cls)
@@ -127,13 +172,16 @@ def row_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Any], tup
 
 
 def _written(cls: type[Struct]) -> dict[str, str]:
-    """By field: the text that makes a value of the database from it."""
+    """By column: the text that makes a value of the database from it."""
     texts = {}
     for one in msgspec.structs.fields(cls):
         value = f"x.{one.name}"
         if Raw in choices(one.type):
-            value = f"None if {value} is None else bytes({value})"
+            text = f"bytes({value})"
         elif bool in choices(one.type):
-            value = f"None if {value} is None else int({value})"
-        texts[one.name] = value
+            text = f"int({value})"
+        else:
+            text = value
+        optional = text != value and len(choices(one.type)) > 1
+        texts[one.name] = f"None if {value} is None else {text}" if optional else text
     return texts

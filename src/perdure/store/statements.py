@@ -31,8 +31,6 @@ from importlib.resources import files
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from msgspec import Struct
-
 from perdure.store.records import expand_columns, row_reader, row_writer
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
@@ -86,6 +84,8 @@ class Statement(NamedTuple):
     counted from 1. It changes no row twice, so the values must not name a row twice."""
     readers: dict[type, Callable[[tuple[Any, ...]], Any]] | None = None
     """By class: the function that makes a record from a row, compiled at the first use."""
+    writers: dict[type, Callable[[Any], tuple[Any, ...]]] | None = None
+    """By class: the function that makes a row of values from a record or dict, compiled at the first use."""
 
     def records(self, cls: type[Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
         assert self.readers is not None
@@ -98,10 +98,13 @@ class Statement(NamedTuple):
         """Put records or dicts into the order of the parameters. Tuples have it already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
-        if isinstance(rows[0], Mapping):
-            return [self.values(row) for row in rows]
-        kind: type[Struct] = type(rows[0])
-        return list(map(row_writer(kind, self.parameters), rows))
+        assert self.writers is not None
+        kind = type(rows[0])
+        make = self.writers.get(kind)
+        if make is None:
+            by_name = self.values if issubclass(kind, Mapping) else row_writer(kind, self.parameters)
+            make = self.writers[kind] = by_name
+        return [make(row) for row in rows]
 
 
 def spelled_out(text: str, source: str) -> str:
@@ -166,6 +169,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             _sees(comments, names, f"{source}: query {name!r}"),
             _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
             _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
+            {},
             {},
         )
     return found

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.store.interface import Metric, Notify, Rows, Written, query, query_many, verb
+from perdure.store.executions import JournalRow, StoredWorker
+from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
-from perdure.store.verbs.direct_dispatch import to_claimed
+from perdure.store.verbs.direct_dispatch import HandedOut
 from perdure.store.verbs.queues import put_queue
-from perdure.store.verbs.rows import ROW_BYTES, journal_after, journal_row
+from perdure.store.verbs.rows import ROW_BYTES, journal_after
 from perdure.store.verbs.schedules import declare
 from perdure.store.verbs.transitions import lose, try_lose
 from perdure.store.verbs.triggers import declare_triggers
@@ -155,33 +156,28 @@ async def claim(
     late copy and gets nothing.
     """
     worker = await _worker(project_id, worker_id)
-    _, deployment_id, python, last_claim_id, embedded = worker
-    looked = Looked(deployment_id, python)
-    if claim_id == last_claim_id:
-        rows = await query("claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [to_claimed(row, worker_id, again=True) for row in rows], after, looked
-    if last_claim_id is not None and claim_id < last_claim_id:
+    looked = Looked(worker.deployment_id, worker.python)
+    if claim_id == worker.last_claim_id:
+        before = await records(HandedOut, "claimed_before", worker_id=worker_id, claim_id=claim_id)
+        return [row.to_claimed(worker_id, again=True) for row in before], after, looked
+    if worker.last_claim_id is not None and claim_id < worker.last_claim_id:
         return [], after, looked
-    values = claim_values(project_id, deployment_id, worker_id, claim_id, python, now_us, grace_us)
-    room = Room(capacity, None if embedded else bytes_max)
-    after, heads = await pick(values, room, after, limited_first, ranges)
-    if room.picked and not embedded:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
-        await query("note_claim", id=worker_id, claim_id=claim_id)
-    return [to_claimed(row, worker_id) for row in room.picked], after, Looked(deployment_id, python, heads)
-
-
-def claim_values(
-    project_id: str, deployment_id: str, worker_id: str, claim_id: str, python: str, now_us: int, grace_us: int
-) -> dict[str, Any]:
-    return {
+    values = {
         "project_id": project_id,
-        "deployment_id": deployment_id,
+        "deployment_id": worker.deployment_id,
         "worker_id": worker_id,
         "claim_id": claim_id,
-        "python": python,
+        "python": worker.python,
         "now_us": now_us,
         "grace_us": grace_us,
     }
+    room = Room(capacity, None if worker.embedded else bytes_max)
+    after, heads = await pick(values, room, after, limited_first, ranges)
+    if (
+        room.picked and not worker.embedded
+    ):  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+        await query("note_claim", id=worker_id, claim_id=claim_id)
+    return [row.to_claimed(worker_id) for row in room.picked], after, Looked(worker.deployment_id, worker.python, heads)
 
 
 async def pick(
@@ -204,12 +200,13 @@ async def pick(
         heads = await _claim_ready(values, room, ranges)
     picked = room.picked
     if picked:
-        picked.sort(key=lambda row: (row[-2], row[-1], row[0]))
-        await query_many(
-            "insert_journal",
-            [journal_row(row[0], row[5], row[20], Kind.CLAIMED, row[2], name=values["worker_id"]) for row in picked],
-        )
-        await Notify(Metric("claimed", len(picked)), *[Written(row[0]) for row in picked])
+        picked.sort(key=lambda row: (row.rank, row.ready_at_us, row.claimed.id))
+        rows = [
+            JournalRow(row.claimed.id, row.seq, row.at_us, Kind.CLAIMED, row.claimed.attempt, name=values["worker_id"])
+            for row in picked
+        ]
+        await query_many("insert_journal", rows)
+        await Notify(Metric("claimed", len(picked)), *[Written(row.claimed.id) for row in picked])
     return after, heads
 
 
@@ -218,7 +215,7 @@ class Room:
 
     def __init__(self, executions: int, bytes_left: int | None) -> None:
         self.executions = executions
-        self.picked: Rows = []
+        self.picked: list[HandedOut] = []
         self._bytes = bytes_left
 
     async def pick(self, name: str, sizes: str, values: dict[str, Any], at_most: int) -> None:
@@ -231,11 +228,11 @@ class Room:
                 if left <= 0:
                     at_most = n
                     break
-        rows = await query(name, capacity=at_most, **values)
+        rows = await records(HandedOut, name, capacity=at_most, **values)
         self.picked += rows
         self.executions -= len(rows)
         if self._bytes is not None:
-            self._bytes -= sum(len(row[3]) for row in rows)
+            self._bytes -= sum(len(row.claimed.payload) for row in rows)
             if self._bytes <= 0:
                 self.executions = 0
 
@@ -251,15 +248,15 @@ async def _claim_ready(values: dict[str, Any], room: Room, ranges: Sequence[Rang
         await room.pick("claim_between", "ready_sizes_between", {**values, **place._asdict()}, room.executions)
     heads: dict[int, int] = {}
     for row in room.picked[before:]:
-        heads[row[-2]] = min(row[-1], heads.get(row[-2], row[-1]))
+        heads[row.rank] = min(row.ready_at_us, heads.get(row.rank, row.ready_at_us))
     return list(heads.items())
 
 
-async def _worker(project_id: str, worker_id: str) -> tuple[Any, ...]:
-    rows = await query("lock_worker", id=worker_id)
-    if not rows or rows[0][0] != project_id or rows[0][4] == PUSHED:
+async def _worker(project_id: str, worker_id: str) -> StoredWorker:
+    worker = await record(StoredWorker, "lock_worker", id=worker_id)
+    if worker is None or worker.project_id != project_id or worker.embedded == PUSHED:
         raise _not_registered(worker_id)
-    return rows[0]
+    return worker
 
 
 def _not_registered(worker_id: str) -> LeaseLost:
@@ -298,14 +295,14 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
         key_limit, total_limit = limits[queue_name]
         free = room.executions
         if total_limit is not None:
-            held = await query("count_held_of_queue", project_id=project_id, queue_name=queue_name)
-            free = min(free, total_limit - held[0][0])
+            held = await value("count_held_of_queue", project_id=project_id, queue_name=queue_name)
+            free = min(free, total_limit - held)
             if free <= 0:  # the queue is full, so its other keys are skipped
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
         if key_limit is not None:
-            held = await query("count_held_of_key", project_id=project_id, queue_name=queue_name, concurrency_key=key)
-            free = min(free, key_limit - held[0][0])
+            held = await value("count_held_of_key", project_id=project_id, queue_name=queue_name, concurrency_key=key)
+            free = min(free, key_limit - held)
         if free > 0:
             group = {**values, "queue_name": queue_name, "concurrency_key": key}
             await room.pick("claim_limited", "ready_sizes_limited", group, free)
@@ -318,7 +315,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
     """The newest claim's answer arrived: its work is not taken back, or given to a late copy."""
     worker = await _worker(project_id, worker_id)
-    if worker[3] == claim_id:
+    if worker.last_claim_id == claim_id:
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
 
 
@@ -329,8 +326,8 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
     They count as deliveries in vain, so the next worker acknowledges before it runs their code. Code that blocks an
     event loop thus blocks at most two workers.
     """
-    worker = await query("read_worker", id=worker_id)
-    if not worker or worker[0][3] != claim_id:  # it has claimed again, maybe at another server
+    worker = await record(StoredWorker, "read_worker", id=worker_id)
+    if worker is None or worker.last_claim_id != claim_id:  # it has claimed again, maybe at another server
         return 0
     held = await query("unheard_of", worker_id=worker_id, claim_id=claim_id)
     for id, attempt in held:
@@ -377,12 +374,12 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
     since `unless_from_us`, where workers could have beaten.
     """
     if unless_from_us is not None:
-        rows = await query("read_meta", name=REAPED)
+        reaped_at_us = await value("read_meta", name=REAPED)
         # A mark later than `until_us` was made before the clock went back.
-        if rows and unless_from_us <= int(rows[0][0]) <= until_us:
+        if reaped_at_us is not None and unless_from_us <= int(reaped_at_us) <= until_us:
             return None
     await query("grant_leases", lease_until_us=until_us)
-    left: int = (await query("count_shorter_leases", lease_until_us=until_us))[0][0]
+    left: int = await value("count_shorter_leases", lease_until_us=until_us)
     return left
 
 
@@ -390,7 +387,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
 async def limit_leases(*, until_us: int) -> int:
     """Cut leases from before the clock went back to `until_us`. Answers how many are locked."""
     await query("limit_leases", lease_until_us=until_us)
-    left: int = (await query("count_longer_leases", lease_until_us=until_us))[0][0]
+    left: int = await value("count_longer_leases", lease_until_us=until_us)
     return left
 
 
@@ -400,10 +397,10 @@ async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = Fa
 
     A registration that was given up already thereby proves alive: its losses become deliveries in vain.
     """
-    rows = await query("read_worker", id=worker_id)
-    if not rows and not died:  # it was given up, and now says that it is alive
+    worker = await record(StoredWorker, "read_worker", id=worker_id)
+    if worker is None and not died:  # it was given up, and now says that it is alive
         await forgive(project_id, worker_id)
-    if not rows or rows[0][0] != project_id:
+    if worker is None or worker.project_id != project_id:
         return
     await end_registration(worker_id, now_us, released=not died)
     if died:
@@ -451,8 +448,8 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
     False: another server is writing the mark, perhaps on a slow disk with beats behind it; this one reaps later. A lock
     on a mark older than `locked_us` is ignored.
     """
-    rows = await query("read_meta", name=REAPED)
-    age_us = now_us - int(rows[0][0]) if rows else locked_us
+    reaped_at_us = await value("read_meta", name=REAPED)
+    age_us = locked_us if reaped_at_us is None else now_us - int(reaped_at_us)
     if 0 <= age_us < every_us or not await query("any_lease"):
         return True
     return await try_write(REAPED, str(now_us)) or not 0 <= age_us < locked_us

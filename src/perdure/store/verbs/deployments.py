@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from perdure.store.executions import JournalRow
 from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.verbs.queues import put_queue
-from perdure.store.verbs.rows import journal_row
 from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.records import Kind
@@ -62,7 +62,7 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
     unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
     await query_many(
         "insert_journal",
-        [journal_row(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
+        [JournalRow(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
     )
     await Notify(Ready(project_id, deployment_id), *[Written(id) for id, _, _, _ in unblocked])
 

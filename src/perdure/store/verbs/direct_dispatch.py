@@ -5,16 +5,16 @@ can claim it as well. That saves a commit and a query.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from msgspec import Raw, structs
+from msgspec import Struct, structs
 
-from perdure.store.interface import Metric, Notify, Written, query, query_many
-from perdure.store.verbs.rows import JournalRow, Outcome, as_row, journal_after, journal_row
+from perdure.store.executions import JournalRow, WaitingWorker
+from perdure.store.interface import Metric, Notify, Written, query, query_many, record
+from perdure.store.verbs.rows import Outcome, journal_after
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed
-from perdure.wire.status import Phase
 
 WOKEN_ROWS_MAX = 500
 WOKEN_BYTES_MAX = 1024 * 1024
@@ -29,6 +29,33 @@ class WaitingClaim(NamedTuple):
     python: str
     claim_id: str
     capacity: int
+
+
+class HandedOut(Struct, frozen=True, gc=False):
+    """An execution, as the statements that claim answer it. `seq` and `at_us` are those of the claim's row."""
+
+    claimed: Claimed
+    seq: int
+    at_us: int
+    parked_worker: str | None
+    parked_seq: int | None
+    rank: int
+    ready_at_us: int
+    embedded: bool = False
+    """Whether the worker's reply cannot be lost."""
+
+    def to_claimed(self, worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
+        """The claim, and the last seq that its worker has parked (0: none)."""
+        parked = 0 if again or self.parked_worker != worker_id else self.parked_seq or 0
+        attempt = self.claimed.attempt
+        claimed = structs.replace(
+            self.claimed,
+            # The whole journal of a fresh execution is this claim.
+            rows=[Row(1, self.at_us, Kind.CLAIMED, attempt, name=worker_id)] if self.seq == 1 else [],
+            base=self.seq if self.seq > 1 else 0,
+            ack_first=self.claimed.ack_first or again,  # the server whose answer was lost may take it back meanwhile
+        )
+        return claimed, parked
 
 
 class DirectDispatch:
@@ -48,28 +75,35 @@ class DirectDispatch:
     async def open(self, project_id: str) -> None:
         """Check that the worker is unchanged since its claim, and that no execution is ready already."""
         if not self._opened:
-            worker = await query("check_waiting_claim", worker_id=self.waiting_claim.worker_id)
-            self.see(project_id, worker[0] if worker else None)
+            worker = await record(WaitingWorker, "check_waiting_claim", worker_id=self.waiting_claim.worker_id)
+            self.see(project_id, worker)
 
-    def see(self, project_id: str, worker: Sequence[Any] | None) -> None:
+    def see(self, project_id: str, worker: WaitingWorker | None) -> None:
         """`open`, if the caller has read the worker; None: it is gone or locked."""
         self._opened = True
-        waiting_claim = self.waiting_claim
-        if worker is None or tuple(worker[:3]) != (project_id, waiting_claim.deployment_id, waiting_claim.python):
+        mine = self.waiting_claim
+        if worker is None or worker.anything or (worker.last_claim_id or "") >= mine.claim_id:
             return
-        embedded, anything, last_claim_id = worker[3:]
-        if not anything and (last_claim_id is None or last_claim_id < waiting_claim.claim_id):
-            self.room = waiting_claim.capacity
-            self._keeps = not embedded
+        place = worker.project_id, worker.deployment_id, worker.python
+        if place == (project_id, mine.deployment_id, mine.python):
+            self.room = mine.capacity
+            self._keeps = not worker.embedded
 
     async def note(self, given: Sequence[Claimed], now_us: int) -> None:
-        rows = [journal_row(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.waiting_claim.worker_id) for one in given]
+        rows = [JournalRow(one.id, 1, now_us, Kind.CLAIMED, 1, name=self.waiting_claim.worker_id) for one in given]
         await self._note(rows)
         await Notify(Metric("claimed", len(given)))
         self.given += given
 
     async def wake(
-        self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
+        self,
+        project_id: str,
+        execution_id: str,
+        now_us: int,
+        outcome: Outcome,
+        *,
+        key: str | None,
+        started: bytes | None,
     ) -> bool:
         """Deliver an outcome to a waiting execution that this worker has parked, and claim it.
 
@@ -78,7 +112,8 @@ class DirectDispatch:
         if (self.room if self._opened else self.waiting_claim.capacity) <= 0:
             return False
         waiting_claim = self.waiting_claim
-        rows = await query(
+        row = await record(
+            HandedOut,
             "deliver_and_claim",
             project_id=project_id,
             id=execution_id,
@@ -90,20 +125,19 @@ class DirectDispatch:
             key=key,
             started=started,
         )
-        if not rows:
+        if row is None:
             return False
-        *row, embedded = rows[0]
         if not self._opened:
-            self._opened, self.room, self._keeps = True, waiting_claim.capacity, not embedded
+            self._opened, self.room, self._keeps = True, waiting_claim.capacity, not row.embedded
         self.room -= 1
-        claimed, parked = to_claimed(row, waiting_claim.worker_id)
-        seq, at_us, attempt = claimed.base, row[20], claimed.attempt
-        claim = journal_row(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=waiting_claim.worker_id)
+        claimed, parked = row.to_claimed(waiting_claim.worker_id)
+        seq, at_us, attempt = row.seq, row.at_us, claimed.attempt
+        claim = JournalRow(execution_id, seq, at_us, Kind.CLAIMED, attempt, name=waiting_claim.worker_id)
         news = [outcome(seq - 1, at_us, attempt - 1), claim]
         await self._note(news)
         if seq == parked + 3:  # the row before these is the one that says it waits
-            waits = journal_row(execution_id, parked + 1, row[-1], Kind.WAITING, attempt - 1)
-            found, more = [as_row(row) for row in (waits, *news)], False
+            waits = JournalRow(execution_id, parked + 1, row.ready_at_us, Kind.WAITING, attempt - 1)
+            found, more = [one.to_row() for one in (waits, *news)], False
         else:
             found, more = await journal_after(execution_id, parked, rows_max=WOKEN_ROWS_MAX, bytes_max=WOKEN_BYTES_MAX)
         await Notify(Metric("claimed"))
@@ -115,61 +149,6 @@ class DirectDispatch:
         if self._keeps:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
             await query("note_claim", id=self.waiting_claim.worker_id, claim_id=self.waiting_claim.claim_id)
         await query_many("insert_journal", rows)
-
-
-def to_claimed(row: Sequence[Any], worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
-    """A claimed row as a claim, and the last seq that its worker has parked (0: none)."""
-    (
-        id,
-        workflow_id,
-        attempt,
-        payload,
-        created_at_us,
-        seq,
-        lost,
-        retry_count,
-        phase,
-        key,
-        queue_name,
-        concurrency_key,
-        parent_id,
-        root_id,
-        deployment_id,
-        session_id,
-        user_id,
-        tags,
-        parked_worker,
-        parked_seq,
-        at_us,
-        budgeted,
-        _,
-        _,
-    ) = row
-    parked = parked_seq if parked_worker == worker_id and parked_seq is not None and not again else 0
-    claimed = Claimed(
-        id=id,
-        workflow_id=workflow_id,
-        attempt=attempt,
-        payload=Raw(payload),
-        created_at_us=created_at_us,
-        # The whole journal of a fresh execution is this claim.
-        rows=[Row(seq, at_us, Kind.CLAIMED, attempt, name=worker_id)] if seq == 1 else [],
-        base=seq if seq > 1 else 0,
-        ack_first=lost > 0 or again,  # the server whose answer was lost may take it back meanwhile
-        retry_count=retry_count,
-        cancelling=phase == Phase.CANCELLING,
-        key=key,
-        queue_name=queue_name,
-        concurrency_key=concurrency_key,
-        parent_execution_id=parent_id,
-        root_execution_id=root_id,
-        deployment_id=deployment_id,
-        session_id=session_id or id,
-        user_id=user_id,
-        tags=None if tags is None else Raw(tags),
-        budgeted=budgeted is not None,
-    )
-    return claimed, parked
 
 
 def with_journal(claimed: Claimed, base: int, rows: list[Row], more: bool) -> Claimed:

@@ -4,14 +4,13 @@ Each transition is a guarded write: it applies to the reporting attempt, or not 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many
+from perdure.store.executions import JournalRow, Moved, MovedParent
+from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
 from perdure.store.verbs.direct_dispatch import DirectDispatch
-from perdure.store.verbs.rows import as_row, journal_row
-from perdure.store.verbs.starts import New, Parent, dispatch_target, start_items, where_of
+from perdure.store.verbs.starts import New, dispatch_target, start_items, where_of
 from perdure.wire.errors import IllegalMove, PerdureError
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, StartChild, Started, Suspend
@@ -21,7 +20,7 @@ TRY_NEWER_US = 1_000_000
 """An execution that diverged on one worker is offered again after this time, if a newer worker exists."""
 
 
-class At(msgspec.Struct, frozen=True, gc=False):
+class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     project_id: str
     execution_id: str
     attempt: int
@@ -62,13 +61,24 @@ async def suspend_next(
     nothing, and the general path decides."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
-    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
-    moved = await query("suspend_next", number=item.number, seq=item.seen + 1, **_parking(at, end, item.seen))
-    if not moved:
+    at = _at(project_id, worker_id, item, now_us)
+    values = _parking(at, end, item.seen)
+    moved = await record(Moved, "suspend_next", number=item.number, seq=item.seen + 1, **values)
+    if moved is None:
         return None
-    at = msgspec.structs.replace(at, at_us=moved[0][1])
-    await _suspended(at, end, moved[0])
-    return ItemReply(ended=True, at_us=at.at_us)
+    await _suspended(at, end, moved)
+    return ItemReply(ended=True, at_us=moved.at_us)
+
+
+def _at(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> At:
+    return At(
+        project_id=project_id,
+        execution_id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
+        now_us=now_us,
+        at_us=now_us,
+    )
 
 
 async def start_and_wait(
@@ -106,28 +116,25 @@ async def start_and_wait(
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     seq = item.seen + 1
-    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, now_us)
-    moved = await query(
-        "start_and_wait", number=item.number, seq=seq, deployment_id=deployment_id, **_parking(at, end, seq)
-    )
-    if not moved:
+    at = _at(project_id, worker_id, item, now_us)
+    values = {"number": item.number, "seq": seq, "deployment_id": deployment_id, **_parking(at, end, seq)}
+    moved = await record(MovedParent, "start_and_wait", **values)
+    if moved is None:
         return None
-    root_id, session_id, user_id, budgeted = moved[0][5:]
-    at = msgspec.structs.replace(at, at_us=moved[0][1])
     [started] = await start_items(
         project_id,
         [New(ids[0], child)],
         now_us,
         dispatch=dispatch,
-        parents={item.execution_id: Parent(root_id, session_id, user_id)},
+        parents={item.execution_id: moved.parent},
         targets={where_of(child): target},
-        budgeted={root_id: bool(budgeted)},
+        budgeted={moved.parent.root_id: moved.budgeted},
     )
     assert isinstance(started, Started)  # every refusal was excluded before
-    row = journal_row(
+    row = JournalRow(
         item.execution_id,
         seq,
-        at.at_us,
+        moved.at_us,
         Kind.CHILD_STARTED,
         item.attempt,
         key=entry.key,
@@ -136,16 +143,16 @@ async def start_and_wait(
         value=msgspec.json.encode(started.execution_id),
     )
     await query_many("insert_journal", [row])
-    await _suspended(at, end, moved[0])
-    return ItemReply(rows=[as_row(row)], ended=True, accepted=[seq], at_us=at.at_us)
+    await _suspended(at, end, moved)
+    return ItemReply(rows=[row.to_row()], ended=True, accepted=[seq], at_us=moved.at_us)
 
 
 async def suspend(at: At, end: Suspend, seen: int) -> bool:
     """Suspend an execution, if its code has seen every outcome in its journal (I5)."""
-    moved = await query("suspend", **_parking(at, end, seen))
-    if moved:
-        await _suspended(at, end, moved[0])
-    return bool(moved)
+    moved = await record(Moved, "suspend", **_parking(at, end, seen))
+    if moved is not None:
+        await _suspended(at, end, moved)
+    return moved is not None
 
 
 def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
@@ -162,25 +169,23 @@ def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
     }
 
 
-async def _suspended(at: At, end: Suspend, moved: Sequence[Any]) -> None:
-    next_seq, _, limited, _, waits = moved[:5]
-    seq = next_seq - 1
+async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
     wanted = set(end.waits)
-    for (key,) in await query("open_waits", execution_id=at.execution_id) if waits else ():
+    for (key,) in await query("open_waits", execution_id=at.execution_id) if moved.waits else ():
         if key not in wanted:  # an earlier, lost attempt left it open
             await query("close_wait", execution_id=at.execution_id, key=key)
     due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])
-    row = journal_row(at.execution_id, seq, at.at_us, Kind.WAITING, at.attempt, fingerprint=due)
+    row = JournalRow(at.execution_id, moved.seq, moved.at_us, Kind.WAITING, at.attempt, fingerprint=due)
     await query_many("insert_journal", [row])
     await Notify(Written(at.execution_id))
     if end.timer is not None:
         await Notify(Due(end.timer[1]))
-    if limited:
+    if moved.limited:
         await Notify(Ready(at.project_id, None))
 
 
-async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
-    if phase == Phase.CANCELLING:
+async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
+    if phase is Phase.CANCELLING:
         # A cancelled execution never goes back to a queue; the worker that lets go confirms the cancel.
         return False
     fence: dict[str, object] = {
@@ -194,37 +199,41 @@ async def stop(at: At, end: Fail | Release | Block, phase: str) -> bool:
     if type(end) is Block and await query("newer_registration", worker_id=at.worker_id):
         delay_us = TRY_NEWER_US  # code that registered since then may match
     elif type(end) is Block:
-        moved = await query("block", error=end.error, **fence)
-        if not moved:
+        moved = await record(Moved, "block", error=end.error, **fence)
+        if moved is None:
             return False
-        row = journal_row(
-            at.execution_id, moved[0][0] - 1, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail
-        )
+        row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail)
         await query_many("insert_journal", [row])
-        await Notify(
-            Written(at.execution_id), Metric("blocked"), *([Ready(at.project_id, None)] if moved[0][2] else [])
-        )
+        freed = [Ready(at.project_id, None)] if moved.limited else []
+        await Notify(Written(at.execution_id), Metric("blocked"), *freed)
         return True
     retry = type(end) is Fail
     due_at_us = at.now_us + delay_us if delay_us else None
-    moved = await query("requeue", due_at_us=due_at_us, retries=int(retry), **fence)
-    if not moved:
+    moved = await record(Moved, "requeue", due_at_us=due_at_us, retries=int(retry), **fence)
+    if moved is None:
         return False
-    seq, _, deployment_id = moved[0]
     if type(end) is Fail:
         taken = await _take_back(at.execution_id, end.take_back)
-        row = journal_row(
-            at.execution_id, seq - 1, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
+        row = JournalRow(
+            at.execution_id,
+            moved.seq,
+            at.at_us,
+            Kind.RETRIED,
+            at.attempt,
+            name=end.error[:500],
+            ok=False,
+            value=taken,
         )
     else:
-        row = journal_row(at.execution_id, seq - 1, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
+        row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
     await query_many("insert_journal", [row])
-    await Notify(Due(due_at_us) if due_at_us else Ready(at.project_id, deployment_id), Written(at.execution_id))
+    again = Due(due_at_us) if due_at_us else Ready(at.project_id, moved.deployment_id)
+    await Notify(again, Written(at.execution_id))
     return True
 
 
 async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
     """Make room for new outcomes of failed steps. Answers their row or rows, for the row `retried`."""
-    back = await query_many("take_back_step", [(execution_id, key) for key in keys])
+    back = await query_many("take_back_step", [{"execution_id": execution_id, "key": key} for key in keys])
     seqs = sorted(seq for (seq,) in back)
     return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)

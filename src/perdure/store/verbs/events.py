@@ -11,11 +11,12 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.store.executions import JournalRow, StoredWait
 from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
-from perdure.store.verbs.rows import JournalRow, deliver, fitting, journal_row, page_of
+from perdure.store.verbs.rows import deliver, fitting, page_of
 from perdure.wire.approvals import ASKED
 from perdure.wire.events import Event, JournalEvent, PublishedEvents
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -216,24 +217,6 @@ def event_value(event: Event) -> bytes:
     )
 
 
-class StoredWait(Struct, frozen=True, gc=False):
-    state: str
-    topic: str | None
-    after_seq: int | None
-    event_seq: int | None
-    data: bytes | None
-    expires_at_us: int | None
-    event_type: str | None
-    batch_id: str | None
-    opened_at_us: int
-    must_name: int
-
-    def shows_another(self, topic: str | None, data: bytes | None) -> bool:
-        """Whether a native worker's wait for an answer shows other data than before."""
-        is_plain = self.topic is None and self.event_type is None and self.batch_id is None
-        return topic is None and is_plain and data != self.data
-
-
 class _At(NamedTuple):
     """The execution that waits, and the time of its rows."""
 
@@ -331,7 +314,7 @@ async def number_before(project_id: str, execution_id: str, topic: str) -> int:
 
 async def _met(at: _At, wait: OpenWait, kind: Kind, value: bytes) -> JournalRow:
     [(next_seq,)] = await query("count_outcome", project_id=at.project_id, id=at.execution_id)
-    row = journal_row(
+    row = JournalRow(
         at.execution_id, next_seq - 1, at.at_us, kind, at.attempt, key=wait.key, name=wait.topic, value=value
     )
     await query_many("insert_journal", [row])

@@ -6,20 +6,14 @@ dies: it is an outcome at once, which the next attempt finds before it would ask
 opens the wait only if the run is one execution.
 """
 
-from typing import Any
-
 from msgspec import Raw
 
-from perdure.store.interface import (
-    query,
-    records,
-)
-from perdure.store.verbs.push_steps import (
-    ENDS,
-    StepRow,
-)
+from perdure.store.executions import StoredWait
+from perdure.store.interface import query, record, records, value
+from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ANSWERED, ASKED, How
+from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem
 
@@ -31,8 +25,8 @@ def asks(data: bytes | None) -> bool:
 
 async def alone_in(project_id: str, topic: str) -> str | None:
     """The only execution of a topic's run, which must be the one that asks."""
-    rows = await query("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
-    return next((id for (id,) in rows), None)
+    found: str | None = await value("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
+    return found
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
@@ -48,13 +42,12 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
         return
     if await outcome_there(execution_id, key):
         return
-    known = await query("read_wait", execution_id=execution_id, key=key)
-    asked = known[0][4] if known else None
-    same = asked is not None and bytes(asked) == bytes(event.data)
-    if known and known[0][0] == "open" and (same or known[0][6] != answer_type):
+    known = await record(StoredWait, "read_wait", execution_id=execution_id, key=key)
+    asked = None if known is None else known.data
+    same = asked is not None and asked == bytes(event.data)
+    if known is not None and known.state == "open" and (same or known.event_type != answer_type):
         return
-    early = bool(known) and known[0][0] == "early"
-    taken = early and not asks(bytes(event.data))
+    early = known if known is not None and known.state == "early" and not asks(bytes(event.data)) else None
     await query(
         "ask_question",
         execution_id=execution_id,
@@ -64,10 +57,12 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
         after_seq=seq,
         event_type=answer_type,
         data=bytes(event.data),
-        now_us=known[0][8] if taken else later(known[0][8] if known else 0, now_us),
-        must_name=int(asked is not None and not taken),
+        now_us=early.opened_at_us if early is not None else later(0 if known is None else known.opened_at_us, now_us),
+        must_name=int(asked is not None and early is None),
     )
-    await take_early(project_id, execution_id, key, topic, answer_type, known[0] if taken else None, seq, now_us)
+    await take_early(
+        project_id, execution_id, key, now_us, topic=topic, answer_type=answer_type, early=early, after=seq
+    )
 
 
 def later(opened_at_us: int, now_us: int) -> int:
@@ -80,16 +75,17 @@ async def take_early(
     project_id: str,
     execution_id: str,
     key: str,
+    now_us: int,
+    *,
     topic: str,
     answer_type: str,
-    known: tuple[Any, ...] | None,
+    early: StoredWait | None,
     after: int,
-    now_us: int,
 ) -> None:
-    """Deliver an early answer: kept under the key (`known` is the wait as read before), or published after the
-    question."""
-    if known is not None and known[0] == "early":
-        seq, data = None, known[4]
+    """Deliver an early answer: kept under the key (`early`), or published after the question."""
+    if early is not None:
+        assert early.data is not None
+        seq, data = None, early.data
     else:
         found = await query(
             "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=answer_type
@@ -97,13 +93,14 @@ async def take_early(
         if not found:
             return
         seq, data = found[0]
-        await note_answer(project_id, execution_id, key, Raw(data), f"event {seq} of topic {topic!r}", now_us)
+        answered_by = f"event {seq} of topic {topic!r}"
+        await note_answer(project_id, execution_id, key, Raw(data), answered_by=answered_by, now_us=now_us)
     await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
     await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=data)
 
 
 async def outcome_there(execution_id: str, key: str) -> bool:
-    rows = await records(StepRow, "outcomes_of_key", execution_id=execution_id, key=key)
+    rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=key)
     return any(row.kind in ENDS for row in rows)
 
 

@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.interface import Due, Notify, Ready, Rows, Written, query, query_many, record, records, verb
+from perdure.store.executions import EndedExecution, JournalRow, Moved, State, StoredWait
+from perdure.store.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import asks, later, outcome_there, take_early
-from perdure.store.verbs.push_steps import ENDS, StepRow
-from perdure.store.verbs.rows import deliver, ended, journal_row
+from perdure.store.verbs.push_steps import ENDS
+from perdure.store.verbs.rows import deliver, note_end
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
-from perdure.store.verbs.transitions import cancel_tree, lose, note_cancelled
+from perdure.store.verbs.transitions import cancel_tree, lose
 from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import Started
 from perdure.wire.status import FINAL, HELD, Phase
@@ -79,21 +81,20 @@ class Step(NamedTuple):
 @verb(locks="execution=execution_id")
 async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: int) -> None:
     """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict when no push worker holds it."""
-    moved = await query("record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
-    if not moved:
+    moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
+    if moved is None:
         held = await _lock(project_id, execution_id)
         if held.phase not in HELD or held.push_worker_id is None:
             raise Conflict(
                 f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
             )
         return
-    seq, at_us, attempt, _ = moved[0]
-    row = journal_row(
+    row = JournalRow(
         execution_id,
-        seq,
-        at_us,
+        moved.seq,
+        moved.at_us,
         Kind.STEP,
-        attempt,
+        moved.attempt,
         key=step.key,
         name=step.output_schema_name,
         fingerprint=step.source_execution_id,
@@ -122,12 +123,13 @@ async def complete_pushed(
     held = await _lock_for(project_id, execution_id, worker_id, Phase.COMPLETED)
     if held is None:
         return
-    moved = await query("complete", result=result, **_fence(project_id, execution_id, held, now_us))
+    fence = _fence(project_id, execution_id, held, now_us)
+    [end] = await records(EndedExecution, "complete", result=result, **fence)
     if output_schema_name is not None:
         await query("put_output_schema", project_id=project_id, id=execution_id, output_schema_name=output_schema_name)
     if final_state is not None:
         await query("put_final_state", execution_id=execution_id, final_state=final_state)
-    await _over(project_id, execution_id, held, Phase.COMPLETED, moved[0], now_us, result=result)
+    await note_end(project_id, execution_id, Phase.COMPLETED, end, now_us, result=result)
 
 
 @verb(locks="execution=execution_id")
@@ -152,20 +154,17 @@ async def fail_pushed(
         await query("put_final_state", execution_id=execution_id, final_state=final_state)
     if held.phase is Phase.CANCELLING:
         # The worker that lets go confirms the cancel.
-        moved = await query("confirm_cancel", **fence)
-        await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+        [end] = await records(EndedExecution, "confirm_cancel", **fence)
+        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
         return
     if retryable and held.retry_count < RETRIES_MAX:
-        moved = await query("requeue", due_at_us=None, retries=1, **fence)
-        seq, at_us, deployment_id = moved[0]
-        row = journal_row(
-            execution_id, seq - 1, at_us, Kind.RETRIED, held.attempt, name=error[:500], ok=False, value=b"null"
-        )
+        [moved] = await records(Moved, "requeue", due_at_us=None, retries=1, **fence)
+        row = JournalRow(execution_id, moved.seq, moved.at_us, Kind.RETRIED, moved.attempt, name=error[:500], ok=False)
         await query_many("insert_journal", [row])
-        await Notify(Ready(project_id, deployment_id), Written(execution_id))
+        await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
         return
-    moved = await query("fail", error=error, **fence)
-    await _over(project_id, execution_id, held, Phase.FAILED, moved[0], now_us, error=error, detail=detail)
+    [end] = await records(EndedExecution, "fail", error=error, **fence)
+    await note_end(project_id, execution_id, Phase.FAILED, end, now_us, error=error, detail=detail)
 
 
 @verb(locks="execution=execution_id")
@@ -185,8 +184,9 @@ async def confirm_cancel_pushed(
             await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True, begun=True)
             return
         await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
-    moved = await query("confirm_cancel", **_fence(project_id, execution_id, held, now_us))
-    await note_cancelled(project_id, execution_id, moved[0], held.attempt, now_us, "confirmed")
+    fence = _fence(project_id, execution_id, held, now_us)
+    [end] = await records(EndedExecution, "confirm_cancel", **fence)
+    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
 
 
 def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
@@ -201,41 +201,6 @@ def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[
         "progress": None,
         "now_us": now_us,
     }
-
-
-async def _over(
-    project_id: str,
-    execution_id: str,
-    held: Held,
-    phase: Phase,
-    moved: Sequence[Any],
-    now_us: int,
-    *,
-    result: bytes | None = None,
-    error: str | None = None,
-    detail: bytes | None = None,
-) -> None:
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = moved
-    row = journal_row(
-        execution_id, next_seq - 1, at_us, Kind(phase), held.attempt, ok=detail is None, value=detail or b"null"
-    )
-    await query_many("insert_journal", [row])
-    await ended(
-        project_id,
-        execution_id,
-        phase,
-        now_us,
-        workflow_id=workflow_id,
-        parent_execution_id=parent_id,
-        step_key=step_key,
-        batch_id=batch_id,
-        limited=limited,
-        result=result,
-        error=error,
-        detail=detail,
-        waits=waits,
-        told=told,
-    )
 
 
 # --- waits ---------------------------------------------------------------------------------------------------------
@@ -265,8 +230,8 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     held = await _lock(project_id, execution_id)
     if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
         # The worker lets go, so the cancel is complete.
-        [moved] = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
-        await note_cancelled(project_id, execution_id, moved, held.attempt, now_us, "confirmed")
+        [end] = await records(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
+        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
         return
     if held.phase is not Phase.RUNNING or held.push_worker_id is None:
         return
@@ -274,20 +239,31 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
         await _go_on(project_id, execution_id, held, now_us)
         return
     if topic is None:
-        await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
+        await _let_go(project_id, execution_id, held, now_us, key=wait.key, told=wait.told, until_us=wait.until_us)
         return
-    rows = await query("read_wait", execution_id=execution_id, key=wait.key)
-    known = rows[0] if rows else None
+    place = {"execution_id": execution_id, "key": wait.key}
+    known = await record(StoredWait, "read_wait", **place)
     # Its own event opened this question (`push_questions`); an answer to it would have ended the wait.
-    asked = wait.event_type is not None and known is not None and known[0] == "open" and known[4] is not None
-    if await _open(project_id, execution_id, wait, asked, rows, now_us):
-        known = None  # an answer from before the question does not answer it
-    await _let_go(project_id, execution_id, held, wait.key, wait.told, wait.until_us, now_us)
+    asked = wait.event_type is not None and known is not None and known.state == "open" and known.data is not None
+    early = known if known is not None and known.state == "early" else None
+    if await _open(project_id, execution_id, wait, now_us, asked=asked, early=early):
+        early = None  # an answer from before the question does not answer it
+    await _let_go(project_id, execution_id, held, now_us, key=wait.key, told=wait.told, until_us=wait.until_us)
     if asked:
         return
-    after = (await query("read_wait", execution_id=execution_id, key=wait.key))[0][2] or 0
+    [opened] = await records(StoredWait, "read_wait", **place)
+    after = opened.after_seq or 0
     if wait.event_type is not None:
-        await take_early(project_id, execution_id, wait.key, topic, wait.event_type, known, after, now_us)
+        await take_early(
+            project_id,
+            execution_id,
+            wait.key,
+            now_us,
+            topic=topic,
+            answer_type=wait.event_type,
+            early=early,
+            after=after,
+        )
         return
     event = await first_event(project_id, execution_id, topic, None, after)
     if event is None:
@@ -296,13 +272,15 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     await deliver(project_id, execution_id, Kind.EVENT, now_us, key=wait.key, name=topic, value=event_value(event))
 
 
-async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, known: Rows, now_us: int) -> bool:
+async def _open(
+    project_id: str, execution_id: str, wait: Wait, now_us: int, *, asked: bool, early: StoredWait | None
+) -> bool:
     """Open or reopen the wait; a reopened one counts events since its first opening.
 
     Answers whether an early answer under the key is void, because a question came after it.
     """
     assert wait.topic is not None
-    found: Rows = []
+    found = []
     if wait.event_type is not None and not asked:
         # The question named no execution, so take the last one under this key, and count answers from there.
         found = await query(
@@ -315,8 +293,8 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, kno
         after, question, asked_at_us = found[0]
     elif not asked:
         after = await number_before(project_id, execution_id, wait.topic)
-    dropped = bool(known) and known[0][0] == "early" and known[0][8] < asked_at_us and asks(question)
-    if dropped:
+    dropped = early is not None and early.opened_at_us < asked_at_us and asks(question)
+    if early is not None and dropped:
         await query(
             "ask_question",
             execution_id=execution_id,
@@ -326,7 +304,7 @@ async def _open(project_id: str, execution_id: str, wait: Wait, asked: bool, kno
             after_seq=after,
             event_type=wait.event_type,
             data=question,
-            now_us=later(known[0][8], now_us),
+            now_us=later(early.opened_at_us, now_us),
             must_name=1,
         )
     await query(
@@ -351,9 +329,17 @@ async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) ->
 
 
 async def _let_go(
-    project_id: str, execution_id: str, held: Held, key: str, told: bytes, until_us: int | None, now_us: int
+    project_id: str,
+    execution_id: str,
+    held: Held,
+    now_us: int,
+    *,
+    key: str,
+    told: bytes,
+    until_us: int | None = None,
 ) -> None:
-    ((next_seq, at_us, limited, *_),) = await query(
+    [moved] = await records(
+        Moved,
         "suspend",
         project_id=project_id,
         id=execution_id,
@@ -365,12 +351,12 @@ async def _let_go(
         parked_seq=None,
         now_us=now_us,
     )
-    row = journal_row(execution_id, next_seq - 1, at_us, Kind.WAITING, held.attempt, key=key, value=told)
+    row = JournalRow(execution_id, moved.seq, moved.at_us, Kind.WAITING, moved.attempt, key=key, value=told)
     await query_many("insert_journal", [row])
     await Notify(Written(execution_id))
     if until_us is not None:
         await Notify(Due(until_us))
-    if limited:
+    if moved.limited:
         await Notify(Ready(project_id, None))
 
 
@@ -411,18 +397,18 @@ async def start_children(
     if first is not None:
         return _STARTED.decode(first)
     held = await _lock(project_id, parent_id)
-    rows = await records(StepRow, "outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
-    before = next((row.value for row in rows if row.kind is Kind.CHILD_STARTED), None)
-    if before is not None:
-        answers = await _started_before(project_id, before)
+    rows = await records(Row, "outcomes_of_key", execution_id=parent_id, key=step_key) if held.push else []
+    before = [row.value for row in rows if row.kind is Kind.CHILD_STARTED]
+    if before:
+        answers = await _started_before(project_id, before[0])
     else:
-        answers = await _start(project_id, parent_id, step_key, news, batch_id, held, now_us)
+        answers = await _start(project_id, parent_id, step_key, news, held, now_us, batch_id=batch_id)
     if wait and held.phase is Phase.RUNNING and held.push_worker_id is not None:
         if any(row.kind in ENDS for row in rows):
             await _go_on(project_id, parent_id, held, now_us)
         else:
             told = msgspec.json.encode({"type": "child" if batch_id is None else "batch"})
-            await _let_go(project_id, parent_id, held, step_key, told, None, now_us)
+            await _let_go(project_id, parent_id, held, now_us, key=step_key, told=told)
     ids = [answer.execution_id for answer in answers]
     await remember(project_id, idempotency, msgspec.json.encode(answers), now_us, ids)
     return answers
@@ -435,9 +421,8 @@ async def _started_before(project_id: str, value: Raw) -> list[Started]:
     told = msgspec.json.decode(value)
     answers: list[Started] = []
     for id in told if isinstance(told, list) else [told]:
-        rows = await query("read_state", project_id=project_id, id=id)
-        created_at_us = next((at_us for *_, at_us, _ in rows), 0)
-        answers.append(Started(id, created_at_us, existing=True))
+        state = await record(State, "read_state", project_id=project_id, id=id)
+        answers.append(Started(id, 0 if state is None else state.created_at_us, existing=True))
     return answers
 
 
@@ -446,9 +431,10 @@ async def _start(
     parent_id: str,
     step_key: str,
     news: Sequence[New],
-    batch_id: str | None,
     held: Held,
     now_us: int,
+    *,
+    batch_id: str | None,
 ) -> list[Started]:
     if held.push and (held.phase is Phase.CANCELLING or held.phase in FINAL):
         raise Conflict(f"Parent execution {parent_id!r} is {held.phase}; it starts no more children.")
@@ -470,10 +456,19 @@ async def _start(
     answers = [answer for answer in found if isinstance(answer, Started)]
     if held.push:
         ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id
-        ((seq, at_us, attempt),) = await query("next_row", project_id=project_id, id=parent_id, now_us=now_us)
+        [moved] = await records(Moved, "next_row", project_id=project_id, id=parent_id, now_us=now_us)
         name = None if batch_id is not None else items[0].item.workflow_id
         value = msgspec.json.encode(ids)
-        row = journal_row(parent_id, seq, at_us, Kind.CHILD_STARTED, attempt, key=step_key, name=name, value=value)
+        row = JournalRow(
+            parent_id,
+            moved.seq,
+            moved.at_us,
+            Kind.CHILD_STARTED,
+            moved.attempt,
+            key=step_key,
+            name=name,
+            value=value,
+        )
         await query_many("insert_journal", [row])
         await Notify(Written(parent_id))
     if batch_id is not None:

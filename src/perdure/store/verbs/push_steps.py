@@ -6,15 +6,17 @@ become the outcome under their step's key.
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.store.interface import query, records, verb
+from perdure.store.executions import StoredWait
+from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs.rows import fitting
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.events import JournalEvent
+from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.push_workers import ListedStep, SavedStep
 from perdure.wire.records import Kind
@@ -24,7 +26,7 @@ from perdure.wire.times import rfc3339
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 
 
-class Standing(NamedTuple):
+class Standing(Struct, frozen=True):
     phase: Phase
     attempt: int
     worker_id: str | None
@@ -44,42 +46,30 @@ async def standing(*, project_id: str, execution_id: str) -> Standing:
 
 
 async def _standing(project_id: str, execution_id: str) -> Standing:
-    rows = await query("read_pushed", project_id=project_id, id=execution_id)
-    if not rows:
+    found = await record(Standing, "read_pushed", project_id=project_id, id=execution_id)
+    if found is None:
         raise _no_execution(execution_id)
-    phase, attempt, worker_id, acked, workflow_id, root_id, root_workflow_id, push_worker_id = rows[0]
-    return Standing(Phase(phase), attempt, worker_id, acked, root_id, root_workflow_id or workflow_id, push_worker_id)
+    return found
 
 
-class StepRow(Struct, frozen=True):
-    """A row of the journal under a step's key."""
+class Holder(Struct, frozen=True):
+    """An execution's holder, and a row of its journal under the asked key."""
 
-    seq: int
-    at_us: int
-    kind: Kind | None
-    """None if the key has no row. The other columns of the journal are None, too."""
-    key: str
-    name: str | None
-    fingerprint: str | None
-    ok: bool
-    value: Raw
-
-
-class Holder(StepRow, frozen=True):
     attempt: int
     acked: int
     push_worker_id: str | None
+    row: Row | None
 
 
 @verb(looks=True)
 async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
     """One step's outcome and the execution's holder. Raises NotFound for the execution."""
-    rows = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
-    if not rows:
+    found = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
+    if not found:
         raise _no_execution(execution_id)
-    found = await _saved(project_id, execution_id, rows)
-    step = None if found is None else SavedStep(**structs.asdict(found.step), output_schema_name=found.schema_name)
-    return rows[0], step
+    saved = await _saved(project_id, execution_id, [one.row for one in found if one.row is not None])
+    step = None if saved is None else SavedStep(**structs.asdict(saved.step), output_schema_name=saved.schema_name)
+    return found[0], step
 
 
 @verb(looks=True)
@@ -108,8 +98,8 @@ async def list_steps(
             "empty."
         )
     seqs = [first[key][0] for key in keys[:fits]] + [started[key] for key in keys[:fits] if key in started]
-    by_key: dict[str, list[StepRow]] = {}
-    for row in await records(StepRow, "outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
+    by_key: dict[str | None, list[Row]] = {}
+    for row in await records(Row, "outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
         by_key.setdefault(row.key, []).append(row)
     found = [await _saved(project_id, execution_id, by_key.get(key, ())) for key in keys[:fits]]
     return [one.step for one in found if one is not None]
@@ -120,64 +110,66 @@ class _Found(NamedTuple):
     schema_name: str | None = None
 
 
-async def _saved(project_id: str, execution_id: str, rows: Sequence[StepRow]) -> _Found | None:
-    row = min((row for row in rows if row.kind in ENDS), key=lambda row: row.seq, default=None)
-    if row is None or row.kind is None:
+async def _saved(project_id: str, execution_id: str, rows: Sequence[Row]) -> _Found | None:
+    outcome = min((row for row in rows if row.kind in ENDS), key=lambda row: row.seq, default=None)
+    if outcome is None:
         return None
-    key, ok, value = row.key, row.ok, row.value
-    if row.kind is Kind.STEP:
-        step = ListedStep(key, value if ok else None, None if ok else value, ok, row.fingerprint)
-        return _Found(step, row.name)
-    if row.kind is Kind.TIMER:
+    key, ok, given = outcome.key or "", outcome.ok, outcome.value
+    if outcome.kind is Kind.STEP:
+        step = ListedStep(key, given if ok else None, None if ok else given, ok, outcome.fingerprint)
+        return _Found(step, outcome.name)
+    if outcome.kind is Kind.TIMER:
         return _Found(await _timer(execution_id, key))
-    if row.kind is Kind.CHILD:
-        return await _child(project_id, key, rows, ok, value)
-    event = await _event(project_id, execution_id, row.kind, key, bytes(value), row.at_us)
-    return _Found(ListedStep(key, event, success=True))
+    if outcome.kind is Kind.CHILD:
+        return await _child(project_id, key, rows, outcome)
+    return _Found(ListedStep(key, await _event(project_id, execution_id, key, outcome), success=True))
 
 
 async def _timer(execution_id: str, key: str) -> ListedStep:
     """A due timer: the awaited time, or the time-out of another wait."""
-    told: dict[str, Any] = {}
-    for (value,) in await query("last_wait_of_key", execution_id=execution_id, key=key):
-        told = msgspec.json.decode(value)
+    last = await value("last_wait_of_key", execution_id=execution_id, key=key)
+    told = {} if last is None else msgspec.json.decode(last)
     until = told.get("until")
     if told.get("type") in ("event", "suspend"):
         return ListedStep(key, error=_json({"message": f"Event wait expired at {until}"}), success=False)
     return ListedStep(key, _json({"success": True, "wait_until": until}), success=True)
 
 
-async def _event(project_id: str, execution_id: str, kind: str, key: str, value: bytes, at_us: int) -> Raw:
+async def _event(project_id: str, execution_id: str, key: str, outcome: Row) -> Raw:
     """An event as push workers read it. An answer is stored bare, so its event is looked up."""
-    if kind == Kind.EVENT:
-        event = msgspec.json.decode(value, type=JournalEvent)
-        return _shown(event.id, event.sequence_id, event.topic, event.event_type, event.data, event.created_at_us)
-    id, event_type, number, topic = None, f"resume_{key}", 0, None
-    wait = await query("read_wait", execution_id=execution_id, key=key)
-    if wait and wait[0][3] is not None:
-        topic, number = wait[0][1], wait[0][3]
+    if outcome.kind is Kind.EVENT:
+        return _shown(msgspec.json.decode(outcome.value, type=JournalEvent))
+    id, event_type, at_us = execution_id, f"resume_{key}", outcome.at_us
+    number, topic = 0, ""
+    wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=key)
+    if wait is not None and wait.topic is not None and wait.event_seq is not None:
+        topic, number = wait.topic, wait.event_seq
         found = await query("read_event", project_id=project_id, topic=topic, seq=number)
         if found:
             id, event_type, at_us = found[0]
-    return _shown(id or execution_id, number, topic or "", event_type, Raw(value), at_us)
+    return _shown(
+        JournalEvent(
+            id=id, sequence_id=number, topic=topic, event_type=event_type, data=outcome.value, created_at_us=at_us
+        )
+    )
 
 
-def _shown(id: str, number: int, topic: str, event_type: str | None, data: Raw, at_us: int) -> Raw:
+def _shown(event: JournalEvent) -> Raw:
     return _json(
         {
-            "sequence_id": number,
-            "topic": topic,
-            "event_type": event_type,
-            "data": data,
-            "id": id,
-            "created_at": rfc3339(at_us),
+            "sequence_id": event.sequence_id,
+            "topic": event.topic,
+            "event_type": event.event_type,
+            "data": event.data,
+            "id": event.id,
+            "created_at": rfc3339(event.created_at_us),
         }
     )
 
 
-async def _child(project_id: str, key: str, rows: Sequence[StepRow], ok: bool, value: Raw) -> _Found:
-    if not ok:
-        told = msgspec.json.decode(value)
+async def _child(project_id: str, key: str, rows: Sequence[Row], end: Row) -> _Found:
+    if not end.ok:
+        told = msgspec.json.decode(end.value)
         message = told.get("message") if isinstance(told, dict) else None
         message = message or "The execution was cancelled."
         return _Found(ListedStep(key, error=_json({"message": message}), success=False))
@@ -185,8 +177,8 @@ async def _child(project_id: str, key: str, rows: Sequence[StepRow], ok: bool, v
     id = None if started is None else msgspec.json.decode(started)
     schema = None
     if isinstance(id, str):
-        schema = next((name for (name,) in await query("output_schema_of", project_id=project_id, id=id)), None)
-    return _Found(ListedStep(key, value, success=True), schema)
+        schema = await value("output_schema_of", project_id=project_id, id=id)
+    return _Found(ListedStep(key, end.value, success=True), schema)
 
 
 def _json(value: object) -> Raw:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from perdure.store.executions import EndedExecution
 from perdure.store.interface import Metric, Notify, query, record, records, verb
-from perdure.store.verbs.claims import PUSHED, Room, claim_values, end_registration, forgive, pick, try_take_back
+from perdure.store.verbs.claims import PUSHED, Room, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
-from perdure.store.verbs.direct_dispatch import to_claimed
 from perdure.store.verbs.push_reports import Held
-from perdure.store.verbs.transitions import lose, note_cancelled
+from perdure.store.verbs.rows import note_end
+from perdure.store.verbs.transitions import lose
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
 from perdure.wire.status import HELD, Phase
@@ -270,14 +271,22 @@ async def claim_pushed(
         return Handed((), after, 0)
     room = Room(min(free, at_most), None)
     project_id = worker.project_id
-    values = claim_values(project_id, worker.deployment_id, worker_id, claim_id, PYTHON, now_us, grace_us)
+    values = {
+        "project_id": project_id,
+        "deployment_id": worker.deployment_id,
+        "worker_id": worker_id,
+        "claim_id": claim_id,
+        "python": PYTHON,
+        "now_us": now_us,
+        "grace_us": grace_us,
+    }
     after, _ = await pick(values, room, after, limited_first)
     picked: list[Pushed] = []
     for row in room.picked:
-        claimed, _ = to_claimed(row, worker_id)
+        claimed, _ = row.to_claimed(worker_id)
         [details] = await records(Details, "push_details", project_id=project_id, id=claimed.id)
-        *_, ready_at_us = row  # of a fresh execution, it says nothing about an earlier attempt
-        picked.append(Pushed(claimed, details, ready_at_us if claimed.attempt > 1 else None))
+        # The time of a fresh execution says nothing about an earlier attempt.
+        picked.append(Pushed(claimed, details, row.ready_at_us if claimed.attempt > 1 else None))
         if polled:
             await query(
                 "accept_push", project_id=project_id, id=claimed.id, attempt=claimed.attempt, worker_id=worker_id
@@ -335,5 +344,5 @@ async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, wor
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return
-    [moved] = await query("overrule", project_id=project_id, id=execution_id, now_us=now_us)
-    await note_cancelled(project_id, execution_id, moved, attempt, now_us, "not running")
+    [end] = await records(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
+    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="not running")

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from perdure.store.interface import Rows, query, query_many, record, records, verb
+from perdure.store.executions import State
+from perdure.store.interface import Rows, query, query_many, record, records, value, verb
 from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.rows import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
@@ -95,17 +96,12 @@ async def finished(
     for id in ids:
         if bytes_max <= 0:
             break
-        rows = await query("read_end", project_id=project_id, id=id)
-        if not rows:
+        end = await record(Finished, "read_end", project_id=project_id, id=id)
+        if end is None:
             missing.append(id)
-        elif Phase(rows[0][1]) in FINAL:
-            _, phase, result, error, detail = rows[0]
-            bytes_max -= len(result or b"")
-            done.append(
-                Finished(
-                    id, phase, None if result is None else Raw(result), error, None if detail is None else Raw(detail)
-                )
-            )
+        elif Phase(end.phase) in FINAL:
+            bytes_max -= len(end.result or b"")
+            done.append(end)
     return done, missing
 
 
@@ -145,7 +141,7 @@ async def list_executions(
     given = [name for name, value in fits.items() if value is not None]
     if given == ["workflow_id", "key"] and before == NEWEST:  # a workflow's key names at most one, and has an index
         rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
-        found = json.dumps([row[0] for row in rows])
+        found = json.dumps([id for id, _ in rows])
         return await records(Execution, "list_executions", project_id=project_id, ids=found), None
     name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
     if name == "list_ids" and phases == [Phase.FAILED]:
@@ -154,21 +150,22 @@ async def list_executions(
     # An index walked for its own filter finds a row at each step. Other filters mostly find enough among the newest.
     # Measuring how far LIST_DEPTH reaches would cost more.
     finds = len(given) <= (name != "list_ids")
-    floor_id, sizes = "", []
+    floor_id: str | None = None
+    sizes: dict[str, int] = {}
     for depth in (0,) if finds else (*(one for one in FIRST_DEPTHS if one < LIST_DEPTH), LIST_DEPTH):
-        floor = await query("list_floor", project_id=project_id, before=before, depth=depth) if depth else []
-        floor_id = floor[0][0] if floor else ""
-        sizes = await query(name, floor_id=floor_id, limit=limit + 1, **wanted)
+        floor_id = await value("list_floor", project_id=project_id, before=before, depth=depth) if depth else None
+        sizes = dict(await query(name, floor_id=floor_id or "", limit=limit + 1, **wanted))
         if not floor_id or len(sizes) > limit:
             break
     if name == "list_of_session":
-        sizes = sorted([*sizes, *await query("list_head_of_session", **wanted)], reverse=True)[: limit + 1]
-    amount = fitting((row[1] for row in sizes[:limit]), bytes_max)
-    ids = [row[0] for row in sizes[:amount]]
+        sizes |= dict(await query("list_head_of_session", **wanted))
+        sizes = dict(sorted(sizes.items(), reverse=True)[: limit + 1])
+    ids = list(sizes)[:limit]
+    ids = ids[: fitting((sizes[id] for id in ids), bytes_max)]
     page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids))
-    if page and len(sizes) > amount:
+    if page and len(sizes) > len(ids):
         return page, ids[-1]
-    return page, floor_id or None
+    return page, floor_id
 
 
 @verb(looks=True)
@@ -195,11 +192,11 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
 @verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
     """Delete a final execution and its descendants, with all their rows. Answers how many."""
-    rows = await query("read_state", project_id=project_id, id=execution_id)
-    if not rows:
+    state = await record(State, "read_state", project_id=project_id, id=execution_id)
+    if state is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     tree = [execution_id]
-    phases = {execution_id: rows[0][0]}
+    phases: dict[str, str] = {execution_id: state.phase}
     for id in tree:
         for child, phase in await query("children", project_id=project_id, id=id):
             tree.append(child)
@@ -212,9 +209,9 @@ async def delete(*, project_id: str, execution_id: str) -> int:
 
 async def _delete(project_id: str, ids: Sequence[str]) -> int:
     if ids:
-        await query_many("delete_execution", [(project_id, id) for id in ids])
+        await query_many("delete_execution", [{"project_id": project_id, "id": id} for id in ids])
         for name in _PARTS:
-            await query_many(name, [(id,) for id in ids])
+            await query_many(name, [{"id": id} for id in ids])
         await delete_traces(project_id, [trace_id_of(id) for id in ids])
     return len(ids)
 
@@ -294,25 +291,27 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
     Answers how many executions are deleted and how many are still open.
     """
     if user_id is not None:
-        rows = await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit)
-        still_open = await query("open_of_user", project_id=project_id, user_id=user_id)
-        sessions = sorted({row[1] for row in rows})
+        rows = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
+        ids = list(rows)
+        still_open: int = await value("open_of_user", project_id=project_id, user_id=user_id)
+        sessions = sorted(set(rows.values()))
     else:
-        rows = await query("final_of_session", project_id=project_id, session_id=session_id, limit=limit)
-        still_open = await query("open_of_session", project_id=project_id, session_id=session_id)
+        final = await query("final_of_session", project_id=project_id, session_id=session_id, limit=limit)
+        ids = [id for (id,) in final]
+        still_open = await value("open_of_session", project_id=project_id, session_id=session_id)
         sessions = [session_id]
-    deleted = await _delete(project_id, [row[0] for row in rows])
-    await query_many("delete_memory", [(project_id, id) for id in sessions])
+    deleted = await _delete(project_id, ids)
+    await query_many("delete_memory", [{"project_id": project_id, "session_id": id} for id in sessions])
     for id in sessions:
         while await delete_transcript(project_id, id) >= DROPPED_AT_ONCE:
             pass
-    return deleted, still_open[0][0]
+    return deleted, still_open
 
 
 @verb(looks=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
     """Run the invariants as queries. Answers the violations of each, normally none."""
-    return {name.removeprefix("doctor_"): [str(row[0]) for row in await query(name)] for name in checks}
+    return {name.removeprefix("doctor_"): [str(id) for id, *_ in await query(name)] for name in checks}
 
 
 @verb(looks=True)
@@ -330,8 +329,7 @@ async def unserved(*, before_us: int) -> Rows:
 @verb(looks=True)
 async def database_time() -> int | None:
     """The database's time in microseconds since the epoch; None if it has no clock of its own."""
-    rows = await query("database_time")
-    now_us: int | None = rows[0][0]
+    now_us: int | None = await value("database_time")
     return now_us
 
 

@@ -10,15 +10,16 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, records, verb
+from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
+from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.push_questions import note_answer
-from perdure.store.verbs.rows import JournalRow, as_row, ended, journal_after, journal_row
-from perdure.store.verbs.starts import New, Parent, item_locks, start_items
+from perdure.store.verbs.rows import ended, journal_after
+from perdure.store.verbs.starts import New, item_locks, start_items
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
 from perdure.wire.errors import Conflict, IllegalMove
@@ -143,10 +144,8 @@ async def record_steps(
 ) -> Sequence[ItemReply]:
     """As `report`, for `items` of different executions that all are `is_next_step`, the most frequent kind by far. A
     driver that sends single statements sends two for all of them."""
-    fences = [
-        (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
-    ]
-    moved = {row[0] for row in await query_many("advance_next", fences)}
+    fences = [_fence(project_id, worker_id, item, now_us) | {"seq": item.seen + 1} for item in items]
+    moved = {id for (id,) in await query_many("advance_next", fences)}
     recorded = [item for item in items if item.execution_id in moved]
     await query_many("insert_journal", [_outcome(item, item.seen + 1, now_us, item.entries[0]) for item in recorded])
     await Notify(*[Written(item.execution_id) for item in recorded])
@@ -190,32 +189,33 @@ async def _take(
         if isinstance(entry, _ONE_ROW):
             own += 1
             outcomes += not (type(entry) is StepDone and not entry.last)
-    guarded = await query(
+    moved = await record(
+        MovedParent,
         "advance",
-        project_id=project_id,
-        id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        number=item.number,
         rows=own,
         outcomes=outcomes,
         progress=_bytes(item.progress),
-        now_us=now_us,
+        **_fence(project_id, worker_id, item, now_us),
     )
-    if not guarded:
+    if moved is None:
         return await _refused(project_id, worker_id, item)
-    next_seq, phase, at_us, deployment_id, *family = guarded[0]
-    at = At(project_id, item.execution_id, item.attempt, worker_id, now_us, at_us)
-    first = next_seq - own
+    at_us = moved.at_us
+    at = At(
+        project_id=project_id,
+        execution_id=item.execution_id,
+        attempt=item.attempt,
+        worker_id=worker_id,
+        now_us=now_us,
+        at_us=at_us,
+    )
+    first = moved.seq + 1 - own
     unseen, more = await _unseen(item, first)
     accepted: list[int] = []
     rows: list[JournalRow] = []
     shown: list[Row] = []
     fresh = iter(ids)
     children = [entry for entry in entries if type(entry) is StartChild]
-    started = list(
-        await _start_children(at, children, fresh, phase, deployment_id, family, dispatch) if children else ()
-    )
+    started = await _start_children(at, children, fresh, moved, dispatch) if children else []
     told_of = iter(started)
     touched = False
     seq = first
@@ -230,13 +230,13 @@ async def _take(
         elif type(entry) is OpenWait:
             met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, at.now_us, at_us)
             if met is not None:
-                shown.append(as_row(met))
+                shown.append(met.to_row())
             accepted.append(0)
         else:
             touched = touched or type(entry) is Publish or type(entry) is Answer
             row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # the other kinds
             rows.append(row)
-            shown.append(as_row(row))
+            shown.append(row.to_row())
             accepted.append(seq)
             seq += 1
     if rows:
@@ -256,10 +256,10 @@ async def _take(
     if end is not None:
         if type(end) is Suspend:
             if not more and not any(_is_news(row, first) for row in found):
-                problem = await cannot_wait(at, end, sure=bool(children) or phase != Phase.RUNNING)
-                stopped = problem is None and await suspend(at, end, next_seq - 1 if children else item.seen)
+                problem = await cannot_wait(at, end, sure=bool(children) or moved.phase is not Phase.RUNNING)
+                stopped = problem is None and await suspend(at, end, moved.seq if children else item.seen)
         elif type(end) is not Complete and type(end) is not Cancelled:
-            stopped = await stop(at, end, phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
+            stopped = await stop(at, end, moved.phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
 
 
@@ -272,21 +272,24 @@ def _is_news(row: Row, first: int) -> bool:
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
     """Record one step with the guarded write and insert of `_take`, unless the journal grew since the worker looked
     or the clock went back."""
-    moved = await query(
-        "advance_next",
-        number=item.number,
-        now_us=now_us,
-        project_id=project_id,
-        id=item.execution_id,
-        attempt=item.attempt,
-        worker_id=worker_id,
-        seq=item.seen + 1,
-    )
+    moved = await query("advance_next", seq=item.seen + 1, **_fence(project_id, worker_id, item, now_us))
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
     await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
     await Notify(Written(item.execution_id))
     return ItemReply(accepted=[item.seen + 1], at_us=now_us)
+
+
+def _fence(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> dict[str, Any]:
+    """Values of guarded writes."""
+    return {
+        "project_id": project_id,
+        "id": item.execution_id,
+        "attempt": item.attempt,
+        "worker_id": worker_id,
+        "number": item.number,
+        "now_us": now_us,
+    }
 
 
 def _bytes(value: Raw | None) -> bytes | None:
@@ -296,21 +299,21 @@ def _bytes(value: Raw | None) -> bytes | None:
 def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
     if type(entry) is TimerFired:
         due = fingerprint_of_timer(entry.at_us)
-        return journal_row(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
+        return JournalRow(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
     assert type(entry) is StepDone
-    return (
+    return JournalRow(
         of.execution_id,
         seq,
         at_us,
-        "step" if entry.last else "step_failed",
+        Kind.STEP if entry.last else Kind.STEP_FAILED,
         of.attempt,
-        entry.key,
-        entry.name,
-        entry.fingerprint,
-        int(entry.ok),
-        bytes(entry.value),
-        entry.started_at_us,
-        entry.tries,
+        key=entry.key,
+        name=entry.name,
+        fingerprint=entry.fingerprint,
+        ok=entry.ok,
+        value=entry.value,
+        started_at_us=entry.started_at_us,
+        tries=entry.tries,
     )
 
 
@@ -328,35 +331,35 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
 
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """Acknowledge a delivery; answer with the unseen rows."""
-    rows = await query(
-        "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
+    moved = await record(
+        Moved, "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
     )
-    if not rows:
+    if moved is None:
         await Notify(Metric("stale_rejections"))
         return LOST
     if item.logs:
         await _log(item)
-    unseen, more = await _unseen(item, rows[0][0])
-    return ItemReply(rows=unseen, more=more, at_us=rows[0][2])
+    unseen, more = await _unseen(item, moved.seq + 1)
+    return ItemReply(rows=unseen, more=more, at_us=moved.at_us)
 
 
 async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
     """Tell a repeat from an execution that this worker no longer holds."""
-    state = await query("read_state", project_id=project_id, id=item.execution_id)
-    fenced = bool(state) and state[0][1] == item.attempt and state[0][2] == worker_id
-    phase = Phase(state[0][0]) if fenced else None
-    if phase in HELD and state[0][3] < item.number:
-        # The fence holds, so the move is illegal. Not `lost`: this worker still holds it.
-        message = f"Execution {item.execution_id!r} is {phase}: no cancel was requested."
-        return ItemReply(problem=Problem(message, IllegalMove.code))
-    if phase is None or state[0][3] < item.number:
+    state = await record(State, "read_state", project_id=project_id, id=item.execution_id)
+    if state is None or state.attempt != item.attempt or state.assigned_to_worker != worker_id:
         await Notify(Metric("stale_rejections"))
         return LOST
-    next_seq = state[0][4]
-    if phase not in HELD:
+    if state.report_number < item.number:
+        if state.phase in HELD:
+            # The fence holds, so the move is illegal. Not `lost`: this worker still holds it.
+            message = f"Execution {item.execution_id!r} is {state.phase}: no cancel was requested."
+            return ItemReply(problem=Problem(message, IllegalMove.code))
+        await Notify(Metric("stale_rejections"))
+        return LOST
+    if state.phase not in HELD:
         # This attempt ended, by this report or without it (a cancel, a lapse).
         return ItemReply(ended=item.end is not None, lost=item.end is None)
-    rows, more = await _unseen(item, next_seq)
+    rows, more = await _unseen(item, state.next_seq)
     own: dict[tuple[Kind, str], list[int]] = {}
     for n, entry in enumerate(item.entries):
         if isinstance(entry, _ONE_ROW):
@@ -424,7 +427,7 @@ async def _effect(
             await note_answer(at.project_id, entry.execution_id, entry.step_key, entry.data, who, at.now_us)
         ok, value = problem is None, _problem(problem)
         kind, name = Kind.SENT, entry.step_key
-    return journal_row(
+    return JournalRow(
         at.execution_id,
         seq,
         at.at_us,
@@ -448,13 +451,11 @@ async def _start_children(
     at: At,
     entries: Sequence[StartChild],
     fresh: Iterator[str],
-    phase: str,
-    deployment_id: str | None,
-    family: Sequence[str | None],
+    moved: MovedParent,
     dispatch: DirectDispatch | None,
 ) -> list[tuple[bool, bytes]]:
     """For each child: whether it was started, and its id or the reason."""
-    if phase == Phase.CANCELLING:
+    if moved.phase is Phase.CANCELLING:
         problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
         return [(False, _problem(problem))] * len(entries)
     news = [
@@ -464,13 +465,13 @@ async def _start_children(
                 entry.item,
                 parent_execution_id=at.execution_id,
                 step_key=entry.key,
-                deployment_id=entry.item.deployment_id or deployment_id,
+                deployment_id=entry.item.deployment_id or moved.deployment_id,
             ),
         )
         for entry in entries
     ]
     told: list[tuple[bool, bytes]] = []
-    parents = {at.execution_id: Parent(family[0], family[1], family[2])}
+    parents = {at.execution_id: moved.parent}
     answers = await start_items(at.project_id, news, at.now_us, dispatch=dispatch, parents=parents)
     for (_, item), answer in zip(news, answers, strict=True):
         if isinstance(answer, Problem):
@@ -486,9 +487,9 @@ async def _start_children(
 
 
 async def _log(item: ReportItem) -> None:
-    last = (await query("last_log", execution_id=item.execution_id))[0][0] or 0
+    last = await value("last_log", execution_id=item.execution_id) or 0
     lines = [
-        (item.execution_id, last + n, line.at_us, line.level, line.text)
+        {"execution_id": item.execution_id, "n": last + n, "at_us": line.at_us, "level": line.level, "text": line.text}
         for n, line in enumerate(item.logs[-LOG_LINES_MAX:], 1)
     ]
     await query_many("insert_log", lines)
@@ -509,36 +510,28 @@ async def _finish(
 ) -> ItemReply:
     """End an execution, with the same report's outcomes: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
-    values: dict[str, Any] = {
-        "project_id": project_id,
-        "id": item.execution_id,
-        "attempt": item.attempt,
-        "worker_id": worker_id,
-        "number": item.number,
-        "rows": len(outcomes) + 1,
-        "progress": _bytes(item.progress),
-        "now_us": now_us,
-    }
+    values = _fence(project_id, worker_id, item, now_us)
+    values |= {"rows": len(outcomes) + 1, "progress": _bytes(item.progress)}
     result = error = detail = None
-    moved: Query
     if type(end) is Complete:
         result = bytes(end.result)
-        moved, phase, kind = query("complete", result=result, **values), Phase.COMPLETED, Kind.COMPLETED
+        guarded = records(EndedExecution, "complete", result=result, **values)
+        phase = Phase.COMPLETED
     elif type(end) is Fail:
         error, detail = end.error, bytes(end.detail)
-        moved, phase, kind = query("fail", error=error, **values), Phase.FAILED, Kind.FAILED
+        guarded, phase = records(EndedExecution, "fail", error=error, **values), Phase.FAILED
     else:
-        moved, phase, kind = query("confirm_cancel", **values), Phase.CANCELLED, Kind.CANCELLED
-    guarded = await moved
-    if not guarded:
+        guarded, phase = records(EndedExecution, "confirm_cancel", **values), Phase.CANCELLED
+    found = await guarded
+    if not found:
         return await _refused(project_id, worker_id, item)
-    next_seq, at_us, workflow_id, parent_id, step_key, limited, batch_id, waits, told = guarded[0]
-    seq = next_seq - len(outcomes) - 1
+    [over] = found
+    at_us = over.at_us
+    seq = over.seq - len(outcomes)
     rows = [_outcome(item, seq + n, at_us, entry) for n, entry in enumerate(outcomes)]
+    told = b"null" if detail is None else detail
     rows.append(
-        journal_row(
-            item.execution_id, next_seq - 1, at_us, kind, item.attempt, ok=detail is None, value=detail or b"null"
-        )
+        JournalRow(item.execution_id, over.seq, at_us, Kind(phase), item.attempt, ok=detail is None, value=told)
     )
     await query_many("insert_journal", rows)
     if item.logs:
@@ -549,17 +542,11 @@ async def _finish(
         project_id,
         item.execution_id,
         phase,
+        over,
         now_us,
-        workflow_id=workflow_id,
-        parent_execution_id=parent_id,
-        step_key=step_key,
-        batch_id=batch_id,
-        limited=limited,
-        told=told,
         result=result,
         error=error,
         detail=detail,
-        waits=waits,
         taker=dispatch,
     )
     return ItemReply(ended=True, at_us=at_us)

@@ -1,17 +1,18 @@
 """Database rows as records, and the only way to write to a journal or to end an execution."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Changed, Ended, Notify, Ready, Rows, Written, query, query_many, records
+from perdure.store.executions import EndedExecution, JournalRow, Moved
+from perdure.store.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.status import HELD, Phase
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
@@ -23,44 +24,6 @@ SESSIONS = 2
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
-
-JournalRow = tuple[str, int, int, str, int, str | None, str | None, str | None, int, bytes, int | None, int]
-
-
-def journal_row(
-    execution_id: str,
-    seq: int,
-    at_us: int,
-    kind: Kind,
-    attempt: int,
-    *,
-    key: str | None = None,
-    name: str | None = None,
-    fingerprint: str | None = None,
-    ok: bool = True,
-    value: bytes | Raw = NULL_BYTES,
-    started_at_us: int | None = None,
-    tries: int = 0,
-) -> JournalRow:
-    return (
-        execution_id,
-        seq,
-        at_us,
-        kind.value,
-        attempt,
-        key,
-        name,
-        fingerprint,
-        int(ok),
-        bytes(value),
-        started_at_us,
-        tries,
-    )
-
-
-def as_row(row: JournalRow) -> Row:
-    _, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries = row
-    return Row(seq, at_us, Kind(kind), attempt, key, name, fingerprint, bool(ok), Raw(value), started_at_us, tries)
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
@@ -85,13 +48,13 @@ async def page_of(
     amount = 0
     while amount < limit and bytes_max > 0:
         asked = min(ahead, limit - amount)
-        found = await query(sizes, after=after, limit=asked, **where)
-        fits = fitting((row[1] for row in found), bytes_max)
+        found = {number: size for number, size, *_ in await query(sizes, after=after, limit=asked, **where)}
+        fits = fitting(found.values(), bytes_max)
         amount += fits
         if fits < len(found) or len(found) < asked:
             return amount, fits < len(found)
-        after, ahead = found[-1][0], ahead * 8
-        bytes_max -= sum(row[1] for row in found)
+        after, ahead = max(found), ahead * 8
+        bytes_max -= sum(found.values())
     return amount, True
 
 
@@ -122,7 +85,14 @@ class Taker(Protocol):
     """A waiting claim that may take a woken execution."""
 
     async def wake(
-        self, project_id: str, execution_id: str, now_us: int, outcome: Outcome, key: str | None, started: bytes | None
+        self,
+        project_id: str,
+        execution_id: str,
+        now_us: int,
+        outcome: Outcome,
+        *,
+        key: str | None,
+        started: bytes | None,
     ) -> bool:
         """Write the outcome and claim the execution. False: it did nothing. `key` and `started` are as in `deliver`."""
 
@@ -147,90 +117,102 @@ async def deliver(
     """
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
-        return journal_row(
+        return JournalRow(
             execution_id, seq, at_us, kind, attempt, key=key, name=name, fingerprint=fingerprint, ok=ok, value=value
         )
 
-    if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome, key, started):
+    if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome, key=key, started=started):
         return True
-    moved = await query(
-        "deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us, key=key, started=started
+    moved = await record(
+        Moved, "deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us, key=key, started=started
     )
-    if not moved:
+    if moved is None:
         return False
-    seq, phase, worker_id, deployment_id, at_us, attempt = moved[0]
-    await query_many("insert_journal", [outcome(seq, at_us, attempt)])
-    if phase == "queued":
-        await Notify(Ready(project_id, deployment_id), Written(execution_id))
-    elif phase in ("running", "cancelling"):
-        await Notify(Changed(worker_id, execution_id), Written(execution_id))
+    await query_many("insert_journal", [outcome(moved.seq, moved.at_us, moved.attempt)])
+    if moved.phase is Phase.QUEUED:
+        await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
+    elif moved.phase in HELD:
+        await Notify(Changed(moved.worker_id, execution_id), Written(execution_id))
     else:
         await Notify(Written(execution_id))
     return True
+
+
+async def note_end(
+    project_id: str,
+    execution_id: str,
+    phase: Phase,
+    end: EndedExecution,
+    now_us: int,
+    *,
+    name: str | None = None,
+    result: bytes | None = None,
+    error: str | None = None,
+    detail: bytes | None = None,
+) -> None:
+    """Write the last row of the journal, and follow up."""
+    value = NULL_BYTES if detail is None else detail
+    row = JournalRow(
+        execution_id, end.seq, end.at_us, Kind(phase), end.attempt, name=name, ok=detail is None, value=value
+    )
+    await query_many("insert_journal", [row])
+    await ended(project_id, execution_id, phase, end, now_us, result=result, error=error, detail=detail)
 
 
 async def ended(
     project_id: str,
     execution_id: str,
     phase: Phase,
+    end: EndedExecution,
     now_us: int,
     *,
-    workflow_id: str,
-    parent_execution_id: str | None,
-    step_key: str | None,
-    batch_id: str | None,
-    limited: int,
     result: bytes | None = None,
     error: str | None = None,
     detail: bytes | None = None,
-    waits: int = 1,
-    told: int = 0,
     taker: Taker | None = None,
 ) -> None:
-    """Follow up on a new final phase: notify the parent and waiters, free the slot.
-
-    `waits` is 0 if no wait can be open. `told` is a sum of OUTSIDE and SESSIONS.
-    """
-    hints: list[Ended | Written | Ready] = [
-        Ended(project_id, execution_id, workflow_id, phase.value, result, error, detail),
-        Written(execution_id),
-    ]
-    if limited:
-        hints.append(Ready(project_id, None))
-    await Notify(*hints)
-    if waits:
+    """Follow up on a new final phase: notify the parent and waiters, free the slot."""
+    hint = Ended(
+        project_id=project_id,
+        execution_id=execution_id,
+        workflow_id=end.workflow_id,
+        phase=phase.value,
+        result=result,
+        error=error,
+        detail=detail,
+    )
+    await Notify(hint, Written(execution_id), *([Ready(project_id, None)] if end.limited else []))
+    if end.waits:
         await query("close_waits", execution_id=execution_id)
-    if told & OUTSIDE:
-        await enqueue(project_id, execution_id, workflow_id, parent_execution_id is None, now_us)
+    if end.told & OUTSIDE:
+        await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
     value = result if result is not None else detail if detail is not None else NULL_BYTES
-    if parent_execution_id is not None and step_key is not None:
-        await _tell_parent(
-            project_id, execution_id, parent_execution_id, step_key, batch_id, phase, value, now_us, taker
-        )
-    if told & SESSIONS:  # last: executions are locked before sessions
+    await _tell_parent(project_id, execution_id, phase, end, now_us, value=value, taker=taker)
+    if end.told & SESSIONS:  # last: executions are locked before sessions
         await end_turns(project_id, execution_id, phase, now_us)
 
 
 async def _tell_parent(
     project_id: str,
     child_id: str,
-    parent_id: str,
-    step_key: str,
-    batch_id: str | None,
     phase: Phase,
-    value: bytes,
+    end: EndedExecution,
     now_us: int,
+    *,
+    value: bytes,
     taker: Taker | None,
 ) -> None:
     """Notify the parent, if its journal says that it started this child: a start by the API may name any parent and
     step."""
+    parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id
+    if parent_id is None or step_key is None:
+        return
     if (
         batch_id is not None
         and not _is_derived(batch_id)
         and await _ended_in_batch(project_id, parent_id, step_key, batch_id, now_us)
     ):
         return
-    ok = phase is Phase.COMPLETED
     await deliver(
         project_id,
         parent_id,
@@ -238,7 +220,7 @@ async def _tell_parent(
         now_us,
         key=step_key,
         name=phase.value,
-        ok=ok,
+        ok=phase is Phase.COMPLETED,
         value=value,
         started=msgspec.json.encode(child_id),
         taker=taker,
@@ -263,10 +245,10 @@ async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_
     if await query("any_open_of_batch", project_id=project_id, batch_id=batch_id):
         return True
     if await query("meet_wait", execution_id=parent_id, key=step_key, event_seq=None, data=None):
-        children = await query("batch_children", project_id=project_id, batch_id=batch_id)
-        rows = await query("outcomes_of_key", execution_id=parent_id, key=step_key)
-        started = [row[7] for row in rows if row[2] == Kind.CHILD_STARTED]
-        value = batch_value(children, msgspec.json.decode(started[0]) if started else [row[0] for row in children])
+        children = {id: rest for id, *rest in await query("batch_children", project_id=project_id, batch_id=batch_id)}
+        rows = await records(Row, "outcomes_of_key", execution_id=parent_id, key=step_key)
+        started = [row.value for row in rows if row.kind is Kind.CHILD_STARTED]
+        value = batch_value(children, msgspec.json.decode(started[0]) if started else list(children))
         await deliver(project_id, parent_id, Kind.CHILD, now_us, key=step_key, name=Phase.COMPLETED, value=value)
     return True
 
@@ -274,15 +256,14 @@ async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_
 _DELETED = "The execution was deleted before the batch had ended."
 
 
-def batch_value(children: Rows, ids: Sequence[str]) -> bytes:
+def batch_value(children: Mapping[str, Sequence[Any]], ids: Sequence[str]) -> bytes:
     """The ends of a batch, in the order of the request, on which readers rely. A deleted execution keeps its place."""
-    by_id = {id: rest for id, *rest in children}
     ends = []
     for id in ids:
-        if id not in by_id:
+        if id not in children:
             ends.append({"workflow_id": "", "success": False, "error": _DELETED})
             continue
-        workflow_id, phase, result, error, schema = by_id[id]
+        workflow_id, phase, result, error, schema = children[id]
         if phase == Phase.COMPLETED:
             ends.append(
                 {"workflow_id": workflow_id, "success": True, "result": Raw(result), "result_schema_name": schema}
@@ -300,12 +281,11 @@ __all__ = [
     "JournalRow",
     "Outcome",
     "Taker",
-    "as_row",
     "batch_value",
     "deliver",
     "ended",
     "fitting",
     "journal_after",
-    "journal_row",
+    "note_end",
     "page_of",
 ]

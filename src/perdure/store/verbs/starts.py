@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import NewExecution
+from perdure.store.executions import NewExecution, Parent, WaitingWorker
 from perdure.store.interface import Due, Notify, Ready, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
@@ -70,12 +70,8 @@ class Target(Struct, frozen=True, gc=False):
 class DispatchTarget(Target, frozen=True, gc=False):
     """A target, and the worker of a waiting claim."""
 
-    worker_project_id: str | None
-    worker_deployment_id: str | None
-    python: str | None
-    embedded: int | None
-    anything: int | None
-    last_claim_id: str | None
+    worker: WaitingWorker | None
+    """None: it is gone, or locked."""
 
 
 Where = tuple[str | None, str, str | None, bool]
@@ -83,14 +79,6 @@ Where = tuple[str | None, str, str | None, bool]
 
 def where_of(item: StartItem) -> Where:
     return item.deployment_id, item.workflow_id, item.queue_name, item.accept_early
-
-
-class Parent(Struct, frozen=True, gc=False):
-    root_id: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    channel_context: bytes | None = None
-    cancelled: bool = False
 
 
 async def find_target(
@@ -125,8 +113,7 @@ async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDisp
         queue_name=item.queue_name,
     )
     if found is not None:
-        waiting_claim = (found.worker_project_id, found.worker_deployment_id, found.python)
-        dispatch.see(project_id, (*waiting_claim, found.embedded, found.anything, found.last_claim_id))
+        dispatch.see(project_id, found.worker)
     return _checked(project_id, item, found)
 
 

@@ -4,7 +4,7 @@ A sweep over many executions first asks here for every row that it would wait fo
 one execution only, until a later round.
 """
 
-from perdure.store.interface import query
+from perdure.store.interface import query, value
 
 
 async def try_lock(project_id: str, execution_id: str) -> bool:
@@ -21,7 +21,7 @@ async def try_lock_session(project_id: str, session_id: str) -> bool:
 
 async def _try_lock_waits(execution_id: str) -> bool:
     """Lock the open waits of an execution."""
-    return not (await query("locked_waits", execution_id=execution_id))[0][0]
+    return not await value("locked_waits", execution_id=execution_id)
 
 
 async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None) -> bool:

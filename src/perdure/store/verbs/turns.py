@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Notify, Ready, query, query_many
+from perdure.store.executions import State
+from perdure.store.interface import Notify, Ready, query, query_many, record, value
 from perdure.store.verbs import transcripts
 from perdure.wire.errors import PerdureError, SessionBusy
 from perdure.wire.requests import (
@@ -38,20 +39,19 @@ async def ask_for_turn(
     """Ask for a turn for a starting execution. Answers its holder; None: the new execution has it. Raises
     SessionBusy, before it writes."""
     session = {"project_id": project_id, "session_id": session_id}
-    seen = await query("open_turn", **session)
-    if seen and on_conflict is OnConflict.DELIVER:
+    seen = await value("open_turn", **session)
+    if seen is not None and on_conflict is OnConflict.DELIVER:
         # It will be written to, and executions are locked before sessions.
-        await query("lock_state", project_id=project_id, id=seen[0][0])
+        await query("lock_state", project_id=project_id, id=seen)
     await query("lock_transcript", **session)
-    found = await query("open_turn", **session)
-    holder: str | None = found[0][0] if found else None
+    holder: str | None = await value("open_turn", **session)
     if holder is not None and on_conflict is OnConflict.REJECT:
         raise SessionBusy(
             f"Execution {holder!r} has its turn in session {session_id!r}; start again when it has ended, or with "
             '`on_conflict` "queue" or "deliver".',
             {"execution_id": holder},
         )
-    n = (await query("count_turn", now_us=now_us, **session))[0][0]
+    n = await value("count_turn", now_us=now_us, **session)
     state = "open" if holder is None else "waiting"
     deliver = int(on_conflict is OnConflict.DELIVER)
     await query("insert_turn", execution_id=execution_id, state=state, n=n, deliver=deliver, **session)
@@ -106,43 +106,42 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
 
 async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
     """The version that the execution reads, kept for its replays, and the end of the turn that took its message."""
-    rows = await query("lock_transcript", project_id=project_id, session_id=session_id)
-    version: int = rows[0][0] if rows else 0
-    value: dict[str, object] = {"session_id": session_id, "version": version}
-    if rows:
-        value["begun_at_us"] = rows[0][4]
-    noted = await query(
-        "note_reading", execution_id=execution_id, session_id=session_id, project_id=project_id, version=version
-    )
-    taker = noted[0][0]
+    session = {"project_id": project_id, "session_id": session_id}
+    stored = await record(transcripts.StoredTranscript, "lock_transcript", **session)
+    version = 0 if stored is None else stored.version
+    told: dict[str, object] = {"session_id": session_id, "version": version}
+    if stored is not None:
+        told["begun_at_us"] = stored.begun_at_us
+    taker = await value("note_reading", execution_id=execution_id, version=version, **session)
     if taker is not None:
-        found = await query("result_of", project_id=project_id, id=taker)
-        if found and found[0][0] == Phase.COMPLETED:
-            value["taken_by"] = taker
-            value["result"] = Raw(found[0][1])
-    return msgspec.json.encode(value)
+        for phase, result in await query("result_of", project_id=project_id, id=taker):
+            if phase == Phase.COMPLETED:
+                told["taken_by"] = taker
+                told["result"] = Raw(result)
+    return msgspec.json.encode(told)
 
 
 async def workflow_of(project_id: str, execution_id: str) -> str | None:
     """The workflow of an execution. Only turns of one workflow understand each other's inputs and results."""
-    rows = await query("read_state", project_id=project_id, id=execution_id)
-    return rows[0][6] if rows else None
+    state = await record(State, "read_state", project_id=project_id, id=execution_id)
+    return None if state is None else state.workflow_id
 
 
 async def _take(project_id: str, execution_id: str, session_id: str) -> bytes:
     session = {"project_id": project_id, "session_id": session_id}
     await query("lock_transcript", **session)
-    found = await query("open_turn", **session)
-    if not found or found[0][0] != execution_id:
+    if await value("open_turn", **session) != execution_id:
         return b"[]"
     workflow_id = await workflow_of(project_id, execution_id)
     rows = await query("messages_to_take", workflow_id=workflow_id, limit=MESSAGES_MAX, **session)
-    await query_many("take_turn", [(execution_id, id, session_id) for id, _ in rows])
+    taken = [{"taken_by": execution_id, "execution_id": id, "session_id": session_id} for id, _ in rows]
+    await query_many("take_turn", taken)
     return msgspec.json.encode([{"execution_id": id, "message": Raw(payload)} for id, payload in rows])
 
 
 async def _leave(project_id: str, execution_id: str, session_id: str, ids: list[str]) -> bytes:
     """Return taken messages: their executions are waiting turns again."""
     await query("lock_transcript", project_id=project_id, session_id=session_id)
-    await query_many("leave_turn", [(id, session_id, execution_id) for id in ids])
+    left = [{"taken_by": execution_id, "execution_id": id, "session_id": session_id} for id in ids]
+    await query_many("leave_turn", left)
     return msgspec.json.encode(ids)

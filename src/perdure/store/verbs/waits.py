@@ -2,8 +2,9 @@
 
 from uuid import UUID, uuid5
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
+from perdure.store.executions import State, StoredWait
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
@@ -19,28 +20,6 @@ from perdure.wire.waits import PendingWait, PendingWaits
 
 EARLY_MAX = 1_000
 """Early answers per execution, for steps that have not asked yet; keys may be mistyped or invented."""
-
-
-class StoredWait(Struct, frozen=True):
-    state: str
-    topic: str | None
-    after_seq: int | None
-    event_seq: int | None
-    data: Raw | None
-    """The shown question, or an early answer."""
-    expires_at_us: int | None
-    event_type: str | None
-    """Of the event that answers a push worker's question."""
-    batch_id: str | None
-    opened_at_us: int
-    must_name: bool
-
-    @property
-    def awaits(self) -> str | None:
-        """In words; None: an answer."""
-        if self.event_type is not None or (self.topic is None and self.batch_id is None):
-            return None
-        return "executions to end" if self.topic is None else "an event"
 
 
 @verb(locks="execution=execution_id")
@@ -74,14 +53,13 @@ async def answer_wait(
 
     The same bytes again get the first result: its reply may be lost, and the execution may have moved on.
     """
-    state = await query("lock_state", project_id=project_id, id=execution_id)
-    if not state:
+    state = await record(State, "lock_state", project_id=project_id, id=execution_id)
+    if state is None:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
-    ((phase, *_),) = state
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
         return Became.EARLY if wait.state == "early" else Became.ANSWERED
-    problem = await _refusal(execution_id, step_key, wait, Phase(phase), now_us, question_id)
+    problem = await _refusal(execution_id, step_key, wait, state.phase, now_us, question_id)
     if problem is not None:
         return Problem(problem, Conflict.code)
     if wait is None:

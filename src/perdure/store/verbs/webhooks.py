@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from perdure.store.interface import Enqueued, Notify, query, query_many, records, verb
+from perdure.store.interface import Enqueued, Notify, query, query_many, records, value, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.errors import BadRequest, NotFound
@@ -104,7 +104,7 @@ async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) 
 @verb(looks=True)
 async def next_delivery() -> int | None:
     """When something is due."""
-    at_us: int | None = (await query("next_delivery"))[0][0]
+    at_us: int | None = await value("next_delivery")
     return at_us
 
 

@@ -31,10 +31,11 @@ phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 
 -- text: handed_out
-id, workflow_id, attempt, {= payload}, created_at_us, next_seq - 1, losses + undelivered, retry_count, phase, key,
-  queue_name, concurrency_key, parent_execution_id, root_execution_id, deployment_id, session_id, user_id, tags,
-  parked_worker, parked_seq, moved_at_us,
-  (SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), rank, ready_at_us
+id, workflow_id, attempt, {= payload} AS payload, created_at_us, losses + undelivered > 0 AS ack_first, retry_count,
+  phase = 'cancelling' AS cancelling, key, queue_name, concurrency_key, parent_execution_id, root_execution_id,
+  deployment_id, COALESCE(session_id, id) AS session_id, user_id, tags,
+  (SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1) IS NOT NULL AS budgeted,
+  next_seq - 1 AS seq, moved_at_us AS at_us, parked_worker, parked_seq, rank, ready_at_us
 
 -- name: claim_executions
 -- picks: executions, the first ready ones of one deployment
@@ -106,7 +107,7 @@ WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND p
   AND (SELECT 1 FROM workers w WHERE w.id = :worker_id AND w.project_id = :project_id AND w.deployment_id = :deployment_id
     AND w.python = :python AND COALESCE(w.last_claim_id, '') < :claim_id AND NOT COALESCE({= anything_ready}, {0|FALSE})
     {FOR KEY SHARE OF w SKIP LOCKED}) = 1
-RETURNING {= handed_out}, (SELECT w.embedded FROM workers w WHERE w.id = :worker_id);
+RETURNING {= handed_out}, (SELECT w.embedded FROM workers w WHERE w.id = :worker_id) AS embedded;
 
 -- name: claimed_before
 -- The batch of a repeated claim, whose reply was lost.

@@ -108,7 +108,8 @@ WHERE p.id = :project_id;
 -- name: dispatch_target
 -- holds: waiting_claim=worker_id
 -- start_target and check_waiting_claim together.
-SELECT {= target}, o.project_id AS worker_project_id, o.deployment_id AS worker_deployment_id, o.python, o.embedded, o.anything, o.last_claim_id
+SELECT {= target}, o.project_id, o.deployment_id AS worker_deployment_id, o.python, o.embedded, o.anything,
+  o.last_claim_id
 FROM {= target_place}
 LEFT JOIN (
   SELECT w.id, w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready} AS anything, w.last_claim_id

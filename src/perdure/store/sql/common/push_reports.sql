@@ -45,8 +45,8 @@ WHERE e.project_id = :project_id AND e.id = :id {FOR UPDATE OF e};
 
 -- name: read_pushed
 -- The same for a read.
-SELECT e.phase, e.attempt, e.assigned_to_worker, e.acked, e.workflow_id, COALESCE(e.root_execution_id, e.id),
-  r.workflow_id, p.id
+SELECT e.phase, e.attempt, e.assigned_to_worker AS worker_id, e.acked, COALESCE(e.root_execution_id, e.id) AS root_id,
+  COALESCE(r.workflow_id, e.workflow_id) AS root_workflow_id, p.id AS push_worker_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN executions r ON r.project_id = e.project_id AND r.id = COALESCE(e.root_execution_id, e.id)
@@ -60,13 +60,13 @@ UPDATE executions SET next_seq = next_seq + 1, acked = CASE WHEN acked = 0 THEN 
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling')
   AND EXISTS (SELECT 1 FROM push_workers p WHERE p.id = executions.assigned_to_worker)
   AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = :id AND j.key = :key AND j.kind = 'step')
-RETURNING next_seq - 1, moved_at_us, attempt, assigned_to_worker;
+RETURNING {= moved};
 
 -- name: next_row
 -- holds: execution=id
 -- A seq for a row about an execution that stays in its phase.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id RETURNING next_seq - 1, moved_at_us, attempt;
+WHERE project_id = :project_id AND id = :id RETURNING {= moved};
 
 -- name: accept_push
 -- holds: execution=id
@@ -109,7 +109,8 @@ WHERE j.execution_id = :execution_id
 -- name: step_of_pushed
 -- The most frequent question of push workers in one query: an execution, its holder, and the rows under a key; one row
 -- with NULL in front if there are none.
-SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked, p.id AS push_worker_id
+SELECT j.seq, j.at_us, j.kind, j.attempt AS row_attempt, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked,
+  p.id AS push_worker_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
 LEFT JOIN journal j ON j.execution_id = e.id AND j.key = :key AND ({= outcomes})

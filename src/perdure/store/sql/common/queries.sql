@@ -16,6 +16,7 @@ SELECT {= shown} FROM executions WHERE project_id = :project_id AND id = :id;
 SELECT e.id, e.phase, e.result, e.error,
   CASE WHEN e.phase = 'failed' THEN
     (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+    AS detail
 FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
 
 -- name: how_ended

@@ -14,11 +14,6 @@ ready_at_us = CASE WHEN {= time_is_ahead} THEN :now_us ELSE {MAX|GREATEST}(moved
 -- text: waits_open
 COALESCE((SELECT 1 FROM waits WHERE waits.execution_id = executions.id AND waits.state = 'open' LIMIT 1), 0)
 
--- text: told
-CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
-  OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
-  + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
-
 -- name: acknowledge
 -- holds: execution=id
 -- The next outcome resets lost deliveries, not this: an execution handed back and out again must be acknowledged first
@@ -26,7 +21,7 @@ CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WH
 UPDATE executions SET acked = 1
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id
-RETURNING next_seq, phase, moved_at_us;
+RETURNING {= moved};
 
 -- name: advance
 -- holds: execution=id
@@ -37,8 +32,7 @@ UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :n
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, phase, moved_at_us, deployment_id, COALESCE(root_execution_id, id),
-  COALESCE(session_id, id), user_id;
+RETURNING {= moved}, COALESCE(root_execution_id, id) AS root_id, COALESCE(session_id, id) AS session_id, user_id;
 
 -- name: advance_next
 -- holds: execution=id
@@ -66,7 +60,7 @@ UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
+RETURNING {= ended}, {= waits_open} AS waits;
 
 -- name: fail
 -- holds: execution=id
@@ -75,7 +69,7 @@ UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|G
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
+RETURNING {= ended}, {= waits_open} AS waits;
 
 -- name: confirm_cancel
 -- holds: execution=id
@@ -84,7 +78,7 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= waits_open}, {= told};
+RETURNING {= ended}, {= waits_open} AS waits;
 
 -- name: suspend
 -- holds: execution=id
@@ -94,7 +88,7 @@ UPDATE executions SET phase = 'waiting', {= due}, timer_key = :timer_key, next_s
   parked_worker = :parked_worker, parked_seq = :parked_seq, {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
+RETURNING {= moved}, {= waits_open} AS waits;
 
 -- name: suspend_next
 -- holds: execution=id
@@ -107,7 +101,7 @@ WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = 
   AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq
   AND (:due_at_us{::BIGINT} IS NOT NULL OR (SELECT c.completed_at_us IS NULL FROM executions c
     WHERE c.project_id = executions.project_id AND c.parent_execution_id = executions.id ORDER BY c.id DESC LIMIT 1))
-RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open};
+RETURNING {= moved}, {= waits_open} AS waits;
 
 -- name: start_and_wait
 -- holds: execution=id
@@ -119,9 +113,10 @@ UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= 
   {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq AND deployment_id = :deployment_id
-RETURNING next_seq, moved_at_us, limited, deployment_id, {= waits_open}, COALESCE(root_execution_id, id),
-  COALESCE(session_id, id), user_id,
-  COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0);
+RETURNING {= moved}, {= waits_open} AS waits, COALESCE(root_execution_id, id) AS root_id,
+  COALESCE(session_id, id) AS session_id, user_id,
+  COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0)
+    AS budgeted;
 
 -- name: timer_fired
 -- holds: execution=execution_id
@@ -135,11 +130,11 @@ UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, retry_count = re
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END,
   parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, deployment_id;
+RETURNING {= moved};
 
 -- name: block
 -- holds: execution=id
 UPDATE executions SET phase = 'blocked', error = :error, due_at_us = NULL, next_seq = next_seq + 1,
   parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, limited, deployment_id;
+RETURNING {= moved};

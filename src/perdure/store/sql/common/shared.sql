@@ -20,3 +20,16 @@ CASE WHEN q.paused_at_us IS NULL THEN q.total_limit ELSE 0 END
 
 -- text: time_is_ahead
 moved_at_us - 60000000 > :now_us
+
+-- text: told
+CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
+  OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
+  + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
+
+-- text: moved
+next_seq - 1 AS seq, moved_at_us AS at_us, attempt, phase, COALESCE(assigned_to_worker, '') AS worker_id,
+  deployment_id, limited
+
+-- text: ended
+next_seq - 1 AS seq, moved_at_us AS at_us, attempt, workflow_id, parent_execution_id, step_key, batch_id, limited,
+  {= told} AS told

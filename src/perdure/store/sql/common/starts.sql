@@ -14,7 +14,7 @@ INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :paylo
 -- holds: waiting_claim=worker_id
 -- Whether a waiting claim's worker is unchanged, and no ready execution is ahead of the new ones. No row: the worker is
 -- gone or locked; a start does not wait for it.
-SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready}, w.last_claim_id
+SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready} AS anything, w.last_claim_id
 FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 
 -- name: find_key

@@ -1,21 +1,12 @@
 -- Transitions from outside.
 
--- text: told
-CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
-  OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
-  + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
-
 -- name: read_state
-SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
-  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
-FROM executions WHERE project_id = :project_id AND id = :id;
+SELECT {columns State} FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: lock_state
 -- holds: execution=id
 -- As read_state, for decisions: locks the row until the verb ends.
-SELECT phase, attempt, assigned_to_worker, report_number, next_seq, queue_name, workflow_id, parent_execution_id, step_key,
-  deployment_id, wake_on_cancel, cancelled_by, limited, acked, losses, undelivered, created_at_us, cancelled_at_us
-FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+SELECT {columns State} FROM executions WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: try_lock_execution
 -- picks: an execution, unless it is locked
@@ -38,7 +29,7 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
-RETURNING next_seq - 1, phase, assigned_to_worker, deployment_id, moved_at_us, attempt;
+RETURNING {= moved};
 
 -- name: wake_timers
 -- picks: executions whose timer is due
@@ -60,11 +51,11 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
-RETURNING id, next_seq - 1, moved_at_us, attempt, timer_key, project_id, deployment_id;
+RETURNING project_id, id, timer_key, {= moved};
 
 -- name: set_ahead
 -- The timers that were set by a clock ahead of the present one: their number, and the shortest duration.
-SELECT COUNT(*), MIN(due_at_us - ready_at_us) FROM executions
+SELECT COUNT(*) AS amount, MIN(due_at_us - ready_at_us) AS shortest_us FROM executions
 WHERE phase = 'waiting' AND due_at_us > :now_us AND ready_at_us - 60000000 > :now_us;
 
 -- name: bring_forward
@@ -104,7 +95,7 @@ UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(move
   cancelled_at_us = COALESCE(cancelled_at_us, :now_us), cancelled_by = COALESCE(cancelled_by, :cancelled_by),
   next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked')
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
+RETURNING {= ended};
 
 -- name: cancel_waking
 -- holds: execution=id
@@ -113,21 +104,21 @@ RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, lim
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
   cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued') AND cancelled_by IS NULL
-RETURNING next_seq - 1, moved_at_us, deployment_id, attempt;
+RETURNING {= moved};
 
 -- name: ask_cancel
 -- holds: execution=id
 UPDATE executions SET phase = 'cancelling', cancelled_at_us = :now_us, cancelled_by = :cancelled_by,
   due_at_us = :due_at_us, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running'
-RETURNING next_seq - 1, moved_at_us, assigned_to_worker, attempt;
+RETURNING {= moved};
 
 -- name: overrule
 -- holds: execution=id
 UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling'
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
+RETURNING {= ended};
 
 -- name: lose
 -- holds: execution=id
@@ -139,14 +130,14 @@ UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, deployment_id;
+RETURNING {= moved};
 
 -- name: poison
 -- holds: execution=id
 UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   losses = losses + 1, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
-RETURNING next_seq, moved_at_us, workflow_id, parent_execution_id, step_key, limited, batch_id, {= told};
+RETURNING {= ended};
 
 -- name: unblock
 -- picks: the blocked executions of a deployment that registers anew
@@ -155,7 +146,7 @@ UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at
   limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
-RETURNING id, next_seq - 1, moved_at_us, attempt;
+RETURNING id, next_seq - 1 AS seq, moved_at_us AS at_us, attempt;
 
 -- name: adopt_early
 -- picks: executions that were accepted before the project had a deployment
