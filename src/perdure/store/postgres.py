@@ -49,8 +49,12 @@ class PostgresStore:
         self.server_id = str(uuid4())
         queries = load("postgres")
         self._lock_queue = LockQueue(self._postgres("aside"), queries, self._committed, self._moved)
-        self._write = Writer(self._postgres("write"), "write", queries, self._committed, self._moved, self._lock_queue)
-        self._sweep = Writer(self._postgres("sweep"), "sweep", queries, self._committed, self._moved, self._lock_queue)
+        self._write = Writer(
+            self._postgres("write"), "write", queries, self._committed, moved=self._moved, lock_queue=self._lock_queue
+        )
+        self._sweep = Writer(
+            self._postgres("sweep"), "sweep", queries, self._committed, moved=self._moved, lock_queue=self._lock_queue
+        )
         self._reads = [Writer(self._postgres("read"), "read", queries, self._looked) for _ in range(READERS)]
         self._scan = Writer(self._postgres("scan"), "scan", queries, self._looked)
         self._next_read = itertools.cycle(self._reads)

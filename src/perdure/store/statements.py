@@ -59,6 +59,10 @@ class Statement(NamedTuple):
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     """Puts named values into the order of the parameters."""
+    readers: dict[type, Callable[[tuple[Any, ...]], Any]]
+    """By class: the function that makes a record from a row, compiled at the first use."""
+    writers: dict[type, Callable[[Any], tuple[Any, ...]]]
+    """By class: the function that makes a row of values from a record or dict, compiled at the first use."""
     returns: bool = True
     """Whether it answers with rows."""
     holds: tuple[str, int] | None = None
@@ -82,13 +86,8 @@ class Statement(NamedTuple):
     bulk: str | None = None
     """The text for many rows of values, one array per parameter. Answered rows begin with the place of their values,
     counted from 1. It changes no row twice, so the values must not name a row twice."""
-    readers: dict[type, Callable[[tuple[Any, ...]], Any]] | None = None
-    """By class: the function that makes a record from a row, compiled at the first use."""
-    writers: dict[type, Callable[[Any], tuple[Any, ...]]] | None = None
-    """By class: the function that makes a row of values from a record or dict, compiled at the first use."""
 
     def records(self, cls: type[Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-        assert self.readers is not None
         make = self.readers.get(cls)
         if make is None:
             make = self.readers[cls] = row_reader(cls, self.sql)
@@ -98,7 +97,6 @@ class Statement(NamedTuple):
         """Put records or dicts into the order of the parameters. Tuples have it already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
-        assert self.writers is not None
         kind = type(rows[0])
         make = self.writers.get(kind)
         if make is None:
@@ -153,24 +151,24 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
                 held = (match[1], names.index(match[2]))
         returns = not writes or " RETURNING " in re.sub(r"\s", " ", plain)
         found[name] = Statement(
-            name,
-            text_of,
-            tuple(names),
-            writes,
-            _in_order(tuple(names)),
-            returns,
-            held,
-            writes and "-- effect: none" not in comments,
-            "-- answer: how many" in comments and not returns,
-            _late(comments),
-            any(line.startswith("-- alone:") for line in comments),
-            "SKIP LOCKED" not in sql,
-            frozenset(_WORD.findall(plain)),
-            _sees(comments, names, f"{source}: query {name!r}"),
-            _routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
-            _bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
-            {},
-            {},
+            name=name,
+            sql=text_of,
+            parameters=tuple(names),
+            writes=writes,
+            values=_in_order(tuple(names)),
+            readers={},
+            writers={},
+            returns=returns,
+            holds=held,
+            effect=writes and "-- effect: none" not in comments,
+            counted="-- answer: how many" in comments and not returns,
+            late=_late(comments),
+            alone=any(line.startswith("-- alone:") for line in comments),
+            waits="SKIP LOCKED" not in sql,
+            looks_at=frozenset(_WORD.findall(plain)),
+            sees=_sees(comments, names, f"{source}: query {name!r}"),
+            routed=_routed(text_of, len(names) + 1) if dialect == "postgres" and returns else None,
+            bulk=_bulk(text_of, names, comments, f"{source}: query {name!r}") if dialect == "postgres" else None,
         )
     return found
 

@@ -111,10 +111,10 @@ async def answer_question(
             f"Under {step_key!r} execution {execution_id!r} asked something else before, was answered before it asked, "
             "or several of its run ask. Look at what is asked now, and send the answer with its `question`."
         )
-    became = await answer_wait(project_id, found.execution_id, step_key, data, now_us, found.id)
+    became = await answer_wait(project_id, found.execution_id, step_key, data, now_us, question_id=found.id)
     if isinstance(became, Problem):
         raise Conflict(became.error)
-    await note_answer(project_id, found.execution_id, step_key, data, answered_by, now_us, how)
+    await note_answer(project_id, found.execution_id, step_key, data, answered_by=answered_by, now_us=now_us, how=how)
     return Approval(max(now_us, found.asked_at_us), answered_by, how, data)
 
 

@@ -54,7 +54,7 @@ async def publish(
         if event.event_type is not None and event.event_type.startswith(ASKED):
             asked_by = asked_by or await alone_in(project_id, topic)
             if asked_by is not None:
-                await ask(project_id, asked_by, topic, number, event, now_us)
+                await ask(project_id, asked_by, topic, number, event, now_us=now_us)
     await remember(project_id, idempotency, msgspec.json.encode((numbers, now_us)), now_us)
     return PublishedEvents(numbers, now_us)
 
@@ -141,7 +141,7 @@ async def publish_events(
             if wait.event_type is not None:  # a push worker's suspended step
                 await deliver(project_id, id, Kind.RESUME, now_us, key=wait.key, name=topic, value=event.data)
                 if answered_by is not None:
-                    await note_answer(project_id, id, wait.key, event.data, answered_by, now_us)
+                    await note_answer(project_id, id, wait.key, event.data, answered_by=answered_by, now_us=now_us)
                 continue
             await deliver(
                 project_id,

@@ -6,7 +6,7 @@ once no commit with such a time is possible, and finds the late ones. A row per 
 cursor's row is the lock.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -73,8 +73,9 @@ async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: i
     await query_many("claim_export", [(until_us, project_id, id) for id in ids])
     more = len(ids) == limit
     upto_us = min(ended.at_us, now_us - OVERLAP_US)
-    looked, late = await _take(project_id, looked, upto_us, AGAIN * limit, ids, limit, until_us)
-    ended, fresh = await _take(project_id, ended, now_us - SETTLED_US, limit, ids, limit, until_us)
+    room: dict[str, Any] = {"ids": ids, "limit": limit, "until_us": until_us}
+    looked, late = await _take(project_id, looked, upto_us, AGAIN * limit, **room)
+    ended, fresh = await _take(project_id, ended, now_us - SETTLED_US, limit, **room)
     if (ended, looked) != before:
         moved = Cursor(ended_at_us=ended.at_us, ended_id=ended.id, looked_at_us=looked.at_us, looked_id=looked.id)
         await query("move_export_cursor", moved, project_id=project_id)

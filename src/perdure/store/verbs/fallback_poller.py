@@ -70,7 +70,15 @@ async def poll_awaited(*, awaited: Awaited) -> Found:
         rows = await query("ready_deployments", project_id=project_id, deployments=_json(names))
         ready.extend((project_id, deployment_id) for (deployment_id,) in rows)
     seen = [(id, seq or 0, n or 0) for id, seq, n in journals]
-    return Found(ended, seen, topics, streams, changed, unacknowledged, ready)
+    return Found(
+        ended=ended,
+        journals=seen,
+        topics=topics,
+        streams=streams,
+        changed=changed,
+        unacknowledged=unacknowledged,
+        ready=ready,
+    )
 
 
 def _json(names: Sequence[str]) -> str:

@@ -402,7 +402,7 @@ async def start_children(
     if before:
         answers = await _started_before(project_id, before[0])
     else:
-        answers = await _start(project_id, parent_id, step_key, news, held, now_us, batch_id=batch_id)
+        answers = await _start(project_id, parent_id, step_key, news, held=held, now_us=now_us, batch_id=batch_id)
     if wait and held.phase is Phase.RUNNING and held.push_worker_id is not None:
         if any(row.kind in ENDS for row in rows):
             await _go_on(project_id, parent_id, held, now_us)

@@ -125,17 +125,16 @@ async def report_and_dispatch(
 ) -> tuple[ItemReply, list[Claimed]]:
     """As `report`, for reports that start children or end a child. Also answers with executions that the waiting claim
     took at once: children, or the waiting parent."""
-    dispatch = DirectDispatch(
-        waiting_claim
-    )  # the end of a worker locks the worker's row first; this locks it late, and only if it is free
+    # The end of a worker locks the worker's row first. This locks it late, and only if it is free.
+    dispatch = DirectDispatch(waiting_claim)
     end = item.end
     if is_final(end):
-        return await _finish(project_id, worker_id, item, end, now_us, dispatch), dispatch.given
+        return await _finish(project_id, worker_id, item, end, now_us, dispatch=dispatch), dispatch.given
     if type(end) is Suspend:
-        reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids, dispatch)
+        reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids=ids, dispatch=dispatch)
         if reply is not None:
             return reply, dispatch.given
-    return await _take(project_id, worker_id, item, now_us, ids, dispatch), dispatch.given
+    return await _take(project_id, worker_id, item, now_us, ids, dispatch=dispatch), dispatch.given
 
 
 @verb(locks="execution=items[].execution_id", weight=lambda arguments: 2 * len(arguments["items"]))
@@ -228,7 +227,7 @@ async def _take(
             await query("close_wait", execution_id=item.execution_id, key=entry.key)
             accepted.append(0)
         elif type(entry) is OpenWait:
-            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, at.now_us, at_us)
+            met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, now_us=at.now_us, at_us=at_us)
             if met is not None:
                 shown.append(met.to_row())
             accepted.append(0)
@@ -423,8 +422,14 @@ async def _effect(
         became = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
         problem = became if isinstance(became, Problem) else None
         if problem is None:
-            who = f"execution {at.execution_id}"
-            await note_answer(at.project_id, entry.execution_id, entry.step_key, entry.data, who, at.now_us)
+            await note_answer(
+                at.project_id,
+                entry.execution_id,
+                entry.step_key,
+                entry.data,
+                answered_by=f"execution {at.execution_id}",
+                now_us=at.now_us,
+            )
         ok, value = problem is None, _problem(problem)
         kind, name = Kind.SENT, entry.step_key
     return JournalRow(

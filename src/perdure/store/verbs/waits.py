@@ -39,10 +39,10 @@ async def resume(
     if wait is not None and wait.event_type is not None:
         # Its answer will be an event, and topics are locked before executions.
         await query("lock_topic", project_id=project_id, topic=wait.topic)
-    became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id)
+    became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id=question_id)
     if isinstance(became, Problem):
         raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)
-    await note_answer(project_id, execution_id, step_key, data, answered_by, now_us)
+    await note_answer(project_id, execution_id, step_key, data, answered_by=answered_by, now_us=now_us)
     return Resumed(became, await standing(execution_id, step_key))
 
 
@@ -59,7 +59,7 @@ async def answer_wait(
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
         return Became.EARLY if wait.state == "early" else Became.ANSWERED
-    problem = await _refusal(execution_id, step_key, wait, state.phase, now_us, question_id)
+    problem = await _refusal(execution_id, step_key, wait, state.phase, now_us, question_id=question_id)
     if problem is not None:
         return Problem(problem, Conflict.code)
     if wait is None:
