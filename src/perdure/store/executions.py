@@ -1,5 +1,7 @@
 """Rows of executions and their journals, as statements read and write them."""
 
+from typing import Any
+
 from msgspec import Raw, Struct, structs
 
 from perdure.wire.executions import Row
@@ -75,6 +77,10 @@ class Moved(Struct, frozen=True, gc=False, kw_only=True):
     limited: bool
     waits: bool = True
     """Whether a wait may be open."""
+
+    def row(self, execution_id: str, kind: Kind, **values: Any) -> "JournalRow":
+        """The row of the change."""
+        return JournalRow(execution_id, self.seq, self.at_us, kind, self.attempt, **values)
 
 
 class Parent(Struct, frozen=True, gc=False):

@@ -89,12 +89,9 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
                 f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
             )
         return
-    row = JournalRow(
+    row = moved.row(
         execution_id,
-        moved.seq,
-        moved.at_us,
         Kind.STEP,
-        moved.attempt,
         key=step.key,
         name=step.output_schema_name,
         fingerprint=step.source_execution_id,

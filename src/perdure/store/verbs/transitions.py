@@ -236,7 +236,7 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     rows = []
     for one in woken:
         kind = Kind.WOKEN if one.timer_key is None else Kind.TIMER
-        rows.append(JournalRow(one.id, one.seq, one.at_us, kind, one.attempt, key=one.timer_key))
+        rows.append(one.row(one.id, kind, key=one.timer_key))
     await query_many("insert_journal", rows)
     # In a push execution a wait and its time-out share a key; only one of them happens.
     timers = [{"execution_id": one.id, "key": one.timer_key} for one in woken if one.timer_key is not None]
