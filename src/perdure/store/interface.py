@@ -42,6 +42,16 @@ class Query(msgspec.Struct, Generic[T], gc=False):
         return rows
 
 
+class First(msgspec.Struct, Generic[T], gc=False):
+    """The first row of a query, or None. Cheaper than a coroutine that awaits the query."""
+
+    query: Query[T]
+
+    def __await__(self) -> "Generator[Query[T], list[T], T | None]":
+        rows = yield self.query
+        return rows[0] if rows else None
+
+
 def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query[tuple[Any, ...]]:
     """Run the named query once. The fields of `record` are values, too."""
     return Query(name, values if record is None else to_values(record) | values)
@@ -52,10 +62,9 @@ def records(cls: type[T], name: str, /, **values: object) -> Query[T]:
     return Query(name, values, False, cls)
 
 
-async def record(cls: type[T], name: str, /, **values: object) -> T | None:
+def record(cls: type[T], name: str, /, **values: object) -> First[T]:
     """The first of `records`, or None."""
-    found = await records(cls, name, **values)
-    return found[0] if found else None
+    return First(Query(name, values, False, cls))
 
 
 async def value(name: str, /, **values: object) -> Any:

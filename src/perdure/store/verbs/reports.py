@@ -143,7 +143,7 @@ async def record_steps(
 ) -> Sequence[ItemReply]:
     """As `report`, for `items` of different executions that all are `is_next_step`, the most frequent kind by far. A
     driver that sends single statements sends two for all of them."""
-    fences = [_fence(project_id, worker_id, item, now_us) | {"seq": item.seen + 1} for item in items]
+    fences = [_fence(project_id, worker_id, item, now_us) for item in items]
     moved = {id for (id,) in await query_many("advance_next", fences)}
     recorded = [item for item in items if item.execution_id in moved]
     await query_many("insert_journal", [_outcome(item, item.seen + 1, now_us, item.entries[0]) for item in recorded])
@@ -271,7 +271,7 @@ def _is_news(row: Row, first: int) -> bool:
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
     """Record one step with the guarded write and insert of `_take`, unless the journal grew since the worker looked
     or the clock went back."""
-    moved = await query("advance_next", seq=item.seen + 1, **_fence(project_id, worker_id, item, now_us))
+    moved = await query("advance_next", **_fence(project_id, worker_id, item, now_us))
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
     await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
@@ -288,6 +288,7 @@ def _fence(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> di
         "worker_id": worker_id,
         "number": item.number,
         "now_us": now_us,
+        "seq": item.seen + 1,
     }
 
 
