@@ -21,10 +21,10 @@ HELD = {
     "calls with 6 or more positional arguments": 27,
     "modules in the import knot of engine": 2,
     "modules in the import knot of sdk": 4,
-    "whoever, somebody … per 1,000 words": 0.69,
-    "What, Who, Those clauses per 1,000 words": 1.21,
-    "is no, is none … per 1,000 words": 0.34,
-    "sentences above 35 words": 4,
+    "whoever, somebody … per 1,000 words": 0.05,
+    "What, Who, Those clauses per 1,000 words": 0.1,
+    "is no, is none … per 1,000 words": 0.05,
+    "sentences above 35 words": 0,
 }
 """Figures of `make house` that no change needs to make worse. A number here may only go down.
 

@@ -19,6 +19,7 @@ from tests.server.serving import Served, serving
 from perdure.server.auth import Failures
 from perdure.server.routing import Route
 from perdure.wire.access import Caller, Role
+from perdure.wire.executions import GetExecution
 
 KEYED = [route for route in ROUTES if route.role is not None]
 GUARDED = [route for route in ROUTES if route.caller is not Caller.ANYONE]
@@ -228,7 +229,7 @@ async def test_what_we_got_wrong_is_logged_and_not_told(
     async def fail(*args: object, **values: object) -> None:
         raise RuntimeError("the inner secret")
 
-    monkeypatch.setattr(served.engine.executions, "get", fail)
+    monkeypatch.setitem(served.engine.services.methods, GetExecution, fail)
     reply = await served.client.get(f"/api/v1/executions/{UNKNOWN}")
     check_shape(reply, 500, "INTERNAL_ERROR")
     assert "secret" not in reply.text

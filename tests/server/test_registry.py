@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import record, verb
 from perdure.wire.access import Role
+from perdure.wire.queues import QueueState
 
 V1 = "/api/v1"
 DEPLOYMENTS = f"{V1}/workers/deployments"
@@ -260,13 +261,14 @@ async def test_a_page_of_definitions_that_would_be_too_large_is_refused(served: 
 
 
 @verb(looks=True)
-async def _queue(*, project_id: str, name: str) -> list[tuple[Any, ...]]:
-    return await query("read_queue", project_id=project_id, name=name)
+async def _queue(*, project_id: str, name: str) -> QueueState | None:
+    return await record(QueueState, "read_queue", project_id=project_id, name=name)
 
 
 async def test_queues_are_the_projects_and_keep_their_total_limits(served: Served) -> None:
     async def limits(name: str) -> Any:
-        return (await served.engine.store.read(_queue(project_id=served.project_id, name=name)))[0]
+        queue = await served.engine.store.read(_queue(project_id=served.project_id, name=name))
+        return queue and (queue.concurrency_limit, queue.total_limit)
 
     hand = Hand(served.client)
     body = {"worker_id": hand.id, "deployment_id": "default", "python": "3.11", "workflows": []}
