@@ -113,7 +113,14 @@ class Approvals(Service):
         if question is None or question.state is not QuestionState.OPEN:
             raise Conflict(f"Execution {op.execution_id!r} asks nothing under {op.step_key!r} at the moment.")
         expires_at = self.now_us() // 1_000_000 + op.expires_in_seconds
-        link = Link(scope.project_id, op.execution_id, op.step_key, question.id, op.name, expires_at)
+        link = Link(
+            project_id=scope.project_id,
+            execution_id=op.execution_id,
+            step_key=op.step_key,
+            question_id=question.id,
+            name=op.name,
+            expires_at_seconds=expires_at,
+        )
         said = msgspec.json.encode(link)
         secrets = await self._signing.secrets(scope.project_id)
         token = f"{_encode(said)}.{_encode(_sign(secrets.links, said))}"

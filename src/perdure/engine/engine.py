@@ -99,27 +99,29 @@ class Engine(Core):
         self.approvals = Approvals(self, self.signing)
         self.webhooks = Webhooks(self, self.signing)
         self.services = Services(
-            self.executions,
-            self.accounts,
-            self.projects,
-            self.schedules,
-            self.triggers,
-            self.slack,
-            self.webhooks,
-            self.signing,
-            Budgets(self),
-            Transcripts(self),
-            Conversations(self),
-            self.traces,
-            OpenWaits(self),
-            Queues(self),
-            Definitions(self),
-            Deployments(self),
-            Sessions(self),
-            self.approvals,
-            self.push,
-            self.events,
-            self.claims,
+            [
+                self.executions,
+                self.accounts,
+                self.projects,
+                self.schedules,
+                self.triggers,
+                self.slack,
+                self.webhooks,
+                self.signing,
+                Budgets(self),
+                Transcripts(self),
+                Conversations(self),
+                self.traces,
+                OpenWaits(self),
+                Queues(self),
+                Definitions(self),
+                Deployments(self),
+                Sessions(self),
+                self.approvals,
+                self.push,
+                self.events,
+                self.claims,
+            ]
         )
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers)
@@ -266,7 +268,13 @@ class Engine(Core):
 
         async def ask() -> None:
             for project_id, ids in asked.items():
-                found = await self.store.read(poll_awaited(awaited=Awaited({project_id: ids}, (), {}, {}, (), {})))
+                found = await self.store.read(
+                    poll_awaited(
+                        awaited=Awaited(
+                            ends={project_id: ids}, journals=(), topics={}, streams={}, workers=(), deployments={}
+                        )
+                    )
+                )
                 for _, finished in found.ended:
                     self.end_listeners.found(project_id, finished)
 

@@ -44,12 +44,12 @@ class FallbackPoller:
         notifier = core.notifier
         topics = _by_project(notifier.waited_at("topic"))
         awaited = Awaited(
-            core.end_listeners.awaited(),
-            [id for _, id in notifier.waited_at("written")],
-            topics,
-            _by_project(notifier.waited_at("stream")),
-            claims.present(),
-            _merged(claims.waiting_for(), dispatcher.waiting_for()),
+            ends=core.end_listeners.awaited(),
+            journals=[id for _, id in notifier.waited_at("written")],
+            topics=topics,
+            streams=_by_project(notifier.waited_at("stream")),
+            workers=claims.present(),
+            deployments=_merged(claims.waiting_for(), dispatcher.waiting_for()),
         )
         if not any(awaited):
             return pause

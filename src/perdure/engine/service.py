@@ -121,7 +121,7 @@ class Service:
 
 
 class Services:
-    def __init__(self, *services: Service) -> None:
+    def __init__(self, services: Sequence[Service]) -> None:
         self.methods: dict[type, Serve] = {}
         for service in services:
             for _, method in inspect.getmembers(service, inspect.iscoroutinefunction):

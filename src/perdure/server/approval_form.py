@@ -75,20 +75,20 @@ class Read(NamedTuple):
 def form_of(data: bytes) -> Form:
     shown = json.loads(data)
     if not isinstance(shown, dict):
-        return Form(None, None, None, None, None, None, shown)
+        return Form(title=None, description=None, context=None, source=None, tool=None, fields=None, data=shown)
     notify = shown.get("_notify")
     said = shown.get("_form")
     rest = {name: value for name, value in shown.items() if name not in _OURS}
     found = said if isinstance(said, dict) else {}
     message = notify.get("message") if isinstance(notify, dict) else None
     return Form(
-        _text(found.get("title")),
-        _text(message) or _text(found.get("description")),
-        found.get("context"),
-        _text(shown.get("_source")),
-        _text(shown.get("_tool")),
-        _fields(found.get("fields")),
-        rest or None,
+        title=_text(found.get("title")),
+        description=_text(message) or _text(found.get("description")),
+        context=found.get("context"),
+        source=_text(shown.get("_source")),
+        tool=_text(shown.get("_tool")),
+        fields=_fields(found.get("fields")),
+        data=rest or None,
     )
 
 
@@ -111,13 +111,13 @@ def _fields(given: object) -> tuple[Field, ...] | None:
         if kind == "text" and options:
             kind = "select"
         found[key] = Field(
-            key,
-            kind,
-            _text(one.get("label")) or key or "?",
-            one.get("required") is True,
-            one.get("default"),
-            _text(one.get("description")) or "",
-            options,
+            key=key,
+            kind=kind,
+            label=_text(one.get("label")) or key or "?",
+            required=one.get("required") is True,
+            default=one.get("default"),
+            description=_text(one.get("description")) or "",
+            options=options,
         )
     return tuple(found.values())
 

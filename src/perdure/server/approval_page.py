@@ -84,7 +84,12 @@ def question_page(
     if form.title:
         heading = f"<h1 dir='auto'>{shown(form.title, LINE_MAX)}</h1>"
     asked = f"{heading}{_what(form)}"
-    body = [asked, _early(question), _form(question, form, answering_as, sent, errors, asked), _facts(question, form)]
+    body = [
+        asked,
+        _early(question),
+        _form(question, form, answering_as, sent, errors=errors, asked=asked),
+        _facts(question, form),
+    ]
     if signed_in:
         body.append("<form method='post' action='/sign-out'><button type='submit'>Sign out</button></form>")
     said = "Error: " if errors else ""

@@ -178,14 +178,14 @@ def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
     name = scrub_text(" ".join(span.name.split()), KEY_BYTES_MAX // 4)
     return checked_span(
         StoredSpan(
-            span.trace_id,
-            span.span_id,
-            span.parent_span_id if span.parent_span_id.strip("0") else None,
-            name or "(no name)",
-            _KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0],
-            span.start_ns // 1_000,
-            span.end_ns // 1_000 or None,
-            values,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            parent_span_id=span.parent_span_id if span.parent_span_id.strip("0") else None,
+            name=name or "(no name)",
+            span_type=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0],
+            started_at_us=span.start_ns // 1_000,
+            ended_at_us=span.end_ns // 1_000 or None,
+            values=values,
         )
     )
 
@@ -302,17 +302,17 @@ def _of_json_span(raw: bytes) -> _Span:
     _check_events(len(span.events))
     status = span.status or _JsonStatus()
     return _Span(
-        span.trace_id,
-        span.span_id.lower(),
-        span.parent_span_id.lower(),
-        span.name,
-        _KIND_NAMES.get(span.kind, 0) if isinstance(span.kind, str) else span.kind,
-        int(span.start_time_unix_nano),
-        int(span.end_time_unix_nano),
-        _json_values(span.attributes),
-        [_Event(event.name, int(event.time_unix_nano), _json_values(event.attributes)) for event in span.events],
-        _STATUS_NAMES.get(status.code, 0) if isinstance(status.code, str) else status.code,
-        status.message,
+        trace_id=span.trace_id,
+        span_id=span.span_id.lower(),
+        parent_span_id=span.parent_span_id.lower(),
+        name=span.name,
+        kind=_KIND_NAMES.get(span.kind, 0) if isinstance(span.kind, str) else span.kind,
+        start_ns=int(span.start_time_unix_nano),
+        end_ns=int(span.end_time_unix_nano),
+        attributes=_json_values(span.attributes),
+        events=[_Event(event.name, int(event.time_unix_nano), _json_values(event.attributes)) for event in span.events],
+        status=_STATUS_NAMES.get(status.code, 0) if isinstance(status.code, str) else status.code,
+        message=status.message,
     )
 
 
@@ -430,17 +430,17 @@ def _protobuf_span(raw: bytes) -> _Span:
         raise _no_request(error) from None
     _check_events(len(span.events))
     return _Span(
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
-        span.name,
-        span.kind,
-        span.start_time_unix_nano,
-        span.end_time_unix_nano,
-        _values(span.attributes),
-        [_Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
-        span.status.code,
-        span.status.message,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_span_id=span.parent_span_id.hex(),
+        name=span.name,
+        kind=span.kind,
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes=_values(span.attributes),
+        events=[_Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
+        status=span.status.code,
+        message=span.status.message,
     )
 
 

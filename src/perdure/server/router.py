@@ -221,7 +221,13 @@ class _Streaming:
         try:
             seconds = services.settings.stream_seconds_max
             await self._stream.send(
-                receive, send, services.drain, seconds, self._may_go_on, services.comments, connection
+                receive,
+                send,
+                services.drain,
+                seconds,
+                may_go_on=self._may_go_on,
+                comments=services.comments,
+                connection=connection,
             )
         except ClientGone:
             pass

@@ -57,17 +57,17 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     usage = said.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     return ModelAnswer(
-        _text(said, "model_name"),
-        _text(said, "provider_name"),
-        _text(said, "provider_response_id"),
-        _text(said, "finish_reason"),
-        _count(usage, "input_tokens"),
-        _count(usage, "output_tokens"),
-        _cost(usage),
-        tuple(
+        model=_text(said, "model_name"),
+        provider=_text(said, "provider_name"),
+        response_id=_text(said, "provider_response_id"),
+        finish_reason=_text(said, "finish_reason"),
+        input_tokens=_count(usage, "input_tokens"),
+        output_tokens=_count(usage, "output_tokens"),
+        cost=_cost(usage),
+        texts=tuple(
             one["content"] for one in parts if one.get("part_kind") == "text" and isinstance(one.get("content"), str)
         ),
-        tuple(
+        calls=tuple(
             ToolUse(one["tool_name"], _arguments(one.get("args")), _text(one, "tool_call_id"))
             for one in parts
             if one.get("part_kind") == "tool-call" and isinstance(one.get("tool_name"), str)

@@ -124,14 +124,14 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
     if e.error is not None or e.phase is Phase.CANCELLED:
         error = _raw({"message": e.error or "The execution was cancelled."})
     return StoredSpan(
-        trace_id_of(e.root_execution_id or e.id),
-        execution_span_id(e.id),
-        None if e.parent_execution_id is None else execution_span_id(e.parent_execution_id),
-        f"{e.kind}.{e.workflow_id}",
-        e.kind,
-        e.created_at_us if e.started_at_us is None else e.started_at_us,
-        e.completed_at_us,
-        SpanValues(
+        trace_id=trace_id_of(e.root_execution_id or e.id),
+        span_id=execution_span_id(e.id),
+        parent_span_id=None if e.parent_execution_id is None else execution_span_id(e.parent_execution_id),
+        name=f"{e.kind}.{e.workflow_id}",
+        span_type=e.kind,
+        started_at_us=e.created_at_us if e.started_at_us is None else e.started_at_us,
+        ended_at_us=e.completed_at_us,
+        values=SpanValues(
             _attributes(attributes, e.kind, others, cut=e.cut),
             input=None if e.payload is None else Raw(e.payload),
             output=None if e.result is None else Raw(e.result),
@@ -190,14 +190,14 @@ def _step(execution: TracedExecution, own: StoredSpan, tries: Sequence[TracedRow
     value = None if last.value is None else Raw(last.value)
     others = genai_attributes(last.name, last.key, last.value if last.ok else None)
     return StoredSpan(
-        own.trace_id,
-        _span_id(execution.id, STEP, last.key),
-        own.span_id,
-        genai_name(others) or last.key,
-        STEP,
-        min(row.at_us if row.started_at_us is None else row.started_at_us for row in tries),
-        last.at_us if over else None,
-        SpanValues(
+        trace_id=own.trace_id,
+        span_id=_span_id(execution.id, STEP, last.key),
+        parent_span_id=own.span_id,
+        name=genai_name(others) or last.key,
+        span_type=STEP,
+        started_at_us=min(row.at_us if row.started_at_us is None else row.started_at_us for row in tries),
+        ended_at_us=last.at_us if over else None,
+        values=SpanValues(
             _attributes(attributes, STEP, others, cut=last.value is None),
             _raw(events) if events else None,
             output=value if last.ok else None,
@@ -212,14 +212,14 @@ def _wait(own: StoredSpan, key: str, row: TracedRow | None, since_us: int, topic
         attributes["kind"] = row.kind.value
     value = None if row is None or row.value is None else Raw(row.value)
     return StoredSpan(
-        own.trace_id,
-        _span_id(own.span_id, WAIT, key),
-        own.span_id,
-        key,
-        WAIT,
-        since_us,
-        None if row is None else row.at_us,
-        SpanValues(
+        trace_id=own.trace_id,
+        span_id=_span_id(own.span_id, WAIT, key),
+        parent_span_id=own.span_id,
+        name=key,
+        span_type=WAIT,
+        started_at_us=since_us,
+        ended_at_us=None if row is None else row.at_us,
+        values=SpanValues(
             _attributes(attributes, WAIT, {}, cut=row is not None and row.value is None),
             output=value if row is not None and row.ok else None,
             error=None if row is None or row.ok else value,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Metric, Notify, query, record, records, verb
+from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.cron import cron
@@ -59,9 +59,9 @@ async def make_schedule(
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
     """Part of `make_schedule` and of a registration. An unchanged definition changes nothing; a pause stays."""
     while True:
-        found = await query("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
-        if found:
-            before = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=found[0][0])
+        found = await value("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
+        if found is not None:
+            before = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=found)
             if before is None:
                 continue  # deleted since the look
             await _update(project_id, before, _with(before, spec, declared=declared), now_us)
@@ -123,7 +123,7 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
             f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {target.deployment_id!r}, does not "
             "have it; check its name, or start a worker that has it."
         )
-    if (await query("count_schedules", project_id=project_id))[0][0] >= SCHEDULES_MAX:
+    if await value("count_schedules", project_id=project_id) >= SCHEDULES_MAX:
         raise TooManySchedules(
             f"The project has {SCHEDULES_MAX:,} schedules, the most there may be; delete some first."
         )
@@ -152,8 +152,7 @@ async def declare(
     project_id: str, deployment_id: str, specs: Sequence[ScheduleSpec], ids: Sequence[str], now_us: int
 ) -> None:
     """Part of a registration: the current deployment has exactly these declared schedules."""
-    current = await query("current_deployment", project_id=project_id)
-    if current[0][0] != deployment_id:
+    if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.workflow_id, spec.key): (spec, id) for spec, id in zip(specs, ids, strict=True)}
     for id, workflow_id, key in await query("declared_schedules", project_id=project_id):
@@ -183,7 +182,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
     schedule = before = await record(StoredSchedule, "try_lock_schedule", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
         return Fired()
-    if (await query("locked_fires", schedule_id=schedule_id))[0][0]:
+    if await value("locked_fires", schedule_id=schedule_id):
         return Fired()  # a locked execution holds up this schedule only
     slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
     await query("settle_fires", schedule_id=schedule_id)
@@ -322,12 +321,12 @@ async def due_schedules(*, now_us: int, limit: int) -> Due:
     if workflows:
         for project_id, id in await query("unblocked_schedules", limit=limit):
             found.setdefault((project_id, id), False)
-    next_at = None if rows else (await query("next_schedule"))[0][0]
+    next_at = None if rows else await value("next_schedule")
     return Due(
         [(project_id, id, every) for (project_id, id), every in found.items()],
         rows[0][3] if rows else None,
         next_at,
-        frozenset(row[0] for row in workflows),
+        frozenset(id for (id,) in workflows),
     )
 
 
@@ -344,7 +343,7 @@ async def list_schedules(*, project_id: str, workflow_id: str | None, before: st
 
 @verb(looks=True)
 async def scheduled_workflows(*, project_id: str) -> list[str]:
-    return [row[0] for row in await query("scheduled_workflows", project_id=project_id)]
+    return [id for (id,) in await query("scheduled_workflows", project_id=project_id)]
 
 
 @verb(looks=True)

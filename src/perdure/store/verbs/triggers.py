@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.store.interface import Metric, Notify, query, record, records, verb
+from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
@@ -53,7 +53,7 @@ async def register_trigger(
         raise DeploymentNotFound(f"Deployment {deployment_id!r} does not exist, or is retired.")
     if not target.runs:
         raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
-    current = (await query("current_deployment", project_id=project_id))[0][0] == deployment_id
+    current = await value("current_deployment", project_id=project_id) == deployment_id
     await put_trigger(project_id, id, spec, now_us, declared=False, replace=current)
     await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
 
@@ -62,12 +62,12 @@ async def put_trigger(
     project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, replace: bool = True
 ) -> None:
     """Part of `register_trigger` and of a registration. An unchanged definition changes nothing."""
-    last: int = (await query("lock_topic", project_id=project_id, topic=spec.topic))[0][0]
+    last: int = await value("lock_topic", project_id=project_id, topic=spec.topic)
     before = await record(
         StoredTrigger, "find_trigger", project_id=project_id, topic=spec.topic, workflow_id=spec.workflow_id
     )
     if before is None:
-        if not declared and (await query("count_triggers", project_id=project_id))[0][0] >= TRIGGERS_MAX:
+        if not declared and await value("count_triggers", project_id=project_id) >= TRIGGERS_MAX:
             raise TooManyTriggers(
                 f"The project has {TRIGGERS_MAX:,} event triggers, the most there may be; delete some first."
             )
@@ -107,8 +107,7 @@ async def declare_triggers(
     project_id: str, deployment_id: str, specs: Sequence[TriggerSpec], ids: Sequence[str], now_us: int
 ) -> None:
     """Part of a registration: the current deployment has exactly these declared triggers."""
-    current = await query("current_deployment", project_id=project_id)
-    if current[0][0] != deployment_id:
+    if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.topic, spec.workflow_id): (spec, id) for spec, id in zip(specs, ids, strict=True)}
     for id, workflow_id, topic in await query("declared_triggers", project_id=project_id):
