@@ -2,7 +2,8 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -38,6 +39,9 @@ COMPARED_BYTES_MAX = 16 << 10
 LARGE = 100
 """A verb that starts more than this runs in a group of its own."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
+_DETAILS = attrgetter("otel_traceparent", "initial_state", "channel_context", "webhook_url")
+"""Fields of which most starts have none."""
+_NO_DETAILS = (None, None, None, None)
 
 
 class New(NamedTuple):
@@ -222,7 +226,8 @@ class _Starts:
         self.rows.append(row)
         if waiting_claim is not None:
             self._claimed.append(await self._as_claimed(row, item, waiting_claim))
-        self._keep_details(id, item, parent)
+        if item.tags or _DETAILS(item) != _NO_DETAILS or parent.channel_context is not None:
+            self._keep_details(id, item, parent)
         if item.budget is not None:
             await give_budget(self.project_id, id, parent.root_id or id, item.budget, self.now_us)
         return started
@@ -333,18 +338,12 @@ class _Starts:
         if len(payload) > INLINE_BYTES_MAX:
             self._large.append({"execution_id": id, "payload": payload})
             payload = b""
-        claimed: dict[str, Any] = {}
         ready_at_us = due_at_us or self.now_us
+        worker_id = claim_id = python = started_at_us = None
         if waiting_claim is not None:
             due_at_us = None if timeout is None else self.now_us + timeout * 1_000_000
-            claimed = {
-                "attempt": 1,
-                "assigned_to_worker": waiting_claim.worker_id,
-                "started_at_us": self.now_us,
-                "claim_id": waiting_claim.claim_id,
-                "python": waiting_claim.python,
-                "next_seq": 2,
-            }
+            worker_id, claim_id, python = waiting_claim.worker_id, waiting_claim.claim_id, waiting_claim.python
+            started_at_us = self.now_us
         return NewExecution(
             project_id=self.project_id,
             id=id,
@@ -371,7 +370,13 @@ class _Starts:
             ready_at_us=ready_at_us,
             limited=limited,
             wake_on_cancel=target.wake_on_cancel or 0,
-            **claimed,
+            # All by keyword: to unpack a dict here would cost more than the rest.
+            attempt=0 if waiting_claim is None else 1,
+            assigned_to_worker=worker_id,
+            started_at_us=started_at_us,
+            claim_id=claim_id,
+            python=python,
+            next_seq=1 if waiting_claim is None else 2,
         )
 
     async def _as_claimed(self, row: NewExecution, item: StartItem, waiting_claim: WaitingClaim) -> Claimed:
