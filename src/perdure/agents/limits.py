@@ -2,7 +2,7 @@
 
 A 429 with a time (Retry-After, or headers with the renewal of a quota) suspends the run on a timer: it holds no worker
 and no slot. A refusal without a time is retried as `model_step` says. If several fallback models refuse, the run waits
-for the shortest time that one of them names.
+for the shortest of their times.
 
 The waits of a request are limited in number, and they grow. Hooks for failed requests, such as `ModelFallback`, see a
 refusal first, and the run waits only if they let it through. The step records both decisions, so a replay decides

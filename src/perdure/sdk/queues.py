@@ -18,7 +18,7 @@ class Queues:
         self._client = client
 
     async def list(self) -> list[QueueState]:
-        """Queues by name: those with limits, a pause, or executions that are ready or running."""
+        """List queues by name. One without limits and pause is listed while executions of it are ready or running."""
         return (await self._client._transport.call(ListQueues())).queues
 
     async def pause(self, name: str) -> QueueState:

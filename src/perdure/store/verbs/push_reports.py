@@ -291,32 +291,18 @@ async def _open(
     elif not asked:
         after = await number_before(project_id, execution_id, wait.topic)
     dropped = early is not None and early.opened_at_us < asked_at_us and asks(question)
+    values: dict[str, object] = {
+        "execution_id": execution_id,
+        "key": wait.key,
+        "project_id": project_id,
+        "topic": wait.topic,
+        "after_seq": after,
+        "event_type": wait.event_type,
+        "data": question,
+    }
     if early is not None and dropped:
-        await query(
-            "ask_question",
-            execution_id=execution_id,
-            key=wait.key,
-            project_id=project_id,
-            topic=wait.topic,
-            after_seq=after,
-            event_type=wait.event_type,
-            data=question,
-            now_us=later(early.opened_at_us, now_us),
-            must_name=1,
-        )
-    await query(
-        "open_typed_wait",
-        execution_id=execution_id,
-        key=wait.key,
-        project_id=project_id,
-        topic=wait.topic,
-        after_seq=after,
-        event_type=wait.event_type,
-        batch_id=None,
-        data=question,
-        expires_at_us=wait.until_us,
-        now_us=now_us,
-    )
+        await query("ask_question", **values, now_us=later(early.opened_at_us, now_us), must_name=1)
+    await query("open_typed_wait", **values, batch_id=None, expires_at_us=wait.until_us, now_us=now_us)
     return dropped
 
 
