@@ -219,7 +219,7 @@ class Lockstep:
                 run.wrote = True
             del self._live[run.number]
             record = run.asked.record if run.asked is not None else None
-            self._advance(run, found if record is None else batch.statement.records(record, found))
+            self._advance(run, found if record is None else batch.statement.reader(record)(found))
 
     def _advance(self, run: VerbRun, send: Rows | None) -> None:
         coroutine = run.coroutine

@@ -7,7 +7,7 @@ In the files of `sql/`, `{columns Fire}` lists the columns of a record and `{val
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from perdure.wire.waits import PendingWait
 from perdure.wire.webhooks import Webhook
 
 R = TypeVar("R")
+Rows = Sequence[tuple[Any, ...]]
 
 STORED: Final[dict[str, type[Struct]]] = {
     cls.__name__: cls
@@ -88,8 +89,8 @@ def parse_columns(sql: str) -> list[str]:
     return [re.split(r"[ .]", column.strip())[-1] for column in columns]
 
 
-def row_reader(cls: type[R], sql: str) -> Callable[[tuple[Any, ...]], R]:
-    """Compile the copy from a row to a record. A field with a default may have no column.
+def rows_reader(cls: type[R], sql: str) -> Callable[[Rows], list[R]]:
+    """Compile the copy from rows to records. A field with a default may have no column.
 
     Raises TypeError unless each column is a field, and each other field a column.
     """
@@ -99,7 +100,8 @@ def row_reader(cls: type[R], sql: str) -> Callable[[tuple[Any, ...]], R]:
     text = _made(cls, "", columns, left, env)
     if left:
         raise TypeError(f"{cls.__name__} does not fit: it has no field for {sorted(left)}: {sql}")
-    made: Callable[[tuple[Any, ...]], R] = function("row", text, env)
+    row = "".join(f"c{place}, " for place in range(len(columns)))
+    made: Callable[[Rows], list[R]] = function("rows", f"[{text} for {row}in rows]", env)
     return made
 
 
@@ -114,7 +116,7 @@ def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: 
             text = _made(record, one.name, columns, left, env)
             if optional:
                 first = _column(record.__struct_fields__[0], one.name, columns)
-                text = f"None if row[{columns.index(first)}] is None else {text}"
+                text = f"None if c{columns.index(first)} is None else {text}"
         else:
             name = _column(one.name, within, columns)
             if name not in columns:
@@ -122,7 +124,7 @@ def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: 
                     raise TypeError(f"{cls.__name__} does not fit: it needs {name!r}, and the columns are {columns}")
                 continue
             left.discard(name)
-            text = _read(one.type, f"row[{columns.index(name)}]", env)
+            text = _read(one.type, f"c{columns.index(name)}", env)
         place = len(values)
         values.append(text if positional[place : place + 1] == (one.name,) else f"{one.name}={text}")
     return f"{cls.__name__}({', '.join(values)})"
@@ -165,10 +167,10 @@ def _value_writer(cls: type[Struct]) -> Callable[[Any], dict[str, Any]]:
     return function("x", f"{{{', '.join(f'{name!r}: {value}' for name, value in _written(cls).items())}}}", {})
 
 
-def row_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Compile the copy from a record to a row of a statement's values."""
+def rows_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Sequence[Any]], Rows]:
+    """Compile the copy from records to rows of a statement's values."""
     values = _written(cls)
-    return function("x", f"({', '.join(values[name] for name in names)},)", {})
+    return function("records", f"[({', '.join(values[name] for name in names)},) for x in records]", {})
 
 
 def _written(cls: type[Struct]) -> dict[str, str]:
@@ -179,7 +181,7 @@ def _written(cls: type[Struct]) -> dict[str, str]:
         if Raw in choices(one.type):
             text = f"bytes({value})"
         elif bool in choices(one.type):
-            text = f"int({value})"
+            text = f"+{value}"  # an int
         else:
             text = value
         optional = text != value and len(choices(one.type)) > 1

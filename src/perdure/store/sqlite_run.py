@@ -68,17 +68,18 @@ class SQLiteRun:
                     statement = queries[asked.name]
                     if self._looks and statement.writes:
                         raise TypeError(f"A read-only verb must not run {asked.name!r}, which writes.")
-                    values: Any = statement.many(asked.values) if asked.many else asked.values
-                    if asked.many and statement.late is not None and self._puts_off:
-                        self._late.setdefault(asked.name, []).extend(values)
-                        self._late_tables.add(statement.late)
-                        self.wrote = self.wrote or bool(values)
-                        send = []
-                        continue
+                    if asked.many:
+                        values = statement.many(asked.values)
+                        if statement.late is not None and self._puts_off:
+                            self._late.setdefault(asked.name, []).extend(values)
+                            self._late_tables.add(statement.late)
+                            self.wrote = self.wrote or bool(values)
+                            send = []
+                            continue
                     if self._late and not self._late_tables.isdisjoint(statement.looks_at):
                         self.write_late()
                     if not asked.many:
-                        send = self._execute(statement.sql, statement.values(values)).fetchall()
+                        send = self._execute(statement.sql, statement.values(asked.values)).fetchall()
                         if statement.counted:
                             send = [()] * self._changes()
                         # A statement without a result must be assumed to have written.
@@ -92,8 +93,8 @@ class SQLiteRun:
                         send = self._executemany(statement.sql, values).fetchall()
                     else:
                         send = []
-                    if asked.record is not None:
-                        send = statement.records(asked.record, send)
+                    if send and asked.record is not None:
+                        send = (statement.readers.get(asked.record) or statement.reader(asked.record))(send)
                 elif type(asked) is Notify:
                     self.hints.extend(asked.hints)
                     send = None

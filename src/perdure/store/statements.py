@@ -31,7 +31,7 @@ from importlib.resources import files
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from perdure.store.records import expand_columns, row_reader, row_writer
+from perdure.store.records import Rows, expand_columns, rows_reader, rows_writer
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
@@ -59,10 +59,10 @@ class Statement(NamedTuple):
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     """Puts named values into the order of the parameters."""
-    readers: dict[type, Callable[[tuple[Any, ...]], Any]]
-    """By class: the function that makes a record from a row, compiled at the first use."""
-    writers: dict[type, Callable[[Any], tuple[Any, ...]]]
-    """By class: the function that makes a row of values from a record or dict, compiled at the first use."""
+    readers: dict[type, Callable[[Rows], list[Any]]]
+    """By class: the function that makes records from rows, compiled at the first use."""
+    writers: dict[type, Callable[[Sequence[Any]], Rows]]
+    """By class: the function that makes rows of values from records, compiled at the first use."""
     returns: bool = True
     """Whether it answers with rows."""
     holds: tuple[str, int] | None = None
@@ -87,22 +87,23 @@ class Statement(NamedTuple):
     """The text for many rows of values, one array per parameter. Answered rows begin with the place of their values,
     counted from 1. It changes no row twice, so the values must not name a row twice."""
 
-    def records(self, cls: type[Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-        make = self.readers.get(cls)
-        if make is None:
-            make = self.readers[cls] = row_reader(cls, self.sql)
-        return [make(row) for row in rows]
+    def reader(self, cls: type[Any]) -> Callable[[Rows], list[Any]]:
+        read = self.readers.get(cls)
+        if read is None:
+            read = self.readers[cls] = rows_reader(cls, self.sql)
+        return read
 
-    def many(self, rows: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+    def many(self, rows: Sequence[Any]) -> Rows:
         """Put records or dicts into the order of the parameters. Tuples have it already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
         kind = type(rows[0])
-        make = self.writers.get(kind)
-        if make is None:
-            by_name = self.values if issubclass(kind, Mapping) else row_writer(kind, self.parameters)
-            make = self.writers[kind] = by_name
-        return [make(row) for row in rows]
+        write = self.writers.get(kind)
+        if write is None:
+            if issubclass(kind, Mapping):
+                return [self.values(row) for row in rows]
+            write = self.writers[kind] = rows_writer(kind, self.parameters)
+        return write(rows)
 
 
 def spelled_out(text: str, source: str) -> str:

@@ -99,7 +99,7 @@ async def finished(
         end = await record(Finished, "read_end", project_id=project_id, id=id)
         if end is None:
             missing.append(id)
-        elif Phase(end.phase) in FINAL:
+        elif end.phase in FINAL:
             bytes_max -= len(end.result or b"")
             done.append(end)
     return done, missing
@@ -112,7 +112,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     phase, error = rows[0]
-    return Finished(execution_id, phase, error=error) if Phase(phase) in FINAL else None
+    return Finished(execution_id, phase, error=error) if phase in FINAL else None
 
 
 @verb(looks=True)
@@ -201,7 +201,7 @@ async def delete(*, project_id: str, execution_id: str) -> int:
         for child, phase in await query("children", project_id=project_id, id=id):
             tree.append(child)
             phases[child] = phase
-    still_open = [id for id in tree if Phase(phases[id]) not in FINAL]
+    still_open = [id for id in tree if phases[id] not in FINAL]
     if still_open:
         raise Conflict(f"Execution {still_open[0]!r} is {phases[still_open[0]]}; cancel it before it is deleted.")
     return await _delete(project_id, tree)

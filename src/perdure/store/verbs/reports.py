@@ -11,7 +11,19 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
-from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
+from perdure.store.interface import (
+    First,
+    Metric,
+    Notify,
+    Query,
+    Written,
+    query,
+    query_many,
+    record,
+    records,
+    value,
+    verb,
+)
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
@@ -58,6 +70,7 @@ LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
 
 _TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
+_STEP, _STEP_FAILED = Kind.STEP, Kind.STEP_FAILED  # an enum's members are slow to find
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
 
 
@@ -143,7 +156,10 @@ async def record_steps(
 ) -> Sequence[ItemReply]:
     """As `report`, for `items` of different executions that all are `is_next_step`, the most frequent kind by far. A
     driver that sends single statements sends two for all of them."""
-    fences = [_fence(project_id, worker_id, item, now_us) for item in items]
+    # `_fence` in the order of the SQL: by name, a step would cost 10 % more here.
+    fences = [
+        (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
+    ]
     moved = {id for (id,) in await query_many("advance_next", fences)}
     recorded = [item for item in items if item.execution_id in moved]
     await query_many("insert_journal", [_outcome(item, item.seen + 1, now_us, item.entries[0]) for item in recorded])
@@ -297,24 +313,24 @@ def _bytes(value: Raw | None) -> bytes | None:
 
 
 def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> JournalRow:
-    if type(entry) is TimerFired:
-        due = fingerprint_of_timer(entry.at_us)
-        return JournalRow(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
-    assert type(entry) is StepDone
-    return JournalRow(
-        of.execution_id,
-        seq,
-        at_us,
-        Kind.STEP if entry.last else Kind.STEP_FAILED,
-        of.attempt,
-        key=entry.key,
-        name=entry.name,
-        fingerprint=entry.fingerprint,
-        ok=entry.ok,
-        value=entry.value,
-        started_at_us=entry.started_at_us,
-        tries=entry.tries,
-    )
+    if type(entry) is StepDone:
+        return JournalRow(
+            of.execution_id,
+            seq,
+            at_us,
+            _STEP if entry.last else _STEP_FAILED,
+            of.attempt,
+            key=entry.key,
+            name=entry.name,
+            fingerprint=entry.fingerprint,
+            ok=entry.ok,
+            value=entry.value,
+            started_at_us=entry.started_at_us,
+            tries=entry.tries,
+        )
+    assert type(entry) is TimerFired
+    due = fingerprint_of_timer(entry.at_us)
+    return JournalRow(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
 
 
 async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
@@ -517,28 +533,26 @@ async def _finish(
     """End an execution, with the same report's outcomes: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
     values = _fence(project_id, worker_id, item, now_us)
-    values |= {"rows": len(outcomes) + 1, "progress": _bytes(item.progress)}
+    values["rows"] = len(outcomes) + 1
+    values["progress"] = _bytes(item.progress)
     result = error = detail = None
     if type(end) is Complete:
-        result = bytes(end.result)
-        guarded = records(EndedExecution, "complete", result=result, **values)
-        phase = Phase.COMPLETED
+        values["result"] = result = bytes(end.result)
+        name, phase, kind = "complete", Phase.COMPLETED, Kind.COMPLETED
     elif type(end) is Fail:
-        error, detail = end.error, bytes(end.detail)
-        guarded, phase = records(EndedExecution, "fail", error=error, **values), Phase.FAILED
+        values["error"] = error = end.error
+        detail = bytes(end.detail)
+        name, phase, kind = "fail", Phase.FAILED, Kind.FAILED
     else:
-        guarded, phase = records(EndedExecution, "confirm_cancel", **values), Phase.CANCELLED
-    found = await guarded
-    if not found:
+        name, phase, kind = "confirm_cancel", Phase.CANCELLED, Kind.CANCELLED
+    over = await First(Query(name, values, record=EndedExecution))
+    if over is None:
         return await _refused(project_id, worker_id, item)
-    [over] = found
     at_us = over.at_us
     seq = over.seq - len(outcomes)
     rows = [_outcome(item, seq + n, at_us, entry) for n, entry in enumerate(outcomes)]
     told = b"null" if detail is None else detail
-    rows.append(
-        JournalRow(item.execution_id, over.seq, at_us, Kind(phase), item.attempt, ok=detail is None, value=told)
-    )
+    rows.append(JournalRow(item.execution_id, over.seq, at_us, kind, item.attempt, ok=detail is None, value=told))
     await query_many("insert_journal", rows)
     if item.logs:
         await _log(item)

@@ -176,18 +176,21 @@ async def ended(
         project_id=project_id,
         execution_id=execution_id,
         workflow_id=end.workflow_id,
-        phase=phase.value,
+        phase=phase,
         result=result,
         error=error,
         detail=detail,
     )
-    await Notify(hint, Written(execution_id), *([Ready(project_id, None)] if end.limited else []))
+    await Notify(hint, Written(execution_id))
+    if end.limited:
+        await Notify(Ready(project_id, None))
     if end.waits:
         await query("close_waits", execution_id=execution_id)
     if end.told & OUTSIDE:
         await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
-    value = result if result is not None else detail if detail is not None else NULL_BYTES
-    await _tell_parent(project_id, execution_id, phase, end, now_us, value=value, taker=taker)
+    if end.parent_execution_id is not None and end.step_key is not None:
+        value = result if result is not None else detail if detail is not None else NULL_BYTES
+        await _tell_parent(project_id, execution_id, phase, end, now_us, value=value, taker=taker)
     if end.told & SESSIONS:  # last: executions are locked before sessions
         await end_turns(project_id, execution_id, phase, now_us)
 
@@ -205,8 +208,7 @@ async def _tell_parent(
     """Notify the parent, if its journal says that it started this child: a start by the API may name any parent and
     step."""
     parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id
-    if parent_id is None or step_key is None:
-        return
+    assert parent_id is not None and step_key is not None
     if (
         batch_id is not None
         and not _is_derived(batch_id)

@@ -42,6 +42,7 @@ _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 _DETAILS = attrgetter("otel_traceparent", "initial_state", "channel_context", "webhook_url")
 """Fields of which most starts have none."""
 _NO_DETAILS = (None, None, None, None)
+_NO_PARENT = Parent()
 
 
 class New(NamedTuple):
@@ -207,14 +208,18 @@ class _Starts:
 
     async def plan(self, id: str, item: StartItem) -> Started:
         """Decide where an item runs, and keep its rows. Raises the refusal of the item."""
-        target = await self._target(item)
+        target = self.targets.get(where_of(item)) or await self._find_target(item)
+        if isinstance(target, PerdureError):
+            raise target
         key = None if item.key is None else (item.workflow_id, item.key)
         if key is not None:
             holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
             if holder is not None:
                 return holder
-        limited = await self._is_limited(item, target)
-        parent = await self._parent(item.parent_execution_id)
+        limited = target.limited
+        if item.queue_concurrency_limit is not None or self._queues:
+            limited = await self._is_limited(item, target)
+        parent = _NO_PARENT if item.parent_execution_id is None else await self._parent(item.parent_execution_id)
         due_at_us = _due_at_us(item, self.now_us)
         if item.on_conflict is not None and await self._waits_for_turn(id, item, item.on_conflict, parent):
             due_at_us = HELD_US
@@ -225,7 +230,9 @@ class _Starts:
         row = self._row(id, item, target, parent, due_at_us=due_at_us, limited=limited, waiting_claim=waiting_claim)
         self.rows.append(row)
         if waiting_claim is not None:
-            self._claimed.append(await self._as_claimed(row, item, waiting_claim))
+            root_id = parent.root_id
+            budgeted = item.budget is not None or (root_id is not None and await self._is_budgeted(root_id))
+            self._claimed.append(self._as_claimed(row, item, waiting_claim, budgeted=budgeted))
         if item.tags or _DETAILS(item) != _NO_DETAILS or parent.channel_context is not None:
             self._keep_details(id, item, parent)
         if item.budget is not None:
@@ -257,17 +264,13 @@ class _Starts:
         if notices:
             await Notify(*notices)
 
-    async def _target(self, item: StartItem) -> Target:
-        where = where_of(item)
-        target = self.targets.get(where)
-        if target is None:
-            try:
-                target = await target_of(self.project_id, item)
-            except PerdureError as refusal:
-                target = refusal
-            self.targets[where] = target
-        if isinstance(target, PerdureError):
-            raise target
+    async def _find_target(self, item: StartItem) -> Target | PerdureError:
+        target: Target | PerdureError
+        try:
+            target = await target_of(self.project_id, item)
+        except PerdureError as refusal:
+            target = refusal
+        self.targets[where_of(item)] = target
         return target
 
     async def _is_limited(self, item: StartItem, target: Target) -> bool:
@@ -288,9 +291,7 @@ class _Starts:
         )
         return True
 
-    async def _parent(self, id: str | None) -> Parent:
-        if id is None:
-            return Parent()
+    async def _parent(self, id: str) -> Parent:
         parent = self.parents.get(id)
         if parent is None:
             parent = await record(Parent, "read_parent", project_id=self.project_id, id=id)
@@ -379,10 +380,14 @@ class _Starts:
             next_seq=1 if waiting_claim is None else 2,
         )
 
-    async def _as_claimed(self, row: NewExecution, item: StartItem, waiting_claim: WaitingClaim) -> Claimed:
-        root_id = row.root_execution_id
-        if root_id is not None and root_id not in self.budgeted:
+    async def _is_budgeted(self, root_id: str) -> bool:
+        if root_id not in self.budgeted:
             self.budgeted[root_id] = bool(await query("any_budget", root_id=root_id))
+        return self.budgeted[root_id]
+
+    def _as_claimed(
+        self, row: NewExecution, item: StartItem, waiting_claim: WaitingClaim, *, budgeted: bool
+    ) -> Claimed:
         return Claimed(
             id=row.id,
             workflow_id=row.workflow_id,
@@ -394,12 +399,12 @@ class _Starts:
             queue_name=row.queue_name,
             concurrency_key=row.concurrency_key,
             parent_execution_id=row.parent_execution_id,
-            root_execution_id=root_id,
+            root_execution_id=row.root_execution_id,
             deployment_id=row.deployment_id,
             session_id=row.session_id or row.id,
             user_id=row.user_id,
             tags=None if row.tags is None else Raw(row.tags),
-            budgeted=self.budgeted.get(root_id, False) or item.budget is not None,
+            budgeted=budgeted,
         )
 
     def _keep_details(self, id: str, item: StartItem, parent: Parent) -> None:
