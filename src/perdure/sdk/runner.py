@@ -482,8 +482,9 @@ class Runner:
             else:
                 self.drop()
             return
-        self.ours_until = math.inf
-        self.step_runner.go_on()
+        if self.ours_until != math.inf:
+            self.ours_until = math.inf
+            self.step_runner.go_on()
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -130,7 +131,7 @@ class StepRunner:
         assert machine is not None
         failed_here = self._failed.get(call.key, 0) if self._failed else 0
         tries = max(machine.failed_tries(call.key), failed_here) + 1
-        is_ours = worker.lease is None or worker.lease.now() < runner.ours_until
+        is_ours = runner.ours_until == math.inf or worker.lease is None or worker.lease.now() < runner.ours_until
         if not (is_ours and worker.may_start_steps()):
             if not step.is_async:
                 worker.free_threads.release()
