@@ -1,7 +1,7 @@
 """Budgets: limits on what an execution and its descendants spend on calls to models.
 
 A budget comes from a start (`client.start(…, budget=Budget(usd=2))`) or from the execution's code. A step reserves
-before its call and settles after it; the workflow makes the step through `admitted`, which waits as long as needed:
+before its call and settles after it, and `admitted` waits as long as needed:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -54,19 +54,19 @@ logger = logging.getLogger("perdure.worker")
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 3.0
-"""How long a call waits in its worker for other calls to settle. Then its execution leaves the worker."""
+"""How long a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""The execution looks again after a random time in this range, since many may wait for the same rest."""
+"""The execution looks again after a random time, since many may wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
     """Limits for an execution and its descendants. None sets no limit of that kind.
 
-    `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the start
-    of the budget. At most one call exceeds a limit. When nothing is left, the run pauses and asks for more ("ask"),
+    `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the
+    budget's start. At most one call exceeds a limit. When nothing is left, the run pauses and asks for more ("ask"),
     ends with its results ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for an impossible
-    limit, or without any limit.
+    limit, or without any.
 
         >>> Budget(usd=2, calls=50)
         Budget(usd=2, calls=50, on_exceed='ask')
@@ -96,17 +96,17 @@ class Budget:
 
 
 class Reservation:
-    """A call's share of its budgets. Settle it after the call. An unsettled reservation stays spent."""
+    """A call's share of its budgets. Unless it is settled after the call, it stays spent."""
 
     def __init__(self, worker: StepWorker | None, execution_id: str, id: str, *, is_last: bool = False) -> None:
         self._worker = worker
         self._execution_id = execution_id
         self._id = id
         self.is_last = is_last
-        """True if this call uses up a budget with `on_exceed="finish"`, so that the run should end."""
+        """True if this call uses up a budget with `on_exceed="finish"`: the run should end."""
 
     async def settle(self, *, usd_micros: int = 0, tokens: int = 0, calls: int = 1) -> None:
-        """Report the call's real cost. A refusal is logged and leaves the reservation, since the call was made."""
+        """Report the call's real cost. A refusal is only logged, since the call was made."""
         worker = self._worker
         if worker is None:
             return
@@ -137,9 +137,9 @@ async def reserve(
 ) -> Reservation:
     """In a step: reserve a call's share in every budget of the execution.
 
-    `budget` gives the execution a budget of its own, unless it has one. Without any, this does nothing. `unpriced`
-    names a model without a known price: a `BadRequest` for budgets in money. Raises `BudgetExceeded` when nothing is
-    left, and `Postponed` when other calls have reserved the rest; `admitted` handles both.
+    `budget` gives the execution one of its own, unless it has one. Without any, this does nothing. `unpriced` names a
+    model without a known price: a `BadRequest` for budgets in money. Raises `BudgetExceeded` when nothing is left, and
+    `Postponed` when other calls have reserved the rest; `admitted` handles both.
     """
     info = current_step()
     context, worker = info.context, info.worker
@@ -214,10 +214,10 @@ def _dollars(micros: int) -> str:
 
 
 async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: bool = False) -> T:
-    """In workflow code: make a call by a step that reserves or may be postponed, until it succeeds.
+    """In workflow code: repeat a step that reserves or may be postponed, until it succeeds.
 
-    Meanwhile the execution holds no worker. It waits for a raise of a budget with "ask", and raises `BudgetExceeded`
-    for other budgets. With `apart`, the step names these waits, not its task.
+    Meanwhile the execution holds no worker. Raises `BudgetExceeded` for a budget that does not ask. With `apart`, the
+    step names these waits, not its task.
     """
     while True:
         try:
@@ -237,7 +237,7 @@ async def admitted(ctx: Context, call: Callable[[], Awaitable[T]], *, apart: boo
 
 
 async def _more(ctx: Context, refused: ReserveReply) -> None:
-    """Wait for a change of the budget. Only one branch does, since one wait takes each event."""
+    """Only one branch waits for the change, since one wait takes each event."""
     budget = refused.budget
     assert budget is not None
     if budget.limits.on_exceed is not OnExceed.ASK:
@@ -255,7 +255,7 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
-    """Wait for the event of a change. The execution that asks takes the answer to its question, too."""
+    """The execution that asks takes the answer to its question, too."""
     # Counted from the last change, since the next may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
     if not refused.asks:
@@ -308,7 +308,7 @@ def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
 
 
 def parse_change(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:
-    """The change that an answer asks for. None if it must be asked for again.
+    """None if it must be asked for again.
 
     An approval without a number raises the limits that were reached by their own amount.
     """

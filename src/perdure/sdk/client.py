@@ -1,8 +1,8 @@
-"""The client: start executions, wait for results, cancel, publish, answer.
+"""The client of the API.
 
-Concurrent starts share requests: the starts made during a request leave together in the next one, each with its own
-answer. A lone start is one plain request. One caller's mistake must not fail another caller's start. So each value is
-checked before it joins a request, and the client sends a refused request again item by item.
+Concurrent starts share requests: the starts made during a request leave together in the next one. One caller's mistake
+must not fail another caller's start. So each value is checked before it joins a request, and a refused request is sent
+again item by item.
 """
 
 from __future__ import annotations
@@ -67,15 +67,14 @@ R = TypeVar("R")
 logger = logging.getLogger("perdure.client")
 
 _Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
-"""An item, and the future for its answer."""
 
 START_ITEMS_MAX = 500
-"""Items per request. A single item is sent at any size."""
+"""A single item is sent at any size."""
 STARTS_IN_FLIGHT = 2
 
 
 class StartOptions(TypedDict, total=False):
-    """Options of a start, as `Client.start` describes them."""
+    """Options of `Client.start`."""
 
     key: str | None
     queue: str | None
@@ -94,7 +93,7 @@ class StartOptions(TypedDict, total=False):
 
 
 class BudgetRaise(TypedDict, total=False):
-    """Additions to the limits of a budget, and its new `on_exceed` policy."""
+    """Additions to the limits of a budget, and its new `on_exceed`."""
 
     usd: float | Decimal
     tokens: int
@@ -104,7 +103,7 @@ class BudgetRaise(TypedDict, total=False):
 
 
 class Handle(Generic[R]):
-    """One execution: its result, stream, cancellation and answers."""
+    """One execution."""
 
     __slots__ = ("_client", "_type", "existing", "id")
 
@@ -149,13 +148,12 @@ class Handle(Generic[R]):
         raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
     async def get(self) -> Execution:
-        """The current state."""
         return await self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """Follow live the items of this execution and its descendants, from the oldest one kept to the end.
+        """Follow the items of this execution and its descendants, from the oldest one kept to the end.
 
-        With `after`, the `cursor` of an item, the stream begins behind that item. Reconnects after lost connections.
+        The stream begins behind the item whose `cursor` is `after`. It reconnects after lost connections.
 
             async for item in handle.stream():
                 print(item.data, end="")
@@ -163,11 +161,11 @@ class Handle(Generic[R]):
         return self._client.stream(self.id, after=after)
 
     async def cancel(self) -> Execution:
-        """Cancel the execution and its descendants. Raises `NotCancellable` if it is final."""
+        """As `Client.cancel`."""
         return await self._client.cancel(self.id)
 
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer the suspended step `key`, as `Client.resume`."""
+        """As `Client.resume`."""
         return await self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
@@ -175,7 +173,7 @@ class Handle(Generic[R]):
 
 
 class Client:
-    """A client of one project, over any transport.
+    """A client of one project.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
@@ -188,9 +186,7 @@ class Client:
     def __init__(self, transport: Transport) -> None:
         self._begin(transport)
         self.schedules = Schedules(self)
-        """Create, inspect, pause and run schedules."""
         self.queues = Queues(self)
-        """List, pause and resume queues."""
 
     def _begin(self, transport: Transport) -> None:
         """Also in a forked process: starts under way stay with its parent."""
@@ -203,9 +199,9 @@ class Client:
     def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:
         """A client of a server, or of several that serve one store (a list, or text with commas).
 
-        The defaults come from `PERDURE_URL` and `PERDURE_API_KEY`, then from the file that `perdure dev` keeps
-        (`~/.config/perdure/credentials.toml`). The last default for the URL is http://127.0.0.1:8080. The first call
-        connects. Close the client, or use it as a block:
+        The defaults are `PERDURE_URL` and `PERDURE_API_KEY`, then the file that `perdure dev` keeps
+        (`~/.config/perdure/credentials.toml`), then http://127.0.0.1:8080. The first call connects. Close the client,
+        or use it as a block:
 
             async with Client.connect() as client:
                 print(await (await client.start(order, {"id": 7})).result())
@@ -218,7 +214,7 @@ class Client:
 
     @staticmethod
     def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
-        """A client for scripts, threads and other code without an event loop."""
+        """A client for code without an event loop."""
         from perdure.sdk.sync import SyncClient
 
         return SyncClient(url, api_key)
@@ -250,9 +246,9 @@ class Client:
         """Start an execution. On return it is on disk and will run.
 
         `key` is a readable name within the workflow. While its execution is kept, the same key and input return that
-        execution, and another input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits the
-        spending of the execution and its descendants on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`,
-        and `BadValue` with the path of a value that JSON cannot hold.
+        execution, and another input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what
+        the execution and its descendants spend on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`, and
+        `BadValue` with the path of a value that JSON cannot hold.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
@@ -296,7 +292,7 @@ class Client:
                 raise
 
     async def _send(self, group: Sequence[_Start]) -> None:
-        """Start the items and set their futures. Raises an error that applies to all futures still open."""
+        """Raises an error that applies to all futures still open."""
         try:
             answers = await self._transport.start([item for item, _ in group])
         except REFUSALS as error:
@@ -324,39 +320,39 @@ class Client:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
-        """A handle for an execution. With `workflow`, its result has the workflow's type."""
+        """With `workflow`, the result has the workflow's type."""
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
-        """Find an execution by its workflow and key. Raises `NotFound`."""
+        """Raises `NotFound`."""
         page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key))
         if not page.executions:
             raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
         return Handle(self, page.executions[0].id, workflow.result_type, existing=True)
 
     async def get(self, execution_id: str) -> Execution:
-        """An execution's current state. Raises `NotFound`."""
+        """Raises `NotFound`."""
         return await self._transport.call(GetExecution(execution_id))
 
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50
     ) -> ExecutionPage:
-        """A page of executions, newest first."""
+        """A page, newest first."""
         given = {} if filters is None else structs.asdict(filters)
         return await self._transport.call(ListExecutions(**given, cursor=cursor, limit=limit))
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
-        """The rows of an execution's journal after the seq `after`. Large values may make a page shorter than `limit`;
-        only after the last row is it empty."""
+        """The journal's rows after the seq `after`. Large values may make a page shorter than `limit`; only after the
+        last row is it empty."""
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """The workflow's log lines after number `after`, each with its number."""
+        """The log lines after number `after`, each with its number."""
         page = await self._transport.call(GetLogs(execution_id, after, limit))
         return [(line.n, line) for line in page.logs]
 
     async def watch(self, execution_id: str) -> AsyncIterator[Row]:
-        """Follow an execution's journal to its end."""
+        """Follow the journal to its end."""
         after = 0
         while True:
             page = await self._transport.call(GetSteps(execution_id, after, wait=10.0))
@@ -367,7 +363,7 @@ class Client:
                     return
 
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
-        """Follow an execution's items, as `Handle.stream`."""
+        """As `Handle.stream`."""
         return follow(self._transport, execution_id, after)
 
     async def cancel(self, execution_id: str) -> Execution:
@@ -382,24 +378,23 @@ class Client:
     async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
         """Answer a suspended step.
 
-        Returns `"answered"`, or `"early"` if no step asks under the key yet. A later step that shows nothing
-        (`ctx.suspend(key)`) takes an early answer; a later question does not. `question` is the question's id, as
-        `GET /api/v1/approvals` shows it. Raises `Conflict` if the step has another answer or asks another question.
+        Returns `"answered"`, or `"early"` if no step asks under the key yet. A later step takes an early answer only if
+        it shows nothing (`ctx.suspend(key)`). `question` is the question's id, as `GET /api/v1/approvals` shows it.
+        Raises `Conflict` if the step has another answer or asks another question.
         """
-        # The server takes the same bytes again. A refusal means that another answer stands.
+        # A refusal of the same bytes means that another answer stands.
         op = ResumeExecution(execution_id, key, Raw(encode(data, where="data")), question)
         return (await self._transport.call(op)).state
 
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
     ) -> int:
-        """Publish an event. Returns its number in the topic."""
+        """Returns the event's number in the topic."""
         event = EventData(Raw(encode(data, where="data")), event_type, dedup_key)
         return (await self._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """The events of a topic after number `after`. Large events may make a page shorter than `limit`; only after
-        the last event is it empty."""
+        """The events after number `after`. A page may be short, as that of `journal`."""
         return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
@@ -413,16 +408,14 @@ class Client:
         return shown(first.version, entries)
 
     async def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Append to a session's transcript. Returns its new version.
-
-        Raises `Conflict` if `version` is given and is not the newest one.
-        """
+        """Append to a session's transcript, and return its new version. Raises `Conflict` if `version` is not the
+        newest one."""
         values = [Raw(encode(message, where=f"messages[{n}]")) for n, message in enumerate(messages)]
         op = AppendToTranscript(session_id, messages=values, version=version)
         return (await self._transport.call(op)).version
 
     async def budget(self, execution_id: str) -> BudgetState:
-        """The budget that an execution spends from: its own or its nearest ancestor's. Raises `NotFound`."""
+        """The budget of an execution or of its nearest ancestor with one. Raises `NotFound`."""
         return await self._transport.call(GetBudget(execution_id))
 
     async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetState:
@@ -440,7 +433,7 @@ class Client:
         return reply.erased, reply.open
 
     async def close(self) -> None:
-        """Close all connections. Executions continue."""
+        """Executions continue."""
         for task in list(self._starts):
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
@@ -467,7 +460,6 @@ def _raise(
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
-    """Split off the starts that fit into one request."""
     room = REPLY_BYTES_MAX
     for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
@@ -495,9 +487,9 @@ def start_item(
     on_conflict: Literal["queue", "reject", "deliver"] | None = None,
     budget: Budget | None = None,
 ) -> StartItem:
-    """The request for one execution. Raises `BadValue` for an input or option that cannot be sent."""
-    # Each fault that would fail the whole request is found here, since other starts may share it. The server checks the
-    # size of numbers and the count of tags for each item.
+    """Raises `BadValue` for an input or option that cannot be sent."""
+    # Other starts may share the request, so each fault that would fail it as a whole is found here. The server checks
+    # the size of numbers and the count of tags.
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None:

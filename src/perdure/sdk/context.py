@@ -1,9 +1,9 @@
-"""Context, the handle of workflow code.
+"""The handle of workflow code.
 
 A call allocates its key at once and asks when it is awaited, so that `asyncio.gather(ctx.step(…), ctx.step(…))` works
 as in plain asyncio.
 
-Methods return `Coroutine[object, None, T]`. With Any in it, mypy would infer Any for a `gather` of several types.
+Methods return `Coroutine[object, None, T]`. With Any, mypy would infer Any for a `gather` of several types.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Context(ExecutionState):
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: the same in every try and attempt, for services that drop repeats."""
+        """In a step: see `StepInfo.idempotency_key`."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -86,7 +86,7 @@ class Context(ExecutionState):
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """A random UUID, the same in every replay. Not for steps."""
+        """The same in every replay. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.uuid()")
         return self.machine.uuid()
@@ -145,7 +145,7 @@ class Context(ExecutionState):
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
-        its function does. `retry` is a RetryPolicy or the number of tries, `timeout` is in seconds for each try, `key`
+        its function does. `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try, `key`
         replaces the generated key. Raises `StepFailed` when the last try fails.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
@@ -169,7 +169,7 @@ class Context(ExecutionState):
     # --- time ------------------------------------------------------------------------------------------------------
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
-        """Sleep durably, for seconds or months, as `asyncio.sleep` does in a workflow."""
+        """Sleep durably, for seconds or months, as `asyncio.sleep` does here."""
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
 
     async def sleep_until(self, moment: datetime) -> None:
@@ -203,11 +203,10 @@ class Context(ExecutionState):
         latest: bool = False,
         key: str | None = None,
     ) -> Coroutine[object, None, Event[Any]]:
-        """Wait for the next event of `topic` that was published since this execution was created and that it has not
-        taken.
+        """Wait for the next event of `topic` since this execution's creation that it has not taken.
 
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
-        and `latest=True` all that are already published. Raises `TimeoutError` after `timeout` seconds, durably.
+        `latest=True` all published so far. Raises `TimeoutError` after `timeout` seconds.
         """
         call = event_call(self.machine, topic, match, after=after, latest=latest, key=key)
         return take_event(self.machine, call, data_type, timeout)
@@ -226,7 +225,7 @@ class Context(ExecutionState):
         """Show the question `data`, and wait for the answer under `key`.
 
         Raises `TimeoutError` after `timeout` seconds, and `BadValue` if the answer does not fit `answer_type`. The
-        server does not know that type, and the first answer stands: ask again under another key.
+        first answer stands, so ask again under another key.
 
             answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
@@ -280,8 +279,7 @@ class Context(ExecutionState):
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        By default the child gets this execution's session and user. `execution_key` is its readable key, `key` that of
-        this call in the journal.
+        By default the child gets this execution's session and user.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
@@ -307,7 +305,7 @@ class Context(ExecutionState):
         input: Any = None,
         **options: Any,
     ) -> Coroutine[object, None, Any]:
-        """Start a child execution and wait for its result. Options as for `start_child`.
+        """Start a child as `start_child`, and wait for its result.
 
         A time-out or a cancelled branch does not cancel the child.
         """
@@ -330,11 +328,11 @@ class Context(ExecutionState):
         tags: Mapping[str, str] | None = None,
         run_timeout_seconds: int | None = None,
     ) -> Mapped[R]:
-        """Run a child for each input, at most `limit` at a time, and wait for all. Outcomes are in the order of the
-        inputs.
+        """Run a child for each input, at most `limit` at a time, and wait for all.
 
-        The inputs may come from an async generator, which may run steps. A failed child does not stop the others. The
-        children share a batch id. `concurrency_key` is one key for all, or a function of the input.
+        Outcomes are in the order of the inputs. An async generator of inputs may run steps. A failed child does not
+        stop the others. The children share a batch id. `concurrency_key` is one key for all, or a function of the
+        input.
 
             done = await ctx.map_children(verify, packages, limit=20)
             sizes = done.results()          # or look at done.outcomes and done.failures
@@ -360,7 +358,7 @@ class Context(ExecutionState):
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
         """Write a line to the execution's log, once for all replays.
 
-        `logging` works as well, in workflow code and in steps (see `LogHandler`).
+        `logging` works as well, also in steps.
         """
         # In replays, too, so that the same errors are raised.
         line = to_log_line(self, checked_int(level, "level"), checked_text(text % args if args else text, "text"))
@@ -374,10 +372,10 @@ class Context(ExecutionState):
             self.pending_progress[:] = [progress]
 
     def emit(self, kind: str, data: object = None) -> None:
-        """Send an item to clients that follow the execution live (`handle.stream()`), within milliseconds.
+        """Send an item to clients that follow the execution live (`handle.stream()`).
 
-        Works in workflow code, once for all replays, and in steps (also as `current_step().emit`). Items are not in the
-        journal; an execution keeps its newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
+        Works in workflow code, once for all replays, and in steps. Items are not in the journal; an execution keeps its
+        newest 10,000. `data` is JSON of at most 64 KiB, else `BadValue`.
 
             ctx.emit("token", "Hel")
         """

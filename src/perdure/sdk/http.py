@@ -1,16 +1,14 @@
-"""The transport over HTTP: JSON on kept connections, one or several servers. Every request is safe to repeat.
+"""The transport over HTTP: JSON on kept connections, to one or several servers of one store.
 
-**A lean connection instead of a client library.** Workers and callers send small requests by the thousand. Measured
-against a server that answers at once, a request takes httpx2 1.0 ms, of which 0.47 ms is processor time. The
-connections of `perdure.sdk.connection` take 0.03 ms, of which half is processor time. A start and its result are five
-requests of three processes, so the library would cost more than all the rest.
+**Lean connections.** Against a server that answers at once, a request takes 1.0 ms with httpx2, and 0.03 ms with
+`perdure.sdk.connection`. A start and its result are five requests, so the library would cost more than all the rest.
 
-**Retries.** The transport retries after a lost connection and after the statuses 408, 429, 502, 503 and 504. It tries
-another server at once, and pauses with full jitter after all servers failed. Requests that create carry the same
-Idempotency-Key in every try.
+**Retries.** After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another
+server at once. It pauses with full jitter after all servers failed. Requests that create carry the same Idempotency-Key
+in every try.
 
-**Several servers.** They serve one store, so any server can answer any request. The next request goes to the server
-that answered last. The first server is drawn by lot, so that workers and clients spread.
+**Several servers.** The next request goes to the server that answered last. The first server is drawn by lot, so that
+workers and clients spread.
 """
 
 from __future__ import annotations
@@ -61,11 +59,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a request is retried before it fails."""
+"""How long a request is retried."""
 OUTAGE_SECONDS: Final = 300.0
-"""The same for waits for a result, which outlast the replacement of a server."""
+"""Waits for a result outlast the replacement of a server."""
 ANSWER_SECONDS: Final = 30.0
-"""How long the answer to a request may take, in addition to the time that the server may hold it."""
+"""In addition to the time that the server may hold the request."""
 SILENCE_SECONDS: Final = 60.0
 """A stream without data or comments for so long is lost."""
 PAUSE_SECONDS: Final = 0.05
@@ -76,14 +74,12 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class _Tries:
-    """The failed tries of a request."""
-
     __slots__ = ("failures", "unsure", "until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.unsure = False
-        """Whether a failed try may have taken effect."""
+        """True if a failed try may have taken effect."""
         self.until: float | None = None
 
 
@@ -116,12 +112,12 @@ class HttpTransport:
 
     @property
     def urls(self) -> list[str]:
-        """The servers, the one for the next request first."""
+        """The one for the next request first."""
         turn = self._turn % len(self._servers)
         return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
 
     def leave(self, url: str) -> None:
-        """Leave a silent server, unless it is the only one: its requests go to the next server at once."""
+        """Unless the server is the only one."""
         for n, server in enumerate(self._servers):
             if server.url == url and len(self._servers) > 1:
                 if n == self._turn % len(self._servers):
@@ -143,8 +139,8 @@ class HttpTransport:
     ) -> bytes:
         """Send a request until a server answers, and return the answer's body.
 
-        The server may hold the request for `held_seconds`. `tries` counts the failures for the caller. Raises the
-        server's refusal, and `Unavailable` or `UnknownOutcome` if no answer comes within the patience.
+        The server may hold it for `held_seconds`. `tries` counts the failures for the caller. Raises the server's
+        refusal, and `Unavailable` or `UnknownOutcome` when the patience is over.
         """
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
@@ -173,8 +169,7 @@ class HttpTransport:
             await self._failed(tries, turn, patience, problem)
 
     async def _failed(self, tries: _Tries, turn: int, patience: float, problem: PerdureError) -> None:
-        """After a failure: go to the next server at once, or pause if all servers have failed. Raises the problem when
-        the patience is over."""
+        """Go to the next server at once, or pause if all have failed. Raises the problem when the patience is over."""
         tries.failures += 1
         if turn == self._turn % len(self._servers):
             self._turn += 1
@@ -190,12 +185,10 @@ class HttpTransport:
         await asyncio.sleep(pause)
 
     def _pause(self, tries: _Tries) -> float:
-        """Seconds to wait after all servers have failed."""
         rounds = tries.failures // len(self._servers)
         return random.uniform(0.2, 1.0) * min(PAUSE_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_SECONDS_MAX)
 
     def _problem(self, response: Response, server: ServerConnections) -> PerdureError:
-        """The error in an answer."""
         try:
             found = msgspec.json.decode(response.body, type=Problem)
         except msgspec.MsgspecError:
@@ -362,7 +355,6 @@ def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Decode the body of an answer. Raises PerdureError if it is not an answer of Perdure."""
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
@@ -370,7 +362,6 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def _encode(request: object) -> bytes:
-    """Encode a body. Raises `BadValue` for a bad field that was not checked before."""
     try:
         return _ENCODER.encode(request)
     except (TypeError, ValueError) as error:
@@ -382,7 +373,7 @@ def _path(execution_id: str) -> str:
 
 
 def fresh_key() -> bytes:
-    """The header that makes repeats of a request take effect once."""
+    """With it, repeats of a request take effect once."""
     return _key_header(uuid4().hex)
 
 

@@ -1,8 +1,8 @@
-"""The worker claims executions, runs them, reports for all of them together, keeps its lease, and drains.
+"""The worker claims executions, runs them, and reports for all of them together.
 
-One claim is open while there is room. At most two reports are in flight, never with items of the same execution; other
-items gather for the next. If the server is unreachable, running steps go on, new ones wait while the lease is in doubt,
-and reports are repeated until they are taken or too late.
+One claim is open while there is room. At most two reports are in flight, never with items of the same execution. If the
+server is unreachable, running steps go on, new ones wait while the lease is in doubt, and reports are repeated until
+they are taken or too late.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ logger = logging.getLogger("perdure.worker")
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 THREADS_MAX = 64
-"""Threads for sync steps; further ones wait."""
+"""For sync steps; further ones wait."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
@@ -70,8 +70,8 @@ LAST_NUMBER = 1 << 40
 class Worker:
     """Runs the workflows of a registry for one deployment.
 
-    `capacity` is how many executions may run at once; suspended ones do not count. An embedded worker with a store of
-    its own has no `lease`: it lives as long as its process.
+    At most `capacity` executions run at once; suspended ones do not count. An embedded worker with a store of its own
+    has no `lease`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Worker:
         self.free_threads = asyncio.Semaphore(threads)
         """Acquired before a sync step begins, released at its thread's end."""
         self.outside = contextvars.Context()
-        """Around `start`. Executions have contexts of their own."""
+        """Around `start`."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -126,11 +126,7 @@ class Worker:
         self._emit_timer: asyncio.TimerHandle | None = None
 
     async def start(self, *, wait: bool = False) -> None:
-        """Register and begin to claim.
-
-        Raises the server's refusals (a bad key, a bad name), and `Unavailable` if it cannot be reached. With `wait` it
-        waits for the server instead.
-        """
+        """Register and begin to claim. Raises the server's refusals, and `Unavailable` without `wait`."""
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
         _collect_less()
@@ -164,7 +160,6 @@ class Worker:
             self.lease.begin(self, self.id, reply, sent)
 
     async def add(self, workflow: Workflow[Any, Any], *, replace: bool = False) -> None:
-        """Serve one more workflow. `replace` replaces one of the same name."""
         if replace:
             self.registry.workflows.pop(workflow.name, None)
         self.registry.add(workflow)
@@ -231,7 +226,7 @@ class Worker:
         return len(self._running)
 
     async def _claim(self) -> None:
-        """Keep a claim open while there is room; repeat it under the same id after a lost reply.
+        """Keep a claim open while there is room, and repeat it under the same id after a lost reply.
 
         A claim also acknowledges the work of the one before, so it leaves at once, even without room.
         """
@@ -367,7 +362,7 @@ class Worker:
 
     def _emitted_somewhere(self, execution_id: str) -> None:
         """Called in any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
+        with contextlib.suppress(RuntimeError):  # as in `_thread_ended`
             self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
     def _emitted(self, execution_id: str) -> None:
@@ -464,7 +459,7 @@ class Worker:
             pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
     async def _refused(self, runners: Sequence[Runner], items: Sequence[ReportItem], error: PerdureError) -> None:
-        """Send the items of a refused report one by one, so that only the guilty one fails."""
+        """Only the guilty item fails."""
         logger.error("A report was refused: %s", error)
         if len(items) > 1:
             for runner, item in zip(runners, items, strict=True):
@@ -484,7 +479,7 @@ class Worker:
         return not self._draining and (self.lease is None or self.lease.is_good())
 
     def hold_back(self, runner: Runner, call: DurableCall) -> None:
-        """Keep a step until the lease is good; if the worker drains, release its execution."""
+        """A draining worker releases the step's execution."""
         if self._draining:
             self.loop.call_soon(runner.release_when_quiet)
         else:
@@ -498,9 +493,8 @@ class Worker:
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
         """Compare with the server's list of executions held here, asked at `sent` on the lease's clock.
 
-        Drop executions that were taken before and are missing or at a later attempt. Fetch journals with more rows.
-        Hand unknown executions back, but only after the answer to a claim that was sent after the first such beat:
-        until then they may be under way.
+        Executions that are missing or at a later attempt are dropped. Unknown ones may be under way, so they are handed
+        back only after the answer to a claim that was sent after the first such beat.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
         for id, runner in list(self._running.items()):
@@ -521,14 +515,14 @@ class Worker:
                     self.loop.create_task(self._hand_back(id, attempt))
 
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
-        """Release an execution that never came. If this fails, the next beat repeats it."""
+        """If this fails, the next beat repeats it."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
         item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
         with contextlib.suppress(PerdureError):
             await self.transport.call(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
-        """Drop all executions here and open a new registration."""
+        """Drop all executions and register anew."""
         if self._registering is not None:
             await asyncio.shield(self._registering)
             return
@@ -551,11 +545,8 @@ class Worker:
             await self.transport.call(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """Register again when the server can be reached.
-
-        With `refusals`, at the start, refusals are raised. Later they are retried: the key or the server may be put
-        right.
-        """
+        """With `refusals`, at the start, refusals are raised. Later they are retried: the key or the server may be put
+        right."""
         pause = 0.1
         while not self._draining:
             try:
@@ -583,7 +574,7 @@ def _call(step: StepCall) -> Any:
 
 
 def _collect_less() -> None:
-    """Slow the garbage collector down, unless the user has set its pace. With thousands of executions in memory it took
-    a sixth of all time."""
+    """With thousands of executions in memory, garbage collections took a sixth of all time. A pace that the user has
+    set stays."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -1,14 +1,13 @@
-"""The small event loop that workflow code runs in: no input/output, no clock, no threads.
+"""The event loop of workflow code: no input/output, no clock, no threads.
 
 Plain asyncio code replays because this loop differs from asyncio's own:
 
 - *Settled is observable.* `pump` runs callbacks until none is left, and nothing else runs in between.
 - *The journal owns time.* `call_at` notes a key and a due time, and `fire` runs a timer when the journal says so.
-- *Tasks hash by number*, not by address, so that the sets of `TaskGroup` and `wait` iterate alike in every replay. So
-  do the futures of the loop and of `gather`, and anyio's cancel scopes.
-- *Each task has a scope* that counts the keys of its calls: `fetch`, `fetch#2`; in the third child task `3/fetch`.
+- *Tasks and futures hash by number*, not by address, so that sets of them iterate alike in every replay.
+- *Each task has a scope* that counts the keys of its calls (see `keys`).
 
-Sockets, executors, signals and other threads raise `Misplaced`, which says what to do instead.
+Sockets, executors, signals and other threads raise `Misplaced`.
 """
 
 import asyncio
@@ -45,11 +44,11 @@ _enter_task = asyncio.tasks._enter_task
 _leave_task = asyncio.tasks._leave_task
 
 SPIN_MAX: Final = 100_000
-"""A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after so many callbacks between two
-outcomes. The number is fixed, so that the loop behaves alike in every replay."""
+"""A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after so many callbacks, in every
+replay."""
 
 FAR_US: Final = 253_402_300_799_000_000
-"""The end of the year 9999: the due time of a timer without end."""
+"""The end of the year 9999, for a timer without end."""
 
 
 ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
@@ -106,7 +105,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*before[1])
 
     def pump(self, budget: int) -> int:
-        """Run at most `budget` callbacks and return the rest of it; 0 while unsettled means: pump again."""
+        """Returns the rest of the budget; 0 while unsettled means: pump again."""
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
         while self.ready and left:
@@ -144,7 +143,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return not self.ready or self._spun >= SPIN_MAX
 
     def move(self, at_us: int) -> None:
-        """Set the time for the next row, and restart the count towards SPIN_MAX."""
         self._spun = 0
         if at_us > self.now_us:
             self.now_us = at_us
@@ -167,7 +165,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return heap[0][2] if heap else None
 
     def shut(self) -> None:
-        """Drop all tasks by `Evicted`, newest first. It passes `except Exception` and handlers of CancelledError."""
+        """By `Evicted`, newest task first. It passes `except Exception` and handlers of CancelledError."""
         if self.closed:
             return
         self.closed = True
@@ -224,7 +222,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Count the task's keys under `name`, for code in a library that makes tasks of its own."""
+        """Count keys under `name`, for code in a library that makes tasks of its own."""
         task: Any = current_task(self)
         before = task.scope
         path = named_path(name)
@@ -240,7 +238,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return self._loose
 
     def claim_key(self, key: str) -> str:
-        """Take a key that the user chose, unique in the whole execution."""
+        """Unique in the whole execution."""
         if _get_running_loop() is not self:
             raise misplaced(key)
         key = checked_name(key, "key")
@@ -305,7 +303,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return timer
 
     def _is_open(self, timer: InnerTimer) -> bool:
-        """False once it has fired or was cancelled. Its key may belong to another timer since (see `swap`)."""
+        """A closed timer's key may belong to another one since (see `swap`)."""
         return self.timers.get(timer.key) is timer
 
     def forget_timer(self, timer: InnerTimer) -> None:
@@ -326,7 +324,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return any(task.own_scope.prefix == scope for task in self._tasks)
 
     def swap(self, swap: Swap) -> None:
-        """Exchange two scopes, or two timers of one scope (see `places`)."""
+        """See `places`."""
         for timer in self.timers.values():
             timer.key = swapped(timer.key, swap)
         self.timers = {timer.key: timer for timer in self.timers.values()}
@@ -397,8 +395,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Call the code's handler, or log at moments that do not replay: in a garbage collection, or outside of the
-        code."""
+        """At moments that do not replay (in a garbage collection, or outside of the code) the error is only logged."""
         if self.closed:
             return
         if self._exception_handler is None or collecting() or _get_running_loop() is not self:
@@ -418,7 +415,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         raise threads_misplaced("A thread cannot reach into a workflow's code")
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Run an inline executor's function at once, as workflow code. Executors with threads are refused."""
+        """Executors with threads are refused."""
         if not isinstance(executor, InlineExecutor):
             raise no_threads()
         future = self.create_future()
@@ -429,7 +426,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return future
 
     def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Close a dropped async generator in a task of its own, as asyncio does."""
+        """In a task of its own, as asyncio does."""
         running = _get_running_loop()
         if self.closed or collecting() or running is not self:
             # At a moment that does not replay, its `finally` runs but cannot ask for anything.

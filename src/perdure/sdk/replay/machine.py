@@ -1,4 +1,4 @@
-"""The deterministic machine of one execution: journal rows in, effects out. It has no input/output and no clock.
+"""The deterministic machine of one execution: journal rows in, effects out, without input/output or a clock.
 
     machine = Machine(start, seed=…)
     effects = machine.advance(rows)      # run effects.started, cancel effects.abandoned, watch effects.timer
@@ -6,20 +6,19 @@
 
 These rules make a replay take every branch of the live run:
 
-1. *One outcome at a time, in the order of `seq`; the code settles in between.* So the code is a function of its input
-   and the rows, however reports grouped them.
+1. *One outcome at a time, in the order of `seq`; the code settles in between.* So reports may group rows in any way.
 2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
-   before the whole record is consumed, so a diverging replay has no effect.
-3. *Late outcomes.* An outcome is ignored if the code gave its call up (a time-out, a cancelled branch). Only events are
-   kept, for the next wait that asks for the same.
+   before the whole record is consumed.
+3. *Late outcomes.* An outcome is ignored if the code gave its call up. Only events are kept, for the next wait that
+   asks for the same.
 4. *Time* is `at_us` of the last row. It moves only when the code has settled.
 5. *Each call gets its own outcome.* Tasks created in another order than recorded change places before anything new
-   starts, by the fingerprints of their inputs (see `places`). If a doubt remains, the code has diverged. An input
-   counts as changed only if no other call has or had it.
+   starts (see `places`). If a doubt remains, the code has diverged. An input counts as changed only if no other call
+   has or had it.
 
-After a failed attempt the journal takes back the step failures that ended it (a row `retried`). The next attempt may
-not repeat what followed them, such as a clean-up. Those outcomes are kept aside: a call with such a key gets its
-outcome at once, and an outcome without a call is not a divergence.
+After a failed attempt a row `retried` takes back the step failures that ended it. The next attempt may not repeat what
+followed them, such as a clean-up. So those outcomes are kept aside: a call with such a key gets its outcome at once,
+and an outcome without a call is not a divergence.
 """
 
 import contextvars
@@ -69,10 +68,10 @@ from perdure.wire.executions import Row
 from perdure.wire.records import OUTCOMES, Kind, fingerprint_of_timer
 
 CALLBACKS_MAX: Final = 10_000
-"""Callbacks per `advance`, some tens of milliseconds; then the worker's loop has its turn."""
+"""Some tens of milliseconds; then the worker's loop has its turn."""
 
 TIMER_EARLY_US: Final = 60_000_000
-"""A row that is earlier than its timer's due time by more than this belongs to another timer."""
+"""A row earlier than its timer's due time by more than this belongs to another timer."""
 
 _AGAIN: Final = Effects((), (), None, AGAIN)
 _DONE: Final = Effects((), (), None, DONE)
@@ -80,7 +79,7 @@ _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
 class Machine(OpenCalls):
-    """Drives one execution. Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
+    """Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
 
     __slots__ = (
         "_context",
@@ -123,11 +122,11 @@ class Machine(OpenCalls):
         self.seen = 0
         self.cancel_requested = False
         self.messages: list[str] = []
-        """From rows `message`: executions whose messages may be taken. The reader empties the list."""
+        """Executions whose messages may be taken. The reader empties the list."""
         self.error: BaseException | None = None
-        """The workflow's exception, once DONE; `asyncio.CancelledError` if it was cancelled."""
+        """Known once DONE; `asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
-        """Calls whose input differs from the recorded one. Strict workflows diverge instead."""
+        """Strict workflows diverge instead."""
         self._history: ScopeHistory | None = None
         self._has_started = False
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
@@ -150,7 +149,7 @@ class Machine(OpenCalls):
     # --- for workflow code -----------------------------------------------------------------------------------------
 
     def raised(self, row: Row, asked: int) -> None:
-        """A step's failure is about to be raised in the task that had asked for it at row `asked`."""
+        """The failure is about to be raised in the task that asked for the step at row `asked`."""
         task = current_task(self.loop)
         if task is not None and task is not self._main and self._failures is not None and row.key is not None:
             self._failures.raised_in(task, row.key, row.seq, asked)  # type: ignore[arg-type]  # all tasks here are ours
@@ -165,7 +164,6 @@ class Machine(OpenCalls):
         return self._random
 
     def uuid(self) -> uuid.UUID:
-        """A UUID4, the same in every replay."""
         if self._uuids is None:
             self._uuids = random.Random(f"{self.seed}:uuid")
         return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
@@ -179,9 +177,8 @@ class Machine(OpenCalls):
     def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
         """Deliver `rows` and run the code as far as they carry it.
 
-        With `more`, further rows follow and nothing is started yet. It defaults to false, or without rows to its last
-        value. `replay` says that an earlier claim recorded the rows, by default true up to the first call without
-        `more`.
+        With `more`, further rows follow and nothing is started yet; without rows, its default is its last value.
+        `replay` says that an earlier claim recorded the rows, by default true up to the first call without `more`.
         """
         if more is None:
             more = self._more and not rows
@@ -217,7 +214,7 @@ class Machine(OpenCalls):
         return self._finish(main) if main.done() else self._settle()
 
     def close(self) -> None:
-        """Drop the execution from memory. `Evicted` runs its `finally` blocks, which cannot ask for anything."""
+        """`Evicted` runs the code's `finally` blocks, which cannot ask for anything."""
         self.loop.shut()
         self._calls.clear()
         self._fresh.clear()
@@ -243,7 +240,7 @@ class Machine(OpenCalls):
         return 0 if self._orphaned is None else self._orphaned.tries.get(key, 0)
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
-        """Further failed steps that a retry runs again (see `StepFailures.beside`)."""
+        """See `StepFailures.beside`."""
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -299,7 +296,7 @@ class Machine(OpenCalls):
         return False
 
     def _with_due_time(self, row: Row) -> Row:
-        """Add the due time of the suspension before it to a timer's row without one."""
+        """A row without a due time gets that of the suspension before it."""
         return row if row.fingerprint is not None else structs.replace(row, fingerprint=self._waits_until)
 
     def _deliver(self, row: Row) -> None:
@@ -399,7 +396,7 @@ class Machine(OpenCalls):
         return [call.key for call in calls if call.kind is kind and call.name == name]
 
     def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
-        """True if two calls of a scope, or the tasks of two scopes, can change places after the outer swaps `above`."""
+        """True if the two can change places after the outer swaps `above`."""
         one, other = swap
         if parse_number(one) < parse_number(other):
             now = other
