@@ -1,7 +1,6 @@
-"""HTTP/1.1 for the client and the worker: one request at a time on a connection, idle connections kept.
+"""HTTP/1.1: one request at a time on a connection, idle connections kept.
 
-httptools, which the server uses too, parses the answers. This module tells whether a failed request may have reached
-the server, since callers depend on that.
+Callers depend on whether a failed request may have reached the server.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ IDLE_SECONDS: Final = 50.0
 CONNECTIONS_MAX: Final = 64
 """Per server; further requests wait."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
-"""A silent peer is probed after five seconds and given up after three probes, eleven seconds in all. TCP_KEEPALIVE is
-TCP_KEEPIDLE on macOS."""
+"""A silent peer is given up after eleven seconds. TCP_KEEPALIVE is TCP_KEEPIDLE on macOS."""
 UNREAD_BYTES_MAX: Final = 256 << 10
-"""How much of a stream is read from the network ahead of its reader."""
+"""A stream is read from the network so far ahead of its reader."""
 POLLS_MAX: Final = 256
 
 
@@ -46,7 +44,7 @@ class ConnectionLost(Exception):
         super().__init__(why)
         self.sent = sent
         self.stale = stale
-        """A kept connection that the server had most likely closed: try again at once."""
+        """The server had most likely closed a kept connection: try again at once."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -64,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def send(self, data: bytes, seconds: float) -> asyncio.Future[Response]:
-        """Send a request; the future gives its answer, or `ConnectionLost`."""
+        """The future gives the answer, or `ConnectionLost`."""
         waiter = self.waiter = self._loop.create_future()
         self._timer = self._loop.call_later(seconds, self._late, seconds)
         self._transport.write(data)
@@ -210,7 +208,7 @@ class ServerConnections:
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
-        """Send a request and wait at most `seconds` for its answer. `held`: a long poll.
+        """Wait at most `seconds` for the answer. `held`: a long poll.
 
         Raises `ConnectionLost`. Cancelling closes the connection, so that the server stops working.
         """
@@ -230,7 +228,7 @@ class ServerConnections:
                 raise
 
     async def stream(self, data: bytes) -> Stream:
-        """Send a request whose answer comes in pieces. Close the stream after use. Raises `ConnectionLost`."""
+        """The answer comes in pieces. Close the stream after use. Raises `ConnectionLost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -258,7 +256,7 @@ class ServerConnections:
             await asyncio.sleep(0)  # let the loop close them
 
     def _take_idle(self) -> ClientConnection | None:
-        """The connection used last. Long idle ones are closed."""
+        """Used last. Long idle ones are closed."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closing():

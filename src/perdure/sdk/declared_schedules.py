@@ -29,12 +29,12 @@ NO_INPUT: Final = _NoInput()
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """How a schedule fires. An option left out has its default, or stays as it is.
+    """An option left out has its default, or stays as it is.
 
-    `overlap` applies to a due time while an execution of the schedule is open. The new execution is skipped ("skip"),
-    waits its turn ("queue", the default) or runs in parallel ("allow"). `missed` applies to due times that passed
-    while no server ran. The schedule fires none ("skip"), the last one ("latest", the default), or each one within
-    `missed_window` ("all"; seconds, default: a day).
+    While an execution of the schedule is open, the next one is skipped (`overlap="skip"`), waits its turn ("queue", the
+    default) or runs in parallel ("allow"). Of due times that passed while no server ran, the schedule fires none
+    (`missed="skip"`), the last one ("latest", the default), or each one within `missed_window` ("all"; seconds,
+    default: a day).
     """
 
     overlap: OverlapWord
@@ -69,7 +69,6 @@ class Schedule:
         self.options = options
 
     def spec(self, workflow_id: str, payload: Raw | None) -> ScheduleSpec:
-        """The form in which a worker registers it."""
         return ScheduleSpec(
             workflow_id=workflow_id,
             cron=self.cron,
@@ -84,7 +83,7 @@ class Schedule:
 
 
 def option_fields(options: ScheduleOptions) -> dict[str, Any]:
-    """The options as fields of a request. Raises `BadValue` for a value that cannot be sent."""
+    """Raises `BadValue` for a value that cannot be sent."""
     said: dict[str, Any] = {}
     for name, kind in (("overlap", Overlap), ("missed", Missed)):
         word = options.get(name)

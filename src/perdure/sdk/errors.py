@@ -32,8 +32,8 @@ from perdure.wire.errors import PerdureError
 class StepFailed(PerdureError):
     """A step failed for good. Workflow code may catch it.
 
-    `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of its tries.
-    `cause` is the recorded exception.
+    `type` and `message` are the exception's class and text, `tries` the number of tries, `cause` the recorded
+    exception.
     """
 
     code: ClassVar[str] = "STEP_FAILED"
@@ -64,8 +64,7 @@ class StepFailed(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """The recorded exception behind a StepFailed: text, never an object of its class. `detail` is its traceback,
-    `details` those of an error of Perdure."""
+    """The exception behind a StepFailed, as text. `detail` is its traceback, `details` those of an error of Perdure."""
 
     code: ClassVar[str] = "RECORDED_ERROR"
 
@@ -87,7 +86,7 @@ class RecordedError(PerdureError):
 
 
 class ChildFailed(PerdureError):
-    """A child execution failed. `execution_id` is its id, `type` the class of its error."""
+    """`execution_id` is the child's id, `type` the class of its error."""
 
     code: ClassVar[str] = "CHILD_FAILED"
 
@@ -121,7 +120,7 @@ class ChildCancelled(ChildFailed):
 class ExecutionFailed(PerdureError):
     """An execution whose result was awaited has failed.
 
-    `type` and `message` are the error's class and text. `str()` is the error that the execution shows, mostly both.
+    `type` and `message` are the error's class and text, `str()` the error that the execution shows.
     """
 
     code: ClassVar[str] = "EXECUTION_FAILED"
@@ -138,16 +137,15 @@ class ExecutionCancelled(ExecutionFailed):
 
 
 class Fatal(PerdureError):
-    """Raise it in a step to end the step at once, without retries. One in a group, such as a `TaskGroup` raises, does
-    the same."""
+    """Raise it in a step, alone or in a group, to end the step without retries."""
 
     code: ClassVar[str] = "FATAL"
 
 
 class RetryAfter(PerdureError):
-    """Raise it in a step to set the delay before the next try, as a Retry-After header does.
+    """Raise it in a step to set the delay before the next try.
 
-    The policy's number of tries stays. In a group, such as a `TaskGroup` raises, the longest delay counts.
+    The policy's number of tries stays. In a group the longest delay counts.
     """
 
     code: ClassVar[str] = "RETRY_AFTER"
@@ -158,7 +156,7 @@ class RetryAfter(PerdureError):
 
 
 def is_fatal(error: BaseException) -> bool:
-    """True for `Fatal` and for a group with one."""
+    """True also for a group with one."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_fatal, error.exceptions))
     return isinstance(error, Fatal)
@@ -186,19 +184,19 @@ class Postponed(PerdureError):
 
 
 class BudgetExceeded(PerdureError):
-    """A budget of the execution is used up. `details` name it and what is spent."""
+    """A budget is used up. `details` name it and what is spent."""
 
     code: ClassVar[str] = "BUDGET_EXCEEDED"
 
 
 class DuplicateKey(PerdureError):
-    """Two calls of an execution have the same `key=`. They would share an outcome."""
+    """Two calls of an execution have the same `key=`."""
 
     code: ClassVar[str] = "DUPLICATE_KEY"
 
 
 class Misplaced(PerdureError, RuntimeError):
-    """Called where it cannot work, such as input/output in a workflow's body. The message says where it belongs."""
+    """Called where it cannot work, such as input/output in a workflow's body."""
 
     code: ClassVar[str] = "MISPLACED"
 
@@ -210,8 +208,7 @@ class Stuck(PerdureError):
 
 
 class Diverged(PerdureError):
-    """The code does not match its journal; the message and `details` describe both. The execution is blocked, not
-    failed."""
+    """The code does not match its journal; `details` describe both. The execution is blocked, not failed."""
 
     code: ClassVar[str] = "DIVERGED"
 
@@ -235,8 +232,7 @@ class Diverged(PerdureError):
 
 
 class Outdated(Diverged):
-    """The journal took back a step failure that this parked execution has seen. Drop the machine and replay from the
-    first row."""
+    """The journal took back a step failure that this parked execution has seen: replay it from the first row."""
 
 
 class Evicted(BaseException):

@@ -1,14 +1,14 @@
-"""The lease of a worker's registration, renewed by a thread of its own over a connection of its own.
+"""A worker's lease, renewed by a thread of its own over a connection of its own.
 
-Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats. When
-this process is killed, the server sees it close and cuts the lease to a second. When the server closes it, this side
-beats again at once, to the same or another server.
+Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats. If
+this process is killed, the server sees it close and cuts the lease to a second. If the server closes it, this side
+beats again at once.
 
-The thread, and with it the worker's requests, leaves a server that is silent while the lease still holds. It then first
-checks that answers arrive at all: if only requests do, a beat would renew a lease that this side cannot trust.
+The thread, and with it the worker's requests, leaves a silent server. It then first checks that answers arrive at all:
+if only requests do, a beat would renew a lease that this side cannot trust.
 
-The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. A frozen process
-that wakes up finds it passed, and starts steps only after a new beat.
+The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. So a frozen process
+that wakes up starts steps only after a new beat.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MARGIN = 0.1
-"""In this last part of the lease steps do not start."""
+"""Steps do not start in this last part of the lease."""
 ANSWER_SECONDS = 5.0
-"""A beat's time-out, at most a third of the lease, which leaves time for two other servers."""
+"""At most a third of the lease, which leaves time for two other servers."""
 CONNECTION_GONE_SECONDS = 0.8
-"""How long a lease is trusted without a connection. The server leaves it a second."""
+"""The lease is trusted so long without a connection. The server leaves it a second."""
 
 
 def boottime() -> float:
-    """Seconds since boot, sleep included."""
+    """Sleep included."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":  # CLOCK_MONOTONIC stands still there in sleep
@@ -69,7 +69,7 @@ class Lease(ABC):
         return boottime()
 
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
-        """Begin a registration's lease at `sent`, when it was requested."""
+        """The registration was requested at `sent`."""
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
@@ -112,7 +112,7 @@ class Lease(ABC):
 
 
 class HttpLease(Lease):
-    """A lease renewed by a thread over HTTP.
+    """A lease renewed over HTTP.
 
     `urls` are servers of one store, tried in turn. On the worker's loop, `leave` gets the URL of a silent server,
     `begun` each registration's worker id and epoch.
@@ -218,12 +218,12 @@ class HttpLease(Lease):
             self._unreachable_since = None
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
             loop.call_soon_threadsafe(self._accepted, worker_id, beat.holding, sent)
-        except RuntimeError:  # the loop is closed: the worker is gone
+        except RuntimeError:  # as in `_next_server`
             self._stop.set()
         return True
 
     def _until_closed(self, line: BlockingConnection, seconds: float) -> bool:
-        """Wait for the next beat; true if the peer closes first."""
+        """True if the peer closes before the next beat."""
         if line.socket is None:
             return True
         until = time.monotonic() + seconds

@@ -1,7 +1,7 @@
 """Runs one claimed execution: feeds rows to the machine, runs its steps, reports outcomes.
 
-All of it runs in callbacks of the worker's event loop, so an execution costs a few objects and no task; only steps are
-tasks. Workflow code sees an outcome only after the reply to the report says that it is recorded.
+All of it runs in callbacks of the worker's event loop; only steps are tasks. Workflow code sees an outcome only after
+the reply to the report says that it is recorded.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SLEPT_IN_WORKER_US = 10_000_000
 
 
 class Runner:
-    """One execution in this worker, from claim to end, and while it is parked."""
+    """From claim to end, and while it is parked."""
 
     __slots__ = (
         "_fired",
@@ -107,7 +107,7 @@ class Runner:
         self.claimed = claimed
         self.taken_at = taken_at
         self.ours_until = ours_until
-        """On the lease's clock. Later steps wait until the server has answered a report."""
+        """On the lease's clock. Later steps wait for the reply to a report."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -122,7 +122,7 @@ class Runner:
         self._held_back: Sequence[Row] = ()
         self._timer: tuple[str, asyncio.TimerHandle] | None = None
         self._fired: dict[str, None] = {}
-        """Reported timers without their rows yet. A dict: an empty set is three times as large."""
+        """Reported timers without their rows yet. An empty set is three times as large."""
         self._rows_at = 0.0
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
@@ -147,8 +147,7 @@ class Runner:
             self._keep(msgspec.structs.replace(claimed, rows=[]))
 
     def parked(self) -> None:
-        """Drop what the next claim brings again. Input, tags and rows would keep the whole reply, with other
-        executions, in memory."""
+        """Drop what the next claim brings again. Input, tags and rows would keep the whole reply in memory."""
         claimed = self.claimed
         tags = None if claimed.tags is None else claimed.tags.copy()
         self._keep(msgspec.structs.replace(claimed, payload=NULL, tags=tags, rows=[]))
@@ -290,7 +289,7 @@ class Runner:
             self.entries.append(CloseWait(call.key))
 
     def now_us(self) -> int:
-        """The estimated time of the store: the last row's, plus the time since it came."""
+        """An estimate: the last row's time, plus the time since it came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
 
@@ -315,8 +314,7 @@ class Runner:
     def _suspend(self, timer: tuple[str, int] | None) -> None:
         """Suspend, unless a reply is outstanding or a cancelled execution is cleaning up.
 
-        It may wait for children that the same report starts. The server suspends only if all of them were started, so
-        their rows bring nothing new.
+        It may wait for children that the same report starts: the server suspends only if all of them were started.
         """
         assert self.machine is not None
         if self.machine.cancel_requested or self.in_flight is not None:
@@ -381,7 +379,7 @@ class Runner:
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
 
     def _delay_us(self, error: BaseException) -> int | None:
-        """Microseconds before a retry of the workflow; None without one."""
+        """None without a retry."""
         workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
         cancelling = self.machine is not None and self.machine.cancel_requested
         if workflow is None or is_fatal(error) or isinstance(error, Stuck) or cancelling:
@@ -390,8 +388,7 @@ class Runner:
         return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
 
     def _to_take_back(self, error: BaseException) -> list[str]:
-        """The steps that a retry runs again: those that ended this attempt, and those under way that failed as well,
-        even if not recorded yet."""
+        """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
         taken = dict.fromkeys(steps_to_blame(error))
         if self.machine is not None:
             taken |= dict.fromkeys(self.machine.failed_beside(list(taken)))
@@ -501,7 +498,7 @@ class Runner:
     def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
         """Show the code the children that this item started.
 
-        False if it does more than wait for them. Then the execution is forgotten, and goes on at its next claim.
+        False if it does more than wait for them. Then the execution goes on at its next claim.
         """
         rows = reports.merge(item, reply)
         if not rows or not any(type(entry) is StartChild for entry in item.entries):
@@ -562,7 +559,7 @@ class Runner:
             self.step_runner.start(call)
 
     def broke(self, error: Exception) -> None:
-        """The worker failed. Without it the execution must not seem to run."""
+        """Without the worker the execution must not seem to run."""
         self.in_flight = None
         if self.end is None:
             self._finish(self._failed(error))
@@ -584,5 +581,5 @@ class Runner:
 
     @property
     def is_ending(self) -> bool:
-        """True while it waits for the reply to its end. Steps do not start then."""
+        """Steps do not start while it waits for the reply to its end."""
         return self.end is not None

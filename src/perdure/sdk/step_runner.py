@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from perdure.sdk.runner import Runner
 
 READ_BYTES_MAX: Final = 1 << 18
-"""A larger value does not wait in memory for its row; it is read again."""
+"""A larger value does not wait in memory; it is read again."""
 
 
 class _Pause(NamedTuple):
@@ -42,18 +42,18 @@ class StepRunner:
         self.pauses: dict[str, _Pause] = {}
         # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
-        """When failed steps may run again, from the journal."""
+        """From the journal."""
         self._failed: dict[str, int] | None = None
-        """Failed tries here, perhaps not in the journal yet."""
+        """Perhaps not in the journal yet."""
         self._unsure: list[DurableCall] | None = None
-        """Steps that wait until the server acknowledges the claim."""
+        """They wait until the server acknowledges the claim."""
 
     @property
     def running(self) -> bool:
         return bool(self._tasks)
 
     def note_failure(self, row: Row) -> None:
-        """The journal has a failed try, perhaps of another worker."""
+        """The try may be another worker's."""
         assert row.key is not None
         try:
             at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
@@ -121,7 +121,6 @@ class StepRunner:
         self.start(call)
 
     async def _try(self, call: DurableCall) -> None:
-        """The code sees the outcome once it is recorded."""
         runner = self._runner
         worker, step = runner.worker, call.request
         assert isinstance(step, StepCall)
@@ -186,7 +185,7 @@ class StepRunner:
     def _failure(
         self, call: DurableCall, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool
     ) -> StepDone:
-        """The failed try, and its pause. `expired`: the step's own time-out is over, not one of its code."""
+        """`expired`: the step's own time-out is over, not one of its code."""
         asked = asked_pause(error)
         delay: int | None = None
         if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
@@ -216,8 +215,7 @@ class StepRunner:
 
 
 def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
-    """A step's value as recorded and as read back. After a failure the step must not run again: it has done its
-    work."""
+    """After a failure the step must not run again: it has done its work."""
     try:
         return encode_and_read(value, step.result_type, where=f"result of step {key!r}")
     except BaseException as error:
@@ -228,7 +226,6 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
 
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:
-    """The failure for an error whose retry could not be decided."""
     final = Fatal(f"{_words(error)}; the decision about a retry failed: {_words(wrong)}")
     final.__cause__ = wrong
     return final

@@ -1,4 +1,4 @@
-"""Steps: their declaration, their calls, and what their bodies know."""
+"""Steps: declaration, call and body."""
 
 from __future__ import annotations
 
@@ -38,13 +38,11 @@ Retry: TypeAlias = RetryPolicy | int
 Errors: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
 )
-"""A class, several classes, or a predicate."""
 
 # --- declared --------------------------------------------------------------------------------------------------------
 
 
 def as_policy(retry: Retry | None) -> RetryPolicy | None:
-    """`retry=3` is short for RetryPolicy(max_attempts=3)."""
     if isinstance(retry, int):
         return RetryPolicy(max_attempts=retry)
     if retry is not None and not isinstance(retry, RetryPolicy):
@@ -53,8 +51,6 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepSettings:
-    """Options of the call override those of the function."""
-
     __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
 
     def __init__(
@@ -114,12 +110,10 @@ class StepPlan:
         self.captures = isinstance(self.fn, functools.partial) or any(
             getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
         )
-        """True if defaults, a closure or a partial hold values."""
         self.result_type: Any = _result_type(self.fn)
 
 
 def step_plan(fn: Callable[..., Any]) -> StepPlan:
-    """Cached on the function."""
     try:
         plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
     except AttributeError:
@@ -146,7 +140,6 @@ def _undecorated(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
-    """True for an `async def` and for an object whose `__call__` is one."""
     inner = _within_partials(fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
@@ -210,13 +203,13 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
 ) -> Any:
-    """Make a function a step. A call in workflow code is recorded; elsewhere, even in another step, the function just
+    """Make a function a step. Calls in workflow code are recorded; elsewhere, even in another step, the function just
     runs.
 
     A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
-    `retry` is a RetryPolicy or the number of tries, `timeout` is in seconds for each try. Errors in `fatal` end the
-    step at once; with `retry_if` only its errors are retried. Both are classes or a predicate. Raises `TypeError` for
-    an object that cannot be a step.
+    `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try. Errors in `fatal` end the step at
+    once; with `retry_if` only its errors are retried. Both are classes or a predicate. Raises `TypeError` for an object
+    that cannot be a step.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
@@ -245,7 +238,6 @@ def step(
 
 
 def _check_function(fn: object) -> None:
-    """Raise `TypeError` unless `fn` returns one value."""
     if isinstance(fn, staticmethod | classmethod):
         kind = type(fn).__name__
         raise TypeError(f"@step was put on the {kind} {_function_name(fn.__func__)!r}; write @{kind} above @step.")
@@ -264,8 +256,6 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 
 class StepCall:
-    """One call of a step, for the runner."""
-
     __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
 
     def __init__(
@@ -297,8 +287,7 @@ class StepCall:
     def is_final(self, error: BaseException) -> bool:
         """True if `error` ends the step regardless of the tries left.
 
-        One fatal error in a group, as a `TaskGroup` raises it, is enough. A group is retried if it or all its errors
-        may be.
+        One fatal error in a group is enough. A group is retried if it or all its errors may be.
         """
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
@@ -327,7 +316,7 @@ def _is_one_of(error: BaseException, errors: Errors) -> bool:
 
 
 class StepChoices(TypedDict, total=False):
-    """Options of one call. They override those of `@step`."""
+    """They override those of `@step`."""
 
     retry: Retry | None
     timeout: float | None
@@ -337,7 +326,7 @@ class StepChoices(TypedDict, total=False):
 
 
 def not_a_function(given: object) -> TypeError:
-    """The given value is most often a call that was made already."""
+    """Most often the value is a call that was made already."""
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
@@ -368,7 +357,6 @@ def call_step(
     settings: StepSettings | None = None,
     key: str | None = None,
 ) -> Coroutine[object, None, Any]:
-    """`name` and `settings` override those of the plan."""
     name = name or plan.name
     settings = settings or plan.settings
     call = machine.new_call(
@@ -415,8 +403,6 @@ async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> 
 
 
 class StepWorker(Protocol):
-    """The worker of a step, as far as steps use it."""
-
     @property
     def id(self) -> str: ...
     @property
@@ -426,7 +412,7 @@ class StepWorker(Protocol):
 
 
 class StepInfo(Struct, frozen=True):
-    """The running step, for its body."""
+    """The running step."""
 
     execution_id: str
     key: str
@@ -442,17 +428,16 @@ class StepInfo(Struct, frozen=True):
         return f"{self.execution_id}:{self.key}"
 
     def emit(self, kind: str, data: object = None) -> None:
-        """Send an item to clients that follow the execution live, as `ctx.emit` does."""
+        """As `ctx.emit`."""
         if self.context is not None:
             self.context.outbox.add(to_emitted(kind, data, self.key, self.tries))
 
 
 running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
-"""Set around a step's body."""
 
 
 def current_step() -> StepInfo:
-    """The step whose body is running. Raises `Misplaced` elsewhere.
+    """The running step. Raises `Misplaced` outside of a step's body.
 
     @step
     async def pay(order_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The live stream of an execution: emitted items, and the items that a client gets."""
+"""The live stream of an execution."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
 
 WAITING_MAX: Final = 10_000
-"""Items that wait in a worker for its server; beyond that the oldest are dropped."""
+"""They wait in a worker for its server; beyond that the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
 """In one report."""
 PLACES_MAX: Final = 10_000
-"""How many keys' runs a client remembers. Workflow code has a key for each item."""
+"""A client remembers the runs of so many keys."""
 
 
 class StreamItem(NamedTuple):
     """An item of an execution or a descendant, with `kind` and `data` as given to `ctx.emit`.
 
-    `restarted`: the step under this `key` began anew, because its worker was lost or its try failed. Drop the earlier
-    items of this execution and key.
+    `restarted`: the step under this `key` began anew. Drop the earlier items of this execution and key.
     """
 
     kind: str
@@ -47,7 +46,7 @@ class StreamItem(NamedTuple):
     restarted: bool
     execution_id: str
     n: int
-    """Its number within its execution, without gaps: a jump tells how many were dropped."""
+    """Within its execution, without gaps: a jump tells how many were dropped."""
     at: datetime
     cursor: str
     """`handle.stream(after=item.cursor)` continues behind it."""
@@ -65,7 +64,7 @@ _making: Final = threading.Lock()
 
 
 class Outbox:
-    """Emitted items until the runner reports them. Steps in threads add items, too.
+    """Emitted items until the runner reports them. Threads add items, too.
 
     `notify` gets the execution's id, in any thread, when the first item arrives after a `take`.
     """

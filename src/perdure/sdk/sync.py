@@ -1,8 +1,7 @@
-"""The client for scripts, threads and other code without an event loop.
+"""The client for code without an event loop.
 
-A separate thread runs an event loop with an ordinary `Client`, and each call here runs in that loop. Any number of
-threads may share one `SyncClient`; their concurrent starts share requests. After a fork, the child's first call makes a
-new thread and new connections.
+An ordinary `Client` runs in the event loop of a thread. Any number of threads may share one `SyncClient`; their
+concurrent starts share requests. After a fork, the child's first call makes a new thread and new connections.
 """
 
 from __future__ import annotations
@@ -44,22 +43,16 @@ class SyncHandle(Generic[R]):
         self._handle = handle
         self.id = handle.id
         self.existing = handle.existing
-        """True if `key=` named an earlier execution."""
 
     def result(self, *, timeout: float | None = None) -> R:
-        """Wait for the end and return the workflow's result.
-
-        Raises `ExecutionFailed`, `ExecutionCancelled`, or `TimeoutError` after `timeout` seconds. A time-out does not
-        stop the execution.
-        """
+        """As `Handle.result`."""
         return self._client._call(self._handle.result(timeout=timeout))
 
     def get(self) -> Execution:
-        """The current state."""
         return self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
-        """Follow the items of this execution and its descendants, as `Handle.stream`."""
+        """As `Handle.stream`."""
         items = self._handle.stream(after=after)
         try:
             while (item := self._client._call(_next(items))) is not None:
@@ -68,11 +61,11 @@ class SyncHandle(Generic[R]):
             self._client._call(items.aclose())
 
     def cancel(self) -> Execution:
-        """Cancel the execution and its descendants. Raises `NotCancellable` if it is final."""
+        """As `Client.cancel`."""
         return self._client.cancel(self.id)
 
     def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer the suspended step `key`, as `Client.resume`."""
+        """As `Client.resume`."""
         return self._client.resume(self.id, key, data, question=question)
 
     def __repr__(self) -> str:
@@ -96,9 +89,7 @@ class SyncClient:
         self._closed = False
         self._is_forked = False
         self.schedules = SyncSchedules(self, self._client.schedules)
-        """As `Client.schedules`."""
         self.queues = SyncQueues(self, self._client.queues)
-        """As `Client.queues`."""
         _open_clients.add(self)
 
     @overload
@@ -115,7 +106,7 @@ class SyncClient:
     def start(
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> SyncHandle[Any]:
-        """Start an execution, as `Client.start`. On return it is on disk and will run."""
+        """As `Client.start`."""
         started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
 
@@ -124,12 +115,12 @@ class SyncClient:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
-        """A handle for an execution. With `workflow`, its result has the workflow's type."""
+        """As `Client.handle`."""
         client = self._client
         return SyncHandle(self, client.handle(execution_id, workflow) if workflow else client.handle(execution_id))
 
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
-        """Find an execution by its workflow and key. Raises `NotFound`."""
+        """As `Client.find`."""
         return SyncHandle(self, self._call(self._client.find(workflow, key)))
 
     def get(self, execution_id: str) -> Execution:
@@ -137,7 +128,7 @@ class SyncClient:
         return self._call(self._client.get(execution_id))
 
     def result(self, execution_id: str, *, timeout: float | None = None) -> object:
-        """Wait for an execution's end, as `SyncHandle.result`."""
+        """As `Handle.result`."""
         handle: Handle[object] = self._client.handle(execution_id)
         return self._call(handle.result(timeout=timeout))
 
@@ -172,7 +163,6 @@ class SyncClient:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the thread's loop."""
         try:
             with self._lock:
                 loop = self._running_loop()
@@ -205,7 +195,7 @@ class SyncClient:
         self._is_forked = True
 
     def close(self) -> None:
-        """Close all connections and end the thread. Executions continue. Waiting calls raise `Unavailable`."""
+        """Executions continue. Waiting calls raise `Unavailable`."""
         with self._lock:
             _open_clients.discard(self)
             if self._closed:
@@ -251,7 +241,7 @@ _open_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A program that does not close its clients still ends cleanly."""
+    """For a program that does not close its clients."""
     for client in list(_open_clients):
         client.close()
 

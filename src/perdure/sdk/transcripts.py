@@ -1,7 +1,7 @@
-"""The transcript of a session in workflow code: read, append, summarize, and take messages that came during a turn.
+"""The transcript of a session in workflow code.
 
-The journal records the version that was read, not its messages, and a replay reads the same version again. A worker
-caches recent transcripts, so it fetches only new entries of a long one.
+The journal records the version that was read, not its messages. A worker caches recent transcripts, so it fetches only
+new entries.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ logger = logging.getLogger("perdure.worker")
 
 KEPT_BYTES_MAX: Final = 64 << 20
 ENTRY_BYTES: Final = 200
-"""Approximately, without the message."""
+"""Without the message."""
 BACKOFF_SECONDS_MAX: Final = 5.0
 
 
 class Reading(NamedTuple):
     version: int
     entries: Sequence[Entry]
-    """The newest summary, if any, and the entries after it: a model's view."""
+    """A model's view: the newest summary, if any, and the entries after it."""
     taken_by: str | None = None
     """The completed execution that has done this one's work in its own turn."""
     result: Raw | None = None
-    """The result of `taken_by`."""
 
     @property
     def messages(self) -> list[Raw]:
@@ -52,14 +51,14 @@ class Reading(NamedTuple):
 
 
 class TakenMessage(Struct, frozen=True):
-    """A message that came during the turn: the input of the execution that brought it."""
+    """The input of an execution that came during the turn."""
 
     execution_id: str
     message: Raw
 
 
 def read_transcript(ctx: ExecutionState, session_id: str | None = None) -> Coroutine[object, None, Reading]:
-    """Read the transcript of this execution's session, or of `session_id`. The same in every replay.
+    """Read the transcript of this execution's session, or of `session_id`.
 
     history = (await read_transcript(ctx)).messages
     """
@@ -80,8 +79,8 @@ def append_messages(
 ) -> Coroutine[object, None, int]:
     """Append messages to a transcript, exactly once. Returns its new version.
 
-    A message is any JSON value, else `BadValue` with its path, or a `msgspec.Raw` of JSON. Raises `Conflict` if entries
-    were added after `version`.
+    A message is any JSON value or `msgspec.Raw`, else `BadValue` with its path. Raises `Conflict` if entries were added
+    after `version`.
     """
     session = _session(ctx, session_id)
     given = [_to_json(message, f"messages[{n}]") for n, message in enumerate(messages)]
@@ -97,8 +96,8 @@ def summarize(
 ) -> Coroutine[object, None, int]:
     """Replace a transcript up to entry `upto` by a summary. Returns the new version.
 
-    The replaced entries are deleted once no open execution can read them. Raises `BadValue` and `Conflict` as
-    `append_messages`, and `BadRequest` if an earlier summary replaces as much.
+    The replaced entries are deleted once no open execution can read them. Raises as `append_messages`, and `BadRequest`
+    if an earlier summary replaces as much.
     """
     session = _session(ctx, session_id)
     given = _to_json(summary, "summary")
@@ -120,8 +119,8 @@ async def _new_version(row: Coroutine[Any, Any, Row]) -> int:
 async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
     """Take the messages that came for the running turn since it began or last took some.
 
-    No other execution gets them, unless this one fails or returns them with `leave_messages`. Without messages this
-    does nothing, so call it before each call of a model.
+    No other execution gets them, unless this one fails or calls `leave_messages`. Without messages this does nothing,
+    so call it before each call of a model.
     """
     arrived, ctx.machine.messages[:] = set(ctx.machine.messages), []
     if not arrived - ctx.taken.keys():
@@ -135,7 +134,7 @@ async def take_messages(ctx: ExecutionState) -> Sequence[TakenMessage]:
 
 
 async def leave_messages(ctx: ExecutionState, taken: Sequence[TakenMessage]) -> None:
-    """Return messages that this execution cannot use. Each becomes a turn of its own, which reports its own error."""
+    """Return messages that this execution cannot use. Each becomes a turn of its own."""
     ids = [one.execution_id for one in taken]
     session = _session(ctx, None)
     await ctx.machine.call(Kind.TRANSCRIPT, LEAVE, None, lambda key: LeaveMessages(key, session, ids))
@@ -162,7 +161,7 @@ def _said(row: Row) -> _Version:
 
 
 class _CachedTranscript:
-    """Entries without gaps, enough for all versions from `least` to the last entry."""
+    """Without gaps, enough for all versions from `least` to the last entry."""
 
     __slots__ = ("entries", "least", "size")
 
@@ -177,7 +176,7 @@ class _CachedTranscript:
 
 
 class TranscriptReader:
-    """A worker's cache of transcripts. Entries never change, so it fetches new ones only."""
+    """Entries never change, so a worker fetches new ones only."""
 
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
@@ -201,8 +200,7 @@ class TranscriptReader:
         return shown(version, kept.entries)
 
     async def read(self, session_id: str, begun_at_us: int, version: int) -> Transcript:
-        """Retries an unreachable server while the caller waits. Raises refusals, and `NotFound` for an erased
-        transcript."""
+        """Retries an unreachable server. Raises refusals, and `NotFound` for an erased transcript."""
         found = self.known(session_id, begun_at_us, version)
         if found is not None:
             return found
@@ -239,7 +237,7 @@ class TranscriptReader:
                 return found
 
     def _keep(self, place: tuple[str, int], kept: _CachedTranscript) -> None:
-        """Keep the newest summary and later entries; drop the least recently read transcripts."""
+        """Drops the least recently read transcripts."""
         summary = next((entry for entry in reversed(kept.entries) if entry.summary_of is not None), None)
         if summary is not None and summary.summary_of is not None and kept.entries[0].seq <= summary.summary_of:
             rest = [entry for entry in kept.entries if entry.seq > (summary.summary_of or 0)]

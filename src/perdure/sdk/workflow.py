@@ -35,7 +35,6 @@ Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
 
 
 def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
-    """Raises ValueError for two equal keys."""
     if schedule is None:
         return []
     several = [schedule] if isinstance(schedule, Schedule | str) else schedule
@@ -52,7 +51,6 @@ Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
 
 
 def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
-    """Raises ValueError for two equal topics."""
     if trigger_on is None:
         return []
     several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on
@@ -67,8 +65,8 @@ def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
 class Queue:
     """A queue, with limits on the executions that run at once.
 
-    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None sets no limit. The
-    last registered declaration counts.
+    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together. The last registered
+    declaration counts.
 
         >>> Queue("mail", concurrency_limit=5, total_limit=50)
         Queue('mail', concurrency_limit=5, total_limit=50)
@@ -90,7 +88,6 @@ class Queue:
 
 
 def _check_function(fn: Callable[..., Any]) -> None:
-    """Raise `TypeError` unless `fn` is an `async def` with a context, or a context and an input."""
     if isinstance(fn, staticmethod | classmethod):
         raise _is_method(fn.__func__)
     if not inspect.iscoroutinefunction(fn):
@@ -117,7 +114,7 @@ def _is_method(fn: Callable[..., Any]) -> TypeError:
 
 
 class Workflow(Generic[I_contra, R_co]):
-    """A workflow: an `async def f(ctx, input)` and its options. Made by `@workflow`.
+    """An `async def f(ctx, input)` and its options, made by `@workflow`.
 
     A call runs the function inside the calling workflow; `ctx.run_child` runs it as an execution of its own.
     """
@@ -189,7 +186,7 @@ class Workflow(Generic[I_contra, R_co]):
         return hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else str(hint)
 
     def read_input(self, payload: bytes) -> Any:
-        """The input of an execution; `NO_INPUT` for null if the function has a default. Raises `BadValue`."""
+        """`NO_INPUT` for null if the function has a default. Raises `BadValue`."""
         has_none = payload == b"null" and self._hints.has_default
         return NO_INPUT if has_none else decode(payload, self.input_type, where="input")
 
@@ -215,7 +212,7 @@ class Workflow(Generic[I_contra, R_co]):
     def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
         """Called before a client starts it. Raises if it must not start.
 
-        `outside` holds the context variables around the start of the client's own worker, if it has one.
+        `outside` holds the context variables around the start of the client's own worker, if any.
         """
 
     def spec(self) -> WorkflowSpec:
@@ -254,7 +251,7 @@ def named(workflow: "Workflow[Any, Any] | str") -> tuple[str, Any]:
 
 
 def encode_input(workflow: "Workflow[Any, Any] | str", input: object, *, where: str = "input") -> bytes:
-    """The input as JSON. Raises `BadValue`, also for a workflow without an input."""
+    """Raises `BadValue`, also for a workflow without an input."""
     if isinstance(workflow, str) or (input is None and workflow._hints.has_default):
         return encode(input, where=where)
     if not (workflow.takes_input or _is_empty(input)):
@@ -263,12 +260,12 @@ def encode_input(workflow: "Workflow[Any, Any] | str", input: object, *, where: 
 
 
 def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw | None:
-    """The input of a schedule as JSON. None stands for the due time."""
+    """None stands for the due time."""
     return None if input is NO_INPUT else Raw(encode_input(workflow, input))
 
 
 def _is_empty(input: object) -> bool:
-    """True for inputs by which clients mean none."""
+    """Clients send these to mean none."""
     return input is None or (isinstance(input, dict) and not input)
 
 
@@ -276,7 +273,7 @@ _FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
 
 
 def _is_from_server(input: object) -> bool:
-    """True for the input of a schedule or trigger, which a workflow need not take."""
+    """A workflow need not take the input of a schedule or trigger."""
     for kind in _FROM_SERVER:
         with contextlib.suppress(msgspec.ValidationError):
             msgspec.convert(input, kind)
@@ -330,13 +327,13 @@ def workflow(
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
-    - `retry`: tries of the whole workflow if its code fails. Steps whose failures ended it run again. Steps that
-      succeeded, or whose failures were caught, do not.
+    - `retry`: tries of the whole workflow. Steps whose failures ended it run again. Steps that succeeded, or whose
+      failures were caught, do not.
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
     - `strict`: a step with another input than recorded is an error; by default it is only marked.
-    - `schedule`: starts it by the clock. A `Schedule`, five fields of cron (in UTC), or a list.
-    - `trigger_on`: starts it from events of a topic. An `EventTrigger`, a topic, or a list.
+    - `schedule`: a `Schedule`, five fields of cron (in UTC), or a list.
+    - `trigger_on`: an `EventTrigger`, a topic, or a list.
 
         >>> @workflow(retry=2)
         ... async def order(ctx: "Context", order_id: int) -> str:
@@ -350,7 +347,7 @@ _declared: list[weakref.ref[Workflow[Any, Any]]] = []
 
 
 def declare(made: Workflow[Any, Any]) -> None:
-    """Let `Registry.declared()` find a workflow while it exists."""
+    """For `Registry.declared()`, while the workflow exists."""
     _declared.append(weakref.ref(made))
 
 
@@ -373,7 +370,7 @@ class Registry:
 
     @classmethod
     def of(cls, module: types.ModuleType) -> "Registry":
-        """All workflows and queues in a module and in its registries."""
+        """All workflows and queues of a module and its registries."""
         found = cls()
         for member in vars(module).values():
             if isinstance(member, Workflow | Queue):

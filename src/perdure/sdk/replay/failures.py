@@ -1,4 +1,4 @@
-"""Steps that failed for good in one attempt, and the choice of those that a retry runs again."""
+"""Chooses the failed steps that a retry runs again."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -16,20 +16,20 @@ class StepFailures:
 
     def __init__(self) -> None:
         self.ended_at = 0
-        """The last row that the code had seen at its end."""
+        """The last row that the code had seen."""
         self.seen: dict[str, int] = {}
-        """By key, the `seq` of each failure that was raised in the code."""
+        """By key, the `seq` of each failure raised in the code."""
         self.unseen: dict[str, int] = {}
-        """The same for failures that the code did not see: it had given the step up, or had ended."""
+        """The code had given the step up, or had ended."""
         self.strays: dict[str, tuple[int, int]] = {}
-        """Uncaught failures that ended a task: the `seq`, and the last row seen when the step was asked for."""
+        """Uncaught in a task: the `seq`, and the last row seen when the step was asked for."""
 
     def note(self, row: Row, *, seen: bool) -> None:
         assert row.key is not None
         (self.seen if seen else self.unseen)[row.key] = row.seq
 
     def raised_in(self, task: "InnerTask", key: str, seq: int, asked: int) -> None:
-        """Note a failure that is about to be raised in a task other than the main one."""
+        """The failure is about to be raised in a task other than the main one."""
         if task.failure is None:
             task.add_done_callback(self._task_over)
         task.failure = (key, seq, asked)
@@ -44,7 +44,7 @@ class StepFailures:
         """Steps that were under way when those in `blamed` ended the attempt, and failed as well.
 
         The next attempt would meet such a failure at once and end. Earlier failures, and those that the code caught,
-        have the same effect in it, so they stay.
+        have the same effect in it.
         """
         first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at)
         yield from (key for key, seq in self.unseen.items() if seq > first)
@@ -52,7 +52,7 @@ class StepFailures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """The keys of the failed steps behind an error, by its group's members, cause or context."""
+    """Behind an error are its group's members, its cause and its context."""
     found: dict[str, None] = {}
     _look(error, found, set())
     return list(found)

@@ -20,7 +20,7 @@ from perdure.wire.limits import STEPS_MAX
 from perdure.wire.records import Kind, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
-"""Kinds for which this worker must act. Other outcomes come by themselves."""
+"""This worker must act for these. Other outcomes come by themselves."""
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
@@ -53,12 +53,12 @@ class OpenCalls:
         self._abandoned: list[DurableCall] = []
         self._ours = 0
         self._children: dict[str, Row | None] | None = None
-        """By key, children whose start was asked for, with their ends so far."""
+        """By key, with their ends so far."""
         self._child_waits: dict[str, list[Future[Row]]] | None = None
         self._late_events: LateEvents | None = None
         self._orphaned: OrphanedOutcomes | None = None
         self._swaps: tuple[Swap, ...] = ()
-        """Scopes and keys that have changed places (see `places`)."""
+        """See `places`."""
 
     # --- for workflow code -----------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class OpenCalls:
     ) -> DurableCall:
         """A call with a key in the current task's scope.
 
-        `ask` asks for it; at its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX.
+        At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX.
         """
         loop = self.loop
         if kind is STEP:
@@ -117,7 +117,7 @@ class OpenCalls:
         return future
 
     def give_up(self, call: DurableCall) -> None:
-        """The code was cancelled. Does nothing if the outcome was delivered."""
+        """Does nothing if the outcome was delivered."""
         if self._calls.get(call.key) is not call:
             return
         del self._calls[call.key]
@@ -148,7 +148,7 @@ class OpenCalls:
         return self.wait(self.new_call(kind, name, fingerprint, request, key=key))
 
     def child_end(self, key: str) -> "Future[Row]":
-        """The end of a child. Several branches may wait; one that gives up cancels its future."""
+        """Several branches may wait; one that gives up cancels its future."""
         future: Future[Row] = Future(loop=self.loop)
         if self.loop.closed:
             return future
@@ -175,7 +175,7 @@ class OpenCalls:
     # --- for the runner --------------------------------------------------------------------------------------------
 
     def waits(self) -> list[str]:
-        """Open waits for events and answers, in the order of the questions."""
+        """In the order of the questions."""
         return [call.key for call in self._calls.values() if call.kind in _WAITS]
 
     def children(self) -> list[str]:
@@ -188,7 +188,7 @@ class OpenCalls:
     # --- for the machine -------------------------------------------------------------------------------------------
 
     def _swap(self, swap: Swap) -> None:
-        """Exchange two scopes, or two calls of one scope. None of their calls was issued."""
+        """None of their calls was issued."""
         self._swaps += (swap,)
         for call in self._calls.values():
             if call.key.startswith(swap):

@@ -1,8 +1,8 @@
 """Matches recorded outcomes with calls when tasks were created in another order than recorded.
 
-Each process walks a set of coroutines or strings in another order. Tasks created in that order get each other's
-numbers, and their calls each other's keys. In a replay the task that asks for the recorded input, known by its
-fingerprint, takes the recorded number.
+Each process walks a set in another order. Tasks created in that order get each other's numbers, and their calls each
+other's keys. In a replay the task that asks for the recorded input, known by its fingerprint, takes the recorded
+number.
 """
 
 import re
@@ -17,7 +17,7 @@ _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")
 
 _DISTINCTIVE: Final = OUTCOMES - {Kind.TIMER}
-"""Outcomes that tell tasks apart. Timers do not: one row stands for all timers of its moment."""
+"""Timers do not tell tasks apart: one row stands for all timers of its moment."""
 
 Swap = tuple[str, str]
 """Two scopes (`1/`, `3/`) or two keys (`fetch`, `fetch#2`) that change places."""
@@ -26,13 +26,12 @@ What = tuple[Kind, str | None, str | None]
 
 
 def swaps(asked: str, recorded: str) -> list[Swap] | None:
-    """The swaps, outermost first, that turn the key `asked` into `recorded`. None if the keys differ in more than
-    numbers.
+    """The swaps, outermost first. None if the keys differ in more than numbers.
 
-        >>> swaps("1/fetch#2", "3/fetch")
-        [('1/', '3/'), ('3/fetch#2', '3/fetch')]
-        >>> swaps("1/fetch", "1/load") is None
-        True
+    >>> swaps("1/fetch#2", "3/fetch")
+    [('1/', '3/'), ('3/fetch#2', '3/fetch')]
+    >>> swaps("1/fetch", "1/load") is None
+    True
     """
     asked_path, asked_name = _split(asked)
     path, name = _split(recorded)
@@ -63,7 +62,7 @@ def swapped(key: str, swap: Swap) -> str:
 
 
 def is_scope(place: str) -> bool:
-    """True for a scope, false for a key. The name of a step or a topic may end with a slash, too.
+    """The name of a step or a topic may end with a slash, too.
 
     >>> is_scope("2/13/"), is_scope("2/fetch"), is_scope("orders/")
     (True, False, False)
@@ -72,7 +71,7 @@ def is_scope(place: str) -> bool:
 
 
 def parse_number(place: str) -> int:
-    """The number of a scope within its parent, or of a key among those of its name.
+    """Of a scope within its parent, or of a key among those of its name.
 
     >>> parse_number("2/13/"), parse_number("2/fetch#4"), parse_number("2/fetch")
     (13, 4, 1)
@@ -84,7 +83,7 @@ def parse_number(place: str) -> int:
 
 
 def parse_scopes(key: str) -> Iterator[str]:
-    """The scopes of numbered tasks around a key, outermost first.
+    """Of numbered tasks around a key, outermost first.
 
     >>> list(parse_scopes("2/~model_1/3/fetch"))
     ['2/', '2/~model_1/3/']
@@ -123,7 +122,7 @@ class ScopeHistory:
 
 
 class ChangedInputs:
-    """Calls that got the outcome of another input, because the code has changed."""
+    """Calls that got the outcome of another input."""
 
     __slots__ = ("asked", "keys", "logged", "recorded")
 
