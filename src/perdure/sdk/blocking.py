@@ -1,5 +1,3 @@
-"""Blocking calls to one server, for a thread of its own or a process without an event loop."""
-
 from __future__ import annotations
 
 import http.client
@@ -10,10 +8,10 @@ from perdure.wire.requests import PROTOCOL_VERSION
 
 
 class BlockingConnection:
-    """One connection to one server. Failures raise `OSError` or `http.client.HTTPException`."""
+    """Failures raise `OSError` or `http.client.HTTPException`."""
 
     def __init__(self, url: str, key: str | None, *, seconds: float) -> None:
-        """Connect. `seconds` is the time-out for that and for each answer."""
+        """`seconds` is the time-out for the connection and for each answer."""
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._prefix = parts.path.rstrip("/")
@@ -29,7 +27,6 @@ class BlockingConnection:
         return self._connection.sock
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
         self._connection.request("POST", self._prefix + path, body, self._headers)
         response = self._connection.getresponse()
         return response.status, response.read()

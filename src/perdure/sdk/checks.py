@@ -1,7 +1,6 @@
-"""Checks arguments beside payloads at the call that gives them.
+"""One bad argument would fail the whole request, which other calls may share. So each is checked at its call.
 
-They travel together with other calls' arguments, and one bad field would fail the whole request. Each check returns the
-value to send, or raises `BadValue` with `where` in front.
+Each check returns the value to send, or raises `BadValue` with `where` in front.
 """
 
 import sys
@@ -17,7 +16,7 @@ def checked_name(value: str, where: str, max_bytes: int = ...) -> str: ...
 @overload
 def checked_name(value: str | None, where: str, max_bytes: int = ...) -> str | None: ...
 def checked_name(value: str | None, where: str, max_bytes: int = KEY_BYTES_MAX) -> str | None:
-    """A name or a key: one line of text."""
+    """One line of text."""
     if value is None:
         return None
     value = checked_text(value, where)
@@ -36,7 +35,7 @@ def checked_tags(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def checked_text(value: str, where: str) -> str:
-    """Plain text, also from a subclass of `str`."""
+    """Plain, also from a subclass of `str`."""
     if not isinstance(value, str):
         raise BadValue(f"{where}: must be text, got a `{type(value).__name__}`")
     return value if type(value) is str else str.__str__(value)
@@ -49,7 +48,7 @@ def checked_seconds(value: float, where: str) -> float:
 
 
 def checked_int(value: int, where: str) -> int:
-    """An integer; `True` becomes 1."""
+    """`True` becomes 1."""
     if not isinstance(value, int):
         raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
     return int(value)

@@ -1,5 +1,3 @@
-"""Child executions: start, wait, and map over inputs."""
-
 from __future__ import annotations
 
 import asyncio
@@ -36,8 +34,7 @@ OPEN_CHILDREN: Final = 100
 
 
 class ChildOptions(TypedDict, total=False):
-    """Options for the start of a child. `execution_key` is its readable key within its workflow, `key` the call's in
-    the journal.
+    """`execution_key` is the child's readable key within its workflow, `key` the call's in the journal.
 
     `on_conflict` makes it a turn of a session of its own (`session_id`). If that is refused, `ChildFailed` is raised.
     """
@@ -57,7 +54,7 @@ class ChildOptions(TypedDict, total=False):
 
 
 class ChildHandle(Generic[R_co]):
-    """A started child. Await `result()` as often as needed, in any branch."""
+    """Await `result()` as often as needed, in any branch."""
 
     def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: ExecutionState) -> None:
         self.id = id
@@ -67,7 +64,7 @@ class ChildHandle(Generic[R_co]):
         self._context = context
 
     async def result(self) -> R_co:
-        """The child's result. Raises `ChildFailed` or `ChildCancelled`."""
+        """Raises `ChildFailed` or `ChildCancelled`."""
         row = await self._context.machine.child_end(self.key)
         return cast("R_co", child_result(row, self.id, self.workflow, self._result_type))
 
@@ -85,11 +82,11 @@ class Mapped(Generic[R]):
 
     @property
     def failures(self) -> list[tuple[int, ChildFailed]]:
-        """Position and error of each child without a result."""
+        """The position and the error of each child without a result."""
         return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
 
     def results(self) -> list[R]:
-        """All results. Raises an ExceptionGroup of the failures if there are any."""
+        """Raises an ExceptionGroup of the failures if there are any."""
         failures = [one for one in self.outcomes if isinstance(one, ChildFailed)]
         if failures:
             raise ExceptionGroup(f"{len(failures)} of {len(self.outcomes)} children failed", failures)
@@ -175,8 +172,7 @@ async def run_all(
     limit: int,
     concurrency_key: Callable[[I], str | None] | str | None,
 ) -> Mapped[Any]:
-    """Run children, at most `limit` at a time, and wait for all. `call_for` is `child_call` without input and
-    concurrency key."""
+    """`call_for` is `child_call` without input and concurrency key."""
     outcomes: list[Any] = []
     open_children: set[_MappedChild] = set()
     room = asyncio.Event()

@@ -1,8 +1,8 @@
-"""Finds a program's server and key: from arguments, the environment, then files of `perdure dev`.
+"""Finds a program's server and key.
 
-While `perdure dev` runs, `.perdure/dev.json` in its folder has its address, for programs in or below that folder.
+While `perdure dev` runs, `.perdure/dev.json` in its folder has its address, for programs in or below it.
 
-Keys are in `~/.config/perdure/credentials.toml`, readable by its owner only, with one table per server:
+Keys are in `~/.config/perdure/credentials.toml`, by server:
 
     ["http://127.0.0.1:8080"]
     api_key = "sk_…"
@@ -53,7 +53,7 @@ def find(
 
 
 def dev_server() -> str | None:
-    """The address of a `perdure dev` in this folder or above it."""
+    """Looks in this folder and those above it."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the folder is gone
@@ -79,7 +79,7 @@ def path() -> Path:
 
 
 def read() -> dict[str, dict[str, str]]:
-    """By server. Raises `BadRequest` if the file cannot be read."""
+    """By server."""
     file = path()
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def read() -> dict[str, dict[str, str]]:
 
 
 def write(url: str, *, api_key: str, project_id: str) -> None:
-    """Replace the file as a whole, never readable by other users."""
+    """The file is replaced as a whole, never readable by other users."""
     entries = read()
     entries[url.rstrip("/")] = {"api_key": api_key, "project_id": project_id}
     file = path()

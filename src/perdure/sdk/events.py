@@ -1,7 +1,4 @@
-"""Calls for events and answers in workflow code, and their outcomes.
-
-A `*_call` function allocates its call's key at once; the coroutine beside it asks for the call when awaited.
-"""
+"""A `*_call` function allocates its call's key at once; the coroutine beside it asks for the call when awaited."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Event(NamedTuple, Generic[T_co]):
-    """An event in workflow code. `sequence_id` is its number in its topic."""
+    """`sequence_id` is the event's number in its topic."""
 
     id: str
     sequence_id: int
@@ -100,7 +97,7 @@ def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str)
     print_ = fingerprint(bytes(shown))
     until_us = None
     if timeout is not None and timeout < FOREVER_SECONDS:
-        # From then on the server refuses an answer, so that none is accepted which the code will not see.
+        # From then on the server refuses an answer, which the code would not see.
         until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
     return machine.new_call(
         Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us), key=key
@@ -149,7 +146,6 @@ def publish_call(
 
 
 async def publish(machine: Machine, call: DurableCall) -> int:
-    """Returns the event's number in its topic."""
     row = await _accepted(machine, call)
     return msgspec.json.decode(row.value, type=list[int])[0]
 

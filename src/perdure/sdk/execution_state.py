@@ -49,19 +49,19 @@ class ExecutionState:
         self.claim = claim
         self.logs: list[LogLine] = []
         self.pending_progress: list[Raw] = []
-        """Progress for the runner to take; only the last one counts."""
+        """Only the last one counts."""
         self.readings = {} if readings is None else readings
-        """Transcripts that the runner has read, by their row's `seq`."""
+        """By their row's `seq`."""
         self.taken: dict[str, None] = {}
         self.outbox = Outbox(claim.id, notify)
         self.outside = outside
-        """The context variables of the worker's start."""
+        """The context variables around the worker's start."""
         self.budget_of: str | None = None
-        """The agent in this execution whose budget it holds."""
+        """The agent whose budget the execution holds."""
         self.unlimited = False
-        """The server said that this execution has no budget."""
+        """The server said that the execution has no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
+        """One branch waits for a raise, the other ones for that branch."""
 
     @property
     def execution_id(self) -> str:
@@ -115,7 +115,7 @@ class ExecutionState:
 
     @property
     def retry_count(self) -> int:
-        """How often the workflow was retried after its code failed. Do not branch on it."""
+        """How often the workflow was retried. Do not branch on it."""
         return self.claim.retry_count
 
     @property

@@ -1,8 +1,7 @@
 """Tells Ctrl-C from an exception that user code raises.
 
 User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`. That is the outcome of its step, callback
-or workflow, and the worker goes on. So every `except` around user code catches `BaseException` and checks
-`is_interrupt` first.
+or workflow. So every `except` around user code catches `BaseException` and checks `is_interrupt` first.
 """
 
 import functools
@@ -22,10 +21,10 @@ logger = logging.getLogger("perdure.worker")
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """True if the process's SIGINT handler raised `error`, so the program is to end.
+    """True if the process's SIGINT handler raised `error`.
 
-    Python's default handler leaves no frame in a traceback. With it, each `KeyboardInterrupt` in the main thread counts
-    as Ctrl-C. `perdure work` and `asyncio.run` replace it.
+    Python's default handler, which `perdure work` and `asyncio.run` replace, leaves no frame in a traceback. With it,
+    each `KeyboardInterrupt` in the main thread counts as Ctrl-C.
     """
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
@@ -43,10 +42,9 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def run_until_complete(loop: AbstractEventLoop, main: Task[T]) -> T:
-    """Run `main` to its end, past each `KeyboardInterrupt` and `SystemExit` that is not a Ctrl-C.
+    """Run `main` past each `KeyboardInterrupt` and `SystemExit` that is not a Ctrl-C.
 
-    asyncio stops its loop if a task or a callback raises one, for instance a task made in a step. Code that awaits such
-    a task gets the exception as usual.
+    asyncio stops its loop if a task or a callback raises one.
     """
     while True:
         try:

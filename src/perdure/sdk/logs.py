@@ -1,5 +1,3 @@
-"""Brings logs of workflow code and steps to their execution, once for all replays."""
-
 from __future__ import annotations
 
 import logging
@@ -24,7 +22,7 @@ def to_log_line(context: ExecutionState, level: int, text: str) -> LogLine:
 
 
 def add_line(context: ExecutionState, line: LogLine) -> None:
-    """Queue a line for the runner; beyond LOG_LINES_MAX the oldest are dropped."""
+    """Beyond LOG_LINES_MAX the oldest lines are dropped."""
     lines = context.logs
     if len(lines) >= LOG_LINES_MAX:
         del lines[: LOG_LINES_MAX // 10]
@@ -32,7 +30,7 @@ def add_line(context: ExecutionState, line: LogLine) -> None:
 
 
 def log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) -> int:
-    """Log calls, not logged before, that got the outcome of another input; returns their number."""
+    """Log each call once. Returns how many are new."""
     keys, changed.logged = changed.keys[changed.logged :], len(changed.keys)
     if not keys or context is None:
         return 0
@@ -44,10 +42,7 @@ def log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) -
 
 
 class LogHandler(logging.Handler):
-    """Sends logs of workflow code and steps to their execution. A worker installs it on the root logger.
-
-    Lines of a replay are left out, since the first run has sent them.
-    """
+    """Sends logs of workflow code and steps to their execution, without those of replays."""
 
     def emit(self, record: logging.LogRecord) -> None:
         info = running_step.get()

@@ -1,7 +1,6 @@
-"""The loop watchdog: warns when code blocks a worker's event loop, and shows that code.
+"""Warns when code blocks a worker's event loop, and shows that code.
 
-A blocked loop delays all other steps, time-outs and reports. The lease does not run out (`lease.py`), so nothing else
-would explain the delay.
+A blocked loop delays all other steps, time-outs and reports, but the lease does not run out.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from typing import Final
 logger = logging.getLogger("perdure.worker")
 
 LOOK_SECONDS: Final = 1.0
-"""How often the loop is probed."""
 BLOCKED_SECONDS: Final = 2.0
-"""A longer answer is reported."""
 _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
 """Frames inside of these packages are the users' code."""
 
@@ -31,7 +28,7 @@ _NOT_THEIRS: Final = frozenset({"perdure", "asyncio", "selectors", "uvloop"})
 def loop_watchdog(
     loop: asyncio.AbstractEventLoop, *, look_seconds: float = LOOK_SECONDS, blocked_seconds: float = BLOCKED_SECONDS
 ) -> Iterator[None]:
-    """Watch `loop`, which runs in this thread, during the block."""
+    """`loop` runs in this thread."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_watch,
@@ -79,7 +76,7 @@ def _watch(
 
 
 def blocking_code(thread_id: int) -> traceback.StackSummary:
-    """The user code that a thread runs, outermost first. Empty while its loop waits."""
+    """The user's frames, outermost first; none while the loop waits."""
     frame = sys._current_frames().get(thread_id)
     places: list[tuple[FrameType, int]] = []
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_THEIRS:

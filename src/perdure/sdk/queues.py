@@ -1,5 +1,3 @@
-"""`client.queues`: list queues, pause and resume them."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -33,13 +31,11 @@ class Queues:
         return await self._client._transport.call(PauseQueue(name))
 
     async def resume(self, name: str) -> QueueState:
-        """Resume a queue. Needs the role `admin`. Raises as `pause`."""
+        """Needs the role `admin`. Raises as `pause`."""
         return await self._client._transport.call(ResumeQueue(name))
 
 
 class SyncQueues(Blocking[Queues]):
-    """`client.queues` of a `SyncClient`."""
-
     list = blocking(Queues.list)
     pause = blocking(Queues.pause)
     resume = blocking(Queues.resume)

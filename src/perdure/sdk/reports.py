@@ -19,8 +19,7 @@ from perdure.wire.requests import (
 
 
 def is_refused(error: PerdureError) -> bool:
-    """True if an error concerns the reported content. Other errors concern the worker, whose key may be gone, or come
-    from a proxy."""
+    """True if an error concerns the reported content, not the worker or a proxy."""
     return not (
         error.retryable or type(error) is PerdureError or isinstance(error, (Unauthorized, Forbidden, NotFound))
     )
@@ -43,7 +42,7 @@ def entry_size(entry: Entry) -> int:
 
 
 def item_size(item: ReportItem) -> int:
-    """Approximately, in bytes on the wire."""
+    """As `entry_size`."""
     size = 200
     for entry in item.entries:
         size += entry_size(entry)
@@ -63,7 +62,7 @@ def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
 
 
 def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
-    """All rows for a reply, in order: its own, and those of the item's steps and timers."""
+    """The reply's rows and those of the item's steps and timers, in order."""
     rows = reply.rows
     if reply.more:  # further rows come first, and the item's own with them
         return rows

@@ -1,7 +1,7 @@
 """Lets many callers who wait for results share a few long polls.
 
 A poll names all ids that are awaited, and is repeated as results come in. New ids get a poll of their own at once. When
-there are three polls, they are merged. A single caller costs one plain request.
+there are three polls, they are merged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MERGE_SECONDS: Final = 0.005
 
 
 class Results:
-    """The ends of many executions. `ask` sends one wait request."""
+    """`ask` sends one wait request."""
 
     def __init__(self, ask: Callable[[WaitForExecutions], Awaitable[WaitReply]]) -> None:
         self._ask = ask
@@ -60,7 +60,7 @@ class Results:
         await asyncio.gather(*polls, return_exceptions=True)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn later, so that calls of the same turn share a poll.
+        # Calls of the same turn share a poll.
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._pump, loop)
@@ -84,7 +84,7 @@ class Results:
         return all(len(ids) >= POLL_IDS_MAX // 2 for ids in self._polls.values())
 
     def _merge(self, loop: asyncio.AbstractEventLoop) -> None:
-        """With new ids and the maximum of polls, repeat the smallest poll with more ids."""
+        """Repeat the smallest poll with more ids."""
         self._merging = False
         if self._unnamed and len(self._polls) >= POLLS:
             smallest = min(self._polls, key=lambda task: len(self._polls[task]))

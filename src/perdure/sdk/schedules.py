@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Schedules:
-    """`client.schedules`: create, inspect and manage schedules."""
+    """`client.schedules`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -51,10 +51,8 @@ class Schedules:
         input: object = NO_INPUT,
         **options: Unpack[ScheduleOptions],
     ) -> StoredSchedule:
-        """Create a schedule, or replace the definition of the one with this workflow and key.
-
-        The same definition has no effect. Raises `BadValue` with the invalid field.
-        """
+        """Create a schedule, or replace the one with this workflow and key. The same definition has no effect. Raises
+        `BadValue` with the invalid field."""
         spec = CreateSchedule(
             workflow_id=named(workflow)[0],
             cron=cron,
@@ -66,7 +64,7 @@ class Schedules:
         return await self.get((await self._client._transport.call(spec)).schedule_id)
 
     async def list(self, workflow: Workflow[Any, Any] | str | None = None) -> list[StoredSchedule]:
-        """The project's schedules, or one workflow's, newest first."""
+        """Newest first."""
         name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
         found: list[StoredSchedule] = []
         cursor: str | None = None
@@ -78,7 +76,7 @@ class Schedules:
                 return found
 
     async def get(self, schedule_id: str) -> StoredSchedule:
-        """One schedule. Raises `NotFound`."""
+        """Raises `NotFound`."""
         return await self._client._transport.call(GetSchedule(schedule_id))
 
     async def change(
@@ -90,7 +88,6 @@ class Schedules:
         input: object = NO_INPUT,
         **options: Unpack[ScheduleOptions],
     ) -> StoredSchedule:
-        """Change the given fields of a schedule."""
         payload = None if input is NO_INPUT else Raw(encode(input, where="input"))
         change = ChangeSchedule(schedule_id, cron=cron, timezone=timezone, payload=payload, **option_fields(options))
         return await self._client._transport.call(change)
@@ -104,7 +101,7 @@ class Schedules:
         return await self._client._transport.call(ChangeSchedule(schedule_id, ScheduleStatus.ACTIVE))
 
     async def delete(self, schedule_id: str) -> None:
-        """Delete a schedule. Its executions stay. Raises `NotFound`."""
+        """Its executions stay. Raises `NotFound`."""
         await self._client._transport.call(DeleteSchedule(schedule_id))
 
     async def run(self, schedule_id: str) -> Handle[object]:
@@ -121,8 +118,6 @@ class Schedules:
 
 
 class SyncSchedules(Blocking[Schedules]):
-    """`Schedules` with blocking calls, for a `SyncClient`."""
-
     create = blocking(Schedules.create)
     list = blocking(Schedules.list)
     get = blocking(Schedules.get)
@@ -134,6 +129,5 @@ class SyncSchedules(Blocking[Schedules]):
     fires = blocking(Schedules.fires)
 
     def run(self, schedule_id: str) -> SyncHandle[object]:
-        """As `Schedules.run`."""
         handle: SyncHandle[object] = self._client.handle(self._client._call(self._twin.run(schedule_id)).id)
         return handle

@@ -2,7 +2,7 @@ from typing import NamedTuple
 
 
 class ServerEvent(NamedTuple):
-    """One server-sent event. A broken stream continues after its `id`."""
+    """A broken stream continues after its `id`."""
 
     id: str
     event: str
@@ -23,7 +23,7 @@ class EventParser:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """The events that are complete. Comments and unknown fields are ignored."""
+        """Comments and unknown fields are ignored."""
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
         found: list[ServerEvent] = []
         for block in blocks:

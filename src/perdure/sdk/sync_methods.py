@@ -16,14 +16,12 @@ S = TypeVar("S")
 
 
 class ClientThread(Protocol):
-    """A `SyncClient`, whose thread runs coroutines."""
-
     def _call(self, coroutine: Coroutine[Any, Any, R]) -> R: ...
     def handle(self, execution_id: str) -> Any: ...
 
 
 class Blocking(Generic[S]):
-    """A part of a `SyncClient`, made from the part of `Client` whose methods are coroutines."""
+    """The blocking twin of a part of `Client`."""
 
     def __init__(self, client: ClientThread, twin: S) -> None:
         self._client = client
@@ -31,7 +29,7 @@ class Blocking(Generic[S]):
 
 
 def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Blocking[S], P], R]:
-    """Make the blocking twin of a coroutine method: same parameters, docstring, result and errors."""
+    """Same parameters, docstring, result and errors."""
 
     @wraps(method)
     def call(self: Blocking[S], /, *args: P.args, **values: P.kwargs) -> R:

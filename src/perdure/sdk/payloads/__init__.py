@@ -2,10 +2,10 @@
 
 The reader's type hint decides the type: bytes are base64, tuples and sets are arrays, a dataclass is an object. With
 `Any`, or for an unknown reader, values come back as plain JSON. Without an annotation (`Unannotated`), a value that
-would change its type is refused. Dictionaries keep int, enum, UUID or date keys only if the hint says so, and are
-refused elsewhere: `{1: "a"}` would come back as `{"1": "a"}`.
+would change its type is refused. Keys that are not strings are refused unless the hint says so: `{1: "a"}` would come
+back as `{"1": "a"}`.
 
-- `values` has the entry points `encode` and `decode`
+- `values` has the entry points
 - `writing` and `native` use msgspec, `models` pydantic, `conversion` neither; `reading` picks one by the hint
 - `inspection` finds the `faults` of a value that cannot be recorded, `changes` a value that would change its type
 """

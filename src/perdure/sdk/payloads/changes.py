@@ -1,5 +1,3 @@
-"""Refuses results and inputs without an annotation that JSON would bring back as other types."""
-
 from typing import Any, Final
 
 from perdure.sdk.payloads.faults import below
@@ -11,10 +9,8 @@ _KEYS: Final = frozenset({str})
 
 
 def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -> None:
-    """Raise `BadValue` with the path of the first part whose type differs in `twin`, the value read back.
-
-    The caller has checked scalars.
-    """
+    """Raise `BadValue` with the path of the first part whose type differs in `twin`, the value read back. The caller
+    has checked scalars."""
     found = _first_change(value, twin)
     if found is not None:
         path, was, becomes = found
@@ -25,7 +21,7 @@ def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -
 
 
 def _first_change(value: Any, twin: Any) -> tuple[str, type, type] | None:
-    """Path, type, and type read back. `value` is not a scalar."""
+    """Path, type, and type read back."""
     # Compare exact types: a StrEnum equals its text, a defaultdict a dict.
     kind = type(value)
     if kind is list:

@@ -16,7 +16,6 @@ from perdure.sdk.payloads.writing import field_names, read_plain, write, write_p
 
 
 def convert(value: Any, type_: Any, path: str) -> Any:
-    """Raises `Fault` if plain JSON `value` does not fit."""
     native = native_reader(type_)
     if native is not None:
         try:
@@ -73,7 +72,7 @@ def _convert_union(value: Any, type_: Any, members: tuple[Any, ...], path: str) 
 
 
 def _pick(value: Any, members: Any, type_: Any, path: str) -> Any:
-    """The member of an enum or a Literal that is written as `value`."""
+    """The member that is written as `value`."""
     data = write_plain(value)
     for member in members:
         if write(member) == data:
@@ -142,7 +141,7 @@ def _convert_record(value: Any, cls: Any, type_: Any, path: str) -> Any:
 
 
 def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
-    """With a generic's parameters filled in: for Box[int], T is int."""
+    """For Box[int], T is int."""
     hints = typing.get_type_hints(cls, include_extras=True)
     filled = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(type_), strict=False))
 
@@ -156,7 +155,6 @@ def _field_hints(cls: Any, type_: Any) -> dict[str, Any]:
 
 
 def _unwrapped(type_: Any) -> Any:
-    """`type_` without NewType, `type X = …`, Annotated, Required, NotRequired and Final."""
     if hasattr(type_, "__supertype__"):
         return type_.__supertype__
     if hasattr(type_, "__value__"):

@@ -1,4 +1,4 @@
-"""Exceptions to JSON and back. Only text is recorded, so reading it cannot run code."""
+"""Only text is recorded, so reading an exception cannot run code."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
-    """Any `error` as JSON. Never raises. `detail` is its traceback, cut to 16 KiB."""
+    """Never raises. `detail` is the traceback, cut to 16 KiB."""
     message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
@@ -58,7 +58,7 @@ def _error_text(error: BaseException) -> str:
 
 
 def _describe_causes(group: BaseExceptionGroup[BaseException]) -> str:
-    """The first errors of a group, whose own text says only how many it has."""
+    """A group's own text says only how many errors it has."""
     causes = _leaf_errors(group)
     words = [
         str(ErrorRecord(_class_name(cause), scrub_text(_error_text(cause), CAUSE_BYTES_MAX)))
@@ -94,7 +94,7 @@ def _details(error: BaseException) -> dict[str, object] | None:
 
 
 def error_from_json(data: bytes) -> ErrorRecord:
-    """The reverse of `error_to_json`. Other JSON, from another client, becomes the message."""
+    """Other JSON, from another client, becomes the message."""
     try:
         return msgspec.json.decode(data, type=ErrorRecord)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -9,7 +9,7 @@ from perdure.wire.limits import DEPTH_MAX
 
 
 class Fault(ValueError):
-    """Why a value does not fit, and its path. A ValueError, so that msgspec adds the path of a hook to it."""
+    """A ValueError, so that msgspec adds the path of a hook to it."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(reason)
@@ -17,7 +17,6 @@ class Fault(ValueError):
 
 
 def to_fault(error: Exception) -> Fault:
-    """A reader's exception as a `Fault`."""
     if isinstance(error, Fault):
         return error
     if isinstance(error, RecursionError):

@@ -8,9 +8,9 @@ import msgspec
 from perdure.sdk.payloads.values import encode
 
 CAPTURED: Final = "~"
-"""Prefix for captured values."""
+"""Marks captured values."""
 LATEST: Final = "!"
-"""Prefix for a wait for the latest event."""
+"""Marks a wait for the latest event."""
 _CAPTURED_LEN_MAX: Final = 64
 
 
@@ -38,7 +38,6 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
     """A hash of the values that a function captures (`lambda: charge(order)`), as far as they can be encoded.
 
     It tells calls without arguments apart. A replay may capture another path or time, so a change alone proves nothing.
-    Large collections are left out.
 
     >>> order = 7
     >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)

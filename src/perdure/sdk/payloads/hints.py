@@ -1,5 +1,3 @@
-"""Type hints of a workflow's input and result, from its annotations."""
-
 import collections.abc
 import contextlib
 import functools
@@ -15,10 +13,7 @@ _AWAITABLES: Final = (collections.abc.Coroutine, collections.abc.Awaitable)
 
 
 class Unannotated(Struct, frozen=True):
-    """The hint of a result or parameter without an annotation, read as plain JSON.
-
-    Unlike `Any`, it refuses values that would come back as another type.
-    """
+    """Without an annotation, a value is read as plain JSON, and refused if it would come back as another type."""
 
     fn: Callable[..., Any]
     parameter: str | None = None
@@ -42,11 +37,8 @@ class Hints(NamedTuple):
 
 
 def read_hints(fn: Callable[..., Any], *, context: bool = True) -> Hints:
-    """The type hints of a workflow, `async def f(ctx, input)`.
-
-    The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a
-    Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved.
-    """
+    """The input is the second parameter, or the first with `context=False`. Other annotations are not resolved, so a
+    Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved."""
     try:
         signature = inspect.signature(fn)
     except ValueError:  # a builtin without a signature, like max, str or time.time
@@ -97,7 +89,6 @@ def _resolve(fn: Callable[..., Any], parameter: str | None, annotation: Any) -> 
 
 
 def _function(fn: Any) -> Any:
-    """The function behind decorators, partials, methods and objects with __call__."""
     fn = inspect.unwrap(fn)
     if isinstance(fn, functools.partial):
         return _function(fn.func)

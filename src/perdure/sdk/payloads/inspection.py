@@ -17,13 +17,12 @@ from perdure.wire.codec import INTEGER_DIGITS_MAX, check_json
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import DEPTH_MAX
 
-# Types that msgspec can write as a key, besides strings.
+# Keys that msgspec can write, besides strings.
 _KEYS: Final = (int, float, Decimal, enum.Enum, UUID, date, time, timedelta, bytes)
 _INTEGER_LIMIT: Final = 10**INTEGER_DIGITS_MAX
 
 
 def refuse(value: object, twin: object, where: str) -> None:
-    """Raise `BadValue` with the path of the first part of `value` that JSON cannot hold, if any."""
     try:
         _inspect(value, twin, ())
     except Fault as fault:
@@ -76,7 +75,6 @@ def _inspect_parts(value: Any, twin: Any, around: tuple[int, ...]) -> None:
 
 
 def _parts(value: Any, twin: Any) -> Iterator[tuple[object, Any, Any]]:
-    """Name or index, part, and the part's twin if any."""
     if isinstance(value, dict):
         twins = twin if isinstance(twin, dict) else {}
         for key, part in value.items():

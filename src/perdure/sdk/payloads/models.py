@@ -18,17 +18,16 @@ def is_model_type(type_: object) -> bool:
 
 
 def validate(model: Any, data: bytes) -> Any:
-    """Read field names, which our JSON has, and aliases, which another client's may have."""
+    """Field names, which our JSON has, and aliases, which another client's may have."""
     return _validated(lambda: model.model_validate_json(data, by_alias=True, by_name=True))
 
 
 def is_validated_dataclass(type_: object) -> bool:
-    """True for a pydantic dataclass, which msgspec treats like any other dataclass."""
+    """msgspec treats a pydantic dataclass like any other."""
     return isinstance(type_, type) and "__is_pydantic_dataclass__" in vars(type_) and dataclasses.is_dataclass(type_)
 
 
 def holds_validated(type_: Any) -> bool:
-    """Values of this hint may contain pydantic dataclasses."""
     return "pydantic" in sys.modules and _holds_validated(type_, {})
 
 
@@ -47,8 +46,7 @@ def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
 
 
 def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:
-    """Run the validators of pydantic dataclasses in a value that msgspec made, inner ones first. `names_of` gives a
-    class's fields."""
+    """Run the validators of pydantic dataclasses in a value that msgspec made, inner ones first."""
     cls: Any = type(value)
     if isinstance(value, dict):
         for key, part in value.items():
@@ -66,7 +64,6 @@ def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None
 
 
 def _validate_again(value: Any, cls: Any, path: str) -> None:
-    """Validate an instance as its constructor would."""
     from pydantic_core import ArgsKwargs
 
     # A field with its default was not given. Only pydantic knows what the default stands for; msgspec may have put the
@@ -102,7 +99,6 @@ def _validated(validate: Callable[[], Any], path: str = "") -> Any:
 
 
 def secrets_in(value: Any, path: str) -> Iterator[str]:
-    """The paths of pydantic's SecretStr and the like."""
     if hasattr(value, "get_secret_value"):
         yield path
     elif is_model_type(type(value)):

@@ -1,5 +1,3 @@
-"""JSON to values by msgspec's own decoders, one for each type hint."""
-
 import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -15,7 +13,7 @@ _BASES: Final = (str, int, float, list, dict)
 
 
 def remembered(make: Callable[[Any], _T]) -> Callable[[Any], _T]:
-    # Hints are few. The bound is for programs that create types at run time.
+    # The bound is for programs that create types at run time.
     cached = functools.lru_cache(maxsize=4_096)(make)
 
     def get(type_: Any) -> _T:
@@ -46,7 +44,6 @@ def _read_and_validate(read: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _read_foreign(type_: Any, value: object) -> object:
-    """msgspec's hook for types that it does not know."""
     if type_ is object:  # as good as Any, and strict type checkers ask for it
         return value
     if is_model_type(type_):

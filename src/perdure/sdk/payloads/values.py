@@ -1,9 +1,6 @@
-"""`encode` and `decode`: a value to JSON and back, by the reader's type hint.
-
-`encode` reads its own output back and compares, which costs less than a walk through the value. msgspec would silently
-write NaN as null. Only after a difference it walks, to find the fault. A result that does not fit its own hint is
-refused at once, not at a later replay.
-"""
+"""`encode` reads its own output back and compares, which costs less than a walk through the value. Only after a
+difference it walks, to find the fault. So a result that does not fit its own hint is refused at once, not at a later
+replay."""
 
 from typing import Any
 
@@ -21,7 +18,7 @@ from perdure.wire.limits import DEPTH_MAX
 
 
 def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
-    """`value` as JSON that `decode` with the same `type_` reads back. Raises `BadValue` with the path of the fault.
+    """Raises `BadValue` with the path of the fault.
 
     >>> encode({"id": 7, "tags": ["new"]}, where="input")
     b'{"id":7,"tags":["new"]}'
@@ -67,7 +64,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
 
 
 def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
-    """Read `data` by the type hint `type_`. Raises `BadValue` with the path if it does not fit.
+    """Raises `BadValue` with the path of a value that does not fit the type hint.
 
     >>> from datetime import date
     >>> decode(b'{"2026-11-25":["YQ=="]}', dict[date, list[bytes]], where="result")
@@ -81,7 +78,7 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
 
 
 def _is_finite(value: object, data: bytes) -> bool:
-    """False if `value` may hold NaN or infinity, in a field that its type leaves out of comparisons."""
+    """A field that its type leaves out of comparisons may hold NaN or infinity."""
     if b"NaN" in data or b"Infinity" in data:  # as a string, by Decimal and pydantic
         return False
     if b"null" not in data:

@@ -9,7 +9,6 @@ from perdure.sdk.payloads.models import is_model_type
 
 
 def _write_foreign(value: Any) -> object:
-    """msgspec's hook for types that it does not know."""
     if is_model_type(type(value)):
         return msgspec.Raw(value.model_dump_json(by_alias=False, round_trip=True).encode())
     return dump_foreign(value)

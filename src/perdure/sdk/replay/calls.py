@@ -26,15 +26,15 @@ class DurableCall:
         self.future: Future[Row] | None = None
         self.issued = False
         self.made_after = 0
-        """The machine's swaps when the call got its key (see `places`)."""
+        """Swaps made when the call got its key (see `places`)."""
         self.variables: Context | None = None
         """Of the code that asked for a step."""
         self.read: tuple[Raw, Any] | None = None
-        """For a step that ran here: its value as reported, and as read back for the code if that value is recorded."""
+        """The value of a step that ran here, as reported and as read back for the code."""
 
     @property
     def source(self) -> str | None:
-        """The user's waiting line, as `file:line`. Searched on demand."""
+        """The user's waiting line, as `file:line`."""
         if self.future is None:
             return None
         loop = self.future.get_loop()
@@ -64,7 +64,7 @@ class AwaitedStart(DurableCall):
 
 class MachineState(Enum):
     RUNNING = "running"
-    """A step, or a call to report, is outstanding on this worker."""
+    """This worker has a step to run or a call to report."""
     SUSPENDED = "suspended"
     """Only events, answers, children and timers are outstanding."""
     STARTING = "starting"
@@ -74,7 +74,7 @@ class MachineState(Enum):
     """The code has not settled: call `advance(())` again from a fresh callback."""
 
 
-# For each step's path: up to Python 3.11 a look-up in an enum's class takes twenty times as long.
+# Up to Python 3.11 a look-up in an enum's class takes twenty times as long.
 STEP: Final = Kind.STEP
 STEP_FAILED: Final = Kind.STEP_FAILED
 RETRIED: Final = Kind.RETRIED
@@ -92,6 +92,6 @@ class Effects(Struct, frozen=True, gc=False):
     started: Sequence[DurableCall]
     """Newly asked for and not recorded: run or report them."""
     abandoned: Sequence[DurableCall]
-    """Started before, given up since, not recorded: cancel the step, close the wait."""
+    """Started before and given up since: cancel the step, close the wait."""
     timer: tuple[str, int] | None
     state: MachineState

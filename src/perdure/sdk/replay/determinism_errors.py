@@ -1,5 +1,3 @@
-"""Errors for code and journal that differ."""
-
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
@@ -19,7 +17,7 @@ MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from 
 def diverged(
     row: Row, call: DurableCall | None, calls: Iterable[DurableCall], main: InnerTask | None, loop: InnerLoop
 ) -> Diverged:
-    """`row` does not match the code's call: `call` if given, else one of the open `calls`."""
+    """`row` does not match `call` or one of the open `calls`."""
     open_calls = list(calls)
     timer = loop.timers.get(row.key) if row.kind is Kind.TIMER and row.key is not None else None
     if call is None and timer is None:

@@ -1,4 +1,4 @@
-"""Drops code from memory half-way: `Evicted` ends its coroutines and generators."""
+"""Drops code from memory half-way."""
 
 import gc
 import inspect
@@ -13,15 +13,12 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""True in `finally` blocks during an eviction. They run in the caller's context variables, where a step would not find
-its execution, and must not run steps."""
+"""True in `finally` blocks during an eviction. A step in them would not find its execution."""
 
 
 def close(coro: Any) -> None:
-    """End a coroutine by `Evicted`, thrown at each await of its `finally` blocks.
-
-    `coro.close()` would leave an inner coroutine suspended if it awaits.
-    """
+    """Throw `Evicted` at each await of the `finally` blocks, where `coro.close()` would leave an inner coroutine
+    suspended."""
     if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
         for held in [] if coro.cr_frame is None else list(coro.cr_frame.f_locals.values()):
             inner = getattr(held, "_coro", held)  # anyio's wrapper holds the coroutine that it never began
@@ -50,7 +47,7 @@ def _throw(coro: Any) -> None:
 
 
 _undead: Final[list[Any]] = []
-"""Coroutines that would not end. Freeing one would run it again inside unrelated code."""
+"""Freeing a coroutine that would not end would run it again inside unrelated code."""
 
 
 def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -68,11 +65,8 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """Cut `error` and the errors behind it off their frames.
-
-    Their variables lead back to the error or its owner, as `ctx` leads to the machine: a cycle until a garbage
-    collection.
-    """
+    """Cut `error` and the errors behind it off their frames, whose variables lead back to the error: a cycle until a
+    garbage collection."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

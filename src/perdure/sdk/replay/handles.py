@@ -1,5 +1,3 @@
-"""The tasks, futures, callbacks and timers of an inner loop, alike in every replay."""
-
 from __future__ import annotations
 
 import asyncio
@@ -29,20 +27,17 @@ class InnerTask(asyncio.Task[Any]):
     ) -> None:
         self._number = loop.next_number()
         self.scope = scope
-        """Counts its keys now: its own, or a named one (see `InnerLoop.within`)."""
+        """Its own, or a named one (see `InnerLoop.within`)."""
         self.own_scope = scope
         self.failure: tuple[str, int, int] | None = None
-        """The last step failure raised in it (see `StepFailures.raised_in`)."""
+        """The last one raised in it (see `StepFailures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self._number
 
     def let_go(self) -> None:
-        """Drop a done task's reference to the traceback of its error, which asyncio keeps until `result()`.
-
-        The frames of `asyncio.timeout` and `TaskGroup` hold the task itself.
-        """
+        """Drop a done task's reference to its error's traceback, whose frames hold the task itself."""
         error = self._exception
         if error is None and not self.cancelled():
             return

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class InlineExecutor(Executor):
-    """Runs each function at once in the calling thread, for libraries that hand sync functions to an executor."""
+    """For libraries that hand sync functions to an executor."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()

@@ -5,15 +5,14 @@ import re
 from typing import Final
 
 KEY_PART_MAX: Final = 120
-"""Characters in a key of a name or a scope's path; a hash replaces longer ones. So keys stay below KEY_BYTES_MAX in any
-alphabet."""
+"""A hash replaces longer parts, so keys stay below KEY_BYTES_MAX in any alphabet."""
 GENERATED: Final = re.compile(r"^(?:\d+|~\w*)/|#\d+$|%")
 
 _NO_WORD: Final = re.compile(r"\W")
 
 
 class KeyScope:
-    """Counts the keys of a task. Calls of bare callbacks share the scope `~/`."""
+    """Calls of bare callbacks share the scope `~/`."""
 
     __slots__ = ("children", "counts", "prefix")
 
@@ -24,7 +23,7 @@ class KeyScope:
 
 
 def quoted(name: str) -> str:
-    """`name` as part of a key: of limited length, distinct from scopes, numbers and other names."""
+    """Of limited length, distinct from scopes, numbers and other names."""
     if len(name) > KEY_PART_MAX:
         return f"{name[: KEY_PART_MAX // 2].replace('%', '')}%{_hash(name)}"
     if not GENERATED.search(name):
@@ -39,8 +38,7 @@ def next_path(above: KeyScope) -> str:
 
 
 def named_path(name: str) -> str:
-    """The path of a named scope.
-
+    """
     >>> named_path("model:3")
     '~model_3'
     """

@@ -1,5 +1,3 @@
-"""Orphaned outcomes: events of abandoned waits, and outcomes that failed attempts left behind."""
-
 import msgspec
 
 from perdure.sdk.errors import Outdated
@@ -15,9 +13,9 @@ class LateEvents:
 
     def __init__(self) -> None:
         self.waits: dict[str, DurableCall] = {}
-        """Abandoned waits that an event may still meet."""
+        """An event may still meet these abandoned waits."""
         self.rows: list[tuple[DurableCall, Row]] = []
-        """Events that no later wait has taken, in order."""
+        """No later wait has taken these events."""
 
     def take(self, call: DurableCall) -> Row | None:
         for at, (wait, row) in enumerate(self.rows):
@@ -42,15 +40,15 @@ class OrphanedOutcomes:
         self.tries: dict[str, int] = {}
         self.failed_seqs: dict[int, str] = {}
         self.taken_back: dict[int, int] = {}
-        """By the `seq` of a step failure, that of the `retried` row that took it back."""
+        """By the `seq` of a step failure, that of its `retried` row."""
         self.excused_until = 0
         """Outcomes without a call before this row come from a failed attempt."""
         self.aside: dict[str, list[Row]] = {}
         self.due: list[Row] = []
-        """Outcomes that were asked for since; delivered before the journal goes on."""
+        """Asked for since; delivered before the journal goes on."""
 
     def other_key(self, key: str, seq: int | None = None) -> str:
-        """A replacement for a key that an orphaned outcome has, the same in every replay."""
+        """The same in every replay."""
         return f"{key}@{self.aside[key][0].seq if seq is None else seq}"
 
     def free_key(self, key: str) -> str:
@@ -65,7 +63,7 @@ class OrphanedOutcomes:
         self.excused_until = max(self.excused_until, self.taken_back.get(row.seq, 0))
 
     def note_taken_back(self, taken: int, row: Row, seen: int) -> None:
-        """Note that `row` takes back the step failure `taken`, after the code has seen the rows up to `seen`."""
+        """`row` takes back the step failure `taken`, after the code has seen the rows up to `seen`."""
         self.taken_back[taken] = row.seq
         if taken > seen:
             return

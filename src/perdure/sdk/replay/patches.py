@@ -1,7 +1,4 @@
-"""Patches asyncio and anyio inside inner loops: sets iterate alike in every replay, and threads are refused.
-
-Outside of inner loops nothing changes.
-"""
+"""Inside inner loops, sets iterate alike in every replay, and threads are refused."""
 
 from __future__ import annotations
 
@@ -78,7 +75,7 @@ def _exchange(function: Any, caller: Any, replacement: Any) -> Any:
 
 
 def patch_anyio(loop_class: type[Any]) -> None:
-    """In inner loops, give anyio's cancel scopes, which it keeps in sets, a number."""
+    """anyio keeps cancel scopes in sets, so in inner loops they get a number."""
     global anyio_is_patched
     anyio_is_patched = True
     from anyio._backends import _asyncio as backend  # imported only if the user did

@@ -1,4 +1,4 @@
-"""Refuses what an inner loop cannot replay: sockets, executors, signals, threads, and calls from outside."""
+"""Refuses what an inner loop cannot replay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def threads_misplaced(what: str) -> Misplaced:
 
 
 def refuse_the_rest(loop_class: type[Any]) -> None:
-    """Let each method that the loop lacks raise and say where such work belongs."""
     for name, member in vars(asyncio.AbstractEventLoop).items():
         if name.startswith("_") or name in vars(loop_class) or not callable(member):
             continue
