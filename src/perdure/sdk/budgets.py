@@ -1,7 +1,6 @@
 """Budgets: limits on what an execution and its descendants spend on calls to models.
 
-A budget comes from a start (`client.start(…, budget=Budget(usd=2))`) or from the execution's code. A step reserves
-before its call and settles after it, and `admitted` waits as long as needed:
+A step reserves before its call and settles after it, and `admitted` waits as long as needed:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -56,7 +55,7 @@ T = TypeVar("T")
 BUSY_SECONDS: Final = 3.0
 """How long a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""The execution looks again after a random time, since many may wait for the same rest."""
+"""A random time, since many may wait for the same rest."""
 PAUSE_SECONDS_MAX: Final = 5.0
 
 

@@ -1,8 +1,7 @@
-"""The client of the API.
+"""Starts made during a request share the next one.
 
-Concurrent starts share requests: the starts made during a request leave together in the next one. One caller's mistake
-must not fail another caller's start. So each value is checked before it joins a request, and a refused request is sent
-again item by item.
+One caller's mistake must not fail another caller's start. So each value is checked before it joins a request, and a
+refused request is sent again item by item.
 """
 
 from __future__ import annotations
@@ -227,8 +226,6 @@ class Client:
     ) -> None:
         await self.close()
 
-    # --- start -------------------------------------------------------------------------------------------------------
-
     @overload
     async def start(
         self, workflow: Workflow[None, R], input: None = ..., **options: Unpack[StartOptions]
@@ -309,11 +306,9 @@ class Client:
                 await self._send([one])
             except Exception as error:
                 if isinstance(error, PerdureError) and error.retryable:
-                    raise  # after many tries: the other starts would wait as long for the same error
+                    raise  # the other starts would wait as long for the same error
                 if not one[1].done():
                     one[1].set_exception(error)
-
-    # --- the rest ----------------------------------------------------------------------------------------------------
 
     @overload
     def handle(self, execution_id: str) -> Handle[object]: ...
@@ -488,8 +483,7 @@ def start_item(
     budget: Budget | None = None,
 ) -> StartItem:
     """Raises `BadValue` for an input or option that cannot be sent."""
-    # Other starts may share the request, so each fault that would fail it as a whole is found here. The server checks
-    # the size of numbers and the count of tags.
+    # Each fault that would fail a shared request as a whole is found here.
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if seconds is not None:

@@ -75,8 +75,6 @@ class ClientConnection(asyncio.Protocol):
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
-    # --- event loop --------------------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a TCP transport
         _keep_alive(transport.get_extra_info("socket"))
@@ -93,8 +91,6 @@ class ClientConnection(asyncio.Protocol):
         # A server that closes a kept connection has not read the request.
         stale = self.answered > 0 and not self._body
         self._lose(str(exc) if exc else "the server closed the connection", stale=stale)
-
-    # --- parser ------------------------------------------------------------------------------------------------------
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)

@@ -1,7 +1,5 @@
-"""The handle of workflow code.
-
-A call allocates its key at once and asks when it is awaited, so that `asyncio.gather(ctx.step(…), ctx.step(…))` works
-as in plain asyncio.
+"""A call allocates its key at once and asks when it is awaited, so that `asyncio.gather(ctx.step(…), ctx.step(…))`
+works as in plain asyncio.
 
 Methods return `Coroutine[object, None, T]`. With Any, mypy would infer Any for a `gather` of several types.
 """
@@ -79,8 +77,6 @@ class Context(ExecutionState):
             )
         return info.idempotency_key
 
-    # --- the same in every replay ------------------------------------------------------------------------------------
-
     def now(self) -> datetime:
         """The journal's time."""
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
@@ -97,8 +93,6 @@ class Context(ExecutionState):
         if not self.is_active:
             raise misplaced("ctx.random")
         return self.machine.random()
-
-    # --- steps -----------------------------------------------------------------------------------------------------
 
     @overload
     def step(
@@ -166,8 +160,6 @@ class Context(ExecutionState):
             settings = settings.replaced(retry, timeout, retry_if, fatal)
         return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key)
 
-    # --- time ------------------------------------------------------------------------------------------------------
-
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
         """Sleep durably, for seconds or months, as `asyncio.sleep` does here."""
         return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
@@ -183,8 +175,6 @@ class Context(ExecutionState):
             await future
         finally:
             timer.cancel()
-
-    # --- events and answers ----------------------------------------------------------------------------------------
 
     @overload
     def wait_for_event(self, topic: str, **options: Unpack[WaitOptions]) -> Coroutine[object, None, Event[object]]: ...
@@ -256,8 +246,6 @@ class Context(ExecutionState):
         """Publish an event, exactly once. Returns its number in the topic."""
         call = publish_call(self.machine, topic, data, event_type=event_type, dedup_key=dedup_key, key=key)
         return publish(self.machine, call)
-
-    # --- children --------------------------------------------------------------------------------------------------
 
     @overload
     def start_child(
@@ -352,8 +340,6 @@ class Context(ExecutionState):
             awaited=True,
         )
         return await run_all(self, call_for, inputs, limit, concurrency_key)
-
-    # --- output ------------------------------------------------------------------------------------------------------
 
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
         """Write a line to the execution's log, once for all replays.

@@ -171,7 +171,7 @@ def asked_pause(error: BaseException) -> float | None:
 
 
 class Postponed(PerdureError):
-    """Raise it in a step that cannot do its work now, for example when a provider is overloaded.
+    """Raise it in a step that cannot do its work now.
 
     `admitted` makes the step again after `seconds`. Meanwhile the execution holds no worker and no slot.
     """
@@ -238,5 +238,5 @@ class Outdated(Diverged):
 class Evicted(BaseException):
     """Ends the coroutines of an execution that leaves memory and goes on elsewhere.
 
-    `finally` blocks that run now are not part of it. Not an `Exception`, so that handlers do not take it for a failure.
+    Not an `Exception`, so that handlers do not take it for a failure.
     """

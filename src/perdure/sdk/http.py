@@ -1,14 +1,13 @@
-"""The transport over HTTP: JSON on kept connections, to one or several servers of one store.
+"""JSON over kept connections, to one or several servers of one store.
 
-**Lean connections.** Against a server that answers at once, a request takes 1.0 ms with httpx2, and 0.03 ms with
-`perdure.sdk.connection`. A start and its result are five requests, so the library would cost more than all the rest.
+Against a server that answers at once, a request takes 1.0 ms with httpx2, and 0.03 ms with `perdure.sdk.connection`. A
+start and its result are five requests, so the library would cost more than all the rest.
 
-**Retries.** After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another
-server at once. It pauses with full jitter after all servers failed. Requests that create carry the same Idempotency-Key
-in every try.
+After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another server at once. It
+pauses with full jitter after all servers failed. Requests that create carry the same Idempotency-Key in every try.
 
-**Several servers.** The next request goes to the server that answered last. The first server is drawn by lot, so that
-workers and clients spread.
+The next request goes to the server that answered last. The first server is drawn by lot, so that workers and clients
+spread.
 """
 
 from __future__ import annotations
@@ -124,8 +123,6 @@ class HttpTransport:
                     self._turn += 1
                 server.drop()
 
-    # --- one request -------------------------------------------------------------------------------------------------
-
     async def request(
         self,
         method: str,
@@ -216,8 +213,6 @@ class HttpTransport:
         given = {name: value for name, value in query.items() if value is not None}
         return await self.request("GET", f"{path}?{urlencode(given)}" if given else path, held_seconds=held_seconds)
 
-    # --- operations ------------------------------------------------------------------------------------------------
-
     async def call(self, op: Operation[R], key: str | None = None, *, patience: float | None = None) -> R:
         how, endpoint = client_form(type(op)), op.endpoint
         body = None if how.body is None else _encode(how.body(op))
@@ -256,8 +251,6 @@ class HttpTransport:
             return cast("R", Cancellation(now.id, now.status, now.cancelled_at_us))
         reply: R = _reader(type(op))(answer)
         return reply
-
-    # --- the client's side -------------------------------------------------------------------------------------------
 
     async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
         body = _encode({"items": items})
@@ -325,8 +318,6 @@ class HttpTransport:
             except ConnectionLost as lost:
                 problem = self._unreachable(server, lost, unsure=False)
             await self._failed(tries, turn, self._outage, problem)
-
-    # --- the worker's side: it keeps its own pauses between tries ----------------------------------------------------
 
     async def close(self) -> None:
         await self._results.close()

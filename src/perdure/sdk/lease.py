@@ -1,8 +1,7 @@
 """A worker's lease, renewed by a thread of its own over a connection of its own.
 
-Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats. If
-this process is killed, the server sees it close and cuts the lease to a second. If the server closes it, this side
-beats again at once.
+Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats, so
+that each side notices at once when the other one closes it.
 
 The thread, and with it the worker's requests, leaves a silent server. It then first checks that answers arrive at all:
 if only requests do, a beat would renew a lease that this side cannot trust.
@@ -114,8 +113,8 @@ class Lease(ABC):
 class HttpLease(Lease):
     """A lease renewed over HTTP.
 
-    `urls` are servers of one store, tried in turn. On the worker's loop, `leave` gets the URL of a silent server,
-    `begun` each registration's worker id and epoch.
+    `urls` are servers of one store. On the worker's loop, `leave` gets the URL of a silent server, `begun` each
+    registration's worker id and epoch.
     """
 
     def __init__(

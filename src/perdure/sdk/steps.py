@@ -39,8 +39,6 @@ Errors: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | types.UnionType | Callable[[BaseException], bool]
 )
 
-# --- declared --------------------------------------------------------------------------------------------------------
-
 
 def as_policy(retry: Retry | None) -> RetryPolicy | None:
     if isinstance(retry, int):
@@ -252,9 +250,6 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
     return await value if inspect.isawaitable(value) else value
 
 
-# --- one call --------------------------------------------------------------------------------------------------------
-
-
 class StepCall:
     __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
 
@@ -397,9 +392,6 @@ async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> 
     raise StepFailed(error.message, type=error.type, key=call.key, name=call.name, tries=row.tries) from RecordedError(
         error.message, type=error.type, detail=error.detail, details=error.details
     )
-
-
-# --- in a step's body ------------------------------------------------------------------------------------------------
 
 
 class StepWorker(Protocol):

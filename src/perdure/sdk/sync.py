@@ -160,8 +160,6 @@ class SyncClient:
         """Add to the limits of that budget, as `Client.raise_budget`. Executions that wait for it continue."""
         return self._call(self._client.raise_budget(execution_id, **amounts))
 
-    # --- the thread --------------------------------------------------------------------------------------------------
-
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             with self._lock:

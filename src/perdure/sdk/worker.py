@@ -1,8 +1,7 @@
-"""The worker claims executions, runs them, and reports for all of them together.
+"""One claim is open while there is room. At most two reports are in flight, never with items of the same execution.
 
-One claim is open while there is room. At most two reports are in flight, never with items of the same execution. If the
-server is unreachable, running steps go on, new ones wait while the lease is in doubt, and reports are repeated until
-they are taken or too late.
+If the server is unreachable, running steps go on, new ones wait while the lease is in doubt, and reports are repeated
+until they are taken or too late.
 """
 
 from __future__ import annotations
@@ -226,10 +225,8 @@ class Worker:
         return len(self._running)
 
     async def _claim(self) -> None:
-        """Keep a claim open while there is room, and repeat it under the same id after a lost reply.
-
-        A claim also acknowledges the work of the one before, so it leaves at once, even without room.
-        """
+        """A claim also acknowledges the work of the one before, so it leaves at once, even without room. After a lost
+        reply it is repeated under the same id."""
         pause = 0.1
         arrived: str | None = None
         while not self._draining:
@@ -358,8 +355,6 @@ class Worker:
         if not self._running and not self._dirty:
             self._quiet.set()
 
-    # --- emitted items -----------------------------------------------------------------------------------------------
-
     def _emitted_somewhere(self, execution_id: str) -> None:
         """Called in any thread."""
         with contextlib.suppress(RuntimeError):  # as in `_thread_ended`
@@ -383,8 +378,6 @@ class Worker:
             if runner is not None:
                 self.dirty(runner)
         self._emitting.clear()
-
-    # --- reports -----------------------------------------------------------------------------------------------------
 
     def dirty(self, runner: Runner) -> None:
         self._dirty[runner] = None
@@ -545,8 +538,7 @@ class Worker:
             await self.transport.call(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """With `refusals`, at the start, refusals are raised. Later they are retried: the key or the server may be put
-        right."""
+        """With `refusals`, at the start, refusals are raised. Later the key or the server may be put right."""
         pause = 0.1
         while not self._draining:
             try:
@@ -574,7 +566,6 @@ def _call(step: StepCall) -> Any:
 
 
 def _collect_less() -> None:
-    """With thousands of executions in memory, garbage collections took a sixth of all time. A pace that the user has
-    set stays."""
+    """With thousands of executions in memory, collections took a sixth of all time. A user's own pace stays."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.set_threshold(50_000, 20, 100)

@@ -196,7 +196,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                         finally:
                             _leave_task(self, task)
         finally:
-            # A future and the tasks that wait for it refer to each other. The loop is closed, so no callback runs.
+            # A future and its waiting tasks refer to each other.
             for future in (*pending, *waited_for):
                 if isinstance(future, asyncio.Future):
                     asyncio.Future.cancel(future)  # not the `cancel` of tasks and `gather`, which only pass it on
@@ -361,7 +361,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
             close(coro)
             return task
-        # asyncio holds tasks weakly, and the time at which the collector would free one does not replay.
+        # asyncio holds tasks weakly, and garbage collections do not replay.
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:
             self._tasks = self.living_tasks()

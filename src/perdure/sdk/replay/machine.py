@@ -1,4 +1,4 @@
-"""The deterministic machine of one execution: journal rows in, effects out, without input/output or a clock.
+"""The machine of one execution: journal rows in, effects out, without input/output or a clock.
 
     machine = Machine(start, seed=…)
     effects = machine.advance(rows)      # run effects.started, cancel effects.abandoned, watch effects.timer
@@ -17,8 +17,8 @@ These rules make a replay take every branch of the live run:
    has or had it.
 
 After a failed attempt a row `retried` takes back the step failures that ended it. The next attempt may not repeat what
-followed them, such as a clean-up. So those outcomes are kept aside: a call with such a key gets its outcome at once,
-and an outcome without a call is not a divergence.
+followed them, such as a clean-up. So those outcomes are kept aside for calls with their keys. Without such a call they
+are not a divergence.
 """
 
 import contextvars
