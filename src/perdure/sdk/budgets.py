@@ -255,7 +255,7 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
     """The execution that asks takes the answer to its question, too."""
-    # Counted from the last change, since the next may come before this line.
+    # The next change may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
     if not refused.asks:
         await changed

@@ -102,8 +102,6 @@ class BudgetRaise(TypedDict, total=False):
 
 
 class Handle(Generic[R]):
-    """One execution."""
-
     __slots__ = ("_client", "_type", "existing", "id")
 
     def __init__(self, client: Client, id: str, type_: Any, *, existing: bool = False) -> None:

@@ -62,7 +62,6 @@ class ClientConnection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def send(self, data: bytes, seconds: float) -> asyncio.Future[Response]:
-        """The future gives the answer, or `ConnectionLost`."""
         waiter = self.waiter = self._loop.create_future()
         self._timer = self._loop.call_later(seconds, self._late, seconds)
         self._transport.write(data)
@@ -204,10 +203,8 @@ class ServerConnections:
         self._polls = asyncio.Semaphore(POLLS_MAX)
 
     async def request(self, data: bytes, seconds: float, *, held: bool = False) -> Response:
-        """Wait at most `seconds` for the answer. `held`: a long poll.
-
-        Raises `ConnectionLost`. Cancelling closes the connection, so that the server stops working.
-        """
+        """Raises `ConnectionLost`. Cancelling closes the connection, so that the server stops working. `held`: a long
+        poll."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -224,7 +221,7 @@ class ServerConnections:
                 raise
 
     async def stream(self, data: bytes) -> Stream:
-        """The answer comes in pieces. Close the stream after use. Raises `ConnectionLost`."""
+        """Close the stream after use. Raises `ConnectionLost`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
@@ -252,7 +249,6 @@ class ServerConnections:
             await asyncio.sleep(0)  # let the loop close them
 
     def _take_idle(self) -> ClientConnection | None:
-        """Used last. Long idle ones are closed."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_closing():
@@ -282,7 +278,7 @@ class ServerConnections:
         return connection
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Connections of another, ended event loop are useless."""
+        """Connections of an ended event loop are useless."""
         self._loop = loop
         self._idle.clear()
         self._all.clear()
@@ -291,7 +287,7 @@ class ServerConnections:
 
 
 def _keep_alive(line: socket.socket | None) -> None:
-    """Detect that the peer's machine is gone, for which a long poll would wait a minute."""
+    """A long poll would wait a minute for a peer whose machine is gone."""
     if line is not None:
         with contextlib.suppress(OSError):  # macOS refuses it if the peer has closed; reading reports that
             line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -43,7 +43,7 @@ class ScheduleOptions(TypedDict, total=False):
 
 
 class Schedule:
-    """Starts a workflow by the clock: five cron fields in a time zone, as an option of `@workflow`.
+    """Starts a workflow by the clock: five cron fields in a time zone.
 
     `key` tells the schedules of one workflow apart. Without `input`, a workflow that takes an input gets a
     `ScheduledFor`. Raises `BadValue` for an unreadable expression or zone, and for an expression that is never due.

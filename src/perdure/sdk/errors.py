@@ -1,4 +1,4 @@
-"""Errors in workflow code. The API's errors are in `perdure.wire.errors`.
+"""The API's errors are in `perdure.wire.errors`.
 
     PerdureError
     ├── StepFailed
@@ -30,7 +30,7 @@ from perdure.wire.errors import PerdureError
 
 
 class StepFailed(PerdureError):
-    """A step failed for good. Workflow code may catch it.
+    """A step failed for good.
 
     `type` and `message` are the exception's class and text, `tries` the number of tries, `cause` the recorded
     exception.

@@ -280,7 +280,7 @@ class HttpTransport:
             asked_at, is_followed = loop.time(), False
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
-            # Not as a header: a cursor from a browser could inject another header.
+            # A cursor from a browser could inject another header.
             place = "" if cursor is None else f"?{urlencode({'last_event_id': cursor})}"
             head = f"GET {server.prefix}{path}{place} HTTP/1.1\r\n".encode("ascii")
             try:

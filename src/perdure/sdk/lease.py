@@ -68,7 +68,6 @@ class Lease(ABC):
         return boottime()
 
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
-        """The registration was requested at `sent`."""
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
         self._unreachable_since = None
@@ -84,7 +83,6 @@ class Lease(ABC):
         """Stop beating."""
 
     def is_good(self) -> bool:
-        """False if it is about to end, or the server was not reachable a moment ago."""
         if self._reply is None:
             return False
         now = boottime()
@@ -164,7 +162,7 @@ class HttpLease(Lease):
                     continue
                 pause = 0.05
                 if self._until_closed(line, self._reply.beat_us / 1e6):
-                    # The server has seen it too, and cut the lease. The next beat may find a silent line.
+                    # The server has seen it too, and cut the lease.
                     self._unreachable_since = boottime()
                     line.close()
                     line = None

@@ -21,8 +21,6 @@ MERGE_SECONDS: Final = 0.005
 
 
 class Results:
-    """`ask` sends one wait request."""
-
     def __init__(self, ask: Callable[[WaitForExecutions], Awaitable[WaitReply]]) -> None:
         self._ask = ask
         self._waiting: dict[str, list[asyncio.Future[Finished]]] = {}

@@ -1,8 +1,5 @@
-"""Runs one claimed execution: feeds rows to the machine, runs its steps, reports outcomes.
-
-All of it runs in callbacks of the worker's event loop; only steps are tasks. Workflow code sees an outcome only after
-the reply to the report says that it is recorded.
-"""
+"""An execution runs in callbacks of the worker's event loop; only its steps are tasks. Workflow code sees an outcome
+only after the reply to the report says that it is recorded."""
 
 from __future__ import annotations
 
@@ -75,8 +72,6 @@ SLEPT_IN_WORKER_US = 10_000_000
 
 
 class Runner:
-    """From claim to end, and while it is parked."""
-
     __slots__ = (
         "_fired",
         "_held_back",
@@ -289,7 +284,7 @@ class Runner:
             self.entries.append(CloseWait(call.key))
 
     def now_us(self) -> int:
-        """An estimate: the last row's time, plus the time since it came."""
+        """The last row's time, plus the time since it came."""
         assert self.machine is not None
         return self.machine.now_us + int((self.worker.loop.time() - self._rows_at) * 1_000_000)
 
@@ -312,10 +307,8 @@ class Runner:
         return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in self.entries)
 
     def _suspend(self, timer: tuple[str, int] | None) -> None:
-        """Suspend, unless a reply is outstanding or a cancelled execution is cleaning up.
-
-        It may wait for children that the same report starts: the server suspends only if all of them were started.
-        """
+        """The execution may wait for children that the same report starts: the server suspends only if all of them were
+        started."""
         assert self.machine is not None
         if self.machine.cancel_requested or self.in_flight is not None:
             return
@@ -357,7 +350,7 @@ class Runner:
             assert workflow is not None
             try:
                 return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
-            except BaseException as problem:  # user code
+            except BaseException as problem:
                 if is_interrupt(problem):
                     raise
                 return self._failed(problem)
@@ -423,7 +416,7 @@ class Runner:
         end = self.end
         entries = self.entries
         if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
-            # Branches that still ran end with the workflow. Their calls were never promised.
+            # Branches that still run end with the workflow.
             entries = [entry for entry in entries if type(entry) is StepDone]
         rest: list[Entry] = []
         if len(entries) > 1:
@@ -459,7 +452,6 @@ class Runner:
         return item
 
     def on_reply(self, item: ReportItem, reply: ItemReply) -> None:
-        """Ignores a reply to an earlier attempt."""
         if item is not self.in_flight:
             return
         self.in_flight = None

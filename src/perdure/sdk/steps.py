@@ -95,8 +95,6 @@ _DEFAULT: Final = StepSettings()
 
 
 class StepPlan:
-    """Computed once for each function."""
-
     __slots__ = ("captures", "fn", "is_async", "name", "of", "result_type", "settings")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -175,7 +173,7 @@ class _StepDecorator(Protocol):
 
 
 step_variables: ContextVar[contextvars.Context | None] = ContextVar("perdure_step_variables", default=None)
-"""Context variables for steps, if a library sets some that are not for them."""
+"""Set if a library's variables are not for steps."""
 
 
 @overload
@@ -271,7 +269,7 @@ class StepCall:
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.is_async = is_async
-        """A sync `fn` may still return an awaitable: await that too."""
+        """A sync `fn` may still return an awaitable."""
         self.result_type = result_type
         self.retry_if = retry_if
         self.fatal = fatal
@@ -280,10 +278,7 @@ class StepCall:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
 
     def is_final(self, error: BaseException) -> bool:
-        """True if `error` ends the step regardless of the tries left.
-
-        One fatal error in a group is enough. A group is retried if it or all its errors may be.
-        """
+        """One fatal error in a group is enough. A group is retried if it or all its errors may be."""
         return self._is_fatal(error) or not self._may_be_tried_again(error)
 
     def _is_fatal(self, error: BaseException) -> bool:
@@ -321,7 +316,6 @@ class StepChoices(TypedDict, total=False):
 
 
 def not_a_function(given: object) -> TypeError:
-    """Most often the value is a call that was made already."""
     what = repr(given)
     if inspect.iscoroutine(given):
         given.close()
@@ -330,7 +324,7 @@ def not_a_function(given: object) -> TypeError:
 
 
 def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """None if it cannot be encoded. Raises `TypeError` for a coroutine, which the first try would use up."""
+    """Raises `TypeError` for a coroutine, which the first try would use up."""
     if not args and not kwargs:
         return fingerprint_of_captured(plan.fn) if plan.captures else None
     found = fingerprint_of_call(args, kwargs)
@@ -416,7 +410,7 @@ class StepInfo(Struct, frozen=True):
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every try and attempt. Pass it to services that drop repeats."""
+        """The same in every try and attempt, for services that drop repeats."""
         return f"{self.execution_id}:{self.key}"
 
     def emit(self, kind: str, data: object = None) -> None:
@@ -429,7 +423,7 @@ running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=N
 
 
 def current_step() -> StepInfo:
-    """The running step. Raises `Misplaced` outside of a step's body.
+    """Raises `Misplaced` outside of a step's body.
 
     @step
     async def pay(order_id: int) -> None:

@@ -1,5 +1,3 @@
-"""The live stream of an execution."""
-
 from __future__ import annotations
 
 import threading
@@ -31,7 +29,7 @@ PLACES_MAX: Final = 10_000
 
 
 class StreamItem(NamedTuple):
-    """An item of an execution or a descendant, with `kind` and `data` as given to `ctx.emit`.
+    """An item of an execution or a descendant.
 
     `restarted`: the step under this `key` began anew. Drop the earlier items of this execution and key.
     """
@@ -64,7 +62,7 @@ _making: Final = threading.Lock()
 
 
 class Outbox:
-    """Emitted items until the runner reports them. Threads add items, too.
+    """Threads add items, too.
 
     `notify` gets the execution's id, in any thread, when the first item arrives after a `take`.
     """

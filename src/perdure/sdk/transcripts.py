@@ -176,8 +176,6 @@ class _CachedTranscript:
 
 
 class TranscriptReader:
-    """Entries never change, so a worker fetches new ones only."""
-
     def __init__(self, transport: Transport, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._transport = transport
         self._bytes_max = bytes_max
@@ -258,7 +256,7 @@ def _has_all(entries: Sequence[Entry], version: int) -> bool:
 
 
 class Unread:
-    """Rows that wait for their transcripts, then go to the machine in order."""
+    """Rows wait here for their transcripts."""
 
     def __init__(
         self,

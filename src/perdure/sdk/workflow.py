@@ -1,5 +1,3 @@
-"""Workflows, queues, and the registry that a worker serves."""
-
 import contextlib
 import functools
 import inspect
@@ -210,10 +208,8 @@ class Workflow(Generic[I_contra, R_co]):
         )
 
     def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
-        """Called before a client starts it. Raises if it must not start.
-
-        `outside` holds the context variables around the start of the client's own worker, if any.
-        """
+        """Raises if a client must not start it. `outside` holds the context variables around the start of the client's
+        own worker, if any."""
 
     def spec(self) -> WorkflowSpec:
         return WorkflowSpec(
@@ -370,7 +366,6 @@ class Registry:
 
     @classmethod
     def of(cls, module: types.ModuleType) -> "Registry":
-        """All workflows and queues of a module and its registries."""
         found = cls()
         for member in vars(module).values():
             if isinstance(member, Workflow | Queue):

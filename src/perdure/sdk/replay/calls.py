@@ -34,7 +34,6 @@ class DurableCall:
 
     @property
     def source(self) -> str | None:
-        """The user's waiting line, as `file:line`."""
         if self.future is None:
             return None
         loop = self.future.get_loop()
@@ -90,7 +89,7 @@ AGAIN: Final = MachineState.AGAIN
 
 class Effects(Struct, frozen=True, gc=False):
     started: Sequence[DurableCall]
-    """Newly asked for and not recorded: run or report them."""
+    """Not recorded yet: run or report them."""
     abandoned: Sequence[DurableCall]
     """Started before and given up since: cancel the step, close the wait."""
     timer: tuple[str, int] | None

@@ -13,7 +13,7 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""True in `finally` blocks during an eviction. A step in them would not find its execution."""
+"""A step in a `finally` block during an eviction would not find its execution."""
 
 
 def close(coro: Any) -> None:
@@ -65,8 +65,7 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """Cut `error` and the errors behind it off their frames, whose variables lead back to the error: a cycle until a
-    garbage collection."""
+    """The variables of its frames lead back to `error`: a cycle until a garbage collection."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

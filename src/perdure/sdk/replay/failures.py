@@ -52,14 +52,13 @@ class StepFailures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """Behind an error are its group's members, its cause and its context."""
     found: dict[str, None] = {}
     _look(error, found, set())
     return list(found)
 
 
 def _look(error: BaseException | None, found: dict[str, None], seen: set[int]) -> bool:
-    """True if a failed step is at the bottom. Errors handled before it do not count."""
+    """Errors handled before the step's failure do not count."""
     while error is not None:
         if isinstance(error, StepFailed):
             if error.key is not None:

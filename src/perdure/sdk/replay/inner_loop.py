@@ -48,7 +48,7 @@ SPIN_MAX: Final = 100_000
 replay."""
 
 FAR_US: Final = 253_402_300_799_000_000
-"""The end of the year 9999, for a timer without end."""
+"""The end of the year 9999."""
 
 
 ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
@@ -105,7 +105,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*before[1])
 
     def pump(self, budget: int) -> int:
-        """Returns the rest of the budget; 0 while unsettled means: pump again."""
+        """With 0 left and unsettled, pump again."""
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
         while self.ready and left:
@@ -324,7 +324,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return any(task.own_scope.prefix == scope for task in self._tasks)
 
     def swap(self, swap: Swap) -> None:
-        """See `places`."""
         for timer in self.timers.values():
             timer.key = swapped(timer.key, swap)
         self.timers = {timer.key: timer for timer in self.timers.values()}
@@ -395,7 +394,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         _log.error("%s", context.get("message", "Unhandled error in workflow code"), exc_info=context.get("exception"))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """At moments that do not replay (in a garbage collection, or outside of the code) the error is only logged."""
+        """At moments that do not replay the error is only logged."""
         if self.closed:
             return
         if self._exception_handler is None or collecting() or _get_running_loop() is not self:
@@ -403,7 +402,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         handler, variables = self._exception_handler
         try:
             variables.copy().run(handler, self, context)
-        except BaseException as error:  # user code
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             self.default_exception_handler({"message": "Unhandled error in exception handler", "exception": error})

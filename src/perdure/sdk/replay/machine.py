@@ -124,7 +124,7 @@ class Machine(OpenCalls):
         self.messages: list[str] = []
         """Executions whose messages may be taken. The reader empties the list."""
         self.error: BaseException | None = None
-        """Known once DONE; `asyncio.CancelledError` if it was cancelled."""
+        """`asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
         """Strict workflows diverge instead."""
         self._history: ScopeHistory | None = None
@@ -240,7 +240,6 @@ class Machine(OpenCalls):
         return 0 if self._orphaned is None else self._orphaned.tries.get(key, 0)
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
-        """See `StepFailures.beside`."""
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -542,7 +541,7 @@ class Machine(OpenCalls):
         return self._orphaned is not None and self._orphaned.excuses(row)
 
     def _keep_aside(self, row: Row, call: DurableCall | None) -> None:
-        """Keep a row without a call. Unless a failed attempt left it behind, the code has diverged."""
+        """Unless a failed attempt left the row behind, the code has diverged."""
         key, orphaned = row.key, self._orphaned
         if key is None or orphaned is None:
             raise self._diverged(row, call)

@@ -72,10 +72,7 @@ class OpenCalls:
         key: str | None = None,
         of: type[DurableCall] = DurableCall,
     ) -> DurableCall:
-        """A call with a key in the current task's scope.
-
-        At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX.
-        """
+        """At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX."""
         loop = self.loop
         if kind is STEP:
             self.steps += 1

@@ -96,7 +96,7 @@ def parse_scopes(key: str) -> Iterator[str]:
 
 
 class ScopeHistory:
-    """Digests of each scope's outcomes. Tasks with equal histories can change places."""
+    """Tasks with equal histories can change places."""
 
     __slots__ = ("_digests", "_read")
 
@@ -122,8 +122,6 @@ class ScopeHistory:
 
 
 class ChangedInputs:
-    """Calls that got the outcome of another input."""
-
     __slots__ = ("asked", "keys", "logged", "recorded")
 
     def __init__(self) -> None:
