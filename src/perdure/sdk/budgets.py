@@ -1,6 +1,4 @@
-"""Budgets: limits on what an execution and its descendants spend on calls to models.
-
-A step reserves before its call and settles after it, and `admitted` waits as long as needed:
+"""A step reserves before its call and settles after it, and `admitted` waits as long as needed:
 
     async def ask_model(question: str) -> str:
         reservation = await reserve(usd_micros=20_000, tokens=3_000)
@@ -60,12 +58,12 @@ PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
-    """Limits for an execution and its descendants. None sets no limit of that kind.
+    """Limits on what an execution and its descendants spend on calls to models. None sets no limit of that kind.
 
     `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the
-    budget's start. At most one call exceeds a limit. When nothing is left, the run pauses and asks for more ("ask"),
-    ends with its results ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for an impossible
-    limit, or without any.
+    budget's start. At most one call exceeds a limit. When nothing is left, the run asks for more ("ask"), ends with its
+    results ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for an impossible limit, or without
+    any.
 
         >>> Budget(usd=2, calls=50)
         Budget(usd=2, calls=50, on_exceed='ask')

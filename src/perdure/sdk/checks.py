@@ -1,4 +1,4 @@
-"""One bad argument would fail the whole request, which other calls may share. So each is checked at its call.
+"""One bad argument would fail a request that other calls share, so each is checked at its call.
 
 Each check returns the value to send, or raises `BadValue` with `where` in front.
 """

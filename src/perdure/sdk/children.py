@@ -82,7 +82,6 @@ class Mapped(Generic[R]):
 
     @property
     def failures(self) -> list[tuple[int, ChildFailed]]:
-        """The position and the error of each child without a result."""
         return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
 
     def results(self) -> list[R]:
@@ -274,7 +273,7 @@ class _MappedChild:
             return
         try:
             self._end(child_result(future.result(), self._id, self._name, self._result_type))
-        except BaseException as error:  # validators of the result's type are user code
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             self._fail(error)

@@ -1,8 +1,5 @@
-"""Starts made during a request share the next one.
-
-One caller's mistake must not fail another caller's start. So each value is checked before it joins a request, and a
-refused request is sent again item by item.
-"""
+"""Starts made during a request share the next one. One caller's mistake must not fail another caller's start, so each
+value is checked first, and a refused request is sent again item by item."""
 
 from __future__ import annotations
 
@@ -73,8 +70,6 @@ STARTS_IN_FLIGHT = 2
 
 
 class StartOptions(TypedDict, total=False):
-    """Options of `Client.start`."""
-
     key: str | None
     queue: str | None
     concurrency_key: str | None
@@ -150,7 +145,7 @@ class Handle(Generic[R]):
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """Follow the items of this execution and its descendants, from the oldest one kept to the end.
 
-        The stream begins behind the item whose `cursor` is `after`. It reconnects after lost connections.
+        `after` is the `cursor` of the item to begin behind. Reconnects after lost connections.
 
             async for item in handle.stream():
                 print(item.data, end="")
@@ -240,10 +235,10 @@ class Client:
     ) -> Handle[Any]:
         """Start an execution. On return it is on disk and will run.
 
-        `key` is a readable name within the workflow. While its execution is kept, the same key and input return that
-        execution, and another input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what
-        the execution and its descendants spend on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`, and
-        `BadValue` with the path of a value that JSON cannot hold.
+        While its execution is kept, `key` names it within the workflow: the same input returns that execution, another
+        input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what the execution and its
+        descendants spend on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`, and `BadValue` with the path
+        of a value that JSON cannot hold.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
@@ -371,9 +366,9 @@ class Client:
     async def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
         """Answer a suspended step.
 
-        Returns `"answered"`, or `"early"` if no step asks under the key yet. A later step takes an early answer only if
-        it shows nothing (`ctx.suspend(key)`). `question` is the question's id, as `GET /api/v1/approvals` shows it.
-        Raises `Conflict` if the step has another answer or asks another question.
+        Returns `"answered"`, or `"early"` if no step asks under the key yet. Only a later step that shows nothing
+        (`ctx.suspend(key)`) takes an early answer. `question` is the question's id (`GET /api/v1/approvals`). Raises
+        `Conflict` if the step has another answer or asks another question.
         """
         # A refusal of the same bytes means that another answer stands.
         op = ResumeExecution(execution_id, key, Raw(encode(data, where="data")), question)

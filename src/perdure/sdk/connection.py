@@ -25,7 +25,7 @@ CONNECTIONS_MAX: Final = 64
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPALIVE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A silent peer is given up after eleven seconds. TCP_KEEPALIVE is TCP_KEEPIDLE on macOS."""
 UNREAD_BYTES_MAX: Final = 256 << 10
-"""A stream is read from the network so far ahead of its reader."""
+"""A stream is read so far ahead of its reader."""
 POLLS_MAX: Final = 256
 
 

@@ -37,7 +37,6 @@ class Access(NamedTuple):
 def find(
     url: str | Sequence[str] | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Access:
-    """Several servers: a list, or commas."""
     environ = os.environ if environ is None else environ
     given = url or environ.get(URL_VARIABLE) or dev_server() or DEFAULT_URL
     urls = tuple(
@@ -79,7 +78,6 @@ def path() -> Path:
 
 
 def read() -> dict[str, dict[str, str]]:
-    """By server."""
     file = path()
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))

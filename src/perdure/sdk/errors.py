@@ -156,7 +156,6 @@ class RetryAfter(PerdureError):
 
 
 def is_fatal(error: BaseException) -> bool:
-    """True also for a group with one."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_fatal, error.exceptions))
     return isinstance(error, Fatal)
@@ -236,7 +235,5 @@ class Outdated(Diverged):
 
 
 class Evicted(BaseException):
-    """Ends the coroutines of an execution that leaves memory and goes on elsewhere.
-
-    Not an `Exception`, so that handlers do not take it for a failure.
-    """
+    """Ends the coroutines of an execution that leaves memory. Not an `Exception`, so that handlers do not take it for a
+    failure."""

@@ -1,7 +1,6 @@
 """JSON over kept connections, to one or several servers of one store.
 
-Against a server that answers at once, a request takes 1.0 ms with httpx2, and 0.03 ms with `perdure.sdk.connection`. A
-start and its result are five requests, so the library would cost more than all the rest.
+A request takes 1.0 ms with httpx2, and 0.03 ms with `perdure.sdk.connection`. A start and its result are five requests.
 
 After a lost connection and after the statuses 408, 429, 502, 503 and 504 the transport tries another server at once. It
 pauses with full jitter after all servers failed. Requests that create carry the same Idempotency-Key in every try.
@@ -83,8 +82,6 @@ class _Tries:
 
 
 class HttpTransport:
-    """A `Transport` to servers of one store, with one API key."""
-
     def __init__(
         self,
         urls: str | Sequence[str],
@@ -136,8 +133,8 @@ class HttpTransport:
     ) -> bytes:
         """Send a request until a server answers, and return the answer's body.
 
-        The server may hold it for `held_seconds`. `tries` counts the failures for the caller. Raises the server's
-        refusal, and `Unavailable` or `UnknownOutcome` when the patience is over.
+        The server may hold it for `held_seconds`. Raises the server's refusal, and `Unavailable` or `UnknownOutcome`
+        when the patience is over.
         """
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
@@ -166,7 +163,7 @@ class HttpTransport:
             await self._failed(tries, turn, patience, problem)
 
     async def _failed(self, tries: _Tries, turn: int, patience: float, problem: PerdureError) -> None:
-        """Go to the next server at once, or pause if all have failed. Raises the problem when the patience is over."""
+        """Pause if all servers have failed. Raises the problem when the patience is over."""
         tries.failures += 1
         if turn == self._turn % len(self._servers):
             self._turn += 1

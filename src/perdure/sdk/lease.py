@@ -109,11 +109,8 @@ class Lease(ABC):
 
 
 class HttpLease(Lease):
-    """A lease renewed over HTTP.
-
-    `urls` are servers of one store. On the worker's loop, `leave` gets the URL of a silent server, `begun` each
-    registration's worker id and epoch.
-    """
+    """`urls` are servers of one store. On the worker's loop, `leave` gets the URL of a silent server, `begun` each
+    registration's worker id and epoch."""
 
     def __init__(
         self,

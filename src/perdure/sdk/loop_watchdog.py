@@ -1,7 +1,4 @@
-"""Warns when code blocks a worker's event loop, and shows that code.
-
-A blocked loop delays all other steps, time-outs and reports, but the lease does not run out.
-"""
+"""Warns when code blocks a worker's event loop, and shows that code."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class StepRunner:
             )
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
-        except BaseException as error:  # user code may raise anything
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             if runner.gone or self._tasks.get(call.key) is not task:

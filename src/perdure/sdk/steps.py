@@ -1,5 +1,3 @@
-"""Steps: declaration, call and body."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,8 +1,5 @@
-"""The transcript of a session in workflow code.
-
-The journal records the version that was read, not its messages. A worker caches recent transcripts, so it fetches only
-new entries.
-"""
+"""The journal records the version of a transcript that was read, not its messages. A worker caches recent transcripts,
+so it fetches only new entries."""
 
 from __future__ import annotations
 
@@ -256,8 +253,6 @@ def _has_all(entries: Sequence[Entry], version: int) -> bool:
 
 
 class Unread:
-    """Rows wait here for their transcripts."""
-
     def __init__(
         self,
         reader: TranscriptReader,

@@ -20,7 +20,7 @@ REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 
 
 class Transport(Protocol):
-    """The access to one project. Every call is safe to repeat, and raises the errors of `perdure.wire.errors`."""
+    """Every call is safe to repeat, and raises the errors of `perdure.wire.errors`."""
 
     async def call(self, op: Operation[R], key: str | None = None) -> R:
         """A repeat with the same `key` has no effect."""

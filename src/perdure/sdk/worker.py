@@ -1,8 +1,5 @@
-"""One claim is open while there is room. At most two reports are in flight, never with items of the same execution.
-
-If the server is unreachable, running steps go on, new ones wait while the lease is in doubt, and reports are repeated
-until they are taken or too late.
-"""
+"""At most two reports are in flight, never with items of the same execution. If the server is unreachable, running
+steps go on, new ones wait while the lease is in doubt, and reports are repeated until they are taken or too late."""
 
 from __future__ import annotations
 
@@ -484,7 +481,7 @@ class Worker:
             runner.restart_step(call)
 
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
-        """Compare with the server's list of executions held here, asked at `sent` on the lease's clock.
+        """`holding` is the server's list of executions held here, asked at `sent` on the lease's clock.
 
         Executions that are missing or at a later attempt are dropped. Unknown ones may be under way, so they are handed
         back only after the answer to a claim that was sent after the first such beat.
@@ -515,7 +512,6 @@ class Worker:
             await self.transport.call(ReportRequest(self.id, self._epoch, [item]))
 
     async def start_over(self) -> None:
-        """Drop all executions and register anew."""
         if self._registering is not None:
             await asyncio.shield(self._registering)
             return
@@ -538,7 +534,7 @@ class Worker:
             await self.transport.call(lost)
 
     async def _register_anew(self, *, refusals: bool) -> None:
-        """With `refusals`, at the start, refusals are raised. Later the key or the server may be put right."""
+        """Refusals are raised at the start. Later the key or the server may be put right."""
         pause = 0.1
         while not self._draining:
             try:

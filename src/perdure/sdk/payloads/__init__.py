@@ -5,7 +5,6 @@ The reader's type hint decides the type: bytes are base64, tuples and sets are a
 would change its type is refused. Keys that are not strings are refused unless the hint says so: `{1: "a"}` would come
 back as `{"1": "a"}`.
 
-- `values` has the entry points
 - `writing` and `native` use msgspec, `models` pydantic, `conversion` neither; `reading` picks one by the hint
 - `inspection` finds the `faults` of a value that cannot be recorded, `changes` a value that would change its type
 """

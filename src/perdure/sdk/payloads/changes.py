@@ -21,7 +21,6 @@ def refuse_changes(value: object, twin: object, hint: Unannotated, where: str) -
 
 
 def _first_change(value: Any, twin: Any) -> tuple[str, type, type] | None:
-    """Path, type, and type read back."""
     # Compare exact types: a StrEnum equals its text, a defaultdict a dict.
     kind = type(value)
     if kind is list:

@@ -1,6 +1,5 @@
-"""`encode` reads its own output back and compares, which costs less than a walk through the value. Only after a
-difference it walks, to find the fault. So a result that does not fit its own hint is refused at once, not at a later
-replay."""
+"""`encode` reads its own output back, and walks through the value only if they differ. So a result that does not fit
+its own hint is refused at once, not at a later replay."""
 
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Drops code from memory half-way."""
-
 import gc
 import inspect
 import logging
@@ -38,7 +36,7 @@ def _throw(coro: Any) -> None:
             coro.throw(Evicted("The execution leaves memory; it goes on elsewhere."))
         except (StopIteration, StopAsyncIteration, Evicted):
             return None
-        except BaseException as error:  # user code failed
+        except BaseException as error:
             if is_interrupt(error):
                 raise
             return _log.debug("Error while an execution left memory", exc_info=error)

@@ -29,7 +29,6 @@ class StepFailures:
         (self.seen if seen else self.unseen)[row.key] = row.seq
 
     def raised_in(self, task: "InnerTask", key: str, seq: int, asked: int) -> None:
-        """The failure is about to be raised in a task other than the main one."""
         if task.failure is None:
             task.add_done_callback(self._task_over)
         task.failure = (key, seq, asked)

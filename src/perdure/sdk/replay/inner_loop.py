@@ -92,8 +92,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if "anyio" in sys.modules and not patches.anyio_is_patched:
             patches.patch_anyio(InnerLoop)
 
-    # --- running ---------------------------------------------------------------------------------------------------
-
     def enter(self) -> tuple[Any, Any]:
         before = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
@@ -115,7 +113,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
                 continue
             try:
                 handle._context.run(handle._callback, *handle._args)
-            except BaseException as error:  # user code failed; the loop goes on
+            except BaseException as error:
                 if is_interrupt(error):
                     raise
                 if isinstance(error, ENDINGS) and isinstance(getattr(handle._callback, "__self__", None), InnerTask):
@@ -165,11 +163,11 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return heap[0][2] if heap else None
 
     def shut(self) -> None:
-        """By `Evicted`, newest task first. It passes `except Exception` and handlers of CancelledError."""
+        """`Evicted` passes `except Exception` and handlers of CancelledError."""
         if self.closed:
             return
         self.closed = True
-        self._keeper = _NOBODY  # so that no cycle is left for the garbage collector
+        self._keeper = _NOBODY  # leaves no cycle
         self._drop_ready()
         self.timers.clear()
         self._heap.clear()
@@ -205,8 +203,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def living_tasks(self) -> list[InnerTask]:
         return [task for task in self._tasks if not task.done()]
-
-    # --- keys ------------------------------------------------------------------------------------------------------
 
     def key_for(self, name: str) -> str:
         if _get_running_loop() is not self:
@@ -260,8 +256,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         self._number += 1
         return self._number
 
-    # --- asyncio's interface -----------------------------------------------------------------------------------------
-
     def time(self) -> float:
         return self.now_us / 1e6
 
@@ -292,7 +286,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if context is None:
             context = contextvars.copy_context()
         due_us = min(due_us, FAR_US)
-        waits = due_us > self.now_us and not self.closed  # else there is nothing to record
+        waits = due_us > self.now_us and not self.closed
         key = self._keeper.timer_asked(self.key_for("timer")) if waits else ""
         timer = InnerTimer(key, due_us, callback, args, loop=self, context=context)
         if waits:

@@ -6,7 +6,7 @@
 
 These rules make a replay take every branch of the live run:
 
-1. *One outcome at a time, in the order of `seq`; the code settles in between.* So reports may group rows in any way.
+1. *One outcome at a time, in the order of `seq`; the code settles in between.*
 2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
    before the whole record is consumed.
 3. *Late outcomes.* An outcome is ignored if the code gave its call up. Only events are kept, for the next wait that
@@ -221,7 +221,7 @@ class Machine(OpenCalls):
         self._abandoned = []
         self._children = self._child_waits = None
         self._forget_rows()
-        self._main = None  # so that no cycle is left for the garbage collector
+        self._main = None  # leaves no cycle
 
     @property
     def is_done(self) -> bool:

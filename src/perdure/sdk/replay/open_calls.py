@@ -45,7 +45,6 @@ class OpenCalls:
         self.loop = loop
         self.steps = 0
         self._calls: dict[str, DurableCall] = {}
-        """Asked for, without an outcome yet."""
         self._given_up: dict[str, Kind] = {}
         self._given_up_asked: dict[str, What] | None = {}
         """Present until a call is started: from then on keys are fixed."""
@@ -59,8 +58,6 @@ class OpenCalls:
         self._orphaned: OrphanedOutcomes | None = None
         self._swaps: tuple[Swap, ...] = ()
         """See `places`."""
-
-    # --- for workflow code -----------------------------------------------------------------------------------------
 
     def new_call(
         self,
@@ -169,8 +166,6 @@ class OpenCalls:
         if self._given_up_asked is not None:
             self._given_up_asked[key] = (Kind.TIMER, None, fingerprint_of_timer(due_us))
 
-    # --- for the runner --------------------------------------------------------------------------------------------
-
     def waits(self) -> list[str]:
         """In the order of the questions."""
         return [call.key for call in self._calls.values() if call.kind in _WAITS]
@@ -181,8 +176,6 @@ class OpenCalls:
 
     def outstanding(self) -> list[DurableCall]:
         return list(self._calls.values())
-
-    # --- for the machine -------------------------------------------------------------------------------------------
 
     def _swap(self, swap: Swap) -> None:
         """None of their calls was issued."""

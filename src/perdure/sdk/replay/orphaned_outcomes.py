@@ -63,7 +63,7 @@ class OrphanedOutcomes:
         self.excused_until = max(self.excused_until, self.taken_back.get(row.seq, 0))
 
     def note_taken_back(self, taken: int, row: Row, seen: int) -> None:
-        """`row` takes back the step failure `taken`, after the code has seen the rows up to `seen`."""
+        """The code has seen the rows up to `seen`."""
         self.taken_back[taken] = row.seq
         if taken > seen:
             return

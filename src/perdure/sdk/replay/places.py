@@ -1,8 +1,7 @@
 """Matches recorded outcomes with calls when tasks were created in another order than recorded.
 
 Each process walks a set in another order. Tasks created in that order get each other's numbers, and their calls each
-other's keys. In a replay the task that asks for the recorded input, known by its fingerprint, takes the recorded
-number.
+other's keys. In a replay the task that asks for the recorded input takes the recorded number.
 """
 
 import re
@@ -103,7 +102,6 @@ class ScopeHistory:
     def __init__(self) -> None:
         self._digests: dict[str, int] = {}
         self._read = 0
-        """How many of the rows at hand are in it."""
 
     def read(self, rows: Sequence[Row], end: int) -> None:
         for row in rows[self._read : end]:
