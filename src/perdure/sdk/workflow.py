@@ -323,8 +323,8 @@ def workflow(
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
-    - `retry`: tries of the whole workflow. Steps whose failures ended it run again. Steps that succeeded, or whose
-      failures were caught, do not.
+    - `retry`: tries of the whole workflow. Steps whose failures ended it run again; those whose failures were caught do
+      not.
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
     - `strict`: a step with another input than recorded is an error; by default it is only marked.
