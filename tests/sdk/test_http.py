@@ -977,8 +977,8 @@ async def test_closing_a_client_ends_who_waits_in_another_thread(served: Served)
     client = Client.sync(served.server.url, served.key)
     handle = await asyncio.to_thread(client.start, doubled, 1)  # nobody runs it
     waiting = asyncio.create_task(asyncio.to_thread(handle.result))
-    await polling(client._client)
-    results = client._client._transport._results  # type: ignore[attr-defined]  # an HttpTransport
+    await polling(client._twin)
+    results = client._twin._transport._results  # type: ignore[attr-defined]  # an HttpTransport
     await asyncio.to_thread(client.close)
     with pytest.raises(Unavailable, match="closed"):
         await waiting
@@ -1012,9 +1012,9 @@ async def test_starts_under_way_stay_with_the_parent_of_a_forked_process(served:
         # The server runs in this loop, so it answers nothing until the fork: two requests are open, and a start waits.
         for number, thread in enumerate(threads, 1):
             thread.start()
-            while len(client._client._starts) + len(client._client._waiting) < number:
+            while len(client._twin._starts) + len(client._twin._waiting) < number:
                 time.sleep(0.001)
-        assert len(client._client._starts) == 2
+        assert len(client._twin._starts) == 2
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

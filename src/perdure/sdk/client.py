@@ -86,16 +86,6 @@ class StartOptions(TypedDict, total=False):
     budget: Budget | None
 
 
-class BudgetRaise(TypedDict, total=False):
-    """Additions to the limits of a budget, and its new `on_exceed`."""
-
-    usd: float | Decimal
-    tokens: int
-    calls: int
-    seconds: int
-    on_exceed: Literal["ask", "finish", "fail"] | None
-
-
 class Handle(Generic[R]):
     __slots__ = ("_client", "_type", "existing", "id")
 
@@ -406,12 +396,29 @@ class Client:
         """The budget of an execution or of its nearest ancestor with one. Raises `NotFound`."""
         return await self._transport.call(GetBudget(execution_id))
 
-    async def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetState:
+    async def raise_budget(
+        self,
+        execution_id: str,
+        *,
+        usd: float | Decimal = 0,
+        tokens: int = 0,
+        calls: int = 0,
+        seconds: int = 0,
+        on_exceed: Literal["ask", "finish", "fail"] | None = None,
+    ) -> BudgetState:
         """Add to the limits of the budget that an execution spends from. Executions that wait for it continue.
 
         Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
         """
-        return await self._transport.call(_raise(execution_id, **amounts))
+        op = RaiseBudget(
+            execution_id,
+            usd_micros=usd_micros(usd),
+            tokens=tokens,
+            calls=calls,
+            seconds=seconds,
+            on_exceed=None if on_exceed is None else OnExceed(on_exceed),
+        )
+        return await self._transport.call(op)
 
     async def erase(self, *, user_id: str | None = None, session_id: str | None = None) -> tuple[int, int]:
         """Delete the final executions of a user or a session. Returns how many are deleted and how many open."""
@@ -426,25 +433,6 @@ class Client:
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)
         await self._transport.close()
-
-
-def _raise(
-    execution_id: str,
-    *,
-    usd: float | Decimal = 0,
-    tokens: int = 0,
-    calls: int = 0,
-    seconds: int = 0,
-    on_exceed: Literal["ask", "finish", "fail"] | None = None,
-) -> RaiseBudget:
-    return RaiseBudget(
-        execution_id,
-        usd_micros=usd_micros(usd),
-        tokens=tokens,
-        calls=calls,
-        seconds=seconds,
-        on_exceed=None if on_exceed is None else OnExceed(on_exceed),
-    )
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:

@@ -13,60 +13,49 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
-from perdure.sdk.client import BudgetRaise, Client, Handle, StartOptions
+from perdure.sdk.client import Client, Handle, StartOptions
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.streams import StreamItem
+from perdure.sdk.sync_methods import Blocking, blocking
 from perdure.sdk.workflow import Workflow
-from perdure.wire.approvals import Became
-from perdure.wire.budgets import BudgetState
 from perdure.wire.errors import Unavailable
-from perdure.wire.executions import Execution
-from perdure.wire.transcripts import Transcript
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in client.py
 R = TypeVar("R")
 
 
-class SyncHandle(Generic[R]):
+class SyncHandle(Blocking[Handle[R]]):
     """One execution of a `SyncClient`."""
 
-    __slots__ = ("_client", "_handle", "existing", "id")
+    __slots__ = ("existing", "id")
 
     def __init__(self, client: SyncClient, handle: Handle[R]) -> None:
-        self._client = client
-        self._handle = handle
+        super().__init__(client, handle)
         self.id = handle.id
         self.existing = handle.existing
 
+    get = blocking(Handle.get)
+    cancel = blocking(Handle.cancel)
+    resume = blocking(Handle.resume)
+
     def result(self, *, timeout: float | None = None) -> R:
         """As `Handle.result`."""
-        return self._client._call(self._handle.result(timeout=timeout))
-
-    def get(self) -> Execution:
-        return self._client.get(self.id)
+        return self._call(self._twin.result(timeout=timeout))
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
         """As `Handle.stream`."""
-        items = self._handle.stream(after=after)
+        items = self._twin.stream(after=after)
         try:
-            while (item := self._client._call(_next(items))) is not None:
+            while (item := self._call(_next(items))) is not None:
                 yield item
         finally:
-            self._client._call(items.aclose())
-
-    def cancel(self) -> Execution:
-        """As `Client.cancel`."""
-        return self._client.cancel(self.id)
-
-    def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """As `Client.resume`."""
-        return self._client.resume(self.id, key, data, question=question)
+            self._call(items.aclose())
 
     def __repr__(self) -> str:
         return f"<SyncHandle {self.id}>"
@@ -81,15 +70,15 @@ class SyncClient:
 
     def __init__(self, url: str | Sequence[str] | None = None, api_key: str | None = None) -> None:
         access = find(url, api_key)
-        self._client = Client(HttpTransport(access.urls, access.api_key))
+        self._twin = Client(HttpTransport(access.urls, access.api_key))
         self._access = access
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
         self._is_forked = False
-        self.schedules = SyncSchedules(self, self._client.schedules)
-        self.queues = SyncQueues(self, self._client.queues)
+        self.schedules = SyncSchedules(self, self._twin.schedules)
+        self.queues = SyncQueues(self, self._twin.queues)
         _open_clients.add(self)
 
     @overload
@@ -107,7 +96,7 @@ class SyncClient:
         self, workflow: Workflow[Any, Any] | str, input: object = None, **options: Unpack[StartOptions]
     ) -> SyncHandle[Any]:
         """As `Client.start`."""
-        started: Coroutine[Any, Any, Handle[Any]] = self._client.start(workflow, input, **options)
+        started: Coroutine[Any, Any, Handle[Any]] = self._twin.start(workflow, input, **options)
         return SyncHandle(self, self._call(started))
 
     @overload
@@ -116,49 +105,26 @@ class SyncClient:
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> SyncHandle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> SyncHandle[Any]:
         """As `Client.handle`."""
-        client = self._client
-        return SyncHandle(self, client.handle(execution_id, workflow) if workflow else client.handle(execution_id))
+        twin = self._twin
+        return SyncHandle(self, twin.handle(execution_id, workflow) if workflow else twin.handle(execution_id))
 
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
         """As `Client.find`."""
-        return SyncHandle(self, self._call(self._client.find(workflow, key)))
-
-    def get(self, execution_id: str) -> Execution:
-        """An execution's current state. Raises `NotFound`."""
-        return self._call(self._client.get(execution_id))
+        return SyncHandle(self, self._call(self._twin.find(workflow, key)))
 
     def result(self, execution_id: str, *, timeout: float | None = None) -> object:
         """As `Handle.result`."""
-        handle: Handle[object] = self._client.handle(execution_id)
+        handle: Handle[object] = self._twin.handle(execution_id)
         return self._call(handle.result(timeout=timeout))
 
-    def cancel(self, execution_id: str) -> Execution:
-        """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
-        return self._call(self._client.cancel(execution_id))
-
-    def resume(self, execution_id: str, key: str, data: object = None, *, question: str | None = None) -> Became:
-        """Answer a suspended step, as `Client.resume`. Raises `Conflict` if it has another answer."""
-        return self._call(self._client.resume(execution_id, key, data, question=question))
-
-    def publish(self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None) -> int:
-        """Publish an event. Returns its number in the topic."""
-        return self._call(self._client.publish(topic, data, event_type=event_type, dedup_key=dedup_key))
-
-    def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
-        """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""
-        return self._call(self._client.transcript(session_id, version=version))
-
-    def append_messages(self, session_id: str, messages: Sequence[object], *, version: int | None = None) -> int:
-        """Append to a session's transcript, as `Client.append_messages`. Returns its new version."""
-        return self._call(self._client.append_messages(session_id, messages, version=version))
-
-    def budget(self, execution_id: str) -> BudgetState:
-        """The budget that an execution spends from. Raises `NotFound`."""
-        return self._call(self._client.budget(execution_id))
-
-    def raise_budget(self, execution_id: str, **amounts: Unpack[BudgetRaise]) -> BudgetState:
-        """Add to the limits of that budget, as `Client.raise_budget`. Executions that wait for it continue."""
-        return self._call(self._client.raise_budget(execution_id, **amounts))
+    get = blocking(Client.get)
+    cancel = blocking(Client.cancel)
+    resume = blocking(Client.resume)
+    publish = blocking(Client.publish)
+    transcript = blocking(Client.transcript)
+    append_messages = blocking(Client.append_messages)
+    budget = blocking(Client.budget)
+    raise_budget = blocking(Client.raise_budget)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -179,7 +145,7 @@ class SyncClient:
             raise Unavailable("This client is closed; make a new one.")
         if self._is_forked:  # not at the fork: a TLS context takes 20 ms to make
             self._is_forked = False
-            self._client._begin(HttpTransport(self._access.urls, self._access.api_key))
+            self._twin._begin(HttpTransport(self._access.urls, self._access.api_key))
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
@@ -202,7 +168,7 @@ class SyncClient:
             loop, thread = self._loop, self._thread
             if loop is None or thread is None or not thread.is_alive():
                 return
-        asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
+        asyncio.run_coroutine_threadsafe(self._twin.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join()
