@@ -82,15 +82,10 @@ def event_call(
 
 async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeout: float | None) -> Event[Any]:
     row = await _wait(machine, call, timeout)
-    event = msgspec.json.decode(row.value, type=JournalEvent)
-    return Event(
-        id=event.id,
-        sequence_id=event.sequence_id,
-        topic=event.topic,
-        event_type=event.event_type,
-        data=decode(bytes(event.data), data_type, where=f"the event of topic {event.topic!r}"),
-        created_at=datetime.fromtimestamp(event.created_at_us / 1e6, UTC),
-    )
+    event = msgspec.structs.asdict(msgspec.json.decode(row.value, type=JournalEvent))
+    at_us: int = event.pop("created_at_us")
+    event["data"] = decode(bytes(event["data"]), data_type, where=f"the event of topic {event['topic']!r}")
+    return Event(**event, created_at=datetime.fromtimestamp(at_us / 1e6, UTC))
 
 
 def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> DurableCall:

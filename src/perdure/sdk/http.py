@@ -294,12 +294,11 @@ class HttpTransport:
                         is_followed, tries.until = True, None
                         if loop.time() - asked_at > PAUSE_SECONDS_MAX:
                             tries.failures = 0
-                        for event in events.feed(data):
+                        for cursor, name, item in events.feed(data):
                             tries = _Tries()
-                            cursor = event.id
-                            if event.event == "end":
+                            if name == "end":
                                 return
-                            yield cursor, _read_item(event.data)
+                            yield cursor, _read_item(item)
                 finally:
                     stream.close()
                 if is_followed:  # the server stops, or limits the duration; another server is not needed

@@ -1,14 +1,3 @@
-from typing import NamedTuple
-
-
-class ServerEvent(NamedTuple):
-    """A broken stream continues after its `id`."""
-
-    id: str
-    event: str
-    data: bytes
-
-
 class EventParser:
     """Parses server-sent events from pieces of an answer.
 
@@ -16,19 +5,19 @@ class EventParser:
     >>> parser.feed(b"retry: 5\\n\\nid: 7\\nevent: it")
     []
     >>> parser.feed(b"em\\ndata: 1\\n\\n: still here\\n\\n")
-    [ServerEvent(id='7', event='item', data=b'1')]
+    [('7', 'item', b'1')]
     """
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[ServerEvent]:
-        """Comments and unknown fields are ignored."""
+    def feed(self, data: bytes) -> list[tuple[str, str, bytes]]:
+        """Each event has an id, a name and data. Comments and unknown fields are ignored."""
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
-        found: list[ServerEvent] = []
+        found: list[tuple[str, str, bytes]] = []
         for block in blocks:
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             if b"data" in fields:
                 id, event = fields.get(b"id", b"").decode(), fields.get(b"event", b"message").decode()
-                found.append(ServerEvent(id, event, fields[b"data"]))
+                found.append((id, event, fields[b"data"]))
         return found

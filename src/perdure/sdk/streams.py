@@ -120,16 +120,6 @@ async def follow(transport: Transport, execution_id: str, after: str | None) -> 
             runs[place] = run
             if len(runs) > PLACES_MAX:
                 del runs[next(iter(runs))]
-            yield StreamItem(
-                kind=item.kind,
-                data=msgspec.json.decode(item.data),
-                path=item.path,
-                key=item.key,
-                attempt=item.attempt,
-                tries=item.tries,
-                restarted=restarted,
-                execution_id=item.execution_id,
-                n=item.n,
-                at=datetime.fromtimestamp(item.at_us / 1e6, UTC),
-                cursor=cursor,
-            )
+            shared = msgspec.structs.asdict(item) | {"data": msgspec.json.decode(item.data)}
+            at = datetime.fromtimestamp(shared.pop("at_us") / 1e6, UTC)
+            yield StreamItem(**shared, at=at, restarted=restarted, cursor=cursor)

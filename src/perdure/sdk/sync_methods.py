@@ -21,7 +21,7 @@ class ClientThread(Protocol):
     def handle(self, execution_id: str) -> Any: ...
 
 
-class Twin(Protocol[S_co]):
+class HasTwin(Protocol[S_co]):
     @property
     def _twin(self) -> S_co: ...
     def _call(self, work: Coroutine[Any, Any, R]) -> R: ...
@@ -40,11 +40,11 @@ class Blocking(Generic[S]):
         return self._client._call(work)
 
 
-def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Twin[S], P], R]:
+def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[HasTwin[S], P], R]:
     """Same parameters, docstring, result and errors."""
 
     @wraps(method)
-    def call(self: Twin[S], /, *args: P.args, **values: P.kwargs) -> R:
+    def call(self: HasTwin[S], /, *args: P.args, **values: P.kwargs) -> R:
         return self._call(method(self._twin, *args, **values))
 
     return call

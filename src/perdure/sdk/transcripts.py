@@ -8,7 +8,7 @@ import contextvars
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -34,13 +34,17 @@ ENTRY_BYTES: Final = 200
 BACKOFF_SECONDS_MAX: Final = 5.0
 
 
-class Reading(NamedTuple):
+class Reading(Struct, frozen=True):
+    """The value of a row, and the entries of its version."""
+
     version: int
-    entries: Sequence[Entry]
-    """A model's view: the newest summary, if any, and the entries after it."""
+    session_id: str = ""
+    begun_at_us: int = 0
     taken_by: str | None = None
     """The completed execution that has done this one's work in its own turn."""
-    result: Raw | None = None
+    result: MaybeRaw = None
+    entries: Sequence[Entry] = ()
+    """A model's view: the newest summary, if any, and the entries after it."""
 
     @property
     def messages(self) -> list[Raw]:
@@ -66,9 +70,7 @@ def read_transcript(ctx: ExecutionState, session_id: str | None = None) -> Corou
 
 async def _read(ctx: ExecutionState, row: Coroutine[Any, Any, Row]) -> Reading:
     found = await row
-    said = _said(found)
-    transcript = ctx.readings.pop(found.seq)
-    return Reading(said.version, transcript.entries, said.taken_by, said.result)
+    return msgspec.structs.replace(_said(found), entries=ctx.readings.pop(found.seq).entries)
 
 
 def append_messages(
@@ -145,16 +147,8 @@ def _session(ctx: ExecutionState, session_id: str | None) -> str:
     return session_id or ctx.session_id or ctx.execution_id
 
 
-class _Version(Struct, frozen=True):
-    version: int
-    session_id: str = ""
-    begun_at_us: int = 0
-    taken_by: str | None = None
-    result: MaybeRaw = None
-
-
-def _said(row: Row) -> _Version:
-    return msgspec.json.decode(row.value, type=_Version)
+def _said(row: Row) -> Reading:
+    return msgspec.json.decode(row.value, type=Reading)
 
 
 class _CachedTranscript:

@@ -1,6 +1,6 @@
 import functools
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from perdure.sdk.payloads.conversion import convert
 from perdure.sdk.payloads.faults import Fault
@@ -10,15 +10,10 @@ from perdure.sdk.payloads.native import native_reader, remembered
 from perdure.sdk.payloads.writing import read_plain
 from perdure.wire.errors import BadValue
 
+Reader: TypeAlias = tuple[Callable[[bytes], Any], bool]
+"""A decoder, and true if more than one type of the hint may fit the same JSON."""
 
-class Reader(NamedTuple):
-    read: Callable[[bytes], Any]
-    is_plain: bool = False
-    # More than one type of the hint may fit the same JSON.
-    guesses: bool = False
-
-
-_PLAIN: Final = Reader(read_plain, is_plain=True)
+_PLAIN: Final[Reader] = read_plain, False
 
 
 def reader_for(type_: Any, where: str) -> Reader:
@@ -35,8 +30,8 @@ def _make_reader(type_: Any) -> Reader:
     if type_ is object:
         return _PLAIN
     if is_model_type(type_):
-        return Reader(functools.partial(validate, type_))
+        return functools.partial(validate, type_), False
     native = native_reader(type_)
     if native is not None:
-        return Reader(native)
-    return Reader(lambda data: convert(read_plain(data), type_, ""), guesses=True)
+        return native, False
+    return lambda data: convert(read_plain(data), type_, ""), True

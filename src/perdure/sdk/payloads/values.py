@@ -33,7 +33,7 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
     if type(value) is msgspec.Raw and type_ is msgspec.Raw:
         check_json(memoryview(value), where=where)
         return bytes(value), value
-    reader = reader_for(type_, where)
+    read, guesses = reader_for(type_, where)
     try:
         data = write(value)
     except Exception as error:  # a model's serializers may raise anything
@@ -46,14 +46,14 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
             refuse(value, value, where)
             raise
     try:
-        twin = reader.read(data)
+        twin = read(data)
     except Exception as error:  # validators may raise anything
         refuse(value, value, where)
         raise BadValue(_message(where, error)) from error
     same = _equal(twin, value)
-    if not (same and (reader.is_plain or _is_finite(value, data))):
+    if not (same and (read is read_plain or _is_finite(value, data))):
         refuse(value, value if same else twin, where)
-        if reader.guesses and not same:
+        if guesses and not same:
             raise BadValue(
                 f"{where}: would come back as another member of `{type_name(type_)}`, which JSON cannot tell apart"
             )
@@ -69,9 +69,9 @@ def decode(data: bytes, type_: Any = Any, *, where: str = "value") -> Any:
     >>> decode(b'{"2026-11-25":["YQ=="]}', dict[date, list[bytes]], where="result")
     {datetime.date(2026, 11, 25): [b'a']}
     """
-    reader = reader_for(type_, where)
+    read, _ = reader_for(type_, where)
     try:
-        return reader.read(data)
+        return read(data)
     except Exception as error:  # as above
         raise BadValue(_message(where, error)) from error
 
