@@ -325,7 +325,7 @@ class Client:
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """The log lines after number `after`, each with its number."""
+        """Each line comes with its number."""
         page = await self._transport.call(GetLogs(execution_id, after, limit))
         return [(line.n, line) for line in page.logs]
 
@@ -406,10 +406,8 @@ class Client:
         seconds: int = 0,
         on_exceed: Literal["ask", "finish", "fail"] | None = None,
     ) -> BudgetState:
-        """Add to the limits of the budget that an execution spends from. Executions that wait for it continue.
-
-        Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
-        """
+        """Executions that wait for the budget continue. Raises `NotFound`, and `BadRequest` for a limit that the budget
+        does not have."""
         op = RaiseBudget(
             execution_id,
             usd_micros=usd_micros(usd),

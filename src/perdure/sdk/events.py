@@ -1,5 +1,3 @@
-"""A `*_call` function allocates its call's key at once; the coroutine beside it asks for the call when awaited."""
-
 from __future__ import annotations
 
 import asyncio

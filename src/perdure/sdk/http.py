@@ -131,11 +131,8 @@ class HttpTransport:
         patience: float | None = None,
         tries: _Tries | None = None,
     ) -> bytes:
-        """Send a request until a server answers, and return the answer's body.
-
-        The server may hold it for `held_seconds`. Raises the server's refusal, and `Unavailable` or `UnknownOutcome`
-        when the patience is over.
-        """
+        """The server may hold the request for `held_seconds`. Raises the server's refusal, and `Unavailable` or
+        `UnknownOutcome` when the patience is over."""
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         tail = b"".join((content, headers, b"\r\n", body or b""))
@@ -239,7 +236,7 @@ class HttpTransport:
                 raise
             answer = b""
         except NotCancellable:
-            # The lost try, or another caller, may have cancelled it.
+            # As above: the lost try may have cancelled it.
             if not isinstance(op, CancelExecution) or not tries.unsure:
                 raise
             now = await self.call(GetExecution(op.execution_id))
@@ -360,7 +357,6 @@ def _path(execution_id: str) -> str:
 
 
 def fresh_key() -> bytes:
-    """With it, repeats of a request take effect once."""
     return _key_header(uuid4().hex)
 
 

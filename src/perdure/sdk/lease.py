@@ -3,8 +3,8 @@
 Beats go on while a step blocks the event loop or holds the interpreter. The connection stays open between beats, so
 that each side notices at once when the other one closes it.
 
-The thread, and with it the worker's requests, leaves a silent server. It then first checks that answers arrive at all:
-if only requests do, a beat would renew a lease that this side cannot trust.
+The thread, and with it the worker's requests, leaves a silent server. It then first checks that answers arrive: if only
+requests do, a beat would renew a lease that this side cannot trust.
 
 The deadline counts from the moment a beat was *sent*, on a clock that includes the machine's sleep. So a frozen process
 that wakes up starts steps only after a new beat.
@@ -53,8 +53,6 @@ def boottime() -> float:
 
 
 class Lease(ABC):
-    """Checked right before each step."""
-
     def __init__(self) -> None:
         self._reply: RegisterReply | None = None
         self._worker: Worker | None = None

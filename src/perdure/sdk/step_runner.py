@@ -1,4 +1,4 @@
-"""The steps of one execution that run in this worker, or pause between two tries."""
+"""The steps of one execution in this worker, running or between two tries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The client for code without an event loop.
 
-An ordinary `Client` runs in the event loop of a thread. Any number of threads may share one `SyncClient`; their
-concurrent starts share requests. After a fork, the child's first call makes a new thread and new connections.
+An ordinary `Client` runs in the event loop of a thread. Any number of threads may share one `SyncClient`. After a fork,
+the child's first call makes a new thread and new connections.
 """
 
 from __future__ import annotations

@@ -59,7 +59,6 @@ EMIT_SECONDS = 0.01
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-"""Codes of items that the store could not take, or whose outcome is unknown."""
 LAST_NUMBER = 1 << 40
 
 
@@ -284,7 +283,7 @@ class Worker:
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
-                return  # the same delivery twice
+                return
             known.drop()
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:
@@ -469,7 +468,6 @@ class Worker:
         return not self._draining and (self.lease is None or self.lease.is_good())
 
     def hold_back(self, runner: Runner, call: DurableCall) -> None:
-        """A draining worker releases the step's execution."""
         if self._draining:
             self.loop.call_soon(runner.release_when_quiet)
         else:
@@ -483,8 +481,8 @@ class Worker:
     def on_beat(self, holding: Sequence[tuple[str, int, int]], sent: float) -> None:
         """`holding` is the server's list of executions held here, asked at `sent` on the lease's clock.
 
-        Executions that are missing or at a later attempt are dropped. Unknown ones may be under way, so they are handed
-        back only after the answer to a claim that was sent after the first such beat.
+        Unknown executions may be under way, so they are handed back only after the answer to a claim that was sent
+        after the first such beat.
         """
         held = {id: (attempt, seq) for id, attempt, seq in holding}
         for id, runner in list(self._running.items()):

@@ -1,5 +1,3 @@
-"""Calls of workflow code, and the effects that they need."""
-
 from asyncio import Future
 from collections.abc import Sequence
 from contextvars import Context

@@ -1,9 +1,7 @@
 """The event loop of workflow code: no input/output, no clock, no threads.
 
-Plain asyncio code replays because this loop differs from asyncio's own:
-
 - *Settled is observable.* `pump` runs callbacks until none is left, and nothing else runs in between.
-- *The journal owns time.* `call_at` notes a key and a due time, and `fire` runs a timer when the journal says so.
+- *The journal owns time.* `fire` runs a timer when the journal says so.
 - *Tasks and futures hash by number*, not by address, so that sets of them iterate alike in every replay.
 - *Each task has a scope* that counts the keys of its calls (see `keys`).
 
@@ -419,7 +417,6 @@ class InnerLoop(asyncio.AbstractEventLoop):
         return future
 
     def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """In a task of its own, as asyncio does."""
         running = _get_running_loop()
         if self.closed or collecting() or running is not self:
             # At a moment that does not replay, its `finally` runs but cannot ask for anything.

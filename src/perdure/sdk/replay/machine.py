@@ -16,9 +16,8 @@ These rules make a replay take every branch of the live run:
    starts (see `places`). If a doubt remains, the code has diverged. An input counts as changed only if no other call
    has or had it.
 
-After a failed attempt a row `retried` takes back the step failures that ended it. The next attempt may not repeat what
-followed them, such as a clean-up. So those outcomes are kept aside for calls with their keys. Without such a call they
-are not a divergence.
+The next attempt may not repeat what followed the step failures that a row `retried` takes back. So those outcomes are
+kept aside for calls with their keys. Without such a call they are not a divergence.
 """
 
 import contextvars
@@ -122,7 +121,7 @@ class Machine(OpenCalls):
         self.seen = 0
         self.cancel_requested = False
         self.messages: list[str] = []
-        """Executions whose messages may be taken. The reader empties the list."""
+        """The reader empties the list."""
         self.error: BaseException | None = None
         """`asyncio.CancelledError` if it was cancelled."""
         self.changed_inputs: ChangedInputs | None = None
@@ -145,8 +144,6 @@ class Machine(OpenCalls):
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
         """Of the timer in the last suspension."""
-
-    # --- for workflow code -----------------------------------------------------------------------------------------
 
     def raised(self, row: Row, asked: int) -> None:
         """The failure is about to be raised in the task that asked for the step at row `asked`."""
@@ -172,14 +169,9 @@ class Machine(OpenCalls):
     def replaying(self) -> bool:
         return self.seen < self._replay_until
 
-    # --- for the runner --------------------------------------------------------------------------------------------
-
     def advance(self, rows: Sequence[Row], *, more: bool | None = None, replay: bool | None = None) -> Effects:
-        """Deliver `rows` and run the code as far as they carry it.
-
-        With `more`, further rows follow and nothing is started yet; without rows, its default is its last value.
-        `replay` says that an earlier claim recorded the rows, by default true up to the first call without `more`.
-        """
+        """With `more`, further rows follow and nothing is started yet; without rows, its default is its last value.
+        `replay` says that an earlier claim recorded the rows, by default true up to the first call without `more`."""
         if more is None:
             more = self._more and not rows
         try:
@@ -241,8 +233,6 @@ class Machine(OpenCalls):
 
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
         return [] if self._failures is None else list(self._failures.beside(blamed))
-
-    # --- inside ----------------------------------------------------------------------------------------------------
 
     def _begin(self) -> InnerTask:
         if self._rows:
@@ -369,8 +359,6 @@ class Machine(OpenCalls):
                 return
         late.rows.append((wait, row))
 
-    # --- calls in another order than recorded ----------------------------------------------------------------------
-
     def _finds_its_place(self, row: Row) -> bool:
         """Give the call that `row` belongs to the key of `row`, if that leaves no doubt."""
         key = row.key
@@ -439,8 +427,6 @@ class Machine(OpenCalls):
         parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
         others = (scope for task in self.loop.living_tasks() for scope in parse_scopes(task.own_scope.prefix))
         return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)
-
-    # --- effects ---------------------------------------------------------------------------------------------------
 
     def _settle(self) -> Effects:
         if self._more:
@@ -516,8 +502,6 @@ class Machine(OpenCalls):
         self._rows.clear()
         self._next = 0
 
-    # --- tries and retries -----------------------------------------------------------------------------------------
-
     def _note_failure(self, row: Row, *, seen: bool) -> None:
         self._failures = self._failures or StepFailures()
         self._failures.note(row, seen=seen)
@@ -527,7 +511,6 @@ class Machine(OpenCalls):
         self._orphaned.note_failed(row)
 
     def _note_taken_back(self, row: Row) -> None:
-        """The row was fed but not consumed yet."""
         for taken in taken_back_by(row):
             self._orphaned = self._orphaned or OrphanedOutcomes()
             self._orphaned.note_taken_back(taken, row, self.seen)
