@@ -461,7 +461,6 @@ def start_item(
     on_conflict: Literal["queue", "reject", "deliver"] | None = None,
     budget: Budget | None = None,
 ) -> StartItem:
-    """Raises `BadValue` for an input or option that cannot be sent."""
     # Each fault that would fail a shared request as a whole is found here.
     name, _ = named(workflow)
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay

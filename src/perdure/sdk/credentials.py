@@ -52,7 +52,6 @@ def find(
 
 
 def dev_server() -> str | None:
-    """Looks in this folder and those above it."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # the folder is gone

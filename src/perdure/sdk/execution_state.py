@@ -1,4 +1,4 @@
-"""One execution, as the modules of the SDK share it. `Context` adds the calls for workflow code."""
+"""`Context` adds the calls for workflow code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Lets many callers who wait for results share a few long polls.
+"""Many callers who wait for results share a few long polls.
 
-A poll names all ids that are awaited, and is repeated as results come in. New ids get a poll of their own at once. When
-there are three polls, they are merged.
+A poll names all ids that are awaited, and is repeated as results come in. New ids get a poll of their own at once;
+three polls are merged.
 """
 
 from __future__ import annotations

@@ -477,7 +477,7 @@ class Runner:
         if item.end is not None:
             self.end = None
             if type(item.end) is not Suspend:
-                # Its end did not count: the journal has new rows for the code, or a cancel came first.
+                # The journal has new rows for the code, or a cancel came first.
                 self._end_did_not_count(item.end)
                 return
         rows = reports.merge(item, reply)

@@ -63,11 +63,8 @@ LAST_NUMBER = 1 << 40
 
 
 class Worker:
-    """Runs the workflows of a registry for one deployment.
-
-    At most `capacity` executions run at once; suspended ones do not count. An embedded worker with a store of its own
-    has no `lease`.
-    """
+    """At most `capacity` executions run at once; suspended ones do not count. An embedded worker with a store of its
+    own has no `lease`."""
 
     def __init__(
         self,

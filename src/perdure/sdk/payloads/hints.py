@@ -13,8 +13,6 @@ _AWAITABLES: Final = (collections.abc.Coroutine, collections.abc.Awaitable)
 
 
 class Unannotated(Struct, frozen=True):
-    """Without an annotation, a value is read as plain JSON, and refused if it would come back as another type."""
-
     fn: Callable[..., Any]
     parameter: str | None = None
     """None for the result."""
@@ -41,7 +39,7 @@ def read_hints(fn: Callable[..., Any], *, context: bool = True) -> Hints:
     Context may be imported under TYPE_CHECKING. `TypeError` names an annotation that cannot be resolved."""
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # a builtin without a signature, like max, str or time.time
+    except ValueError:  # a builtin without a signature, like max
         return Hints(input=Any, result=Unannotated(fn), takes_input=True)
     positional = [
         parameter

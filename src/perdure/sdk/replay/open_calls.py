@@ -1,4 +1,4 @@
-"""The calls of one execution's code, and the outcomes to come. A call is
+"""A call of workflow code is
 
 - *made* when the code calls: it gets a key in the scope of its task
 - *asked for* when the code awaits it
@@ -69,7 +69,7 @@ class OpenCalls:
         key: str | None = None,
         of: type[DurableCall] = DurableCall,
     ) -> DurableCall:
-        """At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX."""
+        """At its start a callable `request` gets the final key."""
         loop = self.loop
         if kind is STEP:
             self.steps += 1

@@ -1,8 +1,5 @@
-"""Matches recorded outcomes with calls when tasks were created in another order than recorded.
-
-Each process walks a set in another order. Tasks created in that order get each other's numbers, and their calls each
-other's keys. In a replay the task that asks for the recorded input takes the recorded number.
-"""
+"""Each process walks a set in another order. Tasks created in that order get each other's numbers, and their calls each
+other's keys. In a replay the task that asks for the recorded input takes the recorded number."""
 
 import re
 from collections.abc import Iterator, Sequence
