@@ -162,7 +162,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def asked_pause(error: BaseException) -> float | None:
-    """The seconds before the next try, from `RetryAfter` or an attribute `retry_after`."""
+    """From `RetryAfter` or an attribute `retry_after`."""
     if isinstance(error, BaseExceptionGroup):
         return max((asked for one in error.exceptions if (asked := asked_pause(one)) is not None), default=None)
     asked = error.seconds if isinstance(error, RetryAfter) else getattr(error, "retry_after", None)

@@ -57,7 +57,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a request is retried."""
 OUTAGE_SECONDS: Final = 300.0
 """Waits for a result outlast the replacement of a server."""
 ANSWER_SECONDS: Final = 30.0

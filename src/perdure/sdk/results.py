@@ -100,7 +100,7 @@ class Results:
     async def _poll(self, ids: list[str]) -> None:
         try:
             reply = await self._ask(WaitForExecutions(ids, POLL_SECONDS))
-        except Exception as error:  # callers must learn of any error
+        except Exception as error:
             for id in ids:
                 self._resolve(id, error)
             return

@@ -1,5 +1,3 @@
-"""The steps of one execution in this worker, running or between two tries."""
-
 from __future__ import annotations
 
 import asyncio
@@ -101,7 +99,7 @@ class StepRunner:
         self.pauses.clear()
 
     def close(self) -> None:
-        """For good, without a cycle for the garbage collector."""
+        """For good, leaving no cycle."""
         self.stop()
         del self._runner
 

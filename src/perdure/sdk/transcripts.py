@@ -44,7 +44,7 @@ class Reading(Struct, frozen=True):
     """The completed execution that has done this one's work in its own turn."""
     result: MaybeRaw = None
     entries: Sequence[Entry] = ()
-    """A model's view: the newest summary, if any, and the entries after it."""
+    """As those of a `Transcript`."""
 
     @property
     def messages(self) -> list[Raw]:

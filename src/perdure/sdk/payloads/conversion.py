@@ -1,4 +1,4 @@
-"""Reads hints that msgspec declines. Of a union the first member that gives the same JSON back wins."""
+"""Of a union the first member that gives the same JSON back wins."""
 
 import collections.abc
 import dataclasses

@@ -1,5 +1,3 @@
-"""Walks a value to find the fault that keeps it from being recorded. Slow."""
-
 import enum
 import math
 from collections.abc import Iterator

@@ -4,7 +4,7 @@
     effects = machine.advance(rows)      # run effects.started, cancel effects.abandoned, watch effects.timer
     effects = machine.advance(new_rows)  # … until effects.state is DONE
 
-These rules make a replay take every branch of the live run:
+A replay takes every branch of the live run:
 
 1. *One outcome at a time, in the order of `seq`; the code settles in between.*
 2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
