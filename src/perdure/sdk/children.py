@@ -281,11 +281,7 @@ class _MappedChild:
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, ChildFailed):
             error = ChildFailed(
-                str(error),
-                type=type(error).__name__,
-                key=self._call.key,
-                workflow=self._name,
-                execution_id=self._id,
+                str(error), type=type(error).__name__, key=self._call.key, workflow=self._name, execution_id=self._id
             )
         self._end(error)
 

@@ -260,10 +260,7 @@ class Context(ExecutionState):
         self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[object, None, ChildHandle[object]]: ...
     def start_child(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        input: Any = None,
-        **options: Any,
+        self, workflow: Workflow[Any, Any] | str, input: Any = None, **options: Any
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
@@ -288,10 +285,7 @@ class Context(ExecutionState):
         self, workflow: str, input: object = None, **options: Unpack[ChildOptions]
     ) -> Coroutine[object, None, object]: ...
     def run_child(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        input: Any = None,
-        **options: Any,
+        self, workflow: Workflow[Any, Any] | str, input: Any = None, **options: Any
     ) -> Coroutine[object, None, Any]:
         """Start a child as `start_child`, and wait for its result.
 

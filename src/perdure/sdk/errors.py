@@ -39,13 +39,7 @@ class StepFailed(PerdureError):
     code: ClassVar[str] = "STEP_FAILED"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        type: str = "Exception",
-        key: str | None = None,
-        name: str | None = None,
-        tries: int = 1,
+        self, message: str, *, type: str = "Exception", key: str | None = None, name: str | None = None, tries: int = 1
     ) -> None:
         super().__init__(message)
         self.type = type

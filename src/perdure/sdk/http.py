@@ -43,12 +43,7 @@ from perdure.wire.fields import checked_id
 from perdure.wire.operation import Operation, client_form, reply_type
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
-from perdure.wire.requests import (
-    PROTOCOL_VERSION,
-    Started,
-    StartItem,
-    StartReply,
-)
+from perdure.wire.requests import PROTOCOL_VERSION, Started, StartItem, StartReply
 from perdure.wire.streams import StreamItem
 
 logger = logging.getLogger("perdure.client")
@@ -221,13 +216,7 @@ class HttpTransport:
         tries = _Tries()
         try:
             answer = await self.request(
-                endpoint.method,
-                how.head(op),
-                body,
-                headers=headers,
-                held_seconds=held,
-                patience=patience,
-                tries=tries,
+                endpoint.method, how.head(op), body, headers=headers, held_seconds=held, patience=patience, tries=tries
             )
         except NotFound:
             # The lost try, or another caller, has deleted it: an id is never given again.

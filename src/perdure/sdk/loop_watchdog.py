@@ -41,11 +41,7 @@ def loop_watchdog(
 
 
 def _watch(
-    loop: asyncio.AbstractEventLoop,
-    thread_id: int,
-    stop: threading.Event,
-    look_seconds: float,
-    blocked_seconds: float,
+    loop: asyncio.AbstractEventLoop, thread_id: int, stop: threading.Event, look_seconds: float, blocked_seconds: float
 ) -> None:
     while not stop.wait(look_seconds):
         ran = threading.Event()

@@ -7,10 +7,7 @@ from perdure.wire.errors import BadRequest, BadValue, TooLarge
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
-from perdure.wire.requests import (
-    Started,
-    StartItem,
-)
+from perdure.wire.requests import Started, StartItem
 from perdure.wire.streams import StreamItem
 
 R = TypeVar("R")

@@ -427,12 +427,7 @@ class Registry:
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
     ) -> _WorkflowDecorator: ...
-    def workflow(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
-        /,
-        **options: Any,
-    ) -> Any:
+    def workflow(self, fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
         decorator = _WorkflowDecorator(options, self)
         return decorator if fn is None else decorator(fn)
 
