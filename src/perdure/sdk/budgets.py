@@ -26,6 +26,7 @@ import msgspec
 
 from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
 from perdure.sdk.steps import StepWorker, current_step
+from perdure.sdk.transport import until_answered
 from perdure.wire.budgets import (
     Amounts,
     BudgetChange,
@@ -54,7 +55,6 @@ BUSY_SECONDS: Final = 3.0
 """How long a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
 """A random time, since many may wait for the same rest."""
-PAUSE_SECONDS_MAX: Final = 5.0
 
 
 class Budget:
@@ -114,7 +114,7 @@ class Reservation:
             amounts=Amounts(usd_micros=usd_micros, tokens=tokens, calls=calls),
         )
         try:
-            await _until_answered(lambda: worker.transport.call(settle))
+            await until_answered(lambda: worker.transport.call(settle))
         except PerdureError as error:
             logger.warning("Execution %s: a call is not settled: %s", self._execution_id, error)
 
@@ -156,7 +156,7 @@ async def reserve(
     until = loop.time() + BUSY_SECONDS
     pause = 0.05
     while True:
-        reply = await _until_answered(lambda: worker.transport.call(request))
+        reply = await until_answered(lambda: worker.transport.call(request))
         if reply.verdict is Verdict.GRANTED:
             return Reservation(worker, info.execution_id, request.reservation_id, is_last=reply.is_last)
         if reply.verdict is Verdict.UNLIMITED:
@@ -168,19 +168,6 @@ async def reserve(
             raise Postponed(random.uniform(*LATER_SECONDS), "calls under way have reserved the rest of the budget")
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(pause * 2, 1.0)
-
-
-async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Repeat until the server answers, since a call that was made must be counted."""
-    pause = 0.1
-    while True:
-        try:
-            return await ask()
-        except PerdureError as error:
-            if not error.retryable:
-                raise
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
 
 def _exceeded(refused: ReserveReply) -> BudgetExceeded:
@@ -280,7 +267,7 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
     op = RaiseBudget(budget_id, **msgspec.structs.asdict(change))
-    await _until_answered(lambda: worker.transport.call(op, info.idempotency_key))
+    await until_answered(lambda: worker.transport.call(op, info.idempotency_key))
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from perdure.wire.transcripts import OnConflict
 if TYPE_CHECKING:
     from perdure.sdk.budgets import Budget
     from perdure.sdk.execution_state import ExecutionState
+    from perdure.sdk.replay.machine import Machine
 
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
@@ -177,15 +178,16 @@ async def run_all(
     room = asyncio.Event()
 
     def begin(input: I) -> None:
-        call, name, result_type = call_for(
-            input, concurrency_key=concurrency_key(input) if callable(concurrency_key) else concurrency_key
-        )
-        child = _MappedChild(
-            context, call, name, result_type, outcomes=outcomes, open_children=open_children, room=room
-        )
+        key = concurrency_key(input) if callable(concurrency_key) else concurrency_key
+        child = _MappedChild(context.machine, *call_for(input, concurrency_key=key), index=len(outcomes), end=end)
         outcomes.append(None)
         open_children.add(child)
         child.begin()
+
+    def end(child: _MappedChild, outcome: Any) -> None:
+        outcomes[child.index] = outcome
+        open_children.discard(child)
+        room.set()
 
     async def until_below(limit: int) -> None:
         while len(open_children) >= limit:
@@ -211,52 +213,38 @@ async def run_all(
 class _MappedChild:
     """Driven by callbacks, so that thousands of children need no tasks."""
 
-    __slots__ = (
-        "_call",
-        "_context",
-        "_future",
-        "_id",
-        "_index",
-        "_name",
-        "_open",
-        "_outcomes",
-        "_result_type",
-        "_room",
-    )
+    __slots__ = ("_call", "_end", "_future", "_id", "_machine", "_name", "_result_type", "index")
 
     def __init__(
         self,
-        context: ExecutionState,
+        machine: Machine,
         call: DurableCall,
         name: str,
         result_type: Any,
         *,
-        outcomes: list[Any],
-        open_children: set[_MappedChild],
-        room: asyncio.Event,
+        index: int,
+        end: Callable[[_MappedChild, Any], None],
     ) -> None:
-        self._context = context
+        self._machine = machine
         self._call = call
         self._name = name
         self._result_type = result_type
-        self._outcomes = outcomes
-        self._index = len(outcomes)
-        self._open = open_children
-        self._room = room
+        self.index = index
+        self._end = end
         self._id = ""
         self._future: asyncio.Future[Row] | None = None
 
     def __hash__(self) -> int:
-        return self._index
+        return self.index
 
     def begin(self) -> None:
-        self._future = self._context.machine.ask(self._call)
+        self._future = self._machine.ask(self._call)
         self._future.add_done_callback(self._started)
 
     def give_up(self) -> None:
         assert self._future is not None
         self._future.cancel()
-        self._context.machine.give_up(self._call)
+        self._machine.give_up(self._call)
 
     def _started(self, future: asyncio.Future[Row]) -> None:
         if future.cancelled():
@@ -265,14 +253,14 @@ class _MappedChild:
             self._id = child_id(future.result(), self._name)
         except Exception as error:  # it is the child's outcome
             return self._fail(error)
-        self._future = self._context.machine.child_end(self._call.key)
+        self._future = self._machine.child_end(self._call.key)
         self._future.add_done_callback(self._ended)
 
     def _ended(self, future: asyncio.Future[Row]) -> None:
         if future.cancelled():
             return
         try:
-            self._end(child_result(future.result(), self._id, self._name, self._result_type))
+            self._end(self, child_result(future.result(), self._id, self._name, self._result_type))
         except BaseException as error:
             if is_interrupt(error):
                 raise
@@ -283,9 +271,4 @@ class _MappedChild:
             error = ChildFailed(
                 str(error), type=type(error).__name__, key=self._call.key, workflow=self._name, execution_id=self._id
             )
-        self._end(error)
-
-    def _end(self, outcome: Any) -> None:
-        self._outcomes[self._index] = outcome
-        self._open.discard(self)
-        self._room.set()
+        self._end(self, error)

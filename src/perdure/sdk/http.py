@@ -197,10 +197,6 @@ class HttpTransport:
             "name another server in PERDURE_URL."
         )
 
-    async def _get(self, path: str, query: dict[str, Any], *, held_seconds: float | None = None) -> bytes:
-        given = {name: value for name, value in query.items() if value is not None}
-        return await self.request("GET", f"{path}?{urlencode(given)}" if given else path, held_seconds=held_seconds)
-
     async def call(self, op: Operation[R], key: str | None = None, *, patience: float | None = None) -> R:
         how, endpoint = client_form(type(op)), op.endpoint
         body = None if how.body is None else _encode(how.body(op))

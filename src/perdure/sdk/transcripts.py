@@ -8,6 +8,7 @@ import contextvars
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +17,8 @@ from msgspec import Raw, Struct
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import encode
-from perdure.wire.errors import NotFound, PerdureError, from_code
+from perdure.sdk.transport import until_answered
+from perdure.wire.errors import NotFound, from_code
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind, MaybeRaw
 from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
@@ -31,7 +33,6 @@ logger = logging.getLogger("perdure.worker")
 KEPT_BYTES_MAX: Final = 64 << 20
 ENTRY_BYTES: Final = 200
 """Without the message."""
-BACKOFF_SECONDS_MAX: Final = 5.0
 
 
 class Reading(Struct, frozen=True):
@@ -210,16 +211,9 @@ class TranscriptReader:
 
     async def _fetch(self, session_id: str, version: int, after: int | None) -> list[Entry]:
         found: list[Entry] = []
-        pause = 0.1
         while True:
-            try:
-                page = await self._transport.call(GetTranscript(session_id, version=version, after=after))
-            except PerdureError as error:
-                if not error.retryable:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-                continue
+            op = GetTranscript(session_id, version=version, after=after)
+            page = await until_answered(partial(self._transport.call, op))
             found += page.entries
             after = page.next
             if after is None:

@@ -1,9 +1,10 @@
 """The one seam between the wings: the SDK's requests, by HTTP or by function calls."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
-from perdure.wire.errors import BadRequest, BadValue, TooLarge
+from perdure.wire.errors import BadRequest, BadValue, PerdureError, TooLarge
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
@@ -11,6 +12,9 @@ from perdure.wire.requests import Started, StartItem
 from perdure.wire.streams import StreamItem
 
 R = TypeVar("R")
+T = TypeVar("T")
+
+PAUSE_SECONDS_MAX: Final = 5.0
 
 REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 """They refuse a request as a whole."""
@@ -36,3 +40,16 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call while no server can be reached. Raises refusals."""
+    pause = 0.1
+    while True:
+        try:
+            return await ask()
+        except PerdureError as error:
+            if not error.retryable:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, PAUSE_SECONDS_MAX)

@@ -25,38 +25,24 @@ if TYPE_CHECKING:
 
 I = TypeVar("I")  # noqa: E741  # Input and Result: the two types that follow a workflow everywhere
 R = TypeVar("R")
+StartT = TypeVar("StartT", Schedule, EventTrigger)
 I_contra = TypeVar("I_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 Schedulings: TypeAlias = Schedule | str | Sequence[Schedule | str]
 """A text is a cron expression in UTC."""
-
-
-def as_schedules(schedule: Schedulings | None) -> list[Schedule]:
-    if schedule is None:
-        return []
-    several = [schedule] if isinstance(schedule, Schedule | str) else schedule
-    found = [Schedule(one) if isinstance(one, str) else one for one in several]
-    keys = [one.key for one in found]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"Two schedules of one workflow are called {key!r}; give each of them a key= of its own.")
-    return found
-
-
 Triggerings: TypeAlias = EventTrigger | str | Sequence[EventTrigger | str]
 """A text is a topic whose events start the workflow one by one."""
 
 
-def as_triggers(trigger_on: Triggerings | None) -> list[EventTrigger]:
-    if trigger_on is None:
-        return []
-    several = [trigger_on] if isinstance(trigger_on, EventTrigger | str) else trigger_on
-    found = [EventTrigger(one) if isinstance(one, str) else one for one in several]
-    topics = [one.topic for one in found]
-    for topic in topics:
-        if topics.count(topic) > 1:
-            raise ValueError(f"Two event triggers of one workflow have the topic {topic!r}; remove one of them.")
+def _listed(given: Any, kind: type[StartT], key: str, twice: str) -> list[StartT]:
+    """Raises ValueError for two equal keys."""
+    several = [] if given is None else [given] if isinstance(given, kind | str) else given
+    found = [kind(one) if isinstance(one, str) else one for one in several]
+    keys = [getattr(one, key) for one in found]
+    for name in keys:
+        if keys.count(name) > 1:
+            raise ValueError(twice.format(name))
     return found
 
 
@@ -145,8 +131,18 @@ class Workflow(Generic[I_contra, R_co]):
         self.on_cancel: Literal["cancel", "wake"] = on_cancel
         self.strict = strict
         self._output_schema_name = output_schema_name
-        self.schedules = as_schedules(schedule)
-        self.triggers = as_triggers(trigger_on)
+        self.schedules = _listed(
+            schedule,
+            Schedule,
+            "key",
+            "Two schedules of one workflow are called {!r}; give each of them a key= of its own.",
+        )
+        self.triggers = _listed(
+            trigger_on,
+            EventTrigger,
+            "topic",
+            "Two event triggers of one workflow have the topic {!r}; remove one of them.",
+        )
         functools.update_wrapper(self, fn)
 
     @functools.cached_property
@@ -219,12 +215,6 @@ class Workflow(Generic[I_contra, R_co]):
             run_timeout_seconds=self.run_timeout_seconds,
             wake_on_cancel=self.on_cancel == "wake",
         )
-
-    def schedule_specs(self) -> list[ScheduleSpec]:
-        return [one.spec(self.name, encode_scheduled(self, one.input)) for one in self.schedules]
-
-    def trigger_specs(self) -> list[TriggerSpec]:
-        return [one.spec(self.name) for one in self.triggers]
 
     @overload
     def __call__(self: "Workflow[None, R]", ctx: "Context", /) -> Coroutine[object, None, R]: ...
@@ -442,8 +432,8 @@ class Registry:
 
     def specs(self) -> tuple[list[WorkflowSpec], list[QueueSpec], list[ScheduleSpec], list[TriggerSpec]]:
         return (
-            [one.spec() for one in self.workflows.values()],
+            [one.spec() for one in self],
             [one.spec() for one in self.queues.values()],
-            [spec for one in self.workflows.values() for spec in one.schedule_specs()],
-            [spec for one in self.workflows.values() for spec in one.trigger_specs()],
+            [each.spec(one.name, encode_scheduled(one, each.input)) for one in self for each in one.schedules],
+            [each.spec(one.name) for one in self for each in one.triggers],
         )

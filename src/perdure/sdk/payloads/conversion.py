@@ -36,7 +36,7 @@ def convert(value: Any, type_: Any, path: str) -> Any:
     if issubclass(cls, enum.Enum):
         return _pick(value, cls, type_, path)
     if issubclass(cls, tuple):
-        return _convert_tuple(value, cls, args, type_, path)
+        return _convert_tuple(value, cls, args, path)
     if dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct) or typing.is_typeddict(cls):
         return _convert_record(value, cls, type_, path)
     if issubclass(cls, collections.abc.Mapping):
@@ -96,7 +96,7 @@ def _convert_items(items: list[Any], type_: Any, path: str) -> Iterator[Any]:
     return (convert(item, type_, below(path, index)) for index, item in enumerate(items))
 
 
-def _convert_tuple(value: Any, cls: type, args: tuple[Any, ...], type_: Any, path: str) -> Any:
+def _convert_tuple(value: Any, cls: type, args: tuple[Any, ...], path: str) -> Any:
     items = _expect(value, list, "array", path)
     if hasattr(cls, "_fields"):
         hints = typing.get_type_hints(cls, include_extras=True)
