@@ -1,14 +1,12 @@
 """A step reserves before its call and settles after it, and `admitted` waits as long as needed:
 
-    async def ask_model(question: str) -> str:
-        reservation = await reserve(usd_micros=20_000, tokens=3_000)
-        answer = await provider.ask(question)
-        await reservation.settle(usd_micros=answer.cost, tokens=answer.tokens)
-        return answer.text
+async def ask_model(question: str) -> str:
+    reservation = await reserve(usd_micros=20_000, tokens=3_000)
+    answer = await provider.ask(question)
+    await reservation.settle(usd_micros=answer.cost, tokens=answer.tokens)
+    return answer.text
 
-    text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
-
-Reservations of a lost attempt stay: its calls may have been made, at an unknown cost.
+text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
 """
 
 from __future__ import annotations

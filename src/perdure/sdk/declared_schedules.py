@@ -16,9 +16,6 @@ from perdure.wire.schedules import Missed, Overlap, ScheduleSpec
 if TYPE_CHECKING:
     from msgspec import Raw
 
-OverlapWord = Literal["skip", "queue", "allow"]
-MissedWord = Literal["skip", "latest", "all"]
-
 
 class _NoInput:
     def __repr__(self) -> str:
@@ -37,8 +34,8 @@ class ScheduleOptions(TypedDict, total=False):
     default: a day).
     """
 
-    overlap: OverlapWord
-    missed: MissedWord
+    overlap: Literal["skip", "queue", "allow"]
+    missed: Literal["skip", "latest", "all"]
     missed_window: float | timedelta
 
 

@@ -29,6 +29,10 @@ from typing import ClassVar
 from perdure.wire.errors import PerdureError
 
 
+def in_words(type: str, message: str) -> str:
+    return f"{type}: {message}" if message else type
+
+
 class StepFailed(PerdureError):
     """A step failed for good.
 
@@ -52,9 +56,8 @@ class StepFailed(PerdureError):
         return self.__cause__ if isinstance(self.__cause__, RecordedError) else None
 
     def __str__(self) -> str:
-        words = f"{self.type}: {self.message}" if self.message else self.type
         tried = f" after {self.tries} tries" if self.tries > 1 else ""
-        return f"step {self.key!r} failed{tried}: {words}"
+        return f"step {self.key!r} failed{tried}: {in_words(self.type, self.message)}"
 
 
 class RecordedError(PerdureError):
@@ -75,7 +78,7 @@ class RecordedError(PerdureError):
         self.detail = detail
 
     def __str__(self) -> str:
-        words = f"{self.type}: {self.message}" if self.message else self.type
+        words = in_words(self.type, self.message)
         return f"{words}\n\nRecorded traceback:\n{self.detail}" if self.detail else words
 
 
@@ -100,8 +103,7 @@ class ChildFailed(PerdureError):
         self.execution_id = execution_id
 
     def __str__(self) -> str:
-        words = f"{self.type}: {self.message}" if self.message else self.type
-        return f"child {self.workflow} ({self.execution_id}) failed: {words}"
+        return f"child {self.workflow} ({self.execution_id}) failed: {in_words(self.type, self.message)}"
 
 
 class ChildCancelled(ChildFailed):

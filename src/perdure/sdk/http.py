@@ -107,7 +107,7 @@ class HttpTransport:
         return [server.url for server in (*self._servers[turn:], *self._servers[:turn])]
 
     def leave(self, url: str) -> None:
-        """Unless the server is the only one."""
+        """Leave a silent server, unless it is the only one."""
         for n, server in enumerate(self._servers):
             if server.url == url and len(self._servers) > 1:
                 if n == self._turn % len(self._servers):
@@ -251,7 +251,7 @@ class HttpTransport:
         return await self.call(op, patience=self._outage)
 
     async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
-        path = f"{_path(execution_id)}/stream"
+        path = f"/api/v1/executions/{checked_id(execution_id)}/stream"
         loop = asyncio.get_running_loop()
         tries = _Tries()
         while True:
@@ -334,10 +334,6 @@ def _encode(request: object) -> bytes:
         return _ENCODER.encode(request)
     except (TypeError, ValueError) as error:
         raise BadValue(f"The request cannot be sent: {error}") from error
-
-
-def _path(execution_id: str) -> str:
-    return f"/api/v1/executions/{checked_id(execution_id)}"
 
 
 def fresh_key() -> bytes:

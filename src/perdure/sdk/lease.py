@@ -44,7 +44,7 @@ CONNECTION_GONE_SECONDS = 0.8
 
 
 def boottime() -> float:
-    """Sleep included."""
+    """Seconds since boot, with sleep."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     if sys.platform == "darwin":  # CLOCK_MONOTONIC stands still there in sleep

@@ -478,7 +478,10 @@ class Runner:
             self.end = None
             if type(item.end) is not Suspend:
                 # The journal has new rows for the code, or a cancel came first.
-                self._end_did_not_count(item.end)
+                if type(item.end) is Release:
+                    self.drop()
+                else:
+                    self._finish(Cancelled())
                 return
         rows = reports.merge(item, reply)
         held, self._held_back = self._held_back, ()
@@ -503,12 +506,6 @@ class Runner:
         except Exception:  # any error comes up again there
             return False
         return effects.state is SUSPENDED and not effects.started and not effects.abandoned
-
-    def _end_did_not_count(self, end: End) -> None:
-        if type(end) is Release:
-            self.drop()
-        else:
-            self._finish(Cancelled())
 
     def _refused(self, item: ReportItem, reply: ItemReply) -> None:
         assert reply.problem is not None

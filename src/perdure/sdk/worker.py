@@ -118,7 +118,7 @@ class Worker:
         self._emit_timer: asyncio.TimerHandle | None = None
 
     async def start(self, *, wait: bool = False) -> None:
-        """Register and begin to claim. Raises the server's refusals, and `Unavailable` without `wait`."""
+        """Raises the server's refusals, and `Unavailable` without `wait`."""
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
         _collect_less()

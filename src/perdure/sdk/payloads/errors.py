@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from perdure.sdk.errors import in_words
 from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
 from perdure.wire.errors import PerdureError
 
@@ -26,7 +27,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """From an error of Perdure, or from `note_details`."""
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+        return in_words(self.type, self.message)
 
 
 def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:

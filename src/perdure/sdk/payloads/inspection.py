@@ -67,7 +67,7 @@ def _inspect_parts(value: Any, twin: Any, around: tuple[int, ...]) -> None:
         try:
             _inspect(part, part_twin, around)
         except Fault as fault:
-            # The path grows on the way out, without cost for values without a fault.
+            # The path grows on the way out.
             fault.path = below("", name) + fault.path
             raise
 
