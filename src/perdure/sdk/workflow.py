@@ -361,9 +361,7 @@ class Registry:
             if isinstance(member, Workflow | Queue):
                 found.add(member)
             elif isinstance(member, Registry):
-                for queue in member.queues.values():
-                    found.add(queue)
-                for inner in member:
+                for inner in (*member.queues.values(), *member):
                     found.add(inner)
         return found
 
