@@ -182,13 +182,10 @@ class Runner:
             return None
         try:
             value = workflow.read_input(bytes(claimed.payload))
-        except BadValue as error:
-            self._finish(self._failed(error, with_detail=False))  # no traceback: the code has not begun
-            return None
-        except BaseException as error:  # an unreadable hint, or a user's validator
+        except BaseException as error:  # a bad input, an unreadable hint, or a user's validator
             if is_interrupt(error):
                 raise
-            self._finish(self._failed(error))
+            self._finish(self._failed(error, with_detail=not isinstance(error, BadValue)))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
         context = self.context = Context(
@@ -233,13 +230,11 @@ class Runner:
             detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
             self._finish(Block(scrub_text(error.message), Raw(msgspec.json.encode(detail))))
             return
-        except Stuck as error:
-            self._finish(self._failed(error))
-            return
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            logger.exception("Execution %s: the machine failed.", self.claimed.id)
+            if not isinstance(error, Stuck):
+                logger.exception("Execution %s: the machine failed.", self.claimed.id)
             self._finish(self._failed(error))
             return
         if self.machine.changed_inputs is not None:

@@ -48,7 +48,6 @@ logger = logging.getLogger("perdure.worker")
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
 THREADS_MAX = 64
-"""For sync steps; further ones wait."""
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75

@@ -72,7 +72,6 @@ def _convert_union(value: Any, type_: Any, members: tuple[Any, ...], path: str) 
 
 
 def _pick(value: Any, members: Any, type_: Any, path: str) -> Any:
-    """The member that is written as `value`."""
     data = write_plain(value)
     for member in members:
         if write(member) == data:

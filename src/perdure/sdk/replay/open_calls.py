@@ -167,7 +167,6 @@ class OpenCalls:
             self._given_up_asked[key] = (Kind.TIMER, None, fingerprint_of_timer(due_us))
 
     def waits(self) -> list[str]:
-        """In the order of the questions."""
         return [call.key for call in self._calls.values() if call.kind in _WAITS]
 
     def children(self) -> list[str]:
