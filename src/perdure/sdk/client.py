@@ -87,6 +87,8 @@ class StartOptions(TypedDict, total=False):
 
 
 class Handle(Generic[R]):
+    """One execution."""
+
     __slots__ = ("_client", "_type", "existing", "id")
 
     def __init__(self, client: Client, id: str, type_: Any, *, existing: bool = False) -> None:
@@ -191,8 +193,7 @@ class Client:
         from perdure.sdk.credentials import find
         from perdure.sdk.http import HttpTransport
 
-        access = find(url, api_key)
-        return Client(HttpTransport(access.urls, access.api_key))
+        return Client(HttpTransport(*find(url, api_key)))
 
     @staticmethod
     def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
@@ -325,7 +326,7 @@ class Client:
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """Each line comes with its number."""
+        """The lines after number `after`, each with its number."""
         page = await self._transport.call(GetLogs(execution_id, after, limit))
         return [(line.n, line) for line in page.logs]
 

@@ -69,9 +69,8 @@ class SyncClient:
     """
 
     def __init__(self, url: str | Sequence[str] | None = None, api_key: str | None = None) -> None:
-        access = find(url, api_key)
-        self._twin = Client(HttpTransport(access.urls, access.api_key))
-        self._access = access
+        self._access = find(url, api_key)
+        self._twin = Client(HttpTransport(*self._access))
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -145,7 +144,7 @@ class SyncClient:
             raise Unavailable("This client is closed; make a new one.")
         if self._is_forked:  # not at the fork: a TLS context takes 20 ms to make
             self._is_forked = False
-            self._twin._begin(HttpTransport(self._access.urls, self._access.api_key))
+            self._twin._begin(HttpTransport(*self._access))
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
