@@ -108,13 +108,9 @@ class StepPlan:
 
 
 def step_plan(fn: Callable[..., Any]) -> StepPlan:
-    try:
-        plan = fn._perdure_plan  # type: ignore[attr-defined]  # set below
-    except AttributeError:
-        pass
-    else:
-        if isinstance(plan, StepPlan) and plan.of is fn:  # not the plan of a wrapped function or of a method's function
-            return plan
+    plan = getattr(fn, "_perdure_plan", None)
+    if isinstance(plan, StepPlan) and plan.of is fn:  # not the plan of a wrapped function or of a method's function
+        return plan
     plan = StepPlan(fn)
     if isinstance(fn, types.FunctionType):
         fn._perdure_plan = plan  # type: ignore[attr-defined]  # any function takes attributes
