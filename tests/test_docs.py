@@ -20,11 +20,10 @@ import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, Workflow, workflow
 from perdure.cli.main import app
 from perdure.engine import dispatch, webhooks
-from perdure.sdk.children import ChildOptions
-from perdure.sdk.client import StartOptions
 from perdure.sdk.events import WaitOptions
 from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.schedules import Schedules
+from perdure.sdk.start_options import ChildOptions, StartOptions
 from perdure.sdk.steps import StepChoices
 from perdure.sdk.sync import SyncClient, SyncHandle
 from perdure.sdk.worker import THREADS_MAX

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perdure.sdk.budgets import Budget
     from perdure.sdk.children import ChildHandle, Mapped
     from perdure.sdk.client import Client, Handle
     from perdure.sdk.context import Context
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from perdure.sdk.events import Event
+    from perdure.sdk.start_options import Budget
     from perdure.sdk.steps import current_step, step
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
@@ -64,7 +64,7 @@ __all__ = [
 
 # Each name is imported at its first use, so that `perdure --help`, which needs none of them, answers at once.
 _HOMES = {
-    "perdure.sdk.budgets": ("Budget",),
+    "perdure.sdk.start_options": ("Budget",),
     "perdure.sdk.children": ("ChildHandle", "Mapped"),
     "perdure.sdk.client": ("Client", "Handle"),
     "perdure.sdk.context": ("Context",),

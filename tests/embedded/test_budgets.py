@@ -13,10 +13,11 @@ from tests.embedded.house import House, keys_of, pass_time, reaches, until
 from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
 from perdure.engine.service import Scope
-from perdure.sdk.budgets import Budget, admitted, reserve
+from perdure.sdk.budgets import admitted, reserve
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Misplaced, Postponed
+from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry
 from perdure.wire.approvals import ListApprovals
 from perdure.wire.errors import BadRequest, BadValue, NotFound

@@ -38,12 +38,12 @@ from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.agents.streaming import AgentItem, events
-from perdure.sdk.budgets import Budget
-from perdure.sdk.client import Client, Handle, StartOptions
+from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Misplaced
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.inline_executor import InlineExecutor
+from perdure.sdk.start_options import Budget, StartOptions
 from perdure.sdk.steps import is_async_callable
 from perdure.sdk.workflow import Workflow, declare
 from perdure.wire.errors import BadValue

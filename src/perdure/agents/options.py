@@ -16,9 +16,8 @@ from perdure.agents.conversation import Compaction
 from perdure.agents.guards import InputGuard, OutputGuard
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
-from perdure.sdk.budgets import Budget
-from perdure.sdk.client import StartOptions
 from perdure.sdk.context import Context
+from perdure.sdk.start_options import Budget, StartOptions
 from perdure.sdk.steps import Retry
 from perdure.sdk.workflow import Queue, Schedulings, Triggerings
 

@@ -16,19 +16,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
 
 from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
+from perdure.sdk.start_options import Budget
 from perdure.sdk.steps import StepWorker, current_step
 from perdure.sdk.transport import until_answered
 from perdure.wire.budgets import (
     Amounts,
     BudgetChange,
-    BudgetSpec,
     OnExceed,
     RaiseBudget,
     Reserve,
@@ -36,7 +35,6 @@ from perdure.wire.budgets import (
     Settle,
     StoredBudget,
     Verdict,
-    check_budget,
     topic_of,
     usd_micros,
 )
@@ -53,41 +51,6 @@ BUSY_SECONDS: Final = 3.0
 """How long a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
 """A random time, since many may wait for the same rest."""
-
-
-class Budget:
-    """Limits on what an execution and its descendants spend on calls to models. None sets no limit of that kind.
-
-    `usd` is money, `tokens` are input and output together, `calls` are calls to models, `seconds` count from the
-    budget's start. At most one call exceeds a limit. When nothing is left, the run asks for more ("ask"), ends with its
-    results ("finish"), or fails with `BudgetExceeded` ("fail"). Raises `BadValue` for an impossible limit, or without
-    any.
-
-        >>> Budget(usd=2, calls=50)
-        Budget(usd=2, calls=50, on_exceed='ask')
-    """
-
-    def __init__(
-        self,
-        *,
-        usd: float | Decimal | None = None,
-        tokens: int | None = None,
-        calls: int | None = None,
-        seconds: int | None = None,
-        on_exceed: Literal["ask", "finish", "fail"] = "ask",
-    ) -> None:
-        if on_exceed not in [*OnExceed]:
-            raise ValueError(f"on_exceed is one of {', '.join(OnExceed)}; got {on_exceed!r}.")
-        self._given = {"usd": usd, "tokens": tokens, "calls": calls, "seconds": seconds}
-        self._spec = BudgetSpec(None if usd is None else usd_micros(usd), tokens, calls, seconds, OnExceed(on_exceed))
-        check_budget(self._spec)
-
-    def spec(self) -> BudgetSpec:
-        return self._spec
-
-    def __repr__(self) -> str:
-        given = [f"{name}={value}" for name, value in self._given.items() if value is not None]
-        return f"Budget({', '.join([*given, f'on_exceed={self._spec.on_exceed.value!r}'])})"
 
 
 class Reservation:

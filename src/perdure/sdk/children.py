@@ -1,29 +1,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, cast
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, cast
 
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags
+from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ChildCancelled, ChildFailed
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall
-from perdure.sdk.workflow import Queue, Workflow, encode_input, named
+from perdure.sdk.start_options import ChildOptions, start_fields
+from perdure.sdk.workflow import Workflow, encode_input, named
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import StartChild, StartItem
 from perdure.wire.starts import check_options
-from perdure.wire.transcripts import OnConflict
 
 if TYPE_CHECKING:
-    from perdure.sdk.budgets import Budget
     from perdure.sdk.execution_state import ExecutionState
     from perdure.sdk.replay.machine import Machine
 
@@ -32,26 +31,6 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OPEN_CHILDREN: Final = 100
-
-
-class ChildOptions(TypedDict, total=False):
-    """`execution_key` is the child's readable key within its workflow, `key` the call's in the journal.
-
-    `on_conflict` makes it a turn of a session of its own (`session_id`). If that is refused, `ChildFailed` is raised.
-    """
-
-    queue: Queue | str | None
-    concurrency_key: str | None
-    priority: int
-    session_id: str | None
-    user_id: str | None
-    tags: Mapping[str, str] | None
-    delay: float | None
-    run_timeout_seconds: int | None
-    budget: Budget | None
-    on_conflict: Literal["queue", "reject", "deliver"] | None
-    execution_key: str | None
-    key: str | None
 
 
 class ChildHandle(Generic[R_co]):
@@ -101,41 +80,19 @@ def child_call(
     workflow: Workflow[Any, Any] | str,
     input: Any,
     *,
-    queue: Queue | str | None = None,
-    concurrency_key: str | None = None,
-    priority: int = 0,
-    session_id: str | None = None,
-    user_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
-    delay: float | None = None,
-    run_timeout_seconds: int | None = None,
-    budget: Budget | None = None,
-    on_conflict: Literal["queue", "reject", "deliver"] | None = None,
-    execution_key: str | None = None,
-    key: str | None = None,
     batch_id: str | None = None,
     awaited: bool = False,
+    **options: Unpack[ChildOptions],
 ) -> tuple[DurableCall, str, Any]:
+    key = options.pop("key", None)
     name, result_type = named(workflow)
     payload = encode_input(workflow, input, where=f"the input of child {name!r}")
     print_ = fingerprint(payload)
+    inherited = {"session_id": context.session_id, "user_id": context.user_id, "batch_id": batch_id}
     item = StartItem(
         workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload),
-        queue_name=checked_name(queue.name if isinstance(queue, Queue) else queue, "queue"),
-        concurrency_key=checked_name(concurrency_key, "concurrency_key"),
-        priority=checked_int(priority, "priority"),
-        session_id=context.session_id if session_id is None else checked_name(session_id, "session_id"),
-        user_id=context.user_id if user_id is None else checked_name(user_id, "user_id"),
-        tags=None if tags is None else checked_tags(tags),
-        delay_seconds=None if delay is None else checked_seconds(delay, "delay"),
-        run_timeout_seconds=None
-        if run_timeout_seconds is None
-        else checked_int(run_timeout_seconds, "run_timeout_seconds"),
-        key=checked_name(execution_key, "execution_key"),
-        budget=None if budget is None else budget.spec(),
-        on_conflict=None if on_conflict is None else OnConflict(on_conflict),
-        batch_id=batch_id,
+        **inherited | start_fields(options),
     )
     check_options(item)
     call = context.machine.new_call(

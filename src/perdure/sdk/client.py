@@ -6,23 +6,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 from msgspec import Raw, structs
 
-from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags, checked_text
+from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.queues import Queues
 from perdure.sdk.schedules import Schedules
+from perdure.sdk.start_options import StartOptions, start_fields
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, encode_input, named
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
-from perdure.wire.codec import NAME_BYTES_MAX, check_text
+from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
 from perdure.wire.executions import (
@@ -41,17 +41,16 @@ from perdure.wire.executions import (
     ResumeExecution,
     Row,
 )
-from perdure.wire.limits import REPLY_BYTES_MAX, VALUE_BYTES_MAX
+from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
-from perdure.wire.transcripts import AppendToTranscript, GetTranscript, OnConflict, Transcript, shown
+from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
 
 if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-    from perdure.sdk.budgets import Budget
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
@@ -67,23 +66,6 @@ _Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
 START_ITEMS_MAX = 500
 """A single item is sent at any size."""
 STARTS_IN_FLIGHT = 2
-
-
-class StartOptions(TypedDict, total=False):
-    key: str | None
-    queue: str | None
-    concurrency_key: str | None
-    priority: int
-    session_id: str | None
-    user_id: str | None
-    tags: dict[str, str] | None
-    delay: float | timedelta | None
-    at: datetime | None
-    deployment_id: str | None
-    run_timeout_seconds: int | None
-    webhook_url: str | None
-    on_conflict: Literal["queue", "reject", "deliver"] | None
-    budget: Budget | None
 
 
 class Handle(Generic[R]):
@@ -443,58 +425,11 @@ def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
     return starts[:START_ITEMS_MAX], starts[START_ITEMS_MAX:]
 
 
-def start_item(
-    workflow: Workflow[Any, Any] | str,
-    input: object,
-    *,
-    key: str | None = None,
-    queue: str | None = None,
-    concurrency_key: str | None = None,
-    priority: int = 0,
-    session_id: str | None = None,
-    user_id: str | None = None,
-    tags: dict[str, str] | None = None,
-    delay: float | timedelta | None = None,
-    at: datetime | None = None,
-    deployment_id: str | None = None,
-    run_timeout_seconds: int | None = None,
-    webhook_url: str | None = None,
-    on_conflict: Literal["queue", "reject", "deliver"] | None = None,
-    budget: Budget | None = None,
-) -> StartItem:
-    # Each fault that would fail a shared request as a whole is found here.
+def start_item(workflow: Workflow[Any, Any] | str, input: object, **options: Unpack[StartOptions]) -> StartItem:
     name, _ = named(workflow)
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if seconds is not None:
-        seconds = checked_seconds(seconds, "delay")
-    at_us = None
-    if at is not None:
-        if not isinstance(at, datetime):
-            raise BadValue(f"at: must be a datetime, got a `{type(at).__name__}`")
-        if at.tzinfo is None:
-            raise BadValue(f"`at` needs a time zone; got {at!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
-        at_us = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    if webhook_url is not None:
-        webhook_url = checked_text(webhook_url, "webhook_url")
-        check_text(webhook_url, where="webhook_url", max_bytes=VALUE_BYTES_MAX)
     return StartItem(
         workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(encode_input(workflow, input)),
-        deployment_id=checked_name(deployment_id, "deployment_id"),
-        queue_name=checked_name(queue, "queue"),
-        concurrency_key=checked_name(concurrency_key, "concurrency_key"),
-        priority=checked_int(priority, "priority"),
-        session_id=checked_name(session_id, "session_id"),
-        user_id=checked_name(user_id, "user_id"),
-        tags=None if tags is None else checked_tags(tags),
-        delay_seconds=seconds,
-        start_at_us=at_us,
-        run_timeout_seconds=None
-        if run_timeout_seconds is None
-        else checked_int(run_timeout_seconds, "run_timeout_seconds"),
-        key=checked_name(key, "key"),
         accept_early=True,
-        webhook_url=webhook_url,
-        on_conflict=None if on_conflict is None else OnConflict(on_conflict),
-        budget=None if budget is None else budget.spec(),
+        **start_fields(options),
     )

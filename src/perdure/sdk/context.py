@@ -19,7 +19,6 @@ from perdure.sdk.checks import checked_int, checked_name, checked_text
 from perdure.sdk.children import (
     OPEN_CHILDREN,
     ChildHandle,
-    ChildOptions,
     Mapped,
     child_call,
     child_id,
@@ -44,6 +43,7 @@ from perdure.sdk.logs import add_line, to_log_line
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.refusals import misplaced
+from perdure.sdk.start_options import ChildOptions
 from perdure.sdk.steps import Errors, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow

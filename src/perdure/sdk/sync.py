@@ -15,11 +15,12 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from perdure.sdk.client import Client, Handle, StartOptions
+from perdure.sdk.client import Client, Handle
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
+from perdure.sdk.start_options import StartOptions
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.sync_methods import Blocking, blocking
 from perdure.sdk.workflow import Workflow
