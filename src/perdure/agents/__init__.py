@@ -1,12 +1,11 @@
-"""Durable agents on Pydantic AI: `pip install perdure[agents]`.
+"""Durable agents on Pydantic AI: `pip install perdure[agents]`. See docs/agents.md.
 
     from pydantic_ai import Agent
     from perdure.agents import durable
 
     support = durable(Agent("openai:gpt-5.2", name="support", tools=[find_order]))
 
-An agent is a workflow: workers serve it, each run is an execution, and the results of its model and tools are recorded
-before it continues. See docs/agents.md.
+Each run is an execution. The results of its model and tools are recorded before it continues.
 """
 
 try:

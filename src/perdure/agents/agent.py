@@ -61,7 +61,7 @@ refuse_plain_runs()
 
 
 class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
-    """An agent as a workflow: each execution is one run of it. Made by `durable`.
+    """An agent as a workflow, made by `durable`. Each execution is one run.
 
     Start it with `start`, `client.start(agent, "…")` or `ctx.run_child(agent, "…")`. `await agent(ctx, "…")` runs it
     inside the calling workflow's execution.
@@ -141,12 +141,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         run.__annotations__ = {"ctx": Context, "input": AgentPayload, "return": hint}
         super().__init__(run, name=name, output_schema_name=schema_name(hint), **options)
         self._check_listeners(event_stream_handler is not None)
-        # So that a toolset without an id raises when the program starts, not in the first run.
+        # A toolset without an id raises here, not in the first run.
         self._bound = self._bind(self._models)
         self._models_are_known = not isinstance(agent.model, str) or agent.root_capability.has_resolve_model_id
 
     def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
-        """Raises `Misplaced` if an active `agent.override(…)` does not reach the client's worker."""
         self._overrides.check_start(self.name, outside)
 
     def spec(self) -> WorkflowSpec:
@@ -187,11 +186,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         With a `session_id` the run is a turn of that conversation: it sees earlier messages and waits for earlier
         turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the message to
-        the running turn. Both then end with its output. A message still waits if it has a history, or other `deps`,
-        `model` or `usage_limits` than that turn.
+        the running turn, whose output both return.
 
-        `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable` instead. `model` is
-        a name from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.
+        `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable`. `model` is a name
+        from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.
 
         >>> handle = await support.start(client, "Where is my parcel?", session_id="ann")     # doctest: +SKIP
         >>> (await handle.result()).text                                                    # doctest: +SKIP
@@ -236,7 +234,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         usage_limits: UsageLimits | None = None,
         **options: Unpack[StartOptions],
     ) -> AsyncGenerator[AgentItem, None]:
-        """Start a run and yield its stream. To get its output as well, use `start` and `events`.
+        """Start a run and yield its stream. For its output as well, use `start` and `events`.
 
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
@@ -255,9 +253,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 yield item
 
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
-        """Run the agent inside the calling workflow's execution.
+        """Run the agent inside the calling workflow's execution, which takes over the agent's own budget.
 
-        The agent's own budget becomes the execution's. Raises `Misplaced` if the execution has another agent's budget.
+        Raises `Misplaced` if the execution has another agent's budget.
         """
         if self._budget is not None:
             if ctx.budget_of not in (None, self.name):
@@ -271,9 +269,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another one. Each call is a child execution.
 
-        The default name is the agent's, with `_` for characters that providers refuse. If this agent has no `deps`, it
-        gets the calling agent's, as JSON, if they are of its `deps_type`. `BadValue` means that JSON cannot hold them:
-        use `durable(agent, deps=…)`.
+        The default name is the agent's, with `_` for characters that providers refuse. Without `deps` of its own, this
+        agent gets the calling agent's, if they are of its `deps_type`. A call raises `BadValue` if JSON cannot hold
+        them.
 
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
@@ -368,7 +366,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return {f"perdure.fallback.{number}": model for number, model in enumerate(found, 1)}
 
     def _has_error_hooks(self) -> bool:
-        """Whether a capability handles failed requests. Asked at each run: hooks may be added at any time."""
+        """Asked at each run, because hooks may be added at any time."""
         given = (self.agent.root_capability, *self._given_capabilities)
         return any(one._has_on_model_request_error for one in given)  # the library has no public way to ask
 
@@ -385,7 +383,6 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return deps(ctx) if _is_function(deps) else deps
 
     def _deps_outside(self, deps: Any) -> Any:
-        """The dependencies of a call outside an execution."""
         if self._deps is not None and not _is_function(self._deps):
             return self._deps
         taken = self._taken(deps)
@@ -405,7 +402,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             model = self._overrides.model()
             return self._bind({**self._models, OVERRIDDEN: model} if isinstance(model, Model) else self._models)
         if not self._models_are_known:
-            # Resolve a model's name once per worker. Otherwise each request would open its own connections.
+            # Once per worker: otherwise each request would open its own connections.
             model = self.agent.model
             assert isinstance(model, str)
             if model not in self._models:
@@ -428,9 +425,9 @@ def _is_function(deps: Any) -> TypeGuard[Callable[[Context], Any]]:
 def durable(agent: AbstractAgent[DepsT, OutT], **options: Unpack[DurableOptions[DepsT]]) -> DurableAgent[DepsT, OutT]:
     """Make an agent a workflow that records its model requests, tool calls and MCP calls as steps.
 
-    The agent keeps its functions, toolsets (each needs an `id`), output type, instructions and hooks. `DurableOptions`
-    lists the options. Raises `ValueError` if the agent has no name, JSON cannot tell its output types apart, or step
-    options are invalid. Raises `pydantic_ai.exceptions.UserError` if it cannot be made durable.
+    Each toolset needs an `id`. `DurableOptions` lists the options. Raises `ValueError` if the agent has no name, JSON
+    cannot tell its output types apart, or step options are invalid. Raises `pydantic_ai.exceptions.UserError` if it
+    cannot be made durable.
 
     >>> support = durable(Agent(MODEL, name="support", output_type=Answer))         # doctest: +SKIP
     """

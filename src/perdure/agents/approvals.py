@@ -1,7 +1,6 @@
 """Questions to people: approve a tool, answer the agent, give the result of an outside call.
 
-A question is a suspended step (docs/approvals.md). Existing clients rely on the keys `approve_{tool}_{call}` and
-`ask_user_{call}`. Outside calls have `call_{tool}_{call}`.
+Existing clients rely on the keys `approve_{tool}_{call}`, `ask_user_{call}` and `call_{tool}_{call}`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ FEEDBACK: Final = "feedback"
 
 
 class Questions:
-    """Answers deferred calls by asking people, all at the same time, each in a suspended step."""
+    """Answers deferred calls by asking people, all at the same time."""
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
-        """Seconds that an answer may take. None: no limit."""
+        """In seconds. None: no limit."""
 
     async def answered(
         self, run: AgentRun, ctx: RunContext[Any], requests: DeferredToolRequests
@@ -67,14 +66,14 @@ class Questions:
                     await _check(ctx, call, edited)
             except ValueError as error:
                 note = str(error)
-                continue  # ask again: the approved arguments cannot run
+                continue  # ask again
             return ToolApproved(override_args=edited)
 
     async def _answer(
         self, run: AgentRun, ctx: RunContext[Any], call: ToolCallPart, requests: DeferredToolRequests
     ) -> Any:
         tool = ctx.tools.get(call.tool_name)
-        if tool is None or tool.kind != "external":  # the tool's own code ran, with its hooks, and deferred the call
+        if tool is None or tool.kind != "external":  # the tool's code deferred the call
             return await self._said(run, call, requests)
         ctx = replace(ctx, tool_name=call.tool_name, tool_call_id=call.tool_call_id)
         try:
@@ -131,7 +130,7 @@ def _approval(
 
 
 def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The approved arguments. None if they are the model's own. Raises ValueError."""
+    """None if the approved arguments are the model's own. Raises ValueError."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
@@ -146,7 +145,7 @@ def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
 
 
 async def _check(ctx: RunContext[Any], call: ToolCallPart, arguments: dict[str, Any]) -> None:
-    """Raises ValueError for invalid arguments: the library would count them as the model's mistake."""
+    """Raises ValueError for invalid arguments, which the library would count as the model's mistake."""
     if ctx.tool_manager is None:
         return
     edited = replace(call, args=arguments)
@@ -207,8 +206,7 @@ def ask_user_tool(timeout: float | None) -> Tool[Any]:
 
 
 class Waiter(ExternalEventWaiter):
-    """The library's waits for outside events (RequestInput) as suspended steps. The token is `{execution id}/{step
-    key}`."""
+    """The library's waits for outside events. The token is `{execution id}/{step key}`."""
 
     def __init__(self, run: AgentRun) -> None:
         self._run = run
@@ -228,7 +226,7 @@ class Waiter(ExternalEventWaiter):
             return answered
         seconds = None if timeout is None else timeout.total_seconds()
         try:
-            # Nothing is shown: the token's holder may answer before this line.
+            # Nothing is shown, so an answer may come before this line.
             answer = await run.ask(key, None, seconds)
         except TimeoutError:
             raise ExternalEventError(f"No answer came within {timeout}.") from None

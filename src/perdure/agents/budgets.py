@@ -2,8 +2,7 @@
 
     research = durable(agent, budget=Budget(usd=2, on_exceed="ask"))
 
-Budgets from the start of a run, or from an execution above it, also apply. Prices come from `genai-prices` or the
-agent's `price`.
+Budgets from the start of a run, or from an execution above it, also apply.
 """
 
 from __future__ import annotations
@@ -34,29 +33,26 @@ logger = logging.getLogger("perdure.worker")
 ParamsT = TypeVar("ParamsT")
 
 Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
-"""The cost in US dollars of a model's usage, by its name."""
+"""The cost in US dollars of a model's usage, by its name. Default: `genai-prices`."""
 
 OUTPUT_TOKENS: Final = 4_096
 """The assumed length of an answer without `max_tokens`."""
 BYTES_PER_TOKEN: Final = 3
-"""The assumed size of a token. Most are larger, so the estimate is high."""
+"""Most tokens are larger, so the estimate is high."""
 USED_UP: Final = "The budget is used up."
 _LAST: Final = "perdure_last_of_budget"
 _reservation: ContextVar[Reservation | None] = ContextVar("perdure_reservation", default=None)
 
 
 class Spending(CallHook):
-    """Reserves before each model request, settles after it, and records the cost with the answer.
-
-    If the answer breaks off, the reservation stays: the request cost an unknown amount.
-    """
+    """If an answer breaks off, its reservation stays, because the cost is unknown."""
 
     def __init__(self, budget: Budget | None, price: Price | None) -> None:
         self._budget = budget
         self._price = price
 
     async def before(self, call: Call) -> None:
-        """Reserve for the request. Raises BudgetExceeded, Postponed."""
+        """Raises BudgetExceeded, Postponed."""
         _reservation.set(None)
         if call.kind != "model" or not is_limited(self._budget):
             return
@@ -77,9 +73,9 @@ class Spending(CallHook):
         usage = result.usage
         try:
             cost = self._dollars(result)
-            # A model that answers under another name costs at least as much as the one that was asked.
+            # The answering model's price is unknown: the asked model's counts.
             micros = _dearest(self._asked(call, usage)) if cost is None else usd_micros(cost)
-        except Exception as error:  # from the program's `price`: the answer is paid for, so keep it
+        except Exception as error:  # from the program's `price`: the answer stays
             logger.warning("The cost of %s is unknown, because its price failed: %r", result.model_name, error)
             return
         usage.cost = cost
@@ -88,13 +84,11 @@ class Spending(CallHook):
             await reservation.settle(usd_micros=micros, tokens=usage.input_tokens + usage.output_tokens)
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """A refused request costs nothing."""
         reservation = _reservation.get()
-        if reservation is not None and is_refusal(error):
+        if reservation is not None and is_refusal(error):  # it costs nothing
             await reservation.release()
 
     def _asked(self, call: Call, usage: RequestUsage) -> list[tuple[str, Decimal | None]]:
-        """The cost at each model that may answer. None: unknown."""
         return [
             (
                 model.model_name,
@@ -127,7 +121,6 @@ def _dearest(costs: list[tuple[str, Decimal | None]]) -> int:
 
 
 def each_model(model: Any) -> Iterator[Model]:
-    """The alternatives of which one answers, or the model itself."""
     models = getattr(model, "models", None)
     if not models:
         yield model
@@ -151,7 +144,7 @@ def estimate(call: Call) -> RequestUsage:
 
 
 def last_words(params: ParamsT) -> ParamsT:
-    """The last request of a budget has no tools and asks for an answer."""
+    """The last request of a budget has no tools."""
     reservation = _reservation.get()
     if reservation is None or not reservation.is_last or not isinstance(params, ModelRequestParams):
         return params
@@ -170,8 +163,7 @@ def is_last(answer: ModelResponse) -> bool:
 
 
 def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
-    """The final answer after a budget is used up: the run's last words, or the error's message. None if the budget ends
-    otherwise or the output is not text."""
+    """The final answer after a budget is used up. None if the run must fail."""
     refused = msgspec.convert(error.details, ReserveReply)
     finishes = refused.budget is not None and refused.budget.limits.on_exceed is OnExceed.FINISH
     if not finishes or not isinstance(params, ModelRequestParams):

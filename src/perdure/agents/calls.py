@@ -1,5 +1,3 @@
-"""Hooks around each call of a model or tool, to count, limit or watch calls."""
-
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +27,7 @@ class Call:
     tool_call_id: str | None = None
     arguments: dict[str, Any] | None = None
     request: ModelRequestParams | None = None
-    """The request to the model. None for tools."""
+    """None for tools."""
 
 
 async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Awaitable[T]]) -> T:
@@ -41,7 +39,7 @@ async def hooked(hooks: Sequence[CallHook], call: Call, make: Callable[[], Await
         for hook in hooks:
             await hook.failed(call, error)
         raise
-    for hook in reversed(hooks):  # the cost is settled before a hook of the program can raise
+    for hook in reversed(hooks):  # the cost is settled before a hook can raise
         await hook.after(call, result)
     return result
 
@@ -52,8 +50,7 @@ class CallHook:
     If `before` raises, the call is not made and the exception is its outcome. If `after` raises, the exception replaces
     the result. An exception fails the step, except for these of Pydantic AI:
 
-    - `ModelRetry`: the model sees it as the result of a tool's call. If a call of the model itself ends so, the model
-      is asked again, without the answer that `after` saw.
+    - `ModelRetry`: the model sees it as the tool's result. If the call was the model's own, the model is asked again.
     - `ToolFailed`, `ApprovalRequired` and `CallDeferred` work for tools, but only the first for external tools.
 
     A replay repeats neither recorded calls nor their hooks. If a tool is not a step (`{"perdure": False}`, `ask_user`,
@@ -70,8 +67,8 @@ class CallHook:
         """The call is about to be made."""
 
     async def after(self, call: Call, result: Any) -> None:
-        """The call was made. `result` is the tool's, or the model's answer: `result.usage.cost` is in dollars, if
-        known. Hooks run in reverse order."""
+        """Hooks run in reverse order. `result` is the tool's, or the model's answer: `result.usage.cost` is in dollars,
+        if known."""
 
     async def failed(self, call: Call, error: Exception) -> None:
-        """The call or a `before` raised a failure or a signal such as `ModelRetry`."""
+        """The call or a `before` raised a failure or a signal."""

@@ -1,7 +1,6 @@
 """Hooks around the calls of tools that are not steps.
 
-A replay runs the code around a recorded call again, but not the hooks. So the hooks that look at a moment run in a step
-of their own:
+A replay runs the code around a recorded call again, but not the hooks. So they run in steps of their own.
 
     hook.before:pause:c1       before the call
     hook.after:pause:c1        after it
@@ -37,7 +36,6 @@ async def hooked_code(
     arguments: dict[str, Any],
     make: Callable[[], Awaitable[T]],
 ) -> T:
-    """Make a call of a tool that is not a step, with the agent's hooks around it."""
     call = Call("tool", tool, run.ctx.execution_id, run.agent_name, ctx, tool_call_id=tool_call_id, arguments=arguments)
     try:
         await _run_hooks(run, "before", call, lambda hook: hook.before(call))
@@ -51,7 +49,7 @@ async def hooked_code(
 
 
 async def _run_hooks(run: AgentRun, moment: Moment, call: Call, notify: Callable[[CallHook], Awaitable[None]]) -> None:
-    """Run the hooks that override `moment`, as a step. Raises the signal of a hook."""
+    """Raises the signal of a hook."""
     hooks = [one for one in run.own_hooks if getattr(type(one), moment) is not getattr(CallHook, moment)]
     if not hooks:
         return
@@ -60,7 +58,7 @@ async def _run_hooks(run: AgentRun, moment: Moment, call: Call, notify: Callable
         try:
             for hook in reversed(hooks) if moment == "after" else hooks:
                 await notify(hook)
-        except Exception as error:  # a hook's signal to the library, or its failure
+        except Exception as error:
             if (signal := to_signal(error)) is None:
                 raise
             return signal
@@ -74,8 +72,6 @@ async def _run_hooks(run: AgentRun, moment: Moment, call: Call, notify: Callable
 
 @dataclass
 class HookedCode(WrapperToolset[Any]):
-    """Puts the agent's hooks around tools that are workflow code."""
-
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:
@@ -87,5 +83,5 @@ class HookedCode(WrapperToolset[Any]):
 
 
 def marked_as_code(toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-    """Mark the tools of an unknown toolset class as workflow code: the library has no steps for them."""
+    """The library has no steps for the tools of an unknown toolset class."""
     return toolset if isinstance(toolset, FunctionToolset) else toolset.with_metadata(**{TOOL_KEY: False})

@@ -1,8 +1,6 @@
 """The conversation of a session: a run starts with the earlier messages and appends its own.
 
-A run has one if it was started with a `session_id` and is not a child, which works within its parent's tool call. The
-transcript has one entry per message (docs/sessions.md). A message that is delivered during a run joins its next request
-to the model.
+A child has none, because it works within its parent's tool call.
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ ASK: Final = (
     "what was done and found out, what is open. Names, numbers and ids exactly. Answer with the summary alone."
 )
 SUMMARY_RETRY: Final = RetryPolicy(max_attempts=2, initial_seconds=1.0)
-"""Fewer tries than for other requests: the run can continue without the summary."""
+"""Few tries, because the run can continue without a summary."""
 _HISTORY: Final = History()
 _CODEC: Final = JsonCodec()
 
@@ -66,9 +64,9 @@ _CODEC: Final = JsonCodec()
 class Compaction:
     """When a long conversation is summarized, and by which model.
 
-    Above `above` messages, the next run first summarizes all but the last `keep`, in a step. The model then sees the
-    summary in their place. A tool's call stays with its result. `tokens` adds a second limit, on the input and output
-    of the last answer. The messages kept then have at most half as many.
+    Above `above` messages, the next run first summarizes all but the last `keep`, in a step. A tool's call stays with
+    its result. `tokens` adds a limit on the input and output of the last answer. The messages kept then have at most
+    half as many.
 
         support = durable(agent, compaction=Compaction(above=200, keep=20, by="openai:gpt-5-mini"))
     """
@@ -76,9 +74,9 @@ class Compaction:
     above: int = 200
     keep: int = 20
     by: Model | str | None = None
-    """The model that writes the summary. Default: the agent's own."""
+    """Default: the agent's own model."""
     tokens: int | None = None
-    """The limit in tokens. Default: only messages count."""
+    """Default: only messages count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < self.above:
@@ -108,7 +106,7 @@ class Conversation:
     async def begin(
         cls, run: AgentRun, compaction: Compaction | None, summarizer: Model | str | None
     ) -> Conversation | None:
-        """Read the transcript, and summarize it first if it is long. None if the run has no conversation."""
+        """None if the run has no conversation."""
         ctx = run.ctx
         if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
             return None
@@ -121,16 +119,14 @@ class Conversation:
 
     @property
     def is_over(self) -> bool:
-        """Whether another turn took and answered this run's message."""
+        """Whether another turn answered this run's message."""
         return self.reading.taken_by is not None
 
     def output(self, hint: Any) -> Any:
-        """The output of that turn."""
         assert self.reading.result is not None
         return decode(bytes(self.reading.result), hint, where=f"the result of {self.reading.taken_by}")
 
     async def end(self, new: Sequence[ModelMessage]) -> None:
-        """Append the run's messages, after any that were added meanwhile."""
         await append_messages(self._run.ctx, list(map(message_json, new)))
 
     async def _compact(self, cut: int, model: Model | str | None) -> None:
@@ -140,7 +136,7 @@ class Conversation:
         except BudgetExceeded:
             return  # the run's first request raises it again
         except StepFailed as failed:
-            # A run can do without, and the next one tries again. A replay logs the recorded failure, too.
+            # The next run tries again.
             self._run.ctx.log("The run goes on without a summary: %s", failed, level=logging.WARNING)
             return
         kept = [part for message in old if isinstance(message, ModelRequest) for part in message.parts]
@@ -149,18 +145,13 @@ class Conversation:
         try:
             await summarize(self._run.ctx, message_json(summary), entries[cut - 1].seq)
         except BadRequest as refused:
-            # A parallel run was first. This run continues with its own summary, and so does a replay: the refusal is
-            # recorded.
+            # A parallel run was first. The refusal is recorded, so a replay also keeps this summary.
             self._run.ctx.log("The summary is kept for this run alone: %s", refused.message)
         self.history = [summary, *self.history[cut:]]
 
 
 class Delivered(AbstractCapability[Any]):
-    """Adds messages that arrive during a run to its next model request, after the input guards.
-
-    A message is left for a turn of its own if it is unreadable or empty, brings a history or other settings than the
-    run's, or does not pass a guard.
-    """
+    """Adds messages that arrive during a run to its next model request, after the input guards."""
 
     def __init__(self, guards: Sequence[InputGuard]) -> None:
         self._guards = tuple(guards)
@@ -191,7 +182,7 @@ class Delivered(AbstractCapability[Any]):
 
 
 def _parse_prompt(run: AgentRun, taken: TakenMessage) -> Prompt:
-    """The prompt of a message. None leaves it for a turn of its own."""
+    """None leaves the message for a turn of its own."""
     try:
         given = as_input(decode(bytes(taken.message), AgentPayload, where="the message"))
         prompt = given.prompt()
@@ -209,8 +200,6 @@ def _left(run: AgentRun, taken: TakenMessage, why: object) -> None:
 
 
 async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Model | str | None) -> str:
-    """Ask for a summary, with the usual hooks, budgets and waits."""
-
     async def summary() -> Raw:
         asked = infer_model(model) if isinstance(model, str) else model
         assert asked is not None, "an agent that runs has a model"
@@ -246,7 +235,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
 
 
 def summary_text(recorded: Raw) -> str:
-    """The text of a recorded summary. Older journals hold the text itself, newer ones an answer."""
+    """Older journals hold the text itself, newer ones an answer."""
     if bytes(recorded).startswith(b'"'):
         return json.decode(recorded, type=str)
     answer: ModelResponse = _CODEC.load(ModelResponse, recorded)
@@ -260,7 +249,7 @@ def _tokens(messages: Sequence[ModelMessage]) -> int:
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
-    """Where the turn of message `at` begins: at a request of the user without tool results."""
+    """Where the turn of message `at` begins."""
     while 0 < at < len(messages) and not _begins_turn(messages[at]):
         at -= 1
     return at

@@ -1,5 +1,3 @@
-"""The definition of an agent, which its worker registers."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -14,7 +12,7 @@ from perdure.wire.requests import AgentSpec
 
 
 def agent_spec(name: str, agent: AbstractAgent[Any, Any], schema_name: str) -> AgentSpec:
-    """The tools of MCP servers and dynamic toolsets are missing, because they are known only when the agent runs."""
+    """Tools of MCP servers and dynamic toolsets are known only when the agent runs."""
     provider, model = _parse_model(agent.model)
     return AgentSpec(
         id=name,

@@ -1,5 +1,3 @@
-"""The capability that makes an agent durable: it tells Pydantic AI what is a step, and in which execution."""
-
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -48,10 +46,7 @@ CODEC: Final = JsonCodec()
 
 
 class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
-    """Runs an agent's model requests, tool calls and MCP calls as steps. Does nothing outside an execution.
-
-    `durable(agent)` attaches it.
-    """
+    """Runs an agent's operations as steps. Does nothing outside an execution."""
 
     engine_spec = DurabilityEngineSpec(
         engine_name="Perdure",
@@ -59,7 +54,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         durable_container_noun="workflow",
         codec=CODEC,
         serialization_failure=not_recordable,
-        # The agent's code runs in a loop without input/output: connections are opened in steps.
+        # Connections are opened in steps: the agent's code runs without input/output.
         toolset_lifecycles={"function": "enter-never", "mcp": "enter-never", "dynamic": "enter-never"},
         tool_config_key=TOOL_KEY,
     )
@@ -113,11 +108,9 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
 
     def get_wrapper_model(self, model: Model) -> Model | None:
-        """Wraps a model that cannot stream, if the agent's other models can."""
         return Unstreamed(model) if self._streams and not self._must_stream and not can_stream(model) else None
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[AgentDepsT]) -> AbstractToolset[AgentDepsT] | None:
-        """The run's toolsets: steps, or workflow code with the agent's hooks around it."""
         run = current_run()
         if run is None:
             return super().get_wrapper_toolset(toolset)
@@ -129,8 +122,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
     def _as_steps(
         self, leaf: AbstractToolset[AgentDepsT], leaves: dict[str, AbstractToolset[AgentDepsT]]
     ) -> AbstractToolset[AgentDepsT]:
-        """A toolset whose calls are steps. It is bound here if it is new, since some capabilities make one for each
-        run. That is safe: steps need no registration."""
+        """Binds a new toolset here, since some capabilities make one for each run. Steps need no registration."""
         leaf_id = leaf._explicit_id  # as in the library: a derived id would change with its URL
         registered = None if leaf_id is None else self._toolsets_by_id.get(leaf_id)
         wrapped = registered if registered is not None and registered.wrapped is leaf else self._wrap_leaf_toolset(leaf)
@@ -144,8 +136,8 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             raise UserError(f"Two toolsets of a run have the id {leaf_id!r}: it is part of the keys of their steps.")
         return wrapped
 
-    # Stop conditions, the watchdog and questions are here because each further capability takes time at each of its
-    # hooks. This one runs last of its kind: a program can answer before people are asked.
+    # One capability for all, because each costs time at its hooks. It runs last: a program can answer before people
+    # are asked.
 
     async def prepare_tools(self, ctx: RunContext[AgentDepsT], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
         run = current_run()
@@ -187,7 +179,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             result = await self._run_tool(call, tool_def, handler(args))
         except (ModelRetry, ToolRetryError, ToolFailed, ToolFailedError) as error:
             self._emit_result(call, error)
-            await self._watched(ctx, call.tool_name, args, str(error))  # the model sees it and may repeat the call
+            await self._watched(ctx, call.tool_name, args, str(error))  # the model may repeat the call
             raise
         self._emit_result(call, result)
         await self._watched(ctx, call.tool_name, args, result)
@@ -212,7 +204,6 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
         return results
 
     async def _run_tool(self, call: ToolCallPart, tool_def: ToolDefinition, result: Awaitable[Any]) -> Any:
-        """Run a tool. Telemetry learns of workflow code whether it runs now or in a replay."""
         run = current_run()
         if run is None or not is_code(tool_def):
             return await result
@@ -220,7 +211,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             with run.apart(f"code:{call.tool_name}:{call.tool_call_id}"):
                 return await result
         finally:
-            record_durable_unit(executed=not run.ctx.machine.replaying)
+            record_durable_unit(executed=not run.ctx.machine.replaying)  # for telemetry
 
     async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
         run = current_run()
@@ -228,7 +219,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             await watched(run, self._watchdog, ctx, tool, args, result=outcome)
 
     def _emit_call(self, call: ToolCallPart) -> None:
-        """Emit a call once, if the library does not. It may wait for people before it runs."""
+        """Emit a call once: it may wait for people before it runs."""
         run = current_run()
         if run is not None and not self._streams and call.tool_call_id not in run.emitted_calls:
             run.emitted_calls.add(call.tool_call_id)

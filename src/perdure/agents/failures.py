@@ -1,5 +1,3 @@
-"""Which failures of a model, or of a toolset's server, are worth another try."""
-
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,14 +11,12 @@ from perdure.sdk.errors import StepFailed
 
 TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _BROKEN: Final = frozenset({"TransportError", "BrokenResourceError", "ClosedResourceError", "EndOfStream"})
-"""Broken connections, by class name: none of the HTTP clients and streams of MCP's releases needs to be installed."""
+"""Class names, because the HTTP clients and streams of MCP's releases may not be installed."""
 _MCP_TRANSIENT: Final = frozenset({-32000, -32001, -32603, 408})
-"""MCP's codes for a closed connection, a time-out (-32001; 408 in older clients) and a failed server, which also stands
-for a status such as 503."""
+"""MCP's codes for a closed connection, a time-out (-32001; 408 in older clients) and a failed server."""
 
 
 def each_failure(error: BaseException) -> Iterator[BaseException]:
-    """The failure of each fallback model, or the single failure."""
     if isinstance(error, exceptions.FallbackExceptionGroup):
         for one in error.exceptions:
             yield from each_failure(one)
@@ -34,7 +30,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another request may succeed: the model was busy or unreachable."""
+    """Whether another request may succeed."""
     if isinstance(error, exceptions.FallbackExceptionGroup):
         return any(map(is_transient, each_failure(error)))
     if isinstance(error, exceptions.ModelHTTPError):
@@ -43,8 +39,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether asking a server for its tools again may succeed: it was unreachable, slow or failing. Clients report that
-    by a class, a status or a code, and wrap what they caught."""
+    """Clients report an unreachable server by a class, a status or a code, and wrap what they caught."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_out_of_reach, error.exceptions))
     if is_transient(error) or any(kind.__name__ in _BROKEN for kind in type(error).__mro__):
@@ -63,11 +58,8 @@ def _number(error: BaseException, part: str, name: str) -> int | None:
 
 
 class AskedAgain(AbstractCapability[Any]):
-    """Asks the model again if a hook of its call raised `ModelRetry`.
-
-    From a streaming model, the library accepts that only here. Only agents with hooks get this capability, because it
-    slows streams down.
-    """
+    """Asks the model again if a hook of its call raised `ModelRetry`. From a streaming model, the library accepts that
+    only here. Only agents with hooks get this, because it slows streams down."""
 
     async def on_model_request_error(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception

@@ -1,7 +1,7 @@
 """Guards check the input and output of an agent. Each runs as a step, which records its verdict.
 
-A guard returns None to pass, or a replacement. It raises `Tripped` to end the run. An output guard may raise Pydantic
-AI's `ModelRetry` to have the model answer again.
+A guard returns None to pass, or a replacement. It raises
+`Tripped` to end the run. An output guard may raise Pydantic AI's `ModelRetry` to have the model answer again.
 
     async def no_secrets(ctx, output):
         if "sk_" in output.text:
@@ -30,9 +30,7 @@ from perdure.sdk.payloads import values
 from perdure.wire.records import MaybeRaw
 
 InputGuard: TypeAlias = Callable[[Prompt], Prompt | Awaitable[Prompt | None] | None]
-"""Receives the prompt."""
 OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]
-"""Receives the run and the validated output."""
 
 
 class Tripped(Fatal):
@@ -51,7 +49,7 @@ _PASS: Final = _GuardVerdict()
 
 
 async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Prompt) -> Prompt:
-    """The prompt after all guards. Raises `Tripped`."""
+    """Raises `Tripped`."""
     for guard in guards:
         replaced = await _asked(
             run, guard, (prompt,), lambda said, _: prompt_json(said), lambda said, _: read_prompt(said)
@@ -61,8 +59,6 @@ async def guarded_prompt(run: AgentRun, guards: Sequence[InputGuard], prompt: Pr
 
 
 class OutputGuards(AbstractCapability[Any]):
-    """Shows each valid output to the guards."""
-
     def __init__(self, guards: Sequence[OutputGuard], hint: Any) -> None:
         self._guards = tuple(guards)
         self._hint = hint
@@ -89,7 +85,7 @@ async def _asked(
     write: Callable[[Any, str], bytes],
     read: Callable[[bytes, str], Any],
 ) -> Any:
-    """Ask a guard, as a step. Returns its replacement, or None."""
+    """Returns the guard's replacement, or None."""
     name = part(getattr(guard, "__name__", type(guard).__name__))
 
     async def guarded() -> _GuardVerdict:

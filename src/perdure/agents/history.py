@@ -1,7 +1,5 @@
-"""A session's messages as objects. A worker parses each only once.
-
-Callers get copies: a program's changes must not reach other runs, or its own replay.
-"""
+"""A session's messages as objects, parsed once per worker. Callers get copies, because a program's changes must not
+reach other runs or its own replay."""
 
 from __future__ import annotations
 
@@ -18,17 +16,13 @@ from msgspec import Raw
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 KEPT_BYTES_MAX: Final = 16 << 20
-"""Bytes of JSON to keep as messages. The objects take a few times as much."""
+"""Bytes of JSON. The objects take a few times as much."""
 _FIXED: Final = frozenset({str, int, float, bool, NoneType, bytes, datetime, Decimal})
-"""Immutable types."""
 
 
 class History:
-    """Messages by their JSON.
-
-    The address identifies the JSON, because the worker's transcripts return the same objects for every turn. Comparing
-    bytes would be slow. An address stays valid while the JSON is kept here.
-    """
+    """Messages by the address of their JSON: the worker's transcripts return the same objects for every turn, and
+    comparing bytes would be slow. An address stays valid while the JSON is kept here."""
 
     def __init__(self, bytes_max: int = KEPT_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
@@ -37,7 +31,7 @@ class History:
         self._lock = threading.Lock()  # workers in one process may have loops in different threads
 
     def messages(self, said: Sequence[Raw]) -> list[ModelMessage]:
-        """The messages, in order. Raises `pydantic.ValidationError`."""
+        """Raises `pydantic.ValidationError`."""
         known = [self._kept.get(id(one)) for one in said]
         new = iter(self._read([one for one, found in zip(said, known, strict=True) if found is None]))
         return [next(new) if found is None else _copy(found[1]) for found in known]
@@ -58,12 +52,11 @@ class History:
 
 
 def message_json(message: ModelMessage) -> Raw:
-    """The stored form. An adapter for single messages would take 50 ms to build."""
+    """An adapter for single messages would take 50 ms to build."""
     return Raw(ModelMessagesTypeAdapter.dump_json([message])[1:-1])
 
 
 def _can_copy(value: Any) -> bool:
-    """Whether all mutable parts are lists, dicts and plain dataclasses."""
     kind: Any = type(value)
     if kind is list:
         parts = value
@@ -82,7 +75,7 @@ def _is_plain(kind: type) -> bool:
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy. `copy.deepcopy` would take longer than parsing the JSON."""
+    """Deep. `copy.deepcopy` would take longer than parsing the JSON."""
     kind = type(value)
     if kind is list:
         return [one if type(one) in _FIXED else _copy(one) for one in value]

@@ -1,5 +1,3 @@
-"""The input of an agent's execution."""
-
 from __future__ import annotations
 
 import functools
@@ -19,7 +17,7 @@ from perdure.wire.records import MaybeRaw
 T = TypeVar("T")
 
 Prompt: TypeAlias = str | Sequence[UserContent] | None
-"""The user's message: text, or text with images and files. None if the agent's instructions suffice."""
+"""Text, or text with images and files. None if the agent's instructions suffice."""
 
 
 class AgentInput(Struct, frozen=True, omit_defaults=True):
@@ -38,18 +36,18 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
     """Replaces the agent's `UsageLimits`."""
 
     def prompt(self) -> Prompt:
-        """Raises `BadValue` if `input` is not a prompt."""
+        """Raises `BadValue`."""
         return None if self.input is None else read_prompt(bytes(self.input))
 
     def messages(self) -> list[ModelMessage] | None:
-        """Raises `BadValue` if these are not messages."""
+        """Raises `BadValue`."""
         if self.message_history is None or bytes(self.message_history) == b"null":
             return None
         found: list[ModelMessage] = _read(list[ModelMessage], self.message_history, "message_history")
         return found
 
     def dependencies(self, deps_type: Any) -> Any:
-        """Raises `BadValue` if they are not of the agent's type."""
+        """Raises `BadValue`."""
         assert self.deps is not None
         return _read(deps_type, self.deps, "deps")
 
@@ -65,7 +63,7 @@ class AgentInput(Struct, frozen=True, omit_defaults=True):
         return limits
 
     def differs_from(self, other: AgentInput) -> str | None:
-        """The reason why this message cannot join a run with the input `other`. None if it can."""
+        """Why this message cannot join a run with the input `other`. None if it can."""
         if _plain(self.message_history) is not None:
             return "it has a message history of its own"
         if self.model not in (None, other.model):
@@ -93,7 +91,7 @@ def make_input(
     model: str | None = None,
     usage_limits: UsageLimits | None = None,
 ) -> AgentPayload:
-    """The payload for a start. Raises `BadValue` if JSON cannot hold it."""
+    """Raises `BadValue` if JSON cannot hold it."""
     others = (deps, message_history, model, usage_limits)
     if all(one is None for one in others) and (prompt is None or isinstance(prompt, str)):
         return prompt
@@ -107,12 +105,12 @@ def make_input(
 
 
 def prompt_json(prompt: Prompt) -> bytes:
-    """Raises `BadValue` if JSON cannot hold the prompt."""
+    """Raises `BadValue`."""
     return encode(prompt) if prompt is None or isinstance(prompt, str) else _write(list[UserContent], list(prompt))
 
 
 def read_prompt(data: bytes) -> Prompt:
-    """Raises `BadValue` if `data` is not a prompt."""
+    """Raises `BadValue`."""
     said = decode(data)
     return said if said is None or isinstance(said, str) else _read(list[UserContent], data, "input")
 

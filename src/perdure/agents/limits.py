@@ -1,12 +1,7 @@
-"""A provider's own limits: a run that must come back later releases its worker until then.
+"""A provider's own limits: a refusal with a time suspends the run until then.
 
-A 429 with a time (Retry-After, or headers with the renewal of a quota) suspends the run on a timer: it holds no worker
-and no slot. A refusal without a time is retried as `model_step` says. If several fallback models refuse, the run waits
-for the shortest of their times.
-
-The waits of a request are limited in number, and they grow. Hooks for failed requests, such as `ModelFallback`, see a
-refusal first, and the run waits only if they let it through. The step records both decisions, so a replay decides
-nothing.
+Hooks for failed requests, such as `ModelFallback`, see a refusal first, and the run waits only if they let it through.
+The step records both decisions, so a replay decides nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +34,7 @@ SOON_SECONDS: Final = 60.0
 WAITS_MAX: Final = 30
 """The most waits of one request, unless `retry` of `model_step` limits its tries."""
 REFUSALS: Final = "refusals"
-"""The key in a `Postponed`'s details: how often the provider has refused the request."""
+"""The key of a count in a `Postponed`'s details."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 
@@ -61,16 +56,16 @@ def asked_wait(error: BaseException) -> tuple[float, str] | None:
 
 
 def is_tried_again(error: BaseException) -> bool:
-    """Whether a step asks its model again. It does not wait for a named time, because that would hold the worker."""
+    """Whether a step asks its model again. Waiting for a named time would hold the worker."""
     return is_transient(error) and asked_wait(error) is None
 
 
 def failed_request(
     error: Exception, run: AgentRun, retry: RetryPolicy | None, *, hooks_first: bool = False
 ) -> Exception:
-    """The exception of a step whose request failed. `Postponed` suspends the run, which repeats the request later. The
-    error itself fails the step, with the details for the library's hooks. With `hooks_first`, they see it before the
-    run waits."""
+    """The exception of a step whose request failed:
+    `Postponed` to repeat it later, or the error, which fails the step. With `hooks_first`, the library's hooks see the
+    error before the run waits."""
     asked = asked_wait(error)
     most = WAITS_MAX if retry is None else retry.max_attempts - 1
     if asked is None or run.refusals >= most:
@@ -87,8 +82,7 @@ def failed_request(
 
 
 async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
-    """Make a request in a step, within budgets and the provider's limits. Raises `BudgetExceeded` or the step's
-    failure."""
+    """Raises `BudgetExceeded` or the step's failure."""
 
     async def asked() -> T:
         try:
@@ -105,7 +99,7 @@ async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Waits(AbstractCapability[Any]):
-    """Waits for a busy provider, after the program's hooks for failed requests."""
+    """Waits for a busy provider, after the program's hooks."""
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
@@ -129,12 +123,12 @@ class Waits(AbstractCapability[Any]):
 
 
 def _is_of_agent(error: Exception) -> TypeGuard[FallbackExceptionGroup]:
-    """Whether `ModelFallback` made the group, in the agent's code. `FallbackModel` makes one inside a step."""
+    """Whether `ModelFallback` made the group. `FallbackModel` makes one inside a step."""
     return isinstance(error, FallbackExceptionGroup) and not isinstance(error.__cause__, StepFailed)
 
 
 def requested_wait(error: ModelHTTPError) -> float | None:
-    """The seconds that a refusal asks to wait, at most a day."""
+    """In seconds, at most a day."""
     seconds = error.retry_after
     if seconds is None and error.headers is not None:
         seconds = renewed_in(error.headers)
@@ -142,7 +136,7 @@ def requested_wait(error: ModelHTTPError) -> float | None:
 
 
 def renewed_in(headers: Mapping[str, str]) -> float | None:
-    """The seconds until an exhausted quota is renewed, by the headers of many providers.
+    """The seconds until an exhausted quota is renewed.
 
     >>> renewed_in({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0.5s"})
     360.5

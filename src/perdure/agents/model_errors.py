@@ -1,8 +1,4 @@
-"""Failures of models in the journal, and how they become exceptions again.
-
-A failure is recorded as a name and values. `_KINDS` alone maps names to classes. Other errors come back as their
-nearest base class in the library.
-"""
+"""Failures of models in the journal, and how they become exceptions again."""
 
 from __future__ import annotations
 
@@ -18,13 +14,13 @@ from perdure.sdk.errors import RecordedError, StepFailed
 from perdure.sdk.payloads.errors import note_details
 
 FAILURE: Final = "model_error"
-"""The key of the failure in the details of a step's error."""
+"""The key in the details of a step's error."""
 WAIT: Final = "wait_seconds"
-"""The key of the seconds to wait for a busy provider if no hook handles the failure."""
+"""The key of the seconds to wait if no hook handles the failure."""
 BODY_BYTES_MAX: Final = 4_000
 """Longer bodies are cut: a provider may answer with an HTML page."""
 _HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")
-"""The response headers to keep. Others may hold cookies."""
+"""Other headers may hold cookies."""
 
 _HTTP_KINDS: Final = (
     exceptions.ModelRateLimitError,
@@ -37,7 +33,7 @@ _HTTP_KINDS: Final = (
     exceptions.ModelNotFoundError,
     exceptions.ModelRequestRejectedError,
 )
-"""Categories of `ModelHTTPError`. A categorized error is an instance of both."""
+"""Categories of `ModelHTTPError`."""
 _KINDS: Final = {
     kind.__name__: kind
     for kind in (
@@ -67,12 +63,12 @@ _PLAIN: Final = {
         exceptions.UserError,
     )
 }
-"""The classes for journals without fields, whose runs must replay as they ran."""
+"""The classes for journals without fields."""
 _HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A recorded failure. `kind` is a name in `_KINDS`, or any class name within `exceptions`."""
+    """`kind` is a name in `_KINDS`. Within `exceptions` it may be any class name."""
 
     kind: str
     message: str
@@ -98,7 +94,7 @@ class Recorded(NamedTuple):
 
 
 def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
-    """Record a model's failure with its class and fields. Other errors keep only their text."""
+    """Errors of other kinds keep only their text."""
     if _error_kind(error) is None:
         return
     details = {FAILURE: msgspec.to_builtins(_written(error, BODY_BYTES_MAX))}
@@ -118,7 +114,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
     headers: Mapping[str, str] = getattr(error, "headers", None) or {}
     return _Failure(
         kind,
-        _cut(error.message, body_bytes),  # contains the body; the step's own error keeps all of it
+        _cut(error.message, body_bytes),  # contains the body
         model_name=error.model_name,
         status_code=getattr(error, "status_code", None),
         body=_cut(error.body, body_bytes),
@@ -136,7 +132,7 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
 
 
 def _error_kind(error: BaseException) -> str | None:
-    """The recorded class name. For an HTTP error, its category."""
+    """For an HTTP error, its category."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind]
     if isinstance(error, exceptions.ModelHTTPError):
         return next((name for name in kinds if _KINDS[name] in _HTTP_KINDS), exceptions.ModelHTTPError.__name__)
@@ -144,7 +140,6 @@ def _error_kind(error: BaseException) -> str | None:
 
 
 def _cut(body: object, bytes_max: int) -> Any:
-    """A body as JSON, or the beginning of its text."""
     data = to_json(body, fallback=str, inf_nan_mode="strings")
     if len(data) <= bytes_max:
         return msgspec.json.decode(data)
@@ -152,7 +147,7 @@ def _cut(body: object, bytes_max: int) -> Any:
 
 
 def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
-    """The library's exception for a failed model step, for its fallbacks and hooks. Other failures stay StepFailed."""
+    """Failures of other kinds stay StepFailed."""
     details = {} if failure.cause is None else failure.cause.details or {}
     error: Exception | None
     try:

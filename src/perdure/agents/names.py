@@ -1,7 +1,7 @@
 """The names of an agent's steps. They are in journals: changing one blocks open executions.
 
-A *key* identifies a call. It depends on the journal alone, for tools on the call id in the recorded answer. The order
-of parallel tools and the library's tasks do not matter. The *name* says what runs, and a replay compares it.
+A *key* identifies a call. It depends on the journal alone, for tools on the call id in the recorded answer, and not on
+the order of parallel tools. A replay compares the *name*.
 
     model:1                     model.request       the first request of the run
     tool:refund:call_7          tool.refund         a call of a function tool
@@ -27,15 +27,13 @@ from pydantic_ai.durable_exec import (
 )
 
 PART_MAX: Final = 100
-"""Characters of a tool's name or call id in a key. Longer texts end in a hash."""
 _UNSAFE: Final = re.compile(r"[^\w.\-]")
 TOOL_NAME_MAX: Final = 64
-"""Characters of a tool's name that all providers accept."""
 _NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 
 
 class StepName(NamedTuple):
-    """`name` is what runs, `key` is which call. A `counted` key is numbered in the run."""
+    """A `counted` key is numbered in the run."""
 
     name: str
     key: str
@@ -69,7 +67,7 @@ def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: 
 
 
 def part(text: str) -> str:
-    """A text as part of a key, without characters that have a meaning there.
+    """A text as part of a key. A long one ends in a hash.
 
     >>> part("call_7"), part("a/b#2")
     ('call_7', 'a-b-2')
@@ -81,7 +79,7 @@ def part(text: str) -> str:
 
 
 def as_tool_name(text: str) -> str:
-    """A text as the name of a tool. Providers refuse other characters.
+    """A text as a tool name that all providers accept.
 
     >>> as_tool_name("support-desk"), as_tool_name("Café/Billing 2")
     ('support_desk', 'Caf__Billing_2')
@@ -90,14 +88,12 @@ def as_tool_name(text: str) -> str:
 
 
 class Keys:
-    """The keys of one run, each used once.
-
-    A provider may repeat a call id, and an approved tool runs under its old one. The second key ends in `:2`.
-    """
+    """The keys of one run, each used once: a provider may repeat a call id, and an approved tool runs under its old
+    one."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        """The start of each key. Empty for the agent whose execution it is."""
+        """Empty for the agent whose execution it is."""
         self._given: dict[str, int] = {}
 
     def of(self, step: StepName) -> str:
@@ -105,12 +101,10 @@ class Keys:
         return f"{self.prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self.prefix}{step.key}"
 
     def again(self, key: str) -> str:
-        """The next key for a question or child of a tool call."""
         return self.of(StepName(key, key, False))
 
 
 def key_prefix(scoped: str) -> str:
-    """The key prefix of an agent inside another workflow, from that call's key."""
     return f"{scoped.replace('/', '.').replace('#', '.')}/"
 
 

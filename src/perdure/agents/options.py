@@ -1,5 +1,3 @@
-"""The options of `durable`."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +31,11 @@ _ELSEWHERE: Final = {
     "instructions": "A function with @agent.instructions makes them for each run, from its dependencies.",
     "model_settings": "Agent(…, model_settings=…) takes a function of the run as well.",
 }
-"""Where options of Pydantic AI's `run` belong instead."""
+"""Where options of Pydantic AI's `run` belong."""
 
 
 def check_start_options(options: Mapping[str, object]) -> None:
-    """Raises `TypeError` for an unknown option. Says where an option of Pydantic AI's `run` belongs."""
+    """Raises `TypeError` for an unknown option."""
     for name in options:
         if name not in StartOptions.__annotations__:
             instead = _ELSEWHERE.get(name, "Give it to Agent(…) or to durable(…), if they take it.")
@@ -56,45 +54,45 @@ class WorkflowOptions(TypedDict, total=False):
 
 
 class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
-    """All options of `durable`."""
+    """The options of `durable`."""
 
     name: str | None
-    """The workflow's name. Default: the agent's."""
+    """Default: the agent's."""
     deps: DepsT | Callable[[Context], DepsT] | None
-    """For runs that start without any: the dependencies, or a function of the Context."""
+    """For runs that start without any. A function gets the Context."""
     models: Mapping[str, Model] | None
     """Models that a run may choose, by name."""
     capabilities: Sequence[AbstractCapability[DepsT]]
     """Pydantic AI capabilities for durable runs only."""
     hooks: Sequence[CallHook]
-    """Run before and after each call of a model or tool. A replay does not repeat them."""
+    """Run around each call of a model or tool, but not in a replay."""
     budget: Budget | None
-    """Limits each run and all below it, unless the start brings a budget."""
+    """Limits each run and all below it, unless the start brings one."""
     price: Price | None
     """The cost in US dollars of a model's usage. Default: `genai-prices`."""
     usage_limits: UsageLimits | None
-    """Pydantic AI's limits. A run over one fails."""
+    """A run over one of Pydantic AI's limits fails."""
     stop: Sequence[StopCondition]
-    """Conditions under which the agent answers with what it has."""
+    """Conditions to answer early."""
     input_guards: Sequence[InputGuard]
-    """Check the prompt before the run begins."""
+    """Check the prompt."""
     output_guards: Sequence[OutputGuard]
-    """Check the output before the run ends."""
+    """Check the output."""
     watchdog: int | None
-    """After this many equal calls in a row, with equal results, a person decides whether the run continues. Default 5;
+    """After so many equal calls with equal results in a row, a person decides whether the run continues. Default 5;
     None: never."""
     ask_user: bool
     """Give the agent a tool to ask its user."""
     stream: bool | None
-    """Ask the model to stream. Default: if it can. Without streaming, the execution's stream gets whole answers."""
+    """Ask the model to stream. Default: if it can. Otherwise the execution's stream gets whole answers."""
     event_stream_handler: EventStreamHandler[DepsT] | None
     """Receives a streaming model's events live, once per try of the step."""
     answer_timeout: float | None
-    """Seconds that people have to answer approvals and `ask_user`. None: no limit."""
+    """Seconds for answers to approvals and `ask_user`. None: no limit."""
     model_step: StepOptions | None
     """Retries of model requests. Default: up to 4 tries if the model is busy or unreachable."""
     compaction: Compaction | None
-    """When to summarize a long conversation. None: never."""
+    """Summarizes long conversations. None: never."""
     tool_step: StepOptions | None
     """Retries of tool calls. Default: one try. A tool's metadata `{"perdure": {"retry": 3, "timeout": 10}}` take
-    precedence. With `{"perdure": False}` the tool is workflow code and may use the Context."""
+    precedence. With `{"perdure": False}` the tool is workflow code."""

@@ -1,5 +1,4 @@
-"""Signals: exceptions by which a tool or its hook has the library ask the model again, show it a failure, ask for
-approval, or wait for an outside answer. They are recorded in the library's own shape."""
+"""Exceptions by which a tool or its hook signals the library, recorded in the library's own shape."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, T
 
 
 def to_signal(error: Exception) -> dict[str, Any] | None:
-    """The recorded form of a signal. None for a failure."""
+    """None for a failure."""
     match error:
         case ModelRetry():
             return {"message": error.message, "kind": "model_retry"}

@@ -1,5 +1,3 @@
-"""An agent's output as a type hint, for writing and reading the results of executions."""
-
 from __future__ import annotations
 
 import typing
@@ -37,8 +35,7 @@ def schema_name(hint: Any) -> str:
 
 
 def check_apart(hint: Any) -> None:
-    """Raises `ValueError` for two output types with the same fields: their JSON would look the same, and the model's
-    choice is not recorded in it."""
+    """Raises `ValueError` for two output types with the same fields, because their JSON looks the same."""
     seen: list[tuple[Any, dict[str, Any]]] = []
     for member in typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else ():
         own = _fields(member)
@@ -54,7 +51,6 @@ def check_apart(hint: Any) -> None:
 
 
 def _fields(member: Any) -> dict[str, Any] | None:
-    """The fields of a class that becomes a JSON object. None for other types."""
     if isinstance(member, type) and issubclass(member, BaseModel):
         return {name: field.annotation for name, field in member.model_fields.items()}
     if isinstance(member, type) and is_dataclass(member):

@@ -1,7 +1,7 @@
 """`agent.override(model=TestModel())` for durable agents.
 
-An override holds within its `with`. Workflow code and steps have their own contexts: for them the overrides around the
-start of their worker count. A start under other overrides is refused, since it would call the real model.
+Workflow code and steps have their own contexts: for them the overrides around the start of their worker count. A start
+under other overrides is refused, since it would call the real model.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Overrides:
         self._model = next((one for one in found if one.name == "_override_model"), None)
 
     def model(self) -> Model | str | None:
-        """The overriding model. None: the agent's own."""
+        """None: the agent's own."""
         given = None if self._model is None else self._model.get()
         found: Model | str | None = None if given is None else given.value
         return found
 
     @contextmanager
     def as_in(self, outside: Mapping[ContextVar[Any], Any]) -> Iterator[bool]:
-        """Apply the overrides of the context `outside`. Yields whether there are any."""
+        """Yields whether there are any."""
         given = [(one, outside[one]) for one in self._all if outside.get(one) is not None]
         tokens = [(one, one.set(value)) for one, value in given]
         try:
@@ -45,7 +45,7 @@ class Overrides:
                 one.reset(token)
 
     def check_start(self, name: str, outside: Mapping[ContextVar[Any], Any] | None) -> None:
-        """Raises `Misplaced` if an override here does not hold in `outside`. Warns if the worker is elsewhere."""
+        """Raises `Misplaced` if an override here does not hold in `outside`."""
         here = copy_context()
         given = [one for one in self._all if here.get(one) is not None]
         if not given:

@@ -1,5 +1,4 @@
-"""Refuses runs of plain agents in workflow code. They are not recorded, and a replay would ask the model again. Without
-this, only models that need a socket would fail there."""
+"""Refuses plain agents in workflow code: their runs are not recorded, and a replay would ask the model again."""
 
 from __future__ import annotations
 
@@ -14,8 +13,6 @@ from perdure.sdk.steps import current_context
 
 
 def refuse_plain_runs() -> None:
-    """Refuse plain agents in workflow code, from now on. The library has no hook for each run, so this wraps
-    `Agent.iter`, which each run passes."""
     iterate = Agent.iter
     if getattr(iterate, "_perdure_checked", False):
         return

@@ -1,5 +1,4 @@
-"""Reasons to ask a model again: the agent's code refused its output or a call's arguments. They are in the log, not in
-the journal."""
+"""Why the agent's code refused an answer of its model. The log has it, but not the journal."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pydantic_ai.models import ModelRequestParameters
 
 
 def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> Iterator[str]:
-    """Errors in the last answer. A tool's own errors are in its step."""
+    """A tool's own errors are in its step."""
     tools = {tool.name for tool in asked.function_tools}
     for request in reversed(list(takewhile(lambda one: isinstance(one, ModelRequest), reversed(messages)))):
         for part in request.parts:
@@ -26,7 +25,6 @@ def refused(messages: Sequence[ModelMessage], asked: ModelRequestParameters) -> 
 
 
 def _words(content: object) -> str:
-    """A text, or the details of a validation error."""
     if not isinstance(content, list):
         return str(content)
     return "; ".join(": ".join([".".join(map(str, one["loc"])), one["msg"]]).removeprefix(": ") for one in content)

@@ -1,5 +1,3 @@
-"""One run of an agent in an execution."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -21,11 +19,11 @@ if TYPE_CHECKING:
 StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
 """The option that made an agent answer early."""
 STOPPED: Final = "stopped"
-"""The key in an execution's progress: why its agent stopped early."""
+"""The key in an execution's progress."""
 
 
 class AgentRun:
-    """One run of a durable agent. Its state depends on the journal alone, so a replay restores it."""
+    """Its state depends on the journal alone, so a replay restores it."""
 
     def __init__(
         self,
@@ -42,52 +40,51 @@ class AgentRun:
         self.agent_name = agent_name
         self.hooks = hooks
         self.own_hooks = own_hooks
-        """The program's hooks, without ours."""
+        """The program's hooks."""
         self.given = given
         self.has_error_hooks = has_error_hooks
-        """Whether the program handles failed requests itself, before the run waits."""
         self.refusals = 0
         """How often the current request has waited for the provider."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
-        """The run id in messages: the execution's, unless the agent runs inside another workflow."""
+        """The run id in messages."""
         self.has_begun = False
-        """Whether the agent has started. A later run of an agent in its code is a different run."""
+        """Whether the agent has started. Its code may then run another agent."""
         self.finishing: str | None = None
-        """Why the agent must answer now, without tools."""
+        """Why the agent must answer now."""
         self.emitted_calls: set[str] = set()
-        """Calls in the stream that have not got a result yet, if we emit them."""
+        """Calls that we put in the stream and that have no result yet."""
         self.last_call = b""
         """The watchdog's last call. `rounds` counts its repeats."""
         self.rounds = 0
 
     def finish(self, by: StopReason, why: str) -> None:
-        """Have the agent answer now. A replay repeats this at the same place."""
+        """Have the agent answer now."""
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
             self.report_stop(by, why)
 
     def report_stop(self, by: StopReason, why: str) -> None:
-        """Report the early end as the execution's progress, unless another workflow runs the agent."""
+        """Report it as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
             self.ctx.pending_progress[:] = [Raw(encode(said, where="progress"))]
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
-        """Show a question and wait for the answer, suspended. Raises `TimeoutError`."""
+        """Raises `TimeoutError`."""
         with self.apart(key):
             return await self.ctx.suspend(key, shown, timeout=timeout)
 
     def apart(self, name: str) -> AbstractContextManager[None]:
-        """Name waits and questions without a key after `name`. They run in the library's tasks, whose number varies
-        with its release, toolsets and hooks."""
+        """Name waits and questions without a key after `name`. The number of the library's tasks, in which they run,
+        varies with its release, toolsets and hooks."""
         return self.ctx.machine.loop.within(name)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Make this the current run. Steps keep the context variables from before the block, because the library sets
-        some for the agent's code only, such as the executor of sync functions."""
+        """Steps keep the context variables from before the block, because the library sets some for the agent's code
+        only, such as the executor of sync functions."""
         outer = step_variables.get()
         variables = step_variables.set(copy_context() if outer is None else outer)
         token = _current.set(self)
@@ -102,6 +99,6 @@ _current: ContextVar[AgentRun | None] = ContextVar("perdure_agent_run", default=
 
 
 def current_run() -> AgentRun | None:
-    """The durable run whose code is running. None in steps and outside executions."""
+    """None in steps and outside executions."""
     run = _current.get()
     return run if run is not None and run.ctx.is_active else None

@@ -1,8 +1,6 @@
 """The operations of an agent as steps: Pydantic AI's durable interface over an execution.
 
-The library provides the body of an operation, which asks the model or calls the tool. It runs as a step in the worker's
-loop. Its result is recorded as JSON before the agent's code, in the workflow's loop, sees it. So the agent reads the
-same bytes live and in every replay.
+The result of an operation is recorded as JSON before the agent's code reads it, so a replay reads the same bytes.
 """
 
 from __future__ import annotations
@@ -62,15 +60,14 @@ WireT = TypeVar("WireT")
 ResultT = TypeVar("ResultT")
 
 TOOL_KEY: Final = "perdure"
-"""The key in a tool's metadata. Its value is StepOptions, or False for a tool that runs as workflow code."""
+"""The key of a tool's metadata: StepOptions, or False for workflow code."""
 MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
-"""Also for listing tools and instructions, which may be repeated, unlike a call."""
+"""Also for listing tools and instructions."""
 _LOOKS: Final = (ToolsetGetToolsId, ToolsetGetInstructionsId)
 
 
 class StepOptions(TypedDict, total=False):
-    """How the steps of a model or tool run: `retry` is a policy or the total number of tries, `timeout` is in seconds
-    per try."""
+    """`retry` is a policy or the total number of tries. `timeout` is in seconds per try."""
 
     retry: Retry | None
     timeout: float | None
@@ -80,8 +77,6 @@ _PLAIN: Final = StepOptions()
 
 
 class JsonCodec(DurabilityCodec):
-    """Values ↔ JSON, by their types."""
-
     def dump(self, tp: Any, value: Any) -> Raw:
         return Raw(type_adapter(tp).dump_json(value))
 
@@ -106,8 +101,8 @@ class StepBackend(DurableOperationBackend[StepOptions]):
         *,
         tells_answers: bool = False,
     ) -> None:
-        """`unwrap` returns or raises the recorded result of a tool. `tells_answers`: models do not stream, so their
-        steps emit whole answers. Raises `ValueError` for invalid options."""
+        """`unwrap` returns or raises a tool's recorded result. With `tells_answers`, steps of models that do not stream
+        emit whole answers."""
         for name, given in (("model_step", model), ("tool_step", tool)):
             if not given.keys() <= StepOptions.__annotations__.keys():
                 raise ValueError(f"{name} may have only {sorted(StepOptions.__annotations__)}; got {given!r}.")
@@ -229,7 +224,7 @@ class _Body(Generic[ParamsT]):
 
     async def run(self) -> Raw:
         self.has_run = True
-        # Context variables that hooks set in the agent's code, such as the open span, also hold in its steps.
+        # Variables that hooks set, such as the open span, also hold in steps.
         for variable, value in self._variables.items():
             if variable not in _OF_CODE:
                 variable.set(value)
@@ -248,8 +243,7 @@ class _Body(Generic[ParamsT]):
         if isinstance(params, ModelRequestParams):
             params = replace(params, model_settings=patient(params))
         if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
-            # A tool may count its usage (`usage=ctx.usage` for an inner agent). It counts on a copy, and the difference
-            # is recorded. A replay adds that without running the tool.
+            # A tool counts usage (of an inner agent) on a copy. The difference is recorded, and a replay adds it.
             before = copy(params.ctx.usage)
             own = copy(params.ctx)
             own.usage = copy(before)
@@ -281,7 +275,7 @@ class _Body(Generic[ParamsT]):
         return payload
 
     async def _tool(self, params: ParamsT, call: Call) -> Any:
-        """The record of a tool's call. A hook's signal is recorded as if the tool had raised it."""
+        """A hook's signal is recorded as if the tool had raised it."""
         operation = self._operation
         record: Any = None
         said: Exception | None = None
@@ -297,7 +291,7 @@ class _Body(Generic[ParamsT]):
 
         try:
             await hooked(self._run.hooks, call, made)
-        except Exception as error:  # raised by a hook or by the tool
+        except Exception as error:
             if error is not said:
                 if (signal := to_signal(error)) is None:
                     raise
@@ -311,7 +305,7 @@ _OF_CODE: Final = frozenset({running_step, current_context})
 
 @contextmanager
 def _worker_scopes() -> Iterator[None]:
-    """Undo the library's scopes for the agent's code. Steps may use threads, but not wait for outside events."""
+    """Steps may use threads, but not wait for outside events."""
     nothing: Any = None
     with Agent.using_thread_executor(nothing), external_event_scope(nothing):
         yield
@@ -323,11 +317,11 @@ class _WithUsage(Struct, frozen=True):
 
 
 _HAS_USAGE: Final = b'{"usage":'
-"""How such a record starts. A record without usage starts with its kind or result."""
+"""A record without usage starts with its kind or result."""
 
 
 def _taken_apart(recorded: Raw, params: object) -> Raw:
-    """The tool's record. Adds its usage to the run's."""
+    """Adds the tool's usage to the run's."""
     if not isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
         return recorded
     if not bytes(recorded).startswith(_HAS_USAGE):
@@ -343,7 +337,6 @@ def _tool_call_id(params: object) -> str | None:
 
 
 def _to_call(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
-    """The call that hooks see. None for other operations than model requests and tool calls."""
     match operation.operation_id:
         case ModelRequestId(model_name=name):
             assert isinstance(params, ModelRequestParams)

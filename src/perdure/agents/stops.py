@@ -20,8 +20,7 @@ from perdure.agents.runs import STOPPED, AgentRun, StopReason
 from perdure.wire.executions import Execution
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
-"""Called before each model request: a reason to stop, or None. It must depend on the run alone, since a replay calls it
-again."""
+"""Called before each model request, and again in a replay, so it must depend on the run alone."""
 
 
 def max_steps(count: int) -> StopCondition:
@@ -84,7 +83,7 @@ def _own(ctx: RunContext[Any]) -> Sequence[ModelMessage]:
 def withheld(
     run: AgentRun, conditions: Sequence[StopCondition], ctx: RunContext[Any], tools: list[ToolDefinition]
 ) -> list[ToolDefinition]:
-    """The tools for the next request: none if a condition is met or the run is finishing."""
+    """The tools for the next request."""
     if run.finishing is None:
         for condition in conditions:
             if (why := condition(ctx)) is not None:
@@ -95,7 +94,7 @@ def withheld(
 
 def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
     """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words, or the reason to
-    stop. Unchanged if the output is not text."""
+    stop."""
     parameters = request.model_request_parameters
     outputs = {tool.name for tool in parameters.output_tools}
     calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
@@ -117,7 +116,7 @@ def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | Non
 
 
 def stop_reason(execution: Execution) -> StopReason | None:
-    """The reason why an agent answered early. None if it ended by itself or has not ended.
+    """Why an agent answered early. None if it ended by itself or has not ended.
 
     >>> stop_reason(await handle.get())                                                 # doctest: +SKIP
     'budget'
@@ -137,6 +136,5 @@ def answer_now(run: AgentRun, request: ModelRequestContext) -> None:
 
 
 def instruct_to_answer(parameters: ModelRequestParameters, why: str | None) -> ModelRequestParameters:
-    """The parameters of a request without tools."""
     said = InstructionPart(f"{why} You have no tools any more: answer now, with what you have.", dynamic=True)
     return replace(parameters, instruction_parts=[*(parameters.instruction_parts or ()), said])

@@ -1,8 +1,7 @@
 """An agent's live events: events of Pydantic AI as items of the execution's stream.
 
-A model's words are emitted live in its step, and a new try of the step takes them back. The agent's own code emits what
-follows from recorded answers (tool calls and results), and a replay does not repeat it. The library offers those events
-only as a stream, which is slower. If no model streams, they are made here.
+The step of a model emits its words, and a new try takes them back. The agent's own code emits tool calls and results.
+The library does so only in a stream, which is slower.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from perdure.sdk.streams import StreamItem
 from perdure.wire.errors import BadValue
 
 _EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent, config=ConfigDict(defer_build=True))
-"""Built at first use, because it takes 50 ms and most programs do not stream."""
+"""Built at first use, because it takes 50 ms."""
 
 
 class AgentItem(NamedTuple):
-    """An item of an agent's stream, with the event of Pydantic AI in it, if any."""
+    """An item of an agent's stream, with Pydantic AI's event in it, if any."""
 
     item: StreamItem
     event: AgentStreamEvent | None
@@ -85,8 +84,6 @@ async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEve
 
 
 def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
-    """A handler that emits each event and passes it on."""
-
     async def emitted(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
         async for event in events:
             if not isinstance(event, PartEndEvent):
@@ -103,7 +100,6 @@ def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
 
 
 def emit_event(event: AgentStreamEvent) -> None:
-    """Emit to the stream of the running step or run."""
     step, run = running_step.get(), current_run()
     emit = step.emit if step is not None else run.ctx.emit if run is not None else None
     if emit is None:
@@ -127,8 +123,6 @@ def _beginning(data: dict[str, Any]) -> dict[str, Any]:
 
 
 class Unstreamed(WrapperModel):
-    """A model without streaming, in an agent whose other models stream. Its answer comes in one piece."""
-
     @asynccontextmanager
     async def request_stream(
         self,
@@ -142,7 +136,7 @@ class Unstreamed(WrapperModel):
 
 
 def can_stream(model: Model) -> bool:
-    """Whether a model can stream: all of several fallback models, and a test model with a stream function."""
+    """All of several fallback models must stream."""
     while isinstance(model, WrapperModel):
         model = model.wrapped
     if isinstance(model, FallbackModel):

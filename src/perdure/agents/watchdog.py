@@ -1,8 +1,4 @@
-"""Finds loops: a tool gives the same outcome for the same arguments, again and again. An outcome is a result, a request
-for another try, or a denial.
-
-The run then waits suspended. It shows its cost so far, and asks a person whether to continue.
-"""
+"""Finds loops: if a tool repeats its outcome for the same arguments, the run asks a person whether to continue."""
 
 from __future__ import annotations
 
@@ -16,11 +12,10 @@ from perdure.agents.names import part
 from perdure.agents.runs import AgentRun
 
 SHOWN_MAX: Final = 2_000
-"""Characters of arguments and result in the question."""
+"""Characters of arguments and result."""
 
 
 async def watched(run: AgentRun, repeats: int, ctx: RunContext[Any], tool: str, args: Any, result: Any) -> None:
-    """Count a call. After `repeats` equal calls in a row, the run waits for a person's answer."""
     shown = _shown(result)
     print_ = hashlib.blake2b(b"\0".join((tool.encode(), _shown(args), shown)), digest_size=8).digest()
     run.rounds = run.rounds + 1 if print_ == run.last_call else 1
