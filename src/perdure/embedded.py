@@ -41,7 +41,7 @@ STREAM_PAGE = 200
 
 
 class LocalTransport:
-    """The seam between the wings as plain calls: the same structs and services, without copies."""
+    """The seam between the wings as plain calls, with the same structs and without copies."""
 
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
@@ -77,8 +77,8 @@ class LocalTransport:
 class SharedLease(Lease):
     """The lease of an embedded worker on a shared database, where other processes must notice its death.
 
-    The event loop that runs everything here sends the beats. If it is blocked for longer than the lease, other workers
-    take its executions over, and it starts no step until the database has answered again.
+    If the event loop, which sends the beats, is blocked for longer than the lease, other workers take its executions
+    over. It then starts no step until the database has answered again.
     """
 
     def __init__(self, transport: LocalTransport) -> None:

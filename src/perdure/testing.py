@@ -4,13 +4,6 @@
         report = await crash_everywhere(order, Order(id=7))
         assert report.result == "receipt-7"
 
-`embedded()` is `perdure.embedded.embedded` on a temporary file with a `ManualClock`. A workflow that sleeps for three
-days wakes as soon as nothing else is left to do.
-
-`crash_everywhere` runs a workflow many times. Each run kills engine and worker at another change of the store, right
-before or right after the change is on disk. A new engine and worker must then reach the same result without running a
-recorded step again.
-
 This crash is not a SIGKILL: engine and worker stop inside this process. Step bodies in flight are cancelled, which they
 can notice. Functions in threads run to their end, and their outcomes are lost.
 
@@ -68,7 +61,7 @@ CHANGES: Final = frozenset(
         *("publish", "resume", "cancel"),
     }
 )
-"""The verbs that move an execution. All other verbs are housekeeping."""
+"""The verbs that move an execution."""
 
 
 class Bench(Embedded):
@@ -91,11 +84,11 @@ class Bench(Embedded):
     async def skip_to_due(self) -> bool:
         """Move the clock to the next due moment. Returns False if no execution waits for time.
 
-        Schedules that come due on the way fire. Alone they do not move time, since they have no end.
+        Schedules that come due on the way fire. They do not move time, since they have no end.
         """
         next_due = await self.engine.store.read(transitions.next_due())
         due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
-        if due_us >= FAR_US:  # an endless timer, or a turn of a session, which begins after the earlier turns
+        if due_us >= FAR_US:  # an endless timer, or a turn that waits for the earlier ones
             return False
         slots = await self.engine.store.read(schedules.due_schedules(now_us=self.clock.now_us(), limit=1))
         if slots.next_at_us is not None:
@@ -104,7 +97,6 @@ class Bench(Embedded):
         return True
 
     async def _batches_due(self) -> list[int]:
-        """When batches of event triggers are due."""
         watched = await self.engine.store.read(triggers.watched_topics())
         return [one.due_at_us for one in watched if one.due_at_us is not None]
 
@@ -119,8 +111,8 @@ class Bench(Embedded):
         if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
         counts = await self.engine.store.read(queries.counts())
-        # The worker runs nothing, so an execution in phase `running` is on its way to it. On a busy machine that takes
-        # longer than QUIET_LOOKS, and time must not skip to the end of its run_timeout_seconds.
+        # The worker runs nothing, so an execution in phase `running` is on its way to it. Meanwhile time must not skip
+        # to the end of its run_timeout_seconds.
         on_its_way = any(phase == Phase.RUNNING for _, _, phase, _ in counts["phases"])
         return not counts["queued"] and not on_its_way
 
@@ -143,7 +135,7 @@ async def embedded(
     """Run workflows in this process, on a temporary store, until the block ends.
 
     With `skip_time` the clock moves to the next due moment whenever nothing else is left to do. Without it, only
-    `advance` moves time. Tests of time-outs use that to answer before the time-out.
+    `advance` moves time.
     """
     with _folder(path) as file:
         async with _bench(SQLiteStore(file), registry, clock, settings, skip_time=skip_time, parks=parks) as bench:
@@ -210,24 +202,22 @@ class _MortalTransport(LocalTransport):
 
 
 class StepRanAgain(AssertionError):
-    """A step with a recorded outcome ran again after the crash. Unless this is a bug of Perdure, the step's key depends
-    on something that is not recorded."""
+    """A step with a recorded outcome ran again after the crash. Unless this is a bug of Perdure, its key depends on
+    something that is not recorded."""
 
 
 class CrashReport(Generic[R]):
-    """The workflow's result, and the crashes that it survived."""
-
     def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
         self._outcome = outcome
         self.crashes = crashes
         """Each is ("before" or "after", number of the change, name of the change)."""
         self.repeated = repeated
-        """By key, the bodies that ran again because a crash came before the step was recorded. Outside effects of these
-        steps need `current_step().idempotency_key`."""
+        """By key, the steps that a crash kept from being recorded, so that they ran again. Their outside effects need
+        `current_step().idempotency_key`."""
 
     @property
     def result(self) -> R:
-        """The result of every run. If every run failed, raises that error."""
+        """If every run failed, raises that error."""
         if self._outcome.error is not None:
             raise self._outcome.error
         result: R = self._outcome.result
@@ -247,15 +237,14 @@ async def crash_everywhere(
     timeout: float = 60.0,
     **options: Any,
 ) -> CrashReport[R]:
-    """Run a workflow with a crash at each of its commits in turn. Every run must have the same outcome.
+    """Run a workflow with a crash right before and right after each of its commits in turn.
 
     Asserts after each crash that the outcome is that of a run without a crash, that no recorded step ran again
-    (`StepRanAgain`), and that the store keeps its invariants. `timeout` (seconds) limits a run before its crash
-    and again after it.
+    (`StepRanAgain`), and that the store keeps its invariants. `timeout` (seconds) limits a run before its crash and
+    again after it.
 
     `during(client, handle)` acts for the outside world: it publishes events and answers questions. It is called again
-    after a crash, so it must be repeatable (`dedup_key=`; a second answer to a question is ignored). `options` are
-    those of `Client.start`.
+    after a crash, so it must be repeatable. `options` are those of `Client.start`.
 
     >>> async def test_order() -> None:
     ...     report = await crash_everywhere(order, 7)
@@ -287,7 +276,7 @@ class _Outcome:
         self.result = result
         self.error = error
         self._ids = ids
-        """All executions of the run. An error may name them, and they differ in each run."""
+        """An error may name these executions, which differ in each run."""
 
     def key(self) -> object:
         if self.error is None:
@@ -332,7 +321,6 @@ class _Plan:
         self.repeated: Counter[str] = Counter()
 
     async def run(self, crash: _Crash | None) -> _Outcome:
-        """One run to its end, with at most one crash."""
         clock = ManualClock()
         ran: Counter[tuple[str, str]] = Counter()
         recorded: set[tuple[str, str]] = set()
@@ -403,7 +391,7 @@ async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) ->
 
 
 class _Doomed(SQLiteStore):
-    """A store whose process dies at a change. From then on it does not answer any caller."""
+    """A store whose process dies at a change. From then on it does not answer."""
 
     def __init__(self, path: str, crash: _Crash) -> None:
         super().__init__(path)
@@ -440,7 +428,7 @@ class _Doomed(SQLiteStore):
         return result
 
     def _is_due(self, counts: bool, moment: str, what: str) -> bool:
-        """Whether the process is dead. Counts the change, and dies at it if it is the planned one."""
+        """Whether the process is dead. Counts the change, and dies at the planned one."""
         if not self.is_dead and counts and moment == self._crash.moment:
             self._changes += 1
             if self._changes == self._crash.number:
@@ -484,7 +472,6 @@ async def _all_executions(engine: Engine, project_id: str) -> list[Execution]:
 
 @contextmanager
 def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
-    """Count the step bodies that begin during the block, by execution and key."""
     call = StepCall.call
 
     def counted(step: StepCall) -> Any:
