@@ -71,17 +71,17 @@ def fields(error: BaseException) -> dict[str, Any]:
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
 def test_a_failure_comes_back_with_its_class_and_its_fields(error: Exception) -> None:
     failure = recorded(error)
-    found = recorded_failure(failure, "other")
-    assert type(found.error) is type(error) and found.wait_seconds is None
-    assert (str(found.error), fields(found.error)) == (str(error), fields(error))
-    assert found.error.__cause__ is failure
+    found, wait_seconds = recorded_failure(failure, "other")
+    assert type(found) is type(error) and wait_seconds is None
+    assert (str(found), fields(found)) == (str(error), fields(error))
+    assert found.__cause__ is failure
 
 
 def test_headers_that_say_when_to_come_back_are_kept_and_others_are_not() -> None:
     sent = {"Retry-After": "7", "x-should-retry": "true", "x-ratelimit-reset-tokens": "6s", "set-cookie": "secret"}
     record = recorded(http(exceptions.ModelRateLimitError, 429, headers=sent))
     assert "secret" not in str(record.cause and record.cause.details)
-    found = recorded_failure(record, "m").error
+    found, _ = recorded_failure(record, "m")
     assert isinstance(found, ModelHTTPError) and found.provider_retry_hint is True
     assert found.headers == {"retry-after": "7", "x-should-retry": "true", "x-ratelimit-reset-tokens": "6s"}
 
@@ -89,7 +89,7 @@ def test_headers_that_say_when_to_come_back_are_kept_and_others_are_not() -> Non
 def test_failures_of_models_that_stood_in_for_one_another_come_back_as_a_group() -> None:
     members = [http(exceptions.ModelRateLimitError, 429, body="b" * 9_000), ValueError("odd"), FAILURES[12]]
     failure = recorded(exceptions.FallbackExceptionGroup("All failed", members))
-    group = recorded_failure(failure, "m").error
+    group, _ = recorded_failure(failure, "m")
     assert isinstance(group, exceptions.FallbackExceptionGroup) and str(group) == "All failed (3 sub-exceptions)"
     busy, odd, unreachable = group.exceptions
     assert isinstance(busy, exceptions.ModelRateLimitError) and str(busy.body).startswith("bbb")
@@ -100,11 +100,11 @@ def test_failures_of_models_that_stood_in_for_one_another_come_back_as_a_group()
 def test_a_failure_with_a_long_body_keeps_its_class_and_its_message() -> None:
     page = "<html>ü" * 20_000
     for error in (http(exceptions.ModelUnavailableError, 503, body=page), http(None, 400, body={"page": page})):
-        found = recorded_failure(recorded(error), "m").error
+        found = recorded_failure(recorded(error), "m")[0]
         assert type(found) is type(error) and isinstance(found, ModelHTTPError)
         assert len(str(found)) > 5_000 and str(error).startswith(str(found)[:5_000])
         assert 500 < len(str(found.body)) < 4_000
-    odd = recorded_failure(recorded(exceptions.UnexpectedModelBehavior(page, page)), "m").error
+    odd = recorded_failure(recorded(exceptions.UnexpectedModelBehavior(page, page)), "m")[0]
     assert type(odd) is exceptions.UnexpectedModelBehavior
 
 
@@ -112,7 +112,7 @@ def test_a_class_of_the_programs_own_comes_back_as_the_librarys_that_it_is() -> 
     class Mine(exceptions.ModelRateLimitError):
         pass
 
-    found = recorded_failure(recorded(Mine("m", "slow down")), "m").error
+    found = recorded_failure(recorded(Mine("m", "slow down")), "m")[0]
     assert type(found) is exceptions.ModelRateLimitError
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_the_librarys_stays_a_failed_step() -> None:
 def test_a_name_in_a_journal_names_no_class_outside_of_the_table() -> None:
     for kind in ("ModelRetry", "RunCancelled", "os.system"):
         record = b'{"type":"X","message":"x","details":{"model_error":{"kind":"%s","message":"x"}}}' % kind.encode()
-        assert type(recorded_failure(read(record), "m").error) is RecordedError
+        assert type(recorded_failure(read(record), "m")[0]) is RecordedError
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_name_in_a_journal_names_no_class_outside_of_the_table() -> None:
     ],
 )
 def test_a_journal_of_an_older_release_is_read_as_it_was(record: bytes, kind: type[Exception]) -> None:
-    assert type(recorded_failure(read(record), "m").error) is kind
+    assert type(recorded_failure(read(record), "m")[0]) is kind
 
 
 @pytest.mark.parametrize("error", [FAILURES[0], FAILURES[5], FAILURES[12], FAILURES[16]], ids=lambda one: str(one)[:20])

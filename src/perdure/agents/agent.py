@@ -22,7 +22,7 @@ from pydantic_ai.usage import UsageLimits
 from perdure.agents.approvals import Waiter, ask_user_tool
 from perdure.agents.budgets import Price, Spending
 from perdure.agents.calls import CallHook
-from perdure.agents.conversation import Compaction, Conversation, Delivered
+from perdure.agents.conversation import Compaction, Delivered, SessionTurn
 from perdure.agents.definitions import agent_spec
 from perdure.agents.durability import PerdureDurability
 from perdure.agents.failures import AskedAgain
@@ -306,12 +306,12 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         run = AgentRun(
             ctx, self.name, self._hooks, self._own_hooks, given, prefix=prefix, has_error_hooks=has_error_hooks
         )
-        conversation = None if prefix else await Conversation.begin(run, self._compaction, self._summarizer())
+        turn = None if prefix else await SessionTurn.begin(run, self._compaction, self._summarizer())
         history, capabilities = given.messages(), self._capabilities
-        if conversation is not None:
-            if conversation.is_over:
-                return conversation.output(self._output_hint)
-            history = conversation.history if history is None else history
+        if turn is not None:
+            if turn.is_over:
+                return turn.output(self._output_hint)
+            history = turn.history if history is None else history
             capabilities = [*capabilities, self._delivered]
         if has_error_hooks:
             capabilities = [*capabilities, Waits()]
@@ -330,9 +330,9 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                 capabilities=[*capabilities, durability],
                 infer_name=False,
             )
-        if conversation is not None:
+        if turn is not None:
             encode(result.output, self._output_hint, where="result")  # a run that fails here must not add messages
-            await conversation.end(result.new_messages())
+            await turn.end(result.new_messages())
         return result.output
 
     def _check_listeners(self, has_handler: bool) -> None:

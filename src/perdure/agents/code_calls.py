@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pydantic_ai.tools import RunContext
@@ -70,7 +69,6 @@ async def _run_hooks(run: AgentRun, moment: Moment, call: Call, notify: Callable
         raise from_signal(signal)
 
 
-@dataclass
 class HookedCode(WrapperToolset[Any]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]

@@ -96,7 +96,7 @@ class Compaction:
         return cut
 
 
-class Conversation:
+class SessionTurn:
     def __init__(self, run: AgentRun, reading: Reading) -> None:
         self._run = run
         self.reading = reading
@@ -105,7 +105,7 @@ class Conversation:
     @classmethod
     async def begin(
         cls, run: AgentRun, compaction: Compaction | None, summarizer: Model | str | None
-    ) -> Conversation | None:
+    ) -> SessionTurn | None:
         """None if the run has no conversation."""
         ctx = run.ctx
         if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):

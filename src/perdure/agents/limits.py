@@ -113,7 +113,7 @@ class Waits(AbstractCapability[Any]):
         failed = last.__cause__
         if run is None or not isinstance(failed, StepFailed) or failed.key is None:
             raise error
-        seconds = recorded_failure(failed, "").wait_seconds
+        _, seconds = recorded_failure(failed, "")
         if seconds is None:
             raise error
         run.refusals += 1

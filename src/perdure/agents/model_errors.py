@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from pydantic_ai import exceptions
@@ -16,7 +16,6 @@ from perdure.sdk.payloads.errors import note_details
 FAILURE: Final = "model_error"
 """The key in the details of a step's error."""
 WAIT: Final = "wait_seconds"
-"""The key of the seconds to wait if no hook handles the failure."""
 BODY_BYTES_MAX: Final = 4_000
 """Longer bodies are cut: a provider may answer with an HTML page."""
 _HEADERS: Final = re.compile(r"retry-after(-ms)?|x-should-retry|.*ratelimit.*|.*request-id")
@@ -64,7 +63,12 @@ _PLAIN: Final = {
     )
 }
 """The classes for journals without fields."""
+_COMMON: Final = ("provider_error_code", "provider_error_type", "retry_after", "in_stream")
+"""The attributes of each `ModelAPIError`."""
 _HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
+
+
+_VALUES: Final = ("model_name", "status_code", "suggested_model_id", "hint", "phase", "timeout", "setting", *_COMMON)
 
 
 class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,11 +90,6 @@ class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout: float | None = None
     setting: str | None = None
     exceptions: tuple[_Failure, ...] = ()
-
-
-class Recorded(NamedTuple):
-    error: Exception
-    wait_seconds: float | None
 
 
 def note_failure(error: Exception, wait_seconds: float | None = None) -> None:
@@ -115,19 +114,9 @@ def _written(error: BaseException, body_bytes: int) -> _Failure:
     return _Failure(
         kind,
         _cut(error.message, body_bytes),  # contains the body
-        model_name=error.model_name,
-        status_code=getattr(error, "status_code", None),
         body=_cut(error.body, body_bytes),
         headers={name: value for name, value in headers.items() if _HEADERS.fullmatch(name)} or None,
-        suggested_model_id=getattr(error, "suggested_model_id", None),
-        hint=getattr(error, "hint", None),
-        provider_error_code=error.provider_error_code,
-        provider_error_type=error.provider_error_type,
-        retry_after=error.retry_after,
-        in_stream=error.in_stream,
-        phase=getattr(error, "phase", None),
-        timeout=getattr(error, "timeout", None),
-        setting=getattr(error, "setting", None),
+        **{name: getattr(error, name) for name in _VALUES if hasattr(error, name)},
     )
 
 
@@ -146,8 +135,8 @@ def _cut(body: object, bytes_max: int) -> Any:
     return (body if isinstance(body, str) else data.decode())[: bytes_max // 4] + "…"
 
 
-def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
-    """Failures of other kinds stay StepFailed."""
+def recorded_failure(failure: StepFailed, model_name: str) -> tuple[Exception, float | None]:
+    """The error, and the seconds to wait if no hook handles it. Failures of other kinds stay StepFailed."""
     details = {} if failure.cause is None else failure.cause.details or {}
     error: Exception | None
     try:
@@ -155,12 +144,12 @@ def recorded_failure(failure: StepFailed, model_name: str) -> Recorded:
     except (KeyError, msgspec.ValidationError):  # an error of the program, or an older journal
         error = _from_words(failure, model_name)
     if error is None:
-        return Recorded(failure, None)
+        return failure, None
     if isinstance(error, exceptions.ModelAPIError):
         error.message, error.args = failure.message, (failure.message,)
     error.__cause__ = failure
     wait = details.get(WAIT)
-    return Recorded(error, float(wait) if isinstance(wait, int | float) else None)
+    return error, float(wait) if isinstance(wait, int | float) else None
 
 
 def _read(failure: _Failure) -> Exception:
@@ -171,14 +160,9 @@ def _read(failure: _Failure) -> Exception:
     if kind is exceptions.FallbackExceptionGroup:
         return exceptions.FallbackExceptionGroup(failure.message, [_read(one) for one in failure.exceptions])
     if not issubclass(kind, exceptions.ModelAPIError):
-        return _other(kind, failure)
-    common: dict[str, Any] = {
-        "body": failure.body,
-        "provider_error_code": failure.provider_error_code,
-        "provider_error_type": failure.provider_error_type,
-        "retry_after": failure.retry_after,
-        "in_stream": failure.in_stream,
-    }
+        has_body = issubclass(kind, exceptions.UnexpectedModelBehavior)
+        return kind(failure.message, failure.body) if has_body else kind(failure.message)  # type: ignore[no-any-return]
+    common = {name: getattr(failure, name) for name in ("body", *_COMMON)}
     if failure.status_code is not None:
         error = exceptions.ModelHTTPError.for_category(
             kind if kind in _HTTP_KINDS else None,
@@ -198,15 +182,6 @@ def _read(failure: _Failure) -> Exception:
         error = kind(failure.model_name, failure.message, **common)
     error.message, error.args = failure.message, (failure.message,)  # the body may be cut at another place
     return error  # type: ignore[no-any-return]  # its class is looked up
-
-
-def _other(kind: Any, failure: _Failure) -> Exception:
-    error: Exception
-    if issubclass(kind, exceptions.UnexpectedModelBehavior):
-        error = kind(failure.message, failure.body)
-    else:
-        error = kind(failure.message)
-    return error
 
 
 def _from_words(failure: StepFailed, model_name: str) -> Exception | None:

@@ -12,7 +12,7 @@ the order of parallel tools. A replay compares the *name*.
 
 import hashlib
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pydantic_ai.durable_exec import (
     CapabilityOperationId,
@@ -32,38 +32,31 @@ TOOL_NAME_MAX: Final = 64
 _NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 
 
-class StepName(NamedTuple):
-    """A `counted` key is numbered in the run."""
-
-    name: str
-    key: str
-    counted: bool
-
-
-def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: str | None = None) -> StepName:
+def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: str | None = None) -> tuple[str, str]:
+    """The name and the key. A key that ends in `:` is always numbered."""
     call = f"{part(tool_name)}:{part(tool_call_id or 'call')}"
     match operation:
         case ModelRequestId():  # streamed or not: the answer is the same
-            return StepName("model.request", "model", True)
+            return "model.request", "model:"
         case ModelCompactMessagesId():
-            return StepName("model.compact", "compact", True)
+            return "model.compact", "compact:"
         case ModelCancelSuspendedResponseId():
-            return StepName("model.cancel", "model-cancel", True)
+            return "model.cancel", "model-cancel:"
         case ToolsetCallToolId(toolset_kind="mcp"):
-            return StepName(f"mcp.{part(tool_name)}", f"mcp:{call}", False)
+            return f"mcp.{part(tool_name)}", f"mcp:{call}"
         case ToolsetCallToolId():
-            return StepName(f"tool.{part(tool_name)}", f"tool:{call}", False)
+            return f"tool.{part(tool_name)}", f"tool:{call}"
         case ToolsetValidateToolArgumentsId():
-            return StepName("tool.validate", f"validate:{call}", False)
+            return "tool.validate", f"validate:{call}"
         case ToolsetGetToolsId(toolset_id=id):
-            return StepName("tools.list", f"tools:{part(id)}", True)
+            return "tools.list", f"tools:{part(id)}:"
         case ToolsetGetInstructionsId(toolset_id=id):
-            return StepName("tools.instructions", f"instructions:{part(id)}", True)
+            return "tools.instructions", f"instructions:{part(id)}:"
         case CapabilityOperationId(capability_id=id, operation=name):
-            return StepName(f"capability.{part(name)}", f"capability:{part(id)}.{part(name)}", True)
+            return f"capability.{part(name)}", f"capability:{part(id)}.{part(name)}:"
         case _:  # of a later release of the library
             kind = type(operation).__name__
-            return StepName(f"operation.{kind}", f"operation:{kind}", True)
+            return f"operation.{kind}", f"operation:{kind}:"
 
 
 def part(text: str) -> str:
@@ -96,12 +89,11 @@ class Keys:
         """Empty for the agent whose execution it is."""
         self._given: dict[str, int] = {}
 
-    def of(self, step: StepName) -> str:
-        number = self._given[step.key] = self._given.get(step.key, 0) + 1
-        return f"{self.prefix}{step.key}:{number}" if step.counted or number > 1 else f"{self.prefix}{step.key}"
-
     def again(self, key: str) -> str:
-        return self.of(StepName(key, key, False))
+        number = self._given[key] = self._given.get(key, 0) + 1
+        if key.endswith(":"):
+            return f"{self.prefix}{key}{number}"
+        return f"{self.prefix}{key}" if number == 1 else f"{self.prefix}{key}:{number}"
 
 
 def key_prefix(scoped: str) -> str:

@@ -46,7 +46,7 @@ from perdure.agents.failures import is_out_of_reach
 from perdure.agents.inputs import type_adapter
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again, patient
 from perdure.agents.model_errors import recorded_failure
-from perdure.agents.names import StepName, step_name
+from perdure.agents.names import step_name
 from perdure.agents.outcomes import to_signal
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
@@ -159,13 +159,12 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             # Events follow from recorded answers, so a replay makes them again without a step.
             return await operation.handler(params)
         options: Any = self._options if config is None else config
-        named = step_name(operation.operation_id, getattr(params, "name", ""), _tool_call_id(params))
         if operation.config_role != "model":
-            return operation.result_codec.load(_taken_apart(await self._step(params, run, named, options), params))
+            return operation.result_codec.load(_taken_apart(await self._step(params, run, options), params))
         try:
-            recorded = await admitted_request(run, lambda: self._step(params, run, named, options))
+            recorded = await admitted_request(run, lambda: self._step(params, run, options))
         except StepFailed as failure:
-            error = recorded_failure(failure, getattr(operation.operation_id, "model_name", "")).error
+            error, _ = recorded_failure(failure, getattr(operation.operation_id, "model_name", ""))
             raise error from error.__cause__
         except BudgetExceeded as exceeded:
             ending = ended_by(exceeded, params)
@@ -176,15 +175,17 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
             return ending  # type: ignore[return-value]  # only a request for an answer is ended by one
         return operation.result_codec.load(recorded)
 
-    async def _step(self, params: ParamsT, run: AgentRun, named: StepName, options: Any) -> Raw:
+    async def _step(self, params: ParamsT, run: AgentRun, options: Any) -> Raw:
+        operation_id = self._operation.operation_id
+        name, key = step_name(operation_id, getattr(params, "name", ""), _tool_call_id(params))
         is_model = self._operation.config_role == "model"
         chosen = as_policy(options.get("retry"))
-        looks = chosen is None and isinstance(self._operation.operation_id, _LOOKS)
+        looks = chosen is None and isinstance(operation_id, _LOOKS)
         body = _Body(self._operation, params, run, self._backend, chosen)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
-            named.name,
+            name,
             None,  # the journal determines the request, and hashing a long history each time is slow
             StepCall(
                 body.run,
@@ -194,7 +195,7 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
                 result_type=Raw,
                 retry_if=is_tried_again if is_model else is_out_of_reach if looks else None,
             ),
-            key=run.keys.of(named),
+            key=run.keys.again(key),
         )
         try:
             recorded: Raw = await step_result(machine, asked, Raw)
