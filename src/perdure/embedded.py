@@ -26,11 +26,7 @@ from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation
 from perdure.wire.records import Problem
-from perdure.wire.requests import (
-    BeatRequest,
-    Started,
-    StartItem,
-)
+from perdure.wire.requests import BeatRequest, Started, StartItem
 from perdure.wire.streams import StreamItem
 
 logger = logging.getLogger("perdure")

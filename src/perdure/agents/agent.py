@@ -30,7 +30,7 @@ from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Waits
 from perdure.agents.names import as_tool_name, key_prefix, part
-from perdure.agents.options import DurableOptions, WorkflowOptions, check_start_options
+from perdure.agents.options import DurableOptions, RunOptions, WorkflowOptions, check_start_options
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
 from perdure.agents.plain_runs import refuse_plain_runs
@@ -200,54 +200,20 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             options.setdefault("on_conflict", "queue")
         return await client.start(self, payload, **options)
 
-    async def run(
-        self,
-        client: Client,
-        prompt: Prompt = None,
-        *,
-        deps: DepsT | None = None,
-        message_history: Sequence[ModelMessage] | None = None,
-        model: str | None = None,
-        usage_limits: UsageLimits | None = None,
-        **options: Unpack[StartOptions],
-    ) -> OutT_co:
+    async def run(self, client: Client, prompt: Prompt = None, **options: Unpack[RunOptions[DepsT]]) -> OutT_co:
         """Start a run and wait for its output. Raises `ExecutionFailed` or `ExecutionCancelled`."""
-        handle = await self.start(
-            client,
-            prompt,
-            deps=deps,
-            message_history=message_history,
-            model=model,
-            usage_limits=usage_limits,
-            **options,
-        )
+        handle = await self.start(client, prompt, **options)
         return await handle.result()
 
     async def stream(
-        self,
-        client: Client,
-        prompt: Prompt = None,
-        *,
-        deps: DepsT | None = None,
-        message_history: Sequence[ModelMessage] | None = None,
-        model: str | None = None,
-        usage_limits: UsageLimits | None = None,
-        **options: Unpack[StartOptions],
+        self, client: Client, prompt: Prompt = None, **options: Unpack[RunOptions[DepsT]]
     ) -> AsyncGenerator[AgentItem, None]:
         """Start a run and yield its stream. For its output as well, use `start` and `events`.
 
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
         """
-        handle = await self.start(
-            client,
-            prompt,
-            deps=deps,
-            message_history=message_history,
-            model=model,
-            usage_limits=usage_limits,
-            **options,
-        )
+        handle = await self.start(client, prompt, **options)
         async with aclosing(events(handle)) as items:
             async for item in items:
                 yield item

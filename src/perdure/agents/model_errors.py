@@ -53,15 +53,7 @@ _KINDS: Final = {
         exceptions.UserError,
     )
 }
-_PLAIN: Final = {
-    kind.__name__: kind
-    for kind in (
-        exceptions.UnexpectedModelBehavior,
-        exceptions.ContentFilterError,
-        exceptions.UsageLimitExceeded,
-        exceptions.UserError,
-    )
-}
+_PLAIN: Final = ("UnexpectedModelBehavior", "ContentFilterError", "UsageLimitExceeded", "UserError")
 """The classes for journals without fields."""
 _COMMON: Final = ("provider_error_code", "provider_error_type", "retry_after", "in_stream")
 """The attributes of each `ModelAPIError`."""
@@ -188,7 +180,7 @@ def _from_words(failure: StepFailed, model_name: str) -> Exception | None:
     if (http := _HTTP.match(failure.message)) is not None:
         return exceptions.ModelHTTPError(int(http[1]), http[2], http[3])
     if failure.type in _PLAIN:
-        return _PLAIN[failure.type](failure.message)
+        return _read(_Failure(failure.type, failure.message))
     kind = getattr(exceptions, failure.type, None)
     if isinstance(kind, type) and issubclass(kind, exceptions.ModelAPIError):
         return exceptions.ModelAPIError(model_name, failure.message)

@@ -5,6 +5,7 @@ from typing import Final, Generic, Literal, TypedDict, TypeVar
 
 from pydantic_ai.agent import EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
 
@@ -40,6 +41,15 @@ def check_start_options(options: Mapping[str, object]) -> None:
         if name not in StartOptions.__annotations__:
             instead = _ELSEWHERE.get(name, "Give it to Agent(…) or to durable(…), if they take it.")
             raise TypeError(f"A start of a durable agent does not take {name}=. {instead}")
+
+
+class RunOptions(StartOptions, Generic[DepsT], total=False):
+    """The options of `DurableAgent.start`."""
+
+    deps: DepsT | None
+    message_history: Sequence[ModelMessage] | None
+    model: str | None
+    usage_limits: UsageLimits | None
 
 
 class WorkflowOptions(TypedDict, total=False):

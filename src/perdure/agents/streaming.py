@@ -79,15 +79,13 @@ def _parse_event(item: StreamItem) -> AgentStreamEvent | None:
 
 async def emit_events(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
     async for event in events:
-        if not isinstance(event, PartEndEvent):  # repeats its deltas
-            emit_event(event)
+        emit_event(event)
 
 
 def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
     async def emitted(events: AsyncIterable[AgentStreamEvent]) -> AsyncGenerator[AgentStreamEvent, None]:
         async for event in events:
-            if not isinstance(event, PartEndEvent):
-                emit_event(event)
+            emit_event(event)
             yield event
 
     async def emit_all(ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
@@ -102,7 +100,7 @@ def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
 def emit_event(event: AgentStreamEvent) -> None:
     step, run = running_step.get(), current_run()
     emit = step.emit if step is not None else run.ctx.emit if run is not None else None
-    if emit is None:
+    if emit is None or isinstance(event, PartEndEvent):  # an end repeats its deltas
         return
     data = _EVENT.dump_python(event, mode="json")
     try:
