@@ -99,8 +99,6 @@ async def admitted_request(run: AgentRun, ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Waits(AbstractCapability[Any]):
-    """Waits for a busy provider, after the program's hooks."""
-
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
 

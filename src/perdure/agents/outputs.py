@@ -22,7 +22,7 @@ def output_hint(spec: Any) -> Any:
 
 
 def schema_name(hint: Any) -> str:
-    """The name of an output type, or of all in a union.
+    """A union has the names of all its types.
 
     >>> schema_name(str), schema_name(int | str)
     ('str', 'int | str')

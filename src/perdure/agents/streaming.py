@@ -40,7 +40,7 @@ _EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent, con
 
 
 class AgentItem(NamedTuple):
-    """An item of an agent's stream, with Pydantic AI's event in it, if any."""
+    """An item of an agent's stream, with Pydantic AI's event, if any."""
 
     item: StreamItem
     event: AgentStreamEvent | None
