@@ -4,6 +4,7 @@ import msgspec
 
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.rows import fitting
 from perdure.wire.conversations import AddConversationMessage, ConversationMessage
 from perdure.wire.limits import REPLY_BYTES_MAX
 
@@ -35,15 +36,10 @@ async def add_message(
 
 @verb(looks=True)
 async def get_messages(
-    *, project_id: str, conversation_id: str, agent_id: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
+    *, project_id: str, conversation_id: str, agent_id: str, limit: int
 ) -> list[ConversationMessage]:
-    """The newest messages, oldest first. The one that fills `bytes_max` is the last."""
+    """The newest messages, oldest first. The one that fills an answer is the last."""
     where: dict[str, object] = {"project_id": project_id, "conversation_id": conversation_id, "agent_id": agent_id}
-    fits, room = 0, bytes_max
-    for (size,) in await query("message_sizes", limit=limit, **where):
-        if room <= 0:
-            break
-        room -= size
-        fits += 1
+    fits = fitting((size for (size,) in await query("message_sizes", limit=limit, **where)), REPLY_BYTES_MAX)
     found = await records(ConversationMessage, "newest_messages", limit=fits, **where) if fits else []
     return found[::-1]

@@ -62,13 +62,7 @@ async def get_definition(
 
 @verb(looks=True)
 async def list_definitions(
-    *,
-    project_id: str,
-    kind: WorkflowType,
-    after: RegistryPlace,
-    limit: int,
-    offset: int,
-    bytes_max: int = REPLY_BYTES_MAX,
+    *, project_id: str, kind: WorkflowType, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[StoredDefinition], RegistryPlace | None]:
     """The definitions of active deployments after a place, by name, then the newest first; and the next place.
 
@@ -78,9 +72,9 @@ async def list_definitions(
     sizes = await records(DefinitionSize, "definition_sizes", limit=limit + 1, **wanted)
     page, more = sizes[:limit], len(sizes) > limit
     total = sum(one.size for one in page)
-    if len(page) > 1 and total > bytes_max:
+    if len(page) > 1 and total > REPLY_BYTES_MAX:
         raise BadRequest(
-            f"These {len(page)} definitions are {total:,} bytes; an answer has at most {bytes_max:,}. Ask for "
+            f"These {len(page)} definitions are {total:,} bytes; an answer has at most {REPLY_BYTES_MAX:,}. Ask for "
             "fewer at once with `limit`."
         )
     found = await records(StoredDefinition, "list_definitions", limit=limit, **wanted)

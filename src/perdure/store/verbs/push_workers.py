@@ -146,9 +146,7 @@ async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
 
 
 @verb(sweep=True)
-async def push_worker_refused(
-    *, worker_id: str, now_us: int, check_us: int, young_us: int, refused_max: int = REFUSED_MAX
-) -> bool:
+async def push_worker_refused(*, worker_id: str, now_us: int, check_us: int, young_us: int) -> bool:
     """Count a refused connection. Answers whether the worker is gone.
 
     Two in a row end it, unless it came online just now: it says so before its socket listens.
@@ -156,7 +154,7 @@ async def push_worker_refused(
     for (refused,) in await query(
         "push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us
     ):
-        if refused >= refused_max:
+        if refused >= REFUSED_MAX:
             await lapse(worker_id, now_us)
             return True
     return False

@@ -34,7 +34,6 @@ async def list_runs(
     before: str,
     limit: int,
     offset: int,
-    bytes_max: int = REPLY_BYTES_MAX,
 ) -> tuple[list[WorkflowRun], str | None]:
     """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions; and the next place.
 
@@ -53,10 +52,10 @@ async def list_runs(
     }
     found = await records(RunSize, "run_sizes", limit=limit + 1, **wanted)
     sizes = [one.size for one in found[:limit]]
-    if len(sizes) > 1 and sum(sizes) > bytes_max:
+    if len(sizes) > 1 and sum(sizes) > REPLY_BYTES_MAX:
         raise BadRequest(
             f"Inputs and results of these {len(sizes)} runs are {sum(sizes):,} bytes; the limit of an answer is "
-            f"{bytes_max:,}. Ask for fewer at once."
+            f"{REPLY_BYTES_MAX:,}. Ask for fewer at once."
         )
     following = found[limit - 1].id if len(found) > limit else floor_id or None
     return await records(WorkflowRun, "list_runs", limit=limit, **wanted), following
