@@ -46,7 +46,7 @@ from perdure.server.routes import (
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
 from perdure.server.stopping import when_asked_to_stop
-from perdure.server.written import Written
+from perdure.server.written import CachedDocument
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire import (
@@ -161,9 +161,9 @@ class App:
         # Built on first use, to keep the start fast.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
         self.services.openapi_json = cache(
-            lambda: Written(msgspec.json.encode(document()).decode(), "application/json")
+            lambda: CachedDocument(msgspec.json.encode(document()).decode(), "application/json")
         )
-        self.services.docs_html = cache(lambda: Written(docs.page(document()), "text/html; charset=utf-8"))
+        self.services.docs_html = cache(lambda: CachedDocument(docs.page(document()), "text/html; charset=utf-8"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -216,10 +216,6 @@ class App:
             logger.warning("A lost worker's lease was not cut; it runs out by itself.", exc_info=error)
 
 
-def build_app(engine: Engine, settings: Settings) -> App:
-    return App(engine, settings)
-
-
 def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
     """Raises `BadRequest` if other machines could reach the server without proper keys. `keys`: ids, and whether each
     is a development key."""
@@ -243,7 +239,7 @@ class Server(uvicorn.Server):
     """uvicorn with deadlines, an idle loop that sleeps, and a drain that first ends polls and streams."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.application = build_app(engine, settings)
+        self.application = App(engine, settings)
         self.settings = settings
         app: ASGIApp = self.application
         if settings.origins:

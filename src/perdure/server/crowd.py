@@ -6,7 +6,7 @@ from typing import Protocol
 from perdure.server.auth import to_network
 
 
-class Member(Protocol):
+class CrowdMember(Protocol):
     @property
     def evictable(self) -> bool: ...
 
@@ -22,15 +22,15 @@ class Crowd:
         self._per_address_most = per_address_most
         self._exempt = exempt
         """Proxies: all their clients have one address."""
-        self._owners: dict[Member, str] = {}
+        self._owners: dict[CrowdMember, str] = {}
         self._counts: dict[str, int] = {}
-        self._anonymous: dict[Member, None] = {}
+        self._anonymous: dict[CrowdMember, None] = {}
         """In order of arrival."""
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def enter(self, member: Member, address: str) -> bool:
+    def enter(self, member: CrowdMember, address: str) -> bool:
         """False at the limit."""
         owner = to_network(address)
         count = self._counts.get(owner, 0)
@@ -44,10 +44,10 @@ class Crowd:
         self._anonymous[member] = None
         return True
 
-    def recognize(self, member: Member) -> None:
+    def recognize(self, member: CrowdMember) -> None:
         self._anonymous.pop(member, None)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: CrowdMember) -> None:
         """Does nothing if it was refused or has left."""
         owner = self._owners.pop(member, None)
         if owner is None:

@@ -35,7 +35,7 @@ from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
-from perdure.server.written import Written
+from perdure.server.written import CachedDocument
 from perdure.wire.access import Caller, Principal, Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import Most, checked_id
@@ -73,8 +73,8 @@ class Services:
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
-        self.openapi_json: Callable[[], Written] = lambda: Written("", "application/json")
-        self.docs_html: Callable[[], Written] = lambda: Written("", "text/html; charset=utf-8")
+        self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument("", "application/json")
+        self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument("", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
         """Forget a deleted key and end its sign-ins. None: notifications may be lost; look up all keys."""

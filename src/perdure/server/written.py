@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from perdure.server.problems import Header, Reply
 
 
-class Written:
+class CachedDocument:
     """Plain and gzipped. Callers that have it already get a 304."""
 
     def __init__(self, text: str, content_type: str) -> None:

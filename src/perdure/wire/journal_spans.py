@@ -90,10 +90,6 @@ def trace_id_of(execution_id: str) -> str:
     return execution_id.replace("-", "")
 
 
-def execution_span_id(execution_id: str) -> str:
-    return _span_id(execution_id)
-
-
 def _span_id(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
@@ -125,8 +121,8 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
         error = _raw({"message": e.error or "The execution was cancelled."})
     return StoredSpan(
         trace_id=trace_id_of(e.root_execution_id or e.id),
-        span_id=execution_span_id(e.id),
-        parent_span_id=None if e.parent_execution_id is None else execution_span_id(e.parent_execution_id),
+        span_id=_span_id(e.id),
+        parent_span_id=None if e.parent_execution_id is None else _span_id(e.parent_execution_id),
         name=f"{e.kind}.{e.workflow_id}",
         span_type=e.kind,
         started_at_us=e.created_at_us if e.started_at_us is None else e.started_at_us,
