@@ -12,7 +12,7 @@ from tests.embedded.house import answer_when_asked, reaches
 
 import perdure.agents
 from perdure import Registry
-from perdure.agents.options import DurableOptions, WorkflowOptions
+from perdure.agents.options import DurableOptions
 from perdure.testing import embedded
 from perdure.wire.status import Phase
 
@@ -46,5 +46,5 @@ async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_page_has_every_public_name_and_option() -> None:
     text = (DOCS / "agents.md").read_text(encoding="utf-8")
-    options = {name for kind in (DurableOptions, WorkflowOptions) for name in kind.__annotations__}
+    options = set(DurableOptions.__annotations__)
     assert {name for name in {*perdure.agents.__all__} | options if not re.search(rf"\b{name}\b", text)} == set()

@@ -30,7 +30,7 @@ from perdure.agents.guards import InputGuard, OutputGuard, OutputGuards, guarded
 from perdure.agents.inputs import AgentPayload, Prompt, as_input, make_input
 from perdure.agents.limits import Waits
 from perdure.agents.names import as_tool_name, key_prefix, part
-from perdure.agents.options import DurableOptions, RunOptions, WorkflowOptions, check_start_options
+from perdure.agents.options import DurableOptions, RunOptions, check_start_options
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
 from perdure.agents.plain_runs import refuse_plain_runs
@@ -90,7 +90,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         model_step: StepOptions | None = None,
         tool_step: StepOptions | None = None,
         compaction: Compaction | None = None,
-        **options: Unpack[WorkflowOptions],
+        **options: Any,
     ) -> None:
         name = name or agent.name
         if name is None:

@@ -243,7 +243,6 @@ def _tokens(messages: Sequence[ModelMessage]) -> int:
 
 
 def _turn_before(messages: Sequence[ModelMessage], at: int) -> int:
-    """Where the turn of message `at` begins."""
     while 0 < at < len(messages) and not _begins_turn(messages[at]):
         at -= 1
     return at

@@ -30,7 +30,6 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another request may succeed."""
     if isinstance(error, exceptions.FallbackExceptionGroup):
         return any(map(is_transient, each_failure(error)))
     if isinstance(error, exceptions.ModelHTTPError):

@@ -56,7 +56,6 @@ _KINDS: Final = {
 _PLAIN: Final = ("UnexpectedModelBehavior", "ContentFilterError", "UsageLimitExceeded", "UserError")
 """The classes for journals without fields."""
 _COMMON: Final = ("provider_error_code", "provider_error_type", "retry_after", "in_stream")
-"""The attributes of each `ModelAPIError`."""
 _HTTP: Final = re.compile(r"status_code: (\d{3}), model_name: (.*?), body: (.*)", re.DOTALL)
 
 

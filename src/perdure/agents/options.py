@@ -52,8 +52,8 @@ class RunOptions(StartOptions, Generic[DepsT], total=False):
     usage_limits: UsageLimits | None
 
 
-class WorkflowOptions(TypedDict, total=False):
-    """The options that agents share with `@workflow`."""
+class DurableOptions(TypedDict, Generic[DepsT], total=False):
+    """The options of `durable`. From `queue` to `trigger_on` they are those of `@workflow`."""
 
     queue: Queue | str | None
     retry: Retry | None
@@ -61,11 +61,6 @@ class WorkflowOptions(TypedDict, total=False):
     on_cancel: Literal["cancel", "wake"]
     schedule: Schedulings | None
     trigger_on: Triggerings | None
-
-
-class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
-    """The options of `durable`."""
-
     name: str | None
     """Default: the agent's."""
     deps: DepsT | Callable[[Context], DepsT] | None
@@ -83,7 +78,7 @@ class DurableOptions(WorkflowOptions, Generic[DepsT], total=False):
     usage_limits: UsageLimits | None
     """A run over one of Pydantic AI's limits fails."""
     stop: Sequence[StopCondition]
-    """Conditions to answer early."""
+    """Conditions under which the agent answers early."""
     input_guards: Sequence[InputGuard]
     """Check the prompt."""
     output_guards: Sequence[OutputGuard]

@@ -83,7 +83,6 @@ def _own(ctx: RunContext[Any]) -> Sequence[ModelMessage]:
 def withheld(
     run: AgentRun, conditions: Sequence[StopCondition], ctx: RunContext[Any], tools: list[ToolDefinition]
 ) -> list[ToolDefinition]:
-    """The tools for the next request."""
     if run.finishing is None:
         for condition in conditions:
             if (why := condition(ctx)) is not None:
