@@ -19,7 +19,6 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
-from perdure.wire.cron import as_us
 from perdure.wire.executions import CancelExecution, ListExecutions
 from perdure.wire.schedules import (
     ChangeSchedule,
@@ -34,10 +33,11 @@ from perdure.wire.schedules import (
     ScheduleStatus,
     StoredSchedule,
 )
+from perdure.wire.times import microseconds
 
 MINUTE = 60.0
 HOUR = 3_600.0
-NOON_US = as_us(datetime(2026, 6, 1, 12, tzinfo=UTC))
+NOON_US = microseconds(datetime(2026, 6, 1, 12, tzinfo=UTC))
 
 
 def spec(cron: str = "*/15 * * * *", key: str = "k", **fields: object) -> CreateSchedule:
@@ -312,7 +312,7 @@ async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
 async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) -> None:
     project_id = await engine.projects.default()
     autumn = CreateSchedule("wf", "30 1 * * *", "America/New_York", "k")
-    clock_of(engine).advance((as_us(datetime(2026, 10, 31, 4, tzinfo=UTC)) - NOON_US) / 1e6)
+    clock_of(engine).advance((microseconds(datetime(2026, 10, 31, 4, tzinfo=UTC)) - NOON_US) / 1e6)
     id = await put(engine, project_id, autumn)
     coming = await engine.serve(Scope(project_id), GetNextRuns(id, 3))
     assert [one.isoformat() for one in coming.next] == [

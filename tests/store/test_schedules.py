@@ -18,7 +18,6 @@ from perdure.store.interface import Verb
 from perdure.store.verbs import queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.schedules import Fired
-from perdure.wire.cron import as_us
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.executions import Execution
 from perdure.wire.requests import Complete, ListFilters
@@ -34,14 +33,15 @@ from perdure.wire.schedules import (
     StoredSchedule,
 )
 from perdure.wire.status import Phase
+from perdure.wire.times import microseconds
 
 MINUTE = 60
 HOUR = 3_600
-NOON_US = as_us(datetime(2026, 6, 1, 12, tzinfo=UTC))
+NOON_US = microseconds(datetime(2026, 6, 1, 12, tzinfo=UTC))
 
 
 def at(hour: int, minute: int = 0, day: int = 1) -> int:
-    return as_us(datetime(2026, 6, day, hour, minute, tzinfo=UTC))
+    return microseconds(datetime(2026, 6, day, hour, minute, tzinfo=UTC))
 
 
 class Planner:

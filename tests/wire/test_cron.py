@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.wire.cron import Cron, as_us, cron
+from perdure.wire.cron import Cron, cron
 from perdure.wire.errors import BadValue
+from perdure.wire.times import microseconds
 
 NY, LORD_HOWE, SANTIAGO, BERLIN = "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Europe/Berlin"
 
@@ -104,7 +105,7 @@ TABLE = [
 
 
 def us(text: str) -> int:
-    return as_us(datetime.fromisoformat(text))
+    return microseconds(datetime.fromisoformat(text))
 
 
 @pytest.mark.parametrize(("expression", "zone", "after", "expected"), TABLE)
@@ -210,7 +211,7 @@ def _walked(
             fresh = [seen + timedelta(minutes=n + 1) for n in range((wall - seen) // timedelta(minutes=1))]
             seen = max(seen, wall)
         if any(one.minute in minutes and one.hour in hours for one in fresh):
-            found.append(as_us(now))
+            found.append(microseconds(now))
     return found
 
 
@@ -235,11 +236,11 @@ def test_due_times_are_those_of_a_clock_walked_by_minutes(
     end = start + timedelta(hours=36)
     allowed = set(range(24)) if hours is None else set(hours)
     expected = _walked(wanted, allowed, said.startswith("*/") or hours is None, zone, start, end)
-    found = read.slots(as_us(start), as_us(end), 10_000)
+    found = read.slots(microseconds(start), microseconds(end), 10_000)
     assert found == expected
     assert all(one < other for one, other in pairwise(found))
     # From any moment on, and looking back from it, it is the same list.
-    for moment in range(as_us(start), as_us(end), 37 * 60_000_000):
+    for moment in range(microseconds(start), microseconds(end), 37 * 60_000_000):
         coming = [due for due in expected if due > moment]
         if coming:
             assert read.next_after(moment) == coming[0]

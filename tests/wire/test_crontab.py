@@ -8,12 +8,13 @@ from cronsim import CronSim, CronSimError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perdure.wire.cron import as_us, cron
+from perdure.wire.cron import cron
 from perdure.wire.crontab import Crontab
 from perdure.wire.errors import BadValue
+from perdure.wire.times import microseconds
 
 _wall = datetime.fromisoformat
-_NOW_US = as_us(_wall("2026-11-29T12:00Z"))
+_NOW_US = microseconds(_wall("2026-11-29T12:00Z"))
 
 
 def _field(least: int, most: int, *others: str) -> st.SearchStrategy[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, TypedDict
 
@@ -13,6 +13,7 @@ from perdure.wire.budgets import BudgetSpec, OnExceed, check_budget, usd_micros
 from perdure.wire.codec import check_text
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import VALUE_BYTES_MAX
+from perdure.wire.times import microseconds
 from perdure.wire.transcripts import OnConflict
 
 
@@ -114,7 +115,7 @@ def _moment(value: datetime, where: str) -> int:
         raise BadValue(f"{where}: must be a datetime, got a `{type(value).__name__}`")
     if value.tzinfo is None:
         raise BadValue(f"`{where}` needs a time zone; got {value!r}. Use datetime.now(UTC) or datetime(…, tzinfo=…).")
-    return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return microseconds(value)
 
 
 def _url(value: str, where: str) -> str:

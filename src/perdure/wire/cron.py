@@ -22,11 +22,11 @@ from cronsim import CronSimError
 from perdure.wire.codec import check_name
 from perdure.wire.crontab import Crontab
 from perdure.wire.errors import BadValue
+from perdure.wire.times import microseconds
 
 NEXT_MAX: Final = 100
 """Due times per request."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _MINUTE: Final = timedelta(minutes=1)
 # Names that mean another zone on another machine, or none.
 _NOT_ZONES: Final = frozenset({"localtime", "Factory"})
@@ -37,7 +37,7 @@ class Cron:
 
     >>> from datetime import datetime
     >>> daily = cron("30 2 * * *", "America/New_York")
-    >>> when = daily.next_after(as_us(datetime.fromisoformat("2026-03-07T12:00:00-05:00")))
+    >>> when = daily.next_after(microseconds(datetime.fromisoformat("2026-03-07T12:00:00-05:00")))
     >>> daily.local(when).isoformat()  # 02:30 was skipped that night
     '2026-03-08T03:00:00-04:00'
     """
@@ -151,7 +151,7 @@ class Cron:
 
 
 def _instant(wall: datetime, offset: timedelta) -> int:
-    return (wall.replace(tzinfo=UTC) - offset - _EPOCH) // _MICROSECOND
+    return microseconds(wall.replace(tzinfo=UTC) - offset)
 
 
 @lru_cache(maxsize=1_024)
@@ -199,8 +199,3 @@ def _reads(fields: list[str]) -> bool:
 @lru_cache(maxsize=1)
 def _zones() -> frozenset[str]:
     return frozenset(available_timezones()) - _NOT_ZONES
-
-
-def as_us(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - _EPOCH) // _MICROSECOND

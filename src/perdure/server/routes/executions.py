@@ -14,7 +14,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.executions import LogLine, Row
-from perdure.wire.fields import PAGE_MAX, checked_id
+from perdure.wire.fields import checked_id
 from perdure.wire.record import writer
 from perdure.wire.status import STATUS, Phase
 
@@ -35,13 +35,6 @@ def idempotency(call: Call) -> Idempotency | None:
 
 
 # --- follow --------------------------------------------------------------------------------------------------------
-
-
-def page_limit(limit: int) -> int:
-    """Raises BadRequest for a limit out of bounds."""
-    if not 1 <= limit <= PAGE_MAX:
-        raise BadRequest(f"query.limit: must be 1 to {PAGE_MAX}, got {limit}", {"path": "query.limit"})
-    return limit
 
 
 class StreamQuery(Struct, frozen=True):
