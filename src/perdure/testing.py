@@ -198,9 +198,6 @@ class _MortalTransport(LocalTransport):
         return await super().call(op, key)
 
 
-# --- crashes -------------------------------------------------------------------------------------------------------
-
-
 class StepRanAgain(AssertionError):
     """A step with a recorded outcome ran again after the crash. Unless this is a bug of Perdure, its key depends on
     something that is not recorded."""

@@ -14,17 +14,7 @@ import hashlib
 import re
 from typing import Any, Final
 
-from pydantic_ai.durable_exec import (
-    CapabilityOperationId,
-    DurableOperationId,
-    ModelCancelSuspendedResponseId,
-    ModelCompactMessagesId,
-    ModelRequestId,
-    ToolsetCallToolId,
-    ToolsetGetInstructionsId,
-    ToolsetGetToolsId,
-    ToolsetValidateToolArgumentsId,
-)
+from pydantic_ai import durable_exec
 
 PART_MAX: Final = 100
 _UNSAFE: Final = re.compile(r"[^\w.\-]")
@@ -32,27 +22,29 @@ TOOL_NAME_MAX: Final = 64
 _NO_TOOL_NAME: Final = re.compile(r"\W", re.ASCII)
 
 
-def step_name(operation: DurableOperationId, tool_name: str = "", tool_call_id: str | None = None) -> tuple[str, str]:
+def step_name(
+    operation: durable_exec.DurableOperationId, tool_name: str = "", tool_call_id: str | None = None
+) -> tuple[str, str]:
     """The name and the key. A key that ends in `:` is always numbered."""
     call = f"{part(tool_name)}:{part(tool_call_id or 'call')}"
     match operation:
-        case ModelRequestId():  # streamed or not: the answer is the same
+        case durable_exec.ModelRequestId():  # streamed or not: the answer is the same
             return "model.request", "model:"
-        case ModelCompactMessagesId():
+        case durable_exec.ModelCompactMessagesId():
             return "model.compact", "compact:"
-        case ModelCancelSuspendedResponseId():
+        case durable_exec.ModelCancelSuspendedResponseId():
             return "model.cancel", "model-cancel:"
-        case ToolsetCallToolId(toolset_kind="mcp"):
+        case durable_exec.ToolsetCallToolId(toolset_kind="mcp"):
             return f"mcp.{part(tool_name)}", f"mcp:{call}"
-        case ToolsetCallToolId():
+        case durable_exec.ToolsetCallToolId():
             return f"tool.{part(tool_name)}", f"tool:{call}"
-        case ToolsetValidateToolArgumentsId():
+        case durable_exec.ToolsetValidateToolArgumentsId():
             return "tool.validate", f"validate:{call}"
-        case ToolsetGetToolsId(toolset_id=id):
+        case durable_exec.ToolsetGetToolsId(toolset_id=id):
             return "tools.list", f"tools:{part(id)}:"
-        case ToolsetGetInstructionsId(toolset_id=id):
+        case durable_exec.ToolsetGetInstructionsId(toolset_id=id):
             return "tools.instructions", f"instructions:{part(id)}:"
-        case CapabilityOperationId(capability_id=id, operation=name):
+        case durable_exec.CapabilityOperationId(capability_id=id, operation=name):
             return f"capability.{part(name)}", f"capability:{part(id)}.{part(name)}:"
         case _:  # of a later release of the library
             kind = type(operation).__name__

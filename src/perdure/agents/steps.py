@@ -14,26 +14,8 @@ from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
 
 from msgspec import Raw, Struct
 from msgspec.json import decode, encode
+from pydantic_ai import durable_exec
 from pydantic_ai.agent import Agent
-from pydantic_ai.durable_exec import (
-    BoundDurableOperation,
-    CallToolResult,
-    DurabilityCodec,
-    DurableOperation,
-    DurableOperationBackend,
-    DynamicToolsetCallToolParams,
-    EventStreamHandlerId,
-    ModelCompactMessagesId,
-    ModelRequestId,
-    ModelRequestParams,
-    ToolsetCallToolId,
-    ToolsetCallToolParams,
-    ToolsetGetInstructionsId,
-    ToolsetGetToolsId,
-    durable_unit_scope,
-    external_event_scope,
-    record_durable_unit,
-)
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import ToolDefinition
@@ -63,7 +45,8 @@ TOOL_KEY: Final = "perdure"
 """The key of a tool's metadata: StepOptions, or False for workflow code."""
 MODEL_RETRY: Final = RetryPolicy(max_attempts=4, initial_seconds=1.0, max_seconds=60.0)
 """Also for listing tools and instructions."""
-_LOOKS: Final = (ToolsetGetToolsId, ToolsetGetInstructionsId)
+_CALLS: Final = (durable_exec.ToolsetCallToolParams, durable_exec.DynamicToolsetCallToolParams)
+_LOOKS: Final = (durable_exec.ToolsetGetToolsId, durable_exec.ToolsetGetInstructionsId)
 
 
 class StepOptions(TypedDict, total=False):
@@ -76,7 +59,7 @@ class StepOptions(TypedDict, total=False):
 _PLAIN: Final = StepOptions()
 
 
-class JsonCodec(DurabilityCodec):
+class JsonCodec(durable_exec.DurabilityCodec):
     def dump(self, tp: Any, value: Any) -> Raw:
         return Raw(type_adapter(tp).dump_json(value))
 
@@ -92,12 +75,12 @@ def is_code(tool_def: ToolDefinition) -> bool:
     return (tool_def.metadata or {}).get(TOOL_KEY) is False
 
 
-class StepBackend(DurableOperationBackend[StepOptions]):
+class StepBackend(durable_exec.DurableOperationBackend[StepOptions]):
     def __init__(
         self,
         model: StepOptions,
         tool: StepOptions,
-        unwrap: Callable[[CallToolResult], Any],
+        unwrap: Callable[[durable_exec.CallToolResult], Any],
         *,
         tells_answers: bool = False,
     ) -> None:
@@ -112,15 +95,15 @@ class StepBackend(DurableOperationBackend[StepOptions]):
         self.tells_answers = tells_answers
 
     def bind(
-        self, operation: DurableOperation[ParamsT, WireT, ResultT]
-    ) -> BoundDurableOperation[ParamsT, WireT, ResultT]:
+        self, operation: durable_exec.DurableOperation[ParamsT, WireT, ResultT]
+    ) -> durable_exec.BoundDurableOperation[ParamsT, WireT, ResultT]:
         return _Bound(operation, self._options(operation), self)
 
-    def _options(self, operation: DurableOperation[Any, Any, Any]) -> StepOptions:
+    def _options(self, operation: durable_exec.DurableOperation[Any, Any, Any]) -> StepOptions:
         return self._by_role.get(operation.config_role, _PLAIN)
 
     def config_for_tool(
-        self, operation: DurableOperation[ParamsT, WireT, ResultT], *, tool: object | None, tool_name: str
+        self, operation: durable_exec.DurableOperation[ParamsT, WireT, ResultT], *, tool: object | None, tool_name: str
     ) -> StepOptions | Literal[False]:
         metadata = tool.tool_def.metadata if isinstance(tool, ToolsetTool) else None
         chosen = (metadata or {}).get(TOOL_KEY)
@@ -140,22 +123,25 @@ class StepBackend(DurableOperationBackend[StepOptions]):
         return ()
 
 
-class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, WireT, ResultT]):
+class _Bound(durable_exec.BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, WireT, ResultT]):
     def __init__(
-        self, operation: DurableOperation[ParamsT, WireT, ResultT], options: StepOptions, backend: StepBackend
+        self,
+        operation: durable_exec.DurableOperation[ParamsT, WireT, ResultT],
+        options: StepOptions,
+        backend: StepBackend,
     ) -> None:
         self._operation = operation
         self._options = options
         self._backend = backend
 
     @property
-    def operation(self) -> DurableOperation[ParamsT, WireT, ResultT]:
+    def operation(self) -> durable_exec.DurableOperation[ParamsT, WireT, ResultT]:
         return self._operation
 
     async def __call__(self, params: ParamsT, *, config: object | None = None) -> ResultT:
         operation = self._operation
         run = current_run()
-        if run is None or isinstance(operation.operation_id, EventStreamHandlerId):
+        if run is None or isinstance(operation.operation_id, durable_exec.EventStreamHandlerId):
             # Events follow from recorded answers, so a replay makes them again without a step.
             return await operation.handler(params)
         options: Any = self._options if config is None else config
@@ -200,16 +186,16 @@ class _Bound(BoundDurableOperation[ParamsT, WireT, ResultT], Generic[ParamsT, Wi
         try:
             recorded: Raw = await step_result(machine, asked, Raw)
         except StepFailed:
-            record_durable_unit(executed=body.has_run)
+            durable_exec.record_durable_unit(executed=body.has_run)
             raise
-        record_durable_unit(executed=body.has_run)
+        durable_exec.record_durable_unit(executed=body.has_run)
         return recorded
 
 
 class _Body(Generic[ParamsT]):
     def __init__(
         self,
-        operation: DurableOperation[ParamsT, Any, Any],
+        operation: durable_exec.DurableOperation[ParamsT, Any, Any],
         params: ParamsT,
         run: AgentRun,
         backend: StepBackend,
@@ -230,7 +216,7 @@ class _Body(Generic[ParamsT]):
             if variable not in _OF_CODE:
                 variable.set(value)
         try:
-            with durable_unit_scope(), _worker_scopes():
+            with durable_exec.durable_unit_scope(), _worker_scopes():
                 return await self._called()
         except Exception as error:
             if self._operation.config_role != "model":
@@ -241,9 +227,9 @@ class _Body(Generic[ParamsT]):
     async def _called(self) -> Raw:
         operation, params, run = self._operation, self._params, self._run
         before: RunUsage | None = None
-        if isinstance(params, ModelRequestParams):
+        if isinstance(params, durable_exec.ModelRequestParams):
             params = replace(params, model_settings=patient(params))
-        if isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
+        if isinstance(params, _CALLS):
             # A tool counts usage (of an inner agent) on a copy. The difference is recorded, and a replay adds it.
             before = copy(params.ctx.usage)
             own = copy(params.ctx)
@@ -270,7 +256,7 @@ class _Body(Generic[ParamsT]):
             payload = operation.result_codec.dump(value)
         assert isinstance(payload, Raw)
         if before is not None:
-            assert isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams)
+            assert isinstance(params, _CALLS)
             if params.ctx.usage != before:
                 return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, params.ctx.usage - before), payload)))
         return payload
@@ -308,7 +294,7 @@ _OF_CODE: Final = frozenset({running_step, current_context})
 def _worker_scopes() -> Iterator[None]:
     """Steps may use threads, but not wait for outside events."""
     nothing: Any = None
-    with Agent.using_thread_executor(nothing), external_event_scope(nothing):
+    with Agent.using_thread_executor(nothing), durable_exec.external_event_scope(nothing):
         yield
 
 
@@ -323,9 +309,7 @@ _HAS_USAGE: Final = b'{"usage":'
 
 def _taken_apart(recorded: Raw, params: object) -> Raw:
     """Adds the tool's usage to the run's."""
-    if not isinstance(params, ToolsetCallToolParams | DynamicToolsetCallToolParams):
-        return recorded
-    if not bytes(recorded).startswith(_HAS_USAGE):
+    if not isinstance(params, _CALLS) or not bytes(recorded).startswith(_HAS_USAGE):
         return recorded
     both = decode(recorded, type=_WithUsage)
     params.ctx.usage.incr(JsonCodec().load(RunUsage, both.usage))
@@ -337,15 +321,15 @@ def _tool_call_id(params: object) -> str | None:
     return None if context is None else context.tool_call_id
 
 
-def _to_call(operation: DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
+def _to_call(operation: durable_exec.DurableOperation[Any, Any, Any], params: Any, run: AgentRun) -> Call | None:
     match operation.operation_id:
-        case ModelRequestId(model_name=name):
-            assert isinstance(params, ModelRequestParams)
+        case durable_exec.ModelRequestId(model_name=name):
+            assert isinstance(params, durable_exec.ModelRequestParams)
             context = params.run_context
             return Call("model", name, run.ctx.execution_id, run.agent_name, context, request=params)
-        case ModelCompactMessagesId(model_name=name):
+        case durable_exec.ModelCompactMessagesId(model_name=name):
             return Call("model", name, run.ctx.execution_id, run.agent_name, params.run_context)
-        case ToolsetCallToolId(toolset_kind=kind):
+        case durable_exec.ToolsetCallToolId(toolset_kind=kind):
             return Call(
                 "mcp" if kind == "mcp" else "tool",
                 params.name,
