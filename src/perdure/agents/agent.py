@@ -337,11 +337,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return any(one._has_on_model_request_error for one in given)  # the library has no public way to ask
 
     def _summarizer(self) -> Model | str | None:
-        model = (
-            self._overrides.model()
-            or (self._compaction.by if self._compaction is not None else None)
-            or self.agent.model
-        )
+        model = self._overrides.model() or (self._compaction and self._compaction.by) or self.agent.model
         return self._models.get(model, model) if isinstance(model, str) else model
 
     def _given_deps(self, ctx: Context) -> Any:

@@ -27,7 +27,7 @@ from perdure.agents.history import History, message_json
 from perdure.agents.inputs import AgentPayload, Prompt, as_input
 from perdure.agents.limits import admitted_request, failed_request, is_tried_again
 from perdure.agents.runs import AgentRun, current_run
-from perdure.agents.steps import JsonCodec
+from perdure.agents.steps import CODEC
 from perdure.sdk.errors import BudgetExceeded, StepFailed
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.transcripts import (
@@ -51,7 +51,6 @@ ASK: Final = (
 SUMMARY_RETRY: Final = RetryPolicy(max_attempts=2, initial_seconds=1.0)
 """Few tries, because the run can continue without a summary."""
 _HISTORY: Final = History()
-_CODEC: Final = JsonCodec()
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ async def _summarized(run: AgentRun, messages: Sequence[ModelMessage], model: Mo
 
         call = Call("model", asked.model_name, run.ctx.execution_id, run.agent_name, context, request=request)
         try:
-            return _CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
+            return CODEC.dump(ModelResponse, await hooked(run.hooks, call, made))
         except Exception as error:
             raise failed_request(error, run, None)  # noqa: B904  # has its cause
 
@@ -232,7 +231,7 @@ def summary_text(recorded: Raw) -> str:
     """Older journals hold the text itself, newer ones an answer."""
     if bytes(recorded).startswith(b'"'):
         return json.decode(recorded, type=str)
-    answer: ModelResponse = _CODEC.load(ModelResponse, recorded)
+    answer: ModelResponse = CODEC.load(ModelResponse, recorded)
     return answer.text or ""
 
 

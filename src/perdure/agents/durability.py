@@ -1,16 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+from pydantic_ai import durable_exec
 from pydantic_ai.agent import AbstractAgent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability, WrapToolExecuteHandler
-from pydantic_ai.durable_exec import (
-    BaseDurabilityCapability,
-    DurabilityEngineSpec,
-    conversation_id_from_run_id,
-    record_durable_unit,
-)
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError, UserError
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
@@ -36,19 +31,17 @@ from perdure.agents.budgets import USED_UP, is_last
 from perdure.agents.code_calls import HookedCode, marked_as_code
 from perdure.agents.refusals import refused
 from perdure.agents.runs import current_run
-from perdure.agents.steps import TOOL_KEY, JsonCodec, StepBackend, StepOptions, is_code, not_recordable
+from perdure.agents.steps import CODEC, TOOL_KEY, StepBackend, StepOptions, is_code, not_recordable
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
 from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events, emitting
 from perdure.agents.watchdog import watched
 from perdure.wire.agent_steps import ASKED_AGAIN
 
-CODEC: Final = JsonCodec()
 
-
-class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
+class PerdureDurability(durable_exec.BaseDurabilityCapability[AgentDepsT]):
     """Runs an agent's operations as steps. Does nothing outside an execution."""
 
-    engine_spec = DurabilityEngineSpec(
+    engine_spec = durable_exec.DurabilityEngineSpec(
         engine_name="Perdure",
         durable_unit_noun="step",
         durable_container_noun="workflow",
@@ -105,7 +98,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         run = current_run()
-        return None if run is None else run.ctx.session_id or conversation_id_from_run_id(run_id)
+        return None if run is None else run.ctx.session_id or durable_exec.conversation_id_from_run_id(run_id)
 
     def get_wrapper_model(self, model: Model) -> Model | None:
         return Unstreamed(model) if self._streams and not self._must_stream and not can_stream(model) else None
@@ -211,7 +204,7 @@ class PerdureDurability(BaseDurabilityCapability[AgentDepsT]):
             with run.apart(f"code:{call.tool_name}:{call.tool_call_id}"):
                 return await result
         finally:
-            record_durable_unit(executed=not run.ctx.machine.replaying)  # for telemetry
+            durable_exec.record_durable_unit(executed=not run.ctx.machine.replaying)  # for telemetry
 
     async def _watched(self, ctx: RunContext[AgentDepsT], tool: str, args: dict[str, Any], outcome: Any) -> None:
         run = current_run()

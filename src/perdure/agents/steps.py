@@ -67,6 +67,9 @@ class JsonCodec(durable_exec.DurabilityCodec):
         return type_adapter(tp).validate_json(bytes(payload))
 
 
+CODEC: Final = JsonCodec()
+
+
 def not_recordable(error: Exception) -> Fatal:
     return Fatal(f"the result of the call cannot be recorded as JSON: {error}")
 
@@ -258,7 +261,7 @@ class _Body(Generic[ParamsT]):
         if before is not None:
             assert isinstance(params, _CALLS)
             if params.ctx.usage != before:
-                return Raw(encode(_WithUsage(JsonCodec().dump(RunUsage, params.ctx.usage - before), payload)))
+                return Raw(encode(_WithUsage(CODEC.dump(RunUsage, params.ctx.usage - before), payload)))
         return payload
 
     async def _tool(self, params: ParamsT, call: Call) -> Any:
@@ -312,7 +315,7 @@ def _taken_apart(recorded: Raw, params: object) -> Raw:
     if not isinstance(params, _CALLS) or not bytes(recorded).startswith(_HAS_USAGE):
         return recorded
     both = decode(recorded, type=_WithUsage)
-    params.ctx.usage.incr(JsonCodec().load(RunUsage, both.usage))
+    params.ctx.usage.incr(CODEC.load(RunUsage, both.usage))
     return both.value
 
 
