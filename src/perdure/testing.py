@@ -6,8 +6,6 @@
 
 This crash is not a SIGKILL: engine and worker stop inside this process. Step bodies in flight are cancelled, which they
 can notice. Functions in threads run to their end, and their outcomes are lost.
-
-A composition root: this file may import both wings.
 """
 
 from __future__ import annotations
