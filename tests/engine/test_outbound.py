@@ -122,7 +122,7 @@ async def outbound() -> AsyncIterator[Outbound]:
 
 async def test_a_call_arrives_as_it_was_made(receiver: Receiver, outbound: Outbound) -> None:
     answer = await outbound.request("POST", receiver.url, b'{"a": 1}', {"x-more": "y"})
-    assert (answer.status, answer.body, answer.complete) == (200, b"ok", True)
+    assert (answer.status, answer.body) == (200, b"ok")
     assert receiver.bodies == [b'{"a": 1}']
     head = receiver.heads[0].lower()
     assert head.startswith("post /hook?x=1 http/1.1\r\n")
@@ -309,7 +309,7 @@ async def test_no_more_is_read_than_was_asked_for(outbound: Outbound, length: by
     body = data if length.startswith(b"content") else b"%x\r\n%b\r\n" % (len(data), data)
     async with receiving(Receiver(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n" + body)) as receiver:
         answer = await outbound.request("GET", receiver.url, answer_bytes_max=1_000)
-        assert (answer.status, answer.body, answer.complete) == (200, b"x" * 1_000, False)
+        assert (answer.status, answer.body) == (200, b"x" * 1_000)
         receiver.answer = OK
         assert (await outbound.request("GET", receiver.url)).body == b"ok", "what was cut off is no part of the next"
 
@@ -389,7 +389,7 @@ async def test_an_answer_may_end_with_its_connection(outbound: Outbound) -> None
     receiver.serve = say  # type: ignore[method-assign]  # as above
     async with receiving(receiver):
         answer = await outbound.request("GET", receiver.url)
-    assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
+    assert (answer.status, answer.body) == (200, b"all of it")
 
 
 async def test_word_that_the_answer_is_to_come_is_no_answer(outbound: Outbound) -> None:

@@ -25,5 +25,3 @@ class Answer(Struct, frozen=True):
     headers: dict[str, str]
     """Names in lower case. The last one wins."""
     body: bytes
-    complete: bool = True
-    """False if the body was cut at the limit."""

@@ -211,16 +211,14 @@ async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
     """Read at most `bytes_max` of the body."""
     parts: list[bytes] = []
     left = bytes_max
-    complete = True
     async with aclosing(response.aiter_stream()) as chunks:
         async for chunk in chunks:
             parts.append(chunk[:left])
             left -= len(chunk)
             if left < 0:
-                complete = False
                 break
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-    return Answer(response.status, headers, b"".join(parts), complete)
+    return Answer(response.status, headers, b"".join(parts))
 
 
 def _said(error: Exception) -> str:
