@@ -1,7 +1,7 @@
 """Guards check the input and output of an agent. Each runs as a step, which records its verdict.
 
-A guard returns None to pass, or a replacement. It raises
-`Tripped` to end the run. An output guard may raise Pydantic AI's `ModelRetry` to have the model answer again.
+A guard returns None to pass, or a replacement. It raises `Tripped` to end the run. An output guard may raise Pydantic
+AI's `ModelRetry` to have the model answer again.
 
     async def no_secrets(ctx, output):
         if "sk_" in output.text:

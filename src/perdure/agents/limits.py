@@ -34,7 +34,7 @@ SOON_SECONDS: Final = 60.0
 WAITS_MAX: Final = 30
 """The most waits of one request, unless `retry` of `model_step` limits its tries."""
 REFUSALS: Final = "refusals"
-"""The key of a count in a `Postponed`'s details."""
+"""The key of the number of refusals in a `Postponed`'s details."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 
@@ -63,9 +63,8 @@ def is_tried_again(error: BaseException) -> bool:
 def failed_request(
     error: Exception, run: AgentRun, retry: RetryPolicy | None, *, hooks_first: bool = False
 ) -> Exception:
-    """The exception of a step whose request failed:
-    `Postponed` to repeat it later, or the error, which fails the step. With `hooks_first`, the library's hooks see the
-    error before the run waits."""
+    """The exception of a step whose request failed: `Postponed` to repeat it later, or the error, which fails the step.
+    With `hooks_first`, the library's hooks see the error before the run waits."""
     asked = asked_wait(error)
     most = WAITS_MAX if retry is None else retry.max_attempts - 1
     if asked is None or run.refusals >= most:
