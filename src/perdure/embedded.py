@@ -37,7 +37,7 @@ STREAM_PAGE = 200
 
 
 class LocalTransport:
-    """The seam between the wings as plain calls, with the same structs and without copies."""
+    """The seam between the wings as plain calls."""
 
     def __init__(self, engine: Engine, project_id: str) -> None:
         self.engine = engine
@@ -71,7 +71,7 @@ class LocalTransport:
 
 
 class SharedLease(Lease):
-    """The lease of an embedded worker on a shared database, where other processes must notice its death.
+    """The lease of an embedded worker on a shared database.
 
     If the event loop, which sends the beats, is blocked for longer than the lease, other workers take its executions
     over. It then starts no step until the database has answered again.

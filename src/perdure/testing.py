@@ -82,7 +82,7 @@ class Bench(Embedded):
     async def skip_to_due(self) -> bool:
         """Move the clock to the next due moment. Returns False if no execution waits for time.
 
-        Schedules that come due on the way fire. They do not move time, since they have no end.
+        Schedules alone do not move time, since they have no end.
         """
         next_due = await self.engine.store.read(transitions.next_due())
         due_us = min([*await self._batches_due(), FAR_US if next_due is None else next_due])
@@ -109,8 +109,8 @@ class Bench(Embedded):
         if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
         counts = await self.engine.store.read(queries.counts())
-        # The worker runs nothing, so an execution in phase `running` is on its way to it. Meanwhile time must not skip
-        # to the end of its run_timeout_seconds.
+        # An execution in phase `running` is on its way to the worker. Time must not skip to the end of its
+        # run_timeout_seconds.
         on_its_way = any(phase == Phase.RUNNING for _, _, phase, _ in counts["phases"])
         return not counts["queued"] and not on_its_way
 
@@ -423,7 +423,7 @@ class _Doomed(SQLiteStore):
         return result
 
     def _is_due(self, counts: bool, moment: str, what: str) -> bool:
-        """Whether the process is dead. Counts the change, and dies at the planned one."""
+        """Whether the process is dead. Dies at the planned change."""
         if not self.is_dead and counts and moment == self._crash.moment:
             self._changes += 1
             if self._changes == self._crash.number:
@@ -439,7 +439,6 @@ class _Doomed(SQLiteStore):
 
 
 async def _recorded(file: str) -> set[tuple[str, str]]:
-    """The steps (execution, key) that a dead process had recorded."""
     engine = Engine(SQLiteStore(file))
     try:
         project_id = await engine.projects.default()

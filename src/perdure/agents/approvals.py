@@ -28,8 +28,6 @@ FEEDBACK: Final = "feedback"
 
 
 class Questions:
-    """Answers deferred calls by asking people, all at the same time."""
-
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         """In seconds. None: no limit."""
@@ -130,7 +128,7 @@ def _approval(
 
 
 def _edited(given: object, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """None if the approved arguments are the model's own. Raises ValueError."""
+    """None: the model's own arguments. Raises ValueError."""
     if isinstance(given, str):
         try:
             given = json.loads(given)

@@ -36,7 +36,6 @@ Price: TypeAlias = Callable[[str, RequestUsage], float | Decimal]
 """The cost in US dollars of a model's usage, by its name. Default: `genai-prices`."""
 
 OUTPUT_TOKENS: Final = 4_096
-"""The assumed length of an answer without `max_tokens`."""
 BYTES_PER_TOKEN: Final = 3
 """Most tokens are larger, so the estimate is high."""
 USED_UP: Final = "The budget is used up."
@@ -129,7 +128,7 @@ def each_model(model: Any) -> Iterator[Model]:
 
 
 def estimate(call: Call) -> RequestUsage:
-    """An upper estimate: input by its size, the answer by `max_tokens`."""
+    """An upper estimate."""
     request = call.request
     if request is None:  # compaction of a history
         return RequestUsage(input_tokens=OUTPUT_TOKENS, output_tokens=OUTPUT_TOKENS)

@@ -115,7 +115,7 @@ class PerdureDurability(durable_exec.BaseDurabilityCapability[AgentDepsT]):
     def _as_steps(
         self, leaf: AbstractToolset[AgentDepsT], leaves: dict[str, AbstractToolset[AgentDepsT]]
     ) -> AbstractToolset[AgentDepsT]:
-        """Binds a new toolset here, since some capabilities make one for each run. Steps need no registration."""
+        """Binds toolsets that capabilities make for each run. Steps need no registration."""
         leaf_id = leaf._explicit_id  # as in the library: a derived id would change with its URL
         registered = None if leaf_id is None else self._toolsets_by_id.get(leaf_id)
         wrapped = registered if registered is not None and registered.wrapped is leaf else self._wrap_leaf_toolset(leaf)

@@ -34,7 +34,7 @@ OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]
 
 
 class Tripped(Fatal):
-    """Raised by a guard to end the run. The message says why."""
+    """Ends the run. The message says why."""
 
     code = "TRIPPED"
 

@@ -1,5 +1,5 @@
-"""A session's messages as objects, parsed once per worker. Callers get copies, because a program's changes must not
-reach other runs or its own replay."""
+"""A session's messages as objects. Callers get copies, because a program's changes must not reach other runs or its own
+replay."""
 
 from __future__ import annotations
 

@@ -34,13 +34,12 @@ SOON_SECONDS: Final = 60.0
 WAITS_MAX: Final = 30
 """The most waits of one request, unless `retry` of `model_step` limits its tries."""
 REFUSALS: Final = "refusals"
-"""The key of the number of refusals in a `Postponed`'s details."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 
 
 def asked_wait(error: BaseException) -> tuple[float, str] | None:
-    """The seconds that a failed request asks to wait, and why. None if it names no time."""
+    """The seconds to wait, and why. None if the failure names no time."""
     waits: list[tuple[float, str]] = []
     soon = False
     for one in each_failure(error):

@@ -1,5 +1,3 @@
-"""Failures of models in the journal, and how they become exceptions again."""
-
 from __future__ import annotations
 
 import re
@@ -14,7 +12,6 @@ from perdure.sdk.errors import RecordedError, StepFailed
 from perdure.sdk.payloads.errors import note_details
 
 FAILURE: Final = "model_error"
-"""The key in the details of a step's error."""
 WAIT: Final = "wait_seconds"
 BODY_BYTES_MAX: Final = 4_000
 """Longer bodies are cut: a provider may answer with an HTML page."""

@@ -74,7 +74,6 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     budget: Budget | None
     """Limits each run and all below it, unless the start brings one."""
     price: Price | None
-    """The cost in US dollars of a model's usage. Default: `genai-prices`."""
     usage_limits: UsageLimits | None
     """A run over one of Pydantic AI's limits fails."""
     stop: Sequence[StopCondition]

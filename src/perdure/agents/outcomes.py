@@ -1,4 +1,4 @@
-"""Exceptions by which a tool or its hook signals the library, recorded in the library's own shape."""
+"""Signals of tools and hooks to the library, recorded in its own shape."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class AgentRun:
         self.given = given
         self.has_error_hooks = has_error_hooks
         self.refusals = 0
-        """How often the current request has waited for the provider."""
+        """Waits of the current request for its provider."""
         self.keys = Keys(prefix)
         self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
         """The run id in messages."""
@@ -53,13 +53,12 @@ class AgentRun:
         self.finishing: str | None = None
         """Why the agent must answer now."""
         self.emitted_calls: set[str] = set()
-        """Calls that we put in the stream and that have no result yet."""
+        """Emitted calls that have no result yet."""
         self.last_call = b""
         """The watchdog's last call. `rounds` counts its repeats."""
         self.rounds = 0
 
     def finish(self, by: StopReason, why: str) -> None:
-        """Have the agent answer now."""
         if self.finishing is None:
             self.finishing = why
             self.ctx.log("The agent is to answer now: %s", why)
@@ -77,8 +76,8 @@ class AgentRun:
             return await self.ctx.suspend(key, shown, timeout=timeout)
 
     def apart(self, name: str) -> AbstractContextManager[None]:
-        """Name waits and questions without a key after `name`. The number of the library's tasks, in which they run,
-        varies with its release, toolsets and hooks."""
+        """Name waits and questions without a key after `name`, because the number of the library's tasks varies with
+        its release, toolsets and hooks."""
         return self.ctx.machine.loop.within(name)
 
     @contextmanager

@@ -92,8 +92,7 @@ def withheld(
 
 
 def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
-    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words, or the reason to
-    stop."""
+    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words."""
     parameters = request.model_request_parameters
     outputs = {tool.name for tool in parameters.output_tools}
     calls = [part for part in response.parts if isinstance(part, ToolCallPart)]

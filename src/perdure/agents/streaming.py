@@ -1,7 +1,7 @@
 """An agent's live events: events of Pydantic AI as items of the execution's stream.
 
-The step of a model emits its words, and a new try takes them back. The agent's own code emits tool calls and results.
-The library does so only in a stream, which is slower.
+The step of a model emits its words, and a new try takes them back. The agent's own code emits tool calls and results,
+because the library does so only in a stream, which is slower.
 """
 
 from __future__ import annotations
