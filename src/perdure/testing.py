@@ -202,6 +202,8 @@ class StepRanAgain(AssertionError):
 
 
 class CrashReport(Generic[R]):
+    """What a workflow did when its worker crashed at each change."""
+
     def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
         self._outcome = outcome
         self.crashes = crashes

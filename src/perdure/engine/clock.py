@@ -105,5 +105,6 @@ class ManualClock:
         return jumped
 
     def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
         self._now_us += int(seconds * 1_000_000)
         self._jumped = True

@@ -62,6 +62,7 @@ class Mapped(Generic[R]):
 
     @property
     def failures(self) -> list[tuple[int, ChildFailed]]:
+        """Each failed child's error, with the place of its input."""
         return [(n, one) for n, one in enumerate(self.outcomes) if isinstance(one, ChildFailed)]
 
     def results(self) -> list[R]:

@@ -69,7 +69,7 @@ STARTS_IN_FLIGHT = 2
 
 
 class Handle(Generic[R]):
-    """One execution."""
+    """One execution: its result, its stream, its answers, its end."""
 
     __slots__ = ("_client", "_type", "existing", "id")
 
@@ -114,6 +114,7 @@ class Handle(Generic[R]):
         raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
     async def get(self) -> Execution:
+        """The execution as it is now."""
         return await self._client.get(self.id)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
@@ -285,14 +286,14 @@ class Client:
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
-        """Raises `NotFound`."""
+        """The execution that a key names within its workflow. Raises `NotFound`."""
         page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key))
         if not page.executions:
             raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
         return Handle(self, page.executions[0].id, workflow.result_type, existing=True)
 
     async def get(self, execution_id: str) -> Execution:
-        """Raises `NotFound`."""
+        """The execution with its state, result and error. Raises `NotFound`."""
         return await self._transport.call(GetExecution(execution_id))
 
     async def list(
@@ -409,7 +410,7 @@ class Client:
         return reply.erased, reply.open
 
     async def close(self) -> None:
-        """Executions continue."""
+        """Close the connections. Executions continue."""
         for task in list(self._starts):
             task.cancel()
         await asyncio.gather(*self._starts, return_exceptions=True)

@@ -53,6 +53,7 @@ class StepFailed(PerdureError):
 
     @property
     def cause(self) -> "RecordedError | None":
+        """The step's last error, as recorded."""
         return self.__cause__ if isinstance(self.__cause__, RecordedError) else None
 
     def __str__(self) -> str:
@@ -107,6 +108,8 @@ class ChildFailed(PerdureError):
 
 
 class ChildCancelled(ChildFailed):
+    """The child was cancelled, by itself or from outside."""
+
     code: ClassVar[str] = "CHILD_CANCELLED"
 
     def __str__(self) -> str:
@@ -129,6 +132,8 @@ class ExecutionFailed(PerdureError):
 
 
 class ExecutionCancelled(ExecutionFailed):
+    """The execution was cancelled before it had a result."""
+
     code: ClassVar[str] = "EXECUTION_CANCELLED"
 
 

@@ -195,6 +195,8 @@ class UnsupportedMediaType(PerdureError):
 
 
 class BadValue(PerdureError):
+    """A value that cannot be taken; the message names its field or path."""
+
     code = "BAD_VALUE"
     status = 422
 
