@@ -1,8 +1,7 @@
-"""Builds the ASGI application and serves it.
+"""The ASGI application and its server.
 
-On SIGTERM the server becomes unready and closes its listener. Claims, polls and streams end and tell clients when to
-return. Other requests finish within `drain_seconds`. Then the engine stops and the store closes. This takes 25 s at
-most.
+On SIGTERM the server closes its listener, ends claims, polls and streams, and lets other requests finish within
+`drain_seconds`. Then the engine stops and the store closes.
 """
 
 import asyncio
@@ -93,7 +92,7 @@ STORE_SECONDS_MAX = 60.0
 
 
 def all_routes() -> list[Route]:
-    """All routes, in their documented order."""
+    """In their documented order."""
     nouns = (
         starts.starts,
         executions,
@@ -189,7 +188,7 @@ class App:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
     def drain(self) -> None:
-        """Take no new work and end waiting requests. Others go on."""
+        """Other requests go on."""
         self.services.drain.begin()
         self.engine.closing = True
         self.engine.notifier.notify_all()
@@ -217,8 +216,8 @@ class App:
 
 
 def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
-    """Raises `BadRequest` if other machines could reach the server without proper keys. `keys`: ids, and whether each
-    is a development key."""
+    """Raises `BadRequest` if other machines could reach the server. `keys`: ids, and whether each is for
+    development."""
     if is_loopback(settings.host):
         return
     if settings.insecure_local:
@@ -236,7 +235,7 @@ def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with deadlines, an idle loop that sleeps, and a drain that first ends polls and streams."""
+    """uvicorn with an idle loop that sleeps, and a drain that first ends polls and streams."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.application = App(engine, settings)
@@ -341,8 +340,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _open_store(url: str) -> Store:
-    """Waits for an unreachable database: servers often start together with it, and must survive its outages. Raises
-    Unavailable."""
+    """The database often starts together with the server. Raises Unavailable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + STORE_SECONDS_MAX
     told = False
@@ -363,7 +361,7 @@ async def _open_store(url: str) -> Store:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[None] | None] | None = None) -> None:
-    """Returns when everything has ended. SIGTERM or SIGINT drains; a second signal skips the drain."""
+    """SIGTERM or SIGINT drains; a second signal skips the drain."""
     server = Server(Engine(await _open_store(settings.store), settings=settings), settings)
     loop = asyncio.get_running_loop()
 
@@ -393,7 +391,6 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 
 
 def run(settings: Settings) -> None:
-    """Run a server process."""
     logs.set_up(settings.log_level, settings.log_format)
     raise_file_limit()
     _collect_less()
@@ -402,8 +399,7 @@ def run(settings: Settings) -> None:
 
 
 def _collect_less() -> None:
-    """Collect less often, unless the user set thresholds. Modules live as long as the server, and requests seldom make
-    cycles."""
+    """Requests seldom make cycles. Thresholds that the user set stay."""
     if gc.get_threshold()[0] in (700, 2_000):
         gc.collect()
         gc.freeze()

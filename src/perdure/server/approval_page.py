@@ -1,8 +1,7 @@
-"""The page that asks a person a suspended step's question. It has no script, and only its own style.
+"""The page that asks a person a suspended step's question, without a script.
 
-All content is text: nothing becomes markup or a link. Invisible characters and those that change the writing direction
-are spelled out. Long text is cut; the page says so there and beside the buttons. A field keeps its text, because the
-browser sends it; the spelled-out form is below it.
+Nothing becomes markup or a link. Invisible characters and those that change the writing direction are spelled out, for
+a field below it. The page says where it cuts text.
 """
 
 import json
@@ -20,7 +19,7 @@ from perdure.wire.approvals import How, Question, QuestionState
 SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300
 NAMED_MAX: Final = 10
-"""Kinds of invisible characters that are named below a field."""
+"""Kinds of invisible characters, below a field."""
 _CUT: Final = "<span class='cut'>"
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
@@ -76,7 +75,7 @@ def question_page(
     sent: Mapping[str, list[str]] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> str:
-    """After a mistake, `sent` is the input and `errors` its faults. `signed_in` adds a button to sign out."""
+    """After a mistake, `sent` is the input and `errors` its faults."""
     form = form_of(bytes(question.data))
     errors = errors or {}
     title = form.title or question.step_key
@@ -128,7 +127,7 @@ def message_page(title: str, text: str) -> str:
 
 
 def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = False) -> str:
-    """Leads to `next_path`. `with_key`: the error is about the key, not the password."""
+    """`with_key`: the error is about the key, not the password."""
     here = escape(next_path, quote=True)
     hidden = f"<input type='hidden' name='next' value='{here}'>"
     mistakes = {"key" if with_key else "email": error} if error else {}
@@ -232,7 +231,6 @@ def _early(question: Question) -> str:
 
 
 def _unfinished(question: Question, asked: str) -> str:
-    """Warns beside the buttons that the page does not show everything."""
     if _CUT not in asked:
         return ""
     path = f"/api/v1/approvals/{question.execution_id}/{question.step_key}"
@@ -330,7 +328,6 @@ def _error(name: str, error: str | None) -> str:
 
 
 def _spelled(name: str, text: str) -> str:
-    """A field's invisible characters, and its text with them spelled out."""
     found = _unseen(text)
     if not found:
         return ""
@@ -379,7 +376,6 @@ def _verdict(answer: bytes) -> str:
 
 
 def _json(value: Any) -> str:
-    """A flat object as a list, other values as JSON."""
     if isinstance(value, str):
         return f"<pre tabindex='0' dir='auto'>{shown(value, SHOWN_MAX)}</pre>"
     if isinstance(value, dict) and 0 < len(value) <= 30 and all(_is_plain(one) for one in value.values()):
@@ -427,7 +423,6 @@ def _is_clear(text: str) -> bool:
 
 
 def _is_odd(text: str, n: int) -> bool:
-    """The character is invisible or changes the writing direction."""
     one = text[n]
     if one == "\r":
         return text[n + 1 : n + 2] != "\n"

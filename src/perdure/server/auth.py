@@ -1,12 +1,10 @@
 """Authentication of API keys and users' sessions, and checks of hosts and origins.
 
-A key is found by its id and compared as a hash. A good key is cached for at most 30 seconds. A deleted key therefore
-stops working within that time; this server forgets it at once, others on notification. Sessions (a cookie or a bearer
-token) and project roles follow the same rule.
+This server forgets a deleted key, session or role at once, others when notified, and all within `cache_seconds`.
 
-Browsers send cookies with requests of any page. Requests that change something by a cookie, and forms of our pages,
-must therefore prove that a page of this server sent them. On a loopback address, each request must name a loopback
-host, and pages need a loopback origin. Otherwise any web page could reach a local server.
+Browsers send cookies with requests of any page. A request that changes something by a cookie must therefore prove that
+a page of this server sent it. Any web page can reach a server on a loopback address, so each request there must name a
+loopback host, and pages a loopback origin.
 """
 
 import hashlib
@@ -38,7 +36,7 @@ Headers = Mapping[bytes, bytes]
 
 
 def _digest(secret: bytes) -> bytes:
-    """The cache's key, so that no secret stays in memory. BLAKE2 is fastest here."""
+    """Keeps secrets out of the cache."""
     return hashlib.blake2b(secret, digest_size=32).digest()
 
 
@@ -75,7 +73,7 @@ class Gate:
         self.cookies = cookies or Cookies()
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
-        """The principal of every request in `--insecure-local`."""
+        """The caller of every request in `--insecure-local`."""
 
     def check_source(self, headers: Headers) -> None:
         """Raises `Forbidden` for other sites' pages, on a loopback address."""
@@ -104,8 +102,7 @@ class Gate:
             self._good_hosts.add(host)
 
     def check_page(self, headers: Headers, *, told: bool) -> None:
-        """Raises `Forbidden` for requests from other sites' pages. `told`: the request must state its origin, because
-        it acts by a cookie or is a page's form."""
+        """Raises `Forbidden` for other sites' pages. `told`: the request must state its origin."""
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() in self._origins:
             return
@@ -132,8 +129,7 @@ class Gate:
         safe: bool = True,
         alone: bool = False,
     ) -> Principal:
-        """A key implies its project. A user must name one in `project_id`, unless `alone`. `safe`: the request changes
-        nothing.
+        """A user must name a project, unless `alone`. `safe`: the request changes nothing.
 
         Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` without a project, `NotFound` if
         the user is not a member, `Forbidden` if another site's page used the cookie.
@@ -174,7 +170,6 @@ class Gate:
         return principal
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
-        """Log once if a proxy forwards requests while `proxies` is empty."""
         if self._proxy_told or b"x-forwarded-for" not in headers or not _is_private(address):
             return
         self._proxy_told = True
@@ -199,7 +194,6 @@ class Gate:
         return principal
 
     async def token(self, headers: Headers) -> str | None:
-        """The token of a user's session, if any."""
         header = headers.get(b"authorization")
         if header is not None:
             token = _bearer(header)
@@ -222,7 +216,7 @@ class Gate:
         return True
 
     async def visitor(self, headers: Headers) -> Principal | None:
-        """A page's user, without a project. None without a valid session."""
+        """None without a valid session."""
         token = await self._cookie_token(headers)
         try:
             return None if token is None else await self._user(token, None, alone=True)
@@ -253,7 +247,7 @@ class Gate:
             self._known.popitem(last=False)
 
     def forget(self, key_id: str | None) -> None:
-        """Forget a deleted key. None: forget all keys and users."""
+        """None: forget all keys and users."""
         self._forgotten += 1
         if key_id is None:
             self._known.clear()
@@ -262,7 +256,6 @@ class Gate:
             del self._known[hashed]
 
     def forget_user(self, user_id: str) -> None:
-        """Its sessions or memberships changed."""
         self._forgotten += 1
         for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.user_id == user_id]:
             del self._known[hashed]
@@ -303,12 +296,12 @@ class Failures:
         return True
 
     def check(self, name: str) -> None:
-        """As `take`. Raises TooManyRequests at the limit."""
+        """Raises TooManyRequests at the limit."""
         if not self.take(name):
             raise self.refusal()
 
     def give_back(self, name: str) -> None:
-        """Take back a count made before an attempt that succeeded."""
+        """Take back the count of an attempt that succeeded."""
         name = to_network(name)
         found = self._by_name.get(name)
         if found is None:
@@ -353,7 +346,7 @@ def _is_local_origin(origin: str) -> bool:
 
 @lru_cache(maxsize=1_000)
 def to_network(address: str) -> str:
-    """The unit of limits: an IPv4 address (also if mapped into IPv6) or an IPv6 /64. Other text stays as it is."""
+    """The unit of limits: an IPv4 address (also if mapped into IPv6) or an IPv6 /64."""
     if ":" not in address:
         return address
     try:

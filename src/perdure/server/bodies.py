@@ -18,18 +18,15 @@ SMALL: Final = BODY_BYTES_MAX
 USUAL: Final = 1 << 20
 """For names and numbers."""
 VALUES: Final = 1 << 30
-"""For payloads, results and other values, limited by `request_bytes_max` alone."""
+"""For payloads and other values, limited by `request_bytes_max` alone."""
 
 COUNTED_BYTES_MIN: Final = 256 << 10
 """Decoding checks the lists of smaller bodies, in some milliseconds."""
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
-    """Count list items before they become objects. Raises the list's refusal.
-
-    Decoding millions of small items blocks the event loop for seconds, even in a thread, because msgspec keeps the
-    interpreter lock.
-    """
+    """Decoding millions of small items blocks the event loop for seconds, even in a thread, because msgspec keeps the
+    interpreter lock. Raises the list's refusal."""
     for name, most in lists.items():
         try:
             _count(name, most.items)(body)
@@ -45,8 +42,8 @@ def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
 
 @cache
 def _count(name: str, items_max: int) -> Callable[[bytes], object]:
-    """A decoder that skips all but one list. It stops at a list that is too long, because a struct in array form with
-    `items_max` fields has no room for more."""
+    """It stops at a list that is too long, because a struct in array form with `items_max` fields has no room for
+    more."""
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
     items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
@@ -59,7 +56,6 @@ async def read_body(
     hold: Callable[[int], None],
     wanted: bytes = b"application/json",
 ) -> bytes:
-    """Counted as it arrives. Content-Length counts only if it is too large already."""
     content_type = headers.get(b"content-type")
     if content_type is not None and content_type != wanted:
         _check_content_type(content_type, wanted)
@@ -71,7 +67,7 @@ async def read_body(
 async def read_bytes(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, hold: Callable[[int], None]
 ) -> bytes:
-    """A body of any type. `hold` gets the size of each part, and may refuse it."""
+    """`hold` gets the size of each part, and may refuse it."""
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > bytes_max:
         raise _too_large(bytes_max)

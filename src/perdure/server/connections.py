@@ -1,8 +1,8 @@
-"""Adds deadlines, limits, and notification of lost workers to uvicorn's connections.
+"""uvicorn's connections with deadlines, limits, and notification of lost workers.
 
-One check per second replaces a timer per request. It covers only connections with a deadline or unsent bytes, so idle
-ones cost nothing. Headers have a deadline from their first byte (the first request's from the connection's start),
-bodies have another. Both are absolute: a trickle does not extend them. A peer that reads almost nothing is cut.
+One check a second replaces a timer per request, and covers only connections with a deadline or unsent bytes. Headers
+have a deadline from their first byte (the first request's from the connection's start), and bodies another. A trickle
+does not extend them.
 """
 
 import asyncio
@@ -63,15 +63,15 @@ class ServerConnection(HttpToolsProtocol):
         self._peer_left = False
         self._recognized = False
         self._lingers = False
-        """The last answer preceded the request's body, whose rest is dropped until the peer closes. An immediate close
-        would reset the connection, and the peer might lose the answer."""
+        """The last answer preceded the end of the request's body. An immediate close would reset the connection, and
+        the peer might lose the answer."""
         self._running: RequestResponseCycle | None = None
         """The request in progress; pipelined ones wait."""
         self.workers: dict[str, int] = {}
         """Workers whose beats came over this connection, and the end of each lease (µs)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        # As in uvicorn, which makes seven system calls for two addresses. Some clients connect for each request.
+        # uvicorn makes seven system calls for two addresses, and some clients connect for each request.
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
@@ -107,7 +107,7 @@ class ServerConnection(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        # As in uvicorn, but without its timer, which each next request would cancel.
+        # Without uvicorn's timer, which each next request would cancel.
         self.server_state.total_requests += 1
         self.flow.resume_reading()
         self.idle[self] = self.loop.time() + self.settings.keep_alive_seconds
@@ -171,7 +171,6 @@ class ServerConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Send the refusal in the common error format, and close."""
         self._refuse(self._refusal or BadRequest("This is not a valid HTTP request."))
 
     def _refuse(self, error: PerdureError) -> None:
@@ -205,7 +204,7 @@ class ServerConnection(HttpToolsProtocol):
         return getattr(send, "__self__", None) is self._running
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
-        """Send the answer in one write. The two messages of `send` would be two packets and wake the client twice."""
+        """Two messages of `send` would be two packets, and wake the client twice."""
         cycle = self._running
         assert cycle is not None
         if cycle.flow.write_paused and not cycle.disconnected:
@@ -239,7 +238,6 @@ class ServerConnection(HttpToolsProtocol):
         self.watched.add(self)
 
     def say(self, data: bytes) -> None:
-        """Write to the running stream now, unless the client has gone or does not read."""
         cycle = self._running
         assert cycle is not None
         if cycle.disconnected or cycle.response_complete or cycle.flow.write_paused or self.transport.is_closing():
@@ -269,7 +267,6 @@ class ServerConnection(HttpToolsProtocol):
                 self.on_worker_gone(worker_id, granted_us)
 
     def look(self, now: float) -> None:
-        """Close or refuse the connection if its deadline has passed."""
         if self._deadline == NEVER and not self.transport.get_write_buffer_size():
             self._stuck_since, self._stuck_bytes = NEVER, 0
             self.watched.discard(self)
@@ -286,7 +283,6 @@ class ServerConnection(HttpToolsProtocol):
 
     @classmethod
     def look_at_all(cls, now: float) -> None:
-        """Check watched connections and close idle ones, once a second."""
         for watched in list(cls.watched):
             watched.look(now)
         while cls.idle:

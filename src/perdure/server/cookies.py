@@ -1,8 +1,8 @@
 """The policy for session cookies of users, API keys and sign-in links.
 
-Cookies are HttpOnly, so scripts cannot read them. SameSite=Lax sends them with links of other sites, but not with their
-forms and scripts. Over TLS they are Secure and named `__Host-…`, so neither a plain-HTTP server nor one under a sibling
-name can set them. Plain HTTP on the same machine gets no prefix, because not all browsers accept it there.
+SameSite=Lax keeps other sites' forms and scripts from sending them. Over TLS they are named `__Host-…`, so neither a
+plain-HTTP server nor one under a sibling name can set them. On the same machine they are not, because not all browsers
+accept it there.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,17 @@ from perdure.engine.addresses import means_this_machine
 COOKIE: Final = "perdure_session"
 PREFIXED: Final = "__Host-" + COOKIE
 TOKENS_MAX: Final = 5
-"""Cookies of the name that are read."""
 
 
 class Cookies:
-    """`secure` is the setting `cookie_secure`. None decides by the request and by `loopback`: whether the server
-    listens only to its own machine."""
+    """`secure` is the setting `cookie_secure`; None decides by the request and by `loopback`."""
 
     def __init__(self, secure: bool | None = None, *, loopback: bool = True) -> None:
         self._secure = secure
         self._loopback = loopback
 
     def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
-        """Another server may have set some of them: at most one is a session here."""
+        """Another server may have set some: at most one is a session here."""
         sent = headers.get(b"cookie")
         if sent is None:
             return []
@@ -37,7 +35,7 @@ class Cookies:
         return [token.decode("latin-1") for token in dict.fromkeys(found) if token][:TOKENS_MAX]
 
     def header(self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool) -> tuple[bytes, bytes]:
-        """Zero seconds delete the cookie. `tls`: the request came over TLS."""
+        """Zero seconds delete the cookie."""
         name = PREFIXED if self._prefixes(headers, tls=tls) else COOKIE
         secure = "; Secure" if self._is_secure(tls) else ""
         value = f"{name}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"

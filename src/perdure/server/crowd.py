@@ -48,7 +48,6 @@ class Crowd:
         self._anonymous.pop(member, None)
 
     def leave(self, member: CrowdMember) -> None:
-        """Does nothing if it was refused or has left."""
         owner = self._owners.pop(member, None)
         if owner is None:
             return
@@ -58,7 +57,6 @@ class Crowd:
             self._counts[owner] = left
 
     def _make_room(self, owner: str | None) -> bool:
-        """Close the oldest evictable anonymous connection, of this owner or of any."""
         for member in self._anonymous:
             if member.evictable and owner in (None, self._owners[member]):
                 self.leave(member)

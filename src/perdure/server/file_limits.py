@@ -9,8 +9,7 @@ WANTED: Final = (65_536, 10_240)
 
 
 def raise_file_limit() -> None:
-    """Raise the limit up to 65,536. The defaults are 256 on macOS and 1,024 on Linux; connections above it would
-    fail."""
+    """The defaults are 256 on macOS and 1,024 on Linux. Connections above the limit would fail."""
     if sys.platform == "win32":  # no such limit there
         return
     import resource

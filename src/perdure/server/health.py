@@ -1,8 +1,4 @@
-"""The process's health: how late its event loop runs, and whether its store can write.
-
-A timer measures its own delay twice a second. A small write checks the store every few seconds, and `/ready` shares its
-result.
-"""
+"""How late the event loop runs, and whether the store can write."""
 
 import asyncio
 import contextlib

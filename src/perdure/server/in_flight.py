@@ -8,16 +8,14 @@ from perdure.wire.errors import TooManyRequests, Unavailable
 STRANGERS_PART: Final = 8
 """Callers without a key share one eighth of the limit."""
 RESERVED_PART: Final = 4
-"""One quarter of each limit is for small bodies, so that large ones do not block beats and claims."""
+"""One quarter is for small bodies, so that large ones do not block beats and claims."""
 LIGHT_BYTES: Final = 64 << 10
 """The largest small body."""
 
 
 class InFlight:
-    """Counts bytes in all, by address, and of callers without a key.
-
-    A body counts until the answer. A lone body is always accepted, because each retry would meet the same refusal.
-    """
+    """A body counts until the answer. A lone body is always accepted, because each retry would meet the same
+    refusal."""
 
     def __init__(self, bytes_max: int, per_address_bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -64,8 +62,6 @@ class InFlight:
 
 
 class Share:
-    """One request. `known`: the caller has shown a key, a session or a signed link."""
-
     __slots__ = ("_in_flight", "bytes", "known", "owner")
 
     def __init__(self, in_flight: InFlight, address: str, *, known: bool) -> None:
@@ -75,7 +71,6 @@ class Share:
         self.bytes = 0
 
     def add(self, size: int) -> None:
-        """Raises `TooManyRequests` or `Unavailable`."""
         self._in_flight.add(self, size)
 
     def release(self) -> None:

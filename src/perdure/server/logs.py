@@ -34,7 +34,7 @@ def redact(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: at, level, logger, message, the extras, an error's traceback."""
+    """One object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {

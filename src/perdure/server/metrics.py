@@ -1,8 +1,7 @@
 """The metrics page in Prometheus' format.
 
-Requests do not pay for it: the engine keeps plain numbers (`engine.stats`, the store's group counters), and this module
-names them for a scraper. A key sees its own project. Figures of the process reveal other projects' work, so only
-operators see them: keys and members of the default (first) project.
+A key sees its own project. Figures of the process reveal other projects' work, so only operators see them: keys and
+members of the default project.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

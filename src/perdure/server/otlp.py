@@ -1,9 +1,7 @@
-"""OpenTelemetry traces over HTTP (OTLP), in protobuf or JSON.
+"""OpenTelemetry traces over HTTP (OTLP), in protobuf or JSON. Each span is accepted or rejected alone.
 
-Each span is accepted or rejected alone. A resource's attributes become `resource.…` attributes of its spans.
-
-A few bytes can expand: a gzip body, an empty span, a resource repeated in each span. The parser therefore first finds
-the bytes of each span, and then reads span by span up to a limit.
+A few bytes can expand: a gzip body, an empty span, a resource repeated in each span. So the parser first finds the
+bytes of each span, then reads span by span up to a limit.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ PROTOBUF: Final = "application/x-protobuf"
 REQUEST_BYTES_MAX: Final = 8 << 20
 """The largest request, uncompressed."""
 PARTS_MAX: Final = 100_000
-"""How many parts may be looked at to find the spans."""
+"""Looked at to find the spans."""
 COMMAS_MAX: Final = 1_000_000
-"""Commas in a JSON request. Each may mean an object; valid spans have far fewer."""
+"""Each comma in a JSON request may mean an object."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
-"""The largest span or resource as sent. Attributes and events may each have a span's size."""
+"""Attributes and events may each have a span's size."""
 EVENTS_MAX: Final = SPAN_BYTES_MAX // 64
-"""More than the largest span can hold: an empty event takes 68 bytes."""
+"""An empty event takes 68 bytes."""
 KEPT_BYTES_MAX: Final = 32 << 20
 """All spans of a request together."""
 _KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
@@ -321,7 +319,6 @@ def _json_values(pairs: Sequence[_JsonKeyValue]) -> dict[str, Any]:
 
 
 def _json_value(value: Any, depth: int = 0) -> Any:
-    """Convert an AnyValue to the value itself."""
     if depth > DEPTH_MAX:
         raise BadValue(f"span: nested deeper than {DEPTH_MAX} levels")
     if not isinstance(value, dict) or not value:
@@ -357,8 +354,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def _in_protobuf(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """As `_in_json`. Protobuf would make objects of 200 bytes for all empty messages before a check could run, so this
-    code finds the spans without it."""
+    """Protobuf would make objects of 200 bytes for all empty messages before a check could run."""
     for group in _fields(body, (0, len(body)), _RESOURCE_SPANS, left):
         # A message may have several parts, which merge, also after the spans.
         resource = _protobuf_resource([body[start:end] for start, end in _fields(body, group, _RESOURCE, left)])

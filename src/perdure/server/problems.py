@@ -27,7 +27,6 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 def json_headers(size: int, extra: tuple[Header, ...] = ()) -> tuple[Header, ...]:
-    """No caching, no sniffing of types."""
     return (_JSON, _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
 
 
@@ -49,7 +48,6 @@ def problem_reply(error: PerdureError) -> Reply:
 
 
 def internal_problem(error: Exception, doing: str) -> InternalError:
-    """Log a fault. The caller learns only the log line's id."""
     id = uuid4().hex[:12]
     logger.error("%s failed (%s).", doing, id, exc_info=error, extra={"error_id": id})
     return InternalError(f"The server failed; its log says why under {id}.", {"error_id": id})
@@ -80,7 +78,7 @@ def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None 
 
 
 def _fields_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[str]:
-    """The fields below a path. Empty if several structs are possible."""
+    """Empty if several structs are possible."""
     if isinstance(kind, msgspec.inspect.Metadata):
         return _fields_at(kind.type, parts)
     if isinstance(kind, msgspec.inspect.UnionType):

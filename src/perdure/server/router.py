@@ -1,8 +1,5 @@
-"""Finds a request's route and sends its answer.
-
-Plain ASGI keeps hot routes cheap: one look-up for a static path, a walk over the segments for others, one decode, one
-encode.
-"""
+"""Finds a request's route and sends its answer, with one look-up for a static path and a walk over the segments for
+others."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
@@ -19,7 +16,7 @@ from perdure.server.streams import ClientGone, EventStream
 from perdure.wire.access import Caller
 from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
-# These decide something, and a proxy may have read the other one of two.
+# A proxy may have read the other one of two.
 _ONCE: Final = (
     b"host",
     b"authorization",
@@ -38,8 +35,7 @@ _ONCE: Final = (
 
 
 class _Node:
-    """A path segment: `named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining
-    segments."""
+    """`named` holds literals, `any` a parameter, `rest` a parameter that takes all remaining segments."""
 
     __slots__ = ("any", "methods", "named", "rest")
 
@@ -50,7 +46,7 @@ class _Node:
         self.methods: dict[str, Route] = {}
 
     def find(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """The node at a path's end. Appends parameters to `values`. Literals win."""
+        """Appends parameters to `values`. Literals win."""
         if at == len(parts):
             return self if self.methods else None
         part = parts[at]
@@ -70,10 +66,8 @@ class _Node:
         return self.rest._end(parts, at, values, method)
 
     def _end(self, parts: Sequence[str], at: int, values: list[str], method: str) -> "_Node | None":
-        """As `find`, for a parameter that takes all remaining segments, or all before a literal last segment.
-
-        A value may itself end with that literal. Then the method decides.
-        """
+        """The parameter takes all remaining segments, or all before a literal last segment. A value may itself end with
+        that literal; then the method decides."""
         tail = self.named.get(parts[-1]) if any(parts[at:-1]) else None
         if tail is not None and (method in tail.methods or method not in self.methods):
             values.append("/".join(parts[at:-1]))
@@ -235,7 +229,6 @@ class _Streaming:
             services.slots.give_back(key_id)
 
     async def _may_go_on(self) -> bool:
-        """Whether the caller still has the right to this stream."""
         route = self._call.route
         assert route.role is not None
         try:

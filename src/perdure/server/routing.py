@@ -55,8 +55,6 @@ class Text(Struct, frozen=True):
 
 
 class Services:
-    """Shared by all handlers."""
-
     def __init__(self, engine: Engine, settings: Settings, gate: Gate) -> None:
         self.engine = engine
         self.settings = settings
@@ -66,7 +64,7 @@ class Services:
         self.sign_ins = SignIns(gate.cookies)
         self.tails = Tails(engine)
         self.default_project_id = ""
-        """Keys and members of this project (the operators) see the whole server."""
+        """Operators, who see the whole server, have this project."""
         self.wrong_passwords = Failures(settings.auth_failures_max, time.monotonic, "wrong passwords")
         self.added_members = Failures(settings.auth_failures_max, time.monotonic, "people added to this project")
         self.comments = Comments(settings.stream_comment_seconds)
@@ -77,7 +75,7 @@ class Services:
         self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument("", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
-        """Forget a deleted key and end its sign-ins. None: notifications may be lost; look up all keys."""
+        """None: notifications may be lost, so all keys are looked up again."""
         self.gate.forget(key_id)
         if key_id is None:
             self.sign_ins.look_again()
@@ -85,12 +83,11 @@ class Services:
             self.sign_ins.forget(key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """Its sign-ins or rights changed."""
         self.gate.forget_user(user_id)
         self.sign_ins.forget_user(user_id)
 
     async def signed_in(self, headers: Mapping[bytes, bytes]) -> Principal | None:
-        """The principal of a page, from a link, a key or `--insecure-local`. None for users' sessions."""
+        """The caller on a page, from a link, a key or `--insecure-local`. None for users' sessions."""
         if self.gate.anyone is not None:
             return self.gate.anyone
         return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
@@ -124,12 +121,10 @@ class Call:
         self.headers = headers
         self.body = b""
         self.extra: tuple[Header, ...] = ()
-        """Headers beside those of every answer."""
         self.principal: Principal | None = None
         self.known = False
         """The caller has shown a key, a session or a signed link."""
         self.held: Share | None = None
-        """The memory that this body takes."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
@@ -153,7 +148,7 @@ class Call:
         return client[0] if client else ""
 
     def session_cookie(self, token: str, seconds: float) -> Header:
-        """The header for the session cookie. Zero seconds delete it."""
+        """Zero seconds delete the cookie."""
         tls = self._scope.get("scheme") == "https"
         return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls)
 
@@ -187,11 +182,11 @@ class Call:
             raise BadRequest(f"The header {name.decode()} is not UTF-8.") from None
 
     async def read_body(self, content_type: bytes, bytes_max: int) -> bytes:
-        """For a route without JSON. Raises `UnsupportedMediaType` and `TooLarge`."""
+        """Raises `UnsupportedMediaType` and `TooLarge`."""
         return await read_body(self._receive, self.headers, bytes_max, self._hold(), content_type)
 
     async def read(self, kind: type[S]) -> S:
-        """For a handler that identifies the caller first. Raises as `Route.read`."""
+        """For a handler that identifies the caller first."""
         body = await self.route.read(self)
         assert isinstance(body, kind)
         return body
@@ -201,8 +196,7 @@ class Call:
         return held.add
 
     async def identify(self, role: Role, path_values: tuple[str, ...] = (), *, alone: bool = False) -> Principal:
-        """Authenticate, and check the role. `alone`: a user needs no project. Raises as `Gate.principal`, `Forbidden`
-        for the role, `NotFound` for another project."""
+        """Raises as `Gate.principal`, `Forbidden` for the role, and `NotFound` for another project."""
         gate = self.services.gate
         named = self._projects_named(path_values)
         principal = await gate.principal(
@@ -228,7 +222,7 @@ class Call:
             self.connection.recognize()
 
     def _projects_named(self, path_values: tuple[str, ...]) -> list[str]:
-        """The projects in the path and headers; without these and a key, in the query."""
+        """In the path and headers; without these and a key, in the query."""
         named: list[str] = []
         at = self.route.project_at
         if at is not None:
@@ -248,16 +242,15 @@ class Call:
         return named
 
     def poll(self, *, until_closing: bool = True) -> Poll:
-        """A block that ends when the client leaves or the server drains."""
         return Poll(self._receive, self.services.drain, until_closing=until_closing)
 
     def poll_of_worker(self) -> Poll:
-        """As `poll`, but the engine ends it when the server drains: it still sends work that it handed out."""
+        """The engine ends it on a drain, because it still sends work that it handed out."""
         return self.poll(until_closing=False)
 
     @property
     def leases(self) -> dict[str, int] | None:
-        """The leases that beats over this connection renewed. None if the server is called in the same process."""
+        """The leases that beats over this connection renewed."""
         connection: ServerConnection | None = self._scope.get("extensions", {}).get(EXTENSION)
         return None if connection is None else connection.workers
 
@@ -269,7 +262,7 @@ class Call:
         return self.principal is not None and self.principal.role.includes(role)
 
     def check_project(self, project_id: str | None) -> None:
-        """Raises `NotFound` if the request repeats another project than the caller's."""
+        """Raises `NotFound` if the request names another project."""
         if project_id is not None and self.principal is not None:
             self.services.gate.check_project(self.principal, project_id)
 
@@ -298,10 +291,9 @@ class Route:
         acts: bool = False,
     ) -> None:
         self.acts = acts
-        """A GET that changes something. HEAD is not served: its caller would not see the result."""
+        """A GET that changes something, so HEAD is not served."""
         self.rest = rest
         self.paged = paged
-        """The header `next-cursor` names the next page."""
         if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
             raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.method = method
@@ -316,10 +308,10 @@ class Route:
         self.headers = headers
         self.media_type = media_type
         self.raw_body = raw_body
-        """Media types of a body that the handler reads."""
+        """Media types, if the handler reads the body."""
         self.body_bytes_max = body_bytes_max
         self.lists = lists or {}
-        """Limits of lists, checked before a large body is decoded."""
+        """Checked before a large body is decoded."""
         self.asks = asks
         """The handler authenticates the caller."""
         self.name = handler.__name__
@@ -354,7 +346,6 @@ class Route:
         return min(self.body_bytes_max, settings.request_bytes_max)
 
     async def read(self, call: Call) -> Struct:
-        """Raises the refusals of the body."""
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
         if len(body) >= COUNTED_BYTES_MIN and self.lists:
@@ -368,7 +359,6 @@ class Route:
         return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:
-        """Raises `BadRequest` with the parameter's name."""
         assert self.query_type is not None
         values: dict[str, object] = {}
         try:
@@ -429,8 +419,8 @@ class Routes:
         paged: bool = False,
         acts: bool = False,
     ) -> Callable[[Handler], Handler]:
-        """Add a route. The role decides the default of `caller`. `rest`: the last name matches slashes, up to a literal
-        last segment if there is one. `body`: its type, if the handler uses `Call.read`."""
+        """`rest`: the last name matches slashes, up to a literal last segment. `body`: its type, if the handler uses
+        `Call.read`."""
 
         def add(handler: Handler) -> Handler:
             self.all.append(
@@ -528,7 +518,7 @@ def _holds_nul(name: str) -> BadRequest:
 
 
 def _query_fields(query_type: type[Struct]) -> dict[str, bool]:
-    """The parameters by name, and whether each may be repeated."""
+    """Whether each parameter may be repeated."""
     return {field.encode_name: "list[" in str(field.type) for field in msgspec.structs.fields(query_type)}
 
 

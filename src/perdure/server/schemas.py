@@ -25,7 +25,7 @@ _PLAIN: Final[dict[type[types.Type], str]] = {
 
 
 class Schemas:
-    """A document's named schemas. An added type brings those that it refers to."""
+    """An added type brings those that it refers to."""
 
     def __init__(self) -> None:
         self.named: dict[str, Json] = {}
@@ -133,7 +133,7 @@ def _not_null(schema: Json) -> Json:
 
 
 def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
-    """The classes with a struct's documentation. For a twin, the records that it shows."""
+    """For a twin, the records that it shows."""
     found = [*struct.__mro__, *(cls for shown in getattr(struct, "shows", ()) for cls in shown.__mro__)]
     return [cls for cls in found if issubclass(cls, Struct) and cls is not Struct and "shows" not in vars(cls)]
 

@@ -1,9 +1,4 @@
-"""The settings of a server, with their units and defaults. The server reads them once, at start, from three places.
-
-These are a TOML file, then the environment (`PERDURE_LEASE_SECONDS=5`), then the command line. The later source wins.
-An unknown name is refused with a suggestion. Names end in their unit. In the environment, commas separate lists, and
-mappings are `NAME=VALUE`: `PERDURE_RETENTION_WORKFLOWS=report=7,order=90`.
-"""
+"""The settings of a server: a TOML file, then the environment, then the command line, whose values win."""
 
 import difflib
 import os
@@ -22,7 +17,7 @@ from perdure.wire.errors import BadRequest
 
 PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"
-# Variables of the client, the worker, the command line, or of all processes.
+# Variables that are not settings of a server.
 _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT", *limits.VARIABLES.values()})
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -32,34 +27,32 @@ Bytes = Annotated[int, Meta(ge=1_024, le=1 << 30)]
 
 
 class Settings(EngineSettings, frozen=True, kw_only=True):
-    """The server's settings, together with the engine's."""
-
     store: str = "perdure.db"
     """The database: a path, `sqlite:<path>`, or `postgresql://…`."""
     host: str = "127.0.0.1"
-    """The address to listen on. Other addresses than loopback need a key that is not a development key."""
+    """The address to listen on. Addresses other than loopback need a key that is not for development."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """The port to listen on; 0 takes a free one."""
     insecure_local: bool = False
     """No keys: every caller on the loopback address may do everything."""
     hosts: tuple[str, ...] = ()
-    """Other names of a server on a loopback address (a proxy in front of it)."""
+    """Other names of a server on a loopback address, as of a proxy in front."""
     origins: tuple[str, ...] = ()
-    """Origins of web pages that may call and read answers (CORS), like `https://app.example.com`. A server on a
-    loopback address also takes requests from loopback origins, but such pages read answers only if they are listed."""
+    """Origins of web pages that may read answers (CORS), like `https://app.example.com`. On a loopback address, pages
+    of loopback origins may call without reading."""
     proxies: tuple[str, ...] = ()
-    """Addresses or networks of proxies. The server trusts their `X-Forwarded-For`."""
+    """Addresses or networks of proxies whose `X-Forwarded-For` is trusted."""
     metrics_open: bool = False
-    """Show `/metrics` without a key, with the workflows of all projects."""
+    """Show `/metrics` of all projects without a key."""
     log_level: str = "INFO"
     """The lowest level in the log: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "json"
     """`json` (one object a line) or `text`."""
 
     request_bytes_max: Bytes = 32 << 20
-    """The largest body of a request that carries values. Other requests may have 1 MiB, sign-ins 16 KiB."""
+    """The largest body that carries values. Other bodies may have 1 MiB, sign-ins 16 KiB."""
     in_flight_bytes_max: Bytes = 256 << 20
-    """The bodies of all requests in progress. Callers without a key share one eighth."""
+    """All bodies in progress. Callers without a key share one eighth."""
     in_flight_per_address_bytes_max: Bytes = 128 << 20
     """The same for one address."""
     url_bytes_max: Bytes = 16 << 10
@@ -67,27 +60,27 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     header_bytes_max: Bytes = 64 << 10
     """All headers of a request together."""
     header_seconds: Seconds = 10.0
-    """The time limit for sending the headers."""
+    """The time limit for the headers."""
     body_seconds: Seconds = 30.0
-    """The time limit for sending the body, counted from the headers."""
+    """The time limit for the body, after the headers."""
     write_seconds: Seconds = 20.0
-    """The connection is cut if the caller reads nothing for this long."""
+    """A caller that reads nothing for this long is cut off."""
     keep_alive_seconds: Seconds = 75.0
     """How long an idle connection stays open."""
     drain_seconds: Seconds = 20.0
-    """How long requests in progress may take to finish after SIGTERM."""
+    """How long requests may take to finish after SIGTERM."""
     connections_max: Count = 10_000
-    """Open connections. A new one replaces the oldest whose caller is unknown; without such a one it is refused."""
+    """Open connections. A new one replaces the oldest of an unknown caller, or is refused."""
     connections_per_address_max: Count = 5_000
     """The same for one address. Addresses in `proxies` are exempt."""
 
     poll_seconds_max: Seconds = 60.0
-    """The longest wait of one request. The caller then gets an answer and asks again."""
+    """The longest wait of one request. The caller may ask again."""
     stream_seconds_max: Seconds = 900.0
-    """How long a stream lasts before its client must reconnect with `Last-Event-ID`. Streams of clients that cannot
-    reconnect go on, and the server checks their key or user again."""
+    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the server checks its key or user
+    again."""
     stream_comment_seconds: Seconds = 15.0
-    """How often a silent stream sends a comment, so that proxies keep the connection open."""
+    """How often a silent stream sends a comment, so that proxies keep it open."""
     streams_max: Count = 5_000
     """Open streams in all."""
     streams_per_key_max: Count = 100
@@ -96,15 +89,15 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
     """How long a good key is cached; a revoked key may work for as long."""
     auth_failures_max: Count = 20
-    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst. After that, one
-    more every few seconds."""
+    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst. Then one every
+    few seconds."""
     signup: bool = False
-    """Anyone who reaches the server may sign up. Otherwise signing up needs an invitation to a project. E-mails are not
-    verified, and each user can make projects."""
+    """Anyone may sign up, without an invitation to a project. E-mails are not verified, and each user can make
+    projects."""
     session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long a user stays signed in."""
     cookie_secure: bool | None = None
-    """Send session cookies over TLS only. By default everywhere except on loopback addresses without TLS."""
+    """Send session cookies over TLS only. By default except on loopback addresses without TLS."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,8 +111,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     otherwise: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Load the settings of this process. `arguments` come from the command line; None means absent. `otherwise`
-    replaces defaults."""
+    """`arguments` come from the command line, where None is absent. `otherwise` replaces defaults."""
     environ = os.environ if environ is None else environ
     file = file or environ.get(FILE_VARIABLE)
     values: dict[str, Any] = dict(otherwise or {})

@@ -1,11 +1,8 @@
-"""Sessions from sign-in links and keys. Users' sessions are in the store (`engine/accounts.py`), in the same cookie.
+"""Sign-in links, and the sessions that links and keys begin. Users' sessions are in the store, in the same cookie.
 
-Chat previews open links. A link therefore shows a page with a button, and only the button uses the link up.
-
-Links and their sessions live in this process's memory, as hashes. A restart ends them; one command makes a new link.
-
-They end early if the key is deleted, the user signs out or the user's role changes. Servers notify each other of that.
-Notifications may be lost, so a server also checks again after `auth_cache_seconds`.
+Chat previews open links, so a link shows a page, and only its button uses the link up. Links and sessions live in this
+process's memory, as hashes. They also end with their key, the user's sign-out or a change of role. Notifications of
+these may be lost, so a server also checks after `auth_cache_seconds`.
 """
 
 import hashlib
@@ -49,7 +46,7 @@ class _Tokens:
         """Token hashes by `key_id`, oldest first."""
 
     def add(self, kept: _Kept, now: float) -> str:
-        """Keep one and return its token. Raises TooManyRequests."""
+        """Returns the token. Raises TooManyRequests."""
         while self._all and next(iter(self._all.values())).until < now:
             self.pop(next(iter(self._all)))
         share = self._shares.get(kept.principal.key_id, {})
@@ -92,7 +89,7 @@ class SignIns:
         self._forgotten = 0
 
     def make_link(self, principal: Principal, session_hash: str | None = None) -> str:
-        """A token that signs in once within ten minutes. A user's link depends on the user's session."""
+        """A user's link depends on the user's session."""
         now = self._clock()
         return self._links.add(_Kept(principal, session_hash, now, now + LINK_SECONDS), now)
 
@@ -130,7 +127,7 @@ class SignIns:
         still: Callable[[Principal, str | None], Awaitable[bool]],
         cache_seconds: float,
     ) -> Principal | None:
-        """The session's principal. After `cache_seconds` it asks `still`; False ends the session."""
+        """After `cache_seconds` it asks `still`; False ends the session."""
         found = self._found(headers)
         if found is None or found.checked_at + cache_seconds > self._clock():
             return None if found is None else found.principal
@@ -147,11 +144,9 @@ class SignIns:
         return found[0] if len(found) == 1 else None
 
     def forget(self, key_id: str) -> None:
-        """Its links and sessions end."""
         self._drop(lambda kept: kept.principal.key_id == key_id)
 
     def forget_user(self, user_id: str) -> None:
-        """Its links and sessions end: the user signed out or their projects changed."""
         self._drop(lambda kept: kept.principal.user_id == user_id)
 
     def look_again(self) -> None:

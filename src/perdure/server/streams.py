@@ -1,8 +1,7 @@
-"""Long polls and server-sent events.
+"""Long polls and server-sent events. They end when the client leaves or the server drains.
 
-Each ends by itself, when the client leaves, or when the server drains. A lost client's resources are released at once.
-On a drain, a poll gives its empty answer and a stream tells the client when to reconnect. Streams have no queues: each
-reads the journal or the topic at its client's pace, so a slow client costs only its connection.
+Streams have no queues: each reads the journal or the topic at its client's pace, so a slow client costs only its
+connection.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
 PIECE_BYTES: Final = 1 << 20
-"""How much a stream reads at a time, or one item. Each slow client may hold one piece in memory."""
+"""How much a stream reads at a time (or one item), and a slow client holds in memory."""
 # Most polls end before the watch for a lost client starts.
 _WATCH_AFTER_SECONDS: Final = 0.05
 
@@ -54,11 +53,8 @@ class Drain:
 
 
 class Poll:
-    """A block that may take long, like `asyncio.timeout`.
-
-    On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
-    engine ends the poll instead. If the client leaves, the block raises `ClientGone`.
-    """
+    """On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
+    engine ends it instead. If the client leaves, the block raises `ClientGone`."""
 
     def __init__(self, receive: Receive, drain: Drain, *, until_closing: bool = True) -> None:
         self._receive = receive
@@ -100,7 +96,7 @@ class Poll:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-            # Breaks a reference cycle: thousands of cycles would burden the collector.
+            # Breaks a reference cycle: thousands would burden the collector.
             self._watcher = None
         self._drain.leave(self)
         self._over = True
@@ -143,10 +139,8 @@ SLACK: Final = 30
 
 
 class Comments:
-    """Comments in silent streams, so that proxies keep them open.
-
-    One timer writes to all connections. Waking each stream's task would cost several times as much.
-    """
+    """Comments keep proxies from closing silent streams. One timer writes to all, because waking each stream's task
+    costs several times as much."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -178,15 +172,13 @@ class Comments:
 
 
 class EventStream:
-    """The answer of a streaming route. `cut`: the client resumes after an early end. For other clients the end is
-    final."""
+    """`cut`: the client resumes after an early end. For other clients the end is final."""
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, cut: bool = True) -> None:
         self._frames = frames
         self._cut = cut
 
     async def drop(self) -> None:
-        """Close without sending."""
         await self._frames.aclose()
 
     async def send_head(self, send: Send) -> None:
@@ -204,12 +196,8 @@ class EventStream:
         comments: Comments,
         connection: ServerConnection | None,
     ) -> None:
-        """Send until the frames end, the client leaves, the server drains or `seconds` pass. With `cut=False` the
-        stream goes on instead, and every `seconds` `may_go_on` decides.
-
-        The connection (`server/connections.py`) cuts a client that does not read, and `send` then ends. Callers in the
-        same process have no connection and need no comments.
-        """
+        """Send for at most `seconds`. With `cut=False` the stream goes on, and every `seconds` `may_go_on` decides.
+        Callers in the same process have no connection."""
 
         async def say(chunk: bytes) -> None:
             await send(_part(chunk))
@@ -250,8 +238,8 @@ async def _ask(may_go_on: Callable[[], Awaitable[bool]], seconds: float, limit: 
 
 
 def frame(data: bytes | Raw, *, id: str | None = None, event: str | None = None) -> bytes:
-    """JSON has line breaks only between tokens, where a space means the same. Each event is one `data:` line, because
-    some readers know only these."""
+    """One `data:` line, because some readers know only these. JSON has line breaks only between tokens, where a space
+    means the same."""
     line = bytes(data)
     if b"\n" in line or b"\r" in line:
         line = line.translate(_NO_BREAKS)

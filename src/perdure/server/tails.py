@@ -1,9 +1,7 @@
-"""Tails: new events of followed topics, read once for all streams of a topic.
+"""New events of followed topics, read once for all streams.
 
-A thousand streams would ask the store a thousand times for each event. Instead, each followed topic (and run) has one
-tail, which reads new events, makes their frames once and keeps the last ones. Streams have no queues and take frames at
-their own pace. A slow stream falls behind the kept frames and reads the store until it has caught up. It delays neither
-other streams nor publishers.
+Each followed topic (and run) has one tail, which makes frames once and keeps the last ones. A stream that falls behind
+these reads the store until it has caught up, and delays neither other streams nor publishers.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ PAGE: Final = 100
 KEPT_EVENTS: Final = 1_000
 KEPT_BYTES: Final = 1 << 20
 LINGER_SECONDS: Final = 0.25
-"""How long a run's stream stays open after its end: the worker's last events may come later."""
+"""A run's stream outlives the run, because the worker's last events may come later."""
 LOOK_SECONDS: Final = 1.0
 FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
 """Events by which a push worker says that the code has returned. Its report follows them."""
@@ -55,7 +53,7 @@ class Tail:
         self._waiting: set[asyncio.Future[None]] = set()
         self.streams = 0
         self.turn = 0
-        """Changes with every news."""
+        """Counts changes."""
         self.first: int | None = None
         """All later events are in the tail. None: not started."""
         self.last = 0
@@ -135,7 +133,7 @@ class Tail:
 
 
 class Tails:
-    """This server's tails. Each lives while streams follow it."""
+    """Each tail lives while streams follow it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -175,8 +173,7 @@ _decode: Final = msgspec.json.Decoder(_Finish).decode
 
 
 async def until_reported(engine: Engine, project_id: str, run_id: str | None, page: list[Event]) -> list[Event]:
-    """The events that a run's stream may send now. They stop before the run's finish event. If that comes first, wait
-    until the push worker has let go of the run.
+    """Hold a run's finish event back until the push worker has let go of the run.
 
     A program with its own worker ends at this event. If the report came later, the worker would return the run to a
     queue that no worker serves.

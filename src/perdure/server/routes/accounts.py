@@ -1,4 +1,4 @@
-"""Sign-up, sign-in, sign-out and a new password: the routes that set the session's cookie."""
+"""The routes that set the session's cookie."""
 
 from asyncio import get_running_loop, sleep
 from collections.abc import AsyncIterator
@@ -22,8 +22,8 @@ from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
-"""The delay of a failure after too many failures of its address. A hash takes less. So the time does not tell a known
-e-mail from an unknown one, whose password is not hashed then."""
+"""The delay of a failure after too many from its address. It hides whether the password was hashed, so it does not tell
+a known e-mail from an unknown one."""
 
 routes = Routes("Auth")
 
@@ -32,7 +32,7 @@ routes = Routes("Auth")
 async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     """Make a user and sign in.
 
-    If the setting `signup` is off (the default), this needs an invitation, since e-mails are not verified.
+    Needs an invitation, unless the setting `signup` is on: e-mails are not verified.
     """
     call.services.gate.check_page(call.headers, told=False)
     async with attempt(call):
@@ -54,17 +54,15 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 async def signout(call: Call) -> Message:
     """End the session and clear its cookie.
 
-    The session is a user's, or one that an API key or a link began on the pages. This server refuses it from the next
-    request on. The other servers of the store refuse a user's session as soon as they are notified, and within
-    `auth_cache_seconds` at the latest.
+    Other servers of the store refuse a user's session once they are notified, and within `auth_cache_seconds` at the
+    latest.
     """
     await end_session(call)
     return Message("Signed out")
 
 
 async def end_session(call: Call) -> None:
-    """Sign out, and clear the cookie. Raises Unauthorized without a session, and Forbidden for a key in a header or a
-    page of another site."""
+    """Raises Unauthorized without a session, and Forbidden for a key in a header or a page of another site."""
     gate, sign_ins = call.services.gate, call.services.sign_ins
     if b"authorization" not in call.headers and sign_ins.principal(call.headers) is not None:
         gate.check_page(call.headers, told=True)
@@ -81,7 +79,7 @@ async def end_session(call: Call) -> None:
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 
-    All sessions of the user end. A new one begins, with a new cookie.
+    All sessions of the user end, and a new one begins.
     """
     assert call.user_id is not None
     async with attempt(call, call.user_id):
@@ -96,9 +94,8 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
     """Count an attempt against the caller's address and against `name`, an e-mail or a user. It counts while it is
     under way, so that concurrent attempts add up, and afterwards if it failed.
 
-    After too many failures for the name, the server refuses the attempt. After too many from the address the attempt
-    goes on, since many people may share the address. Then this yields True: only passwords of known users are worth
-    hashing. If such an attempt fails, the answer is late and 429.
+    After too many failures for the name, the attempt is refused. Many people may share an address, so after too many
+    from it this yields True instead: then only passwords of known users are hashed, and a failure is late and 429.
     """
     failures = call.services.wrong_passwords
     if name is not None:
@@ -126,7 +123,7 @@ async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
 
 
 async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
-    """Begin a user's session. Raises like `Accounts.sign_in`."""
+    """Raises like `Accounts.sign_in`."""
     async with attempt(call, parse_email(given.email)) as slowed:
         return await call.engine.accounts.sign_in(given, session_seconds=session_seconds(call), known_only=slowed)
 

@@ -1,4 +1,4 @@
-"""Questions of suspended steps, and answers to them. A signed link answers its question without a key."""
+"""Questions of suspended steps, and answers to them."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
     """The question of a suspended execution.
 
     Needs a key, or a signed link (`?link=`). The execution is the root; questions of executions below it are found,
-    too. The step key may hold slashes as they are, here and in the paths below this one.
+    too. The step key may hold slashes.
     """
     asker = await asker_of(call, execution_id, step_key, query.link, Role.READ)
     phase, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, asker.question_id)
@@ -69,7 +69,7 @@ async def submit_approval(call: Call, execution_id: str, step_key: str, query: A
 
 
 async def asker_of(call: Call, execution_id: str, step_key: str, link: str | None, role: Role) -> Asker:
-    """The caller, by a link, a key or a session. Raises Unauthorized, Forbidden, NotFound."""
+    """Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
     principal = await call.identify(role)

@@ -61,10 +61,7 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
 
 @routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
-    """An answer from the page.
-
-    Leads to the page that shows the answer, who gave it and when.
-    """
+    """An answer from the page. It leads to the page that shows the answer."""
     shown = None
     try:
         call.services.gate.check_page(call.headers, told=True)
@@ -107,7 +104,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
 async def sign_in_with_key(call: Call) -> Reply:
     """Sign in on a page.
 
-    Takes an e-mail and a password, an API key, or a sign-in link's token. Leads to the page that asked to sign in.
+    Takes an e-mail and a password, an API key, or a sign-in link's token.
     """
     try:
         call.services.gate.check_page(call.headers, told=True)
@@ -152,7 +149,7 @@ async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
 
 
 async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    # A header, so that the gate checks the key as usual and counts wrong keys.
+    # The gate checks the key as usual, and counts wrong keys.
     headers = {b"authorization": b"Bearer " + sent.get("key", [""])[0].strip().encode()}
     try:
         principal = await call.services.gate.principal(headers, call.address, alone=True)
@@ -170,7 +167,7 @@ async def approve_style(call: Call) -> Text:
 
 
 async def _look(call: Call, execution_id: str, step_key: str, link: str | None) -> tuple[Asker, Question]:
-    """The caller and the question. Raises Unauthorized, Forbidden, NotFound."""
+    """Raises Unauthorized, Forbidden, NotFound."""
     if link is not None:
         asker = await link_asker(call, execution_id, step_key, link)
     else:
@@ -182,7 +179,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
 
 
 async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, question_id: str | None) -> Question:
-    """The question under a step key; `question_id` selects one of several. Raises NotFound."""
+    """`question_id` selects one of several. Raises NotFound."""
     _, question = await call.engine.approvals.get(asker.project_id, execution_id, step_key, question_id)
     if question is None:
         raise NotFound(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
@@ -190,7 +187,7 @@ async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, 
 
 
 async def _signed_in(call: Call, execution_id: str) -> Principal:
-    """The principal of a session that a link or a key began, or the user in their project that has the execution."""
+    """The caller of a session that a link or a key began, or the user in the project that has the execution."""
     gate = call.services.gate
     principal = await call.services.signed_in(call.headers)
     if principal is not None:
@@ -208,7 +205,7 @@ async def _signed_in(call: Call, execution_id: str) -> Principal:
 
 
 async def _drawn(draw: Callable[..., str], question: Question, **values: Any) -> str:
-    """The page of a question. A thread draws a large one."""
+    """A thread draws a large page."""
     if memoryview(question.data).nbytes > DRAWN_BESIDE_BYTES:
         return await asyncio.to_thread(draw, question, **values)
     return draw(question, **values)
@@ -223,7 +220,7 @@ def _has_session(call: Call, asker: Asker) -> bool:
 
 
 async def read_form(call: Call, bytes_max: int) -> dict[str, list[str]]:
-    """The fields that a browser sent. Raises BadRequest, TooLarge, UnsupportedMediaType."""
+    """Raises BadRequest, TooLarge, UnsupportedMediaType."""
     body = await call.read_body(b"application/x-www-form-urlencoded", bytes_max)
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX, errors="strict")

@@ -1,4 +1,4 @@
-"""Follow events of a topic or a run. The other operations of topics are in `wire/events.py`."""
+"""Follow events of a topic or a run."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -78,8 +78,7 @@ async def stream_events(call: Call, query: StreamEventsQuery) -> EventStream:
         after = await call.engine.events.last_until(call.project_id, name, at_us)
     if run_id is not None:
         await call.engine.executions.how_ended(call.project_id, run_id)  # raises NotFound: it would never end
-    # Clients without `Last-Event-ID` take a stream's end for that of the run. So the server cuts only the streams of
-    # clients that sent it: they come back.
+    # Clients without `Last-Event-ID` take a stream's end for that of the run, so the server does not cut theirs.
     return EventStream(_follow(call, name, after, run_id), cut=bool(seen))
 
 
@@ -113,7 +112,7 @@ async def _follow(call: Call, topic: str, after: int, run_id: str | None) -> Asy
 
 
 async def _frames(call: Call, topic: str, after: int, run_id: str | None) -> tuple[int, bytes]:
-    """A piece of the frames after a number. Returns the number of the last, and the frames."""
+    """The number of the last frame, and the next frames."""
     page = await call.engine.events.page(call.project_id, topic, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     page = await until_reported(call.engine, call.project_id, run_id, page)
     return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")

@@ -26,7 +26,7 @@ routes = Routes("Executions")
 
 
 def idempotency(call: Call) -> Idempotency | None:
-    """The request's Idempotency-Key. Two requests are the same if their paths and bytes are the same."""
+    """Two requests are the same if their paths and bytes are."""
     key = call.header(b"idempotency-key")
     if key is None:
         return None
@@ -81,7 +81,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
 
 
 async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> tuple[int, int, bytes]:
-    """The next piece of the stream, with the cursors after it."""
+    """The next piece, with the cursors after it."""
     executions, project_id = call.engine.executions, call.project_id
     rows, _ = await executions.journal(project_id, execution_id, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)

@@ -1,4 +1,4 @@
-"""Operations: health, readiness, metrics, and the documentation that the routes write themselves."""
+"""Health, readiness, metrics, and the API's documentation."""
 
 import base64
 import hashlib
@@ -42,9 +42,9 @@ class ReadyResponse(Struct, frozen=True):
 
 @routes.get("/health", role=None, contract=True)
 async def health(call: Call) -> HealthResponse:
-    """Liveness: the process answers, and tells how late its event loop runs.
+    """Liveness, and how late the event loop runs.
 
-    503 while the store cannot write, which is looked at every 10 seconds. Touches no database itself.
+    503 while the store cannot write, which the server checks every 10 seconds.
     """
     health = call.services.health
     if health.problem is not None:

@@ -49,7 +49,7 @@ class SignInQuery(Struct, frozen=True):
 
 
 class PageQuery(Struct, frozen=True):
-    """The execution to show; without it, the newest ones. A user may name the project; the default is their newest."""
+    """The execution to show, or the newest ones; of a user's project, or the newest of these."""
 
     execution: str | None = None
     project: str | None = None
@@ -69,10 +69,7 @@ async def make_sign_in_link(call: Call) -> SignInLink:
 
 @routes.get("/sign-in", role=None, media_type="text/html")
 async def sign_in(call: Call, query: SignInQuery) -> Text:
-    """The page that a sign-in link opens.
-
-    Its button signs in (`POST /sign-in`). Opening the page does not use up the link.
-    """
+    """The page that a sign-in link opens. Its button uses the link up (`POST /sign-in`)."""
     if not call.services.sign_ins.is_link(query.token):
         return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
     return Text(pages.link_page(query.token), _HTML, _HEADERS)
@@ -112,7 +109,7 @@ async def script(call: Call) -> Text:
 
 
 async def _project(call: Call, wanted: str | None) -> str | None:
-    """The project to show to a signed-in caller. None without a sign-in, or if the project is not the user's."""
+    """None without a sign-in, or if the project is not the user's."""
     principal = await call.services.signed_in(call.headers)
     if principal is not None:
         return principal.project_id
