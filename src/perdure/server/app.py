@@ -88,7 +88,6 @@ logger = logging.getLogger("perdure.server")
 
 API_VERSION = "1.0.0"
 STORE_SECONDS_MAX = 60.0
-"""How long a starting server waits for its database."""
 
 
 def all_routes() -> list[Route]:
@@ -173,7 +172,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def start(self) -> None:
-        """Raises `BadRequest` if the server is exposed without proper keys."""
+        """Raises as `check_exposure`."""
         try:
             await self.engine.start()
             self.services.default_project_id = project_id = await self.engine.projects.default()
@@ -199,7 +198,6 @@ class App:
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str, granted_us: int) -> None:
-        """The connection of the worker's beats closed."""
         if self.services.drain.closing:
             return
         task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id, granted_us))
@@ -235,7 +233,7 @@ def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with an idle loop that sleeps, and a drain that first ends polls and streams."""
+    """uvicorn with an idle loop that sleeps."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.application = App(engine, settings)
@@ -299,7 +297,6 @@ class Server(uvicorn.Server):
         self._next_look.cancel()
 
     def _look(self) -> None:
-        """Each second: set the Date header and cut slow connections."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         date = [(b"date", formatdate(usegmt=True).encode())]
@@ -318,7 +315,7 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Raises `BadRequest` if the address is unusable."""
+    """Raises `BadRequest`."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

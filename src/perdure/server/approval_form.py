@@ -1,4 +1,4 @@
-"""Reads a suspended step's data as a form, and a person's input as the answer.
+"""A suspended step's data as a form, and a person's input as the answer.
 
 The data is untrusted. If `_form` is invalid, the page shows the data and asks for JSON.
 """
@@ -171,7 +171,6 @@ def _read_json(text: str) -> Read:
 
 
 def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:
-    """An error, or the value. None if omitted."""
     text = values[0] if values else ""
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"This is longer than {TEXT_CHARACTERS_MAX:,} characters.", None

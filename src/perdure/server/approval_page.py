@@ -1,4 +1,4 @@
-"""The page that asks a person a suspended step's question, without a script.
+"""The page that asks a person a suspended step's question.
 
 Nothing becomes markup or a link. Invisible characters and those that change the writing direction are spelled out, for
 a field below it. The page says where it cuts text.
@@ -153,9 +153,6 @@ def _sign_in_field(name: str, label: str, kind: str, fill: str, mistakes: Mappin
     )
 
 
-# --- parts -----------------------------------------------------------------------------------------------------------
-
-
 def _page(title: str, body: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
@@ -220,7 +217,6 @@ def _form(
 
 
 def _early(question: Question) -> str:
-    """An answer came before the question."""
     early = question.early
     if early is None:
         return ""
@@ -404,7 +400,7 @@ def _time(at_us: int) -> str:
 
 
 def shown(text: str, most: int) -> str:
-    """Untrusted text: escaped, cut, with invisible characters spelled out."""
+    """Escapes untrusted text."""
     left = len(text) - most
     text = text[:most]
     if _is_clear(text):

@@ -1,10 +1,7 @@
 """Authentication of API keys and users' sessions, and checks of hosts and origins.
 
-This server forgets a deleted key, session or role at once, others when notified, and all within `cache_seconds`.
-
-Browsers send cookies with requests of any page. A request that changes something by a cookie must therefore prove that
-a page of this server sent it. Any web page can reach a server on a loopback address, so each request there must name a
-loopback host, and pages a loopback origin.
+Browsers send cookies with requests of any page, so a change by a cookie must prove that a page of this server sent it.
+Any web page can reach a loopback address, so each request there names a loopback host, and pages a loopback origin.
 """
 
 import hashlib
@@ -132,7 +129,7 @@ class Gate:
         """A user must name a project, unless `alone`. `safe`: the request changes nothing.
 
         Raises `Unauthorized`, `TooManyRequests` after many wrong keys, `BadRequest` without a project, `NotFound` if
-        the user is not a member, `Forbidden` if another site's page used the cookie.
+        the user is not a member, `Forbidden` for another site's page.
         """
         if self.anyone is not None:
             return self.anyone
@@ -180,7 +177,7 @@ class Gate:
         )
 
     async def user(self, headers: Headers, address: str, *, safe: bool = True) -> Principal:
-        """As `principal`, for a user without a project. Raises `Forbidden` for a key."""
+        """Raises as `principal`, and `Forbidden` for a key."""
         if self.anyone is not None:
             token = await self.token(headers)
             if token is None:
@@ -273,7 +270,7 @@ def check_role(principal: Principal, needed: Role) -> None:
 
 
 class Failures:
-    """Limits failures by name (a network, an e-mail): a burst, then one per few seconds. Evicts the oldest."""
+    """A burst of failures by name (a network, an e-mail), then one per few seconds."""
 
     def __init__(self, burst: int, clock: Callable[[], float], what: str = "wrong API keys from this address") -> None:
         self._burst = burst
@@ -321,7 +318,6 @@ def _bearer(header: bytes) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address always means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

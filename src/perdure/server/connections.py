@@ -42,7 +42,7 @@ class ServerConnection(HttpToolsProtocol):
     watched: set["ServerConnection"]
     """The connections that `look` checks."""
     idle: dict["ServerConnection", float]
-    """Connections without a request, and when each closes, soonest first."""
+    """When each closes, soonest first."""
     crowd: Crowd
 
     def __init__(
@@ -68,7 +68,7 @@ class ServerConnection(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         """The request in progress; pipelined ones wait."""
         self.workers: dict[str, int] = {}
-        """Workers whose beats came over this connection, and the end of each lease (µs)."""
+        """Workers that beat over this connection, and the end of each lease (µs)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         # uvicorn makes seven system calls for two addresses, and some clients connect for each request.
@@ -89,7 +89,6 @@ class ServerConnection(HttpToolsProtocol):
 
     @property
     def evictable(self) -> bool:
-        """No complete request waits for its answer here."""
         cycle = self._running
         return cycle is None or cycle.more_body or cycle.response_complete
 
@@ -123,7 +122,7 @@ class ServerConnection(HttpToolsProtocol):
                 self._refuse(HeadersTooLarge("The request's headers are too large."))
                 return
         elif self._trailer_bytes > self.settings.header_bytes_max:
-            # A chunked body may have trailers, which the parser buffers as well.
+            # It buffers the trailers of a chunked body, too.
             self._refuse(HeadersTooLarge("The request's trailers are too large."))
             return
         elif self._deadline == NEVER and (self.cycle is None or self.cycle.response_complete):
@@ -200,7 +199,7 @@ class ServerConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def sends_by(self, send: Send) -> bool:
-        """True if `send` is uvicorn's own: no middleware looks at answers."""
+        """No middleware looks at answers."""
         return getattr(send, "__self__", None) is self._running
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
@@ -234,7 +233,6 @@ class ServerConnection(HttpToolsProtocol):
         cycle.on_response()
 
     def sent(self) -> None:
-        """Watch the peer after a write that did not use `answer`."""
         self.watched.add(self)
 
     def say(self, data: bytes) -> None:

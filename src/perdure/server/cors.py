@@ -1,4 +1,4 @@
-"""Cross-origin requests: which origins may read answers, and which headers they may send and read."""
+"""Cross-origin requests: which origins may read answers."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page: no script, and nothing loaded from elsewhere."""
+"""The OpenAPI document as a page without scripts."""
 
 from html import escape
 from typing import Final
@@ -111,7 +111,6 @@ def _row(name: str, schema: Json, note: str, required: bool, place: str) -> str:
 
 
 def _kind(schema: Json) -> str:
-    """A schema in a few words, with links to named schemas."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#shape-{name}'>{name}</a>"

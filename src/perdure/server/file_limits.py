@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 WANTED: Final = (65_536, 10_240)
-"""The second is the highest that macOS grants under some settings."""
+"""macOS may grant only the second."""
 
 
 def raise_file_limit() -> None:

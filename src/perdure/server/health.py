@@ -31,11 +31,10 @@ class Health:
         self._checking: asyncio.Task[None] | None = None
         self._checked_at: float | None = None
         self.problem: Unavailable | None = None
-        """Why the last write failed, if it did."""
+        """Why the last write failed."""
 
     @property
     def lag_seconds(self) -> float:
-        """The event loop's longest delay in the last ten seconds."""
         overdue = 0.0 if self._due is None else self._clock() - self._due
         return max(0.0, overdue, *self._lags)
 

@@ -6,7 +6,6 @@ from perdure.server.auth import to_network
 from perdure.wire.errors import TooManyRequests, Unavailable
 
 STRANGERS_PART: Final = 8
-"""Callers without a key share one eighth of the limit."""
 RESERVED_PART: Final = 4
 """One quarter is for small bodies, so that large ones do not block beats and claims."""
 LIGHT_BYTES: Final = 64 << 10

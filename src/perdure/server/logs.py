@@ -12,7 +12,7 @@ _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|api[-_]?key|token|password|passwd|secret|credential|private[-_]?key", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
-    # Keys (their public id stays) and sessions, bearer tokens, URL passwords, and assignments to the names above.
+    # A key's public id stays.
     r"(?P<key>\bsk_[0-9A-Za-z]{8}_)[0-9A-Za-z]+"
     r"|(?P<session>\bus_)[0-9A-Za-z_-]{43}"
     r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[^\s'\",;)]+"

@@ -110,7 +110,7 @@ def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], 
 
 
 def _body_bytes_max(body: type[Struct] | None) -> int:
-    """A body that holds a user's JSON, as a payload is, has no limit of its own."""
+    """A body that holds a user's JSON has no limit of its own."""
     return VALUES if body is not None and _holds_values(body) else USUAL
 
 

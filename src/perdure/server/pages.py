@@ -1,7 +1,5 @@
-"""The live page as HTML: the newest executions, and one execution's journal. Works without JavaScript.
-
-All data from users is escaped, and the page may load only its own style and script.
-"""
+"""The live page as HTML, which works without JavaScript. It escapes all data from users, and loads only its own style
+and script."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -61,7 +59,7 @@ setTimeout(refresh, 1000);
 
 
 def executions_page(executions: Sequence[Execution], project: str | None = None, *, signed_in: bool = True) -> str:
-    """The links keep `project`, because a user may have several. `signed_in` adds a button to sign out."""
+    """The links keep `project`, because a user may have several."""
     rows = "".join(_execution_row(execution, project) for execution in executions)
     body = (
         "<h2>Newest executions</h2><table><thead><tr><th>execution</th><th>workflow</th><th>phase</th><th>key</th>"
@@ -120,7 +118,6 @@ def sign_in_page(message: str) -> str:
 
 
 def link_page(token: str) -> str:
-    """Opening a link must not use it up, so a button does."""
     return _page(
         "Perdure: sign in",
         "<form method='post' action='/sign-in'><p>This link signs this browser in, once.</p>"

@@ -1,7 +1,6 @@
 """Turns exceptions into the JSON of errors: `{"error": "<a sentence>", "error_type": "<CODE>", "details"?: …}`.
 
-A caller's mistake is 4xx and names the field or the rule. A server's fault is 500: the log has the details, and the
-caller gets only the log line's id. No answer has an empty body.
+A server's fault is 500: the log has the details, and the caller gets only the log line's id.
 """
 
 import logging

@@ -1,5 +1,4 @@
-"""Finds a request's route and sends its answer, with one look-up for a static path and a walk over the segments for
-others."""
+"""Finds a request's route and sends its answer."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final

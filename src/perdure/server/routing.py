@@ -6,8 +6,8 @@
     async def cancel_execution(call: Call, execution_id: str) -> CancelExecutionResponse:
         '''Ask for cancellation.'''
 
-Parameters are the call, the path's names, and the structs `query` and `body`. The reply is a struct, a list of structs,
-`None` (204), `Text`, or an `EventStream`.
+Parameters are the call, the path's names, `query` and `body`. The reply is a struct, a list of structs, `None` (204),
+`Text`, `Reply` or `EventStream`.
 """
 
 import inspect
@@ -174,7 +174,7 @@ class Call:
         return found
 
     def header(self, name: bytes) -> str | None:
-        """Raises `BadRequest` if the value is not UTF-8."""
+        """Raises `BadRequest`."""
         value = self.headers.get(name)
         try:
             return None if value is None else value.decode()
@@ -250,7 +250,6 @@ class Call:
 
     @property
     def leases(self) -> dict[str, int] | None:
-        """The leases that beats over this connection renewed."""
         connection: ServerConnection | None = self._scope.get("extensions", {}).get(EXTENSION)
         return None if connection is None else connection.workers
 

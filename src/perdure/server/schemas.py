@@ -1,4 +1,4 @@
-"""JSON schemas of structs, as the contract writes them: null beside a type; fields with defaults are optional."""
+"""JSON schemas of structs: null beside a type; fields with defaults are optional."""
 
 import ast
 import inspect
@@ -32,7 +32,6 @@ class Schemas:
         self._open: list[types.StructType] = []
 
     def add(self, struct: Any) -> Json:
-        """A reference, or the schema of a list of structs."""
         schema = self._schema(types.type_info(struct))
         while self._open:
             one = self._open.pop()
@@ -140,7 +139,7 @@ def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
 
 @cache
 def field_notes(struct: type[Struct]) -> dict[str, str]:
-    """The docstrings below a struct's fields. Empty if the source is not installed."""
+    """Empty if the source is not installed."""
     notes: dict[str, str] = {}
     for cls in reversed(_written_by_hand(struct)):
         try:

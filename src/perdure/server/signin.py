@@ -1,8 +1,7 @@
-"""Sign-in links, and the sessions that links and keys begin. Users' sessions are in the store, in the same cookie.
+"""Sign-in links, and the sessions that links and keys begin, by hash in this process's memory.
 
-Chat previews open links, so a link shows a page, and only its button uses the link up. Links and sessions live in this
-process's memory, as hashes. They also end with their key, the user's sign-out or a change of role. Notifications of
-these may be lost, so a server also checks after `auth_cache_seconds`.
+Chat previews open links, so a link shows a page, and only its button uses the link up. Notifications of deleted keys,
+sign-outs and changed roles may be lost, so a server also checks after `auth_cache_seconds`.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ KEPT_MAX: Final = 100_000
 
 
 class _Kept:
-    """A link or session. `checked_at`: when its principal was last looked up."""
+    """`checked_at`: when its principal was last looked up."""
 
     __slots__ = ("checked_at", "principal", "session_hash", "until")
 
@@ -97,7 +96,7 @@ class SignIns:
         return self._links.get(token, self._clock()) is not None
 
     def use_link(self, token: str) -> str | None:
-        """The token of a new session. None if the link is used, expired or unknown. Raises TooManyRequests."""
+        """None if the link is used, expired or unknown. Raises TooManyRequests."""
         now = self._clock()
         found = self._links.get(token, now)
         if found is None:
@@ -150,7 +149,7 @@ class SignIns:
         self._drop(lambda kept: kept.principal.user_id == user_id)
 
     def look_again(self) -> None:
-        """Notifications may be lost: check all at their next use."""
+        """Check all at their next use."""
         self._forgotten += 1
         self._links.look_again()
         self._sessions.look_again()

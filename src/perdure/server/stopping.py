@@ -11,7 +11,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def when_asked_to_stop(
     loop: asyncio.AbstractEventLoop, callback: Callable[[], None], signals: Sequence[signal.Signals] = SIGNALS
 ) -> Callable[[], None]:
-    """Call `callback` in the loop at each signal. Returns a function that undoes this."""
+    """Returns a function that undoes this."""
     before: dict[signal.Signals, Any] = {}
     for number in signals:
         try:

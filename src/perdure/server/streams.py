@@ -135,7 +135,7 @@ class Slots:
 
 COMMENT: Final = b": still here\n\n"
 SLACK: Final = 30
-"""Comments may be early by 1/30 of their interval, so that one timer serves many streams."""
+"""Comments may be early by 1/30 of their interval."""
 
 
 class Comments:
@@ -148,7 +148,6 @@ class Comments:
         self._timer: asyncio.TimerHandle | None = None
 
     def broken(self, connection: ServerConnection) -> None:
-        """Restart the interval of this connection's stream."""
         loop = asyncio.get_running_loop()
         self._due[connection] = loop.time() + self._seconds
         self._due.move_to_end(connection)
@@ -172,7 +171,7 @@ class Comments:
 
 
 class EventStream:
-    """`cut`: the client resumes after an early end. For other clients the end is final."""
+    """`cut`: the client resumes after an early end."""
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, cut: bool = True) -> None:
         self._frames = frames

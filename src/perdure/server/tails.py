@@ -31,9 +31,9 @@ LINGER_SECONDS: Final = 0.25
 """A run's stream outlives the run, because the worker's last events may come later."""
 LOOK_SECONDS: Final = 1.0
 FINISHES: Final = frozenset({"workflow_finish", "agent_finish", "tool_finish"})
-"""Events by which a push worker says that the code has returned. Its report follows them."""
+"""A push worker's report follows these events."""
 REPORT_SECONDS: Final = 5.0
-"""How long a run's finish event waits for the worker's report."""
+"""How long these events wait for the report."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _twin: Final = writer(Event)
@@ -110,7 +110,7 @@ class Tail:
                 future.set_result(None)
 
     def after(self, number: int) -> tuple[int, bytes]:
-        """A page of frames after `number`, which is not before `first`, and its last number."""
+        """The next frames, and the number of the last. `number` is not before `first`."""
         if self._taken[0] == number and self._taken[1] == self.last:  # most streams want the same page
             return self._taken[1], self._taken[2]
         found = [(one, data) for one, data in self._frames if one > number][:PAGE]
@@ -121,7 +121,7 @@ class Tail:
         return last, self._taken[2]
 
     async def wait(self, turn: int) -> None:
-        """Wait for news since `turn`, also the tail's end."""
+        """Wait until `turn` changes."""
         if self.turn != turn:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -22,7 +22,7 @@ class CachedDocument:
         )
 
     def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
-        """`asked` are the request's headers, `more` additional ones of the answer."""
+        """`asked` are the request's headers."""
         packs = _takes_gzip(asked.get(b"accept-encoding", b""))
         etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
         headers = (*self._headers, *more, (b"etag", etag))

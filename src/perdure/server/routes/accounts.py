@@ -22,8 +22,8 @@ from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
-"""The delay of a failure after too many from its address. It hides whether the password was hashed, so it does not tell
-a known e-mail from an unknown one."""
+"""The delay of a failure after too many from its address. It hides whether the password was hashed, which would tell a
+known e-mail."""
 
 routes = Routes("Auth")
 
@@ -91,11 +91,11 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 @asynccontextmanager
 async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
-    """Count an attempt against the caller's address and against `name`, an e-mail or a user. It counts while it is
-    under way, so that concurrent attempts add up, and afterwards if it failed.
+    """Count an attempt against the caller's address and against `name`, an e-mail or a user: while it is under way, so
+    that concurrent ones add up, and after it failed.
 
-    After too many failures for the name, the attempt is refused. Many people may share an address, so after too many
-    from it this yields True instead: then only passwords of known users are hashed, and a failure is late and 429.
+    After too many failures for the name, the server refuses the attempt. Many people may share an address, so after too
+    many from it this yields True: then only passwords of known users are hashed, and a failure is late and 429.
     """
     failures = call.services.wrong_passwords
     if name is not None:

@@ -18,8 +18,6 @@ class ApprovalQuery(Struct, frozen=True):
 
 
 class Asker(NamedTuple):
-    """The caller who reads a question or answers it."""
-
     project_id: str
     name: str
     how: How
@@ -84,5 +82,4 @@ async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -
 
 
 async def name_of(call: Call, principal: Principal) -> str:
-    """The caller's name in stored answers."""
     return await call.engine.callers.name(principal)

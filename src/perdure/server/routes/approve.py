@@ -1,4 +1,4 @@
-"""The page of a question, behind a sign-in or a signed link. It works without JavaScript."""
+"""The page of a question, behind a sign-in or a signed link."""
 
 import asyncio
 from collections.abc import Callable
@@ -187,7 +187,7 @@ async def _question(call: Call, asker: Asker, execution_id: str, step_key: str, 
 
 
 async def _signed_in(call: Call, execution_id: str) -> Principal:
-    """The caller of a session that a link or a key began, or the user in the project that has the execution."""
+    """The caller of a page's session, or the user in the execution's project."""
     gate = call.services.gate
     principal = await call.services.signed_in(call.headers)
     if principal is not None:

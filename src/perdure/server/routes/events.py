@@ -1,4 +1,4 @@
-"""Follow events of a topic or a run."""
+"""Streams of events."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -112,7 +112,6 @@ async def _follow(call: Call, topic: str, after: int, run_id: str | None) -> Asy
 
 
 async def _frames(call: Call, topic: str, after: int, run_id: str | None) -> tuple[int, bytes]:
-    """The number of the last frame, and the next frames."""
     page = await call.engine.events.page(call.project_id, topic, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     page = await until_reported(call.engine, call.project_id, run_id, page)
     return (page[-1].sequence_id, b"".join(map(event_frame, page))) if page else (after, b"")

@@ -1,4 +1,4 @@
-"""The journal and log of an execution as server-sent events."""
+"""Streams of executions, and idempotency."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -34,9 +34,6 @@ def idempotency(call: Call) -> Idempotency | None:
     return Idempotency(call.route.path, key, hashlib.sha256(call.raw_path + b"\n" + call.body).hexdigest())
 
 
-# --- follow --------------------------------------------------------------------------------------------------------
-
-
 class StreamQuery(Struct, frozen=True):
     last_event_id: str | None = None
     """Go on after this id. For clients that cannot set the header."""
@@ -64,7 +61,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
     while True:
         cursor = executions.watch_cursor(execution_id)
         try:
-            # Ask first: a final execution has all its rows, and the rows are read afterwards.
+            # First, because a final execution has all its rows.
             ended = await executions.how_ended(call.project_id, execution_id)
             after, after_log, piece = await _frames(call, execution_id, after, after_log)
         except PerdureError:
@@ -81,7 +78,6 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
 
 
 async def _frames(call: Call, execution_id: str, after: int, after_log: int) -> tuple[int, int, bytes]:
-    """The next piece, with the cursors after it."""
     executions, project_id = call.engine.executions, call.project_id
     rows, _ = await executions.journal(project_id, execution_id, after, STREAM_PAGE, bytes_max=PIECE_BYTES)
     lines = await executions.logs(project_id, execution_id, after_log, STREAM_PAGE)

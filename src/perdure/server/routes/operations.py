@@ -35,8 +35,6 @@ class HealthResponse(Struct, frozen=True):
 
 
 class ReadyResponse(Struct, frozen=True):
-    """`ready`: the database takes writes and the server takes requests."""
-
     status: str
 
 
@@ -63,9 +61,9 @@ async def ready(call: Call) -> ReadyResponse:
 
 @routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
 async def show_metrics(call: Call) -> Text:
-    """Prometheus metrics. With a key: of its project, and of the process as a whole with a key of the default project.
+    """Prometheus metrics: of the key's project, and with a key of the default project of the process.
 
-    Without a key, of all projects, where the setting `metrics_open` allows it.
+    Without a key, of all projects, if the setting `metrics_open` allows it.
     """
     project_id: str | None = None
     if not call.settings.metrics_open:

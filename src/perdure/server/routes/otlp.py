@@ -29,7 +29,7 @@ async def export_traces(call: Call) -> Reply:
     """Store spans in OpenTelemetry's protocol (OTLP over HTTP).
 
     The body is a trace request in protobuf (`application/x-protobuf`) or JSON, optionally gzipped, and at most 8 MiB
-    unpacked. The answer has the same form and the number of rejected spans.
+    unpacked. The answer has the number of rejected spans.
     """
     kind = otlp.media_type(call.headers.get(b"content-type"))
     bytes_max = call.route.bytes_max(call.settings)

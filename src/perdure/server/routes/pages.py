@@ -49,10 +49,10 @@ class SignInQuery(Struct, frozen=True):
 
 
 class PageQuery(Struct, frozen=True):
-    """The execution to show, or the newest ones; of a user's project, or the newest of these."""
-
     execution: str | None = None
+    """Default: the newest ones."""
     project: str | None = None
+    """A user's. Default: the newest one."""
 
 
 @routes.post("/api/v1/sign-in-links", role=Role.READ)

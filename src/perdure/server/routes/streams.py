@@ -1,4 +1,4 @@
-"""Streams: the items that an execution and all below it emit."""
+"""Streams of items."""
 
 from collections.abc import AsyncGenerator
 from typing import Final
