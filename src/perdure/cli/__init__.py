@@ -1,1 +1,1 @@
-"""The `perdure` command, a composition root: it sees both wings and imports them only when needed."""
+"""The `perdure` command, a composition root: it sees both wings."""

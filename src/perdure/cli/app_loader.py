@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 
 def folder_of(target: str) -> Path:
-    """The folder with the target's Python files."""
     name = target.partition(":")[0]
     return Path(name).resolve().parent if name.endswith(".py") else Path.cwd()
 
 
 def load(target: str) -> "Registry":
-    """Import the target and gather its workflows. Raises `Refused` with the line of an error."""
+    """Raises `Refused` with the line of an error."""
     from perdure.sdk.workflow import Registry, Workflow
 
     name, _, attribute = target.partition(":")
@@ -95,7 +94,7 @@ def _where(error: BaseException) -> str:
 
 
 def sample(hint: Any, depth: int = 0) -> Any:
-    """A sample input for a workflow. None if the type is unknown."""
+    """None if the type is unknown."""
     import dataclasses
     import enum
     import types

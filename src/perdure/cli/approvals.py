@@ -1,4 +1,4 @@
-"""approvals, approve: list and answer the questions of suspended steps."""
+"""Questions of suspended steps."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,8 +56,7 @@ def approvals(
 
 
 def asked_words(data: Any) -> str:
-    """A question in words, if it has a form.
-
+    """
     >>> asked_words({"arguments": {"euros": 3}, "_form": {"title": "Allow charge?"}, "_source": "agent"})
     'Allow charge? arguments: {"euros": 3}'
     >>> asked_words({"amount": 120})
@@ -104,7 +103,7 @@ def approve(
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:
-    """The answer as JSON. Raises `Refused` if the options do not give one."""
+    """Raises `Refused`."""
     if approved is None and data is None:
         raise Refused("Say what the answer is: --approve, --reject, or --data JSON.")
     given = None if data is None else parse_json(data, "--data")

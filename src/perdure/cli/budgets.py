@@ -1,4 +1,4 @@
-"""budget: show and raise the budget of an execution."""
+"""Budgets of executions."""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,4 +1,4 @@
-"""chat: talk to an agent in the terminal. Its words appear live, between its tool calls and questions."""
+"""Chats with an agent in the terminal."""
 
 import json
 import os
@@ -105,8 +105,6 @@ def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, scre
 
 
 class _Screen:
-    """The terminal: words of the conversation, and notes between them."""
-
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._open = False
@@ -116,12 +114,11 @@ class _Screen:
         self.aside(f"session {session_id}; Ctrl-D ends the chat")
 
     def ask(self, prompt: str) -> str:
-        """A line from the user. Raises `EOFError` at the end of the input."""
+        """Raises `EOFError` at the end of the input."""
         self.line()
         return input(prompt)
 
     def words(self, text: str) -> None:
-        """Print a piece of text, without a line break."""
         from perdure.cli.render import plain
 
         text = plain(text)
@@ -131,7 +128,6 @@ class _Screen:
             self._open = not text.endswith("\n")
 
     def aside(self, text: str, colour: str = "bright_black") -> None:
-        """Print a note on a line of its own."""
         from perdure.cli.render import plain
 
         self.line()
@@ -167,10 +163,9 @@ class _Shown:
         self._agent = agent
         self._speaker: tuple[str, str] | None = None
         self._said = ""
-        """The text of the agent's present answer so far, without its children's."""
+        """The agent's present answer so far, without its children's."""
 
     def show(self, item: "StreamItem") -> None:
-        """Show one item of the stream. Unknown events are shown as they are."""
         data = item.data if isinstance(item.data, dict) else {}
         words = words_of(item.kind, data)
         if words is not None:
@@ -210,7 +205,6 @@ class _Shown:
         return f"  {'/'.join(item.path)}: " if item.path else "  "
 
     def result(self, result: object) -> None:
-        """Show the output, unless the agent has just said it."""
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)
         if result is not None and text.strip() != self._said.strip():
             self._screen.line()
@@ -243,11 +237,11 @@ _SILENT: Final = (
     *("part_start", "part_delta", "part_end", "final_result", "question"),
     *("output_tool_call", "output_tool_result", "deferred_tool_requests", "deferred_tool_results"),
 )
-"""Events that are not shown, unless they bring words. Questions are asked instead."""
+"""Unless they bring words. Questions are asked instead."""
 
 
 def words_of(kind: str, data: dict[str, Any]) -> str | None:
-    """The text that an agent's event adds to its answer. None for other events.
+    """The text that an agent's event adds to its answer.
 
     >>> words_of("part_delta", {"delta": {"part_delta_kind": "text", "content_delta": "lo"}})
     'lo'
@@ -262,7 +256,7 @@ def words_of(kind: str, data: dict[str, Any]) -> str | None:
 
 
 def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
-    """Ask the user the execution's question, and send the answer. The end of the input leaves it open."""
+    """The end of the input leaves the question open."""
     from perdure.wire.errors import Conflict, PerdureError
 
     question = item.data if isinstance(item.data, dict) else {}
@@ -328,7 +322,7 @@ def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
-    """Ask for each field. Reads answers like the approval page, and an empty line as the default."""
+    """Reads answers like the approval page, and an empty line as the default."""
     from perdure.server.approval_form import Form, read_answer
 
     found: dict[str, Any] = {}
@@ -353,7 +347,7 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _as_sent(field: "Field", said: str) -> list[str]:
-    """A line as a browser sends it: options count from 0, yes and no are true and false."""
+    """As a browser sends it: options count from 0."""
     if field.options:
         return [str(int(one) - 1) if one.strip().isdecimal() else one for one in said.split(",") if one.strip()]
     if field.kind == "boolean":
@@ -387,7 +381,6 @@ def _decision(asked: dict[str, Any], form: "Form", screen: _Screen) -> object:
 
 
 def _as_json(said: str) -> object:
-    """JSON, or else the text itself."""
     try:
         return json.loads(said)
     except ValueError:

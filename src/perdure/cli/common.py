@@ -27,9 +27,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FAILED: Final = 1
-"""Exit code: the execution or check has failed."""
+"""The execution or check has failed."""
 REFUSED: Final = 2
-"""Exit code: the command could not be carried out."""
+"""The command could not be carried out."""
 CANCELLED: Final = 3
 STILL_RUNNING: Final = 4
 INTERRUPTED: Final = 130
@@ -62,7 +62,7 @@ DatabaseOption = Annotated[
 
 
 class Refused(Exception):
-    """A command cannot be carried out. The message says why and what to do."""
+    """The message says why and what to do."""
 
 
 def _without_types_of_flags(params: list[Any]) -> list[Any]:
@@ -80,8 +80,8 @@ class _Command(TyperCommand):
 
 class _Group(TyperGroup):
     def main(self, *args: Any, **values: Any) -> Any:
-        """On Windows, write UTF-8 instead of the old code page into pipes, for JSON. Do not expand arguments: JSON like
-        `[1]` is not a file pattern, and `$HOME` in it is not a variable."""
+        """On Windows, write UTF-8 into pipes, for JSON. Do not expand arguments: JSON like `[1]` is not a file pattern,
+        and `$HOME` in it is not a variable."""
         if sys.platform == "win32":
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
@@ -93,7 +93,6 @@ class _Group(TyperGroup):
 
 
 def group(help: str, **options: Any) -> typer.Typer:
-    """A group of commands. Without a command it shows its help."""
     return typer.Typer(cls=_Group, no_args_is_help=True, help=help, **options)
 
 
@@ -150,7 +149,6 @@ def _known(error: Exception) -> "PerdureError | None":
 
 
 def refuse(message: str, code: str = "REFUSED", *, as_json: bool = False) -> NoReturn:
-    """Print why the command cannot be carried out, and exit."""
     if as_json:
         typer.echo(json.dumps({"error": message, "error_type": code}, ensure_ascii=False), err=True)
     else:
@@ -171,7 +169,7 @@ def note(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Print a value as one line of JSON, records as the API shows them."""
+    """One line of JSON, records as the API shows them."""
     import msgspec
 
     from perdure.wire.record import to_json
@@ -180,7 +178,7 @@ def emit(value: object) -> None:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """The console for tables. It does not cut lines for a pipe."""
+    """It does not cut lines for a pipe."""
     from rich.console import Console
 
     class Ours(Console):
@@ -213,7 +211,6 @@ class _Unpadded:
 
 
 def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
-    """Call `work` with a client of the named or discovered server."""
     import asyncio
 
     from perdure.sdk.client import Client
@@ -229,7 +226,7 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 
 
 async def ask(client: "Client", method: str, path: str, body: bytes | None = None) -> bytes:
-    """Send a request for which the client has no method. All tries of a POST have the same Idempotency-Key."""
+    """All tries of a POST have the same Idempotency-Key."""
     from perdure.sdk.http import HttpTransport, fresh_key
 
     assert isinstance(client._transport, HttpTransport)
@@ -245,7 +242,7 @@ def store_address(given: str | None) -> str:
 
 
 def store_path(given: str | None) -> str:
-    """The path of a SQLite store. Raises `Refused` for other addresses."""
+    """Raises `Refused` for addresses of other databases."""
     address = store_address(given)
     if "://" in address and not address.startswith("sqlite://"):
         raise Refused(f"{place(address)!r} is not a file; this command works on SQLite stores.")
@@ -269,7 +266,7 @@ def place(address: str) -> str:
 
 
 def seconds_of(text: str, option: str) -> int:
-    """The seconds in a duration such as 90s, 15m, 2h or 7d. Raises `Refused`."""
+    """A duration such as 90s, 15m, 2h or 7d. Raises `Refused`."""
     found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
     if found is None:
         raise Refused(f"{option} needs a number with a unit, such as 90s, 15m, 2h or 7d; got {text!r}.")

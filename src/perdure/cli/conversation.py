@@ -32,7 +32,7 @@ SHOWN_MAX: Final = 2_000
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
 _FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
 _EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")
-"""The key of a question's timer, which is in the journal once the question expired."""
+"""A question's timer, which is in the journal once it expired."""
 _UNANSWERED: Final = {
     "approve": "it was not approved in time, so the call was not made",
     "ask_user": "the user did not answer in time",
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 
 def is_agent_run(rows: list[Row]) -> bool:
-    """Whether an agent ran here, failed at its first request, or had its message taken by another turn."""
+    """Also if it failed at its first request, or another turn took its message."""
     return any(_is_an_agents(row) or _taken_by(row) is not None for row in rows)
 
 
@@ -60,7 +60,7 @@ def _is_an_agents(row: Row) -> bool:
 
 
 def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()) -> Iterator[Line]:
-    """The conversation of a run, in order. With its log, also the refusals that made the model try again."""
+    """With its log, also the refusals that made the model try again."""
     from perdure.wire.agent_runs import decoded, user_message
 
     said = user_message(decoded(bytes(one.payload)))
@@ -79,7 +79,6 @@ def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()
 
 
 def spent(rows: list[Row]) -> str:
-    """Model requests, tokens in and out, and the known cost."""
     answers = [one for row in rows if (one := model_answer(row.name, _value(row))) is not None]
     given, taken = sum(one.input_tokens for one in answers), sum(one.output_tokens for one in answers)
     costs = [Decimal(one.cost) for one in answers if one.cost is not None]
@@ -128,7 +127,7 @@ def _lines(row: Row, left: set[str]) -> Iterator[Line]:
 
 
 def unanswered(key: str) -> str | None:
-    """Describe the expired question whose timer has this key. None for other timers.
+    """None for the timers of other waits.
 
     >>> unanswered("~approve_refund_c1/timer")
     'approve_refund_c1: it was not approved in time, so the call was not made'

@@ -1,4 +1,4 @@
-"""Commands for the whole database: migrate, db size, store copy."""
+"""Commands for the whole database."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -190,8 +190,7 @@ def copy(
 
 
 def _bytes(number: int) -> str:
-    """A size in words.
-
+    """
     >>> [_bytes(number) for number in (0, 999, 1_500, 2_345_678, 12_000_000_000)]
     ['0 B', '999 B', '1.5 kB', '2.3 MB', '12.0 GB']
     """

@@ -1,4 +1,4 @@
-"""deployments: list them, send new executions to one, retire one."""
+"""Versions of workers' code."""
 
 from typing import TYPE_CHECKING, Annotated
 

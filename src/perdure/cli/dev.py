@@ -1,4 +1,4 @@
-"""dev: a server and a worker in separate processes. The worker reloads on change."""
+"""A server, and a worker that reloads on change, each a process."""
 
 import contextlib
 import json
@@ -88,7 +88,7 @@ class _Dev:
         self._out = console()
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
-        """Set to start the worker again after it has ended."""
+        """Starts the worker again after it has ended."""
         self._worker: asyncio.subprocess.Process | None = None
         self._killed = False
         self._shown = False
@@ -125,8 +125,6 @@ class _Dev:
         if self._server_lost:
             raise typer.Exit(FAILED)
         self._say("ended", "Ended. The store stays in .perdure; `perdure dev` continues from there.")
-
-    # --- server ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _server(self) -> AsyncIterator[None]:
@@ -171,8 +169,6 @@ class _Dev:
             )
             self._stop.set()
 
-    # --- worker ------------------------------------------------------------------------------------------------------
-
     async def _keep_worker(self) -> None:
         import asyncio
 
@@ -207,7 +203,6 @@ class _Dev:
                 await self._again.wait()
 
     async def _listen(self, process: "asyncio.subprocess.Process") -> None:
-        """Wait for the line that names the worker's workflows, and pass on the rest of its output."""
         import asyncio
 
         stream = process.stdout
@@ -240,7 +235,6 @@ class _Dev:
             self._within_line = not printed.endswith(b"\n")
 
     def _begin_line(self) -> None:
-        """Start a new line if a workflow has not ended its own."""
         if self._within_line:
             self._pass_on(b"\n")
 
@@ -269,10 +263,7 @@ class _Dev:
             self._again.set()
             await self._end_worker()
 
-    # --- output ------------------------------------------------------------------------------------------------------
-
     async def _show(self) -> None:
-        """Show how to try it, once."""
         from perdure.sdk.credentials import DEFAULT_URL
 
         if self._shown:
@@ -332,7 +323,6 @@ class _Dev:
         return Client(HttpTransport(self.url, self.key))
 
     async def _watch_executions(self) -> None:
-        """Print a line for each change of an execution that is seen."""
         import asyncio
 
         from perdure.wire.errors import PerdureError
@@ -374,7 +364,6 @@ class _Dev:
         )
 
     def _print(self, *parts: tuple[str, str]) -> None:
-        """Print a line of styled parts, without wrapping."""
         from rich.text import Text
 
         self._begin_line()
@@ -388,11 +377,8 @@ class _Dev:
         elif text:
             self._print((f"  {text}", ""))
 
-    # --- keys --------------------------------------------------------------------------------------------------------
-
     @contextmanager
     def _keys(self, loop: "asyncio.AbstractEventLoop") -> Iterator[None]:
-        """Read single keys from the terminal, if there is one."""
         if not sys.stdin.isatty():
             yield
             return
@@ -449,13 +435,11 @@ class _Dev:
 
 
 def _line(arguments: list[str]) -> str:
-    """Quote arguments for a shell, or for the command prompt of Windows."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
 
 
 async def _end(process: "asyncio.subprocess.Process", seconds: float) -> None:
-    """Close its standard input, which asks it to end (see `end_with_parent`), and kill it after `seconds`. Windows has
-    no signal that only asks."""
+    """A closed standard input asks it to end (see `end_with_parent`): Windows has no signal that only asks."""
     import asyncio
 
     if process.returncode is not None:

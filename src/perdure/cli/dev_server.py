@@ -1,4 +1,4 @@
-"""The server process of `perdure dev`. It ensures that there is a key, prints it, and serves."""
+"""The server process of `perdure dev`."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
 
 
 async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
-    """The project, and the key kept for this address. Makes a new key if that belongs to another store."""
+    """Makes a new key if the one kept for this address belongs to another store."""
     projects = server.application.engine.projects
     project_id = await projects.default()
     known = credentials.read().get(url, {}).get("api_key")
@@ -59,7 +59,6 @@ def _note(store: str) -> Path:
 
 
 def _explained(error: StoreInUse, note: Path) -> PerdureError:
-    """Name the `perdure dev` that has the store, if it still runs."""
     running = credentials.running_dev(note)
     if running is None:
         return error

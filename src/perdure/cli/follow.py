@@ -15,9 +15,9 @@ PAGE = 500
 async def follow(
     client: "Client", execution_id: str, *, to_the_end: bool = True, look_seconds: float = 10.0
 ) -> AsyncIterator[Row | LogLine | Execution]:
-    """Yield rows and log lines in order, the execution after each look, and the final execution last.
+    """Yields the execution after each look, and the final one last.
 
-    `look_seconds` is the pause when nothing comes. With `to_the_end=False`, stop at the present state.
+    `look_seconds` is the pause when nothing comes.
     """
     after = after_log = 0
     while True:

@@ -1,4 +1,4 @@
-"""keys: create, list and delete API keys, on a running server or in a stopped store."""
+"""API keys of a project."""
 
 from typing import TYPE_CHECKING, Annotated
 

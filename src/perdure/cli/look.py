@@ -1,4 +1,4 @@
-"""Look at executions, and stop them: ls, show, logs, cancel."""
+"""Executions, their journals and their logs."""
 
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from perdure.wire.executions import Execution, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
-"""The most open children that `show` lists."""
 
 WARNINGS_SHOWN: Final = 5
 
@@ -191,7 +190,7 @@ def show(
 
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:
-    """Whether a worker serves the execution's deployment. None for final executions."""
+    """None for final executions."""
     from perdure.wire.status import FINAL
     from perdure.wire.waits import GetWorkerStatus
 
@@ -203,7 +202,7 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
 
 
 async def _is_pushed(client: "Client", deployment_id: str) -> bool:
-    """Whether push workers serve the deployment. A native worker there would keep them out."""
+    """A native worker there would keep push workers out."""
     from perdure.wire.deployments import GetDeployment, ServedBy
 
     return (await client._transport.call(GetDeployment(deployment_id))).served_by is ServedBy.PUSH
@@ -264,7 +263,6 @@ def _print_execution(one: "Execution", served: bool | None, behind: str, *, push
 
 
 def _due(one: "Execution") -> str:
-    """When the execution continues or starts by itself."""
     import time
 
     from perdure.cli.render import date_time, duration
@@ -278,7 +276,7 @@ def _due(one: "Execution") -> str:
 
 
 def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> None:
-    """Print the journal. `present` describes what the execution waits for now."""
+    """`present` describes what the execution waits for now."""
     from rich.table import Table
     from rich.text import Text
 
@@ -318,7 +316,7 @@ def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> N
 
 
 def _print_warnings(logged: "list[LogLine]") -> None:
-    """Print the latest warnings and errors, each once: a replay may repeat them."""
+    """Each once: a replay may repeat them."""
     import logging
 
     from rich.text import Text
@@ -387,7 +385,6 @@ def logs(
 
 
 def json_line(item: "Row | LogLine") -> dict[str, Any]:
-    """A journal row or log line, with its kind in `event`."""
     import msgspec
 
     from perdure.wire.executions import Row
@@ -401,7 +398,6 @@ def json_line(item: "Row | LogLine") -> dict[str, Any]:
 
 
 def text_line(item: "Row | LogLine") -> Any:
-    """A journal row or log line for people."""
     import logging
 
     from rich.text import Text

@@ -47,7 +47,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Durable execution for Python: workflows that never lose their place."""
+    pass
 
 
 for commands in (

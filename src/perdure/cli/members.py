@@ -1,4 +1,4 @@
-"""members: the members of a project, on a running server or in a stopped store."""
+"""The members of a project."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,8 +151,7 @@ def withdraw(
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Give a user a new password, and show it, this once.
 
-    The password holds in all projects of the user, so an admin of one project may not set it. This needs the store
-    itself: a stopped file or a database.
+    It holds in all projects of the user, so this needs the store itself: a stopped file or a database.
     """
     from perdure.cli.store import offline
 

@@ -1,4 +1,4 @@
-"""new: writes a project that runs."""
+"""Writes a project that runs."""
 
 import re
 import shlex

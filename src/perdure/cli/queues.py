@@ -1,4 +1,4 @@
-"""queues: list, pause and resume queues."""
+"""Queues and their pauses."""
 
 from typing import Annotated
 

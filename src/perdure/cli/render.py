@@ -33,8 +33,7 @@ _MOVES: Final = frozenset({Kind.CLAIMED, Kind.WAITING, Kind.WOKEN, Kind.RELEASED
 
 
 def clock_time(at_us: int | None) -> str:
-    """Local time, with milliseconds.
-
+    """
     >>> len(clock_time(1_750_000_000_000_000))
     12
     """
@@ -42,23 +41,19 @@ def clock_time(at_us: int | None) -> str:
 
 
 def date_time(at_us: int | None) -> str:
-    """Local date, time and zone."""
     return "" if at_us is None else f"{_local(at_us):%Y-%m-%d %H:%M:%S} {zone(at_us)}"
 
 
 def day_of(at_us: int) -> str:
-    """Local date and zone."""
     return f"{_local(at_us):%Y-%m-%d} {zone(at_us)}"
 
 
 def zone(at_us: int) -> str:
-    """The local offset from UTC: `+01:00`."""
     return _local(at_us).isoformat()[-6:]
 
 
 def local(text: str | None) -> str:
-    """Local date and time of an RFC 3339 time.
-
+    """
     >>> len(local("2026-06-01T09:30:00.000000+00:00"))
     26
     """
@@ -72,8 +67,7 @@ def _local(at_us: int) -> datetime:
 
 
 def duration(us: int | None) -> str:
-    """A duration in words.
-
+    """
     >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
     ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
     """
@@ -97,8 +91,7 @@ def duration(us: int | None) -> str:
 
 
 def value(data: Raw | bytes | None, most: int = 80) -> str:
-    """JSON on one line, cut if it is long.
-
+    """
     >>> value(b'"' + b"x" * 100 + b'"', 10)
     '"xxxxxxxx…'
     """
@@ -109,7 +102,6 @@ def value(data: Raw | bytes | None, most: int = 80) -> str:
 
 
 def outcome(row: Row, most: int = 80) -> str:
-    """A row's value or error, and its tries."""
     if row.kind is Kind.RETRIED:
         text = row.name or ""
     elif not row.ok:
@@ -137,7 +129,7 @@ def _error(row: Row, most: int) -> str:
 
 
 def traceback(row: Row) -> str:
-    """The traceback of a failed row. Empty for other rows, and for an error that an earlier row has."""
+    """Empty for an error that an earlier row has."""
     import msgspec
 
     if row.ok or row.kind not in (Kind.STEP, Kind.FAILED):
@@ -152,7 +144,7 @@ def traceback(row: Row) -> str:
 
 
 def subject(row: Row) -> str:
-    """The subject of a row: a step's key, a topic, a worker. Empty for most transitions."""
+    """A step's key, a topic, a worker."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
         return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):

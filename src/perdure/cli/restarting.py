@@ -1,10 +1,8 @@
-"""work --restart: a parent process that starts a new worker when one dies, and tells the server.
+"""work --restart: a parent process starts a new worker when one dies, and tells the server.
 
-A server sees only that a worker's connection closed. The process may still live, so the lease is kept for another
-second. The parent knows that it has ended, so its executions continue elsewhere at once. When memory runs out, the
-system kills the largest process: the child, and not the parent.
-
-The worker is forked, so that a new one has all but the application loaded.
+A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process has
+ended, so its executions continue elsewhere at once. Workers are forked, so a new one has all but the application
+loaded.
 """
 
 import contextlib
@@ -32,7 +30,6 @@ from perdure.wire.requests import DrainRequest
 logger = logging.getLogger("perdure.worker")
 
 PASSED_ON: Final = (signal.SIGTERM,)
-"""The signal that the parent sends whenever it is asked to end."""
 NOTE_BYTES: Final = 4096
 SHORT_SECONDS: Final = 1.0
 """If a process lived shorter than this, the parent pauses as long before the next."""
@@ -40,7 +37,7 @@ ANSWER_SECONDS: Final = 1.0
 
 
 class Note:
-    """The registration of a worker's process, for its parent. Shared memory survives every end of the process."""
+    """A worker's registration, for its parent. Shared memory survives every end of the process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, NOTE_BYTES)
@@ -49,7 +46,7 @@ class Note:
         self._memory[:] = msgspec.json.encode((worker_id, epoch)).ljust(NOTE_BYTES, b"\0")
 
     def take(self) -> tuple[str, str] | None:
-        """The registration of the last process, once. None if it did not get that far."""
+        """None if the last process did not register."""
         written = self._memory[:].rstrip(b"\0")
         self._memory[:] = bytes(NOTE_BYTES)
         try:
@@ -120,14 +117,13 @@ class _Parent:
 
 
 def keep_alive(access: Access) -> Callable[[str, str], None]:
-    """Returns only in worker processes, one after the other. Call the result with the worker id and epoch of each
-    registration. The parent stays here until it is asked to end or a worker cannot serve, and exits with the worker's
-    code. Raises Refused where processes cannot be forked."""
+    """Returns in each worker process; call the result with the worker id and epoch of its registration. The parent
+    exits with the worker's code when it is asked to end or a worker cannot serve. Raises Refused."""
     return _Parent(access).keep_alive()
 
 
 def tell(access: Access, worker_id: str, epoch: str) -> None:
-    """Tell one server that a worker's process has died. If none answers, the lease runs out instead."""
+    """If no server answers, the lease runs out."""
     body = msgspec.json.encode(DrainRequest(worker_id, epoch, died=True))
     for url in access.urls:
         try:

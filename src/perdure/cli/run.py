@@ -1,4 +1,4 @@
-"""run: start a workflow, watch it, print its result."""
+"""Starts a workflow, watches it, prints its result."""
 
 import json
 from functools import partial
@@ -149,7 +149,6 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
 
 
 async def _look(client: "Client", id: str) -> tuple["Execution", str]:
-    """The execution, and a hint if no worker serves it."""
     from perdure.cli.look import is_served
 
     execution = await client.get(id)

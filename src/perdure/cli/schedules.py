@@ -1,4 +1,4 @@
-"""schedules: create, list, show, pause, resume, delete, preview and run schedules."""
+"""Schedules of workflows."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -258,7 +258,7 @@ def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
 
 
 def _when(at_us: int, timezone: str) -> str:
-    """A time in the schedule's zone, or in UTC if this machine does not know the zone."""
+    """In UTC if this machine does not know the zone."""
     from datetime import UTC, datetime, timedelta
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -270,8 +270,7 @@ def _when(at_us: int, timezone: str) -> str:
 
 
 def _text(moment: "datetime") -> str:
-    """To the minute, with the day of the week and the zone's offset.
-
+    """
     >>> from datetime import UTC, datetime
     >>> _text(datetime(2026, 6, 1, 9, 30, tzinfo=UTC))
     'Mon 2026-06-01 09:30 +00:00'

@@ -1,4 +1,4 @@
-"""resume and publish: answer a step, publish an event."""
+"""Answers and events."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""serve and work: the server and the worker in separate processes."""
+"""The processes of servers and workers."""
 
 import os
 import sys
@@ -124,7 +124,7 @@ def work(
     raise_file_limit()
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: the banner would appear in the worker's output
     access = find(url)
-    # With --restart, the rest runs in a new process each time, which loads the application anew.
+    # With --restart, the rest runs in a new process each time.
     begun = restarting.keep_alive(access) if restart else None
     registry = app_loader.load(target)
     transport = HttpTransport(access.urls, access.api_key)
@@ -145,7 +145,6 @@ def work(
 async def _work(
     worker: "Worker", transport: "HttpTransport", deployment: str, signals: "Sequence[Signals]", *, child: bool
 ) -> None:
-    """Register once the server is there, work until a signal comes, then drain."""
     import asyncio
     import logging
     from concurrent.futures import ThreadPoolExecutor
@@ -208,7 +207,7 @@ async def _work(
 
 
 async def _left(thread_name: str, seconds: float) -> int:
-    """Wait for the code of steps to end. Returns how many tasks and threads are left."""
+    """Returns how many tasks and threads of steps are left."""
     import asyncio
     import threading
     import time
@@ -226,7 +225,6 @@ async def _left(thread_name: str, seconds: float) -> int:
 
 
 def _tell_parent(worker: "Worker") -> None:
-    """Tell `perdure dev` the workflows, each with a sample input."""
     import json
 
     from perdure.cli.app_loader import sample
@@ -240,7 +238,7 @@ def _tell_parent(worker: "Worker") -> None:
 
 
 def end_with_parent(descriptor: int = 0) -> None:
-    """Drain, as after SIGTERM, when the parent is gone: it holds the other end of `descriptor` (standard input)."""
+    """Drain when the parent is gone, which holds the other end of `descriptor` (standard input)."""
     import signal
     import threading
 
@@ -254,7 +252,6 @@ def end_with_parent(descriptor: int = 0) -> None:
 
 
 def _log(as_json: bool) -> None:
-    """Log to stderr, without the lines that a replay repeats."""
     import logging
 
     from perdure.sdk.logs import ReplayFilter
@@ -267,7 +264,6 @@ def _log(as_json: bool) -> None:
 
 
 def loop_factory() -> "type | None":
-    """uvloop's event loop, if it is installed."""
     try:
         import uvloop  # not available on Windows
     except ImportError:

@@ -20,11 +20,8 @@ GLANCE_SECONDS: Final = 0.2
 def on_server_or_in_file(
     url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
-    """Work on the server or in the file. Also returns the place in words. `make` creates the file.
-
-    --database names a file, --url or PERDURE_URL a server. Without them, a server is used if it runs and its key is
-    known, and otherwise the file.
-    """
+    """--database names a file, --url or PERDURE_URL a server. Without them a running server whose key is known is used,
+    or else the file, which `make` creates. Also returns the place in words."""
     from perdure.cli.store import offline
     from perdure.sdk.credentials import URL_VARIABLE, find
     from perdure.wire.errors import Unavailable

@@ -1,4 +1,4 @@
-"""Commands for operators: backup, restore, doctor, erase. Backups are for SQLite. PostgreSQL has its own tools."""
+"""Commands for operators: backup, restore, doctor, erase."""
 
 import os
 from collections.abc import Iterator
@@ -212,8 +212,7 @@ def erase(
 
 
 def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
-    """Call `work` with the engine of a store: a SQLite file that no server has open, or a database, which may be in
-    use."""
+    """The store is a SQLite file that no server has open, or a database, which may be in use."""
     import asyncio
 
     from perdure.engine.engine import Engine
@@ -243,8 +242,7 @@ def _no_store(path: str) -> str:
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:
-    """Refuse to overwrite an open store: its server would continue with a deleted file, and its log would not match
-    the new one."""
+    """The server of an open store would continue with a deleted file, and its log would not match the new one."""
     if file.exists() and file.samefile(store):
         raise Refused(_SAME)
     if Path(f"{file}.lock").exists():
@@ -255,13 +253,12 @@ def _not_a_store_at_work(file: Path, store: str) -> None:
 
 
 def _forget(store: Path) -> None:
-    """Delete a store with all files beside it."""
     for ending in ("", "-wal", "-shm", ".lock"):
         Path(f"{store}{ending}").unlink(missing_ok=True)
 
 
 def _log_of(file: Path) -> bool:
-    """Whether the log beside a file still has changes. Follows links."""
+    """Whether the log beside a file still has changes."""
     log = Path(f"{os.path.realpath(file)}-wal")
     return log.exists() and log.stat().st_size > 0
 

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from perdure.wire.waits import PendingWait, QueuedBehind
 
 LINK_SECONDS: Final = 3_600
-"""How long a link from `show` is valid."""
 
 
 async def page_link(client: "Client", id: str, key: str) -> str:
-    """The page of a question: a signed link, or a page behind the sign-in if the key may not make links."""
+    """A signed link, or the page behind the sign-in if the key may not make links."""
     from urllib.parse import quote
 
     from perdure.sdk.http import HttpTransport
@@ -38,8 +37,7 @@ async def page_link(client: "Client", id: str, key: str) -> str:
 
 
 def behind_words(behind: "QueuedBehind | None") -> str:
-    """Describe what a queued execution waits for.
-
+    """
     >>> from perdure.wire.waits import QueuedBehind
     >>> behind_words(QueuedBehind("session", "ann", ["a"]))
     "its turn in session 'ann', after a"
@@ -62,8 +60,7 @@ def behind_words(behind: "QueuedBehind | None") -> str:
 
 
 def asks(wait: "PendingWait") -> bool:
-    """Whether a wait is for an answer. A push worker's question names a topic, because an event answers it. Only
-    questions show data."""
+    """A push worker's question names a topic, because an event answers it. Only questions show data."""
     return not wait.topic or wait.data is not None
 
 
@@ -72,15 +69,13 @@ def decoded(value: "Raw | None") -> Any:
 
 
 def until(wait: "PendingWait") -> str:
-    """A wait's time-out, as the end of a sentence."""
     from perdure.cli.render import date_time
 
     return f", until {date_time(wait.expires_at_us)}" if wait.expires_at_us is not None else ""
 
 
 def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]", due: str) -> str:
-    """Describe the present waits, on one line.
-
+    """
     >>> from perdure.wire.waits import PendingWait
     >>> waiting_words([PendingWait("approve", 0), PendingWait("paid", 0, "orders")], [], "wakes at 10:00")
     "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
@@ -94,7 +89,7 @@ def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]
 
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
-    """Describe the row that ended a past wait, from `at` on."""
+    """The outcome that ended a past wait, from row `at` on."""
     from perdure.cli.render import subject
     from perdure.wire.records import OUTCOMES, Kind
 
@@ -153,7 +148,6 @@ def _print_question(place: str, wait: "PendingWait", data: dict[str, Any], form:
 
 
 def about(data: dict[str, Any], form: dict[str, Any]) -> Iterator[str]:
-    """The lines below the title of a question with a form."""
     if form.get("description"):
         yield str(form["description"])
     shown = {name: value for name, value in data.items() if name not in _SAID_BY_THE_FORM and not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""webhooks: create and list webhooks, their deliveries, and the signing secret."""
+"""Webhooks, their deliveries, and the signing secret."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
