@@ -14,7 +14,7 @@ import pytest
 from tests import postgres
 from tests.cli.processes import House, serving, until_true, working
 
-from perdure.cli.common import place
+from perdure.cli.server_or_file import place
 from perdure.store.migrate import migrations, split_statements
 from perdure.store.open import is_postgres, open_store
 from perdure.store.sqlite import APPLICATION_ID

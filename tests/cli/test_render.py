@@ -5,8 +5,8 @@ import logging
 import pytest
 from msgspec import Raw, json
 
-from perdure.cli.common import note
 from perdure.cli.look import text_line
+from perdure.cli.output import note
 from perdure.wire.executions import LogLine, Row
 from perdure.wire.records import Kind
 

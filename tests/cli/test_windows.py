@@ -9,14 +9,14 @@ import pytest
 import typer
 from tests.cli.processes import House
 
-from perdure.cli.common import group
+from perdure.cli.commands import make_group
 from perdure.cli.dev import _line
 
 
 def test_arguments_stay_as_they_are_given_and_pipes_carry_utf_8(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    app = group("A command.")
+    app = make_group("A command.")
 
     @app.command()
     def say(text: str) -> None:

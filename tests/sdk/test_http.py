@@ -25,7 +25,7 @@ import pytest
 from msgspec import Raw, structs
 from tests.server.serving import Served, serving
 
-from perdure.cli.common import ask
+from perdure.cli.connect import ask
 from perdure.engine.service import Scope
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle

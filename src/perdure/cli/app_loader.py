@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from perdure.cli.common import Refused
+from perdure.cli.commands import Refused
 
 if TYPE_CHECKING:
     from perdure.sdk.workflow import Registry

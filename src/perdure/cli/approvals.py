@@ -6,7 +6,10 @@ from urllib.parse import quote
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, parse_json, say, with_client
+from perdure.cli.commands import Refused, add_commands
+from perdure.cli.connect import ask, call, with_client
+from perdure.cli.options import JsonFlag, UrlOption, parse_json
+from perdure.cli.output import print_list, print_result
 from perdure.cli.send import QuestionOption
 from perdure.cli.waits import about, decoded
 
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "approvals", rich_help_panel="Look")(approvals)
-    command(app, "approve", rich_help_panel="Run")(approve)
+    add_commands(app, "Look", approvals)
+    add_commands(app, "Run", approve)
 
 
 def approvals(
@@ -25,34 +28,24 @@ def approvals(
     as_json: JsonFlag = False,
 ) -> None:
     """List questions that wait for an answer, oldest first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from perdure.cli.render import date_time, plain
+    from perdure.cli.render import cut, date_time
     from perdure.wire.approvals import ListApprovals
 
-    found = with_client(url, lambda client: client._transport.call(ListApprovals(limit=limit))).approvals
-    if as_json:
-        for one in found:
-            emit(one)
-        return
-    if not found:
-        say("Nothing waits for an answer.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"):
-        table.add_column(name, no_wrap=name in ("ID", "ASKED", "UNTIL"), overflow="fold")
-    for one in found:
-        shown = asked_words(decoded(one.data))
-        table.add_row(
+    print_list(
+        as_json,
+        call(url, ListApprovals(limit=limit)).approvals,
+        ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"),
+        lambda one: (
             one.execution_id,
-            Text(one.step_key),
-            Text(one.workflow_id),
+            one.step_key,
+            one.workflow_id,
             date_time(one.asked_at_us),
             date_time(one.expires_at_us),
-            Text(plain(shown if len(shown) <= 80 else shown[:79] + "…")),
-        )
-    console().print(table)
+            cut(asked_words(decoded(one.data)), 80),
+        ),
+        empty="Nothing waits for an answer.",
+        whole=("ID", "ASKED", "UNTIL"),
+    )
 
 
 def asked_words(data: Any) -> str:
@@ -96,10 +89,7 @@ def approve(
         return said
 
     said = with_client(url, work)
-    if as_json:
-        emit(said)
-    else:
-        say(f"{id} goes on with the answer to {step!r}, given by {said['answered_by']}.")
+    print_result(as_json, said, f"{id} goes on with the answer to {step!r}, given by {said['answered_by']}.")
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:

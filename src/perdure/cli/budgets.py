@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, command, console, emit, group, say, with_client
+from perdure.cli.commands import Refused, add_group
+from perdure.cli.connect import with_client
+from perdure.cli.options import JsonFlag, UrlOption, check_choice
+from perdure.cli.output import emit, print_table, say
 
 if TYPE_CHECKING:
     from perdure.wire.budgets import BudgetState
@@ -15,10 +18,7 @@ IdArgument = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    budget = group("Show and raise the budgets of executions.")
-    command(budget, "show")(show)
-    command(budget, "raise")(raise_)
-    app.add_typer(budget, name="budget", rich_help_panel="Run")
+    add_group(app, "Run", "budget", "Show and raise the budgets of executions.", show, raise_)
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
@@ -43,8 +43,7 @@ def raise_(
     as_json: JsonFlag = False,
 ) -> None:
     """Add to the limits of a budget. Executions that wait for it continue."""
-    if on_exceed not in (None, "ask", "finish", "fail"):
-        raise Refused(f"--on-exceed is ask, finish or fail; got {on_exceed!r}.")
+    check_choice("--on-exceed", on_exceed, ["ask", "finish", "fail"])
     if not (usd or tokens or calls or seconds or on_exceed):
         raise Refused("Say what to add: --usd, --tokens, --calls or --seconds.")
     budget = with_client(
@@ -66,13 +65,10 @@ def raise_(
 
 
 def _print(budget: "BudgetState") -> None:
-    from rich.table import Table
-
     from perdure.cli.render import local
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "SPENT", "RESERVED", "LIMIT"):
-        table.add_column(name, no_wrap=True, justify="left" if not name else "right")
+    columns = ("", "SPENT", "RESERVED", "LIMIT")
+    rows = []
     for name, amount in (
         ("US dollars", budget.usd_micros),
         ("tokens", budget.tokens),
@@ -83,8 +79,8 @@ def _print(budget: "BudgetState") -> None:
             "" if value is None else f"{value / 1e6:,.4f}" if name == "US dollars" else f"{value:,}"
             for value in (amount.spent, amount.reserved, amount.limit)
         ]
-        table.add_row(name, *shown)
-    console().print(table)
+        rows.append((name, *shown))
+    print_table(columns, rows, whole=columns, right=columns[1:])
     say(f"Held by {budget.execution_id}; used up, it will {budget.on_exceed}.")
     if budget.paused_at is not None:
         say(

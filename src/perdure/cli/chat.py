@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, command, with_client
+from perdure.cli.commands import add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import ON_CONFLICT, JsonFlag, OnConflict, UrlOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +26,7 @@ _ENDS: Final = ("exit", "quit", "/exit", "/quit")
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "chat", rich_help_panel="Run")(chat)
+    add_commands(app, "Run", chat)
 
 
 def chat(
@@ -393,8 +395,9 @@ def _arguments(given: object) -> object:
 
 
 def _short(value: object) -> str:
+    from perdure.cli.render import cut
+
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
         text = ", ".join(f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in value.items())
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    return cut(" ".join(text.split()), SHOWN_CHARACTERS)

@@ -194,5 +194,7 @@ def _error(row: Row) -> str:
 
 
 def _text(value: Any) -> str:
+    from perdure.cli.render import cut
+
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+    return cut(text, SHOWN_MAX)

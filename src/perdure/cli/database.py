@@ -5,19 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import (
-    DatabaseOption,
-    JsonFlag,
-    Refused,
-    command,
-    console,
-    emit,
-    group,
-    place,
-    say,
-    store_address,
-    store_path,
-)
+from perdure.cli.commands import Refused, add_commands, add_group
+from perdure.cli.options import DatabaseOption, JsonFlag
+from perdure.cli.output import emit, print_result, print_table, say
+from perdure.cli.server_or_file import place, store_address, store_path
 
 if TYPE_CHECKING:
     from perdure.store.interface import Rows
@@ -27,13 +18,9 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "migrate", rich_help_panel="Operate")(migrate)
-    db = group("Inspect the database.")
-    command(db, "size")(size)
-    app.add_typer(db, name="db", rich_help_panel="Operate")
-    store = group("Move a store to another database.")
-    command(store, "copy")(copy)
-    app.add_typer(store, name="store", rich_help_panel="Operate")
+    add_commands(app, "Operate", migrate)
+    add_group(app, "Operate", "db", "Inspect the database.", size)
+    add_group(app, "Operate", "store", "Move a store to another database.", copy)
 
 
 def migrate(
@@ -76,8 +63,6 @@ def migrate(
 
 def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Show what uses the space, by workflow and table. Servers may run meanwhile. It reads everything once."""
-    from rich.table import Table
-
     found = _sizes(store_address(database))
     ((total, free),) = found["size_all"]
     workflows = _by_workflow(found)
@@ -93,29 +78,21 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
         )
         return
     several = len({one["project_id"] for one in workflows}) > 1
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("WORKFLOW", *(["PROJECT"] if several else [])):
-        table.add_column(name)
-    for name in ("EXECUTIONS", "OPEN", "INPUTS, RESULTS", "JOURNAL", "LOGS", "STREAMS", "VALUES"):
-        table.add_column(name, justify="right")
-    for one in workflows:
-        table.add_row(
+    numbers = ("EXECUTIONS", "OPEN", "INPUTS, RESULTS", "JOURNAL", "LOGS", "STREAMS", "VALUES")
+    rows = [
+        (
             one["workflow_id"],
             *([one["project_id"]] if several else []),
             f"{one['executions']:,}",
             f"{one['open']:,}",
             *(_bytes(one[name]) for name in ("value_bytes", "journal_bytes", "log_bytes", "stream_bytes", "bytes")),
         )
-    out = console()
-    out.print(table)
+        for one in workflows
+    ]
+    print_table(("WORKFLOW", *(["PROJECT"] if several else []), *numbers), rows, right=numbers)
     say()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("TABLE")
-    for name in ("WITH INDEXES", "INDEXES"):
-        table.add_column(name, justify="right")
-    for name, all_, indexes in tables:
-        table.add_row(name, _bytes(all_), _bytes(indexes))
-    out.print(table)
+    columns = ("TABLE", "WITH INDEXES", "INDEXES")
+    print_table(columns, [(name, _bytes(all_), _bytes(own)) for name, all_, own in tables], right=columns[1:])
     say()
     say(f"{_bytes(total)} in all{'' if free is None else f', {_bytes(free)} of it free'}.")
 
@@ -136,9 +113,10 @@ def _sizes(address: str) -> "dict[str, Rows]":
 
 
 def _by_workflow(found: "dict[str, Rows]") -> list[dict[str, Any]]:
-    journal = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_journal"]})
-    logs = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_logs"]})
-    streams = defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found["size_streams"]})
+    journal, logs, streams = (
+        defaultdict(int, {(project, name): bytes_ for project, name, _, bytes_ in found[size]})
+        for size in ("size_journal", "size_logs", "size_streams")
+    )
     workflows = [
         {
             "project_id": project,
@@ -183,10 +161,11 @@ def copy(
             say(f"{table:<21} {rows:>12,} rows, the same in both")
 
     found = asyncio.run(copy_store(path, target, now_us=SystemClock().now_us(), tell=tell))
-    if as_json:
-        emit({"source": path, "tables": {name: {"rows": one.rows, "hash": one.hash} for name, one in found.items()}})
-    else:
-        say(f"{path} is in {place(target)}. Start the servers on it; the file stays as it is, do not serve it again.")
+    print_result(
+        as_json,
+        {"source": path, "tables": {name: {"rows": one.rows, "hash": one.hash} for name, one in found.items()}},
+        f"{path} is in {place(target)}. Start the servers on it; the file stays as it is, do not serve it again.",
+    )
 
 
 def _bytes(number: int) -> str:

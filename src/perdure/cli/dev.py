@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import FAILED, JsonFlag, Refused, command, console
+from perdure.cli.commands import FAILED, Refused, add_commands
+from perdure.cli.options import JsonFlag
+from perdure.cli.output import console
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +44,7 @@ else:
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "dev", rich_help_panel="Start")(dev)
+    add_commands(app, "Start", dev)
 
 
 def dev(

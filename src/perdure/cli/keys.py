@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
+from perdure.cli.commands import Refused, add_group
+from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption, check_choice
+from perdure.cli.output import emit, note, print_list, print_result, say
 from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
@@ -13,13 +15,8 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    keys = group("Make, list and delete API keys (of a server, or a stopped store).")
-    command(keys, "create")(create)
-    command(keys, "list")(list_)
-    command(keys, "delete")(delete)
-    command(keys, "ls", hidden=True)(list_)
-    command(keys, "rm", hidden=True)(delete)
-    app.add_typer(keys, name="keys", rich_help_panel="Operate")
+    help = "Make, list and delete API keys (of a server, or a stopped store)."
+    add_group(app, "Operate", "keys", help, create, list_, delete, others={"ls": list_, "rm": delete})
 
 
 def create(
@@ -33,8 +30,7 @@ def create(
     from perdure.wire.access import Role
     from perdure.wire.keys import CreateApiKey, ListApiKeys
 
-    if role not in [*Role]:
-        raise Refused(f"--role is read, write or admin; got {role!r}.")
+    check_choice("--role", role, [*Role])
 
     async def work(transport: "Transport") -> "tuple[str, NewApiKey]":
         project_id = (await transport.call(ListApiKeys())).project_id
@@ -50,29 +46,24 @@ def create(
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """List the keys, newest first."""
-    from rich.table import Table
-    from rich.text import Text
-
     from perdure.cli.render import date_time
     from perdure.wire.keys import ListApiKeys
 
     listing, where = on_server_or_in_file(url, database, lambda transport: transport.call(ListApiKeys()))
-    keys = listing.keys
-    if as_json:
-        for key in keys:
-            emit(key)
-        return
-    if not keys:
-        say(f"No keys {where}; make one with `perdure keys create NAME`.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "NAME", "ROLE", "ENDS IN", "MADE", ""):
-        table.add_column(name)
-    for key in keys:
-        made = date_time(key.created_at_us)
-        said = "development" if key.development else ""
-        table.add_row(key.id, Text(key.name), key.role, f"…{key.last_four_digits}", made, said)
-    console().print(table)
+    print_list(
+        as_json,
+        listing.keys,
+        ("ID", "NAME", "ROLE", "ENDS IN", "MADE", ""),
+        lambda key: (
+            key.id,
+            key.name,
+            key.role,
+            f"…{key.last_four_digits}",
+            date_time(key.created_at_us),
+            "development" if key.development else "",
+        ),
+        empty=f"No keys {where}; make one with `perdure keys create NAME`.",
+    )
 
 
 def delete(
@@ -89,7 +80,4 @@ def delete(
         _, where = on_server_or_in_file(url, database, lambda transport: transport.call(DeleteApiKey(id)))
     except NotFound:
         raise Refused(f"Key {id!r} does not exist; `perdure keys list` shows all keys.") from None
-    if as_json:
-        emit({"id": id})
-    else:
-        say(f"Key {id} is deleted, {where}.")
+    print_result(as_json, {"id": id}, f"Key {id} is deleted, {where}.")

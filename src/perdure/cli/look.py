@@ -5,18 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import (
-    JsonFlag,
-    Refused,
-    UrlOption,
-    command,
-    console,
-    emit,
-    note,
-    say,
-    seconds_of,
-    with_client,
-)
+from perdure.cli.commands import Refused, add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import JsonFlag, UrlOption, parse_seconds
+from perdure.cli.output import Cell, console, emit, fields_of, note, print_list, print_pairs, print_table, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -28,10 +20,8 @@ WARNINGS_SHOWN: Final = 5
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "ls", rich_help_panel="Look")(ls)
-    command(app, "show", rich_help_panel="Look")(show)
-    command(app, "logs", rich_help_panel="Look")(logs)
-    command(app, "cancel", rich_help_panel="Run")(cancel)
+    add_commands(app, "Look", ls, show, logs)
+    add_commands(app, "Run", cancel)
 
 
 def ls(
@@ -60,7 +50,7 @@ def ls(
     as_json: JsonFlag = False,
 ) -> None:
     """List executions, newest first."""
-    from perdure.cli.render import PHASE_STYLE, date_time, plain, took, value
+    from perdure.cli.render import PHASE_STYLE, cut, date_time, took, value
     from perdure.wire.executions import ListFilters
 
     if tag is not None and "=" not in tag:
@@ -91,32 +81,23 @@ def ls(
                 return found, cursor is not None
 
     found, more = with_client(url, work)
-    if as_json:
-        for execution in found:
-            emit(execution)
-        return
-    if not found:
-        say("No executions." if filters == ListFilters() else "No executions match.")
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"):
-        table.add_column(name, no_wrap=name in ("ID", "PHASE", "CREATED", "TOOK"), overflow="fold")
-    for one in found:
-        says = one.error or (_progress(one) if one.result is None else value(one.result, 40))
-        table.add_row(
+    print_list(
+        as_json,
+        found,
+        ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"),
+        lambda one: (
             one.id,
-            Text(one.workflow_id),
-            Text(one.phase.value, style=PHASE_STYLE[one.phase]),
+            one.workflow_id,
+            (one.phase.value, PHASE_STYLE[one.phase]),
             date_time(one.created_at_us),
             took(one.started_at_us, one.completed_at_us),
-            Text(one.key or ""),
-            Text(plain(says if len(says) <= 60 else says[:59] + "…")),
-        )
-    console().print(table)
-    if more:
+            one.key or "",
+            cut(one.error or (_progress(one) if one.result is None else value(one.result, 40)), 60),
+        ),
+        empty="No executions." if filters == ListFilters() else "No executions match.",
+        whole=("ID", "PHASE", "CREATED", "TOOK"),
+    )
+    if more and not as_json:
         note(f"The newest {len(found)}; --limit shows more.")
 
 
@@ -209,10 +190,9 @@ async def _is_pushed(client: "Client", deployment_id: str) -> bool:
 
 
 def _print_execution(one: "Execution", served: bool | None, behind: str, *, pushed: bool) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import PHASE_STYLE, date_time, plain, took, value
+    from perdure.cli.render import PHASE_STYLE, date_time, took, value
     from perdure.wire.status import Phase
 
     phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
@@ -228,7 +208,7 @@ def _print_execution(one: "Execution", served: bool | None, behind: str, *, push
         )
     elif one.phase is Phase.BLOCKED:
         phase.append("  the code does not match the journal; it is tried again when a worker registers")
-    facts: list[tuple[str, Any]] = [
+    facts: list[tuple[str, Cell | None]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
         ("phase", phase),
@@ -250,16 +230,10 @@ def _print_execution(one: "Execution", served: bool | None, behind: str, *, push
         ("progress", _progress(one)),
         ("input", value(one.payload, 400)),
         ("result", None if one.result is None else value(one.result, 400)),
-        ("error", None if one.error is None else Text(plain(one.error), style="red")),
+        ("error", None if one.error is None else (one.error, "red")),
         ("cancelled by", one.cancelled_by),
     ]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, fact in facts:
-        if fact:
-            table.add_row(name, Text(plain(fact)) if isinstance(fact, str) else fact)
-    console().print(table)
+    print_pairs(facts)
 
 
 def _due(one: "Execution") -> str:
@@ -277,37 +251,36 @@ def _due(one: "Execution") -> str:
 
 def _print_journal(rows: "list[Row]", execution: "Execution", present: str) -> None:
     """`present` describes what the execution waits for now."""
-    from rich.table import Table
     from rich.text import Text
 
-    from perdure.cli.render import clock_time, duration, kind_style, outcome, plain, subject, traceback, zone
+    from perdure.cli.render import clock_time, duration, kind_style, outcome, subject, traceback, zone
     from perdure.cli.waits import went_on_with
     from perdure.wire.records import Kind
     from perdure.wire.status import Phase
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    at = f"AT {zone(execution.created_at_us)}"
-    for name in ("SEQ", at, "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME"):
-        right = name in ("SEQ", "AFTER", "ATT", "TOOK")
-        table.add_column(
-            name, justify="right" if right else "left", no_wrap=name not in ("KEY", "OUTCOME"), overflow="fold"
-        )
-    for n, row in enumerate(rows):
+    table: list[tuple[Cell, ...]] = []
+    for n, row in enumerate(rows, 1):
         said = outcome(row)
         if row.kind is Kind.WAITING:
-            said = plain(went_on_with(rows, n + 1) or (present if n + 1 == len(rows) else ""))
-        table.add_row(
-            str(row.seq),
-            clock_time(row.at_us),
-            duration(row.at_us - execution.created_at_us),
-            str(row.attempt or ""),
-            Text(row.kind.value, style=kind_style(row.kind, ok=row.ok)),
-            Text(subject(row)),
-            "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
-            Text(said, style="" if row.ok else "red"),
+            said = went_on_with(rows, n) or (present if n == len(rows) else "")
+        table.append(
+            (
+                str(row.seq),
+                clock_time(row.at_us),
+                duration(row.at_us - execution.created_at_us),
+                str(row.attempt or ""),
+                (row.kind.value, kind_style(row.kind, ok=row.ok)),
+                subject(row),
+                "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
+                (said, "" if row.ok else "red"),
+            )
         )
+    at = f"AT {zone(execution.created_at_us)}"
+    columns = ("SEQ", at, "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME")
     say()
-    console().print(table)
+    print_table(
+        columns, table, whole=("SEQ", at, "AFTER", "ATT", "WHAT", "TOOK"), right=("SEQ", "AFTER", "ATT", "TOOK")
+    )
     if execution.phase is Phase.COMPLETED:
         return  # its failures were handled or retried
     if told := [where for row in rows if (where := traceback(row))]:
@@ -335,7 +308,6 @@ def _print_warnings(logged: "list[LogLine]") -> None:
 
 
 def _print_conversation(execution: "Execution", rows: "list[Row]", logged: "list[LogLine]") -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from perdure.cli.conversation import conversation, spent
@@ -343,16 +315,14 @@ def _print_conversation(execution: "Execution", rows: "list[Row]", logged: "list
 
     styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow"}
     styles |= dict.fromkeys(("guard", "refused"), "yellow")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    pairs: list[tuple[Cell, Cell]] = []
     for line in conversation(execution, rows, logged):
         text = Text(plain(line.text), style="red" if line.failed else "")
         if line.note:
             text.append(f"  {line.note}", style="dim")
-        table.add_row(Text(plain(line.who), style="red" if line.failed else styles.get(line.who, "")), text)
+        pairs.append(((line.who, "red" if line.failed else styles.get(line.who, "")), text))
     say()
-    console().print(table)
+    print_pairs(pairs, style="")
     say(f"\n{spent(rows)}; --journal shows every row.")
 
 
@@ -385,15 +355,11 @@ def logs(
 
 
 def json_line(item: "Row | LogLine") -> dict[str, Any]:
-    import msgspec
-
     from perdure.wire.executions import Row
-    from perdure.wire.record import to_json
     from perdure.wire.times import rfc3339
 
     if isinstance(item, Row):
-        fields = msgspec.json.decode(msgspec.json.encode(to_json(item)), type=dict[str, msgspec.Raw])
-        return {"event": "row", **fields}
+        return {"event": "row", **fields_of(item)}
     return {"event": "log", "at": rfc3339(item.at_us), "level": item.level, "text": item.text}
 
 
@@ -472,7 +438,7 @@ def _phases(status: str | None, phase: str | None) -> list[str] | None:
 def _ago_us(text: str) -> int:
     import time
 
-    return max(0, time.time_ns() // 1_000 - seconds_of(text, "--since") * 1_000_000)
+    return max(0, time.time_ns() // 1_000 - parse_seconds(text, "--since") * 1_000_000)
 
 
 def _progress(one: "Execution") -> str:

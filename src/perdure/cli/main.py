@@ -23,9 +23,9 @@ from perdure.cli import (
     store,
     webhooks,
 )
-from perdure.cli.common import group
+from perdure.cli.commands import make_group
 
-app = group(
+app = make_group(
     "Durable execution for Python: workflows that never lose their place.",
     name="perdure",
     pretty_exceptions_enable=False,

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, Refused, UrlOption, command, console, emit, group, note, say
-from perdure.cli.server_or_file import on_server_or_in_file
+from perdure.cli.commands import Refused, add_group
+from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption, check_choice
+from perdure.cli.output import emit, note, print_list, print_result, say
+from perdure.cli.server_or_file import offline, on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -16,16 +18,9 @@ EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail 
 
 
 def add_to(app: typer.Typer) -> None:
-    members = group("Members of a project (of a server, or a stopped store).")
-    command(members, "add")(add)
-    command(members, "list")(list_)
-    command(members, "remove")(remove)
-    command(members, "invitations")(invitations)
-    command(members, "withdraw")(withdraw)
-    command(members, "password")(password)
-    command(members, "ls", hidden=True)(list_)
-    command(members, "rm", hidden=True)(remove)
-    app.add_typer(members, name="members", rich_help_panel="Operate")
+    help = "Members of a project (of a server, or a stopped store)."
+    functions = (add, list_, remove, invitations, withdraw, password)
+    add_group(app, "Operate", "members", help, *functions, others={"ls": list_, "rm": remove})
 
 
 def add(
@@ -39,8 +34,7 @@ def add(
     from perdure.wire.access import Role
     from perdure.wire.projects import AddProjectMember
 
-    if role not in [*Role]:
-        raise Refused(f"--role is read, write or admin; got {role!r}.")
+    check_choice("--role", role, [*Role])
 
     async def work(transport: "Transport") -> "AddedMember":
         return await transport.call(
@@ -61,24 +55,19 @@ def add(
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """List the members, oldest first."""
-    from rich.table import Table
-    from rich.text import Text
+
+    def row(one: "Member") -> tuple[str, ...]:
+        assert one.user is not None
+        return one.user.email, one.user.display_name or "", one.role.capitalize()
 
     members, where = on_server_or_in_file(url, database, _members)
-    if as_json:
-        for member in members:
-            emit(member)
-        return
-    if not members:
-        say(f"No members {where}; add one with `perdure members add EMAIL`.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("EMAIL", "NAME", "ROLE"):
-        table.add_column(name)
-    for member in members:
-        assert member.user is not None
-        table.add_row(Text(member.user.email), Text(member.user.display_name or ""), member.role.capitalize())
-    console().print(table)
+    print_list(
+        as_json,
+        members,
+        ("EMAIL", "NAME", "ROLE"),
+        row,
+        empty=f"No members {where}; add one with `perdure members add EMAIL`.",
+    )
 
 
 def remove(
@@ -95,17 +84,11 @@ def remove(
         await transport.call(RemoveProjectMember(project_id=await _project_id(transport), user_id=user_id))
 
     _, where = on_server_or_in_file(url, database, work)
-    if as_json:
-        emit({"email": email})
-    else:
-        say(f"{email} is not a member any more, {where}.")
+    print_result(as_json, {"email": email}, f"{email} is not a member any more, {where}.")
 
 
 def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """List open invitations, by e-mail."""
-    from rich.table import Table
-    from rich.text import Text
-
     from perdure.cli.render import date_time
     from perdure.wire.projects import GetProjectInvitations
 
@@ -113,20 +96,13 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
         return await transport.call(GetProjectInvitations(await _project_id(transport)))
 
     listing, where = on_server_or_in_file(url, database, work)
-    found = listing.invitations
-    if as_json:
-        for one in found:
-            emit(one)
-        return
-    if not found:
-        say(f"No open invitations {where}.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("EMAIL", "ROLE", "EXPIRES"):
-        table.add_column(name)
-    for one in found:
-        table.add_row(Text(one.email), one.role.capitalize(), date_time(one.expires_at_us))
-    console().print(table)
+    print_list(
+        as_json,
+        listing.invitations,
+        ("EMAIL", "ROLE", "EXPIRES"),
+        lambda one: (one.email, one.role.capitalize(), date_time(one.expires_at_us)),
+        empty=f"No open invitations {where}.",
+    )
 
 
 def withdraw(
@@ -142,10 +118,7 @@ def withdraw(
         await transport.call(WithdrawProjectInvitation(project_id=await _project_id(transport), email=email))
 
     _, where = on_server_or_in_file(url, database, work)
-    if as_json:
-        emit({"email": email})
-    else:
-        say(f"The invitation of {email} is withdrawn, {where}.")
+    print_result(as_json, {"email": email}, f"The invitation of {email} is withdrawn, {where}.")
 
 
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -153,12 +126,11 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
 
     It holds in all projects of the user, so this needs the store itself: a stopped file or a database.
     """
-    from perdure.cli.store import offline
 
     async def reset(engine: "Engine", _: str) -> str:
         return await engine.accounts.reset_password(email)
 
-    made: str = offline(database, reset)
+    made = offline(database, reset)
     if as_json:
         emit({"email": email, "password": made})
         return

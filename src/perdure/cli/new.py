@@ -7,7 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, command, emit, say
+from perdure.cli.commands import Refused, add_commands
+from perdure.cli.options import JsonFlag
+from perdure.cli.output import emit, say
 
 APP: Final = '''\
 """Orders: each is charged once, and shipped."""
@@ -175,7 +177,7 @@ IGNORE: Final = "__pycache__/\n.perdure/\n.venv/\n"
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "new", rich_help_panel="Start")(new)
+    add_commands(app, "Start", new)
 
 
 def new(

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.status import Phase
 
 PHASE_STYLE: Final = {
     Phase.QUEUED: "cyan",
@@ -97,7 +97,10 @@ def value(data: Raw | bytes | None, most: int = 80) -> str:
     """
     if data is None:
         return ""
-    text = plain(" ".join(bytes(data).decode("utf-8", "replace").split("\n")))
+    return cut(plain(" ".join(bytes(data).decode("utf-8", "replace").split("\n"))), most)
+
+
+def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -123,8 +126,7 @@ def _error(row: Row, most: int) -> str:
     except msgspec.MsgspecError:
         return value(row.value, most)
     if isinstance(found, dict) and "message" in found:
-        text = f"{found.get('type', 'error')}: {found['message']}"
-        return text if len(text) <= most else text[: most - 1] + "…"
+        return cut(f"{found.get('type', 'error')}: {found['message']}", most)
     return value(row.value, most)
 
 
@@ -169,7 +171,3 @@ def plain(text: str) -> str:
     'a�[2Jb\\n\\tc'
     """
     return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)
-
-
-def is_final(phase: Phase) -> bool:
-    return phase in FINAL

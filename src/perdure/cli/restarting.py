@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 import typer
 
-from perdure.cli.common import Refused
+from perdure.cli.commands import Refused
 from perdure.cli.serve import end_with_parent
 from perdure.sdk.blocking import BlockingConnection
 from perdure.sdk.credentials import Access

@@ -6,23 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perdure.cli.common import (
-    CANCELLED,
-    FAILED,
-    ON_CONFLICT,
-    STILL_RUNNING,
-    JsonFlag,
-    OnConflict,
-    Refused,
-    UrlOption,
-    command,
-    console,
-    emit,
-    note,
-    parse_json,
-    say,
-    with_client,
-)
+from perdure.cli.commands import CANCELLED, FAILED, STILL_RUNNING, Refused, add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, parse_json
+from perdure.cli.output import console, emit, note, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -36,7 +23,7 @@ WATCH_PATIENCE_SECONDS: Final = 60.0
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "run", rich_help_panel="Run")(run)
+    add_commands(app, "Run", run)
 
 
 def run(

@@ -1,23 +1,13 @@
 """Schedules of workflows."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import (
-    JsonFlag,
-    Refused,
-    UrlOption,
-    command,
-    console,
-    emit,
-    group,
-    note,
-    parse_json,
-    say,
-    seconds_of,
-    with_client,
-)
+from perdure.cli.commands import Refused, add_group
+from perdure.cli.connect import with_client
+from perdure.cli.options import JsonFlag, UrlOption, parse_json, parse_seconds
+from perdure.cli.output import Cell, emit, note, print_list, print_pairs, print_result, print_table, say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,21 +19,9 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as 
 
 
 def add_to(app: typer.Typer) -> None:
-    schedules = group("Start workflows by the clock.")
-    for name, function in (
-        ("create", create),
-        ("ls", ls),
-        ("show", show),
-        ("next", next_),
-        ("run", run),
-        ("pause", pause),
-        ("resume", resume),
-        ("delete", delete),
-    ):
-        command(schedules, name)(function)
-    command(schedules, "list", hidden=True)(ls)
-    command(schedules, "rm", hidden=True)(delete)
-    app.add_typer(schedules, name="schedules", rich_help_panel="Run")
+    help = "Start workflows by the clock."
+    functions = (create, ls, show, next_, run, pause, resume, delete)
+    add_group(app, "Run", "schedules", help, *functions, others={"list": ls, "rm": delete})
 
 
 def create(
@@ -84,7 +62,7 @@ def create(
         key,
         overlap=None if overlap is None else Overlap(overlap),
         missed=None if missed is None else Missed(missed),
-        missed_window_seconds=None if window is None else seconds_of(window, "--window"),
+        missed_window_seconds=None if window is None else parse_seconds(window, "--window"),
         payload=None if input is None else Raw(parse_json(input, "--input")),
     )
 
@@ -105,32 +83,22 @@ def ls(
     as_json: JsonFlag = False,
 ) -> None:
     """List schedules, newest first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    found = with_client(url, lambda client: client.schedules.list(workflow))
-    if as_json:
-        for one in found:
-            emit(one)
-        return
-    if not found:
-        say("No schedules; make one with `perdure schedules create WORKFLOW CRON`.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "WORKFLOW", "KEY", "CRON", "ZONE", "NEXT", "LAST"):
-        table.add_column(name, no_wrap=name in ("ID", "NEXT", "LAST"), overflow="fold")
-    for one in found:
-        paused = one.status.value == "paused"
-        table.add_row(
+    print_list(
+        as_json,
+        with_client(url, lambda client: client.schedules.list(workflow)),
+        ("ID", "WORKFLOW", "KEY", "CRON", "ZONE", "NEXT", "LAST"),
+        lambda one: (
             one.id,
-            Text(one.workflow_id),
-            Text(one.key),
-            Text(one.cron),
+            one.workflow_id,
+            one.key,
+            one.cron,
             one.timezone,
-            Text("paused", style="yellow") if paused else _when(one.next_at_us, one.timezone),
+            ("paused", "yellow") if one.status.value == "paused" else _when(one.next_at_us, one.timezone),
             "" if one.last_slot_us is None else _when(one.last_slot_us, one.timezone),
-        )
-    console().print(table)
+        ),
+        empty="No schedules; make one with `perdure schedules create WORKFLOW CRON`.",
+        whole=("ID", "NEXT", "LAST"),
+    )
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
@@ -168,56 +136,41 @@ def next_(
 def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Start an execution of a schedule now. Its due times do not change."""
     started = with_client(url, lambda client: client.schedules.run(id))
-    if as_json:
-        emit({"execution_id": started.id})
-    else:
-        say(started.id)
+    print_result(as_json, {"execution_id": started.id}, started.id)
 
 
 def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Pause a schedule. Due times that pass meanwhile do not count as missed."""
     changed = with_client(url, lambda client: client.schedules.pause(id))
-    if as_json:
-        emit(changed)
-    else:
-        say(f"{id} is paused; `perdure schedules resume {id}` resumes it.")
+    print_result(as_json, changed, f"{id} is paused; `perdure schedules resume {id}` resumes it.")
 
 
 def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Resume a paused schedule with its next due time."""
     changed = with_client(url, lambda client: client.schedules.resume(id))
-    if as_json:
-        emit(changed)
-    else:
-        say(f"{id} goes on; next: {_when(changed.next_at_us, changed.timezone)}.")
+    print_result(as_json, changed, f"{id} goes on; next: {_when(changed.next_at_us, changed.timezone)}.")
 
 
 def delete(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Delete a schedule. Its executions stay."""
     with_client(url, lambda client: client.schedules.delete(id))
-    if as_json:
-        emit({"id": id})
-    else:
-        say(f"{id} is deleted.")
+    print_result(as_json, {"id": id}, f"{id} is deleted.")
 
 
 def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from perdure.cli.render import date_time, duration, value
 
     paused = one.status.value == "paused"
     missed = one.missed.value
     if missed == "all":
         missed += f", {duration(one.missed_window_seconds * 1_000_000)} back"
-    facts: list[tuple[str, Any]] = [
+    facts: list[tuple[str, Cell | None]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
         ("key", one.key),
         ("cron", one.cron),
         ("zone", one.timezone),
-        ("status", Text(one.status.value, style="yellow" if paused else "green")),
+        ("status", (one.status.value, "yellow" if paused else "green")),
         ("overlap", one.overlap.value),
         ("missed", missed),
         ("input", "the due time" if one.payload is None else value(one.payload, 400)),
@@ -226,35 +179,23 @@ def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
         ("last", None if one.last_slot_us is None else _when(one.last_slot_us, one.timezone)),
         ("next, resumed" if paused else "next", "\n".join(_text(moment) for moment in coming)),
     ]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, fact in facts:
-        if fact:
-            table.add_row(name, Text(fact) if isinstance(fact, str) else fact)
-    console().print(table)
+    print_pairs(facts)
 
 
 def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from perdure.cli.render import duration
 
     styles = {"started": "blue", "done": "green", "waiting": "magenta", "skipped": "yellow"}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("DUE", "LATE", "WHAT", "EXECUTION"):
-        table.add_column(name, no_wrap=name != "EXECUTION", overflow="fold")
-    for fire in fires:
-        late = "" if fire.by_hand or fire.state.value == "waiting" else duration(fire.fired_at_us - fire.slot_us)
-        what = Text(fire.state.value, style=styles[fire.state.value])
-        table.add_row(
+    rows = [
+        (
             "by hand" if fire.by_hand else _when(fire.slot_us, one.timezone),
-            late,
-            what,
-            Text(fire.execution_id or fire.reason or ""),
+            "" if fire.by_hand or fire.state.value == "waiting" else duration(fire.fired_at_us - fire.slot_us),
+            (fire.state.value, styles[fire.state.value]),
+            fire.execution_id or fire.reason or "",
         )
-    console().print(table)
+        for fire in fires
+    ]
+    print_table(("DUE", "LATE", "WHAT", "EXECUTION"), rows, whole=("DUE", "LATE", "WHAT"))
 
 
 def _when(at_us: int, timezone: str) -> str:

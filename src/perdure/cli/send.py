@@ -1,14 +1,17 @@
 """Answers and events."""
 
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.common import JsonFlag, UrlOption, ask, command, emit, note, parse_json, say, with_client
+from perdure.cli.commands import add_commands
+from perdure.cli.connect import call, with_client
+from perdure.cli.options import JsonFlag, UrlOption, parse_json
+from perdure.cli.output import emit, fields_of, note, print_result, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
+    from perdure.wire.executions import ResumeReply
 
 QuestionOption = Annotated[
     str | None,
@@ -18,8 +21,7 @@ DataOption = Annotated[str, typer.Option("--data", "-d", help="JSON, @FILE, or -
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "resume", rich_help_panel="Run")(resume)
-    command(app, "publish", rich_help_panel="Run")(publish)
+    add_commands(app, "Run", resume, publish)
 
 
 def resume(
@@ -31,25 +33,26 @@ def resume(
     as_json: JsonFlag = False,
 ) -> None:
     """Answer a suspended step. The first answer stands; the same answer again changes nothing."""
-    import msgspec
+    from msgspec import Raw
 
-    from perdure.cli.render import local
+    from perdure.cli.render import date_time
     from perdure.cli.waits import asks
+    from perdure.wire.approvals import Became
+    from perdure.wire.executions import ResumeExecution
     from perdure.wire.waits import GetWaits
 
-    body = msgspec.json.encode({"data": msgspec.Raw(parse_json(data, "--data")), "question": question})
+    answer = ResumeExecution(id, key, Raw(parse_json(data, "--data")), question)
 
-    async def work(client: "Client") -> tuple[bool, dict[str, Any]]:
+    async def work(client: "Client") -> "tuple[bool, ResumeReply]":
         waits = (await client._transport.call(GetWaits(id))).waits
         asked = any(wait.key == key and asks(wait) for wait in waits)
-        path = f"/api/v1/executions/{quote(id, safe='')}/resume/{quote(key, safe='')}"
-        return asked, msgspec.json.decode(await ask(client, "POST", path, body))
+        return asked, await client._transport.call(answer)
 
     asked, said = with_client(url, work)
-    by = "" if said.get("answered_by") is None else f": {said['answered_by']} gave it at {local(said['answered_at'])}"
+    by = "" if said.answered_by is None else f": {said.answered_by} gave it at {date_time(said.answered_at_us)}"
     if as_json:
-        emit({**said, "asked": asked})
-    elif said.get("state") == "early":
+        emit({**fields_of(said), "asked": asked})
+    elif said.state is Became.EARLY:
         say(f"{id} keeps the answer to {key!r}.")
         note("No step has asked for it yet. A step that shows nothing will take it; one that asks a question will not.")
     elif asked:
@@ -75,11 +78,5 @@ def publish(
 
     event = EventData(Raw(parse_json(data, "--data")), type, dedup_key)
 
-    async def work(client: "Client") -> int:
-        return (await client._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
-
-    number = with_client(url, work)
-    if as_json:
-        emit({"topic": topic, "sequence_id": number})
-    else:
-        say(f"Event {number} of topic {topic!r}.")
+    number = call(url, PublishEvent(topic, [event])).sequence_ids[0]
+    print_result(as_json, {"topic": topic, "sequence_id": number}, f"Event {number} of topic {topic!r}.")

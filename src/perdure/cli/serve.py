@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from perdure.cli.common import DatabaseOption, JsonFlag, UrlOption, command
+from perdure.cli.commands import add_commands
+from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,7 @@ CLEAN_UP_SECONDS = 5.0
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "serve", rich_help_panel="Serve")(serve)
-    command(app, "work", rich_help_panel="Serve")(work)
+    add_commands(app, "Serve", serve, work)
 
 
 def serve(

@@ -1,10 +1,11 @@
-"""Work on a running server, or in the file of a stopped store."""
+"""A running server, or a store: its address, and work on it."""
 
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from perdure.cli.common import PATIENCE_SECONDS, Refused, place, store_address, with_client
+from perdure.cli.commands import Refused
+from perdure.cli.connect import PATIENCE_SECONDS, with_client
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -17,12 +18,74 @@ GLANCE_SECONDS: Final = 0.2
 """How long to look for a server that the user did not name."""
 
 
+def store_address(given: str | None) -> str:
+    if given:
+        return given
+    from perdure.server.settings import load
+
+    return load().store
+
+
+def store_path(given: str | None) -> str:
+    """Raises `Refused` for addresses of other databases."""
+    address = store_address(given)
+    if "://" in address and not address.startswith("sqlite://"):
+        raise Refused(f"{place(address)!r} is not a file; this command works on SQLite stores.")
+    return address.removeprefix("sqlite:").removeprefix("//")
+
+
+def existing_path(given: str | None) -> str:
+    """As `store_path`. Raises `Refused` also if there is no such file."""
+    path, of_dev = store_path(given), ".perdure/perdure.db"
+    if os.path.exists(path):
+        return path
+    if os.path.exists(of_dev):
+        raise Refused(f"The store {path!r} does not exist; the store of `perdure dev` is --database {of_dev}")
+    raise Refused(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")
+
+
+def place(address: str) -> str:
+    """A store's address without its password.
+
+    >>> place("postgresql://perdure:secret@db/perdure?password=secret")
+    'postgresql://perdure@db/perdure'
+    >>> place("sqlite:perdure.db")
+    'sqlite:perdure.db'
+    """
+    scheme, colon, rest = address.partition("://")
+    if not colon:
+        return address
+    authority, slash, path = rest.partition("?")[0].partition("/")
+    user, at, host = authority.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
+
+
+def offline(database: str | None, work: "Callable[[Engine, str], Awaitable[R]]", *, make: bool = False) -> R:
+    """The store is a SQLite file that no server has open, or a database, which may be in use."""
+    import asyncio
+
+    from perdure.engine.engine import Engine
+    from perdure.store.open import is_postgres, open_store
+
+    address = store_address(database)
+    if not is_postgres(address):
+        address = store_path(address) if make else existing_path(address)
+
+    async def main() -> R:
+        engine = Engine(await open_store(address))
+        try:
+            return await work(engine, await engine.projects.default())
+        finally:
+            await engine.store.close()
+
+    return asyncio.run(main())
+
+
 def on_server_or_in_file(
     url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
     """--database names a file, --url or PERDURE_URL a server. Without them a running server whose key is known is used,
     or else the file, which `make` creates. Also returns the place in words."""
-    from perdure.cli.store import offline
     from perdure.sdk.credentials import URL_VARIABLE, find
     from perdure.wire.errors import Unavailable
 

@@ -4,25 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from perdure.cli.common import (
-    FAILED,
-    DatabaseOption,
-    JsonFlag,
-    Refused,
-    UrlOption,
-    command,
-    console,
-    emit,
-    place,
-    say,
-    store_address,
-    store_path,
-    with_client,
-)
+from perdure.cli.commands import FAILED, Refused, add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption
+from perdure.cli.output import console, emit, print_result, say
+from perdure.cli.server_or_file import existing_path, offline, place, store_address, store_path
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
@@ -33,8 +23,7 @@ ForceFlag = Annotated[bool, typer.Option("--force", help="Replace an existing fi
 
 
 def add_to(app: typer.Typer) -> None:
-    for name, function in (("backup", backup), ("restore", restore), ("doctor", doctor), ("erase", erase)):
-        command(app, name, rich_help_panel="Operate")(function)
+    add_commands(app, "Operate", backup, restore, doctor, erase)
 
 
 def backup(
@@ -52,9 +41,7 @@ def backup(
     from perdure.store.file_lock import make_private
     from perdure.store.inspection import file_at
 
-    path = store_path(database)
-    if not os.path.exists(path):
-        raise Refused(_no_store(path))
+    path = existing_path(database)
     if file.exists() and not force:
         raise Refused(f"{str(file)!r} is there already; name another file, or say --force.")
     if file.is_dir():
@@ -79,10 +66,7 @@ def backup(
     finally:
         partial.unlink(missing_ok=True)
     size = file.stat().st_size
-    if as_json:
-        emit({"file": str(file), "bytes": size})
-    else:
-        say(f"Copied {path} to {file} ({size / 1e6:.1f} MB).")
+    print_result(as_json, {"file": str(file), "bytes": size}, f"Copied {path} to {file} ({size / 1e6:.1f} MB).")
 
 
 def restore(
@@ -144,10 +128,8 @@ def restore(
             sync(target.absolute().parent)
         finally:
             _forget(fresh)
-    if as_json:
-        emit({"file": str(file), "store": path})
-    else:
-        say(f"Restored {path} from {file}. Workers register anew when the server runs.")
+    text = f"Restored {path} from {file}. Workers register anew when the server runs."
+    print_result(as_json, {"file": str(file), "store": path}, text)
 
 
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
@@ -160,8 +142,8 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     from perdure.store.open import is_postgres
 
     address = store_address(database)
-    if not is_postgres(address) and not os.path.exists(store_path(address)):
-        raise Refused(_no_store(store_path(address)))
+    if not is_postgres(address):
+        existing_path(address)
 
     async def main() -> dict[str, list[str]]:
         if (await state_of(address)).pending:
@@ -209,36 +191,6 @@ def erase(
     say(f"{erased} executions are deleted." if erased != 1 else "1 execution is deleted.")
     if still_open:
         say(f"{still_open} are still open: cancel them, then erase again.")
-
-
-def offline(database: str | None, work: Any, *, make: bool = False) -> Any:
-    """The store is a SQLite file that no server has open, or a database, which may be in use."""
-    import asyncio
-
-    from perdure.engine.engine import Engine
-    from perdure.store.open import is_postgres, open_store
-
-    address = store_address(database)
-    if not is_postgres(address):
-        address = store_path(address)
-        if not make and not os.path.exists(address):
-            raise Refused(_no_store(address))
-
-    async def main() -> Any:
-        engine = Engine(await open_store(address))
-        try:
-            return await work(engine, await engine.projects.default())
-        finally:
-            await engine.store.close()
-
-    return asyncio.run(main())
-
-
-def _no_store(path: str) -> str:
-    of_dev = ".perdure/perdure.db"
-    if os.path.exists(of_dev):
-        return f"The store {path!r} does not exist; the store of `perdure dev` is --database {of_dev}"
-    return f"The store {path!r} does not exist; name it with --database or PERDURE_STORE."
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:

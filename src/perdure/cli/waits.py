@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.cli.common import say
+from perdure.cli.output import say
 
 if TYPE_CHECKING:
     from msgspec import Raw

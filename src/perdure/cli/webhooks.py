@@ -1,32 +1,19 @@
 """Webhooks, their deliveries, and the signing secret."""
 
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote, urlencode
+from typing import Annotated
 
 import typer
 
-from perdure.cli.common import JsonFlag, Refused, UrlOption, ask, command, console, emit, group, note, say, with_client
-
-if TYPE_CHECKING:
-    from perdure.sdk.client import Client
-
-PATH = "/api/v1/webhooks"
+from perdure.cli.commands import Refused, add_group
+from perdure.cli.connect import call
+from perdure.cli.options import JsonFlag, UrlOption, check_choice
+from perdure.cli.output import emit, note, print_list, print_result, say
 
 
 def add_to(app: typer.Typer) -> None:
-    webhooks = group("Call URLs when executions end.")
-    for name, function in (
-        ("create", create),
-        ("ls", ls),
-        ("delete", delete),
-        ("deliveries", deliveries),
-        ("redeliver", redeliver),
-        ("secret", secret),
-    ):
-        command(webhooks, name)(function)
-    command(webhooks, "list", hidden=True)(ls)
-    command(webhooks, "rm", hidden=True)(delete)
-    app.add_typer(webhooks, name="webhooks", rich_help_panel="Serve")
+    help = "Call URLs when executions end."
+    functions = (create, ls, delete, deliveries, redeliver, secret)
+    add_group(app, "Serve", "webhooks", help, *functions, others={"list": ls, "rm": delete})
 
 
 def create(
@@ -37,27 +24,27 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a webhook: URL is called when an execution without a parent ends."""
-    made = _ask(url, "POST", PATH, {"url": target, "workflow_id": workflow, "description": description})
+    from perdure.wire.webhooks import CreateWebhook
+
+    made = call(url, CreateWebhook(target, workflow, description))
     if as_json:
         emit(made)
         return
-    say(made["id"])
+    say(made.id)
     note("Its messages are signed; `perdure webhooks secret` shows the secret.")
 
 
 def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List webhooks, newest first."""
-    found = _ask(url, "GET", PATH)["webhooks"]
-    if as_json:
-        for one in found:
-            emit(one)
-        return
-    if not found:
-        say("No webhooks; make one with `perdure webhooks create URL`.")
-        return
-    _print(
+    from perdure.wire.webhooks import ListWebhooks
+
+    print_list(
+        as_json,
+        call(url, ListWebhooks()).webhooks,
         ("ID", "URL", "WORKFLOW", ""),
-        [[one["id"], one["url"], one["workflow_id"], one["description"]] for one in found],
+        lambda one: (one.id, one.url, one.workflow_id or "", one.description or ""),
+        empty="No webhooks; make one with `perdure webhooks create URL`.",
+        whole=("ID",),
     )
 
 
@@ -67,11 +54,10 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete a webhook. Nothing more is sent to it."""
-    _ask(url, "DELETE", f"{PATH}/{quote(id, safe='')}")
-    if as_json:
-        emit({"id": id, "deleted": True})
-    else:
-        say(f"{id} is deleted.")
+    from perdure.wire.webhooks import DeleteWebhook
+
+    call(url, DeleteWebhook(id))
+    print_result(as_json, {"id": id, "deleted": True}, f"{id} is deleted.")
 
 
 def deliveries(
@@ -83,13 +69,12 @@ def deliveries(
     as_json: JsonFlag = False,
 ) -> None:
     """List deliveries, sent and pending, newest first, with their outcome."""
-    from perdure.cli.render import local, plain
+    from perdure.cli.render import cut, date_time, plain
+    from perdure.wire.webhooks import DeliveryState, ListDeliveries
 
-    if state not in (None, "pending", "delivered", "failed"):
-        raise Refused(f"--state is pending, delivered or failed; got {state!r}.")
-    wanted = {"execution_id": execution, "webhook_id": webhook, "state": state, "limit": limit}
-    query = urlencode({name: value for name, value in wanted.items() if value is not None})
-    found = _ask(url, "GET", f"{PATH}/deliveries?{query}")["deliveries"]
+    check_choice("--state", state, [*DeliveryState])
+    wanted = None if state is None else DeliveryState(state)
+    found = call(url, ListDeliveries(execution, webhook, wanted, limit=limit)).deliveries
     if as_json:
         for one in found:
             emit(one)
@@ -97,13 +82,13 @@ def deliveries(
     if not found:
         filtered = (execution, webhook, state) != (None, None, None)
         say("No deliveries match." if filtered else "No deliveries.")
-        return
     for one in found:
-        tried = f"{one['tries']} {'try' if one['tries'] == 1 else 'tries'}"
-        next_try = "" if one["next_try_at"] is None else f"next try at {local(one['next_try_at'])}"
-        status = "" if one["status"] is None else f"status {one['status']}"
-        say(f"{one['id']}\n  to {plain(one['url'])}")
-        say("  " + ", ".join(filter(None, (one["state"], tried, status, next_try, _short(one["answer"] or "")))))
+        tried = f"{one.tries} {'try' if one.tries == 1 else 'tries'}"
+        next_try = "" if one.next_at_us is None else f"next try at {date_time(one.next_at_us)}"
+        status = "" if one.status is None else f"status {one.status}"
+        answer = "".join(char if char.isprintable() else " " for char in (one.answer or "")[:200])
+        say(f"{one.id}\n  to {plain(one.url)}")
+        say("  " + ", ".join(filter(None, (one.state, tried, status, next_try, cut(answer, 60)))))
 
 
 def redeliver(
@@ -112,11 +97,10 @@ def redeliver(
     as_json: JsonFlag = False,
 ) -> None:
     """Send a delivery again now, under the same id."""
-    made = _ask(url, "POST", f"{PATH}/deliveries/{quote(id, safe='')}/redeliver")
-    if as_json:
-        emit(made)
-    else:
-        say(f"{id} is sent again to {made['url']}.")
+    from perdure.wire.webhooks import Redeliver
+
+    made = call(url, Redeliver(id))
+    print_result(as_json, made, f"{id} is sent again to {made.url}.")
 
 
 def secret(
@@ -130,45 +114,18 @@ def secret(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the signing secret, or replace it. Needs a key with the role admin."""
-    from perdure.cli.render import local
+    from perdure.cli.render import date_time
+    from perdure.wire.signing import OVERLAP_HOURS, GetSigningSecret, RotateSigningSecret
 
     if not rotate and overlap_hours is not None:
         raise Refused("--overlap-hours goes with --rotate.")
     if rotate:
-        body = {} if overlap_hours is None else {"overlap_hours": overlap_hours}
-        found = _ask(url, "POST", "/api/v1/signing-secret/rotate", body)
+        found = call(url, RotateSigningSecret(OVERLAP_HOURS if overlap_hours is None else overlap_hours))
     else:
-        found = _ask(url, "GET", "/api/v1/signing-secret")
+        found = call(url, GetSigningSecret())
     if as_json:
         emit(found)
         return
-    say(found["secret"])
-    if found["previous_expires_at"]:
-        note(f"The previous secret also signs until {local(found['previous_expires_at'])}.")
-
-
-def _ask(url: str | None, method: str, path: str, body: object = None) -> Any:
-    import msgspec
-
-    async def work(client: "Client") -> bytes:
-        return await ask(client, method, path, None if body is None else msgspec.json.encode(body))
-
-    answer = with_client(url, work)
-    return msgspec.json.decode(answer) if answer else None
-
-
-def _print(names: tuple[str, ...], rows: list[list[str | None]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=name == "ID", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(value or "") for value in row))
-    console().print(table)
-
-
-def _short(text: str) -> str:
-    plain = "".join(one if one.isprintable() else " " for one in text[:200])
-    return plain if len(plain) <= 60 else plain[:59] + "…"
+    say(found.secret)
+    if found.previous_until_us:
+        note(f"The previous secret also signs until {date_time(found.previous_until_us)}.")

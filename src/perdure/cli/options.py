@@ -1,0 +1,67 @@
+"""Options that several commands take, and the values in them."""
+
+import re
+import sys
+from typing import Annotated, Final, Literal
+
+import typer
+
+from perdure.cli.commands import Refused
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+OnConflict = Literal["queue", "reject", "deliver"]
+ON_CONFLICT: Final = typer.Option(
+    "--on-conflict", help="Make it a turn of the session. While another turn is open: wait, be refused, or join it."
+)
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="The server, or several of one store: URL,URL. Default: PERDURE_URL, else the `perdure dev` of this "
+        "folder, else http://127.0.0.1:8080.",
+        show_default=False,
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="The store: a path, sqlite:PATH, or postgresql://… Default: PERDURE_STORE, else the `store` of "
+        "PERDURE_SETTINGS, else perdure.db.",
+        show_default=False,
+    ),
+]
+
+
+def parse_seconds(text: str, option: str) -> int:
+    """A duration such as 90s, 15m, 2h or 7d. Raises `Refused`."""
+    found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
+    if found is None:
+        raise Refused(f"{option} needs a number with a unit, such as 90s, 15m, 2h or 7d; got {text!r}.")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
+
+
+def parse_json(text: str, where: str) -> bytes:
+    """JSON from the command line: text, `@file`, or `-` for standard input. Raises `Refused`."""
+    from perdure.wire.codec import check_json
+    from perdure.wire.errors import BadValue
+
+    if text == "-":
+        data = sys.stdin.buffer.read()
+    elif text.startswith("@"):
+        with open(text[1:], "rb") as file:
+            data = file.read()
+    else:
+        data = text.encode("utf-8", "surrogateescape")
+    try:
+        check_json(data, where=where)
+    except BadValue as error:
+        hint = "" if text.startswith(("@", "-")) else "; a text needs its quotes: '\"like this\"'"
+        raise Refused(f"{error.message}{hint}.") from None
+    return data.strip()
+
+
+def check_choice(option: str, word: str | None, choices: list[str]) -> None:
+    """Raises `Refused`."""
+    if word is not None and word not in choices:
+        raise Refused(f"{option} is {', '.join(choices[:-1])} or {choices[-1]}; got {word!r}.")

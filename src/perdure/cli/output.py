@@ -1,0 +1,143 @@
+"""Output of the commands: text and tables for people, JSON for programs."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, Union, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+T = TypeVar("T")
+Cell = Union[str, tuple[str, str], "Text"]
+"""A text, perhaps with a style."""
+
+
+def say(text: str = "") -> None:
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a line to stderr."""
+    from perdure.cli.render import plain
+
+    typer.echo(plain(text), err=True)
+
+
+def emit(value: object) -> None:
+    """One line of JSON, records as the API shows them."""
+    import msgspec
+
+    from perdure.wire.record import to_json
+
+    typer.echo(msgspec.json.encode(to_json(value)).decode())
+
+
+def fields_of(record: object) -> dict[str, Any]:
+    """A record's JSON, field by field."""
+    import msgspec
+
+    from perdure.wire.record import to_json
+
+    return msgspec.json.decode(msgspec.json.encode(to_json(record)), type=dict[str, msgspec.Raw])
+
+
+def print_result(as_json: bool, value: object, text: str) -> None:
+    if as_json:
+        emit(value)
+    else:
+        say(text)
+
+
+def print_list(
+    as_json: bool,
+    found: Sequence[T],
+    columns: Sequence[str],
+    row: Callable[[T], Sequence[Cell]],
+    *,
+    empty: str,
+    whole: Sequence[str] = (),
+) -> None:
+    """A line of JSON for each, or a table, or the sentence `empty`."""
+    if as_json:
+        for one in found:
+            emit(one)
+    elif found:
+        print_table(columns, map(row, found), whole=whole)
+    else:
+        say(empty)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, whole: Sequence[str] = (), right: Sequence[str] = ()
+) -> None:
+    """The columns `whole` do not wrap."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name in whole, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_text, row))
+    console().print(table)
+
+
+def print_pairs(pairs: Iterable[tuple[Cell, Cell | None]], style: str = "dim") -> None:
+    """Print names with their values, without the empty ones."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style=style, no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            table.add_row(_text(name), _text(value))
+    console().print(table)
+
+
+def _text(cell: Cell) -> "Text":
+    from rich.text import Text
+
+    from perdure.cli.render import plain
+
+    if isinstance(cell, Text):
+        return cell
+    text, style = (cell, "") if isinstance(cell, str) else cell
+    return Text(plain(text), style=style)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """It does not cut lines for a pipe."""
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would exit with 1, which means a failed execution here."""
+            raise BrokenPipeError
+
+    made = Ours(stderr=stderr, highlight=False, soft_wrap=False)
+    if not made.is_terminal:
+        made.file = cast("IO[str]", _Unpadded(sys.stderr if stderr else sys.stdout))
+        if "COLUMNS" not in os.environ:
+            made.width = 200
+    return made
+
+
+class _Unpadded:
+    """Strips the blanks that fill a table's last column."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(re.sub(r" +(?=\n)", "", text))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
