@@ -5,7 +5,7 @@ import logging
 import pytest
 from msgspec import Raw, json
 
-from perdure.cli.look import text_line
+from perdure.cli.execution import text_line
 from perdure.cli.output import note
 from perdure.wire.executions import LogLine, Row
 from perdure.wire.records import Kind

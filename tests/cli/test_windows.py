@@ -10,7 +10,7 @@ import typer
 from tests.cli.processes import House
 
 from perdure.cli.commands import make_group
-from perdure.cli.dev import _line
+from perdure.cli.dev_session import _line
 
 
 def test_arguments_stay_as_they_are_given_and_pipes_carry_utf_8(

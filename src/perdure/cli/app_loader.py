@@ -1,4 +1,4 @@
-"""Load the workflows of `app.py`, `app.py:registry`, `shop.app` or `shop.app:registry`."""
+"""Loads workflows of `app.py`, `app.py:registry`, `shop.app` or `shop.app:registry`."""
 
 import importlib
 import importlib.util

@@ -11,7 +11,6 @@ from perdure.cli.connect import ask, call, with_client
 from perdure.cli.options import JsonFlag, UrlOption, parse_json
 from perdure.cli.output import print_list, print_result
 from perdure.cli.send import QuestionOption
-from perdure.cli.waits import about, decoded
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -29,6 +28,7 @@ def approvals(
 ) -> None:
     """List questions that wait for an answer, oldest first."""
     from perdure.cli.render import cut, date_time
+    from perdure.cli.waits import decoded
     from perdure.wire.approvals import ListApprovals
 
     print_list(
@@ -55,6 +55,8 @@ def asked_words(data: Any) -> str:
     >>> asked_words({"amount": 120})
     '{"amount": 120}'
     """
+    from perdure.cli.waits import about
+
     form = data.get("_form") if isinstance(data, dict) else None
     if not isinstance(form, dict):
         return json.dumps(data, ensure_ascii=False)

@@ -10,7 +10,7 @@ import typer
 
 from perdure.cli.commands import add_commands
 from perdure.cli.connect import with_client
-from perdure.cli.options import ON_CONFLICT, JsonFlag, OnConflict, UrlOption
+from perdure.cli.options import ON_CONFLICT, DeploymentOption, JsonFlag, OnConflict, UrlOption, UserOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,8 +35,8 @@ def chat(
         str | None, typer.Option("--session", help="The session to continue. Default: a new one.")
     ] = None,
     on_conflict: Annotated[OnConflict, ON_CONFLICT] = "queue",
-    user: Annotated[str | None, typer.Option("--user", help="The user it runs for.")] = None,
-    deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    user: UserOption = None,
+    deployment: DeploymentOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -143,7 +143,7 @@ class _Screen:
 
 
 class _Lines(_Screen):
-    """For programs: one JSON object per line, without prompts."""
+    """One JSON object per line, without prompts."""
 
     def begin(self, session_id: str) -> None:
         self.event("session", session_id=session_id)
@@ -324,7 +324,7 @@ def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
 
 
 def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
-    """Reads answers like the approval page, and an empty line as the default."""
+    """Reads an empty line as the default."""
     from perdure.server.approval_form import Form, read_answer
 
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Commands and groups of commands, and the errors that they turn into one line.
+"""Commands and groups of commands.
 
 Slow modules are imported where they are used, so that `perdure --help` is fast.
 """
@@ -72,7 +72,7 @@ def add_group(
     *functions: Callable[..., None],
     others: Mapping[str, Callable[..., None]] | None = None,
 ) -> None:
-    """`others` are other names of the commands, which the help does not show."""
+    """`others` are names that the help does not show."""
     group = make_group(help)
     add_commands(group, None, *functions)
     for other, function in (others or {}).items():
@@ -111,7 +111,7 @@ def _add(app: typer.Typer, name: str, function: Callable[P, None], **options: An
 
 
 def _known(error: Exception) -> "PerdureError | None":
-    """The error as a PerdureError, if the user can act on it."""
+    """None if the user cannot act on it."""
     import msgspec
 
     from perdure.wire.errors import BadRequest, PerdureError

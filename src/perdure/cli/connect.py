@@ -1,4 +1,4 @@
-"""Requests of the commands to the named or discovered server."""
+"""Requests to the named or discovered server."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar

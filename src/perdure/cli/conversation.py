@@ -1,4 +1,4 @@
-"""An agent's run as a conversation: messages, tool calls, questions."""
+"""An agent's run as a conversation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from perdure.cli.render import cut, duration
+from perdure.wire.agent_runs import decoded, user_message
 from perdure.wire.agent_steps import (
     ASKED_AGAIN,
     INSTRUCTIONS,
@@ -61,8 +63,6 @@ def _is_an_agents(row: Row) -> bool:
 
 def conversation(one: Execution, rows: list[Row], logged: Sequence[LogLine] = ()) -> Iterator[Line]:
     """With its log, also the refusals that made the model try again."""
-    from perdure.wire.agent_runs import decoded, user_message
-
     said = user_message(decoded(bytes(one.payload)))
     if said is not None:
         yield Line("user", _text(said))
@@ -88,8 +88,6 @@ def spent(rows: list[Row]) -> str:
 
 def _lines(row: Row, left: set[str]) -> Iterator[Line]:
     """`left` are messages that the run took and gave back."""
-    from perdure.cli.render import duration
-
     took = "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us))
     tries = f", {row.tries} tries" if row.tries > 1 else ""
     if row.kind is Kind.STEP_FAILED:
@@ -150,8 +148,6 @@ def _taken_by(row: Row) -> str | None:
 
 def _taken(row: Row, left: set[str]) -> Iterator[str]:
     """The messages that a run took from later turns and kept."""
-    from perdure.wire.agent_runs import user_message
-
     for taken in _json(row) or ():
         if taken["execution_id"] in left:
             continue
@@ -183,8 +179,6 @@ def _value(row: Row) -> bytes | None:
 
 
 def _json(row: Row) -> Any:
-    from perdure.wire.agent_runs import decoded
-
     return decoded(bytes(row.value))
 
 
@@ -194,7 +188,5 @@ def _error(row: Row) -> str:
 
 
 def _text(value: Any) -> str:
-    from perdure.cli.render import cut
-
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return cut(text, SHOWN_MAX)

@@ -1,4 +1,4 @@
-"""Follow one execution: its journal and log, merged by time."""
+"""Follows an execution: its journal and log, merged by time."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING

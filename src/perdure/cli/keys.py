@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.commands import Refused, add_group
-from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption, check_choice
+from perdure.cli.options import DatabaseOption, JsonFlag, RoleOption, UrlOption, check_choice
 from perdure.cli.output import emit, note, print_list, print_result, say
 from perdure.cli.server_or_file import on_server_or_in_file
 
@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A unique name for the key.")],
-    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "write",
+    role: RoleOption = "write",
     url: UrlOption = None,
     database: DatabaseOption = None,
     as_json: JsonFlag = False,

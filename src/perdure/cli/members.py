@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.commands import Refused, add_group
-from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption, check_choice
+from perdure.cli.options import DatabaseOption, JsonFlag, RoleOption, UrlOption, check_choice
 from perdure.cli.output import emit, note, print_list, print_result, say
 from perdure.cli.server_or_file import offline, on_server_or_in_file
 
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def add(
     email: EmailArgument,
-    role: Annotated[str, typer.Option("--role", help="read, write or admin.")] = "read",
+    role: RoleOption = "read",
     url: UrlOption = None,
     database: DatabaseOption = None,
     as_json: JsonFlag = False,

@@ -1,4 +1,4 @@
-"""Options that several commands take, and the values in them."""
+"""Options of several commands."""
 
 import re
 import sys
@@ -31,6 +31,14 @@ DatabaseOption = Annotated[
         show_default=False,
     ),
 ]
+PortOption = Annotated[
+    int | None,
+    typer.Option("--port", "-p", help="The port to listen on; 0 takes a free one. Default: 8080.", min=0, max=65_535),
+]
+RoleOption = Annotated[str, typer.Option("--role", help="read, write or admin.")]
+UserOption = Annotated[str | None, typer.Option("--user", help="The user it runs for.")]
+DeploymentOption = Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")]
+ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution.")]
 
 
 def parse_seconds(text: str, option: str) -> int:

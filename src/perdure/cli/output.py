@@ -1,4 +1,4 @@
-"""Output of the commands: text and tables for people, JSON for programs."""
+"""Output for people and for programs."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a line to stderr."""
+    """To stderr."""
     from perdure.cli.render import plain
 
     typer.echo(plain(text), err=True)
@@ -38,7 +38,6 @@ def emit(value: object) -> None:
 
 
 def fields_of(record: object) -> dict[str, Any]:
-    """A record's JSON, field by field."""
     import msgspec
 
     from perdure.wire.record import to_json
@@ -87,7 +86,7 @@ def print_table(
 
 
 def print_pairs(pairs: Iterable[tuple[Cell, Cell | None]], style: str = "dim") -> None:
-    """Print names with their values, without the empty ones."""
+    """Empty values are left out."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)

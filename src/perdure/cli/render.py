@@ -1,13 +1,15 @@
 """Times, durations, phases and values for people."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from msgspec import Raw
 
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.times import microseconds
 
 PHASE_STYLE: Final = {
     Phase.QUEUED: "cyan",
@@ -57,8 +59,6 @@ def local(text: str | None) -> str:
     >>> len(local("2026-06-01T09:30:00.000000+00:00"))
     26
     """
-    from perdure.wire.times import microseconds
-
     return "" if text is None else date_time(microseconds(datetime.fromisoformat(text)))
 
 
@@ -104,6 +104,15 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def decoded_object(data: Raw | bytes) -> dict[str, Any]:
+    """Empty for other values."""
+    try:
+        found = msgspec.json.decode(data)
+    except msgspec.MsgspecError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def outcome(row: Row, most: int = 80) -> str:
     if row.kind is Kind.RETRIED:
         text = row.name or ""
@@ -119,28 +128,16 @@ def outcome(row: Row, most: int = 80) -> str:
 
 
 def _error(row: Row, most: int) -> str:
-    import msgspec
-
-    try:
-        found = msgspec.json.decode(row.value)
-    except msgspec.MsgspecError:
-        return value(row.value, most)
-    if isinstance(found, dict) and "message" in found:
+    found = decoded_object(row.value)
+    if "message" in found:
         return cut(f"{found.get('type', 'error')}: {found['message']}", most)
     return value(row.value, most)
 
 
 def traceback(row: Row) -> str:
     """Empty for an error that an earlier row has."""
-    import msgspec
-
-    if row.ok or row.kind not in (Kind.STEP, Kind.FAILED):
-        return ""
-    try:
-        found = msgspec.json.decode(row.value)
-    except msgspec.MsgspecError:
-        return ""
-    if not isinstance(found, dict) or found.get("type") in ("StepFailed", "ChildFailed"):
+    found = decoded_object(row.value)
+    if row.ok or row.kind not in (Kind.STEP, Kind.FAILED) or found.get("type") in ("StepFailed", "ChildFailed"):
         return ""
     return plain(str(found.get("detail") or "").rstrip())
 

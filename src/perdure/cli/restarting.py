@@ -32,12 +32,12 @@ logger = logging.getLogger("perdure.worker")
 PASSED_ON: Final = (signal.SIGTERM,)
 NOTE_BYTES: Final = 4096
 SHORT_SECONDS: Final = 1.0
-"""If a process lived shorter than this, the parent pauses as long before the next."""
+"""If a process lived shorter, the parent pauses as long."""
 ANSWER_SECONDS: Final = 1.0
 
 
 class Note:
-    """A worker's registration, for its parent. Shared memory survives every end of the process."""
+    """Shared memory survives every end of the worker's process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, NOTE_BYTES)

@@ -8,7 +8,15 @@ import typer
 
 from perdure.cli.commands import CANCELLED, FAILED, STILL_RUNNING, Refused, add_commands
 from perdure.cli.connect import with_client
-from perdure.cli.options import ON_CONFLICT, JsonFlag, OnConflict, UrlOption, parse_json
+from perdure.cli.options import (
+    ON_CONFLICT,
+    DeploymentOption,
+    JsonFlag,
+    OnConflict,
+    UrlOption,
+    UserOption,
+    parse_json,
+)
 from perdure.cli.output import console, emit, note, say
 
 if TYPE_CHECKING:
@@ -47,9 +55,9 @@ def run(
     delay: Annotated[float | None, typer.Option("--delay", help="Start after this many seconds.", min=0)] = None,
     session: Annotated[str | None, typer.Option("--session", help="The session it belongs to.")] = None,
     on_conflict: Annotated[OnConflict | None, ON_CONFLICT] = None,
-    user: Annotated[str | None, typer.Option("--user", help="The user it runs for.")] = None,
+    user: UserOption = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="NAME=VALUE; may be repeated.")] = None,
-    deployment: Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")] = None,
+    deployment: DeploymentOption = None,
     budget: Annotated[
         str | None,
         typer.Option("--budget", help="Its limits: usd=2,tokens=100000,calls=50,seconds=600,on_exceed=finish."),
@@ -148,8 +156,8 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
     import asyncio
     from contextlib import nullcontext
 
+    from perdure.cli.execution import progress, text_line
     from perdure.cli.follow import follow
-    from perdure.cli.look import _progress, text_line
     from perdure.wire.executions import LogLine, Row
 
     out = console(stderr=True)
@@ -162,7 +170,7 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
                         if not quiet:
                             out.print(text_line(item), soft_wrap=True)
                     elif status is not None:
-                        status.update(f"{item.phase.value} {_progress(item)}".strip())
+                        status.update(f"{item.phase.value} {progress(item)}".strip())
     except TimeoutError:
         pass
 

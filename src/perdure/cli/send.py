@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli.commands import add_commands
 from perdure.cli.connect import call, with_client
-from perdure.cli.options import JsonFlag, UrlOption, parse_json
+from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption, parse_json
 from perdure.cli.output import emit, fields_of, note, print_result, say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def resume(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
+    id: ExecutionArgument,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The suspended step, as `perdure show ID` names it.")],
     data: DataOption = "null",
     question: QuestionOption = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from perdure.cli.commands import add_commands
-from perdure.cli.options import DatabaseOption, JsonFlag, UrlOption
+from perdure.cli.options import DatabaseOption, JsonFlag, PortOption, UrlOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
 
 REACH_SECONDS = 1.0
-"""How often a worker tries to reach a missing server."""
+"""How often a worker tries to reach a server."""
 CLEAN_UP_SECONDS = 5.0
 """How long cancelled steps may take to stop, if the grace is not shorter."""
 
@@ -29,12 +29,7 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     database: DatabaseOption = None,
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on. Default: 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port", "-p", help="The port to listen on; 0 takes a free one. Default: 8080.", min=0, max=65_535
-        ),
-    ] = None,
+    port: PortOption = None,
     insecure_local: Annotated[
         bool | None,
         typer.Option("--insecure-local", help="No keys: every client of the loopback address may do everything."),

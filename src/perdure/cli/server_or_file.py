@@ -1,4 +1,4 @@
-"""A running server, or a store: its address, and work on it."""
+"""A running server, or a store."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ def store_path(given: str | None) -> str:
 
 
 def existing_path(given: str | None) -> str:
-    """As `store_path`. Raises `Refused` also if there is no such file."""
+    """Raises `Refused` also if the file does not exist."""
     path, of_dev = store_path(given), ".perdure/perdure.db"
     if os.path.exists(path):
         return path

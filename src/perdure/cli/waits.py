@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.output import say
+from perdure.cli.render import date_time, plain, subject
+from perdure.wire.records import OUTCOMES, Kind
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -60,7 +62,7 @@ def behind_words(behind: "QueuedBehind | None") -> str:
 
 
 def asks(wait: "PendingWait") -> bool:
-    """A push worker's question names a topic, because an event answers it. Only questions show data."""
+    """A push worker's question names a topic. Only questions show data."""
     return not wait.topic or wait.data is not None
 
 
@@ -69,8 +71,6 @@ def decoded(value: "Raw | None") -> Any:
 
 
 def until(wait: "PendingWait") -> str:
-    from perdure.cli.render import date_time
-
     return f", until {date_time(wait.expires_at_us)}" if wait.expires_at_us is not None else ""
 
 
@@ -90,9 +90,6 @@ def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
     """The outcome that ended a past wait, from row `at` on."""
-    from perdure.cli.render import subject
-    from perdure.wire.records import OUTCOMES, Kind
-
     for n in range(at, len(rows)):
         if rows[n].kind is Kind.CLAIMED:
             break
@@ -104,7 +101,6 @@ def went_on_with(rows: "Sequence[Row]", at: int) -> str:
 def print_waits(
     id: str, waits: "Sequence[PendingWait]", links: dict[str, str], children: "Sequence[Execution]" = ()
 ) -> None:
-    from perdure.cli.render import date_time, plain
 
     if not waits and not children:
         return
@@ -130,8 +126,6 @@ def print_waits(
 
 
 def _print_question(place: str, wait: "PendingWait", data: dict[str, Any], form: dict[str, Any]) -> None:
-    from perdure.cli.render import date_time, plain
-
     title = plain(str(form.get("title") or "An answer is wanted"))
     say(f"  {wait.key}: {title}, since {date_time(wait.opened_at_us)}{until(wait)}")
     for line in about(data, form):

@@ -1,0 +1,403 @@
+"""Runs and watches the processes of `perdure dev`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import typer
+from rich.text import Text
+from watchfiles import PythonFilter, awatch
+
+from perdure.cli.commands import FAILED, Refused
+from perdure.cli.output import console
+from perdure.cli.render import PHASE_STYLE, took, value
+from perdure.sdk.client import Client
+from perdure.sdk.credentials import DEFAULT_URL
+from perdure.sdk.http import HttpTransport
+from perdure.server.stopping import when_asked_to_stop
+from perdure.wire.errors import PerdureError
+from perdure.wire.executions import Execution
+from perdure.wire.status import Phase
+
+DEPLOYMENT: Final = "dev"
+STORE: Final = os.path.join(".perdure", "perdure.db")
+GRACE_SECONDS: Final = 5.0
+"""How long a worker's steps may take to end before a reload."""
+SETTLE_MS: Final = 100
+LOOK_SECONDS: Final = 0.5
+LINE_BYTES_MAX: Final = 1 << 20
+"""For the line in which a worker names its workflows."""
+CHUNK_BYTES: Final = 65_536
+LINES_MAX: Final = 20
+"""Lines about executions, per look."""
+KEYS_SECONDS: Final = 0.1
+"""How often Windows polls keys."""
+if sys.platform == "win32":
+    APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
+else:
+    APART: Final = 0
+"""Windows has no sessions. Without this, Ctrl-C would reach the children and end them."""
+
+
+class DevSession:
+    def __init__(self, target: str, folder: str, port: int | None, insecure_local: bool, as_json: bool) -> None:
+        self.target = target
+        self.folder = folder
+        self.port = port
+        self.insecure_local = insecure_local
+        self.as_json = as_json
+        self.url = ""
+        self.project_id = ""
+        self.key: str | None = None
+        self.workflows: list[dict[str, Any]] = []
+        self._out = console()
+        self._stop = asyncio.Event()
+        self._again = asyncio.Event()
+        self._worker: asyncio.subprocess.Process | None = None
+        self._killed = False
+        self._shown = False
+        self._server_lost = False
+        self._within_line = False
+        """The output passed on last ended within a line."""
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        when_asked_to_stop(loop, self._stop.set)
+        if sys.platform != "win32":
+            loop.add_signal_handler(signal.SIGHUP, self._stop.set)
+        async with self._server():
+            with self._keys(loop):
+                tasks = [
+                    asyncio.create_task(one)
+                    for one in (self._keep_worker(), self._reload(), self._watch_executions(), self._watch_server())
+                ]
+                stopping = asyncio.create_task(self._stop.wait())
+                try:
+                    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    self._stop.set()
+                    await self._end_worker()
+                    for task in (stopping, *tasks):
+                        task.cancel()
+                    await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                for task in done:
+                    await task  # raises the error of a failed task
+        if self._server_lost:
+            raise typer.Exit(FAILED)
+        self._say("ended", "Ended. The store stays in .perdure; `perdure dev` continues from there.")
+
+    @asynccontextmanager
+    async def _server(self) -> AsyncIterator[None]:
+        arguments = ["--store", STORE]
+        if self.port is not None:
+            arguments += ["--port", str(self.port)]
+        if self.insecure_local:
+            arguments.append("--insecure-local")
+        self._server_process = process = await _begin("perdure.cli.dev_server", *arguments)
+        try:
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if not line:
+                raise Refused("The server did not start; see its output above.")
+            said = json.loads(line)
+            if "error" in said:
+                raise Refused(said["error"])
+            self.url, self.project_id, self.key = said["url"], said["project_id"], said["api_key"]
+            yield
+        finally:
+            await _end(process, GRACE_SECONDS + 20)
+
+    async def _watch_server(self) -> None:
+        code = await self._server_process.wait()
+        if not self._stop.is_set():
+            self._server_lost = True
+            self._say(
+                "server_ended",
+                f"The server has ended (exit code {code}), so the worker ends, too. The store stays in .perdure.",
+                exit_code=code,
+            )
+            self._stop.set()
+
+    async def _keep_worker(self) -> None:
+        while not self._stop.is_set():
+            self._again.clear()
+            self._killed = False
+            environ = {"PYTHONUNBUFFERED": "1"}
+            if self.key is not None:
+                environ["PERDURE_API_KEY"] = self.key
+            arguments = ["work", self.target, "--deployment", DEPLOYMENT, "--url", self.url]
+            process = self._worker = await _begin(
+                "perdure.cli.main", *arguments, "--grace", str(GRACE_SECONDS), "--child", **environ
+            )
+            code, _ = await asyncio.gather(process.wait(), self._listen(process))
+            if self._stop.is_set():
+                return
+            if self._killed:
+                continue
+            if not self._again.is_set():
+                self._say(
+                    "worker_ended", f"The worker has ended (exit code {code}); it starts again on the next change."
+                )
+                await self._again.wait()
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        stream = process.stdout
+        assert stream is not None
+        said = None
+        while said is None:
+            try:
+                line = await stream.readuntil()
+            except asyncio.IncompleteReadError as end:
+                self._pass_on(end.partial)
+                return
+            except asyncio.LimitOverrunError:  # too long to be that line
+                self._pass_on(await stream.read(CHUNK_BYTES))
+                continue
+            said = _as_json(line)
+            if said is None or "worker_id" not in said:
+                said = None
+                self._pass_on(line)
+        self.workflows = said["workflows"]
+        await self._show()
+        names = ", ".join(one["name"] for one in self.workflows)
+        self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
+        while chunk := await stream.read(CHUNK_BYTES):
+            self._pass_on(chunk)
+
+    def _pass_on(self, printed: bytes) -> None:
+        if printed:
+            sys.stdout.buffer.write(printed)
+            sys.stdout.flush()
+            self._within_line = not printed.endswith(b"\n")
+
+    def _begin_line(self) -> None:
+        if self._within_line:
+            self._pass_on(b"\n")
+
+    async def _end_worker(self) -> None:
+        if self._worker is not None:
+            await _end(self._worker, GRACE_SECONDS + 5)
+
+    def _kill_worker(self) -> None:
+        process = self._worker
+        if process is None or process.returncode is not None:
+            self._again.set()
+            return
+        self._killed = True
+        process.kill()
+        self._say("killed", f"Worker {process.pid} is killed (SIGKILL); another one takes over.", pid=process.pid)
+
+    async def _reload(self) -> None:
+        ignored = [os.path.join(self.folder, name) for name in (".perdure", ".venv")]
+        async for changes in awatch(
+            self.folder, watch_filter=PythonFilter(ignore_paths=ignored), step=20, debounce=SETTLE_MS
+        ):
+            names = sorted({path.removeprefix(self.folder + os.sep) for _, path in changes})
+            self._say("reload", f"Changed: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}", files=names)
+            self._again.set()
+            await self._end_worker()
+
+    async def _show(self) -> None:
+        if self._shown:
+            return
+        self._shown = True
+        link = await self._sign_in_link()
+        first = self.workflows[0]
+        given = json.dumps(first["sample"], ensure_ascii=False)
+        curl = ["curl", "-sS", f"{self.url}/api/v1/workflows/{first['name']}/run"]
+        if self.key is not None:
+            curl += ["-H", f"Authorization: Bearer {self.key}"]
+        curl += ["-H", "Content-Type: application/json", "-d", f'{{"payload": {given}}}']
+        run = ["perdure", "run", first["name"], "--input", given]
+        if self.url != DEFAULT_URL:
+            run += ["--url", self.url]
+        if self.as_json:
+            self._say(
+                "ready",
+                "",
+                url=self.url,
+                project_id=self.project_id,
+                api_key=self.key,
+                page=link,
+                curl=_line(curl),
+                run=_line(run),
+            )
+            return
+        lines = [
+            ("Server", self.url),
+            ("Store", STORE),
+            ("Project", self.project_id),
+            ("Key", self.key or "not needed (--insecure-local)"),
+            ("Page", f"{link}   (signs in once)" if self.key is not None else link),
+        ]
+        self._print()
+        for name, text in lines:
+            self._print((f"  {name:<8}", "bold"), (text, ""))
+        self._print()
+        self._print(("  Try, in another terminal", "bold"))
+        # On lines of their own, to be copied whole.
+        self._print((f"\n{_line(run)}\n\n{_line(curl)}\n", ""))
+        if sys.stdin.isatty():
+            self._print(("  k kills the worker with SIGKILL and starts another, q ends.\n", ""))
+
+    async def _sign_in_link(self) -> str:
+        if self.key is None:
+            return f"{self.url}/"
+        async with self._client() as client:
+            transport: Any = client._transport
+            reply = json.loads(await transport.request("POST", "/api/v1/sign-in-links"))
+            return f"{self.url}{reply['path']}"
+
+    def _client(self) -> Client:
+        return Client(HttpTransport(self.url, self.key))
+
+    async def _watch_executions(self) -> None:
+        seen: dict[str, tuple[str, int]] = {}
+        async with self._client() as client:
+            first = True
+            while True:
+                with contextlib.suppress(PerdureError):  # the server is busy or away: look again
+                    page = await client.list(limit=100)
+                    lines = []
+                    for one in reversed(page.executions):
+                        now = (one.phase.value, one.attempt)
+                        before = seen.get(one.id)
+                        if before != now and not (first and one.completed_at_us is not None):
+                            lines.append((one, before))
+                        seen[one.id] = now
+                    for one, before in lines[-LINES_MAX:]:
+                        self._say_execution(one, before)
+                    first = False
+                    seen = {one.id: seen[one.id] for one in page.executions}
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _say_execution(self, one: Execution, before: tuple[str, int] | None) -> None:
+        if self.as_json:
+            self._say(
+                "execution", "", id=one.id, workflow_id=one.workflow_id, phase=one.phase.value, attempt=one.attempt
+            )
+            return
+        says = one.error or (value(one.result, 80) if one.phase is Phase.COMPLETED else "")
+        again = f"attempt {one.attempt} " if before is not None and one.attempt > max(1, before[1]) else ""
+        took_ = took(one.started_at_us, one.completed_at_us)
+        self._print(
+            (f"  {one.phase.value:<11}", PHASE_STYLE[one.phase]),
+            (f" {one.workflow_id} {one.id} {again}{took_ + ' ' if took_ else ''}{says}", ""),
+        )
+
+    def _print(self, *parts: tuple[str, str]) -> None:
+        self._begin_line()
+        self._out.print(Text.assemble(*parts), soft_wrap=True)
+
+    def _say(self, event: str, text: str, **values: object) -> None:
+        if self.as_json:
+            self._begin_line()
+            typer.echo(json.dumps({"event": event, **values}, ensure_ascii=False))
+            sys.stdout.flush()
+        elif text:
+            self._print((f"  {text}", ""))
+
+    @contextmanager
+    def _keys(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        if not sys.stdin.isatty():
+            yield
+            return
+        if sys.platform == "win32":  # its loops cannot wait for a console
+            looking = loop.create_task(self._look_for_keys())
+            try:
+                yield
+            finally:
+                looking.cancel()
+            return
+        import termios
+        import tty
+
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+        tty.setcbreak(terminal)
+        loop.add_reader(terminal, self._key_pressed, terminal)
+        try:
+            yield
+        finally:
+            loop.remove_reader(terminal)
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+    def _key_pressed(self, terminal: int) -> None:
+        try:
+            keys = os.read(terminal, 64)
+        except OSError:
+            keys = b""
+        if not keys:
+            self._stop.set()
+        for key in keys.decode("utf-8", "replace"):
+            self._obey(key)
+
+    if sys.platform == "win32":
+
+        async def _look_for_keys(self) -> None:
+            import msvcrt
+
+            while True:
+                while msvcrt.kbhit():
+                    key = msvcrt.getwch()
+                    if key in "\0\xe0":  # an arrow or function key: its number follows
+                        msvcrt.getwch()
+                    else:
+                        self._obey(key)
+                await asyncio.sleep(KEYS_SECONDS)
+
+    def _obey(self, key: str) -> None:
+        if key in "kK":
+            self._kill_worker()
+        elif key in "qQ":
+            self._stop.set()
+
+
+def _line(arguments: list[str]) -> str:
+    return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
+
+
+async def _begin(module: str, *arguments: str, **environ: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        creationflags=APART,
+        env={**os.environ, **environ},
+        limit=LINE_BYTES_MAX,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """A closed standard input asks it to end (see `end_with_parent`): Windows has no signal that only asks."""
+    if process.returncode is not None:
+        return
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _as_json(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

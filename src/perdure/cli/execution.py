@@ -1,0 +1,174 @@
+"""Prints an execution: its fields, its journal or conversation, its warnings."""
+
+import logging
+import shlex
+import time
+from typing import Any, Final
+
+from rich.text import Text
+
+from perdure.cli.conversation import conversation, spent
+from perdure.cli.output import Cell, console, fields_of, print_pairs, print_table, say
+from perdure.cli.render import (
+    PHASE_STYLE,
+    clock_time,
+    date_time,
+    decoded_object,
+    duration,
+    kind_style,
+    outcome,
+    plain,
+    subject,
+    took,
+    traceback,
+    value,
+    zone,
+)
+from perdure.cli.waits import went_on_with
+from perdure.wire.executions import Execution, LogLine, Row
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+from perdure.wire.times import rfc3339
+
+WARNINGS_SHOWN: Final = 5
+
+
+def print_execution(one: Execution, served: bool | None, behind: str, *, pushed: bool) -> None:
+    phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
+    if served is False and one.deployment_id is None:
+        phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
+    elif served is False and pushed:
+        phase.append(f"  no worker serves deployment {one.deployment_id!r}; start its push worker", style="yellow")
+    elif served is False:
+        phase.append(
+            f"  no worker serves deployment {one.deployment_id!r}; start a worker with `perdure work --deployment "
+            f"{shlex.quote(one.deployment_id or '')} …`",
+            style="yellow",
+        )
+    elif one.phase is Phase.BLOCKED:
+        phase.append("  the code does not match the journal; it is tried again when a worker registers")
+    facts: list[tuple[str, Cell | None]] = [
+        ("id", one.id),
+        ("workflow", one.workflow_id),
+        ("phase", phase),
+        ("key", one.key),
+        ("deployment", one.deployment_id),
+        ("queue", one.queue_name if one.concurrency_key is None else f"{one.queue_name} / {one.concurrency_key}"),
+        ("session", None if one.session_id == one.id else one.session_id),
+        ("user", one.user_id),
+        ("tags", None if one.tags is None else value(one.tags)),
+        ("parent", one.parent_execution_id),
+        ("root", one.root_execution_id),
+        ("batch", one.batch_id),
+        ("created", date_time(one.created_at_us)),
+        ("waits for", behind),
+        ("due", "" if behind else due(one)),
+        ("took", took(one.started_at_us, one.completed_at_us)),
+        ("attempt", str(one.attempt) + (f", {one.retry_count} retries" if one.retry_count else "")),
+        ("worker", one.assigned_to_worker),
+        ("progress", progress(one)),
+        ("input", value(one.payload, 400)),
+        ("result", None if one.result is None else value(one.result, 400)),
+        ("error", None if one.error is None else (one.error, "red")),
+        ("cancelled by", one.cancelled_by),
+    ]
+    print_pairs(facts)
+
+
+def due(one: Execution) -> str:
+    what = {Phase.WAITING: "wakes", Phase.QUEUED: "starts"}.get(one.phase)
+    if what is None or one.due_at_us is None:
+        return ""
+    left_us = one.due_at_us - time.time_ns() // 1_000
+    return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
+
+
+def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
+    """`present` describes what the execution waits for now."""
+    table: list[tuple[Cell, ...]] = []
+    for n, row in enumerate(rows, 1):
+        said = outcome(row)
+        if row.kind is Kind.WAITING:
+            said = went_on_with(rows, n) or (present if n == len(rows) else "")
+        table.append(
+            (
+                str(row.seq),
+                clock_time(row.at_us),
+                duration(row.at_us - execution.created_at_us),
+                str(row.attempt or ""),
+                (row.kind.value, kind_style(row.kind, ok=row.ok)),
+                subject(row),
+                "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
+                (said, "" if row.ok else "red"),
+            )
+        )
+    at = f"AT {zone(execution.created_at_us)}"
+    columns = ("SEQ", at, "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME")
+    say()
+    print_table(
+        columns, table, whole=("SEQ", at, "AFTER", "ATT", "WHAT", "TOOK"), right=("SEQ", "AFTER", "ATT", "TOOK")
+    )
+    if execution.phase is Phase.COMPLETED:
+        return  # its failures were handled or retried
+    if told := [where for row in rows if (where := traceback(row))]:
+        say()
+        console().print(Text(told[-1], style="dim"), soft_wrap=True)
+
+
+def print_warnings(logged: list[LogLine]) -> None:
+    """Each once: a replay may repeat them."""
+    grave = {line.text: line for line in logged if line.level >= logging.WARNING}
+    if not grave:
+        return
+    say()
+    for line in list(grave.values())[-WARNINGS_SHOWN:]:
+        style = "red" if line.level >= logging.ERROR else "yellow"
+        console().print(Text(f"{clock_time(line.at_us)}  {plain(line.text)}", style=style), soft_wrap=True)
+    if len(grave) > WARNINGS_SHOWN:
+        say(f"and {len(grave) - WARNINGS_SHOWN} warnings before these; `perdure logs` shows all lines.")
+
+
+def print_conversation(execution: Execution, rows: list[Row], logged: list[LogLine]) -> None:
+    styles = {"user": "bold cyan", "model": "bold green", "tool": "magenta", "person": "bold yellow"}
+    styles |= dict.fromkeys(("guard", "refused"), "yellow")
+    pairs: list[tuple[Cell, Cell]] = []
+    for line in conversation(execution, rows, logged):
+        text = Text(plain(line.text), style="red" if line.failed else "")
+        if line.note:
+            text.append(f"  {line.note}", style="dim")
+        pairs.append(((line.who, "red" if line.failed else styles.get(line.who, "")), text))
+    say()
+    print_pairs(pairs, style="")
+    say(f"\n{spent(rows)}; --journal shows every row.")
+
+
+def json_line(item: Row | LogLine) -> dict[str, Any]:
+    if isinstance(item, Row):
+        return {"event": "row", **fields_of(item)}
+    return {"event": "log", "at": rfc3339(item.at_us), "level": item.level, "text": item.text}
+
+
+def text_line(item: Row | LogLine) -> Text:
+    line = Text(clock_time(item.at_us) + "  ", style="dim")
+    if isinstance(item, Row):
+        line.append(f"{item.kind.value:<13} ", style=kind_style(item.kind, ok=item.ok) or "bold")
+        line.append(subject(item), style="default")
+        if said := outcome(item, 200):
+            line.append(f"  {said}", style="default" if item.ok else "red")
+        if item.kind.value == "claimed":
+            line.append(f"  attempt {item.attempt}", style="default")
+        if where := traceback(item):
+            line.append(f"\n{where}", style="dim")
+    else:
+        style = "red" if item.level >= logging.ERROR else "yellow" if item.level >= logging.WARNING else "default"
+        line.append(f"{'log':<13} ", style="dim")
+        name = logging.getLevelName(item.level)
+        line.append(plain(item.text if item.level == logging.INFO else f"{name}: {item.text}"), style=style)
+    return line
+
+
+def progress(one: Execution) -> str:
+    found = decoded_object(one.progress or b"null")
+    done, total, text = found.get("done"), found.get("total"), found.get("text")
+    parts = [f"{done:g}" if total is None else f"{done:g}/{total:g}"] if isinstance(done, int | float) else []
+    return " ".join([*parts, *([str(text)] if text else [])])
