@@ -340,11 +340,11 @@ def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
                 found[field.key] = field.default
                 break
             form = Form(title=None, description=None, context=None, source=None, tool=None, fields=(field,), data=None)
-            read = read_answer(form, {"f0": _as_sent(field, said)})
-            if read.answer is not None:
-                found |= json.loads(read.answer)
+            answer, errors = read_answer(form, {"f0": _as_sent(field, said)})
+            if answer is not None:
+                found |= json.loads(answer)
                 break
-            screen.aside(read.errors["f0"], "red")
+            screen.aside(errors["f0"], "red")
     return found
 
 

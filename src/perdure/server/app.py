@@ -71,16 +71,10 @@ from perdure.wire import (
 )
 from perdure.wire import events as event_operations
 from perdure.wire import executions as execution_operations
-from perdure.wire import (
-    push_workers as push,
-)
+from perdure.wire import push_workers as push
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import (
-    auth,
-)
-from perdure.wire.approvals import (
-    questions,
-)
+from perdure.wire.accounts import auth
+from perdure.wire.approvals import questions
 from perdure.wire.errors import BadRequest, PerdureError, Unavailable
 from perdure.wire.operation import Noun
 
@@ -156,7 +150,7 @@ class App:
         engine.projects.admit = self.services.added_members.check
         engine.user_changed = self.services.forget_user
         self.router = Router(self.services, all_routes())
-        # Built on first use, to keep the start fast.
+        # Built on first use.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
         self.services.openapi_json = cache(
             lambda: CachedDocument(msgspec.json.encode(document()).decode(), "application/json")

@@ -63,13 +63,7 @@ class Form(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Two buttons, approve and reject, answer it."""
         return any(field.key == APPROVED and field.kind == "boolean" for field in self.fields or ())
-
-
-class Read(NamedTuple):
-    answer: bytes | None
-    errors: dict[str, str]
 
 
 def form_of(data: bytes) -> Form:
@@ -143,8 +137,8 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def read_answer(form: Form, sent: Mapping[str, list[str]]) -> Read:
-    """Fields are named f0, f1, …, because their keys are untrusted."""
+def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None, dict[str, str]]:
+    """The answer, or errors by field. Fields are named f0, f1, …, because their keys are untrusted."""
     if form.fields is None:
         return _read_json(sent.get(JSON_ANSWER, [""])[0])
     answer: dict[str, Any] = {}
@@ -157,17 +151,17 @@ def read_answer(form: Form, sent: Mapping[str, list[str]]) -> Read:
         elif value is not None:
             answer[field.key] = value
     if errors:
-        return Read(None, errors)
-    return Read(json.dumps(answer, ensure_ascii=False).encode(), {})
+        return None, errors
+    return json.dumps(answer, ensure_ascii=False).encode(), {}
 
 
-def _read_json(text: str) -> Read:
+def _read_json(text: str) -> tuple[bytes | None, dict[str, str]]:
     data = text.strip().encode()
     try:
         check_json(data, where="answer")
     except BadValue as error:
-        return Read(None, {JSON_ANSWER: f"This is not valid JSON ({error.message}). A text needs its quotes."})
-    return Read(data, {})
+        return None, {JSON_ANSWER: f"This is not valid JSON ({error.message}). A text needs its quotes."}
+    return data, {}
 
 
 def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:

@@ -414,7 +414,7 @@ def shown(text: str, most: int) -> str:
 
 
 def _is_clear(text: str) -> bool:
-    """A fast test: certainly nothing is odd."""
+    """Certainly nothing is odd."""
     return text.translate(_BREAKS).isprintable() and _UNSEEN.search(text) is None
 
 

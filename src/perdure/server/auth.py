@@ -118,13 +118,7 @@ class Gate:
             )
 
     async def principal(
-        self,
-        headers: Headers,
-        address: str,
-        project_id: str | None = None,
-        *,
-        safe: bool = True,
-        alone: bool = False,
+        self, headers: Headers, address: str, project_id: str | None = None, *, safe: bool = True, alone: bool = False
     ) -> Principal:
         """A user must name a project, unless `alone`. `safe`: the request changes nothing.
 

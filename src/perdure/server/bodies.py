@@ -21,7 +21,7 @@ VALUES: Final = 1 << 30
 """For payloads and other values, limited by `request_bytes_max` alone."""
 
 COUNTED_BYTES_MIN: Final = 256 << 10
-"""Decoding checks the lists of smaller bodies, in some milliseconds."""
+"""Decoding checks smaller bodies in milliseconds."""
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:

@@ -35,8 +35,6 @@ class _Refused(Exception):
 
 
 class ServerConnection(HttpToolsProtocol):
-    """`protocol_class` makes the subclass with a server's settings."""
-
     settings: Settings
     on_worker_gone: Callable[[str, int], None]
     watched: set["ServerConnection"]

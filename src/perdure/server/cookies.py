@@ -24,7 +24,6 @@ class Cookies:
         self._loopback = loopback
 
     def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
-        """Another server may have set some: at most one is a session here."""
         sent = headers.get(b"cookie")
         if sent is None:
             return []

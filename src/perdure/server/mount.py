@@ -93,7 +93,7 @@ def check_version(call: Call) -> None:
 
 
 def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], object]]:
-    """The type of an answer's JSON, and the function that makes it of a reply."""
+    """The type of the JSON, and a function that makes it of a reply."""
     reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
     if reply is NoneType:
         return NoneType, lambda call, answer: None

@@ -49,20 +49,6 @@ class _Event(NamedTuple):
     attributes: dict[str, Any]
 
 
-class _Span(NamedTuple):
-    trace_id: str
-    span_id: str
-    parent_span_id: str
-    name: str
-    kind: int
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, Any]
-    events: Sequence[_Event]
-    status: int
-    message: str
-
-
 class Rejected(NamedTuple):
     why: str
     spans: int = 1
@@ -130,7 +116,7 @@ def spans_of(body: bytes, kind: str) -> Iterator[StoredSpan | Rejected]:
         try:
             if resource is None or len(raw) > ONE_BYTES_MAX:
                 raise BadValue(f"span: it, or its resource, takes more than {ONE_BYTES_MAX:,} bytes")
-            yield _kept(read(raw), resource, left)
+            yield read(raw, resource, left)
         except BadValue as error:
             yield Rejected(error.message)
     if surplus:
@@ -152,37 +138,49 @@ def answer(kind: str, rejected: int, complaint: str) -> bytes:
     return data
 
 
-def _kept(span: _Span, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
-    attributes = {**resource, **span.attributes}
-    events = [
+def _kept(
+    resource: Mapping[str, Any],
+    left: _Left,
+    *,
+    trace_id: str,
+    span_id: str,
+    parent_span_id: str,
+    name: str,
+    kind: int,
+    start_ns: int,
+    end_ns: int,
+    attributes: dict[str, Any],
+    events: Sequence[_Event],
+    status: int,
+    message: str,
+) -> StoredSpan:
+    attributes = {**resource, **attributes}
+    shown = [
         {"name": event.name, "timestamp": rfc3339(event.time_ns // 1_000), "attributes": event.attributes}
-        for event in span.events
+        for event in events
         if 0 <= event.time_ns < 1 << 63
     ]
     error = None
-    if span.status == _ERROR:
-        said = [event.attributes for event in span.events if event.name == "exception"]
-        message = span.message or (said[-1].get("exception.message") if said else None)
-        error = Raw(_encode({"message": message or "The span failed."}))
+    if status == _ERROR:
+        said = [event.attributes for event in events if event.name == "exception"]
+        message = message or (said[-1].get("exception.message") if said else None) or "The span failed."
+        error = Raw(_encode({"message": message}))
     values = SpanValues(
-        Raw(_encode(attributes)) if attributes else None, Raw(_encode(events)) if events else None, error=error
+        Raw(_encode(attributes)) if attributes else None, Raw(_encode(shown)) if shown else None, error=error
     )
-    for value in (values.attributes, values.events, values.error):
-        if value is not None:
-            left.bytes -= len(value)
-    for value in (values.attributes, values.events, values.error):
-        if value is not None:
-            check_json(bytes(value), where="span", max_bytes=SPAN_BYTES_MAX)
-    name = scrub_text(" ".join(span.name.split()), KEY_BYTES_MAX // 4)
+    present = [value for value in (values.attributes, values.events, values.error) if value is not None]
+    left.bytes -= sum(map(len, present))
+    for value in present:
+        check_json(bytes(value), where="span", max_bytes=SPAN_BYTES_MAX)
     return checked_span(
         StoredSpan(
-            trace_id=span.trace_id,
-            span_id=span.span_id,
-            parent_span_id=span.parent_span_id if span.parent_span_id.strip("0") else None,
-            name=name or "(no name)",
-            span_type=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0],
-            started_at_us=span.start_ns // 1_000,
-            ended_at_us=span.end_ns // 1_000 or None,
+            trace_id=trace_id,
+            span_id=span_id,
+            parent_span_id=parent_span_id if parent_span_id.strip("0") else None,
+            name=scrub_text(" ".join(name.split()), KEY_BYTES_MAX // 4) or "(no name)",
+            span_type=_KINDS[kind] if 0 <= kind < len(_KINDS) else _KINDS[0],
+            started_at_us=start_ns // 1_000,
+            ended_at_us=end_ns // 1_000 or None,
             values=values,
         )
     )
@@ -233,23 +231,17 @@ class _JsonSpan(Struct, rename="camel"):
     status: _JsonStatus | None = None
 
 
-class _JsonScope(Struct, rename="camel"):
+class _JsonGroup(Struct, rename="camel"):
+    """A request, a resource with its scopes, or a scope: each has one of the lists."""
+
+    resource: MaybeRaw = None
+    resource_spans: list[Raw] = []
+    scope_spans: list[Raw] = []
     spans: list[Raw] = []
 
 
-class _JsonResourceSpans(Struct, rename="camel"):
-    resource: MaybeRaw = None
-    scope_spans: list[Raw] = []
-
-
-class _JsonRequest(Struct, rename="camel"):
-    resource_spans: list[Raw] = []
-
-
-_request: Final = msgspec.json.Decoder(_JsonRequest).decode
-_group: Final = msgspec.json.Decoder(_JsonResourceSpans).decode
+_group: Final = msgspec.json.Decoder(_JsonGroup).decode
 _resource: Final = msgspec.json.Decoder(_JsonResource | None).decode
-_scope: Final = msgspec.json.Decoder(_JsonScope).decode
 _span: Final = msgspec.json.Decoder(_JsonSpan).decode
 _STATUS_NAMES: Final = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": _ERROR}
 _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in enumerate(_KINDS)}
@@ -261,14 +253,14 @@ def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, 
     if commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
     try:
-        groups = _request(body).resource_spans
+        groups = _group(body).resource_spans
         left.look(len(groups))
         for raw_group in groups:
             group = _group(raw_group)
             resource = _json_resource(group.resource)
             left.look(len(group.scope_spans))
             for raw_scope in group.scope_spans:
-                spans = _scope(raw_scope).spans
+                spans = _group(raw_scope).spans
                 left.look(len(spans))
                 for raw in spans:
                     yield resource, bytes(raw)
@@ -288,30 +280,28 @@ def _json_resource(raw: Raw | None) -> dict[str, Any] | None:
         return {}
 
 
-def _json_span(raw: bytes) -> _Span:
+def _json_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
     try:
-        return _of_json_span(raw)
+        span = _span(raw)
+        _check_events(len(span.events))
+        status = span.status or _JsonStatus()
+        return _kept(
+            resource,
+            left,
+            trace_id=span.trace_id,
+            span_id=span.span_id.lower(),
+            parent_span_id=span.parent_span_id.lower(),
+            name=span.name,
+            kind=_KIND_NAMES.get(span.kind, 0) if isinstance(span.kind, str) else span.kind,
+            start_ns=int(span.start_time_unix_nano),
+            end_ns=int(span.end_time_unix_nano),
+            attributes=_json_values(span.attributes),
+            events=[_Event(one.name, int(one.time_unix_nano), _json_values(one.attributes)) for one in span.events],
+            status=_STATUS_NAMES.get(status.code, 0) if isinstance(status.code, str) else status.code,
+            message=status.message,
+        )
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise BadValue(f"span: {error}") from None
-
-
-def _of_json_span(raw: bytes) -> _Span:
-    span = _span(raw)
-    _check_events(len(span.events))
-    status = span.status or _JsonStatus()
-    return _Span(
-        trace_id=span.trace_id,
-        span_id=span.span_id.lower(),
-        parent_span_id=span.parent_span_id.lower(),
-        name=span.name,
-        kind=_KIND_NAMES.get(span.kind, 0) if isinstance(span.kind, str) else span.kind,
-        start_ns=int(span.start_time_unix_nano),
-        end_ns=int(span.end_time_unix_nano),
-        attributes=_json_values(span.attributes),
-        events=[_Event(event.name, int(event.time_unix_nano), _json_values(event.attributes)) for event in span.events],
-        status=_STATUS_NAMES.get(status.code, 0) if isinstance(status.code, str) else status.code,
-        message=status.message,
-    )
 
 
 def _json_values(pairs: Sequence[_JsonKeyValue]) -> dict[str, Any]:
@@ -416,7 +406,7 @@ def _protobuf_resource(parts: Sequence[bytes]) -> dict[str, Any] | None:
         raise _no_request(error) from None
 
 
-def _protobuf_span(raw: bytes) -> _Span:
+def _protobuf_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
@@ -425,7 +415,9 @@ def _protobuf_span(raw: bytes) -> _Span:
     except DecodeError as error:
         raise _no_request(error) from None
     _check_events(len(span.events))
-    return _Span(
+    return _kept(
+        resource,
+        left,
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_span_id=span.parent_span_id.hex(),
@@ -434,7 +426,7 @@ def _protobuf_span(raw: bytes) -> _Span:
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_values(span.attributes),
-        events=[_Event(event.name, event.time_unix_nano, _values(event.attributes)) for event in span.events],
+        events=[_Event(one.name, one.time_unix_nano, _values(one.attributes)) for one in span.events],
         status=span.status.code,
         message=span.status.message,
     )

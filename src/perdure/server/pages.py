@@ -128,13 +128,7 @@ def link_page(token: str) -> str:
 
 
 def _page(
-    title: str,
-    body: str,
-    *,
-    back: bool = False,
-    live: bool = True,
-    project: str | None = None,
-    signed_in: bool = False,
+    title: str, body: str, *, back: bool = False, live: bool = True, project: str | None = None, signed_in: bool = False
 ) -> str:
     top = "/" if project is None else f"/?project={quote(project)}"
     moving = (

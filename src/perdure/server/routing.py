@@ -186,7 +186,6 @@ class Call:
         return await read_body(self._receive, self.headers, bytes_max, self._hold(), content_type)
 
     async def read(self, kind: type[S]) -> S:
-        """For a handler that identifies the caller first."""
         body = await self.route.read(self)
         assert isinstance(body, kind)
         return body

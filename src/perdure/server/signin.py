@@ -1,7 +1,7 @@
 """Sign-in links, and the sessions that links and keys begin, by hash in this process's memory.
 
-Chat previews open links, so a link shows a page, and only its button uses the link up. Notifications of deleted keys,
-sign-outs and changed roles may be lost, so a server also checks after `auth_cache_seconds`.
+Chat previews open links, so only a page's button uses a link up. Notifications of deleted keys, sign-outs and changed
+roles may be lost, so a server also checks after `auth_cache_seconds`.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class _Kept:
 
 
 class _Tokens:
-    """Links or sessions by token hash, oldest first. All have the same lifetime."""
+    """By token hash, oldest first. All have the same lifetime."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, _Kept] = OrderedDict()

@@ -8,7 +8,7 @@ from perdure.server.problems import Header, Reply
 
 
 class CachedDocument:
-    """Plain and gzipped. Callers that have it already get a 304."""
+    """Callers that have it already get a 304."""
 
     def __init__(self, text: str, content_type: str) -> None:
         self._body = text.encode()
@@ -22,7 +22,6 @@ class CachedDocument:
         )
 
     def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
-        """`asked` are the request's headers."""
         packs = _takes_gzip(asked.get(b"accept-encoding", b""))
         etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
         headers = (*self._headers, *more, (b"etag", etag))

@@ -91,11 +91,11 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 @asynccontextmanager
 async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
-    """Count an attempt against the caller's address and against `name`, an e-mail or a user: while it is under way, so
-    that concurrent ones add up, and after it failed.
+    """Count an attempt against the caller's address and against `name`, an e-mail or a user: while it is under way, and
+    after it failed.
 
-    After too many failures for the name, the server refuses the attempt. Many people may share an address, so after too
-    many from it this yields True: then only passwords of known users are hashed, and a failure is late and 429.
+    After too many failures for the name, the server refuses the attempt. After too many from an address, which many
+    people may share, this yields True: then only passwords of known users are hashed, and a failure is late and 429.
     """
     failures = call.services.wrong_passwords
     if name is not None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Principal, Role
+from perdure.wire.access import Role
 from perdure.wire.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
 
 routes = Routes("Approvals")
@@ -71,7 +71,7 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
     if link is not None:
         return await link_asker(call, execution_id, step_key, link)
     principal = await call.identify(role)
-    return Asker(principal.project_id, await name_of(call, principal), How.API)
+    return Asker(principal.project_id, await call.engine.callers.name(principal), How.API)
 
 
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
@@ -79,7 +79,3 @@ async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -
     link = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()
     return Asker(link.project_id, link.name, How.LINK, link.question_id)
-
-
-async def name_of(call: Call, principal: Principal) -> str:
-    return await call.engine.callers.name(principal)

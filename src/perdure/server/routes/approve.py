@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from perdure.engine.service import Scope
 from perdure.server import approval_page
@@ -14,7 +14,7 @@ from perdure.server.auth import check_role
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Header, Reply
 from perdure.server.routes.accounts import end_session, session_seconds, sign_in_with_password
-from perdure.server.routes.approvals import Asker, link_asker, name_of
+from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.access import Principal, Role
@@ -41,13 +41,8 @@ _HEADERS: Final = (
 )
 
 
-class ApproveQuery(Struct, frozen=True):
-    link: str | None = None
-    """A signed link's token."""
-
-
 @routes.get("/approve/{execution_id}/{step_key}", role=None, media_type="text/html", rest=True)
-async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
+async def approval_page_of(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
     """The page where a person answers a suspended step."""
     try:
         asker, question = await _look(call, execution_id, step_key, query.link)
@@ -60,7 +55,7 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
 
 
 @routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
-async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApproveQuery) -> Reply:
+async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
     """An answer from the page. It leads to the page that shows the answer."""
     shown = None
     try:
@@ -72,22 +67,22 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
             return _html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
-        read = read_answer(form_of(bytes(question.data)), sent)
-        if read.answer is None:
+        answer, errors = read_answer(form_of(bytes(question.data)), sent)
+        if answer is None:
             page = await _drawn(
                 approval_page.question_page,
                 question,
                 answering_as=asker.name,
                 signed_in=_has_session(call, asker),
                 sent=sent,
-                errors=read.errors,
+                errors=errors,
             )
             return _html(page, 422)
         await call.engine.approvals.answer(
             asker.project_id,
             execution_id,
             step_key,
-            Raw(read.answer),
+            Raw(answer),
             answered_by=asker.name,
             how=asker.how,
             question_id=shown,
@@ -174,7 +169,7 @@ async def _look(call: Call, execution_id: str, step_key: str, link: str | None) 
         principal = await _signed_in(call, execution_id)
         check_role(principal, Role.WRITE)
         call.recognize()
-        asker = Asker(principal.project_id, await name_of(call, principal), How.PAGE)
+        asker = Asker(principal.project_id, await call.engine.callers.name(principal), How.PAGE)
     return asker, await _question(call, asker, execution_id, step_key, asker.question_id)
 
 

@@ -11,21 +11,10 @@ from perdure.server.streams import PIECE_BYTES, EventStream, frame
 from perdure.server.tails import event_frame, until_reported
 from perdure.wire.codec import check_name
 from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.events import (
-    checked_topic,
-)
-from perdure.wire.fields import (
-    Moment,
-    Position,
-    checked_id,
-    is_uuid,
-)
-from perdure.wire.status import (
-    Phase,
-)
-from perdure.wire.times import (
-    microseconds,
-)
+from perdure.wire.events import checked_topic
+from perdure.wire.fields import Moment, Position, checked_id, is_uuid
+from perdure.wire.status import Phase
+from perdure.wire.times import microseconds
 
 STREAM_PAGE: Final = 100
 

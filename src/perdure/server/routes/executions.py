@@ -56,6 +56,11 @@ def _cursor(text: str) -> tuple[int, int]:
     return int(rows), int(logs)
 
 
+def end_frame(execution_id: str, phase: Phase, error: str | None, cursor: str) -> bytes:
+    end = {"id": execution_id, "status": STATUS[phase], "phase": phase, "error": error}
+    return frame(msgspec.json.encode(end), id=cursor, event="end")
+
+
 async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> AsyncGenerator[bytes, None]:
     executions = call.engine.executions
     while True:
@@ -69,9 +74,7 @@ async def _follow(call: Call, execution_id: str, after: int, after_log: int) -> 
         if piece:
             yield piece
         elif ended is not None:
-            end = {"id": execution_id, "status": STATUS[Phase(ended.phase)], "phase": ended.phase}
-            end["error"] = ended.error  # type: ignore[assignment]  # null if it did not fail
-            yield frame(msgspec.json.encode(end), id=f"{after}-{after_log}", event="end")
+            yield end_frame(execution_id, Phase(ended.phase), ended.error, f"{after}-{after_log}")
             return
         else:
             await executions.watch(execution_id, cursor, call.engine.own_look(LOOK_SECONDS))

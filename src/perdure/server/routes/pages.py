@@ -15,7 +15,6 @@ from perdure.wire.executions import GetExecution, ListExecutions
 
 SHOWN: Final = 50
 ROWS_SHOWN: Final = 500
-_HTML: Final = "text/html; charset=utf-8"
 _HEADERS: Final = (
     (
         b"content-security-policy",
@@ -71,8 +70,8 @@ async def make_sign_in_link(call: Call) -> SignInLink:
 async def sign_in(call: Call, query: SignInQuery) -> Text:
     """The page that a sign-in link opens. Its button uses the link up (`POST /sign-in`)."""
     if not call.services.sign_ins.is_link(query.token):
-        return Text(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN), _HTML, _HEADERS)
-    return Text(pages.link_page(query.token), _HTML, _HEADERS)
+        return _html(pages.sign_in_page("This link was used or has expired. " + _SIGN_IN))
+    return _html(pages.link_page(query.token))
 
 
 @routes.get("/", role=None, media_type="text/html")
@@ -80,20 +79,19 @@ async def live_page(call: Call, query: PageQuery) -> Text:
     """The newest executions, or one execution's journal, as a page that updates itself."""
     project_id = await _project(call, query.project)
     if project_id is None:
-        return Text(pages.sign_in_page(_SIGN_IN), _HTML, _HEADERS)
+        return _html(pages.sign_in_page(_SIGN_IN))
     signed_in = call.services.gate.anyone is None
     executions = call.engine.executions
     if query.execution is None:
         page = await call.engine.serve(Scope(project_id), ListExecutions(limit=SHOWN))
-        return Text(pages.executions_page(page.executions, query.project, signed_in=signed_in), _HTML, _HEADERS)
+        return _html(pages.executions_page(page.executions, query.project, signed_in=signed_in))
     try:
         execution = await call.engine.serve(Scope(project_id), GetExecution(query.execution))
         rows, more = await executions.journal(project_id, query.execution, 0, ROWS_SHOWN + 1)
         lines = await executions.logs(project_id, query.execution, 0, ROWS_SHOWN)
     except PerdureError as error:
-        return Text(pages.sign_in_page(error.message), _HTML, _HEADERS)
-    html = pages.execution_page(execution, rows[:ROWS_SHOWN], lines, more, query.project, signed_in=signed_in)
-    return Text(html, _HTML, _HEADERS)
+        return _html(pages.sign_in_page(error.message))
+    return _html(pages.execution_page(execution, rows[:ROWS_SHOWN], lines, more, query.project, signed_in=signed_in))
 
 
 @routes.get("/assets/page.css", role=None, media_type="text/css")
@@ -106,6 +104,10 @@ async def style(call: Call) -> Text:
 async def script(call: Call) -> Text:
     """The script of the live page."""
     return Text(pages.SCRIPT, "text/javascript; charset=utf-8", _ASSET_HEADERS)
+
+
+def _html(page: str) -> Text:
+    return Text(page, "text/html; charset=utf-8", _HEADERS)
 
 
 async def _project(call: Call, wanted: str | None) -> str | None:

@@ -6,12 +6,11 @@ from typing import Final
 import msgspec
 
 from perdure.engine.streams import Follower
-from perdure.server.routes.executions import StreamQuery
+from perdure.server.routes.executions import StreamQuery, end_frame
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.wire.errors import PerdureError
 from perdure.wire.record import writer
-from perdure.wire.status import STATUS
 from perdure.wire.streams import StreamItem
 
 STREAM_PAGE: Final = 200
@@ -40,9 +39,7 @@ async def _follow(execution_id: str, follower: Follower) -> AsyncGenerator[bytes
         if items:
             yield b"".join(frame(_encode(_item(item)), id=follower.take(item), event="item") for item in items)
         elif follower.ended is not None:
-            phase = follower.ended
-            end = {"id": execution_id, "status": STATUS[phase], "phase": phase, "error": follower.error}
-            yield frame(_encode(end), id=follower.cursor, event="end")
+            yield end_frame(execution_id, follower.ended, follower.error, follower.cursor)
             return
         else:
             await follower.watch(cursors, follower.look_seconds)
