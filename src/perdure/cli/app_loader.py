@@ -1,4 +1,4 @@
-"""Loads workflows of `app.py`, `app.py:registry`, `shop.app` or `shop.app:registry`."""
+"""Loads the workflows of an application."""
 
 import importlib
 import importlib.util

@@ -110,7 +110,7 @@ class _Screen:
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._open = False
-        """Whether the last line is unfinished."""
+        """The last line is unfinished."""
 
     def begin(self, session_id: str) -> None:
         self.aside(f"session {session_id}; Ctrl-D ends the chat")

@@ -48,8 +48,7 @@ class _Command(TyperCommand):
 
 class _Group(TyperGroup):
     def main(self, *args: Any, **values: Any) -> Any:
-        """On Windows, write UTF-8 into pipes, for JSON. Do not expand arguments: JSON like `[1]` is not a file pattern,
-        and `$HOME` in it is not a variable."""
+        """On Windows, write UTF-8 into pipes, and do not expand arguments: JSON like `[1]` is not a file pattern."""
         if sys.platform == "win32":
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):

@@ -34,7 +34,7 @@ SHOWN_MAX: Final = 2_000
 _STEPS: Final = (Kind.STEP, Kind.STEP_FAILED)
 _FIRST: Final = (MODEL, LIST, INSTRUCTIONS)
 _EXPIRED: Final = re.compile(r"~(?!code_)(?:.*?_)??((approve|ask_user|call|event)_.*)/timer(?:#\d+)?")
-"""A question's timer, which is in the journal once it expired."""
+"""A question's timer that has fired."""
 _UNANSWERED: Final = {
     "approve": "it was not approved in time, so the call was not made",
     "ask_user": "the user did not answer in time",

@@ -1,4 +1,4 @@
-"""A server, and a worker that reloads on change."""
+"""The command `perdure dev`."""
 
 import os
 from typing import Annotated

@@ -54,7 +54,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _note(store: str) -> Path:
-    """The file in which `perdure dev` leaves its process id and address."""
+    """Where `perdure dev` leaves its process id and address."""
     return Path(store).with_name(credentials.DEV_NOTE.name)
 
 

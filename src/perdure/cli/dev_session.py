@@ -17,6 +17,7 @@ from rich.text import Text
 from watchfiles import PythonFilter, awatch
 
 from perdure.cli.commands import FAILED, Refused
+from perdure.cli.connect import ask
 from perdure.cli.output import console
 from perdure.cli.render import PHASE_STYLE, took, value
 from perdure.sdk.client import Client
@@ -37,9 +38,7 @@ LINE_BYTES_MAX: Final = 1 << 20
 """For the line in which a worker names its workflows."""
 CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
-"""Lines about executions, per look."""
 KEYS_SECONDS: Final = 0.1
-"""How often Windows polls keys."""
 if sys.platform == "win32":
     APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
@@ -252,8 +251,7 @@ class DevSession:
         if self.key is None:
             return f"{self.url}/"
         async with self._client() as client:
-            transport: Any = client._transport
-            reply = json.loads(await transport.request("POST", "/api/v1/sign-in-links"))
+            reply = json.loads(await ask(client, "POST", "/api/v1/sign-in-links"))
             return f"{self.url}{reply['path']}"
 
     def _client(self) -> Client:

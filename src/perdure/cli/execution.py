@@ -1,4 +1,4 @@
-"""Prints an execution: its fields, its journal or conversation, its warnings."""
+"""Prints executions."""
 
 import logging
 import shlex

@@ -1,4 +1,4 @@
-"""Follows an execution: its journal and log, merged by time."""
+"""An execution's journal and log, merged by time."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ async def follow(
         is_last = execution.phase in FINAL or not to_the_end
         if len(rows) == PAGE or len(lines) == PAGE or (ended and execution.phase not in FINAL):
             continue
-        if is_last and rows:  # large values may end a page early: ask until it is empty
+        if is_last and rows:  # large values may end a page early
             continue
         yield execution
         if is_last:

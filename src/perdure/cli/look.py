@@ -1,5 +1,6 @@
-"""Executions, their journals and their logs."""
+"""Executions."""
 
+import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -53,6 +54,7 @@ def ls(
 
     if tag is not None and "=" not in tag:
         raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
+    age_us = 0 if since is None else parse_seconds(since, "--since") * 1_000_000
     filters = ListFilters(
         phases=_phases(status, phase),
         workflow_id=workflow,
@@ -65,7 +67,7 @@ def ls(
         deployment_id=deployment,
         key=key,
         tag=tag,
-        created_after_us=None if since is None else _ago_us(since),
+        created_after_us=None if since is None else max(0, time.time_ns() // 1_000 - age_us),
     )
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
@@ -258,9 +260,3 @@ def _phases(status: str | None, phase: str | None) -> list[str] | None:
             raise Refused(f"{sorted(unknown)[0]!r} is not one of {', '.join(known)}.")
         wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}
     return [one.value for one in wanted]
-
-
-def _ago_us(text: str) -> int:
-    import time
-
-    return max(0, time.time_ns() // 1_000 - parse_seconds(text, "--since") * 1_000_000)

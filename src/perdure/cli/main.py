@@ -1,4 +1,4 @@
-"""The `perdure` command. Each command imports its modules when it runs."""
+"""The `perdure` command."""
 
 from typing import Annotated
 

@@ -42,7 +42,7 @@ ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="The execut
 
 
 def parse_seconds(text: str, option: str) -> int:
-    """A duration such as 90s, 15m, 2h or 7d. Raises `Refused`."""
+    """Raises `Refused`."""
     found = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
     if found is None:
         raise Refused(f"{option} needs a number with a unit, such as 90s, 15m, 2h or 7d; got {text!r}.")

@@ -73,7 +73,7 @@ class _Parent:
                 return self._note.write
             code = self._until_it_ends()
             dead = self._note.take()
-            if self._asked or (dead is None and code >= 0):  # a worker that could not serve would fail again
+            if self._asked or (dead is None and code >= 0):  # it would fail again
                 raise typer.Exit(code if code >= 0 else 128 - code)
             logger.warning(
                 "The worker's process has ended%s. Its executions continue elsewhere, and another process starts.",
@@ -86,7 +86,7 @@ class _Parent:
         raise typer.Exit(0)
 
     def _fork(self) -> bool:
-        """Whether this is the parent. Raises Refused."""
+        """True in the parent. Raises Refused."""
         if sys.platform == "win32":
             raise Refused("--restart needs a system that can fork processes, and Windows cannot; leave it out.")
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -117,8 +117,8 @@ class _Parent:
 
 
 def keep_alive(access: Access) -> Callable[[str, str], None]:
-    """Returns in each worker process; call the result with the worker id and epoch of its registration. The parent
-    exits with the worker's code when it is asked to end or a worker cannot serve. Raises Refused."""
+    """Returns in each worker process; call the result at each registration. The parent exits with the worker's code
+    when it is asked to end or a worker cannot serve. Raises Refused."""
     return _Parent(access).keep_alive()
 
 

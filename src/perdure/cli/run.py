@@ -1,4 +1,4 @@
-"""Starts a workflow, watches it, prints its result."""
+"""Runs of workflows."""
 
 import json
 from functools import partial

@@ -117,7 +117,7 @@ def work(
         end_with_parent()
     _log(as_json)
     raise_file_limit()
-    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: the banner would appear in the worker's output
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: it would appear in the worker's output
     access = find(url)
     # With --restart, the rest runs in a new process each time.
     begun = restarting.keep_alive(access) if restart else None

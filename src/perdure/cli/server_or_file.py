@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 GLANCE_SECONDS: Final = 0.2
-"""How long to look for a server that the user did not name."""
+"""For a server that the user did not name."""
 
 
 def store_address(given: str | None) -> str:
@@ -61,7 +61,7 @@ def place(address: str) -> str:
 
 
 def offline(database: str | None, work: "Callable[[Engine, str], Awaitable[R]]", *, make: bool = False) -> R:
-    """The store is a SQLite file that no server has open, or a database, which may be in use."""
+    """The store is a file that no server has open, or a database."""
     import asyncio
 
     from perdure.engine.engine import Engine
@@ -84,8 +84,8 @@ def offline(database: str | None, work: "Callable[[Engine, str], Awaitable[R]]",
 def on_server_or_in_file(
     url: str | None, database: str | None, work: "Callable[[Transport], Awaitable[R]]", *, make: bool = False
 ) -> tuple[R, str]:
-    """--database names a file, --url or PERDURE_URL a server. Without them a running server whose key is known is used,
-    or else the file, which `make` creates. Also returns the place in words."""
+    """--database names a file, --url or PERDURE_URL a server. Otherwise it is a running server whose key is known, or
+    else the file. Also returns the place in words."""
     from perdure.sdk.credentials import URL_VARIABLE, find
     from perdure.wire.errors import Unavailable
 

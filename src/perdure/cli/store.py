@@ -113,7 +113,7 @@ def restore(
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
-        _forget(fresh)  # a killed restore may have left a log, which would be read into this copy
+        _forget(fresh)  # a killed restore may have left a log
         try:
             make_private(fresh)
             shutil.copyfile(file, fresh)
@@ -194,7 +194,7 @@ def erase(
 
 
 def _not_a_store_at_work(file: Path, store: str) -> None:
-    """The server of an open store would continue with a deleted file, and its log would not match the new one."""
+    """The server of an open store would continue with a deleted file."""
     if file.exists() and file.samefile(store):
         raise Refused(_SAME)
     if Path(f"{file}.lock").exists():

@@ -1,4 +1,4 @@
-"""Webhooks, their deliveries, and the signing secret."""
+"""Webhooks and their deliveries."""
 
 from typing import Annotated
 

@@ -118,7 +118,8 @@ def closed_page(question: Question, *, mine: str | None = None) -> str:
         )
     else:
         what = "<h1>The workflow waits no more</h1><p>The workflow went on, or has ended.</p>"
-    asked = f"<h2>What was asked</h2>{_titled(form)}{_what(form)}"
+    title = f"<p dir='auto'><strong>{shown(form.title, LINE_MAX)}</strong></p>" if form.title else ""
+    asked = f"<h2>What was asked</h2>{title}{_what(form)}"
     return _page("Answered" if said else "Closed", what + asked + _facts(question, form))
 
 
@@ -160,10 +161,6 @@ def _page(title: str, body: str) -> str:
         f"<title>{_plain(title)}</title><link rel='stylesheet' href='/assets/approve.css'></head>"
         f"<body><main>{body}</main></body></html>"
     )
-
-
-def _titled(form: Form) -> str:
-    return f"<p dir='auto'><strong>{shown(form.title, LINE_MAX)}</strong></p>" if form.title else ""
 
 
 def _what(form: Form) -> str:
@@ -377,7 +374,7 @@ def _json(value: Any) -> str:
     if isinstance(value, dict) and 0 < len(value) <= 30 and all(_is_plain(one) for one in value.values()):
         rows = "".join(
             f"<dt><bdi>{shown(name, LINE_MAX)}</bdi></dt>"
-            f"<dd><bdi>{shown(_default_or_json(one), LINE_MAX * 4)}</bdi></dd>"
+            f"<dd><bdi>{shown(one if isinstance(one, str) else json.dumps(one), LINE_MAX * 4)}</bdi></dd>"
             for name, one in value.items()
         )
         return f"<dl>{rows}</dl>"
@@ -386,10 +383,6 @@ def _json(value: Any) -> str:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LINE_MAX)
-
-
-def _default_or_json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _time(at_us: int) -> str:

@@ -89,8 +89,8 @@ class Gate:
 
     def _check_host(self, host: bytes) -> None:
         text = host.decode("latin-1").lower()
-        name = _host_name(text)
-        if name is None or not (is_loopback(name) or name in self._hosts or text in self._hosts):
+        found = _HOST.fullmatch(text)
+        if found is None or not (is_loopback(found[1]) or self._hosts & {found[1], text}):
             raise Forbidden(
                 f"Host {text!r} is not this server, which listens on a loopback address; call it as localhost, or name "
                 "the host in its setting `hosts`."
@@ -196,21 +196,17 @@ class Gate:
         if len(tokens) < 2:
             return tokens[0] if tokens else None
         # Another server may have set the others. With two sessions the user is ambiguous.
-        found = [token for token in tokens if await self._is_session(token)]
+        found = [token for token in tokens if await self._session(token) is not None]
         return found[0] if len(found) == 1 else None
-
-    async def _is_session(self, token: str) -> bool:
-        try:
-            await self._user(token, None, alone=True)
-        except Unauthorized:
-            return False
-        return True
 
     async def visitor(self, headers: Headers) -> Principal | None:
         """None without a valid session."""
         token = await self._cookie_token(headers)
+        return None if token is None else await self._session(token)
+
+    async def _session(self, token: str) -> Principal | None:
         try:
-            return None if token is None else await self._user(token, None, alone=True)
+            return await self._user(token, None, alone=True)
         except Unauthorized:
             return None
 
@@ -239,16 +235,14 @@ class Gate:
 
     def forget(self, key_id: str | None) -> None:
         """None: forget all keys and users."""
-        self._forgotten += 1
-        if key_id is None:
-            self._known.clear()
-            return
-        for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.key_id == key_id]:
-            del self._known[hashed]
+        self._forget(lambda principal: key_id in (None, principal.key_id))
 
     def forget_user(self, user_id: str) -> None:
+        self._forget(lambda principal: principal.user_id == user_id)
+
+    def _forget(self, ends: Callable[[Principal], bool]) -> None:
         self._forgotten += 1
-        for hashed in [hashed for hashed, (principal, _) in self._known.items() if principal.user_id == user_id]:
+        for hashed in [hashed for hashed, (principal, _) in self._known.items() if ends(principal)]:
             del self._known[hashed]
 
     def check_project(self, principal: Principal, project_id: str | None) -> None:
@@ -292,7 +286,6 @@ class Failures:
             raise self.refusal()
 
     def give_back(self, name: str) -> None:
-        """Take back the count of an attempt that succeeded."""
         name = to_network(name)
         found = self._by_name.get(name)
         if found is None:
@@ -318,12 +311,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _host_name(host: str) -> str | None:
-    """The host of `name`, `name:port`, `[v6]` or `[v6]:port`."""
-    found = _HOST.fullmatch(host)
-    return None if found is None else found[1]
 
 
 def _is_local_origin(origin: str) -> bool:
@@ -356,3 +343,4 @@ def _is_private(address: str) -> bool:
 
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+"""`name`, `name:port`, `[v6]` or `[v6]:port`."""

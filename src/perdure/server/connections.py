@@ -38,7 +38,6 @@ class ServerConnection(HttpToolsProtocol):
     settings: Settings
     on_worker_gone: Callable[[str, int], None]
     watched: set["ServerConnection"]
-    """The connections that `look` checks."""
     idle: dict["ServerConnection", float]
     """When each closes, soonest first."""
     crowd: Crowd

@@ -4,6 +4,7 @@ A key sees its own project. Figures of the process reveal other projects' work, 
 members of the default project.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -64,28 +65,20 @@ async def exposition(
     return generate_latest(registry).decode()
 
 
-def _executions(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id: str | None) -> Iterator[Metric]:
-    open_ = GaugeMetricFamily(
-        "perdure_executions_open", "Executions that are not final, by phase", labels=("workflow", "phase")
-    )
-    totals: dict[tuple[str, str], int] = {}
-    for project, workflow_id, phase, amount in rows:
-        if project_id in (None, project):
-            where = (str(workflow_id), str(phase))
-            totals[where] = totals.get(where, 0) + int(str(amount))
-    for labels, amount in totals.items():
-        open_.add_metric(labels, amount)
-    yield open_
+def _executions(engine: "Engine", rows: Iterable[Sequence[object]], project_id: str | None) -> Iterator[Metric]:
+    labels = ("workflow", "phase")
+    now = GaugeMetricFamily("perdure_executions_open", "Executions that are not final, by phase", labels=labels)
     ended = CounterMetricFamily(
-        "perdure_executions_ended", "Executions that became final since the start", labels=("workflow", "phase")
+        "perdure_executions_ended", "Executions that became final since the start", labels=labels
     )
-    finals: dict[tuple[str, str], int] = {}
-    for (project, workflow_id, phase), amount in engine.stats.ended.items():
-        if project_id in (None, project):
-            finals[workflow_id, phase] = finals.get((workflow_id, phase), 0) + amount
-    for labels, amount in finals.items():
-        ended.add_metric(labels, amount)
-    yield ended
+    for metric, counts in ((now, rows), (ended, ((*key, n) for key, n in engine.stats.ended.items()))):
+        totals: Counter[tuple[str, str]] = Counter()
+        for project, workflow_id, phase, amount in counts:
+            if project_id in (None, project):
+                totals[str(workflow_id), str(phase)] += int(str(amount))
+        for where, total in totals.items():
+            metric.add_metric(where, total)
+        yield metric
 
 
 def _queues(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id: str | None) -> Iterator[Metric]:

@@ -248,7 +248,7 @@ _KIND_NAMES: Final = {f"SPAN_KIND_{name.upper()}": number for number, name in en
 
 
 def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """Spans with their resources' attributes. None: the resource is too large."""
+    """None: the resource is too large."""
     check_json(body, where="body", max_bytes=len(body))
     if commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")

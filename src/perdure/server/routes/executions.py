@@ -19,7 +19,6 @@ from perdure.wire.record import writer
 from perdure.wire.status import STATUS, Phase
 
 STREAM_PAGE: Final = 200
-# How often to look without a notification.
 LOOK_SECONDS: Final = 1.0
 
 routes = Routes("Executions")
