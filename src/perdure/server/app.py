@@ -181,7 +181,7 @@ class App:
             self.services.gate.anyone = Principal(project_id, Role.ADMIN, "local")
 
     def drain(self) -> None:
-        """Other requests go on."""
+        """End waiting requests; others go on."""
         self.services.drain.begin()
         self.engine.closing = True
         self.engine.notifier.notify_all()

@@ -29,7 +29,7 @@ PROTOBUF: Final = "application/x-protobuf"
 REQUEST_BYTES_MAX: Final = 8 << 20
 """The largest request, uncompressed."""
 PARTS_MAX: Final = 100_000
-"""Looked at to find the spans."""
+"""Parts looked at to find the spans."""
 COMMAS_MAX: Final = 1_000_000
 """Each comma in a JSON request may mean an object."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
