@@ -1,1 +1,1 @@
-"""Every durable change and every look, one function each, by noun."""
+"""Every durable change and every look, by noun."""

@@ -12,8 +12,6 @@ KEYS_MAX = 1_000
 
 
 class StoredKey(Struct, frozen=True):
-    """The fields of a key that authentication needs."""
-
     project_id: str
     role: Role
     secret_hash: str
@@ -23,7 +21,7 @@ class StoredKey(Struct, frozen=True):
 
 @verb(locks="project=''")
 async def default_project(*, id: str, now_us: int) -> str:
-    """The id of the oldest project; makes one if the store has no project."""
+    """The oldest project; makes one if the store has none."""
     rows = await query("list_projects")
     if not rows:
         await query("lock_projects")
@@ -42,7 +40,7 @@ async def create_key(*, project_id: str, key: ApiKey, secret_hash: str) -> None:
 
 @verb(locks="api_key=''")
 async def make_key(*, project_id: str, key: ApiKey, secret_hash: str, idempotency: Idempotency | None = None) -> None:
-    """Store a new key with a unique name. Raises KeyNameTaken, TooManyKeys; SecretShownOnce for a repeated request."""
+    """Raises KeyNameTaken, TooManyKeys; SecretShownOnce for a repeated request."""
     first = await recall(project_id, idempotency)
     if first is not None:
         made = msgspec.json.decode(first, type=str)
@@ -90,12 +88,11 @@ async def delete_key(*, project_id: str, id: str) -> bool:
 
 @verb(locks="meta='epoch'")
 async def new_epoch(*, epoch: str) -> None:
-    """After a restore: servers refuse messages from workers that carry another epoch."""
+    """Servers refuse messages from workers that carry another epoch."""
     await query("write_meta", name="epoch", value=epoch)
 
 
 @verb(locks="")
 async def touch(*, now_us: int, ballast: str = "") -> bool:
-    """Test whether writes land, with an invisible write that `ballast` makes larger. False: another server was
-    testing, so this one wrote nothing."""
+    """Test whether writes land; `ballast` makes the write larger. False: another server was testing."""
     return await try_write("touched_at_us", f"{now_us}{ballast}")

@@ -1,8 +1,5 @@
-"""Users and their sessions; projects, members and invitations.
-
-Changes of members lock the project's row, so two admins who remove each other at the same time cannot leave it without
-one.
-"""
+"""Users and sessions; projects, members and invitations. Changes of members lock the project's row, so two admins
+cannot remove each other at the same time."""
 
 from typing import NamedTuple
 
@@ -28,15 +25,15 @@ from perdure.wire.errors import (
 from perdure.wire.projects import Invitation, Member, Project, to_user_info
 
 SESSIONS_MAX = 100
-"""Open sessions per user; a further one ends the one that would expire first."""
+"""Open sessions per user; beyond it, the first to expire ends."""
 PROJECTS_MAX = 1_000
-"""Projects after which a user cannot make another, memberships included."""
+"""Memberships included."""
 MEMBERS_MAX = 1_000
 """Applies to invitations, too."""
 
 
 class StoredUser(Struct, frozen=True):
-    """The row of a user. It is not a `User`, so that no answer can show the hash."""
+    """Not a `User`, so that no answer can show the hash."""
 
     id: str
     email: str
@@ -51,8 +48,6 @@ class StoredUser(Struct, frozen=True):
 
 
 class StoredMember(Struct, frozen=True):
-    """A member's row, joined with the user's."""
-
     id: str
     user_id: str
     role: Role
@@ -71,7 +66,7 @@ class StoredInvitation(Struct, frozen=True):
 
 
 class StoredSession(Struct, frozen=True):
-    """A session, and its user's role in the requested project (None: not a member)."""
+    """`role` is the user's in the requested project; None: not a member."""
 
     user_id: str
     expires_at_us: int
@@ -81,9 +76,6 @@ class StoredSession(Struct, frozen=True):
 class NewSession(NamedTuple):
     token_hash: str
     expires_at_us: int
-
-
-# --- users and sessions --------------------------------------------------------------------------------------------
 
 
 @verb(locks="user_email=user.email")
@@ -96,8 +88,7 @@ async def sign_up(
     member_id: str,
     now_us: int,
 ) -> None:
-    """Store a new user, signed in and a member of the inviting project. Raises EmailTaken; BadValue for an invalid
-    invitation."""
+    """Store a new user, signed in. Raises EmailTaken; BadValue for an invalid invitation."""
     invited = await _invited(user.email, invitation_hash, now_us)
     if not await query("insert_user", user, password_hash=password_hash, now_us=now_us):
         raise _email_taken(user.email)
@@ -110,14 +101,13 @@ async def sign_up(
 
 @verb(looks=True)
 async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
-    """Refuse a sign-up that could not succeed now. Raises as `sign_up` does."""
+    """Raises as `sign_up`."""
     await _invited(email, invitation_hash, now_us)
     if await query("find_user", email=email):
         raise _email_taken(email)
 
 
 async def _invited(email: str, invitation_hash: str | None, now_us: int) -> StoredInvitation | None:
-    """None without a hash. Raises BadValue for an invalid invitation."""
     if invitation_hash is None:
         return None
     found = await record(StoredInvitation, "read_invitation", email=email, token_hash=invitation_hash)
@@ -146,7 +136,7 @@ async def read_user(*, user_id: str) -> StoredUser:
 async def change_user(
     *, user_id: str, first_name: str | None, last_name: str | None, display_name: str | None, now_us: int
 ) -> User:
-    """Change a user's names; None leaves one. Raises NotFound."""
+    """None leaves a name as it is. Raises NotFound."""
     changed = await record(
         User,
         "update_user",
@@ -163,7 +153,7 @@ async def change_user(
 
 @verb(locks="user=user_id")
 async def change_password(*, user_id: str, password_hash: str, session: NewSession | None, now_us: int) -> None:
-    """Set another password. All open sessions end, and a new one may begin. Raises NotFound."""
+    """All open sessions end. Raises NotFound."""
     if not await query("update_password", user_id=user_id, password_hash=password_hash, now_us=now_us):
         raise _no_user(user_id)
     await query("delete_other_sessions", user_id=user_id, token_hash="" if session is None else session.token_hash)
@@ -174,7 +164,7 @@ async def change_password(*, user_id: str, password_hash: str, session: NewSessi
 
 @verb(locks="user=user_id")
 async def open_session(*, user_id: str, session: NewSession, now_us: int) -> None:
-    """Sign a user in. Deletes expired sessions, and beyond the limit those that would expire first."""
+    """Also deletes expired sessions, and the first to expire beyond the limit."""
     if await query("delete_old_sessions", user_id=user_id, now_us=now_us, kept=SESSIONS_MAX - 1):
         await Notify(UserChanged(user_id))
     await _insert_session(user_id, session, now_us)
@@ -182,7 +172,7 @@ async def open_session(*, user_id: str, session: NewSession, now_us: int) -> Non
 
 @verb(looks=True)
 async def read_session(*, token_hash: str, project_id: str) -> StoredSession | None:
-    """A session and the user's role in a project; '' means no project."""
+    """An empty `project_id` gives no role."""
     return await record(StoredSession, "read_session", token_hash=token_hash, project_id=project_id)
 
 
@@ -202,14 +192,11 @@ async def _insert_session(user_id: str, session: NewSession, now_us: int) -> Non
     )
 
 
-# --- projects ------------------------------------------------------------------------------------------------------
-
-
 @verb(locks="user=user_id")
 async def make_project(
     *, project: Project, user_id: str, member_id: str, idempotency: Idempotency | None = None
 ) -> Project:
-    """Make a project with the user as admin. Idempotency-Keys are the user's here. Raises TooManyProjects."""
+    """The user becomes its admin, and owns the Idempotency-Key. Raises TooManyProjects."""
     first = await recall(user_id, idempotency)
     if first is not None:
         return Project(**msgspec.json.decode(first))
@@ -234,7 +221,7 @@ async def read_project(*, project_id: str) -> Project:
 
 @verb(locks="project=project_id")
 async def change_project(*, project_id: str, name: str | None, description: str | None, now_us: int) -> Project:
-    """Change name or description; None leaves one. Raises NotFound."""
+    """None leaves a field as it is. Raises NotFound."""
     values = {"project_id": project_id, "name": name, "description": description, "now_us": now_us}
     changed = await record(Project, "update_project", **values)
     if changed is None:
@@ -245,9 +232,6 @@ async def change_project(*, project_id: str, name: str | None, description: str 
 @verb(looks=True)
 async def projects_of(*, user_id: str) -> list[Project]:
     return await records(Project, "projects_of_user", user_id=user_id)
-
-
-# --- members -------------------------------------------------------------------------------------------------------
 
 
 @verb(looks=True)
@@ -268,7 +252,7 @@ async def add_member(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Member | None:
-    """Make a user a member, or replace the invitation of an unknown e-mail (answers None).
+    """Make a user a member, or invite an unknown e-mail (None).
 
     Raises NotFound, AlreadyMember, TooManyMembers; SecretShownOnce for a repeated request.
     """
@@ -342,14 +326,14 @@ async def list_invitations(*, project_id: str, now_us: int) -> list[Invitation]:
 
 @verb(locks="project=project_id")
 async def withdraw_invitation(*, project_id: str, email: str) -> None:
-    """Make an invitation's token worthless. Raises NotFound."""
+    """Raises NotFound."""
     await _roles(project_id)
     if not await query("delete_invitation", project_id=project_id, email=email):
         raise NotFound(f"{email!r} has no invitation; GET …/invitations lists them.")
 
 
 async def _roles(project_id: str) -> dict[str, str]:
-    """The members' roles. Locks the project. Raises NotFound."""
+    """Also locks the project. Raises NotFound."""
     if not await query("lock_project", project_id=project_id):
         raise _no_project(project_id)
     return dict(await query("member_roles", project_id=project_id))

@@ -1,8 +1,4 @@
-"""Questions and their answers. The first answer stands, and its author is kept.
-
-An answer goes into the journal of the asking execution. A push worker's step asks by an event of its run's topic
-(`push_questions`), so its answer is also published there, for that execution only.
-"""
+"""Questions and their answers. The first answer stands, and its author is kept."""
 
 from msgspec import Raw
 
@@ -83,10 +79,7 @@ async def answer_question(
     how: How,
     now_us: int,
 ) -> Approval:
-    """Answer the question under a key, with `question_id` only that one. Raises NotFound, Conflict.
-
-    The first answer stands; the same person may repeat it.
-    """
+    """The same person may repeat the answer. Raises NotFound, Conflict."""
     phase, found = await _find(project_id, execution_id, step_key, question_id, now_us)
     several = False
     if found is not None:
@@ -136,7 +129,7 @@ def _late(found: Question) -> Conflict:
 
 @verb(looks=True)
 async def list_questions(*, project_id: str, after: tuple[int, str, str], limit: int) -> list[OpenApproval]:
-    """The open questions after a place: the time of the question, its execution and its key."""
+    """The open questions after a place: time, execution and key."""
     at_us, id, key = after
     return await records(
         OpenApproval, "list_questions", project_id=project_id, after_us=at_us, after_id=id, after_key=key, limit=limit

@@ -1,8 +1,4 @@
-"""Budgets: reserve before a call, settle after it, raise when a person allows more.
-
-All spenders lock the budget's row, so no two see the same rest. Lock order: topics, executions, budgets from the root
-down.
-"""
+"""Budgets. All spenders lock the budget's row. Lock order: topics, executions, budgets from the root down."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +53,7 @@ class Spender(Struct, frozen=True):
 
 
 class Reserved(Struct, frozen=True):
-    """The reserved amounts that a settlement gives back to a budget."""
+    """Amounts that a settlement gives back to a budget."""
 
     id: str
     usd_micros_back: int
@@ -167,7 +163,7 @@ async def _is_last(budgets: Sequence[StoredBudget], amounts: Amounts, now_us: in
 
 @verb(locks="reservation=request.reservation_id")
 async def settle(*, project_id: str, request: Settle) -> bool:
-    """Replace a reservation by the actual usage. False: it was settled before, or is unknown."""
+    """False: the reservation was settled before, or is unknown."""
     key = {"execution_id": request.execution_id, "id": request.reservation_id}
     settled = await records(Reserved, "settle_reservation", project_id=project_id, **key)
     if not settled:
@@ -189,8 +185,7 @@ async def change_budget(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> StoredBudget:
-    """Raise a budget or change what happens at its limit, and wake the executions that wait for it. Raises NotFound,
-    BadRequest."""
+    """Also wakes the executions that wait for the budget. Raises NotFound, BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=StoredBudget)
@@ -198,7 +193,6 @@ async def change_budget(
     for name in ("usd_micros", "tokens", "calls", "seconds"):
         if getattr(change, name) and getattr(budget.limits, name) is None:
             raise BadRequest(f"The budget of execution {budget_id!r} has no limit of {name!r} that could be raised.")
-    # Its topic and the waiting executions come before its own row.
     event = EventItem(Raw(msgspec.json.encode(change)), "budget_changed")
     [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
     values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}

@@ -1,8 +1,4 @@
-"""Worker registrations and claims.
-
-A claim raises `attempt`, which every later message carries; each statement refuses older attempts. A lease only decides
-when work is handed out again, never whether a message counts.
-"""
+"""Worker registrations and claims. A lease decides when work is handed out again, never whether a message counts."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,13 +24,12 @@ from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 _ARRIVED = "+"
-"""Appended to a claim's id; the result sorts after that id and before the next claim's."""
+"""A claim's id with this sorts before the next claim's id."""
 REAPED = "reaped_at_us"
-"""Key in `meta`: the time of the last reap, written while other servers may exist."""
+"""Key in `meta` of the last reap's time."""
 PUSHED = 2
-"""`workers.embedded` of push workers. Servers claim for them (`push_workers`)."""
+"""`workers.embedded` of push workers."""
 GROUPS_PER_CLAIM = 256
-"""(queue, key) groups of limited queues per claim; the next claim looks at the rest."""
 
 
 class Range(NamedTuple):
@@ -50,7 +45,7 @@ class Looked(NamedTuple):
     deployment_id: str
     python: str
     heads: Sequence[tuple[int, int]] = ()
-    """With `ranges`: the first execution of each rank, by the time since which it was ready."""
+    """With `ranges`: by rank, when its first execution became ready."""
 
 
 @verb(sweep=True)
@@ -63,12 +58,10 @@ async def register(
     schedule_ids: Sequence[str] = (),
     trigger_ids: Sequence[str] = (),
 ) -> None:
-    """Open a registration with its deployment, workflows, queues and lease.
+    """Open a registration, with a fresh id for each of its schedules and event triggers.
 
-    If the deployment is current, its declarations replace the declared schedules and event triggers; those made by the
-    API stay. `schedule_ids` and `trigger_ids` hold a fresh id for each.
-
-    An ended registration stays ended, even if a copy of its first message comes late. Raises LeaseLost, Conflict.
+    The current deployment's declarations replace earlier ones. An ended registration stays ended, even if a copy of its
+    first message comes late. Raises LeaseLost, Conflict.
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
@@ -147,13 +140,11 @@ async def claim(
     bytes_max: int = REPLY_BYTES_MAX,
     ranges: Sequence[Range] | None = None,
 ) -> tuple[list[tuple[Claimed, int]], tuple[str, str], Looked]:
-    """Claim up to `capacity` executions; the one whose payload fills `bytes_max` is the last.
+    """Claim up to `capacity` executions. Answers each with its parked seq (0: none), and the limited group where the
+    next claim goes on.
 
-    Answers with each execution and the last seq that its worker has parked (0: none), and with the limited group where
-    the next claim goes on. `ranges` do not apply to limited queues.
-
-    Claim ids of a registration ascend. The newest id again gets the unacknowledged part of its batch. An older id is a
-    late copy and gets nothing.
+    Claim ids ascend. The newest id again gets the unacknowledged part of its batch. An older id is a late copy and gets
+    nothing.
     """
     worker = await _worker(project_id, worker_id)
     looked = Looked(worker.deployment_id, worker.python)
@@ -173,9 +164,7 @@ async def claim(
     }
     room = Room(capacity, None if worker.embedded else bytes_max)
     after, heads = await pick(values, room, after, limited_first, ranges)
-    if (
-        room.picked and not worker.embedded
-    ):  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+    if room.picked and not worker.embedded:  # its reply cannot be lost, so it never asks for the batch again
         await query("note_claim", id=worker_id, claim_id=claim_id)
     return [row.to_claimed(worker_id) for row in room.picked], after, Looked(worker.deployment_id, worker.python, heads)
 
@@ -187,10 +176,7 @@ async def pick(
     limited_first: bool,
     ranges: Sequence[Range] | None = None,
 ) -> tuple[tuple[str, str], Sequence[tuple[int, int]]]:
-    """Claim ready executions into `room.picked`, in the order of admission.
-
-    Answers with the next limited group and, with `ranges`, the first execution of each rank.
-    """
+    """Claim ready executions into `room.picked`. Answers the next limited group, and `Looked.heads`."""
     heads: Sequence[tuple[int, int]] = ()
     if not limited_first:
         heads = await _claim_ready(values, room, ranges)
@@ -211,8 +197,6 @@ async def pick(
 
 
 class Room:
-    """The rows that a claim has picked, and its room for more. An embedded worker's reply has no size limit."""
-
     def __init__(self, executions: int, bytes_left: int | None) -> None:
         self.executions = executions
         self.picked: list[HandedOut] = []
@@ -264,10 +248,6 @@ def _not_registered(worker_id: str) -> LeaseLost:
 
 
 async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, str]) -> tuple[str, str]:
-    """Claim within limits from the (queue, key) groups with ready executions, beginning at `after`.
-
-    It counts the running rows in the transaction that adds to them, so no counter can leak.
-    """
     project_id = values["project_id"]
     limits: dict[str, tuple[int | None, int | None]] = {}
     wrapped = after == ("", "")
@@ -288,7 +268,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
         queue_name, key = after = groups[0]
         if queue_name not in limits:
             rows = await query("lock_queue", project_id=project_id, name=queue_name)
-            if not rows:  # another server is counting; the next claim looks at this group
+            if not rows:  # another server is counting
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
             limits[queue_name] = rows[0]
@@ -297,7 +277,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
         if total_limit is not None:
             held = await value("count_held_of_queue", project_id=project_id, queue_name=queue_name)
             free = min(free, total_limit - held)
-            if free <= 0:  # the queue is full, so its other keys are skipped
+            if free <= 0:  # the queue is full
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
         if key_limit is not None:
@@ -313,7 +293,7 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
 
 @verb(locks="worker=worker_id")
 async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> None:
-    """The newest claim's answer arrived: its work is not taken back, or given to a late copy."""
+    """The newest claim's answer has arrived, so `recall` leaves its work."""
     worker = await _worker(project_id, worker_id)
     if worker.last_claim_id == claim_id:
         await query("note_claim", id=worker_id, claim_id=claim_id + _ARRIVED)
@@ -321,13 +301,13 @@ async def note_arrival(*, project_id: str, worker_id: str, claim_id: str) -> Non
 
 @verb(sweep=True)
 async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int) -> int:
-    """Take back the unacknowledged part of a claim, if the worker has not claimed since. Answers how many executions.
+    """Take back the unacknowledged part of the worker's newest claim. Answers how many executions.
 
-    They count as deliveries in vain, so the next worker acknowledges before it runs their code. Code that blocks an
-    event loop thus blocks at most two workers.
+    They count as deliveries in vain, so the next worker acknowledges first. Code that blocks an event loop thus blocks
+    at most two workers.
     """
     worker = await record(StoredWorker, "read_worker", id=worker_id)
-    if worker is None or worker.last_claim_id != claim_id:  # it has claimed again, maybe at another server
+    if worker is None or worker.last_claim_id != claim_id:
         return 0
     held = await query("unheard_of", worker_id=worker_id, claim_id=claim_id)
     for id, attempt in held:
@@ -337,7 +317,7 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
 
 @verb(looks=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
-    """The journals of many executions, each after a seq, and whether rows were left out to keep the answer small."""
+    """Journals, each after a seq, and whether rows were left out for size."""
     found: list[tuple[list[Row], bool]] = []
     room = bytes_max
     for execution_id, after in wanted:
@@ -349,7 +329,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 
 @verb(sweep=True)
 async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
-    """Renew a lease. None: it had run out or never existed; the worker must drop everything."""
+    """None: the lease has ended, so the worker must drop everything."""
     rows = await query(
         "beat_worker", id=worker_id, project_id=project_id, now_us=now_us, lease_until_us=now_us + lease_us
     )
@@ -361,17 +341,17 @@ async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -
 
 @verb(locks="worker=worker_id")
 async def cut_lease(*, worker_id: str, until_us: int, granted_us: int | None = None) -> None:
-    """End the lease at `until_us`, because the connection is gone. A beat keeps it, also an earlier one: the lease
-    then no longer ends at `granted_us`."""
+    """The worker's connection is gone: end its lease at `until_us`, unless a beat has moved its end from
+    `granted_us`."""
     await query("cut_lease", id=worker_id, lease_until_us=until_us, granted_us=granted_us)
 
 
 @verb(sweep=True)
 async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> int | None:
-    """Give every registration a full lease before the server takes anything back: the server was away, not the workers.
+    """The server was away, so give every registration a full lease. Answers how many are locked; the caller grants
+    again before it reaps.
 
-    Answers how many are locked; the caller grants again before it reaps. Does nothing (None) if a server has reaped
-    since `unless_from_us`, where workers could have beaten.
+    None: another server has reaped since `unless_from_us`.
     """
     if unless_from_us is not None:
         reaped_at_us = await value("read_meta", name=REAPED)
@@ -385,7 +365,7 @@ async def grant_leases(*, until_us: int, unless_from_us: int | None = None) -> i
 
 @verb(sweep=True)
 async def limit_leases(*, until_us: int) -> int:
-    """Cut leases from before the clock went back to `until_us`. Answers how many are locked."""
+    """After the clock went back, cut leases to `until_us`. Answers how many are locked."""
     await query("limit_leases", lease_until_us=until_us)
     left: int = await value("count_longer_leases", lease_until_us=until_us)
     return left
@@ -393,12 +373,9 @@ async def limit_leases(*, until_us: int) -> int:
 
 @verb(sweep=True)
 async def drain(*, project_id: str, worker_id: str, now_us: int, died: bool = False) -> None:
-    """End a registration. Its executions go back at once, without a loss unless its process `died`.
-
-    A registration that was given up already thereby proves alive: its losses become deliveries in vain.
-    """
+    """Its executions go back at once, without a loss unless its process `died`."""
     worker = await record(StoredWorker, "read_worker", id=worker_id)
-    if worker is None and not died:  # it was given up, and now says that it is alive
+    if worker is None and not died:
         await forgive(project_id, worker_id)
     if worker is None or worker.project_id != project_id:
         return
@@ -426,9 +403,8 @@ async def end_registration(worker_id: str, now_us: int, *, released: bool = Fals
 async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bool = False) -> int:
     """End registrations whose lease ran out, except those with locked rows. Answers how many.
 
-    Executions are poisoned only `patience_us` after the last lease, when their workers can no longer prove alive
-    (`drain`). With `by_database` the database's clock must agree with `now_us`: another server may have followed a jump
-    of it.
+    It poisons executions only `patience_us` after the lease, when their worker can no longer prove alive (`forgive`).
+    With `by_database` the database's clock must agree, because another server may have followed its jump.
     """
     ended = 0
     expired = await query("expired_workers", now_us=now_us, limit=limit, by_database=int(by_database))
@@ -443,10 +419,9 @@ async def reap(*, now_us: int, limit: int, patience_us: int = 0, by_database: bo
 
 @verb(locks=f"meta='{REAPED}'")
 async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
-    """While any lease can run out, mark every `every_us` that a server reaps (`grant_leases`).
+    """While any lease can run out, mark every `every_us` that a server reaps.
 
-    False: another server is writing the mark, perhaps on a slow disk with beats behind it; this one reaps later. A lock
-    on a mark older than `locked_us` is ignored.
+    False: another server is writing the mark, so this one reaps later, unless the mark is older than `locked_us`.
     """
     reaped_at_us = await value("read_meta", name=REAPED)
     age_us = locked_us if reaped_at_us is None else now_us - int(reaped_at_us)
@@ -456,10 +431,7 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
 
 
 async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
-    """Take back the executions of a worker that is gone, unless one is locked (`try_lose`).
-
-    False: some are left for the next round, and the worker's row stays.
-    """
+    """False: some executions are left for the next round."""
     held = await query("held_by", worker_id=worker_id)
     return all(
         [await try_lose(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
@@ -468,7 +440,7 @@ async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bo
 
 @verb(sweep=True)
 async def end_embedded(*, now_us: int) -> None:
-    """End the registrations of embedded workers, for a process that opens the file alone: theirs are gone."""
+    """A process opened the file alone, so the embedded workers of earlier processes are gone."""
     for worker_id, _ in await query("embedded_workers"):
         await end_registration(worker_id, now_us)
     for project_id, id, attempt, worker_id in await query("orphaned", limit=10_000):

@@ -16,7 +16,7 @@ MESSAGES_MAX = 10_000
 async def add_message(
     *, project_id: str, message: AddConversationMessage, now_us: int, idempotency: Idempotency | None = None
 ) -> int:
-    """Append a message, then drop all but this agent's newest. Answers the message's id."""
+    """Also drops all but this agent's newest messages. Answers the message's id."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=int)
@@ -38,7 +38,7 @@ async def add_message(
 async def get_messages(
     *, project_id: str, conversation_id: str, agent_id: str, limit: int
 ) -> list[ConversationMessage]:
-    """The newest messages, oldest first. The one that fills an answer is the last."""
+    """The newest messages, oldest first."""
     where: dict[str, object] = {"project_id": project_id, "conversation_id": conversation_id, "agent_id": agent_id}
     fits = fitting((size for (size,) in await query("message_sizes", limit=limit, **where)), REPLY_BYTES_MAX)
     found = await records(ConversationMessage, "newest_messages", limit=fits, **where) if fits else []

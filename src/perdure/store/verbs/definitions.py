@@ -1,4 +1,4 @@
-"""Definitions of agents and tools: the server stores and returns them."""
+"""Definitions of agents and tools."""
 
 from msgspec import Struct
 
@@ -19,7 +19,7 @@ class StoredDefinition(Struct, frozen=True):
 
 
 class DefinitionSize(Struct, frozen=True):
-    """The size of a definition's JSON in bytes, and its place in the list."""
+    """The size in bytes, and the place in the list."""
 
     size: int
     id: str
@@ -31,10 +31,7 @@ class DefinitionSize(Struct, frozen=True):
 async def register_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str, value: bytes, now_us: int
 ) -> None:
-    """Make or replace a definition, by default in the current deployment.
-
-    Raises DeploymentNotFound, BadRequest if the project has no deployment.
-    """
+    """By default in the current deployment. Raises DeploymentNotFound, BadRequest."""
     await query(
         "put_definition",
         project_id=project_id,
@@ -50,7 +47,7 @@ async def register_definition(
 async def get_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str
 ) -> StoredDefinition:
-    """One definition, by default of the current deployment. Raises NotFound, BadRequest."""
+    """By default of the current deployment. Raises NotFound, BadRequest."""
     deployment_id = await active_deployment(project_id, deployment_id)
     found = await record(
         StoredDefinition, "read_definition", project_id=project_id, kind=kind, deployment_id=deployment_id, id=id
@@ -64,10 +61,8 @@ async def get_definition(
 async def list_definitions(
     *, project_id: str, kind: WorkflowType, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[StoredDefinition], RegistryPlace | None]:
-    """The definitions of active deployments after a place, by name, then the newest first; and the next place.
-
-    A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
-    """
+    """The definitions of active deployments after a place, and the next place. As in `list_runs`, a page cannot end
+    early."""
     wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
     sizes = await records(DefinitionSize, "definition_sizes", limit=limit + 1, **wanted)
     page, more = sizes[:limit], len(sizes) > limit

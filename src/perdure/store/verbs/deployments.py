@@ -1,8 +1,5 @@
-"""Deployments: their workers and workflows, and which one new executions go to.
-
-Native workers bring their whole registry with each registration. Push workers register single workflows, but run any of
-their program. The kind of workers changes only while none of the other kind is there.
-"""
+"""Deployments. The kind of a deployment's workers, native or push, changes only while it has no worker of the other
+kind."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -19,8 +16,6 @@ from perdure.wire.records import Kind
 from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
 
-# --- register ------------------------------------------------------------------------------------------------------
-
 
 class LockedDeployment(Struct, frozen=True):
     created_at_us: int
@@ -36,7 +31,7 @@ class Standing(NamedTuple):
 
 
 async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
-    """Part of a registration, before its first write. Raises Conflict while workers of the other kind serve it."""
+    """Before a registration's first write. Raises Conflict while workers of the other kind serve the deployment."""
     known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
     if known is None:
         return Standing(True, False, now_us)
@@ -51,14 +46,14 @@ async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *
 
 
 async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
-    """Part of a registration, after `look_at_deployment`: make the deployment active for this kind of worker."""
+    """After `look_at_deployment`, make the deployment active."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
     if standing.fresh:
         await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
 
 
 async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
-    """Last part of a registration: release the executions that waited for it."""
+    """Release the executions that waited for this registration."""
     unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
     await query_many(
         "insert_journal",
@@ -68,7 +63,7 @@ async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
 
 
 async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
-    """Part of each push registration: make or keep a deployment of push workers. Raises Conflict."""
+    """Make or keep a deployment of push workers. Raises Conflict while native workers serve it."""
     standing = await look_at_deployment(project_id, deployment_id, now_us, push=True)
     await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
     if standing.changes_sides:
@@ -79,11 +74,8 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
 
 @verb(sweep=True)
 async def catch_up() -> int:
-    """Announce registrations that raced with starts; answers how many.
-
-    With concurrent writers a start may miss its project's first deployment while the registration misses the start.
-    Servers of the previous release may miss a queue's first limit.
-    """
+    """Release starts that raced with their project's first registration. Servers of the previous release may also miss
+    a queue's first limit. Answers how many."""
     amount = 0
     for project_id, name in await query("unmarked_queues"):
         limits = await query("lock_queue", project_id=project_id, name=name)
@@ -100,7 +92,6 @@ async def catch_up() -> int:
 
 @verb(sweep=True)
 async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
-    """Make or keep a deployment of push workers. Raises Conflict while native workers serve it."""
     await put_push_deployment(project_id, deployment_id, now_us)
 
 
@@ -115,7 +106,7 @@ async def register_push_workflow(
     scheduled: bool,
     now_us: int,
 ) -> None:
-    """Add a workflow to a deployment of push workers. Raises DeploymentNotFound, Conflict."""
+    """Raises DeploymentNotFound, Conflict."""
     known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
     if known is None or known.retired_at_us is not None:
         raise unknown_deployment(deployment_id)
@@ -137,15 +128,14 @@ async def register_push_workflow(
 
 @verb(sweep=True)
 async def register_queues(*, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
-    """Make queues, or change their limits; total limits stay. Raises DeploymentNotFound."""
+    """Total limits stay. Raises DeploymentNotFound."""
     await active_deployment(project_id, deployment_id)
     for queue in queues:
         await put_queue(project_id, queue, keep_total=True)
 
 
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
-    """The id of the named or the current deployment. Raises DeploymentNotFound if it is not active, BadRequest if
-    the project has none."""
+    """By default the current one. Raises DeploymentNotFound if it is not active, BadRequest if the project has none."""
     if deployment_id is None:
         deployment_id = await _current(project_id)
         if deployment_id is None:
@@ -175,16 +165,13 @@ def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
     )
 
 
-# --- looks ---------------------------------------------------------------------------------------------------------
-
-
 @verb(looks=True)
 async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
     return await _read(project_id, deployment_id)
 
 
 class RegistryPlace(NamedTuple):
-    """A place in lists of registered things: by name, then the newest first."""
+    """A place in registries: by name, then the newest first."""
 
     after_id: str
     before_us: int
@@ -199,7 +186,7 @@ FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
 async def list_workflows(
     *, project_id: str, after: RegistryPlace, limit: int, offset: int
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
-    """The workflows of active deployments after a place, and the next place."""
+    """Workflows of active deployments, and the next place."""
     found = await records(
         RegisteredWorkflow,
         "list_workflows",
@@ -229,9 +216,6 @@ async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str 
     return found
 
 
-# --- use, drain, retire --------------------------------------------------------------------------------------------
-
-
 @verb(sweep=True)
 async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
     known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
@@ -243,10 +227,7 @@ async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
 
 @verb(sweep=True)
 async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
-    """Retire a deployment until a worker registers for it again.
-
-    Raises DeploymentNotFound; Conflict for the current one, and while it has open executions or workers.
-    """
+    """Retire a deployment until a worker registers for it again. Raises DeploymentNotFound, Conflict."""
     known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
     if known is None:
         raise unknown_deployment(deployment_id)

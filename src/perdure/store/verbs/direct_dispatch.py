@@ -1,8 +1,4 @@
-"""Direct dispatch: give work to a waiting claim, and build claims for workers.
-
-Most work is claimed by its own verb (`claims`). If a claim waits already, the transaction that makes an execution ready
-can claim it as well. That saves a commit and a query.
-"""
+"""Direct dispatch: give work to a waiting claim, which saves a commit and a query."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,12 +14,10 @@ from perdure.wire.requests import Claimed
 
 WOKEN_ROWS_MAX = 500
 WOKEN_BYTES_MAX = 1024 * 1024
-"""How much of a woken execution's journal goes out; its worker fetches the rest."""
+"""The worker fetches the rest of a woken execution's journal."""
 
 
 class WaitingClaim(NamedTuple):
-    """A waiting claim: the worker and what it could take."""
-
     worker_id: str
     deployment_id: str
     python: str
@@ -32,7 +26,7 @@ class WaitingClaim(NamedTuple):
 
 
 class HandedOut(Struct, frozen=True, gc=False):
-    """An execution, as the statements that claim answer it. `seq` and `at_us` are those of the claim's row."""
+    """`seq` and `at_us` are those of the claim's row."""
 
     claimed: Claimed
     seq: int
@@ -42,7 +36,7 @@ class HandedOut(Struct, frozen=True, gc=False):
     rank: int
     ready_at_us: int
     embedded: bool = False
-    """Whether the worker's reply cannot be lost."""
+    """The worker's reply cannot be lost."""
 
     def to_claimed(self, worker_id: str, *, again: bool = False) -> tuple[Claimed, int]:
         """The claim, and the last seq that its worker has parked (0: none)."""
@@ -59,11 +53,7 @@ class HandedOut(Struct, frozen=True, gc=False):
 
 
 class DirectDispatch:
-    """The room of a waiting claim, and the executions that a verb has given to it.
-
-    Each run of a verb makes its own. It claims an execution at once only if no other execution is ready, so none is
-    overtaken.
-    """
+    """The room of a waiting claim, in one run of a verb."""
 
     def __init__(self, waiting_claim: WaitingClaim) -> None:
         self.waiting_claim = waiting_claim
@@ -73,7 +63,7 @@ class DirectDispatch:
         self._opened = False
 
     async def open(self, project_id: str) -> None:
-        """Check that the worker is unchanged since its claim, and that no execution is ready already."""
+        """Check that the worker is unchanged since its claim, and that no ready execution would be overtaken."""
         if not self._opened:
             worker = await record(WaitingWorker, "check_waiting_claim", worker_id=self.waiting_claim.worker_id)
             self.see(project_id, worker)
@@ -105,10 +95,8 @@ class DirectDispatch:
         key: str | None,
         started: bytes | None,
     ) -> bool:
-        """Deliver an outcome to a waiting execution that this worker has parked, and claim it.
-
-        False: it did nothing; the execution belongs to another worker, or the room is full. Calls `open` if needed.
-        """
+        """Deliver an outcome to an execution that this worker has parked, and claim it. False: it is parked elsewhere,
+        or the room is full."""
         if (self.room if self._opened else self.waiting_claim.capacity) <= 0:
             return False
         waiting_claim = self.waiting_claim
@@ -146,7 +134,7 @@ class DirectDispatch:
         return True
 
     async def _note(self, rows: Sequence[JournalRow]) -> None:
-        if self._keeps:  # an embedded worker's reply cannot be lost, so it never asks for the batch again
+        if self._keeps:  # an embedded worker never asks for the batch again
             await query("note_claim", id=self.waiting_claim.worker_id, claim_id=self.waiting_claim.claim_id)
         await query_many("insert_journal", rows)
 

@@ -1,7 +1,4 @@
-"""How an attempt stops while the execution goes on: suspended, retried, released or blocked.
-
-Each transition is a guarded write: it applies to the reporting attempt, or not at all.
-"""
+"""An attempt stops while its execution goes on: suspended, retried, released or blocked."""
 
 from collections.abc import Sequence
 
@@ -17,7 +14,7 @@ from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, S
 from perdure.wire.status import Phase
 
 TRY_NEWER_US = 1_000_000
-"""An execution that diverged on one worker is offered again after this time, if a newer worker exists."""
+"""A diverged execution is offered to a newer worker after this time."""
 
 
 class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -30,7 +27,7 @@ class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | None:
-    """Why an execution may not suspend like this. `sure`: a child of this report, or its cancel, will wake it."""
+    """`sure`: a child of this report, or its cancel, will wake the execution."""
     if end.timer is not None:
         if await _has_fired(at.execution_id, end.timer[0]):
             message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
@@ -42,7 +39,6 @@ async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | None:
 
 
 async def _has_something_coming(at: At, end: Suspend) -> bool:
-    """Whether a wait or a child can wake an execution that suspends without a timer."""
     wanted = set(end.waits)
     if wanted and any(key in wanted for (key,) in await query("open_waits", execution_id=at.execution_id)):
         return True
@@ -50,15 +46,14 @@ async def _has_something_coming(at: At, end: Suspend) -> bool:
 
 
 async def _has_fired(execution_id: str, key: str | None) -> bool:
-    """Whether the journal has the timer's row. A second one would make every wake-up of due timers fail."""
+    """A second row of a timer would make every wake-up of due timers fail."""
     return key is not None and bool(await query("timer_fired", execution_id=execution_id, key=key))
 
 
 async def suspend_next(
     project_id: str, worker_id: str, item: ReportItem, end: Suspend, now_us: int
 ) -> ItemReply | None:
-    """Suspend for a timer or a child, an attempt's most frequent end, with one guarded write. None: it wrote
-    nothing, and the general path decides."""
+    """Suspend with one guarded write. None: it wrote nothing, and the general path decides."""
     if end.timer is not None and await _has_fired(item.execution_id, end.timer[0]):
         return None
     at = _at(project_id, worker_id, item, now_us)
@@ -90,8 +85,7 @@ async def start_and_wait(
     ids: Sequence[str],
     dispatch: DirectDispatch,
 ) -> ItemReply | None:
-    """Start a child and wait for it, the most frequent report with a child, with one guarded write to the parent.
-    None: it wrote nothing, and the general path decides."""
+    """Start a child and wait for it, with one guarded write to the parent. None: as in `suspend_next`."""
     if len(item.entries) != 1 or item.logs or item.progress or item.stream:
         return None
     entry = item.entries[0]
@@ -148,7 +142,7 @@ async def start_and_wait(
 
 
 async def suspend(at: At, end: Suspend, seen: int) -> bool:
-    """Suspend an execution, if its code has seen every outcome in its journal (I5)."""
+    """False: its code has not seen every outcome in its journal (I5)."""
     moved = await record(Moved, "suspend", **_parking(at, end, seen))
     if moved is not None:
         await _suspended(at, end, moved)
@@ -186,7 +180,7 @@ async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
 
 async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
     if phase is Phase.CANCELLING:
-        # A cancelled execution never goes back to a queue; the worker that lets go confirms the cancel.
+        # A cancelled execution never goes back to a queue.
         return False
     fence: dict[str, object] = {
         "project_id": at.project_id,
@@ -233,7 +227,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
 
 
 async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
-    """Make room for new outcomes of failed steps. Answers their row or rows, for the row `retried`."""
+    """Make room for new outcomes of failed steps. Answers their rows, for the row `retried`."""
     back = await query_many("take_back_step", [{"execution_id": execution_id, "key": key} for key in keys])
     seqs = sorted(seq for (seq,) in back)
     return msgspec.json.encode(seqs if len(seqs) > 1 else seqs[0] if seqs else None)

@@ -1,7 +1,7 @@
 """Topics: publish, read, and wait for events.
 
-Publishing and registering a wait lock the topic's row, so no event falls between them (I5). The row also numbers
-events, so readers see them in order and without gaps (I13).
+Publishing and registering a wait lock the topic's row, so no event falls between them (I5). The row also numbers events
+(I13).
 """
 
 import json
@@ -40,11 +40,8 @@ async def publish(
     asked_by: str | None = None,
     answered_by: str | None = None,
 ) -> PublishedEvents:
-    """Publish once per Idempotency-Key; a repeat gets the numbers and the time of the first request.
-
-    `asked_by` is the execution that asks the questions among the events, by default the run's only one. `answered_by`
-    is recorded as the author of answers.
-    """
+    """`asked_by` asks the questions among the events, by default the run's only execution. `answered_by` is the author
+    of answers."""
     first = await recall(project_id, idempotency)
     if first is not None:
         numbers, at_us = _PUBLISHED.decode(first)
@@ -60,8 +57,6 @@ async def publish(
 
 
 class WaitingExecution(Struct, frozen=True, gc=False):
-    """An open wait of a topic."""
-
     execution_id: str
     key: str
     match: bytes | None
@@ -86,11 +81,8 @@ async def publish_events(
     answers: str | None = None,
     answered_by: str | None = None,
 ) -> list[int]:
-    """Append to the topic and resolve matching waits; part of `publish` and of a worker's report.
-
-    `answers` names the execution whose question is answered; otherwise an answer goes to all that wait for its type.
-    `answered_by` is recorded as its author.
-    """
+    """Append to the topic and resolve matching waits. `answers` names the only execution whose question may be
+    answered."""
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may exist already; the topic's lock makes the count exact
         [(last,)] = await query("lock_topic", project_id=project_id, topic=topic)
@@ -161,13 +153,12 @@ Wanted = Mapping[str, object] | None
 
 
 def wanted_by(match: bytes | None) -> Wanted:
-    """The top-level fields that a wait asks for; None: any event matches."""
+    """Top-level fields; None: any event matches."""
     return None if match is None else json.loads(match)
 
 
 class Fields:
-    """The top-level fields of an event, matched against many waits. It decodes each field at most once, and a large
-    event only in part."""
+    """An event's top-level fields. It decodes each at most once, and a large event only in part."""
 
     __slots__ = ("_data", "_raw", "_read")
 
@@ -193,7 +184,7 @@ class Fields:
 
 
 def _same(left: object, right: object) -> bool:
-    """JSON equality: true is not 1, although Python says so."""
+    """JSON equality: true is not 1."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
@@ -204,7 +195,6 @@ def _same(left: object, right: object) -> bool:
 
 
 def event_value(event: Event) -> bytes:
-    """The value of a journal row."""
     return msgspec.json.encode(
         JournalEvent(
             id=event.id,
@@ -218,8 +208,6 @@ def event_value(event: Event) -> bytes:
 
 
 class _At(NamedTuple):
-    """The execution that waits, and the time of its rows."""
-
     project_id: str
     execution_id: str
     attempt: int
@@ -229,11 +217,10 @@ class _At(NamedTuple):
 async def open_wait(
     project_id: str, execution_id: str, attempt: int, wait: OpenWait, now_us: int, at_us: int
 ) -> JournalRow | None:
-    """Register a wait. If its event or answer is there already, resolve it in the same transaction and answer with the
-    outcome's row.
+    """Register a wait, or answer the outcome's row if its event or answer is there already.
 
-    A later attempt that opens the same wait again changes nothing. If it shows other data, that is a new question, and
-    an answer must name it.
+    A later attempt that opens the wait again changes nothing, unless it shows other data. An answer must name this new
+    question.
     """
     topic = wait.topic
     if topic is not None:
@@ -280,10 +267,10 @@ async def open_wait(
 
 
 async def first_event(project_id: str, execution_id: str, topic: str, match: bytes | None, after: int) -> Event | None:
-    """The first matching event after a number that the execution has not taken."""
+    """The first matching event that the execution has not taken."""
     wanted = wanted_by(match)
     taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
-    while after + 1 in taken:  # numbers have no gaps, so a row of taken events need not be read
+    while after + 1 in taken:  # numbers have no gaps, so these are not read
         after += 1
     while True:
         page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
@@ -296,7 +283,6 @@ async def first_event(project_id: str, execution_id: str, topic: str, match: byt
 
 
 async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait) -> int:
-    """The number after which a wait looks, by default from the execution's start."""
     if wait.after is not None:
         return wait.after
     if wait.latest:
@@ -324,7 +310,7 @@ async def _met(at: _At, wait: OpenWait, kind: Kind, value: bytes) -> JournalRow:
 
 @verb(looks=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
-    """The number of a topic's newest event, deleted or not; 0 of a topic without events."""
+    """Of the newest event, deleted or not; 0 without one."""
     for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
         return int(last)
     return 0
@@ -341,8 +327,7 @@ async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: 
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
-    """A topic's events after a number, in order, and whether there may be more. The event that fills `bytes_max` is the
-    last."""
+    """A page of events, and whether there may be more."""
     return await _page(project_id, topic, after, limit, bytes_max)
 
 

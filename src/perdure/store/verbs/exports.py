@@ -1,9 +1,7 @@
 """Export of ended executions' spans to a collector, divided among servers, once each.
 
-Executions are found in the order of their end times, and each claim reads about as many as it takes. A transaction may
-commit an end after another with a later time. An end is therefore taken a moment after its time. A second look comes
-once no commit with such a time is possible, and finds the late ones. A row per execution marks it as taken. The
-cursor's row is the lock.
+Executions are found in the order of their end times, but an end may commit after another with a later time. So each end
+is taken a moment after its time, and a second, later look finds the late ones. The cursor's row is the lock.
 """
 
 from typing import Any, Final, NamedTuple
@@ -13,11 +11,11 @@ from msgspec import Struct
 from perdure.store.interface import query, query_many, record, verb
 
 OVERLAP_US: Final = 120_000_000
-"""An end that commits up to this much after its time is still found; then everything is looked at once more."""
+"""An end that commits up to this much after its time is still found."""
 SETTLED_US: Final = 1_000_000
-"""Ends are taken this much after their time; nearly all earlier ones are committed by then."""
+"""Ends are taken this much after their time."""
 AGAIN: Final = 2
-"""Ends that a claim looks at once more, per execution that it may take. With a factor of 1 it would never catch up."""
+"""Second looks per execution that a claim may take. With 1 it would never catch up."""
 
 
 class Place(NamedTuple):
@@ -34,7 +32,7 @@ class Cursor(Struct, frozen=True):
     looked_id: str | None
 
     def places(self) -> tuple[Place, Place]:
-        """The places up to which ends were taken, and looked at once more."""
+        """Up to where ends were taken, and looked at once more."""
         if self.looked_at_us is None or self.looked_id is None:
             begun = Place(self.ended_at_us - OVERLAP_US, "")
             return begun, begun
@@ -58,13 +56,12 @@ async def exporting(*, project_id: str) -> bool:
 
 @verb(locks="export=project_id")
 async def begin_exports(*, project_id: str, now_us: int) -> None:
-    """Export executions that end from now on."""
     await query("insert_export_cursor", project_id=project_id, ended_at_us=now_us + OVERLAP_US)
 
 
 @verb(locks="export=project_id")
 async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> ToSend:
-    """Take executions to export; they are the caller's until `until_us`."""
+    """The executions are the caller's until `until_us`."""
     cursor = await record(Cursor, "lock_export_cursor", project_id=project_id)
     if cursor is None:
         return ToSend([], False)
@@ -88,8 +85,7 @@ async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: i
 async def _take(
     project_id: str, after: Place, upto_us: int, depth: int, ids: list[str], limit: int, until_us: int
 ) -> tuple[Place, bool]:
-    """Look at up to `depth` ends after a place and up to a time; add untaken ones to `ids`, up to its limit. Answers
-    the place reached, and whether there may be more."""
+    """Add untaken ends to `ids`, up to `limit`. Answers the place reached, and whether there may be more."""
     rows = await query(
         "ended_exports", project_id=project_id, after_us=after.at_us, after_id=after.id, upto_us=upto_us, limit=depth
     )

@@ -1,4 +1,4 @@
-"""One query for all that clients of this server await, while other servers change the same database."""
+"""One look for all that clients of this server await, because hints may be lost."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,13 +14,12 @@ class Awaited(NamedTuple):
     ends: Mapping[str, Sequence[str]]
     """Executions, by project."""
     journals: Sequence[str]
-    """Executions whose journal or log is followed."""
+    """Executions with a followed journal or log."""
     topics: Mapping[str, Sequence[str]]
     """By project."""
     streams: Mapping[str, Sequence[str]]
     """Root executions, by project."""
     workers: Sequence[str]
-    """Workers that want changes of their executions."""
     deployments: Mapping[str, Sequence[str]]
     """Deployments with a waiting claim, by project."""
 
@@ -36,14 +35,13 @@ class Found(NamedTuple):
     changed: Sequence[tuple[str, str, int]]
     """Worker, execution and seq, if another writer wrote the journal's last row."""
     unacknowledged: Sequence[tuple[str, str]]
-    """With executions that are not acknowledged: worker and claim."""
+    """Worker and claim."""
     ready: Sequence[tuple[str, str]]
     """Project and deployment with ready executions."""
 
 
 @verb(looks=True)
 async def poll_awaited(*, awaited: Awaited) -> Found:
-    """Look for all of it, with one query per kind."""
     ended: list[tuple[str, Finished]] = []
     for project_id, ids in awaited.ends.items():
         for id, phase, result, error, detail in await query("ended_among", project_id=project_id, ids=_json(ids)):

@@ -1,9 +1,7 @@
 """First answers to requests with an Idempotency-Key, stored in the transaction of the effect.
 
 An answer is kept for some time after the request, or after the end of the last execution that it names. Ends do not
-touch answers. When the time is over, the sweep looks at the executions. If one is open, the time counts anew; so an
-answer of a long execution is looked at once per period. An execution found ended cannot have ended before the previous
-look, so the time from its end is exact.
+touch answers: when the time is over, the sweep looks at the executions. If one is open, the time counts anew.
 """
 
 from collections.abc import Sequence
@@ -15,12 +13,9 @@ from perdure.store.interface import query, query_many
 from perdure.wire.errors import KeyReused
 
 LISTED_BYTES_MAX: Final = 256 << 10
-"""Bytes of execution lists read at once; an answer may name ten thousand executions."""
 
 
 class Idempotency(NamedTuple):
-    """The key, its route and the hash of its body."""
-
     route: str
     key: str
     body_hash: str
@@ -49,10 +44,9 @@ async def remember(
 
 
 async def prune_answers(before_us: int, now_us: int, limit: int) -> tuple[int, bool]:
-    """Part of `prune`: drop answers whose time began before `before_us`. Answers how many, and whether there may be
-    more.
+    """Drop answers whose time began before `before_us`. Answers how many, and whether there may be more.
 
-    A deleted execution has no known end, so the time counts from when it is missed.
+    The end of a deleted execution is not known, so the time counts from when it is missed.
     """
     rows = await query("oldest_answers", before_us=before_us, limit=limit)
     gone: list[tuple[str, str, str]] = []

@@ -1,9 +1,7 @@
 """Questions of push workers. A suspending step publishes `suspend_{key}` on its run's topic, then reports that it
 waits.
 
-The event alone opens the wait, for the execution that published it. So an answer finds its question even if the worker
-dies: it is an outcome at once, which the next attempt finds before it would ask again. An event that names no execution
-opens the wait only if the run is one execution.
+The event alone opens the wait, so an answer finds its question even if the worker dies.
 """
 
 from msgspec import Raw
@@ -19,21 +17,21 @@ from perdure.wire.requests import EventItem
 
 
 def asks(data: bytes | None) -> bool:
-    """Whether a wait shows a question. A question takes no earlier answer."""
+    """Whether a wait shows a question, which takes no earlier answer."""
     return data is not None and data != b"null"
 
 
 async def alone_in(project_id: str, topic: str) -> str | None:
-    """The only execution of a topic's run, which must be the one that asks."""
+    """The execution of a run that has only one."""
     found: str | None = await value("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
     return found
 
 
 async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
-    """Open the wait for the answer to a published question, if its execution is of the topic's run.
+    """Open the wait for a published question's answer, if its execution is of the topic's run.
 
-    Repeated by the next attempt, it changes nothing. With other data, or after an early answer, it is a new question
-    that an answer must name; the early answer does not count.
+    The next attempt may repeat it. With other data, or after an early answer, it is a new question that an answer must
+    name.
     """
     assert event.event_type is not None
     key = event.event_type.removeprefix(ASKED)
@@ -66,8 +64,7 @@ async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: E
 
 
 def later(opened_at_us: int, now_us: int) -> int:
-    """A time for a question, later than the one before under its key: it is part of the id, and older answers do not
-    count."""
+    """A question's time is part of its id, so it is later than the one before under its key."""
     return max(now_us, opened_at_us + 1)
 
 
@@ -107,7 +104,7 @@ async def outcome_there(execution_id: str, key: str) -> bool:
 async def note_answer(
     project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int, how: How = How.API
 ) -> None:
-    """Record who answered a question, unless that is known."""
+    """Only the first answer is noted."""
     await query(
         "note_approval",
         execution_id=execution_id,

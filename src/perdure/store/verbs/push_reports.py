@@ -1,7 +1,7 @@
-"""Reports of push workers about executions that they hold: steps, waits, ends.
+"""Reports of push workers: steps, waits, ends.
 
-Steps and waits carry neither worker nor attempt. They count while any push worker of the project holds the execution,
-and a step's first outcome stands: a weaker fence than that of native workers. Ends name their worker.
+Steps and waits carry neither worker nor attempt, so they count while any push worker holds the execution. Ends name
+their worker.
 """
 
 from collections.abc import Sequence
@@ -67,9 +67,6 @@ async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Pha
     )
 
 
-# --- steps ---------------------------------------------------------------------------------------------------------
-
-
 class Step(NamedTuple):
     key: str
     ok: bool
@@ -80,7 +77,7 @@ class Step(NamedTuple):
 
 @verb(locks="execution=execution_id")
 async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: int) -> None:
-    """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict when no push worker holds it."""
+    """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict."""
     moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
     if moved is None:
         held = await _lock(project_id, execution_id)
@@ -101,9 +98,6 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
     )
     await query_many("insert_journal", [row])
     await Notify(Written(execution_id))
-
-
-# --- ends ----------------------------------------------------------------------------------------------------------
 
 
 @verb(locks="execution=execution_id")
@@ -141,7 +135,7 @@ async def fail_pushed(
     final_state: bytes | None,
     now_us: int,
 ) -> None:
-    """The execution's code failed: retry it, or fail it. Raises NotFound, Conflict."""
+    """Retry the execution, or fail it. Raises NotFound, Conflict."""
     held = await _lock_for(project_id, execution_id, worker_id, Phase.FAILED)
     if held is None:
         return
@@ -168,11 +162,8 @@ async def fail_pushed(
 async def confirm_cancel_pushed(
     *, project_id: str, execution_id: str, worker_id: str, now_us: int, grace_us: int
 ) -> None:
-    """The worker has stopped. Raises NotFound, Conflict.
-
-    Without a cancel, the run timeout is over, or the worker is going away and the execution goes back. Such hand-backs
-    count, because code may raise the cancel error each time.
-    """
+    """Without a cancel, the run timeout is over, or the worker hands the execution back. Hand-backs count, because code
+    may raise the cancel error each time. Raises NotFound, Conflict."""
     held = await _lock_for(project_id, execution_id, worker_id, Phase.CANCELLED)
     if held is None:
         return
@@ -187,7 +178,7 @@ async def confirm_cancel_pushed(
 
 
 def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[str, Any]:
-    """Parameters of guarded queries, for a report of one journal row."""
+    """For a report of one journal row."""
     return {
         "project_id": project_id,
         "id": execution_id,
@@ -200,12 +191,7 @@ def _fence(project_id: str, execution_id: str, held: Held, now_us: int) -> dict[
     }
 
 
-# --- waits ---------------------------------------------------------------------------------------------------------
-
-
 class Wait(NamedTuple):
-    """A time, an event of a topic, or (`event_type`) the answer to a suspended step."""
-
     key: str
     told: bytes
     """The wait as JSON, for the journal."""
@@ -217,10 +203,7 @@ class Wait(NamedTuple):
 
 @verb(locks="execution=execution_id topic=wait.topic")
 async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us: int) -> None:
-    """Suspend an execution. If the outcome is there already, it goes on at once (I5).
-
-    Does nothing if the execution is not running. Raises NotFound.
-    """
+    """Suspend a running execution. If the outcome is there already, it goes on at once (I5). Raises NotFound."""
     topic = wait.topic
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
@@ -240,7 +223,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
         return
     place = {"execution_id": execution_id, "key": wait.key}
     known = await record(StoredWait, "read_wait", **place)
-    # Its own event opened this question (`push_questions`); an answer to it would have ended the wait.
+    # Its own event opened this question (`push_questions`).
     asked = wait.event_type is not None and known is not None and known.state == "open" and known.data is not None
     early = known if known is not None and known.state == "early" else None
     if await _open(project_id, execution_id, wait, now_us, asked=asked, early=early):
@@ -272,14 +255,11 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
 async def _open(
     project_id: str, execution_id: str, wait: Wait, now_us: int, *, asked: bool, early: StoredWait | None
 ) -> bool:
-    """Open or reopen the wait; a reopened one counts events since its first opening.
-
-    Answers whether an early answer under the key is void, because a question came after it.
-    """
+    """Open or reopen the wait. Answers whether a question came after the early answer, and so voids it."""
     assert wait.topic is not None
     found = []
     if wait.event_type is not None and not asked:
-        # The question named no execution, so take the last one under this key, and count answers from there.
+        # The question named no execution: take the last one under this key.
         found = await query(
             "last_event_of_type", project_id=project_id, topic=wait.topic, event_type=f"{ASKED}{wait.key}"
         )
@@ -345,13 +325,10 @@ async def _let_go(
 
 @verb(locks="execution=execution_id")
 async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
-    """Keep the span id for the next attempt, in any phase. Raises NotFound."""
+    """For the next attempt. Raises NotFound."""
     if not await query("lock_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)
-
-
-# --- children ------------------------------------------------------------------------------------------------------
 
 
 def _children_locks(arguments: Arguments) -> Locks:
@@ -373,8 +350,7 @@ async def start_children(
 ) -> list[Started]:
     """Start a step's child, or (`batch_id`) its batch; the same step again gets the same executions.
 
-    With `wait` the parent suspends until all have ended. Raises NotFound, Conflict, BadRequest and the errors of
-    starting.
+    With `wait` the parent suspends until all have ended. Raises NotFound, Conflict, BadRequest.
     """
     first = await recall(project_id, idempotency)
     if first is not None:

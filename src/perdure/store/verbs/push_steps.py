@@ -1,8 +1,5 @@
-"""Steps as push workers read them, in one shape for saved steps and for the server's rows.
-
-The journal is the only source. Timers, events, answers and ends of children have row kinds of their own; here they
-become the outcome under their step's key.
-"""
+"""Steps as push workers read them. Timers, events, answers and ends of children become outcomes under their step's
+key."""
 
 import json
 from collections.abc import Sequence
@@ -63,7 +60,7 @@ class Holder(Struct, frozen=True):
 
 @verb(looks=True)
 async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tuple[Holder, SavedStep | None]:
-    """One step's outcome and the execution's holder. Raises NotFound for the execution."""
+    """Raises NotFound for the execution."""
     found = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not found:
         raise _no_execution(execution_id)
@@ -76,7 +73,7 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
 async def list_steps(
     *, project_id: str, execution_id: str, after: str | None, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> list[ListedStep]:
-    """The outcomes of an execution by key, after `after`. The one that fills `bytes_max` is the last.
+    """The outcomes of an execution by key, after `after`.
 
     Without `after` all of them, because the reader takes a missing step for one that has not run. Raises NotFound;
     BadRequest if they are too large.
@@ -136,7 +133,7 @@ async def _timer(execution_id: str, key: str) -> ListedStep:
 
 
 async def _event(project_id: str, execution_id: str, key: str, outcome: Row) -> Raw:
-    """An event as push workers read it. An answer is stored bare, so its event is looked up."""
+    """An answer is stored bare, so its event is looked up."""
     if outcome.kind is Kind.EVENT:
         return _shown(msgspec.json.decode(outcome.value, type=JournalEvent))
     id, event_type, at_us = execution_id, f"resume_{key}", outcome.at_us

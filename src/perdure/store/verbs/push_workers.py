@@ -1,9 +1,5 @@
-"""Push workers: registrations that the server calls, and their leases.
-
-A row in `workers` makes claims, leases and losses work as for native workers; the row in `push_workers` is for the
-calling server. After the lease, or refused calls, its executions go back to their queues. The registration stays for a
-day: a living worker that had to register again would report its work under a new id.
-"""
+"""Push workers: registrations that the server calls. A row in `workers` makes claims, leases and losses work as for
+native workers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,9 +18,8 @@ from perdure.wire.requests import Claimed
 from perdure.wire.status import HELD, Phase
 
 PYTHON = "push"
-"""`executions.python` of push executions, so that no other kind of worker continues them."""
+"""`executions.python` of push executions, which native workers never continue."""
 REFUSED_MAX = 2
-"""A worker is gone after this many refused calls."""
 
 
 class PushWorker(Struct, frozen=True):
@@ -36,8 +31,6 @@ class PushWorker(Struct, frozen=True):
 
 
 class Details(Struct, frozen=True):
-    """Facts that a push worker gets in addition to the claim."""
-
     step_key: str | None
     run_timeout_seconds: int | None
     root_workflow_id: str | None
@@ -51,14 +44,14 @@ class Pushed(NamedTuple):
     claimed: Claimed
     details: Details
     woken_at_us: int | None
-    """Since when a woken execution was ready. Its worker may still be unwinding the earlier attempt."""
+    """Since when a woken execution was ready. Its worker may still unwind the earlier attempt."""
 
 
 class Handed(NamedTuple):
     picked: Sequence[Pushed]
     after: tuple[str, str]
     room: int
-    """The worker's remaining room; also 0 while another server counts."""
+    """The worker's room; also 0 while another server counts."""
 
 
 class Untold(Struct, frozen=True):
@@ -85,11 +78,7 @@ async def register_push_worker(
     lease_us: int,
     check_us: int,
 ) -> str:
-    """Open a registration. Earlier ones of the same URL end.
-
-    Answers with the deployment. Raises Conflict while native workers serve it; BadRequest if none is named and the
-    project has none.
-    """
+    """Open a registration; earlier ones of the URL end. Answers its deployment. Raises Conflict, BadRequest."""
     if deployment_id is None:
         deployment_id = await active_deployment(project_id, None)
     before = await query("push_worker_at", project_id=project_id, url=url)
@@ -113,7 +102,7 @@ async def register_push_worker(
 
 @verb(locks="worker=worker_id")
 async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int) -> None:
-    """The worker has registered everything: it may get work. Raises NotFound."""
+    """The worker may get work now. Raises NotFound."""
     moved = await query(
         "push_online", id=worker_id, project_id=project_id, now_us=now_us, check_at_us=now_us + check_us
     )
@@ -126,7 +115,7 @@ async def push_worker_online(*, project_id: str, worker_id: str, now_us: int, le
 async def push_worker_beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, check_us: int, own: bool = False
 ) -> bool:
-    """Renew a worker's lease; its `own` heartbeat also sets it online. False: the registration does not exist."""
+    """The worker's `own` heartbeat also sets it online. False: it is not registered."""
     known = await query("push_beat", id=worker_id, project_id=project_id, own=int(own), check_at_us=now_us + check_us)
     if known:
         await query("renew_push_lease", id=worker_id, lease_until_us=now_us + lease_us)
@@ -140,17 +129,14 @@ async def has_lapsed(*, worker_id: str) -> bool:
 
 @verb(sweep=True)
 async def forgive_push_worker(*, project_id: str, worker_id: str) -> None:
-    """A lapsed worker sent a heartbeat, so its losses become deliveries in vain. The beat comes after: until then
-    `has_lapsed` makes each further heartbeat do this again."""
+    """Comes before a lapsed worker's beat. Until the beat, `has_lapsed` makes each heartbeat repeat it."""
     await forgive(project_id, worker_id)
 
 
 @verb(sweep=True)
 async def push_worker_refused(*, worker_id: str, now_us: int, check_us: int, young_us: int) -> bool:
-    """Count a refused connection. Answers whether the worker is gone.
-
-    Two in a row end it, unless it came online just now: it says so before its socket listens.
-    """
+    """Count a refused connection. Answers whether the worker is gone. A worker that just came online may not listen
+    yet."""
     for (refused,) in await query(
         "push_refused", id=worker_id, young_us=now_us - young_us, check_at_us=now_us + check_us
     ):
@@ -162,20 +148,19 @@ async def push_worker_refused(*, worker_id: str, now_us: int, check_us: int, you
 
 @verb(locks="worker=worker_id")
 async def hurry_push_check(*, worker_id: str, at_us: int) -> None:
-    """Check a worker no later than `at_us`."""
     await query("hurry_check", id=worker_id, check_at_us=at_us)
 
 
 @verb(sweep=True)
 async def retire_push_worker(*, worker_id: str, now_us: int) -> None:
-    """The worker at this address has another id: end the old registration."""
+    """The worker at this address has another id."""
     if await query("read_worker", id=worker_id):
         await end_registration(worker_id, now_us)
         await Notify(Metric("workers_lost"))
 
 
 async def lapse(worker_id: str, now_us: int) -> None:
-    """Give up a worker and take its executions back. Its next beat brings it back."""
+    """Give up a worker until its next beat."""
     if not await query("lapse_push_worker", id=worker_id):
         return
     await query("end_push_lease", id=worker_id, now_us=now_us)
@@ -188,10 +173,7 @@ async def lapse(worker_id: str, now_us: int) -> None:
 async def lapse_expired(
     *, now_us: int, forget_before_us: int, limit: int, patience_us: int = 0, by_database: bool = False
 ) -> int:
-    """Give up workers whose lease ran out, and forget those that lapsed long ago. Answers how many lapsed.
-
-    As in `claims.reap`, executions are poisoned only `patience_us` after the last lease.
-    """
+    """As `claims.reap`, and forget workers that lapsed long ago. Answers how many lapsed."""
     lapsed = 0
     expired = await query("expired_push_workers", now_us=now_us, limit=limit, by_database=int(by_database))
     for worker_id, lease_until_us in expired:
@@ -205,7 +187,7 @@ async def lapse_expired(
 
 @verb(sweep=True)
 async def take_push_checks(*, now_us: int, every_us: int, limit: int) -> list[tuple[str, str, str]]:
-    """The workers to check now, with project and URL. Another server leaves them alone for `every_us`."""
+    """The workers to check now. Other servers leave them alone for `every_us`."""
     rows = await query("take_push_checks", now_us=now_us, next_us=now_us + every_us, limit=limit)
     return [(id, project_id, url) for id, project_id, url in rows]
 
@@ -256,10 +238,7 @@ async def claim_pushed(
     limited_first: bool = False,
     polled: bool = False,
 ) -> Handed:
-    """Claim work for a push worker; any server may. The same transaction counts its executions.
-
-    `polled`: the worker itself asks, so the answer counts as its acknowledgement.
-    """
+    """`polled`: the worker itself asks, so the answer is its acknowledgement."""
     worker = await record(_LockedWorker, "lock_push_worker", id=worker_id)
     if worker is None or (worker.state != "online" and not polled) or worker.lease_until_us <= now_us:
         return Handed((), after, 0)
@@ -283,7 +262,6 @@ async def claim_pushed(
     for row in room.picked:
         claimed, _ = row.to_claimed(worker_id)
         [details] = await records(Details, "push_details", project_id=project_id, id=claimed.id)
-        # The time of a fresh execution says nothing about an earlier attempt.
         picked.append(Pushed(claimed, details, row.ready_at_us if claimed.attempt > 1 else None))
         if polled:
             await query(
@@ -299,16 +277,13 @@ async def accept_push(*, project_id: str, execution_id: str, attempt: int, worke
 
 @verb(locks="execution=execution_id")
 async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
-    """The worker refused the execution: it goes back to its queue, without a count."""
+    """The worker refused the execution, which does not count."""
     await lose(project_id, execution_id, attempt, worker_id, now_us, released=True, refused=True)
 
 
 @verb(locks="execution=execution_id")
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
-    """The delivery's fate is unknown and the worker is silent: count it as lost.
-
-    False: the worker acknowledged it after all, or no longer holds this attempt.
-    """
+    """Count a delivery as lost. False: the worker acknowledged it after all, or no longer holds the attempt."""
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or held.phase not in HELD or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
         return False
@@ -318,13 +293,13 @@ async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, wor
 
 @verb(looks=True)
 async def untold(*, before_us: int, limit: int) -> list[Untold]:
-    """Unacknowledged deliveries from before `before_us`, and cancels that no worker was told of."""
+    """Unacknowledged deliveries from before `before_us`, and untold cancels."""
     return await records(Untold, "untold_of_push_workers", before_us=before_us, limit=limit)
 
 
 @verb(locks="execution=execution_id")
 async def tell_cancel(*, project_id: str, execution_id: str, attempt: int, worker_id: str) -> bool:
-    """Claim the duty to tell the worker of a cancel. False: another server has it, or the execution ended."""
+    """Claim the duty to tell the worker of a cancel. False: another server has it."""
     return bool(
         await query("tell_cancel", project_id=project_id, id=execution_id, attempt=attempt, worker_id=worker_id)
     )
@@ -338,7 +313,7 @@ async def untell_cancel(*, project_id: str, execution_id: str, attempt: int, wor
 
 @verb(locks="execution=execution_id")
 async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> None:
-    """The worker does not run the cancelled execution: end it at once."""
+    """The worker does not run the cancelled execution, so it ends at once."""
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return

@@ -1,4 +1,4 @@
-"""Queries that change nothing, and deletion by the operator."""
+"""Queries, retention and deletion."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,9 @@ from perdure.wire.status import FINAL, Phase
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000
-"""Approximate number of rows (journals, spans, streams) deleted per transaction. The execution that reaches it is the
-last."""
+"""Approximate; rows of journals, spans and streams."""
 LIST_DEPTH = 100_000
-"""How many of the newest executions a list looks at; the cursor goes on from there."""
+"""How many executions a page of a list looks at."""
 FIRST_DEPTHS = (2_000, 20_000)
 _INDEXED: Final = {
     "parent_execution_id": "list_of_parent",
@@ -35,7 +34,7 @@ _INDEXED: Final = {
     "tag_name": "list_tagged",
     "workflow_id": "list_of_workflow",
 }
-"""Filters that have an index, the narrowest first, and the query that walks it."""
+"""The narrowest filter first, with its query."""
 
 _PARTS = (
     "delete_large_payload",
@@ -89,8 +88,7 @@ async def get(*, project_id: str, execution_id: str) -> Execution:
 async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
-    """The final executions among `ids`, and the unknown ids. The result that fills `bytes_max` is the last; a call with
-    the remaining ids gets the next ones."""
+    """The final executions among `ids`, and the unknown ids."""
     done: list[Finished] = []
     missing: list[str] = []
     for id in ids:
@@ -107,7 +105,7 @@ async def finished(
 
 @verb(looks=True)
 async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
-    """How an execution ended, without its result; None while it is open."""
+    """None while the execution is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
     if not rows:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -119,8 +117,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
 async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
-    """A page of executions, newest first, and where the next page starts (None: at the end). The execution whose
-    payload and result fill `bytes_max` is the last."""
+    """A page of executions, newest first, and where the next page starts."""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
     phases = filters.wanted_phases()
     fits: dict[str, Any] = {
@@ -139,7 +136,7 @@ async def list_executions(
         "created_before_us": filters.created_before_us,
     }
     given = [name for name, value in fits.items() if value is not None]
-    if given == ["workflow_id", "key"] and before == NEWEST:  # a workflow's key names at most one, and has an index
+    if given == ["workflow_id", "key"] and before == NEWEST:  # at most one, by an index
         rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
         found = json.dumps([id for id, _ in rows])
         return await records(Execution, "list_executions", project_id=project_id, ids=found), None
@@ -147,8 +144,7 @@ async def list_executions(
     if name == "list_ids" and phases == [Phase.FAILED]:
         name = "list_failed"
     wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
-    # An index walked for its own filter finds a row at each step. Other filters mostly find enough among the newest.
-    # Measuring how far LIST_DEPTH reaches would cost more.
+    # With its own filter, an index finds a row at each step. Other filters mostly find enough among the newest.
     finds = len(given) <= (name != "list_ids")
     floor_id: str | None = None
     sizes: dict[str, int] = {}
@@ -172,7 +168,7 @@ async def list_executions(
 async def journal(
     *, project_id: str, execution_id: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Row], bool]:
-    """A page of an execution's journal, and whether there may be more. The row that fills `bytes_max` is the last."""
+    """A page of a journal, and whether there may be more."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
@@ -183,7 +179,6 @@ async def journal(
 
 @verb(looks=True)
 async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[LogLine]:
-    """A page of an execution's log."""
     if not await query("read_state", project_id=project_id, id=execution_id):
         raise NotFound(f"Execution {execution_id!r} does not exist.")
     return await records(LogLine, "read_logs", execution_id=execution_id, after=after, limit=limit)
@@ -191,7 +186,7 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
 
 @verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
-    """Delete a final execution and its descendants, with all their rows. Answers how many."""
+    """Also deletes all descendants. Answers how many executions."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     if state is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -217,8 +212,6 @@ async def _delete(project_id: str, ids: Sequence[str]) -> int:
 
 
 class Pruned(NamedTuple):
-    """How much was deleted, where the walk over executions goes on, and whether there may be more."""
-
     deleted: int
     after: tuple[str, str]
     more: bool
@@ -235,12 +228,8 @@ async def prune(
     workflows: Mapping[str, int] | None = None,
     statuses: Mapping[str, int] | None = None,
 ) -> Pruned:
-    """Delete a batch of expired data: executions, events, fires, traces without an execution, sessions' memory and
-    transcripts, answers to Idempotency-Keys, ended registrations.
-
-    `workflows` and `statuses` hold the deadlines of workflows and final phases that are kept for a different time. A
-    workflow's takes precedence.
-    """
+    """Delete a batch of expired data. `workflows` and `statuses` hold their own deadlines; a workflow's takes
+    precedence."""
     answers, more_answers = await prune_answers(idempotency_before_us, now_us, limit)
     registrations = await query("prune_ended", before_us=idempotency_before_us, limit=limit)
     losses = await query("prune_losses", before_us=idempotency_before_us, limit=limit)
@@ -262,7 +251,7 @@ async def prune(
         free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
         deleted += await _delete(project_id, [id for (id,) in free])  # locked executions are for a later walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
-    # A fire's row keeps its slot from a second fire, so it stays until a wrong clock would have been corrected.
+    # A fire's row keeps its slot from a second fire, so it outlasts a wrong clock.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
     more_transcripts = await prune_transcripts(finished_before_us)
@@ -276,7 +265,7 @@ async def prune(
     cut = looked < len(rows)
     if cut or len(rows) == limit:
         project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
-        # Ids grow with time: once one is too young, the project has nothing else that is old enough.
+        # Ids grow with time, so the project has nothing else that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
     gone_rows = (rows, events, fires, memory, traces, registrations, losses)
     deleted += answers + sum(map(len, gone_rows[1:]))
@@ -286,10 +275,8 @@ async def prune(
 
 @verb(sweep=True)
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Delete the data of a user or a session: executions, memory, and transcripts without an open turn.
-
-    Answers how many executions are deleted and how many are still open.
-    """
+    """Also deletes memory, and transcripts without an open turn. Answers how many executions are deleted, and how many
+    are still open."""
     if user_id is not None:
         rows = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
         ids = list(rows)
@@ -310,7 +297,7 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
 
 @verb(looks=True)
 async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
-    """Run the invariants as queries. Answers the violations of each, normally none."""
+    """The violations of each invariant, normally none."""
     return {name.removeprefix("doctor_"): [str(id) for id, *_ in await query(name)] for name in checks}
 
 
@@ -328,7 +315,7 @@ async def unserved(*, before_us: int) -> Rows:
 
 @verb(looks=True)
 async def database_time() -> int | None:
-    """The database's time in microseconds since the epoch; None if it has no clock of its own."""
+    """In microseconds since the epoch; None: the database has no clock of its own."""
     now_us: int | None = await value("database_time")
     return now_us
 
@@ -356,7 +343,6 @@ class RegisteredWorker(Struct, frozen=True):
     id: str
     deployment_id: str
     embedded: bool
-    """It lives as long as its process, and needs no lease."""
     lease_until_us: int
 
     def is_online(self, now_us: int) -> bool:
@@ -365,5 +351,5 @@ class RegisteredWorker(Struct, frozen=True):
 
 @verb(looks=True)
 async def list_workers(*, project_id: str) -> list[RegisteredWorker]:
-    """The registered workers, also those whose lease has just ended."""
+    """Also workers whose lease has just ended."""
     return await records(RegisteredWorker, "list_workers", project_id=project_id)

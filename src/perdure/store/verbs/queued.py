@@ -1,4 +1,4 @@
-"""Why a queued execution has not been claimed: another execution has its turn, or its room in the queue."""
+"""A queued execution may wait for a turn, or for room in its queue."""
 
 from typing import Final
 

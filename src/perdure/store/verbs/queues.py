@@ -1,4 +1,4 @@
-"""Queues: the limits under which executions are admitted, and pauses."""
+"""Queues: limits and pauses."""
 
 from msgspec.structs import replace
 
@@ -16,7 +16,7 @@ async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = Fal
 
 @verb(sweep=True)
 async def put_pause(*, project_id: str, name: str, paused_at_us: int | None) -> None:
-    """Pause a queue, or resume it (None). A paused queue keeps the time of its pause."""
+    """None resumes the queue. A paused queue keeps the time of its pause."""
     before = await _read(project_id, name)
     if (before.paused_at_us is None) == (paused_at_us is None):
         return
@@ -27,7 +27,7 @@ async def put_pause(*, project_id: str, name: str, paused_at_us: int | None) -> 
 
 @verb(looks=True)
 async def list_queues(*, project_id: str, name: str | None = None) -> list[QueueState]:
-    """Queues with limits, a pause, or executions that are ready or running. `name`: only this queue."""
+    """Queues with limits, a pause, or executions that are ready or running."""
     return await records(QueueState, "list_queues", project_id=project_id, name=name)
 
 
@@ -37,8 +37,7 @@ async def _read(project_id: str, name: str) -> QueueState:
 
 
 async def _put(project_id: str, before: QueueState, after: QueueState) -> None:
-    """Write a queue. If that adds its first limit or removes its last, mark its open executions. A pause counts as a
-    limit of 0."""
+    """If this adds the first limit or removes the last, mark the queue's open executions. A pause counts as a limit."""
     limited, was_limited = _is_limited(after), _is_limited(before)
     if limited and not was_limited:
         await query("begin_limits")

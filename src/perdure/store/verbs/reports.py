@@ -1,8 +1,5 @@
-"""A worker's report of one execution, as one verb: acknowledgement, outcomes, effects, waits and end.
-
-The guarded write comes first. It carries attempt, worker and report number. If it matches no row, one look tells a lost
-execution from a repeat, which gets the first answer again.
-"""
+"""A worker's report of one execution, as one verb. If its guarded write matches no row, one look tells a lost execution
+from a repeat, which gets the first answer again."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
@@ -136,8 +133,7 @@ async def report_and_dispatch(
     ids: Sequence[str] = (),
     waiting_claim: WaitingClaim,
 ) -> tuple[ItemReply, list[Claimed]]:
-    """As `report`, for reports that start children or end a child. Also answers with executions that the waiting claim
-    took at once: children, or the waiting parent."""
+    """As `report`. Also answers the children, or the parent, that the waiting claim took at once."""
     # The end of a worker locks the worker's row first. This locks it late, and only if it is free.
     dispatch = DirectDispatch(waiting_claim)
     end = item.end
@@ -154,8 +150,8 @@ async def report_and_dispatch(
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
-    """As `report`, for `items` of different executions that all are `is_next_step`, the most frequent kind by far. A
-    driver that sends single statements sends two for all of them."""
+    """As `report`, for `items` of different executions that all are `is_next_step`, with two statements for all of
+    them."""
     # `_fence` in the order of the SQL: by name, a step would cost 10 % more here.
     fences = [
         (item.number, now_us, project_id, item.execution_id, item.attempt, worker_id, item.seen + 1) for item in items
@@ -285,8 +281,7 @@ def _is_news(row: Row, first: int) -> bool:
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """Record one step with the guarded write and insert of `_take`, unless the journal grew since the worker looked
-    or the clock went back."""
+    """Not if the journal grew since the worker looked, or the clock went back."""
     moved = await query("advance_next", **_fence(project_id, worker_id, item, now_us))
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
@@ -296,7 +291,6 @@ async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int
 
 
 def _fence(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> dict[str, Any]:
-    """Values of guarded writes."""
     return {
         "project_id": project_id,
         "id": item.execution_id,
@@ -346,7 +340,7 @@ async def _rows_after(execution_id: str, seq: int) -> list[Row]:
 
 
 async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
-    """Acknowledge a delivery; answer with the unseen rows."""
+    """Acknowledge a delivery."""
     moved = await record(
         Moved, "acknowledge", project_id=project_id, id=item.execution_id, attempt=item.attempt, worker_id=worker_id
     )
@@ -367,7 +361,7 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         return LOST
     if state.report_number < item.number:
         if state.phase in HELD:
-            # The fence holds, so the move is illegal. Not `lost`: this worker still holds it.
+            # The fence holds, so the move is illegal, not `lost`.
             message = f"Execution {item.execution_id!r} is {state.phase}: no cancel was requested."
             return ItemReply(problem=Problem(message, IllegalMove.code))
         await Notify(Metric("stale_rejections"))
@@ -530,7 +524,6 @@ async def _finish(
     now_us: int,
     dispatch: DirectDispatch | None = None,
 ) -> ItemReply:
-    """End an execution, with the same report's outcomes: one update, one insert."""
     outcomes = [entry for entry in item.entries if type(entry) is StepDone or type(entry) is TimerFired]
     values = _fence(project_id, worker_id, item, now_us)
     values["rows"] = len(outcomes) + 1

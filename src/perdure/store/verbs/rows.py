@@ -1,4 +1,4 @@
-"""Database rows as records, and the only way to write to a journal or to end an execution."""
+"""Pages of rows, outcomes of executions, and their ends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ ROW_BYTES = 120
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
-    """How many of the first rows go into a page. The row that fills it is the last, so the first always fits."""
+    """How many rows go into a page. The row that fills it is the last."""
     amount = 0
     for size in sizes:
         if bytes_max <= 0:
@@ -42,8 +42,7 @@ async def page_of(
 ) -> tuple[int, bool]:
     """How many rows after a number go into a page, and whether there may be more.
 
-    `sizes` names the query of numbers and sizes. It asks for `ahead` rows first, then for more while they are small:
-    SQLite reads a row's value to reach the next row, so the cost grows with the page, not with `limit`.
+    `sizes` names a query. It asks for few rows first, because SQLite reads a row's value to reach the next row.
     """
     amount = 0
     while amount < limit and bytes_max > 0:
@@ -61,7 +60,7 @@ async def page_of(
 async def journal_after(
     execution_id: str, seq: int, *, rows_max: int, bytes_max: int, before: int | None = None
 ) -> tuple[list[Row], bool]:
-    """The journal's rows after `seq` and before `before`, at least one, and whether some were left out for size."""
+    """Rows between `seq` and `before`, at least one, and whether some were left out for size."""
     left = rows_max + 1 if before is None else min(before - seq - 1, rows_max + 1)  # numbers have no gaps
     fits, more = left, False
     if left > 1:  # one always passes
@@ -82,8 +81,6 @@ Outcome = Callable[[int, int, int], JournalRow]
 
 
 class Taker(Protocol):
-    """A waiting claim that may take a woken execution."""
-
     async def wake(
         self,
         project_id: str,
@@ -94,7 +91,7 @@ class Taker(Protocol):
         key: str | None,
         started: bytes | None,
     ) -> bool:
-        """Write the outcome and claim the execution. False: it did nothing. `key` and `started` are as in `deliver`."""
+        """Write the outcome and claim the execution. False: it did nothing."""
 
 
 async def deliver(
@@ -150,7 +147,7 @@ async def note_end(
     error: str | None = None,
     detail: bytes | None = None,
 ) -> None:
-    """Write the last row of the journal, and follow up."""
+    """Also writes the last row of the journal."""
     value = NULL_BYTES if detail is None else detail
     row = JournalRow(
         execution_id, end.seq, end.at_us, Kind(phase), end.attempt, name=name, ok=detail is None, value=value
@@ -171,7 +168,6 @@ async def ended(
     detail: bytes | None = None,
     taker: Taker | None = None,
 ) -> None:
-    """Follow up on a new final phase: notify the parent and waiters, free the slot."""
     hint = Ended(
         project_id=project_id,
         execution_id=execution_id,
@@ -205,8 +201,7 @@ async def _tell_parent(
     value: bytes,
     taker: Taker | None,
 ) -> None:
-    """Notify the parent, if its journal says that it started this child: a start by the API may name any parent and
-    step."""
+    """A start by the API may name any parent, so the parent's journal must say that it started this child."""
     parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id
     assert parent_id is not None and step_key is not None
     if (
@@ -230,15 +225,13 @@ async def _tell_parent(
 
 
 def _is_derived(batch_id: str) -> bool:
-    """Whether the parent's code numbered the batch (`map_children`: UUID version 5), not the server (version 7).
-
-    Such a parent waits for each child, which saves two queries per child.
-    """
+    """Whether the parent's code numbered the batch (UUID version 5). It waits for each child, which saves two
+    queries."""
     return batch_id[14:15] == "5"
 
 
 async def _ended_in_batch(project_id: str, parent_id: str, step_key: str, batch_id: str, now_us: int) -> bool:
-    """Notify the parent after a batch's last end. False: the parent does not wait for the batch as one."""
+    """False: the parent does not wait for the batch as one."""
     # Lock the parent first: of two simultaneous ends the later one then sees that it is the last.
     if not await query("lock_state", project_id=project_id, id=parent_id):
         return False
@@ -259,7 +252,7 @@ _DELETED = "The execution was deleted before the batch had ended."
 
 
 def batch_value(children: Mapping[str, Sequence[Any]], ids: Sequence[str]) -> bytes:
-    """The ends of a batch, in the order of the request, on which readers rely. A deleted execution keeps its place."""
+    """The ends of a batch, in the order of the request. A deleted execution keeps its place."""
     ends = []
     for id in ids:
         if id not in children:

@@ -17,7 +17,7 @@ class RunSize(Struct, frozen=True):
 
 
 async def list_floor(project_id: str, before: str, depth: int) -> str:
-    """The last of the `depth` newest ids below `before`. Empty: there are fewer."""
+    """The last of the `depth` newest ids; empty if there are fewer."""
     for (id,) in await query("list_floor", project_id=project_id, before=before, depth=depth):
         return str(id)
     return ""
@@ -35,7 +35,7 @@ async def list_runs(
     limit: int,
     offset: int,
 ) -> tuple[list[WorkflowRun], str | None]:
-    """A page of runs with ids below `before`, newest first, among the newest LIST_DEPTH executions; and the next place.
+    """A page of runs, newest first, and the next place.
 
     A page cannot end early, because its reader counts on `limit`. Raises BadRequest if it is too large.
     """

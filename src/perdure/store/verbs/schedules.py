@@ -1,8 +1,6 @@
 """Schedules: make, change, delete, run by hand, and fire due slots.
 
-A change or fire locks the schedule's row. From that row, pure functions of expression, zone and time decide which slots
-fire and which is next (`wire.schedules`). Inserting a slot's row fires it, once (I7). That row, the execution and the
-next slot are one transaction.
+A change or fire locks the schedule's row. The row of a slot, its execution and the next slot are one transaction (I7).
 """
 
 from collections.abc import Sequence
@@ -40,9 +38,6 @@ _PUT = msgspec.json.Decoder(str)
 _RUN = msgspec.json.Decoder(tuple[str, int])
 
 
-# --- make, change, delete ------------------------------------------------------------------------------------------
-
-
 @verb(locks="schedule_key=spec.workflow_id,spec.key")
 async def make_schedule(
     *, project_id: str, id: str, spec: ScheduleSpec, now_us: int, idempotency: Idempotency | None = None
@@ -57,7 +52,7 @@ async def make_schedule(
 
 
 async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int, *, declared: bool) -> str:
-    """Part of `make_schedule` and of a registration. An unchanged definition changes nothing; a pause stays."""
+    """An unchanged definition changes nothing; a pause stays."""
     while True:
         found = await value("find_schedule", project_id=project_id, workflow_id=spec.workflow_id, key=spec.key)
         if found is not None:
@@ -105,7 +100,7 @@ def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
 
 
 async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule, now_us: int) -> None:
-    """Write the changes. Another expression or zone, or the end of a pause, restarts the schedule now."""
+    """Another expression or zone, or the end of a pause, restarts the schedule now."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
         after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
@@ -151,7 +146,7 @@ async def delete_schedule(*, project_id: str, schedule_id: str) -> None:
 async def declare(
     project_id: str, deployment_id: str, specs: Sequence[ScheduleSpec], ids: Sequence[str], now_us: int
 ) -> None:
-    """Part of a registration: the current deployment has exactly these declared schedules."""
+    """The current deployment has exactly these declared schedules."""
     if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.workflow_id, spec.key): (spec, id) for spec, id in zip(specs, ids, strict=True)}
@@ -164,9 +159,6 @@ async def declare(
         await put_schedule(project_id, id, spec, now_us, declared=True)
 
 
-# --- fire ----------------------------------------------------------------------------------------------------------
-
-
 class Fired(NamedTuple):
     started: int = 0
     looked: bool = False
@@ -175,10 +167,8 @@ class Fired(NamedTuple):
 
 @verb(locks="schedule=schedule_id")
 async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
-    """Fire a schedule's due and waiting slots; starts at most as many executions as there are `ids`, at least two.
-
-    The rest stays due. Raises BadValue if this machine does not know the zone.
-    """
+    """Fire due and waiting slots, at most one per id, of which there are two or more. The rest stays due. Raises
+    BadValue if this machine does not know the zone."""
     schedule = before = await record(StoredSchedule, "try_lock_schedule", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
         return Fired()
@@ -195,7 +185,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
         running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
     for slot_us in slots:
         state, reason = FireState.STARTED, None
-        if in_turn and running:  # the waiting slot has a running one before it
+        if in_turn and running:
             state, reason = _blocked(schedule, waiting)
         fresh = await query(
             "insert_fire",
@@ -230,7 +220,6 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
 
 
 def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | None]:
-    """The state of a slot while an execution of the schedule is open."""
     if schedule.overlap is Overlap.SKIP:
         return FireState.SKIPPED, "an execution of this schedule was still open"
     if waiting >= WAITING_MAX:
@@ -241,7 +230,7 @@ def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | N
 async def _start(
     project_id: str, schedule: StoredSchedule, slot_us: int, id: str, now_us: int
 ) -> tuple[StoredSchedule, int]:
-    """Start the execution of a stored slot. Answers how many were started, and the schedule afterwards."""
+    """Answers the schedule afterwards, and how many executions were started."""
     [answer] = await start_items(project_id, [New(id, _item(schedule, slot_us))], now_us)
     refused = isinstance(answer, Problem)
     await query(
@@ -260,7 +249,7 @@ async def _start(
 
 
 def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> StartItem:
-    """The start item. Its key names schedule and slot, so a slot cannot have a second execution."""
+    """Its key names schedule and slot, so a slot cannot have a second execution."""
     return StartItem(
         workflow_id=schedule.workflow_id,
         payload=input_of(schedule, at_us),
@@ -274,10 +263,7 @@ def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> Sta
 async def run_schedule(
     *, project_id: str, schedule_id: str, id: str, now_us: int, idempotency: Idempotency | None = None
 ) -> Started:
-    """Start an execution of a schedule now, regardless of the overlap policy; due times stay.
-
-    Raises NotFound, WorkflowNotFound.
-    """
+    """Start an execution now, regardless of the overlap policy; due times stay. Raises NotFound, WorkflowNotFound."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return Started(*_RUN.decode(first))
@@ -298,9 +284,6 @@ async def run_schedule(
     )
     await remember(project_id, idempotency, msgspec.json.encode((id, now_us)), now_us, [id])
     return answer
-
-
-# --- looks ---------------------------------------------------------------------------------------------------------
 
 
 class Due(NamedTuple):

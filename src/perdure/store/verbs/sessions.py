@@ -1,4 +1,4 @@
-"""Sessions: an agent's memory, with a version against concurrent writers, and queries for agent runs."""
+"""Sessions: an agent's memory, and queries for agent runs."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -17,13 +17,10 @@ from perdure.wire.status import FINAL
 
 AGENTS_MAX: Final = 500
 LIST_DEPTH: Final = 100_000
-"""How many of the project's newest executions a list looks at."""
 RUNS_SHOWN_MAX: Final = 100
 QUESTIONS_MAX: Final = 500
 EVENTS_LOOKED_AT: Final = 20_000
-"""How many of a run's newest events are searched for questions."""
 STEPS_MAX: Final = 1_000
-"""How many model answers and tool calls of a run are looked at."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
@@ -37,7 +34,7 @@ class StoredMemory(Struct, frozen=True):
 
 @verb(looks=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
-    """The memory of a session; empty with version 0 for an unknown one."""
+    """Empty, with version 0, for an unknown session."""
     found = await record(StoredMemory, "read_memory", project_id=project_id, session_id=session_id)
     if found is None:
         return Memory(Raw(b"[]"), 0)
@@ -48,8 +45,7 @@ async def get_memory(*, project_id: str, session_id: str) -> Memory:
 async def put_memory(
     *, project_id: str, session_id: str, summary: str | None, messages: Raw, version: int | None, now_us: int
 ) -> int:
-    """Replace the memory; answers the new version. With a `version` (0: none yet), raises Conflict if another is
-    stored."""
+    """Answers the new version. Raises Conflict if `version` (0: none yet) is not the stored one."""
     values = {
         "project_id": project_id,
         "session_id": session_id,
@@ -74,9 +70,6 @@ async def put_memory(
     )
 
 
-# --- looks ---------------------------------------------------------------------------------------------------------
-
-
 class RunFilters(NamedTuple):
     """None: any."""
 
@@ -90,7 +83,7 @@ class RunFilters(NamedTuple):
 async def list_agent_runs(
     *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
 ) -> tuple[list[SessionRun], str | None]:
-    """A page of agents' root executions with ids below `before`, newest first, and the next place."""
+    """A page of agents' root executions, newest first, and the next place."""
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
     ids: list[str] = []
@@ -115,7 +108,7 @@ async def list_agent_runs(
 
 @verb(looks=True)
 async def get_session(*, project_id: str, execution_id: str) -> Session:
-    """The session of a root execution. Raises NotFound, also for an execution that is not a root."""
+    """Raises NotFound, also for an execution that is not a root."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
@@ -130,7 +123,7 @@ async def get_session(*, project_id: str, execution_id: str) -> Session:
 
 
 async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:
-    """The executions; payloads, results and tool outputs as far as a reply has room."""
+    """With payloads, results and tool outputs as far as a reply has room."""
     room = REPLY_BYTES_MAX
     found: list[SessionRun] = []
     for id in ids:
@@ -145,7 +138,7 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
 
 
 class AgentStep(Struct, frozen=True):
-    """A model answer or a tool call in a journal. A value of None was too large to be shown."""
+    """A model answer or a tool call. A value of None was too large."""
 
     execution_id: str
     kind: Kind
@@ -163,8 +156,7 @@ class _AgentSteps(NamedTuple):
 
 
 async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
-    """The steps of a run and its descendants; values as far as there is room. Of a call that waited for approval,
-    the later step counts."""
+    """Values as far as there is room. Of a call that waited for approval, the later step counts."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
@@ -184,7 +176,7 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _
 
 
 class WaitingStep(Struct, frozen=True):
-    """The wait of a suspended step, with its question and the answer in the journal."""
+    """A suspended step's wait and its answer."""
 
     execution_id: str
     key: str
@@ -196,15 +188,13 @@ class WaitingStep(Struct, frozen=True):
 
 
 class TopicMessage(Struct, frozen=True):
-    """A question or an answer on a run's topic."""
-
     event_type: str
     data: bytes
     created_at_us: int
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
-    """The questions of the run's suspended steps, from their waits and from its topic."""
+    """From the waits of suspended steps and from the run's topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
     found: dict[tuple[str, str], Question] = {}
     for wait in await records(
@@ -229,7 +219,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
         place = by_key.setdefault(key, (run.id, key))
         known = found.get(place)
         if place in waited and found[place].request is not None:
-            continue  # the waits already tell each question and answer under this key
+            continue  # the waits tell each question and answer under this key
         if what == "suspend" and known is None:
             found[place] = Question(
                 step_key=key, open=run.phase not in FINAL, asked_at_us=event.created_at_us, request=event.data

@@ -27,14 +27,14 @@ class Secrets(NamedTuple):
 
 @verb(looks=True)
 async def read_signing(*, project_id: str) -> Secrets | None:
-    """The project's secrets; None before the first signature."""
+    """None before the first signature."""
     rows = await query("read_signing", project_id=project_id)
     return Secrets(*rows[0]) if rows else None
 
 
 @verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
-    """Store these secrets, unless the project has some. Answers the stored ones."""
+    """Unless the project has some. Answers the stored secrets."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
     [row] = await query("read_signing", project_id=project_id)
     return Secrets(*row)

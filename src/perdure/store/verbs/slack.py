@@ -7,7 +7,7 @@ from perdure.wire.slack import SlackApp
 
 @verb(sweep=True)
 async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> None:
-    """Bind an app to the project. Raises Conflict while another project has it."""
+    """Raises Conflict while another project has the app."""
     if not await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us):
         raise Conflict(
             f"Slack app {api_app_id!r} is bound to another project. Release it there first: "
@@ -17,12 +17,12 @@ async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> No
 
 @verb(sweep=True)
 async def release_slack_app(*, project_id: str, api_app_id: str) -> None:
-    """Release an app for any project. Raises NotFound."""
+    """Raises NotFound."""
     if not await query("release_slack_app", project_id=project_id, api_app_id=api_app_id):
         raise NotFound(f"Slack app {api_app_id!r} is not bound to this project.")
 
 
 @verb(looks=True)
 async def list_slack_apps(*, project_id: str, limit: int) -> list[SlackApp]:
-    """The project's apps by id."""
+    """By id."""
     return await records(SlackApp, "list_slack_apps", project_id=project_id, limit=limit)

@@ -1,4 +1,4 @@
-"""Start executions: one, many independent ones, a batch, a child."""
+"""Start executions."""
 
 import shlex
 from collections.abc import Sequence
@@ -33,14 +33,13 @@ from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.transcripts import OnConflict
 
 INLINE_BYTES_MAX = 64 << 10
-"""A larger payload has its own row: SQLite reads and writes the whole execution at each step."""
+"""A larger payload has a row of its own."""
 COMPARED_BYTES_MAX = 16 << 10
-"""Two inputs up to this size are compared as JSON values, larger ones as bytes."""
+"""Larger inputs are compared as bytes, not as JSON values."""
 LARGE = 100
 """A verb that starts more than this runs in a group of its own."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 _DETAILS = attrgetter("otel_traceparent", "initial_state", "channel_context", "webhook_url")
-"""Fields of which most starts have none."""
 _NO_DETAILS = (None, None, None, None)
 _NO_PARENT = Parent()
 
@@ -51,8 +50,6 @@ class New(NamedTuple):
 
 
 class Target(Struct, frozen=True, gc=False):
-    """Where an execution runs: its deployment, the workflow's registration there, and its queue."""
-
     deployment_id: str | None
     registered: str | None
     """The workflow's name, if the deployment has registered it."""
@@ -64,17 +61,14 @@ class Target(Struct, frozen=True, gc=False):
     """The queue's name, if it has a row."""
     limited: bool
     push: bool
-    """The deployment has push workers. They run any workflow of their program, registered or not."""
+    """Push workers run any workflow of their program, registered or not."""
 
     @property
     def runs(self) -> bool:
-        """Whether the deployment runs the workflow."""
         return self.registered is not None or self.push
 
 
 class DispatchTarget(Target, frozen=True, gc=False):
-    """A target, and the worker of a waiting claim."""
-
     worker: WaitingWorker | None
     """None: it is gone, or locked."""
 
@@ -89,7 +83,7 @@ def where_of(item: StartItem) -> Where:
 async def find_target(
     project_id: str, workflow_id: str, deployment_id: str | None = None, queue_name: str | None = None
 ) -> Target | None:
-    """Where a workflow would run, in this deployment or the current one. None: the project does not exist."""
+    """In this deployment or the current one. None: the project does not exist."""
     return await record(
         Target,
         "start_target",
@@ -101,7 +95,7 @@ async def find_target(
 
 
 async def target_of(project_id: str, item: StartItem) -> Target:
-    """Where an item runs. Raises the refusal of an item that no worker could run."""
+    """Raises the refusal of an item that no worker could run."""
     found = await find_target(project_id, item.workflow_id, item.deployment_id, item.queue_name)
     return _checked(project_id, item, found)
 
@@ -156,10 +150,9 @@ async def start_items(
     targets: dict[Where, Target | PerdureError] | None = None,
     budgeted: dict[str | None, bool] | None = None,
 ) -> list[Started | Problem]:
-    """Insert the items. If `independent`, a refused item does not disturb the rest.
+    """Start the items. If `independent`, a refused item does not disturb the rest.
 
-    Executions that `dispatch` takes are inserted as claimed. The caller passes known `parents` by id, `targets`, and by
-    root id whether a tree is `budgeted`.
+    `dispatch` claims some at once. `parents`, `targets` and `budgeted` (by root id) hold rows that the caller has read.
     """
     if dispatch is not None:
         await dispatch.open(project_id)
@@ -183,7 +176,7 @@ async def start_items(
 
 
 class _Starts:
-    """The executions that one transaction starts. They are planned one by one, inserted together and followed up."""
+    """Executions that one transaction plans one by one, and inserts together."""
 
     def __init__(self, project_id: str, now_us: int, dispatch: DirectDispatch | None) -> None:
         self.project_id = project_id
@@ -204,10 +197,9 @@ class _Starts:
         self._large: list[dict[str, object]] = []
         self._webhooks: list[dict[str, object]] = []
         self._messages: list[tuple[str, str, str]] = []
-        """Open turn, waiting turn and its workflow: the open turn receives the message."""
+        """Open turn, waiting turn and its workflow."""
 
     async def plan(self, id: str, item: StartItem) -> Started:
-        """Decide where an item runs, and keep its rows. Raises the refusal of the item."""
         target = self.targets.get(where_of(item)) or await self._find_target(item)
         if isinstance(target, PerdureError):
             raise target
@@ -253,7 +245,6 @@ class _Starts:
             await query_many("insert_execution_webhook", self._webhooks)
 
     async def follow_up(self) -> None:
-        """Deliver messages to open turns, note claims, and notify."""
         for holder, id, workflow_id in self._messages:
             if await workflow_of(self.project_id, holder) == workflow_id:
                 await deliver(self.project_id, holder, Kind.MESSAGE, self.now_us, name=id)
@@ -274,7 +265,7 @@ class _Starts:
         return target
 
     async def _is_limited(self, item: StartItem, target: Target) -> bool:
-        """Whether the item's queue has limits. Creates a queue that the item limits."""
+        """Also creates a queue that the item limits."""
         name = target.queue_name
         if name in self._queues:
             return True
@@ -303,7 +294,6 @@ class _Starts:
         return parent
 
     async def _waits_for_turn(self, id: str, item: StartItem, on_conflict: OnConflict, parent: Parent) -> bool:
-        """Ask for the item's turn in its session. Raises Conflict."""
         session_id = item.session_id or parent.session_id or id
         if session_id == parent.session_id:
             raise Conflict(
@@ -316,7 +306,6 @@ class _Starts:
         return holder is not None
 
     def _waiting_claim(self, target: Target) -> WaitingClaim | None:
-        """The waiting claim, if it has room for an execution of this target."""
         dispatch = self.dispatch
         if dispatch is None or not dispatch.room or target.deployment_id != dispatch.waiting_claim.deployment_id:
             return None
@@ -408,7 +397,6 @@ class _Starts:
         )
 
     def _keep_details(self, id: str, item: StartItem, parent: Parent) -> None:
-        """Keep the rows that only some executions have."""
         for name, value in (item.tags or {}).items():
             self._tags.append({"project_id": self.project_id, "name": name, "value": value, "execution_id": id})
         context = _value(item.channel_context) or parent.channel_context
@@ -427,7 +415,7 @@ class _Starts:
 
 
 def _due_at_us(item: StartItem, now_us: int) -> int | None:
-    """The time of a delayed start; None: it starts now."""
+    """None: it starts now."""
     due_at_us = item.start_at_us
     if item.delay_seconds is not None:
         due_at_us = now_us + int(item.delay_seconds * 1_000_000)
@@ -437,10 +425,8 @@ def _due_at_us(item: StartItem, now_us: int) -> int | None:
 async def _holder_of_key(
     project_id: str, item: StartItem, before: tuple[Started, Raw | bytes | None] | None
 ) -> Started | None:
-    """The execution with the item's key: `before`, from the same request, or a stored one. None: the key is free.
-
-    Raises Conflict if it has another input.
-    """
+    """The execution with the item's key: `before`, from the same request, or a stored one. Raises Conflict if it has
+    another input."""
     if before is None:
         found = await query(
             "find_started",
@@ -483,7 +469,7 @@ def item_locks(item: StartItem) -> Locks:
 
 
 def news_locks(arguments: Arguments) -> Locks:
-    """The rows that `news` name. A waiting claim's worker is exempt: a start does not wait for it."""
+    """Without a waiting claim's worker, because a start does not wait for it."""
     for new in arguments["news"]:
         yield from item_locks(new.item)
 
@@ -507,7 +493,7 @@ async def start(
     idempotency: Idempotency | None = None,
     waiting_claim: WaitingClaim | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions, each with its own answer. Also answers with those that the waiting claim took."""
+    """Start independent executions. Also answers those that the waiting claim took."""
     dispatch = None if waiting_claim is None else DirectDispatch(waiting_claim)
     answers = await _once(project_id, news, now_us, idempotency, dispatch=dispatch)
     return answers, [] if dispatch is None else dispatch.given
@@ -532,7 +518,6 @@ async def _once(
     batch_id: str | None = None,
     dispatch: DirectDispatch | None = None,
 ) -> list[Started | Problem]:
-    """Start the items, or repeat the first answer to this Idempotency-Key."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]

@@ -1,6 +1,3 @@
-"""Streams of executions: part of a worker's report, and the query that merges an execution's stream with its
-descendants'."""
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from heapq import merge
@@ -21,9 +18,8 @@ BYTES_MAX: Final = 8 << 20
 """Bytes kept per execution, approximately; the oldest items go first."""
 TRIM_ITEMS: Final = 500
 TRIM_BYTES: Final = 1 << 20
-"""Bytes written between two trims."""
 FAMILY_MAX: Final = 1_000
-"""Only the newest descendants of a root, up to this many, are followed."""
+"""The newest descendants of a root that are followed."""
 
 
 async def append(project_id: str, item: ReportItem, now_us: int) -> None:
@@ -90,8 +86,7 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
 
 
 async def _next_of_each(ids: Sequence[str], seen: Mapping[str, int], limit: int) -> Mapping[str, int]:
-    """How many of the next items belong to each execution. Their data, which may be far more than a page, is not
-    read."""
+    """The next items of each execution, counted without their data."""
     times = []
     for id in ids:
         rows = await query("stream_item_times", execution_id=id, after=seen.get(short_id(id), 0), limit=limit)

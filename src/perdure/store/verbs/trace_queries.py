@@ -22,10 +22,9 @@ from perdure.wire.status import Phase
 from perdure.wire.traces import SPANS_MAX, GetTraces, SpanOutline, SpanValues, StoredSpan, TraceSummary, shown_status
 
 LIST_DEPTH: Final = 20_000
-"""How many traces of the requested time a list looks at."""
 EXECUTIONS_SHOWN_MAX: Final = 500
 ROWS_SHOWN_MAX: Final = 5_000
-"""Journal rows per execution that become spans."""
+"""Journal rows per execution."""
 VALUE_SHOWN_MAX: Final = 256 << 10
 PAGE: Final = 20
 ROWS_PAGE: Final = 100
@@ -61,10 +60,7 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 async def list_traces(
     *, project_id: str, wanted: GetTraces, before: TracePlace
 ) -> tuple[list[TraceSummary], TracePlace | None]:
-    """A page of traces after a place, latest end of the root first, and the next place.
-
-    It merges sent traces with the journals of ended roots, among the newest LIST_DEPTH of each.
-    """
+    """A page of traces, the latest end first, and the next place, among the newest LIST_DEPTH of each kind."""
     since_us = max(wanted.start_time or 0, 0)
     until_us = LAST_US if wanted.end_time is None else wanted.end_time
     to_us = min(until_us, before.at_us)
@@ -76,7 +72,7 @@ async def list_traces(
         floor = await query(name, project_id=project_id, from_us=since_us, to_us=to_us, depth=max(LIST_DEPTH, amount))
         return next((at_us for (at_us,) in floor), since_us)
 
-    # One floor for both kinds: beyond one of them a trace would come too late on the next page, or twice.
+    # One floor for both kinds, so that no trace comes twice or too late.
     floor_us = max(await from_us("traces_floor"), await from_us("ended_floor"))
     where: dict[str, Any] = {
         "project_id": project_id,
@@ -170,7 +166,7 @@ async def _execution_root(project_id: str, trace_id: str, room: int) -> TraceSum
 
 
 class FoundTrace(NamedTuple):
-    """The spans that were sent in, and the executions of its journal spans."""
+    """`executions` are those whose journals become spans."""
 
     spans: list[StoredSpan]
     executions: list[TracedJournal]
@@ -179,7 +175,7 @@ class FoundTrace(NamedTuple):
 
 @verb(looks=True)
 async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
-    """A trace. Values that do not fit into a reply are left out, the largest first."""
+    """Values that do not fit into a reply are left out, the largest first."""
     trace = {"project_id": project_id, "trace_id": trace_id}
     sizes = [size for (size,) in await query("span_sizes", limit=SPANS_MAX, **trace)]
     rows = await records(SpanRow, "read_spans", bytes_max=_largest(sizes), limit=SPANS_MAX, **trace)

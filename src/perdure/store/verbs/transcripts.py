@@ -1,7 +1,6 @@
-"""Transcripts of sessions. Each message is stored once per project, and entries refer to it.
+"""Transcripts of sessions. Changes, and reads for a replay, lock the transcript's row.
 
-Appending, summarizing and reading for a replay lock the transcript's row. Summarized entries are dropped once no open
-execution has read an older version, which its replay would need.
+Summarized entries are dropped once no open execution has read an older version, which its replay would need.
 """
 
 from collections import Counter
@@ -19,7 +18,6 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.transcripts import Entry, Page
 
 DROPPED_AT_ONCE: Final = 2_000
-"""Entries deleted per transaction; the next transaction deletes more."""
 DELETED_AT_ONCE: Final = 50
 """Transcripts that retention looks at per transaction."""
 
@@ -49,10 +47,9 @@ async def read_transcript(
     limit: int,
     bytes_max: int = REPLY_BYTES_MAX,
 ) -> Page:
-    """A page of the entries of a version (None: the newest); an unknown session has version 0.
+    """A page of a version's entries after `after`, by default its first ones.
 
-    It starts behind `after`, or with the version's first entry. The entry that fills `bytes_max` is the last. Raises
-    BadRequest for a future version, NotFound if entries of it were dropped.
+    Raises BadRequest for a future version, NotFound if entries of it were dropped.
     """
     session: dict[str, object] = {"project_id": project_id, "session_id": session_id}
     newest, dropped = next(iter(await query("read_version", **session)), (0, 0))
@@ -94,8 +91,7 @@ async def append_messages(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> int:
-    """Append messages, once per Idempotency-Key; answers the new version. Raises Conflict if `version` is not the
-    newest."""
+    """Answers the new version. Raises Conflict if `version` is not the newest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return int(first)
@@ -113,8 +109,7 @@ async def append(
     *,
     summary_of: int | None = None,
 ) -> int:
-    """As `append_messages`; also part of a worker's report. With `summary_of`, the message is a summary up to that
-    entry. It refuses before it writes."""
+    """With `summary_of`, the message is a summary up to that entry. It refuses before it writes."""
     session = {"project_id": project_id, "session_id": session_id}
     known = await record(StoredTranscript, "lock_transcript", **session)
     stored = known or StoredTranscript()
@@ -165,8 +160,7 @@ def _moved_on(session_id: str, newest: int, version: int) -> PerdureError:
 
 
 async def drop_summarized(project_id: str, session_id: str) -> int:
-    """Drop summarized entries that no open execution may read again. Answers how many. The caller holds the
-    transcript's row."""
+    """Drop summarized entries that no open execution may read again. Answers how many."""
     session = {"project_id": project_id, "session_id": session_id}
     stored = await record(StoredTranscript, "lock_transcript", **session)
     if stored is None or stored.summarized <= stored.dropped:
@@ -184,7 +178,7 @@ async def drop_summarized(project_id: str, session_id: str) -> int:
 
 
 async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
-    """Entries of these messages were deleted; delete messages without an entry."""
+    """Delete messages without an entry."""
     uses = sorted(Counter(hashes).items())
     await query_many(
         "release_message", [{"project_id": project_id, "hash": hash, "uses": count} for hash, count in uses]
@@ -193,8 +187,8 @@ async def _release(project_id: str, hashes: Iterable[bytes]) -> None:
 
 
 async def delete_transcript(project_id: str, session_id: str) -> int:
-    """Delete a session's transcript, as much as one transaction may, unless a turn is open there. Answers how many
-    rows; fewer than DROPPED_AT_ONCE means all."""
+    """Delete a part of a transcript without an open turn. Answers how many rows; fewer than DROPPED_AT_ONCE means
+    all."""
     if not await query("lock_transcript", project_id=project_id, session_id=session_id):
         return 0
     if await query("any_turn", project_id=project_id, session_id=session_id):

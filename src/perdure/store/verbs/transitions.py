@@ -28,17 +28,17 @@ from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, HELD, Phase
 
 LOSSES_MAX = 5
-"""An execution is POISONED after this many lost workers without a newly recorded outcome."""
+"""Losses without a newly recorded outcome that poison an execution."""
 UNDELIVERED_MAX = 100
-"""Limit of deliveries in vain in a row: unacknowledged, handed back after the worker had begun, or lost with a worker
-that came back. It is high because neither a lost message nor a departing worker is a crash."""
+"""Deliveries in vain in a row that poison an execution (I9). It is high because neither a lost message nor a departing
+worker is a crash."""
 BACKOFF_MAX_US = 300_000_000
 RESTING: Final = frozenset({Phase.WAITING, Phase.QUEUED})
 """Phases whose due times `wake_due` serves; `end_overdue` serves the held ones."""
 
 
 class Overdue(Struct, frozen=True, order=True):
-    """An execution past its due time. Executions are handled in this order."""
+    """Overdue executions are handled in this order."""
 
     due_at_us: int
     project_id: str
@@ -56,7 +56,7 @@ class Woken(Moved, frozen=True, gc=False, kw_only=True):
 
 @verb(locks="execution=execution_id")
 async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
-    """Cancel an execution and its open descendants. Answers `cancelling` or `cancelled`."""
+    """Cancel an execution and its open descendants."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         raise NotFound(f"Execution {execution_id!r} does not exist.")
@@ -112,10 +112,8 @@ async def _note_cancel(execution_id: str, moved: Moved, cancelled_by: str) -> No
 async def try_lose(
     project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, sure: bool = True
 ) -> bool:
-    """As `lose`, without waiting for locks.
-
-    False: it did nothing, because a row is locked, or the loss would poison the execution and is not `sure`.
-    """
+    """As `lose`, without waiting for locks. False: a row is locked, or the loss would poison the execution and is not
+    `sure`."""
     if not await try_lock(project_id, execution_id):
         return False
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
@@ -143,9 +141,8 @@ async def lose(
 ) -> None:
     """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
 
-    An unacknowledged delivery is a lost message. A crash is a loss, and the fifth without progress poisons the
-    execution; if the worker proves alive, `claims.drain` takes the count back. A hand-back of `begun` work counts like
-    a lost message, because the code may do it each time.
+    A crash is a loss, which `claims.forgive` takes back if the worker proves alive. An unacknowledged delivery is a
+    lost message. A hand-back of `begun` work counts alike, because the code may do it each time.
     """
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None or state.attempt != attempt or state.assigned_to_worker != worker_id:
@@ -202,8 +199,8 @@ async def lose(
 def _backoff_us(execution_id: str, count: int) -> int:
     """0 s after the first loss, then 1 s, 2 s, 4 s …, at most 5 minutes, shortened by up to half.
 
-    The reduction differs by execution. Otherwise all executions lost with one worker would return together to one
-    worker, and one that kills its worker would take the rest along until all are poisoned.
+    The reduction differs by execution. Otherwise an execution that kills its workers would meet, and poison, the same
+    neighbours each time.
     """
     if count <= 1:
         return 0
@@ -256,15 +253,14 @@ class SetAhead(Struct, frozen=True):
 
 @verb(looks=True)
 async def set_ahead(*, now_us: int) -> SetAhead | None:
-    """Timers left behind by the clock's step back; None: none are left."""
     [found] = await records(SetAhead, "set_ahead", now_us=now_us)
     return found if found.amount else None
 
 
 @verb(sweep=True)
 async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
-    """Make timers from before the clock's step back due, if they last no longer than the time since. Answers whether
-    there may be more."""
+    """After the clock's step back, make timers due that last no longer than `passed_us`. Answers whether there may be
+    more."""
     found = await query("bring_forward", now_us=now_us, passed_us=passed_us, limit=limit)
     if found:
         await Notify(Due(now_us))
@@ -273,7 +269,7 @@ async def bring_forward(*, now_us: int, passed_us: int, limit: int) -> bool:
 
 @verb(looks=True)
 async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Overdue]:
-    """Executions whose run timeout or grace is over, the earliest first, after the place `after`."""
+    """Executions whose run timeout or grace is over, the earliest first."""
     place = {"after_us": after.due_at_us, "after_project_id": after.project_id, "after_id": after.id}
     where = {"now_us": now_us, "limit": limit, **place}
     running = await records(Overdue, "overdue", phase=Phase.RUNNING, **where)
@@ -283,10 +279,8 @@ async def overdue(*, now_us: int, limit: int, after: Overdue = FIRST) -> list[Ov
 
 @verb(sweep=True)
 async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_us: int) -> bool:
-    """Cancel an execution after its run timeout, or end one after its grace.
-
-    False: it is no longer overdue, or a row is locked.
-    """
+    """Cancel an execution after its run timeout, or end one after its grace. False: it is no longer overdue, or a row
+    is locked."""
     for phase, due_at_us in await query("try_lock_execution", project_id=project_id, id=execution_id):
         if phase not in HELD or due_at_us is None or due_at_us > now_us:
             return False

@@ -1,9 +1,4 @@
-"""Event triggers: make, delete, and take events of their topics.
-
-With the trigger's row locked, one transaction reads events after the cursor, starts executions and moves the cursor. So
-no event is taken twice or lost. A topic's events become visible in order, so only a new trigger locks the topic, to
-start at its end.
-"""
+"""Event triggers: make, delete, and take events of their topics."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -25,10 +20,7 @@ from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, Trigg
 
 TRIGGERS_MAX = 10_000
 _ENVELOPE = 1_024
-"""Approximate size of an event beyond its data; a topic has up to 512 bytes."""
-
-
-# --- make, delete --------------------------------------------------------------------------------------------------
+"""Approximate size of an event beyond its data."""
 
 
 @verb(sweep=True)
@@ -43,8 +35,7 @@ async def register_trigger(
 ) -> None:
     """Make a trigger, or update the one of that (workflow, topic), which keeps its cursor.
 
-    Only the current deployment changes an existing trigger. Raises DeploymentNotFound, WorkflowNotFound,
-    TooManyTriggers.
+    Only the current deployment updates one. Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers.
     """
     if await recall(project_id, idempotency) is not None:
         return
@@ -61,7 +52,7 @@ async def register_trigger(
 async def put_trigger(
     project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, replace: bool = True
 ) -> None:
-    """Part of `register_trigger` and of a registration. An unchanged definition changes nothing."""
+    """An unchanged definition changes nothing. A new trigger starts at the end of its topic."""
     last: int = await value("lock_topic", project_id=project_id, topic=spec.topic)
     before = await record(
         StoredTrigger, "find_trigger", project_id=project_id, topic=spec.topic, workflow_id=spec.workflow_id
@@ -106,7 +97,7 @@ async def delete_trigger(*, project_id: str, trigger_id: str) -> None:
 async def declare_triggers(
     project_id: str, deployment_id: str, specs: Sequence[TriggerSpec], ids: Sequence[str], now_us: int
 ) -> None:
-    """Part of a registration: the current deployment has exactly these declared triggers."""
+    """The current deployment has exactly these declared triggers."""
     if await value("current_deployment", project_id=project_id) != deployment_id:
         return
     wanted = {(spec.topic, spec.workflow_id): (spec, id) for spec, id in zip(specs, ids, strict=True)}
@@ -116,9 +107,6 @@ async def declare_triggers(
     for named in sorted(wanted):  # all registrations lock topics in this order
         spec, id = wanted[named]
         await put_trigger(project_id, id, spec, now_us, declared=True)
-
-
-# --- take ----------------------------------------------------------------------------------------------------------
 
 
 class TakenEvents(NamedTuple):
@@ -133,10 +121,7 @@ class TakenEvents(NamedTuple):
 async def take_for_trigger(
     *, project_id: str, trigger_id: str, ids: Sequence[str], now_us: int, bytes_max: int = VALUE_BYTES_MAX
 ) -> TakenEvents:
-    """Start a trigger's executions on the current deployment, at most one per id, and move its cursor.
-
-    A batch ends before the event that would exceed `bytes_max`.
-    """
+    """Start a trigger's executions on the current deployment, at most one per id, and move its cursor."""
     trigger = await record(StoredTrigger, "try_lock_trigger", project_id=project_id, id=trigger_id)
     if trigger is None:
         return TakenEvents()
@@ -147,7 +132,7 @@ async def take_for_trigger(
     sizes, more = batches(trigger, waiting, len(ids), now_us, bytes_max, whole=len(waiting) < limit)
     if sizes:
         events = await records(Event, "read_events", limit=sum(sizes), **where)
-        if len(events) < sum(sizes):  # some were deleted by age since the look; batches contain the rest
+        if len(events) < sum(sizes):  # some were deleted by age since the look
             return TakenEvents(more=True)
         ends = accumulate(sizes)
         news = [
@@ -164,8 +149,8 @@ async def take_for_trigger(
 
 
 async def _skip_deleted(project_id: str, trigger: StoredTrigger) -> int:
-    """Move the cursor behind untaken events that were deleted by age, and answer it. The topic's end is read first:
-    missing numbers up to it are deleted."""
+    """The cursor behind untaken events that were deleted by age. The topic's end is read first: missing numbers up to
+    it are deleted."""
     end = await query("topic_end", project_id=project_id, topic=trigger.topic)
     left = await query("event_sizes", project_id=project_id, topic=trigger.topic, after=trigger.taken_seq, limit=1)
     gone_seq: int = left[0][0] - 1 if left else end[0][0]
@@ -183,8 +168,8 @@ def batches(
 ) -> tuple[list[int], bool]:
     """The batch sizes to start now, and whether another may follow.
 
-    `waiting` has number, size and time of waiting events, all of them if `whole`. An execution gets at most `bytes_max`
-    unless one event is larger; all together exceed it by at most the last one's share.
+    `waiting` has number, size and time of waiting events, all of them if `whole`. A batch ends before the event that
+    would exceed `bytes_max`. All batches exceed it by at most the last one.
     """
     sizes: list[int] = []
     at = used = 0
@@ -214,15 +199,12 @@ def _item(trigger: StoredTrigger, events: Sequence[Event]) -> StartItem:
     )
 
 
-# --- looks ---------------------------------------------------------------------------------------------------------
-
-
 class Watched(NamedTuple):
     project_id: str
     trigger_id: str
     topic: str
     due_at_us: int | None
-    """When there is something to start; 0: now; None: not before more events come."""
+    """0: now; None: not before more events come."""
 
 
 @verb(looks=True)

@@ -1,32 +1,27 @@
 """Locks without waiting. True: the rows are locked, or do not exist. False: another transaction holds one.
 
-A sweep over many executions first asks here for every row that it would wait for. A held row then keeps the sweep from
-one execution only, until a later round.
+A sweep asks here first, so a held row delays one execution only.
 """
 
 from perdure.store.interface import query, value
 
 
 async def try_lock(project_id: str, execution_id: str) -> bool:
-    """Lock an execution."""
     row = {"project_id": project_id, "id": execution_id}
     return bool(await query("try_lock_execution", **row)) or not await query("read_state", **row)
 
 
 async def try_lock_session(project_id: str, session_id: str) -> bool:
-    """Lock a session's transcript."""
     session = {"project_id": project_id, "session_id": session_id}
     return bool(await query("try_lock_transcript", **session)) or not await query("read_version", **session)
 
 
 async def _try_lock_waits(execution_id: str) -> bool:
-    """Lock the open waits of an execution."""
     return not await value("locked_waits", execution_id=execution_id)
 
 
 async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None) -> bool:
-    """Lock what an execution's end changes elsewhere: its waits, its parent and the parent's waits, its sessions, and
-    the next turns."""
+    """Lock the rows that an execution's end changes: waits, parent, the parent's waits, sessions, next turns."""
     if parent_id is not None and not (await try_lock(project_id, parent_id) and await _try_lock_waits(parent_id)):
         return False
     if not await _try_lock_waits(execution_id):
@@ -57,7 +52,7 @@ async def try_lock_below(project_id: str, execution_id: str) -> bool:
 
 
 async def try_write(name: str, value: str) -> bool:
-    """Write a value under a name. False: another transaction holds the name, and writes the value or leaves it."""
+    """False: another transaction holds the name."""
     locked = bool(await query("try_lock_meta", name=name)) or not await query("read_meta", name=name)
     if locked:
         await query("write_meta", name=name, value=value)

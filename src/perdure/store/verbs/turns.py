@@ -1,12 +1,8 @@
-"""Turns: a session runs one at a time, so each execution reads what the previous one appended.
+"""Turns: a session runs one execution at a time. A waiting turn is a queued execution that starts at the end of time.
 
-A waiting turn is a queued execution that starts at the end of time, until the last transaction of the turn before it
-removes that start time. So it holds nothing, and is cancelled, listed and counted like any queued execution.
-
-With `deliver`, an open turn of the same workflow learns of the waiting turn by a journal row, and may take its message
-exactly once, in one transaction with its state. If the taker completes, the taken turn is released and finds its
-result. Otherwise it waits again, with its message. If the taker leaves the message, it waits again at once, and no
-other turn takes it.
+With `deliver`, an open turn of the same workflow may take a waiting turn's message, once. If the taker completes, the
+taken turn is released and finds its result; otherwise it waits again. If the taker leaves the message, the turn waits
+again at once, and no other turn takes it.
 """
 
 from typing import Final
@@ -36,8 +32,7 @@ HELD_US: Final = 253_402_300_799_000_001
 async def ask_for_turn(
     project_id: str, session_id: str, execution_id: str, on_conflict: OnConflict, now_us: int
 ) -> str | None:
-    """Ask for a turn for a starting execution. Answers its holder; None: the new execution has it. Raises
-    SessionBusy, before it writes."""
+    """Answers the holder; None: the new execution has the turn. Raises SessionBusy, before it writes."""
     session = {"project_id": project_id, "session_id": session_id}
     seen = await value("open_turn", **session)
     if seen is not None and on_conflict is OnConflict.DELIVER:
@@ -59,7 +54,7 @@ async def ask_for_turn(
 
 
 async def end_turns(project_id: str, execution_id: str, phase: Phase, now_us: int) -> None:
-    """End the turns of an execution that ended, and begin the next ones."""
+    """Also begins the next turns."""
     for session_id, _ in await query("turns_of_execution", execution_id=execution_id):
         session = {"project_id": project_id, "session_id": session_id}
         await query("lock_transcript", **session)
@@ -83,7 +78,7 @@ async def _release(project_id: str, execution_id: str, now_us: int) -> None:
 
 
 async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now_us: int) -> tuple[str, bool, bytes]:
-    """Carry out a transcript entry of a worker's report. Answers name, success and value of its journal row."""
+    """Answers name, success and value of the entry's journal row."""
     if isinstance(entry, ReadTranscript):
         return READ, True, await _read(project_id, execution_id, entry.session_id)
     if isinstance(entry, TakeMessages):
@@ -99,7 +94,7 @@ async def answer(project_id: str, execution_id: str, entry: TranscriptEntry, now
             new = await transcripts.append(
                 project_id, entry.session_id, [entry.summary], entry.version, now_us, summary_of=entry.upto
             )
-    except PerdureError as error:  # it refused before it wrote; the code sees the error
+    except PerdureError as error:  # it refused before it wrote
         return name, False, msgspec.json.encode({"type": error.code, "message": error.message})
     return name, True, msgspec.json.encode({"version": new})
 
@@ -122,7 +117,7 @@ async def _read(project_id: str, execution_id: str, session_id: str) -> bytes:
 
 
 async def workflow_of(project_id: str, execution_id: str) -> str | None:
-    """The workflow of an execution. Only turns of one workflow understand each other's inputs and results."""
+    """Only turns of one workflow understand each other's inputs and results."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     return None if state is None else state.workflow_id
 

@@ -19,7 +19,7 @@ from perdure.wire.times import rfc3339
 from perdure.wire.waits import PendingWait, PendingWaits
 
 EARLY_MAX = 1_000
-"""Early answers per execution, for steps that have not asked yet; keys may be mistyped or invented."""
+"""Answers per execution for steps that have not asked yet; their keys may be mistyped."""
 
 
 @verb(locks="execution=execution_id")
@@ -33,8 +33,7 @@ async def resume(
     answered_by: str,
     question_id: str | None = None,
 ) -> Resumed:
-    """Answer a suspended step, with `question_id` only that question. An early answer is kept until `open_wait`
-    decides."""
+    """With `question_id`, answer only that question. An early answer is kept until `open_wait` decides."""
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and wait.event_type is not None:
         # Its answer will be an event, and topics are locked before executions.
@@ -49,10 +48,7 @@ async def resume(
 async def answer_wait(
     project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, question_id: str | None = None
 ) -> Became | Problem:
-    """Write the answer into the waiting journal; the first one stands. Refusals are returned, not raised.
-
-    The same bytes again get the first result: its reply may be lost, and the execution may have moved on.
-    """
+    """The first answer stands. The same bytes again get the first result, because its reply may be lost."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
@@ -67,8 +63,8 @@ async def answer_wait(
         await query_many("insert_wait", [early])
         return Became.EARLY
     if wait.topic is not None and wait.event_type is not None:
-        # A push worker's answer is also an event of the run's topic, for its followers. Other steps of the run may wait
-        # for the same type; the UUID version 5 tells them that it is not theirs.
+        # A push worker's answer is also an event of the run's topic. UUID version 5 tells other waiting steps of the
+        # run that it is not theirs.
         answer = EventItem(data, wait.event_type)
         event_id = str(uuid5(UUID(execution_id), wait.event_type))  # a question has just one answer
         await publish_events(project_id, wait.topic, [answer], [event_id], now_us, answers=execution_id)
@@ -129,7 +125,6 @@ async def standing(execution_id: str, step_key: str) -> Approval | None:
 
 
 def said_by(approval: Approval | None) -> str:
-    """The author and time of an answer, as part of a sentence."""
     if approval is None:
         return "before"
     return f"by {approval.answered_by!r} at {rfc3339(approval.answered_at_us)}"
@@ -147,7 +142,7 @@ async def _stands(execution_id: str, step_key: str, wait: StoredWait, data: byte
 
 @verb(looks=True)
 async def list_waits(*, project_id: str, execution_id: str) -> PendingWaits:
-    """The open waits of an execution. Raises NotFound."""
+    """Raises NotFound."""
     for phase, *_ in await query("read_state", project_id=project_id, id=execution_id):
         return PendingWaits(
             await records(PendingWait, "list_waits", execution_id=execution_id),

@@ -1,8 +1,4 @@
-"""Webhooks and their deliveries.
-
-The transaction of an end writes its messages (`enqueue`). The first server that sees a message takes it. If a server
-dies between taking and settling, another one sends the message again: it is sent at least once.
-"""
+"""Webhooks and their deliveries. If a server dies between taking and settling, another one sends the message again."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,7 +16,6 @@ WEBHOOKS_MAX = 20
 
 
 async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root: bool, now_us: int) -> None:
-    """Part of an end that webhooks are told of."""
     await query(
         "insert_deliveries",
         execution_id=execution_id,
@@ -33,7 +28,7 @@ async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL. Calls are counted by host, so that one that hangs does not hold up the messages for others."""
+    """Calls are counted by host, so that one that hangs does not hold up the rest."""
     return urlsplit(url).netloc.lower()
 
 
@@ -48,7 +43,7 @@ async def make_webhook(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Webhook:
-    """Have a URL hear of ends from now on. One that hears of the same already stays as it is. Raises BadRequest."""
+    """An equal webhook stays as it is. Raises BadRequest."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return Webhook(**msgspec.json.decode(first))
@@ -69,7 +64,7 @@ async def make_webhook(
 
 @verb(locks="project=project_id")
 async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
-    """Tell a URL nothing more: what is pending for it fails when it is due. Raises NotFound."""
+    """Pending deliveries fail when they are due. Raises NotFound."""
     await query("lock_project", project_id=project_id)
     if not await query("delete_webhook", project_id=project_id, id=webhook_id):
         raise NotFound(f"Webhook {webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
@@ -78,32 +73,29 @@ async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
 
 @verb(looks=True)
 async def list_webhooks(*, project_id: str) -> list[Webhook]:
-    """All of a project, newest first."""
+    """Newest first."""
     return await records(Webhook, "list_webhooks", project_id=project_id)
 
 
 class TakenDelivery(NamedTuple):
-    """A message that this server is to send."""
-
     project_id: str
     execution_id: str
     webhook_id: str
     url: str
     host: str
     tries: int
-    """With this one; also what settling it has to show."""
+    """With this one; settling must show it."""
 
 
 @verb(sweep=True)
 async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[TakenDelivery]:
-    """Take what is due, but for hosts that are `busy` (a JSON list), until a time from which others may take it."""
+    """Take due messages until `until_us`, except those for `busy` hosts (a JSON list)."""
     rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
     return [TakenDelivery(*row) for row in rows]
 
 
 @verb(looks=True)
 async def next_delivery() -> int | None:
-    """When something is due."""
     at_us: int | None = await value("next_delivery")
     return at_us
 
@@ -112,7 +104,7 @@ async def next_delivery() -> int | None:
 async def settle_delivery(
     *, taken: TakenDelivery, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
 ) -> bool:
-    """Note the outcome of a try. False: another server has taken the message since."""
+    """False: another server has taken the message since."""
     return bool(
         await query(
             "settle_delivery",
@@ -129,7 +121,7 @@ async def settle_delivery(
 
 @verb(locks="execution=taken[].execution_id")
 async def postpone_deliveries(*, taken: Sequence[TakenDelivery], next_at_us: int) -> None:
-    """Give back what was taken and not tried."""
+    """Give back messages that were not tried."""
     await query_many("postpone_delivery", [(next_at_us, one.execution_id, one.webhook_id, one.tries) for one in taken])
 
 
@@ -148,7 +140,7 @@ async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_
 async def list_deliveries(
     *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
 ) -> list[Delivery]:
-    """A page of deliveries, newest first."""
+    """Newest first."""
     return await records(
         Delivery,
         "list_deliveries",
@@ -164,5 +156,4 @@ async def list_deliveries(
 
 @verb(looks=True)
 async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
-    """The messages about the end of an execution."""
     return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)
