@@ -106,7 +106,7 @@ class Accounts(Service):
         if not await self._passwords.check(given.password, password_hash) or found is None:
             raise Unauthorized(_WRONG)
         token, session = self._new_session(session_seconds)
-        await self.write(accounts.open_session(user_id=found.id, session=session, now_us=self.now_us()))
+        await self.write(accounts.open_session(user_id=found.user.id, session=session, now_us=self.now_us()))
         return SignedIn(found.user, token)
 
     async def sign_out(self, token: str) -> None:
@@ -176,7 +176,7 @@ class Accounts(Service):
         made = secrets.token_urlsafe(15)
         await self.write(
             accounts.change_password(
-                user_id=found.id,
+                user_id=found.user.id,
                 password_hash=await self._passwords.hash(made),
                 session=None,
                 now_us=self.now_us(),

@@ -2,7 +2,6 @@
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import sessions
-from perdure.store.verbs.sessions import RunFilters
 from perdure.wire.fields import NEWEST
 from perdure.wire.sessions import (
     GetSessionDetail,
@@ -22,16 +21,14 @@ from perdure.wire.status import STATUS
 class Sessions(Service):
     @serves(GetSessions)
     async def list(self, scope: Scope, op: GetSessions) -> SessionPage:
-        filters = RunFilters(
-            agent_id=op.agent_id,
-            phases=None if op.status is None else [phase for phase, status in STATUS.items() if status is op.status],
-            from_us=0 if op.start_time is None else op.start_time,
-            to_us=1 << 62 if op.end_time is None else op.end_time,
-        )
+        phases = None if op.status is None else [phase for phase, status in STATUS.items() if status is op.status]
         runs, following = await self.scan(
             sessions.list_agent_runs(
                 project_id=scope.project_id,
-                filters=filters,
+                agent_id=op.agent_id,
+                phases=phases,
+                from_us=0 if op.start_time is None else op.start_time,
+                to_us=1 << 62 if op.end_time is None else op.end_time,
                 before=op.cursor or NEWEST,
                 limit=op.limit,
                 offset=op.offset,

@@ -75,6 +75,7 @@ class SessionRun(StoredRun, frozen=True):
 class Question(Struct, frozen=True):
     """A suspended step's question and its answer."""
 
+    execution_id: str
     step_key: str
     open: bool
     asked_at_us: int

@@ -35,34 +35,8 @@ MEMBERS_MAX = 1_000
 class StoredUser(Struct, frozen=True):
     """Not a `User`, so that no answer can show the hash."""
 
-    id: str
-    email: str
-    first_name: str | None
-    last_name: str | None
-    display_name: str | None
+    user: User
     password_hash: str
-
-    @property
-    def user(self) -> User:
-        return User(**{name: getattr(self, name) for name in User.__struct_fields__})
-
-
-class StoredMember(Struct, frozen=True):
-    id: str
-    user_id: str
-    role: Role
-    created_at_us: int
-    updated_at_us: int
-    email: str
-    first_name: str | None
-    last_name: str | None
-    display_name: str | None
-
-
-class StoredInvitation(Struct, frozen=True):
-    project_id: str
-    role: Role
-    expires_at_us: int
 
 
 class StoredSession(Struct, frozen=True):
@@ -94,7 +68,7 @@ async def sign_up(
         raise _email_taken(user.email)
     await _insert_session(user.id, session, now_us)
     if invited is not None:
-        project_id, role = invited.project_id, invited.role
+        project_id, role = invited
         await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
         await query("delete_invitation", project_id=project_id, email=user.email)
 
@@ -107,16 +81,17 @@ async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int)
         raise _email_taken(email)
 
 
-async def _invited(email: str, invitation_hash: str | None, now_us: int) -> StoredInvitation | None:
+async def _invited(email: str, invitation_hash: str | None, now_us: int) -> tuple[str, Role] | None:
+    """The inviting project and the role there."""
     if invitation_hash is None:
         return None
-    found = await record(StoredInvitation, "read_invitation", email=email, token_hash=invitation_hash)
-    if found is None or found.expires_at_us <= now_us:
-        raise BadValue(
-            f"{INVITATION_PATH}: is not for this e-mail, was used, or has expired; ask for a new one.",
-            {"path": INVITATION_PATH},
-        )
-    return found
+    for project_id, role, expires_at_us in await query("read_invitation", email=email, token_hash=invitation_hash):
+        if expires_at_us > now_us:
+            return project_id, Role(role)
+    raise BadValue(
+        f"{INVITATION_PATH}: is not for this e-mail, was used, or has expired; ask for a new one.",
+        {"path": INVITATION_PATH},
+    )
 
 
 @verb(looks=True)
@@ -236,8 +211,7 @@ async def projects_of(*, user_id: str) -> list[Project]:
 
 @verb(looks=True)
 async def list_members(*, project_id: str) -> list[Member]:
-    found = await records(StoredMember, "list_members", project_id=project_id, user_id=None)
-    return [_member(one) for one in found]
+    return await records(Member, "list_members", project_id=project_id, user_id=None)
 
 
 @verb(locks="project=project_id user_email=email")
@@ -305,8 +279,8 @@ async def change_member(*, project_id: str, user_id: str, role: Role, now_us: in
         raise _no_member(user_id)
     await query("update_member", project_id=project_id, user_id=user_id, role=role, now_us=now_us)
     await Notify(UserChanged(user_id))
-    [changed] = await records(StoredMember, "list_members", project_id=project_id, user_id=user_id)
-    return _member(changed)
+    [changed] = await records(Member, "list_members", project_id=project_id, user_id=user_id)
+    return changed
 
 
 @verb(locks="project=project_id")
@@ -343,12 +317,6 @@ def _check_admin_is_left(roles: dict[str, str], user_id: str) -> None:
     admins = [id for id, role in roles.items() if role == Role.ADMIN.value]
     if admins == [user_id]:
         raise LastAdmin("This is the project's only admin; give another member the role first.")
-
-
-def _member(row: StoredMember) -> Member:
-    values = asdict(row)
-    names = {name: values.pop(name) for name in ("email", "first_name", "last_name", "display_name")}
-    return Member(**values, user=to_user_info(User(id=row.user_id, **names)))
 
 
 def _no_user(user_id: str) -> NotFound:

@@ -26,25 +26,6 @@ from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, HELD, Phase
 
 
-class BudgetRow(Struct, frozen=True):
-    execution_id: str
-    usd_micros_max: int | None
-    tokens_max: int | None
-    calls_max: int | None
-    seconds_max: int | None
-    on_exceed: OnExceed
-    usd_micros_spent: int
-    tokens_spent: int
-    calls_spent: int
-    usd_micros_reserved: int
-    tokens_reserved: int
-    calls_reserved: int
-    opened_at_us: int
-    paused_at_us: int | None
-    raises: int
-    asking_id: str | None
-
-
 class Spender(Struct, frozen=True):
     phase: Phase
     attempt: int
@@ -125,8 +106,8 @@ async def give_budget(project_id: str, execution_id: str, root_id: str, spec: Bu
 
 
 async def _lock(project_id: str, budget_id: str) -> StoredBudget:
-    [row] = await records(BudgetRow, "lock_budget", project_id=project_id, id=budget_id)
-    return _budget(row)
+    [budget] = await records(StoredBudget, "lock_budget", project_id=project_id, id=budget_id)
+    return budget
 
 
 async def _refuse(project_id: str, execution_id: str, budget: StoredBudget, now_us: int) -> ReserveReply:
@@ -197,8 +178,9 @@ async def change_budget(
     [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
     values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}
     on_exceed = None if change.on_exceed is None else change.on_exceed.value
-    [row] = await records(BudgetRow, "raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values)
-    changed = _budget(row)
+    [changed] = await records(
+        StoredBudget, "raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values
+    )
     await remember(project_id, idempotency, msgspec.json.encode(changed), now_us)
     return changed
 
@@ -215,10 +197,10 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
 
 
 async def _read(project_id: str, budget_id: str) -> StoredBudget:
-    row = await record(BudgetRow, "read_budget", project_id=project_id, id=budget_id)
-    if row is None:
+    budget = await record(StoredBudget, "read_budget", project_id=project_id, id=budget_id)
+    if budget is None:
         raise NotFound(f"Execution {budget_id!r} holds no budget.")
-    return _budget(row)
+    return budget
 
 
 def _counted(amounts: Amounts | BudgetChange) -> dict[str, int]:
@@ -227,20 +209,3 @@ def _counted(amounts: Amounts | BudgetChange) -> dict[str, int]:
 
 def _less(one: Amounts, other: Amounts) -> Amounts:
     return Amounts(one.usd_micros - other.usd_micros, one.tokens - other.tokens, one.calls - other.calls)
-
-
-def _budget(row: BudgetRow) -> StoredBudget:
-    limits, spent, reserved = (
-        {name: getattr(row, f"{name}_{column}") for name in ("usd_micros", "tokens", "calls")}
-        for column in ("max", "spent", "reserved")
-    )
-    return StoredBudget(
-        execution_id=row.execution_id,
-        limits=BudgetSpec(**limits, seconds=row.seconds_max, on_exceed=row.on_exceed),
-        spent=Amounts(**spent),
-        reserved=Amounts(**reserved),
-        opened_at_us=row.opened_at_us,
-        paused_at_us=row.paused_at_us,
-        raises=row.raises,
-        asking_id=row.asking_id,
-    )

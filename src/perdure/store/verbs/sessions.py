@@ -1,7 +1,7 @@
 """Sessions: an agent's memory, and queries for agent runs."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Raw, Struct
 from msgspec.structs import asdict, replace
@@ -25,20 +25,16 @@ VALUE_SHOWN_MAX: Final = 256 << 10
 TOOL_SHOWN_MAX: Final = 16 << 10
 
 
-class StoredMemory(Struct, frozen=True):
-    messages: Raw
-    version: int
-    summary: bytes | None
-    """Bytes, because a text may contain NUL, which PostgreSQL's text type rejects."""
-
-
 @verb(looks=True)
 async def get_memory(*, project_id: str, session_id: str) -> Memory:
     """Empty, with version 0, for an unknown session."""
-    found = await record(StoredMemory, "read_memory", project_id=project_id, session_id=session_id)
-    if found is None:
-        return Memory(Raw(b"[]"), 0)
-    return Memory(found.messages, found.version, None if found.summary is None else found.summary.decode())
+    return await _memory(project_id, session_id)
+
+
+async def _memory(project_id: str, session_id: str) -> Memory:
+    for summary, messages, version in await query("read_memory", project_id=project_id, session_id=session_id):
+        return Memory(Raw(messages), version, None if summary is None else bytes(summary).decode())
+    return Memory(Raw(b"[]"), 0)
 
 
 @verb(locks="session=session_id")
@@ -49,7 +45,7 @@ async def put_memory(
     values = {
         "project_id": project_id,
         "session_id": session_id,
-        "summary": None if summary is None else summary.encode(),
+        "summary": None if summary is None else summary.encode(),  # it may hold NUL, which PostgreSQL's texts cannot
         "messages": bytes(messages),
         "now_us": now_us,
     }
@@ -61,8 +57,7 @@ async def put_memory(
         rows = await query("update_memory", version=version, **values)
     for (new,) in rows:
         return int(new)
-    found = await record(StoredMemory, "read_memory", project_id=project_id, session_id=session_id)
-    known = 0 if found is None else found.version
+    known = (await _memory(project_id, session_id)).version
     raise Conflict(
         f"The memory of session {session_id!r} has version {known}, not {version}; read it again and put your "
         "change on top.",
@@ -70,34 +65,33 @@ async def put_memory(
     )
 
 
-class RunFilters(NamedTuple):
-    """None: any."""
-
-    agent_id: str | None = None
-    phases: Sequence[str] | None = None
-    from_us: int = 0
-    to_us: int = 1 << 62
-
-
 @verb(looks=True)
 async def list_agent_runs(
-    *, project_id: str, filters: RunFilters, before: str, limit: int, offset: int
+    *,
+    project_id: str,
+    agent_id: str | None,
+    phases: Sequence[str] | None,
+    from_us: int,
+    to_us: int,
+    before: str,
+    limit: int,
+    offset: int,
 ) -> tuple[list[SessionRun], str | None]:
-    """A page of agents' root executions, newest first, and the next place."""
+    """A page of agents' root executions, newest first, and the next place. None: any agent, any phase."""
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
     ids: list[str] = []
     for name in names:
-        if filters.agent_id in (None, name):
+        if agent_id in (None, name):
             rows = await query(
                 "agent_runs",
                 project_id=project_id,
                 workflow_id=name,
                 floor_id=floor_id,
                 before=before,
-                phases=None if filters.phases is None else f" {' '.join(filters.phases)} ",
-                from_us=filters.from_us,
-                to_us=filters.to_us,
+                phases=None if phases is None else f" {' '.join(phases)} ",
+                from_us=from_us,
+                to_us=to_us,
                 limit=offset + limit + 1,
             )
             ids += [id for (id,) in rows]
@@ -131,9 +125,9 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
         run = await record(StoredRun, "session_run", project_id=project_id, id=id, bytes_max=bytes_max)
         if run is not None:
             room -= min(room, len(run.payload or b"") + len(run.result or b""))
-            steps = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
-            room -= sum(len(tool.value or b"") for tool in steps.tools)
-            found.append(SessionRun(**asdict(run), **steps._asdict()))
+            given, taken, tools = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
+            room -= sum(len(tool.value or b"") for tool in tools)
+            found.append(SessionRun(**asdict(run), input_tokens=given, output_tokens=taken, tools=tools))
     return found
 
 
@@ -149,14 +143,9 @@ class AgentStep(Struct, frozen=True):
     value: bytes | None
 
 
-class _AgentSteps(NamedTuple):
-    input_tokens: int
-    output_tokens: int
-    tools: Sequence[SessionTool]
-
-
-async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _AgentSteps:
-    """Values as far as there is room. Of a call that waited for approval, the later step counts."""
+async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> tuple[int, int, list[SessionTool]]:
+    """Tokens in and out, and tool calls, with values as far as there is room. Of a call that waited for approval, the
+    later step counts."""
     values = {"model": MODEL, "summary": SUMMARY, "bytes_max": bytes_max, "limit": STEPS_MAX}
     given = taken = 0
     tools: dict[tuple[str | None, ...], SessionTool] = {}
@@ -172,60 +161,32 @@ async def _agent_steps(project_id: str, id: str, room: int, bytes_max: int) -> _
         elif step.name in (MODEL, SUMMARY) and step.ok and step.value is not None:
             input_tokens, output_tokens = answer_tokens(step.value)
             given, taken = given + input_tokens, taken + output_tokens
-    return _AgentSteps(given, taken, list(tools.values()))
-
-
-class WaitingStep(Struct, frozen=True):
-    """A suspended step's wait and its answer."""
-
-    execution_id: str
-    key: str
-    state: str
-    data: bytes | None
-    opened_at_us: int
-    value: bytes | None
-    at_us: int | None
-
-
-class TopicMessage(Struct, frozen=True):
-    event_type: str
-    data: bytes
-    created_at_us: int
+    return given, taken, list(tools.values())
 
 
 async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Question]:
     """From the waits of suspended steps and from the run's topic."""
     topic = f"workflow/{run.workflow_id}/{run.id}"
     found: dict[tuple[str, str], Question] = {}
-    for wait in await records(
-        WaitingStep, "questions_of", project_id=project_id, execution_id=run.id, topic=topic, limit=limit
-    ):
-        found[wait.execution_id, wait.key] = Question(
-            step_key=wait.key,
-            open=wait.state == "open",
-            asked_at_us=wait.opened_at_us,
-            request=wait.data,
-            answered_at_us=wait.at_us,
-            response=wait.value,
-        )
+    where = {"project_id": project_id, "topic": topic}
+    for one in await records(Question, "questions_of", execution_id=run.id, limit=limit, **where):
+        found[one.execution_id, one.step_key] = one
     by_key = {key: (id, key) for id, key in found}
     waited = set(found)
-    [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
+    [(newest,)] = await query("newest_event", **where)
     after = max((newest or 0) - EVENTS_LOOKED_AT, 0)
-    for event in await records(
-        TopicMessage, "asked_on_topic", project_id=project_id, topic=topic, after=after, limit=2 * limit
-    ):
-        what, _, key = event.event_type.partition("_")
+    for event_type, data, at_us in await query("asked_on_topic", after=after, limit=2 * limit, **where):
+        what, _, key = event_type.partition("_")
         place = by_key.setdefault(key, (run.id, key))
         known = found.get(place)
         if place in waited and found[place].request is not None:
             continue  # the waits tell each question and answer under this key
         if what == "suspend" and known is None:
             found[place] = Question(
-                step_key=key, open=run.phase not in FINAL, asked_at_us=event.created_at_us, request=event.data
+                execution_id=place[0], step_key=key, open=run.phase not in FINAL, asked_at_us=at_us, request=data
             )
         elif what == "suspend" and known is not None:
-            found[place] = replace(known, asked_at_us=event.created_at_us, request=event.data)
+            found[place] = replace(known, asked_at_us=at_us, request=data)
         elif known is not None and known.response is None:
-            found[place] = replace(known, open=False, answered_at_us=event.created_at_us, response=event.data)
+            found[place] = replace(known, open=False, answered_at_us=at_us, response=data)
     return sorted(found.values(), key=lambda one: one.asked_at_us)[:limit]

@@ -81,7 +81,8 @@ SELECT id FROM projects WHERE id = :project_id {FOR UPDATE};
 SELECT user_id, role FROM members WHERE project_id = :project_id;
 
 -- name: list_members
-SELECT m.id, m.user_id, m.role, m.created_at_us, m.updated_at_us, u.email, u.first_name, u.last_name, u.display_name
+SELECT m.id, m.user_id, m.role, m.created_at_us, m.updated_at_us, u.email, NULLIF(u.first_name, '') AS first_name,
+  NULLIF(u.last_name, '') AS last_name, NULLIF(u.display_name, '') AS display_name
 FROM members m JOIN users u ON u.id = m.user_id
 WHERE m.project_id = :project_id AND (:user_id{::TEXT} IS NULL OR m.user_id = :user_id) ORDER BY m.created_at_us, m.id;
 

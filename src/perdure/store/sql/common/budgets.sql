@@ -1,8 +1,10 @@
 -- Budgets and their reservations.
 
 -- text: budget
-execution_id, usd_micros_max, tokens_max, calls_max, seconds_max, on_exceed, usd_micros_spent, tokens_spent, calls_spent,
-  usd_micros_reserved, tokens_reserved, calls_reserved, opened_at_us, paused_at_us, raises, asking_id
+execution_id, usd_micros_max AS limits_usd_micros, tokens_max AS limits_tokens, calls_max AS limits_calls,
+  seconds_max AS limits_seconds, on_exceed AS limits_on_exceed, usd_micros_spent AS spent_usd_micros,
+  tokens_spent AS spent_tokens, calls_spent AS spent_calls, usd_micros_reserved AS reserved_usd_micros,
+  tokens_reserved AS reserved_tokens, calls_reserved AS reserved_calls, opened_at_us, paused_at_us, raises, asking_id
 
 -- name: insert_budget
 -- holds: budget=execution_id

@@ -83,7 +83,8 @@ ORDER BY j.execution_id, j.seq LIMIT :limit;
 -- name: questions_of
 -- Questions of suspended steps of a run and its first thousand descendants, with their answers. Native workers'
 -- questions are in the wait, push workers' on the run's topic.
-SELECT w.execution_id, w.key, w.state, w.data, w.opened_at_us, j.value, j.at_us
+SELECT w.execution_id, w.key AS step_key, w.state = 'open' AS open, w.opened_at_us AS asked_at_us, w.data AS request,
+  j.at_us AS answered_at_us, j.value AS response
 FROM (SELECT id FROM executions WHERE project_id = :project_id AND id = :execution_id
   UNION ALL SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND root_execution_id = :execution_id
     ORDER BY id LIMIT 1000) AS rows) AS of_session
