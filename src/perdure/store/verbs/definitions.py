@@ -18,15 +18,6 @@ class StoredDefinition(Struct, frozen=True):
     updated_at_us: int
 
 
-class DefinitionSize(Struct, frozen=True):
-    """The size in bytes, and the place in the list."""
-
-    size: int
-    id: str
-    created_at_us: int
-    deployment_id: str
-
-
 @verb(sweep=True)
 async def register_definition(
     *, project_id: str, kind: WorkflowType, deployment_id: str | None, id: str, value: bytes, now_us: int
@@ -64,13 +55,13 @@ async def list_definitions(
     """The definitions of active deployments after a place, and the next place. As in `list_runs`, a page cannot end
     early."""
     wanted = {"project_id": project_id, "kind": kind, "offset": offset, **after._asdict()}
-    sizes = await records(DefinitionSize, "definition_sizes", limit=limit + 1, **wanted)
-    page, more = sizes[:limit], len(sizes) > limit
-    total = sum(one.size for one in page)
+    rows = await query("definition_sizes", limit=limit + 1, **wanted)
+    page = [RegistryPlace(*place) for _, *place in rows[:limit]]
+    total = sum(size for size, *_ in rows[:limit])
     if len(page) > 1 and total > REPLY_BYTES_MAX:
         raise BadRequest(
             f"These {len(page)} definitions are {total:,} bytes; an answer has at most {REPLY_BYTES_MAX:,}. Ask for "
             "fewer at once with `limit`."
         )
     found = await records(StoredDefinition, "list_definitions", limit=limit, **wanted)
-    return found, RegistryPlace(page[-1].id, page[-1].created_at_us, page[-1].deployment_id) if more else None
+    return found, page[-1] if len(rows) > limit else None

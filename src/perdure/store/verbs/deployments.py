@@ -4,7 +4,6 @@ kind."""
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from msgspec import Struct
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow
@@ -17,32 +16,41 @@ from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
 
 
-class LockedDeployment(Struct, frozen=True):
-    created_at_us: int
-    push: bool
-    retired_at_us: int | None
-
-
 class Standing(NamedTuple):
     fresh: bool
     """Unknown so far, or retired: new executions go there from now on."""
     changes_sides: bool
-    created_at_us: int
 
 
 async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
     """Before a registration's first write. Raises Conflict while workers of the other kind serve the deployment."""
-    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    known = await _lock(project_id, deployment_id)
     if known is None:
-        return Standing(True, False, now_us)
-    changes = known.push is not push
+        return Standing(fresh=True, changes_sides=False)
+    was_push, retired = known
+    changes = was_push is not push
     if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
-        other, this = ("push", "native") if known.push else ("native", "push")
+        other, this = ("push", "native") if was_push else ("native", "push")
         raise Conflict(
             f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
             "workers beside them; give these another deployment id, or stop those first."
         )
-    return Standing(known.retired_at_us is not None, changes, known.created_at_us)
+    return Standing(fresh=retired, changes_sides=changes)
+
+
+async def _lock(project_id: str, deployment_id: str) -> tuple[bool, bool] | None:
+    """Whether it has push workers, and whether it is retired."""
+    for push, retired_at_us in await query("lock_deployment", project_id=project_id, id=deployment_id):
+        return bool(push), retired_at_us is not None
+    return None
+
+
+async def _lock_active(project_id: str, deployment_id: str) -> bool:
+    """Whether it has push workers. Raises DeploymentNotFound."""
+    known = await _lock(project_id, deployment_id)
+    if known is None or known[1]:
+        raise unknown_deployment(deployment_id)
+    return known[0]
 
 
 async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
@@ -107,10 +115,7 @@ async def register_push_workflow(
     now_us: int,
 ) -> None:
     """Raises DeploymentNotFound, Conflict."""
-    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
-    if known is None or known.retired_at_us is not None:
-        raise unknown_deployment(deployment_id)
-    if not known.push:
+    if not await _lock_active(project_id, deployment_id):
         raise Conflict(
             f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
         )
@@ -218,9 +223,7 @@ async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str 
 
 @verb(sweep=True)
 async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
-    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
-    if known is None or known.retired_at_us is not None:
-        raise unknown_deployment(deployment_id)
+    await _lock_active(project_id, deployment_id)
     await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
     return await _read(project_id, deployment_id)
 
@@ -228,7 +231,7 @@ async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
 @verb(sweep=True)
 async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
     """Retire a deployment until a worker registers for it again. Raises DeploymentNotFound, Conflict."""
-    known = await record(LockedDeployment, "lock_deployment", project_id=project_id, id=deployment_id)
+    known = await _lock(project_id, deployment_id)
     if known is None:
         raise unknown_deployment(deployment_id)
     if await _current(project_id) == deployment_id:
@@ -243,7 +246,8 @@ async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int)
         )
     if await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
         raise Conflict(f"Deployment {deployment_id!r} still has workers; stop them first.")
-    if known.retired_at_us is None:
+    _, retired = known
+    if not retired:
         await query("retire_deployment", project_id=project_id, id=deployment_id, now_us=now_us)
     return await _read(project_id, deployment_id)
 

@@ -1,19 +1,10 @@
 """Root executions by the type of their workflow."""
 
-from msgspec import Struct
-
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.queries import LIST_DEPTH
 from perdure.wire.errors import BadRequest
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.workflows import WorkflowRun, WorkflowType
-
-
-class RunSize(Struct, frozen=True):
-    """The size of a run's input and result in bytes."""
-
-    id: str
-    size: int
 
 
 async def list_floor(project_id: str, before: str, depth: int) -> str:
@@ -50,12 +41,13 @@ async def list_runs(
         "created_before_us": created_before_us,
         "offset": offset,
     }
-    found = await records(RunSize, "run_sizes", limit=limit + 1, **wanted)
-    sizes = [one.size for one in found[:limit]]
+    found = await query("run_sizes", limit=limit + 1, **wanted)
+    ids = [id for id, _ in found[:limit]]
+    sizes = [size for _, size in found[:limit]]
     if len(sizes) > 1 and sum(sizes) > REPLY_BYTES_MAX:
         raise BadRequest(
             f"Inputs and results of these {len(sizes)} runs are {sum(sizes):,} bytes; the limit of an answer is "
             f"{REPLY_BYTES_MAX:,}. Ask for fewer at once."
         )
-    following = found[limit - 1].id if len(found) > limit else floor_id or None
+    following = ids[-1] if len(found) > limit else floor_id or None
     return await records(WorkflowRun, "list_runs", limit=limit, **wanted), following

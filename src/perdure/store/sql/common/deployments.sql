@@ -5,7 +5,7 @@ SELECT current_deployment_id FROM projects WHERE id = :project_id;
 
 -- name: lock_deployment
 -- holds: deployment=id
-SELECT created_at_us, push, retired_at_us FROM deployments WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+SELECT push, retired_at_us FROM deployments WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: live_worker_of
 SELECT id FROM workers WHERE project_id = :project_id AND deployment_id = :deployment_id
