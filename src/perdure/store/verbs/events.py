@@ -6,10 +6,10 @@ Publishing and registering a wait lock the topic's row, so no event falls betwee
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow, StoredWait
 from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, verb
@@ -195,23 +195,7 @@ def _same(left: object, right: object) -> bool:
 
 
 def event_value(event: Event) -> bytes:
-    return msgspec.json.encode(
-        JournalEvent(
-            id=event.id,
-            sequence_id=event.sequence_id,
-            topic=event.topic,
-            event_type=event.event_type,
-            data=event.data,
-            created_at_us=event.created_at_us,
-        )
-    )
-
-
-class _At(NamedTuple):
-    project_id: str
-    execution_id: str
-    attempt: int
-    at_us: int
+    return msgspec.json.encode(JournalEvent(**asdict(event)))
 
 
 async def open_wait(
@@ -223,15 +207,22 @@ async def open_wait(
     question.
     """
     topic = wait.topic
+
+    async def met(kind: Kind, value: bytes, event_seq: int | None) -> JournalRow:
+        await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=event_seq, data=None)
+        [(next_seq,)] = await query("count_outcome", project_id=project_id, id=execution_id)
+        row = JournalRow(execution_id, next_seq - 1, at_us, kind, attempt, key=wait.key, name=topic, value=value)
+        await query_many("insert_journal", [row])
+        await Notify(Written(execution_id))
+        return row
+
     if topic is not None:
         await query("lock_topic", project_id=project_id, topic=topic)
     known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
     data = None if wait.data is None else bytes(wait.data)
-    at = _At(project_id, execution_id, attempt, at_us)
     if known is not None and known.state == "early" and topic is None and not asks(data):
-        await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=None, data=None)
         assert known.data is not None
-        return await _met(at, wait, Kind.RESUME, known.data)
+        return await met(Kind.RESUME, known.data, None)
     changed = known is not None and known.state in ("open", "closed") and known.shows_another(topic, data)
     if known is not None and (known.state == "met" or (known.state == "open" and not changed)):
         return None
@@ -262,8 +253,7 @@ async def open_wait(
     event = await first_event(project_id, execution_id, topic, match, after)
     if event is None:
         return None
-    await query("meet_wait", execution_id=execution_id, key=wait.key, event_seq=event.sequence_id, data=None)
-    return await _met(at, wait, Kind.EVENT, event_value(event))
+    return await met(Kind.EVENT, event_value(event), event.sequence_id)
 
 
 async def first_event(project_id: str, execution_id: str, topic: str, match: bytes | None, after: int) -> Event | None:
@@ -296,16 +286,6 @@ async def number_before(project_id: str, execution_id: str, topic: str) -> int:
     for (seq,) in await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id):
         return int(seq)
     return 0
-
-
-async def _met(at: _At, wait: OpenWait, kind: Kind, value: bytes) -> JournalRow:
-    [(next_seq,)] = await query("count_outcome", project_id=at.project_id, id=at.execution_id)
-    row = JournalRow(
-        at.execution_id, next_seq - 1, at.at_us, kind, at.attempt, key=wait.key, name=wait.topic, value=value
-    )
-    await query_many("insert_journal", [row])
-    await Notify(Written(at.execution_id))
-    return row
 
 
 @verb(looks=True)

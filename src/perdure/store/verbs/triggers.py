@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
@@ -45,12 +46,12 @@ async def register_trigger(
     if not target.runs:
         raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
     current = await value("current_deployment", project_id=project_id) == deployment_id
-    await put_trigger(project_id, id, spec, now_us, declared=False, replace=current)
+    await put_trigger(project_id, id, spec, now_us, declared=False, changes=current)
     await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
 
 
 async def put_trigger(
-    project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, replace: bool = True
+    project_id: str, id: str, spec: TriggerSpec, now_us: int, *, declared: bool, changes: bool = True
 ) -> None:
     """An unchanged definition changes nothing. A new trigger starts at the end of its topic."""
     last: int = await value("lock_topic", project_id=project_id, topic=spec.topic)
@@ -63,28 +64,13 @@ async def put_trigger(
                 f"The project has {TRIGGERS_MAX:,} event triggers, the most there may be; delete some first."
             )
         new = StoredTrigger(
-            id=id,
-            workflow_id=spec.workflow_id,
-            topic=spec.topic,
-            batch_size=spec.batch_size,
-            taken_seq=last,
-            created_at_us=now_us,
-            updated_at_us=now_us,
-            batch_timeout_seconds=spec.batch_timeout_seconds,
-            queue_name=spec.queue_name,
-            declared=declared,
+            id=id, taken_seq=last, created_at_us=now_us, updated_at_us=now_us, declared=declared, **asdict(spec)
         )
         await query("insert_trigger", new, project_id=project_id)
         return
-    after = msgspec.structs.replace(
-        before,
-        batch_size=spec.batch_size,
-        batch_timeout_seconds=spec.batch_timeout_seconds,
-        queue_name=spec.queue_name,
-        declared=before.declared or declared,
-    )
-    if replace and after != before:
-        await query("update_trigger", msgspec.structs.replace(after, updated_at_us=now_us), project_id=project_id)
+    after = replace(before, declared=before.declared or declared, **asdict(spec))
+    if changes and after != before:
+        await query("update_trigger", replace(after, updated_at_us=now_us), project_id=project_id)
 
 
 @verb(sweep=True)
