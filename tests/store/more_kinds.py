@@ -90,8 +90,8 @@ def verb_of(
     taken = webhooks.TakenDelivery(PROJECT, told_id, "webhook", "https://worker.example", "worker.example", 1)
     match kind:
         case "pushed step":
-            step = push_reports.Step(f"s{dice.randint(0, 1)}", True, bytes(raw(n)))
-            return push_reports.save_step(step=step, now_us=now_us, **one)
+            key = f"s{dice.randint(0, 1)}"
+            return push_reports.save_step(step_key=key, ok=True, value=bytes(raw(n)), now_us=now_us, **one)
         case "pushed result":
             return push_reports.complete_pushed(result=bytes(raw(n)), output_schema_name=None, final_state=b"1", **said)
         case "pushed failure":

@@ -9,7 +9,7 @@ from typing import Any
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
 
 from perdure.store.verbs import events, push_reports, push_steps, push_workers
-from perdure.store.verbs.push_reports import Step, Wait
+from perdure.store.verbs.push_reports import Wait
 from perdure.store.verbs.push_workers import Handed, Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.push_workers import SavedStep
@@ -138,9 +138,9 @@ class PushWorld:
     # --- what it says ------------------------------------------------------------------------------------------------
 
     async def save(self, id: str, key: str, value: object = None, *, ok: bool = True, **fields: Any) -> None:
-        step = Step(key, ok, json.dumps(value).encode(), **fields)
+        fields |= {"step_key": key, "ok": ok, "value": json.dumps(value).encode()}
         await self.store.write(
-            push_reports.save_step(project_id=PROJECT, execution_id=id, step=step, now_us=self.world.now_us)
+            push_reports.save_step(project_id=PROJECT, execution_id=id, now_us=self.world.now_us, **fields)
         )
 
     async def step(self, id: str, key: str) -> SavedStep | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from msgspec import structs
@@ -11,16 +11,20 @@ from tests.store.world import GRACE_US, PROJECT, SECOND, World
 
 from perdure.store.interface import Query, Verb, query, verb
 from perdure.store.verbs import exports, transitions
-from perdure.store.verbs.exports import ToSend
 
 
-def claiming(world: World, limit: int) -> Verb[ToSend]:
+class Sent(NamedTuple):
+    ids: list[str]
+    more: bool
+
+
+def claiming(world: World, limit: int) -> Verb[tuple[list[str], bool]]:
     until_us = world.now_us + 60 * SECOND
     return exports.claim_exports(project_id=PROJECT, now_us=world.now_us, until_us=until_us, limit=limit)
 
 
-async def claim(world: World, limit: int = 10) -> ToSend:
-    return await world.store.write(claiming(world, limit))
+async def claim(world: World, limit: int = 10) -> Sent:
+    return Sent(*await world.store.write(claiming(world, limit)))
 
 
 async def ended(world: World) -> str:
@@ -41,14 +45,14 @@ async def begun(world: World) -> World:
 async def test_what_ended_is_taken_once(begun: World) -> None:
     await begun.start(accept_early=True)
     first, second = await ended(begun), await ended(begun)
-    assert await claim(begun, 1) == ToSend([first], True)
-    assert await claim(begun) == ToSend([second], False)
-    assert await claim(begun) == ToSend([], False)
+    assert await claim(begun, 1) == ([first], True)
+    assert await claim(begun) == ([second], False)
+    assert await claim(begun) == ([], False)
     await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[first, second]))
     begun.advance(86_400)
-    assert await claim(begun) == ToSend([], False)
+    assert await claim(begun) == ([], False)
     third = await ended(begun)
-    assert await claim(begun) == ToSend([third], False)
+    assert await claim(begun) == ([third], False)
 
 
 async def test_one_locked_row_keeps_no_other_from_being_taken_or_forgotten(
@@ -103,7 +107,7 @@ async def test_an_end_that_is_committed_late_is_not_missed(begun: World) -> None
     await begun.store.write(exports.note_exports(project_id=PROJECT, ids=[late]))
     for _ in range(3):
         begun.advance(exports.OVERLAP_US / SECOND)
-        assert await claim(begun) == ToSend([], False)
+        assert await claim(begun) == ([], False)
 
 
 async def test_an_end_that_is_a_little_late_is_taken_in_order(begun: World) -> None:
@@ -174,19 +178,18 @@ async def test_each_end_is_read_twice_however_much_has_ended(begun: World) -> No
         begun.advance(2)
         more = True
         while more:
-            taken = await begun.store.write(counting(claiming(begun, limit), read))
-            await begun.store.write(exports.note_exports(project_id=PROJECT, ids=taken.ids))
-            more = taken.more
+            ids, more = await begun.store.write(counting(claiming(begun, limit), read))
+            await begun.store.write(exports.note_exports(project_id=PROJECT, ids=ids))
         begun.advance(exports.OVERLAP_US / SECOND)
     assert sum(read) == 2 * amount
     assert max(read) <= 3 * limit
 
 
-def counting(counted: Verb[ToSend], read: list[int]) -> Verb[ToSend]:
+def counting(counted: Verb[tuple[list[str], bool]], read: list[int]) -> Verb[tuple[list[str], bool]]:
     """The verb, with how many ends it is answered noted."""
 
     @functools.wraps(counted.declaration.function)
-    async def run(**values: Any) -> ToSend:
+    async def run(**values: Any) -> tuple[list[str], bool]:
         inner = counted.declaration.function(**values)
         rows, answer = 0, None
         while True:
@@ -194,7 +197,7 @@ def counting(counted: Verb[ToSend], read: list[int]) -> Verb[ToSend]:
                 asked = inner.send(answer)
             except StopIteration as end:
                 read.append(rows)
-                done: ToSend = end.value
+                done: tuple[list[str], bool] = end.value
                 return done
             answer = await asked
             if isinstance(asked, Query) and asked.name == "ended_exports":

@@ -65,13 +65,13 @@ class Exports:
                     await core.store.write(exports.begin_exports(project_id=project_id, now_us=core.clock.now_us()))
                 self._begun.add(project_id)
             now_us = core.clock.now_us()
-            taken = await core.store.write(
+            ids, more_left = await core.store.write(
                 exports.claim_exports(project_id=project_id, now_us=now_us, until_us=now_us + CLAIM_US, limit=BATCH)
             )
-            more = more or taken.more
-            if not taken.ids:
+            more = more or more_left
+            if not ids:
                 continue
-            left = await self._send(project_id, taken.ids)
+            left = await self._send(project_id, ids)
             if left:
                 await core.store.write(
                     exports.release_exports(project_id=project_id, ids=left, now_us=core.clock.now_us())

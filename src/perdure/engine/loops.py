@@ -102,19 +102,20 @@ class Timers:
         if found is None:
             self.stepped_back_at_us = 0
             return HOUR_US / 1e6
+        amount, shortest_us = found
         if not self._told_of_ahead:
             self._told_of_ahead = True
             logger.warning(
                 "The clock was put back: %d executions went to sleep at a time that is still to come. Each wakes after "
                 "its full duration, counted from now. Delayed starts, retries of workflows and schedules that were set "
                 "before wait until the clock has caught up.",
-                found.amount,
+                amount,
             )
         passed_us = boottime_us() - self.stepped_back_at_us
-        if found.shortest_us <= passed_us:
+        if shortest_us <= passed_us:
             forward = transitions.bring_forward(now_us=self._core.clock.now_us(), passed_us=passed_us, limit=BATCH)
             return 0.0 if await self._core.store.write(forward) else 1.0
-        return min(max((found.shortest_us - passed_us) / 1e6, 0.01), 60.0)
+        return min(max((shortest_us - passed_us) / 1e6, 0.01), 60.0)
 
     async def end_overdue(self) -> float:
         """Run timeouts and graces. Separate from timers, because an end may have to wait for many locked executions."""

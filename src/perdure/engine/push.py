@@ -16,7 +16,7 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
 from perdure.store.verbs import push_reports, push_steps, push_workers
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.push_reports import Step, Wait
+from perdure.store.verbs.push_reports import Wait
 from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import ANSWERED
@@ -188,10 +188,16 @@ class Push(Service):
         outputs = b"null" if op.outputs is None else bytes(op.outputs)
         error = b"null" if op.error is None else bytes(op.error)
         ok = op.success if op.success is not None else error == b"null"
-        step = Step(op.step_key, ok, outputs if ok else error, op.source_execution_id, op.output_schema_name)
         await self.write(
             push_reports.save_step(
-                project_id=scope.project_id, execution_id=op.execution_id, step=step, now_us=self.now_us()
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                step_key=op.step_key,
+                ok=ok,
+                value=outputs if ok else error,
+                now_us=self.now_us(),
+                source_execution_id=op.source_execution_id,
+                output_schema_name=op.output_schema_name,
             )
         )
         self.dispatcher.recorded(op.execution_id)

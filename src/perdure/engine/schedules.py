@@ -195,7 +195,7 @@ class Schedules(Service):
                 raise answer
             if isinstance(answer, Exception):
                 self._complain(schedule_id, answer)
-            elif answer.looked:
+            elif answer is not None:
                 self._stuck.discard(schedule_id)
                 went_on = True
         return 0.0 if went_on else 1.0

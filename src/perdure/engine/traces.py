@@ -11,7 +11,8 @@ from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
-from perdure.store.verbs.trace_queries import NEWEST, TracePlace
+from perdure.store.verbs.rows import Place
+from perdure.store.verbs.trace_queries import NEWEST
 from perdure.wire.errors import BadValue
 from perdure.wire.fields import is_uuid
 from perdure.wire.journal_spans import journal_spans, trace_id_of
@@ -106,7 +107,7 @@ class Traces(Service):
     @serves(GetTraces)
     async def list(self, scope: Scope, op: GetTraces) -> TracePage:
         """Raises BadRequest."""
-        before = NEWEST if op.cursor is None else read_cursor(op.cursor, TracePlace, "newest")
+        before = NEWEST if op.cursor is None else read_cursor(op.cursor, Place, "newest")
         page, following = await self.scan(
             trace_queries.list_traces(project_id=scope.project_id, wanted=op, before=before)
         )

@@ -4,11 +4,12 @@ Executions are found in the order of their end times, but an end may commit afte
 is taken a moment after its time, and a second, later look finds the late ones. The cursor's row is the lock.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import Struct
 
 from perdure.store.interface import query, query_many, record, verb
+from perdure.store.verbs.rows import Place
 
 OVERLAP_US: Final = 120_000_000
 """An end that commits up to this much after its time is still found."""
@@ -16,13 +17,6 @@ SETTLED_US: Final = 1_000_000
 """Ends are taken this much after their time."""
 AGAIN: Final = 2
 """Second looks per execution that a claim may take. With 1 it would never catch up."""
-
-
-class Place(NamedTuple):
-    """A place in the order of ends; everything up to it is done."""
-
-    at_us: int
-    id: str
 
 
 class Cursor(Struct, frozen=True):
@@ -37,11 +31,6 @@ class Cursor(Struct, frozen=True):
             begun = Place(self.ended_at_us - OVERLAP_US, "")
             return begun, begun
         return Place(self.ended_at_us, self.ended_id), Place(self.looked_at_us, self.looked_id)
-
-
-class ToSend(NamedTuple):
-    ids: list[str]
-    more: bool
 
 
 @verb(looks=True)
@@ -60,11 +49,11 @@ async def begin_exports(*, project_id: str, now_us: int) -> None:
 
 
 @verb(locks="export=project_id")
-async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> ToSend:
-    """The executions are the caller's until `until_us`."""
+async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: int) -> tuple[list[str], bool]:
+    """The executions are the caller's until `until_us`. Also answers whether there may be more."""
     cursor = await record(Cursor, "lock_export_cursor", project_id=project_id)
     if cursor is None:
-        return ToSend([], False)
+        return [], False
     ended, looked = before = cursor.places()
     ids = [id for [id] in await query("lapsed_exports", project_id=project_id, now_us=now_us, limit=limit)]
     await query_many("claim_export", [(until_us, project_id, id) for id in ids])
@@ -79,7 +68,7 @@ async def claim_exports(*, project_id: str, now_us: int, until_us: int, limit: i
         # Servers of the previous release look from `ended_at_us - OVERLAP_US` on.
         before_us = min(looked.at_us, ended.at_us - OVERLAP_US)
         await query("forget_exports", project_id=project_id, before_us=before_us, limit=AGAIN * limit)
-    return ToSend(ids, more or late or fresh)
+    return ids, more or late or fresh
 
 
 async def _take(

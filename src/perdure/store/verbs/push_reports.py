@@ -40,7 +40,6 @@ class Held(Struct, frozen=True):
     retry_count: int
     acked: int
     due_at_us: int | None
-    moved_at_us: int
     push_worker_id: str | None
     """The holder, if it is a registered push worker."""
     push: bool
@@ -67,18 +66,20 @@ async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Pha
     )
 
 
-class Step(NamedTuple):
-    key: str
-    ok: bool
-    value: bytes
-    source_execution_id: str | None = None
-    output_schema_name: str | None = None
-
-
 @verb(locks="execution=execution_id")
-async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: int) -> None:
+async def save_step(
+    *,
+    project_id: str,
+    execution_id: str,
+    step_key: str,
+    ok: bool,
+    value: bytes,
+    now_us: int,
+    source_execution_id: str | None = None,
+    output_schema_name: str | None = None,
+) -> None:
     """Record a step's outcome; the first one stands (I2). Raises NotFound, Conflict."""
-    moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step.key, now_us=now_us)
+    moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us)
     if moved is None:
         held = await _lock(project_id, execution_id)
         if held.phase not in HELD or held.push_worker_id is None:
@@ -89,11 +90,11 @@ async def save_step(*, project_id: str, execution_id: str, step: Step, now_us: i
     row = moved.row(
         execution_id,
         Kind.STEP,
-        key=step.key,
-        name=step.output_schema_name,
-        fingerprint=step.source_execution_id,
-        ok=step.ok,
-        value=step.value,
+        key=step_key,
+        name=output_schema_name,
+        fingerprint=source_execution_id,
+        ok=ok,
+        value=value,
         tries=1,
     )
     await query_many("insert_journal", [row])

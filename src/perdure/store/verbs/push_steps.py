@@ -3,7 +3,6 @@ key."""
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -65,8 +64,10 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
     if not found:
         raise _no_execution(execution_id)
     saved = await _saved(project_id, execution_id, [one.row for one in found if one.row is not None])
-    step = None if saved is None else SavedStep(**structs.asdict(saved.step), output_schema_name=saved.schema_name)
-    return found[0], step
+    if saved is None:
+        return found[0], None
+    step, schema_name = saved
+    return found[0], SavedStep(**structs.asdict(step), output_schema_name=schema_name)
 
 
 @verb(looks=True)
@@ -99,27 +100,23 @@ async def list_steps(
     for row in await records(Row, "outcomes_at", execution_id=execution_id, seqs=json.dumps(seqs)):
         by_key.setdefault(row.key, []).append(row)
     found = [await _saved(project_id, execution_id, by_key.get(key, ())) for key in keys[:fits]]
-    return [one.step for one in found if one is not None]
+    return [step for step, _ in filter(None, found)]
 
 
-class _Found(NamedTuple):
-    step: ListedStep
-    schema_name: str | None = None
-
-
-async def _saved(project_id: str, execution_id: str, rows: Sequence[Row]) -> _Found | None:
+async def _saved(project_id: str, execution_id: str, rows: Sequence[Row]) -> tuple[ListedStep, str | None] | None:
+    """The step, and the name of its output's schema."""
     outcome = min((row for row in rows if row.kind in ENDS), key=lambda row: row.seq, default=None)
     if outcome is None:
         return None
     key, ok, given = outcome.key or "", outcome.ok, outcome.value
     if outcome.kind is Kind.STEP:
         step = ListedStep(key, given if ok else None, None if ok else given, ok, outcome.fingerprint)
-        return _Found(step, outcome.name)
+        return step, outcome.name
     if outcome.kind is Kind.TIMER:
-        return _Found(await _timer(execution_id, key))
+        return await _timer(execution_id, key), None
     if outcome.kind is Kind.CHILD:
         return await _child(project_id, key, rows, outcome)
-    return _Found(ListedStep(key, await _event(project_id, execution_id, key, outcome), success=True))
+    return ListedStep(key, await _event(project_id, execution_id, key, outcome), success=True), None
 
 
 async def _timer(execution_id: str, key: str) -> ListedStep:
@@ -164,18 +161,18 @@ def _shown(event: JournalEvent) -> Raw:
     )
 
 
-async def _child(project_id: str, key: str, rows: Sequence[Row], end: Row) -> _Found:
+async def _child(project_id: str, key: str, rows: Sequence[Row], end: Row) -> tuple[ListedStep, str | None]:
     if not end.ok:
         told = msgspec.json.decode(end.value)
         message = told.get("message") if isinstance(told, dict) else None
         message = message or "The execution was cancelled."
-        return _Found(ListedStep(key, error=_json({"message": message}), success=False))
+        return ListedStep(key, error=_json({"message": message}), success=False), None
     started = next((row.value for row in rows if row.kind is Kind.CHILD_STARTED), None)
     id = None if started is None else msgspec.json.decode(started)
     schema = None
     if isinstance(id, str):
         schema = await value("output_schema_of", project_id=project_id, id=id)
-    return _Found(ListedStep(key, end.value, success=True), schema)
+    return ListedStep(key, end.value, success=True), schema
 
 
 def _json(value: object) -> Raw:

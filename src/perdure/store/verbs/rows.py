@@ -1,7 +1,7 @@
 """Pages of rows, outcomes of executions, and their ends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -24,6 +24,13 @@ SESSIONS = 2
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
+
+
+class Place(NamedTuple):
+    """A place in an order of times and ids."""
+
+    at_us: int
+    id: str
 
 
 def fitting(sizes: Iterable[int], bytes_max: int) -> int:
@@ -275,6 +282,7 @@ __all__ = [
     "WOKEN_RANK",
     "JournalRow",
     "Outcome",
+    "Place",
     "Taker",
     "batch_value",
     "deliver",

@@ -159,21 +159,18 @@ async def declare(
         await put_schedule(project_id, id, spec, now_us, declared=True)
 
 
-class Fired(NamedTuple):
-    started: int = 0
-    looked: bool = False
-    """False: another server has it, or a row that it needs is locked."""
-
-
 @verb(locks="schedule=schedule_id")
-async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> Fired:
-    """Fire due and waiting slots, at most one per id, of which there are two or more. The rest stays due. Raises
-    BadValue if this machine does not know the zone."""
+async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str], now_us: int) -> int | None:
+    """Fire due and waiting slots, at most one per id, of which there are two or more. The rest stays due.
+
+    Answers how many executions were started; None: another server has the schedule, or a row that it needs is locked.
+    Raises BadValue if this machine does not know the zone.
+    """
     schedule = before = await record(StoredSchedule, "try_lock_schedule", project_id=project_id, id=schedule_id)
     if schedule is None or before is None or schedule.status is ScheduleStatus.PAUSED:
-        return Fired()
+        return None
     if await value("locked_fires", schedule_id=schedule_id):
-        return Fired()  # a locked execution holds up this schedule only
+        return None  # a locked execution holds up this schedule only
     slots, next_at_us = due_slots(schedule, now_us, len(ids) - 1)
     await query("settle_fires", schedule_id=schedule_id)
     running, waiting, first = (await query("open_fires", schedule_id=schedule_id))[0]
@@ -216,7 +213,7 @@ async def fire_schedule(*, project_id: str, schedule_id: str, ids: Sequence[str]
             next_at_us=next_at_us,
             last_slot_us=schedule.last_slot_us,
         )
-    return Fired(started, True)
+    return started
 
 
 def _blocked(schedule: StoredSchedule, waiting: int) -> tuple[FireState, str | None]:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from perdure.store.interface import query, record, records, verb
+from perdure.store.verbs.rows import Place
 from perdure.store.verbs.traces import TraceRow
 from perdure.wire.journal_spans import (
     OpenedWait,
@@ -32,16 +33,9 @@ _LEFT_OUT: Final = SpanValues(msgspec.Raw(b'{"perdure.left_out":"values too larg
 _decode_values: Final = msgspec.json.Decoder(SpanValues).decode
 
 
-class TracePlace(NamedTuple):
-    """A place in lists: by the root's end, then by id, both descending."""
-
-    at_us: int
-    id: str
-
-
 AFTER_ALL: Final = "~"
 LAST_US: Final = 1 << 62
-NEWEST: Final = TracePlace(LAST_US, AFTER_ALL)
+NEWEST: Final = Place(LAST_US, AFTER_ALL)
 
 
 class SpanRow(SpanOutline, frozen=True):
@@ -57,9 +51,7 @@ async def homes(*, project_id: str, ids: Sequence[str]) -> dict[str, str]:
 
 
 @verb(looks=True)
-async def list_traces(
-    *, project_id: str, wanted: GetTraces, before: TracePlace
-) -> tuple[list[TraceSummary], TracePlace | None]:
+async def list_traces(*, project_id: str, wanted: GetTraces, before: Place) -> tuple[list[TraceSummary], Place | None]:
     """A page of traces, the latest end first, and the next place, among the newest LIST_DEPTH of each kind."""
     since_us = max(wanted.start_time or 0, 0)
     until_us = LAST_US if wanted.end_time is None else wanted.end_time
@@ -89,12 +81,12 @@ async def list_traces(
         for id, at_us in await query("list_ended_roots", before=execution_id_of(before_id), **where)
     ]
     found.sort(reverse=True)
-    following: TracePlace | None = None
+    following: Place | None = None
     if len(found) > amount:
         at_us, trace_id, _ = found[amount - 1]
-        following = TracePlace(at_us, trace_id)
+        following = Place(at_us, trace_id)
     elif floor_us > since_us:
-        following = TracePlace(floor_us - 1, AFTER_ALL)
+        following = Place(floor_us - 1, AFTER_ALL)
     roots: list[TraceSummary] = []
     room = REPLY_BYTES_MAX
     for _, trace_id, sent in found[wanted.offset : amount]:

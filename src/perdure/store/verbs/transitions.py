@@ -244,17 +244,11 @@ async def wake_due(*, now_us: int, limit: int) -> int:
     return len(woken) + len(ready)
 
 
-class SetAhead(Struct, frozen=True):
-    """Timers set by a clock that was ahead, and the duration of the shortest."""
-
-    amount: int
-    shortest_us: int
-
-
 @verb(looks=True)
-async def set_ahead(*, now_us: int) -> SetAhead | None:
-    [found] = await records(SetAhead, "set_ahead", now_us=now_us)
-    return found if found.amount else None
+async def set_ahead(*, now_us: int) -> tuple[int, int] | None:
+    """How many timers were set by a clock that was ahead, and the duration of the shortest."""
+    [(amount, shortest_us)] = await query("set_ahead", now_us=now_us)
+    return (amount, shortest_us) if amount else None
 
 
 @verb(sweep=True)
