@@ -11,7 +11,7 @@ from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
-from perdure.store.verbs.rows import Place
+from perdure.store.verbs.pages import Place
 from perdure.store.verbs.trace_queries import NEWEST
 from perdure.wire.errors import BadValue
 from perdure.wire.fields import is_uuid

@@ -15,8 +15,9 @@ from perdure.store.executions import JournalRow, StoredWait
 from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
-from perdure.store.verbs.rows import deliver, fitting, page_of
+from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ASKED
 from perdure.wire.events import Event, JournalEvent, PublishedEvents
 from perdure.wire.limits import REPLY_BYTES_MAX

@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from perdure.store.interface import query, query_many, record, verb
-from perdure.store.verbs.rows import Place
+from perdure.store.verbs.pages import Place
 
 OVERLAP_US: Final = 120_000_000
 """An end that commits up to this much after its time is still found."""

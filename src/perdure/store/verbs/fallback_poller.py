@@ -48,14 +48,17 @@ async def poll_awaited(*, awaited: Awaited) -> Found:
             result = None if result is None else Raw(result)
             ended.append((project_id, Finished(id, phase, result, error, None if detail is None else Raw(detail))))
     journals = await query("journals_at", ids=_json(awaited.journals)) if awaited.journals else []
-    topics: list[tuple[str, str, int]] = []
-    for project_id, names in awaited.topics.items():
-        rows = await query("topics_at", project_id=project_id, topics=_json(names))
-        topics.extend((project_id, topic, last) for topic, last in rows)
-    streams: list[tuple[str, str, int]] = []
-    for project_id, ids in awaited.streams.items():
-        rows = await query("streams_at", project_id=project_id, ids=_json(ids))
-        streams.extend((project_id, id, amount) for id, amount in rows)
+    seen = [(id, seq or 0, n or 0) for id, seq, n in journals]
+    topics = [
+        (project_id, topic, last)
+        for project_id, names in awaited.topics.items()
+        for topic, last in await query("topics_at", project_id=project_id, topics=_json(names))
+    ]
+    streams = [
+        (project_id, id, amount)
+        for project_id, ids in awaited.streams.items()
+        for id, amount in await query("streams_at", project_id=project_id, ids=_json(ids))
+    ]
     changed: list[tuple[str, str, int]] = []
     unacknowledged: list[tuple[str, str]] = []
     if awaited.workers:
@@ -63,11 +66,11 @@ async def poll_awaited(*, awaited: Awaited) -> Found:
         changed = [(worker_id, id, seq) for worker_id, id, seq in await query("changed_of_workers", workers=workers)]
         rows = await query("unacknowledged_claims", workers=workers)
         unacknowledged = [(worker_id, claim_id) for worker_id, claim_id in rows]
-    ready: list[tuple[str, str]] = []
-    for project_id, names in awaited.deployments.items():
-        rows = await query("ready_deployments", project_id=project_id, deployments=_json(names))
-        ready.extend((project_id, deployment_id) for (deployment_id,) in rows)
-    seen = [(id, seq or 0, n or 0) for id, seq, n in journals]
+    ready = [
+        (project_id, deployment_id)
+        for project_id, names in awaited.deployments.items()
+        for (deployment_id,) in await query("ready_deployments", project_id=project_id, deployments=_json(names))
+    ]
     return Found(
         ended=ended,
         journals=seen,

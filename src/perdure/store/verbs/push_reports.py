@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import EndedExecution, JournalRow, Moved, State, StoredWait
+from perdure.store.executions import EndedExecution, Moved, State, StoredWait
 from perdure.store.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.events import event_value, first_event, number_before
@@ -151,8 +151,7 @@ async def fail_pushed(
         return
     if retryable and held.retry_count < RETRIES_MAX:
         [moved] = await records(Moved, "requeue", due_at_us=None, retries=1, **fence)
-        row = JournalRow(execution_id, moved.seq, moved.at_us, Kind.RETRIED, moved.attempt, name=error[:500], ok=False)
-        await query_many("insert_journal", [row])
+        await query_many("insert_journal", [moved.row(execution_id, Kind.RETRIED, name=error[:500], ok=False)])
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
         return
     [end] = await records(EndedExecution, "fail", error=error, **fence)
@@ -315,8 +314,7 @@ async def _let_go(
         parked_seq=None,
         now_us=now_us,
     )
-    row = JournalRow(execution_id, moved.seq, moved.at_us, Kind.WAITING, moved.attempt, key=key, value=told)
-    await query_many("insert_journal", [row])
+    await query_many("insert_journal", [moved.row(execution_id, Kind.WAITING, key=key, value=told)])
     await Notify(Written(execution_id))
     if until_us is not None:
         await Notify(Due(until_us))
@@ -418,17 +416,7 @@ async def _start(
         ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id
         [moved] = await records(Moved, "next_row", project_id=project_id, id=parent_id, now_us=now_us)
         name = None if batch_id is not None else items[0].item.workflow_id
-        value = msgspec.json.encode(ids)
-        row = JournalRow(
-            parent_id,
-            moved.seq,
-            moved.at_us,
-            Kind.CHILD_STARTED,
-            moved.attempt,
-            key=step_key,
-            name=name,
-            value=value,
-        )
+        row = moved.row(parent_id, Kind.CHILD_STARTED, key=step_key, name=name, value=msgspec.json.encode(ids))
         await query_many("insert_journal", [row])
         await Notify(Written(parent_id))
     if batch_id is not None:

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct, structs
 
 from perdure.store.executions import StoredWait
 from perdure.store.interface import query, record, records, value, verb
-from perdure.store.verbs.rows import fitting
+from perdure.store.verbs.pages import fitting
 from perdure.wire.errors import BadRequest, NotFound
 from perdure.wire.events import JournalEvent
 from perdure.wire.executions import Row

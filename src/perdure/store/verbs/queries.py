@@ -9,7 +9,7 @@ from msgspec import Struct
 from perdure.store.executions import State
 from perdure.store.interface import Rows, query, query_many, record, records, value, verb
 from perdure.store.verbs.idempotency import prune_answers
-from perdure.store.verbs.rows import fitting, page_of
+from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.errors import Conflict, NotFound

@@ -1,13 +1,14 @@
-"""Pages of rows, outcomes of executions, and their ends."""
+"""Outcomes of executions, and their ends."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved
 from perdure.store.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
+from perdure.store.verbs.pages import page_of
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.executions import Row
@@ -24,44 +25,6 @@ SESSIONS = 2
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
-
-
-class Place(NamedTuple):
-    """A place in an order of times and ids."""
-
-    at_us: int
-    id: str
-
-
-def fitting(sizes: Iterable[int], bytes_max: int) -> int:
-    """How many rows go into a page. The row that fills it is the last."""
-    amount = 0
-    for size in sizes:
-        if bytes_max <= 0:
-            break
-        bytes_max -= size
-        amount += 1
-    return amount
-
-
-async def page_of(
-    sizes: str, after: int, limit: int, bytes_max: int, *, ahead: int = 2, **where: object
-) -> tuple[int, bool]:
-    """How many rows after a number go into a page, and whether there may be more.
-
-    `sizes` names a query. It asks for few rows first, because SQLite reads a row's value to reach the next row.
-    """
-    amount = 0
-    while amount < limit and bytes_max > 0:
-        asked = min(ahead, limit - amount)
-        found = {number: size for number, size, *_ in await query(sizes, after=after, limit=asked, **where)}
-        fits = fitting(found.values(), bytes_max)
-        amount += fits
-        if fits < len(found) or len(found) < asked:
-            return amount, fits < len(found)
-        after, ahead = max(found), ahead * 8
-        bytes_max -= sum(found.values())
-    return amount, True
 
 
 async def journal_after(
@@ -274,21 +237,3 @@ def batch_value(children: Mapping[str, Sequence[Any]], ids: Sequence[str]) -> by
             told = error if error is not None else "The execution was cancelled."
             ends.append({"workflow_id": workflow_id, "success": False, "error": told})
     return msgspec.json.encode(ends)
-
-
-__all__ = [
-    "NULL_BYTES",
-    "ROW_BYTES",
-    "WOKEN_RANK",
-    "JournalRow",
-    "Outcome",
-    "Place",
-    "Taker",
-    "batch_value",
-    "deliver",
-    "ended",
-    "fitting",
-    "journal_after",
-    "note_end",
-    "page_of",
-]

@@ -28,16 +28,21 @@ class Secrets(NamedTuple):
 @verb(looks=True)
 async def read_signing(*, project_id: str) -> Secrets | None:
     """None before the first signature."""
-    rows = await query("read_signing", project_id=project_id)
-    return Secrets(*rows[0]) if rows else None
+    for row in await query("read_signing", project_id=project_id):
+        return Secrets(*row)
+    return None
+
+
+async def _stored(project_id: str) -> Secrets:
+    [row] = await query("read_signing", project_id=project_id)
+    return Secrets(*row)
 
 
 @verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
     """Unless the project has some. Answers the stored secrets."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
-    [row] = await query("read_signing", project_id=project_id)
-    return Secrets(*row)
+    return await _stored(project_id)
 
 
 @verb(sweep=True)
@@ -56,15 +61,14 @@ async def rotate_signing(
     """
     first = await recall(project_id, idempotency)
     if first is not None:
-        [row] = await query("read_signing", project_id=project_id)
-        if Secrets(*row).made_at_us != msgspec.json.decode(first, type=int):
+        stored = await _stored(project_id)
+        if stored.made_at_us != msgspec.json.decode(first, type=int):
             raise SecretShownOnce(
                 "The secret that the first request with this Idempotency-Key made has been replaced since; "
                 "GET /api/v1/signing-secret has the present one."
             )
-        return Secrets(*row)
+        return stored
     if not await query("rotate_signing", project_id=project_id, secret=secret, until_us=until_us, now_us=now_us):
         await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
     await remember(project_id, idempotency, msgspec.json.encode(now_us), now_us)
-    [row] = await query("read_signing", project_id=project_id)
-    return Secrets(*row)
+    return await _stored(project_id)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from perdure.store.interface import query, record, records, verb
-from perdure.store.verbs.rows import Place
+from perdure.store.verbs.pages import Place
 from perdure.store.verbs.traces import TraceRow
 from perdure.wire.journal_spans import (
     OpenedWait,

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.try_lock import try_lock_session
 from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -65,12 +66,7 @@ async def read_transcript(
                 f"first {dropped} entries."
             )
     where: dict[str, object] = {"after": after, "version": version, **session}
-    fits, room = 0, bytes_max
-    for (size,) in await query("entry_sizes", limit=limit, **where):
-        if room <= 0:
-            break
-        room -= size
-        fits += 1
+    fits = fitting((size for (size,) in await query("entry_sizes", limit=limit, **where)), bytes_max)
     entries = await records(Entry, "read_entries", limit=fits, **where) if fits else []
     more = bool(entries) and entries[-1].seq < version
     return Page(version, entries, entries[-1].seq if more else None)

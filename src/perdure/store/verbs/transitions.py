@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from perdure.store.executions import EndedExecution, JournalRow, Moved, State
+from perdure.store.executions import EndedExecution, Moved, State
 from perdure.store.interface import (
     Changed,
     Due,
@@ -105,8 +105,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
 
 
 async def _note_cancel(execution_id: str, moved: Moved, cancelled_by: str) -> None:
-    row = JournalRow(execution_id, moved.seq, moved.at_us, Kind.CANCEL, moved.attempt, name=cancelled_by)
-    await query_many("insert_journal", [row])
+    await query_many("insert_journal", [moved.row(execution_id, Kind.CANCEL, name=cancelled_by)])
 
 
 async def try_lose(
@@ -184,8 +183,7 @@ async def lose(
     if moved is None:
         return
     kind = Kind.RELEASED if released else Kind.LOST
-    row = JournalRow(execution_id, moved.seq, moved.at_us, kind, attempt, name=worker_id)
-    await query_many("insert_journal", [row])
+    await query_many("insert_journal", [moved.row(execution_id, kind, name=worker_id)])
     if not released:
         await Notify(Metric("executions_lost" if state.acked else "deliveries_lost"))
         if state.acked:
@@ -230,11 +228,10 @@ async def _poison(values: dict[str, Any], losses: int, undelivered: int) -> None
 async def wake_due(*, now_us: int, limit: int) -> int:
     """Wake due timers and ready delayed starts, except locked ones. Answers how many."""
     woken = await records(Woken, "wake_timers", now_us=now_us, limit=limit)
-    rows = []
-    for one in woken:
-        kind = Kind.WOKEN if one.timer_key is None else Kind.TIMER
-        rows.append(one.row(one.id, kind, key=one.timer_key))
-    await query_many("insert_journal", rows)
+    await query_many(
+        "insert_journal",
+        [one.row(one.id, Kind.WOKEN if one.timer_key is None else Kind.TIMER, key=one.timer_key) for one in woken],
+    )
     # In a push execution a wait and its time-out share a key; only one of them happens.
     timers = [{"execution_id": one.id, "key": one.timer_key} for one in woken if one.timer_key is not None]
     await query_many("close_wait", timers)

@@ -1,0 +1,44 @@
+"""How many rows a page holds, and where the next one starts."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from perdure.store.interface import query
+
+
+class Place(NamedTuple):
+    """A place in an order of times and ids."""
+
+    at_us: int
+    id: str
+
+
+def fitting(sizes: Iterable[int], bytes_max: int) -> int:
+    """How many rows go into a page. The row that fills it is the last."""
+    amount = 0
+    for size in sizes:
+        if bytes_max <= 0:
+            break
+        bytes_max -= size
+        amount += 1
+    return amount
+
+
+async def page_of(
+    sizes: str, after: int, limit: int, bytes_max: int, *, ahead: int = 2, **where: object
+) -> tuple[int, bool]:
+    """How many rows after a number go into a page, and whether there may be more.
+
+    `sizes` names a query. It asks for few rows first, because SQLite reads a row's value to reach the next row.
+    """
+    amount = 0
+    while amount < limit and bytes_max > 0:
+        asked = min(ahead, limit - amount)
+        found = {number: size for number, size, *_ in await query(sizes, after=after, limit=asked, **where)}
+        fits = fitting(found.values(), bytes_max)
+        amount += fits
+        if fits < len(found) or len(found) < asked:
+            return amount, fits < len(found)
+        after, ahead = max(found), ahead * 8
+        bytes_max -= sum(found.values())
+    return amount, True
