@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Raw, Struct, structs
 
+from perdure.wire.errors import NotFound
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -177,3 +178,7 @@ class JournalRow(Struct, frozen=True, gc=False):
         fields = structs.asdict(self)
         del fields["execution_id"]
         return Row(**fields | {"value": Raw(bytes(self.value))})
+
+
+def unknown_execution(id: str) -> NotFound:
+    return NotFound(f"Execution {id!r} does not exist.")

@@ -2,11 +2,12 @@
 
 from msgspec import Raw
 
+from perdure.store.executions import unknown_execution
 from perdure.store.interface import Rows, query, records, verb
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.waits import answer_wait, said_by
 from perdure.wire.approvals import Approval, How, OpenApproval, Question, QuestionState, question_name
-from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.errors import Conflict
 from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
 
@@ -25,7 +26,7 @@ async def _find(
 ) -> tuple[Phase, Question | None]:
     rows = await query("question_target", project_id=project_id, id=execution_id)
     if not rows:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     ((workflow_id, in_phase, root_id),) = rows
     phase = Phase(in_phase)
     waits: Rows = []

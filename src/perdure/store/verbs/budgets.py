@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
@@ -49,7 +50,7 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
     execution_id = request.execution_id
     spender = await record(Spender, "read_spender", project_id=project_id, id=execution_id)
     if spender is None:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     holder = (spender.attempt, spender.assigned_to_worker)
     if spender.phase not in HELD or holder != (request.attempt, request.worker_id):
         raise LeaseLost(
@@ -191,7 +192,7 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
     if not above:
         if not await query("read_state", project_id=project_id, id=execution_id):
-            raise NotFound(f"Execution {execution_id!r} does not exist.")
+            raise unknown_execution(execution_id)
         raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
     return await _read(project_id, above[-1])
 

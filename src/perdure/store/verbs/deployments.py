@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow
-from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, verb
+from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.queues import put_queue
 from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
@@ -142,18 +142,12 @@ async def register_queues(*, project_id: str, deployment_id: str, queues: Sequen
 async def active_deployment(project_id: str, deployment_id: str | None) -> str:
     """By default the current one. Raises DeploymentNotFound if it is not active, BadRequest if the project has none."""
     if deployment_id is None:
-        deployment_id = await _current(project_id)
+        deployment_id = await value("current_deployment", project_id=project_id)
         if deployment_id is None:
             raise BadRequest("The project has no deployment yet; register one first, or name one.")
     if (await _read(project_id, deployment_id)).status is DeploymentStatus.RETIRED:
         raise unknown_deployment(deployment_id)
     return deployment_id
-
-
-async def _current(project_id: str) -> str | None:
-    for (id,) in await query("current_deployment", project_id=project_id):
-        return None if id is None else str(id)
-    return None
 
 
 async def _read(project_id: str, deployment_id: str) -> Deployment:
@@ -234,7 +228,7 @@ async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int)
     known = await _lock(project_id, deployment_id)
     if known is None:
         raise unknown_deployment(deployment_id)
-    if await _current(project_id) == deployment_id:
+    if await value("current_deployment", project_id=project_id) == deployment_id:
         raise Conflict(
             f"Deployment {deployment_id!r} is the current one: new executions go there. Let them go to another one "
             "first: `perdure deployments use ID`."

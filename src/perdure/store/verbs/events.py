@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow, StoredWait
-from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, verb
+from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, value, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting, page_of
@@ -277,16 +277,14 @@ async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWa
     if wait.after is not None:
         return wait.after
     if wait.latest:
-        [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
-        return newest or 0
+        return await value("newest_event", project_id=project_id, topic=topic) or 0
     return await number_before(project_id, execution_id, topic)
 
 
 async def number_before(project_id: str, execution_id: str, topic: str) -> int:
     """The number of the last event before the execution started."""
-    for (seq,) in await query("last_event_before", project_id=project_id, topic=topic, execution_id=execution_id):
-        return int(seq)
-    return 0
+    where = {"project_id": project_id, "topic": topic, "execution_id": execution_id}
+    return await value("last_event_before", **where) or 0
 
 
 @verb(looks=True)
@@ -317,9 +315,9 @@ async def newest_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
     """As `read_events`, newest first."""
-    [(newest,)] = await query("newest_event", project_id=project_id, topic=topic)
     where: dict[str, object] = {"project_id": project_id, "topic": topic}
-    amount, ahead, first = 0, 2, (newest or 0) + 1
+    newest = await value("newest_event", **where) or 0
+    amount, ahead, first = 0, 2, newest + 1
     while amount < limit and bytes_max > 0 and first - 1 > after:  # as in `page_of`, from the other end
         asked = min(ahead, limit - amount, first - 1 - after)
         found = await query("event_sizes", after=first - 1 - asked, limit=asked, **where)

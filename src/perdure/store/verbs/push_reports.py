@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import EndedExecution, Moved, State, StoredWait
+from perdure.store.executions import EndedExecution, Moved, State, StoredWait, unknown_execution
 from perdure.store.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.events import event_value, first_event, number_before
@@ -21,7 +21,7 @@ from perdure.store.verbs.rows import deliver, note_end
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.transitions import cancel_tree, lose
 from perdure.wire.approvals import ASKED
-from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.wire.errors import BadRequest, Conflict
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import Started
@@ -49,7 +49,7 @@ class Held(Struct, frozen=True):
 async def _lock(project_id: str, execution_id: str) -> Held:
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     return held
 
 
@@ -326,7 +326,7 @@ async def _let_go(
 async def put_span_id(*, project_id: str, execution_id: str, otel_span_id: str | None) -> None:
     """For the next attempt. Raises NotFound."""
     if not await query("lock_state", project_id=project_id, id=execution_id):
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     await query("put_span_id", execution_id=execution_id, otel_span_id=otel_span_id)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.store.executions import StoredWait
+from perdure.store.executions import StoredWait, unknown_execution
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs.pages import fitting
-from perdure.wire.errors import BadRequest, NotFound
+from perdure.wire.errors import BadRequest
 from perdure.wire.events import JournalEvent
 from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -32,10 +32,6 @@ class Standing(Struct, frozen=True):
     push_worker_id: str | None
 
 
-def _no_execution(id: str) -> NotFound:
-    return NotFound(f"Execution {id!r} does not exist.")
-
-
 @verb(looks=True)
 async def standing(*, project_id: str, execution_id: str) -> Standing:
     return await _standing(project_id, execution_id)
@@ -44,7 +40,7 @@ async def standing(*, project_id: str, execution_id: str) -> Standing:
 async def _standing(project_id: str, execution_id: str) -> Standing:
     found = await record(Standing, "read_pushed", project_id=project_id, id=execution_id)
     if found is None:
-        raise _no_execution(execution_id)
+        raise unknown_execution(execution_id)
     return found
 
 
@@ -62,7 +58,7 @@ async def read_step(*, project_id: str, execution_id: str, step_key: str) -> tup
     """Raises NotFound for the execution."""
     found = await records(Holder, "step_of_pushed", project_id=project_id, id=execution_id, key=step_key)
     if not found:
-        raise _no_execution(execution_id)
+        raise unknown_execution(execution_id)
     saved = await _saved(project_id, execution_id, [one.row for one in found if one.row is not None])
     if saved is None:
         return found[0], None

@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from perdure.store.executions import State
+from perdure.store.executions import State, unknown_execution
 from perdure.store.interface import Rows, query, query_many, record, records, value, verb
 from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
-from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.errors import Conflict
 from perdure.wire.executions import Execution, Finished, ListFilters, LogLine, Row
 from perdure.wire.fields import NEWEST
 from perdure.wire.journal_spans import trace_id_of
@@ -80,7 +80,7 @@ DOCTOR = (
 async def get(*, project_id: str, execution_id: str) -> Execution:
     found = await record(Execution, "get_execution", project_id=project_id, id=execution_id)
     if found is None:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     return found
 
 
@@ -108,7 +108,7 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
     """None while the execution is open."""
     rows = await query("how_ended", project_id=project_id, id=execution_id)
     if not rows:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     phase, error = rows[0]
     return Finished(execution_id, phase, error=error) if phase in FINAL else None
 
@@ -120,21 +120,9 @@ async def list_executions(
     """A page of executions, newest first, and where the next page starts."""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
     phases = filters.wanted_phases()
-    fits: dict[str, Any] = {
-        "phases": f" {' '.join(phases)} " if phases is not None else None,
-        "workflow_id": filters.workflow_id,
-        "session_id": filters.session_id,
-        "user_id": filters.user_id,
-        "queue_name": filters.queue_name,
-        "batch_id": filters.batch_id,
-        "parent_execution_id": filters.parent_execution_id,
-        "root_execution_id": filters.root_execution_id,
-        "deployment_id": filters.deployment_id,
-        "key": filters.key,
-        "tag_name": tag_name or None,
-        "created_after_us": filters.created_after_us,
-        "created_before_us": filters.created_before_us,
-    }
+    names = [name for name in ListFilters.__struct_fields__ if name not in ("status", "tag")]
+    fits: dict[str, Any] = {name: getattr(filters, name) for name in names}
+    fits |= {"phases": None if phases is None else f" {' '.join(phases)} ", "tag_name": tag_name or None}
     given = [name for name, value in fits.items() if value is not None]
     if given == ["workflow_id", "key"] and before == NEWEST:  # at most one, by an index
         rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
@@ -170,7 +158,7 @@ async def journal(
 ) -> tuple[list[Row], bool]:
     """A page of a journal, and whether there may be more."""
     if not await query("read_state", project_id=project_id, id=execution_id):
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     fits, more = await page_of("journal_sizes", after, limit, bytes_max, execution_id=execution_id)
     if not fits:
         return [], more
@@ -180,7 +168,7 @@ async def journal(
 @verb(looks=True)
 async def logs(*, project_id: str, execution_id: str, after: int, limit: int) -> list[LogLine]:
     if not await query("read_state", project_id=project_id, id=execution_id):
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     return await records(LogLine, "read_logs", execution_id=execution_id, after=after, limit=limit)
 
 
@@ -189,7 +177,7 @@ async def delete(*, project_id: str, execution_id: str) -> int:
     """Also deletes all descendants. Answers how many executions."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     if state is None:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     tree = [execution_id]
     phases: dict[str, str] = {execution_id: state.phase}
     for id in tree:

@@ -1,6 +1,6 @@
 """Root executions by the type of their workflow."""
 
-from perdure.store.interface import query, records, verb
+from perdure.store.interface import query, records, value, verb
 from perdure.store.verbs.queries import LIST_DEPTH
 from perdure.wire.errors import BadRequest
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -9,9 +9,7 @@ from perdure.wire.workflows import WorkflowRun, WorkflowType
 
 async def list_floor(project_id: str, before: str, depth: int) -> str:
     """The last of the `depth` newest ids; empty if there are fewer."""
-    for (id,) in await query("list_floor", project_id=project_id, before=before, depth=depth):
-        return str(id)
-    return ""
+    return await value("list_floor", project_id=project_id, before=before, depth=depth) or ""
 
 
 @verb(looks=True)

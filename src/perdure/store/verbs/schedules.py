@@ -4,10 +4,11 @@ A change or fire locks the schedule's row. The row of a slot, its execution and 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
@@ -59,7 +60,9 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
             before = await record(StoredSchedule, "lock_schedule", project_id=project_id, id=found)
             if before is None:
                 continue  # deleted since the look
-            await _update(project_id, before, _with(before, spec, declared=declared), now_us)
+            payload = _payload(spec.payload, None if declared else before.payload)
+            after = replace(before, **_given(spec), payload=payload, declared=before.declared or declared)
+            await _update(project_id, before, after, now_us)
             return before.id
         if not declared:
             await _check_new(project_id, spec.workflow_id)
@@ -67,31 +70,22 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
         assert next_at_us is not None  # `ScheduleSpec.check` refused one that is never due
         new = StoredSchedule(
             id=id,
-            workflow_id=spec.workflow_id,
-            key=spec.key,
-            cron=spec.cron,
-            timezone=spec.timezone,
             status=ScheduleStatus.ACTIVE,
             next_at_us=next_at_us,
             created_at_us=now_us,
             updated_at_us=now_us,
+            payload=_payload(spec.payload, None),
+            declared=declared,
+            **_given(spec),
         )
-        new = _with(new, spec, declared=declared)
         if await query("insert_schedule", new, project_id=project_id):
             return id
 
 
-def _with(before: StoredSchedule, spec: ScheduleSpec, *, declared: bool) -> StoredSchedule:
-    return msgspec.structs.replace(
-        before,
-        cron=spec.cron,
-        timezone=spec.timezone,
-        overlap=spec.overlap or before.overlap,
-        missed=spec.missed or before.missed,
-        missed_window_seconds=spec.missed_window_seconds or before.missed_window_seconds,
-        payload=_payload(spec.payload, None if declared else before.payload),
-        declared=before.declared or declared,
-    )
+def _given(spec: ScheduleSpec | ChangeSchedule) -> dict[str, Any]:
+    """The fields that change, without the payload."""
+    stays = ("schedule_id", "payload")
+    return {name: value for name, value in asdict(spec).items() if value is not None and name not in stays}
 
 
 def _payload(given: Raw | None, before: Raw | None) -> Raw | None:
@@ -103,10 +97,10 @@ async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule
     """Another expression or zone, or the end of a pause, restarts the schedule now."""
     anew = (before.cron, before.timezone) != (after.cron, after.timezone)
     if anew or (before.status, after.status) == (ScheduleStatus.PAUSED, ScheduleStatus.ACTIVE):
-        after = msgspec.structs.replace(after, next_at_us=after.following(now_us))
+        after = replace(after, next_at_us=after.following(now_us))
     if after == before:
         return
-    await query("update_schedule", msgspec.structs.replace(after, updated_at_us=now_us), project_id=project_id)
+    await query("update_schedule", replace(after, updated_at_us=now_us), project_id=project_id)
 
 
 async def _check_new(project_id: str, workflow_id: str) -> None:
@@ -127,9 +121,7 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
 @verb(locks="schedule=change.schedule_id")
 async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: int) -> StoredSchedule:
     before = await _schedule("lock_schedule", project_id, change.schedule_id)
-    given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
-    given["payload"] = _payload(change.payload, before.payload)
-    after = msgspec.structs.replace(before, **{name: given[name] for name in given if name != "schedule_id"})
+    after = replace(before, **_given(change), payload=_payload(change.payload, before.payload))
     cron(after.cron, after.timezone)
     await _update(project_id, before, after, now_us)
     return await _schedule("read_schedule", project_id, change.schedule_id)
@@ -242,7 +234,7 @@ async def _start(
     await Notify(Metric("schedule_refusals" if refused else "schedule_fires"))
     if refused:
         return schedule, 0
-    return msgspec.structs.replace(schedule, last_slot_us=max(slot_us, schedule.last_slot_us or 0)), 1
+    return replace(schedule, last_slot_us=max(slot_us, schedule.last_slot_us or 0)), 1
 
 
 def _item(schedule: StoredSchedule, at_us: int, *, by_hand: bool = False) -> StartItem:

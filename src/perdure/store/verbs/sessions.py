@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw, Struct
 from msgspec.structs import asdict, replace
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs.runs import list_floor
 from perdure.wire.agent_steps import MODEL, SUMMARY, answer_tokens, tool_step
 from perdure.wire.errors import Conflict, NotFound
@@ -173,8 +173,7 @@ async def _questions(project_id: str, run: SessionRun, limit: int) -> list[Quest
         found[one.execution_id, one.step_key] = one
     by_key = {key: (id, key) for id, key in found}
     waited = set(found)
-    [(newest,)] = await query("newest_event", **where)
-    after = max((newest or 0) - EVENTS_LOOKED_AT, 0)
+    after = max((await value("newest_event", **where) or 0) - EVENTS_LOOKED_AT, 0)
     for event_type, data, at_us in await query("asked_on_topic", after=after, limit=2 * limit, **where):
         what, _, key = event_type.partition("_")
         place = by_key.setdefault(key, (run.id, key))

@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Raw
 
+from perdure.store.executions import unknown_execution
 from perdure.store.interface import Notify, Streamed, query, query_many, verb
-from perdure.wire.errors import NotFound
 from perdure.wire.requests import ReportItem
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.streams import StreamItem, StreamPage, short_id
@@ -45,7 +45,7 @@ async def read_stream(*, project_id: str, execution_id: str, seen: Mapping[str, 
     # Read first: if the execution is final now, it has all its items.
     state = await query("stream_state", project_id=project_id, id=execution_id)
     if not state:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     ((phase, error, root_id, newest),) = state
     root_id = root_id or execution_id
     paths: dict[str, tuple[str, ...]] = {}

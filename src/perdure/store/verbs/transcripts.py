@@ -4,13 +4,13 @@ Summarized entries are dropped once no open execution has read an older version,
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
 from msgspec import Raw, Struct
 
-from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.try_lock import try_lock_session
@@ -59,7 +59,7 @@ async def read_transcript(
     elif version > newest:
         raise BadRequest(f"The transcript of session {session_id!r} has version {newest}, not {version} yet.")
     if after is None:
-        after = await _newest_summary(session, version)
+        after = await value("newest_summary", version=version, **session) or 0
         if after < min(dropped, version):
             raise NotFound(
                 f"Version {version} of the transcript of session {session_id!r} is gone: a summary stands for its "
@@ -70,11 +70,6 @@ async def read_transcript(
     entries = await records(Entry, "read_entries", limit=fits, **where) if fits else []
     more = bool(entries) and entries[-1].seq < version
     return Page(version, entries, entries[-1].seq if more else None)
-
-
-async def _newest_summary(session: Mapping[str, object], version: int) -> int:
-    """The last entry that the newest summary of a version stands for; 0 without one."""
-    return next((entry for (entry,) in await query("newest_summary", version=version, **session)), 0)
 
 
 @verb(locks="session=session_id")
@@ -163,7 +158,7 @@ async def drop_summarized(project_id: str, session_id: str) -> int:
         return 0
     [(oldest,)] = await query("oldest_reading", **session)
     version = stored.version if oldest is None else oldest
-    summary_of = await _newest_summary(session, version)
+    summary_of = await value("newest_summary", version=version, **session) or 0
     if summary_of <= stored.dropped:
         return 0
     gone = await query("drop_entries", upto=summary_of, limit=DROPPED_AT_ONCE, **session)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from perdure.store.executions import EndedExecution, Moved, State
+from perdure.store.executions import EndedExecution, Moved, State, unknown_execution
 from perdure.store.interface import (
     Changed,
     Due,
@@ -23,7 +23,7 @@ from perdure.store.interface import (
 )
 from perdure.store.verbs.rows import note_end
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
-from perdure.wire.errors import NotCancellable, NotFound
+from perdure.wire.errors import NotCancellable
 from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, HELD, Phase
 
@@ -59,7 +59,7 @@ async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_u
     """Cancel an execution and its open descendants."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
-        raise NotFound(f"Execution {execution_id!r} does not exist.")
+        raise unknown_execution(execution_id)
     if state.phase in FINAL:
         raise NotCancellable(f"Execution {execution_id!r} cannot be cancelled: it is {state.phase} already.")
     return await cancel_tree(project_id, execution_id, cancelled_by, now_us, grace_us)

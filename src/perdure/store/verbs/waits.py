@@ -4,7 +4,7 @@ from uuid import UUID, uuid5
 
 from msgspec import Raw
 
-from perdure.store.executions import State, StoredWait
+from perdure.store.executions import State, StoredWait, unknown_execution
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
@@ -148,4 +148,4 @@ async def list_waits(*, project_id: str, execution_id: str) -> PendingWaits:
             await records(PendingWait, "list_waits", execution_id=execution_id),
             await queued_behind(project_id, execution_id) if phase == Phase.QUEUED else None,
         )
-    raise NotFound(f"Execution {execution_id!r} does not exist.")
+    raise unknown_execution(execution_id)
