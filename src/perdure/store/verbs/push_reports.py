@@ -17,7 +17,7 @@ from perdure.store.verbs.events import event_value, first_event, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import asks, later, outcome_there, take_early
 from perdure.store.verbs.push_steps import ENDS
-from perdure.store.verbs.rows import deliver, note_end
+from perdure.store.verbs.rows import deliver, note_end, overrule
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.transitions import cancel_tree, lose
 from perdure.wire.approvals import ASKED
@@ -210,8 +210,7 @@ async def wait_pushed(*, project_id: str, execution_id: str, wait: Wait, now_us:
     held = await _lock(project_id, execution_id)
     if held.phase is Phase.CANCELLING and held.push_worker_id is not None:
         # The worker lets go, so the cancel is complete.
-        [end] = await records(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
-        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")
+        await overrule(project_id, execution_id, now_us, "confirmed")
         return
     if held.phase is not Phase.RUNNING or held.push_worker_id is None:
         return

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
-from perdure.store.executions import EndedExecution
 from perdure.store.interface import Metric, Notify, query, record, records, verb
 from perdure.store.verbs.claims import PUSHED, Room, end_registration, forgive, pick, try_take_back
 from perdure.store.verbs.deployments import active_deployment, put_push_deployment
 from perdure.store.verbs.push_reports import Held
-from perdure.store.verbs.rows import note_end
+from perdure.store.verbs.rows import overrule
 from perdure.store.verbs.transitions import lose
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
@@ -317,5 +316,4 @@ async def cancel_absent(*, project_id: str, execution_id: str, attempt: int, wor
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
     if held is None or (held.phase, held.attempt, held.worker_id) != (Phase.CANCELLING, attempt, worker_id):
         return
-    [end] = await records(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
-    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="not running")
+    await overrule(project_id, execution_id, now_us, "not running")

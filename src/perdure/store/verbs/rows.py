@@ -126,6 +126,13 @@ async def note_end(
     await ended(project_id, execution_id, phase, end, now_us, result=result, error=error, detail=detail)
 
 
+async def overrule(project_id: str, execution_id: str, now_us: int, name: str) -> None:
+    """End a cancelled execution without its worker."""
+    end = await record(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
+    if end is not None:
+        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name=name)
+
+
 async def ended(
     project_id: str,
     execution_id: str,

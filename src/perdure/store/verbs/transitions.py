@@ -21,7 +21,7 @@ from perdure.store.interface import (
     records,
     verb,
 )
-from perdure.store.verbs.rows import note_end
+from perdure.store.verbs.rows import note_end, overrule
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.wire.errors import NotCancellable
 from perdure.wire.records import Kind
@@ -148,9 +148,7 @@ async def lose(
         return
     losses, undelivered = state.losses, state.undelivered
     if state.phase is Phase.CANCELLING:
-        end = await record(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
-        if end is not None:
-            await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="worker lost")
+        await overrule(project_id, execution_id, now_us, "worker lost")
         return
     if state.phase is not Phase.RUNNING:
         return
@@ -283,8 +281,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
         [state] = await records(State, "lock_state", project_id=project_id, id=execution_id)
         if not await try_lock_end(project_id, execution_id, state.parent_execution_id):
             return False
-        [end] = await records(EndedExecution, "overrule", project_id=project_id, id=execution_id, now_us=now_us)
-        await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="grace over")
+        await overrule(project_id, execution_id, now_us, "grace over")
         assert state.assigned_to_worker is not None
         await Notify(Changed(state.assigned_to_worker, execution_id))
         return True
