@@ -158,13 +158,7 @@ async def close_session(*, token_hash: str) -> None:
 
 
 async def _insert_session(user_id: str, session: NewSession, now_us: int) -> None:
-    await query(
-        "insert_session",
-        token_hash=session.token_hash,
-        user_id=user_id,
-        now_us=now_us,
-        expires_at_us=session.expires_at_us,
-    )
+    await query("insert_session", user_id=user_id, now_us=now_us, **session._asdict())
 
 
 @verb(locks="user=user_id")

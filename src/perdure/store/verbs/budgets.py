@@ -92,18 +92,8 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
 
 
 async def give_budget(project_id: str, execution_id: str, root_id: str, spec: BudgetSpec, now_us: int) -> None:
-    await query(
-        "insert_budget",
-        execution_id=execution_id,
-        project_id=project_id,
-        root_id=root_id,
-        on_exceed=spec.on_exceed.value,
-        usd_micros_max=spec.usd_micros,
-        tokens_max=spec.tokens,
-        calls_max=spec.calls,
-        seconds_max=spec.seconds,
-        now_us=now_us,
-    )
+    place = {"execution_id": execution_id, "project_id": project_id, "root_id": root_id}
+    await query("insert_budget", spec, now_us=now_us, **place)
 
 
 async def _lock(project_id: str, budget_id: str) -> StoredBudget:

@@ -67,16 +67,12 @@ async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_u
 
 async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
     phase = await _cancel_one(project_id, execution_id, cancelled_by, now_us, grace_us)
-    level = [execution_id]
-    while level:
-        below: list[str] = []
-        for parent in level:
-            children = await query("children_to_cancel", project_id=project_id, id=parent)
-            below.extend(id for id, _ in children)
-            for id, over in children:
-                if not over:
-                    await _cancel_one(project_id, id, cancelled_by, now_us, grace_us)
-        level = below
+    tree = [execution_id]
+    for parent in tree:
+        for id, over in await query("children_to_cancel", project_id=project_id, id=parent):
+            tree.append(id)
+            if not over:
+                await _cancel_one(project_id, id, cancelled_by, now_us, grace_us)
     return phase
 
 

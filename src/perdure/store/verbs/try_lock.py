@@ -39,15 +39,12 @@ async def try_lock_end(project_id: str, execution_id: str, parent_id: str | None
 
 async def try_lock_below(project_id: str, execution_id: str) -> bool:
     """Lock the open descendants of an execution, and what their ends change."""
-    level = [execution_id]
-    while level:
-        below: list[str] = []
-        for parent_id in level:
-            for id, over in await query("children_to_cancel", project_id=project_id, id=parent_id):
-                below.append(id)
-                if not over and not (await try_lock(project_id, id) and await try_lock_end(project_id, id, None)):
-                    return False
-        level = below
+    tree = [execution_id]
+    for parent_id in tree:
+        for id, over in await query("children_to_cancel", project_id=project_id, id=parent_id):
+            tree.append(id)
+            if not over and not (await try_lock(project_id, id) and await try_lock_end(project_id, id, None)):
+                return False
     return True
 
 

@@ -11,7 +11,7 @@ execution_id, usd_micros_max AS limits_usd_micros, tokens_max AS limits_tokens, 
 -- No row: the execution has a budget already.
 INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_max, tokens_max, calls_max, seconds_max,
   opened_at_us)
-VALUES (:execution_id, :project_id, :root_id, :on_exceed, :usd_micros_max, :tokens_max, :calls_max, :seconds_max, :now_us)
+VALUES (:execution_id, :project_id, :root_id, :on_exceed, :usd_micros, :tokens, :calls, :seconds, :now_us)
 ON CONFLICT (execution_id) DO NOTHING RETURNING execution_id;
 
 -- name: read_spender
