@@ -20,6 +20,7 @@ class Standing(NamedTuple):
     fresh: bool
     """Unknown so far, or retired: new executions go there from now on."""
     changes_sides: bool
+    """Its workers so far were of the other kind."""
 
 
 async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:

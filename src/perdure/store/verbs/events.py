@@ -289,7 +289,7 @@ async def number_before(project_id: str, execution_id: str, topic: str) -> int:
 
 @verb(looks=True)
 async def topic_end(*, project_id: str, topic: str) -> int:
-    """Of the newest event, deleted or not; 0 without one."""
+    """The number of the newest event, deleted or not; 0 without one."""
     for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
         return int(last)
     return 0

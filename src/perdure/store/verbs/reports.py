@@ -281,7 +281,7 @@ def _is_news(row: Row, first: int) -> bool:
 
 
 async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> ItemReply:
-    """Not if the journal grew since the worker looked, or the clock went back."""
+    """Record one step, if the journal has not grown since the worker looked and the clock has not gone back."""
     moved = await query("advance_next", **_fence(project_id, worker_id, item, now_us))
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
