@@ -4,10 +4,10 @@ import msgspec
 
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.rows import (
+from perdure.store.verbs.pages import (
     fitting,
 )
-from perdure.store.verbs.pages import (
+from perdure.store.verbs.rows import (
     fitting,
 )
 from perdure.wire.conversations import AddConversationMessage, ConversationMessage
