@@ -1,10 +1,8 @@
 """Copies a stopped installation from an SQLite file into an empty PostgreSQL database.
 
 All rows go over in one transaction, and each table is read back and compared before its commit. The source keeps its
-rows; its schema is brought up to date, and the registrations of embedded workers end with their process.
-
-The target gets a new epoch, like a restored store, so workers must register again. Steps that were under way run again,
-as after a crash.
+rows, but gets the newest schema, and the registrations of embedded workers end. The target gets a new epoch, so
+workers must register again, and steps that were under way run again.
 """
 
 import hashlib
@@ -31,7 +29,6 @@ from perdure.wire.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 64 << 20
-"""A row may hold megabytes."""
 SECONDS_MAX: Final = 86_400.0
 _TAKEN: Final = "The target holds a store already; name an empty database."
 
@@ -73,12 +70,11 @@ class Digest:
 
 
 async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
-    """Copy a file's store into a database and verify it. `tell` gets each table's name and count.
+    """`tell` gets each table's name and count.
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
     """
     await _empty(target)  # before the file is touched
-    # Opened as by a server: locked, checked, and brought up to date.
     store = SQLiteStore(source)
     try:
         await store.write(claims.end_embedded(now_us=now_us))
@@ -111,7 +107,6 @@ async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[s
 
 
 async def _empty(target: str) -> None:
-    """Raises Conflict, NotOurDatabase, Unavailable."""
     if (await schema_at(target)).number:
         found = await look(target, {"projects": "SELECT 1 FROM projects LIMIT 1"})
         if found["projects"]:

@@ -1,4 +1,4 @@
-"""Syncs files outside of SQLite, and tells network file systems apart."""
+"""Syncs files, and tells network file systems apart."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from typing import Final
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
 """Names on Linux of file systems on other machines."""
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-"""An escaped character, such as a space, in the list of mounts."""
+"""Such as a space, in the list of mounts."""
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Sync a file, or a folder's names, to disk. Raises OSError."""
+    """Also the names in a folder. Raises OSError."""
     if sys.platform == "win32" and os.path.isdir(path):
         return  # Windows cannot sync a folder
     handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)  # Windows syncs only writable files

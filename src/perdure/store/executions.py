@@ -1,4 +1,4 @@
-"""Rows of executions and their journals, as statements read and write them."""
+"""Rows of executions and their journals."""
 
 from typing import Any
 
@@ -11,8 +11,6 @@ from perdure.wire.status import Phase
 
 
 class NewExecution(Struct, frozen=True, gc=False, kw_only=True):
-    """A row of an execution that begins."""
-
     project_id: str
     id: str
     workflow_id: str
@@ -80,7 +78,6 @@ class Moved(Struct, frozen=True, gc=False, kw_only=True):
     """Whether a wait may be open."""
 
     def row(self, execution_id: str, kind: Kind, **values: Any) -> "JournalRow":
-        """The row of the change."""
         return JournalRow(execution_id, self.seq, self.at_us, kind, self.attempt, **values)
 
 
@@ -113,7 +110,6 @@ class EndedExecution(Struct, frozen=True, gc=False):
     told: int = 0
     """A sum of OUTSIDE and SESSIONS (`verbs.rows`)."""
     waits: bool = True
-    """Whether a wait may be open."""
 
 
 class StoredWait(Struct, frozen=True, gc=False):
@@ -152,15 +148,10 @@ class StoredWorker(Struct, frozen=True, gc=False):
 
 
 class WaitingWorker(StoredWorker, frozen=True, gc=False):
-    """The worker of a waiting claim."""
-
     anything: bool
-    """Whether work of its deployment is ready."""
 
 
 class JournalRow(Struct, frozen=True, gc=False):
-    """As `Row`, with its execution."""
-
     execution_id: str
     seq: int
     at_us: int

@@ -1,17 +1,13 @@
-"""The lock by which one process has an SQLite store, and the modes of the files of a store.
+"""The lock by which one process has an SQLite store, and the modes of a store's files.
 
-**Two locks.** One is on the file `STORE.lock`, found by the resolved path. The other is on the database file itself, so
-it holds on every path to that file: a bind mount, another container. The first one stays because a restore replaces the
-database file, and because the second one is not there everywhere.
+**Two locks.** One is on the file `STORE.lock`, since a restore replaces the database file. The other is on the
+database file itself, so it holds on every path to it: a bind mount, another container.
 
-**Why flock(2) on the database file.** SQLite takes POSIX record locks on it. On Linux the two kinds do not see each
-other, and an flock ends with its own descriptor. POSIX locks end when the process closes any descriptor of the file, so
-this module never opens a database file that this process has open. Only Linux gets the second lock, and only on local
-file systems: NFS and SMB turn flock into record locks, as macOS does, and these would lock SQLite out.
+**Why flock(2).** SQLite takes POSIX record locks, which on Linux do not see flock. They end when the process closes
+any descriptor of the file, so this module never opens a database file that this process has open. Other systems, NFS
+and SMB turn flock into record locks, which lock SQLite out, so there the second lock is left out.
 
-**One name.** SQLite finds the write-ahead log by the name of the database file. After a crash the newest changes are in
-the log of one name. Opening the file by another name loses them and may corrupt it. So a file with hard links is
-refused.
+**One name.** SQLite finds the write-ahead log by the name of the database file, so a file with hard links is refused.
 """
 
 import os
@@ -28,9 +24,9 @@ else:
     import fcntl
 
 PRIVATE: Final = 0o600
-"""The mode of new files: a store holds payloads, password hashes and signing secrets."""
+"""A store holds payloads, password hashes and signing secrets."""
 _opened: Final[set[tuple[int, int]]] = set()
-"""Device and inode of each database file that this process has locked."""
+"""Device and inode of each locked database file."""
 
 
 class StoreInUse(PerdureError):
@@ -41,10 +37,7 @@ class StoreInUse(PerdureError):
 
 
 class FileLock:
-    """One process at a time has a database file, until it releases the lock or ends.
-
-    `make` creates the file if it is not there. Raises StoreInUse, OSError.
-    """
+    """`make` creates the file if it is not there. Raises StoreInUse, OSError."""
 
     def __init__(self, path: str, *, make: bool = False) -> None:
         self._path = os.path.realpath(path)
@@ -81,7 +74,7 @@ class FileLock:
             raise _in_use(self._path, _holder(handle)) from error
 
     def release(self) -> None:
-        """Let other processes have the file. SQLite must have closed it."""
+        """SQLite must have closed the file."""
         if self._inode is not None:
             _opened.discard(self._inode)
             self._inode = None
@@ -90,7 +83,7 @@ class FileLock:
 
 
 def several_names(path: str) -> str | None:
-    """Why a database file with hard links must not be opened; None if it has none."""
+    """The error for a file with hard links."""
     links = os.stat(path).st_nlink
     if links == 1:
         return None
@@ -103,13 +96,13 @@ def several_names(path: str) -> str | None:
 
 
 def make_private(path: str | os.PathLike[str]) -> None:
-    """Create an empty file that only its owner may read. A file that is there is not even opened: see above."""
+    """Only its owner may read the new file. A file that is there is not even opened: see above."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
 
 
 def readable_by_others(path: str) -> int | None:
-    """The mode of a file that its group or others may read; always None on Windows."""
+    """The mode if the group or others may read the file; None on Windows."""
     mode = os.stat(path).st_mode & 0o777
     return mode if sys.platform != "win32" and mode & 0o044 else None
 
@@ -132,8 +125,7 @@ def _in_use(path: str, pid: int | None) -> StoreInUse:
 
 
 def _holder(handle: int) -> int | None:
-    """The process that has an flock on a file. None if the system does not tell: outside of Linux, or if the process
-    is in another container."""
+    """None outside of Linux, or if the process is in another container."""
     if sys.platform != "linux":
         return None
     status = os.fstat(handle)

@@ -1,4 +1,4 @@
-"""The message by which one server sends its hints to other servers.
+"""The message by which one server sends its hints to others.
 
 Ends travel without results, which the receiver can query; counts and due times are not sent. A message too long for
 NOTIFY becomes `everything`.
@@ -30,7 +30,7 @@ GATHERED_MAX: Final = 1_000
 
 
 class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):
-    """One NOTIFY. Older servers ignore fields that a newer one adds."""
+    """Older servers ignore fields that a newer one adds."""
 
     server: str
     beat: int | None = None
@@ -68,8 +68,6 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
 
 
 class Gathered:
-    """Hints since the last message, each once."""
-
     def __init__(self) -> None:
         self._hints: dict[tuple[str, ...], None] = {}
         self.everything = False
@@ -79,7 +77,7 @@ class Gathered:
         return bool(self._hints) or self.everything or self.beat is not None
 
     def add(self, hints: Iterable[Hint]) -> bool:
-        """Add hints that concern other servers; true if there were new ones."""
+        """True if there were new ones."""
         found = self._hints
         before = len(found)
         for hint in hints:

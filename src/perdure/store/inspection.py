@@ -20,15 +20,12 @@ SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", 
 
 
 class SchemaState(NamedTuple):
-    """With the pending migrations."""
-
     schema: Schema
     pending: tuple[Migration, ...]
 
 
 async def state_of(address: str) -> SchemaState:
-    """The store's schema. Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a foreign or too new
-    one, Unavailable."""
+    """Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a foreign or too new store, Unavailable."""
     if is_postgres(address):
         try:
             from perdure.store.postgres_connection import schema_at  # an extra: asyncpg may be missing
@@ -45,7 +42,7 @@ async def state_of(address: str) -> SchemaState:
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:
-    """Results of the queries in SIZES. Reads whole tables, which may take minutes. Needs an up-to-date schema."""
+    """Reads whole tables, which may take minutes. Needs an up-to-date schema."""
     if is_postgres(address):
         from perdure.store.postgres_connection import look
 
@@ -57,8 +54,7 @@ async def sizes_of(address: str) -> dict[str, Rows]:
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
-    """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema. Raises as
-    `state_of`."""
+    """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema."""
     if is_postgres(address):
         from perdure.store.postgres_connection import look
 
@@ -76,7 +72,7 @@ async def faults_in(address: str) -> dict[str, list[str]]:
 
 @contextmanager
 def file_at(address: str) -> Iterator[apsw.Connection]:
-    """A read-only connection, beside other users of the file. Raises as `state_of`."""
+    """A read-only connection, beside other users of the file."""
     path = file_of(address)
     if not os.path.exists(path):
         raise NotFound(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")

@@ -1,16 +1,8 @@
 """The interface between verbs and databases.
 
-A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. It therefore works on every
-database, can run again after a rollback, and can be tested without a database. A *store* drives verbs:
-
-- `write` returns when the change is on disk. If it raises, nothing happened. Verbs that wait at the same moment are
-  committed together. Each acts as a transaction of its own, and a refusal does not disturb the rest.
-- `read` runs a verb against committed data, beside the writer.
-- Hints tell, after a commit, where a look may be worthwhile. They are never the truth: a lost hint costs latency. If
-  several servers share a database, `exchange_hints` makes hints reach all of them.
-
-Verbs are pure: no clock, no randomness, no change of arguments, no foreign await. They refuse (raise a `PerdureError`)
-before their first write, so a refusal needs no rollback.
+A *verb* is one durable change or one read: a coroutine that awaits only queries and hints. It is pure: no clock, no
+randomness, no change of arguments, no foreign await. Verbs refuse (raise a `PerdureError`) before their first write,
+so a refusal needs no rollback.
 """
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
@@ -29,13 +21,13 @@ Rows = list[tuple[Any, ...]]
 
 
 class Query(msgspec.Struct, Generic[T], gc=False):
-    """A named query with its values. A verb awaits it, and the driver sends the rows in."""
+    """A verb awaits it, and the driver sends the rows in."""
 
     name: str
     values: Any
     many: bool = False
     record: type[T] | None = None
-    """The class of its rows. None: tuples."""
+    """None: tuples."""
 
     def __await__(self) -> "Generator[Query[T], list[T], list[T]]":
         rows = yield self
@@ -43,7 +35,7 @@ class Query(msgspec.Struct, Generic[T], gc=False):
 
 
 class First(msgspec.Struct, Generic[T], gc=False):
-    """The first row of a query, or None. Cheaper than a coroutine that awaits the query."""
+    """Cheaper than a coroutine that awaits the query."""
 
     query: Query[T]
 
@@ -53,30 +45,29 @@ class First(msgspec.Struct, Generic[T], gc=False):
 
 
 def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query[tuple[Any, ...]]:
-    """Run the named query once. The fields of `record` are values, too."""
+    """The fields of `record` are values, too."""
     return Query(name, values if record is None else to_values(record) | values)
 
 
 def records(cls: type[T], name: str, /, **values: object) -> Query[T]:
-    """Run the named query once, and make a record from each row by the names of its columns."""
+    """Make a record from each row by the names of its columns."""
     return Query(name, values, False, cls)
 
 
 def record(cls: type[T], name: str, /, **values: object) -> First[T]:
-    """The first of `records`, or None."""
     return First(Query(name, values, False, cls))
 
 
 async def value(name: str, /, **values: object) -> Any:
-    """The first column of the named query's first row, or None."""
+    """The first column of the first row, or None."""
     for first, *_ in await query(name, **values):
         return first
     return None
 
 
 def query_many(name: str, rows: Sequence[object], /) -> Query[tuple[Any, ...]]:
-    """Run the named query once per row of values: records, dicts, or tuples in the order in which the SQL first
-    names them."""
+    """Run the query once per row of values: records, dicts, or tuples in the order in which the SQL first names
+    them."""
     return Query(name, rows, True)
 
 
@@ -88,8 +79,6 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """An execution reached a final phase."""
-
     project_id: str
     execution_id: str
     workflow_id: str
@@ -125,16 +114,12 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """Work is due at this time."""
-
     at_us: int
     ends: bool = False
     """True: an execution ends then. False: one continues."""
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False):
-    """A metric changed."""
-
     what: str
     amount: int = 1
 
@@ -154,18 +139,18 @@ class UserChanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
-    """An execution reached a final phase through another server; the database knows how."""
+    """The database knows how."""
 
     project_id: str
     execution_id: str
 
 
 class Everything(msgspec.Struct, frozen=True, gc=False):
-    """Hints of other servers were lost or too many: look for everything that is awaited."""
+    """Hints of other servers were lost or too many."""
 
 
 class Trouble(msgspec.Struct, frozen=True, gc=False):
-    """The database itself failed: a full disk, no connection. Callers may try again."""
+    """The database itself failed: a full disk, no connection."""
 
     why: str
 
@@ -189,7 +174,7 @@ Hint = (
 
 
 class Notify:
-    """Awaited by a verb to leave hints. They go out after the commit, and a rollback drops them."""
+    """Its hints go out after the commit; a rollback drops them."""
 
     __slots__ = ("hints",)
 
@@ -201,7 +186,7 @@ class Notify:
 
 
 class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
-    """A verb's function, and facts that a driver needs before the first query. `verb` describes the fields."""
+    """`verb` describes the fields."""
 
     function: Callable[..., Coroutine[Any, Any, T_co]]
     locks: Callable[[Arguments], Sequence[Row]] | None
@@ -211,7 +196,7 @@ class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
 
 
 class Verb(msgspec.Struct, Generic[T_co]):
-    """A function and its arguments: a change that is not made yet and can be started any number of times."""
+    """A change that is not made yet and can be started any number of times."""
 
     declaration: Declaration[T_co]
     values: Arguments
@@ -224,17 +209,14 @@ class Verb(msgspec.Struct, Generic[T_co]):
         return self.declaration.function(**self.values)
 
     def locks(self) -> Sequence[Row]:
-        """The rows that the arguments name, each once."""
         locks = self.declaration.locks
         return () if locks is None else locks(self.values)
 
     def is_sweep(self) -> bool:
-        """Whether the verb belongs on the connection for predicates and large work."""
         sweep = self.declaration.sweep
         return sweep if isinstance(sweep, bool) else sweep(self.values)
 
     def weight(self) -> int:
-        """Approximate number of rows that the verb writes; it bounds a driver's groups."""
         weight = self.declaration.weight
         return 1 if weight is None else weight(self.values)
 
@@ -251,16 +233,16 @@ def verb(
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Verb[T]]]:
     """Make a coroutine function of keyword arguments a verb: calling it does nothing until a store drives it.
 
-    Each verb declares one of three; otherwise `verb` raises TypeError.
+    Each verb declares one of three:
 
-    - `locks`: the rows that its arguments name (`store/locks.py` describes the notation), "" if they name none. The
-      lockstep driver takes these rows before the first query. Verbs that name the same row therefore keep their order.
+    - `locks`: the rows that its arguments name (notation: `store/locks.py`), "" for none. The lockstep driver takes
+      them before the first query, so verbs that name the same row keep their order.
     - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
-      LOCKED only works between connections, and the verbs of a group wait for the longest.
+      LOCKED works only between connections, and the verbs of a group wait for the longest.
     - `looks=True`: it changes nothing.
 
     With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
-    verb writes, 1 by default.
+    verb writes, which bounds a driver's groups.
     """
     if bare or (locks is not None) + (sweep is True) + looks != 1:
         raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")
@@ -282,11 +264,9 @@ def verb(
 
 
 class Store(Protocol):
-    """Drives verbs on one database. `open_store` opens one."""
-
     @property
     def epoch(self) -> str:
-        """Changes when the store is restored; messages from before then no longer count."""
+        """Changes when the store is restored; earlier messages no longer count."""
         ...
 
     @property
@@ -297,14 +277,14 @@ class Store(Protocol):
     groups: int
     group_verbs: int
     group_seconds: float
-    """Committed groups, their verbs, and the seconds they took (for the metrics)."""
+    """For the metrics."""
 
     async def write(self, verb: Verb[T]) -> T:
-        """Run a verb; durable when it returns, nothing happened if it raises."""
+        """Durable when it returns; nothing happened if it raises."""
         ...
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
-        """Run many verbs in order in one group, each as if alone. An exception takes the place of its result."""
+        """Run verbs in order in one group, each as if alone. An exception takes the place of its result."""
         ...
 
     async def read(self, verb: Verb[T]) -> T:
@@ -321,17 +301,15 @@ class Store(Protocol):
 
     @property
     def hints_up(self) -> bool:
-        """Whether hints of other servers arrive; always true if there can be none."""
+        """Whether hints of other servers arrive; true if there can be none."""
         ...
 
-    def exchange_hints(self) -> None:
-        """Send hints to the other servers of the database, and receive theirs."""
-        ...
+    def exchange_hints(self) -> None: ...
 
     async def vacuum(self) -> None:
         """Release deleted space step by step, if the database does not do so itself."""
         ...
 
     async def close(self) -> None:
-        """Finish accepted work, then release the database."""
+        """Finish accepted work first."""
         ...

@@ -19,11 +19,9 @@ from operator import attrgetter
 from typing import Any
 
 Row = tuple[str, Any]
-"""A kind of row and the value that names it."""
+"""A kind, and the value that names the row."""
 Arguments = dict[str, Any]
-"""The arguments of a verb by name."""
 Locks = Iterator[Row]
-"""The answer of a function that stands beside a verb."""
 
 _LOCK = re.compile(r"(\w+)=(?:'(\w*)'|(\w+)\[\]\.(\w+)|(\w[\w.]*(?:,\w[\w.]*)*))")
 
@@ -31,8 +29,8 @@ _LOCK = re.compile(r"(\w+)=(?:'(\w*)'|(\w+)\[\]\.(\w+)|(\w[\w.]*(?:,\w[\w.]*)*))
 def read_locks(
     locks: str | Callable[[Arguments], Iterable[Row]], function: Callable[..., object]
 ) -> Callable[[Arguments], Sequence[Row]]:
-    """Read a declaration once; the answer tells the rows of each call, without repeats. Raises TypeError for text that
-    is ill-formed, or names an argument that `function` does not have."""
+    """The answer tells the rows of each call, without repeats. Raises TypeError for text that is ill-formed, or names
+    an argument that `function` does not have."""
     parameters = inspect.signature(function).parameters
     texts = ["idempotency=idempotency.key"] if "idempotency" in parameters else []
     texts += locks.split() if isinstance(locks, str) else []
@@ -55,7 +53,6 @@ def read_locks(
 
 
 def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Sequence[Row]]:
-    """Compile one part of the text."""
     match = _LOCK.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -80,7 +77,7 @@ def _read(text: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[A
 
 
 def _value(path: str, parameters: Mapping[str, inspect.Parameter]) -> Callable[[Arguments], Any]:
-    """Read an argument, or a field of it. The field of a missing argument reads as None."""
+    """The field of a missing argument reads as None."""
     name, _, fields = path.partition(".")
     default = parameters[name].default
     if not fields:

@@ -1,25 +1,21 @@
 """Runs many verbs of one transaction side by side, in rounds of queries, and keeps them apart by rows.
 
-A driver that sends one statement at a time waits for the network once per query. Here the verbs of a group advance
-together. In each round every ready verb asks its next query, and queries of one name are one batch. This module decides
-who may ask, and does no input or output. A driver's transaction is
+In each round every ready verb asks its next query, and queries of one name are one batch. This module does no input or
+output. A driver's transaction is
 
     while batches := lockstep.round():
         for batch in batches:
             lockstep.answer(batch, … the rows of each of its runs …)
 
-**Holds.** Database locks do not keep verbs of one transaction apart, so every query names the row that it touches
-(`-- holds:` in the SQL). A verb owns a row from its first touch until it ends. A verb that needs another verb's row
-sits the round out. Each verb thus sees the rows that it decides by as if it ran alone, and a group equals some serial
-order. A verb takes the rows that its arguments name before its first query, in the order of arrival. Two verbs for one
-execution therefore keep their order.
+**Holds.** Every query names the row that it touches (`-- holds:` in the SQL). A verb owns a row from its first touch
+until it ends; a verb that needs another verb's row sits the round out. A group thus equals some serial order. A verb
+takes the rows that its arguments name before its first query, so two verbs for one execution keep their order.
 
 **Late.** Only reads of their own table need some rows (`-- late:`, the journal's). One statement writes those of all
-verbs when such a read comes, or at the end of the transaction, and the verbs go on meanwhile. A read of one key
-(`-- sees:`) lets rows of other keys wait longer.
+verbs when such a read comes, or at the end. A read of one key (`-- sees:`) lets rows of other keys wait longer.
 
 **Failures.** A verb that fails before it wrote concerns only its caller. After a write it has no savepoint: `Guilty`
-names the run, and the driver rolls the group back and runs it again without that verb.
+names it, and the driver runs the group again without it.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -31,11 +27,11 @@ from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")
-"""The lock order of kinds; rows of one kind are locked by name. This order prevents deadlocks."""
+"""Kinds in lock order, which prevents deadlocks. Rows of one kind are locked by name."""
 
 
 class Stuck(Exception):
-    """Verbs wait for each other's rows. The driver then runs them one after the other."""
+    """The driver then runs them one after the other."""
 
     def __init__(self, runs: "Sequence[VerbRun]") -> None:
         super().__init__(f"{len(runs)} verbs wait for each other's rows.")
@@ -43,8 +39,6 @@ class Stuck(Exception):
 
 
 class Guilty(Exception):
-    """A verb failed after a write: the driver must roll the group back, and this verb runs alone."""
-
     def __init__(self, run: "VerbRun", error: Exception) -> None:
         super().__init__(str(error))
         self.run = run
@@ -52,7 +46,7 @@ class Guilty(Exception):
 
 
 class Barred(Exception):
-    """A verb needs a row that another transaction holds; the whole group should not wait for it."""
+    """A verb needs a row that another transaction holds."""
 
     def __init__(self, run: "VerbRun", rows: Sequence[Row]) -> None:
         super().__init__(f"{run.verb} needs what others hold.")
@@ -69,8 +63,6 @@ class Alone(Exception):
 
 
 class VerbRun:
-    """The state of a verb's run: its position, its rows, its result."""
-
     __slots__ = ("asked", "coroutine", "error", "held", "hints", "named", "number", "result", "verb", "wrote")
 
     def __init__(self, number: int, verb: Verb[Any], named: Sequence[Row]) -> None:
@@ -90,7 +82,6 @@ class _Asked(NamedTuple):
     statement: Statement
     values: Sequence[tuple[Any, ...]]
     rows: Sequence[Row]
-    """The rows that it touches."""
     many: bool
     record: type | None = None
 
@@ -105,8 +96,6 @@ class Batch(NamedTuple):
 
 
 class Lockstep:
-    """The verbs of one group, from their start to their ends."""
-
     def __init__(
         self,
         verbs: Sequence[Verb[Any]],
@@ -116,8 +105,8 @@ class Lockstep:
         holds: bool = True,
         alone: bool = False,
     ) -> None:
-        """`holds`: verbs hold rows, which reads and lone verbs need not. `bars` tells whether some rows must not be
-        waited for; it is not asked about rows that arguments name. `alone`: no other transaction is open."""
+        """`holds`: verbs hold rows. `bars` tells whether some rows must not be waited for; it is not asked about rows
+        that arguments name. `alone`: no other transaction is open."""
         self._queries = queries
         self._holds = holds
         self._bars = bars
@@ -128,8 +117,7 @@ class Lockstep:
         self._holders: dict[Row, VerbRun] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
-        """Of deferred rows, the values of some columns and the number of rows read so far: each look reads only the
-        newest."""
+        """Of deferred rows, the values of some columns and the number of rows read so far."""
         self._freed = True
 
     @property
@@ -137,12 +125,11 @@ class Lockstep:
         return any(run.wrote for run in self.runs)
 
     def touched(self) -> list[Row]:
-        """Every row that a verb has held so far, in lock order."""
+        """In lock order."""
         rows = {row for run in self.runs for row in run.held if row[0] in LOCK_ORDER}
         return sorted(rows, key=lambda row: (LOCK_ORDER.index(row[0]), row[1]))
 
     def named(self, kind: str) -> list[Row]:
-        """The rows of a kind that the verbs' arguments name."""
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> Sequence[Batch]:
@@ -173,7 +160,7 @@ class Lockstep:
         batches: list[Batch] = []
         for runs in asking.values():
             if len(runs) > 1 and runs[0].asked is not None and runs[0].asked.rows:
-                # All servers lock rows in one order, or they would wait for each other.
+                # All servers lock rows in one order.
                 runs.sort(key=_first_row)
             statement = runs[0].asked.statement if runs[0].asked is not None else None
             assert statement is not None
@@ -182,7 +169,7 @@ class Lockstep:
         return batches
 
     def _start(self) -> None:
-        """Start verbs whose named rows are free, in order; none overtakes a verb that names the same row."""
+        """No verb overtakes another that names the same row."""
         if not self._freed:
             return
         self._freed = False
@@ -210,7 +197,7 @@ class Lockstep:
         return True
 
     def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
-        """Send each run its rows, and advance it to its next query or its end. Raises Guilty."""
+        """Raises Guilty."""
         if not batch.runs:
             return
         effect, returns = batch.statement.effect, batch.statement.returns
@@ -254,7 +241,7 @@ class Lockstep:
         self._free(run)
 
     def _put_off(self, run: VerbRun, asked: _Asked) -> bool:
-        """Defer a late write while its verb goes on. False: another verb holds its row."""
+        """False: another verb holds its row."""
         if self._holds and not self._take(run, asked.rows):
             return False
         self._late.setdefault(asked.statement.name, []).extend(asked.values)
@@ -262,7 +249,6 @@ class Lockstep:
         return True
 
     def _take_late(self, asking: Mapping[str, Sequence[VerbRun]]) -> list[Batch]:
-        """The deferred writes that these statements need."""
         if not self._late:
             return []
         due = [late for late in self._late if any(self._needs(name, runs, late) for name, runs in asking.items())]
@@ -271,7 +257,6 @@ class Lockstep:
         return [Batch(self._queries[name], (), [self._late.pop(name)]) for name in due]
 
     def _needs(self, name: str, runs: Sequence[VerbRun], late: str) -> bool:
-        """Whether a statement of these runs looks at deferred rows."""
         statement, written = self._queries[name], self._queries[late]
         if written.late not in statement.looks_at:
             return False
@@ -308,7 +293,6 @@ class Lockstep:
                 del self._holders[row]
 
     def close(self) -> None:
-        """Drop unfinished verbs after a rollback."""
         for run in self.runs:
             if run.coroutine is not None:
                 run.coroutine.close()

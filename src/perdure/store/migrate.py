@@ -1,8 +1,7 @@
 """Numbered migrations, forward only.
 
-A migration that says `-- compatible: yes` only adds tables, indexes and optional columns, so the release before can go
-on with it. Then servers can be upgraded one by one, and rolled back. A database keeps the number of its schema, and
-that of its last incompatible migration, which a release must know.
+A migration that says `-- compatible: yes` only adds tables, indexes and optional columns. The release before can go on
+with it, so servers can be upgraded one by one, and rolled back.
 """
 
 import re
@@ -21,7 +20,6 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     },
     "postgres": {"text": "TEXT", "blob": "BYTEA", "table": "", "heap": "", "postgres_only": ""},
 }
-"""Words of a migration that differ by database."""
 
 
 class Migration(NamedTuple):
@@ -32,7 +30,8 @@ class Migration(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """A database's schema: its number (0 before the first migration), and the least that a release must know."""
+    """`number` is 0 before the first migration. `least` is the last incompatible migration, which a release must
+    know."""
 
     number: int
     least: int
@@ -77,10 +76,8 @@ def split_statements(sql: str) -> list[str]:
 
 
 def planner_statistics() -> str:
-    """Statistics for SQLite's planner."""
     return (files("perdure.store") / "sql" / "sqlite_statistics.sql").read_text(encoding="utf-8")
 
 
 def postgres_settings() -> str:
-    """Settings for PostgreSQL's tables."""
     return (files("perdure.store") / "sql" / "postgres_settings.sql").read_text(encoding="utf-8")

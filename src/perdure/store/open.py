@@ -6,7 +6,7 @@ from perdure.wire.errors import BadRequest
 
 
 async def open_store(url: str) -> Store:
-    """Open `postgresql://…`, `sqlite:<path>` or a plain path. Raises `BadRequest` for an address of another kind."""
+    """Open `postgresql://…`, `sqlite:<path>` or a plain path. Raises `BadRequest` for another address."""
     scheme, colon, rest = url.partition(":")
     if not url or url == "sqlite:":
         raise BadRequest("A store needs a path; give `sqlite:<path>` or a plain path.")
@@ -34,7 +34,6 @@ def file_of(url: str) -> str:
 
 
 def no_driver(error: ImportError) -> BadRequest:
-    """The error for a missing PostgreSQL driver."""
     return BadRequest(
         f"A store in PostgreSQL needs a driver ({error}); install it with `pip install 'perdure[postgres]'`."
     )

@@ -1,17 +1,15 @@
-"""Drives verbs on PostgreSQL: group commit in lockstep, with any number of servers on one database.
+"""Drives verbs on PostgreSQL, with any number of servers on one database.
 
 Each kind of work has connections of its own, so that none blocks another:
 
-- *writes* advance in lockstep and commit in groups (store/lockstep.py)
-- *sweeps* pick rows by a predicate, each in a transaction of its own: SKIP LOCKED separates connections, not verbs of
-  one transaction
-- writes and sweeps that would wait for another transaction go to the lock queue (store/postgres_lock_queue.py)
+- *writes* commit in groups (store/postgres_writer.py)
+- *sweeps* pick rows by a predicate, each in a transaction of its own
+- writes and sweeps that wait for another transaction are in the lock queue (store/postgres_lock_queue.py)
 - *reads* are grouped like writes, without locks
 - *scans* may take long and see one moment
 - *hints* travel between servers (store/postgres_hints.py)
 
-Only the listener's connection keeps state between transactions. All others work through PgBouncer in transaction mode
-(before 1.21 with `prepared_statements=off` in the address).
+Only the listener's connection keeps state between transactions, so all others work through PgBouncer.
 """
 
 import asyncio
@@ -82,8 +80,7 @@ class PostgresStore:
 
     @property
     def epoch(self) -> str:
-        """A failover or a restore begins another life of the store. Acknowledged writes may be missing there, so
-        nothing may build on them."""
+        """A failover or a restore begins another life of the store, where acknowledged writes may be missing."""
         return f"{self._life} {self._timeline}"
 
     def _moved(self, timeline: str) -> None:
@@ -179,7 +176,6 @@ class PostgresStore:
         """Reads have no hints."""
 
     async def backup(self, target: str) -> None:
-        """PostgreSQL has its own tools. Raises BadRequest."""
         raise BadRequest("A store in PostgreSQL is backed up with PostgreSQL's own tools, `pg_dump` or base backups.")
 
     async def vacuum(self) -> None:

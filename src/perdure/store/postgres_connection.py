@@ -24,18 +24,18 @@ else:
 
 CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
-"""How long a group waits for a lost server before its callers get an error."""
+"""How long a group waits for a lost server."""
 COMMAND_SECONDS_MAX = 15.0
 """After the server's own limit of 10 s: the connection is dead."""
 MIGRATE_SECONDS_MAX = 60.0
-"""How long a migration is tried again while another server or a lock is in its way."""
+"""How long a migration is tried again."""
 MIGRATE_LOCK_SECONDS = 3.0
 """How long each try waits for a table, with later transactions behind it."""
 GONE_SECONDS_MAX = 3.0
 """How long a server's sessions may be visible after its end."""
 LOOK_SECONDS_MAX = 86_400.0
 TIMELINE: Final = "CASE WHEN pg_is_in_recovery() THEN '' ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
-"""The server's history. A standby that takes over begins a new one, as does a restore of a base backup."""
+"""A standby that takes over begins a new one, as does a restored base backup."""
 LOCK: Final = 0x50455244  # "PERD"
 _MIGRATES: Final = f"pg_try_advisory_xact_lock({LOCK})"
 _STERN_LOCK: Final = 0x50455253  # "PERS"
@@ -61,11 +61,11 @@ class NotOurDatabase(PerdureError):
 
 class Address(NamedTuple):
     dsns: tuple[str, ...]
-    """One for each host. Of a primary and its standbys, the one that takes writes is used."""
+    """One for each host; the one that takes writes is used."""
     prepared_statements: bool = True
     """Off for a pooler in transaction mode without support for them."""
     allow_data_loss: bool = False
-    """Accept synchronous_commit=off, which may lose acknowledged writes in a crash."""
+    """Accept synchronous_commit=off."""
     listen_dsn: str | None = None
     """A direct address for LISTEN, beside a pooler's."""
 
@@ -92,7 +92,7 @@ def parse_url(url: str) -> Address:
 
 
 def _one_each(parts: SplitResult, query: list[tuple[str, str]]) -> Iterator[str]:
-    """One address for each host, since the driver has one time-out for all: a silent host would hide the rest."""
+    """The driver has one time-out for all hosts: a silent one would hide the rest."""
     user, at, hosts = parts.netloc.rpartition("@")
     if hosts:
         for host in hosts.split(","):
@@ -233,7 +233,7 @@ class PostgresConnection:
 
 
 async def end(task: "asyncio.Task[None]") -> None:
-    """Cancel a task until it has ended: a connection loss at the same moment may hide a cancellation from it."""
+    """A connection loss at the same moment may hide a cancellation from the task."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.2)
@@ -242,14 +242,14 @@ async def end(task: "asyncio.Task[None]") -> None:
 
 
 async def prepare(postgres: PostgresConnection) -> str:
-    """Bring the schema up to date, one server at a time; returns the store's epoch. Raises NotOurDatabase."""
+    """One server at a time. Returns the store's epoch. Raises NotOurDatabase."""
     try:
         connection = await postgres.get()
         if (await _known_schema(connection)).number < len(migrations("postgres")):
             await _holding(_MIGRATES, connection, lambda: _migrate(connection))
         else:  # a newer release may be about to change it
             await _holding(_STARTS, connection, lambda: _known_schema(connection))
-        # Marks of killed servers. Commits are looked up for seconds only.
+        # Marks of killed servers.
         await connection.execute("DELETE FROM commits WHERE made_at < now() - INTERVAL '1 day'")
         epoch = await connection.fetchval("SELECT value FROM meta WHERE name = 'epoch'")
         if not await connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"):
@@ -281,7 +281,7 @@ async def schema_at(url: str) -> Schema:
 
 
 async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
-    """Run queries without a time-out, each in a transaction of its own to delay vacuums less. Raises Unavailable."""
+    """Each query runs in a transaction of its own, to delay vacuums less. Raises Unavailable."""
     postgres = PostgresConnection(parse_url(url), "look")
     found: dict[str, Rows] = {}
     try:
@@ -298,7 +298,6 @@ async def look(url: str, texts: Mapping[str, str]) -> dict[str, Rows]:
 
 
 async def schema_in(connection: AsyncpgConnection) -> Schema:
-    """Raises NotOurDatabase if it belongs to another program."""
     if await connection.fetchval("SELECT to_regclass('meta') IS NULL AND to_regclass('executions') IS NULL"):
         return Schema(0, 0)
     try:
@@ -312,7 +311,6 @@ async def schema_in(connection: AsyncpgConnection) -> Schema:
 
 
 async def _known_schema(connection: AsyncpgConnection) -> Schema:
-    """Raises NotOurDatabase also for a schema too new for this release."""
     schema, known = await schema_in(connection), len(migrations("postgres"))
     if problem := schema.too_new(known):
         raise NotOurDatabase(f"The database {problem}")
@@ -322,10 +320,7 @@ async def _known_schema(connection: AsyncpgConnection) -> Schema:
 
 
 async def _holding(lock: str, connection: AsyncpgConnection, work: Callable[[], Awaitable[object]]) -> None:
-    """Run `work` while no conflicting server does.
-
-    Polls the lock: a transaction that waits for it would delay concurrent index builds.
-    """
+    """Polls the lock: a transaction that waits for it would delay concurrent index builds."""
     loop = asyncio.get_running_loop()
     until = loop.time() + MIGRATE_SECONDS_MAX
     while True:
@@ -343,7 +338,6 @@ async def _holding(lock: str, connection: AsyncpgConnection, work: Callable[[], 
 
 
 async def _no_servers(connection: AsyncpgConnection, pending: Sequence[Migration]) -> None:
-    """Refuse an incompatible migration while servers of the release before run."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GONE_SECONDS_MAX + 1.0
     while True:

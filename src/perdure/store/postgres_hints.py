@@ -1,11 +1,11 @@
 """Hints between the servers of one PostgreSQL database, by LISTEN and NOTIFY.
 
-Hints leave after the commit, on a connection of their own; those that gather during one NOTIFY form the next. They
-arrive on another connection, which must be direct (`listen_dsn` in the address), since a pooled one receives nothing.
+Hints leave after the commit, on a connection of their own. They arrive on another, which must be direct (`listen_dsn`
+in the address), since a pooled one receives nothing.
 
-Failures are silent, so a heartbeat travels the same way out and in. While it does not arrive, `up` is false, waiting
-code polls more often, and the listener reconnects. One `Everything` makes up for lost hints. The heartbeat also
-announces its server: a server that hears no other for a while sends no hints.
+Failures are silent, so a heartbeat travels the same way. While it does not arrive, `up` is false, waiting code polls
+more often, and the listener reconnects. The heartbeat also announces its server: a server that hears no other for a
+while sends no hints.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ BEAT_DOWN_SECONDS = 1.0
 """Between heartbeats while they do not arrive."""
 ARRIVE_SECONDS_MAX = 3.0
 FORGET_BEATS: Final = 3.5
-"""A server is gone after silence for so many heartbeats."""
+"""After silence for so many, a server is gone."""
 
 _FAILURES: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -46,9 +46,8 @@ class Exchange:
         self._arrived = asyncio.Event()
         self._listening = asyncio.Event()
         self._anew = asyncio.Event()
-        """Set when the listener has connected."""
         self._others: dict[str, float] = {}
-        """When each was last heard, in the loop's time."""
+        """By server, when it was last heard, in the loop's time."""
         self._alone_from = 0.0
         """From then on silence means that this server is alone."""
         self._tasks: list[asyncio.Task[None]] = []

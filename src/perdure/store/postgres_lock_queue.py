@@ -1,15 +1,11 @@
 """The lock queue: verbs that wait for rows which another transaction holds, one by one on a connection of their own.
 
-A statement run by hand, a dump, or a server that is silent inside a transaction may hold a row for long. A verb that
-needs the row comes here after a time-out by itself, so that no group waits with it. Verbs are tried in turn until they
-succeed or their callers get an error.
+A statement run by hand, a dump, or a silent server may hold a row for long. A verb that needs the row comes here after
+a time-out by itself. A verb that gives a queue its first limit waits here for all transactions that may have read the
+old state.
 
-A verb that gives a queue its first limit waits here for all transactions, on any server, that may have read the old
-state.
-
-**Order.** Rows that a verb's arguments name belong to it from its arrival (store/lockstep.py). Later verbs that name or
-need them, or the held row, come here too, behind it. After a refusal the row counts as held for a while, since the
-caller tries again.
+**Order.** Rows that a verb's arguments name belong to it from its arrival. Later verbs that name or need them, or the
+held row, come here too, behind it. After a refusal the row counts as held for a while, since the caller tries again.
 """
 
 import asyncio
@@ -30,7 +26,7 @@ PAUSE_SECONDS: Final = 0.05
 BELIEVED_SECONDS: Final = 10.0
 """How long a row counts as held after a time-out."""
 _LIMITS: Final = f"SET LOCAL lock_timeout = 100; SELECT {SHARED}"
-"""Short, since other verbs wait for the rows that this one has already locked."""
+"""Other verbs wait for the rows that this one has locked."""
 _LIMITS_ALONE: Final = f"SET LOCAL lock_timeout = 1000; SELECT {EXCLUSIVE}; SET LOCAL lock_timeout = 100"
 """All other verbs wait meanwhile."""
 
@@ -62,11 +58,10 @@ class LockQueue(Writer):
     ) -> None:
         super().__init__(postgres, "aside", queries, committed, moved)
         self._awaited: Counter[Row] = Counter()
-        """By row, how many waiting verbs name it."""
+        """By row, how many verbs name it."""
         self._held: dict[Row, float] = {}
         """By row, until when it counts as held, in the loop's time."""
         self._turn = 0
-        """How many verbs of the inbox had their turn in this round."""
         self._ahead: set[Row] = set()
 
     # --- for other writers -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ _NUMBERED: Final = re.compile(r"\$(\d+)")
 
 
 async def send_late(connection: AsyncpgConnection, batches: Sequence[Batch]) -> Sequence[Batch]:
-    """Write postponed rows, as one statement if possible, and return the batches left to send."""
+    """As one statement if possible. Returns the batches left to send."""
     late = [batch for batch in batches if not batch.runs]
     if len(late) < 2:
         return batches
@@ -45,7 +45,6 @@ def _together(texts: tuple[tuple[str, int], ...]) -> str:
 
 
 async def send(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
-    """Run one statement for all runs of a batch; returns the rows of each."""
     statement, runs, values = batch
     rows = sum(map(len, values))
     if statement.bulk is not None and rows > 1 and (not statement.returns or rows == len(runs)):
@@ -70,7 +69,7 @@ async def send(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
 
 
 async def _send_bulk(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
-    """Run a statement once for all rows, to pay its overhead once."""
+    """Pays the statement's overhead once for all rows."""
     statement, runs, values = batch
     assert statement.bulk is not None
     arrays = zip(*(one for several in values for one in several), strict=True)

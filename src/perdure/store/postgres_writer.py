@@ -1,19 +1,18 @@
 """One connection's work: verbs wait, are taken in groups, and each group is one transaction.
 
-How a group can fail, and what follows:
+How a group can fail:
 
-- A verb fails after a write: it runs alone, and the rest runs again.
+- A verb fails after a write: it runs alone, after the rest.
 - The database refuses a statement without naming the verb: the group is halved, down to the guilty one.
 - Deadlock, serialisation failure, or another transaction's row under the same key: the group runs again after a random
   pause, with its rows locked in order first.
-- A lock or a statement times out, because another transaction holds a row: the group is halved, with short time-outs,
-  down to the blocked verb. That verb, and any other that needs a row known to be held, moves to the lock queue
-  (store/postgres_lock_queue.py), so that the rest does not wait.
-- The connection is lost before COMMIT: nothing happened, so connect and run the group again.
-- The connection is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline,
-  callers get `UnknownOutcome`.
+- A time-out, because another transaction holds a row: the group is halved, with short time-outs, down to the blocked
+  verb. It moves to the lock queue, as do other verbs that need a row known to be held.
+- The connection is lost before COMMIT: the group runs again.
+- It is lost during COMMIT: ask the server whether it committed. If that stays unknown until the deadline, callers get
+  `UnknownOutcome`.
 
-A cancelled caller gets no answer. Its verb and the connection go on.
+A cancelled caller gets no answer, but its verb goes on.
 """
 
 import asyncio
@@ -50,12 +49,11 @@ GROUP_VERBS_MAX = 256
 GROUP_WEIGHT_MAX = 1_000
 RETRIES_MAX: Final = 5
 CLOSE_SECONDS_MAX = 5.0
-"""For the database, when a server ends."""
 
 Answer = Callable[[Any, Exception | None], None]
 Item = tuple[Verb[Any], Answer]
 
-# Not the default: queries must see all commits from before their locks.
+# Queries must see all commits from before their locks.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN: Final = {
     "write": _BEGIN,
@@ -68,7 +66,7 @@ _SETTINGS: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
-    # Always use indexes: without statistics the planner would scan tables that look small, and keep that plan.
+    # Without statistics the planner would scan tables that look small, and keep that plan.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
@@ -82,14 +80,14 @@ def _set(settings: dict[str, str]) -> str:
     return ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
-# In each transaction, since a pooler may switch connections. A transaction that will write leaves a mark and asks for
-# its id, in case its outcome gets lost, and for the timeline, which a failover changes.
+# In each transaction, since a pooler may switch connections. Writers leave a mark and ask for the transaction's id, in
+# case its outcome gets lost.
 _DURABLE: Final = (  # it may have become off since the connection was checked
     "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
     "ELSE current_setting('synchronous_commit') END, true)"
 )
-# Transactions read a queue's limits and act on them under this shared lock. A verb that gives a first limit (`--
-# alone:`) takes it exclusively: earlier transactions are then counted, and later ones see the limit.
+# Transactions read and use a queue's limits under this shared lock. A verb that gives a first limit (`-- alone:`) takes
+# it exclusively: it counts earlier transactions, and later ones see the limit.
 _LIMITS_LOCK: Final = 0x50455251  # "PERQ"
 SHARED: Final = f"pg_advisory_xact_lock_shared({_LIMITS_LOCK})"
 EXCLUSIVE: Final = f"pg_advisory_xact_lock({_LIMITS_LOCK})"
@@ -115,14 +113,13 @@ _FORGET = "DELETE FROM commits WHERE token >= $1 AND token < $2"
 _LOCKED: Final = "55P03"
 _TIMED_OUT: Final = {_LOCKED, "57014"}
 CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
-"""An empty commit, which returns when all earlier commits are safe. One that was cut off while it waited for a
-synchronous standby is on its own server only."""
+"""An empty commit, which returns when all earlier commits are on a synchronous standby, too."""
 _AGAIN: Final = {"40001", "40P01", *_TIMED_OUT}
 _WARY: Final = "SET LOCAL lock_timeout = 500"
 _HURRY: Final = "SET LOCAL lock_timeout = 200; SET LOCAL statement_timeout = 1000"
 _UNREACHABLE: Final = (Lost, NotOurDatabase, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 _TROUBLE: Final = ("53", "58", "XX")
-"""The server's own errors, such as a full disk or too little memory."""
+"""The server's own errors, such as a full disk."""
 
 
 class _Retry(Exception):
@@ -152,7 +149,7 @@ class _Done(NamedTuple):
 
 
 class BlockedVerbs(Protocol):
-    """The queue for verbs that need rows which another transaction holds."""
+    """Takes verbs that wait for other transactions."""
 
     @property
     def busy(self) -> bool: ...
@@ -165,9 +162,7 @@ class BlockedVerbs(Protocol):
         """Take a verb that timed out on one of these rows, or was barred since it needs them."""
         ...
 
-    def take_alone(self, item: Item) -> None:
-        """Take a verb that needs the limits lock exclusively."""
-        ...
+    def take_alone(self, item: Item) -> None: ...
 
     def sift(self, group: list[Item]) -> list[Item]:
         """Take the verbs that name held or awaited rows; return the rest."""
@@ -175,8 +170,6 @@ class BlockedVerbs(Protocol):
 
 
 class Writer:
-    """The kinds `read` and `scan` only read."""
-
     def __init__(
         self,
         postgres: PostgresConnection,
@@ -196,19 +189,16 @@ class Writer:
         self._moved = moved
         self._lock_queue = lock_queue
         self.timeline = ""
-        """The timeline of the waiting verbs. Empty until the next transaction reads it."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The marks of the next transaction and of the oldest one not deleted. each writer counts from a random
-        number."""
+        """The marks of the next transaction and of the oldest one not deleted."""
         self._taken: list[Item] = []
         self._closing = False
         self._away = False
-        """Verbs were refused without a connection. Logged once."""
+        """Verbs were refused without a connection."""
         self._hold = kind in ("write", "aside")
         self._alone = False
-        """The next transaction takes the limits lock exclusively."""
         self._one_by_one = kind == "sweep"
         self._writes = kind in ("write", "sweep", "aside")
 
@@ -219,7 +209,7 @@ class Writer:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
     async def close(self) -> None:
-        """Gives accepted verbs up if the database does not answer in time."""
+        """Give accepted verbs up if the database does not answer in time."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -265,7 +255,7 @@ class Writer:
         return _WARY if self._lock_queue is not None and self._lock_queue.busy else ""
 
     def _late(self, item: Item, rows: Sequence[Row], why: str) -> bool:
-        """A single verb timed out on one of these rows. False: try it again."""
+        """A verb timed out on one of these rows. False: try it again."""
         if self._lock_queue is None:
             return False
         self._lock_queue.take(item, rows)
@@ -304,7 +294,7 @@ class Writer:
                 parts.popleft()
                 if len(part) == 1:
                     self._fail(part, guilty.error)
-                else:  # alone, after the rest
+                else:
                     apart = part.pop(_index(part, guilty.run.verb))
                     parts.extendleft([[apart], part])
                 continue
@@ -351,8 +341,7 @@ class Writer:
                 await asyncio.sleep(random.uniform(0.01, 0.05))
                 continue
             except _Moved as moved:
-                # The lost server accepted these verbs, from workers that may know more than this one. They ask again,
-                # and must register.
+                # The verbs come from workers that may know more than this server. They must register again.
                 self.timeline = moved.timeline
                 self._moved(moved.timeline)
                 self._refuse([*(item for one in parts for item in one), *self.inbox], str(moved), trouble=False)
@@ -386,7 +375,6 @@ class Writer:
                 parts.popleft()
             attempts, until, locks = 0, 0.0, {}
             self._away = False
-            # A caller learns of a write only when it is on disk.
             for (_, answer), (result, error_) in zip(part, done.outcomes, strict=True):
                 answer(result, error_)
             self._committed(len(part), time.perf_counter() - started, done.hints)
@@ -394,8 +382,6 @@ class Writer:
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
     ) -> _Done:
-        """Run the verbs and commit. Raises Lost, _Retry, _Moved, _Committing, Guilty, Stuck, Barred, Alone, or the
-        database's error."""
         connection = await (self._postgres.again(until) if until else self._postgres.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -481,7 +467,7 @@ class Writer:
             try:
                 await connection.execute("ROLLBACK", timeout=2.0)
                 return
-            except Exception:  # then it ends with its connection
+            except Exception:
                 pass
         self._postgres.drop()
 
@@ -538,7 +524,7 @@ class Writer:
 
 
 def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
-    """The rows to lock first when a group runs again, in the common order."""
+    """In the common order."""
     locks: dict[str, list[Any]] = {}
     for steps in steppers:
         for kind, name in steps.touched():

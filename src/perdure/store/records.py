@@ -1,9 +1,9 @@
 """Rows to records and records to values, by name. The copies are compiled once per statement and class.
 
-A field that is a record stands for the columns of that record; each may have the field's name in front. If it may be
-None, it is None where the first of them is NULL.
+A field that is a record stands for that record's columns; each may have the field's name in front. If it may be None,
+it is None where the first of them is NULL.
 
-In the files of `sql/`, `{columns Fire}` lists the columns of a record and `{values Fire}` the same names as parameters.
+In `sql/`, `{columns Fire}` lists the columns of a record and `{values Fire}` the same names as parameters.
 """
 
 import re
@@ -57,8 +57,6 @@ _PIECE: Final = re.compile(r"'[^']*'|[(),]|[^(),']+")
 
 
 def expand_columns(text: str, source: str) -> str:
-    """Write out the `{columns …}` and `{values …}` of a file."""
-
     def columns(match: re.Match[str]) -> str:
         if match[2] not in STORED:
             raise ValueError(f"{source}: record {match[2]!r} does not exist.")
@@ -90,10 +88,7 @@ def parse_columns(sql: str) -> list[str]:
 
 
 def rows_reader(cls: type[R], sql: str) -> Callable[[Rows], list[R]]:
-    """Compile the copy from rows to records. A field with a default may have no column.
-
-    Raises TypeError unless each column is a field, and each other field a column.
-    """
+    """Raises TypeError unless each column is a field, and each field without a default a column."""
     columns = parse_columns(sql)
     env: dict[str, Any] = {"Raw": Raw}
     left = set(columns)
@@ -106,7 +101,7 @@ def rows_reader(cls: type[R], sql: str) -> Callable[[Rows], list[R]]:
 
 
 def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: dict[str, Any]) -> str:
-    """The text that makes a record from a row. Takes its columns out of `left`."""
+    """Takes the columns that it reads out of `left`."""
     env[cls.__name__] = cls
     values: list[str] = []
     positional = cls.__match_args__  # positional arguments are faster
@@ -136,7 +131,6 @@ def _column(name: str, within: str, columns: list[str]) -> str:
 
 
 def _record_of(kind: Any) -> tuple[type[Struct] | None, bool]:
-    """The record that a field holds, and whether it may be None."""
     parts = choices(kind)
     records = [one for one in parts if isinstance(one, type) and issubclass(one, Struct)]
     return (records[0] if records else None), len(parts) > 1
@@ -168,13 +162,12 @@ def _value_writer(cls: type[Struct]) -> Callable[[Any], dict[str, Any]]:
 
 
 def rows_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Sequence[Any]], Rows]:
-    """Compile the copy from records to rows of a statement's values."""
     values = _written(cls)
     return function("records", f"[({', '.join(values[name] for name in names)},) for x in records]", {})
 
 
 def _written(cls: type[Struct]) -> dict[str, str]:
-    """By column: the text that makes a value of the database from it."""
+    """By column, the text of its database value."""
     texts = {}
     for one in msgspec.structs.fields(cls):
         value = f"x.{one.name}"

@@ -1,12 +1,8 @@
 """Drives verbs on SQLite: one writer with group commit, and readers beside it.
 
-Waiting verbs run in one transaction on the event loop's thread (docs/decisions/0001). The COMMIT waits for the disk in
-a thread of its own; then the futures are resolved. Meanwhile the next group gathers. A single caller commits at once.
-
-A refusal before a verb's first write concerns only its caller. If a verb fails after a write, the group is rolled back
-and run again with a savepoint around each verb, so that only the guilty one fails.
-
-WAL with synchronous=FULL syncs the log in each COMMIT. Checkpoints run in the committing thread after the answers.
+Verbs run on the event loop's thread (docs/decisions/0001), the COMMIT and checkpoints in a thread of their own.
+Meanwhile the next group gathers. If a verb fails after a write, the group is rolled back and run again with a
+savepoint around each verb.
 """
 
 import asyncio
@@ -46,9 +42,7 @@ SETTINGS = (
 )
 GROUP_MAX = 1_000
 GROUP_ROWS_MAX = 2_000
-"""The approximate number of rows that a group of several verbs writes."""
 BUSY_MS = 1_000
-"""How long a statement waits for another program, which should not exist."""
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
@@ -84,16 +78,15 @@ def schema_in(connection: apsw.Connection) -> Schema:
 
 
 class SQLiteStore:
-    """A `Store` in one SQLite file; `:memory:` keeps it in memory (tests, simulation)."""
+    """`:memory:` keeps it in memory (tests, simulation)."""
 
     alone = True
     hints_up = True
     puts_off = True
-    """Collect late rows of several verbs."""
 
     def __init__(self, path: str) -> None:
-        """Open or create the file, but never create an empty store over unreadable data. Raises `StoreInUse`,
-        `NotOurFile`, or `Unavailable` if the disk is full."""
+        """Never create an empty store over unreadable data. Raises `StoreInUse`, `NotOurFile`, or `Unavailable` if the
+        disk is full."""
         self.path = path
         self._memory = path == ":memory:"
         self._lock: FileLock | None = None
@@ -173,7 +166,7 @@ class SQLiteStore:
                 execute(f"BEGIN; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id={APPLICATION_ID}; COMMIT")
             else:
                 self._check()
-            # One at a time: a text of several stops at the first that returns a row.
+            # A text of several stops at the first that returns a row.
             for setting in SETTINGS:
                 list(execute(f"PRAGMA {setting}"))
             self._migrate()
@@ -214,7 +207,7 @@ class SQLiteStore:
         if problem := schema.too_new(len(known)):
             raise NotOurFile(f"{self.path!r} {problem}")
         pending = known[schema.number :]
-        # One transaction: an upgrade is complete or undone, and the disk syncs once.
+        # An upgrade is complete or undone, and the disk syncs once.
         with self._writer:
             for migration in pending:
                 for statement in split_statements(migration.sql):
@@ -307,7 +300,6 @@ class SQLiteStore:
         return GROUP_MAX
 
     def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
-        """Run verbs in the open transaction; after a failed write, again with a savepoint for each."""
         run = SQLiteRun(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
@@ -339,7 +331,7 @@ class SQLiteStore:
                 hints.extend(run.hints)
             except _OF_THE_DATABASE:
                 raise
-            except Exception as error:  # only this verb fails
+            except Exception as error:
                 self._writer.execute("ROLLBACK TO one")
                 if not isinstance(error, PerdureError):
                     logger.error("Verb %s failed; nothing of it was kept.", verb.name, exc_info=error)
@@ -358,7 +350,7 @@ class SQLiteStore:
         hints: list[Hint],
         started: float,
     ) -> None:
-        """In the committing thread. The next group starts when the thread is free."""
+        """In the committing thread."""
         try:
             # SQLite would write to a file without a name, lost with this process.
             if self._files and _files(self.path) != self._files:
@@ -370,7 +362,6 @@ class SQLiteStore:
         except Exception as error:
             self._on_loop(self._give_up, group, error)
             return
-        # A caller learns of a write only when it is on disk.
         if self._wal_pages < self._checkpoint_at:
             self._on_loop(self._answer, group, outcomes, hints, started, True)
             return
@@ -379,7 +370,7 @@ class SQLiteStore:
         self._on_loop(self._next)
 
     def _checkpoint(self) -> None:
-        """Move the log into the file as far as readers allow. It does not wait for them, since commits wait for it."""
+        """It does not wait for readers, since commits wait for it."""
         mode = (
             apsw.SQLITE_CHECKPOINT_TRUNCATE if self._wal_pages > WAL_PAGES_TRUNCATE else apsw.SQLITE_CHECKPOINT_PASSIVE
         )
@@ -442,7 +433,7 @@ class SQLiteStore:
                 self._next()
 
     def _next(self) -> None:
-        """Take the next group one turn later, so that answered callers can join it."""
+        """One turn later, so that answered callers can join the group."""
         self._busy = False
         if self._inbox:
             if not self._scheduled:
@@ -546,7 +537,7 @@ class SQLiteStore:
 
 
 class _WroteFirst(Exception):
-    """A verb refused after a write: run the group again with savepoints."""
+    """A verb refused after a write."""
 
 
 def _full(path: str) -> Unavailable:

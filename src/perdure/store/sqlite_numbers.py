@@ -1,13 +1,10 @@
 """Numbers executions and events in the order in which an SQLite store creates them.
 
-A wait takes the events published after its execution was started. A clock can go back between the two; a number cannot.
-Start and publish take numbers from one counter in their transactions. So a publish that is sent after the start was
-answered has a greater number, and the other way round; if they overlap, either order is true. Within a topic numbers
-grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a cache, which a crash or a
-failover does not take back: its log is written before that of the rows.
+A wait takes the events published after its execution was started. A clock can go back between the two; a number
+cannot. Within a topic numbers grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a
+cache, whose log is written before that of the rows.
 
-The file's only writer counts in memory. Each opening reserves a range on disk behind all used numbers, and a process
-that ends leaves the rest of its range unused.
+The only writer counts in memory. Each opening reserves a range on disk behind all used numbers.
 """
 
 from typing import Final
@@ -20,8 +17,6 @@ SPARE: Final = 1 << 20
 
 
 class Numbers:
-    """Provides `created_number()` to statements on this connection."""
-
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._last = self.end = 0
@@ -33,8 +28,7 @@ class Numbers:
         return self._last
 
     def reserve(self) -> None:
-        """Reserve a range if the present one is used up. Call it before a transaction, or in one that commits before
-        any number is used."""
+        """Call it before a transaction, or in one that commits before any number is used."""
         if self._last + SPARE < self.end:
             return
         row = self._connection.execute(

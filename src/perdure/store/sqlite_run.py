@@ -1,4 +1,4 @@
-"""Runs verbs on one SQLite connection: executes each query that they await, and sends its rows back."""
+"""Runs verbs on one SQLite connection."""
 
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -17,8 +17,8 @@ async def incremental_vacuum() -> None:
 
 
 class SQLiteRun:
-    """Runs verbs one after another. With `puts_off`, late rows are collected over several verbs, until a statement
-    reads their table or `write_late` is called."""
+    """With `puts_off`, late rows of several verbs are collected, until a statement reads their table or `write_late`
+    is called."""
 
     __slots__ = (
         "_changes",
@@ -53,12 +53,10 @@ class SQLiteRun:
         self.begin()
 
     def begin(self) -> None:
-        """Reset for the next verb."""
         self.hints: list[Hint] = []
         self.wrote = False
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a verb and return its result."""
         send: Any = None
         queries = self._queries
         try:
@@ -107,7 +105,7 @@ class SQLiteRun:
             coroutine.close()
 
     def _moved(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Run a counted statement for each row; returns the names of the changed rows."""
+        """Returns the names of the changed rows."""
         execute, changes, sql = self._execute, self._changes, statement.sql
         assert statement.holds is not None
         place = statement.holds[1]

@@ -1,27 +1,21 @@
-"""Loads the named SQL. A query is text in `sql/` under a line `-- name: …`; Python contains no SQL.
+"""Loads the named SQL. A query is text in `sql/` under a line `-- name: …`.
 
-Both databases run the same text from `sql/common/`, one file per noun. Where a word differs, `{a|b}` is `a` on SQLite
-and `b` on PostgreSQL. `{b}` is PostgreSQL only: casts, and row locks, which SQLite's single writer does not need.
-Larger differences are in `sqlite.sql` and `postgres.sql`.
+Both databases run the text of `sql/common/`: `{a|b}` is `a` on SQLite and `b` on PostgreSQL, `{b}` is PostgreSQL only.
+`{= …}` includes a part under `-- text: …` of the same file or `common/shared.sql`.
 
-A shared part stands once under `-- text: …`, and `{= …}` includes it; parts for several files are in
-`common/shared.sql`. `{columns X}` and `{values X}` list the columns of a record (`store/records.py`).
+Header lines:
 
-The loader reads these header lines:
-
-- `-- holds: table=value`: the row that the arguments name. Each statement that writes needs this or `-- picks:`,
-  because drivers run many verbs in one transaction. Without it the server does not start. A read that a verb decides by
-  declares it, too.
+- `-- holds: table=value`: the row that the arguments name. A statement that writes needs this or `-- picks:`, because
+  drivers run many verbs in one transaction. A read that a verb decides by declares it, too.
 - `-- picks: …`: a predicate chooses the rows.
 - `-- effect: none`: the write only locks.
 - `-- bulk: now_us seq; bytes value`: PostgreSQL gets a second text for many rows of values. The line names the values
   that are not texts.
-- `-- answer: how many`: only the number of rows counts, because SQLite builds a table for RETURNING, which costs as
-  much as the change. For many rows of values, it answers with the `holds` value of each changed row.
+- `-- answer: how many`: only the number of rows counts, because SQLite's RETURNING costs as much as the change. For
+  many rows of values, it answers with the `holds` value of each changed row.
 - `-- late: table`: only reads of this table need the rows, so a driver may write them together at the end.
-- `-- sees: journal key=key`: the read sees only rows of a late table with these values; other rows may wait longer.
-- `-- alone: why`: no other transaction of any server may be open. A driver that runs several runs the verb again,
-  alone.
+- `-- sees: journal key=key`: the read sees only rows of a late table with these values.
+- `-- alone: why`: no other transaction of any server may be open; a driver runs the verb again, alone.
 """
 
 import re
@@ -51,41 +45,36 @@ _MARK: Final = {"sqlite": "?", "postgres": "$"}
 
 
 class Statement(NamedTuple):
-    """One named query, its text with numbered parameters."""
-
     name: str
     sql: str
     parameters: tuple[str, ...]
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    """Puts named values into the order of the parameters."""
+    """Puts named values in order."""
     readers: dict[type, Callable[[Rows], list[Any]]]
-    """By class: the function that makes records from rows, compiled at the first use."""
+    """By class: makes records from rows. Compiled at the first use."""
     writers: dict[type, Callable[[Sequence[Any]], Rows]]
-    """By class: the function that makes rows of values from records, compiled at the first use."""
+    """By class: makes rows of values from records."""
     returns: bool = True
-    """Whether it answers with rows."""
     holds: tuple[str, int] | None = None
-    """The kind of row that it touches, and the place of the value that names it."""
+    """The kind of row, and the place of the value that names it."""
     effect: bool = False
     """Whether an answered row means a change. Also true if it cannot answer with rows."""
     counted: bool = False
-    """The answer is an empty row per change; for many rows of values, it is the `holds` value."""
+    """It answers with an empty row per change."""
     late: str | None = None
-    """The table of its inserts, which may be written later in the transaction, with those of other verbs."""
     alone: bool = False
-    """Whether no other transaction of any server may be open."""
     waits: bool = True
-    """Whether it waits for locked rows. Otherwise it skips them."""
+    """Otherwise it skips locked rows."""
     looks_at: frozenset[str] = frozenset()
     """The words of its text. Late rows of a table among them must be written first."""
     sees: tuple[str, Sequence[tuple[str, int]]] | None = None
-    """The late table of which it sees only some rows, and by column the place of the value that selects them."""
+    """The late table, and by column the place of the value that selects rows."""
     routed: str | None = None
     """The text with one more value, which comes back as the first column of each row; None if impossible."""
     bulk: str | None = None
-    """The text for many rows of values, one array per parameter. Answered rows begin with the place of their values,
-    counted from 1. It changes no row twice, so the values must not name a row twice."""
+    """The text for many rows of values, one array per parameter. Rows begin with the place of their values, from 1.
+    The values must not name a row twice."""
 
     def reader(self, cls: type[Any]) -> Callable[[Rows], list[Any]]:
         read = self.readers.get(cls)
@@ -94,7 +83,7 @@ class Statement(NamedTuple):
         return read
 
     def many(self, rows: Sequence[Any]) -> Rows:
-        """Put records or dicts into the order of the parameters. Tuples have it already."""
+        """Tuples are in order already."""
         if not rows or isinstance(rows[0], tuple):
             return rows
         kind = type(rows[0])
@@ -107,7 +96,6 @@ class Statement(NamedTuple):
 
 
 def spelled_out(text: str, source: str) -> str:
-    """A file's text with shared parts included. Raises ValueError for an unknown or repeated name."""
     found = [(match[1], match[2]) for match in _SHARED.finditer(text)]
     shared = dict(found)
     if len(shared) < len(found):
@@ -122,7 +110,7 @@ def spelled_out(text: str, source: str) -> str:
 
 
 def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statement]:
-    """The statements of one file; raises ValueError if one is ill-formed or lacks its header."""
+    """Raises ValueError if a statement is ill-formed or lacks its header."""
     parts = _NAME.split(expand_columns(spelled_out(text, source), source))
     found: dict[str, Statement] = {}
     for name, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -190,8 +178,6 @@ def _sees(comments: list[str], names: list[str], where: str) -> tuple[str, Seque
 
 
 def _said(sql: str, dialect: str) -> str:
-    """The text for one database."""
-
     def choose(match: re.Match[str]) -> str:
         if match[1] is not None:
             return match[0].replace("{", "").replace("}", "") if dialect == "postgres" else ""
@@ -201,7 +187,7 @@ def _said(sql: str, dialect: str) -> str:
 
 
 def _routed(sql: str, number: int) -> str | None:
-    """The text that returns one more value with each row, to tell the rows of many runs apart."""
+    """Return one more value with each row, to tell the rows of many runs apart."""
     if re.search(r"^UNION\b", sql, re.MULTILINE):
         return None
     column = f"CAST(${number} AS INTEGER) AS ord, "
@@ -212,7 +198,6 @@ def _routed(sql: str, number: int) -> str | None:
 
 
 def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | None:
-    """The text for many rows of values: `unnest` makes rows of arrays."""
     header = next((line for line in comments if line.startswith("-- bulk:")), None)
     if header is None:
         return None
@@ -228,8 +213,8 @@ def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | 
     said = _NUMBERED.sub(r"v.p\1", sql)
     if insert := re.fullmatch(r"(INSERT INTO .+?)\sVALUES \((.+)\)", said, re.DOTALL):
         return f"{insert[1]} SELECT {insert[2]} FROM {many}"
-    # COALESCE around the guards keeps PostgreSQL on the row's key. A plan made on an almost empty table would prefer
-    # the index of held executions, which soon is slower.
+    # COALESCE keeps PostgreSQL on the row's key. A plan for an almost empty table would prefer the index of held
+    # executions, which soon is slower.
     update = re.fullmatch(
         r"(UPDATE .+)\sWHERE (project_id = v\.p\d+ AND id = v\.p\d+) AND (.+)\sRETURNING (.+)", said, re.DOTALL
     )
@@ -248,7 +233,7 @@ def _in_order(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any
 
 
 def texts(name: str) -> list[tuple[str, str]]:
-    """The common files of `sql/`, or a dialect's own, each with its text and the shared parts."""
+    """Each file's name and text, with the shared parts in front."""
     folder = files("perdure.store") / "sql"
     found = (
         [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
@@ -259,7 +244,6 @@ def texts(name: str) -> list[tuple[str, str]]:
 
 @cache
 def load(dialect: str) -> dict[str, Statement]:
-    """All queries for one dialect, common and its own. Refuses a repeated name."""
     found: dict[str, Statement] = {}
     for source, text in [*texts("common"), *texts(dialect)]:
         more = parse(text, source, dialect)
