@@ -30,7 +30,7 @@ from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorize
 from perdure.wire.operation import validated
 
 TOKEN_PREFIX: Final = "us_"
-"""The prefix of session tokens. API keys begin with `sk_`."""
+"""API keys begin with `sk_`."""
 _WRONG: Final = "The e-mail or the password is wrong."
 
 
@@ -44,7 +44,7 @@ class SignedIn(NamedTuple):
 
 
 def require_user(scope: Scope) -> str:
-    """The user of a call. Raises Forbidden without one."""
+    """Raises Forbidden without a user."""
     if scope.user_id is None:
         raise Forbidden("Only a user who has signed in may do this.")
     return scope.user_id
@@ -59,7 +59,7 @@ class Accounts(Service):
         self._passwords.close()
 
     async def sign_up(self, given: SignUpRequest, *, open_to_all: bool, session_seconds: float) -> SignedIn:
-        """Sign up and sign in. An invitation's token makes the user a member of its project.
+        """An invitation's token makes the user a member of its project.
 
         Raises BadValue with the field, SignUpDisabled, EmailTaken, TooManyRequests.
         """
@@ -96,7 +96,7 @@ class Accounts(Service):
         """Raises Unauthorized, alike and after the same time for an unknown e-mail and a wrong password.
 
         With `known_only`, an unknown e-mail raises UnknownEmail without hashing, and the caller must hide the time.
-        Also raises BadValue for an invalid e-mail or password, TooManyRequests.
+        Also raises BadValue, TooManyRequests.
         """
         given = validated(given)
         found = await self.read(accounts.find_user(email=given.email))
@@ -114,8 +114,8 @@ class Accounts(Service):
         await self.write(accounts.close_session(token_hash=hash_of(token)))
 
     async def session(self, token: str, project_id: str) -> Session:
-        """The session of a token, in one of the user's projects ('' for none). Raises Unauthorized, and NotFound if the
-        user is not a member."""
+        """In one of the user's projects ('' for none). Raises Unauthorized, and NotFound if the user is not a
+        member."""
         found = await self.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
         left_us = 0 if found is None else found.expires_at_us - self.now_us()
         if found is None or left_us <= 0:
@@ -133,17 +133,14 @@ class Accounts(Service):
         return (found.user_id, found.role) == (principal.user_id, principal.role)
 
     async def user(self, user_id: str) -> User:
-        """Raises NotFound."""
         return (await self.read(accounts.read_user(user_id=user_id))).user
 
     @serves(GetMe)
     async def me(self, scope: Scope, op: GetMe) -> Me:
-        """Raises Forbidden without a user."""
         return to_me(await self.user(require_user(scope)))
 
     @serves(UpdateMe)
     async def change_user(self, scope: Scope, op: UpdateMe) -> Me:
-        """Raises Forbidden without a user."""
         names = asdict(op)
         changed = accounts.change_user(user_id=require_user(scope), **names, now_us=self.now_us())
         return to_me(await self.write(changed))
@@ -167,8 +164,7 @@ class Accounts(Service):
         return SignedIn(found.user, token)
 
     async def reset_password(self, email: str) -> str:
-        """A new password for the operator to pass on. All the user's sessions end. Raises NotFound, and BadValue for an
-        invalid e-mail."""
+        """A new password for the operator to pass on. All the user's sessions end. Raises NotFound, BadValue."""
         address = parse_email(email)
         found = await self.read(accounts.find_user(email=address))
         if found is None:

@@ -51,7 +51,7 @@ BAD_PORTS: Final = frozenset(
 """Other protocols could read a request as commands."""
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PRINTABLE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
-"""ASCII without controls, blanks, quotes, <, >, backslash, ^, `, {, | and }: URL parsers disagree on these."""
+"""ASCII without the characters that URL parsers disagree on."""
 
 
 class Reach(StrEnum):
@@ -84,7 +84,6 @@ def _reach(address: Address) -> Reach:
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a gateway would make of it."""
     translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
     if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -103,7 +102,6 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """The Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
         return host if usual else f"{host}:{self.port}"
@@ -148,7 +146,6 @@ def _is_host(host: str) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The address, if the host is written as one."""
     try:
         return ip_address(host)
     except ValueError:
@@ -164,8 +161,8 @@ def means_this_machine(host: str) -> bool:
 
 
 class Policy:
-    """`hosts` are names (`hooks.internal`, `*.svc.cluster.local`), addresses and networks that may be called although
-    they are not public, also over plain HTTP. Raises `BadRequest` for invalid entries."""
+    """`hosts` (names, `*.` and a domain, addresses, networks) may be called although they are not public, also over
+    plain HTTP. Raises `BadRequest` for invalid entries."""
 
     def __init__(self, hosts: Sequence[str] = (), *, loopback: bool = False) -> None:
         self.loopback = loopback

@@ -41,7 +41,7 @@ class Link(Struct, frozen=True, array_like=True):
     step_key: str
     question_id: str
     name: str
-    """The person whose name the answer gets."""
+    """The author of the answer."""
     expires_at_seconds: int
 
 
@@ -67,8 +67,8 @@ class Approvals(Service):
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None
     ) -> tuple[Phase, Question | None]:
-        """The question of an execution or descendant under a key, with the execution's phase. `question_id` selects one
-        of several. Raises NotFound."""
+        """Of an execution or descendant, with the execution's phase. `question_id` selects one of several. Raises
+        NotFound."""
         return await self.read(
             approvals.find_question(
                 project_id=project_id,
@@ -108,7 +108,6 @@ class Approvals(Service):
 
     @serves(MakeApprovalLink)
     async def make_link(self, scope: Scope, op: MakeApprovalLink) -> ApprovalLink:
-        """Raises NotFound, Conflict if no question is open."""
         _, question = await self.get(scope.project_id, op.execution_id, op.step_key)
         if question is None or question.state is not QuestionState.OPEN:
             raise Conflict(f"Execution {op.execution_id!r} asks nothing under {op.step_key!r} at the moment.")

@@ -9,11 +9,8 @@ from perdure.wire.errors import LeaseLost
 
 
 class Budgets(Service):
-    """Workers reserve and settle; callers read and change."""
-
     @serves(Reserve)
     async def reserve(self, scope: Scope, op: Reserve) -> ReserveReply:
-        """Raises LeaseLost, NotFound, BadRequest."""
         if op.epoch != self.epoch:
             raise LeaseLost("The store was restored or replaced since this worker registered; register again.")
         return await self.write(budgets.reserve(project_id=scope.project_id, request=op, now_us=self.now_us()))
@@ -24,13 +21,12 @@ class Budgets(Service):
 
     @serves(GetBudget)
     async def get(self, scope: Scope, op: GetBudget) -> BudgetState:
-        """Raises NotFound."""
         budget = await self.read(budgets.budget_of(project_id=scope.project_id, execution_id=op.execution_id))
         return budget.state(self.now_us())
 
     @serves(RaiseBudget)
     async def change(self, scope: Scope, op: RaiseBudget) -> BudgetState:
-        """Change the budget, and resume the executions that wait for it. Raises NotFound, BadRequest."""
+        """Also resume the executions that wait for the budget."""
         budget = await self.read(budgets.budget_of(project_id=scope.project_id, execution_id=op.execution_id))
         changed = await self.write(
             budgets.change_budget(

@@ -1,9 +1,8 @@
 """The service of workers: registrations, claims, reports and beats.
 
-A worker opens a *registration* and renews its lease with beats. A *claim* hands it executions and raises their attempt.
-The server then refuses messages of earlier attempts, from frozen, disconnected or replaced workers. A crashed worker
-thus leaves only a lease that runs out. The reaper frees the work, and the next attempt finds in the journal each
-outcome that the lost attempt was told is recorded.
+A claim raises the attempt of the executions that it hands out, and the server refuses messages of earlier attempts. A
+crashed worker thus leaves only a lease that runs out. The next attempt finds in the journal each outcome that the lost
+attempt was told is recorded.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ PRESENT_SECONDS = 5.0
 """A worker counts as absent this long after its last claim."""
 JOURNAL_ROWS_MAX = 10_000
 CHANGED_MAX = 10_000
-"""Changed executions that are remembered per worker."""
+"""Per worker."""
 
 
 class _Looked(NamedTuple):
@@ -106,23 +105,21 @@ class Poll:
         self.claim_id = request.claim_id
         self.channels = (("ready", project_id), ("worker", request.worker_id))
         self.waiting_claim: WaitingClaim | None = None
-        """The deployment, Python and capacity that it serves. Known after its first query."""
+        """Known after its first query."""
         self.taken = False
         self.superseded = False
         """The worker has sent a newer claim and does not read this one's answer."""
         self.handed: list[Claimed] = []
         self.settled = asyncio.Event()
         self.ended_at: float | None = None
-        """When it was answered, in the loop's time."""
+        """In the loop's time."""
         self._future: asyncio.Future[None] | None = None
 
     def sleep(self) -> asyncio.Future[None]:
-        """A channel, the clock or `wake` resolves it."""
         self._future = asyncio.get_running_loop().create_future()
         return self._future
 
     def is_recent(self, now: float) -> bool:
-        """Whether it is open or ended a moment ago."""
         return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
 
     def wake(self) -> None:
@@ -142,7 +139,6 @@ class Claims(Service):
         self._latest: OrderedDict[str, Poll] = OrderedDict()
         self._recalls = Recalls(core, self._polls)
         self._changed: dict[str, set[str]] = {}
-        """By worker: held executions whose journals got rows from elsewhere."""
 
     def note_changed(self, worker_id: str, execution_id: str) -> None:
         """A held execution's journal got a row from elsewhere. Its worker may ask on another server."""
@@ -179,7 +175,6 @@ class Claims(Service):
 
     @serves(ClaimRequest)
     async def claim(self, scope: Scope, op: ClaimRequest) -> ClaimReply:
-        """Hand out work as soon as there is some, within `wait_seconds`."""
         async with scope.poll():
             reply = await self._claim(scope.project_id, op)
         return reply
@@ -241,8 +236,8 @@ class Claims(Service):
                 polls.remove(poll)
 
     def _supersede(self, poll: Poll) -> bool:
-        """End the worker's earlier claim, whose connection is gone. True if this claim repeats it, so that the store
-        must return its batch again."""
+        """End the worker's earlier claim, whose connection is gone. True if this claim repeats it: the store must
+        return its batch again."""
         self._recalls.discard(poll.worker_id)
         earlier = self._latest.pop(poll.worker_id, None)
         self._latest[poll.worker_id] = poll
@@ -270,7 +265,7 @@ class Claims(Service):
         return [id for id, poll in self._latest.items() if poll.is_recent(now)]
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments of waiting claims, by project."""
+        """By project."""
         found: dict[str, list[str]] = {}
         for project_id, polls in self._polls.items():
             deployments = {poll.waiting_claim.deployment_id for poll in polls if poll.waiting_claim is not None}
@@ -279,7 +274,7 @@ class Claims(Service):
         return found
 
     def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
-        """Wake claims with ready executions in their deployment, or with a batch of their own from another server."""
+        """Wake claims with ready executions, or with a batch of their own from another server."""
         for project_id, polls in self._polls.items():
             mine = [
                 poll
@@ -293,7 +288,7 @@ class Claims(Service):
                 poll.wake()
 
     def notify(self, project_id: str) -> None:
-        """Work became ready: claims of the project query again."""
+        """Claims of the project query again."""
         self._notified[project_id] = self._notified.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:
@@ -307,7 +302,7 @@ class Claims(Service):
         return False
 
     def take_waiting(self, project_id: str) -> Poll | None:
-        """Reserve a waiting claim for executions that are about to start. Call `settle` after the start."""
+        """Call `settle` after the start."""
         polls = self._polls.get(project_id)
         if not polls or self._core.crowded:  # queries are slow then
             return None
@@ -317,7 +312,7 @@ class Claims(Service):
         return poll
 
     def settle(self, poll: Poll, handed: list[Claimed]) -> None:
-        """Give the started executions to the reserved claim; none if the start failed."""
+        """`handed` is empty if the start failed."""
         poll.taken = False
         poll.handed.extend(handed)
         poll.settled.set()
@@ -379,7 +374,6 @@ class Claims(Service):
 
     @serves(ReportRequest)
     async def report(self, scope: Scope, op: ReportRequest) -> ReportReply:
-        """Each item gets its own answer."""
         self._check_epoch(op.epoch)
         if len(op.items) > REPORT_ITEMS_MAX:
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(op.items)}.")
@@ -389,7 +383,7 @@ class Claims(Service):
         items = [item for item, problem in zip(op.items, problems, strict=True) if problem is None]
         steps = _steps_of(items) if core.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
-        # A waiting claim takes what one item makes ready. The next claim takes what several make ready.
+        # A waiting claim takes what one item makes ready; the next claim takes what several do.
         poll = self.take_waiting(project_id) if sum(map(_makes_ready, others)) == 1 else None
         waiting_claim = None if poll is None else poll.waiting_claim
         verbs: list[Verb[Any]] = []
@@ -433,7 +427,7 @@ class Claims(Service):
 
     @serves(BeatRequest)
     async def beat(self, scope: Scope, op: BeatRequest) -> BeatReply:
-        """Renew a lease. The reply names held executions, or that all are lost."""
+        """The reply names held executions, or says that all are lost."""
         core = self._core
         if op.epoch != core.store.epoch:
             return BeatReply(lost=True)
@@ -446,10 +440,10 @@ class Claims(Service):
         return BeatReply(lost=held is None, holding=held or [])
 
     async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
-        """The beats' connection was lost: cut the lease to `CUT_SECONDS`, then let the reaper check.
+        """Cut the lease to `CUT_SECONDS`.
 
-        `granted_us` is the lease's end from this connection's last beat. A later beat over another connection, perhaps
-        to another server, keeps its lease.
+        `granted_us` is its end from this connection's last beat. A later beat over another connection, perhaps to
+        another server, keeps its lease.
         """
         core = self._core
         until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
@@ -458,7 +452,7 @@ class Claims(Service):
 
     @serves(DrainRequest)
     async def drain(self, scope: Scope, op: DrainRequest) -> None:
-        """End a registration. Its executions return to the queue, or are lost at once if the process died."""
+        """Executions return to the queue, or are lost at once if the process died."""
         self._check_epoch(op.epoch)
         await self.write(
             claims.drain(project_id=scope.project_id, worker_id=op.worker_id, now_us=self.now_us(), died=op.died)
@@ -472,8 +466,8 @@ class Claims(Service):
 
 
 def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
-    """Items by execution that can be recorded together: each is one step's outcome. Empty if an execution has several
-    items, because their order counts."""
+    """By execution, items that are one step's outcome each and can be recorded together. Empty if an execution has
+    several items, because their order counts."""
     by_execution = {item.execution_id: item for item in items}
     if len(by_execution) < len(items):
         return {}
@@ -567,7 +561,7 @@ def _check_wait(wait: OpenWait) -> None:
 
 
 def recordable(item: ReportItem) -> ReportItem:
-    """Scrub texts, so that the server can record any error."""
+    """So that the server can record any error."""
     end = item.end
     if type(end) is Fail or type(end) is Block:
         words = scrub_text(end.error)

@@ -1,10 +1,8 @@
 """The only place that reads the time.
 
 Store time is an anchor plus a clock that does not jump and runs while the machine sleeps. The anchor follows a wall
-clock by at most 1 % slew. A larger difference applies at once, and all leases are then granted anew.
-
-With one server, the wall clock is the server's. With several it is the database's, because all of them compare leases
-and timers, however wrong their own clocks are.
+clock by at most 1 % slew. A larger difference applies at once, and all leases are granted anew. With several servers,
+the wall clock is the database's.
 """
 
 import logging
@@ -21,7 +19,7 @@ SLEW = 0.01
 
 
 class TimeBounds(NamedTuple):
-    """Bounds of store time minus the time since boot. The database wrote its time between question and answer."""
+    """Bounds of store time minus the time since boot."""
 
     least_us: int
     most_us: int
@@ -89,7 +87,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """Tests move it by hand. A move is a jump, so no lease is lost by it."""
+    """A move is a jump, so no lease is lost by it."""
 
     of_database = False
 

@@ -14,13 +14,10 @@ from perdure.store.interface import Store
 from perdure.store.verbs import queries
 
 OWN_LOOKS: Final = 300.0
-"""The factor for a wait's own queries where the fallback poller covers it. One query a minute was most of the
-cost of hundreds of idle streams."""
+"""The factor for a wait's own queries where the fallback poller covers it."""
 
 
 class Core:
-    """The store, the clock, the notifier, outgoing calls and the settings of one server."""
-
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         self.store = store
         self.clock = clock or SystemClock()
@@ -38,14 +35,14 @@ class Core:
         """Sessions hold old snapshots, so many old row versions remain."""
 
     async def read_time(self) -> TimeBounds | None:
-        """The database's time; None if it has no clock of its own. Raises Unavailable."""
+        """None if the database has no clock of its own. Raises Unavailable."""
         sent_us = boottime_us()
         told_us = await self.store.read(queries.database_time())
         return None if told_us is None else TimeBounds(told_us - boottime_us(), told_us - sent_us)
 
     def own_look(self, seconds: float) -> float:
-        """The interval of a wait's own queries. This process loses no hints, and the fallback poller covers other
-        servers, so thousands of waits cost almost nothing."""
+        """The interval of a wait's own queries: long, because this process loses no hints of its own, and the fallback
+        poller covers other servers."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:

@@ -29,5 +29,4 @@ def read_cursor(cursor: str, type: type[Place], first: str) -> Place:
 
 
 def none_of_ours(first: str) -> BadRequest:
-    """The error for an invalid cursor."""
     return BadRequest(f"`cursor` is not one that a list gave; leave it out to start with the {first}.")

@@ -33,36 +33,30 @@ from perdure.wire.workflows import RegistryPage, WorkflowType
 class Definitions(Service):
     @serves(RegisterAgent)
     async def register_agent(self, scope: Scope, op: RegisterAgent) -> AgentRegistered:
-        """Raises DeploymentNotFound, BadRequest."""
         await self._register(scope, WorkflowType.AGENT, op)
         return AgentRegistered(True)
 
     @serves(GetAgents)
     async def agents(self, scope: Scope, op: GetAgents) -> AgentList:
-        """Raises BadRequest."""
         found, cursor = await self._list(scope, WorkflowType.AGENT, op)
         return AgentList([_agent(one) for one in found], cursor)
 
     @serves(GetAgentDefinition)
     async def agent(self, scope: Scope, op: GetAgentDefinition) -> AgentDefinition:
-        """Raises NotFound, DeploymentNotFound, BadRequest."""
         return _agent(await self._get(scope, WorkflowType.AGENT, op.deployment_id, op.agent_id))
 
     @serves(RegisterTool)
     async def register_tool(self, scope: Scope, op: RegisterTool) -> ToolRegistered:
-        """Raises DeploymentNotFound, BadRequest."""
         await self._register(scope, WorkflowType.TOOL, op)
         return ToolRegistered(True)
 
     @serves(GetTools)
     async def tools(self, scope: Scope, op: GetTools) -> ToolList:
-        """Raises BadRequest."""
         found, cursor = await self._list(scope, WorkflowType.TOOL, op)
         return ToolList([_tool(one) for one in found], cursor)
 
     @serves(GetToolDefinition)
     async def tool(self, scope: Scope, op: GetToolDefinition) -> ToolDefinition:
-        """Raises NotFound, DeploymentNotFound, BadRequest."""
         return _tool(await self._get(scope, WorkflowType.TOOL, op.deployment_id, op.tool_id))
 
     async def _register(self, scope: Scope, kind: WorkflowType, op: RegisterAgent | RegisterTool) -> None:

@@ -49,7 +49,6 @@ class Deployments(Service):
 
     @serves(RegisterDeploymentWorkflow)
     async def register_workflow(self, scope: Scope, op: RegisterDeploymentWorkflow) -> Done:
-        """Raises DeploymentNotFound, Conflict for a native one."""
         await self.write(
             deployments.register_push_workflow(
                 project_id=scope.project_id,
@@ -65,7 +64,6 @@ class Deployments(Service):
 
     @serves(RegisterQueues)
     async def register_queues(self, scope: Scope, op: RegisterQueues) -> Done:
-        """Raises DeploymentNotFound."""
         queues = [QueueSpec(queue.name, queue.concurrency_limit) for queue in op.queues]
         await self.write(
             deployments.register_queues(project_id=scope.project_id, deployment_id=op.deployment_id, queues=queues)
@@ -74,12 +72,10 @@ class Deployments(Service):
 
     @serves(GetDeployment)
     async def get(self, scope: Scope, op: GetDeployment) -> Deployment:
-        """Raises DeploymentNotFound."""
         return await self.read(deployments.get_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
 
     @serves(ListDeployments)
     async def list(self, scope: Scope, op: ListDeployments) -> DeploymentPage:
-        """Raises BadRequest."""
         before_us, after = (1 << 62, "") if op.cursor is None else _place(op.cursor)
         found = await self.scan(
             deployments.list_deployments(
@@ -97,12 +93,10 @@ class Deployments(Service):
 
     @serves(UseDeployment)
     async def use(self, scope: Scope, op: UseDeployment) -> Deployment:
-        """Raises DeploymentNotFound, also for a retired one."""
         return await self.write(deployments.use_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
 
     @serves(RetireDeployment)
     async def retire(self, scope: Scope, op: RetireDeployment) -> Deployment:
-        """Raises DeploymentNotFound, Conflict."""
         return await self.write(
             deployments.retire_deployment(
                 project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
@@ -111,7 +105,6 @@ class Deployments(Service):
 
     @serves(GetWorkflows)
     async def workflows(self, scope: Scope, op: GetWorkflows) -> WorkflowList:
-        """Raises BadRequest."""
         page, following = await self.read(
             deployments.list_workflows(
                 project_id=scope.project_id, after=registry_place(op.cursor), limit=op.limit, offset=op.offset
@@ -121,7 +114,6 @@ class Deployments(Service):
 
     @serves(GetWorkflow)
     async def workflow(self, scope: Scope, op: GetWorkflow) -> RegisteredWorkflow:
-        """Raises NotFound."""
         return await self.read(
             deployments.get_workflow(
                 project_id=scope.project_id, workflow_id=op.workflow_id, deployment_id=op.deployment_id
@@ -130,7 +122,6 @@ class Deployments(Service):
 
     @serves(GetWorkflowRuns)
     async def runs(self, scope: Scope, op: GetWorkflowRuns) -> RunList:
-        """Raises BadRequest."""
         before = op.cursor or NEWEST
         if op.end_time is not None:
             # Ids grow with time, but not to the microsecond, and by other clocks.
@@ -151,12 +142,11 @@ class Deployments(Service):
 
 
 def registry_place(cursor: str | None) -> RegistryPlace:
-    """Raises BadRequest."""
     return FIRST_REGISTERED if cursor is None else read_cursor(cursor, RegistryPlace, "first")
 
 
 def _id_of(at_us: int) -> str:
-    """The smallest of a moment."""
+    """The smallest id of a moment."""
     ms = f"{min(max(at_us // 1_000, 0), 2**48 - 1):012x}"
     return f"{ms[:8]}-{ms[8:]}"
 

@@ -1,14 +1,14 @@
 """Brings work to push workers: claims for them, calls them, and checks their health.
 
-Each worker has a lane: a task that claims what the worker has room for and makes a few calls at a time. A worker that
-hangs delays only itself. Any server may serve any worker, because the store counts what a worker holds.
+Each worker has a lane: a task that claims what the worker has room for. A worker that hangs delays only itself. Any
+server may serve any worker, because the store counts what a worker holds.
 
 A call has one of these results:
 
 - accepted: the worker has the execution;
 - at capacity, or refused before the server sent anything: the execution returns to the queue, and the lane rests;
 - no answer to a sent request: the worker may run the execution, so the server does not send it again. The worker's
-  first call about it is the acknowledgement. After 5 s without one, the delivery is lost;
+  first call about it is the acknowledgement. Without one, the delivery is lost;
 - another worker answers under that URL: the registration ends.
 """
 
@@ -37,33 +37,31 @@ logger = logging.getLogger("perdure.engine")
 
 LEASE_US: Final = 90_000_000
 CHECK_US: Final = 5_000_000
-"""The interval of health checks."""
 CHECK_AGAIN_US: Final = 1_000_000
-"""The interval after a refused connection."""
+"""After a refused connection."""
 YOUNG_US: Final = 10_000_000
-"""A worker goes online before it listens. A refused call this soon after that counts for nothing."""
+"""A worker goes online before it listens, so a refused call this early counts for nothing."""
 MISTAKEN_SECONDS: Final = 2.0
-"""A worker may answer under its old id for this long after its lane opened: it adopts the new id a moment later."""
+"""A worker may answer under its old id for this long after its lane opened."""
 CALL_SECONDS: Final = 10.0
 CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
-"""How long to wait for an acknowledgement after a lost reply."""
+"""After a lost reply."""
 NOTE_SECONDS: Final = 0.25
-"""When an acceptance is written, unless the worker saved a step by then. If the server dies earlier, the sweep finds
-the delivery."""
+"""When an acceptance is written, unless the worker saved a step by then."""
 UNTOLD_US: Final = 20_000_000
-"""When the sweep handles a delivery that no server follows. Longer than any delivery takes."""
+"""Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
 UNWIND_US: Final = 50_000
-"""The pause between waking and sending. A worker that still leaves the previous attempt would drop the new one too."""
+"""A worker that still leaves the previous attempt would drop the new one too."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
-"""How long a lane rests if this server may not call the worker's URL. Other servers may."""
+"""The rest of a lane if this server may not call the worker's URL. Other servers may."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 
@@ -78,15 +76,15 @@ class Lane:
         self._rest_until = 0.0
         self._rests = 0
         self._full: ChannelCursors = ()
-        """Cursors from when the worker was at capacity. The end of one of its executions notifies."""
+        """Cursors from when the worker was at capacity."""
         self._after = ("", "")
         self._turn = 0
         self._opened_at = asyncio.get_running_loop().time()
         self.ready_channel = ("push", worker.project_id, worker.deployment_id)
         self.own_channel = ("push-worker", worker.id)
-        """Rings when an execution of this worker has ended."""
+        """Notified when an execution of this worker has ended."""
         self.call_channel = ("push-call", worker.id)
-        """Rings when a call to this worker is over."""
+        """Notified when a call to this worker is over."""
 
     async def run(self) -> None:
         core = self._core
@@ -168,14 +166,14 @@ class Lane:
         }
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Stop claiming. Returns the unfinished tasks."""
+        """Returns the unfinished tasks."""
         if self.task is None:
             return list(self._calls)
         self.task.cancel()
         return [self.task, *self._calls]
 
     def rest(self, seconds: float = REST_SECONDS, *, full: bool = False) -> None:
-        """Bring nothing for a while, twice as long each time until a call is accepted."""
+        """Twice as long each time, until a call is accepted."""
         now = asyncio.get_running_loop().time()
         if now < self._rest_until:
             return
@@ -267,7 +265,7 @@ class Dispatcher:
         self.core = core
         self._signing = signing
         self.deliveries: dict[str, asyncio.Event] = {}
-        """Running deliveries by execution. The event is set when the worker acknowledges."""
+        """By execution. The worker's acknowledgement sets the event."""
         self._accepted: dict[str, dict[str, Any]] = {}
         """Accepted executions that the store does not know yet."""
         self._noting: asyncio.TimerHandle | None = None
@@ -282,7 +280,6 @@ class Dispatcher:
         self.core.notifier.notify(("loop", "push"))
 
     async def look(self) -> float:
-        """One round: open and close lanes, start due health checks."""
         core = self.core
         now = asyncio.get_running_loop().time()
         now_us = core.clock.now_us()
@@ -334,7 +331,7 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Close all lanes, and wait briefly for running calls. A later sweep handles deliveries that were cut off."""
+        """A later sweep handles deliveries that were cut off."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()
@@ -349,7 +346,7 @@ class Dispatcher:
             await asyncio.gather(*late, return_exceptions=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task that `close` waits for."""
+        """`close` waits for the task."""
         task = asyncio.get_running_loop().create_task(work, name="perdure-push")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -362,7 +359,7 @@ class Dispatcher:
     # --- hints -------------------------------------------------------------------------------------------------------
 
     def ready(self, project_id: str, deployment_id: str | None) -> None:
-        """Executions may be ready, for None in any deployment."""
+        """None: in any deployment."""
         if not self._lanes:
             return
         notifier = self.core.notifier
@@ -375,20 +372,20 @@ class Dispatcher:
             notifier.notify_one(("push", project_id, deployment))
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """The deployments with lanes here, by project."""
+        """By project."""
         found: dict[str, set[str]] = {}
         for lane in self._lanes.values():
             found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
         return {project_id: sorted(deployments) for project_id, deployments in found.items()}
 
     def changed(self, worker_id: str, execution_id: str) -> None:
-        """A held execution has changed; it may be cancelled."""
+        """It may be cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:
             self.start(self._tell(lane.worker, execution_id))
 
     def room_again(self, worker_id: str | None) -> None:
-        """A worker (None: any) has let go of an execution."""
+        """None: any worker."""
         for id in self._lanes if worker_id is None else (worker_id,):
             self.core.notifier.notify(("push-worker", id))
 
@@ -492,7 +489,7 @@ class Dispatcher:
             )
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
-        """Tell a worker about a cancellation, unless a server did already."""
+        """Unless a server told the worker already."""
         store = self.core.store
         try:
             where = await store.read(push_steps.standing(project_id=worker.project_id, execution_id=execution_id))

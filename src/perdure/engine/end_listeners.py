@@ -22,7 +22,7 @@ class EndListeners:
         self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()
 
     def expect(self, project_id: str, execution_id: str) -> None:
-        """An execution has just started here. Until it is crowded out, `recent` knows its end."""
+        """Until it is crowded out, `recent` knows the end."""
         self._recent[project_id, execution_id] = None
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
@@ -46,7 +46,6 @@ class EndListeners:
                 del self._listeners[project_id, execution_id]
 
     def awaited(self) -> dict[str, list[str]]:
-        """Executions with listeners, by project."""
         found: dict[str, list[str]] = {}
         for project_id, execution_id in self._listeners:
             found.setdefault(project_id, []).append(execution_id)

@@ -69,7 +69,7 @@ R = TypeVar("R")
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 TIME_QUESTIONS = 3
-"""How often the start asks the database for its time. The quickest answer counts."""
+"""The quickest answer counts."""
 
 
 def _width(span: TimeBounds) -> int:
@@ -77,7 +77,7 @@ def _width(span: TimeBounds) -> int:
 
 
 class Engine(Core):
-    """One store, one clock and the services. The background loops run between `start` and `stop`."""
+    """The background loops run between `start` and `stop`."""
 
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         super().__init__(store, clock=clock, settings=settings)
@@ -129,16 +129,14 @@ class Engine(Core):
         self.fallback_poller = FallbackPoller(self, self.claims, self.dispatcher)
         self.snapshots = Snapshots(self)
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
-        """Called with the id of a deleted key. None: notifications of keys and users may have been lost."""
+        """None: notifications of keys and users may have been lost."""
         self.user_changed: Callable[[str], None] = lambda user_id: None
-        """Called with the id of a user whose sessions or memberships changed."""
         self._asking: set[asyncio.Task[None]] = set()
         self._trouble: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         store.listen(self._receive)
 
     def loops(self) -> list[Loop]:
-        """The background loops that this server needs."""
         loops = [
             Loop("wake", self.timers.wake),
             Loop("bring forward", self.timers.bring_forward),
@@ -159,11 +157,9 @@ class Engine(Core):
         return loops
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
-        """Raises the errors of the operation's checks and its service."""
         return self.services.serve(scope, op)
 
     async def start(self) -> None:
-        """Read the store's time, take back executions of dead embedded workers, start the loops."""
         spans = [await self.read_time() for _ in range(TIME_QUESTIONS)]
         self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
         if self.store.alone:  # else they may belong to a running process
@@ -174,7 +170,7 @@ class Engine(Core):
         self.store.exchange_hints()
 
     async def stop(self) -> None:
-        """End polls and loops, finish accepted writes, and close the store."""
+        """Finish accepted writes first."""
         self.closing = True
         self.notifier.notify_all()
         self.executions.close()
@@ -264,8 +260,6 @@ class Engine(Core):
             self.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:
-        """Look up results of executions that ended on other servers."""
-
         async def ask() -> None:
             for project_id, ids in asked.items():
                 found = await self.store.read(

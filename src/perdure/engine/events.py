@@ -20,7 +20,6 @@ class Events(Service):
 
     @serves(PublishEvent)
     async def publish(self, scope: Scope, op: PublishEvent) -> PublishedEvents:
-        """A repetition of the request gets the first answer."""
         types = [event.event_type or "" for event in op.events]
         asker = op.execution_id or op.events[0].execution_id or ""
         asks = is_uuid(asker) and any(one.startswith(ASKED) for one in types)
@@ -50,7 +49,7 @@ class Events(Service):
         return EventPage(found, more, found[-1].sequence_id if found else None)
 
     async def page(self, project_id: str, topic: str, after: int, limit: int, *, bytes_max: int) -> list[Event]:
-        """Events in order, up to the event that reaches `bytes_max`."""
+        """Up to the event that reaches `bytes_max`."""
         look = events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
         return (await self.read(look))[0]
 
@@ -85,6 +84,5 @@ class Events(Service):
         return self._core.notifier.cursors(*channels)
 
     async def watch(self, cursors: ChannelCursors, seconds: float = 1.0) -> bool:
-        """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._core.notifier.wait_any(cursors, seconds, future)

@@ -47,13 +47,10 @@ from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, Star
 from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
 
 LOOK_SECONDS: Final = 1.0
-"""How often to look without a notification."""
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 
 
 class Executions(Service):
-    """All times come from the engine's clock, all ids are made here."""
-
     def __init__(self, core: Core, claims: Claims, push: Push, callers: Callers) -> None:
         super().__init__(core)
         self._claims = claims
@@ -69,7 +66,6 @@ class Executions(Service):
 
     @serves(SubmitWorkflow)
     async def submit(self, scope: Scope, op: SubmitWorkflow) -> StartedExecution:
-        """Raises NotFound, BadValue, Conflict."""
         item, parent = op.to_item(), op.parent_execution_id
         if parent is not None and op.step_key is not None:
             [child] = await self._start_children(
@@ -83,7 +79,6 @@ class Executions(Service):
 
     @serves(SubmitWorkflows)
     async def submit_all(self, scope: Scope, op: SubmitWorkflows) -> Batch:
-        """Raises NotFound, BadValue, Conflict."""
         items, parent = op.to_items(self.new_id()), op.parent_execution_id
         if parent is not None and op.step_key is not None:
             started = await self._start_children(scope, parent, op.step_key, items, op.wait_for_subworkflow, batch=True)
@@ -115,7 +110,7 @@ class Executions(Service):
     async def start(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started | Problem]:
-        """Start independent executions, with an answer for each."""
+        """Independent executions, with an answer for each."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
         for item in items:
@@ -156,7 +151,7 @@ class Executions(Service):
     async def batch(
         self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
     ) -> list[Started]:
-        """Start all or none, under one batch id. Items without a session share a new one."""
+        """All or none, under one batch id. Items without a session share a new one."""
         for item in items:
             check_item(item)
             if item.webhook_url is not None:
@@ -174,7 +169,6 @@ class Executions(Service):
 
     @serves(GetExecution)
     async def get(self, scope: Scope, op: GetExecution) -> Execution:
-        """Raises NotFound."""
         if op.wait:
             async with scope.poll():
                 await self._wait(scope.project_id, [op.execution_id], op.wait)
@@ -195,7 +189,6 @@ class Executions(Service):
         return WaitReply([])  # the server stops
 
     async def _wait(self, project_id: str, ids: Sequence[str], seconds: float) -> WaitReply:
-        """Wait until one is final, at most `seconds`."""
         found: list[Finished] = []
         some = asyncio.Event()
 
@@ -275,7 +268,6 @@ class Executions(Service):
 
     @serves(GetSteps)
     async def steps(self, scope: Scope, op: GetSteps) -> JournalPage:
-        """Raises NotFound."""
         id, loop = op.execution_id, asyncio.get_running_loop()
         until, over = loop.time() + (op.wait or 0), not op.wait
         while True:
@@ -293,14 +285,12 @@ class Executions(Service):
                 over = self._core.closing or loop.time() >= until
 
     async def logs(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[LogLine]:
-        """Lines after a number."""
         return await self.read(
             queries.logs(project_id=project_id, execution_id=checked_id(execution_id), after=after, limit=limit)
         )
 
     @serves(GetLogs)
     async def log_page(self, scope: Scope, op: GetLogs) -> LogPage:
-        """Raises NotFound."""
         lines = await self.logs(scope.project_id, op.execution_id, op.after, op.limit)
         return LogPage(lines, len(lines) == op.limit)
 
@@ -309,12 +299,11 @@ class Executions(Service):
         return self._core.notifier.cursor(("written", checked_id(execution_id)))
 
     async def watch(self, execution_id: str, cursor: int, seconds: float = 1.0) -> bool:
-        """Wait until journal or log grew, at most `seconds`."""
         return await self._core.notifier.wait(("written", checked_id(execution_id)), cursor, seconds)
 
     @serves(CancelExecution)
     async def cancel(self, scope: Scope, op: CancelExecution) -> Cancellation:
-        """Cancel also all descendants. Raises NotCancellable if it is final."""
+        """Also all descendants. Raises NotCancellable."""
         now_us = self.now_us()
         await self.write(
             transitions.cancel(
@@ -330,12 +319,12 @@ class Executions(Service):
 
     @serves(DeleteExecution)
     async def delete(self, scope: Scope, op: DeleteExecution) -> None:
-        """Delete also all descendants. Raises Conflict while one is open."""
+        """Also all descendants. Raises Conflict while one is open."""
         await self.write(queries.delete(project_id=scope.project_id, execution_id=op.execution_id))
 
     @serves(ResumeExecution)
     async def resume(self, scope: Scope, op: ResumeExecution) -> ResumeReply:
-        """Answer a suspended step, now or before it asks. Raises Conflict if another answer stands."""
+        """Now or before the step asks. Raises Conflict if another answer stands."""
         resumed = await self.write(
             waits.resume(
                 project_id=scope.project_id,

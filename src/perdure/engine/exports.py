@@ -1,7 +1,7 @@
 """Sends spans of ended executions to the operator's collector, by OTLP over HTTP.
 
-The store assigns executions to servers (`verbs/exports`), so each one's spans go out once. While the collector is away,
-they stay in the store, and rounds become rarer, down to one a minute. Inputs and outputs are private and are not sent.
+The store assigns executions to servers (`verbs/exports`), so each one's spans go out once. While the collector is
+away, they stay in the store, and rounds become rarer. Inputs and outputs are private and are not sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from perdure.wire.traces import StoredSpan
 logger = logging.getLogger("perdure.engine")
 
 BATCH: Final = 100
-"""Executions taken at once."""
 SPANS_AT_ONCE: Final = 1_000
 CLAIM_US: Final = 120_000_000
 PAUSE_SECONDS: Final = 2.0
@@ -56,7 +55,6 @@ class Exports:
             await self._outbound.close()
 
     async def look(self) -> float:
-        """Returns the seconds until the next round."""
         core = self._core
         more = False
         for project_id in await core.store.read(exports.project_ids()):
@@ -144,7 +142,6 @@ def destination(endpoint: str, headers: Sequence[str]) -> tuple[str | None, dict
 
 
 def encoded(spans: Sequence[StoredSpan]) -> bytes:
-    """In protobuf."""
     # Imported on first use: most servers send no spans.
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan

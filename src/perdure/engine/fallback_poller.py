@@ -1,8 +1,7 @@
 """One query a second for all waits of this process, on a store that other servers change too.
 
-Hints from other servers may be lost, so waits need queries. Thousands of idle polls and streams would keep the database
-busy with these. The fallback poller asks for all of them at once and notifies the channels that changed. A store of one
-process needs none.
+Hints from other servers may be lost, so waits need queries. Thousands of idle polls and streams would keep the
+database busy with these.
 """
 
 import asyncio

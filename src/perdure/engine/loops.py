@@ -33,12 +33,10 @@ class Loop(NamedTuple):
 
 
 class Loops:
-    """Runs loops. A failing round is logged and tried again."""
-
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         self._refused: set[str] = set()
-        """Loops whose last round found the store unavailable."""
+        """Loops that found the store unavailable."""
 
     async def run(self, loop: Loop) -> None:
         while True:
@@ -71,19 +69,15 @@ class Loops:
 
 
 class Timers:
-    """Wakes sleeping executions, and ends those whose time is over."""
-
     def __init__(self, core: Core) -> None:
         self._core = core
         self.stepped_back_at_us = boottime_us()
-        """Time since boot of the clock's last step back; first the start, because the clock may have stepped while no
+        """Time since boot of the clock's last step back. First the start, because the clock may have stepped while no
         server ran. 0: all earlier timers are done."""
         self._told_of_ahead = False
         self._overdue_after = transitions.FIRST
 
     async def wake(self) -> float:
-        """Timers and delayed starts."""
-
         async def wake(now_us: int) -> bool:
             return await self._core.store.write(transitions.wake_due(now_us=now_us, limit=BATCH)) > 0
 
@@ -92,9 +86,9 @@ class Timers:
     async def bring_forward(self) -> float:
         """Wakes timers that were set before the clock was put back.
 
-        Such a timer is due at a time that the clock must reach again, so it was set before the step or before this
-        process started. It wakes when its own duration has passed since then: never too early, at most after twice the
-        duration. Its row stays unchanged, so a short error of the clock has no effect.
+        Such a timer wakes when its own duration has passed since the step, or since the start of this process: never
+        too early, at most after twice the duration. Its row stays unchanged, so a short error of the clock has no
+        effect.
         """
         if self.stepped_back_at_us == 0:
             return HOUR_US / 1e6
@@ -141,7 +135,7 @@ class Timers:
         return await self._do_due(HELD, end)
 
     async def follow_clock(self) -> bool:
-        """Adjust to the store's clock. True if it jumped. Raises Unavailable."""
+        """True if the clock jumped. Raises Unavailable."""
         core = self._core
         before_us = core.clock.now_us()
         jumped = core.clock.adjust(await core.read_time())
@@ -151,8 +145,7 @@ class Timers:
         return jumped
 
     async def _do_due(self, phases: Collection[Phase], do: Callable[[int], Awaitable[bool]]) -> float:
-        """Do what is due in these phases. If other servers hold all of it, go on to the next due time without a busy
-        loop."""
+        """If other servers hold all that is due, go on to the next due time without a busy loop."""
         now_us = self._core.clock.now_us()
         due = await self._core.store.read(transitions.next_due(phases=phases))
         if due is not None and due <= now_us:
@@ -165,22 +158,20 @@ class Timers:
 
 
 class Reaper:
-    """Ends registrations of workers whose lease ran out."""
-
     def __init__(self, core: Core, timers: Timers) -> None:
         self._core = core
         self._timers = timers
         self.reaped_at_us = 0
         """Time since boot: the end of the last round, if this server ran all the time."""
         self._granting_until_us = 0
-        """Time since boot until which the reaper grants leases, because the clock jumped or a registration was locked.
-        While not 0, leases that are too long must still be limited."""
+        """Time since boot until which the reaper grants leases. While not 0, leases that are too long must still be
+        limited."""
 
     async def reap(self) -> float:
-        """A round of the reaper. It also measures whether this server ran all the time.
+        """Run a round, and measure whether this server ran all the time.
 
-        A wait for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process or
-        machine is an absence, and so is a store that refuses writes.
+        A wait for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process is
+        an absence, and so is a store that refuses writes.
         """
         began = seen = boottime_us()
         stood_still = False
@@ -197,14 +188,12 @@ class Reaper:
         return pause
 
     async def _round(self, *, away: bool) -> float:
-        """End registrations whose lease ran out. After an absence, first grant all workers a full lease, unless another
-        server was running. Otherwise, servers that restart often would withhold the work of dead workers.
+        """End registrations whose lease ran out.
 
-        After a jump of the clock, grant for one lease, because other servers may still renew by the old time. Then
-        limit leases that are too long because the clock went back.
-
-        Also grant for one lease if a registration is locked: it gets its lease once it is free. A worker whose row is
-        locked for longer cannot beat to any server.
+        After an absence, first grant all workers a full lease, unless another server was running: servers that restart
+        often must not withhold the work of dead workers. After a jump of the clock, grant for one lease, because other
+        servers may still renew by the old time. Then limit leases that are too long. Also grant for one lease if a
+        registration is locked.
         """
         core = self._core
         now = boottime_us()
@@ -228,8 +217,8 @@ class Reaper:
         return core.spread(tick_us / 1e6)
 
     async def _may_reap(self, now_us: int) -> bool:
-        """Record that this server runs. If that takes half a lease, beats on other servers may be written only after
-        this server would reap. It then counts as absent."""
+        """Record that this server runs. If that takes half a lease, beats on other servers may be as late, so this
+        server counts as absent."""
         asked_us, lease_us = boottime_us(), self._core.lease_us
         marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
         if not await self._core.store.write(marks):
@@ -237,7 +226,7 @@ class Reaper:
         return boottime_us() - asked_us <= lease_us // 2 or not await self._grant_unless_another_was_there()
 
     async def _grant_unless_another_was_there(self) -> bool:
-        """Grant leases, unless another server ran within the last half of a lease and could take beats."""
+        """Another server that ran within half a lease could take beats."""
         now_us, lease_us = self._core.clock.now_us(), self._core.lease_us
         grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
         left = await self._core.store.write(grants)
@@ -247,8 +236,6 @@ class Reaper:
 
 
 class Housekeeping:
-    """Deletes what is older than the retention, and warns of work that no worker serves."""
-
     def __init__(self, core: Core) -> None:
         self._core = core
         self._prune_after = ("", "")

@@ -1,9 +1,8 @@
-"""Low-water marks of queues, for claims on a database that cannot clean up.
+"""Low-water marks of queues, for claims on a database that cannot clean up (`engine/snapshots.py`).
 
-While another session holds an old snapshot (`engine/snapshots.py`), a query for ready executions walks over all that
-have left the queue since. The order is rank, then the time of becoming ready. The last claimed execution therefore
-marks where the live ones of its rank begin. The next claim searches known ranks from a little before their marks, and
-all others.
+There a query for ready executions walks over all that have left the queue. The order is rank, then the time of
+becoming ready, so the last claimed execution marks where the live ones of its rank begin. The next claim searches
+known ranks from a little before their marks, and all others.
 
 An execution may become ready below its mark (a slow commit, an overdue timer). Now and then a claim therefore searches
 everything, more rarely the longer that takes.
@@ -16,7 +15,6 @@ from perdure.store.verbs.claims import Range
 
 MARGIN_US: Final = 2_000_000
 RANKS_MAX: Final = 16
-"""How many priorities have marks."""
 FULL_LOOK_SECONDS: Final = 5.0
 FULL_LOOK_SHARE: Final = 20
 """Full searches take at most this part of the time: 1/20."""
@@ -45,8 +43,7 @@ class LowWaterMarks:
         ]
 
     def note(self, heads: Iterable[tuple[int, int]], looked_at: list[Range], started: float, ended: float) -> None:
-        """Move marks to a search's first executions: (rank, ready since in µs). `started` and `ended` are the loop's
-        times."""
+        """Move marks to a search's first executions: (rank, ready since in µs)."""
         if looked_at == [EVERYWHERE]:
             self._full_look_at = ended + max(FULL_LOOK_SECONDS, (ended - started) * FULL_LOOK_SHARE)
         for rank, ready_at_us in heads:

@@ -1,9 +1,8 @@
-"""Connections of outbound calls by host, with a check of each address right before its use.
+"""Connections of outbound calls by host, with a check of each address right before its use: a name's addresses may
+change at any moment.
 
-A name's addresses may change at any moment, so the check applies to the very address of the connection.
-
-Separate from `outbound`, because many servers never need the HTTP library. It is the lower half of HTTPX2, which cannot
-follow redirects, keep cookies, use proxies or decompress.
+Separate from `outbound`, because many servers never need the HTTP library. It is the lower half of HTTPX2, which
+cannot follow redirects, keep cookies, use proxies or decompress.
 """
 
 import asyncio
@@ -23,21 +22,18 @@ HEAD_START_SECONDS: Final = 0.25
 """How long one address is tried before the next one joins."""
 ADDRESSES_MAX: Final = 8
 CALLS_MAX: Final = 1_000
-"""Calls at a time, to all hosts."""
+"""To all hosts."""
 HOST_CALLS_MAX: Final = 64
-"""Calls at a time to one host, so that a slow one leaves connections to others."""
+"""To one host, so that a slow one leaves connections to others."""
 HOSTS_MAX: Final = 1_000
-"""Hosts whose connections are kept."""
 IDLE_SECONDS: Final = 4.0
-"""How long a connection is kept. Many servers close theirs after five."""
+"""Many servers close their connections after five."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 Connect = Callable[[], Awaitable[httpcore2.AsyncNetworkStream]]
 
 
 class _NoAddress(Exception):
-    """The host has no usable address."""
-
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
@@ -45,8 +41,6 @@ class _NoAddress(Exception):
 
 
 class _Guard(httpcore2.AsyncNetworkBackend):
-    """Connects only to allowed addresses."""
-
     def __init__(self, policy: Policy, resolve: Resolve, closing: set[asyncio.Task[None]]) -> None:
         self._policy = policy
         self._resolve = resolve
@@ -208,7 +202,6 @@ class Network:
 
 
 async def _answer(response: httpcore2.Response, bytes_max: int) -> Answer:
-    """Read at most `bytes_max` of the body."""
     parts: list[bytes] = []
     left = bytes_max
     async with aclosing(response.aiter_stream()) as chunks:
@@ -227,7 +220,6 @@ def _said(error: Exception) -> str:
 
 
 def _by_turns(addresses: Sequence[Address]) -> list[Address]:
-    """Alternates between IPv4 and IPv6."""
     ranks: dict[int, int] = {}
     keys: dict[Address, tuple[int, int]] = {}
     for address in addresses:
@@ -237,9 +229,9 @@ def _by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) -> httpcore2.AsyncNetworkStream:
-    """The first connection that succeeds. Each address is tried when an earlier one failed or had its head start.
+    """Each address is tried when an earlier one failed or had its head start. A task in `closing` ends the others.
 
-    A task in `closing` ends the others. After the success nothing is awaited: a cancellation would leak the connection.
+    After the success nothing is awaited: a cancellation would leak the connection.
     """
     waiting = list(connects)
     trying: set[asyncio.Future[httpcore2.AsyncNetworkStream]] = set()
@@ -264,7 +256,7 @@ async def _first(connects: Sequence[Connect], closing: set[asyncio.Task[None]]) 
 
 
 async def _give_up(trying: Collection[asyncio.Future[httpcore2.AsyncNetworkStream]]) -> None:
-    """Cancel attempts, and close connections that succeed anyway."""
+    """Close connections that succeed anyway."""
     for task in trying:
         task.cancel()
     found = await asyncio.gather(*trying, return_exceptions=True)

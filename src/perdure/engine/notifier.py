@@ -7,16 +7,14 @@ from collections.abc import Hashable
 from typing import TypeAlias
 
 ChannelCursors: TypeAlias = tuple[tuple[Hashable, int], ...]
-"""Channels, each with a cursor."""
 CHANNELS_MAX = 10_000
-"""How many channels keep cursors."""
 
 
 class Notifier:
     """Channels by key. Take a cursor, query, then wait: notifications after the cursor are not missed.
 
     A cursor is the total number of notifications so far. A channel with cursors keeps its last notification until many
-    other channels crowd it out. Then its waiters query again. A notification without cursors leaves no trace.
+    other channels crowd it out. Then its waiters query again.
     """
 
     def __init__(self) -> None:
@@ -25,7 +23,6 @@ class Notifier:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     def cursor(self, key: Hashable) -> int:
-        """It need not be used."""
         last = self._last
         last.setdefault(key, self._notifications)
         last.move_to_end(key)
@@ -88,7 +85,6 @@ class Notifier:
             del self._waiting[key]
 
     def waited_at(self, kind: str) -> list[tuple[str, ...]]:
-        """The keys (kind, …) with waiters."""
         return [key for key in self._waiting if isinstance(key, tuple) and key[0] == kind]
 
     def notify(self, key: Hashable) -> None:

@@ -25,7 +25,6 @@ CALL_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 64 << 10
 LOOKUP_SECONDS: Final = 3.0
-"""For a look-up when a URL is given."""
 LOOKUPS_MAX: Final = 16
 CHECKED_SECONDS: Final = 60.0
 """How long a good host needs no other look-up."""
@@ -45,8 +44,8 @@ class Outbound:
         self._context: ssl.SSLContext | None = None
 
     async def check_url(self, url: str, where: str = "url") -> str:
-        """Check a URL when it is given. A name that cannot be resolved now passes, because each call checks again.
-        Raises `BadValue` with the field."""
+        """A name that cannot be resolved now passes, because each call checks again. Raises `BadValue` with the
+        field."""
         to = target(url, where)
         self._check_door(to, where)
         now = asyncio.get_running_loop().time()
@@ -85,8 +84,8 @@ class Outbound:
         connect_seconds: float = CONNECT_SECONDS,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> Answer:
-        """At most `seconds`. Any status is an answer, also a redirect. Raises CallRefused if the URL is forbidden,
-        CallFailed without an answer."""
+        """Any status is an answer, also a redirect. Raises CallRefused if the URL is forbidden, CallFailed without an
+        answer."""
         try:
             to = target(url)
             self._check_door(to, "url")
@@ -109,7 +108,6 @@ class Outbound:
         )
 
     async def resolve(self, host: str) -> Sequence[Address]:
-        """Raises OSError."""
         address = literal(host)
         if address is not None:
             return [address]
@@ -128,7 +126,7 @@ class Outbound:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_door(self, to: Target, where: str) -> None:
-        """Refuse plain HTTP and other protocols' ports, except for named hosts."""
+        """Plain HTTP and other protocols' ports are only for named hosts."""
         if to.port in BAD_PORTS and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "

@@ -1,7 +1,6 @@
 """Password hashes (Argon2id), made in a few threads of their own.
 
-A hash takes about a tenth of a second and 64 MiB on purpose. Few threads limit the memory, and the event loop stays
-free.
+A hash takes about a tenth of a second and 64 MiB on purpose. Few threads limit the memory.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Passwords:
         return await self._run(lambda: _hasher().hash(password))
 
     async def check_choice(self, password: str, where: str) -> None:
-        """Refuse very common passwords. Raises BadValue, naming `where`, TooManyRequests."""
+        """Raises BadValue, naming `where`, for a very common password, TooManyRequests."""
         if await self._run(lambda: password.casefold() in _common()):
             raise BadValue(
                 f"{where}: is one of the most common passwords, which are the first to be guessed; choose another",

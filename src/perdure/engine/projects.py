@@ -58,7 +58,7 @@ class Projects(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self.admit: Callable[[str], None] = lambda project_id: None
-        """Called before a project adds a person. A server limits the rate: it raises TooManyRequests."""
+        """Called before a project adds a person. Raises TooManyRequests to limit the rate."""
 
     async def default(self) -> str:
         """Every store has this project. The first call makes it."""
@@ -66,7 +66,7 @@ class Projects(Service):
 
     @serves(CreateProject)
     async def make(self, scope: Scope, op: CreateProject) -> Project:
-        """This user becomes its admin. Raises Forbidden without a user, TooManyProjects."""
+        """The user becomes its admin."""
         now_us = self.now_us()
         project = Project(
             id=self.new_id(),
@@ -92,12 +92,10 @@ class Projects(Service):
 
     @serves(GetProjectById)
     async def get(self, scope: Scope, op: GetProjectById) -> Project:
-        """Raises NotFound."""
         return await self.read(accounts.read_project(project_id=scope.project_id))
 
     @serves(ChangeProject)
     async def change(self, scope: Scope, op: ChangeProject) -> Project:
-        """Raises NotFound."""
         return await self.write(
             accounts.change_project(
                 project_id=scope.project_id, name=op.name, description=op.description, now_us=self.now_us()
@@ -117,10 +115,7 @@ class Projects(Service):
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
-        """Make a user a member at once, or invite a new user for a week.
-
-        Raises AlreadyMember, TooManyMembers, TooManyRequests, SecretShownOnce.
-        """
+        """Make a user a member at once, or invite a new user for a week."""
         self.admit(scope.project_id)
         token = secrets.token_urlsafe(24)
         now_us = self.now_us()
@@ -143,14 +138,12 @@ class Projects(Service):
 
     @serves(ChangeProjectMember)
     async def change_member(self, scope: Scope, op: ChangeProjectMember) -> Member:
-        """Raises NotFound, LastAdmin."""
         return await self.write(
             accounts.change_member(project_id=scope.project_id, user_id=op.user_id, role=op.role, now_us=self.now_us())
         )
 
     @serves(RemoveProjectMember)
     async def remove_member(self, scope: Scope, op: RemoveProjectMember) -> None:
-        """Raises NotFound, LastAdmin."""
         await self.write(accounts.remove_member(project_id=scope.project_id, user_id=op.user_id))
 
     @serves(GetProjectInvitations)
@@ -161,20 +154,18 @@ class Projects(Service):
 
     @serves(WithdrawProjectInvitation)
     async def withdraw_invitation(self, scope: Scope, op: WithdrawProjectInvitation) -> None:
-        """Raises NotFound."""
         await self.write(accounts.withdraw_invitation(project_id=scope.project_id, email=op.email))
 
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
-        """Names need not be unique. Only now is the secret visible."""
+        """Only now is the secret visible."""
         key, secret = self._new_key(name, role, development=development)
         await self.write(access.create_key(project_id=project_id, key=key, secret_hash=_hash(secret)))
         return f"sk_{key.id}_{secret}"
 
     @serves(CreateApiKey)
     async def make_key(self, scope: Scope, op: CreateApiKey) -> NewApiKey:
-        """Raises KeyNameTaken, TooManyKeys, SecretShownOnce."""
         key, secret = self._new_key(op.name, op.role or Role.WRITE)
         await self.write(
             access.make_key(
@@ -191,7 +182,6 @@ class Projects(Service):
         )
 
     async def keys(self, project_id: str) -> list[ApiKey]:
-        """Newest first, without secrets."""
         return await self.read(access.list_keys(project_id=project_id))
 
     @serves(ListApiKeys)
@@ -204,7 +194,7 @@ class Projects(Service):
 
     @serves(DeleteApiKey)
     async def delete_key(self, scope: Scope, op: DeleteApiKey) -> Message:
-        """`Engine.key_deleted` tells the caches. Raises NotFound."""
+        """`Engine.key_deleted` tells the caches."""
         if not await self.write(access.delete_key(project_id=scope.project_id, id=op.key_id)):
             raise NotFound(
                 f"API key {op.key_id!r} does not exist; its id is the part of the key between the underscores."
@@ -212,7 +202,6 @@ class Projects(Service):
         return Message("API key deleted successfully")
 
     def _new_key(self, name: str, role: Role, *, development: bool = False) -> tuple[ApiKey, str]:
-        """A key, and its secret."""
         secret = _random(32)
         key = ApiKey(
             id=_random(8),

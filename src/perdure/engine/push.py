@@ -67,7 +67,7 @@ class Push(Service):
 
     @serves(RegisterWorker)
     async def register(self, scope: Scope, op: RegisterWorker) -> Registered:
-        """The id of a registration is always new. Raises BadRequest, BadValue, Conflict."""
+        """The id of a registration is always new."""
         url = op.push_endpoint_url or ""
         await self._core.outbound.check_url(url, "body.push_endpoint_url")
         worker_id = self.new_id()
@@ -88,7 +88,6 @@ class Push(Service):
 
     @serves(WorkerOnline)
     async def online(self, scope: Scope, op: WorkerOnline) -> Done:
-        """Bring work from now on. Raises NotFound."""
         await self.write(
             push_workers.push_worker_online(
                 project_id=scope.project_id,
@@ -103,7 +102,6 @@ class Push(Service):
 
     @serves(WorkerHeartbeat)
     async def heartbeat(self, scope: Scope, op: WorkerHeartbeat) -> Heartbeat:
-        """Renew an online worker's lease."""
         return Heartbeat(re_register=not await self._beat(scope.project_id, op.worker_id, own=True))
 
     async def _beat(self, project_id: str, worker_id: str, *, own: bool) -> bool:
@@ -129,7 +127,6 @@ class Push(Service):
         )
 
     async def poll(self, project_id: str, worker_id: str, at_most: int, seconds: float) -> list[PolledWork]:
-        """Hand out work within 30 s. Raises NotFound."""
         if not at_most >= 1:
             raise BadRequest(f"`max_workflows` must be at least 1, got {at_most}.", {"path": "query.max_workflows"})
         worker_id = checked_id(worker_id, "worker")
@@ -173,7 +170,7 @@ class Push(Service):
 
     @serves(ListSavedSteps)
     async def steps(self, scope: Scope, op: ListSavedSteps) -> SavedSteps:
-        """Raises NotFound, and BadRequest if all are too large for one answer."""
+        """Raises BadRequest if all are too large for one answer."""
         return SavedSteps(
             await self._core.store.scan(
                 push_steps.list_steps(
@@ -184,7 +181,6 @@ class Push(Service):
 
     @serves(SaveStep)
     async def save_step(self, scope: Scope, op: SaveStep) -> Done:
-        """Raises NotFound, Conflict."""
         outputs = b"null" if op.outputs is None else bytes(op.outputs)
         error = b"null" if op.error is None else bytes(op.error)
         ok = op.success if op.success is not None else error == b"null"
@@ -207,7 +203,6 @@ class Push(Service):
 
     @serves(CompleteExecution)
     async def complete(self, scope: Scope, op: CompleteExecution) -> Done:
-        """Raises NotFound, Conflict."""
         await self.write(
             push_reports.complete_pushed(
                 project_id=scope.project_id,
@@ -223,7 +218,6 @@ class Push(Service):
 
     @serves(FailExecution)
     async def fail(self, scope: Scope, op: FailExecution) -> Done:
-        """Raises NotFound, Conflict."""
         await self.write(
             push_reports.fail_pushed(
                 project_id=scope.project_id,
@@ -240,7 +234,6 @@ class Push(Service):
 
     @serves(ConfirmCancellation)
     async def confirm_cancellation(self, scope: Scope, op: ConfirmCancellation) -> Done:
-        """Raises NotFound, Conflict."""
         await self.write(
             push_reports.confirm_cancel_pushed(
                 project_id=scope.project_id,
@@ -269,7 +262,6 @@ class Push(Service):
 
     @serves(WaitExecution)
     async def wait(self, scope: Scope, op: WaitExecution) -> Waiting:
-        """Raises NotFound, BadValue."""
         held = {"project_id": scope.project_id, "execution_id": op.execution_id}
         where = await self.read(push_steps.standing(**held))
         wait = _wait(op, f"workflow/{where.root_workflow_id}/{where.root_id}")
@@ -279,7 +271,6 @@ class Push(Service):
 
     @serves(PutOtelSpanId)
     async def span_id(self, scope: Scope, op: PutOtelSpanId) -> Done:
-        """Raises NotFound."""
         await self.write(
             push_reports.put_span_id(
                 project_id=scope.project_id, execution_id=op.execution_id, otel_span_id=op.otel_span_id
@@ -298,10 +289,8 @@ class Push(Service):
         wait: bool,
         idempotency: Idempotency | None = None,
     ) -> Sequence[Started]:
-        """Start the child or batch of a parent's step. A repetition gets the first answer.
-
-        With `wait` the worker lets go of the parent until they end. Raises as starting does, and Conflict.
-        """
+        """A repetition gets the first answer. With `wait` the worker lets go of the parent until the children end.
+        Raises as starting does, and Conflict."""
         check_name(step_key, where="body.step_key", max_bytes=KEY_BYTES_MAX)
         for item in items:
             check_item(item)

@@ -1,12 +1,10 @@
 """Takes work back from a worker that does not ask again, if other workers wait.
 
-A worker sends its next claim before it runs new work. If it does not, its event loop hangs or the answer is lost. Its
-lease still lasts, because a separate thread renews it, so the work would wait as long as the loop hangs. The server
-takes it back after a second, but only while another worker waits. The attempt is the fence against the worker's later
-messages.
+A worker sends its next claim before it runs new work. If it does not, its event loop hangs or the answer is lost,
+while a separate thread renews its lease. The attempt is the fence against the worker's later messages.
 
 With several servers, the next claim may reach another one. It names the claim whose answer arrived, and that server
-notes it in the store, where the first server checks.
+notes it in the store.
 """
 
 from __future__ import annotations
@@ -29,12 +27,11 @@ logger = logging.getLogger("perdure.engine")
 CONFIRM_SECONDS: Final = 1.0
 """How long a worker with work may take to ask again."""
 LOOK_SECONDS: Final = 0.5
-"""How often to check them."""
 WORKERS_MAX: Final = 10_000
 
 
 class Recalls:
-    """Answered claims of workers that have not asked again. `waiting` holds the waiting claims by project."""
+    """`waiting` holds the waiting claims by project."""
 
     def __init__(self, core: Core, waiting: Mapping[str, Iterable[Poll]]) -> None:
         self._core = core
@@ -45,8 +42,8 @@ class Recalls:
         self._recalls: set[asyncio.Task[None]] = set()
 
     def add(self, poll: Poll) -> bool:
-        """Remember a claim that got work. True if another worker waits, so that the work may be taken back. The answer
-        then says so, and the worker must ask again at once, which costs a full worker one request."""
+        """Remember a claim that got work. True if another worker waits. The answer then says so, and the worker must
+        ask again at once, which costs a full worker one request."""
         if not self._is_wanted(poll):
             return False
         self._answered[poll.worker_id] = poll
@@ -83,7 +80,6 @@ class Recalls:
                 task.add_done_callback(self._recalls.discard)
 
     def _is_wanted(self, poll: Poll) -> bool:
-        """Whether another worker here could take the work."""
         mine = poll.waiting_claim
         return mine is not None and any(
             other.waiting_claim is not None

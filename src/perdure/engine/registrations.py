@@ -14,11 +14,11 @@ from perdure.wire.requests import RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
-"""How many schedules are checked before other requests get a turn."""
+"""Checked before other requests get a turn."""
 
 
 async def check_registration(request: RegisterRequest) -> None:
-    """Raises BadValue for a registration that is too large or invalid."""
+    """Raises BadValue."""
     _check_counts(request)
     check_name(request.deployment_id, where="deployment_id")
     for spec in request.workflows:
@@ -40,7 +40,7 @@ async def check_registration(request: RegisterRequest) -> None:
 
 
 def _check_counts(request: RegisterRequest) -> None:
-    """Before any work. Raises BadValue."""
+    """Before any work."""
     for name in ("workflows", "queues", "schedules", "triggers"):
         count = len(getattr(request, name))
         if count > REGISTERED_MAX:
@@ -52,7 +52,7 @@ def _check_counts(request: RegisterRequest) -> None:
 
 
 async def _check_schedules(request: RegisterRequest) -> None:
-    """Unique, and of registered workflows. Raises BadValue."""
+    """Unique, and of registered workflows."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.schedules):
         if n % SCHEDULES_AT_ONCE == 0:
@@ -65,7 +65,6 @@ async def _check_schedules(request: RegisterRequest) -> None:
 
 
 def _check_triggers(request: RegisterRequest) -> None:
-    """Unique, and of registered workflows. Raises BadValue."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.triggers):
         validated(spec, f"triggers[{n}].")

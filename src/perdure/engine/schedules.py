@@ -41,20 +41,18 @@ P = TypeVar("P", bound=SchedulePage)
 logger = logging.getLogger("perdure.engine")
 
 BATCH = 100
-"""Schedules fired per round, and executions started per round for a schedule that is behind."""
+"""Schedules fired per round, and executions per round for a schedule that is behind."""
 
 
 class Schedules(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._stuck: set[str] = set()
-        """Schedules that this server could not fire in their last round."""
         self.waiting_workflows: frozenset[str] = frozenset()
         """An end of their executions may start a schedule's next one."""
 
     @serves(CreateSchedule)
     async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
-        """Raises BadValue, BadRequest, TooManySchedules."""
         id = await self.write(
             schedules.make_schedule(
                 project_id=scope.project_id,
@@ -69,7 +67,6 @@ class Schedules(Service):
 
     @serves(ChangeSchedule)
     async def change(self, scope: Scope, op: ChangeSchedule) -> StoredSchedule:
-        """Raises NotFound, BadValue."""
         changed = await self.write(
             schedules.change_schedule(project_id=scope.project_id, change=op, now_us=self.now_us())
         )
@@ -78,12 +75,10 @@ class Schedules(Service):
 
     @serves(DeleteSchedule)
     async def delete(self, scope: Scope, op: DeleteSchedule) -> None:
-        """Raises NotFound."""
         await self.write(schedules.delete_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
 
     @serves(RunSchedule)
     async def run(self, scope: Scope, op: RunSchedule) -> StartedExecution:
-        """Raises NotFound, WorkflowNotFound."""
         started = await self.write(
             schedules.run_schedule(
                 project_id=scope.project_id,
@@ -97,7 +92,6 @@ class Schedules(Service):
 
     @serves(GetSchedule)
     async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule:
-        """Raises NotFound."""
         return self._shown(
             await self.read(schedules.get_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
         )
@@ -128,7 +122,6 @@ class Schedules(Service):
 
     @serves(GetFires)
     async def fires(self, scope: Scope, op: GetFires) -> Fires:
-        """Raises NotFound."""
         found = await self.read(
             schedules.list_fires(
                 project_id=scope.project_id,
@@ -141,14 +134,14 @@ class Schedules(Service):
 
     @serves(GetNextRuns)
     async def next(self, scope: Scope, op: GetNextRuns) -> NextRuns:
-        """In the schedule's zone; for a paused schedule as if it went on now. Raises NotFound."""
+        """In the schedule's zone; for a paused schedule as if it went on now."""
         schedule = await self.get(scope, GetSchedule(op.schedule_id))
         read = cron(schedule.cron, schedule.timezone)
         first = schedule.next_at_us
         return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
-        """Show a paused schedule's next due time as if it went on now."""
+        """A paused schedule's next due time is shown as if it went on now."""
         if schedule.status is ScheduleStatus.ACTIVE:
             return schedule
         try:
@@ -159,15 +152,11 @@ class Schedules(Service):
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Notify the loop: a due time may be sooner than it knows."""
         self._core.notifier.notify(("loop", "schedule"))
 
     async def fire_due(self) -> float:
-        """Fire due schedules; returns the seconds until the next round.
-
-        The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another server
-        is firing.
-        """
+        """The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another
+        server is firing."""
         core = self._core
         now_us = core.clock.now_us()
         # Stuck schedules stay due the longest, and must not crowd out the rest.
@@ -201,7 +190,7 @@ class Schedules(Service):
         return 0.0 if went_on else 1.0
 
     def _complain(self, schedule_id: str, error: Exception) -> None:
-        """Log once that this server cannot fire a schedule; it stays due."""
+        """Log once. The schedule stays due."""
         if schedule_id in self._stuck:
             return
         self._stuck.add(schedule_id)

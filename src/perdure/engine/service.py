@@ -5,7 +5,7 @@
         async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule: ...
 
 `Engine.serve` finds the method by the operation's type. HTTP requests and calls in the same process both end there, so
-it is the one place that runs the checks of operations.
+it is the one place that runs the checks.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ O = TypeVar("O")  # noqa: E741  # an operation
 
 
 class Scope(Struct, frozen=True):
-    """The caller of an operation."""
-
     project_id: str
     """Empty for a user who named no project, where none is needed."""
     idempotency: Idempotency | None = None
@@ -55,7 +53,7 @@ class Scope(Struct, frozen=True):
     poll: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
     """A block for a long wait. It ends early, without an error, when the server stops."""
     leases: dict[str, int] | None = None
-    """The workers whose beats came over the caller's connection, and the end of each lease (µs)."""
+    """By worker whose beats came over the caller's connection, the end of the lease (µs)."""
 
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)
@@ -80,7 +78,7 @@ Serve = Callable[[Scope, Any], Awaitable[Any]]
 def serves(
     operation: type[Operation[R]],
 ) -> Callable[[Callable[[S, Scope, O], Coroutine[Any, Any, R]]], Callable[[S, Scope, O], Coroutine[Any, Any, R]]]:
-    """Mark the method that serves an operation. mypy checks the reply, a test the parameter."""
+    """mypy checks the reply, a test the parameter."""
 
     def mark(
         method: Callable[[S, Scope, O], Coroutine[Any, Any, R]],
@@ -92,8 +90,6 @@ def serves(
 
 
 class Service:
-    """The store, the clock and new ids, for the methods of one noun."""
-
     def __init__(self, core: Core) -> None:
         self._core = core
 
@@ -130,7 +126,6 @@ class Services:
                     self.methods[operation] = method
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
-        """Check an operation and serve it. Raises the errors of its checks and of its service."""
         method = self.methods.get(type(op))
         if method is None:
             raise BadRequest(f"Nothing serves {type(op).__name__} here.")

@@ -38,7 +38,6 @@ class Sessions(Service):
 
     @serves(GetSessionDetail)
     async def get(self, scope: Scope, op: GetSessionDetail) -> SessionDetail:
-        """Raises NotFound."""
         return show_session(
             await self.scan(sessions.get_session(project_id=scope.project_id, execution_id=op.execution_id))
         )

@@ -13,12 +13,10 @@ from perdure.wire.signatures import make_secret, signed_headers
 from perdure.wire.signing import GetSigningSecret, RotateSigningSecret, SigningSecret
 
 _KNOWN_US: Final = 30_000_000
-"""How long a secret is cached. A replaced one stays valid at least as long."""
+"""A replaced secret stays valid at least as long."""
 
 
 class Signing(Service):
-    """Serves the operations of the signing secret, and signs messages."""
-
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._known: dict[str, tuple[int, Secrets]] = {}
@@ -34,7 +32,7 @@ class Signing(Service):
         return signed_headers(secrets.at(now_us), message_id, now_us // 1_000_000, body)
 
     async def known(self, project_id: str) -> Secrets | None:
-        """The project's secret, if it was ever asked for."""
+        """None if it was never asked for."""
         return await self.read(signing.read_signing(project_id=project_id))
 
     async def secrets(self, project_id: str) -> Secrets:
@@ -57,7 +55,6 @@ class Signing(Service):
 
     @serves(RotateSigningSecret)
     async def rotate(self, scope: Scope, op: RotateSigningSecret) -> SigningSecret:
-        """Raises SecretShownOnce."""
         now_us = self.now_us()
         made = await self.write(
             signing.rotate_signing(

@@ -9,7 +9,6 @@ from perdure.wire.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, Releas
 class Slack(Service):
     @serves(RegisterSlackApp)
     async def bind(self, scope: Scope, op: RegisterSlackApp) -> Done:
-        """Bind an app to one project. Raises Conflict."""
         await self.write(
             slack.bind_slack_app(project_id=scope.project_id, api_app_id=op.api_app_id, now_us=self.now_us())
         )
@@ -21,5 +20,4 @@ class Slack(Service):
 
     @serves(ReleaseSlackApp)
     async def release(self, scope: Scope, op: ReleaseSlackApp) -> None:
-        """Raises NotFound."""
         await self.write(slack.release_slack_app(project_id=scope.project_id, api_app_id=op.api_app_id))

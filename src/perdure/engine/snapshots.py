@@ -1,9 +1,8 @@
 """An alarm for old snapshots that other sessions hold on PostgreSQL.
 
-A changed row leaves its old version behind until no snapshot can see it and a vacuum removes it. While a forgotten
-transaction or a stalled replica holds a snapshot, each query of a queue walks over everything that has left it since.
-The server cannot end that. The log says who can, and until then claims use low-water marks
-(`engine/low_water_marks.py`).
+While a forgotten transaction or a stalled replica holds a snapshot, no vacuum removes the rows that it can see, and
+each query of a queue walks over everything that has left it since. Until an operator ends that, claims use low-water
+marks (`engine/low_water_marks.py`).
 """
 
 import logging
@@ -34,7 +33,6 @@ class Snapshots:
         self._known: set[tuple[str, str]] = set()
 
     async def look(self) -> float:
-        """Log each new old snapshot once."""
         core = self._core
         held = await core.store.scan(
             old_snapshots(seconds=min(CROWDED_SECONDS, OLD_SECONDS), transactions=OLD_TRANSACTIONS)

@@ -1,7 +1,7 @@
-"""Merges the spans of a run that continued after waits. Pure functions.
+"""Merges the spans of a run that continued after waits.
 
-A worker drops a waiting execution and continues it in a new span under the same parent. That span names its predecessor
-as `<type>.previous_span_id`, unless the worker learned it too late. Then the predecessor is the execution's last span
+A worker continues a waiting execution in a new span under the same parent. That span names its predecessor as
+`<type>.previous_span_id`, unless the worker learned it too late. Then the predecessor is the execution's last span
 with status `waiting`. Readers expect one run, so a new span covers all pieces and becomes their parent.
 """
 
@@ -52,7 +52,7 @@ def merge_runs(spans: Sequence[StoredSpan]) -> list[StoredSpan]:
 
 
 def _first(span_id: str, before: dict[str, str]) -> str | None:
-    """A run's first piece. None if the pieces form a cycle."""
+    """None if the pieces form a cycle."""
     seen = {span_id}
     while span_id in before:
         span_id = before[span_id]
@@ -63,7 +63,6 @@ def _first(span_id: str, before: dict[str, str]) -> str | None:
 
 
 def _whole(first: StoredSpan, pieces: Sequence[StoredSpan]) -> StoredSpan:
-    """From the earliest start to the latest end, with all values merged."""
     attributes: dict[str, Raw] = {}
     events: list[Raw] = []
     said: dict[str, Any] = {}

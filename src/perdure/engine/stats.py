@@ -4,11 +4,9 @@ from collections import deque
 
 
 class Stats:
-    """Numbers since the process started."""
-
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
-        """By name: claimed, stale_rejections, deliveries_lost, executions_lost, poisoned, blocked, workers_lost …"""
+        """By name, such as claimed or poisoned."""
         self.ended: dict[tuple[str, str, str], int] = {}
         """Final executions by (project, workflow, phase)."""
         self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)
@@ -16,9 +14,7 @@ class Stats:
         self.timer_lag_seconds = 0.0
         """How late the latest timers fired."""
         self.old_snapshots = 0
-        """Old snapshots of the database (`engine/snapshots.py`)."""
         self.schedule_lag_seconds = 0.0
-        """How late the latest schedules fired."""
 
     def end(self, project_id: str, workflow_id: str, phase: str) -> None:
         key = (project_id, workflow_id, phase)

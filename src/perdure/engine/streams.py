@@ -1,7 +1,7 @@
 """The service of live streams.
 
-A stream has the items of an execution and all its descendants. Each execution numbers its own, so that emitters on
-different servers never wait for each other. A cursor therefore holds the last number seen of each.
+Each execution numbers its own items, so that emitters on different servers never wait for each other. A cursor
+therefore holds the last number seen of each.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from perdure.wire.status import Phase
 from perdure.wire.streams import StreamItem, short_id
 
 LOOK_SECONDS: Final = 1.0
-"""How often to query without a hint."""
 CURSOR_EXECUTIONS_MAX: Final = 50
-"""A cursor holds at most this many executions, the latest emitters."""
+"""The latest emitters."""
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
@@ -38,7 +37,7 @@ class Streams:
 
 
 class Follower:
-    """A reader's place. Take cursors, read, and watch if there was nothing."""
+    """Take cursors, read, and watch if there was nothing."""
 
     def __init__(self, core: Core, project_id: str, execution_id: str, seen: dict[str, int]) -> None:
         self._core = core
@@ -80,7 +79,6 @@ class Follower:
         return self._core.notifier.cursors(("stream", self._project_id, self._root_id), ("written", self._id))
 
     async def watch(self, cursors: ChannelCursors, seconds: float) -> bool:
-        """Wait for news, at most `seconds`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return await self._core.notifier.wait_any(cursors, seconds, future)
 

@@ -33,7 +33,6 @@ from perdure.wire.traces import (
 AT_ONCE = 500
 """Spans read or written before other requests get a turn."""
 DECODED_AT_ONCE = 200
-"""Spans decoded before other requests get a turn."""
 FULL = f"span: its trace has {SPANS_MAX:,} spans already"
 
 
@@ -58,9 +57,8 @@ class Traces(Service):
     async def _at_home(self, project_id: str, spans: Sequence[StoredSpan]) -> list[StoredSpan]:
         """Move spans of executions, and spans below them, to the trace of their root execution.
 
-        With a worker's web framework, an execution's run belongs to the request that brought it, and each piece between
-        two waits has another trace. Two kinds stay: spans of a root execution whose caller set its trace, and spans
-        that are neither about an execution nor below such a span.
+        With a worker's web framework, each piece between two waits is in the trace of another request. Two kinds stay:
+        spans of a root execution whose caller set its trace, and spans that are not about an execution.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
@@ -87,8 +85,8 @@ class Traces(Service):
         return moved
 
     async def put(self, project_id: str, spans: Sequence[StoredSpan]) -> list[tuple[str, str]]:
-        """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans for which their trace has
-        no room. Raises if any failed; then all may be sent again."""
+        """Each replaces an earlier one with its ids. Returns the (trace id, span id) of spans without room. Raises if
+        any failed; then all may be sent again."""
         now_us = self.now_us()
         left_out: list[tuple[str, str]] = []
         for part in _parts(spans):
@@ -106,7 +104,6 @@ class Traces(Service):
 
     @serves(GetTraces)
     async def list(self, scope: Scope, op: GetTraces) -> TracePage:
-        """Raises BadRequest."""
         before = NEWEST if op.cursor is None else read_cursor(op.cursor, Place, "newest")
         page, following = await self.scan(
             trace_queries.list_traces(project_id=scope.project_id, wanted=op, before=before)
@@ -126,14 +123,13 @@ class Traces(Service):
 
 
 async def _in_turn(n: int, span: StoredSpan) -> str | None:
-    """The execution that a span names. Yields to other requests between many spans."""
+    """Yields to other requests between many spans."""
     if n % AT_ONCE == AT_ONCE - 1:
         await asyncio.sleep(0)
     return span.execution_id
 
 
 def _parts(spans: Sequence[StoredSpan]) -> Iterator[dict[str, list[StoredSpan]]]:
-    """Spans by trace, a limited number at a time."""
     for first in range(0, len(spans), AT_ONCE):
         part: dict[str, list[StoredSpan]] = {}
         for span in spans[first : first + AT_ONCE]:

@@ -19,7 +19,7 @@ PAGE_MAX: Final = 1_000
 class Transcripts(Service):
     @serves(GetTranscript)
     async def read_page(self, scope: Scope, op: GetTranscript) -> Page:
-        """An unknown session has version 0. Raises BadRequest, and NotFound for a version that is gone."""
+        """An unknown session has version 0. Raises NotFound for a version that is gone."""
         return await self.read(
             transcripts.read_transcript(
                 project_id=scope.project_id,
@@ -48,7 +48,6 @@ class Transcripts(Service):
 
 
 def check_transcript_entry(entry: TranscriptEntry) -> None:
-    """Check a report's entry. Raises BadValue."""
     check_name(entry.session_id, where="session_id", max_bytes=KEY_BYTES_MAX)
     if isinstance(entry, AppendMessages):
         check_messages(entry.messages, "messages")

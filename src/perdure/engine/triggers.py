@@ -24,12 +24,10 @@ from perdure.wire.triggers import (
 logger = logging.getLogger("perdure.engine")
 
 STARTS: Final = 100
-"""How many executions one verb starts for a trigger."""
+"""Executions that one verb starts for a trigger."""
 
 
 class Triggers(Service):
-    """Serves the operations of event triggers, and starts executions for the events of their topics."""
-
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._stuck: set[str] = set()
@@ -38,7 +36,6 @@ class Triggers(Service):
 
     @serves(RegisterEventTrigger)
     async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
-        """Raises DeploymentNotFound, WorkflowNotFound, TooManyTriggers."""
         spec = TriggerSpec(op.workflow_id, op.topic, op.batch_size, op.batch_timeout_seconds, op.queue_name)
         await self.write(
             triggers.register_trigger(
@@ -63,26 +60,21 @@ class Triggers(Service):
 
     @serves(DeleteEventTrigger)
     async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:
-        """Raises NotFound."""
         await self.write(triggers.delete_trigger(project_id=scope.project_id, trigger_id=op.trigger_id))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """There may be something to take sooner than the loop knows."""
         self._core.notifier.notify(("loop", "trigger"))
 
     def published(self, project_id: str, topic: str) -> None:
-        """A topic has new events, here or through another server."""
+        """Here or through another server."""
         if (project_id, topic) in self.topics:
             self.notify()
 
     async def take_due(self) -> float:
-        """Start what topics have events for; answers after how many seconds to look again.
-
-        The look is only a hint: each trigger is served by a verb that looks again under its row's lock, and leaves it
-        to another server that is at it already.
-        """
+        """The look is only a hint: each verb looks again under its trigger's row lock, and leaves a trigger to another
+        server that is at it already."""
         core = self._core
         now_us = core.clock.now_us()
         watched = await core.store.read(triggers.watched_topics())
@@ -117,7 +109,7 @@ class Triggers(Service):
         return 0.0 if went_on else 1.0
 
     def _complain(self, trigger_id: str, why: str, error: Exception | None) -> None:
-        """One log line for a trigger whose executions cannot be started; its events wait."""
+        """One log line. The trigger's events wait."""
         if trigger_id not in self._stuck:
             self._stuck.add(trigger_id)
             logger.error("Event trigger %s cannot start anything: %s", trigger_id, why, exc_info=error)

@@ -8,7 +8,6 @@ from perdure.wire.waits import GetWaits, GetWorkerStatus, PendingWaits, WorkerSt
 class OpenWaits(Service):
     @serves(GetWaits)
     async def get(self, scope: Scope, op: GetWaits) -> PendingWaits:
-        """Raises NotFound."""
         return await self.read(waits.list_waits(project_id=scope.project_id, execution_id=op.execution_id))
 
     @serves(GetWorkerStatus)

@@ -1,8 +1,7 @@
 """Webhooks: the service, and the loop that delivers their messages.
 
-Each message is a signed POST. The server repeats it, with longer and longer pauses, until the answer is 2xx. Each try
-has the same id, so that a receiver recognizes a repeat. All servers of a store share the work: a server that takes a
-message has it for a minute.
+Each message is a signed POST, repeated under the same id until the answer is 2xx. All servers of a store share the
+work: a server that takes a message has it for a minute.
 """
 
 from __future__ import annotations
@@ -48,11 +47,10 @@ logger = logging.getLogger("perdure.engine")
 
 CALL_SECONDS: Final = 15.0
 OURS_US: Final = 60_000_000
-"""How long a server has the message that it took. Longer than a call may last."""
+"""Longer than a call may last."""
 AT_ONCE: Final = 100
-"""Concurrent calls of one server."""
 AT_ONCE_PER_HOST: Final = 8
-"""The most to one host. Fewer with less room, so that hosts that hang leave room for the rest."""
+"""Fewer with less room, so that hosts that hang leave room for the rest."""
 BATCH: Final = 50
 POLL_SECONDS: Final = 2.0
 PAUSES_SECONDS: Final = (5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000)
@@ -73,7 +71,6 @@ class Webhooks(Service):
 
     @serves(CreateWebhook)
     async def create(self, scope: Scope, op: CreateWebhook) -> Webhook:
-        """Raises BadValue, BadRequest."""
         await self._core.outbound.check_url(op.url)
         return await self.write(
             webhooks.make_webhook(
@@ -89,7 +86,6 @@ class Webhooks(Service):
 
     @serves(DeleteWebhook)
     async def delete(self, scope: Scope, op: DeleteWebhook) -> None:
-        """Raises NotFound."""
         await self.write(webhooks.delete_webhook(project_id=scope.project_id, webhook_id=op.webhook_id))
 
     @serves(ListWebhooks)
@@ -127,7 +123,6 @@ class Webhooks(Service):
 
     @serves(Redeliver)
     async def redeliver(self, scope: Scope, op: Redeliver) -> Delivery:
-        """Raises NotFound."""
         execution_id, _, webhook_id = op.delivery_id.partition(".")
         made = await self.write(
             webhooks.redeliver(
@@ -142,11 +137,9 @@ class Webhooks(Service):
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def notify(self) -> None:
-        """Notify the loop: a message may be due."""
         self._core.notifier.notify(("loop", "deliver"))
 
     async def deliver_due(self) -> float:
-        """Take and send due messages; returns the seconds until the next round."""
         core = self._core
         room = AT_ONCE - len(self._under_way)
         if room <= 0:
@@ -184,13 +177,12 @@ class Webhooks(Service):
         return max(1, min(AT_ONCE_PER_HOST, room // AT_ONCE_PER_HOST))
 
     async def close(self) -> None:
-        """Cancel calls under way. Another server, or the next start, sends them again."""
+        """Another server, or the next start, sends calls under way again."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _deliver(self, taken: TakenDelivery) -> None:
-        """Send one message and store the outcome."""
         core = self._core
         try:
             try:
@@ -250,7 +242,7 @@ class Webhooks(Service):
         )
 
     async def _body(self, taken: TakenDelivery) -> bytes:
-        """The execution, as the API shows it. Raises NotFound, also for a deleted webhook."""
+        """Raises NotFound, also for a deleted webhook."""
         if taken.webhook_id:
             known = await self.read(webhooks.list_webhooks(project_id=taken.project_id))
             if all(one.id != taken.webhook_id for one in known):
@@ -262,7 +254,7 @@ class Webhooks(Service):
 
 
 def message_of(execution: Execution) -> bytes:
-    """The message about an end, the same for each try: a final execution does not change."""
+    """The same for each try: a final execution does not change."""
     shown = execution
     size = len(bytes(execution.payload)) + len(bytes(execution.result or NULL))
     if size > BODY_BYTES_MAX:
@@ -286,7 +278,6 @@ def _retry_after(answer: Answer) -> int | None:
 
 
 def _place(one: Delivery) -> tuple[int, str, str]:
-    """The sort key of a delivery in lists."""
     return one.created_at_us, one.execution_id, one.webhook_id or ""
 
 
