@@ -1,9 +1,4 @@
-"""The service of workers: registrations, claims, reports and beats.
-
-A claim raises the attempt of the executions that it hands out, and the server refuses messages of earlier attempts. A
-crashed worker thus leaves only a lease that runs out. The next attempt finds in the journal each outcome that the lost
-attempt was told is recorded.
-"""
+"""The service of workers: registrations, claims, reports and beats."""
 
 from __future__ import annotations
 
@@ -70,7 +65,6 @@ PRESENT_SECONDS = 5.0
 """A worker counts as absent this long after its last claim."""
 JOURNAL_ROWS_MAX = 10_000
 CHANGED_MAX = 10_000
-"""Per worker."""
 
 
 class _Looked(NamedTuple):
@@ -265,7 +259,6 @@ class Claims(Service):
         return [id for id, poll in self._latest.items() if poll.is_recent(now)]
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """By project."""
         found: dict[str, list[str]] = {}
         for project_id, polls in self._polls.items():
             deployments = {poll.waiting_claim.deployment_id for poll in polls if poll.waiting_claim is not None}
@@ -288,7 +281,6 @@ class Claims(Service):
                 poll.wake()
 
     def notify(self, project_id: str) -> None:
-        """Claims of the project query again."""
         self._notified[project_id] = self._notified.get(project_id, 0) + 1
 
     def _worth_a_look(self, poll: Poll) -> bool:

@@ -1,8 +1,8 @@
 """The only place that reads the time.
 
 Store time is an anchor plus a clock that does not jump and runs while the machine sleeps. The anchor follows a wall
-clock by at most 1 % slew. A larger difference applies at once, and all leases are granted anew. With several servers,
-the wall clock is the database's.
+clock, with several servers the database's, by at most 1 % slew. A larger difference applies at once, and all leases
+are granted anew.
 """
 
 import logging

@@ -41,8 +41,7 @@ class Core:
         return None if told_us is None else TimeBounds(told_us - boottime_us(), told_us - sent_us)
 
     def own_look(self, seconds: float) -> float:
-        """The interval of a wait's own queries: long, because this process loses no hints of its own, and the fallback
-        poller covers other servers."""
+        """Rare, because this process loses no hints of its own, and the fallback poller covers other servers."""
         return seconds * OWN_LOOKS * random.uniform(0.8, 1.2)
 
     def spread(self, seconds: float) -> float:

@@ -47,7 +47,6 @@ CALL_SECONDS: Final = 10.0
 CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
-"""After a lost reply."""
 NOTE_SECONDS: Final = 0.25
 """When an acceptance is written, unless the worker saved a step by then."""
 UNTOLD_US: Final = 20_000_000
@@ -84,7 +83,6 @@ class Lane:
         self.own_channel = ("push-worker", worker.id)
         """Notified when an execution of this worker has ended."""
         self.call_channel = ("push-call", worker.id)
-        """Notified when a call to this worker is over."""
 
     async def run(self) -> None:
         core = self._core
@@ -132,7 +130,7 @@ class Lane:
             handed = await asyncio.shield(claim)
             self._after = handed.after
             rest = self._rest_until - loop.time()
-            if handed.picked and rest > 0:  # the rest began during the claim
+            if handed.picked and rest > 0:
                 await asyncio.sleep(rest)
         except asyncio.CancelledError:  # the store completes what it has begun
             self._dispatcher.start(self._put_back(claim))
@@ -166,7 +164,6 @@ class Lane:
         }
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Returns the unfinished tasks."""
         if self.task is None:
             return list(self._calls)
         self.task.cancel()
@@ -331,7 +328,6 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """A later sweep handles deliveries that were cut off."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()
@@ -346,7 +342,6 @@ class Dispatcher:
             await asyncio.gather(*late, return_exceptions=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """`close` waits for the task."""
         task = asyncio.get_running_loop().create_task(work, name="perdure-push")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -372,14 +367,12 @@ class Dispatcher:
             notifier.notify_one(("push", project_id, deployment))
 
     def waiting_for(self) -> dict[str, list[str]]:
-        """By project."""
         found: dict[str, set[str]] = {}
         for lane in self._lanes.values():
             found.setdefault(lane.worker.project_id, set()).add(lane.worker.deployment_id)
         return {project_id: sorted(deployments) for project_id, deployments in found.items()}
 
     def changed(self, worker_id: str, execution_id: str) -> None:
-        """It may be cancelled."""
         lane = self._lanes.get(worker_id)
         if lane is not None:
             self.start(self._tell(lane.worker, execution_id))

@@ -15,8 +15,6 @@ RECENT_BYTES_MAX = 4_096
 
 
 class EndListeners:
-    """Tells results as soon as they are on disk. Later callers ask the store."""
-
     def __init__(self) -> None:
         self._listeners: dict[tuple[str, str], list[Listener]] = {}
         self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()

@@ -77,8 +77,6 @@ def _width(span: TimeBounds) -> int:
 
 
 class Engine(Core):
-    """The background loops run between `start` and `stop`."""
-
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: EngineSettings | None = None) -> None:
         super().__init__(store, clock=clock, settings=settings)
         self.signing = Signing(self)
@@ -170,7 +168,6 @@ class Engine(Core):
         self.store.exchange_hints()
 
     async def stop(self) -> None:
-        """Finish accepted writes first."""
         self.closing = True
         self.notifier.notify_all()
         self.executions.close()

@@ -1,7 +1,6 @@
-"""One query a second for all waits of this process, on a store that other servers change too.
+"""One query a second for all waits of this process, because hints from other servers may be lost.
 
-Hints from other servers may be lost, so waits need queries. Thousands of idle polls and streams would keep the
-database busy with these.
+Queries of their own for thousands of idle polls and streams would keep the database busy.
 """
 
 import asyncio
@@ -16,7 +15,6 @@ from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
 BLIND_SECONDS_MAX = 1.0
 """The longest pause while hints do not arrive."""
 PAUSE_SECONDS_MIN = 0.05
-"""The shortest pause, however many hints come."""
 LOOK_SHARE = 10
 """While hints arrive, queries take at most 1/10 of the time."""
 

@@ -36,7 +36,6 @@ class Loops:
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         self._refused: set[str] = set()
-        """Loops that found the store unavailable."""
 
     async def run(self, loop: Loop) -> None:
         while True:
@@ -190,10 +189,8 @@ class Reaper:
     async def _round(self, *, away: bool) -> float:
         """End registrations whose lease ran out.
 
-        After an absence, first grant all workers a full lease, unless another server was running: servers that restart
-        often must not withhold the work of dead workers. After a jump of the clock, grant for one lease, because other
-        servers may still renew by the old time. Then limit leases that are too long. Also grant for one lease if a
-        registration is locked.
+        After an absence, after a jump of the clock, or if a registration is locked, grant leases instead
+        (ARCHITECTURE.md). Then limit leases that are too long because the clock went back.
         """
         core = self._core
         now = boottime_us()
@@ -217,8 +214,8 @@ class Reaper:
         return core.spread(tick_us / 1e6)
 
     async def _may_reap(self, now_us: int) -> bool:
-        """Record that this server runs. If that takes half a lease, beats on other servers may be as late, so this
-        server counts as absent."""
+        """If writing the mark takes half a lease, beats on other servers may be as late, so this server counts as
+        absent."""
         asked_us, lease_us = boottime_us(), self._core.lease_us
         marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
         if not await self._core.store.write(marks):
@@ -226,7 +223,6 @@ class Reaper:
         return boottime_us() - asked_us <= lease_us // 2 or not await self._grant_unless_another_was_there()
 
     async def _grant_unless_another_was_there(self) -> bool:
-        """Another server that ran within half a lease could take beats."""
         now_us, lease_us = self._core.clock.now_us(), self._core.lease_us
         grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
         left = await self._core.store.write(grants)

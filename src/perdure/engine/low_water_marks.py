@@ -1,11 +1,8 @@
 """Low-water marks of queues, for claims on a database that cannot clean up (`engine/snapshots.py`).
 
-There a query for ready executions walks over all that have left the queue. The order is rank, then the time of
-becoming ready, so the last claimed execution marks where the live ones of its rank begin. The next claim searches
-known ranks from a little before their marks, and all others.
-
-An execution may become ready below its mark (a slow commit, an overdue timer). Now and then a claim therefore searches
-everything, more rarely the longer that takes.
+The order is rank, then the time of becoming ready, so the last claimed execution marks where the live ones of its rank
+begin. The next claim searches known ranks from a little before their marks, and all others. An execution may become
+ready below its mark. Now and then a claim therefore searches everything, more rarely the longer that takes.
 """
 
 from collections.abc import Iterable
@@ -17,13 +14,11 @@ MARGIN_US: Final = 2_000_000
 RANKS_MAX: Final = 16
 FULL_LOOK_SECONDS: Final = 5.0
 FULL_LOOK_SHARE: Final = 20
-"""Full searches take at most this part of the time: 1/20."""
+"""1/20 of the time, at most."""
 EVERYWHERE: Final = Range(-(1 << 62), 0, 1 << 62)
 
 
 class LowWaterMarks:
-    """For one deployment."""
-
     def __init__(self) -> None:
         self._by_rank: dict[int, int] = {}
         self._full_look_at = 0.0

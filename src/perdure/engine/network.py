@@ -22,7 +22,6 @@ HEAD_START_SECONDS: Final = 0.25
 """How long one address is tried before the next one joins."""
 ADDRESSES_MAX: Final = 8
 CALLS_MAX: Final = 1_000
-"""To all hosts."""
 HOST_CALLS_MAX: Final = 64
 """To one host, so that a slow one leaves connections to others."""
 HOSTS_MAX: Final = 1_000
@@ -161,7 +160,6 @@ class Network:
             raise CallFailed(f"The call to {to.authority} broke off: {_said(error)}.", sent=True) from None
 
     async def close(self) -> None:
-        """Running calls fail."""
         if self._sweep is not None:
             self._sweep.cancel()
         pools = [host.pool for host in self._hosts.values()]

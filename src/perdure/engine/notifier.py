@@ -1,5 +1,4 @@
-"""Hints within the process that end waits early. A lost hint costs only time: each waiter also queries by itself, or
-the fallback poller does."""
+"""Hints within the process that end waits early. A lost hint costs only time."""
 
 import asyncio
 from collections import OrderedDict, deque

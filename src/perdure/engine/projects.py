@@ -51,7 +51,6 @@ _NO_SECRET = hashlib.sha256(b"nobody").hexdigest()
 
 INVITATION_SECONDS: Final = 7 * 86_400
 USE_NOTED_US: Final = 60_000_000
-"""A key's use is recorded at most this often."""
 
 
 class Projects(Service):

@@ -31,8 +31,6 @@ WORKERS_MAX: Final = 10_000
 
 
 class Recalls:
-    """`waiting` holds the waiting claims by project."""
-
     def __init__(self, core: Core, waiting: Mapping[str, Iterable[Poll]]) -> None:
         self._core = core
         self._waiting = waiting
@@ -53,7 +51,6 @@ class Recalls:
         return True
 
     def discard(self, worker_id: str) -> None:
-        """The worker asked again, so its work has arrived."""
         self._answered.pop(worker_id, None)
 
     def look_soon(self) -> None:

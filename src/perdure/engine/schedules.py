@@ -41,7 +41,7 @@ P = TypeVar("P", bound=SchedulePage)
 logger = logging.getLogger("perdure.engine")
 
 BATCH = 100
-"""Schedules fired per round, and executions per round for a schedule that is behind."""
+"""Schedules per round, and executions per round for a schedule that is behind."""
 
 
 class Schedules(Service):

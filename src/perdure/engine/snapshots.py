@@ -1,8 +1,7 @@
 """An alarm for old snapshots that other sessions hold on PostgreSQL.
 
 While a forgotten transaction or a stalled replica holds a snapshot, no vacuum removes the rows that it can see, and
-each query of a queue walks over everything that has left it since. Until an operator ends that, claims use low-water
-marks (`engine/low_water_marks.py`).
+each query of a queue walks over all of them. Until an operator ends that, claims use low-water marks.
 """
 
 import logging

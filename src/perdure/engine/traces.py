@@ -31,7 +31,7 @@ from perdure.wire.traces import (
 )
 
 AT_ONCE = 500
-"""Spans read or written before other requests get a turn."""
+"""Spans handled before other requests get a turn."""
 DECODED_AT_ONCE = 200
 FULL = f"span: its trace has {SPANS_MAX:,} spans already"
 

@@ -73,8 +73,8 @@ class Triggers(Service):
             self.notify()
 
     async def take_due(self) -> float:
-        """The look is only a hint: each verb looks again under its trigger's row lock, and leaves a trigger to another
-        server that is at it already."""
+        """The look is only a hint: each verb looks again under its trigger's row lock, and skips a trigger that
+        another server serves."""
         core = self._core
         now_us = core.clock.now_us()
         watched = await core.store.read(triggers.watched_topics())
@@ -109,7 +109,6 @@ class Triggers(Service):
         return 0.0 if went_on else 1.0
 
     def _complain(self, trigger_id: str, why: str, error: Exception | None) -> None:
-        """One log line. The trigger's events wait."""
         if trigger_id not in self._stuck:
             self._stuck.add(trigger_id)
             logger.error("Event trigger %s cannot start anything: %s", trigger_id, why, exc_info=error)
