@@ -74,7 +74,7 @@ async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[s
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
     """
-    await _empty(target)  # before the file is touched
+    await _empty(target)
     store = SQLiteStore(source)
     try:
         await store.write(claims.end_embedded(now_us=now_us))

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Final
 
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
-"""Names on Linux of file systems on other machines."""
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 """Such as a space, in the list of mounts."""
 

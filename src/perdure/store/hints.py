@@ -26,7 +26,6 @@ from perdure.store.interface import (
 PAYLOAD_BYTES_MAX: Final = 7_900
 """PostgreSQL refuses 8,000."""
 GATHERED_MAX: Final = 1_000
-"""More are not sent one by one."""
 
 
 class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "changed": "news"}):

@@ -235,8 +235,7 @@ def verb(
 
     Each verb declares one of three:
 
-    - `locks`: the rows that its arguments name (notation: `store/locks.py`), "" for none. The lockstep driver takes
-      them before the first query, so verbs that name the same row keep their order.
+    - `locks`: the rows that its arguments name (notation: `store/locks.py`), "" for none.
     - `sweep=True`: a predicate picks its rows, or it is rare or long. PostgreSQL runs it on a separate connection: SKIP
       LOCKED works only between connections, and the verbs of a group wait for the longest.
     - `looks=True`: it changes nothing.
@@ -277,7 +276,6 @@ class Store(Protocol):
     groups: int
     group_verbs: int
     group_seconds: float
-    """For the metrics."""
 
     async def write(self, verb: Verb[T]) -> T:
         """Durable when it returns; nothing happened if it raises."""
@@ -295,9 +293,7 @@ class Store(Protocol):
         """As `read`, for long looks: never on the event loop's thread."""
         ...
 
-    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
-        """Give hints to this one listener after each commit."""
-        ...
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None: ...
 
     @property
     def hints_up(self) -> bool:

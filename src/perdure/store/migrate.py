@@ -37,7 +37,6 @@ class Schema(NamedTuple):
     least: int
 
     def too_new(self, known: int) -> str | None:
-        """The reason if a release with `known` migrations cannot work with it."""
         if self.number <= known or self.least <= known:
             return None
         return f"has schema {self.number}, this release knows up to {known}; install a newer Perdure."

@@ -66,7 +66,6 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, url: str) -> "PostgresStore":
-        """Raises NotOurDatabase, or Unavailable without an answer."""
         store = cls(url)
         postgres = store._postgres("open")
         try:

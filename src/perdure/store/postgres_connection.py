@@ -24,11 +24,9 @@ else:
 
 CONNECT_SECONDS_MAX = 5.0
 RECONNECT_SECONDS_MAX = 10.0
-"""How long a group waits for a lost server."""
 COMMAND_SECONDS_MAX = 15.0
 """After the server's own limit of 10 s: the connection is dead."""
 MIGRATE_SECONDS_MAX = 60.0
-"""How long a migration is tried again."""
 MIGRATE_LOCK_SECONDS = 3.0
 """How long each try waits for a table, with later transactions behind it."""
 GONE_SECONDS_MAX = 3.0
@@ -238,7 +236,7 @@ async def end(task: "asyncio.Task[None]") -> None:
         task.cancel()
         await asyncio.wait({task}, timeout=0.2)
     if not task.cancelled():
-        task.exception()  # marks the exception as retrieved
+        task.exception()
 
 
 async def prepare(postgres: PostgresConnection) -> str:

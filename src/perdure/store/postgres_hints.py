@@ -26,7 +26,6 @@ logger = logging.getLogger("perdure.store")
 CHANNEL: Final = "perdure"
 BEAT_SECONDS = 10.0
 BEAT_DOWN_SECONDS = 1.0
-"""Between heartbeats while they do not arrive."""
 ARRIVE_SECONDS_MAX = 3.0
 FORGET_BEATS: Final = 3.5
 """After silence for so many, a server is gone."""

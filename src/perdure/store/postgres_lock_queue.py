@@ -22,7 +22,6 @@ from perdure.store.statements import Statement
 WAIT_SECONDS_MAX = 6.0
 """The caller gets an error after the first try that ends later."""
 PAUSE_SECONDS: Final = 0.05
-"""Between rounds, without locks."""
 BELIEVED_SECONDS: Final = 10.0
 """How long a row counts as held after a time-out."""
 _LIMITS: Final = f"SET LOCAL lock_timeout = 100; SELECT {SHARED}"

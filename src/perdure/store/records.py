@@ -50,7 +50,6 @@ STORED: Final[dict[str, type[Struct]]] = {
         ConversationMessage,
     )
 }
-"""The records that SQL may name."""
 
 _LIST: Final = re.compile(r"\{(columns|values) (\w+)\}")
 _PIECE: Final = re.compile(r"'[^']*'|[(),]|[^(),']+")
@@ -167,7 +166,6 @@ def rows_writer(cls: type[Struct], names: tuple[str, ...]) -> Callable[[Sequence
 
 
 def _written(cls: type[Struct]) -> dict[str, str]:
-    """By column, the text of its database value."""
     texts = {}
     for one in msgspec.structs.fields(cls):
         value = f"x.{one.name}"

@@ -1,8 +1,7 @@
 """Drives verbs on SQLite: one writer with group commit, and readers beside it.
 
-Verbs run on the event loop's thread (docs/decisions/0001), the COMMIT and checkpoints in a thread of their own.
-Meanwhile the next group gathers. If a verb fails after a write, the group is rolled back and run again with a
-savepoint around each verb.
+Verbs run on the event loop's thread (docs/decisions/0001), the COMMIT and checkpoints in a thread of their own. If a
+verb fails after a write, the group is rolled back and run again with a savepoint around each verb.
 """
 
 import asyncio

@@ -50,11 +50,9 @@ class Statement(NamedTuple):
     parameters: tuple[str, ...]
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    """Puts named values in order."""
     readers: dict[type, Callable[[Rows], list[Any]]]
     """By class: makes records from rows. Compiled at the first use."""
     writers: dict[type, Callable[[Sequence[Any]], Rows]]
-    """By class: makes rows of values from records."""
     returns: bool = True
     holds: tuple[str, int] | None = None
     """The kind of row, and the place of the value that names it."""
