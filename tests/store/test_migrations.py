@@ -18,7 +18,7 @@ from tests.store.world import World, step
 
 from perdure.store import copying, inspection, postgres_connection, sqlite
 from perdure.store.copying import copy_store
-from perdure.store.inspection import state_of
+from perdure.store.inspection import read_schema
 from perdure.store.interface import Store
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import is_postgres, open_store
@@ -94,12 +94,12 @@ async def test_the_least_release_is_that_of_the_last_change_that_is_not_compatib
     place: str, pretend: Pretend
 ) -> None:
     await opens(place)
-    assert (await state_of(place)).schema == Schema(KNOWN, LEAST)
+    assert (await read_schema(place))[0] == Schema(KNOWN, LEAST)
     more = [COMPATIBLE, INCOMPATIBLE._replace(number=KNOWN + 2), Migration(KNOWN + 3, "none", "", True)]
     for amount, least in ((1, LEAST), (2, KNOWN + 2), (3, KNOWN + 2)):
         pretend(*more[:amount])
         await opens(place)
-        assert (await state_of(place)).schema == Schema(KNOWN + amount, least)
+        assert (await read_schema(place))[0] == Schema(KNOWN + amount, least)
 
 
 async def test_a_release_works_with_a_newer_schema_that_is_compatible(place: str, pretend: Pretend) -> None:
@@ -110,15 +110,15 @@ async def test_a_release_works_with_a_newer_schema_that_is_compatible(place: str
         store = await open_store(place)
         await works(store)
         await store.close()
-    state = await state_of(place)
-    assert state.schema == Schema(KNOWN + 1, LEAST) and not state.pending
+    schema, pending = await read_schema(place)
+    assert schema == Schema(KNOWN + 1, LEAST) and not pending
 
 
 async def test_a_newer_schema_that_is_not_compatible_is_refused(place: str, pretend: Pretend) -> None:
     pretend(INCOMPATIBLE)
     await opens(place)
     pretend()
-    for refused in (opens, state_of):
+    for refused in (opens, read_schema):
         with pytest.raises(PerdureError, match=f"has schema {KNOWN + 1}, .* up to {KNOWN}; install a newer Perdure"):
             await refused(place)
 
@@ -144,7 +144,7 @@ async def test_a_server_that_runs_goes_on_while_another_migrates(url: str, prete
     await works(running)
     stop.set()
     assert await loading > 0
-    assert (await state_of(url)).schema == Schema(KNOWN + 1, LEAST)
+    assert (await read_schema(url))[0] == Schema(KNOWN + 1, LEAST)
     assert not any((await newer.scan(queries.doctor())).values())
     await running.close()
     await newer.close()
@@ -160,7 +160,7 @@ async def test_servers_that_could_not_live_with_a_change_are_not_surprised_by_it
     await works(running)
     await running.close()
     await opens(url)
-    assert (await state_of(url)).schema == Schema(KNOWN + 1, KNOWN + 1)
+    assert (await read_schema(url))[0] == Schema(KNOWN + 1, KNOWN + 1)
 
 
 @on_postgres
@@ -248,7 +248,7 @@ class Stopped:
 async def test_a_migration_that_is_killed_leaves_nothing(place: str) -> None:
     with Stopped(place) as stopped:
         stopped.kill()
-    assert place_is_empty(place) if not is_postgres(place) else (await state_of(place)).schema == Schema(0, 0)
+    assert place_is_empty(place) if not is_postgres(place) else (await read_schema(place))[0] == Schema(0, 0)
     store = await open_store(place)
     await works(store)
     await store.close()
@@ -311,7 +311,7 @@ async def test_who_had_just_started_before_such_a_change_is_seen_at_its_end(url:
         session = await asyncpg.connect(url, server_settings={"application_name": "perdure write 1"})
         stopped.go_on()
         await session.close()
-    assert (await state_of(url)).schema == Schema(KNOWN, LEAST)
+    assert (await read_schema(url))[0] == Schema(KNOWN, LEAST)
 
 
 @on_postgres

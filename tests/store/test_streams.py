@@ -1,12 +1,13 @@
 """What executions emit: kept apart from the journal, once, bounded, and merged with what those below emit."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.interface import Query, query
+from perdure.store.interface import Rows, query
 from perdure.store.verbs import queries, streams
 from perdure.store.verbs.streams import BYTES_MAX, ITEMS_MAX
 from perdure.wire.errors import NotFound
@@ -115,7 +116,7 @@ async def test_of_many_that_emitted_much_no_more_is_read_than_a_page_holds(
         await world.report(kids[n % 3], stream=[token(n)], stream_of=id)
     asked: list[Any] = []
 
-    def counted(name: str, **values: object) -> Query[tuple[Any, ...]]:
+    def counted(name: str, **values: object) -> Awaitable[Rows]:
         if name == "read_stream_items":
             asked.append(values["limit"])
         return query(name, **values)

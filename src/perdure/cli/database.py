@@ -31,20 +31,20 @@ def migrate(
     """Bring a database's schema up to date. `perdure serve` does the same when it starts."""
     import asyncio
 
-    from perdure.store.inspection import state_of
+    from perdure.store.inspection import read_schema
     from perdure.store.migrate import migrations
     from perdure.store.open import open_store
 
     where = store_address(database)
 
     async def main() -> None:
-        before = await state_of(where)
-        if before.pending and not dry_run:
+        before, pending = await read_schema(where)
+        if pending and not dry_run:
             await (await open_store(where)).close()
-        now = before.schema.number + (0 if dry_run else len(before.pending))
-        names = [f"{one.number:04}_{one.name}" for one in before.pending]
+        now = before.number + (0 if dry_run else len(pending))
+        names = [f"{one.number:04}_{one.name}" for one in pending]
         if as_json:
-            compatible = all(one.compatible for one in before.pending)
+            compatible = all(one.compatible for one in pending)
             emit({"schema": now, "dry_run": dry_run, "migrations": names, "compatible": compatible})
             return
         if not names:
@@ -52,9 +52,9 @@ def migrate(
             say(f"{place(where)} has schema {now}, {NEWER if newer else 'the newest that this release knows'}.")
         elif dry_run:
             say(f"{place(where)} has schema {now}; to do:")
-        for name, one in zip(names, before.pending, strict=True):
+        for name, one in zip(names, pending, strict=True):
             # Without a schema, no server uses the database.
-            say(f"  {name}{'' if one.compatible or not before.schema.number else ' (stop all servers first)'}")
+            say(f"  {name}{'' if one.compatible or not before.number else ' (stop all servers first)'}")
         if names and not dry_run:
             say(f"{place(where)} has schema {now} now.")
 
@@ -100,13 +100,12 @@ def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 def _sizes(address: str) -> "dict[str, Rows]":
     import asyncio
 
-    from perdure.store.inspection import sizes_of, state_of
+    from perdure.store.inspection import read_schema, sizes_of
 
     async def main() -> "dict[str, Rows]":
-        state = await state_of(address)
-        if state.pending:
-            number = state.schema.number
-            raise Refused(f"{place(address)} has schema {number}; `perdure migrate` brings it up to date first.")
+        schema, pending = await read_schema(address)
+        if pending:
+            raise Refused(f"{place(address)} has schema {schema.number}; `perdure migrate` brings it up to date first.")
         return await sizes_of(address)
 
     return asyncio.run(main())

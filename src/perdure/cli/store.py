@@ -138,7 +138,7 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
 
     from rich.text import Text
 
-    from perdure.store.inspection import faults_in, state_of
+    from perdure.store.inspection import faults_in, read_schema
     from perdure.store.open import is_postgres
 
     address = store_address(database)
@@ -146,7 +146,8 @@ def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
         existing_path(address)
 
     async def main() -> dict[str, list[str]]:
-        if (await state_of(address)).pending:
+        _, pending = await read_schema(address)
+        if pending:
             raise Refused(f"{place(address)} has an older schema; `perdure migrate` brings it up to date first.")
         return await faults_in(address)
 

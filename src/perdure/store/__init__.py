@@ -1,1 +1,1 @@
-"""The durable state: each change is one verb, on disk before any caller or worker learns of it."""
+"""The durable state. Each change is one verb."""

@@ -7,7 +7,7 @@ workers must register again, and steps that were under way run again.
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
 from uuid_utils import uuid4
@@ -37,11 +37,6 @@ class NotTheSame(PerdureError):
     code = "NOT_THE_SAME"
 
 
-class Checked(NamedTuple):
-    rows: int
-    hash: str
-
-
 class Digest:
     """The rows' hashes are summed, so that their order does not matter."""
 
@@ -65,11 +60,12 @@ class Digest:
         self.largest = max(self.largest, size)
         self._sum = (self._sum + int.from_bytes(one.digest())) % (1 << 256)
 
-    def checked(self) -> Checked:
-        return Checked(self.rows, f"{self._sum:064x}")
+    @property
+    def hash(self) -> str:
+        return f"{self._sum:064x}"
 
 
-async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Checked]:
+async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[str, int], None]) -> dict[str, Digest]:
     """`tell` gets each table's name and count.
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
@@ -115,7 +111,7 @@ async def _empty(target: str) -> None:
 
 async def _copy(
     file: apsw.Connection, connection: AsyncpgConnection, tell: Callable[[str, int], None]
-) -> dict[str, Checked]:
+) -> dict[str, Digest]:
     tables = dict(_tables(file))
     quoted = ", ".join(f'"{table}"' for table in tables)
     await connection.execute("SET LOCAL statement_timeout = 0")
@@ -125,7 +121,7 @@ async def _copy(
     for table in tables:
         if table != "meta" and await connection.fetchval(f'SELECT EXISTS (SELECT 1 FROM "{table}")'):
             raise Conflict(_TAKEN)
-    found: dict[str, Checked] = {}
+    found: dict[str, Digest] = {}
     for table, columns in tables.items():
         if table == "meta":
             continue
@@ -133,7 +129,7 @@ async def _copy(
         rows = _rows(file, table, columns, there)
         await connection.copy_records_to_table(table, records=rows, columns=columns, timeout=SECONDS_MAX)
         here = await _read_back(connection, table, columns, at_once=BYTES_AT_ONCE // max(there.largest, 1))
-        if here != there.checked():
+        if (here.rows, here.hash) != (there.rows, there.hash):
             raise NotTheSame(
                 f"Table {table!r} has {there.rows} rows in the file and {here.rows} in the database, or they differ; "
                 "nothing was kept."
@@ -162,10 +158,10 @@ async def _rows(
         yield row
 
 
-async def _read_back(connection: AsyncpgConnection, table: str, columns: list[str], *, at_once: int) -> Checked:
+async def _read_back(connection: AsyncpgConnection, table: str, columns: list[str], *, at_once: int) -> Digest:
     digest = Digest()
     cursor = await connection.cursor(_select(table, columns), timeout=SECONDS_MAX)
     while rows := await cursor.fetch(min(max(at_once, 1), AT_ONCE), timeout=SECONDS_MAX):
         for row in rows:
             digest.add(row)
-    return digest.checked()
+    return digest

@@ -145,10 +145,8 @@ class StoredWorker(Struct, frozen=True, gc=False):
     python: str
     last_claim_id: str | None
     embedded: int
-
-
-class WaitingWorker(StoredWorker, frozen=True, gc=False):
-    anything: bool
+    anything: bool = False
+    """Whether work of its deployment is ready."""
 
 
 class JournalRow(Struct, frozen=True, gc=False):

@@ -66,6 +66,19 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
         return hints
 
 
+_SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
+    Written: ("written", "execution_id"),
+    Ended: ("ended", "project_id", "execution_id"),
+    Ready: ("ready", "project_id"),
+    Changed: ("changed", "worker_id", "execution_id"),
+    Published: ("published", "project_id", "topic"),
+    Streamed: ("streamed", "project_id", "root_id"),
+    KeyDeleted: ("keys", "key_id"),
+    UserChanged: ("users", "user_id"),
+}
+"""By kind of hint: the field of `Message`, and the hint's own fields that it gets."""
+
+
 class Gathered:
     def __init__(self) -> None:
         self._hints: dict[tuple[str, ...], None] = {}
@@ -80,22 +93,9 @@ class Gathered:
         found = self._hints
         before = len(found)
         for hint in hints:
-            if isinstance(hint, Written):
-                found["written", hint.execution_id] = None
-            elif isinstance(hint, Ended):
-                found["ended", hint.project_id, hint.execution_id] = None
-            elif isinstance(hint, Ready):
-                found["ready", hint.project_id] = None
-            elif isinstance(hint, Changed):
-                found["changed", hint.worker_id, hint.execution_id] = None
-            elif isinstance(hint, Published):
-                found["published", hint.project_id, hint.topic] = None
-            elif isinstance(hint, Streamed):
-                found["streamed", hint.project_id, hint.root_id] = None
-            elif isinstance(hint, KeyDeleted):
-                found["key", hint.key_id] = None
-            elif isinstance(hint, UserChanged):
-                found["user", hint.user_id] = None
+            field, *names = _SENT.get(type(hint), ("",))
+            if field:
+                found[field, *[getattr(hint, name) for name in names]] = None
         more = len(found) > before
         if len(found) > GATHERED_MAX:
             found.clear()
@@ -105,23 +105,12 @@ class Gathered:
     def encode(self, server: str) -> str:
         message = Message(server, beat=self.beat, everything=self.everything)
         if not self.everything:
-            for kind, *names in self._hints:
-                if kind == "written":
-                    message.written.append(names[0])
-                elif kind == "ended":
-                    message.ended.setdefault(names[0], []).append(names[1])
-                elif kind == "ready":
-                    message.ready.append(names[0])
-                elif kind == "changed":
-                    message.changed.setdefault(names[0], []).append(names[1])
-                elif kind == "published":
-                    message.published.append((names[0], names[1]))
-                elif kind == "streamed":
-                    message.streamed.append((names[0], names[1]))
-                elif kind == "key":
-                    message.keys.append(names[0])
+            for field, *names in self._hints:
+                into = getattr(message, field)
+                if isinstance(into, dict):
+                    into.setdefault(names[0], []).append(names[1])
                 else:
-                    message.users.append(names[0])
+                    into.append(names[0] if len(names) == 1 else tuple(names))
             if message.ended:
                 ended = {id for ids in message.ended.values() for id in ids}
                 message.written = [id for id in message.written if id not in ended]

@@ -1,9 +1,9 @@
 """Inspects a database without opening it as a store: it changes nothing, and servers may run meanwhile."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 import apsw
 
@@ -19,55 +19,50 @@ from perdure.wire.errors import NotFound
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", "size_tables", "size_all")
 
 
-class SchemaState(NamedTuple):
-    schema: Schema
-    pending: tuple[Migration, ...]
-
-
-async def state_of(address: str) -> SchemaState:
-    """Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a foreign or too new store, Unavailable."""
+async def read_schema(address: str) -> tuple[Schema, Sequence[Migration]]:
+    """The schema and the pending migrations. Raises NotFound for a missing file, NotOurFile or NotOurDatabase for a
+    foreign or too new store, Unavailable."""
     if is_postgres(address):
         try:
             from perdure.store.postgres_connection import schema_at  # an extra: asyncpg may be missing
         except ImportError as error:
             raise no_driver(error) from error
         schema = await schema_at(address)
-        return SchemaState(schema, tuple(migrations("postgres")[schema.number :]))
+        return schema, migrations("postgres")[schema.number :]
     known = migrations("sqlite")
     with file_at(address) as connection:
         schema = schema_in(connection)
     if problem := schema.too_new(len(known)):
         raise NotOurFile(f"{address!r} {problem}")
-    return SchemaState(schema, tuple(known[schema.number :]))
+    return schema, known[schema.number :]
 
 
 async def sizes_of(address: str) -> dict[str, Rows]:
     """Reads whole tables, which may take minutes. Needs an up-to-date schema."""
-    if is_postgres(address):
-        from perdure.store.postgres_connection import look
-
-        queries = load("postgres")
-        return await look(address, {name: queries[name].sql for name in SIZES})
-    queries = load("sqlite")
-    with file_at(address) as connection:
-        return {name: list(connection.execute(queries[name].sql)) for name in SIZES}
+    return await _look(address, SIZES)
 
 
 async def faults_in(address: str) -> dict[str, list[str]]:
     """By invariant, the ids that violate it. Each query sees one moment. Needs an up-to-date schema."""
+    found: dict[str, list[str]] = {}
+    if not is_postgres(address):
+        with file_at(address) as connection:
+            integrity = connection.pragma("quick_check", 1)
+        found["the_file_is_whole"] = [] if integrity == "ok" else [str(integrity)]
+    for name, rows in (await _look(address, DOCTOR)).items():
+        found[name.removeprefix("doctor_")] = [str(id) for id, *_ in rows]
+    return found
+
+
+async def _look(address: str, names: Sequence[str]) -> dict[str, Rows]:
     if is_postgres(address):
         from perdure.store.postgres_connection import look
 
         queries = load("postgres")
-        rows = await look(address, {name: queries[name].sql for name in DOCTOR})
-        return {name.removeprefix("doctor_"): [str(row[0]) for row in rows[name]] for name in DOCTOR}
+        return await look(address, {name: queries[name].sql for name in names})
     queries = load("sqlite")
     with file_at(address) as connection:
-        integrity = connection.pragma("quick_check", 1)
-        found = {"the_file_is_whole": [] if integrity == "ok" else [str(integrity)]}
-        for name in DOCTOR:
-            found[name.removeprefix("doctor_")] = [str(row[0]) for row in connection.execute(queries[name].sql)]
-    return found
+        return {name: list(connection.execute(queries[name].sql)) for name in names}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ randomness, no change of arguments, no foreign await. Verbs refuse (raise a `Per
 so a refusal needs no rollback.
 """
 
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -20,42 +20,36 @@ P = ParamSpec("P")
 Rows = list[tuple[Any, ...]]
 
 
-class Query(msgspec.Struct, Generic[T], gc=False):
+class Query(msgspec.Struct, gc=False):
     """A verb awaits it, and the driver sends the rows in."""
 
     name: str
     values: Any
     many: bool = False
-    record: type[T] | None = None
+    record: type | None = None
     """None: tuples."""
+    first: bool = False
+    """The verb gets the first row, or None."""
 
-    def __await__(self) -> "Generator[Query[T], list[T], list[T]]":
+    def __await__(self) -> "Generator[Query, list[Any], Any]":
         rows = yield self
+        if self.first:
+            return rows[0] if rows else None
         return rows
 
 
-class First(msgspec.Struct, Generic[T], gc=False):
-    """Cheaper than a coroutine that awaits the query."""
-
-    query: Query[T]
-
-    def __await__(self) -> "Generator[Query[T], list[T], T | None]":
-        rows = yield self.query
-        return rows[0] if rows else None
-
-
-def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Query[tuple[Any, ...]]:
+def query(name: str, record: msgspec.Struct | None = None, /, **values: object) -> Awaitable[Rows]:
     """The fields of `record` are values, too."""
     return Query(name, values if record is None else to_values(record) | values)
 
 
-def records(cls: type[T], name: str, /, **values: object) -> Query[T]:
+def records(cls: type[T], name: str, /, **values: object) -> Awaitable[list[T]]:
     """Make a record from each row by the names of its columns."""
     return Query(name, values, False, cls)
 
 
-def record(cls: type[T], name: str, /, **values: object) -> First[T]:
-    return First(Query(name, values, False, cls))
+def record(cls: type[T], name: str, /, **values: object) -> Awaitable[T | None]:
+    return Query(name, values, False, cls, True)
 
 
 async def value(name: str, /, **values: object) -> Any:
@@ -65,7 +59,7 @@ async def value(name: str, /, **values: object) -> Any:
     return None
 
 
-def query_many(name: str, rows: Sequence[object], /) -> Query[tuple[Any, ...]]:
+def query_many(name: str, rows: Sequence[object], /) -> Awaitable[Rows]:
     """Run the query once per row of values: records, dicts, or tuples in the order in which the SQL first names
     them."""
     return Query(name, rows, True)
@@ -186,8 +180,6 @@ class Notify:
 
 
 class Declaration(msgspec.Struct, Generic[T_co], frozen=True):
-    """`verb` describes the fields."""
-
     function: Callable[..., Coroutine[Any, Any, T_co]]
     locks: Callable[[Arguments], Sequence[Row]] | None
     sweep: bool | Callable[[Arguments], bool]
@@ -222,6 +214,12 @@ class Verb(msgspec.Struct, Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<verb {self.name}>"
+
+
+Answer = Callable[[Any, Exception | None], None]
+Item = tuple[Verb[Any], Answer]
+Done = tuple[list[tuple[Any, Exception | None]], list[Hint]]
+"""The outcomes of a group's verbs, and all their hints."""
 
 
 def verb(
@@ -303,7 +301,7 @@ class Store(Protocol):
     def exchange_hints(self) -> None: ...
 
     async def vacuum(self) -> None:
-        """Release deleted space step by step, if the database does not do so itself."""
+        """Release deleted space, if the database does not do so itself."""
         ...
 
     async def close(self) -> None:

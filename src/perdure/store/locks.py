@@ -29,8 +29,7 @@ _LOCK = re.compile(r"(\w+)=(?:'(\w*)'|(\w+)\[\]\.(\w+)|(\w[\w.]*(?:,\w[\w.]*)*))
 def read_locks(
     locks: str | Callable[[Arguments], Iterable[Row]], function: Callable[..., object]
 ) -> Callable[[Arguments], Sequence[Row]]:
-    """The answer tells the rows of each call, without repeats. Raises TypeError for text that is ill-formed, or names
-    an argument that `function` does not have."""
+    """Raises TypeError for text that is ill-formed, or names an argument that `function` does not have."""
     parameters = inspect.signature(function).parameters
     texts = ["idempotency=idempotency.key"] if "idempotency" in parameters else []
     texts += locks.split() if isinstance(locks, str) else []

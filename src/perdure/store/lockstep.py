@@ -63,27 +63,37 @@ class Alone(Exception):
 
 
 class VerbRun:
-    __slots__ = ("asked", "coroutine", "error", "held", "hints", "named", "number", "result", "verb", "wrote")
+    __slots__ = (
+        "coroutine",
+        "error",
+        "held",
+        "hints",
+        "named",
+        "number",
+        "record",
+        "result",
+        "rows",
+        "statement",
+        "values",
+        "verb",
+        "wrote",
+    )
+    statement: Statement
+    values: Sequence[tuple[Any, ...]]
+    record: type | None
 
     def __init__(self, number: int, verb: Verb[Any], named: Sequence[Row]) -> None:
         self.number = number
         self.verb = verb
         self.named = named
         self.coroutine: Coroutine[Any, Any, Any] | None = None
-        self.asked: _Asked | None = None
+        self.rows: Sequence[Row] = ()
+        """The rows that its query touches."""
         self.held: list[Row] = []
         self.hints: list[Hint] = []
         self.wrote = False
         self.result: Any = None
         self.error: Exception | None = None
-
-
-class _Asked(NamedTuple):
-    statement: Statement
-    values: Sequence[tuple[Any, ...]]
-    rows: Sequence[Row]
-    many: bool
-    record: type | None = None
 
 
 class Batch(NamedTuple):
@@ -133,22 +143,19 @@ class Lockstep:
         return sorted({row for run in self.runs for row in run.named if row[0] == kind})
 
     def round(self) -> Sequence[Batch]:
-        """The next batches, one per statement; empty once every verb has ended. Raises Stuck, Guilty, Barred or
-        Alone."""
+        """The next batches; empty once every verb has ended. Raises Stuck, Guilty, Barred or Alone."""
         while True:
             self._start()
             asking: dict[str, list[VerbRun]] = {}
             for number in sorted(self._live):  # arrival order
                 run = self._live[number]
-                asked = run.asked
-                assert asked is not None
-                if asked.statement.alone and not self._alone:
+                if run.statement.alone and not self._alone:
                     raise Alone(run)
-                if self._bars is not None and asked.statement.waits and self._bars(asked.rows):
-                    raise Barred(run, asked.rows)
-                if self._holds and not self._take(run, asked.rows):
+                if self._bars is not None and run.statement.waits and self._bars(run.rows):
+                    raise Barred(run, run.rows)
+                if self._holds and not self._take(run, run.rows):
                     continue
-                asking.setdefault(asked.statement.name, []).append(run)
+                asking.setdefault(run.statement.name, []).append(run)
             if asking:
                 return [*self._take_late(asking), *self._batches(asking)]
             if not self._live and not self._waiting:
@@ -159,12 +166,10 @@ class Lockstep:
     def _batches(self, asking: dict[str, list[VerbRun]]) -> list[Batch]:
         batches: list[Batch] = []
         for runs in asking.values():
-            if len(runs) > 1 and runs[0].asked is not None and runs[0].asked.rows:
+            if len(runs) > 1 and runs[0].rows:
                 # All servers lock rows in one order.
                 runs.sort(key=_first_row)
-            statement = runs[0].asked.statement if runs[0].asked is not None else None
-            assert statement is not None
-            batches.append(Batch(statement, runs, [run.asked.values for run in runs if run.asked is not None]))
+            batches.append(Batch(runs[0].statement, runs, [run.values for run in runs]))
         batches.sort(key=lambda batch: batch.statement.holds is None or batch.statement.holds[0] != "topic")
         return batches
 
@@ -205,8 +210,7 @@ class Lockstep:
             if effect and (found or not returns):
                 run.wrote = True
             del self._live[run.number]
-            record = run.asked.record if run.asked is not None else None
-            self._advance(run, found if record is None else batch.statement.reader(record)(found))
+            self._advance(run, found if run.record is None else batch.statement.reader(run.record)(found))
 
     def _advance(self, run: VerbRun, send: Rows | None) -> None:
         coroutine = run.coroutine
@@ -219,8 +223,8 @@ class Lockstep:
                     if asked.many and not asked.values:
                         given = []
                         continue
-                    run.asked = self._ask(asked)
-                    if run.asked.statement.late and self._put_off(run, run.asked):
+                    self._ask(run, asked)
+                    if run.statement.late and self._put_off(run):
                         given = []
                         continue
                     self._live[run.number] = run
@@ -237,14 +241,14 @@ class Lockstep:
                 raise Guilty(run, error) from error
             run.error = error
             run.hints.clear()
-        run.asked = None
+        run.rows = ()
         self._free(run)
 
-    def _put_off(self, run: VerbRun, asked: _Asked) -> bool:
+    def _put_off(self, run: VerbRun) -> bool:
         """False: another verb holds its row."""
-        if self._holds and not self._take(run, asked.rows):
+        if self._holds and not self._take(run, run.rows):
             return False
-        self._late.setdefault(asked.statement.name, []).extend(asked.values)
+        self._late.setdefault(run.statement.name, []).extend(run.values)
         run.wrote = True
         return True
 
@@ -263,12 +267,7 @@ class Lockstep:
         if statement.sees is None or statement.sees[0] != written.late:
             return True
         places = [(written.parameters.index(column), place) for column, place in statement.sees[1]]
-        seen = {
-            tuple(values[place] for _, place in places)
-            for run in runs
-            if run.asked is not None
-            for values in run.asked.values
-        }
+        seen = {tuple(values[place] for _, place in places) for run in runs for values in run.values}
         columns = tuple(column for column, _ in places)
         rows = self._late[late]
         read, known = self._known.get((late, columns), (0, set()))
@@ -276,15 +275,15 @@ class Lockstep:
         self._known[late, columns] = (len(rows), known)
         return not seen.isdisjoint(known)
 
-    def _ask(self, asked: Query[Any]) -> _Asked:
-        statement = self._queries[asked.name]
-        values = statement.many(asked.values) if asked.many else (statement.values(asked.values),)
-        holds = statement.holds
-        if holds is None or not self._holds:
-            return _Asked(statement, values, (), asked.many, asked.record)
-        kind, place = holds
-        rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
-        return _Asked(statement, values, rows, asked.many, asked.record)
+    def _ask(self, run: VerbRun, asked: Query) -> None:
+        statement = run.statement = self._queries[asked.name]
+        values = run.values = statement.many(asked.values) if asked.many else (statement.values(asked.values),)
+        run.record = asked.record
+        if statement.holds is None or not self._holds:
+            run.rows = ()
+            return
+        kind, place = statement.holds
+        run.rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
 
     def _free(self, run: VerbRun) -> None:
         self._freed = True
@@ -299,6 +298,5 @@ class Lockstep:
 
 
 def _first_row(run: VerbRun) -> tuple[str, str]:
-    assert run.asked is not None
-    kind, value = run.asked.rows[0]
+    kind, value = run.rows[0]
     return kind, str(value)

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from uuid_utils import uuid4
 
-from perdure.store.interface import Hint, Verb
+from perdure.store.interface import Hint, Item, Verb
 from perdure.store.postgres_connection import PostgresConnection, parse_url, prepare
 from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lock_queue import LockQueue
-from perdure.store.postgres_writer import Item, Writer
+from perdure.store.postgres_writer import Writer
 from perdure.store.statements import load
 from perdure.wire.errors import BadRequest, Unavailable
 

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from perdure.store.interface import Hint
+from perdure.store.interface import Answer, Hint, Item
 from perdure.store.locks import Row
 from perdure.store.postgres_connection import PostgresConnection
-from perdure.store.postgres_writer import EXCLUSIVE, SHARED, Answer, Item, Writer
+from perdure.store.postgres_writer import EXCLUSIVE, SHARED, Writer
 from perdure.store.statements import Statement
 
 WAIT_SECONDS_MAX = 6.0
@@ -73,9 +73,11 @@ class LockQueue(Writer):
         return bool(self._held or self._awaited)
 
     def bars(self, rows: Sequence[Row]) -> bool:
+        """Also true if an earlier verb waits for one of these rows."""
         return any(row in self._held or row in self._awaited for row in rows)
 
     def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
+        """The verb timed out on one of these rows, or was barred."""
         self._note(self._waiter(item), [row for row in rows if row in self._held] if barred else rows)
 
     def take_alone(self, item: Item) -> None:
@@ -95,6 +97,7 @@ class LockQueue(Writer):
         return waiter
 
     def sift(self, group: list[Item]) -> list[Item]:
+        """Take the verbs that name held or awaited rows; return the rest."""
         if not self.busy:
             return group
         free: list[Item] = []

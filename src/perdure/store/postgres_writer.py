@@ -21,11 +21,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from perdure.store.interface import Hint, Metric, Trouble, Verb
+from perdure.store.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.locks import Row
 from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Stuck
 from perdure.store.postgres_connection import (
@@ -43,15 +43,15 @@ from perdure.store.postgres_send import send, send_late
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
+if TYPE_CHECKING:
+    from perdure.store.postgres_lock_queue import LockQueue
+
 logger = logging.getLogger("perdure.store")
 
 GROUP_VERBS_MAX = 256
 GROUP_WEIGHT_MAX = 1_000
 RETRIES_MAX: Final = 5
 CLOSE_SECONDS_MAX = 5.0
-
-Answer = Callable[[Any, Exception | None], None]
-Item = tuple[Verb[Any], Answer]
 
 # Queries must see all commits from before their locks.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -135,38 +135,12 @@ class _Moved(Exception):
 
 
 class _Committing(Exception):
-    def __init__(self, xid: str, token: int, timeline: str, done: "_Done") -> None:
+    def __init__(self, xid: str, token: int, timeline: str, done: Done) -> None:
         super().__init__("lost during COMMIT")
         self.xid = xid
         self.token = token
         self.timeline = timeline
         self.done = done
-
-
-class _Done(NamedTuple):
-    outcomes: list[tuple[Any, Exception | None]]
-    hints: list[Hint]
-
-
-class BlockedVerbs(Protocol):
-    """Takes verbs that wait for other transactions."""
-
-    @property
-    def busy(self) -> bool: ...
-
-    def bars(self, rows: Sequence[Row]) -> bool:
-        """Also true if an earlier verb waits for one of these rows."""
-        ...
-
-    def take(self, item: Item, rows: Sequence[Row], *, barred: bool = False) -> None:
-        """Take a verb that timed out on one of these rows, or was barred since it needs them."""
-        ...
-
-    def take_alone(self, item: Item) -> None: ...
-
-    def sift(self, group: list[Item]) -> list[Item]:
-        """Take the verbs that name held or awaited rows; return the rest."""
-        ...
 
 
 class Writer:
@@ -177,10 +151,10 @@ class Writer:
         queries: dict[str, Statement],
         committed: Callable[[int, float, Sequence[Hint]], None],
         moved: Callable[[str], None] = lambda timeline: None,
-        lock_queue: BlockedVerbs | None = None,
+        lock_queue: "LockQueue | None" = None,
     ) -> None:
-        """`kind` is a key of BEGIN. `committed` gets each group's size, seconds and hints, `moved` a new `timeline`
-        before a commit there. Without `lock_queue`, a verb that times out is tried three times."""
+        """`committed` gets each group's size, seconds and hints, `moved` a new `timeline` before a commit there.
+        Without `lock_queue`, a verb that times out is tried three times."""
         self.inbox: deque[Item] = deque()
         self._postgres = postgres
         self._kind = kind
@@ -281,7 +255,7 @@ class Writer:
             stepper: list[Lockstep] = []
             try:
                 patient = limits == _HURRY and len(part) == 1 and self._lock_queue is None
-                done = await self._transaction(part, locks, stepper, until, "" if patient else limits)
+                outcomes, hints = await self._transaction(part, locks, stepper, until, "" if patient else limits)
             except (Barred, Alone) as apart_from_all:
                 item = part.pop(_index(part, apart_from_all.run.verb))
                 if isinstance(apart_from_all, Alone):
@@ -356,7 +330,7 @@ class Writer:
                 if known is None:
                     self._unknown(part)
                     continue
-                done = committing.done
+                outcomes, hints = committing.done
             except NotOurDatabase as error:
                 self._postgres.drop()
                 parts.popleft()
@@ -375,13 +349,13 @@ class Writer:
                 parts.popleft()
             attempts, until, locks = 0, 0.0, {}
             self._away = False
-            for (_, answer), (result, error_) in zip(part, done.outcomes, strict=True):
+            for (_, answer), (result, error_) in zip(part, outcomes, strict=True):
                 answer(result, error_)
-            self._committed(len(part), time.perf_counter() - started, done.hints)
+            self._committed(len(part), time.perf_counter() - started, hints)
 
     async def _transaction(
         self, part: list[Item], locks: dict[str, list[Any]], stepper: list[Lockstep], until: float, limits: str
-    ) -> _Done:
+    ) -> Done:
         connection = await (self._postgres.again(until) if until else self._postgres.get())
         verbs = [verb for verb, _ in part]
         one_each = self._one_by_one or len(verbs) == 1
@@ -441,7 +415,7 @@ class Writer:
             if self._is_lost(error, connection):
                 raise Lost(f"{type(error).__name__}: {error}") from error
             raise
-        done = _Done(outcomes, hints)
+        done = (outcomes, hints)
         try:
             await connection.execute("ROLLBACK" if self._hold and not wrote else "COMMIT")
         except BaseException as error:
@@ -539,7 +513,7 @@ def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:
     [run] = steps.runs
     if run.coroutine is None:
         return steps.named("topic")
-    return () if run.asked is None else run.asked.rows
+    return run.rows
 
 
 def _halve(parts: deque[list[Item]], part: list[Item]) -> None:

@@ -21,7 +21,7 @@ from uuid_utils import uuid4
 
 from perdure.store.disk import network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
-from perdure.store.interface import Hint, Metric, Trouble, Verb
+from perdure.store.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.sqlite_run import SQLiteRun, incremental_vacuum
@@ -125,7 +125,7 @@ class SQLiteStore:
                 self._lock.release()
             raise
         self._queries = load("sqlite")
-        self._inbox: list[tuple[Verb[Any], Callable[[Any, Exception | None], None]]] = []
+        self._inbox: list[Item] = []
         self._busy = False
         self._scheduled = False
         self._closed = False
@@ -256,9 +256,7 @@ class SQLiteStore:
         await future
         return answers
 
-    def _submit(
-        self, loop: asyncio.AbstractEventLoop, items: list[tuple[Verb[Any], Callable[[Any, Exception | None], None]]]
-    ) -> None:
+    def _submit(self, loop: asyncio.AbstractEventLoop, items: list[Item]) -> None:
         self._check_open()
         self._loop = loop
         self._inbox.extend(items)
@@ -277,17 +275,17 @@ class SQLiteStore:
         try:
             self.numbers.reserve()
             self._writer.execute("BEGIN IMMEDIATE")
-            outcomes, hints = self._run(group)
+            done = self._run(group)
         except Exception as error:
             self._give_up(group, error)
             return
         if self._memory:
-            self._commit(group, outcomes, hints, started)
+            self._commit(group, done, started)
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="perdure-commit", daemon=True)
             self._thread.start()
-        self._jobs.put(lambda: self._commit(group, outcomes, hints, started))
+        self._jobs.put(lambda: self._commit(group, done, started))
 
     def _group_size(self) -> int:
         """Few enough for the loop, which they block."""
@@ -298,7 +296,7 @@ class SQLiteStore:
             rows += verb.weight()
         return GROUP_MAX
 
-    def _run(self, group: Sequence[tuple[Verb[Any], Any]]) -> tuple[list[tuple[Any, Exception | None]], list[Hint]]:
+    def _run(self, group: Sequence[Item]) -> Done:
         run = SQLiteRun(self._writer, self._queries, puts_off=self.puts_off)
         try:
             hints: list[Hint] = []
@@ -342,13 +340,7 @@ class SQLiteStore:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _commit(
-        self,
-        group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]],
-        outcomes: list[tuple[Any, Exception | None]],
-        hints: list[Hint],
-        started: float,
-    ) -> None:
+    def _commit(self, group: Sequence[Item], done: Done, started: float) -> None:
         """In the committing thread."""
         try:
             # SQLite would write to a file without a name, lost with this process.
@@ -362,9 +354,9 @@ class SQLiteStore:
             self._on_loop(self._give_up, group, error)
             return
         if self._wal_pages < self._checkpoint_at:
-            self._on_loop(self._answer, group, outcomes, hints, started, True)
+            self._on_loop(self._answer, group, done, started, True)
             return
-        self._on_loop(self._answer, group, outcomes, hints, started, False)
+        self._on_loop(self._answer, group, done, started, False)
         self._checkpoint()
         self._on_loop(self._next)
 
@@ -411,14 +403,8 @@ class SQLiteStore:
         except RuntimeError:  # the loop is closed
             self._busy = False
 
-    def _answer(
-        self,
-        group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]],
-        outcomes: list[tuple[Any, Exception | None]],
-        hints: list[Hint],
-        started: float,
-        free: bool,
-    ) -> None:
+    def _answer(self, group: Sequence[Item], done: Done, started: float, free: bool) -> None:
+        outcomes, hints = done
         self.groups += 1
         self.group_verbs += len(group)
         self.group_seconds += time.perf_counter() - started
@@ -442,9 +428,7 @@ class SQLiteStore:
         elif self._idle is not None:
             self._idle.set()
 
-    def _give_up(
-        self, group: Sequence[tuple[Verb[Any], Callable[[Any, Exception | None], None]]], error: Exception
-    ) -> None:
+    def _give_up(self, group: Sequence[Item], error: Exception) -> None:
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

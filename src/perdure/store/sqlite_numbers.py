@@ -2,7 +2,7 @@
 
 A wait takes the events published after its execution was started. A clock can go back between the two; a number
 cannot. Within a topic numbers grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a
-cache, whose log is written before that of the rows.
+cache.
 
 The only writer counts in memory. Each opening reserves a range on disk behind all used numbers.
 """

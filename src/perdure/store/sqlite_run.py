@@ -34,12 +34,7 @@ class SQLiteRun:
     )
 
     def __init__(
-        self,
-        connection: apsw.Connection,
-        queries: dict[str, Statement],
-        *,
-        looks: bool = False,
-        puts_off: bool = False,
+        self, connection: apsw.Connection, queries: dict[str, Statement], *, looks: bool = False, puts_off: bool = False
     ) -> None:
         cursor = connection.cursor()  # one for all: each query is read to its end before the next
         self._execute = cursor.execute

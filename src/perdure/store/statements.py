@@ -51,7 +51,7 @@ class Statement(NamedTuple):
     writes: bool
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     readers: dict[type, Callable[[Rows], list[Any]]]
-    """By class: makes records from rows. Compiled at the first use."""
+    """By class. Compiled at the first use."""
     writers: dict[type, Callable[[Sequence[Any]], Rows]]
     returns: bool = True
     holds: tuple[str, int] | None = None

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from perdure.store.executions import JournalRow, WaitingWorker
+from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record
 from perdure.store.verbs.rows import Outcome, journal_after
 from perdure.wire.executions import Row
@@ -65,10 +65,10 @@ class DirectDispatch:
     async def open(self, project_id: str) -> None:
         """Check that the worker is unchanged since its claim, and that no ready execution would be overtaken."""
         if not self._opened:
-            worker = await record(WaitingWorker, "check_waiting_claim", worker_id=self.waiting_claim.worker_id)
+            worker = await record(StoredWorker, "check_waiting_claim", worker_id=self.waiting_claim.worker_id)
             self.see(project_id, worker)
 
-    def see(self, project_id: str, worker: WaitingWorker | None) -> None:
+    def see(self, project_id: str, worker: StoredWorker | None) -> None:
         """`open`, if the caller has read the worker; None: it is gone or locked."""
         self._opened = True
         mine = self.waiting_claim

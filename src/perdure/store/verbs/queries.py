@@ -266,7 +266,7 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
     """Also deletes memory, and transcripts without an open turn. Answers how many executions are deleted, and how many
     are still open."""
     if user_id is not None:
-        rows = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
+        rows: dict[str, Any] = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
         ids = list(rows)
         still_open: int = await value("open_of_user", project_id=project_id, user_id=user_id)
         sessions = sorted(set(rows.values()))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.store.executions import NewExecution, Parent, WaitingWorker
+from perdure.store.executions import NewExecution, Parent, StoredWorker
 from perdure.store.interface import Due, Notify, Ready, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
@@ -69,7 +69,7 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class DispatchTarget(Target, frozen=True, gc=False):
-    worker: WaitingWorker | None
+    worker: StoredWorker | None
     """None: it is gone, or locked."""
 
 
