@@ -30,7 +30,6 @@ from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorize
 from perdure.wire.operation import validated
 
 TOKEN_PREFIX: Final = "us_"
-"""API keys begin with `sk_`."""
 _WRONG: Final = "The e-mail or the password is wrong."
 
 
@@ -172,10 +171,7 @@ class Accounts(Service):
         made = secrets.token_urlsafe(15)
         await self.write(
             accounts.change_password(
-                user_id=found.user.id,
-                password_hash=await self._passwords.hash(made),
-                session=None,
-                now_us=self.now_us(),
+                user_id=found.user.id, password_hash=await self._passwords.hash(made), session=None, now_us=self.now_us()
             )
         )
         return made

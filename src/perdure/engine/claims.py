@@ -23,12 +23,8 @@ from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
 from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
-from perdure.wire.executions import (
-    Row,
-)
-from perdure.wire.fields import (
-    checked_id,
-)
+from perdure.wire.executions import Row
+from perdure.wire.fields import checked_id
 from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (

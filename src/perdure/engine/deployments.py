@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from perdure.engine.cursors import read_cursor, write_cursor
+from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import deployments, runs
 from perdure.store.verbs.deployments import FIRST_REGISTERED, RegistryPlace
@@ -19,7 +19,6 @@ from perdure.wire.deployments import (
     RetireDeployment,
     UseDeployment,
 )
-from perdure.wire.errors import BadRequest
 from perdure.wire.fields import NEWEST
 from perdure.wire.record import DONE, Done
 from perdure.wire.requests import QueueSpec
@@ -154,5 +153,5 @@ def _id_of(at_us: int) -> str:
 def _place(cursor: str) -> tuple[int, str]:
     at_us, dash, id = cursor.partition("-")
     if not (dash and id and at_us.isascii() and at_us.isdigit() and len(at_us) < 19):
-        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the youngest.")
+        raise none_of_ours("youngest")
     return int(at_us), id

@@ -60,7 +60,7 @@ UNWIND_US: Final = 50_000
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
-"""The rest of a lane if this server may not call the worker's URL. Other servers may."""
+"""The rest of a lane if this server may not call the worker's URL."""
 CLOSE_SECONDS: Final = 2.0
 BATCH: Final = 100
 

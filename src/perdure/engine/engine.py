@@ -11,7 +11,7 @@ from perdure.engine.approvals import Approvals
 from perdure.engine.budgets import Budgets
 from perdure.engine.callers import Callers
 from perdure.engine.claims import Claims
-from perdure.engine.clock import Clock, TimeBounds, boottime_us
+from perdure.engine.clock import Clock, boottime_us
 from perdure.engine.conversations import Conversations
 from perdure.engine.core import Core
 from perdure.engine.definitions import Definitions
@@ -70,10 +70,6 @@ PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
 TIME_QUESTIONS = 3
 """The quickest answer counts."""
-
-
-def _width(span: TimeBounds) -> int:
-    return span.most_us - span.least_us
 
 
 class Engine(Core):
@@ -158,8 +154,8 @@ class Engine(Core):
         return self.services.serve(scope, op)
 
     async def start(self) -> None:
-        spans = [await self.read_time() for _ in range(TIME_QUESTIONS)]
-        self.clock.adjust(min((span for span in spans if span is not None), key=_width, default=None))
+        spans = [span for _ in range(TIME_QUESTIONS) if (span := await self.read_time()) is not None]
+        self.clock.adjust(min(spans, key=lambda span: span.most_us - span.least_us, default=None))
         if self.store.alone:  # else they may belong to a running process
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
         self.reaper.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round

@@ -90,13 +90,7 @@ class Executions(Service):
         self, scope: Scope, parent_id: str, step_key: str, items: Sequence[StartItem], wait: bool | None, *, batch: bool
     ) -> Sequence[Started]:
         return await self._push.start_children(
-            scope.project_id,
-            parent_id,
-            step_key,
-            items,
-            batch=batch,
-            wait=bool(wait),
-            idempotency=scope.idempotency,
+            scope.project_id, parent_id, step_key, items, batch=batch, wait=bool(wait), idempotency=scope.idempotency
         )
 
     @serves(StartExecutions)
@@ -252,13 +246,7 @@ class Executions(Service):
         )
 
     async def journal(
-        self,
-        project_id: str,
-        execution_id: str,
-        after: int = 0,
-        limit: int = 500,
-        *,
-        bytes_max: int = REPLY_BYTES_MAX,
+        self, project_id: str, execution_id: str, after: int = 0, limit: int = 500, *, bytes_max: int = REPLY_BYTES_MAX
     ) -> tuple[list[Row], bool]:
         """Rows after a seq, up to the one that reaches `bytes_max`, and whether there may be more."""
         id = checked_id(execution_id)

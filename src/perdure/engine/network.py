@@ -76,10 +76,7 @@ class _Guard(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout(f"nothing within {timeout:g} s") from None
 
     async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None
     ) -> httpcore2.AsyncNetworkStream:
         raise _NoAddress("A socket in the file system is not to be called.", refused=True)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from msgspec.structs import asdict
+
 from perdure.engine.accounts import hash_of, require_user
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
@@ -76,10 +78,7 @@ class Projects(Service):
         )
         return await self.write(
             accounts.make_project(
-                project=project,
-                user_id=require_user(scope),
-                member_id=self.new_id(),
-                idempotency=scope.idempotency,
+                project=project, user_id=require_user(scope), member_id=self.new_id(), idempotency=scope.idempotency
             )
         )
 
@@ -171,14 +170,9 @@ class Projects(Service):
                 project_id=scope.project_id, key=key, secret_hash=_hash(secret), idempotency=scope.idempotency
             )
         )
-        return NewApiKey(
-            id=key.id,
-            name=key.name,
-            key=f"sk_{key.id}_{secret}",
-            last_four_digits=key.last_four_digits,
-            created_at_us=key.created_at_us,
-            role=key.role,
-        )
+        shown = asdict(key)
+        del shown["development"]
+        return NewApiKey(key=f"sk_{key.id}_{secret}", **shown)
 
     async def keys(self, project_id: str) -> list[ApiKey]:
         return await self.read(access.list_keys(project_id=project_id))

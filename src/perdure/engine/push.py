@@ -355,8 +355,7 @@ def _wait(op: WaitExecution, run_topic: str) -> Wait:
         until_us = expires_us or until_us
     else:
         raise BadValue(
-            f"body.wait_type: must be 'time', 'event' or 'suspend', got {op.wait_type!r}.",
-            {"path": "body.wait_type"},
+            f"body.wait_type: must be 'time', 'event' or 'suspend', got {op.wait_type!r}.", {"path": "body.wait_type"}
         )
     told = {"type": op.wait_type, "until": None if until_us is None else rfc3339(until_us), "topic": topic}
     return Wait(op.step_key, msgspec.json.encode(told), until_us, topic, event_type)

@@ -107,10 +107,7 @@ class Schedules(Service):
     async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow, page: type[P]) -> P:
         found = await self.read(
             schedules.list_schedules(
-                project_id=scope.project_id,
-                workflow_id=op.workflow_id,
-                before=op.cursor or NEWEST,
-                limit=op.limit + 1,
+                project_id=scope.project_id, workflow_id=op.workflow_id, before=op.cursor or NEWEST, limit=op.limit + 1
             )
         )
         shown = [self._shown(one) for one in found[: op.limit]]

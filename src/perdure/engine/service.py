@@ -12,20 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Coroutine,
-    Sequence,
-)
-from contextlib import (
-    AbstractAsyncContextManager,
-    nullcontext,
-)
-from typing import (
-    Any,
-    TypeVar,
-)
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct

@@ -41,10 +41,7 @@ class Signing(Service):
         if found is None:
             found = await self.write(
                 signing.make_signing(
-                    project_id=project_id,
-                    secret=make_secret(),
-                    links=make_secret(),
-                    now_us=self.now_us(),
+                    project_id=project_id, secret=make_secret(), links=make_secret(), now_us=self.now_us()
                 )
             )
         return self._keep(project_id, found)

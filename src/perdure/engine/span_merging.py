@@ -77,12 +77,9 @@ def _whole(first: StoredSpan, pieces: Sequence[StoredSpan]) -> StoredSpan:
         for name in ("error", "initial_state"):
             said[name] = said.get(name) if said.get(name) is not None else getattr(values, name)
     ends = [piece.ended_at_us for piece in pieces]
-    return StoredSpan(
-        trace_id=first.trace_id,
+    return replace(
+        first,
         span_id=PREFIX + first.span_id,
-        parent_span_id=first.parent_span_id,
-        name=first.name,
-        span_type=first.span_type,
         started_at_us=min(piece.started_at_us for piece in pieces),
         ended_at_us=None if pieces[-1].ended_at_us is None else max(end for end in ends if end is not None),
         values=SpanValues(

@@ -6,7 +6,6 @@ from collections import deque
 class Stats:
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
-        """By name, such as claimed or poisoned."""
         self.ended: dict[tuple[str, str, str], int] = {}
         """Final executions by (project, workflow, phase)."""
         self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from msgspec.structs import asdict
 from uuid_utils import uuid7
 
 from perdure.engine.core import Core
@@ -13,13 +14,7 @@ from perdure.store.verbs import triggers
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.fields import NEWEST
 from perdure.wire.record import DONE, Done
-from perdure.wire.triggers import (
-    DeleteEventTrigger,
-    ListEventTriggers,
-    RegisterEventTrigger,
-    TriggerPage,
-    TriggerSpec,
-)
+from perdure.wire.triggers import DeleteEventTrigger, ListEventTriggers, RegisterEventTrigger, TriggerPage, TriggerSpec
 
 logger = logging.getLogger("perdure.engine")
 
@@ -36,13 +31,14 @@ class Triggers(Service):
 
     @serves(RegisterEventTrigger)
     async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
-        spec = TriggerSpec(op.workflow_id, op.topic, op.batch_size, op.batch_timeout_seconds, op.queue_name)
+        values = asdict(op)
+        deployment_id = values.pop("deployment_id")
         await self.write(
             triggers.register_trigger(
                 project_id=scope.project_id,
-                deployment_id=op.deployment_id,
+                deployment_id=deployment_id,
                 id=self.new_id(),
-                spec=spec,
+                spec=TriggerSpec(**values),
                 now_us=self.now_us(),
                 idempotency=scope.idempotency,
             )

@@ -17,13 +17,14 @@ from msgspec.structs import replace
 
 from perdure.engine.calls import Answer, CallFailed
 from perdure.engine.core import Core
+from perdure.engine.cursors import none_of_ours
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.signing import Signing
 from perdure.store.verbs import queries, webhooks
 from perdure.store.verbs.webhooks import TakenDelivery
 from perdure.wire.access import Role
 from perdure.wire.codec import scrub_text
-from perdure.wire.errors import BadRequest, NotFound, PerdureError
+from perdure.wire.errors import NotFound, PerdureError
 from perdure.wire.executions import Execution
 from perdure.wire.fields import checked_id, is_uuid
 from perdure.wire.record import to_json
@@ -290,8 +291,7 @@ def _shown(scope: Scope, one: Delivery) -> Delivery:
 def _read_cursor(text: str) -> tuple[int, str, str]:
     at_text, _, id = text.partition(".")
     execution_id, _, webhook_id = id.partition(".")
-    if not (at_text.isascii() and at_text.isdigit() and len(at_text) < 19 and is_uuid(execution_id)):
-        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
-    if webhook_id and not is_uuid(webhook_id):
-        raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
+    is_time = at_text.isascii() and at_text.isdigit() and len(at_text) < 19
+    if not is_time or not is_uuid(execution_id) or (webhook_id and not is_uuid(webhook_id)):
+        raise none_of_ours("newest")
     return int(at_text), execution_id, webhook_id
