@@ -15,21 +15,35 @@ Days = Annotated[float, Meta(ge=0, le=36_525)]
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """docs/settings.md describes the fields. Raises `BadRequest` for an invalid value."""
+    """Times are in seconds unless the name says otherwise. Raises `BadRequest` for an invalid value."""
 
     lease_seconds: Seconds = 12.0
+    """How long a worker may be silent before other workers get its work."""
     beat_seconds: Seconds | None = None
+    """How often a worker renews its lease: at least twice per lease. Default: four times."""
     grace_seconds: Annotated[float, Meta(ge=0, le=DAY_SECONDS)] = 30.0
+    """How long a cancelled execution may clean up before the server ends it."""
     poll_seconds: Seconds = 1.0
+    """How often the store is queried without a hint."""
     retention_days: Days = 30.0
+    """How long final executions and events of topics are kept."""
     retention_workflows: dict[str, Days] = {}
+    """Exceptions by workflow id, in days."""
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
+    """Exceptions by final status, in days. Exceptions by workflow take precedence."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
+    """How long answers to Idempotency-Keys are kept. Answers that started executions count from their end."""
 
     outbound_hosts: tuple[str, ...] = ()
+    """Hosts that may be called (webhooks, push workers) although they are not public, also over plain HTTP: names
+    (`hooks.internal`, `*.svc.cluster.local`), addresses, networks (`10.0.0.0/8`). Link-local and metadata addresses are
+    never called."""
 
     otlp_endpoint: str = ""
+    """The collector for spans of ended executions, for OTLP over HTTP: `http://collector:4318`. Without it, no spans
+    are sent."""
     otlp_headers: tuple[str, ...] = ()
+    """Headers for the collector, `name=value`, such as a secret."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
