@@ -41,7 +41,6 @@ class Link(Struct, frozen=True, array_like=True):
     step_key: str
     question_id: str
     name: str
-    """The author of the answer."""
     expires_at_seconds: int
 
 
@@ -127,7 +126,6 @@ class Approvals(Service):
         return ApprovalLink(path, expires_at * 1_000_000)
 
     async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
-        """Raises Unauthorized if the token is invalid for this question."""
         wrong = Unauthorized("This link is not valid for this question.")
         said_text, _, signature_text = token.partition(".")
         try:

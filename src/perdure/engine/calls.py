@@ -12,7 +12,6 @@ class CallFailed(Exception):
         super().__init__(message)
         self.message = message
         self.sent = sent
-        """The other side may have received the request."""
 
 
 class CallRefused(CallFailed):

@@ -38,9 +38,7 @@ class Clock(Protocol):
     """Store time in µs since the epoch. It goes back only if `adjust` reports a jump."""
 
     @property
-    def of_database(self) -> bool:
-        """The database's clock can then confirm it."""
-        ...
+    def of_database(self) -> bool: ...
 
     def now_us(self) -> int: ...
 

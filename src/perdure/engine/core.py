@@ -14,7 +14,6 @@ from perdure.store.interface import Store
 from perdure.store.verbs import queries
 
 OWN_LOOKS: Final = 300.0
-"""The factor for a wait's own queries where the fallback poller covers it."""
 
 
 class Core:

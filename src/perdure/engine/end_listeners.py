@@ -35,7 +35,6 @@ class EndListeners:
         self._listeners.setdefault((project_id, execution_id), []).append(listener)
 
     def forget(self, project_id: str, execution_id: str, listener: Listener) -> None:
-        """Safe after the end."""
         listeners = self._listeners.get((project_id, execution_id))
         if listeners is not None:
             if listener in listeners:
@@ -50,7 +49,6 @@ class EndListeners:
         return found
 
     def ended_elsewhere(self, project_id: str, execution_id: str) -> bool:
-        """True if it has listeners here."""
         self._recent.pop((project_id, execution_id), None)
         return (project_id, execution_id) in self._listeners
 

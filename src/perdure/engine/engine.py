@@ -196,7 +196,6 @@ class Engine(Core):
         self._trouble = None
 
     def wake_loops(self) -> None:
-        """Something is due sooner than the loops know."""
         for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push"):
             self.notifier.notify(("loop", loop))
 

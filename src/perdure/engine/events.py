@@ -49,7 +49,6 @@ class Events(Service):
         return EventPage(found, more, found[-1].sequence_id if found else None)
 
     async def page(self, project_id: str, topic: str, after: int, limit: int, *, bytes_max: int) -> list[Event]:
-        """Up to the event that reaches `bytes_max`."""
         look = events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)
         return (await self.read(look))[0]
 

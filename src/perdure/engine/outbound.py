@@ -119,14 +119,12 @@ class Outbound:
         return [address for address in addresses if address is not None]
 
     async def close(self) -> None:
-        """Running calls fail."""
         if self._network is not None:
             await self._network.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_door(self, to: Target, where: str) -> None:
-        """Plain HTTP and other protocols' ports are only for named hosts."""
         if to.port in BAD_PORTS and not self.policy.plain(to.host):
             raise BadValue(
                 f"{where}: port {to.port} belongs to another protocol than HTTP, and is called only at hosts that the "

@@ -70,7 +70,6 @@ def _common() -> frozenset[str]:
 
 @cache
 def _hasher() -> PasswordHasher:
-    # Imported on first use: most processes hash no passwords.
     from argon2 import PasswordHasher
 
     return PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=4)

@@ -246,7 +246,6 @@ class Push(Service):
         return self._freed(op.execution_id, op.worker_id)
 
     async def until_let_go(self, project_id: str, execution_id: str, seconds: float) -> None:
-        """Wait until no push worker holds the execution."""
         core = self._core
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds

@@ -14,11 +14,9 @@ from perdure.wire.requests import RegisterRequest
 from perdure.wire.workflows import WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
-"""Checked before other requests get a turn."""
 
 
 async def check_registration(request: RegisterRequest) -> None:
-    """Raises BadValue."""
     _check_counts(request)
     check_name(request.deployment_id, where="deployment_id")
     for spec in request.workflows:
@@ -40,7 +38,6 @@ async def check_registration(request: RegisterRequest) -> None:
 
 
 def _check_counts(request: RegisterRequest) -> None:
-    """Before any work."""
     for name in ("workflows", "queues", "schedules", "triggers"):
         count = len(getattr(request, name))
         if count > REGISTERED_MAX:
@@ -52,7 +49,6 @@ def _check_counts(request: RegisterRequest) -> None:
 
 
 async def _check_schedules(request: RegisterRequest) -> None:
-    """Unique, and of registered workflows."""
     workflows = {spec.id for spec in request.workflows}
     for n, spec in enumerate(request.schedules):
         if n % SCHEDULES_AT_ONCE == 0:

@@ -4,8 +4,7 @@
         @serves(GetSchedule)
         async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule: ...
 
-`Engine.serve` finds the method by the operation's type. HTTP requests and calls in the same process both end there, so
-it is the one place that runs the checks.
+HTTP requests and calls in the same process both end in `Engine.serve`, which runs the checks.
 """
 
 from __future__ import annotations

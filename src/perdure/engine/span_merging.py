@@ -52,7 +52,6 @@ def merge_runs(spans: Sequence[StoredSpan]) -> list[StoredSpan]:
 
 
 def _first(span_id: str, before: dict[str, str]) -> str | None:
-    """None if the pieces form a cycle."""
     seen = {span_id}
     while span_id in before:
         span_id = before[span_id]

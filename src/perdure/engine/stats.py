@@ -11,7 +11,6 @@ class Stats:
         self.claim_latency_seconds: deque[float] = deque(maxlen=1_000)
         """From creation to the first claim, for the latest claims."""
         self.timer_lag_seconds = 0.0
-        """How late the latest timers fired."""
         self.old_snapshots = 0
         self.schedule_lag_seconds = 0.0
 

@@ -20,7 +20,6 @@ from perdure.wire.streams import StreamItem, short_id
 
 LOOK_SECONDS: Final = 1.0
 CURSOR_EXECUTIONS_MAX: Final = 50
-"""The latest emitters."""
 _CURSOR: Final = re.compile(r"[0-9]{1,18}(,[0-9a-f]{12}:[0-9]{1,18})*")
 
 
@@ -84,7 +83,6 @@ class Follower:
 
     @property
     def look_seconds(self) -> float:
-        """How long `watch` may last without a query."""
         return self._core.own_look(LOOK_SECONDS)
 
 

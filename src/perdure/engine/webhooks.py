@@ -144,7 +144,7 @@ class Webhooks(Service):
         core = self._core
         room = AT_ONCE - len(self._under_way)
         if room <= 0:
-            return POLL_SECONDS  # the end of a call notifies the loop
+            return POLL_SECONDS
         now_us = core.clock.now_us()
         due_us = await core.store.read(webhooks.next_delivery())
         if due_us is None or due_us > now_us:
