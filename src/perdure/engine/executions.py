@@ -68,9 +68,8 @@ class Executions(Service):
     async def submit(self, scope: Scope, op: SubmitWorkflow) -> StartedExecution:
         item, parent = op.to_item(), op.parent_execution_id
         if parent is not None and op.step_key is not None:
-            [child] = await self._start_children(
-                scope, parent, op.step_key, [item], op.wait_for_subworkflow, batch=False
-            )
+            wait = bool(op.wait_for_subworkflow)
+            [child] = await self._push.start_children(scope, parent, op.step_key, [item], batch=False, wait=wait)
             return _to_started(child)
         [answer] = await self.start(scope.project_id, [item], idempotency=scope.idempotency)
         if isinstance(answer, Problem):
@@ -81,17 +80,11 @@ class Executions(Service):
     async def submit_all(self, scope: Scope, op: SubmitWorkflows) -> Batch:
         items, parent = op.to_items(self.new_id()), op.parent_execution_id
         if parent is not None and op.step_key is not None:
-            started = await self._start_children(scope, parent, op.step_key, items, op.wait_for_subworkflow, batch=True)
+            wait = bool(op.wait_for_subworkflow)
+            started = await self._push.start_children(scope, parent, op.step_key, items, batch=True, wait=wait)
         else:
             started = await self.batch(scope.project_id, items, idempotency=scope.idempotency)
         return Batch([_to_started(one) for one in started])
-
-    async def _start_children(
-        self, scope: Scope, parent_id: str, step_key: str, items: Sequence[StartItem], wait: bool | None, *, batch: bool
-    ) -> Sequence[Started]:
-        return await self._push.start_children(
-            scope.project_id, parent_id, step_key, items, batch=batch, wait=bool(wait), idempotency=scope.idempotency
-        )
 
     @serves(StartExecutions)
     async def start_many(self, scope: Scope, op: StartExecutions) -> StartReply:

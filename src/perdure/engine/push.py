@@ -15,8 +15,13 @@ from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher, work_of
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
 from perdure.store.verbs import push_reports, push_steps, push_workers
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.push_reports import Wait
+from perdure.store.verbs.idempotency import (
+    Idempotency,
+)
+from perdure.store.verbs.push_reports import (
+    Step,
+    Wait,
+)
 from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import ANSWERED
@@ -278,15 +283,7 @@ class Push(Service):
         return DONE
 
     async def start_children(
-        self,
-        project_id: str,
-        parent_id: str,
-        step_key: str,
-        items: Sequence[StartItem],
-        *,
-        batch: bool,
-        wait: bool,
-        idempotency: Idempotency | None = None,
+        self, scope: Scope, parent_id: str, step_key: str, items: Sequence[StartItem], *, batch: bool, wait: bool
     ) -> Sequence[Started]:
         """A repetition gets the first answer. With `wait` the worker lets go of the parent until the children end.
         Raises as starting does, and Conflict."""
@@ -297,14 +294,14 @@ class Push(Service):
                 await self._core.outbound.check_url(item.webhook_url, "webhook_url")
         started = await self.write(
             push_reports.start_children(
-                project_id=project_id,
+                project_id=scope.project_id,
                 parent_id=parent_id,
                 step_key=step_key,
                 news=[New(self.new_id(), structs.replace(item, parent_execution_id=None)) for item in items],
                 batch_id=self.new_id() if batch else None,
                 wait=wait,
                 now_us=self.now_us(),
-                idempotency=idempotency,
+                idempotency=scope.idempotency,
             )
         )
         self.dispatcher.acknowledged(parent_id)

@@ -29,7 +29,7 @@ class Query(msgspec.Struct, gc=False):
     record: type | None = None
     """None: tuples."""
     first: bool = False
-    """The verb gets the first row, or None."""
+    """The verb gets one row or None."""
 
     def __await__(self) -> "Generator[Query, list[Any], Any]":
         rows = yield self

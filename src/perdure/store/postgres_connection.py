@@ -1,4 +1,4 @@
-"""A PostgreSQL connection that reopens by itself; schema checks and migrations."""
+"""A PostgreSQL connection that reopens by itself; migrations."""
 
 import asyncio
 import contextlib

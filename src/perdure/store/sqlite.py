@@ -61,7 +61,7 @@ _OF_THE_DATABASE = (
     apsw.InterruptError,
     apsw.ProtocolError,
 )
-"""Errors that do not depend on the verb."""
+"""They do not depend on the verb."""
 
 
 class NotOurFile(PerdureError):
@@ -77,7 +77,7 @@ def schema_in(connection: apsw.Connection) -> Schema:
 
 
 class SQLiteStore:
-    """`:memory:` keeps it in memory (tests, simulation)."""
+    """`:memory:` keeps it in memory."""
 
     alone = True
     hints_up = True
