@@ -117,13 +117,14 @@ class SimStore(SQLiteStore):
         """What stands in the database now."""
         return list(self._writer.execute(sql, values))
 
-    def _answer(self, group: Any, outcomes: Any, hints: Any, started: float, free: bool) -> None:
+    def _answer(self, group: Any, done: Any, started: float, free: bool) -> None:
         if self.audit is not None:
             changes = self.rows(_READ)
             if changes:
                 self._writer.execute("DELETE FROM moves")
+            outcomes, _ = done
             self.audit.committed([verb for verb, _ in group], outcomes, changes)
-        super()._answer(group, outcomes, hints, started, free)
+        super()._answer(group, done, started, free)
 
 
 class Seen:

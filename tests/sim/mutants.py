@@ -6,6 +6,7 @@ few are workers that leave a rule of the protocol out. Nothing of this is in the
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from msgspec import structs
 from tests.sim.world import Mutant, Patch
 
 from perdure.store.executions import State
-from perdure.store.interface import Query, query_many, records
+from perdure.store.interface import Rows, query_many, records
 from perdure.store.records import expand_columns
 from perdure.store.statements import Statement, parse, spelled_out, texts
 from perdure.store.verbs import reports, rows, transitions, waits
@@ -64,7 +65,7 @@ async def _told_nobody(*_: Any, **__: Any) -> bool:
     return False
 
 
-def _inserts_no_wait(name: str, values: Any) -> Query[tuple[Any, ...]]:
+def _inserts_no_wait(name: str, values: Any) -> Awaitable[Rows]:
     return query_many(name, [] if name == "insert_wait" else values)
 
 
