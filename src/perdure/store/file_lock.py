@@ -4,8 +4,8 @@
 database file itself, so it holds on every path to it: a bind mount, another container.
 
 **Why flock(2).** SQLite takes POSIX record locks, which on Linux do not see flock. They end when the process closes
-any descriptor of the file, so this module never opens a database file that this process has open. Other systems, NFS
-and SMB turn flock into record locks, which lock SQLite out, so there the second lock is left out.
+any descriptor of the file, so this module never opens a database file that this process has open. Only Linux gets the
+second lock, on local file systems: macOS, NFS and SMB turn flock into record locks, which lock SQLite out.
 
 **One name.** SQLite finds the write-ahead log by the name of the database file, so a file with hard links is refused.
 """
