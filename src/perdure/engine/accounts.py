@@ -171,7 +171,10 @@ class Accounts(Service):
         made = secrets.token_urlsafe(15)
         await self.write(
             accounts.change_password(
-                user_id=found.user.id, password_hash=await self._passwords.hash(made), session=None, now_us=self.now_us()
+                user_id=found.user.id,
+                password_hash=await self._passwords.hash(made),
+                session=None,
+                now_us=self.now_us(),
             )
         )
         return made

@@ -15,13 +15,7 @@ from perdure.engine.dispatch import CHECK_US, LEASE_US, Dispatcher, work_of
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
 from perdure.store.verbs import push_reports, push_steps, push_workers
-from perdure.store.verbs.idempotency import (
-    Idempotency,
-)
-from perdure.store.verbs.push_reports import (
-    Step,
-    Wait,
-)
+from perdure.store.verbs.push_reports import Wait
 from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.starts import New
 from perdure.wire.approvals import ANSWERED

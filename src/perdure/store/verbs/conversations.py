@@ -4,12 +4,7 @@ import msgspec
 
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.pages import (
-    fitting,
-)
-from perdure.store.verbs.rows import (
-    fitting,
-)
+from perdure.store.verbs.pages import fitting
 from perdure.wire.conversations import AddConversationMessage, ConversationMessage
 from perdure.wire.limits import REPLY_BYTES_MAX
 

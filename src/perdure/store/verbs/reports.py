@@ -9,7 +9,6 @@ from msgspec import Raw
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
 from perdure.store.interface import (
-    First,
     Metric,
     Notify,
     Query,
@@ -538,7 +537,7 @@ async def _finish(
         name, phase, kind = "fail", Phase.FAILED, Kind.FAILED
     else:
         name, phase, kind = "confirm_cancel", Phase.CANCELLED, Kind.CANCELLED
-    over = await First(Query(name, values, record=EndedExecution))
+    over: EndedExecution | None = await Query(name, values, record=EndedExecution, first=True)
     if over is None:
         return await _refused(project_id, worker_id, item)
     at_us = over.at_us
