@@ -14,7 +14,6 @@ class Role(StrEnum):
     ADMIN = "admin"
 
     def includes(self, needed: "Role") -> bool:
-        """Whether it may do what needs the role `needed`."""
         return _RANK[self] >= _RANK[needed]
 
 
@@ -22,8 +21,6 @@ _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 
 class Caller(Enum):
-    """The callers that a route serves."""
-
     ANYONE = "anyone"
     """No credentials."""
     PROJECT = "project"
@@ -32,11 +29,11 @@ class Caller(Enum):
     """As `PROJECT`, but a user need not name one."""
     USER = "user"
     SESSION = "session"
-    """A session of a user, a key or a sign-in link. The handler checks it."""
+    """The handler checks it: a session of a user, a key or a sign-in link."""
 
 
 class Principal(Struct, frozen=True):
-    """The caller: an API key of a project, or a signed-in user in one of theirs.
+    """An API key of a project, or a signed-in user in one of theirs.
 
     `key_id` names the caller where callers are counted. `development` keys are refused on addresses that are reachable
     from outside. `project_id` is empty for a user who named no project, where none is needed.

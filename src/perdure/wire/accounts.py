@@ -1,4 +1,4 @@
-"""Users: their records and operations, and the rules for e-mails, names and passwords."""
+"""Users, and the rules for e-mails, names and passwords."""
 
 import re
 import unicodedata
@@ -17,9 +17,8 @@ from perdure.wire.requests import Request
 
 EMAIL_BYTES_MAX: Final = 254
 BODY_BYTES_MAX: Final = 16 << 10
-"""A body with an e-mail, a password or a key, from unknown callers."""
+"""From unknown callers."""
 PERSON_BYTES_MAX: Final = 256
-"""A person's name."""
 PASSWORD_CHARACTERS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 1_024
 
@@ -30,7 +29,7 @@ _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
 
 
 def parse_email(text: str, where: str = "body.email") -> str:
-    """An e-mail address in lower case, as it is stored and compared. Raises BadValue."""
+    """In lower case, as it is stored and compared. Raises BadValue."""
     email = unicodedata.normalize("NFC", text.strip()).lower()
     check_name(email, where=where, max_bytes=EMAIL_BYTES_MAX)
     if not _EMAIL.fullmatch(email):
@@ -39,22 +38,21 @@ def parse_email(text: str, where: str = "body.email") -> str:
 
 
 def parse_person(name: str, where: str) -> str:
-    """A person's name; it may be empty. Raises BadValue."""
+    """It may be empty. Raises BadValue."""
     if name:
         check_name(name, where=where, max_bytes=PERSON_BYTES_MAX)
     return name
 
 
 def parse_password(text: str, where: str) -> str:
-    """A password in the form that is hashed: the same characters from any keyboard are the same password. Raises
-    BadValue."""
+    """In the form that is hashed: the same characters from any keyboard are the same password. Raises BadValue."""
     password = unicodedata.normalize("NFC", text)
     check_text(password, where=where, max_bytes=PASSWORD_BYTES_MAX)
     return password
 
 
 def parse_new_password(text: str, where: str) -> str:
-    """The same for a new password, which must be long enough not to be guessed. Raises BadValue."""
+    """Long enough not to be guessed. Raises BadValue."""
     password = parse_password(text, where)
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise BadValue(f"{where}: has {len(password)} characters; it needs {PASSWORD_CHARACTERS_MIN}", {"path": where})
@@ -71,7 +69,7 @@ NewPassword = Annotated[str, in_body(parse_new_password)]
 
 
 class User(Record, frozen=True):
-    """A person who can sign in. `email` is in lower case."""
+    """`email` is in lower case."""
 
     id: str
     email: str
@@ -86,9 +84,9 @@ class Me(User, frozen=True):
     shown_as: ClassVar[str] = "UserOut"
 
     auth_provider: str | None = None
-    """How they sign in: `password`."""
+    """`password`."""
     external_id: str | None = None
-    """Their id at another provider; always null today."""
+    """Always null today."""
 
 
 def to_me(user: User) -> Me:
@@ -146,14 +144,10 @@ class SignUpRequest(Struct, frozen=True):
 
 
 class SignInRequest(Struct, frozen=True):
-    """E-mail and password of a user."""
-
     email: Email
     password: Password
 
 
 class ChangePasswordRequest(Request, frozen=True):
-    """The current password and the new one."""
-
     current_password: Password
     new_password: NewPassword

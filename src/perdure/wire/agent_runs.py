@@ -1,4 +1,4 @@
-"""An agent's payload and result: pure, and lenient, because agents may take and return any JSON."""
+"""An agent's payload and result: lenient, because agents may take and return any JSON."""
 
 from typing import Any, Final, NamedTuple
 
@@ -11,8 +11,6 @@ _AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent
 
 
 class Usage(NamedTuple):
-    """Tokens of one run."""
-
     input: int = 0
     output: int = 0
     total: int = 0
@@ -25,12 +23,10 @@ class ToolCall(NamedTuple):
 
 
 def decoded(value: bytes | None) -> Any:
-    """The value in Python; None if it is missing."""
     return None if value is None else msgspec.json.decode(value)
 
 
 def user_message(payload: Any) -> Any:
-    """The user's message."""
     if isinstance(payload, str):
         return payload
     if not isinstance(payload, dict):
@@ -39,7 +35,7 @@ def user_message(payload: Any) -> Any:
 
 
 def assistant_message(result: Any) -> Any:
-    """The agent's answer: a durable agent's result is its output, and other results contain it."""
+    """A durable agent's result is its output, and other results contain it."""
     if isinstance(result, str):
         return result
     if not isinstance(result, dict) or not result:
@@ -67,7 +63,6 @@ def usage(result: Any) -> Usage:
 
 
 def preview(message: Any) -> str | None:
-    """The beginning of a message, as text."""
     if message is None:
         return None
     text = message if isinstance(message, str) else msgspec.json.encode(message).decode()

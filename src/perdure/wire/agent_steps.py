@@ -1,6 +1,7 @@
-"""The steps of a durable agent, read from its journal: pure, and lenient, because any workflow may use such step names.
+"""The steps of a durable agent, read from its journal.
 
-`perdure.agents` writes them: a model's answer as its library has it, and a tool's value with the kind of its outcome.
+`perdure.agents` writes a model's answer as its library has it, and a tool's value with the kind of its outcome. The
+functions are lenient, because any workflow may use such step names.
 """
 
 import math
@@ -13,7 +14,6 @@ MODEL: Final = "model.request"
 LIST: Final = "tools.list"
 INSTRUCTIONS: Final = "tools.instructions"
 SUMMARY: Final = "conversation.summarize"
-"""A request to a model, for a summary."""
 ASKED_AGAIN: Final = "The model is asked again: "
 """Begins a log line with the reason: the journal only has the next answer."""
 _ANSWERS: Final = frozenset({MODEL, SUMMARY})
@@ -39,7 +39,7 @@ class ModelAnswer(NamedTuple):
 
 
 class ToolStep(NamedTuple):
-    """The tool that a step called. `kind` is `function`, or `extension` for a tool with its own server."""
+    """`kind` is `function`, or `extension` for a tool with its own server."""
 
     name: str
     kind: str
@@ -47,7 +47,7 @@ class ToolStep(NamedTuple):
 
 
 def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
-    """The answer that a step recorded; None for other steps and failed ones."""
+    """None for other steps and failed ones."""
     if name not in _ANSWERS or value is None:
         return None
     said = _object(value)
@@ -76,7 +76,7 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
 
 
 def answer_tokens(value: bytes) -> tuple[int, int]:
-    """Input and output tokens of a recorded answer, without decoding the rest."""
+    """Input and output tokens, without decoding the rest."""
     try:
         used = _ANSWER.decode(value).usage
     except (msgspec.MsgspecError, ValueError):
@@ -124,7 +124,7 @@ def tool_outcome(value: bytes) -> Any:
 
 
 def tool_status(ok: bool, value: bytes | None) -> str:
-    """The state of a tool call in the words of executions: completed, failed or waiting."""
+    """In the words of executions: completed, failed or waiting."""
     kind = None if value is None else _tool_said(value).get("kind")
     if kind in ("approval_required", "call_deferred"):
         return "waiting"
@@ -132,7 +132,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
-    """The GenAI attributes of OpenTelemetry for a step; empty for other steps."""
+    """As OpenTelemetry names them; empty for other steps."""
     tool = tool_step(name, key)
     if tool is not None:
         return {
@@ -160,7 +160,7 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
 
 
 def genai_name(attributes: Mapping[str, Any]) -> str | None:
-    """The span name that the conventions give for these attributes."""
+    """As the conventions name the span."""
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return None
@@ -169,7 +169,7 @@ def genai_name(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _tool_said(value: bytes) -> dict[str, Any]:
-    """The value of a tool's step, without usage around it; empty if it is not an object."""
+    """Without usage around it; empty if it is not an object."""
     said = _object(value) or {}
     if said.keys() == {"usage", "value"}:
         inner = said["value"]
@@ -196,7 +196,7 @@ def _count(said: Mapping[str, Any], name: str) -> int:
 
 
 def _cost(usage: Mapping[str, Any]) -> str | None:
-    """The recorded cost, if it is a number: the library writes text, so that no digit is lost."""
+    """The library writes text, so that no digit is lost."""
     found = usage.get("cost")
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return None

@@ -13,7 +13,7 @@ from perdure.wire.status import STATUS, Phase
 
 ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
-"""Prefixes of the event types by which push workers ask and are answered; the step's key follows."""
+"""Prefixes of the event types by which push workers ask and are answered, before the step's key."""
 
 LINK_SECONDS: Final = 24 * 3_600
 LINK_SECONDS_MAX: Final = 90 * 86_400
@@ -37,28 +37,19 @@ class QuestionState(StrEnum):
 
 
 class How(StrEnum):
-    """The way by which an answer came."""
-
     API = "api"
-    """With a key, or as a user."""
     PAGE = "page"
-    """On the page, by a signed-in user."""
+    """By a signed-in user."""
     LINK = "link"
     """By a holder of the signed link."""
 
 
 class Became(StrEnum):
-    """The effect of an answer."""
-
     ANSWERED = "answered"
-    """It stands, and the step continues with it."""
     EARLY = "early"
-    """No step has asked yet. A step that shows nothing takes it; a later question does not."""
 
 
 class Approval(Struct, frozen=True):
-    """An answer, its author and its time."""
-
     answered_at_us: int
     answered_by: str
     how: How
@@ -66,15 +57,13 @@ class Approval(Struct, frozen=True):
 
 
 class Resumed(Struct, frozen=True):
-    """An answer's effect, and the answer that stands."""
-
     became: Became
     approval: Approval | None
     """None: its author is not known."""
 
 
 class EarlyAnswer(Record, frozen=True):
-    """An answer that came before the question, and does not count."""
+    """It came before the question, and does not count."""
 
     answer: Raw
     answered_by: str
@@ -82,8 +71,6 @@ class EarlyAnswer(Record, frozen=True):
 
 
 class OpenApproval(Record, frozen=True):
-    """An open question."""
-
     execution_id: Uuid
     """The execution whose step asks."""
     root_execution_id: Uuid
@@ -100,8 +87,6 @@ class OpenApproval(Record, frozen=True):
 
 
 class OpenApprovals(Record, frozen=True):
-    """A page of open questions, oldest first."""
-
     shown_as: ClassVar[str] = "ApprovalListResponse"
 
     approvals: list[OpenApproval]
@@ -109,8 +94,6 @@ class OpenApprovals(Record, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """A suspended step's question."""
-
     id: str
     execution_id: str
     """The execution whose step asks."""
@@ -126,26 +109,24 @@ class Question(Struct, frozen=True):
     """Where the answer is published, if the asking step reads it there."""
     approval: Approval | None = None
     early: Approval | None = None
-    """An answer from before the question, which does not count."""
+    """From before the question; it does not count."""
     must_name: bool = False
     """Whether an answer must name the question, because it could be meant for another one."""
 
 
 class ApprovalStatus(Record, frozen=True):
-    """The question of an execution under a key, and its answer."""
-
     shown_as: ClassVar[str] = "ApprovalResponse"
 
     execution_id: Uuid
     step_key: str
     status: str
-    """`waiting` while the question is open, in any phase of the execution; otherwise the execution's status."""
+    """`waiting` while the question is open; otherwise the execution's status."""
     data: Value = None
-    """The data of an open question; null otherwise."""
+    """Of an open question; null otherwise."""
     question: str | None = None
     """Names this question. An answer that carries it is for no other question."""
     state: QuestionState | None = None
-    """`open`, `answered`, `expired` or `closed`; null if nothing was ever asked under the key."""
+    """Null if nothing was ever asked under the key."""
     asked_by: Uuid | None = None
     """The execution whose step asks: this one, or a descendant."""
     asked_at_us: Time | None = field(default=None, name="asked_at")
@@ -155,7 +136,6 @@ class ApprovalStatus(Record, frozen=True):
     """An API key's name, a user's e-mail, or the name in a link."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
     answered_how: How | None = None
-    """`api`, `page` or `link`."""
     asked: Value = None
     """The question's data, also after the answer."""
     early: EarlyAnswer | None = None
@@ -187,11 +167,9 @@ class ApprovalStatus(Record, frozen=True):
 
 
 class SubmitApprovalRequest(Struct, frozen=True):
-    """An answer."""
-
     data: Raw
     question: str | None = None
-    """The id of the answered question. It may be missing while only one question is possible."""
+    """The answered question's id. It may be missing while only one question is possible."""
 
 
 class Submitted(Record, frozen=True):
@@ -206,7 +184,7 @@ class Submitted(Record, frozen=True):
 
 
 class ApprovalLink(Record, frozen=True):
-    """A link to the page of one question, valid until it expires or the question is answered."""
+    """Valid until it expires or the question is answered."""
 
     shown_as: ClassVar[str] = "ApprovalLinkResponse"
 
@@ -216,7 +194,7 @@ class ApprovalLink(Record, frozen=True):
 
 
 def question_name(execution_id: str, asked_at_us: int) -> str:
-    """A question's id; a later question under the same key has another."""
+    """A later question under the same key has another."""
     return f"{execution_id}.{asked_at_us}"
 
 
@@ -224,8 +202,7 @@ def question_name(execution_id: str, asked_at_us: int) -> str:
 
 
 questions: Final = Noun("Approvals")
-"""The routes of one question stand in `server/routes/approvals.py`, because a signed link may take the place of a
-key."""
+"""The routes of one question stand in `server/routes/approvals.py`, because they take signed links, too."""
 
 
 @questions.get("/api/v1/approvals")
@@ -240,7 +217,7 @@ class ListApprovals(Operation[OpenApprovals], frozen=True):
 class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     """A signed link to the page of the open question.
 
-    The holder of the link may answer this question and nothing else.
+    Its holder may answer this question and nothing else.
     """
 
     execution_id: ExecutionId

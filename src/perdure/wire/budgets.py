@@ -1,10 +1,10 @@
-"""Budgets: limits on what a tree of executions may spend, reservations, and settlements.
+"""Budgets: limits on what a tree of executions may spend.
 
-One execution holds a budget, and everything below it shares the budget. Before each call to a model the worker
-*reserves* the call's share in every budget on the way up. Afterwards it *settles* the reservation with the amounts
-used. A call may go ahead while spent plus reserved amounts are below each limit: at most one call passes a limit.
+One execution holds a budget, and everything below shares it. Before each call to a model the worker *reserves* the
+call's share in every budget on the way up. Afterwards it *settles* the amounts used. A call may go ahead while spent
+plus reserved amounts are below each limit: at most one call passes a limit.
 
-If an attempt is lost before it settles, its reservation counts as spent: the call may have had an unknown cost.
+A reservation that a lost attempt did not settle counts as spent: the call may have had a cost.
 """
 
 from decimal import Decimal
@@ -21,12 +21,10 @@ from perdure.wire.record import Record
 from perdure.wire.times import rfc3339
 
 AMOUNT_MAX: Final = 1 << 40
-"""The largest limit and amount, in any unit. Sums stay far below 64 bits."""
+"""The largest amount, in any unit. Sums stay far below 64 bits."""
 
 
 class OnExceed(StrEnum):
-    """The policy for an execution that wants to spend when its budget is used up."""
-
     ASK = "ask"
     """It pauses, and asks a person for more."""
     FINISH = "finish"
@@ -35,7 +33,7 @@ class OnExceed(StrEnum):
 
 
 class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Amounts that are spent, reserved, or added to a budget. Money is in millionths of a US dollar."""
+    """Money is in millionths of a US dollar."""
 
     usd_micros: int = 0
     tokens: int = 0
@@ -45,16 +43,16 @@ class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 
 
 class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The limits of a budget. None means no limit of that kind."""
+    """None: no limit of that kind."""
 
     usd_micros: int | None = None
-    """In millionths of a US dollar."""
+    """Millionths of a US dollar."""
     tokens: int | None = None
     """Input and output together."""
     calls: int | None = None
     """Calls to models."""
     seconds: int | None = None
-    """Counted from when the budget is given, without the time in which the budget waits to be raised."""
+    """Counted from when the budget is given, without pauses."""
     on_exceed: OnExceed = OnExceed.ASK
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
@@ -64,19 +62,17 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class StoredBudget(Struct, frozen=True):
-    """A budget as stored. `reserved` is for calls that are under way or were lost before they settled."""
+    """`reserved` is for calls under way, and calls lost before they settled."""
 
     execution_id: str
-    """The execution that holds it."""
     limits: BudgetSpec
     spent: Amounts
     reserved: Amounts
     opened_at_us: int
     """Its seconds count from here. A pause moves it later."""
     paused_at_us: int | None
-    """When an execution began to wait for more."""
     raises: int
-    """The number of the event, in the budget's topic, of the last change; 0 if it never changed."""
+    """The number of the last change's event in the budget's topic, or 0."""
     asking_id: str | None
     """The execution that asks for more; all others wait for the answer."""
 
@@ -118,17 +114,17 @@ class StoredBudget(Struct, frozen=True):
 
 
 class BudgetAmount(Record, frozen=True):
-    """One limit of a budget. The rest is `limit` - `spent` - `reserved`."""
+    """The rest is `limit` - `spent` - `reserved`."""
 
     spent: Int64
     reserved: Int64
-    """For calls that are under way, or were lost before they settled."""
+    """For calls under way, and calls lost before they settled."""
     limit: Int64 | None
     """Null: no limit."""
 
 
 class BudgetState(Record, frozen=True):
-    """A budget: its limits, and what the execution that holds it and all below have spent."""
+    """A budget, and what the execution that holds it and all below have spent."""
 
     shown_as: ClassVar[str] = "BudgetResponse"
 
@@ -139,21 +135,18 @@ class BudgetState(Record, frozen=True):
     calls: BudgetAmount
     seconds: BudgetAmount
     on_exceed: OnExceed
-    """The policy for when it is used up."""
     paused_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None
     """When an execution began to wait for more."""
     asking_execution_id: Uuid | None
-    """The execution that asks for more; its question waits for an answer (`GET /api/v1/approvals`)."""
+    """The execution that asks for more, in an open question (`GET /api/v1/approvals`)."""
 
 
 def topic_of(execution_id: str) -> str:
-    """The topic that notifies waiting executions of a change."""
+    """The topic of a budget's changes."""
     return f"budget/{execution_id}"
 
 
 class Verdict(StrEnum):
-    """The answer to a reservation."""
-
     GRANTED = "granted"
     UNLIMITED = "unlimited"
     """Neither the execution nor one above it holds a budget."""
@@ -163,25 +156,24 @@ class Verdict(StrEnum):
 
 
 class ReserveReply(Record, frozen=True, omit_defaults=True):
-    """The verdict. A refusal has the budget, its limits that are reached, and whether this execution asks for more."""
+    """A refusal has the budget, its limits that are reached, and whether this execution asks for more."""
 
     verdict: Verdict
     budget: StoredBudget | None = None
     reached: list[str] = field(default_factory=list)
     asks: bool = False
-    """Whether this execution is the one that asks for more."""
     is_last: bool = False
     """Granted, but this call reaches a limit of a budget with `on_exceed` `finish`."""
 
 
 class Settled(Record, frozen=True):
-    """False: the reservation was settled before, or is not known."""
+    """False: it was settled before, or is not known."""
 
     settled: bool
 
 
 class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Amounts to add to the limits of a budget, or a new `on_exceed`."""
+    """Amounts to add to a budget's limits, or a new `on_exceed`."""
 
     usd_micros: int = 0
     tokens: int = 0
@@ -206,7 +198,6 @@ def check_budget(spec: BudgetSpec, where: str = "budget") -> BudgetSpec:
 
 
 def check_amounts(amounts: Amounts, where: str) -> Amounts:
-    """Raises BadValue for an amount out of bounds."""
     for name in ("usd_micros", "tokens", "calls"):
         check_amount(getattr(amounts, name), f"{where}.{name}")
     return amounts
@@ -256,7 +247,7 @@ budgets: Final = Noun("Budgets")
 class GetBudget(Operation[BudgetState], frozen=True):
     """The budget that an execution spends from.
 
-    This is its own budget, or that of the nearest execution above it. 404 if none of them has a budget.
+    Its own, or that of the nearest execution above it. 404: none of them has one.
     """
 
     execution_id: ExecutionId
@@ -280,12 +271,11 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
     calls: Amount = 0
     seconds: Amount = 0
     on_exceed: OnExceed | None = None
-    """The policy for when the budget is used up: `ask`, `finish` or `fail`."""
+    """The policy for when the budget is used up."""
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
 
     def check(self) -> None:
-        """Raises BadValue, BadRequest."""
         if self.usd is not None and self.usd_micros:
             raise BadValue("body: Give either `usd` or `usd_micros`", {"path": "body"})
         change = self.change
@@ -315,9 +305,9 @@ class Reserve(Operation[ReserveReply], frozen=True):
     reservation_id: KeyName
     amounts: CheckedAmounts
     budget: Annotated[BudgetSpec, Check(check_budget)] | None = None
-    """The budget that the execution's own code gives it. Ignored if it has one already."""
+    """From the execution's own code; ignored if it has a budget already."""
     unpriced: Name | None = None
-    """The name of the model, if its price is unknown. A budget in money then refuses the call."""
+    """The model, if its price is unknown. A budget in money then refuses the call."""
 
 
 @budgets.post("/worker/v1/settle", protocol=True, body="SettleRequest")

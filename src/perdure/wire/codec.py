@@ -1,13 +1,12 @@
 r"""Rules for JSON bytes, names and texts, shared by client, server, worker and journal.
 
-A value is one JSON document in UTF-8, stored and returned byte for byte: these functions never rewrite it. They refuse
-documents that some reader could not read: NaN, numbers that overflow to infinity, lone surrogates, integers too long
-for Python, nesting too deep for older Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys
-readers take the last.
+A value is one JSON document in UTF-8, kept byte for byte. These functions refuse documents that some reader could not
+read: NaN, numbers that overflow to infinity, lone surrogates, integers too long for Python, nesting too deep for older
+Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys readers take the last.
 
-`check_json` runs for every payload, so the usual case is one msgspec decode, which refuses nearly all of the list. The
-rest is checked only if a cheap look at the bytes finds a sign of it. A document above 16 KiB is skimmed instead:
-decoding 8 MiB of small containers takes 1.6 s, mostly garbage collection, and would block the event loop.
+`check_json` runs for every payload, so the usual case is one msgspec decode. The rest is checked only if a cheap look
+at the bytes finds a sign of it. A document above 16 KiB is skimmed: decoding 8 MiB of small containers takes 1.6 s,
+mostly garbage collection, and would block the event loop.
 """
 
 import math
@@ -20,7 +19,7 @@ import msgspec
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import DEPTH_MAX, VALUE_BYTES_MAX
 
-# Python and msgspec read 4,300 digits (sign included, in msgspec); the margin is for every worker.
+# msgspec reads 4,300 digits, sign included; the margin is for every worker.
 INTEGER_DIGITS_MAX: Final = 4_000
 # Names and keys are index columns, and PostgreSQL's B-tree takes about 2,700 bytes per row.
 NAME_BYTES_MAX: Final = 256
@@ -29,7 +28,7 @@ TOPIC_BYTES_MAX: Final = 512
 ERROR_BYTES_MAX: Final = 16 << 10
 
 _SKIM_BYTES_MIN: Final = 16 << 10
-# The largest float is 1.7976931348623157e308: with a two-digit exponent, overflow takes 210 digits.
+# The largest float is 1.8e308: with a two-digit exponent, overflow takes 210 digits.
 _LARGE_DIGITS: Final = b"0" * 200
 
 _decode = msgspec.json.Decoder().decode
@@ -60,12 +59,12 @@ def check_json(
 
 
 def same_json(a: bytes, b: bytes) -> bool:
-    """Whether two documents have the same value, regardless of spaces and key order. 1 and 1.0 differ."""
+    """Compare values, regardless of spaces and key order. 1 and 1.0 differ."""
     return _sorted(_decode(a)) == _sorted(_decode(b))
 
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
-    """Raise `BadValue` if the JSON `data` is too large, too deep, or has too long an integer."""
+    """Raise `BadValue` if `data` is too large, too deep, or has too long an integer."""
     if len(data) > max_bytes:
         raise BadValue(_too_large(where, len(data), max_bytes))
     if len(data) > 2 * max_depth:
@@ -73,8 +72,7 @@ def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, m
 
 
 def check_text(value: str, *, where: str, max_bytes: int) -> None:
-    """Raise `BadValue` unless `value` can be stored as text: no lone surrogate, no NUL, at most `max_bytes` of
-    UTF-8."""
+    """Raise `BadValue` for a lone surrogate, a NUL, or more than `max_bytes` of UTF-8."""
     # A printable string has neither; a character takes at most four bytes.
     if value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -86,10 +84,10 @@ def check_text(value: str, *, where: str, max_bytes: int) -> None:
 
 
 def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
-    """Raise `BadValue` unless `value` can be a name: one visible line, not empty.
+    """Raise `BadValue` unless `value` is one visible line.
 
     Control characters and line separators would break log lines and headers. Direction marks would make one name look
-    like another. Letters of every script, emoji and spaces are fine.
+    like another.
     """
     if value and value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -102,16 +100,16 @@ def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> No
 
 
 def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
-    """Make any `text` recordable; keeps valid text, and never raises.
+    """Make any `text` recordable; never raises.
 
-    Lone surrogates become U+FFFD, control characters except newline and tab their pictures (␀, ␛). A text beyond
-    `max_bytes` ends with a note of its length.
+    Lone surrogates become U+FFFD, control characters except newline and tab their pictures (␀, ␛). A longer text ends
+    with a note of its length.
     """
     text = str.__str__(text)
     if text.isprintable() and len(text) * 4 <= max_bytes:
         return text
     length = len(text)
-    # A character takes at least one byte, so the rest can go before the slower steps.
+    # A character takes at least one byte, so the rest can go first.
     text = text[: max_bytes + 1].replace("\r\n", "\n").translate(_PICTURES)
     data = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
     if len(data) <= max_bytes and length <= max_bytes:
@@ -123,12 +121,12 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
 
 
 def commas_in(data: bytes) -> int:
-    """Count the commas outside strings: no list in the document has more than one item more."""
+    """Count the commas outside strings: no list has more than one item more."""
     return _outside_strings(data, _NOT_COMMAS).count(b",")
 
 
 def split_path(complaint: str) -> tuple[str, str]:
-    """The path below the value, and what is wrong there, out of a complaint of msgspec.
+    """The path below the value, and the fault, out of a complaint of msgspec.
 
     >>> split_path("Expected `int`, got `str` - at `$.items[3].price`")
     ('.items[3].price', 'Expected `int`, got `str`')
@@ -152,7 +150,7 @@ def _check_numbers(data: bytes) -> None:
     outside = _outside_strings(data)
     if not _may_be_infinite(outside):
         return
-    # Each number once: a list of a million is often a million times the same.
+    # Each number once: a long list is often many times the same.
     numbers = set(outside.replace(b"true", b" ").replace(b"false", b" ").translate(_BLANKS_BETWEEN_NUMBERS).split())
     # Integers never overflow.
     if any(map(math.isinf, map(float, numbers))) and any(
@@ -168,7 +166,7 @@ def _may_be_infinite(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes, leaving_out: bytes = b"") -> bytes:
-    """The JSON `data` without strings and the bytes of `leaving_out`, which contains no quote."""
+    """`data` without strings and the bytes of `leaving_out`, which contains no quote."""
     if b"\\" in data:
         # Backslashes come in pairs from the left, as `replace` takes them; after that no quote is escaped.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -189,7 +187,7 @@ def _depth(brackets: bytes) -> int:
 
 
 def _has_digits(data: bytes, length: int) -> bool:
-    """Whether `length` digits occur in a row. Four adjacent samples, which such a run covers, are checked first."""
+    """Whether `length` digits occur in a row. Such a run covers four adjacent samples, which are checked first."""
     if len(data) < length or _FOUR_DIGITS.search(data[:: length // 4]) is None:
         return False
     return b"0" * length in data.translate(_DIGITS_AS_ZEROS)
@@ -216,7 +214,7 @@ def _long_integer(where: str) -> str:
 
 
 def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str:
-    """The fault of `data` in the sender's words; msgspec's message speaks of bytes."""
+    """The fault in the sender's words; msgspec's message speaks of bytes."""
     if isinstance(error, RecursionError):
         return _too_deep(where, max_depth)
     if data.startswith(b"\xef\xbb\xbf"):
@@ -253,7 +251,7 @@ _FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _NOT_COMMAS: Final = bytes(byte for byte in range(256) if byte not in b',"')
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
-# Read as signed bytes: an opening bracket is +1, a closing one -1.
+# Signed bytes: an opening bracket is +1, a closing one -1.
 _BRACKET_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _BLANKS_BETWEEN_NUMBERS: Final = bytes(byte if byte in b"0123456789.eE+-" else 0x20 for byte in range(256))

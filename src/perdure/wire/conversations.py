@@ -1,4 +1,4 @@
-"""Conversations: histories as older workers keep them. Their records and operations."""
+"""Conversations: histories as older workers keep them."""
 
 from typing import Annotated, ClassVar, Final
 
@@ -11,7 +11,7 @@ from perdure.wire.record import Done, Record
 
 
 class ConversationMessage(Record, frozen=True):
-    """One message; `id` grows within its conversation."""
+    """`id` grows within its conversation."""
 
     id: Int64
     conversation_id: str
@@ -23,7 +23,7 @@ class ConversationMessage(Record, frozen=True):
 
 
 class Conversation(Record, frozen=True):
-    """The newest messages, oldest first."""
+    """Oldest first."""
 
     shown_as: ClassVar[str] = "ConversationResponse"
 
@@ -57,7 +57,10 @@ class GetConversationHistory(Operation[Conversation], frozen=True):
     "/internal/conversation/{conversation_id}/add", contract=True, idempotent=True, body="AddMessageRequest"
 )
 class AddConversationMessage(Operation[Done], frozen=True):
-    """Append a message; the newest are kept: as many as it says, at most 10,000 of each agent."""
+    """Append a message.
+
+    The newest are kept, at most 10,000 of each agent.
+    """
 
     conversation_id: KeyName
     agent_id: Name

@@ -1,14 +1,13 @@
 """The due times of a schedule: a cron expression in a time zone, as pure functions.
 
-`crontab` lists the local times of an expression, without a zone. This module decides how clock changes affect them:
+`crontab` lists local times; this module decides how clock changes affect them. A local time that a clock change skips
+is due at the first instant after the gap, once for all in the gap. A local time that happens twice is due the first
+time.
 
-- Local times that a clock change skips are due once, at the first instant after the gap, even if there are several.
-- A local time that happens twice is due once, the first time.
-- Expressions that name every hour, or whose minute field begins with `*`, follow the hours as they pass. They are due
-  whenever the wall clock matches: twice in an hour that happens twice, never in a skipped hour.
+But expressions that name every hour, or whose minute field begins with `*`, are due whenever the wall clock matches:
+twice in an hour that happens twice, never in a skipped hour.
 
-A zone's rules are data of the machine (`zoneinfo`, or `tzdata` if the system has none). They are constant while a
-process lives, so these functions are pure.
+The rules of zones (`zoneinfo`, or `tzdata` if the system has none) are constant while a process lives.
 """
 
 from collections.abc import Iterator
@@ -55,7 +54,7 @@ class Cron:
         return (_EPOCH + timedelta(microseconds=at_us)).astimezone(self._zone)
 
     def next_after(self, at_us: int) -> int | None:
-        """The first due time after a moment; None if it is more than fifty years away."""
+        """None: it is more than fifty years away."""
         found: int | None = None
         for wall in self._walls(self._first_wall(at_us)):
             if found is not None and self._first(wall) >= found:
@@ -66,7 +65,7 @@ class Cron:
         return found
 
     def last_until(self, at_us: int) -> int | None:
-        """The last due time up to a moment; None if it is more than fifty years away."""
+        """None: it is more than fifty years away."""
         found: int | None = None
         now = self.local(at_us).replace(tzinfo=None)
         first, second = self._offsets(now)
@@ -80,7 +79,6 @@ class Cron:
         return found
 
     def slots(self, after_us: int, until_us: int, limit: int) -> list[int]:
-        """The due times after one moment, up to another."""
         found: list[int] = []
         due_us = self.next_after(after_us)
         while due_us is not None and due_us <= until_us and len(found) < limit:
@@ -108,7 +106,6 @@ class Cron:
             wall = following(wall)
 
     def _due(self, wall: datetime) -> tuple[int, ...]:
-        """The moments at which a wall time is due: none, one or two."""
         first, second = self._offsets(wall)
         if not self._follows_hours or first == second:
             return (self._first(wall),)
@@ -137,8 +134,7 @@ class Cron:
         return _instant(wall, second) if first >= second else self._first(wall)
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The zone's two offsets at a wall time. Unless they are equal, the larger is first if the time happens
-        twice, and last if it is skipped."""
+        """The zone's two offsets. The larger is first if the wall time happens twice, and last if it is skipped."""
         first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
         second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
         assert first is not None and second is not None
@@ -156,7 +152,7 @@ def _instant(wall: datetime, offset: timedelta) -> int:
 
 @lru_cache(maxsize=1_024)
 def cron(expression: str, timezone: str) -> Cron:
-    """Parse the expression. Raises BadValue that names `cron` or `timezone` and its fault."""
+    """Raises BadValue that names `cron` or `timezone` and its fault."""
     check_name(expression, where="cron")
     check_name(timezone, where="timezone")
     if timezone not in _zones():

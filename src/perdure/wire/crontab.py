@@ -13,7 +13,7 @@ from typing import Final
 from cronsim import CronSim
 
 YEARS_MAX: Final = 50
-"""Years to search. Each date falls on each weekday again within 40 years."""
+"""Each date falls on each weekday again within 40 years."""
 _ANY_DAY: Final = datetime.fromisoformat("2000-01-01")  # an expression reads the same on all days
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -22,7 +22,7 @@ _LENGTHS: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Crontab:
-    """A parsed expression. Raises CronSimError if it is invalid."""
+    """Raises CronSimError if the expression is invalid."""
 
     __slots__ = ("_both", "_days", "_hours", "_kinds", "_minutes", "_months", "_weekdays", "is_hourly")
 
@@ -36,7 +36,7 @@ class Crontab:
         self.is_hourly = len(self._hours) == 24
 
     def after(self, wall: datetime) -> datetime | None:
-        """The first wall time after another one; None if it is more than fifty years away."""
+        """None: it is more than fifty years away."""
         last = (wall.replace(microsecond=0) + _SECOND).year + YEARS_MAX
         at = wall.replace(second=0, microsecond=0) + _MINUTE
         if at.month in self._months:
@@ -57,7 +57,7 @@ class Crontab:
         return None
 
     def before(self, wall: datetime) -> datetime | None:
-        """The last wall time before another one; None if it is more than fifty years away."""
+        """None: it is more than fifty years away."""
         at = (wall - _MICROSECOND).replace(second=0, microsecond=0)
         if at.month in self._months:
             days = self._days_of(at.year, at.month)
@@ -101,7 +101,7 @@ class Crontab:
         return days
 
     def _matching(self, first: int, length: int) -> list[int]:
-        """The matching days of a month with that first weekday (Monday is 0) and length."""
+        """Of a month with that first weekday (Monday is 0) and length."""
         by_number = {day for day in self._days if 0 < day <= length}
         if CronSim.LAST in self._days:
             by_number.add(length)

@@ -1,4 +1,4 @@
-"""Definitions of agents and tools, as their workers register them: their records and operations."""
+"""Definitions of agents and tools, as their workers register them."""
 
 from typing import ClassVar, Final
 
@@ -20,8 +20,6 @@ BODY_BYTES_MAX: Final = 4 * DEFINITION_BYTES_MAX
 
 
 class AgentDefinition(Record, frozen=True):
-    """An agent of one deployment."""
-
     id: str
     deployment_id: str
     provider: str
@@ -37,8 +35,6 @@ class AgentDefinition(Record, frozen=True):
 
 
 class ToolDefinition(Record, frozen=True):
-    """A tool of one deployment."""
-
     id: str
     deployment_id: str
     tool_type: str
@@ -60,16 +56,12 @@ class ToolList(Record, frozen=True):
 
 
 class AgentRegistered(Record, frozen=True):
-    """The agent is stored."""
-
     shown_as: ClassVar[str] = "RegisterAgentResponse"
 
     success: bool
 
 
 class ToolRegistered(Record, frozen=True):
-    """The tool is stored."""
-
     shown_as: ClassVar[str] = "RegisterToolResponse"
 
     success: bool
@@ -98,7 +90,6 @@ class RegisterAgent(Operation[AgentRegistered], frozen=True, forbid_unknown_fiel
     metadata: MaybeRaw = None
 
     def check(self) -> None:
-        """Raises BadValue."""
         check_json(encode(self), where="body", max_bytes=DEFINITION_BYTES_MAX)
 
 
@@ -131,7 +122,6 @@ class RegisterTool(Operation[ToolRegistered], frozen=True, forbid_unknown_fields
     metadata: MaybeRaw = None
 
     def check(self) -> None:
-        """Raises BadValue."""
         check_json(encode(self), where="body", max_bytes=DEFINITION_BYTES_MAX)
 
 

@@ -1,4 +1,4 @@
-"""Deployments: their records and operations. Callers list and switch them, push workers register them."""
+"""Deployments. Callers list and switch them, push workers register them."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
@@ -23,8 +23,6 @@ class DeploymentStatus(StrEnum):
 
 
 class ServedBy(StrEnum):
-    """The kind of a deployment's workers."""
-
     NATIVE = "native"
     PUSH = "push"
 
@@ -41,12 +39,11 @@ def _workflow_type(text: str, where: str) -> WorkflowType:
 
 
 class Deployment(Record, frozen=True):
-    """One deployment: a named version of the workers' code."""
+    """A named version of the workers' code."""
 
     id: str
     project_id: Uuid
     status: DeploymentStatus
-    """`active` or `retired`."""
     created_at_us: Time = field(name="created_at")
     current: bool = False
     """Whether new executions go there unless they name another."""
@@ -57,7 +54,7 @@ class Deployment(Record, frozen=True):
 
 
 class ListedDeployment(Deployment, frozen=True):
-    """A deployment with its open executions. It drains while it has some."""
+    """It drains while it has open executions."""
 
     workers: Int64 = 0
     """How many workers serve it."""
@@ -66,8 +63,6 @@ class ListedDeployment(Deployment, frozen=True):
 
 
 class DeploymentPage(Record, frozen=True):
-    """One page, the youngest first; `next_cursor` asks for the following one and is null after the last."""
-
     shown_as: ClassVar[str] = "DeploymentsResponse"
 
     deployments: list[ListedDeployment]
@@ -82,17 +77,11 @@ deployments: Final = Noun("Deployments")
 
 @deployments.get("/api/v1/deployments")
 class ListDeployments(Operation[DeploymentPage], frozen=True):
-    """Deployments, newest first.
-
-    Each has the number of its open executions and of the workers that serve it.
-    """
+    """Deployments, newest first, with the numbers of their open executions and workers."""
 
     retired: bool = False
-    """Include retired deployments."""
     cursor: str | None = None
-    """The `next_cursor` of the page before."""
     limit: Limit = 100
-    """1 to 1,000."""
 
 
 @deployments.post("/api/v1/deployments/{deployment_id}/use")
@@ -145,7 +134,7 @@ class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """A queue and how many of its executions run at once per concurrency key; null: no limit."""
+    """Null: no limit per concurrency key."""
 
     name: Name
     concurrency_limit: Annotated[Int32, within(1, INT32_MAX)] | None = None
@@ -162,7 +151,6 @@ class RegisterQueues(Operation[Done], frozen=True):
     queues: Annotated[list[QueueInfo], Most(QUEUES_MAX)]
 
     def check(self) -> None:
-        """Raises BadValue."""
         if len(self.queues) > QUEUES_MAX:
             raise BadValue(
                 f"queues: holds {len(self.queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"}

@@ -234,7 +234,7 @@ class UnknownOutcome(PerdureError):
 
 
 def error_classes() -> list[type[PerdureError]]:
-    """Every class of this tree, roots first, except those of other rooms."""
+    """Roots first, without those of other rooms."""
     found: list[type[PerdureError]] = [PerdureError]
     for cls in found:
         found.extend(kind for kind in cls.__subclasses__() if kind.__module__ == __name__)
@@ -242,7 +242,7 @@ def error_classes() -> list[type[PerdureError]]:
 
 
 def from_code(code: str, message: str, details: dict[str, object] | None = None, status: int = 500) -> PerdureError:
-    """The exception for a reply's `error_type`, for clients."""
+    """For a reply's `error_type`."""
     for cls in error_classes():
         if cls.code == code:
             return cls(message, details)

@@ -1,5 +1,3 @@
-"""Events of topics: their records and operations."""
-
 from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Raw, Struct, field
@@ -31,7 +29,7 @@ PUBLISH_MAX: Final = 1_000
 
 
 class Event(Record, frozen=True, gc=False):
-    """One event. `sequence_id` grows by one per topic, without gaps."""
+    """`sequence_id` grows by one per topic, without gaps."""
 
     shown_as: ClassVar[str] = "EventResponse"
 
@@ -44,7 +42,7 @@ class Event(Record, frozen=True, gc=False):
 
 
 class EventPage(Record, frozen=True):
-    """A page of a topic; `has_more`: the page was full."""
+    """`has_more`: the page was full."""
 
     shown_as: ClassVar[str] = "GetEventsResponse"
 
@@ -54,7 +52,7 @@ class EventPage(Record, frozen=True):
 
 
 class PublishedEvents(Record, frozen=True):
-    """The events' numbers, in the order of the request."""
+    """In the order of the request."""
 
     shown_as: ClassVar[str] = "PublishEventResponse"
 
@@ -77,7 +75,7 @@ class JournalEvent(Struct, frozen=True, gc=False):
 
 
 class EventData(EventItem, frozen=True, forbid_unknown_fields=False):
-    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
+    """With a `dedup_key` the topic keeps the first event and answers repeats with its number."""
 
     data: RequiredJson
     execution_id: str | None = None
@@ -85,7 +83,7 @@ class EventData(EventItem, frozen=True, forbid_unknown_fields=False):
 
 
 def checked_topic(value: str, where: str) -> str:
-    """Check a topic in a query. Raises BadValue."""
+    """Raises BadValue."""
     check_name(value, where=f"query.{where}", max_bytes=TOPIC_BYTES_MAX)
     return value
 
@@ -107,7 +105,6 @@ class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_field
     root_execution_id: str | None = None
 
     def check(self) -> None:
-        """Raises BadRequest and BadValue."""
         if self.durable and not (is_uuid(self.execution_id or "") and is_uuid(self.root_execution_id or "")):
             raise BadRequest("body.durable: needs `execution_id` and `root_execution_id`, both UUIDs.")
         if not 1 <= len(self.events) <= PUBLISH_MAX:
@@ -129,5 +126,4 @@ class GetEvents(Operation[EventPage], frozen=True):
     last_timestamp_us: Time | None = field(default=None, name="last_timestamp")
     """Exclusive."""
     limit: Annotated[Int32, between(1, PAGE_MAX)] = 100
-    """1 to 1,000."""
     sort: Literal["asc", "desc"] = "asc"

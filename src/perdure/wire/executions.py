@@ -1,4 +1,4 @@
-"""Executions: their records, journals and logs, and the operations on them."""
+"""Executions, their journals and logs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Final
@@ -41,10 +41,9 @@ LIST_MAX: Final = 500
 
 
 class Execution(Record, frozen=True, kw_only=True, gc=False):
-    """State and result of one execution. `status` is the contract's word, `phase` is more precise.
+    """`status` is the contract's word, `phase` is more precise.
 
-    `due_at` is when its phase ends by itself: the timer of a waiting execution, the start of a queued one, or a
-    time-out.
+    `due_at` is when the phase ends by itself: a timer, a delayed start, or a time-out.
     """
 
     shown_as: ClassVar[str] = "ExecutionResponse"
@@ -90,7 +89,7 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
 
     @shown_before("due_at_us")
     def forked_from(self) -> str | None:
-        """Always null: the contract has it, and Perdure does not fork executions."""
+        """Always null: Perdure does not fork executions."""
         return None
 
     @shown_before("due_at_us")
@@ -99,8 +98,6 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
 
 
 class ExecutionPage(Record, frozen=True):
-    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
-
     shown_as: ClassVar[str] = "ExecutionsResponse"
 
     executions: list[Execution]
@@ -108,8 +105,8 @@ class ExecutionPage(Record, frozen=True):
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):
-    """One row of an execution's journal. Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at`
-    never decreases."""
+    """A row of a journal. Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at` never
+    decreases."""
 
     shown_as: ClassVar[str] = "StepResponse"
     answers_in_full: ClassVar[bool] = True
@@ -122,7 +119,7 @@ class Row(Record, frozen=True, omit_defaults=True, gc=False):
     name: str | None = None
     """The step's function, the child's workflow or the topic."""
     fingerprint: str | None = None
-    """A short hash of the encoded input; for a timer, its due time. The worker compares it with the code's request."""
+    """A short hash of the encoded input, or a timer's due time. The worker compares it with the code's request."""
     ok: bool = True
     value: Raw = NULL
     """The outcome, an error when not `ok`."""
@@ -131,20 +128,20 @@ class Row(Record, frozen=True, omit_defaults=True, gc=False):
 
 
 class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One line that the workflow logged; `level` as in Python's standard library."""
+    """`level` as in Python's standard library."""
 
     shown_as: ClassVar[str] = "LogResponse"
     answers_in_full: ClassVar[bool] = True
 
     n: Int64 = 0
-    """Its number in the execution's log. The server gives it."""
+    """Its number in the execution's log."""
     at_us: Time
     level: int
     text: str
 
 
 class JournalPage(Record, frozen=True):
-    """A page of the journal; `logs` only if requested. `has_more`: the page was full."""
+    """`logs` only if requested. `has_more`: the page was full."""
 
     shown_as: ClassVar[str] = "StepsResponse"
 
@@ -154,7 +151,7 @@ class JournalPage(Record, frozen=True):
 
 
 class LogPage(Record, frozen=True):
-    """A page of the log; `has_more`: the page was full."""
+    """`has_more`: the page was full."""
 
     shown_as: ClassVar[str] = "LogsResponse"
 
@@ -163,7 +160,7 @@ class LogPage(Record, frozen=True):
 
 
 class StartedExecution(Record, frozen=True):
-    """The execution that was started, or that the request's key already named."""
+    """The new execution, or the one that the request's key already named."""
 
     shown_as: ClassVar[str] = "SubmitWorkflowResponse"
 
@@ -189,8 +186,7 @@ class ResumeReply(Record, frozen=True):
     execution_id: Uuid
     step_key: str
     state: Became = Became.ANSWERED
-    """`answered`: the step continues with it. `early`: no step has asked yet. A step that shows nothing will take
-    the answer; a later question will not."""
+    """`early`: no step has asked yet. A step that shows nothing takes the answer; a later question does not."""
     answered_by: str | None = None
     answered_at_us: Time | None = None
 
@@ -205,8 +201,6 @@ class Erased(Record, frozen=True):
 
 
 class Finished(Record, frozen=True, omit_defaults=True):
-    """The end of an execution."""
-
     id: str
     phase: str
     result: MaybeRaw = None
@@ -216,7 +210,7 @@ class Finished(Record, frozen=True, omit_defaults=True):
 
 
 class WaitReply(Record, frozen=True):
-    """The final executions among the requested ids, and the unknown ids."""
+    """The final ones among the requested executions, and the unknown ids."""
 
     finished: list[Finished]
     missing: list[str] = field(default_factory=list)
@@ -276,11 +270,11 @@ class GetExecution(Operation[Execution], frozen=True):
 
     execution_id: ExecutionId
     wait: Wait | None = None
-    """Hold the answer until the execution is final, at most for this many seconds."""
+    """Hold the answer until the execution is final, at most this many seconds."""
 
 
 class ListFilters(Struct, frozen=True):
-    """Filters of a list of executions. None: no filter."""
+    """None: no filter."""
 
     status: Annotated[list[str], _words(Status)] | None = None
     """pending, running, completed, failed, cancelled; several with commas."""
@@ -294,7 +288,7 @@ class ListFilters(Struct, frozen=True):
     parent_execution_id: _LowerCase | None = None
     """Its children."""
     root_execution_id: _LowerCase | None = None
-    """Everything below this root, without the root itself, whose `root_execution_id` is null."""
+    """Everything below this root, without the root itself."""
     deployment_id: str | None = None
     key: str | None = None
     tag: Annotated[str, Check(_tag)] | None = None
@@ -303,7 +297,7 @@ class ListFilters(Struct, frozen=True):
     created_before_us: Time | None = None
 
     def wanted_phases(self) -> list[str] | None:
-        """The phases that `status` and `phases` allow. None: all."""
+        """None: all."""
         if self.status is None and self.phases is None:
             return None
         return [
@@ -317,11 +311,10 @@ class ListFilters(Struct, frozen=True):
 class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
     """List executions, newest first.
 
-    A page may hold fewer than `limit` executions and still have a `next_cursor`.
+    A page may hold fewer than `limit` and still have a `next_cursor`.
     """
 
     cursor: Cursor | None = None
-    """The `next_cursor` of the page before."""
     limit: Annotated[int, between(1, LIST_MAX)] = 50
     """1 to 500."""
 
@@ -330,8 +323,8 @@ class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
 class WaitForExecutions(Operation[WaitReply], frozen=True):
     """Hold the answer until one of the executions is final.
 
-    The answer is empty if none was final in time. Large results may take several answers: ask again for the executions
-    that are missing.
+    The answer is empty if none was final in time. Large results may take several answers: ask again for the missing
+    executions.
     """
 
     ids: Annotated[list[str], Most(IDS_MAX), Check(_ids)]
@@ -342,19 +335,17 @@ class WaitForExecutions(Operation[WaitReply], frozen=True):
 class GetSteps(Operation[JournalPage], frozen=True):
     """The journal of an execution.
 
-    Its rows have times, attempts, fingerprints of inputs, and outcomes. A page may hold fewer than `limit` rows and
-    still say `has_more`.
+    A page may hold fewer than `limit` rows and still say `has_more`.
     """
 
     execution_id: ExecutionId
     after: Position = 0
     """The `seq` of the last known row."""
     limit: Limit = 500
-    """1 to 1,000."""
     after_log: Position | None = None
     """Include log lines after this number."""
     wait: Wait | None = None
-    """If there is nothing new, hold the answer until there is, at most for this many seconds."""
+    """Hold the answer until there is something new, at most this many seconds."""
 
 
 @executions.get("/api/v1/executions/{execution_id}/logs")
@@ -365,7 +356,6 @@ class GetLogs(Operation[LogPage], frozen=True):
     after: Position = 0
     """The number of the last known line."""
     limit: Limit = 500
-    """1 to 1,000."""
 
 
 @executions.post("/api/v1/executions/{execution_id}/cancel", contract=True)
@@ -379,15 +369,15 @@ class CancelExecution(Operation[Cancellation], frozen=True):
 class ResumeExecution(Operation[ResumeReply], frozen=True):
     """Answer a suspended step.
 
-    The first answer stands. The same answer again, at any time, gets the first response again; another answer is 409.
-    An answer that comes before the step asks is kept. It is taken only if the step shows nothing.
+    The first answer stands. The same answer again gets the first response again; another answer is 409. An answer that
+    comes before the step asks is kept, and taken only if the step shows nothing.
     """
 
     execution_id: ExecutionId
     step_key: KeyName
     data: Json = NULL
     question: str | None = None
-    """The id of the question that is answered; null: any question of the step."""
+    """The answered question's id; null: any question of the step."""
 
 
 @executions.delete("/api/v1/executions/{execution_id}")

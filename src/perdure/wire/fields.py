@@ -14,29 +14,29 @@ from perdure.wire.records import MaybeRaw
 INT64_MAX: Final = 2**63 - 1
 PAGE_MAX: Final = 1_000
 NEWEST: Final = "~"
-"""Before every id: where a list starts that shows the newest first."""
+"""Before every id: where a list that shows the newest first starts."""
 
 
 class Kind(NamedTuple):
-    """Marks the type of a field whose JSON differs from its value (`wire/record.py`)."""
+    """Marks a field whose JSON differs from its value (`wire/record.py`)."""
 
     name: str
 
 
 class Check(NamedTuple):
-    """Marks the type of an operation's field. `run` takes its value and name, and returns the value to use."""
+    """Marks a field of an operation. `run` takes its value and name, and returns the value to use."""
 
     run: Callable[[Any, str], Any]
 
 
 class Header(NamedTuple):
-    """Marks a text of an operation that travels in a header of this name."""
+    """Marks a text that travels in this header."""
 
     name: str
 
 
 class Most(NamedTuple):
-    """Marks a list with its most items, and the error above that. The server counts them before it decodes them."""
+    """Marks a list with its most items, and the error above that. The server counts before it decodes."""
 
     items: int
     refusal: type[PerdureError] = BadValue
@@ -44,7 +44,7 @@ class Most(NamedTuple):
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Moment = Annotated[datetime, Meta(tz=True)]
-"""A time as a caller sends it: RFC 3339, the offset is required."""
+"""A time as a caller sends it, with its offset."""
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
 Double = Annotated[float, Meta(extra_json_schema={"format": "double"})]
 Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
@@ -63,12 +63,11 @@ Value = Annotated[MaybeRaw, Kind("value")]
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID, in lower or upper case."""
     return _UUID.fullmatch(text) is not None
 
 
 def checked_id(id: str, what: str = "execution") -> str:
-    """The id as the store has it, if it could be one: UUIDs in upper case name the same."""
+    """The id in lower case. Raises BadRequest if it cannot be one."""
     if not is_uuid(id):
         a = "an" if what[0] in "aeiou" else "a"
         raise BadRequest(f"{id!r} is not {a} {what} id; ids look like 0190a5f2-7c1e-7b3a-9d55-0242ac120002.")
@@ -76,24 +75,24 @@ def checked_id(id: str, what: str = "execution") -> str:
 
 
 def checked_cursor(cursor: str | None) -> str:
-    """Where a list whose cursors are ids goes on. Raises BadRequest for other text."""
+    """Raises BadRequest for text that is not an id."""
     if cursor is not None and not is_uuid(cursor):
         raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
     return (cursor or NEWEST).lower()
 
 
 def in_body(check: Callable[[str, str], str]) -> Check:
-    """Check a text of a body, and name it in the error as `body.…`."""
+    """Name a text in errors as `body.…`."""
     return Check(lambda value, where: check(value, f"body.{where}"))
 
 
 def id_check(what: str) -> Check:
-    """Check an id, and name the thing in the error. Raises BadRequest."""
+    """Raises BadRequest that names the thing."""
     return Check(lambda value, where: checked_id(value, what))
 
 
 def between(least: int, most: int) -> Check:
-    """Check the bounds of a number in a query. Raises BadRequest."""
+    """Bounds of a number in a query. Raises BadRequest."""
 
     def run(value: int, where: str) -> int:
         if not least <= value <= most:
@@ -104,7 +103,7 @@ def between(least: int, most: int) -> Check:
 
 
 def within(least: int, most: int) -> Check:
-    """Check the bounds of a number in a body. Raises BadValue."""
+    """Bounds of a number in a body. Raises BadValue."""
 
     def run(value: int, where: str) -> int:
         if not least <= value <= most:
@@ -115,8 +114,6 @@ def within(least: int, most: int) -> Check:
 
 
 def text_check(bytes_max: int) -> Check:
-    """Check a text: not too long, and storable. Raises BadValue."""
-
     def run(value: str, where: str) -> str:
         check_text(value, where=where, max_bytes=bytes_max)
         return value
@@ -125,8 +122,6 @@ def text_check(bytes_max: int) -> Check:
 
 
 def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
-    """Check a name: not empty, not too long, no control characters. Raises BadValue."""
-
     def run(value: str, where: str) -> str:
         check_name(value, where=where, max_bytes=bytes_max)
         return value

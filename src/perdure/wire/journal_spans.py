@@ -26,7 +26,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class TracedRow(Struct, frozen=True):
-    """A journal row; a value of None is too large to be shown."""
+    """A value of None is too large to be shown."""
 
     seq: int
     at_us: int
@@ -47,7 +47,7 @@ class OpenedWait(Struct, frozen=True):
 
 
 class TracedExecution(Struct, frozen=True):
-    """The source of an execution's span. `cut`: payload, result or a state is too large to be shown."""
+    """`cut`: payload, result or a state is too large to be shown."""
 
     id: str
     workflow_id: str
@@ -74,14 +74,12 @@ class TracedExecution(Struct, frozen=True):
 
 
 class TracedJournal(TracedExecution, frozen=True):
-    """The source of all spans of an execution."""
-
     rows: Sequence[TracedRow] = ()
     waits: Sequence[OpenedWait] = ()
 
 
 def execution_id_of(trace_id: str) -> str:
-    """The execution that a trace would belong to: the same digits with hyphens."""
+    """The execution that a trace would belong to."""
     t = trace_id
     return f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
 
@@ -139,7 +137,7 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
 
 
 def journal_spans(execution: TracedJournal) -> list[StoredSpan]:
-    """The spans of an execution, its steps and its waits. Children have their own."""
+    """Children have their own."""
     own = execution_span(execution)
     found = [own]
     tries: dict[str, list[TracedRow]] = {}

@@ -1,5 +1,3 @@
-"""API keys: their records and operations. Only the answer that makes a key shows its secret."""
-
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, field
@@ -41,7 +39,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     last_four_digits: str
     created_at_us: Time = field(name="created_at")
     last_used_at_us: Time | None = field(default=None, name="last_used_at")
-    """To the minute, about: a use is noted when the key is looked up."""
+    """To the minute, about."""
     role: Role
     development: bool = False
     """Made by `perdure dev`: refused on an address that others can reach."""
@@ -52,8 +50,6 @@ class ApiKeyList(Record, frozen=True):
 
 
 class ApiKeys(Record, frozen=True):
-    """The keys of the caller's project, newest first."""
-
     shown_as: ClassVar[str] = "ApiKeysResponse"
 
     project_id: Uuid
@@ -61,7 +57,7 @@ class ApiKeys(Record, frozen=True):
 
 
 class NewApiKey(Record, frozen=True, kw_only=True):
-    """The new key. `key` is shown here and never again."""
+    """`key` is shown here and never again."""
 
     shown_as: ClassVar[str] = "CreateApiKeyResponse"
 
@@ -94,13 +90,14 @@ class GetApiKeys(Operation[ApiKeyList], frozen=True):
 
 @keys.post("/api/v1/api-keys", role=Role.ADMIN, contract=True, idempotent=True)
 class CreateApiKey(Operation[NewApiKey], frozen=True):
-    """Make a key. Its secret is in this answer and nowhere else; only a hash of it is kept.
+    """Make a key.
 
-    So the same request again, by its Idempotency-Key, is 409 `SECRET_SHOWN_ONCE`, with the id of the key that it made.
+    Only this answer has its secret; only a hash is kept. So the same request again, by its Idempotency-Key, is 409
+    `SECRET_SHOWN_ONCE`, with the id of the key that it made.
     """
 
     name: Annotated[str, Check(_name)]
-    """A name that no other key of the project has."""
+    """Unique in the project."""
     project_id: Uuid
     role: Role | None = None
     """`read`, `write` (the default) or `admin`."""
@@ -110,8 +107,8 @@ class CreateApiKey(Operation[NewApiKey], frozen=True):
 class DeleteApiKey(Operation[Message], frozen=True):
     """Delete a key.
 
-    This server refuses it from its next request on, and ends its sign-ins; other servers of the store as soon as they
-    hear of it, and within `auth_cache_seconds` at the latest.
+    This server refuses it from its next request on, and ends its sign-ins. Other servers of the store follow within
+    `auth_cache_seconds`.
     """
 
     key_id: KeyId

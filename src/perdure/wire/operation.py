@@ -51,18 +51,16 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Options(TypedDict, total=False):
-    """How a route differs from the usual."""
-
     name: str
     """`operationId`, if it is not the name of the class."""
     caller: Caller
-    """The default is a caller with a project. Without a role, `Caller.USER`."""
+    """The default is a caller with a project or, without a role, a user."""
     contract: bool
-    """The server skips unknown fields, because clients of other versions send them. Otherwise it refuses them."""
+    """The server skips unknown fields, because clients of other versions send them."""
     idempotent: bool
     """The server takes an Idempotency-Key. Our client always sends one."""
     recorded_as: str
-    """The name under which the store keeps the answer to a repeat in this process, if that differs from `name`."""
+    """The name under which the store keeps the answer to a repeat, if that differs from `name`."""
     protocol: bool
     """Workers send it, with the version of their protocol. They pause between tries by themselves."""
     project_in_query: bool
@@ -72,16 +70,14 @@ class Options(TypedDict, total=False):
     body: str
     """The name of the body in the API's document."""
     body_bytes_max: int
-    """The default depends on the body: with a user's JSON it has no limit of its own."""
+    """By default a body with a user's JSON has no limit of its own."""
     held: str
-    """The field with the seconds for which the server may hold the request. None: it answers at once."""
+    """The field with the seconds for which the server may hold the request."""
     bare: str
     """The reply's field that is the whole answer, a JSON array. A `next_cursor` beside it travels as a header."""
 
 
 class Endpoint(NamedTuple):
-    """Where the server serves an operation, and for which role."""
-
     method: Method
     path: str
     tag: str
@@ -102,8 +98,8 @@ class Endpoint(NamedTuple):
 
 
 class Operation(Struct, Generic[R_co], frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A request; `R_co` is the reply: a record, or None. Fields at their default are not sent. A method `check` holds
-    the rules that span several fields. It raises BadValue or BadRequest."""
+    """A request for a reply `R_co`. Fields at their default are not sent. A method `check` holds the rules that span
+    several fields, and raises BadValue or BadRequest."""
 
     endpoint: ClassVar[Endpoint]
     shown_as: ClassVar[str] = ""
@@ -111,15 +107,13 @@ class Operation(Struct, Generic[R_co], frozen=True, omit_defaults=True, forbid_u
 
 
 class Noun:
-    """The operations of one noun, in the order in which they are documented."""
+    """The operations of one noun, as they are documented."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.all: list[type[Operation[Any]]] = []
 
     def operation(self, method: Method, path: str, role: Role | None, options: Options) -> Callable[[type[O]], type[O]]:
-        """Serve an operation there."""
-
         def add(cls: type[O]) -> type[O]:
             named: Options = {"name": _WORD.sub(r"_\1", cls.__name__).lower(), **options}
             cls.endpoint = Endpoint(method, path, self.tag, role, named)
@@ -155,7 +149,7 @@ class Noun:
 
 
 def validated(given: S, where: str = "") -> S:
-    """Run the checks of an operation's fields and its own. Returns it with the values that the checks normalized.
+    """Run the checks of the fields, then `check`. Returns the operation with the values that the checks normalized.
 
     `where` stands before the names of fields in errors: `triggers[2].`.
     """
@@ -172,7 +166,6 @@ def validated(given: S, where: str = "") -> S:
 
 @cache
 def is_checked(cls: type[Struct]) -> bool:
-    """Whether `validated` has anything to check."""
     return hasattr(cls, "check") or bool(marked(cls, Check))
 
 
@@ -193,8 +186,6 @@ def _marks(kind: Any, mark: type[M]) -> Iterator[M]:
 
 
 class Parts(NamedTuple):
-    """The fields of an operation by the part of a request that carries them."""
-
     path: list[FieldInfo]
     query: list[FieldInfo]
     body: list[FieldInfo]
@@ -219,7 +210,7 @@ def reply_type(cls: type[Operation[Any]]) -> Any:
 
 
 class OfProject(Struct, frozen=True):
-    """A field of the query beside the operation's own."""
+    """In the query, beside the operation's own fields."""
 
     project_id: str | None = None
     """Instead of the header."""
@@ -232,7 +223,7 @@ class ServerForm(NamedTuple):
     body: type[Struct] | None
     headers: tuple[str, ...]
     make: Callable[..., Any]
-    """Takes the values of the path, then the query and the body if the operation has them, then the headers' texts."""
+    """Takes the values of the path, then query and body if there are any, then the texts of the headers."""
 
 
 def server_form(cls: type[Operation[Any]]) -> ServerForm:
@@ -258,13 +249,11 @@ def server_form(cls: type[Operation[Any]]) -> ServerForm:
 
 
 class ClientForm(NamedTuple):
-    """The parts of the request that the client sends."""
-
     head: Callable[[Operation[Any]], str]
     """The path with its values, and the query."""
     body: Twin | None
     headers: tuple[tuple[str, str], ...]
-    """Names of headers and of the fields that they carry."""
+    """Names of headers and of their fields."""
 
 
 @cache

@@ -1,5 +1,3 @@
-"""Projects, members and invitations: their records and operations."""
-
 from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import field
@@ -35,7 +33,7 @@ MemberRole = Annotated[Role, Kind("role")]
 
 
 def masked(email: str) -> str:
-    """An e-mail of which only the first character and the domain can be read.
+    """Leave only the first character and the domain.
 
     >>> masked("ann@example.com")
     'a***@example.com'
@@ -47,8 +45,6 @@ def masked(email: str) -> str:
 
 
 class Project(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """One project."""
-
     shown_as: ClassVar[str] = "ProjectResponse"
 
     id: Uuid
@@ -60,8 +56,6 @@ class Project(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProjectList(Record, frozen=True):
-    """The caller's projects, newest first."""
-
     shown_as: ClassVar[str] = "ProjectsResponse"
 
     projects: list[Project]
@@ -77,8 +71,6 @@ def to_user_info(user: User) -> UserInfo:
 
 
 class Member(Record, frozen=True, kw_only=True):
-    """A user's place in a project."""
-
     shown_as: ClassVar[str] = "ProjectMemberResponse"
 
     id: str
@@ -97,25 +89,24 @@ class MemberList(Record, frozen=True):
 
 
 class AddedMember(Record, frozen=True):
-    """A user becomes a member at once. An e-mail without a user gets an invitation instead."""
+    """An e-mail without a user gets an invitation."""
 
     shown_as: ClassVar[str] = "AddMemberResponse"
 
     member: Member | None = None
     invitation: str | None = None
-    """A token for that person, who signs up with it. It is shown here and never again."""
+    """A token to sign up with. It is shown here and never again."""
     expires_at_us: Time | None = field(default=None, name="expires_at")
     """Of the invitation."""
 
 
 class Invitation(Record, frozen=True):
-    """An invitation that can still be used. Its token is not kept."""
+    """It can still be used. Its token is not kept."""
 
     shown_as: ClassVar[str] = "InvitationResponse"
 
     email: str
     role: MemberRole
-    """The invited person's future role."""
     expires_at_us: Time = field(name="expires_at")
 
 
@@ -133,7 +124,7 @@ projects: Final = Noun("Projects")
 class CreateProject(Operation[Project], frozen=True):
     """Make a project; the caller becomes its admin.
 
-    This is for users: a key belongs to one project and cannot make another one.
+    This is for users: a key belongs to one project.
     """
 
     name: ProjectName
@@ -142,10 +133,7 @@ class CreateProject(Operation[Project], frozen=True):
 
 @projects.get("/api/v1/projects", caller=Caller.EITHER, contract=True)
 class GetProjects(Operation[ProjectList], frozen=True):
-    """Projects that the caller belongs to, newest first.
-
-    A key belongs to one project.
-    """
+    """Projects that the caller belongs to, newest first."""
 
 
 @projects.get("/api/v1/projects/{project_id}", contract=True)
@@ -182,8 +170,8 @@ class AddProjectMember(Operation[AddedMember], frozen=True):
     """Make a user a member, or invite a person who is not a user yet.
 
     A person who signs up with the invitation's token, for this e-mail and within a week, becomes a member. A second
-    invitation makes the first token worthless. Only this answer has the token. If the request invited, the same request
-    with the same Idempotency-Key is 409 `SECRET_SHOWN_ONCE`.
+    invitation makes the first token worthless. If the request invited, the same request with the same Idempotency-Key
+    is 409 `SECRET_SHOWN_ONCE`, because only the first answer has the token.
 
     The answer shows whether an e-mail has an account. So a project adds at most `auth_failures_max` people in a burst,
     and one more every few seconds.
@@ -196,7 +184,7 @@ class AddProjectMember(Operation[AddedMember], frozen=True):
 
 @projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN, bare="invitations")
 class GetProjectInvitations(Operation[InvitationList], frozen=True):
-    """Open invitations, by e-mail, without expired ones."""
+    """Open invitations, by e-mail."""
 
     project_id: ProjectId
 
@@ -223,7 +211,7 @@ class ChangeProjectMember(Operation[Member], frozen=True):
 
 @projects.delete("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN)
 class RemoveProjectMember(Operation[None], frozen=True):
-    """Remove a member from the project at once.
+    """Remove a member at once.
 
     The last admin cannot be removed. Keys of the project go on working.
     """

@@ -1,4 +1,4 @@
-"""Push workers: their registrations, the work that the server brings them, and their reports."""
+"""Push workers: registrations, the work that they get, and their reports."""
 
 from typing import Annotated, ClassVar, Final
 
@@ -14,7 +14,7 @@ from perdure.wire.records import MaybeRaw
 CAPACITY: Final = 100
 CAPACITY_MAX: Final = 10_000
 _BODY_BYTES_MAX: Final = 1 << 20
-"""Of a registration: its `capabilities` are JSON that the server skips."""
+"""A registration's `capabilities` are JSON that the server skips."""
 
 WorkerId = Annotated[str, id_check("worker")]
 
@@ -31,7 +31,7 @@ class Registered(Record, frozen=True):
 
 
 class Heartbeat(Record, frozen=True):
-    """Whether the server does not know the worker, which then must register again."""
+    """Whether the worker must register again, because the server does not know it."""
 
     shown_as: ClassVar[str] = "HeartbeatResponse"
 
@@ -39,8 +39,6 @@ class Heartbeat(Record, frozen=True):
 
 
 class ActiveWorkers(Record, frozen=True):
-    """The workers that hold a lease."""
-
     shown_as: ClassVar[str] = "ActiveWorkersResponse"
 
     worker_ids: list[str]
@@ -68,7 +66,7 @@ class PolledWork(Record, frozen=True):
 
 
 class PushedWork(Record, frozen=True):
-    """An execution as sent to a worker: the body of `POST {url}/execute`."""
+    """The body of `POST {url}/execute`."""
 
     worker_id: str
     execution_id: str
@@ -92,8 +90,6 @@ class PushedWork(Record, frozen=True):
 
 
 class ListedStep(Record, frozen=True):
-    """A step's outcome in a list."""
-
     shown_as: ClassVar[str] = "ListedStepResponse"
 
     step_key: str
@@ -104,24 +100,18 @@ class ListedStep(Record, frozen=True):
 
 
 class SavedStep(ListedStep, frozen=True):
-    """A step's outcome, recorded by any worker or by the server."""
-
     shown_as: ClassVar[str] = "SavedStepResponse"
 
     output_schema_name: str | None = None
 
 
 class SavedSteps(Record, frozen=True):
-    """All outcomes of an execution, by key."""
-
     shown_as: ClassVar[str] = "SavedStepsResponse"
 
     steps: list[ListedStep]
 
 
 class Waiting(Record, frozen=True):
-    """The execution that waits."""
-
     shown_as: ClassVar[str] = "SetWaitingResponse"
 
     execution_id: Uuid
@@ -131,7 +121,7 @@ class Waiting(Record, frozen=True):
 
 
 push_workers: Final = Noun("Workers")
-"""The poll stands in `server/routes/push_workers.py`, because it is held until there is work."""
+"""The poll stands in `server/routes/push_workers.py`, because it is held."""
 
 
 def _refusal(field: str, rule: str, given: object) -> BadRequest:
@@ -144,14 +134,14 @@ def _refusal(field: str, rule: str, given: object) -> BadRequest:
 class RegisterWorker(Operation[Registered], frozen=True):
     """Register a push worker under a new id.
 
-    A worker that was registered under the same URL is retired. Its executions go to other workers.
+    A worker under the same URL is retired. Its executions go to other workers.
     """
 
     project_id: Uuid
     mode: str | None = None
     """`push`, the only one."""
     push_endpoint_url: str | None = None
-    """The worker's URL, HTTP or HTTPS; required."""
+    """HTTP or HTTPS; required."""
     capabilities: MaybeRaw = None
     max_concurrent_executions: Int32 | None = None
     """How many executions it takes at a time; 100 by default."""
@@ -190,8 +180,7 @@ class WorkerOnline(Operation[Done], frozen=True):
 class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
     """Keep a worker alive.
 
-    `re_register` is true only for an unknown worker. With a new id, the reports of a worker's running executions would
-    be refused.
+    `re_register` is true only for an unknown worker: with a new id, the reports of running executions would be refused.
     """
 
     worker_id: WorkerId
@@ -204,7 +193,6 @@ pushed_executions: Final = Noun("Push workers")
 
 
 def _in_body(check: Check) -> Check:
-    """The errors of these operations name a field of the body with `body.` before it."""
     return Check(lambda value, where: check.run(value, f"body.{where}"))
 
 
@@ -229,7 +217,7 @@ Scrubbed = Annotated[str, Check(lambda value, where: scrub_text(value))]
 class CompleteExecution(Operation[Done], frozen=True):
     """End an execution with its result.
 
-    409: the worker does not hold the execution any more, and has to stop.
+    409: the worker no longer holds the execution, and has to stop.
     """
 
     execution_id: ExecutionId
@@ -258,7 +246,7 @@ class FailExecution(Operation[Done], frozen=True):
 class ConfirmCancellation(Operation[Done], frozen=True):
     """Report that the worker has stopped an execution.
 
-    An execution that was not cancelled goes back to its queue, or ends if its run time is up.
+    If it was not cancelled, it goes back to its queue, or ends if its run time is up.
     """
 
     execution_id: ExecutionId
@@ -267,7 +255,7 @@ class ConfirmCancellation(Operation[Done], frozen=True):
 
 @pushed_executions.post("/internal/executions/{execution_id}/wait", contract=True, body="SetWaitingRequest")
 class WaitExecution(Operation[Waiting], frozen=True):
-    """Suspend an execution until a time, an event, or the answer to a suspended step.
+    """Suspend an execution until a time, an event, or an answer.
 
     Times without an offset are UTC.
     """
@@ -281,7 +269,7 @@ class WaitExecution(Operation[Waiting], frozen=True):
     wait_topic: str | None = None
     """For `event`."""
     expires_at: str | None = None
-    """The time from which an event or an answer is too late."""
+    """From then on an event or an answer is too late."""
 
 
 @pushed_executions.put("/internal/executions/{execution_id}/otel-span-id", contract=True, body="SpanIdRequest")
@@ -321,7 +309,7 @@ class ListSavedSteps(Operation[SavedSteps], frozen=True):
 class GetSavedStep(Operation[SavedStep], frozen=True):
     """A step's outcome.
 
-    404: the step has no outcome yet. The key may hold slashes as they are.
+    404: the step has none yet. The key may hold slashes as they are.
     """
 
     execution_id: ExecutionId

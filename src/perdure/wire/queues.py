@@ -1,5 +1,3 @@
-"""Queues: their record and operations."""
-
 from typing import Final
 
 from msgspec import field
@@ -11,8 +9,6 @@ from perdure.wire.record import Record
 
 
 class QueueState(Record, frozen=True):
-    """A queue: its limits, its pause, and how many executions it has."""
-
     name: str
     concurrency_limit: Int64 | None = None
     """How many executions of one concurrency key may run at once."""
@@ -26,8 +22,6 @@ class QueueState(Record, frozen=True):
 
 
 class QueueList(Record, frozen=True):
-    """By name: the queues that have limits, a pause, or executions that are ready or running."""
-
     queues: list[QueueState]
 
 
@@ -44,10 +38,10 @@ class ListQueues(Operation[QueueList], frozen=True):
 
 @queues.post("/api/v1/queues/{name}/pause", role=Role.ADMIN)
 class PauseQueue(Operation[QueueState], frozen=True):
-    """Pause a queue.
+    """Pause a queue, also one that does not exist yet.
 
     After the answer no server hands out an execution of it. Running executions end as usual, new ones wait, and limits
-    stay. A queue that is paused stays paused since then. The queue need not exist yet.
+    stay.
     """
 
     name: Name

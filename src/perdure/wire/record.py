@@ -33,7 +33,7 @@ def not_null(value: Raw | None) -> Raw | None:
 
 
 class Record(Struct, frozen=True):
-    """A noun, or a page of one. A field with a default may be missing in the answer of an older server."""
+    """A field with a default may be missing in the answer of an older server."""
 
     shown_as: ClassVar[str] = ""
     """Its name in the API's document, if that differs from the class's."""
@@ -42,30 +42,25 @@ class Record(Struct, frozen=True):
 
 
 class Done(Record, frozen=True):
-    """It is done; there is nothing to tell."""
+    """Done; there is nothing to tell."""
 
 
 DONE: Final = Done()
 
 
 class Message(Record, frozen=True):
-    """Confirms the request."""
-
     shown_as: ClassVar[str] = "MessageResponse"
 
     message: str
 
 
 class derived(property):
-    """A property that JSON shows behind the fields, or before the one that `before` names. Its type is the return
-    annotation."""
+    """A property that JSON shows behind the fields, or before the field `before`."""
 
     before: str | None = None
 
 
 def shown_before(field: str) -> Callable[[Callable[[Any], Any]], derived]:
-    """Make a derived property that JSON shows before a field."""
-
     def make(method: Callable[[Any], Any]) -> derived:
         made = derived(method)
         made.before = field
@@ -75,7 +70,7 @@ def shown_before(field: str) -> Callable[[Callable[[Any], Any]], derived]:
 
 
 class Twin(NamedTuple):
-    """The struct that msgspec encodes or decodes for a record, and the copy between both. None: it is the record."""
+    """The struct that msgspec encodes or decodes for a record, and the copy between both, if they differ."""
 
     type: type[Struct]
     convert: Callable[[Any], Any] | None
@@ -85,7 +80,7 @@ class Twin(NamedTuple):
 
 
 class _Manner(NamedTuple):
-    """The JSON type of a kind of field and the expression that converts `{}`, for writing and for reading."""
+    """A field's JSON type and the expression that converts `{}`, for writing and for reading."""
 
     written: Any
     out: str
@@ -107,7 +102,7 @@ _TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null
 @cache
 def writer(cls: type[Record]) -> Twin:
     """The twin that the server encodes."""
-    # Defaults are for answers of older servers. Only null, as in the contract, is also documented as a default.
+    # Defaults are for answers of older servers; only a default of null is documented.
     omit = cls.__struct_config__.omit_defaults and not cls.answers_in_full
     fields = [
         FieldInfo(one.name, one.encode_name, one.type, one.default if omit or one.default is None else NODEFAULT)
@@ -134,7 +129,7 @@ def reader(cls: type[Record]) -> Twin:
 
 
 def to_json(value: Any) -> Any:
-    """Replace each record in `value` by its twin, so that msgspec encodes it as the API shows it."""
+    """Replace records by their twins, so that msgspec encodes them as the API shows them."""
     if isinstance(value, Record):
         return writer(type(value))(value)
     if isinstance(value, dict):
@@ -174,13 +169,13 @@ def make_twin(
 
 
 def expression(kind: Any, value: str, env: dict[str, Any], *, writing: bool) -> tuple[Any, str]:
-    """The JSON type of a field, and the Python text that converts `value` to it, or back."""
+    """The JSON type of a field, and the text of code that converts `value` to it, or back."""
     found, text = _edge(kind, env, writing)
     return found, text.format(value)
 
 
 def function(parameters: str, text: str, env: dict[str, Any]) -> Callable[..., Any]:
-    """Compile a lambda. It copies as fast as code written by hand, like the `__init__` of a dataclass."""
+    """Compile a lambda: it copies as fast as code written by hand."""
     code = compile(f"lambda {parameters}: {text}", f"<made of {', '.join(env)}>", "eval")
     made: Callable[..., Any] = eval(code, _TOOLS | env)
     return made
@@ -192,7 +187,7 @@ def schema_name(cls: type[Struct]) -> str:
 
 
 def choices(kind: Any) -> list[Any]:
-    """The types that a field's type allows.
+    """The members of a union.
 
     >>> choices(Annotated[int, "unit"] | None)
     [<class 'int'>, <class 'NoneType'>]

@@ -1,8 +1,4 @@
-"""Kinds of journal rows.
-
-Times are integer microseconds since the epoch (`_us`). Values are JSON bytes (`Raw`), which nothing decodes between
-their writer and their reader.
-"""
+"""Kinds of journal rows."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -14,43 +10,41 @@ NULL: Final = Raw(b"null")
 if TYPE_CHECKING:
     MaybeRaw = Raw | None
 else:
-    # msgspec decodes `Raw | None` only from null. This type takes any JSON, null included. A missing one reads as None.
+    # msgspec decodes `Raw | None` only from null. This type takes any JSON. A missing field reads as None.
     MaybeRaw = Raw | UnsetType
 
 
 class Kind(StrEnum):
-    """Kinds of journal rows. The first group are outcomes: workflow code awaited them, and replay delivers them."""
+    """The first group are outcomes: workflow code awaited them, and replay delivers them."""
 
     STEP = "step"
-    """A step's outcome: `ok` and its value, or not `ok` and its error after the last retry."""
+    """`ok` and its value, or not `ok` and its error after the last retry."""
     TIMER = "timer"
-    """A timer of the workflow's code is due."""
     EVENT = "event"
-    """A wait for an event was met; the value is the event."""
+    """The value is the event."""
     RESUME = "resume"
     """A suspended step was answered; the value is the answer."""
     CHILD_STARTED = "child_started"
-    """A child execution exists; the value is its id."""
+    """The value is the child's id."""
     CHILD = "child"
-    """A child reached a final phase; `key` is the key it was started under."""
+    """A child ended; `key` is the key it was started under."""
     PUBLISHED = "published"
-    """This execution published events; the value lists their sequence numbers."""
+    """The value lists the sequence numbers of the published events."""
     SENT = "sent"
     """This execution answered a suspended step of another one."""
     TRANSCRIPT = "transcript"
-    """The execution read a session's transcript, added to it, or took messages of later turns; `name` says which.
-    The value holds versions, never messages."""
+    """The execution read a session's transcript, added to it, or took messages of later turns; `name` says which. The
+    value holds versions, never messages."""
     MESSAGE = "message"
-    """A later turn of the session has a message that this execution may take; `name` is that turn's execution."""
+    """A later turn has a message that this execution may take; `name` is that turn's execution."""
     CANCEL = "cancel_asked"
-    """A cancel was requested. When this row is delivered, the workflow's main task is cancelled."""
+    """When it is delivered, the workflow's main task is cancelled."""
 
     STEP_FAILED = "step_failed"
     """A failed try of a step that will be retried."""
     CLAIMED = "claimed"
     WAITING = "waiting"
-    """It was suspended. If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may
-    lack it."""
+    """If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may lack it."""
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"

@@ -1,8 +1,4 @@
-"""Request and reply structs of the server.
-
-The first part is for clients (the public API adds its contract's names around these), the second is the worker protocol
-under `/worker/v1`. HTTP and the in-process transport carry exactly these structs.
-"""
+"""The structs that clients and workers exchange with the server, over HTTP or in the same process."""
 
 from typing import Annotated, Final
 
@@ -23,19 +19,17 @@ from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
-"""Native workers send it as `Perdure-Protocol`. A server refuses versions that it does not speak."""
+"""Native workers send it as `Perdure-Protocol`. A server refuses other versions."""
 
 
 class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of Perdure's own requests. They refuse unknown fields."""
+    """Perdure's own requests refuse unknown fields."""
 
 
 # --- the client's side ---------------------------------------------------------------------------------------------
 
 
 class StartItem(Request, frozen=True):
-    """One execution to start."""
-
     workflow_id: str
     payload: Raw = NULL
     deployment_id: str | None = None
@@ -54,20 +48,20 @@ class StartItem(Request, frozen=True):
     parent_execution_id: str | None = None
     step_key: str | None = None
     batch_id: str | None = None
-    """Set by `map_children`, whose children are one batch; other callers use the batch route."""
+    """Set by `map_children`; other callers use the batch route."""
     otel_traceparent: str | None = None
     initial_state: MaybeRaw = None
     channel_context: MaybeRaw = None
     webhook_url: str | None = None
     """A URL that is notified of the end."""
     on_conflict: OnConflict | None = None
-    """Makes the execution a turn of its session, one at a time, and says what happens while another turn is open."""
+    """Makes the execution a turn of its session, and says what happens while another turn is open."""
     budget: BudgetSpec | None = None
     """Spending limits for the execution and all its descendants."""
 
 
 class Started(Struct, frozen=True):
-    """The answer to one accepted item. `existing`: its key already named an execution."""
+    """`existing`: the item's key already named an execution."""
 
     execution_id: str
     created_at_us: int
@@ -75,7 +69,7 @@ class Started(Struct, frozen=True):
 
 
 class StartAnswer(Record, frozen=True, omit_defaults=True):
-    """The answer to one item: an execution, or the problem with it."""
+    """An execution, or the problem with the item."""
 
     execution_id: str | None = None
     created_at_us: int = 0
@@ -101,7 +95,7 @@ class StartReply(Record, frozen=True):
 
 
 class EventItem(Request, frozen=True):
-    """One event to publish. With a `dedup_key` the topic keeps the first and answers repeats with its number."""
+    """With a `dedup_key` the topic keeps the first event and answers repeats with its number."""
 
     data: Raw = NULL
     event_type: KeyName | None = None
@@ -115,7 +109,7 @@ workers: Final = Noun("Workers")
 
 
 class WorkflowSpec(Request, frozen=True):
-    """A workflow in a registration, with the defaults for its executions."""
+    """A workflow, with the defaults for its executions."""
 
     id: str
     queue_name: str | None = None
@@ -124,11 +118,10 @@ class WorkflowSpec(Request, frozen=True):
     wake_on_cancel: bool = False
     type: WorkflowType = WorkflowType.WORKFLOW
     agent: "AgentSpec | None" = None
-    """Of an agent: its definition."""
 
 
 class AgentSpec(Request, frozen=True):
-    """An agent's definition in a registration, stored and shown as by `GET /api/v1/agents`."""
+    """An agent's definition, as `GET /api/v1/agents` shows it."""
 
     id: str
     provider: str
@@ -139,7 +132,7 @@ class AgentSpec(Request, frozen=True):
 
 
 class QueueSpec(Request, frozen=True):
-    """A queue as declared in code. None: no limit."""
+    """None: no limit."""
 
     name: str
     concurrency_limit: int | None = None
@@ -147,7 +140,7 @@ class QueueSpec(Request, frozen=True):
 
 
 class RegisterReply(Struct, frozen=True):
-    """`epoch` names the store's life; the server refuses messages with another epoch."""
+    """`epoch` names the store's life. The server refuses messages with another epoch."""
 
     epoch: str
     project_id: str
@@ -158,7 +151,7 @@ class RegisterReply(Struct, frozen=True):
 
 @workers.post("/worker/v1/register", name="register", body="RegisterRequest", protocol=True)
 class RegisterRequest(Operation[RegisterReply], frozen=True):
-    """Open a registration, or open the same one again.
+    """Open a registration.
 
     The worker makes `worker_id` (a UUID), so a repeat is harmless.
     """
@@ -171,19 +164,15 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     capacity: int = 100
     embedded: bool = False
     schedules: Annotated[list[ScheduleSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
-    """All schedules that the code declares. If the deployment is current, the server deletes declared ones that are
-    missing here."""
+    """All schedules in the code. If the deployment is current, the server deletes declared ones that are missing
+    here."""
     triggers: Annotated[list[TriggerSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
     """The same for event triggers."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One claimed execution.
-
-    `rows` are the journal after `base`, which is 0 unless the worker has parked the execution. `more`: rows were left
-    out to keep the reply small, and an empty report fetches them. `ack_first`: send an empty report before the
-    workflow's code runs.
-    """
+    """`rows` are the journal after `base`, which is 0 unless the worker has parked the execution. `more`: an empty
+    report fetches the rows that did not fit. `ack_first`: send an empty report before the workflow's code runs."""
 
     id: str
     workflow_id: str
@@ -210,11 +199,10 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ClaimReply(Struct, frozen=True):
-    """`news` names held executions whose journals have rows that this worker has not seen; an empty report fetches
-    them.
+    """`news` names held executions with rows that this worker has not seen; an empty report fetches them.
 
-    `held_us` is how long the server held the claim; the rest of the time it was in transit. If it is set, the server
-    may take the work back unless the worker sends its next claim within a second.
+    `held_us` is how long the server held the claim. If it is set, the server may take the work back unless the worker
+    sends its next claim within a second.
     """
 
     items: list[Claimed]
@@ -226,8 +214,8 @@ class ClaimReply(Struct, frozen=True):
 class ClaimRequest(Operation[ClaimReply], frozen=True):
     """Ask for up to `capacity` executions in a long poll.
 
-    The server answers as soon as there is work. Claim ids of a registration ascend (as text). The newest id again gets
-    the same batch again. An older id is a late copy and gets nothing.
+    Claim ids of a registration ascend, as text. The newest id again gets the same batch. An older id is a late copy and
+    gets nothing.
     """
 
     worker_id: str
@@ -236,7 +224,7 @@ class ClaimRequest(Operation[ClaimReply], frozen=True):
     capacity: int
     wait_seconds: float = 20.0
     arrived: str | None = None
-    """The claim whose answer has arrived, if that had a `held_us`: its work is no longer taken back."""
+    """The claim whose answer has arrived, if that had a `held_us`: the server no longer takes its work back."""
 
 
 class StepDone(Request, frozen=True, tag="step"):
@@ -253,23 +241,17 @@ class StepDone(Request, frozen=True, tag="step"):
 
 
 class TimerFired(Request, frozen=True, tag="timer"):
-    """A timer of the workflow's code is due at `at_us`."""
-
     key: str
     at_us: int
 
 
 class StartChild(Request, frozen=True, tag="child"):
-    """Start a child; the child and its row in this journal are one transaction."""
-
     key: str
     fingerprint: str | None
     item: StartItem
 
 
 class Publish(Request, frozen=True, tag="publish"):
-    """Publish events; the events and the row in this journal are one transaction."""
-
     key: str
     fingerprint: str | None
     topic: str
@@ -277,7 +259,7 @@ class Publish(Request, frozen=True, tag="publish"):
 
 
 class Answer(Request, frozen=True, tag="answer"):
-    """Answer a suspended step of another execution; the answer and the row in this journal are one transaction."""
+    """Answer a suspended step of another execution."""
 
     key: str
     fingerprint: str | None
@@ -287,7 +269,7 @@ class Answer(Request, frozen=True, tag="answer"):
 
 
 class OpenWait(Request, frozen=True, tag="wait"):
-    """Wait for the next event of `topic` that this execution has not taken yet or, without a topic, for an answer."""
+    """Wait for the next event of `topic` or, without a topic, for an answer."""
 
     key: str
     fingerprint: str | None
@@ -298,25 +280,24 @@ class OpenWait(Request, frozen=True, tag="wait"):
     data: MaybeRaw = None
     """The suspended step's data for the person who answers."""
     expires_at_us: int | None = None
-    """From then on no answer is taken, and the code continues without one."""
+    """From then on the code continues without an answer."""
 
 
 class CloseWait(Request, frozen=True, tag="close"):
-    """The workflow's code gave up a wait (a time-out, a cancelled branch)."""
+    """The code gave up a wait: a time-out, or a cancelled branch."""
 
     key: str
 
 
 class ReadTranscript(Request, frozen=True, tag="read_transcript"):
-    """Read a session's transcript as it is now. The row has the version; the worker fetches the messages by it."""
+    """The row has the newest version; the worker fetches the messages by it."""
 
     key: str
     session_id: str
 
 
 class AppendMessages(Request, frozen=True, tag="append_messages"):
-    """Append to a session's transcript; the messages and the row in this journal are one transaction. With a
-    `version`, only if that is the newest."""
+    """Append to a session's transcript. With a `version`, only if that is the newest."""
 
     key: str
     fingerprint: str | None
@@ -326,7 +307,7 @@ class AppendMessages(Request, frozen=True, tag="append_messages"):
 
 
 class Summarize(Request, frozen=True, tag="summarize"):
-    """Append a summary that stands for the transcript up to entry `upto`. `version` as above."""
+    """Append a summary that stands for the transcript up to entry `upto`."""
 
     key: str
     fingerprint: str | None
@@ -337,15 +318,14 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages of later turns of its workflow that may be delivered to this open turn."""
+    """Take the messages of later turns that may be delivered to this open turn."""
 
     key: str
     session_id: str
 
 
 class LeaveMessages(Request, frozen=True, tag="leave_messages"):
-    """Return taken messages that this turn cannot use. Each becomes a turn of its own again, which no other turn
-    takes."""
+    """Return taken messages that this turn cannot use. Each becomes a turn of its own, which no other turn takes."""
 
     key: str
     session_id: str
@@ -357,28 +337,24 @@ Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | Close
 
 
 class Suspend(Request, frozen=True, tag="suspend"):
-    """Every branch waits. `waits` are the keys of all open waits, `timer` is the earliest timer.
+    """Every branch waits: `waits` are the keys of all open waits, `timer` is the earliest timer.
 
     Refused if the journal has outcomes that the worker has not seen; the reply then has rows and no `ended`. Child
-    starts of the same item do not count: the worker waits for those children in any case. It gets their rows,
-    and has them parked as well.
+    starts of the same item are exempt, because the worker waits for those children in any case.
     """
 
     waits: list[str]
     timer: tuple[str | None, int] | None = None
-    """Key and due time. Without a key it is the pause before a step's next try, for which no code waits."""
+    """Key and due time. Without a key it is the pause before a step's next try."""
     parked: bool = False
 
 
 class Complete(Request, frozen=True, tag="complete"):
-    """The workflow's function returned."""
-
     result: Raw
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """The workflow's function raised. With `retry_delay_us` it will be retried: `take_back` are the keys of failed
-    steps that the next attempt runs again."""
+    """With `retry_delay_us` it will be retried. `take_back` are the keys of failed steps that then run again."""
 
     error: str
     detail: Raw
@@ -387,7 +363,7 @@ class Fail(Request, frozen=True, tag="fail"):
 
 
 class Release(Request, frozen=True, tag="release"):
-    """Handed back unfinished (drain)."""
+    """Handed back unfinished."""
 
 
 class Block(Request, frozen=True, tag="block"):
@@ -405,7 +381,7 @@ End = Suspend | Complete | Fail | Release | Block | Cancelled
 
 
 class Emitted(Request, frozen=True):
-    """One stream item for live followers; `key` and `tries` name the run of code that emitted it."""
+    """`key` and `tries` name the run of code that emitted it."""
 
     kind: str
     key: str
@@ -414,8 +390,8 @@ class Emitted(Request, frozen=True):
 
 
 class ReportItem(Request, frozen=True):
-    """The report of one execution. `number` counts this attempt's reports from 1; 0 only reads. `seen` is the last
-    row the worker has. An item without entries and end acknowledges the delivery and fetches rows."""
+    """`number` counts this attempt's reports from 1; 0 only reads. `seen` is the last row the worker has. An item
+    without entries and end acknowledges the delivery and fetches rows."""
 
     execution_id: str
     attempt: int
@@ -430,16 +406,14 @@ class ReportItem(Request, frozen=True):
     stream: list[Emitted] = []
     """An item with stream items has a number, so that a repeat adds none."""
     stream_of: str | None = None
-    """The root whose stream they join, if the execution has one. A hint, too."""
+    """The root whose stream they join; a hint, too."""
     changed_inputs: int = 0
-    """Number of calls that got outcomes recorded for other inputs; a line of `logs` names them."""
+    """How many calls got outcomes recorded for other inputs; a line of `logs` names them."""
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):
-    """The answer to one item, with every row that the worker has not seen. `ended`: the item's end took effect.
-
-    `lost`: the attempt no longer holds the execution; the worker drops it without another message.
-    """
+    """`rows` are all that the worker has not seen. `ended`: the item's end took effect. `lost`: the attempt no longer
+    holds the execution; the worker drops it without another message."""
 
     rows: list[Row] = []
     more: bool = False
@@ -453,16 +427,14 @@ class ItemReply(Struct, frozen=True, omit_defaults=True):
 
 
 class ReportReply(Struct, frozen=True):
-    """Answers in the order of the items."""
-
     items: list[ItemReply]
 
 
 @workers.post("/worker/v1/report", name="report", body="ReportRequest", protocol=True)
 class ReportRequest(Operation[ReportReply], frozen=True):
-    """Send a worker's pending reports, at most one item per execution.
+    """Send pending reports, at most one item per execution.
 
-    Each item has its own answer.
+    Answers are in the order of the items.
     """
 
     worker_id: str
@@ -471,8 +443,8 @@ class ReportRequest(Operation[ReportReply], frozen=True):
 
 
 class BeatReply(Struct, frozen=True):
-    """`holding` lists (execution, attempt, last seq) of this worker in the store. The worker has lost every other
-    execution that it runs. If a seq is ahead, it has rows to fetch."""
+    """`holding` lists (execution, attempt, last seq) of this worker. The worker has lost every other execution that it
+    runs. If a seq is ahead, it has rows to fetch."""
 
     lost: bool
     holding: list[tuple[str, int, int]] = []
@@ -496,4 +468,4 @@ class DrainRequest(Operation[None], frozen=True):
     worker_id: str
     epoch: str
     died: bool = False
-    """Set by a supervisor that saw the worker's process die: its executions are lost, not handed back."""
+    """Set by a supervisor that saw the process die: its executions are lost, not handed back."""

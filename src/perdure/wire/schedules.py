@@ -1,8 +1,7 @@
-"""Schedules: their records, their operations, and the pure function that selects the due times to fire.
+"""Schedules, and the pure function that selects the due times to fire.
 
-A *slot* is a due time. Each slot of a schedule is fired once. By the schedule's `overlap`, a slot starts an execution,
-waits for the execution before it, or is skipped. Slots that passed while no server ran are *missed*; the policy
-`missed` applies to them.
+A *slot* is a due time, and is fired once. By `overlap`, it starts an execution, waits for the one before it, or is
+skipped. A slot that passed while no server ran is *missed*.
 """
 
 from datetime import datetime
@@ -32,14 +31,14 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
 MISSED_AFTER_US: Final = 60_000_000
-"""A due time that is found later than this is missed. The minute is the finest step of cron."""
+"""A slot that is found later than this is missed. The minute is the finest step of cron."""
 WINDOW_SECONDS: Final = 86_400
-"""The default of how far back `missed="all"` reaches."""
+"""How far back `missed="all"` reaches by default."""
 WINDOW_SECONDS_MIN: Final = 60
 WINDOW_SECONDS_MAX: Final = 31 * 86_400
 WAITING_MAX: Final = 100
-"""The most fires of one schedule that wait; further due times are skipped."""
-_FAR_US: Final = 221_845_392_000_000_000  # the year 9000: an expression that is never due again
+"""The most waiting fires of one schedule; further slots are skipped."""
+_FAR_US: Final = 221_845_392_000_000_000  # the year 9000
 
 
 class ScheduleStatus(StrEnum):
@@ -48,8 +47,6 @@ class ScheduleStatus(StrEnum):
 
 
 class Overlap(StrEnum):
-    """The policy for a due time while an execution of the schedule is open."""
-
     SKIP = "skip"
     QUEUE = "queue"
     """It waits its turn: one at a time, in order."""
@@ -58,8 +55,6 @@ class Overlap(StrEnum):
 
 
 class Missed(StrEnum):
-    """The policy for due times that passed while no server ran."""
-
     SKIP = "skip"
     LATEST = "latest"
     """The last one is fired, late."""
@@ -82,8 +77,6 @@ Window = Annotated[Int32, within(WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX)]
 
 
 class StoredSchedule(Record, frozen=True):
-    """One schedule."""
-
     shown_as: ClassVar[str] = "ScheduleResponse"
 
     id: Uuid
@@ -102,9 +95,8 @@ class StoredSchedule(Record, frozen=True):
     missed: Missed = Missed.LATEST
     missed_window_seconds: Int32 = WINDOW_SECONDS
     payload: Value = None
-    """The input of its executions; null: the due time and its context."""
     declared: bool = False
-    """Whether code declares it. The server deletes it when a registration of the current deployment omits it."""
+    """Declared in code: the server deletes it when a registration of the current deployment omits it."""
 
     def following(self, at_us: int) -> int:
         """The first due time after `at_us` and after the last fired one: a clock that goes back repeats no slot."""
@@ -113,7 +105,7 @@ class StoredSchedule(Record, frozen=True):
 
 
 class Fire(Record, frozen=True):
-    """The outcome of one due time, or of a run that a caller asked for (`by_hand`)."""
+    """The outcome of one due time, or of a run `by_hand`."""
 
     shown_as: ClassVar[str] = "FireResponse"
 
@@ -124,12 +116,10 @@ class Fire(Record, frozen=True):
     """`started` while its execution is open, `waiting` for the one before it, `done` after its end, or `skipped`."""
     execution_id: str | None = None
     reason: str | None = None
-    """The reason if it was skipped."""
+    """Why it was skipped."""
 
 
 class SchedulePage(Record, frozen=True):
-    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
-
     shown_as: ClassVar[str] = "SchedulesResponse"
 
     schedules: list[StoredSchedule]
@@ -137,30 +127,23 @@ class SchedulePage(Record, frozen=True):
 
 
 class SchedulesOfWorkflow(SchedulePage, frozen=True):
-    """The schedules of one workflow, newest first; `next_cursor` asks for the following page and is null after the
-    last."""
-
     shown_as: ClassVar[str] = "GetSchedulesResponse"
 
 
 class ScheduledWorkflows(Record, frozen=True):
-    """The workflows that have an active schedule, by name."""
-
     shown_as: ClassVar[str] = "GetScheduledWorkflowsResponse"
 
     workflow_ids: list[str]
 
 
 class ScheduleMade(Record, frozen=True):
-    """The schedule, new or known."""
-
     shown_as: ClassVar[str] = "CreateScheduleResponse"
 
     schedule_id: Uuid
 
 
 class NextRuns(Record, frozen=True):
-    """The coming due times, each with the offset that the schedule's zone has then."""
+    """Each with the offset that the schedule's zone has then."""
 
     shown_as: ClassVar[str] = "NextRunsResponse"
 
@@ -168,7 +151,7 @@ class NextRuns(Record, frozen=True):
 
 
 class Fires(Record, frozen=True):
-    """The latest fires, newest first. `has_more` is true if the page is full."""
+    """`has_more`: the page is full."""
 
     shown_as: ClassVar[str] = "FiresResponse"
 
@@ -180,27 +163,26 @@ class Fires(Record, frozen=True):
 
 
 class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A schedule to create or update. The pair (workflow, key) names it. Fields that are left out or null stay as they
-    are; a new schedule takes their defaults."""
+    """The pair (workflow, key) names a schedule. Fields that are left out or null stay; a new schedule takes their
+    defaults."""
 
     workflow_id: Name
     cron: str
-    """Five fields: minute, hour, day of month, month, day of week; 0 and 7 are Sunday, names work too."""
+    """Minute, hour, day of month, month, day of week; 0 and 7 are Sunday, names work too."""
     timezone: str
     """An IANA name."""
     key: Name
     """Its name within the workflow."""
     overlap: Overlap | None = None
-    """The policy for a due time while an execution of the schedule is open; `queue` by default."""
+    """For a due time while an execution of the schedule is open; `queue` by default."""
     missed: Missed | None = None
-    """The policy for due times that passed while no server ran; `latest` by default."""
+    """For due times that passed while no server ran; `latest` by default."""
     missed_window_seconds: Window | None = None
     """How far back `all` reaches: 60 to 2,678,400, a day by default."""
     payload: Json = None
     """The input of its executions; null: the due time and its context."""
 
     def check(self) -> None:
-        """Raises BadValue for an expression that cannot be read or is never due."""
         cron(self.cron, self.timezone)
 
 
@@ -226,9 +208,7 @@ class GetSchedulesForWorkflow(Operation[SchedulesOfWorkflow], frozen=True):
 
     workflow_id: str
     cursor: Cursor | None = None
-    """The `next_cursor` of the page before."""
     limit: Limit = PAGE_MAX
-    """1 to 1,000."""
 
 
 @schedules.get("/api/v1/schedules")
@@ -237,9 +217,7 @@ class ListSchedules(Operation[SchedulePage], frozen=True):
 
     workflow_id: str | None = None
     cursor: Cursor | None = None
-    """The `next_cursor` of the page before."""
     limit: Limit = 100
-    """1 to 1,000."""
 
 
 @schedules.get("/api/v1/schedules/{schedule_id}")
@@ -251,10 +229,10 @@ class GetSchedule(Operation[StoredSchedule], frozen=True):
 
 @schedules.patch("/api/v1/schedules/{schedule_id}", body="ScheduleChange")
 class ChangeSchedule(Operation[StoredSchedule], frozen=True):
-    """Change, pause or resume a schedule; fields that are left out stay.
+    """Change, pause or resume a schedule.
 
-    Fields that are null stay, too, except `payload`: null makes the due time the input again. Due times during a pause
-    are not missed: the schedule goes on with the next due time after the pause.
+    Fields that are left out or null stay, but a null `payload` makes the due time the input again. Due times during a
+    pause are not missed.
     """
 
     schedule_id: ScheduleId
@@ -291,14 +269,13 @@ class GetFires(Operation[Fires], frozen=True):
     before: Time | None = None
     """Only fires due before this time: the `due_at` of the last fire of the page before."""
     limit: Limit = 50
-    """1 to 1,000."""
 
 
 @schedules.post("/api/v1/schedules/{schedule_id}/run", idempotent=True)
 class RunSchedule(Operation[StartedExecution], frozen=True):
     """Start an execution of a schedule now.
 
-    The overlap policy does not apply, and the due times stay as they are.
+    The overlap policy does not apply, and the due times stay.
     """
 
     schedule_id: ScheduleId
@@ -308,12 +285,12 @@ class RunSchedule(Operation[StartedExecution], frozen=True):
 
 
 class ScheduledFor(Struct, frozen=True):
-    """The input of a scheduled execution. Times are in the schedule's zone."""
+    """The input of a scheduled execution, in the schedule's zone."""
 
     timestamp: datetime
     """The due time that it was started for."""
     last_timestamp: datetime | None
-    """The last due time before it for which one was started."""
+    """The last due time before it that started an execution."""
     timezone: str
     schedule_id: str
     key: str
@@ -339,7 +316,7 @@ def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[i
 
 
 def input_of(schedule: StoredSchedule, at_us: int) -> Raw:
-    """The input of the execution for a slot, or for a run by hand at `at_us`."""
+    """The input for a slot, or for a run by hand at `at_us`."""
     if schedule.payload is not None:
         return schedule.payload
     read = cron(schedule.cron, schedule.timezone)

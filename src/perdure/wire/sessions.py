@@ -1,4 +1,4 @@
-"""Sessions, the conversations of agents: their records, their operations, and the functions that show them."""
+"""Sessions, the conversations of agents, and the functions that show them."""
 
 import re
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ TOOL_CALL: Final = "tool_call"
 
 
 class SessionTool(Struct, frozen=True):
-    """A durable agent's tool call, as its step recorded it; without a value that is too large."""
+    """A durable agent's tool call; without a value that is too large."""
 
     name: str
     ok: bool
@@ -48,7 +48,7 @@ class SessionTool(Struct, frozen=True):
 
 
 class StoredRun(Struct, frozen=True):
-    """A root execution of a session. A payload or result of None was too large to be shown."""
+    """A root execution. A payload or result of None was too large to be shown."""
 
     id: str
     workflow_id: str
@@ -65,16 +65,12 @@ class StoredRun(Struct, frozen=True):
 
 
 class SessionRun(StoredRun, frozen=True):
-    """A run with the steps of a durable agent."""
-
     input_tokens: int
     output_tokens: int
     tools: Sequence[SessionTool]
 
 
 class Question(Struct, frozen=True):
-    """A suspended step's question and its answer."""
-
     execution_id: str
     step_key: str
     open: bool
@@ -85,7 +81,7 @@ class Question(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True):
-    """The runs of a session, oldest first, with their questions, and the requested run."""
+    """The requested run and all runs, oldest first."""
 
     run: SessionRun
     runs: Sequence[SessionRun]
@@ -102,13 +98,11 @@ class Memory(Record, frozen=True):
 
     messages: Raw
     version: Int64
-    """Counts the writes. Sent with a change, it prevents a lost update."""
+    """Counts the writes."""
     summary: str | None = None
 
 
 class MemoryWritten(Record, frozen=True):
-    """The new version."""
-
     shown_as: ClassVar[str] = "PutSessionMemoryResponse"
 
     version: Int64
@@ -137,8 +131,7 @@ class SessionSummary(Record, frozen=True):
 
 
 class SessionPage(Record, frozen=True):
-    """Sessions of agents, those with the newest runs first. `next_cursor` asks for the following runs and is null
-    after the last. A page may hold fewer than `limit` and still have one."""
+    """`next_cursor` asks for the following runs. A page may hold fewer than `limit` and still have one."""
 
     shown_as: ClassVar[str] = "SessionsResponse"
 
@@ -147,8 +140,6 @@ class SessionPage(Record, frozen=True):
 
 
 class TimelineEntry(Record, frozen=True):
-    """A message, tool call or approval."""
-
     entry_type: str
     """user_message, tool_call, assistant_message, approval_request or approval_response."""
     at_us: Time = field(name="timestamp")
@@ -156,7 +147,7 @@ class TimelineEntry(Record, frozen=True):
 
 
 class SessionApproval(Record, frozen=True):
-    """A suspended step's question. `data` has the `request`, and later the `response`."""
+    """`data` has the `request`, and later the `response`."""
 
     step_key: str
     requested_at_us: Time = field(name="requested_at")
@@ -200,59 +191,52 @@ class GetSessions(Operation[SessionPage], frozen=True):
     """Sessions of agents, by their newest runs."""
 
     limit: Annotated[Int64, between(1, LIST_MAX)] = 50
-    """The number of runs, 1 to 500. They are grouped into sessions afterwards."""
+    """How many runs, 1 to 500. They are grouped into sessions afterwards."""
     offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
-    """Runs to leave out after the cursor, up to 10,000. Newly begun runs shift an offset, not a cursor."""
+    """Runs to leave out, up to 10,000. Newly begun runs shift an offset, not a cursor."""
     cursor: Cursor | None = None
-    """The `next_cursor` of the page before."""
     start_time: Time | None = None
     """Only runs that began then or later."""
     end_time: Time | None = None
     """Only runs that began then or earlier."""
     status: Status | None = None
-    """pending, running, completed, failed or cancelled."""
     agent_id: str | None = None
 
 
 @sessions.get("/api/v1/sessions/{execution_id}", contract=True)
 class GetSessionDetail(Operation[SessionDetail], frozen=True):
-    """One session, by the id of one of its root executions.
-
-    It has the messages, steps, questions and answers.
-    """
+    """One session, by the id of one of its root executions."""
 
     execution_id: Annotated[str, id_check("execution")]
 
 
 @sessions.get("/internal/session/{session_id}/memory", contract=True)
 class GetSessionMemory(Operation[Memory], frozen=True):
-    """The memory that an agent keeps of a session."""
+    """An agent's memory of a session."""
 
     session_id: KeyName
 
 
 @sessions.put("/internal/session/{session_id}/memory", contract=True)
 class PutSessionMemory(Operation[MemoryWritten], frozen=True):
-    """Replace the memory that an agent keeps of a session.
+    """Replace an agent's memory of a session.
 
-    With a `version`, in the body or as `If-Match`, the server replaces only this version. 409 if it has changed.
+    409 if the `version` that was read, in the body or as `If-Match`, has changed. Without it the last write wins.
     """
 
     session_id: KeyName
     messages: Raw
     summary: str | None = None
     version: Position | None = None
-    """The version that was read; if it has changed, the answer is 409. Without it the last write wins."""
     if_match: Annotated[str, Header("If-Match")] | None = None
 
     def check(self) -> None:
-        """Raises BadValue."""
         check_json(bytes(self.messages), where="messages")
         if self.summary is not None and len(self.summary.encode()) > SUMMARY_BYTES_MAX:
             raise BadValue(f"summary: more than {SUMMARY_BYTES_MAX:,} bytes of UTF-8", {"path": "summary"})
 
     def read_version(self) -> int | None:
-        """The version that the caller read, from the body or the header. Raises BadRequest."""
+        """From the body or the header. Raises BadRequest."""
         if self.version is not None or self.if_match is None:
             return self.version
         found = _VERSION.fullmatch(self.if_match.strip())
@@ -268,7 +252,7 @@ _VERSION: Final = re.compile(r'"?([0-9]{1,19})"?', re.ASCII)
 
 
 def group_runs(runs: Sequence[SessionRun]) -> list[SessionSummary]:
-    """The sessions of runs that are ordered from the newest."""
+    """`runs` are ordered from the newest."""
     by_session: dict[str, list[SessionRun]] = {}
     for run in runs:
         by_session.setdefault(run.session_id, []).append(run)
@@ -335,7 +319,6 @@ def _used(run: SessionRun, result: Any) -> Usage:
 
 
 def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
-    """The entries of one run in a conversation."""
     found: list[TimelineEntry] = []
     message = user_message(decoded(run.payload))
     if message is not None:

@@ -1,8 +1,7 @@
 """Signed calls by the scheme of Standard Webhooks: they prove content, sender and time.
 
-The secret is `whsec_` and base64. HMAC-SHA256 signs the message's id, the time and the body. A receiver checks one
-signature in `webhook-signature`, and that `webhook-timestamp` is recent. While a secret is being replaced, each secret
-has a signature.
+The secret is `whsec_` and base64. HMAC-SHA256 signs the message's id, the time and the body. While a secret is being
+replaced, each secret has a signature.
 """
 
 import base64
@@ -23,12 +22,11 @@ TOLERANCE_SECONDS: Final = 300
 
 
 def make_secret() -> str:
-    """A new secret of 32 random bytes."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes) -> dict[str, str]:
-    """The three headers of a message; `at_seconds` since 1970, one signature per secret."""
+    """`at_seconds` since 1970, one signature per secret."""
     signatures = " ".join("v1," + _signature(secret, id, at_seconds, body) for secret in secrets)
     return {ID: id, TIMESTAMP: str(at_seconds), SIGNATURE: signatures}
 
@@ -36,8 +34,7 @@ def signed_headers(secrets: Sequence[str], id: str, at_seconds: int, body: bytes
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_seconds: float) -> None:
     """Check a message's headers (names in lower case) against its body, byte for byte as it came.
 
-    Raises `BadRequest` if a header is missing, the message is more than five minutes off, or no signature matches the
-    secret.
+    Raises `BadRequest` if a header is missing, the message is more than five minutes off, or no signature matches.
     """
     try:
         id, timestamp, given = headers[ID], headers[TIMESTAMP], headers[SIGNATURE]

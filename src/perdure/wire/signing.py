@@ -1,5 +1,3 @@
-"""The secret that messages of a project are signed with."""
-
 from typing import Annotated, ClassVar, Final
 
 from msgspec import field
@@ -21,8 +19,7 @@ def _overlap(hours: float, where: str) -> float:
 
 
 class SigningSecret(Record, frozen=True):
-    """The secret that messages are signed with by the scheme of Standard Webhooks (`webhook-id`, `webhook-timestamp`,
-    `webhook-signature`)."""
+    """It signs messages by the scheme of Standard Webhooks."""
 
     shown_as: ClassVar[str] = "SigningSecretResponse"
 
@@ -30,7 +27,7 @@ class SigningSecret(Record, frozen=True):
     """`whsec_` and base64."""
     created_at_us: Time = field(name="created_at")
     previous_until_us: Time | None = field(default=None, name="previous_expires_at")
-    """Until then messages carry a signature of the secret before it, too."""
+    """Until then messages carry a signature of the previous secret, too."""
 
 
 signing: Final = Noun("Webhooks")
@@ -43,11 +40,11 @@ class GetSigningSecret(Operation[SigningSecret], frozen=True):
 
 @signing.post("/api/v1/signing-secret/rotate", role=Role.ADMIN, idempotent=True)
 class RotateSigningSecret(Operation[SigningSecret], frozen=True):
-    """Replace the secret. While the two overlap, messages carry a signature of each, so receivers change in their own
-    time.
+    """Replace the secret.
 
-    The same request again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
+    While the two overlap, messages carry a signature of each, so receivers change in their own time. The same request
+    again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
     """
 
     overlap_hours: Annotated[float, Check(_overlap)] = OVERLAP_HOURS
-    """How long messages carry signatures of both, at most 720; 0 when the old one must not be trusted any more."""
+    """How long messages carry both signatures, at most 720; 0 if the old secret must not be trusted any more."""

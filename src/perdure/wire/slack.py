@@ -1,5 +1,3 @@
-"""Slack apps of a project: their record and operations."""
-
 from typing import ClassVar, Final
 
 from msgspec import field
@@ -12,14 +10,12 @@ LIST_MAX: Final = 1_000
 
 
 class SlackApp(Record, frozen=True):
-    """A Slack app of the project."""
-
     api_app_id: str
     bound_at_us: Time = field(name="bound_at")
 
 
 class SlackApps(Record, frozen=True):
-    """The project's Slack apps, by id; at most 1,000."""
+    """By id; at most 1,000."""
 
     shown_as: ClassVar[str] = "SlackAppsResponse"
 
@@ -31,7 +27,10 @@ slack: Final = Noun("Slack")
 
 @slack.post("/api/v1/slack/apps", contract=True)
 class RegisterSlackApp(Operation[Done], frozen=True):
-    """Bind a Slack app to the project. 409 while it is bound to another one, which has to release it first."""
+    """Bind a Slack app to the project.
+
+    409 while it is bound to another one, which has to release it first.
+    """
 
     api_app_id: Name
 

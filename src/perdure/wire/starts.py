@@ -1,4 +1,4 @@
-"""Starts: the operations that start executions, and the limits that clients, workflows and the server share."""
+"""The operations that start executions, and the limits that clients, workflows and the server share."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final
@@ -20,14 +20,14 @@ from perdure.wire.times import microseconds
 from perdure.wire.transcripts import OnConflict
 
 BODY_BYTES_MAX: Final = 1 << 30
-"""Payloads have no other limit than the server's setting for all requests."""
+"""Payloads only have the server's limit for all requests."""
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
 
 def check_options(item: StartItem) -> None:
-    """Refuse impossible options, except names and payload. Raises BadValue with the field."""
+    """Except names and payload. Raises BadValue with the field."""
     if not -1_000 <= item.priority <= 1_000:
         raise BadValue(f"`priority` must be -1000 to 1000, got {item.priority}.")
     if item.delay_seconds is not None and not 0 <= item.delay_seconds <= DELAY_SECONDS_MAX:
@@ -66,15 +66,13 @@ def _counted(value: Sequence[object], where: str) -> Sequence[object]:
 
 
 _Parent = Annotated[str, Check(_uuid)]
-"""A parent's id. The contract ignores text that is not a UUID."""
+"""The contract ignores text that is not a UUID."""
 
 
 starts: Final = Noun("Executions")
 
 
 class BatchItem(Record, frozen=True):
-    """One item of a batch."""
-
     shown_as: ClassVar[str] = "WorkflowRequest"
 
     workflow_id: str
@@ -96,7 +94,7 @@ class BatchItem(Record, frozen=True):
     """Spending limits on model calls for the execution and all its descendants."""
 
     def to_item(self, **shared: Any) -> StartItem:
-        """The item of all starts. `shared` are its fields that the whole batch has."""
+        """`shared` are the item's fields that the whole batch has."""
         given = ((name, getattr(self, name, None)) for name in _ITEM_FIELDS)
         return StartItem(**shared | {name: value for name, value in given if value is not None})
 
@@ -126,8 +124,6 @@ class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid
 
 
 class Batch(Record, frozen=True):
-    """In the order of the request."""
-
     shown_as: ClassVar[str] = "SubmitWorkflowsResponse"
 
     executions: list[StartedExecution]
@@ -149,7 +145,7 @@ class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False
     parent_execution_id: _Parent | None = None
     root_execution_id: str | None = None
     session_id: str | None = None
-    """The session that the batch shares: by default its parent's, else a new one."""
+    """By default its parent's, else a new one."""
     user_id: str | None = None
     wait_for_subworkflow: bool | None = None
     otel_traceparent: str | None = None
@@ -185,9 +181,9 @@ class StartItemRequest(StartItem, frozen=True):
 
 @starts.post("/api/v1/executions", idempotent=True, body="StartManyRequest", body_bytes_max=BODY_BYTES_MAX)
 class StartExecutions(Operation[StartReply], frozen=True):
-    """Start many independent executions, each with its own answer.
+    """Start many independent executions.
 
-    They have no batch id and share no session.
+    Each has its own answer. They have no batch id and share no session.
     """
 
     items: Annotated[list[StartItemRequest], Most(IDS_MAX), Check(_counted)]

@@ -1,8 +1,8 @@
 """The state machine as data.
 
 The store keeps `Phase`, the API promises `Status`, and `TRANSITIONS` has every move. The verbs, the CHECK constraints,
-the documentation's diagram and the tests read this table, and nothing else decides which move is legal. An execution
-that is woken into a waiting claim makes two moves at once: wake and claim.
+the documentation's diagram and the tests read this table. An execution that is woken into a waiting claim makes two
+moves at once: wake and claim.
 """
 
 from enum import StrEnum
@@ -10,8 +10,6 @@ from typing import Final, NamedTuple
 
 
 class Phase(StrEnum):
-    """An execution's stored state."""
-
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
@@ -23,8 +21,6 @@ class Phase(StrEnum):
 
 
 class Status(StrEnum):
-    """The API's `status` field: five words, derived from the phase."""
-
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -48,7 +44,7 @@ HELD: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
 
 
 class Move(NamedTuple):
-    """A move between phases. A worker requests a fenced move, which carries its attempt."""
+    """A worker requests a fenced move, which carries its attempt."""
 
     sources: frozenset[Phase]
     target: Phase

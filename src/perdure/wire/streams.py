@@ -9,12 +9,11 @@ from perdure.wire.record import Record
 from perdure.wire.status import Phase
 
 ITEM_BYTES_MAX: Final = 64 << 10
-"""The largest data of one item, as JSON."""
 
 
 class StreamItem(Record, frozen=True, gc=False):
-    """One item. Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its
-    earlier items: the earlier run was lost or failed."""
+    """Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its earlier
+    items: the earlier run was lost or failed."""
 
     shown_as: ClassVar[str] = "StreamItemResponse"
 
@@ -24,7 +23,7 @@ class StreamItem(Record, frozen=True, gc=False):
     at_us: Time = field(name="at")
     """When the server took it."""
     path: tuple[str, ...]
-    """The keys of the children that lead to it from the execution whose stream it is; empty for its own items."""
+    """The keys of the children that lead to it from the execution whose stream it is."""
     attempt: int
     tries: int
     key: str
@@ -34,7 +33,7 @@ class StreamItem(Record, frozen=True, gc=False):
 
 
 class StreamPage(Struct, frozen=True):
-    """The next part of a stream. `ended` is the execution's final phase, once nothing is left of the stream."""
+    """`ended` is the execution's final phase, once nothing is left of the stream."""
 
     items: list[StreamItem]
     root_id: str
@@ -43,5 +42,5 @@ class StreamPage(Struct, frozen=True):
 
 
 def short_id(execution_id: str) -> str:
-    """The part of an id that a place in a stream keeps; it tells the executions of one tree apart."""
+    """It tells the executions of one tree apart."""
     return execution_id[-12:]

@@ -9,7 +9,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def rfc3339(at_us: int) -> str:
-    """Microseconds since the epoch as RFC 3339 in UTC, always with microseconds.
+    """Always with microseconds.
 
     >>> rfc3339(1_750_000_000_000_000)
     '2025-06-15T15:06:40.000000+00:00'
@@ -24,7 +24,7 @@ def _second(seconds: int) -> str:
 
 
 def microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch, exact.
+    """Exact.
 
     >>> microseconds(datetime.fromisoformat("2025-06-15T17:06:40+02:00"))
     1750000000000000

@@ -1,4 +1,4 @@
-"""Traces and their spans: records and operations. A span is a timed part of a trace."""
+"""Traces and their spans, the timed parts of a trace."""
 
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final
@@ -19,7 +19,7 @@ from perdure.wire.times import microseconds
 SPAN_BYTES_MAX: Final = 1 << 20
 """The largest span, as JSON."""
 SPANS_MAX: Final = 10_000
-"""The most spans of one trace, and of one request."""
+"""Of one trace, and of one request."""
 LIST_MAX: Final = 500
 OFFSET_MAX: Final = 10_000
 AT_US_MAX: Final = 253_402_300_799_000_000  # the end of the year 9999
@@ -29,7 +29,7 @@ _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class SpanValues(Struct, frozen=True, omit_defaults=True):
-    """A span's values as JSON, byte for byte; JSON null counts as missing."""
+    """JSON, byte for byte; null counts as missing."""
 
     attributes: MaybeRaw = None
     """An object."""
@@ -46,7 +46,7 @@ NOTHING: Final = SpanValues()
 
 
 class SpanOutline(Struct, frozen=True):
-    """A span without its values. Ids from OpenTelemetry are lower-case hex; a span id may be any short text."""
+    """Ids from OpenTelemetry are lower-case hex; a span id may be any short text."""
 
     trace_id: str
     span_id: str
@@ -61,7 +61,7 @@ class StoredSpan(SpanOutline, frozen=True):
     values: SpanValues = NOTHING
 
     def said(self, name: str) -> str | None:
-        """The attribute `<type>.<name>`, which a worker sets about its execution; None if it is not a text."""
+        """The attribute `<type>.<name>`, which a worker sets about its execution, if it is a text."""
         attributes = self.values.attributes
         if attributes is None or f".{name}".encode() not in bytes(attributes):
             return None
@@ -70,7 +70,6 @@ class StoredSpan(SpanOutline, frozen=True):
 
     @property
     def execution_id(self) -> str | None:
-        """The execution that the worker names."""
         id = self.said("execution_id")
         return None if id is None else id.lower()
 
@@ -81,7 +80,6 @@ class StoredSpan(SpanOutline, frozen=True):
 
     @property
     def failed(self) -> bool:
-        """Whether its error is an object."""
         return is_object(self.values.error)
 
     def shown(self) -> "Span":
@@ -98,7 +96,7 @@ def is_array(value: Raw | None) -> bool:
 
 
 class Span(Record, frozen=True):
-    """One span. A run that continued after a wait has a span over its pieces, `linked_…`, which is their parent."""
+    """A run that continued after a wait has a span over its pieces, `linked_…`, which is their parent."""
 
     trace_id: str
     span_id: str
@@ -119,7 +117,7 @@ class Span(Record, frozen=True):
 
 
 class Trace(Record, frozen=True):
-    """All spans of a trace, by their start. `error_count` counts those whose error is an object."""
+    """All spans of a trace, by their start. An error that is an object counts."""
 
     shown_as: ClassVar[str] = "TraceResponse"
 
@@ -128,7 +126,7 @@ class Trace(Record, frozen=True):
     span_count: Int64
     error_count: Int64
     status: str
-    """Of the execution with that id; `unknown` if it does not exist."""
+    """Of the execution with that id, or `unknown`."""
     start_us: Time | None = field(default=None, name="trace_start_time")
     end_us: Time | None = field(default=None, name="trace_end_time")
     root_span_name: str | None = None
@@ -139,7 +137,7 @@ class TraceSummary(Record, frozen=True):
 
     trace_id: str
     status: str
-    """Of the execution with that id; `unknown` if it does not exist."""
+    """Of the execution with that id, or `unknown`."""
     root_span_type: str | None = None
     root_span_name: str | None = None
     started_at_us: Time | None = field(default=None, name="started_at")
@@ -156,8 +154,7 @@ class TraceSummary(Record, frozen=True):
 
 
 class TracePage(Record, frozen=True):
-    """Traces by the end of their root span, newest first. `next_cursor` asks for the following page and is null
-    after the last. A page may hold fewer than `limit` and still have one."""
+    """A page may hold fewer than `limit` and still have a `next_cursor`."""
 
     shown_as: ClassVar[str] = "TracesResponse"
 
@@ -173,8 +170,6 @@ class RejectedSpan(Record, frozen=True):
 
 
 class SpansReply(Record, frozen=True):
-    """How many spans were kept, and the rejected ones."""
-
     shown_as: ClassVar[str] = "SpansResponse"
 
     accepted: Int64
@@ -182,7 +177,7 @@ class SpansReply(Record, frozen=True):
 
 
 def to_trace(trace_id: str, spans: list[StoredSpan], phase: Phase | None) -> Trace:
-    """The trace of these spans, which are sorted by their start."""
+    """`spans` are sorted by their start."""
     root = next((span for span in spans if span.parent_span_id is None), None)
     return Trace(
         trace_id=trace_id,
@@ -204,7 +199,7 @@ def shown_status(phase: Phase | None) -> str:
 
 
 class SentSpan(SpanValues, frozen=True, kw_only=True):
-    """One span as a worker sends it. A time without an offset is UTC."""
+    """A time without an offset is UTC."""
 
     trace_id: str
     """32 hex digits: the root execution's id without hyphens."""
@@ -221,7 +216,7 @@ _VALUES: Final = SpanValues.__struct_fields__
 
 
 def read_span(raw: Raw) -> StoredSpan:
-    """A span from a request. Raises BadValue with the fault."""
+    """Raises BadValue with the fault."""
     data = bytes(raw)
     check_json(data, where="span", max_bytes=SPAN_BYTES_MAX)
     try:
@@ -244,7 +239,7 @@ def read_span(raw: Raw) -> StoredSpan:
 
 
 def checked_span(span: StoredSpan) -> StoredSpan:
-    """The span as it is stored, its trace id in lower case. Raises BadValue if it cannot be stored."""
+    """The span as it is stored. Raises BadValue if it cannot be."""
     trace_id = checked_trace_id(span.trace_id)
     check_name(span.span_id, where="span.span_id", max_bytes=NAME_BYTES_MAX)
     if span.parent_span_id is not None:
@@ -300,21 +295,21 @@ traces: Final = Noun("Traces")
 class PutSpans(Operation[SpansReply], frozen=True):
     """Store spans.
 
-    Each span is checked alone, and a repeated span replaces the first. Any trace id is accepted. A span that names an
-    execution goes to the trace of the root execution, unless the root was given a trace (`otel_traceparent`). A trace
-    has at most 10,000 spans, and a span at most 1 MiB.
+    Each span is checked alone, and a repeated span replaces the first. A span that names an execution goes to the trace
+    of the root execution, unless the root was given a trace (`otel_traceparent`). A trace has at most 10,000 spans, and
+    a span at most 1 MiB.
     """
 
     spans: Annotated[list[Raw], Most(SPANS_MAX), Check(_check_spans)]
-    """Each with trace_id, span_id, name, span_type, started_at; optionally parent_span_id, attributes, events,
-    input, output, error, initial_state, final_state, ended_at."""
+    """Each has trace_id, span_id, name, span_type, started_at; optionally parent_span_id, attributes, events, input,
+    output, error, initial_state, final_state, ended_at."""
 
 
 @traces.get("/api/v1/traces", contract=True)
 class GetTraces(Operation[TracePage], frozen=True):
     """Traces by the end of their root span, newest first.
 
-    The list has the traces that were sent in, and the journals of root executions that have ended.
+    They were sent in, or are the journals of root executions that have ended.
     """
 
     start_time: Time | None = None
@@ -328,7 +323,7 @@ class GetTraces(Operation[TracePage], frozen=True):
     limit: Annotated[Int64, between(1, LIST_MAX)] = 50
     """1 to 500."""
     offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
-    """Traces to leave out after the cursor, up to 10,000. Newly ended traces shift an offset, not a cursor."""
+    """Traces to leave out, up to 10,000. Newly ended traces shift an offset, not a cursor."""
     cursor: str | None = None
     """The `next_cursor` of the page before."""
 
@@ -337,8 +332,8 @@ class GetTraces(Operation[TracePage], frozen=True):
 class GetTraceById(Operation[Trace], frozen=True):
     """All spans of a trace; an unknown trace has none.
 
-    The spans are those that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens)
-    and of all below it.
+    They were sent in, or are the journals of the execution with that id (32 hex digits, no hyphens) and of all below
+    it.
     """
 
     trace_id: Annotated[str, Check(_check_trace_id)]

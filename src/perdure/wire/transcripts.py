@@ -1,7 +1,7 @@
-"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them. Records and operations.
+"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them.
 
 A transcript is append-only. Entries are numbered from 1, and the *version* is the number of the newest. A summary is an
-entry that stands for the transcript up to another entry. So later messages and summaries do not change a version.
+entry, so later messages and summaries do not change a version.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
 MESSAGES_MAX: Final = 1_000
-"""The most messages to append or take at once."""
+"""Appended or taken at once."""
 
 READ: Final = "read"
 APPEND: Final = "append"
@@ -28,17 +28,17 @@ LEAVE: Final = "leave"
 
 
 class OnConflict(StrEnum):
-    """The policy for a turn while another turn of its session is open."""
+    """While another turn of the session is open:"""
 
     QUEUE = "queue"
-    """It waits until the turns before it have ended."""
+    """The turn waits until the turns before it have ended."""
     REJECT = "reject"
     DELIVER = "deliver"
-    """It waits. An open turn of the same workflow may take its message, and then answers for both."""
+    """The turn waits. An open turn of the same workflow may take its message, and then answers for both."""
 
 
 class Entry(Record, frozen=True):
-    """One entry; a summary stands for every entry up to `summary_of`, and for summaries before it."""
+    """A summary stands for every entry up to `summary_of`, and for summaries before it."""
 
     shown_as: ClassVar[str] = "TranscriptEntryResponse"
 
@@ -49,7 +49,7 @@ class Entry(Record, frozen=True):
 
 
 class Page(Record, frozen=True):
-    """Entries of a transcript at a version, in order. `next` is the `after` of the following page, if there is one."""
+    """`next` is the `after` of the following page, if there is one."""
 
     shown_as: ClassVar[str] = "TranscriptResponse"
 
@@ -59,8 +59,6 @@ class Page(Record, frozen=True):
 
 
 class Appended(Record, frozen=True):
-    """The version that the messages made."""
-
     shown_as: ClassVar[str] = "AppendMessagesResponse"
 
     version: int
@@ -74,7 +72,7 @@ class Transcript(NamedTuple):
 
 
 def shown(version: int, entries: Sequence[Entry]) -> Transcript:
-    """The transcript at a version. `entries` must hold all of it, and may hold older and newer entries.
+    """The transcript at a version. `entries` must hold all of it, and may hold more.
 
     >>> entries = [Entry(1, Raw(b'"a"')), Entry(2, Raw(b'"b"')), Entry(3, Raw(b'"so far"'), 1), Entry(4, Raw(b'"c"'))]
     >>> [bytes(entry.message) for entry in shown(4, entries).entries]
@@ -113,7 +111,7 @@ class GetTranscript(Operation[Page], frozen=True):
 
     session_id: KeyName
     version: EntryNumber | None = None
-    """As it was then; left out: as it is."""
+    """Left out: the newest."""
     after: EntryNumber | None = None
     """Behind this entry; left out: from the first one that the version needs."""
 

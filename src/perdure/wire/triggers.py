@@ -1,4 +1,4 @@
-"""Event triggers: their record, their operations, and the pure rule for when a batch is complete."""
+"""Event triggers, and the pure rule for when a batch is complete."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -10,7 +10,6 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Done, Record
 
 BATCH_MAX: Final = 10_000
-"""The most events of one batch."""
 TIMEOUT_SECONDS_MAX: Final = 31 * 86_400
 
 BatchSize = Annotated[Int32, within(1, BATCH_MAX)]
@@ -21,8 +20,6 @@ BatchTimeout = Annotated[Int32, within(1, TIMEOUT_SECONDS_MAX)]
 
 
 class StoredTrigger(Record, frozen=True):
-    """One event trigger."""
-
     id: Uuid
     workflow_id: str
     topic: str = field(name="event_topic")
@@ -34,26 +31,21 @@ class StoredTrigger(Record, frozen=True):
     batch_timeout_seconds: Int32 | None = None
     queue_name: str | None = None
     declared: bool = False
-    """Whether code declares it. The server deletes it when a registration of the current deployment omits it."""
+    """Declared in code: the server deletes it when a registration of the current deployment omits it."""
 
     @property
     def takes_single_events(self) -> bool:
-        """Whether its executions get a single event instead of a list of events."""
         return self.batch_size == 1 and self.batch_timeout_seconds is None
 
 
 class ListedTrigger(StoredTrigger, frozen=True, kw_only=True):
-    """One event trigger, and the number of events that it has not taken yet."""
-
     shown_as: ClassVar[str] = "EventTriggerResponse"
 
     waiting: Int64
-    """How many events of the topic it has not taken yet."""
+    """How many events it has not taken yet."""
 
 
 class TriggerPage(Record, frozen=True):
-    """One page, newest first; `next_cursor` asks for the following one and is null after the last."""
-
     shown_as: ClassVar[str] = "EventTriggersResponse"
 
     triggers: list[ListedTrigger]
@@ -64,7 +56,7 @@ class TriggerPage(Record, frozen=True):
 
 
 class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The definition of a trigger. The pair (workflow, topic) names it."""
+    """The pair (workflow, topic) names a trigger."""
 
     workflow_id: Name
     topic: Topic
@@ -86,7 +78,7 @@ class RegisterEventTrigger(Operation[Done], frozen=True):
 
     workflow_id: Name
     deployment_id: KeyName
-    """The deployment of the worker that registers. Executions start on the deployment that is current at that time."""
+    """The worker's deployment. Executions start on the deployment that is current at that time."""
     topic: Topic = field(name="event_topic")
     batch_size: BatchSize
     """How many events an execution gets: 1 to 10,000."""
@@ -101,9 +93,7 @@ class ListEventTriggers(Operation[TriggerPage], frozen=True):
     """The project's event triggers, newest first."""
 
     cursor: Cursor | None = None
-    """The `next_cursor` of the page before."""
     limit: Limit = 100
-    """1 to 1,000."""
 
 
 @triggers.delete("/api/v1/event-triggers/{trigger_id}")
@@ -117,9 +107,9 @@ class DeleteEventTrigger(Operation[None], frozen=True):
 
 
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:
-    """When to start a batch for the waiting events. 0 means at once; None means that more events must come.
+    """When to start a batch: 0 is at once; None means that more events must come.
 
-    `since_us` is when the first of them was published; None: they are gone.
+    `since_us` is when the first waiting event was published; None: they are gone.
 
     >>> due_at_us(10, 60, 10, 5), due_at_us(10, 60, 3, 1_000_000), due_at_us(10, None, 3, 1_000_000)
     (0, 61000000, None)
@@ -132,7 +122,7 @@ def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_
 
 
 class TopicEvent(Struct, frozen=True):
-    """An event, as an execution gets it that the event started."""
+    """An event, as the execution that it started gets it."""
 
     id: str
     sequence_id: int

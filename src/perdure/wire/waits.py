@@ -1,4 +1,4 @@
-"""The reasons why an execution does not go on: its open waits, and a deployment without workers."""
+"""The reasons why an execution does not go on."""
 
 from typing import ClassVar, Final
 
@@ -12,8 +12,8 @@ from perdure.wire.record import Record
 
 
 class PendingWait(Record, frozen=True):
-    """One open wait. It is for an event of `topic` whose top-level fields equal `match`, or for an answer if there is
-    `data` or no topic. A push worker's question has both: an event of the run's topic answers it."""
+    """It is for an event of `topic` whose top-level fields equal `match`, or for an answer if there is `data` or no
+    topic. A push worker's question has both: an event of the run's topic answers it."""
 
     shown_as: ClassVar[str] = "WaitResponse"
 
@@ -22,9 +22,9 @@ class PendingWait(Record, frozen=True):
     topic: str | None = None
     match: Value = None
     data: Value = None
-    """The question of a suspended step, as shown to the person who answers."""
+    """The question, as shown to the person who answers."""
     expires_at_us: Time | None = field(default=None, name="expires_at")
-    """The time-out: the server refuses answers from then on."""
+    """From then on the server refuses answers."""
 
 
 class QueuedBehind(Record, frozen=True):
@@ -35,7 +35,6 @@ class QueuedBehind(Record, frozen=True):
     what: str
     """session: waits for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
     name: str
-    """The name of the session or queue."""
     execution_ids: list[str]
     """The executions that it waits for, up to ten."""
     limit: Int64 | None = None
@@ -43,8 +42,6 @@ class QueuedBehind(Record, frozen=True):
 
 
 class PendingWaits(Record, frozen=True):
-    """The open waits, oldest first."""
-
     shown_as: ClassVar[str] = "WaitsResponse"
 
     waits: list[PendingWait]

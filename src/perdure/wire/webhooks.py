@@ -1,5 +1,3 @@
-"""Webhooks: their records and operations."""
-
 import re
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
@@ -38,8 +36,6 @@ class Webhook(Record, frozen=True):
 
 
 class WebhookList(Record, frozen=True):
-    """All webhooks of the project, newest first."""
-
     shown_as: ClassVar[str] = "WebhooksResponse"
 
     webhooks: list[Webhook]
@@ -69,7 +65,7 @@ class Delivery(Record, frozen=True):
     tried_at_us: Time | None = field(name="tried_at")
     next_at_us: Time | None = field(name="next_try_at")
     status: Int32 | None
-    """The status of the last answer; null if none came."""
+    """Of the last answer; null if none came."""
     answer: str | None
     """The beginning of the last answer, or the reason why none came. Null if the URL is shown without its path."""
 
@@ -79,13 +75,10 @@ class Delivery(Record, frozen=True):
         return delivery_id(self.execution_id, self.webhook_id)
 
     def without_secrets(self) -> "Delivery":
-        """For callers who may not set its URL."""
         return replace(self, url=_origin(self.url), answer=None)
 
 
 class DeliveryPage(Record, frozen=True):
-    """One page, newest first."""
-
     shown_as: ClassVar[str] = "DeliveriesResponse"
 
     deliveries: list[Delivery]
@@ -97,7 +90,7 @@ def delivery_id(execution_id: str, webhook_id: str | None) -> str:
 
 
 def _origin(url: str) -> str:
-    """A URL without its path and query. Both may hold a secret: chat services give out such URLs."""
+    """Path and query may hold a secret: chat services give out such URLs."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}/…"
 
@@ -117,8 +110,7 @@ class ListWebhooks(Operation[WebhookList], frozen=True):
 class CreateWebhook(Operation[Webhook], frozen=True):
     """Create a webhook.
 
-    From now on the server notifies the URL when an execution without a parent ends. The same URL and workflow again
-    change nothing.
+    The server notifies the URL when an execution without a parent ends. The same URL and workflow again change nothing.
     """
 
     url: str
@@ -132,7 +124,7 @@ class CreateWebhook(Operation[Webhook], frozen=True):
 class DeleteWebhook(Operation[None], frozen=True):
     """Delete a webhook.
 
-    The server sends nothing more to the URL. Pending deliveries fail when they are due.
+    The server sends nothing more. Pending deliveries fail when they are due.
     """
 
     webhook_id: WebhookId

@@ -1,4 +1,4 @@
-"""Workflows as deployments register them, and their runs: records and operations."""
+"""Workflows as deployments register them, and their runs."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
@@ -14,8 +14,6 @@ OFFSET_MAX: Final = 100_000
 
 
 class WorkflowType(StrEnum):
-    """Agents and tools are workflows that were declared as such."""
-
     WORKFLOW = "workflow"
     AGENT = "agent"
     TOOL = "tool"
@@ -25,14 +23,11 @@ class WorkflowType(StrEnum):
 
 
 class RegisteredWorkflow(Record, frozen=True):
-    """A workflow of one deployment."""
-
     shown_as: ClassVar[str] = "DeploymentWorkflow"
 
     id: str = field(name="workflow_id")
     deployment_id: str
     type: WorkflowType = field(name="workflow_type")
-    """`workflow`, `agent` or `tool`."""
     trigger_on_event: bool
     """Whether workers declared that a topic's events start it."""
     scheduled: bool
@@ -46,8 +41,6 @@ class WorkflowList(Record, frozen=True):
 
 
 class WorkflowRun(Record, frozen=True):
-    """A root execution, in short."""
-
     shown_as: ClassVar[str] = "WorkflowRunSummary"
 
     id: Uuid
@@ -74,8 +67,6 @@ Offset = Annotated[Int64, between(0, OFFSET_MAX)]
 
 
 class RegistryPage(Struct, frozen=True):
-    """The place of a page in a list of registered things."""
-
     limit: Annotated[Int64, between(1, PAGE_MAX)] = PAGE_MAX
     """1 to 1,000."""
     offset: Offset = 0
@@ -103,10 +94,8 @@ class GetWorkflowRuns(Operation[RunList], frozen=True):
     """
 
     workflow_type: WorkflowType = WorkflowType.WORKFLOW
-    """workflow, agent or tool."""
     workflow_id: str | None = None
     limit: Annotated[Int64, between(1, PAGE_MAX)] = 50
-    """1 to 1,000."""
     offset: Offset = 0
     """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
     cursor: Cursor | None = None
@@ -119,10 +108,7 @@ class GetWorkflowRuns(Operation[RunList], frozen=True):
 
 @workflows.get("/api/v1/workflows/{workflow_id}", contract=True)
 class GetWorkflow(Operation[RegisteredWorkflow], frozen=True):
-    """One registered workflow.
-
-    Agents and tools are not found here.
-    """
+    """One registered workflow, not an agent or a tool."""
 
     workflow_id: str
     deployment_id: str | None = None
