@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, Struct, field
 
 from perdure.wire.errors import BadValue
-from perdure.wire.fields import Check, ExecutionId, Int32, Limit, Name, Time, Uuid, Value
+from perdure.wire.fields import Check, ExecutionId, Int32, Limit, Name, NextCursor, PageCursor, Time, Uuid, Value
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, derived
 from perdure.wire.status import STATUS, Phase
@@ -90,7 +90,7 @@ class OpenApprovals(Record, frozen=True):
     shown_as: ClassVar[str] = "ApprovalListResponse"
 
     approvals: list[OpenApproval]
-    next_cursor: str | None
+    next_cursor: NextCursor | None
 
 
 class Question(Struct, frozen=True):
@@ -209,7 +209,7 @@ questions: Final = Noun("Approvals")
 class ListApprovals(Operation[OpenApprovals], frozen=True):
     """Open questions, oldest first."""
 
-    cursor: str | None = None
+    cursor: PageCursor | None = None
     limit: Limit = 100
 
 

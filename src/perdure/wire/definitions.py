@@ -6,7 +6,7 @@ from msgspec import field
 from msgspec.json import encode
 
 from perdure.wire.codec import check_json
-from perdure.wire.fields import Double, Int32, KeyName, Name, Time, Value
+from perdure.wire.fields import Double, Int32, KeyName, Name, NextCursor, Time, Value
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import MaybeRaw
@@ -47,12 +47,12 @@ class ToolDefinition(Record, frozen=True):
 
 class AgentList(Record, frozen=True):
     agents: list[AgentDefinition]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class ToolList(Record, frozen=True):
     tools: list[ToolDefinition]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class AgentRegistered(Record, frozen=True):

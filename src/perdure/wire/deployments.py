@@ -6,7 +6,20 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Struct, field
 
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Check, Int32, Int64, KeyName, Limit, Most, Name, Time, Uuid, within
+from perdure.wire.fields import (
+    Check,
+    Int32,
+    Int64,
+    KeyName,
+    Limit,
+    Most,
+    Name,
+    NextCursor,
+    PageCursor,
+    Time,
+    Uuid,
+    within,
+)
 from perdure.wire.operation import Noun, Operation, validated
 from perdure.wire.record import Done, Record
 from perdure.wire.starts import INT32_MAX
@@ -66,7 +79,7 @@ class DeploymentPage(Record, frozen=True):
     shown_as: ClassVar[str] = "DeploymentsResponse"
 
     deployments: list[ListedDeployment]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -80,7 +93,7 @@ class ListDeployments(Operation[DeploymentPage], frozen=True):
     """Deployments, newest first, with the numbers of their open executions and workers."""
 
     retired: bool = False
-    cursor: str | None = None
+    cursor: PageCursor | None = None
     limit: Limit = 100
 
 

@@ -20,6 +20,7 @@ from perdure.wire.fields import (
     KeyName,
     Limit,
     Most,
+    NextCursor,
     Position,
     Time,
     Uuid,
@@ -101,7 +102,7 @@ class ExecutionPage(Record, frozen=True):
     shown_as: ClassVar[str] = "ExecutionsResponse"
 
     executions: list[Execution]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):

@@ -42,6 +42,11 @@ class Most(NamedTuple):
     refusal: type[PerdureError] = BadValue
 
 
+def described(text: str) -> Meta:
+    """Describe fields of a type in the API's document. A field's own docstring replaces the text."""
+    return Meta(extra_json_schema={"description": text})
+
+
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Moment = Annotated[datetime, Meta(tz=True)]
 """A time as a caller sends it, with its offset."""
@@ -138,8 +143,10 @@ ExecutionId = Annotated[str, id_check("execution")]
 Name = Annotated[str, name_check()]
 KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
 Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
-Cursor = Annotated[str, Check(lambda value, where: checked_cursor(value))]
-Limit = Annotated[int, between(1, PAGE_MAX)]
+PageCursor = Annotated[str, described("The `next_cursor`, or the header `Next-Cursor`, of the page before.")]
+Cursor = Annotated[PageCursor, Check(lambda value, where: checked_cursor(value))]
+NextCursor = Annotated[str, described("Asks for the following page; null after the last.")]
+Limit = Annotated[int, between(1, PAGE_MAX), described(f"1 to {PAGE_MAX:,}.")]
 Json = Annotated[MaybeRaw, Check(_json)]
 """A user's JSON in a request. null is a value of its own."""
 RequiredJson = Annotated[Raw, Check(_json)]

@@ -19,6 +19,7 @@ from perdure.wire.fields import (
     Json,
     Limit,
     Name,
+    NextCursor,
     Time,
     Uuid,
     Value,
@@ -123,7 +124,7 @@ class SchedulePage(Record, frozen=True):
     shown_as: ClassVar[str] = "SchedulesResponse"
 
     schedules: list[StoredSchedule]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class SchedulesOfWorkflow(SchedulePage, frozen=True):

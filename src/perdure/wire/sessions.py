@@ -17,6 +17,7 @@ from perdure.wire.fields import (
     Header,
     Int64,
     KeyName,
+    NextCursor,
     Position,
     Time,
     Uuid,
@@ -136,7 +137,7 @@ class SessionPage(Record, frozen=True):
     shown_as: ClassVar[str] = "SessionsResponse"
 
     sessions: list[SessionSummary]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class TimelineEntry(Record, frozen=True):

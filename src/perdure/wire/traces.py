@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Check, Int64, Most, Time, Value, between
+from perdure.wire.fields import Check, Int64, Most, NextCursor, PageCursor, Time, Value, between
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, not_null, shown_before
 from perdure.wire.records import MaybeRaw
@@ -159,7 +159,7 @@ class TracePage(Record, frozen=True):
     shown_as: ClassVar[str] = "TracesResponse"
 
     traces: list[TraceSummary]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class RejectedSpan(Record, frozen=True):
@@ -324,8 +324,7 @@ class GetTraces(Operation[TracePage], frozen=True):
     """1 to 500."""
     offset: Annotated[Int64, between(0, OFFSET_MAX)] = 0
     """Traces to leave out, up to 10,000. Newly ended traces shift an offset, not a cursor."""
-    cursor: str | None = None
-    """The `next_cursor` of the page before."""
+    cursor: PageCursor | None = None
 
 
 @traces.get("/api/v1/traces/{trace_id}", contract=True)

@@ -5,7 +5,20 @@ from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Struct, field
 
-from perdure.wire.fields import Cursor, Int32, Int64, KeyName, Limit, Name, Time, Topic, Uuid, id_check, within
+from perdure.wire.fields import (
+    Cursor,
+    Int32,
+    Int64,
+    KeyName,
+    Limit,
+    Name,
+    NextCursor,
+    Time,
+    Topic,
+    Uuid,
+    id_check,
+    within,
+)
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Done, Record
 
@@ -49,7 +62,7 @@ class TriggerPage(Record, frozen=True):
     shown_as: ClassVar[str] = "EventTriggersResponse"
 
     triggers: list[ListedTrigger]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 # --- operations ----------------------------------------------------------------------------------------------------

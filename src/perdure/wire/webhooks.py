@@ -6,7 +6,18 @@ from msgspec import field
 from msgspec.structs import replace
 
 from perdure.wire.access import Role
-from perdure.wire.fields import ExecutionId, Int32, Name, Time, Uuid, between, id_check, text_check
+from perdure.wire.fields import (
+    ExecutionId,
+    Int32,
+    Name,
+    NextCursor,
+    PageCursor,
+    Time,
+    Uuid,
+    between,
+    id_check,
+    text_check,
+)
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, derived
 
@@ -82,7 +93,7 @@ class DeliveryPage(Record, frozen=True):
     shown_as: ClassVar[str] = "DeliveriesResponse"
 
     deliveries: list[Delivery]
-    next_cursor: str | None
+    next_cursor: NextCursor | None
 
 
 def delivery_id(execution_id: str, webhook_id: str | None) -> str:
@@ -137,7 +148,7 @@ class ListDeliveries(Operation[DeliveryPage], frozen=True):
     execution_id: ExecutionId | None = None
     webhook_id: WebhookId | None = None
     state: DeliveryState | None = None
-    cursor: str | None = None
+    cursor: PageCursor | None = None
     limit: Annotated[int, between(1, LIST_MAX)] = 100
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field
 
-from perdure.wire.fields import PAGE_MAX, Cursor, Int64, Time, Uuid, Value, between
+from perdure.wire.fields import PAGE_MAX, Cursor, Int64, NextCursor, PageCursor, Time, Uuid, Value, between
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.status import Status
@@ -37,7 +37,7 @@ class RegisteredWorkflow(Record, frozen=True):
 
 class WorkflowList(Record, frozen=True):
     workflows: list[RegisteredWorkflow]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 class WorkflowRun(Record, frozen=True):
@@ -57,7 +57,7 @@ class WorkflowRun(Record, frozen=True):
 
 class RunList(Record, frozen=True):
     runs: list[WorkflowRun]
-    next_cursor: str | None = None
+    next_cursor: NextCursor | None = None
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -71,8 +71,7 @@ class RegistryPage(Struct, frozen=True):
     """1 to 1,000."""
     offset: Offset = 0
     """How many to leave out; 0 to 100,000."""
-    cursor: str | None = None
-    """The header `Next-Cursor` of the page before."""
+    cursor: PageCursor | None = None
 
 
 workflows: Final = Noun("Workflows")
@@ -99,7 +98,6 @@ class GetWorkflowRuns(Operation[RunList], frozen=True):
     offset: Offset = 0
     """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
     cursor: Cursor | None = None
-    """The header `Next-Cursor` of the page before."""
     start_time: Time | None = None
     """Only runs created then or later."""
     end_time: Time | None = None
