@@ -12,7 +12,7 @@ from perdure.cli.server_or_file import offline, on_server_or_in_file
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.transport import Transport
-    from perdure.wire.projects import AddedMember, InvitationList, Member
+    from perdure.wire.projects import AddedMember, Invitation, Member
 
 EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]
 
@@ -92,13 +92,13 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
     from perdure.cli.render import date_time
     from perdure.wire.projects import GetProjectInvitations
 
-    async def work(transport: "Transport") -> "InvitationList":
+    async def work(transport: "Transport") -> "list[Invitation]":
         return await transport.call(GetProjectInvitations(await _project_id(transport)))
 
-    listing, where = on_server_or_in_file(url, database, work)
+    found, where = on_server_or_in_file(url, database, work)
     print_list(
         as_json,
-        listing.invitations,
+        found,
         ("EMAIL", "ROLE", "EXPIRES"),
         lambda one: (one.email, one.role.capitalize(), date_time(one.expires_at_us)),
         empty=f"No open invitations {where}.",
@@ -149,7 +149,7 @@ async def _project_id(transport: "Transport") -> str:
 async def _members(transport: "Transport") -> "list[Member]":
     from perdure.wire.projects import GetProjectMembers
 
-    return (await transport.call(GetProjectMembers(await _project_id(transport)))).members
+    return await transport.call(GetProjectMembers(await _project_id(transport)))
 
 
 def _id_of(email: str, members: "list[Member]") -> str:

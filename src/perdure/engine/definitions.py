@@ -14,7 +14,6 @@ from perdure.store.verbs import definitions
 from perdure.store.verbs.definitions import StoredDefinition
 from perdure.wire.definitions import (
     AgentDefinition,
-    AgentList,
     AgentRegistered,
     GetAgentDefinition,
     GetAgents,
@@ -23,9 +22,9 @@ from perdure.wire.definitions import (
     RegisterAgent,
     RegisterTool,
     ToolDefinition,
-    ToolList,
     ToolRegistered,
 )
+from perdure.wire.operation import Listed
 from perdure.wire.records import NULL
 from perdure.wire.workflows import RegistryPage, WorkflowType
 
@@ -37,9 +36,9 @@ class Definitions(Service):
         return AgentRegistered(True)
 
     @serves(GetAgents)
-    async def agents(self, scope: Scope, op: GetAgents) -> AgentList:
+    async def agents(self, scope: Scope, op: GetAgents) -> Listed[AgentDefinition]:
         found, cursor = await self._list(scope, WorkflowType.AGENT, op)
-        return AgentList([_agent(one) for one in found], cursor)
+        return Listed([_agent(one) for one in found], cursor)
 
     @serves(GetAgentDefinition)
     async def agent(self, scope: Scope, op: GetAgentDefinition) -> AgentDefinition:
@@ -51,9 +50,9 @@ class Definitions(Service):
         return ToolRegistered(True)
 
     @serves(GetTools)
-    async def tools(self, scope: Scope, op: GetTools) -> ToolList:
+    async def tools(self, scope: Scope, op: GetTools) -> Listed[ToolDefinition]:
         found, cursor = await self._list(scope, WorkflowType.TOOL, op)
-        return ToolList([_tool(one) for one in found], cursor)
+        return Listed([_tool(one) for one in found], cursor)
 
     @serves(GetToolDefinition)
     async def tool(self, scope: Scope, op: GetToolDefinition) -> ToolDefinition:

@@ -20,6 +20,7 @@ from perdure.wire.deployments import (
     UseDeployment,
 )
 from perdure.wire.fields import NEWEST
+from perdure.wire.operation import Listed
 from perdure.wire.record import DONE, Done
 from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import (
@@ -27,8 +28,7 @@ from perdure.wire.workflows import (
     GetWorkflowRuns,
     GetWorkflows,
     RegisteredWorkflow,
-    RunList,
-    WorkflowList,
+    WorkflowRun,
     WorkflowType,
 )
 
@@ -103,13 +103,13 @@ class Deployments(Service):
         )
 
     @serves(GetWorkflows)
-    async def workflows(self, scope: Scope, op: GetWorkflows) -> WorkflowList:
+    async def workflows(self, scope: Scope, op: GetWorkflows) -> Listed[RegisteredWorkflow]:
         page, following = await self.read(
             deployments.list_workflows(
                 project_id=scope.project_id, after=registry_place(op.cursor), limit=op.limit, offset=op.offset
             )
         )
-        return WorkflowList(page, None if following is None else write_cursor(following))
+        return Listed(page, None if following is None else write_cursor(following))
 
     @serves(GetWorkflow)
     async def workflow(self, scope: Scope, op: GetWorkflow) -> RegisteredWorkflow:
@@ -120,7 +120,7 @@ class Deployments(Service):
         )
 
     @serves(GetWorkflowRuns)
-    async def runs(self, scope: Scope, op: GetWorkflowRuns) -> RunList:
+    async def runs(self, scope: Scope, op: GetWorkflowRuns) -> Listed[WorkflowRun]:
         before = op.cursor or NEWEST
         if op.end_time is not None:
             # Ids grow with time, but not to the microsecond, and by other clocks.
@@ -137,7 +137,7 @@ class Deployments(Service):
                 offset=op.offset,
             )
         )
-        return RunList(found, following)
+        return Listed(found, following)
 
 
 def registry_place(cursor: str | None) -> RegistryPlace:

@@ -20,7 +20,6 @@ from perdure.wire.access import Principal, Role
 from perdure.wire.errors import NotFound, PerdureError, Unauthorized
 from perdure.wire.keys import (
     ApiKey,
-    ApiKeyList,
     ApiKeys,
     CreateApiKey,
     DeleteApiKey,
@@ -38,9 +37,8 @@ from perdure.wire.projects import (
     GetProjectInvitations,
     GetProjectMembers,
     GetProjects,
-    InvitationList,
+    Invitation,
     Member,
-    MemberList,
     Project,
     ProjectList,
     RemoveProjectMember,
@@ -105,11 +103,11 @@ class Projects(Service):
         return await self.read(accounts.projects_of(user_id=user_id))
 
     @serves(GetProjectMembers)
-    async def members(self, scope: Scope, op: GetProjectMembers) -> MemberList:
+    async def members(self, scope: Scope, op: GetProjectMembers) -> list[Member]:
         """Members know each other's e-mails. A key that only reads does not know them."""
         found = await self.read(accounts.list_members(project_id=scope.project_id))
         whole = scope.user_id is not None or scope.has_role(Role.WRITE)
-        return MemberList(found if whole else [one.with_masked_email() for one in found])
+        return found if whole else [one.with_masked_email() for one in found]
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
@@ -145,10 +143,8 @@ class Projects(Service):
         await self.write(accounts.remove_member(project_id=scope.project_id, user_id=op.user_id))
 
     @serves(GetProjectInvitations)
-    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> InvitationList:
-        return InvitationList(
-            await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us()))
-        )
+    async def invitations(self, scope: Scope, op: GetProjectInvitations) -> list[Invitation]:
+        return await self.read(accounts.list_invitations(project_id=scope.project_id, now_us=self.now_us()))
 
     @serves(WithdrawProjectInvitation)
     async def withdraw_invitation(self, scope: Scope, op: WithdrawProjectInvitation) -> None:
@@ -182,8 +178,8 @@ class Projects(Service):
         return ApiKeys(project_id=scope.project_id, keys=await self.keys(scope.project_id))
 
     @serves(GetApiKeys)
-    async def get_keys(self, scope: Scope, op: GetApiKeys) -> ApiKeyList:
-        return ApiKeyList(await self.keys(scope.project_id))
+    async def get_keys(self, scope: Scope, op: GetApiKeys) -> list[ApiKey]:
+        return await self.keys(scope.project_id)
 
     @serves(DeleteApiKey)
     async def delete_key(self, scope: Scope, op: DeleteApiKey) -> Message:

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from hashlib import sha256
 from types import NoneType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -40,7 +40,7 @@ from perdure.wire.errors import (
 )
 from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
 from perdure.wire.fields import checked_id
-from perdure.wire.operation import Operation, client_form, reply_type
+from perdure.wire.operation import Listed, Operation, client_form, reply_type
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
 from perdure.wire.requests import PROTOCOL_VERSION, Started, StartItem, StartReply
@@ -304,16 +304,16 @@ class HttpTransport:
 
 @cache
 def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
-    reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
+    reply = reply_type(operation)
     if reply is NoneType:
         return lambda body: None
-    if bare is None:
-        return _record_reader(reply)
-    twin = reader(reply)
-    decoder = msgspec.json.Decoder(twin.type)
-    if "next_cursor" in reply.__struct_fields__:
+    if get_origin(reply) is Listed:
         raise TypeError(f"{operation.__name__}: the next page's cursor is in a header, which this client does not read")
-    return lambda body: twin(_decode(decoder, b'{"%s":%s}' % (bare.encode(), body)))
+    if get_origin(reply) is not list:
+        return _record_reader(reply)
+    twin = reader(*get_args(reply))
+    decoder = msgspec.json.Decoder(list[twin.type])  # type: ignore[name-defined]  # made here
+    return lambda body: [twin(one) for one in _decode(decoder, body)]
 
 
 def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:

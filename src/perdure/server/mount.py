@@ -1,9 +1,8 @@
 """Routes from operations."""
 
 import inspect
-from collections.abc import Callable
-from types import NoneType
-from typing import Any, Final, get_args
+from types import GenericAlias
+from typing import Any, Final, get_args, get_origin
 
 from msgspec import Raw, Struct, structs
 
@@ -14,8 +13,7 @@ from perdure.server.routing import Call, Route, Routes
 from perdure.wire.access import Caller
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import Most
-from perdure.wire.operation import Noun, Operation, marked, reply_type, server_form
-from perdure.wire.record import writer
+from perdure.wire.operation import Listed, Noun, Operation, marked, reply_type, server_form
 from perdure.wire.requests import PROTOCOL_VERSION
 
 VERSION_HEADER: Final = "Perdure-Protocol"
@@ -31,7 +29,8 @@ def mount(noun: Noun) -> Routes:
 def _route(operation: type[Operation[Any]]) -> Route:
     endpoint, options = operation.endpoint, operation.endpoint.options
     how = server_form(operation)
-    answer_type, show = _shown(operation)
+    reply = reply_type(operation)
+    paged = get_origin(reply) is Listed
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
     if how.query is not None:
         types["query"] = how.query
@@ -58,10 +57,14 @@ def _route(operation: type[Operation[Any]]) -> Route:
             scope = Scope(call.project_id, key, call.principal, call.poll_of_worker, call.leases)
         else:
             scope = Scope(call.project_id, key, call.principal, call.poll)
-        return show(call, await call.engine.serve(scope, op))
+        answer = await call.engine.serve(scope, op)
+        if paged:
+            call.goes_on(answer.next_cursor)
+            return answer.items
+        return answer
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
-    handler.__annotations__ = types | {"return": answer_type}
+    handler.__annotations__ = types | {"return": GenericAlias(list, get_args(reply)) if paged else reply}
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("call", *types)]
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # routes read it
     return Route(
@@ -78,7 +81,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},
         rest=options.get("rest", False),
-        paged="next_cursor" in getattr(reply_type(operation), "__struct_fields__", ()) and "bare" in options,
+        paged=paged,
     )
 
 
@@ -90,23 +93,6 @@ def check_version(call: Call) -> None:
             f"The header {VERSION_HEADER} says {said}; this server speaks {PROTOCOL_VERSION}. Install the same release "
             "of perdure on both sides."
         )
-
-
-def _shown(operation: type[Operation[Any]]) -> tuple[Any, Callable[[Call, Any], object]]:
-    """The type of the JSON, and a function that makes it of a reply."""
-    reply, bare = reply_type(operation), operation.endpoint.options.get("bare")
-    if reply is NoneType:
-        return NoneType, lambda call, answer: None
-    twin = writer(reply)
-    if bare is None:
-        convert = twin.convert
-        return twin.type, (lambda call, answer: answer) if convert is None else lambda call, answer: convert(answer)
-
-    def show(call: Call, answer: Any) -> object:
-        call.goes_on(getattr(answer, "next_cursor", None))
-        return getattr(twin(answer), bare)
-
-    return next(one.type for one in structs.fields(twin.type) if one.name == bare), show
 
 
 def _body_bytes_max(body: type[Struct] | None) -> int:

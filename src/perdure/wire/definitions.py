@@ -6,8 +6,8 @@ from msgspec import field
 from msgspec.json import encode
 
 from perdure.wire.codec import check_json
-from perdure.wire.fields import Double, Int32, KeyName, Name, NextCursor, Time, Value
-from perdure.wire.operation import Noun, Operation
+from perdure.wire.fields import Double, Int32, KeyName, Name, Time, Value
+from perdure.wire.operation import Listed, Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import MaybeRaw
 from perdure.wire.workflows import RegistryPage
@@ -43,16 +43,6 @@ class ToolDefinition(Record, frozen=True):
     description: str | None = None
     parameters: Value = None
     metadata: Value = None
-
-
-class AgentList(Record, frozen=True):
-    agents: list[AgentDefinition]
-    next_cursor: NextCursor | None = None
-
-
-class ToolList(Record, frozen=True):
-    tools: list[ToolDefinition]
-    next_cursor: NextCursor | None = None
 
 
 class AgentRegistered(Record, frozen=True):
@@ -93,8 +83,8 @@ class RegisterAgent(Operation[AgentRegistered], frozen=True, forbid_unknown_fiel
         check_json(encode(self), where="body", max_bytes=DEFINITION_BYTES_MAX)
 
 
-@definitions.get("/api/v1/agents", contract=True, bare="agents")
-class GetAgents(RegistryPage, Operation[AgentList], frozen=True):
+@definitions.get("/api/v1/agents", contract=True)
+class GetAgents(RegistryPage, Operation[Listed[AgentDefinition]], frozen=True):
     """Agents of every deployment that is not retired: by name, then the newest first."""
 
 
@@ -125,8 +115,8 @@ class RegisterTool(Operation[ToolRegistered], frozen=True, forbid_unknown_fields
         check_json(encode(self), where="body", max_bytes=DEFINITION_BYTES_MAX)
 
 
-@definitions.get("/api/v1/tools", contract=True, bare="tools")
-class GetTools(RegistryPage, Operation[ToolList], frozen=True):
+@definitions.get("/api/v1/tools", contract=True)
+class GetTools(RegistryPage, Operation[Listed[ToolDefinition]], frozen=True):
     """Tools of every deployment that is not retired: by name, then the newest first."""
 
 

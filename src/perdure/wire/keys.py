@@ -45,10 +45,6 @@ class ApiKey(Record, frozen=True, kw_only=True):
     """Made by `perdure dev`: refused on an address that others can reach."""
 
 
-class ApiKeyList(Record, frozen=True):
-    keys: list[ApiKey]
-
-
 class ApiKeys(Record, frozen=True):
     shown_as: ClassVar[str] = "ApiKeysResponse"
 
@@ -81,8 +77,8 @@ class ListApiKeys(Operation[ApiKeys], frozen=True):
     """The keys of the caller's project, newest first."""
 
 
-@keys.get("/api/v1/api-keys/project/{project_id}", role=Role.ADMIN, contract=True, bare="keys")
-class GetApiKeys(Operation[ApiKeyList], frozen=True):
+@keys.get("/api/v1/api-keys/project/{project_id}", role=Role.ADMIN, contract=True)
+class GetApiKeys(Operation[list[ApiKey]], frozen=True):
     """Keys of a project, newest first."""
 
     project_id: str

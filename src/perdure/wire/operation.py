@@ -46,6 +46,7 @@ O = TypeVar("O", bound="Operation[Any]")  # noqa: E741  # an operation
 
 S = TypeVar("S", bound=Struct)
 M = TypeVar("M", bound=tuple[Any, ...])
+T = TypeVar("T")
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -73,8 +74,6 @@ class Options(TypedDict, total=False):
     """By default a body with a user's JSON has no limit of its own."""
     held: str
     """The field with the seconds for which the server may hold the request."""
-    bare: str
-    """The reply's field that is the whole answer, a JSON array. A `next_cursor` beside it travels as a header."""
 
 
 class Endpoint(NamedTuple):
@@ -104,6 +103,13 @@ class Operation(Struct, Generic[R_co], frozen=True, omit_defaults=True, forbid_u
     endpoint: ClassVar[Endpoint]
     shown_as: ClassVar[str] = ""
     """The name of its body in the API's document."""
+
+
+class Listed(NamedTuple, Generic[T]):
+    """A reply that JSON shows as an array. The cursor of the following page travels as a header."""
+
+    items: list[T]
+    next_cursor: str | None
 
 
 class Noun:

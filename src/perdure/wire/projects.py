@@ -84,10 +84,6 @@ class Member(Record, frozen=True, kw_only=True):
         return replace(self, user=self.user and replace(self.user, email=masked(self.user.email)))
 
 
-class MemberList(Record, frozen=True):
-    members: list[Member]
-
-
 class AddedMember(Record, frozen=True):
     """An e-mail without a user gets an invitation."""
 
@@ -108,10 +104,6 @@ class Invitation(Record, frozen=True):
     email: str
     role: MemberRole
     expires_at_us: Time = field(name="expires_at")
-
-
-class InvitationList(Record, frozen=True):
-    invitations: list[Invitation]
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -155,8 +147,8 @@ class ChangeProject(Operation[Project], frozen=True):
     description: Description | None = None
 
 
-@projects.get("/api/v1/projects/{project_id}/members", contract=True, bare="members")
-class GetProjectMembers(Operation[MemberList], frozen=True):
+@projects.get("/api/v1/projects/{project_id}/members", contract=True)
+class GetProjectMembers(Operation[list[Member]], frozen=True):
     """Members of a project, oldest first.
 
     For a key that only reads, e-mails are masked, like `a***@example.com`.
@@ -182,8 +174,8 @@ class AddProjectMember(Operation[AddedMember], frozen=True):
     role: MemberRole
 
 
-@projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN, bare="invitations")
-class GetProjectInvitations(Operation[InvitationList], frozen=True):
+@projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)
+class GetProjectInvitations(Operation[list[Invitation]], frozen=True):
     """Open invitations, by e-mail."""
 
     project_id: ProjectId

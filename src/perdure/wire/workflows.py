@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field
 
-from perdure.wire.fields import PAGE_MAX, Cursor, Int64, NextCursor, PageCursor, Time, Uuid, Value, between
-from perdure.wire.operation import Noun, Operation
+from perdure.wire.fields import PAGE_MAX, Cursor, Int64, PageCursor, Time, Uuid, Value, between
+from perdure.wire.operation import Listed, Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.status import Status
 
@@ -35,11 +35,6 @@ class RegisteredWorkflow(Record, frozen=True):
     created_at_us: Time = field(name="created_at")
 
 
-class WorkflowList(Record, frozen=True):
-    workflows: list[RegisteredWorkflow]
-    next_cursor: NextCursor | None = None
-
-
 class WorkflowRun(Record, frozen=True):
     shown_as: ClassVar[str] = "WorkflowRunSummary"
 
@@ -53,11 +48,6 @@ class WorkflowRun(Record, frozen=True):
     completed_at_us: Time | None = field(default=None, name="completed_at")
     result: Value = None
     error: str | None = None
-
-
-class RunList(Record, frozen=True):
-    runs: list[WorkflowRun]
-    next_cursor: NextCursor | None = None
 
 
 # --- operations ----------------------------------------------------------------------------------------------------
@@ -77,16 +67,16 @@ class RegistryPage(Struct, frozen=True):
 workflows: Final = Noun("Workflows")
 
 
-@workflows.get("/api/v1/workflows", contract=True, bare="workflows")
-class GetWorkflows(RegistryPage, Operation[WorkflowList], frozen=True):
+@workflows.get("/api/v1/workflows", contract=True)
+class GetWorkflows(RegistryPage, Operation[Listed[RegisteredWorkflow]], frozen=True):
     """Registered workflows, by name, then newest first.
 
     Each deployment that has a workflow has its own entry. Agents, tools and retired deployments are left out.
     """
 
 
-@workflows.get("/api/v1/workflows/runs", contract=True, bare="runs")
-class GetWorkflowRuns(Operation[RunList], frozen=True):
+@workflows.get("/api/v1/workflows/runs", contract=True)
+class GetWorkflowRuns(Operation[Listed[WorkflowRun]], frozen=True):
     """Root executions, newest first.
 
     `GET /api/v1/executions` has more filters. A page may hold fewer than `limit` runs and still have a `Next-Cursor`.
