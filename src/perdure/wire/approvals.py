@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, Struct, field
 
 from perdure.wire.errors import BadValue
-from perdure.wire.fields import Check, ExecutionId, Int32, Limit, Name, NextCursor, PageCursor, Time, Uuid, Value
+from perdure.wire.fields import ExecutionId, Int32, Limit, Name, NextCursor, PageCursor, Time, Uuid, Value
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, derived
 from perdure.wire.status import STATUS, Phase
@@ -224,5 +224,5 @@ class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     step_key: str
     name: Name
     """The person's name, recorded as the author of the answer."""
-    expires_in_seconds: Annotated[Int32, Check(_link_seconds)] = LINK_SECONDS
+    expires_in_seconds: Annotated[Int32, _link_seconds] = LINK_SECONDS
     """At most 7,776,000 (90 days)."""

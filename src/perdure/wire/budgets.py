@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Check, ExecutionId, Int64, KeyName, Name, Uuid
+from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, Uuid
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.times import rfc3339
@@ -237,8 +237,8 @@ def take_dollars(request: Struct) -> None:
 # --- operations ----------------------------------------------------------------------------------------------------
 
 
-Amount = Annotated[Int64, Check(check_amount)]
-CheckedAmounts = Annotated[Amounts, Check(check_amounts)]
+Amount = Annotated[Int64, check_amount]
+CheckedAmounts = Annotated[Amounts, check_amounts]
 
 budgets: Final = Noun("Budgets")
 
@@ -304,7 +304,7 @@ class Reserve(Operation[ReserveReply], frozen=True):
     attempt: int
     reservation_id: KeyName
     amounts: CheckedAmounts
-    budget: Annotated[BudgetSpec, Check(check_budget)] | None = None
+    budget: Annotated[BudgetSpec, check_budget] | None = None
     """From the execution's own code; ignored if it has a budget already."""
     unpriced: Name | None = None
     """The model, if its price is unknown. A budget in money then refuses the call."""

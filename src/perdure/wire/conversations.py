@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Raw, field
 
 from perdure.wire.errors import BadRequest
-from perdure.wire.fields import Check, ExecutionId, Int64, KeyName, Name, RequiredJson, Time
+from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, RequiredJson, Time
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Done, Record
 
@@ -36,7 +36,7 @@ def _one_or_more(value: int, where: str) -> int:
     return value
 
 
-Newest = Annotated[Int64, Check(_one_or_more)]
+Newest = Annotated[Int64, _one_or_more]
 
 conversations: Final = Noun("Conversations")
 

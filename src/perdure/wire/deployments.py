@@ -5,9 +5,8 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Struct, field
 
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
-    Check,
     Int32,
     Int64,
     KeyName,
@@ -18,6 +17,7 @@ from perdure.wire.fields import (
     PageCursor,
     Time,
     Uuid,
+    count_check,
     within,
 )
 from perdure.wire.operation import Noun, Operation, validated
@@ -140,7 +140,7 @@ class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
 
     deployment_id: str
     workflow_id: Name
-    workflow_type: Annotated[str, Check(_workflow_type)]
+    workflow_type: Annotated[str, _workflow_type]
     """`workflow`, `agent` or `tool`."""
     trigger_on_event: bool | None = None
     scheduled: bool | None = None
@@ -161,12 +161,8 @@ class RegisterQueues(Operation[Done], frozen=True):
     """
 
     deployment_id: KeyName
-    queues: Annotated[list[QueueInfo], Most(QUEUES_MAX)]
+    queues: Annotated[list[QueueInfo], Most(QUEUES_MAX), count_check(QUEUES_MAX)]
 
     def check(self) -> None:
-        if len(self.queues) > QUEUES_MAX:
-            raise BadValue(
-                f"queues: holds {len(self.queues):,} entries; the limit is {QUEUES_MAX:,}", {"path": "queues"}
-            )
         for n, queue in enumerate(self.queues):
             validated(queue, f"queues[{n}].")

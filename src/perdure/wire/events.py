@@ -6,7 +6,6 @@ from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
     PAGE_MAX,
-    Check,
     Int32,
     Int64,
     Most,
@@ -120,7 +119,7 @@ class GetEvents(Operation[EventPage], frozen=True):
     A page may hold fewer than `limit` events and still say `has_more`.
     """
 
-    topic: Annotated[str, Check(checked_topic)]
+    topic: Annotated[str, checked_topic]
     last_sequence_id: Position | None = None
     """Exclusive; wins over last_timestamp."""
     last_timestamp_us: Time | None = field(default=None, name="last_timestamp")

@@ -1,6 +1,6 @@
 """Executions, their journals and logs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field
@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 from perdure.wire.access import Role
 from perdure.wire.approvals import Became
 from perdure.wire.codec import KEY_BYTES_MAX
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
     Check,
     Cursor,
@@ -27,6 +27,8 @@ from perdure.wire.fields import (
     Value,
     between,
     checked_id,
+    count_check,
+    in_body,
     text_check,
 )
 from perdure.wire.operation import Noun, Operation
@@ -230,7 +232,7 @@ def _words(known: Iterable[str]) -> Check:
                 raise BadRequest(f"{path}: {word!r} is not one of {', '.join(words)}", {"path": path})
         return value
 
-    return Check(run)
+    return run
 
 
 def _tag(value: str, where: str) -> str:
@@ -246,20 +248,12 @@ def _wait(value: float, where: str) -> float:
 
 
 def _ids(value: list[str], where: str) -> list[str]:
-    check_count(value, where)
     return [checked_id(id) for id in value]
 
 
-def check_count(items: Sequence[object], where: str) -> None:
-    """Raises BadValue for more than 10,000."""
-    if len(items) > IDS_MAX:
-        path = f"body.{where}"
-        raise BadValue(f"{path}: holds {len(items):,} entries; the limit is {IDS_MAX:,}", {"path": path})
-
-
-Wait = Annotated[float, Check(_wait)]
+Wait = Annotated[float, _wait]
 """Seconds for which the server may hold the request."""
-_LowerCase = Annotated[str, Check(lambda value, where: value.lower())]
+_LowerCase = Annotated[str, lambda value, where: value.lower()]
 
 
 executions: Final = Noun("Executions")
@@ -292,7 +286,7 @@ class ListFilters(Struct, frozen=True):
     """Everything below this root, without the root itself."""
     deployment_id: str | None = None
     key: str | None = None
-    tag: Annotated[str, Check(_tag)] | None = None
+    tag: Annotated[str, _tag] | None = None
     """`name=value`."""
     created_after_us: Time | None = None
     created_before_us: Time | None = None
@@ -328,7 +322,7 @@ class WaitForExecutions(Operation[WaitReply], frozen=True):
     executions.
     """
 
-    ids: Annotated[list[str], Most(IDS_MAX), Check(_ids)]
+    ids: Annotated[list[str], Most(IDS_MAX), in_body(count_check(IDS_MAX)), _ids]
     wait_seconds: Wait = 30.0
 
 

@@ -1,8 +1,9 @@
 """Types of fields, with their JSON schema and their checks."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw
@@ -17,22 +18,21 @@ NEWEST: Final = "~"
 """Before every id: where a list that shows the newest first starts."""
 
 
-class Kind(NamedTuple):
+class Conversion(Enum):
     """Marks a field whose JSON differs from its value (`wire/record.py`)."""
 
-    name: str
+    TIME = auto()
+    ZONED_TIME = auto()
+    VALUE = auto()
+    ROLE = auto()
 
 
-class Check(NamedTuple):
-    """Marks a field of an operation. `run` takes its value and name, and returns the value to use."""
-
-    run: Callable[[Any, str], Any]
+Check = Callable[[Any, str], Any]
+"""A function in the type of an operation's field. It takes the value and the name, and returns the value to use."""
 
 
-class Header(NamedTuple):
-    """Marks a text that travels in this header."""
-
-    name: str
+class Header(str):
+    """Marks a text that travels in the header of this name."""
 
 
 class Most(NamedTuple):
@@ -56,11 +56,11 @@ Int64 = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
 Position = Annotated[int, Meta(ge=0, le=INT64_MAX, extra_json_schema={"format": "int64"})]
 """A cursor that counts: exclusive, 0 is the beginning."""
 
-Time = Annotated[int, Kind("time")]
+Time = Annotated[int, Conversion.TIME]
 """Microseconds since the epoch in memory and in rows; RFC 3339 in UTC in JSON. Callers may send any offset."""
-ZonedTime = Annotated[datetime, Kind("zoned")]
+ZonedTime = Annotated[datetime, Conversion.ZONED_TIME]
 """A time whose offset JSON keeps."""
-Value = Annotated[MaybeRaw, Kind("value")]
+Value = Annotated[MaybeRaw, Conversion.VALUE]
 """A user's JSON in a record, byte for byte. None stands for null."""
 
 
@@ -79,21 +79,21 @@ def checked_id(id: str, what: str = "execution") -> str:
     return id.lower()
 
 
-def checked_cursor(cursor: str | None) -> str:
+def checked_cursor(cursor: str, where: str) -> str:
     """Raises BadRequest for text that is not an id."""
-    if cursor is not None and not is_uuid(cursor):
+    if not is_uuid(cursor):
         raise BadRequest("`cursor` is not one that a list gave; leave it out to start with the newest.")
-    return (cursor or NEWEST).lower()
+    return cursor.lower()
 
 
-def in_body(check: Callable[[str, str], str]) -> Check:
+def in_body(check: Check) -> Check:
     """Name a text in errors as `body.…`."""
-    return Check(lambda value, where: check(value, f"body.{where}"))
+    return lambda value, where: check(value, f"body.{where}")
 
 
 def id_check(what: str) -> Check:
     """Raises BadRequest that names the thing."""
-    return Check(lambda value, where: checked_id(value, what))
+    return lambda value, where: checked_id(value, what)
 
 
 def between(least: int, most: int) -> Check:
@@ -104,7 +104,7 @@ def between(least: int, most: int) -> Check:
             raise BadRequest(f"query.{where}: must be {least} to {most}, got {value}", {"path": f"query.{where}"})
         return value
 
-    return Check(run)
+    return run
 
 
 def within(least: int, most: int) -> Check:
@@ -115,7 +115,7 @@ def within(least: int, most: int) -> Check:
             raise BadValue(f"{where}: must be {least:,} to {most:,}, got {value}", {"path": where})
         return value
 
-    return Check(run)
+    return run
 
 
 def text_check(bytes_max: int) -> Check:
@@ -123,7 +123,7 @@ def text_check(bytes_max: int) -> Check:
         check_text(value, where=where, max_bytes=bytes_max)
         return value
 
-    return Check(run)
+    return run
 
 
 def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
@@ -131,10 +131,21 @@ def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
         check_name(value, where=where, max_bytes=bytes_max)
         return value
 
-    return Check(run)
+    return run
 
 
-def _json(value: Raw, where: str) -> Raw:
+def count_check(most: int) -> Check:
+    """The most items of a list. Raises BadValue."""
+
+    def run(value: Sequence[object], where: str) -> Sequence[object]:
+        if len(value) > most:
+            raise BadValue(f"{where}: holds {len(value):,} entries; the limit is {most:,}", {"path": where})
+        return value
+
+    return run
+
+
+def checked_json(value: Raw, where: str) -> Raw:
     check_json(bytes(value), where=where)
     return value
 
@@ -144,11 +155,11 @@ Name = Annotated[str, name_check()]
 KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
 Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
 PageCursor = Annotated[str, described("The `next_cursor`, or the header `Next-Cursor`, of the page before.")]
-Cursor = Annotated[PageCursor, Check(lambda value, where: checked_cursor(value))]
+Cursor = Annotated[PageCursor, checked_cursor]
 NextCursor = Annotated[str, described("Asks for the following page; null after the last.")]
 Limit = Annotated[int, between(1, PAGE_MAX), described(f"1 to {PAGE_MAX:,}.")]
-Json = Annotated[MaybeRaw, Check(_json)]
+Json = Annotated[MaybeRaw, checked_json]
 """A user's JSON in a request. null is a value of its own."""
-RequiredJson = Annotated[Raw, Check(_json)]
+RequiredJson = Annotated[Raw, checked_json]
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)

@@ -5,7 +5,7 @@ from msgspec import Meta, field
 from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Check, Time, Uuid
+from perdure.wire.fields import Time, Uuid
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Message, Record
 
@@ -23,7 +23,7 @@ def _name(value: str, where: str) -> str:
     return value
 
 
-KeyId = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Za-z]{8}$"}), Check(_id)]
+KeyId = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Za-z]{8}$"}), _id]
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class CreateApiKey(Operation[NewApiKey], frozen=True):
     `SECRET_SHOWN_ONCE`, with the id of the key that it made.
     """
 
-    name: Annotated[str, Check(_name)]
+    name: Annotated[str, _name]
     """Unique in the project."""
     project_id: Uuid
     role: Role | None = None

@@ -17,6 +17,7 @@ the path. The others travel in the query of a GET or DELETE, and in the body of 
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from types import FunctionType
 from typing import (
     Annotated,
     Any,
@@ -38,14 +39,14 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo
 
 from perdure.wire.access import Caller, Role
-from perdure.wire.fields import Check, Header
+from perdure.wire.fields import Header
 from perdure.wire.record import Twin, expression, function, make_twin, schema_name
 
 R_co = TypeVar("R_co", covariant=True)
 O = TypeVar("O", bound="Operation[Any]")  # noqa: E741  # an operation
 
 S = TypeVar("S", bound=Struct)
-M = TypeVar("M", bound=tuple[Any, ...])
+M = TypeVar("M")
 T = TypeVar("T")
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -160,9 +161,9 @@ def validated(given: S, where: str = "") -> S:
     `where` stands before the names of fields in errors: `triggers[2].`.
     """
     changes = {}
-    for field, check in marked(type(given), Check):
+    for field, check in marked(type(given), FunctionType):
         value = getattr(given, field.name)
-        if value is not None and (kept := check.run(value, where + field.encode_name)) is not value:
+        if value is not None and (kept := check(value, where + field.encode_name)) is not value:
             changes[field.name] = kept
     whole = getattr(given, "check", None)
     if whole is not None:
@@ -172,7 +173,7 @@ def validated(given: S, where: str = "") -> S:
 
 @cache
 def is_checked(cls: type[Struct]) -> bool:
-    return hasattr(cls, "check") or bool(marked(cls, Check))
+    return hasattr(cls, "check") or bool(marked(cls, FunctionType))
 
 
 @cache
@@ -201,7 +202,7 @@ class Parts(NamedTuple):
 def parts(cls: type[Operation[Any]]) -> Parts:
     endpoint, fields = cls.endpoint, {one.name: one for one in msgspec.structs.fields(cls)}
     path = [fields.pop(name) for name in endpoint.path_names]
-    headers = {header.name: fields.pop(one.name) for one, header in marked(cls, Header)}
+    headers = {str(header): fields.pop(one.name) for one, header in marked(cls, Header)}
     rest = list(fields.values())
     in_query = endpoint.method in ("GET", "DELETE")
     return Parts(path, rest if in_query else [], [] if in_query else rest, headers)
@@ -266,7 +267,7 @@ class ClientForm(NamedTuple):
 def client_form(cls: type[Operation[Any]]) -> ClientForm:
     found, endpoint = parts(cls), cls.endpoint
     pieces = _NAMED.split(endpoint.path)[::2]
-    checks = {one.name: check for one, check in marked(cls, Check) if one.name in endpoint.path_names}
+    checks = {one.name: check for one, check in marked(cls, FunctionType) if one.name in endpoint.path_names}
     query = body = None
     if found.query:
         query = make_twin(cls, found.query, cls.__name__, writing=True, same=False, omit_defaults=True)
@@ -281,7 +282,7 @@ def client_form(cls: type[Operation[Any]]) -> ClientForm:
         for one, piece in zip(found.path, pieces[1:], strict=True):
             value = getattr(op, one.name)
             if one.name in checks:  # a wrong value could name another path
-                value = checks[one.name].run(value, one.name)
+                value = checks[one.name](value, one.name)
             text += quote(value, safe="") + piece
         if query is not None and (given := msgspec.to_builtins(query(op))):
             text += "?" + urlencode({name: _plain(value) for name, value in given.items()})

@@ -5,8 +5,8 @@ from msgspec.structs import asdict, replace
 
 from perdure.wire.access import Caller, Role
 from perdure.wire.accounts import Email, User, parse_email
-from perdure.wire.codec import check_name, check_text
-from perdure.wire.fields import Check, Kind, Time, Uuid, id_check, in_body
+from perdure.wire.codec import check_name
+from perdure.wire.fields import Conversion, Time, Uuid, id_check, in_body, text_check
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
@@ -19,16 +19,11 @@ def _name(text: str, where: str) -> str:
     return name
 
 
-def _description(text: str, where: str) -> str:
-    check_text(text, where=where, max_bytes=DESCRIPTION_BYTES_MAX)
-    return text
-
-
 ProjectId = Annotated[str, id_check("project")]
 UserId = Annotated[str, id_check("user")]
 ProjectName = Annotated[str, in_body(_name)]
-Description = Annotated[str, in_body(_description)]
-MemberRole = Annotated[Role, Kind("role")]
+Description = Annotated[str, in_body(text_check(DESCRIPTION_BYTES_MAX))]
+MemberRole = Annotated[Role, Conversion.ROLE]
 """In JSON `Admin`, `Write` or `Read`."""
 
 
@@ -186,7 +181,7 @@ class WithdrawProjectInvitation(Operation[None], frozen=True):
     """Withdraw an invitation; its token is worthless from now on."""
 
     project_id: ProjectId
-    email: Annotated[str, Check(parse_email)]
+    email: Annotated[str, parse_email]
 
 
 @projects.put("/api/v1/projects/{project_id}/members/{user_id}", role=Role.ADMIN, body="ChangeMemberRequest")

@@ -4,9 +4,9 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, field
 
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, scrub_text
+from perdure.wire.codec import KEY_BYTES_MAX, scrub_text
 from perdure.wire.errors import BadRequest
-from perdure.wire.fields import Check, ExecutionId, Int32, Name, Time, Uuid, Value, id_check, name_check
+from perdure.wire.fields import ExecutionId, Int32, Name, Time, Uuid, Value, checked_json, id_check, in_body, name_check
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Done, Record
 from perdure.wire.records import MaybeRaw
@@ -192,25 +192,16 @@ class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
 pushed_executions: Final = Noun("Push workers")
 
 
-def _in_body(check: Check) -> Check:
-    return Check(lambda value, where: check.run(value, f"body.{where}"))
-
-
-def _json(value: Raw, where: str) -> Raw:
-    check_json(bytes(value), where=where)
-    return value
-
-
 def _state(value: Raw, where: str) -> Raw | None:
-    return None if bytes(_json(value, where)) == b"null" else value
+    return None if bytes(checked_json(value, where)) == b"null" else value
 
 
-Key = Annotated[str, _in_body(name_check(KEY_BYTES_MAX))]
-Json = Annotated[Raw, _in_body(Check(_json))]
-MaybeJson = Annotated[MaybeRaw, _in_body(Check(_json))]
-State = Annotated[MaybeRaw, _in_body(Check(_state))]
+Key = Annotated[str, in_body(name_check(KEY_BYTES_MAX))]
+Json = Annotated[Raw, in_body(checked_json)]
+MaybeJson = Annotated[MaybeRaw, in_body(checked_json)]
+State = Annotated[MaybeRaw, in_body(_state)]
 """None stands for null."""
-Scrubbed = Annotated[str, Check(lambda value, where: scrub_text(value))]
+Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
 
 
 @pushed_executions.post("/internal/executions/{execution_id}/complete", contract=True, body="CompleteRequest")

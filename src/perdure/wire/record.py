@@ -20,7 +20,7 @@ from msgspec import NODEFAULT, Meta, Raw, Struct
 from msgspec.structs import FieldInfo
 
 from perdure.wire.access import Role
-from perdure.wire.fields import Kind, Moment
+from perdure.wire.fields import Conversion, Moment
 from perdure.wire.records import MaybeRaw
 from perdure.wire.times import microseconds, rfc3339
 
@@ -79,22 +79,20 @@ class Twin(NamedTuple):
         return value if self.convert is None else self.convert(value)
 
 
-class _Manner(NamedTuple):
-    """A field's JSON type and the expression that converts `{}`, for writing and for reading."""
-
-    written: Any
-    out: str
-    read: Any
-    back: str
-
-
 RoleName = Literal["Admin", "Write", "Read"]
 _MOMENT = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-_MANNERS = {
-    "time": _Manner(_MOMENT, "rfc3339({})", Moment, "microseconds({})"),
-    "zoned": _Manner(_MOMENT, "{}.isoformat(timespec='microseconds')", Moment, AS_IT_IS),
-    "value": _Manner(MaybeRaw, AS_IT_IS, MaybeRaw, "not_null({})"),
-    "role": _Manner(RoleName, "{}.capitalize()", RoleName, "Role({}.lower())"),
+_WRITTEN = {
+    Conversion.TIME: (_MOMENT, "rfc3339({})"),
+    Conversion.ZONED_TIME: (_MOMENT, "{}.isoformat(timespec='microseconds')"),
+    Conversion.VALUE: (MaybeRaw, AS_IT_IS),
+    Conversion.ROLE: (RoleName, "{}.capitalize()"),
+}
+"""A field's JSON type, and the expression that converts `{}`."""
+_READ = {
+    Conversion.TIME: (Moment, "microseconds({})"),
+    Conversion.ZONED_TIME: (Moment, AS_IT_IS),
+    Conversion.VALUE: (MaybeRaw, "not_null({})"),
+    Conversion.ROLE: (RoleName, "Role({}.lower())"),
 }
 _TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null, "Role": Role}
 
@@ -211,10 +209,9 @@ def _field(one: FieldInfo, kind: Any) -> Any:
 def _edge(kind: Any, env: dict[str, Any], writing: bool) -> tuple[Any, str]:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        named = next((one.name for one in args[1:] if isinstance(one, Kind)), None)
-        if named is not None:
-            manner = _MANNERS[named]
-            found, text = (manner.written, manner.out) if writing else (manner.read, manner.back)
+        conversion = next((one for one in args[1:] if isinstance(one, Conversion)), None)
+        if conversion is not None:
+            found, text = (_WRITTEN if writing else _READ)[conversion]
             return (kind if text == AS_IT_IS else found), text
         inner, text = _edge(args[0], env, writing)
         return (kind, text) if text == AS_IT_IS else (Annotated[(inner, *args[1:])], text)

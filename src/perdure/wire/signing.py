@@ -4,7 +4,7 @@ from msgspec import field
 
 from perdure.wire.access import Role
 from perdure.wire.errors import BadValue
-from perdure.wire.fields import Check, Time
+from perdure.wire.fields import Time
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
@@ -46,5 +46,5 @@ class RotateSigningSecret(Operation[SigningSecret], frozen=True):
     again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
     """
 
-    overlap_hours: Annotated[float, Check(_overlap)] = OVERLAP_HOURS
+    overlap_hours: Annotated[float, _overlap] = OVERLAP_HOURS
     """How long messages carry both signatures, at most 720; 0 if the old secret must not be trusted any more."""

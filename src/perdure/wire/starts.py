@@ -1,6 +1,5 @@
 """The operations that start executions, and the limits that clients, workflows and the server share."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
@@ -10,8 +9,8 @@ from msgspec.structs import fields, replace
 from perdure.wire.budgets import BudgetSpec, check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.executions import IDS_MAX, StartedExecution, check_count
-from perdure.wire.fields import Check, Int32, Moment, Most, Time
+from perdure.wire.executions import IDS_MAX, StartedExecution
+from perdure.wire.fields import Int32, Moment, Most, Time, count_check, in_body
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import MaybeRaw
@@ -60,12 +59,7 @@ def _uuid(value: str, where: str) -> str | None:
         return None
 
 
-def _counted(value: Sequence[object], where: str) -> Sequence[object]:
-    check_count(value, where)
-    return value
-
-
-_Parent = Annotated[str, Check(_uuid)]
+_Parent = Annotated[str, _uuid]
 """The contract ignores text that is not a UUID."""
 
 
@@ -139,7 +133,7 @@ class Batch(Record, frozen=True):
 class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False):
     """Start several executions in one transaction, all or none, under one batch id."""
 
-    workflows: Annotated[list[BatchItem], Most(IDS_MAX), Check(_counted)]
+    workflows: Annotated[list[BatchItem], Most(IDS_MAX), in_body(count_check(IDS_MAX))]
     deployment_id: str | None = None
     step_key: str | None = None
     parent_execution_id: _Parent | None = None
@@ -186,4 +180,4 @@ class StartExecutions(Operation[StartReply], frozen=True):
     Each has its own answer. They have no batch id and share no session.
     """
 
-    items: Annotated[list[StartItemRequest], Most(IDS_MAX), Check(_counted)]
+    items: Annotated[list[StartItemRequest], Most(IDS_MAX), in_body(count_check(IDS_MAX))]

@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Check, Int64, Most, NextCursor, PageCursor, Time, Value, between
+from perdure.wire.fields import Int64, Most, NextCursor, PageCursor, Time, Value, between
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, not_null, shown_before
 from perdure.wire.records import MaybeRaw
@@ -300,7 +300,7 @@ class PutSpans(Operation[SpansReply], frozen=True):
     a span at most 1 MiB.
     """
 
-    spans: Annotated[list[Raw], Most(SPANS_MAX), Check(_check_spans)]
+    spans: Annotated[list[Raw], Most(SPANS_MAX), _check_spans]
     """Each has trace_id, span_id, name, span_type, started_at; optionally parent_span_id, attributes, events, input,
     output, error, initial_state, final_state, ended_at."""
 
@@ -335,4 +335,4 @@ class GetTraceById(Operation[Trace], frozen=True):
     it.
     """
 
-    trace_id: Annotated[str, Check(_check_trace_id)]
+    trace_id: Annotated[str, _check_trace_id]

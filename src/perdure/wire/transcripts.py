@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.wire.codec import check_json
-from perdure.wire.errors import BadValue
-from perdure.wire.fields import Check, KeyName, Most, Position, between
+from perdure.wire.fields import KeyName, Most, Position, between, count_check
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
@@ -90,8 +89,7 @@ def shown(version: int, entries: Sequence[Entry]) -> Transcript:
 
 def check_messages(messages: list[Raw], where: str) -> list[Raw]:
     """Raises BadValue."""
-    if len(messages) > MESSAGES_MAX:
-        raise BadValue(f"{where}: holds {len(messages):,} entries; the limit is {MESSAGES_MAX:,}", {"path": where})
+    count_check(MESSAGES_MAX)(messages, where)
     for n, message in enumerate(messages):
         check_json(bytes(message), where=f"{where}[{n}]")
     return messages
@@ -126,7 +124,7 @@ class AppendToTranscript(Operation[Appended], frozen=True):
     """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
 
     session_id: KeyName
-    messages: Annotated[list[Raw], Most(MESSAGES_MAX), Check(check_messages)]
+    messages: Annotated[list[Raw], Most(MESSAGES_MAX), check_messages]
     """Each is any JSON."""
     version: Position | None = None
     """Append only if this is the newest version."""
