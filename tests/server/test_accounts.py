@@ -17,7 +17,6 @@ from perdure.server.routes import accounts as routes
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import Session
 from perdure.wire.errors import Forbidden, NotFound
 
 
@@ -302,9 +301,9 @@ async def test_what_is_remembered_of_a_session_ends_with_it() -> None:
     now = 0.0
     asked: list[str] = []
 
-    async def session(token: str, project_id: str) -> Session:
+    async def session(token: str, project_id: str) -> tuple[Principal, float]:
         asked.append(project_id)
-        return Session(Principal(project_id, Role.READ, "user u", user_id="u"), 10.0)
+        return Principal(project_id, Role.READ, "user u", user_id="u"), 10.0
 
     async def nobody(key: str) -> Principal:
         raise AssertionError

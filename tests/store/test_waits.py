@@ -109,12 +109,12 @@ async def test_the_first_answer_stands(world: World) -> None:
 async def test_the_same_answer_again_changes_nothing_and_is_no_conflict(world: World) -> None:
     """The reply to the first may have been lost; meanwhile the code may ask, go on, or end."""
     id = await world.running()
-    assert (await world.resume(id, "early", {"yes": True})).became is Became.EARLY
-    assert (await world.resume(id, "early", {"yes": True})).became is Became.EARLY
+    assert (await world.resume(id, "early", {"yes": True})).state is Became.EARLY
+    assert (await world.resume(id, "early", {"yes": True})).state is Became.EARLY
     await world.report(id, [answer_wait("early"), answer_wait("k")])
     await world.resume(id, "early", {"yes": True})
     first = await world.resume(id, "k", [1])
-    assert first.became is Became.ANSWERED and first.approval is not None
+    assert first.state is Became.ANSWERED and first.answered_by is not None
     before = await world.journal(id)
     assert await world.resume(id, "k", [1]) == first
     assert await world.journal(id) == before

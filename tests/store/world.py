@@ -15,9 +15,8 @@ from perdure.store.interface import Hint, Store, query, verb
 from perdure.store.verbs import access, claims, direct_dispatch, events, queries, reports, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.approvals import Resumed
 from perdure.wire.events import Event
-from perdure.wire.executions import Execution, LogLine, Row
+from perdure.wire.executions import Execution, LogLine, ResumeReply, Row
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import (
     Block,
@@ -147,7 +146,7 @@ class World:
         found, _ = await self.store.read(events.read_events(project_id=PROJECT, topic=topic, after=after, limit=500))
         return found
 
-    async def resume(self, id: str, key: str, data: object = "yes", question_id: str | None = None) -> Resumed:
+    async def resume(self, id: str, key: str, data: object = "yes", question_id: str | None = None) -> ResumeReply:
         return await self.store.write(
             waits.resume(
                 project_id=PROJECT,

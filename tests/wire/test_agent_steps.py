@@ -12,9 +12,10 @@ from perdure.wire.agent_steps import (
     tool_outcome,
     tool_step,
 )
-from perdure.wire.journal_spans import TracedJournal, TracedRow, journal_spans
-from perdure.wire.records import Kind
+from perdure.wire.journal_spans import TracedExecution, TracedRow, journal_spans
+from perdure.wire.records import NULL, Kind
 from perdure.wire.status import Phase
+from perdure.wire.traces import SpanValues
 
 ANSWER = msgspec.json.encode(
     {
@@ -82,7 +83,7 @@ def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> Non
         TracedRow(4, 60, Kind.STEP, "model:2", "model.request", 0, b'{"type":"ModelHTTPError"}', 50, 4),
         TracedRow(5, 80, Kind.STEP, "charge", "charge", 1, b"1", 70, 1),
     ]
-    traced = TracedJournal(
+    traced = TracedExecution(
         id="0198c5e0-0000-7000-8000-000000000001",
         workflow_id="support",
         phase=Phase.COMPLETED,
@@ -97,9 +98,8 @@ def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> Non
         user_id=None,
         attempt=1,
         retry_count=0,
-        error=None,
-        payload=b"null",
-        result=b"null",
+        failure=None,
+        values=SpanValues(input=NULL, output=NULL),
         cut=False,
         kind="agent",
         rows=rows,

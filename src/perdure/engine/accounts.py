@@ -18,7 +18,6 @@ from perdure.wire.accounts import (
     ChangePasswordRequest,
     GetMe,
     Me,
-    Session,
     SignInRequest,
     SignUpRequest,
     UpdateMe,
@@ -112,9 +111,9 @@ class Accounts(Service):
         """`Engine.user_changed` tells the caches."""
         await self.write(accounts.close_session(token_hash=hash_of(token)))
 
-    async def session(self, token: str, project_id: str) -> Session:
-        """In one of the user's projects ('' for none). Raises Unauthorized, and NotFound if the user is not a
-        member."""
+    async def session(self, token: str, project_id: str) -> tuple[Principal, float]:
+        """The user of a session's token, in one of their projects ('' for none), and the seconds that it lasts. Raises
+        Unauthorized, and NotFound if the user is not a member."""
         found = await self.read(accounts.read_session(token_hash=hash_of(token), project_id=project_id))
         left_us = 0 if found is None else found.expires_at_us - self.now_us()
         if found is None or left_us <= 0:
@@ -122,7 +121,7 @@ class Accounts(Service):
         if project_id and found.role is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
         principal = Principal(project_id, found.role or Role.READ, f"user {found.user_id}", user_id=found.user_id)
-        return Session(principal, left_us / 1e6)
+        return principal, left_us / 1e6
 
     async def is_session_of(self, token_hash: str, principal: Principal) -> bool:
         """Whether it is open and its user has the same rights in the project."""

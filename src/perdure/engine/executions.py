@@ -306,7 +306,7 @@ class Executions(Service):
     @serves(ResumeExecution)
     async def resume(self, scope: Scope, op: ResumeExecution) -> ResumeReply:
         """Now or before the step asks. Raises Conflict if another answer stands."""
-        resumed = await self.write(
+        return await self.write(
             waits.resume(
                 project_id=scope.project_id,
                 execution_id=op.execution_id,
@@ -317,10 +317,6 @@ class Executions(Service):
                 question_id=op.question,
             )
         )
-        said = resumed.approval
-        if said is None:
-            return ResumeReply(op.execution_id, op.step_key, resumed.became)
-        return ResumeReply(op.execution_id, op.step_key, resumed.became, said.answered_by, said.answered_at_us)
 
     @serves(EraseExecutions)
     async def erase(self, scope: Scope, op: EraseExecutions) -> Erased:

@@ -39,7 +39,7 @@ class Sessions(Service):
     @serves(GetSessionDetail)
     async def get(self, scope: Scope, op: GetSessionDetail) -> SessionDetail:
         return show_session(
-            await self.scan(sessions.get_session(project_id=scope.project_id, execution_id=op.execution_id))
+            *await self.scan(sessions.get_session(project_id=scope.project_id, execution_id=op.execution_id))
         )
 
     @serves(GetSessionMemory)

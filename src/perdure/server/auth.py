@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from perdure.engine.accounts import TOKEN_PREFIX
 from perdure.server.cookies import Cookies
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import Session
 from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 logger = logging.getLogger("perdure.server")
@@ -37,7 +36,7 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.blake2b(secret, digest_size=32).digest()
 
 
-async def _no_sessions(token: str, project_id: str) -> Session:
+async def _no_sessions(token: str, project_id: str) -> tuple[Principal, float]:
     raise Unauthorized("This server has no users.")
 
 
@@ -45,7 +44,7 @@ class Gate:
     def __init__(
         self,
         authenticate: Callable[[str], Awaitable[Principal]],
-        sessions: Callable[[str, str], Awaitable[Session]] = _no_sessions,
+        sessions: Callable[[str, str], Awaitable[tuple[Principal, float]]] = _no_sessions,
         *,
         loopback: bool = True,
         hosts: tuple[str, ...] = (),

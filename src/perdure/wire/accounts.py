@@ -2,12 +2,11 @@
 
 import re
 import unicodedata
-from typing import Annotated, ClassVar, Final, NamedTuple
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from perdure.wire.access import Principal
 from perdure.wire.codec import check_name, check_text
 from perdure.wire.errors import BadValue
 from perdure.wire.fields import in_body
@@ -98,13 +97,6 @@ class AuthResponse(Record, frozen=True):
 
     message: str
     user: Me
-
-
-class Session(NamedTuple):
-    """The user of a session's token, and when it ends."""
-
-    principal: Principal
-    seconds: float
 
 
 # --- operations ----------------------------------------------------------------------------------------------------

@@ -16,12 +16,6 @@ class Usage(NamedTuple):
     total: int = 0
 
 
-class ToolCall(NamedTuple):
-    name: Any
-    status: Any
-    result: Any
-
-
 def decoded(value: bytes | None) -> Any:
     return None if value is None else msgspec.json.decode(value)
 
@@ -45,13 +39,12 @@ def assistant_message(result: Any) -> Any:
     return result["result"] if result.get("result") is not None else result.get("content")
 
 
-def tool_calls(result: Any) -> list[ToolCall]:
+def tool_calls(result: Any) -> list[tuple[Any, Any, Any]]:
+    """Name, status and result of each."""
     found = result.get("tool_results") if isinstance(result, dict) else None
     if not isinstance(found, list):
         return []
-    return [
-        ToolCall(one.get("tool_name"), one.get("status"), one.get("result")) for one in found if isinstance(one, dict)
-    ]
+    return [(one.get("tool_name"), one.get("status"), one.get("result")) for one in found if isinstance(one, dict)]
 
 
 def usage(result: Any) -> Usage:

@@ -56,12 +56,6 @@ class Approval(Struct, frozen=True):
     data: Raw
 
 
-class Resumed(Struct, frozen=True):
-    became: Became
-    approval: Approval | None
-    """None: its author is not known."""
-
-
 class EarlyAnswer(Record, frozen=True):
     """It came before the question, and does not count."""
 

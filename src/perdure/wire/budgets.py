@@ -94,10 +94,9 @@ class StoredBudget(Struct, frozen=True):
         return (self.paused_at_us or now_us) - self.opened_at_us
 
     def state(self, now_us: int) -> "BudgetState":
+        limits = self.limits
         usd_micros, tokens, calls = (
-            BudgetAmount(
-                spent=getattr(self.spent, name), reserved=getattr(self.reserved, name), limit=getattr(self.limits, name)
-            )
+            BudgetAmount(getattr(self.spent, name), getattr(self.reserved, name), getattr(limits, name))
             for name in ("usd_micros", "tokens", "calls")
         )
         elapsed = max(0, self.elapsed_us(now_us)) // 1_000_000
@@ -106,8 +105,8 @@ class StoredBudget(Struct, frozen=True):
             usd_micros=usd_micros,
             tokens=tokens,
             calls=calls,
-            seconds=BudgetAmount(spent=elapsed, reserved=0, limit=self.limits.seconds),
-            on_exceed=self.limits.on_exceed,
+            seconds=BudgetAmount(spent=elapsed, reserved=0, limit=limits.seconds),
+            on_exceed=limits.on_exceed,
             paused_at=None if self.paused_at_us is None else rfc3339(self.paused_at_us),
             asking_execution_id=self.asking_id,
         )

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from perdure.wire.agent_steps import genai_attributes, genai_name
 from perdure.wire.records import Kind
@@ -47,7 +48,7 @@ class OpenedWait(Struct, frozen=True):
 
 
 class TracedExecution(Struct, frozen=True):
-    """`cut`: payload, result or a state is too large to be shown."""
+    """`cut`: a value is too large to be shown."""
 
     id: str
     workflow_id: str
@@ -63,17 +64,11 @@ class TracedExecution(Struct, frozen=True):
     user_id: str | None
     attempt: int
     retry_count: int
-    error: str | None
-    payload: bytes | None
-    result: bytes | None
+    failure: str | None
+    values: SpanValues
     cut: bool
     kind: str = "workflow"
     """workflow, agent or tool."""
-    initial_state: bytes | None = None
-    final_state: bytes | None = None
-
-
-class TracedJournal(TracedExecution, frozen=True):
     rows: Sequence[TracedRow] = ()
     waits: Sequence[OpenedWait] = ()
 
@@ -115,8 +110,8 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
             "gen_ai.conversation.id": e.session_id,
         }
     error = None
-    if e.error is not None or e.phase is Phase.CANCELLED:
-        error = _raw({"message": e.error or "The execution was cancelled."})
+    if e.failure is not None or e.phase is Phase.CANCELLED:
+        error = _raw({"message": e.failure or "The execution was cancelled."})
     return StoredSpan(
         trace_id=trace_id_of(e.root_execution_id or e.id),
         span_id=_span_id(e.id),
@@ -125,18 +120,11 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
         span_type=e.kind,
         started_at_us=e.created_at_us if e.started_at_us is None else e.started_at_us,
         ended_at_us=e.completed_at_us,
-        values=SpanValues(
-            _attributes(attributes, e.kind, others, cut=e.cut),
-            input=None if e.payload is None else Raw(e.payload),
-            output=None if e.result is None else Raw(e.result),
-            error=error,
-            initial_state=None if e.initial_state is None else Raw(e.initial_state),
-            final_state=None if e.final_state is None else Raw(e.final_state),
-        ),
+        values=replace(e.values, attributes=_attributes(attributes, e.kind, others, cut=e.cut), error=error),
     )
 
 
-def journal_spans(execution: TracedJournal) -> list[StoredSpan]:
+def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     """Children have their own."""
     own = execution_span(execution)
     found = [own]

@@ -48,7 +48,7 @@ class SessionTool(Struct, frozen=True):
     value: bytes | None
 
 
-class StoredRun(Struct, frozen=True):
+class SessionRun(Struct, frozen=True):
     """A root execution. A payload or result of None was too large to be shown."""
 
     id: str
@@ -63,12 +63,9 @@ class StoredRun(Struct, frozen=True):
     result: bytes | None
     approvals: int
     """How many suspended steps asked a question."""
-
-
-class SessionRun(StoredRun, frozen=True):
-    input_tokens: int
-    output_tokens: int
-    tools: Sequence[SessionTool]
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tools: Sequence[SessionTool] = ()
 
 
 class Question(Struct, frozen=True):
@@ -79,14 +76,6 @@ class Question(Struct, frozen=True):
     request: bytes | None = None
     answered_at_us: int | None = None
     response: bytes | None = None
-
-
-class Session(Struct, frozen=True):
-    """The requested run and all runs, oldest first."""
-
-    run: SessionRun
-    runs: Sequence[SessionRun]
-    questions: Sequence[Question]
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -278,12 +267,12 @@ def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
     )
 
 
-def show_session(session: Session) -> SessionDetail:
-    run = session.run
-    results = [decoded(one.result) for one in session.runs]
-    used = [_used(one, result) for one, result in zip(session.runs, results, strict=True)]
-    timeline = [entry for one, result in zip(session.runs, results, strict=True) for entry in _said(one, result)]
-    for question in session.questions:
+def show_session(run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[Question]) -> SessionDetail:
+    """One run, and all runs of its session, oldest first."""
+    results = [decoded(one.result) for one in runs]
+    used = [_used(one, result) for one, result in zip(runs, results, strict=True)]
+    timeline = [entry for one, result in zip(runs, results, strict=True) for entry in _said(one, result)]
+    for question in questions:
         timeline += _asked(question)
     timeline.sort(key=lambda entry: entry.at_us)
     duration_ms = None
@@ -299,9 +288,9 @@ def show_session(session: Session) -> SessionDetail:
         total_output_tokens=sum(one.output for one in used),
         total_tokens=sum(one.total for one in used),
         tool_call_count=sum(entry.entry_type == TOOL_CALL for entry in timeline),
-        approval_count=len(session.questions),
+        approval_count=len(questions),
         timeline=timeline,
-        approvals=[_approval(question) for question in session.questions],
+        approvals=[_approval(question) for question in questions],
         session_id=run.session_id,
         started_at_us=run.started_at_us,
         completed_at_us=run.completed_at_us,
@@ -340,7 +329,7 @@ def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
         return _entry(TOOL_CALL, at_us, data)
 
     if run.completed_at_us is not None and (calls := tool_calls(result)):
-        return [called(call.name, call.status, call.result, run.completed_at_us) for call in calls]
+        return [called(*call, run.completed_at_us) for call in calls]
     return [
         called(
             tool.name,

@@ -45,7 +45,7 @@ class SpanValues(Struct, frozen=True, omit_defaults=True):
 NOTHING: Final = SpanValues()
 
 
-class SpanOutline(Struct, frozen=True):
+class StoredSpan(Struct, frozen=True):
     """Ids from OpenTelemetry are lower-case hex; a span id may be any short text."""
 
     trace_id: str
@@ -55,9 +55,6 @@ class SpanOutline(Struct, frozen=True):
     span_type: str
     started_at_us: int
     ended_at_us: int | None
-
-
-class StoredSpan(SpanOutline, frozen=True):
     values: SpanValues = NOTHING
 
     def said(self, name: str) -> str | None:
@@ -212,7 +209,6 @@ class SentSpan(SpanValues, frozen=True, kw_only=True):
 
 
 _decode: Final = msgspec.json.Decoder(SentSpan).decode
-_VALUES: Final = SpanValues.__struct_fields__
 
 
 def read_span(raw: Raw) -> StoredSpan:
@@ -224,18 +220,13 @@ def read_span(raw: Raw) -> StoredSpan:
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
         path, what = split_path(str(error))
         raise BadValue(f"span{path}: {what}") from None
-    return checked_span(
-        StoredSpan(
-            trace_id=sent.trace_id,
-            span_id=sent.span_id,
-            parent_span_id=sent.parent_span_id or None,
-            name=sent.name,
-            span_type=sent.span_type,
-            started_at_us=_at_us(sent.started_at, "span.started_at"),
-            ended_at_us=None if sent.ended_at is None else _at_us(sent.ended_at, "span.ended_at"),
-            values=SpanValues(**{name: not_null(getattr(sent, name)) for name in _VALUES}),
-        )
-    )
+    given = asdict(sent)
+    values = SpanValues(**{name: not_null(given.pop(name)) for name in SpanValues.__struct_fields__})
+    given["parent_span_id"] = given["parent_span_id"] or None
+    given["started_at_us"] = _at_us(given.pop("started_at"), "span.started_at")
+    ended_at = given.pop("ended_at")
+    given["ended_at_us"] = None if ended_at is None else _at_us(ended_at, "span.ended_at")
+    return checked_span(StoredSpan(**given, values=values))
 
 
 def checked_span(span: StoredSpan) -> StoredSpan:

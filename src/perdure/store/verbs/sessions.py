@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Raw, Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs.runs import list_floor
@@ -12,7 +12,7 @@ from perdure.wire.agent_steps import MODEL, SUMMARY, answer_tokens, tool_step
 from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
-from perdure.wire.sessions import Memory, Question, Session, SessionRun, SessionTool, StoredRun
+from perdure.wire.sessions import Memory, Question, SessionRun, SessionTool
 from perdure.wire.status import FINAL
 
 AGENTS_MAX: Final = 500
@@ -101,8 +101,8 @@ async def list_agent_runs(
 
 
 @verb(looks=True)
-async def get_session(*, project_id: str, execution_id: str) -> Session:
-    """Raises NotFound, also for an execution that is not a root."""
+async def get_session(*, project_id: str, execution_id: str) -> tuple[SessionRun, list[SessionRun], list[Question]]:
+    """A root execution, and the runs and questions of its session. Raises NotFound, also if it is not a root."""
     found = await _runs(project_id, [execution_id], tool_bytes_max=0)
     if not found:
         raise NotFound(f"Session {execution_id!r} does not exist; name the root execution of one.")
@@ -113,7 +113,7 @@ async def get_session(*, project_id: str, execution_id: str) -> Session:
     questions: list[Question] = []
     for one in runs:
         questions += await _questions(project_id, one, QUESTIONS_MAX - len(questions))
-    return Session(run, runs, questions)
+    return run, runs, questions
 
 
 async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> list[SessionRun]:
@@ -122,12 +122,12 @@ async def _runs(project_id: str, ids: Sequence[str], *, tool_bytes_max: int) -> 
     found: list[SessionRun] = []
     for id in ids:
         bytes_max = min(room // 2, VALUE_SHOWN_MAX)
-        run = await record(StoredRun, "session_run", project_id=project_id, id=id, bytes_max=bytes_max)
+        run = await record(SessionRun, "session_run", project_id=project_id, id=id, bytes_max=bytes_max)
         if run is not None:
             room -= min(room, len(run.payload or b"") + len(run.result or b""))
             given, taken, tools = await _agent_steps(project_id, id, room, min(room, tool_bytes_max))
             room -= sum(len(tool.value or b"") for tool in tools)
-            found.append(SessionRun(**asdict(run), input_tokens=given, output_tokens=taken, tools=tools))
+            found.append(replace(run, input_tokens=given, output_tokens=taken, tools=tools))
     return found
 
 

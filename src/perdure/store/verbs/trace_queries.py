@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, astuple, replace
 
 from perdure.store.interface import query, record, records, verb
 from perdure.store.verbs.pages import Place
@@ -12,7 +12,6 @@ from perdure.store.verbs.traces import TraceRow
 from perdure.wire.journal_spans import (
     OpenedWait,
     TracedExecution,
-    TracedJournal,
     TracedRow,
     execution_id_of,
     execution_span,
@@ -20,7 +19,7 @@ from perdure.wire.journal_spans import (
 )
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.status import Phase
-from perdure.wire.traces import SPANS_MAX, GetTraces, SpanOutline, SpanValues, StoredSpan, TraceSummary, shown_status
+from perdure.wire.traces import SPANS_MAX, GetTraces, SpanValues, StoredSpan, TraceSummary, shown_status
 
 LIST_DEPTH: Final = 20_000
 EXECUTIONS_SHOWN_MAX: Final = 500
@@ -38,8 +37,8 @@ LAST_US: Final = 1 << 62
 NEWEST: Final = Place(LAST_US, AFTER_ALL)
 
 
-class SpanRow(SpanOutline, frozen=True):
-    body: bytes | None
+class SpanRow(StoredSpan, frozen=True):
+    body: bytes | None = None
     """None: it is too large."""
 
 
@@ -161,7 +160,7 @@ class FoundTrace(NamedTuple):
     """`executions` are those whose journals become spans."""
 
     spans: list[StoredSpan]
-    executions: list[TracedJournal]
+    executions: list[TracedExecution]
     phase: Phase | None
 
 
@@ -179,23 +178,23 @@ async def get_trace(*, project_id: str, trace_id: str) -> FoundTrace:
 def _span(row: SpanRow) -> StoredSpan:
     outline = asdict(row)
     body = outline.pop("body")
-    return StoredSpan(**outline, values=_LEFT_OUT if body is None else _decode_values(body))
+    return StoredSpan(**outline | {"values": _LEFT_OUT if body is None else _decode_values(body)})
 
 
 @verb(looks=True)
-async def journal_of(*, project_id: str, execution_id: str) -> list[TracedJournal]:
+async def journal_of(*, project_id: str, execution_id: str) -> list[TracedExecution]:
     """The source of one execution's spans; empty if it is deleted."""
     found = await _executions("traced_execution", project_id, execution_id, bytes_max=VALUE_SHOWN_MAX)
     return [(await _with_rows(one, REPLY_BYTES_MAX))[0] for one in found]
 
 
-async def _tree(project_id: str, id: str) -> list[TracedJournal]:
+async def _tree(project_id: str, id: str) -> list[TracedExecution]:
     """A root execution and its descendants, as far as a reply has room. Empty for a non-root."""
     room = REPLY_BYTES_MAX
     page = await _executions("traced_execution", project_id, id, bytes_max=VALUE_SHOWN_MAX)
     if any(one.root_execution_id is not None for one in page):
         return []
-    found: list[TracedJournal] = []
+    found: list[TracedExecution] = []
     amount = 0
     while page:
         for one in page:
@@ -214,9 +213,8 @@ async def _executions(name: str, project_id: str, id: str, **values: object) -> 
     return await records(TracedExecution, name, project_id=project_id, id=id, **values)
 
 
-async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedJournal, int]:
-    values = (execution.payload, execution.result, execution.initial_state, execution.final_state)
-    room -= min(room, sum(len(value or b"") for value in values))
+async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedExecution, int]:
+    room -= min(room, sum(len(bytes(value)) for value in astuple(execution.values) if value is not None))
     rows: list[TracedRow] = []
     while len(rows) < ROWS_SHOWN_MAX:
         page = await records(
@@ -232,7 +230,7 @@ async def _with_rows(execution: TracedExecution, room: int) -> tuple[TracedJourn
         if len(page) < ROWS_PAGE:
             break
     waits = await records(OpenedWait, "traced_waits", execution_id=execution.id, limit=ROWS_PAGE)
-    return TracedJournal(**asdict(execution), rows=rows, waits=waits), room
+    return replace(execution, rows=rows, waits=waits), room
 
 
 def _largest(sizes: Sequence[int]) -> int:

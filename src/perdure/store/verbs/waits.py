@@ -10,8 +10,9 @@ from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import Approval, Became, Resumed, question_name
+from perdure.wire.approvals import Approval, Became, question_name
 from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.executions import ResumeReply
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
@@ -32,7 +33,7 @@ async def resume(
     now_us: int,
     answered_by: str,
     question_id: str | None = None,
-) -> Resumed:
+) -> ResumeReply:
     """With `question_id`, answer only that question. An early answer is kept until `open_wait` decides."""
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and wait.event_type is not None:
@@ -42,7 +43,10 @@ async def resume(
     if isinstance(became, Problem):
         raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)
     await note_answer(project_id, execution_id, step_key, data, answered_by=answered_by, now_us=now_us)
-    return Resumed(became, await standing(execution_id, step_key))
+    said = await standing(execution_id, step_key)
+    if said is None:
+        return ResumeReply(execution_id, step_key, became)
+    return ResumeReply(execution_id, step_key, became, said.answered_by, said.answered_at_us)
 
 
 async def answer_wait(

@@ -52,9 +52,9 @@ FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span
 
 -- text: traced
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
-  deployment_id, session_id, user_id, attempt, retry_count, error,
-  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS payload,
-  CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END AS result,
+  deployment_id, session_id, user_id, attempt, retry_count, error AS failure,
+  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS input,
+  CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END AS output,
   CASE WHEN {= payload_size} > :bytes_max OR OCTET_LENGTH(result) > :bytes_max OR OCTET_LENGTH(x.initial_state) > :bytes_max
     OR OCTET_LENGTH(x.final_state) > :bytes_max THEN 1 ELSE 0 END AS cut,
   COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
