@@ -14,15 +14,14 @@ from perdure.store.verbs import definitions
 from perdure.store.verbs.definitions import StoredDefinition
 from perdure.wire.definitions import (
     AgentDefinition,
-    AgentRegistered,
     GetAgentDefinition,
     GetAgents,
     GetToolDefinition,
     GetTools,
     RegisterAgent,
+    Registered,
     RegisterTool,
     ToolDefinition,
-    ToolRegistered,
 )
 from perdure.wire.operation import Listed
 from perdure.wire.records import NULL
@@ -31,9 +30,9 @@ from perdure.wire.workflows import RegistryPage, WorkflowType
 
 class Definitions(Service):
     @serves(RegisterAgent)
-    async def register_agent(self, scope: Scope, op: RegisterAgent) -> AgentRegistered:
+    async def register_agent(self, scope: Scope, op: RegisterAgent) -> Registered:
         await self._register(scope, WorkflowType.AGENT, op)
-        return AgentRegistered(True)
+        return Registered(True)
 
     @serves(GetAgents)
     async def agents(self, scope: Scope, op: GetAgents) -> Listed[AgentDefinition]:
@@ -45,9 +44,9 @@ class Definitions(Service):
         return _agent(await self._get(scope, WorkflowType.AGENT, op.deployment_id, op.agent_id))
 
     @serves(RegisterTool)
-    async def register_tool(self, scope: Scope, op: RegisterTool) -> ToolRegistered:
+    async def register_tool(self, scope: Scope, op: RegisterTool) -> Registered:
         await self._register(scope, WorkflowType.TOOL, op)
-        return ToolRegistered(True)
+        return Registered(True)
 
     @serves(GetTools)
     async def tools(self, scope: Scope, op: GetTools) -> Listed[ToolDefinition]:

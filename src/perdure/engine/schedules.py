@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
@@ -31,12 +30,9 @@ from perdure.wire.schedules import (
     ScheduledWorkflows,
     ScheduleMade,
     SchedulePage,
-    SchedulesOfWorkflow,
     ScheduleStatus,
     StoredSchedule,
 )
-
-P = TypeVar("P", bound=SchedulePage)
 
 logger = logging.getLogger("perdure.engine")
 
@@ -98,20 +94,20 @@ class Schedules(Service):
 
     @serves(ListSchedules)
     async def list(self, scope: Scope, op: ListSchedules) -> SchedulePage:
-        return await self._page(scope, op, SchedulePage)
+        return await self._page(scope, op)
 
     @serves(GetSchedulesForWorkflow)
-    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulesOfWorkflow:
-        return await self._page(scope, op, SchedulesOfWorkflow)
+    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulePage:
+        return await self._page(scope, op)
 
-    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow, page: type[P]) -> P:
+    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> SchedulePage:
         found = await self.read(
             schedules.list_schedules(
                 project_id=scope.project_id, workflow_id=op.workflow_id, before=op.cursor or NEWEST, limit=op.limit + 1
             )
         )
         shown = [self._shown(one) for one in found[: op.limit]]
-        return page(shown, shown[-1].id if len(found) > op.limit else None)
+        return SchedulePage(shown, shown[-1].id if len(found) > op.limit else None)
 
     @serves(GetScheduledWorkflows)
     async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> ScheduledWorkflows:

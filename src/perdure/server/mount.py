@@ -31,6 +31,8 @@ def _route(operation: type[Operation[Any]]) -> Route:
     how = server_form(operation)
     reply = reply_type(operation)
     paged = get_origin(reply) is Listed
+    if "reply" in options:
+        reply = type(options["reply"], (reply,), {"shown_as": options["reply"]})
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
     if how.query is not None:
         types["query"] = how.query
@@ -38,15 +40,13 @@ def _route(operation: type[Operation[Any]]) -> Route:
         types["body"] = how.body
     headers = [name.lower().encode() for name in how.headers]
     of_project = "project_id" in operation.__struct_fields__ and "project_id" not in endpoint.path_names
-    query_project, protocol = options.get("project_in_query", False), options.get("protocol", False)
+    protocol = options.get("protocol", False)
     held = None if protocol else options.get("held")  # claims limit their own waits
     idempotent = endpoint.idempotent
 
     async def handler(call: Call, *values: Any) -> object:
         if protocol:
             check_version(call)
-        if query_project:
-            call.check_project(values[len(endpoint.path_names)].project_id)
         op = how.make(*values, *map(call.header, headers)) if headers else how.make(*values)
         if of_project:
             call.check_project(op.project_id)

@@ -132,8 +132,8 @@ def _not_null(schema: Json) -> Json:
 
 
 def _written_by_hand(struct: type[Struct]) -> list[type[Struct]]:
-    """For a twin, the records that it shows."""
-    found = [*struct.__mro__, *(cls for shown in getattr(struct, "shows", ()) for cls in shown.__mro__)]
+    """For a twin, of the record that it shows."""
+    found = [*struct.__mro__, *(struct.shows.__mro__ if hasattr(struct, "shows") else ())]
     return [cls for cls in found if issubclass(cls, Struct) and cls is not Struct and "shows" not in vars(cls)]
 
 

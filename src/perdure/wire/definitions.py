@@ -1,6 +1,6 @@
 """Definitions of agents and tools, as their workers register them."""
 
-from typing import ClassVar, Final
+from typing import Final
 
 from msgspec import field
 from msgspec.json import encode
@@ -45,15 +45,7 @@ class ToolDefinition(Record, frozen=True):
     metadata: Value = None
 
 
-class AgentRegistered(Record, frozen=True):
-    shown_as: ClassVar[str] = "RegisterAgentResponse"
-
-    success: bool
-
-
-class ToolRegistered(Record, frozen=True):
-    shown_as: ClassVar[str] = "RegisterToolResponse"
-
+class Registered(Record, frozen=True):
     success: bool
 
 
@@ -63,8 +55,10 @@ class ToolRegistered(Record, frozen=True):
 definitions: Final = Noun("Agents and tools")
 
 
-@definitions.post("/api/v1/agents/register", contract=True, body_bytes_max=BODY_BYTES_MAX)
-class RegisterAgent(Operation[AgentRegistered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
+@definitions.post(
+    "/api/v1/agents/register", contract=True, reply="RegisterAgentResponse", body_bytes_max=BODY_BYTES_MAX
+)
+class RegisterAgent(Operation[Registered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace an agent's definition, at most 256 KiB."""
 
     id: Name
@@ -97,8 +91,8 @@ class GetAgentDefinition(Operation[AgentDefinition], frozen=True):
     """Default: the current one."""
 
 
-@definitions.post("/api/v1/tools/register", contract=True, body_bytes_max=BODY_BYTES_MAX)
-class RegisterTool(Operation[ToolRegistered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
+@definitions.post("/api/v1/tools/register", contract=True, reply="RegisterToolResponse", body_bytes_max=BODY_BYTES_MAX)
+class RegisterTool(Operation[Registered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace a tool's definition, at most 256 KiB."""
 
     id: Name

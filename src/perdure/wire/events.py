@@ -10,6 +10,7 @@ from perdure.wire.fields import (
     Int64,
     Most,
     Position,
+    ProjectInQuery,
     RequiredJson,
     Time,
     Topic,
@@ -112,7 +113,7 @@ class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_field
             validated(event)
 
 
-@events.get("/api/v1/events", contract=True, project_in_query=True)
+@events.get("/api/v1/events", contract=True)
 class GetEvents(Operation[EventPage], frozen=True):
     """Read a topic.
 
@@ -126,3 +127,4 @@ class GetEvents(Operation[EventPage], frozen=True):
     """Exclusive."""
     limit: Annotated[Int32, between(1, PAGE_MAX)] = 100
     sort: Literal["asc", "desc"] = "asc"
+    project_id: ProjectInQuery | None = None

@@ -65,12 +65,12 @@ class Options(TypedDict, total=False):
     """The name under which the store keeps the answer to a repeat, if that differs from `name`."""
     protocol: bool
     """Workers send it, with the version of their protocol. They pause between tries by themselves."""
-    project_in_query: bool
-    """The query may name the project, instead of a header."""
     rest: bool
     """The path's last name matches slashes, too, up to a literal last segment."""
     body: str
     """The name of the body in the API's document."""
+    reply: str
+    """The name of the reply in the API's document, if that differs from its record's."""
     body_bytes_max: int
     """By default a body with a user's JSON has no limit of its own."""
     held: str
@@ -216,13 +216,6 @@ def reply_type(cls: type[Operation[Any]]) -> Any:
     raise TypeError(f"{cls.__name__} names no reply; derive it from Operation[Reply] or Operation[None]")
 
 
-class OfProject(Struct, frozen=True):
-    """In the query, beside the operation's own fields."""
-
-    project_id: str | None = None
-    """Instead of the header."""
-
-
 class ServerForm(NamedTuple):
     """The structs that the server decodes, and the function that makes the operation from them."""
 
@@ -235,17 +228,15 @@ class ServerForm(NamedTuple):
 
 def server_form(cls: type[Operation[Any]]) -> ServerForm:
     found, env = parts(cls), {"Cls": cls}
-    options = cls.endpoint.options
-    strict = not options.get("contract", False)
-    fields = [*(msgspec.structs.fields(OfProject) if options.get("project_in_query") else ()), *found.query]
-    query = make_twin(cls, fields, cls.__name__, writing=False, same=False, also=OfProject).type if fields else None
+    strict = not cls.endpoint.options.get("contract", False)
+    query = make_twin(cls, found.query, cls.__name__, writing=False, same=False).type if found.query else None
     body = None
     if found.body:
         same = cls.__struct_config__.forbid_unknown_fields is strict
         body = make_twin(cls, found.body, schema_name(cls), writing=False, same=same, forbid_unknown_fields=strict).type
         if body is cls:
             return ServerForm(None, cls, (), lambda op: op)
-    names = [f"p{n}" for n in range(len(found.path))] + ["query"] * bool(fields) + ["body"] * bool(found.body)
+    names = [f"p{n}" for n in range(len(found.path))] + ["query"] * bool(found.query) + ["body"] * bool(found.body)
     values = [f"{one.name}=p{n}" for n, one in enumerate(found.path)]
     for place, there in (("query", found.query), ("body", found.body)):
         values += [f"{one.name}={expression(one.type, f'{place}.{one.name}', env, writing=False)[1]}" for one in there]

@@ -142,10 +142,9 @@ def make_twin(
     *,
     writing: bool,
     same: bool = True,
-    also: type[Struct] | None = None,
     **config: Any,
 ) -> Twin:
-    """Derive the struct that JSON has for these fields of `cls` (and of `also`). With `same` it may be `cls` itself."""
+    """Derive the struct that JSON has for these fields of `cls`. With `same` it may be `cls` itself."""
     env: dict[str, Any] = {}
     kinds, values = [], []
     for one in fields:
@@ -157,7 +156,7 @@ def make_twin(
     made = msgspec.defstruct(
         name,
         [(one.name, kind, _field(one, kind)) for one, kind in zip(fields, kinds, strict=True)],
-        namespace={"__doc__": cls.__doc__, "shows": (cls,) if also is None else (cls, also)},
+        namespace={"__doc__": cls.__doc__, "shows": cls},
         frozen=True,
         kw_only=True,
         **config,

@@ -20,6 +20,7 @@ from perdure.wire.fields import (
     Limit,
     Name,
     NextCursor,
+    ProjectInQuery,
     Time,
     Uuid,
     Value,
@@ -127,10 +128,6 @@ class SchedulePage(Record, frozen=True):
     next_cursor: NextCursor | None = None
 
 
-class SchedulesOfWorkflow(SchedulePage, frozen=True):
-    shown_as: ClassVar[str] = "GetSchedulesResponse"
-
-
 class ScheduledWorkflows(Record, frozen=True):
     shown_as: ClassVar[str] = "GetScheduledWorkflowsResponse"
 
@@ -198,18 +195,21 @@ class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_
     """
 
 
-@schedules.get("/api/v1/schedules/workflows", contract=True, project_in_query=True)
+@schedules.get("/api/v1/schedules/workflows", contract=True)
 class GetScheduledWorkflows(Operation[ScheduledWorkflows], frozen=True):
     """Workflows that have an active schedule."""
 
+    project_id: ProjectInQuery | None = None
 
-@schedules.get("/api/v1/schedules/workflows/{workflow_id}", contract=True, project_in_query=True)
-class GetSchedulesForWorkflow(Operation[SchedulesOfWorkflow], frozen=True):
+
+@schedules.get("/api/v1/schedules/workflows/{workflow_id}", contract=True, reply="GetSchedulesResponse")
+class GetSchedulesForWorkflow(Operation[SchedulePage], frozen=True):
     """Schedules of a workflow, newest first."""
 
     workflow_id: str
     cursor: Cursor | None = None
     limit: Limit = PAGE_MAX
+    project_id: ProjectInQuery | None = None
 
 
 @schedules.get("/api/v1/schedules")
