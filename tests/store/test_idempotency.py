@@ -11,7 +11,8 @@ from perdure.store.verbs import accounts, events, idempotency, push_reports, que
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
-from perdure.wire.projects import Member, Project, UserInfo
+from perdure.wire.accounts import User
+from perdure.wire.projects import Member, Project
 from perdure.wire.requests import EventItem, Started, StartItem
 from perdure.wire.schedules import ScheduleSpec
 
@@ -254,7 +255,7 @@ async def test_answers_of_older_servers_are_read(world: World) -> None:
         now_us=world.now_us,
         idempotency=KEY,
     )
-    info = UserInfo(id="ann", email="a@b.example", first_name="Ann")
+    info = User(id="ann", email="a@b.example", first_name="Ann")
     assert await world.store.write(again) == Member(
         id="m", user_id="ann", role=Role.WRITE, created_at_us=1, updated_at_us=2, user=info
     )

@@ -8,7 +8,6 @@ from perdure.wire.sessions import (
     GetSessionMemory,
     GetSessions,
     Memory,
-    MemoryWritten,
     PutSessionMemory,
     SessionDetail,
     SessionPage,
@@ -16,6 +15,7 @@ from perdure.wire.sessions import (
     show_session,
 )
 from perdure.wire.status import STATUS
+from perdure.wire.transcripts import NewVersion
 
 
 class Sessions(Service):
@@ -47,7 +47,7 @@ class Sessions(Service):
         return await self.read(sessions.get_memory(project_id=scope.project_id, session_id=op.session_id))
 
     @serves(PutSessionMemory)
-    async def remember(self, scope: Scope, op: PutSessionMemory) -> MemoryWritten:
+    async def remember(self, scope: Scope, op: PutSessionMemory) -> NewVersion:
         """Raises Conflict if the version that the caller read is not the last one, BadRequest."""
         version = await self.write(
             sessions.put_memory(
@@ -59,4 +59,4 @@ class Sessions(Service):
                 now_us=self.now_us(),
             )
         )
-        return MemoryWritten(version)
+        return NewVersion(version)

@@ -8,7 +8,7 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import transcripts
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.requests import AppendMessages, Summarize
-from perdure.wire.transcripts import Appended, AppendToTranscript, GetTranscript, Page, check_messages
+from perdure.wire.transcripts import AppendToTranscript, GetTranscript, NewVersion, Page, check_messages
 
 if TYPE_CHECKING:
     from perdure.wire.requests import TranscriptEntry
@@ -31,9 +31,9 @@ class Transcripts(Service):
         )
 
     @serves(AppendToTranscript)
-    async def append(self, scope: Scope, op: AppendToTranscript) -> Appended:
+    async def append(self, scope: Scope, op: AppendToTranscript) -> NewVersion:
         """Raises Conflict if `version` is not the newest."""
-        return Appended(
+        return NewVersion(
             await self.write(
                 transcripts.append_messages(
                     project_id=scope.project_id,

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -67,8 +67,10 @@ NewPassword = Annotated[str, in_body(parse_new_password)]
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-class User(Record, frozen=True):
-    """`email` is in lower case."""
+class User(Record, frozen=True, omit_defaults=True):
+    """A user as other members see them; missing names are left out."""
+
+    shown_as: ClassVar[str] = "UserInfo"
 
     id: str
     email: str
@@ -77,7 +79,7 @@ class User(Record, frozen=True):
     display_name: str | None = None
 
 
-class Me(User, frozen=True):
+class Me(User, frozen=True, omit_defaults=False):
     """A user as they see themselves."""
 
     shown_as: ClassVar[str] = "UserOut"
@@ -86,6 +88,12 @@ class Me(User, frozen=True):
     """`password`."""
     external_id: str | None = None
     """Always null today."""
+
+
+def shown_user(user: User) -> User:
+    """An empty name counts as missing."""
+    values: dict[str, Any] = {name: value or None for name, value in asdict(user).items()}
+    return User(**values)
 
 
 def to_me(user: User) -> Me:

@@ -1,7 +1,7 @@
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import field
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from perdure.wire.access import Caller, Role
 from perdure.wire.accounts import Email, User, parse_email
@@ -56,15 +56,6 @@ class ProjectList(Record, frozen=True):
     projects: list[Project]
 
 
-class UserInfo(User, frozen=True, omit_defaults=True):
-    """A user as other members see them; missing names are left out."""
-
-
-def to_user_info(user: User) -> UserInfo:
-    values: dict[str, Any] = {name: value or None for name, value in asdict(user).items()}
-    return UserInfo(**values)
-
-
 class Member(Record, frozen=True, kw_only=True):
     shown_as: ClassVar[str] = "ProjectMemberResponse"
 
@@ -73,7 +64,7 @@ class Member(Record, frozen=True, kw_only=True):
     role: MemberRole
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
-    user: UserInfo | None = None
+    user: User | None = None
 
     def with_masked_email(self) -> "Member":
         return replace(self, user=self.user and replace(self.user, email=masked(self.user.email)))

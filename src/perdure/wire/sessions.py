@@ -29,6 +29,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL
 from perdure.wire.status import STATUS, Phase, Status
+from perdure.wire.transcripts import NewVersion
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
 LIST_MAX: Final = 500
@@ -90,12 +91,6 @@ class Memory(Record, frozen=True):
     version: Int64
     """Counts the writes."""
     summary: str | None = None
-
-
-class MemoryWritten(Record, frozen=True):
-    shown_as: ClassVar[str] = "PutSessionMemoryResponse"
-
-    version: Int64
 
 
 class SessionSummary(Record, frozen=True):
@@ -207,8 +202,8 @@ class GetSessionMemory(Operation[Memory], frozen=True):
     session_id: KeyName
 
 
-@sessions.put("/internal/session/{session_id}/memory", contract=True)
-class PutSessionMemory(Operation[MemoryWritten], frozen=True):
+@sessions.put("/internal/session/{session_id}/memory", contract=True, reply="PutSessionMemoryResponse")
+class PutSessionMemory(Operation[NewVersion], frozen=True):
     """Replace an agent's memory of a session.
 
     409 if the `version` that was read, in the body or as `If-Match`, has changed. Without it the last write wins.

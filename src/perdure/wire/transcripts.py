@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final, NamedTuple
 from msgspec import Raw
 
 from perdure.wire.codec import check_json
-from perdure.wire.fields import KeyName, Most, Position, between, count_check
+from perdure.wire.fields import Int64, KeyName, Most, Position, between, count_check
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
@@ -57,10 +57,10 @@ class Page(Record, frozen=True):
     next: int | None = None
 
 
-class Appended(Record, frozen=True):
+class NewVersion(Record, frozen=True):
     shown_as: ClassVar[str] = "AppendMessagesResponse"
 
-    version: int
+    version: Int64
 
 
 class Transcript(NamedTuple):
@@ -120,7 +120,7 @@ class GetTranscript(Operation[Page], frozen=True):
     idempotent=True,
     body="AppendMessagesRequest",
 )
-class AppendToTranscript(Operation[Appended], frozen=True):
+class AppendToTranscript(Operation[NewVersion], frozen=True):
     """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
 
     session_id: KeyName

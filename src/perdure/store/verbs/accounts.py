@@ -11,7 +11,7 @@ from perdure.store.interface import Notify, UserChanged, query, record, records,
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
-from perdure.wire.accounts import INVITATION_PATH, User
+from perdure.wire.accounts import INVITATION_PATH, User, shown_user
 from perdure.wire.errors import (
     AlreadyMember,
     BadValue,
@@ -22,7 +22,7 @@ from perdure.wire.errors import (
     TooManyMembers,
     TooManyProjects,
 )
-from perdure.wire.projects import Invitation, Member, Project, to_user_info
+from perdure.wire.projects import Invitation, Member, Project
 
 SESSIONS_MAX = 100
 """Open sessions per user; beyond it, the first to expire ends."""
@@ -234,7 +234,7 @@ async def add_member(
                 {"email": email},
             )
         user = User(**kept["user"])
-        return Member(**{**kept, "user_id": user.id, "role": Role(kept["role"]), "user": to_user_info(user)})
+        return Member(**{**kept, "user_id": user.id, "role": Role(kept["role"]), "user": shown_user(user)})
     roles = await _roles(project_id)
     [[invited]] = await query("count_invitations", project_id=project_id, now_us=now_us)
     if max(len(roles), invited) >= MEMBERS_MAX:
@@ -257,7 +257,7 @@ async def add_member(
         role=role,
         created_at_us=now_us,
         updated_at_us=now_us,
-        user=to_user_info(user),
+        user=shown_user(user),
     )
     kept = msgspec.json.encode({**to_values(member), "user": asdict(user)})
     await remember(project_id, idempotency, kept, now_us)
