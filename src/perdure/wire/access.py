@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Role(StrEnum):
-    """READ reads; WRITE also starts, cancels, publishes and works; ADMIN also manages keys, members and the project."""
+    """WRITE also starts, cancels, publishes and works; ADMIN also manages keys, members and the project."""
 
     READ = "read"
     WRITE = "write"
@@ -33,11 +33,8 @@ class Caller(Enum):
 
 
 class Principal(Struct, frozen=True):
-    """An API key of a project, or a signed-in user in one of theirs.
-
-    `key_id` names the caller where callers are counted. `development` keys are refused on addresses that are reachable
-    from outside. `project_id` is empty for a user who named no project, where none is needed.
-    """
+    """`key_id` names the caller where callers are counted. `development` keys are refused on addresses that are
+    reachable from outside. `project_id` is empty for a user who named no project."""
 
     project_id: str
     role: Role

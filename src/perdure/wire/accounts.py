@@ -16,7 +16,7 @@ from perdure.wire.requests import Request
 
 EMAIL_BYTES_MAX: Final = 254
 BODY_BYTES_MAX: Final = 16 << 10
-"""From unknown callers."""
+"""A body with an e-mail, a password or a key."""
 PERSON_BYTES_MAX: Final = 256
 PASSWORD_CHARACTERS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 1_024
@@ -28,7 +28,7 @@ _EMAIL: Final = re.compile(r"[^@\s,;:<>()\[\]\\\"]+@[^@\s,;:<>()\[\]\\\"]+")
 
 
 def parse_email(text: str, where: str = "body.email") -> str:
-    """In lower case, as it is stored and compared. Raises BadValue."""
+    """An e-mail in lower case, as it is stored and compared. Raises BadValue."""
     email = unicodedata.normalize("NFC", text.strip()).lower()
     check_name(email, where=where, max_bytes=EMAIL_BYTES_MAX)
     if not _EMAIL.fullmatch(email):
@@ -44,14 +44,14 @@ def parse_person(name: str, where: str) -> str:
 
 
 def parse_password(text: str, where: str) -> str:
-    """In the form that is hashed: the same characters from any keyboard are the same password. Raises BadValue."""
+    """A password as it is hashed: the same characters from any keyboard are the same password. Raises BadValue."""
     password = unicodedata.normalize("NFC", text)
     check_text(password, where=where, max_bytes=PASSWORD_BYTES_MAX)
     return password
 
 
 def parse_new_password(text: str, where: str) -> str:
-    """Long enough not to be guessed. Raises BadValue."""
+    """A password that is long enough not to be guessed. Raises BadValue."""
     password = parse_password(text, where)
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise BadValue(f"{where}: has {len(password)} characters; it needs {PASSWORD_CHARACTERS_MIN}", {"path": where})
@@ -62,9 +62,6 @@ Email = Annotated[str, in_body(parse_email)]
 PersonName = Annotated[str, in_body(parse_person)]
 Password = Annotated[str, in_body(parse_password)]
 NewPassword = Annotated[str, in_body(parse_new_password)]
-
-
-# --- records -------------------------------------------------------------------------------------------------------
 
 
 class User(Record, frozen=True, omit_defaults=True):
@@ -105,9 +102,6 @@ class AuthResponse(Record, frozen=True):
 
     message: str
     user: Me
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 auth: Final = Noun("Auth")

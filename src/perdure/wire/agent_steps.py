@@ -1,7 +1,6 @@
 """The steps of a durable agent, read from its journal.
 
-`perdure.agents` writes a model's answer as its library has it, and a tool's value with the kind of its outcome. The
-functions are lenient, because any workflow may use such step names.
+The functions are lenient, because any workflow may use such step names.
 """
 
 import math
@@ -121,7 +120,7 @@ def tool_status(ok: bool, value: bytes | None) -> str:
 
 
 def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> dict[str, Any]:
-    """As OpenTelemetry names them; empty for other steps."""
+    """The attributes of the GenAI conventions; empty for other steps."""
     tool = tool_step(name, key)
     if tool is not None:
         return {
@@ -149,7 +148,7 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
 
 
 def genai_name(attributes: Mapping[str, Any]) -> str | None:
-    """As the conventions name the span."""
+    """The conventions' name for the span."""
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return None
@@ -158,7 +157,7 @@ def genai_name(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _tool_said(value: bytes) -> dict[str, Any]:
-    """Without usage around it; empty if it is not an object."""
+    """The value without usage around it; empty if it is not an object."""
     said = _object(value) or {}
     if said.keys() == {"usage", "value"}:
         inner = said["value"]

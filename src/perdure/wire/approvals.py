@@ -13,7 +13,7 @@ from perdure.wire.status import STATUS, Phase
 
 ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
-"""Prefixes of the event types by which push workers ask and are answered, before the step's key."""
+"""Event types of push workers; the step's key follows."""
 
 LINK_SECONDS: Final = 24 * 3_600
 LINK_SECONDS_MAX: Final = 90 * 86_400
@@ -25,15 +25,12 @@ def _link_seconds(seconds: int, where: str) -> int:
     return seconds
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class QuestionState(StrEnum):
     OPEN = "open"
     ANSWERED = "answered"
     EXPIRED = "expired"
     CLOSED = "closed"
-    """Given up: the code continued without an answer, or the execution ended."""
+    """The code continued without an answer, or the execution ended."""
 
 
 class How(StrEnum):
@@ -96,7 +93,6 @@ class Question(Struct, frozen=True):
     step_key: str
     state: QuestionState
     data: Raw
-    """The data for the person who answers."""
     asked_at_us: int
     expires_at_us: int | None = None
     topic: str | None = None
@@ -163,7 +159,7 @@ class ApprovalStatus(Record, frozen=True):
 class SubmitApprovalRequest(Struct, frozen=True):
     data: Raw
     question: str | None = None
-    """The answered question's id. It may be missing while only one question is possible."""
+    """The answered question's id, needed if several are possible."""
 
 
 class Submitted(Record, frozen=True):
@@ -192,11 +188,8 @@ def question_name(execution_id: str, asked_at_us: int) -> str:
     return f"{execution_id}.{asked_at_us}"
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 questions: Final = Noun("Approvals")
-"""The routes of one question stand in `server/routes/approvals.py`, because they take signed links, too."""
+"""Routes that take signed links stand in `server/routes/approvals.py`."""
 
 
 @questions.get("/api/v1/approvals")

@@ -1,10 +1,8 @@
 """Budgets: limits on what a tree of executions may spend.
 
-One execution holds a budget, and everything below shares it. Before each call to a model the worker *reserves* the
-call's share in every budget on the way up. Afterwards it *settles* the amounts used. A call may go ahead while spent
-plus reserved amounts are below each limit: at most one call passes a limit.
-
-A reservation that a lost attempt did not settle counts as spent: the call may have had a cost.
+A call may go ahead while spent plus reserved amounts are below each limit, in every budget on the way up: at most one
+call passes a limit. A reservation that a lost attempt did not settle counts as spent, because the call may have had a
+cost.
 """
 
 from decimal import Decimal
@@ -39,7 +37,7 @@ class Amounts(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     tokens: int = 0
     calls: int = 0
     seconds: int = 0
-    """Only to raise a budget: time passes by itself."""
+    """Only to raise a budget; time passes by itself."""
 
 
 class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -62,8 +60,6 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class StoredBudget(Struct, frozen=True):
-    """`reserved` is for calls under way, and calls lost before they settled."""
-
     execution_id: str
     limits: BudgetSpec
     spent: Amounts
@@ -72,12 +68,12 @@ class StoredBudget(Struct, frozen=True):
     """Its seconds count from here. A pause moves it later."""
     paused_at_us: int | None
     raises: int
-    """The number of the last change's event in the budget's topic, or 0."""
+    """The number of the last change in the budget's topic, or 0."""
     asking_id: str | None
     """The execution that asks for more; all others wait for the answer."""
 
     def used_up(self, now_us: int, *, without: Amounts | None = None) -> list[str]:
-        """The limits that are reached. `without` is the part of `reserved` that may yet come back."""
+        """`without` is the part of `reserved` that may yet come back."""
         back = without or Amounts()
         reached = [
             name
@@ -90,7 +86,6 @@ class StoredBudget(Struct, frozen=True):
         return reached
 
     def elapsed_us(self, now_us: int) -> int:
-        """The time that counts against `seconds`."""
         return (self.paused_at_us or now_us) - self.opened_at_us
 
     def state(self, now_us: int) -> "BudgetState":
@@ -117,14 +112,12 @@ class BudgetAmount(Record, frozen=True):
 
     spent: Int64
     reserved: Int64
-    """For calls under way, and calls lost before they settled."""
+    """For calls under way, or lost before they settled."""
     limit: Int64 | None
     """Null: no limit."""
 
 
 class BudgetState(Record, frozen=True):
-    """A budget, and what the execution that holds it and all below have spent."""
-
     shown_as: ClassVar[str] = "BudgetResponse"
 
     execution_id: Uuid
@@ -141,21 +134,20 @@ class BudgetState(Record, frozen=True):
 
 
 def topic_of(execution_id: str) -> str:
-    """The topic of a budget's changes."""
     return f"budget/{execution_id}"
 
 
 class Verdict(StrEnum):
     GRANTED = "granted"
     UNLIMITED = "unlimited"
-    """Neither the execution nor one above it holds a budget."""
+    """No execution on the way up holds a budget."""
     BUSY = "busy"
-    """Calls under way have reserved the rest; there may be room once they settle."""
+    """Calls under way have reserved the rest. There may be room once they settle."""
     EXCEEDED = "exceeded"
 
 
 class ReserveReply(Record, frozen=True, omit_defaults=True):
-    """A refusal has the budget, its limits that are reached, and whether this execution asks for more."""
+    """A refusal has the budget, the limits that are reached, and whether this execution asks for more."""
 
     verdict: Verdict
     budget: StoredBudget | None = None
@@ -172,8 +164,6 @@ class Settled(Record, frozen=True):
 
 
 class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Amounts to add to a budget's limits, or a new `on_exceed`."""
-
     usd_micros: int = 0
     tokens: int = 0
     calls: int = 0
@@ -186,7 +176,7 @@ class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 
 def check_budget(spec: BudgetSpec, where: str = "budget") -> BudgetSpec:
-    """Raises BadValue for a limit out of bounds, and for a budget without limits."""
+    """Raises BadValue for a limit out of bounds, or no limit at all."""
     limits = {name: getattr(spec, name) for name in ("usd_micros", "tokens", "calls", "seconds")}
     for name, limit in limits.items():
         if limit is not None:
@@ -210,8 +200,8 @@ def check_amount(amount: int, path: str) -> int:
 
 
 def usd_micros(usd: float | Decimal) -> int:
-    """Money in millionths of a US dollar, rounded up so that a call never counts as cheaper than it is. Raises BadValue
-    for NaN and infinity.
+    """Millionths of a US dollar, rounded up so that no call counts as cheaper than it is. Raises BadValue for NaN and
+    infinity.
 
     >>> usd_micros(0.0000015)
     2
@@ -223,7 +213,7 @@ def usd_micros(usd: float | Decimal) -> int:
 
 
 def take_dollars(request: Struct) -> None:
-    """Turn a request's `usd` into its `usd_micros`. Raises ValueError for both; msgspec adds the path."""
+    """Turn `usd` into `usd_micros`. Raises ValueError for both; msgspec adds the path."""
     usd: float | None = request.usd  # type: ignore[attr-defined]  # requests have both fields
     if usd is None:
         return
@@ -231,9 +221,6 @@ def take_dollars(request: Struct) -> None:
         raise ValueError("Give either `usd` or `usd_micros`")
     msgspec.structs.force_setattr(request, "usd_micros", usd_micros(usd))
     msgspec.structs.force_setattr(request, "usd", None)
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 Amount = Annotated[Int64, check_amount]
@@ -270,7 +257,6 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
     calls: Amount = 0
     seconds: Amount = 0
     on_exceed: OnExceed | None = None
-    """The policy for when the budget is used up."""
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
 

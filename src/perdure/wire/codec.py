@@ -1,12 +1,12 @@
-r"""Rules for JSON bytes, names and texts, shared by client, server, worker and journal.
+r"""Rules for JSON bytes, names and texts.
 
 A value is one JSON document in UTF-8, kept byte for byte. These functions refuse documents that some reader could not
 read: NaN, numbers that overflow to infinity, lone surrogates, integers too long for Python, nesting too deep for older
 Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys readers take the last.
 
-`check_json` runs for every payload, so the usual case is one msgspec decode. The rest is checked only if a cheap look
-at the bytes finds a sign of it. A document above 16 KiB is skimmed: decoding 8 MiB of small containers takes 1.6 s,
-mostly garbage collection, and would block the event loop.
+`check_json` runs for every payload: the usual case is one msgspec decode, and the rest is checked only if the bytes
+have a sign of it. A document above 16 KiB is skimmed, because decoding 8 MiB of small containers takes 1.6 s, mostly
+garbage collection, and would block the event loop.
 """
 
 import math
@@ -59,7 +59,7 @@ def check_json(
 
 
 def same_json(a: bytes, b: bytes) -> bool:
-    """Compare values, regardless of spaces and key order. 1 and 1.0 differ."""
+    """Spaces and key order do not count. 1 and 1.0 differ."""
     return _sorted(_decode(a)) == _sorted(_decode(b))
 
 
@@ -86,8 +86,7 @@ def check_text(value: str, *, where: str, max_bytes: int) -> None:
 def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> None:
     """Raise `BadValue` unless `value` is one visible line.
 
-    Control characters and line separators would break log lines and headers. Direction marks would make one name look
-    like another.
+    Control characters would break log lines and headers; direction marks would make one name look like another.
     """
     if value and value.isprintable() and len(value) * 4 <= max_bytes:
         return
@@ -126,7 +125,7 @@ def commas_in(data: bytes) -> int:
 
 
 def split_path(complaint: str) -> tuple[str, str]:
-    """The path below the value, and the fault, out of a complaint of msgspec.
+    """The path in a complaint of msgspec, and the rest of it.
 
     >>> split_path("Expected `int`, got `str` - at `$.items[3].price`")
     ('.items[3].price', 'Expected `int`, got `str`')
@@ -160,7 +159,7 @@ def _check_numbers(data: bytes) -> None:
 
 
 def _may_be_infinite(data: bytes) -> bool:
-    """Whether an exponent of three digits or a long run of digits occurs, perhaps in a string."""
+    """True for an exponent of three digits or a long run of digits, perhaps in a string."""
     digits = data.translate(_DIGITS_AS_ZEROS, b"+")
     return b"e000" in digits or _LARGE_DIGITS in digits
 
@@ -187,7 +186,7 @@ def _depth(brackets: bytes) -> int:
 
 
 def _has_digits(data: bytes, length: int) -> bool:
-    """Whether `length` digits occur in a row. Such a run covers four adjacent samples, which are checked first."""
+    """A row of `length` digits covers four adjacent samples, which are checked first."""
     if len(data) < length or _FOUR_DIGITS.search(data[:: length // 4]) is None:
         return False
     return b"0" * length in data.translate(_DIGITS_AS_ZEROS)

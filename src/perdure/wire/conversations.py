@@ -43,7 +43,7 @@ conversations: Final = Noun("Conversations")
 
 @conversations.get("/api/v1/conversation/{conversation_id}/get", contract=True)
 class GetConversationHistory(Operation[Conversation], frozen=True):
-    """The newest messages of an agent in a conversation, oldest first; fewer where they would fill more than 8 MiB."""
+    """The newest messages of an agent in a conversation, oldest first, up to 8 MiB."""
 
     conversation_id: str
     agent_id: str

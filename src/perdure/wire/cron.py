@@ -1,13 +1,7 @@
-"""The due times of a schedule: a cron expression in a time zone, as pure functions.
+"""The due times of a schedule: a cron expression in a time zone.
 
-`crontab` lists local times; this module decides how clock changes affect them. A local time that a clock change skips
-is due at the first instant after the gap, once for all in the gap. A local time that happens twice is due the first
-time.
-
-But expressions that name every hour, or whose minute field begins with `*`, are due whenever the wall clock matches:
-twice in an hour that happens twice, never in a skipped hour.
-
-The rules of zones (`zoneinfo`, or `tzdata` if the system has none) are constant while a process lives.
+`crontab` lists local times; this module decides how clock changes affect them, by the rules of `docs/schedules.md`. The
+functions are pure: the rules of zones (`zoneinfo`, or `tzdata`) are constant while a process lives.
 """
 
 from collections.abc import Iterator
@@ -27,12 +21,12 @@ NEXT_MAX: Final = 100
 """Due times per request."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE: Final = timedelta(minutes=1)
-# Names that mean another zone on another machine, or none.
+# They mean another zone on another machine, or none.
 _NOT_ZONES: Final = frozenset({"localtime", "Factory"})
 
 
 class Cron:
-    """An expression in a zone. Made by `cron`, which refuses what will never be due.
+    """Made by `cron`, which refuses what will never be due.
 
     >>> from datetime import datetime
     >>> daily = cron("30 2 * * *", "America/New_York")
@@ -89,7 +83,6 @@ class Cron:
     # --- the clock on the wall ---------------------------------------------------------------------------------------
 
     def _first_wall(self, at_us: int) -> datetime:
-        """The wall time after which to look."""
         local = self.local(at_us)
         wall = local.replace(tzinfo=None)
         if not self._follows_hours or local.fold:
@@ -129,12 +122,12 @@ class Cron:
         return high
 
     def _second(self, wall: datetime) -> int:
-        """When the wall shows it last. Never decreases for later wall times."""
+        """Never decreases for later wall times."""
         first, second = self._offsets(wall)
         return _instant(wall, second) if first >= second else self._first(wall)
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The zone's two offsets. The larger is first if the wall time happens twice, and last if it is skipped."""
+        """The larger is first if the wall time happens twice, and last if it is skipped."""
         first = wall.replace(tzinfo=self._zone, fold=0).utcoffset()
         second = wall.replace(tzinfo=self._zone, fold=1).utcoffset()
         assert first is not None and second is not None

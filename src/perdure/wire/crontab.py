@@ -1,8 +1,8 @@
 """The wall times of a cron expression, without a zone.
 
-cronsim parses the expression, with the rules of Debian's cron, but it searches day by day: milliseconds if the next
-match is years away. This module searches month by month. A month's matching days follow from its length and its first
-weekday, so each of the 28 kinds is computed once.
+cronsim parses the expression, with the rules of Debian's cron, but searches day by day: milliseconds if the next match
+is years away. This module searches month by month. The matching days follow from a month's length and first weekday, so
+each of the 28 kinds is computed once.
 """
 
 from bisect import bisect_left, bisect_right
@@ -101,7 +101,7 @@ class Crontab:
         return days
 
     def _matching(self, first: int, length: int) -> list[int]:
-        """Of a month with that first weekday (Monday is 0) and length."""
+        """The matching days of a month with that first weekday (Monday is 0) and length."""
         by_number = {day for day in self._days if 0 < day <= length}
         if CronSim.LAST in self._days:
             by_number.add(length)

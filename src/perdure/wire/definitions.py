@@ -16,9 +16,6 @@ DEFINITION_BYTES_MAX: Final = 256 << 10
 BODY_BYTES_MAX: Final = 4 * DEFINITION_BYTES_MAX
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class AgentDefinition(Record, frozen=True):
     id: str
     deployment_id: str
@@ -47,9 +44,6 @@ class ToolDefinition(Record, frozen=True):
 
 class Registered(Record, frozen=True):
     success: bool
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 definitions: Final = Noun("Agents and tools")

@@ -1,4 +1,4 @@
-"""Deployments. Callers list and switch them, push workers register them."""
+"""Deployments. Callers list and switch them; push workers register them."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
@@ -48,9 +48,6 @@ def _workflow_type(text: str, where: str) -> WorkflowType:
         raise BadRequest(f"{path}: {text!r} is not one of {', '.join(WorkflowType)}", {"path": path}) from None
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class Deployment(Record, frozen=True):
     """A named version of the workers' code."""
 
@@ -70,9 +67,8 @@ class ListedDeployment(Deployment, frozen=True):
     """It drains while it has open executions."""
 
     workers: Int64 = 0
-    """How many workers serve it."""
     open: dict[str, Int64] = field(default_factory=dict)
-    """How many executions have not ended, by phase."""
+    """Executions that have not ended, by phase."""
 
 
 class DeploymentPage(Record, frozen=True):
@@ -80,9 +76,6 @@ class DeploymentPage(Record, frozen=True):
 
     deployments: list[ListedDeployment]
     next_cursor: NextCursor | None = None
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 deployments: Final = Noun("Deployments")
@@ -126,9 +119,9 @@ class GetDeployment(Operation[Deployment], frozen=True):
 
 @deployments.post("/api/v1/workers/deployments", contract=True)
 class RegisterWorkerDeployment(Operation[Done], frozen=True):
-    """Make a deployment of push workers, or keep it as it is.
+    """Make a deployment of push workers, or keep it.
 
-    A new deployment becomes current. 409 while native workers serve a deployment of that id.
+    A new one becomes current. 409 while native workers serve a deployment of that id.
     """
 
     deployment_id: KeyName

@@ -37,8 +37,7 @@
     ├── Unavailable             503  nothing happened; try again
     └── UnknownOutcome          503  it may have happened; repeat with the same key
 
-Each class has a stable `code`, an HTTP `status` and says whether the same call may be tried again (`retryable`). Every
-code that an answer of the server may carry is here, so that the client's side knows it (`from_code`).
+`retryable`: the same call may be tried again. Every code that an answer may carry is here, so that clients know it.
 """
 
 from typing import ClassVar

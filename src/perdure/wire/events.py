@@ -25,9 +25,6 @@ from perdure.wire.requests import EventItem
 PUBLISH_MAX: Final = 1_000
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class Event(Record, frozen=True, gc=False):
     """`sequence_id` grows by one per topic, without gaps."""
 
@@ -69,9 +66,6 @@ class JournalEvent(Struct, frozen=True, gc=False):
     event_type: str | None
     data: Raw
     created_at_us: int
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 class EventData(EventItem, frozen=True, forbid_unknown_fields=False):

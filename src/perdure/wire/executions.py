@@ -40,9 +40,6 @@ IDS_MAX: Final = 10_000
 LIST_MAX: Final = 500
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class Execution(Record, frozen=True, kw_only=True, gc=False):
     """`status` is the contract's word, `phase` is more precise.
 
@@ -108,8 +105,7 @@ class ExecutionPage(Record, frozen=True):
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):
-    """A row of a journal. Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at` never
-    decreases."""
+    """Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at` never decreases."""
 
     shown_as: ClassVar[str] = "StepResponse"
     answers_in_full: ClassVar[bool] = True
@@ -163,7 +159,7 @@ class LogPage(Record, frozen=True):
 
 
 class StartedExecution(Record, frozen=True):
-    """The new execution, or the one that the request's key already named."""
+    """The new execution, or the one that the request's key named."""
 
     shown_as: ClassVar[str] = "SubmitWorkflowResponse"
 
@@ -195,7 +191,7 @@ class ResumeReply(Record, frozen=True):
 
 
 class Erased(Record, frozen=True):
-    """How many executions are deleted, and how many are still open and must be cancelled first."""
+    """How many are deleted, and how many are open and must be cancelled first."""
 
     shown_as: ClassVar[str] = "EraseResponse"
 
@@ -213,13 +209,10 @@ class Finished(Record, frozen=True, omit_defaults=True):
 
 
 class WaitReply(Record, frozen=True):
-    """The final ones among the requested executions, and the unknown ids."""
+    """The final ones among the ids, and the unknown ids."""
 
     finished: list[Finished]
     missing: list[str] = field(default_factory=list)
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 def _words(known: Iterable[str]) -> Check:
@@ -318,8 +311,7 @@ class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
 class WaitForExecutions(Operation[WaitReply], frozen=True):
     """Hold the answer until one of the executions is final.
 
-    The answer is empty if none was final in time. Large results may take several answers: ask again for the missing
-    executions.
+    The answer is empty if none was in time. Large results take several answers: ask again for the missing executions.
     """
 
     ids: Annotated[list[str], Most(IDS_MAX), in_body(count_check(IDS_MAX)), _ids]
@@ -372,7 +364,7 @@ class ResumeExecution(Operation[ResumeReply], frozen=True):
     step_key: KeyName
     data: Json = NULL
     question: str | None = None
-    """The answered question's id; null: any question of the step."""
+    """The answered question's id; null: any."""
 
 
 @executions.delete("/api/v1/executions/{execution_id}")

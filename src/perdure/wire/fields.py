@@ -19,7 +19,7 @@ NEWEST: Final = "~"
 
 
 class Conversion(Enum):
-    """Marks a field whose JSON differs from its value (`wire/record.py`)."""
+    """Marks a field whose JSON differs from its value."""
 
     TIME = auto()
     ZONED_TIME = auto()
@@ -32,18 +32,18 @@ Check = Callable[[Any, str], Any]
 
 
 class Header(str):
-    """Marks a text that travels in the header of this name."""
+    """Marks a text that travels in this header."""
 
 
 class Most(NamedTuple):
-    """Marks a list with its most items, and the error above that. The server counts before it decodes."""
+    """The most items of a list, and the error above that. The server counts before it decodes."""
 
     items: int
     refusal: type[PerdureError] = BadValue
 
 
 def described(text: str) -> Meta:
-    """Describe fields of a type in the API's document. A field's own docstring replaces the text."""
+    """Describes fields in the API's document, unless they have a docstring."""
     return Meta(extra_json_schema={"description": text})
 
 

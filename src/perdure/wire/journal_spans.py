@@ -1,7 +1,7 @@
-"""An execution's journal as spans: a pure function, so the same rows give the same spans.
+"""An execution's journal as spans. The same rows give the same spans.
 
-An execution is a span below its parent's. Below it, each step is a span from its first try to its outcome, with an
-event per failed try, and each wait from its opening until it was met.
+A step is a span from its first try to its outcome, with an event per failed try. A wait is a span from its opening
+until it was met.
 """
 
 import hashlib
@@ -210,7 +210,7 @@ def _wait(own: StoredSpan, key: str, row: TracedRow | None, since_us: int, topic
 
 
 def _attributes(values: dict[str, Any], kind: str, others: dict[str, Any], *, cut: bool) -> Raw:
-    """Attributes under the span's type, as workers name theirs; `others` have names of their own."""
+    """Attributes under the span's type, as workers name theirs; `others` have their own names."""
     named = {f"{kind}.{name}": value for name, value in values.items() if value is not None}
     named.update((name, value) for name, value in others.items() if value is not None)
     if cut:

@@ -26,9 +26,6 @@ def _name(value: str, where: str) -> str:
 KeyId = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9A-Za-z]{8}$"}), _id]
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class ApiKey(Record, frozen=True, kw_only=True):
     """A key without its secret. `id` is the part of the key between the underscores."""
 
@@ -66,9 +63,6 @@ class NewApiKey(Record, frozen=True, kw_only=True):
     role: Role
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 keys: Final = Noun("API keys")
 
 
@@ -88,8 +82,8 @@ class GetApiKeys(Operation[list[ApiKey]], frozen=True):
 class CreateApiKey(Operation[NewApiKey], frozen=True):
     """Make a key.
 
-    Only this answer has its secret; only a hash is kept. So the same request again, by its Idempotency-Key, is 409
-    `SECRET_SHOWN_ONCE`, with the id of the key that it made.
+    Only this answer has its secret. So the same request again, by its Idempotency-Key, is 409 `SECRET_SHOWN_ONCE`, with
+    the id of the key that it made.
     """
 
     name: Annotated[str, _name]
@@ -103,7 +97,7 @@ class CreateApiKey(Operation[NewApiKey], frozen=True):
 class DeleteApiKey(Operation[Message], frozen=True):
     """Delete a key.
 
-    This server refuses it from its next request on, and ends its sign-ins. Other servers of the store follow within
+    This server refuses it from its next request on, and ends its sign-ins; other servers follow within
     `auth_cache_seconds`.
     """
 

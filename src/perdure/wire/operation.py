@@ -9,9 +9,8 @@
         schedule_id: ScheduleId
         count: Annotated[int, between(1, 100)] = 10
 
-`server/mount.py` makes a route from it: path, role, decoding, documentation. A transport's `call` sends one and returns
-its reply. `engine.serve` passes it to the method marked `@serves(GetNextRuns)`. Fields that the path names travel in
-the path. The others travel in the query of a GET or DELETE, and in the body of other methods.
+Fields that the path names travel in the path. The others travel in the query of a GET or DELETE, and in the body of
+other methods.
 """
 
 import re
@@ -62,15 +61,15 @@ class Options(TypedDict, total=False):
     idempotent: bool
     """The server takes an Idempotency-Key. Our client always sends one."""
     recorded_as: str
-    """The name under which the store keeps the answer to a repeat, if that differs from `name`."""
+    """The name under which the store keeps the answer to a repeat, if it is not `name`."""
     protocol: bool
     """Workers send it, with the version of their protocol. They pause between tries by themselves."""
     rest: bool
     """The path's last name matches slashes, too, up to a literal last segment."""
     body: str
-    """The name of the body in the API's document."""
+    """The body's name in the API's document."""
     reply: str
-    """The name of the reply in the API's document, if that differs from its record's."""
+    """The reply's name in the API's document, if it is not the record's."""
     body_bytes_max: int
     """By default a body with a user's JSON has no limit of its own."""
     held: str
@@ -98,12 +97,12 @@ class Endpoint(NamedTuple):
 
 
 class Operation(Struct, Generic[R_co], frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A request for a reply `R_co`. Fields at their default are not sent. A method `check` holds the rules that span
-    several fields, and raises BadValue or BadRequest."""
+    """Fields at their default are not sent. A method `check` holds the rules that span several fields, and raises
+    BadValue or BadRequest."""
 
     endpoint: ClassVar[Endpoint]
     shown_as: ClassVar[str] = ""
-    """The name of its body in the API's document."""
+    """The body's name in the API's document."""
 
 
 class Listed(NamedTuple, Generic[T]):
@@ -156,7 +155,7 @@ class Noun:
 
 
 def validated(given: S, where: str = "") -> S:
-    """Run the checks of the fields, then `check`. Returns the operation with the values that the checks normalized.
+    """Run the checks. Returns the operation with the values that they normalized.
 
     `where` stands before the names of fields in errors: `triggers[2].`.
     """
@@ -178,7 +177,7 @@ def is_checked(cls: type[Struct]) -> bool:
 
 @cache
 def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
-    """The fields whose types hold a mark of this class, with the mark."""
+    """The fields whose types hold a mark of this class, with it."""
     return [(one, found) for one in msgspec.structs.fields(cls) for found in _marks(one.type, mark)]
 
 
@@ -217,13 +216,13 @@ def reply_type(cls: type[Operation[Any]]) -> Any:
 
 
 class ServerForm(NamedTuple):
-    """The structs that the server decodes, and the function that makes the operation from them."""
+    """The structs that the server decodes."""
 
     query: type[Struct] | None
     body: type[Struct] | None
     headers: tuple[str, ...]
     make: Callable[..., Any]
-    """Takes the values of the path, then query and body if there are any, then the texts of the headers."""
+    """Makes the operation from the values of the path, the query, the body, and the texts of the headers."""
 
 
 def server_form(cls: type[Operation[Any]]) -> ServerForm:
@@ -248,7 +247,6 @@ def server_form(cls: type[Operation[Any]]) -> ServerForm:
 
 class ClientForm(NamedTuple):
     head: Callable[[Operation[Any]], str]
-    """The path with its values, and the query."""
     body: Twin | None
     headers: tuple[tuple[str, str], ...]
     """Names of headers and of their fields."""

@@ -28,15 +28,12 @@ MemberRole = Annotated[Role, Conversion.ROLE]
 
 
 def masked(email: str) -> str:
-    """Leave only the first character and the domain.
+    """Only the first character and the domain.
 
     >>> masked("ann@example.com")
     'a***@example.com'
     """
     return f"{email[0]}***@{email.rpartition('@')[2]}"
-
-
-# --- records -------------------------------------------------------------------------------------------------------
 
 
 class Project(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,16 +80,11 @@ class AddedMember(Record, frozen=True):
 
 
 class Invitation(Record, frozen=True):
-    """It can still be used. Its token is not kept."""
-
     shown_as: ClassVar[str] = "InvitationResponse"
 
     email: str
     role: MemberRole
     expires_at_us: Time = field(name="expires_at")
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 projects: Final = Noun("Projects")
@@ -148,11 +140,10 @@ class AddProjectMember(Operation[AddedMember], frozen=True):
     """Make a user a member, or invite a person who is not a user yet.
 
     A person who signs up with the invitation's token, for this e-mail and within a week, becomes a member. A second
-    invitation makes the first token worthless. If the request invited, the same request with the same Idempotency-Key
-    is 409 `SECRET_SHOWN_ONCE`, because only the first answer has the token.
+    invitation makes the first token worthless. Only the first answer has the token; a repeat is 409
+    `SECRET_SHOWN_ONCE`.
 
-    The answer shows whether an e-mail has an account. So a project adds at most `auth_failures_max` people in a burst,
-    and one more every few seconds.
+    The answer shows whether an e-mail has an account, so a project adds few people at a time (`auth_failures_max`).
     """
 
     project_id: ProjectId

@@ -1,4 +1,4 @@
-"""Push workers: registrations, the work that they get, and their reports."""
+"""Push workers: registrations and reports."""
 
 from typing import Annotated, ClassVar, Final
 
@@ -14,12 +14,9 @@ from perdure.wire.records import MaybeRaw
 CAPACITY: Final = 100
 CAPACITY_MAX: Final = 10_000
 _BODY_BYTES_MAX: Final = 1 << 20
-"""A registration's `capabilities` are JSON that the server skips."""
+"""The server skips a registration's `capabilities`."""
 
 WorkerId = Annotated[str, id_check("worker")]
-
-
-# --- records -------------------------------------------------------------------------------------------------------
 
 
 class Registered(Record, frozen=True):
@@ -31,8 +28,6 @@ class Registered(Record, frozen=True):
 
 
 class Heartbeat(Record, frozen=True):
-    """Whether the worker must register again, because the server does not know it."""
-
     shown_as: ClassVar[str] = "HeartbeatResponse"
 
     re_register: bool
@@ -121,7 +116,7 @@ class Waiting(Record, frozen=True):
 
 
 push_workers: Final = Noun("Workers")
-"""The poll stands in `server/routes/push_workers.py`, because it is held."""
+"""The poll is held, so it stands in `server/routes/push_workers.py`."""
 
 
 def _refusal(field: str, rule: str, given: object) -> BadRequest:
@@ -144,7 +139,7 @@ class RegisterWorker(Operation[Registered], frozen=True):
     """HTTP or HTTPS; required."""
     capabilities: MaybeRaw = None
     max_concurrent_executions: Int32 | None = None
-    """How many executions it takes at a time; 100 by default."""
+    """At a time; 100 by default."""
     deployment_id: Name | None = None
     """Made if it is new; the current one by default."""
 
@@ -180,7 +175,7 @@ class WorkerOnline(Operation[Done], frozen=True):
 class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
     """Keep a worker alive.
 
-    `re_register` is true only for an unknown worker: with a new id, the reports of running executions would be refused.
+    `re_register` is true only for an unknown worker: under a new id, its running executions could not report.
     """
 
     worker_id: WorkerId
@@ -208,7 +203,7 @@ Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
 class CompleteExecution(Operation[Done], frozen=True):
     """End an execution with its result.
 
-    409: the worker no longer holds the execution, and has to stop.
+    409: the worker no longer holds it, and has to stop.
     """
 
     execution_id: ExecutionId
@@ -300,7 +295,7 @@ class ListSavedSteps(Operation[SavedSteps], frozen=True):
 class GetSavedStep(Operation[SavedStep], frozen=True):
     """A step's outcome.
 
-    404: the step has none yet. The key may hold slashes as they are.
+    404: it has none yet. The key may hold slashes as they are.
     """
 
     execution_id: ExecutionId

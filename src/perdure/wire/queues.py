@@ -40,7 +40,7 @@ class ListQueues(Operation[QueueList], frozen=True):
 class PauseQueue(Operation[QueueState], frozen=True):
     """Pause a queue, also one that does not exist yet.
 
-    After the answer no server hands out an execution of it. Running executions end as usual, new ones wait, and limits
+    After the answer no server hands out its executions. Running executions end as usual, new ones wait, and limits
     stay.
     """
 

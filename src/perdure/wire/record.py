@@ -3,11 +3,10 @@
     class Fire(Record, frozen=True):
         slot_us: Time = field(name="due_at")
 
-A field has the name of its column; `field(name=…)` gives the API's word if that differs. A time is a number of
-microseconds in memory and in rows, and RFC 3339 in JSON, where its name has no unit: `made_at_us` is `made_at`. msgspec
-converts by type and not by field, so a record whose JSON differs from its fields has a twin. That is a struct that
-`writer` or `reader` derives once from the class, with a compiled function that copies. A record without such a field is
-its own twin and is not copied.
+A field has the name of its column; `field(name=…)` gives the API's word. A time is a number of microseconds in memory
+and RFC 3339 in JSON, where its name has no unit: `made_at_us` is `made_at`. msgspec converts by type and not by field,
+so a record whose JSON differs from its fields has a twin: a struct that `writer` or `reader` derives once, with a
+compiled function that copies.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +54,7 @@ class Message(Record, frozen=True):
 
 
 class derived(property):
-    """A property that JSON shows behind the fields, or before the field `before`."""
+    """JSON shows it behind the fields, or before the field `before`."""
 
     before: str | None = None
 
@@ -127,7 +126,7 @@ def reader(cls: type[Record]) -> Twin:
 
 
 def to_json(value: Any) -> Any:
-    """Replace records by their twins, so that msgspec encodes them as the API shows them."""
+    """Replace the records in `value` by their twins."""
     if isinstance(value, Record):
         return writer(type(value))(value)
     if isinstance(value, dict):
@@ -144,7 +143,7 @@ def make_twin(
     same: bool = True,
     **config: Any,
 ) -> Twin:
-    """Derive the struct that JSON has for these fields of `cls`. With `same` it may be `cls` itself."""
+    """Derive the struct that JSON has for these fields. With `same` it may be `cls` itself."""
     env: dict[str, Any] = {}
     kinds, values = [], []
     for one in fields:

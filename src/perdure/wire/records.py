@@ -10,7 +10,7 @@ NULL: Final = Raw(b"null")
 if TYPE_CHECKING:
     MaybeRaw = Raw | None
 else:
-    # msgspec decodes `Raw | None` only from null. This type takes any JSON. A missing field reads as None.
+    # msgspec decodes `Raw | None` only from null; this type takes any JSON.
     MaybeRaw = Raw | UnsetType
 
 
@@ -33,8 +33,8 @@ class Kind(StrEnum):
     SENT = "sent"
     """This execution answered a suspended step of another one."""
     TRANSCRIPT = "transcript"
-    """The execution read a session's transcript, added to it, or took messages of later turns; `name` says which. The
-    value holds versions, never messages."""
+    """It read a session's transcript, added to it, or took messages of later turns, by `name`. The value holds
+    versions, never messages."""
     MESSAGE = "message"
     """A later turn has a message that this execution may take; `name` is that turn's execution."""
     CANCEL = "cancel_asked"
@@ -48,8 +48,7 @@ class Kind(StrEnum):
     WOKEN = "woken"
     """The pause before a step's next try is over."""
     RETRIED = "retried"
-    """The workflow's code failed and will be retried. The value is the `seq` of the failure taken back, a list of
-    several, or null."""
+    """The value is the `seq` of the failure taken back, a list of several, or null."""
     RELEASED = "released"
     LOST = "lost"
     BLOCKED = "blocked"
@@ -82,8 +81,6 @@ def fingerprint_of_timer(due_us: int) -> str:
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """The JSON shape of every error."""
-
     error: str
     error_type: str
     details: dict[str, object] | None = None

@@ -19,7 +19,7 @@ from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
-"""Native workers send it as `Perdure-Protocol`. A server refuses other versions."""
+"""A server refuses native workers with another version."""
 
 
 class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -48,14 +48,14 @@ class StartItem(Request, frozen=True):
     parent_execution_id: str | None = None
     step_key: str | None = None
     batch_id: str | None = None
-    """Set by `map_children`; other callers use the batch route."""
+    """Set by `map_children`."""
     otel_traceparent: str | None = None
     initial_state: MaybeRaw = None
     channel_context: MaybeRaw = None
     webhook_url: str | None = None
     """A URL that is notified of the end."""
     on_conflict: OnConflict | None = None
-    """Makes the execution a turn of its session, and says what happens while another turn is open."""
+    """The execution is a turn of its session; this says what happens while another is open."""
     budget: BudgetSpec | None = None
     """Spending limits for the execution and all its descendants."""
 
@@ -69,8 +69,6 @@ class Started(Struct, frozen=True):
 
 
 class StartAnswer(Record, frozen=True, omit_defaults=True):
-    """An execution, or the problem with the item."""
-
     execution_id: str | None = None
     created_at_us: int = 0
     existing: bool = False
@@ -109,8 +107,6 @@ workers: Final = Noun("Workers")
 
 
 class WorkflowSpec(Request, frozen=True):
-    """A workflow, with the defaults for its executions."""
-
     id: str
     queue_name: str | None = None
     output_schema_name: str | None = None
@@ -121,8 +117,6 @@ class WorkflowSpec(Request, frozen=True):
 
 
 class AgentSpec(Request, frozen=True):
-    """An agent's definition, as `GET /api/v1/agents` shows it."""
-
     id: str
     provider: str
     model: str
@@ -140,7 +134,7 @@ class QueueSpec(Request, frozen=True):
 
 
 class RegisterReply(Struct, frozen=True):
-    """`epoch` names the store's life. The server refuses messages with another epoch."""
+    """The server refuses messages of another `epoch`, the store's life."""
 
     epoch: str
     project_id: str
@@ -164,15 +158,14 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     capacity: int = 100
     embedded: bool = False
     schedules: Annotated[list[ScheduleSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
-    """All schedules in the code. If the deployment is current, the server deletes declared ones that are missing
-    here."""
+    """All that the code declares. If the deployment is current, the server deletes the others that code declared."""
     triggers: Annotated[list[TriggerSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
     """The same for event triggers."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     """`rows` are the journal after `base`, which is 0 unless the worker has parked the execution. `more`: an empty
-    report fetches the rows that did not fit. `ack_first`: send an empty report before the workflow's code runs."""
+    report fetches the rest. `ack_first`: send an empty report before the code runs."""
 
     id: str
     workflow_id: str
@@ -199,10 +192,10 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ClaimReply(Struct, frozen=True):
-    """`news` names held executions with rows that this worker has not seen; an empty report fetches them.
+    """`news` are held executions with new rows, which an empty report fetches.
 
-    `held_us` is how long the server held the claim. If it is set, the server may take the work back unless the worker
-    sends its next claim within a second.
+    `held_us` is how long the server held the claim. If it is set, the server may take the work back unless the next
+    claim comes within a second.
     """
 
     items: list[Claimed]
@@ -214,7 +207,7 @@ class ClaimReply(Struct, frozen=True):
 class ClaimRequest(Operation[ClaimReply], frozen=True):
     """Ask for up to `capacity` executions in a long poll.
 
-    Claim ids of a registration ascend, as text. The newest id again gets the same batch. An older id is a late copy and
+    Claim ids of a registration ascend, as text. The newest id again gets the same batch; an older id is a late copy and
     gets nothing.
     """
 
@@ -224,7 +217,7 @@ class ClaimRequest(Operation[ClaimReply], frozen=True):
     capacity: int
     wait_seconds: float = 20.0
     arrived: str | None = None
-    """The claim whose answer has arrived, if that had a `held_us`: the server no longer takes its work back."""
+    """The claim whose answer has arrived: the server no longer takes its work back."""
 
 
 class StepDone(Request, frozen=True, tag="step"):
@@ -318,14 +311,14 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages of later turns that may be delivered to this open turn."""
+    """Take the messages of later turns that this open turn may have."""
 
     key: str
     session_id: str
 
 
 class LeaveMessages(Request, frozen=True, tag="leave_messages"):
-    """Return taken messages that this turn cannot use. Each becomes a turn of its own, which no other turn takes."""
+    """Return messages that this turn cannot use. Each becomes a turn of its own, which no other turn takes."""
 
     key: str
     session_id: str
@@ -337,15 +330,15 @@ Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | Close
 
 
 class Suspend(Request, frozen=True, tag="suspend"):
-    """Every branch waits: `waits` are the keys of all open waits, `timer` is the earliest timer.
+    """`waits` are the keys of all open waits, `timer` is the earliest timer.
 
     Refused if the journal has outcomes that the worker has not seen; the reply then has rows and no `ended`. Child
-    starts of the same item are exempt, because the worker waits for those children in any case.
+    starts of the same item are exempt: the worker waits for those children in any case.
     """
 
     waits: list[str]
     timer: tuple[str | None, int] | None = None
-    """Key and due time. Without a key it is the pause before a step's next try."""
+    """Key and due time; without a key, the pause before a step's next try."""
     parked: bool = False
 
 
@@ -354,7 +347,7 @@ class Complete(Request, frozen=True, tag="complete"):
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """With `retry_delay_us` it will be retried. `take_back` are the keys of failed steps that then run again."""
+    """With `retry_delay_us` it is tried again, and the failed steps of the keys `take_back` run again."""
 
     error: str
     detail: Raw
@@ -390,8 +383,8 @@ class Emitted(Request, frozen=True):
 
 
 class ReportItem(Request, frozen=True):
-    """`number` counts this attempt's reports from 1; 0 only reads. `seen` is the last row the worker has. An item
-    without entries and end acknowledges the delivery and fetches rows."""
+    """`number` counts this attempt's reports from 1; 0 only reads. `seen` is the worker's last row. An item without
+    entries and end acknowledges the delivery and fetches rows."""
 
     execution_id: str
     attempt: int
@@ -402,25 +395,25 @@ class ReportItem(Request, frozen=True):
     logs: list[LogLine] = []
     progress: MaybeRaw = None
     child: bool = False
-    """Set with an end: a parent may wait for it. The server may then dispatch the parent at once."""
+    """A hint, set with an end: a waiting parent may be dispatched at once."""
     stream: list[Emitted] = []
-    """An item with stream items has a number, so that a repeat adds none."""
+    """The item needs a number, so that a repeat adds none."""
     stream_of: str | None = None
-    """The root whose stream they join; a hint, too."""
+    """A hint: the root whose stream they join."""
     changed_inputs: int = 0
-    """How many calls got outcomes recorded for other inputs; a line of `logs` names them."""
+    """The calls that got outcomes recorded for other inputs; a line of `logs` names them."""
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):
     """`rows` are all that the worker has not seen. `ended`: the item's end took effect. `lost`: the attempt no longer
-    holds the execution; the worker drops it without another message."""
+    holds the execution, and the worker drops it."""
 
     rows: list[Row] = []
     more: bool = False
     ended: bool = False
     lost: bool = False
     accepted: list[int] = []
-    """Per entry the `seq` of its row, or 0 without a row. Rows of steps and timers are not sent back."""
+    """Per entry the `seq` of its row, or 0. Rows of steps and timers are not sent back."""
     at_us: int = 0
     """When the accepted rows were written."""
     problem: Problem | None = None
@@ -432,10 +425,7 @@ class ReportReply(Struct, frozen=True):
 
 @workers.post("/worker/v1/report", name="report", body="ReportRequest", protocol=True)
 class ReportRequest(Operation[ReportReply], frozen=True):
-    """Send pending reports, at most one item per execution.
-
-    Answers are in the order of the items.
-    """
+    """Send pending reports, at most one item per execution."""
 
     worker_id: str
     epoch: str
@@ -443,8 +433,8 @@ class ReportRequest(Operation[ReportReply], frozen=True):
 
 
 class BeatReply(Struct, frozen=True):
-    """`holding` lists (execution, attempt, last seq) of this worker. The worker has lost every other execution that it
-    runs. If a seq is ahead, it has rows to fetch."""
+    """`holding` lists (execution, attempt, last seq). The worker has lost every other execution that it runs. If a seq
+    is ahead, it has rows to fetch."""
 
     lost: bool
     holding: list[tuple[str, int, int]] = []
@@ -468,4 +458,4 @@ class DrainRequest(Operation[None], frozen=True):
     worker_id: str
     epoch: str
     died: bool = False
-    """Set by a supervisor that saw the process die: its executions are lost, not handed back."""
+    """A supervisor saw the process die, so its executions are lost and not handed back."""

@@ -7,7 +7,7 @@ class RetryPolicy(Struct, frozen=True, omit_defaults=True):
     """How often and how late a failed step or workflow is tried again.
 
     `max_attempts` counts the first try. The delay before try n+1 is drawn evenly from 0 to `initial_seconds * factor **
-    (n - 1)`, at most `max_seconds` (full jitter: callers that failed together do not come back together).
+    (n - 1)`, at most `max_seconds` (full jitter, so that callers do not come back together).
 
     >>> RetryPolicy(max_attempts=5, initial_seconds=0.5)
     RetryPolicy(max_attempts=5, initial_seconds=0.5, factor=2.0, max_seconds=300.0, jitter=True)
@@ -34,7 +34,7 @@ DELAY_MAX_US = 366 * 86_400 * 1_000_000
 
 
 def delay_us(policy: RetryPolicy, failures: int, random: float, asked_seconds: float | None = None) -> int | None:
-    """Until the next try after `failures` failed ones; None if no try is left.
+    """Until the next try; None if no try is left.
 
     `random` is a number from 0 to 1. `asked_seconds` is the error's own delay (Retry-After): it replaces the computed
     one and is clamped to 0 … 366 days.

@@ -1,8 +1,4 @@
-"""Schedules, and the pure function that selects the due times to fire.
-
-A *slot* is a due time, and is fired once. By `overlap`, it starts an execution, waits for the one before it, or is
-skipped. A slot that passed while no server ran is *missed*.
-"""
+"""Schedules, and the pure function that selects the due times to fire."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +29,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
 MISSED_AFTER_US: Final = 60_000_000
-"""A slot that is found later than this is missed. The minute is the finest step of cron."""
+"""A slot that is found later is missed. The minute is the finest step of cron."""
 WINDOW_SECONDS: Final = 86_400
 """How far back `missed="all"` reaches by default."""
 WINDOW_SECONDS_MIN: Final = 60
@@ -51,9 +47,8 @@ class ScheduleStatus(StrEnum):
 class Overlap(StrEnum):
     SKIP = "skip"
     QUEUE = "queue"
-    """It waits its turn: one at a time, in order."""
+    """It waits its turn."""
     ALLOW = "allow"
-    """Its execution starts at once."""
 
 
 class Missed(StrEnum):
@@ -75,9 +70,6 @@ ScheduleId = Annotated[str, id_check("schedule")]
 Window = Annotated[Int32, within(WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX)]
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class StoredSchedule(Record, frozen=True):
     shown_as: ClassVar[str] = "ScheduleResponse"
 
@@ -88,7 +80,7 @@ class StoredSchedule(Record, frozen=True):
     key: str
     status: ScheduleStatus
     next_at_us: Time = field(name="next_run_at")
-    """The first due time that is not handled yet. For a paused schedule: as if it went on now."""
+    """The first due time that is not handled yet; of a paused schedule, as if it went on now."""
     created_at_us: Time = field(name="created_at")
     updated_at_us: Time = field(name="updated_at")
     last_slot_us: Time | None = field(default=None, name="last_run_at")
@@ -101,13 +93,13 @@ class StoredSchedule(Record, frozen=True):
     """Declared in code: the server deletes it when a registration of the current deployment omits it."""
 
     def following(self, at_us: int) -> int:
-        """The first due time after `at_us` and after the last fired one: a clock that goes back repeats no slot."""
+        """The next due time after the last fired slot, too: a clock that goes back repeats no slot."""
         at_us = max(at_us, self.last_slot_us or 0)
         return cron(self.cron, self.timezone).next_after(at_us) or _FAR_US
 
 
 class Fire(Record, frozen=True):
-    """The outcome of one due time, or of a run `by_hand`."""
+    """A due time, or a run `by_hand`."""
 
     shown_as: ClassVar[str] = "FireResponse"
 
@@ -115,7 +107,7 @@ class Fire(Record, frozen=True):
     fired_at_us: Time = field(name="fired_at")
     by_hand: bool
     state: FireState
-    """`started` while its execution is open, `waiting` for the one before it, `done` after its end, or `skipped`."""
+    """`started` while its execution is open, `waiting` for the one before, `done` after its end, or `skipped`."""
     execution_id: str | None = None
     reason: str | None = None
     """Why it was skipped."""
@@ -157,9 +149,6 @@ class Fires(Record, frozen=True):
     has_more: bool
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The pair (workflow, key) names a schedule. Fields that are left out or null stay; a new schedule takes their
     defaults."""
@@ -172,7 +161,7 @@ class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     key: Name
     """Its name within the workflow."""
     overlap: Overlap | None = None
-    """For a due time while an execution of the schedule is open; `queue` by default."""
+    """For a due time while an earlier execution is open; `queue` by default."""
     missed: Missed | None = None
     """For due times that passed while no server ran; `latest` by default."""
     missed_window_seconds: Window | None = None
@@ -268,7 +257,7 @@ class GetFires(Operation[Fires], frozen=True):
 
     schedule_id: ScheduleId
     before: Time | None = None
-    """Only fires due before this time: the `due_at` of the last fire of the page before."""
+    """Only earlier due times: the `due_at` of the last fire of the page before."""
     limit: Limit = 50
 
 
@@ -286,21 +275,20 @@ class RunSchedule(Operation[StartedExecution], frozen=True):
 
 
 class ScheduledFor(Struct, frozen=True):
-    """The input of a scheduled execution, in the schedule's zone."""
+    """Times are in the schedule's zone."""
 
     timestamp: datetime
-    """The due time that it was started for."""
+    """The due time of this execution."""
     last_timestamp: datetime | None
     """The last due time before it that started an execution."""
     timezone: str
     schedule_id: str
     key: str
     upcoming: datetime
-    """The due time that follows."""
 
 
 def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[int], int]:
-    """The slots to fire now, at most `limit`, and the next slot. Raises BadValue for a zone unknown here."""
+    """At most `limit` slots to fire now, and the next slot. Raises BadValue for a zone unknown here."""
     first = schedule.next_at_us
     if first > now_us:
         return [], first
@@ -317,7 +305,6 @@ def due_slots(schedule: StoredSchedule, now_us: int, limit: int) -> tuple[list[i
 
 
 def input_of(schedule: StoredSchedule, at_us: int) -> Raw:
-    """The input for a slot, or for a run by hand at `at_us`."""
     if schedule.payload is not None:
         return schedule.payload
     read = cron(schedule.cron, schedule.timezone)

@@ -41,7 +41,7 @@ TOOL_CALL: Final = "tool_call"
 
 
 class SessionTool(Struct, frozen=True):
-    """A durable agent's tool call; without a value that is too large."""
+    """A durable agent's tool call. A value that is too large is None."""
 
     name: str
     ok: bool
@@ -77,9 +77,6 @@ class Question(Struct, frozen=True):
     request: bytes | None = None
     answered_at_us: int | None = None
     response: bytes | None = None
-
-
-# --- records -------------------------------------------------------------------------------------------------------
 
 
 class Memory(Record, frozen=True):
@@ -163,9 +160,6 @@ class SessionDetail(Record, frozen=True):
     duration_ms: Int64 | None = None
     error: str | None = None
     result: Value = None
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 sessions: Final = Noun("Sessions")
@@ -296,7 +290,7 @@ def show_session(run: SessionRun, runs: Sequence[SessionRun], questions: Sequenc
 
 
 def _used(run: SessionRun, result: Any) -> Usage:
-    """The tokens in a run's result. A durable agent's result is only its output, so its journal has them."""
+    """A durable agent's result is only its output, so its journal has the tokens."""
     said = usage(result)
     if said.total or not run.input_tokens + run.output_tokens:
         return said
@@ -317,7 +311,7 @@ def _said(run: SessionRun, result: Any) -> list[TimelineEntry]:
 
 
 def _tools(run: SessionRun, result: Any) -> list[TimelineEntry]:
-    """The tools in a run's result, at its end. For a durable agent, those in its journal, each at its time."""
+    """The tools of the result, at its end. For a durable agent, those of its journal, each at its time."""
 
     def called(name: Any, status: Any, result: Any, at_us: int) -> TimelineEntry:
         data = {"tool_name": name, "status": status, "result": result, "root_execution_id": run.id}

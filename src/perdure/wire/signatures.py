@@ -1,7 +1,7 @@
 """Signed calls by the scheme of Standard Webhooks: they prove content, sender and time.
 
 The secret is `whsec_` and base64. HMAC-SHA256 signs the message's id, the time and the body. While a secret is being
-replaced, each secret has a signature.
+replaced, each has a signature.
 """
 
 import base64

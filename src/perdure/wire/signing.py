@@ -42,9 +42,9 @@ class GetSigningSecret(Operation[SigningSecret], frozen=True):
 class RotateSigningSecret(Operation[SigningSecret], frozen=True):
     """Replace the secret.
 
-    While the two overlap, messages carry a signature of each, so receivers change in their own time. The same request
-    again, by its Idempotency-Key, replaces nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
+    While the two overlap, messages carry a signature of each. The same request again, by its Idempotency-Key, replaces
+    nothing; 409 `SECRET_SHOWN_ONCE` once another one has.
     """
 
     overlap_hours: Annotated[float, _overlap] = OVERLAP_HOURS
-    """How long messages carry both signatures, at most 720; 0 if the old secret must not be trusted any more."""
+    """How long both secrets sign, at most 720; 0 if the old one must not be trusted any more."""

@@ -1,4 +1,4 @@
-"""The operations that start executions, and the limits that clients, workflows and the server share."""
+"""Starts, and the limits that clients, workflows and the server share."""
 
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
@@ -26,7 +26,7 @@ AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
 
 def check_options(item: StartItem) -> None:
-    """Except names and payload. Raises BadValue with the field."""
+    """Check all options except names and payload. Raises BadValue with the field."""
     if not -1_000 <= item.priority <= 1_000:
         raise BadValue(f"`priority` must be -1000 to 1000, got {item.priority}.")
     if item.delay_seconds is not None and not 0 <= item.delay_seconds <= DELAY_SECONDS_MAX:
@@ -47,9 +47,6 @@ def check_options(item: StartItem) -> None:
         for name, text in item.tags.items():
             check_name(name, where="tags")
             check_text(text, where=f"tags.{name}", max_bytes=KEY_BYTES_MAX)
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 def _uuid(value: str, where: str) -> str | None:
@@ -85,7 +82,7 @@ class BatchItem(Record, frozen=True):
     webhook_url: str | None = None
     """A URL that gets a signed POST at the end, retried until it is taken."""
     budget: BudgetSpec | None = None
-    """Spending limits on model calls for the execution and all its descendants."""
+    """Limits on model calls for the execution and all its descendants."""
 
     def to_item(self, **shared: Any) -> StartItem:
         """`shared` are the item's fields that the whole batch has."""
@@ -113,8 +110,7 @@ class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid
     otel_traceparent: str | None = None
     channel_context: MaybeRaw = None
     on_conflict: OnConflict | None = None
-    """Makes the execution a turn of its session, one at a time: `queue`, `reject` or `deliver` while another is
-    open."""
+    """The execution is a turn of its session: `queue`, `reject` or `deliver` while another is open."""
 
 
 class Batch(Record, frozen=True):
@@ -157,14 +153,14 @@ class SubmitWorkflows(Operation[Batch], frozen=True, forbid_unknown_fields=False
 
 
 class StartItemRequest(StartItem, frozen=True):
-    """One independent execution to start: all fields of a run, and the name of its workflow."""
+    """A run, with the name of its workflow."""
 
     start_at: Moment | None = None
     root_execution_id: str | None = None
     wait_for_subworkflow: bool | None = None
 
     def to_item(self) -> StartItem:
-        """The item in the store's form: its start as a number, its parent's id in lower case."""
+        """With its start as a number, and its parent's id in lower case."""
         parent, start = self.parent_execution_id, self.start_at
         return replace(
             self,

@@ -1,8 +1,7 @@
 """The state machine as data.
 
-The store keeps `Phase`, the API promises `Status`, and `TRANSITIONS` has every move. The verbs, the CHECK constraints,
-the documentation's diagram and the tests read this table. An execution that is woken into a waiting claim makes two
-moves at once: wake and claim.
+The verbs, the CHECK constraints, the documentation's diagram and the tests read `TRANSITIONS`. An execution that is
+woken into a waiting claim makes two moves at once: wake and claim.
 """
 
 from enum import StrEnum

@@ -13,7 +13,7 @@ ITEM_BYTES_MAX: Final = 64 << 10
 
 class StreamItem(Record, frozen=True, gc=False):
     """Items that a key emits in a later run (a higher attempt, or a later try of the same one) replace its earlier
-    items: the earlier run was lost or failed."""
+    items: that run was lost or failed."""
 
     shown_as: ClassVar[str] = "StreamItemResponse"
 

@@ -1,5 +1,3 @@
-"""Traces and their spans, the timed parts of a trace."""
-
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final
 
@@ -114,7 +112,7 @@ class Span(Record, frozen=True):
 
 
 class Trace(Record, frozen=True):
-    """All spans of a trace, by their start. An error that is an object counts."""
+    """By their start. `error_count` counts errors that are objects."""
 
     shown_as: ClassVar[str] = "TraceResponse"
 
@@ -130,8 +128,6 @@ class Trace(Record, frozen=True):
 
 
 class TraceSummary(Record, frozen=True):
-    """A trace, described by its root span."""
-
     trace_id: str
     status: str
     """Of the execution with that id, or `unknown`."""
@@ -160,7 +156,7 @@ class TracePage(Record, frozen=True):
 
 
 class RejectedSpan(Record, frozen=True):
-    """A span that was not kept, by its place in the request, and why."""
+    """`index` is the span's place in the request."""
 
     index: Int64
     error: str
@@ -174,7 +170,6 @@ class SpansReply(Record, frozen=True):
 
 
 def to_trace(trace_id: str, spans: list[StoredSpan], phase: Phase | None) -> Trace:
-    """`spans` are sorted by their start."""
     root = next((span for span in spans if span.parent_span_id is None), None)
     return Trace(
         trace_id=trace_id,
@@ -263,9 +258,6 @@ def _at_us(text: str, where: str) -> int:
         raise BadValue(f"{where}: is not an RFC 3339 time: {text!r}") from None
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 def _check_spans(spans: list[Raw], where: str) -> list[Raw]:
     if len(spans) > SPANS_MAX:
         raise BadValue(f"body.{where}: holds {len(spans):,} spans; the limit is {SPANS_MAX:,}", {"path": where})
@@ -286,9 +278,9 @@ traces: Final = Noun("Traces")
 class PutSpans(Operation[SpansReply], frozen=True):
     """Store spans.
 
-    Each span is checked alone, and a repeated span replaces the first. A span that names an execution goes to the trace
-    of the root execution, unless the root was given a trace (`otel_traceparent`). A trace has at most 10,000 spans, and
-    a span at most 1 MiB.
+    Each span is checked alone, and a repeated span replaces the first. Any trace id is accepted. A span that names an
+    execution goes to the trace of the root execution, unless the root was given a trace (`otel_traceparent`). A trace
+    has at most 10,000 spans, and a span at most 1 MiB.
     """
 
     spans: Annotated[list[Raw], Most(SPANS_MAX), _check_spans]
@@ -300,7 +292,7 @@ class PutSpans(Operation[SpansReply], frozen=True):
 class GetTraces(Operation[TracePage], frozen=True):
     """Traces by the end of their root span, newest first.
 
-    They were sent in, or are the journals of root executions that have ended.
+    Traces that were sent in, and the journals of root executions that have ended.
     """
 
     start_time: Time | None = None
@@ -322,7 +314,7 @@ class GetTraces(Operation[TracePage], frozen=True):
 class GetTraceById(Operation[Trace], frozen=True):
     """All spans of a trace; an unknown trace has none.
 
-    They were sent in, or are the journals of the execution with that id (32 hex digits, no hyphens) and of all below
+    Spans that were sent in, and the journals of the execution with that id (32 hex digits, no hyphens) and of all below
     it.
     """
 

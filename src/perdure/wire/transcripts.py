@@ -1,7 +1,6 @@
-"""Transcripts: the messages of a session, as a model sees them, and the turns that add to them.
+"""Transcripts: the messages of a session, as a model sees them.
 
-A transcript is append-only. Entries are numbered from 1, and the *version* is the number of the newest. A summary is an
-entry, so later messages and summaries do not change a version.
+A summary is an entry, so later messages and summaries do not change a version.
 """
 
 from collections.abc import Sequence
@@ -23,17 +22,15 @@ APPEND: Final = "append"
 SUMMARIZE: Final = "summarize"
 TAKE: Final = "take"
 LEAVE: Final = "leave"
-"""Names of the journal's rows of kind `transcript`."""
+"""The `name` of journal rows of kind `transcript`."""
 
 
 class OnConflict(StrEnum):
-    """While another turn of the session is open:"""
-
     QUEUE = "queue"
-    """The turn waits until the turns before it have ended."""
+    """It waits until the turns before it have ended."""
     REJECT = "reject"
     DELIVER = "deliver"
-    """The turn waits. An open turn of the same workflow may take its message, and then answers for both."""
+    """It waits. An open turn of the same workflow may take its message, and then answers for both."""
 
 
 class Entry(Record, frozen=True):
@@ -64,7 +61,7 @@ class NewVersion(Record, frozen=True):
 
 
 class Transcript(NamedTuple):
-    """A version as a model sees it: the newest summary, if any, and the entries that it does not stand for."""
+    """The newest summary, if any, and the entries that it does not stand for."""
 
     version: int
     entries: Sequence[Entry]
@@ -95,9 +92,6 @@ def check_messages(messages: list[Raw], where: str) -> list[Raw]:
     return messages
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 EntryNumber = Annotated[Position, between(0, (1 << 62) - 1)]
 
 transcripts: Final = Noun("Sessions")
@@ -121,10 +115,13 @@ class GetTranscript(Operation[Page], frozen=True):
     body="AppendMessagesRequest",
 )
 class AppendToTranscript(Operation[NewVersion], frozen=True):
-    """Add messages to the end of a session's transcript. 409: `version` is not the newest any more."""
+    """Add messages to the end of a session's transcript.
+
+    409: `version` is not the newest any more.
+    """
 
     session_id: KeyName
     messages: Annotated[list[Raw], Most(MESSAGES_MAX), check_messages]
     """Each is any JSON."""
     version: Position | None = None
-    """Append only if this is the newest version."""
+    """Only if this is the newest."""

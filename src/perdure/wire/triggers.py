@@ -29,9 +29,6 @@ BatchSize = Annotated[Int32, within(1, BATCH_MAX)]
 BatchTimeout = Annotated[Int32, within(1, TIMEOUT_SECONDS_MAX)]
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class StoredTrigger(Record, frozen=True):
     id: Uuid
     workflow_id: str
@@ -65,9 +62,6 @@ class TriggerPage(Record, frozen=True):
     next_cursor: NextCursor | None = None
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The pair (workflow, topic) names a trigger."""
 
@@ -86,7 +80,7 @@ class RegisterEventTrigger(Operation[Done], frozen=True):
     """Create or update the trigger of a workflow and a topic.
 
     A new trigger starts at the topic's end; an existing one goes on where it was. Only the current deployment changes
-    an existing trigger.
+    it.
     """
 
     workflow_id: Name
@@ -96,7 +90,7 @@ class RegisterEventTrigger(Operation[Done], frozen=True):
     batch_size: BatchSize
     """How many events an execution gets: 1 to 10,000."""
     batch_timeout_seconds: BatchTimeout | None = None
-    """How long the first event of a batch waits for the rest; null: until the batch is full."""
+    """How long the first event of a batch waits for the rest; null: until it is full."""
     queue_name: KeyName | None = None
     """Default: the workflow's own."""
 

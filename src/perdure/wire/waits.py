@@ -8,12 +8,10 @@ from perdure.wire.fields import ExecutionId, Int64, Time, Value
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 
-# --- records -------------------------------------------------------------------------------------------------------
-
 
 class PendingWait(Record, frozen=True):
-    """It is for an event of `topic` whose top-level fields equal `match`, or for an answer if there is `data` or no
-    topic. A push worker's question has both: an event of the run's topic answers it."""
+    """For an event of `topic` whose top-level fields equal `match`, or for an answer if there is `data` or no topic. A
+    push worker's question has both: an event of the run's topic answers it."""
 
     shown_as: ClassVar[str] = "WaitResponse"
 
@@ -28,15 +26,15 @@ class PendingWait(Record, frozen=True):
 
 
 class QueuedBehind(Record, frozen=True):
-    """The session or queue in which a queued execution waits for other executions."""
+    """The session or queue in which a queued execution waits."""
 
     shown_as: ClassVar[str] = "QueuedBehindResponse"
 
     what: str
-    """session: waits for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
+    """session: for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
     name: str
     execution_ids: list[str]
-    """The executions that it waits for, up to ten."""
+    """Up to ten."""
     limit: Int64 | None = None
     """How many executions may run there. 0: the queue is paused."""
 
@@ -55,9 +53,6 @@ class WorkerStatus(Record, frozen=True):
 
     online_count: Int64
     has_workers: bool
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 waits: Final = Noun("Executions")

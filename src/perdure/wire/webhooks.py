@@ -26,9 +26,6 @@ LIST_MAX: Final = 500
 WebhookId = Annotated[str, id_check("webhook")]
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class Webhook(Record, frozen=True):
     """A URL that the server notifies when an execution without a parent ends."""
 
@@ -36,9 +33,9 @@ class Webhook(Record, frozen=True):
 
     id: Uuid
     url: str
-    """Only admins read the whole URL. Other callers read it without the path, which may hold a secret."""
+    """Without the path, which may hold a secret, except for admins."""
     workflow_id: str | None
-    """Only for executions of this workflow; null: of all."""
+    """Null: of all workflows."""
     description: str | None
     created_at_us: Time = field(name="created_at")
 
@@ -60,25 +57,23 @@ class DeliveryState(StrEnum):
 
 
 class Delivery(Record, frozen=True):
-    """The message to one URL about the end of one execution."""
-
     shown_as: ClassVar[str] = "DeliveryResponse"
 
     execution_id: Uuid
     webhook_id: str | None
     """Null for the URL that came with the execution."""
     url: str
-    """Without its path for a caller who may not set it. Admins set the URLs of webhooks; the role `write` sets the URLs
-    that come with executions."""
+    """Without its path for callers who may not set it: admins set the URLs of webhooks, the role `write` those of
+    executions."""
     state: DeliveryState
     tries: Int32
     created_at_us: Time = field(name="created_at")
     tried_at_us: Time | None = field(name="tried_at")
     next_at_us: Time | None = field(name="next_try_at")
     status: Int32 | None
-    """Of the last answer; null if none came."""
+    """Null if no answer came."""
     answer: str | None
-    """The beginning of the last answer, or the reason why none came. Null if the URL is shown without its path."""
+    """The beginning of the last answer, or the reason why none came. Null without the URL's path."""
 
     @derived
     def id(self) -> str:
@@ -106,9 +101,6 @@ def _origin(url: str) -> str:
     return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}/…"
 
 
-# --- operations ----------------------------------------------------------------------------------------------------
-
-
 webhooks: Final = Noun("Webhooks")
 
 
@@ -125,9 +117,9 @@ class CreateWebhook(Operation[Webhook], frozen=True):
     """
 
     url: str
-    """Must be https with a public address, unless the server's setting `outbound_hosts` names its host."""
+    """Must be https with a public address, unless the setting `outbound_hosts` names its host."""
     workflow_id: Name | None = None
-    """Only for executions of this workflow; null: of all."""
+    """Null: of all workflows."""
     description: Annotated[str, text_check(1_024)] | None = None
 
 

@@ -19,9 +19,6 @@ class WorkflowType(StrEnum):
     TOOL = "tool"
 
 
-# --- records -------------------------------------------------------------------------------------------------------
-
-
 class RegisteredWorkflow(Record, frozen=True):
     shown_as: ClassVar[str] = "DeploymentWorkflow"
 
@@ -48,9 +45,6 @@ class WorkflowRun(Record, frozen=True):
     completed_at_us: Time | None = field(default=None, name="completed_at")
     result: Value = None
     error: str | None = None
-
-
-# --- operations ----------------------------------------------------------------------------------------------------
 
 
 Offset = Annotated[Int64, between(0, OFFSET_MAX)]
@@ -86,7 +80,7 @@ class GetWorkflowRuns(Operation[Listed[WorkflowRun]], frozen=True):
     workflow_id: str | None = None
     limit: Annotated[Int64, between(1, PAGE_MAX)] = 50
     offset: Offset = 0
-    """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
+    """Newly begun runs shift an offset, not a cursor."""
     cursor: Cursor | None = None
     start_time: Time | None = None
     """Only runs created then or later."""
