@@ -6,6 +6,7 @@ from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
     PAGE_MAX,
+    HasMore,
     Int32,
     Int64,
     Most,
@@ -39,12 +40,10 @@ class Event(Record, frozen=True, gc=False):
 
 
 class EventPage(Record, frozen=True):
-    """`has_more`: the page was full."""
-
     shown_as: ClassVar[str] = "GetEventsResponse"
 
     events: list[Event]
-    has_more: bool
+    has_more: HasMore
     next_sequence_id: Int64 | None = None
 
 
@@ -109,10 +108,7 @@ class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_field
 
 @events.get("/api/v1/events", contract=True)
 class GetEvents(Operation[EventPage], frozen=True):
-    """Read a topic.
-
-    A page may hold fewer than `limit` events and still say `has_more`.
-    """
+    """Read a topic."""
 
     topic: Annotated[str, checked_topic]
     last_sequence_id: Position | None = None

@@ -14,6 +14,7 @@ from perdure.wire.fields import (
     Check,
     Cursor,
     ExecutionId,
+    HasMore,
     Int32,
     Int64,
     Json,
@@ -140,22 +141,20 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
 
 
 class JournalPage(Record, frozen=True):
-    """`logs` only if requested. `has_more`: the page was full."""
+    """`logs` only if requested."""
 
     shown_as: ClassVar[str] = "StepsResponse"
 
     steps: list[Row]
-    has_more: bool
+    has_more: HasMore
     logs: list[LogLine] | None = None
 
 
 class LogPage(Record, frozen=True):
-    """`has_more`: the page was full."""
-
     shown_as: ClassVar[str] = "LogsResponse"
 
     logs: list[LogLine]
-    has_more: bool
+    has_more: HasMore
 
 
 class StartedExecution(Record, frozen=True):
@@ -297,10 +296,7 @@ class ListFilters(Struct, frozen=True):
 
 @executions.get("/api/v1/executions")
 class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
-    """List executions, newest first.
-
-    A page may hold fewer than `limit` and still have a `next_cursor`.
-    """
+    """List executions, newest first."""
 
     cursor: Cursor | None = None
     limit: Annotated[int, between(1, LIST_MAX)] = 50
@@ -320,10 +316,7 @@ class WaitForExecutions(Operation[WaitReply], frozen=True):
 
 @executions.get("/api/v1/executions/{execution_id}/steps", held="wait")
 class GetSteps(Operation[JournalPage], frozen=True):
-    """The journal of an execution.
-
-    A page may hold fewer than `limit` rows and still say `has_more`.
-    """
+    """The journal of an execution."""
 
     execution_id: ExecutionId
     after: Position = 0

@@ -157,8 +157,13 @@ Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
 PageCursor = Annotated[str, described("The `next_cursor`, or the header `Next-Cursor`, of the page before.")]
 Cursor = Annotated[PageCursor, checked_cursor]
 ProjectInQuery = Annotated[str, described("Instead of the header.")]
-NextCursor = Annotated[str, described("Asks for the following page; null after the last.")]
+NextCursor = Annotated[str, described("Asks for the following page, also after a short one; null after the last.")]
+HasMore = Annotated[bool, described("Whether more may follow, also after a short page.")]
 Limit = Annotated[int, between(1, PAGE_MAX), described(f"1 to {PAGE_MAX:,}.")]
+Declared = Annotated[
+    bool,
+    described("Declared in code: the server deletes it when a registration of the current deployment omits it."),
+]
 Json = Annotated[MaybeRaw, checked_json]
 """A user's JSON in a request. null is a value of its own."""
 RequiredJson = Annotated[Raw, checked_json]

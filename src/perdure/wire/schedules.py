@@ -11,6 +11,8 @@ from perdure.wire.executions import StartedExecution
 from perdure.wire.fields import (
     PAGE_MAX,
     Cursor,
+    Declared,
+    HasMore,
     Int32,
     Json,
     Limit,
@@ -89,8 +91,7 @@ class StoredSchedule(Record, frozen=True):
     missed: Missed = Missed.LATEST
     missed_window_seconds: Int32 = WINDOW_SECONDS
     payload: Value = None
-    declared: bool = False
-    """Declared in code: the server deletes it when a registration of the current deployment omits it."""
+    declared: Declared = False
 
     def following(self, at_us: int) -> int:
         """The next due time after the last fired slot, too: a clock that goes back repeats no slot."""
@@ -141,12 +142,10 @@ class NextRuns(Record, frozen=True):
 
 
 class Fires(Record, frozen=True):
-    """`has_more`: the page is full."""
-
     shown_as: ClassVar[str] = "FiresResponse"
 
     fires: list[Fire]
-    has_more: bool
+    has_more: HasMore
 
 
 class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

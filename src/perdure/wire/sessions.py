@@ -113,8 +113,6 @@ class SessionSummary(Record, frozen=True):
 
 
 class SessionPage(Record, frozen=True):
-    """`next_cursor` asks for the following runs. A page may hold fewer than `limit` and still have one."""
-
     shown_as: ClassVar[str] = "SessionsResponse"
 
     sessions: list[SessionSummary]

@@ -147,8 +147,6 @@ class TraceSummary(Record, frozen=True):
 
 
 class TracePage(Record, frozen=True):
-    """A page may hold fewer than `limit` and still have a `next_cursor`."""
-
     shown_as: ClassVar[str] = "TracesResponse"
 
     traces: list[TraceSummary]

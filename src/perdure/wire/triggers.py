@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from perdure.wire.fields import (
     Cursor,
+    Declared,
     Int32,
     Int64,
     KeyName,
@@ -40,8 +41,7 @@ class StoredTrigger(Record, frozen=True):
     updated_at_us: Time = field(name="updated_at")
     batch_timeout_seconds: Int32 | None = None
     queue_name: str | None = None
-    declared: bool = False
-    """Declared in code: the server deletes it when a registration of the current deployment omits it."""
+    declared: Declared = False
 
     @property
     def takes_single_events(self) -> bool:

@@ -73,7 +73,7 @@ class GetWorkflows(RegistryPage, Operation[Listed[RegisteredWorkflow]], frozen=T
 class GetWorkflowRuns(Operation[Listed[WorkflowRun]], frozen=True):
     """Root executions, newest first.
 
-    `GET /api/v1/executions` has more filters. A page may hold fewer than `limit` runs and still have a `Next-Cursor`.
+    `GET /api/v1/executions` has more filters.
     """
 
     workflow_type: WorkflowType = WorkflowType.WORKFLOW
