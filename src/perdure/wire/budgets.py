@@ -50,13 +50,18 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
     calls: int | None = None
     """Calls to models."""
     seconds: int | None = None
-    """Counted from when the budget is given, without pauses."""
+    """Counted from when the budget is given, without the time in which it waits to be raised."""
     on_exceed: OnExceed = OnExceed.ASK
     usd: Annotated[float, Meta(ge=0)] | None = None
     """In US dollars, instead of `usd_micros`."""
 
     def __post_init__(self) -> None:
-        take_dollars(self)
+        """Raises ValueError for both units of money; msgspec adds the path."""
+        if self.usd is not None:
+            if self.usd_micros:
+                raise ValueError("Give either `usd` or `usd_micros`")
+            msgspec.structs.force_setattr(self, "usd_micros", usd_micros(self.usd))
+            msgspec.structs.force_setattr(self, "usd", None)
 
 
 class StoredBudget(Struct, frozen=True):
@@ -210,17 +215,6 @@ def usd_micros(usd: float | Decimal) -> int:
     if not exact.is_finite():
         raise BadValue(f"usd: must be an amount of money, got {usd!r}")
     return int(exact.to_integral_value("ROUND_CEILING"))
-
-
-def take_dollars(request: Struct) -> None:
-    """Turn `usd` into `usd_micros`. Raises ValueError for both; msgspec adds the path."""
-    usd: float | None = request.usd  # type: ignore[attr-defined]  # requests have both fields
-    if usd is None:
-        return
-    if request.usd_micros:  # type: ignore[attr-defined]  # as above
-        raise ValueError("Give either `usd` or `usd_micros`")
-    msgspec.structs.force_setattr(request, "usd_micros", usd_micros(usd))
-    msgspec.structs.force_setattr(request, "usd", None)
 
 
 Amount = Annotated[Int64, check_amount]
