@@ -262,7 +262,7 @@ class Answer(Request, frozen=True, tag="answer"):
 
 
 class OpenWait(Request, frozen=True, tag="wait"):
-    """Wait for the next event of `topic` or, without a topic, for an answer."""
+    """Wait for the next event of `topic` that this execution has not taken yet or, without a topic, for an answer."""
 
     key: str
     fingerprint: str | None
@@ -327,6 +327,7 @@ class LeaveMessages(Request, frozen=True, tag="leave_messages"):
 
 TranscriptEntry = ReadTranscript | AppendMessages | Summarize | TakeMessages | LeaveMessages
 Entry = StepDone | TimerFired | StartChild | Publish | Answer | OpenWait | CloseWait | TranscriptEntry
+"""Its effect and its row in the journal are one transaction."""
 
 
 class Suspend(Request, frozen=True, tag="suspend"):
