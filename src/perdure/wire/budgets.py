@@ -175,10 +175,6 @@ class BudgetChange(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     seconds: int = 0
     on_exceed: OnExceed | None = None
 
-    @property
-    def changes(self) -> bool:
-        return bool(self.usd_micros or self.tokens or self.calls or self.seconds or self.on_exceed is not None)
-
 
 def check_budget(spec: BudgetSpec, where: str = "budget") -> BudgetSpec:
     """Raises BadValue for a limit out of bounds, or no limit at all."""
@@ -259,7 +255,7 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
             raise BadValue("body: Give either `usd` or `usd_micros`", {"path": "body"})
         change = self.change
         check_amount(change.usd_micros, "usd_micros")
-        if not change.changes:
+        if change == BudgetChange():
             raise BadRequest(
                 "Nothing is said to change: give `usd_micros`, `tokens`, `calls`, `seconds` or `on_exceed`."
             )

@@ -118,20 +118,16 @@ def within(least: int, most: int) -> Check:
     return run
 
 
-def text_check(bytes_max: int) -> Check:
+def text_check(bytes_max: int, check: Callable[..., None] = check_text) -> Check:
     def run(value: str, where: str) -> str:
-        check_text(value, where=where, max_bytes=bytes_max)
+        check(value, where=where, max_bytes=bytes_max)
         return value
 
     return run
 
 
 def name_check(bytes_max: int = NAME_BYTES_MAX) -> Check:
-    def run(value: str, where: str) -> str:
-        check_name(value, where=where, max_bytes=bytes_max)
-        return value
-
-    return run
+    return text_check(bytes_max, check_name)
 
 
 def count_check(most: int) -> Check:
