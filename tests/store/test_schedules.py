@@ -17,9 +17,6 @@ from tests.store.world import PROJECT, World, raw
 from perdure.store.interface import Verb
 from perdure.store.verbs import queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.schedules import (
-    Fired,
-)
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.executions import Execution
 from perdure.wire.requests import Complete, ListFilters
