@@ -199,6 +199,8 @@ def counting(counted: Verb[tuple[list[str], bool]], read: list[int]) -> Verb[tup
                 read.append(rows)
                 done: tuple[list[str], bool] = end.value
                 return done
+            if isinstance(asked, Query):  # `first` is for the verb
+                asked = structs.replace(asked, first=False)
             answer = await asked
             if isinstance(asked, Query) and asked.name == "ended_exports":
                 rows += len(answer)

@@ -19,7 +19,7 @@ from perdure.wire.definitions import (
     GetToolDefinition,
     GetTools,
     RegisterAgent,
-    Registered,
+    RegisteredDefinition,
     RegisterTool,
     ToolDefinition,
 )
@@ -30,9 +30,9 @@ from perdure.wire.workflows import RegistryPage, WorkflowType
 
 class Definitions(Service):
     @serves(RegisterAgent)
-    async def register_agent(self, scope: Scope, op: RegisterAgent) -> Registered:
+    async def register_agent(self, scope: Scope, op: RegisterAgent) -> RegisteredDefinition:
         await self._register(scope, WorkflowType.AGENT, op)
-        return Registered(True)
+        return RegisteredDefinition(True)
 
     @serves(GetAgents)
     async def agents(self, scope: Scope, op: GetAgents) -> Listed[AgentDefinition]:
@@ -44,9 +44,9 @@ class Definitions(Service):
         return _agent(await self._get(scope, WorkflowType.AGENT, op.deployment_id, op.agent_id))
 
     @serves(RegisterTool)
-    async def register_tool(self, scope: Scope, op: RegisterTool) -> Registered:
+    async def register_tool(self, scope: Scope, op: RegisterTool) -> RegisteredDefinition:
         await self._register(scope, WorkflowType.TOOL, op)
-        return Registered(True)
+        return RegisteredDefinition(True)
 
     @serves(GetTools)
     async def tools(self, scope: Scope, op: GetTools) -> Listed[ToolDefinition]:

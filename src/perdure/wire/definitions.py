@@ -42,7 +42,7 @@ class ToolDefinition(Record, frozen=True):
     metadata: Value = None
 
 
-class Registered(Record, frozen=True):
+class RegisteredDefinition(Record, frozen=True):
     success: bool
 
 
@@ -52,7 +52,7 @@ definitions: Final = Noun("Agents and tools")
 @definitions.post(
     "/api/v1/agents/register", contract=True, reply="RegisterAgentResponse", body_bytes_max=BODY_BYTES_MAX
 )
-class RegisterAgent(Operation[Registered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
+class RegisterAgent(Operation[RegisteredDefinition], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace an agent's definition, at most 256 KiB."""
 
     id: Name
@@ -86,7 +86,7 @@ class GetAgentDefinition(Operation[AgentDefinition], frozen=True):
 
 
 @definitions.post("/api/v1/tools/register", contract=True, reply="RegisterToolResponse", body_bytes_max=BODY_BYTES_MAX)
-class RegisterTool(Operation[Registered], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
+class RegisterTool(Operation[RegisteredDefinition], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace a tool's definition, at most 256 KiB."""
 
     id: Name
