@@ -71,10 +71,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
 
 
 def remove(
-    email: EmailArgument,
-    url: UrlOption = None,
-    database: DatabaseOption = None,
-    as_json: JsonFlag = False,
+    email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
     """Remove a member from the project, at once. The last admin stays."""
     from perdure.wire.projects import RemoveProjectMember
@@ -106,10 +103,7 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
 
 
 def withdraw(
-    email: EmailArgument,
-    url: UrlOption = None,
-    database: DatabaseOption = None,
-    as_json: JsonFlag = False,
+    email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
     """Withdraw an invitation. Its token does not work any more."""
     from perdure.wire.projects import WithdrawProjectInvitation

@@ -8,15 +8,7 @@ import typer
 
 from perdure.cli.commands import CANCELLED, FAILED, STILL_RUNNING, Refused, add_commands
 from perdure.cli.connect import with_client
-from perdure.cli.options import (
-    ON_CONFLICT,
-    DeploymentOption,
-    JsonFlag,
-    OnConflict,
-    UrlOption,
-    UserOption,
-    parse_json,
-)
+from perdure.cli.options import ON_CONFLICT, DeploymentOption, JsonFlag, OnConflict, UrlOption, UserOption, parse_json
 from perdure.cli.output import console, emit, note, say
 
 if TYPE_CHECKING:

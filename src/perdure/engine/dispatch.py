@@ -441,10 +441,7 @@ class Dispatcher:
                 return  # it may be busy, or barred here; if it stays silent, its lease ends
             gone = await self.core.store.write(
                 push_workers.push_worker_refused(
-                    worker_id=worker_id,
-                    now_us=self.core.clock.now_us(),
-                    check_us=CHECK_AGAIN_US,
-                    young_us=YOUNG_US,
+                    worker_id=worker_id, now_us=self.core.clock.now_us(), check_us=CHECK_AGAIN_US, young_us=YOUNG_US
                 )
             )
             if gone:

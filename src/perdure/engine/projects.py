@@ -18,15 +18,7 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import access, accounts
 from perdure.wire.access import Principal, Role
 from perdure.wire.errors import NotFound, PerdureError, Unauthorized
-from perdure.wire.keys import (
-    ApiKey,
-    ApiKeys,
-    CreateApiKey,
-    DeleteApiKey,
-    GetApiKeys,
-    ListApiKeys,
-    NewApiKey,
-)
+from perdure.wire.keys import ApiKey, ApiKeys, CreateApiKey, DeleteApiKey, GetApiKeys, ListApiKeys, NewApiKey
 from perdure.wire.projects import (
     AddedMember,
     AddProjectMember,

@@ -16,15 +16,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple, Unpack, over
 from msgspec import Raw
 
 from perdure.sdk.checks import checked_int, checked_name, checked_text
-from perdure.sdk.children import (
-    OPEN_CHILDREN,
-    ChildHandle,
-    Mapped,
-    child_call,
-    child_id,
-    child_result,
-    run_all,
-)
+from perdure.sdk.children import OPEN_CHILDREN, ChildHandle, Mapped, child_call, child_id, child_result, run_all
 from perdure.sdk.errors import Misplaced
 from perdure.sdk.events import (
     Event,

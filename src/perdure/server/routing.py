@@ -26,11 +26,7 @@ from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_bo
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
-from perdure.server.problems import (
-    Header,
-    shape_problem,
-    undecodable,
-)
+from perdure.server.problems import Header, shape_problem, undecodable
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
@@ -361,10 +357,7 @@ class Route:
         values: dict[str, object] = {}
         try:
             pairs = parse_qsl(
-                query_string.decode("ascii"),
-                keep_blank_values=True,
-                max_num_fields=QUERY_FIELDS_MAX,
-                errors="strict",
+                query_string.decode("ascii"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX, errors="strict"
             )
         except ValueError as error:
             raise BadRequest(f"The query cannot be read: {error}") from None

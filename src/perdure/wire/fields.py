@@ -157,8 +157,7 @@ NextCursor = Annotated[str, described("Asks for the following page, also after a
 HasMore = Annotated[bool, described("Whether more may follow, also after a short page.")]
 Limit = Annotated[int, between(1, PAGE_MAX), described(f"1 to {PAGE_MAX:,}.")]
 Declared = Annotated[
-    bool,
-    described("Declared in code: the server deletes it when a registration of the current deployment omits it."),
+    bool, described("Declared in code: the server deletes it when a registration of the current deployment omits it.")
 ]
 Json = Annotated[MaybeRaw, checked_json]
 """A user's JSON in a request. null is a value of its own."""

@@ -135,13 +135,7 @@ def to_json(value: Any) -> Any:
 
 
 def make_twin(
-    cls: type[Struct],
-    fields: Sequence[FieldInfo],
-    name: str,
-    *,
-    writing: bool,
-    same: bool = True,
-    **config: Any,
+    cls: type[Struct], fields: Sequence[FieldInfo], name: str, *, writing: bool, same: bool = True, **config: Any
 ) -> Twin:
     """Derive the struct that JSON has for these fields. With `same` it may be `cls` itself."""
     env: dict[str, Any] = {}

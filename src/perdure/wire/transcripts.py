@@ -109,10 +109,7 @@ class GetTranscript(Operation[Page], frozen=True):
 
 
 @transcripts.post(
-    "/internal/session/{session_id}/transcript",
-    name="append_messages",
-    idempotent=True,
-    body="AppendMessagesRequest",
+    "/internal/session/{session_id}/transcript", name="append_messages", idempotent=True, body="AppendMessagesRequest"
 )
 class AppendToTranscript(Operation[NewVersion], frozen=True):
     """Add messages to the end of a session's transcript.

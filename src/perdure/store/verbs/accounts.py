@@ -54,13 +54,7 @@ class NewSession(NamedTuple):
 
 @verb(locks="user_email=user.email")
 async def sign_up(
-    *,
-    user: User,
-    password_hash: str,
-    session: NewSession,
-    invitation_hash: str | None,
-    member_id: str,
-    now_us: int,
+    *, user: User, password_hash: str, session: NewSession, invitation_hash: str | None, member_id: str, now_us: int
 ) -> None:
     """Store a new user, signed in. Raises EmailTaken; BadValue for an invalid invitation."""
     invited = await _invited(user.email, invitation_hash, now_us)
@@ -252,12 +246,7 @@ async def add_member(
     await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
     await Notify(UserChanged(user.id))
     member = Member(
-        id=member_id,
-        user_id=user.id,
-        role=role,
-        created_at_us=now_us,
-        updated_at_us=now_us,
-        user=shown_user(user),
+        id=member_id, user_id=user.id, role=role, created_at_us=now_us, updated_at_us=now_us, user=shown_user(user)
     )
     kept = msgspec.json.encode({**to_values(member), "user": asdict(user)})
     await remember(project_id, idempotency, kept, now_us)

@@ -188,12 +188,7 @@ async def list_workflows(
 ) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
     """Workflows of active deployments, and the next place."""
     found = await records(
-        RegisteredWorkflow,
-        "list_workflows",
-        project_id=project_id,
-        limit=limit + 1,
-        offset=offset,
-        **after._asdict(),
+        RegisteredWorkflow, "list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict()
     )
     page = found[:limit]
     last = page[-1] if len(found) > limit else None
@@ -204,11 +199,7 @@ async def list_workflows(
 async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
     """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
     found = await record(
-        RegisteredWorkflow,
-        "read_workflow",
-        project_id=project_id,
-        workflow_id=workflow_id,
-        deployment_id=deployment_id,
+        RegisteredWorkflow, "read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id
     )
     if found is None:
         where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"

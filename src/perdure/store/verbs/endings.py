@@ -209,14 +209,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
     if type(end) is Fail:
         taken = await _take_back(at.execution_id, end.take_back)
         row = JournalRow(
-            at.execution_id,
-            moved.seq,
-            at.at_us,
-            Kind.RETRIED,
-            at.attempt,
-            name=end.error[:500],
-            ok=False,
-            value=taken,
+            at.execution_id, moved.seq, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
         )
     else:
         row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)

@@ -291,14 +291,7 @@ async def _go_on(project_id: str, execution_id: str, held: Held, now_us: int) ->
 
 
 async def _let_go(
-    project_id: str,
-    execution_id: str,
-    held: Held,
-    now_us: int,
-    *,
-    key: str,
-    told: bytes,
-    until_us: int | None = None,
+    project_id: str, execution_id: str, held: Held, now_us: int, *, key: str, told: bytes, until_us: int | None = None
 ) -> None:
     [moved] = await records(
         Moved,

@@ -8,18 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
-from perdure.store.interface import (
-    Metric,
-    Notify,
-    Query,
-    Written,
-    query,
-    query_many,
-    record,
-    records,
-    value,
-    verb,
-)
+from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, record, records, value, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
@@ -419,12 +408,7 @@ async def _effect(
     elif type(entry) is Publish:
         event_ids = [next(fresh) for _ in entry.events]
         seqs = await publish_events(
-            at.project_id,
-            entry.topic,
-            entry.events,
-            event_ids,
-            at.now_us,
-            answered_by=f"execution {at.execution_id}",
+            at.project_id, entry.topic, entry.events, event_ids, at.now_us, answered_by=f"execution {at.execution_id}"
         )
         ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
     else:
@@ -463,11 +447,7 @@ def _problem(problem: Problem | None) -> bytes:
 
 
 async def _start_children(
-    at: At,
-    entries: Sequence[StartChild],
-    fresh: Iterator[str],
-    moved: MovedParent,
-    dispatch: DirectDispatch | None,
+    at: At, entries: Sequence[StartChild], fresh: Iterator[str], moved: MovedParent, dispatch: DirectDispatch | None
 ) -> list[tuple[bool, bytes]]:
     """For each child: whether it was started, and its id or the reason."""
     if moved.phase is Phase.CANCELLING:
@@ -551,14 +531,6 @@ async def _finish(
     if item.stream:
         await append(project_id, item, now_us)
     await ended(
-        project_id,
-        item.execution_id,
-        phase,
-        over,
-        now_us,
-        result=result,
-        error=error,
-        detail=detail,
-        taker=dispatch,
+        project_id, item.execution_id, phase, over, now_us, result=result, error=error, detail=detail, taker=dispatch
     )
     return ItemReply(ended=True, at_us=at_us)

@@ -169,14 +169,7 @@ async def ended(
 
 
 async def _tell_parent(
-    project_id: str,
-    child_id: str,
-    phase: Phase,
-    end: EndedExecution,
-    now_us: int,
-    *,
-    value: bytes,
-    taker: Taker | None,
+    project_id: str, child_id: str, phase: Phase, end: EndedExecution, now_us: int, *, value: bytes, taker: Taker | None
 ) -> None:
     """A start by the API may name any parent, so the parent's journal must say that it started this child."""
     parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id

@@ -47,13 +47,7 @@ async def make_signing(*, project_id: str, secret: str, links: str, now_us: int)
 
 @verb(sweep=True)
 async def rotate_signing(
-    *,
-    project_id: str,
-    secret: str,
-    links: str,
-    until_us: int,
-    now_us: int,
-    idempotency: Idempotency | None = None,
+    *, project_id: str, secret: str, links: str, until_us: int, now_us: int, idempotency: Idempotency | None = None
 ) -> Secrets:
     """Sign with `secret` from now on, and with the present one until `until_us`; an earlier one ends.
 

@@ -49,12 +49,7 @@ async def put_spans(*, project_id: str, trace_id: str, spans: Sequence[StoredSpa
         await query_many(
             "upsert_span",
             [
-                {
-                    **to_values(span),
-                    "project_id": project_id,
-                    "failed": int(span.failed),
-                    "body": _encode(span.values),
-                }
+                {**to_values(span), "project_id": project_id, "failed": int(span.failed), "body": _encode(span.values)}
                 for span in kept
             ],
         )
