@@ -271,8 +271,6 @@ class Dispatcher:
         self._swept_at = 0.0
         self._forgot_at = 0.0
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
-
     def notify(self) -> None:
         self.core.notifier.notify(("loop", "push"))
 
@@ -351,8 +349,6 @@ class Dispatcher:
         if not task.cancelled() and task.exception() is not None:
             logger.warning("A request to a push worker failed; the next round repeats it: %s", task.exception())
 
-    # --- hints -------------------------------------------------------------------------------------------------------
-
     def ready(self, project_id: str, deployment_id: str | None) -> None:
         """None: in any deployment."""
         if not self._lanes:
@@ -423,8 +419,6 @@ class Dispatcher:
 
     def alive(self, project_id: str, worker_id: str) -> None:
         self.start(self._renew(project_id, worker_id))
-
-    # --- calls -------------------------------------------------------------------------------------------------------
 
     async def call(self, worker: PushWorker, path: str, body: bytes, seconds: float) -> Answer:
         """Signed. Raises CallFailed."""

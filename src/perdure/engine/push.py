@@ -62,8 +62,6 @@ class Push(Service):
         self.dispatcher = dispatcher
         self._heard: dict[str, float] = {}
 
-    # --- registrations -----------------------------------------------------------------------------------------------
-
     @serves(RegisterWorker)
     async def register(self, scope: Scope, op: RegisterWorker) -> Registered:
         """The id of a registration is always new."""
@@ -151,8 +149,6 @@ class Push(Service):
                 return [_polled(one, worker_id) for one in handed.picked]
             await core.notifier.wait_any(cursors, min(left, core.settings.poll_seconds), loop.create_future())
 
-    # --- steps -------------------------------------------------------------------------------------------------------
-
     @serves(GetSavedStep)
     async def step(self, scope: Scope, op: GetSavedStep) -> SavedStep:
         """Raises NotFound if the step has no outcome yet, as usual."""
@@ -197,8 +193,6 @@ class Push(Service):
         )
         self.dispatcher.recorded(op.execution_id)
         return DONE
-
-    # --- ends and waits ----------------------------------------------------------------------------------------------
 
     @serves(CompleteExecution)
     async def complete(self, scope: Scope, op: CompleteExecution) -> Done:
@@ -302,8 +296,6 @@ class Push(Service):
         if wait:
             self.dispatcher.room_again(None)
         return started
-
-    # --- side effects of a call --------------------------------------------------------------------------------------
 
     def _freed(self, execution_id: str, worker_id: str | None) -> Done:
         self.dispatcher.recorded(execution_id)

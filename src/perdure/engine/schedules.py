@@ -142,8 +142,6 @@ class Schedules(Service):
         except BadValue:  # only other servers know the zone
             return schedule
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
-
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "schedule"))
 

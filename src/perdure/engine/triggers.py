@@ -58,8 +58,6 @@ class Triggers(Service):
     async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:
         await self.write(triggers.delete_trigger(project_id=scope.project_id, trigger_id=op.trigger_id))
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
-
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "trigger"))
 

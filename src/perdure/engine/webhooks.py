@@ -135,8 +135,6 @@ class Webhooks(Service):
         )
         return _shown(scope, made)
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
-
     def notify(self) -> None:
         self._core.notifier.notify(("loop", "deliver"))
 

@@ -195,9 +195,6 @@ def _check_events(count: int) -> None:
         raise BadValue(f"span.events: holds {count:,} events; the limit is {EVENTS_MAX:,}")
 
 
-# --- JSON ----------------------------------------------------------------------------------------------------------
-
-
 class _JsonKeyValue(Struct):
     key: str = ""
     value: Any = None
@@ -330,9 +327,6 @@ def _json_value(value: Any, depth: int = 0) -> Any:
 def _list_in(inner: Any) -> list[Any]:
     found = inner.get("values", []) if isinstance(inner, dict) else []
     return found if isinstance(found, list) else []
-
-
-# --- protobuf ------------------------------------------------------------------------------------------------------
 
 
 # Field numbers of ExportTraceServiceRequest, ResourceSpans and ScopeSpans.

@@ -74,8 +74,6 @@ class Exchange:
         if self._tasks and self._somebody_listens() and self._gathered.add(hints):
             self._something.set()
 
-    # --- other servers -----------------------------------------------------------------------------------------------
-
     def _wait_for_others(self) -> None:
         """Assume other servers until they had time to be heard."""
         self._alone_from = asyncio.get_running_loop().time() + FORGET_BEATS * BEAT_SECONDS
@@ -87,8 +85,6 @@ class Exchange:
         long_ago = asyncio.get_running_loop().time() - FORGET_BEATS * BEAT_SECONDS
         for server_id in [id for id, heard in self._others.items() if heard < long_ago]:
             del self._others[server_id]
-
-    # --- sending -----------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
@@ -109,8 +105,6 @@ class Exchange:
             except _FAILURES as error:  # lost; the next heartbeat shows whether more will be
                 logger.debug("Hints were not sent: %s", error)
                 self._out.drop()
-
-    # --- receiving ---------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         pause = 0.05
@@ -149,8 +143,6 @@ class Exchange:
         hints = message.hints()
         if hints:
             self._give(hints)
-
-    # --- heartbeat ---------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         while True:

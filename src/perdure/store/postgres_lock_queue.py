@@ -63,8 +63,6 @@ class LockQueue(Writer):
         self._turn = 0
         self._ahead: set[Row] = set()
 
-    # --- for other writers -----------------------------------------------------------------------------------
-
     @property
     def busy(self) -> bool:
         if self._held:
@@ -119,8 +117,6 @@ class LockQueue(Writer):
         if done:
             for row in waiter.rows:
                 self._held.pop(row, None)
-
-    # --- rounds ------------------------------------------------------------------------------------------------------
 
     def _limits(self) -> str:
         return _LIMITS_ALONE if self._alone else _LIMITS

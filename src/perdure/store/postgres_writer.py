@@ -223,8 +223,6 @@ class Writer:
             group.append(self.inbox.popleft())
         return group
 
-    # --- one group ---------------------------------------------------------------------------------------------------
-
     def _limits(self) -> str:
         return _WARY if self._lock_queue is not None and self._lock_queue.busy else ""
 
@@ -469,8 +467,6 @@ class Writer:
                 self._postgres.drop()
                 await asyncio.sleep(0.05)
         return None
-
-    # --- answers -----------------------------------------------------------------------------------------------------
 
     def _fail(self, part: Sequence[Item], error: Exception) -> None:
         for verb, answer in part:

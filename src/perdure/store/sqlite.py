@@ -224,8 +224,6 @@ class SQLiteStore:
             self.numbers.reserve()
         self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").get
 
-    # --- writing -----------------------------------------------------------------------------------------------------
-
     async def write(self, verb: Verb[T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -451,8 +449,6 @@ class SQLiteStore:
             self._listener([Metric("failed_groups"), *([Trouble(str(error))] if isinstance(error, apsw.Error) else [])])
         finally:
             self._next()
-
-    # --- reading -----------------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._closed:

@@ -80,8 +80,6 @@ class Cron:
             due_us = self.next_after(due_us)
         return found
 
-    # --- the clock on the wall ---------------------------------------------------------------------------------------
-
     def _first_wall(self, at_us: int) -> datetime:
         local = self.local(at_us)
         wall = local.replace(tzinfo=None)

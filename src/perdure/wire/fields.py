@@ -64,9 +64,6 @@ Value = Annotated[MaybeRaw, Conversion.VALUE]
 """A user's JSON in a record, byte for byte. None stands for null."""
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
-
-
 def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 

@@ -151,9 +151,6 @@ class Noun:
         return self.operation("DELETE", path, role, options)
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
-
-
 def validated(given: S, where: str = "") -> S:
     """Run the checks. Returns the operation with the values that they normalized.
 
@@ -186,9 +183,6 @@ def _marks(kind: Any, mark: type[M]) -> Iterator[M]:
         yield from (one for one in kind.__metadata__ if isinstance(one, mark))
     for part in get_args(kind) if get_origin(kind) is not list else ():
         yield from _marks(part, mark)
-
-
-# --- as a request ----------------------------------------------------------------------------------------------------
 
 
 class Parts(NamedTuple):

@@ -112,9 +112,6 @@ class Waiting(Record, frozen=True):
     execution_id: Uuid
 
 
-# --- registrations -------------------------------------------------------------------------------------------------
-
-
 push_workers: Final = Noun("Workers")
 """The poll is held, so it stands in `server/routes/push_workers.py`."""
 
@@ -179,9 +176,6 @@ class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
     """
 
     worker_id: WorkerId
-
-
-# --- reports -------------------------------------------------------------------------------------------------------
 
 
 pushed_executions: Final = Noun("Push workers")

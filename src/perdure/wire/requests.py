@@ -26,9 +26,6 @@ class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
     """Perdure's own requests refuse unknown fields."""
 
 
-# --- the client's side ---------------------------------------------------------------------------------------------
-
-
 class StartItem(Request, frozen=True):
     workflow_id: str
     payload: Raw = NULL
@@ -98,9 +95,6 @@ class EventItem(Request, frozen=True):
     data: Raw = NULL
     event_type: KeyName | None = None
     dedup_key: KeyName | None = None
-
-
-# --- the worker protocol -------------------------------------------------------------------------------------------
 
 
 workers: Final = Noun("Workers")

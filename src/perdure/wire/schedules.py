@@ -270,9 +270,6 @@ class RunSchedule(Operation[StartedExecution], frozen=True):
     schedule_id: ScheduleId
 
 
-# --- which due times are fired -------------------------------------------------------------------------------------
-
-
 class ScheduledFor(Struct, frozen=True):
     """Times are in the schedule's zone."""
 

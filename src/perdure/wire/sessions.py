@@ -37,9 +37,6 @@ OFFSET_MAX: Final = 10_000
 TOOL_CALL: Final = "tool_call"
 
 
-# --- as the store knows them ---------------------------------------------------------------------------------------
-
-
 class SessionTool(Struct, frozen=True):
     """A durable agent's tool call. A value that is too large is None."""
 
@@ -223,9 +220,6 @@ class PutSessionMemory(Operation[NewVersion], frozen=True):
 
 
 _VERSION: Final = re.compile(r'"?([0-9]{1,19})"?', re.ASCII)
-
-
-# --- runs as sessions ----------------------------------------------------------------------------------------------
 
 
 def group_runs(runs: Sequence[SessionRun]) -> list[SessionSummary]:

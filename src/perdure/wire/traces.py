@@ -185,9 +185,6 @@ def shown_status(phase: Phase | None) -> str:
     return "unknown" if phase is None else STATUS[phase].value
 
 
-# --- spans that are sent in ----------------------------------------------------------------------------------------
-
-
 class SentSpan(SpanValues, frozen=True, kw_only=True):
     """A time without an offset is UTC."""
 

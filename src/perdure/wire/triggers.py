@@ -110,9 +110,6 @@ class DeleteEventTrigger(Operation[None], frozen=True):
     trigger_id: Annotated[str, id_check("event trigger")]
 
 
-# --- batches -------------------------------------------------------------------------------------------------------
-
-
 def due_at_us(batch_size: int, timeout_seconds: int | None, waiting: int, since_us: int | None) -> int | None:
     """When to start a batch: 0 is at once; None means that more events must come.
 
