@@ -77,7 +77,6 @@ def _route(operation: type[Operation[Any]]) -> Route:
         contract=options.get("contract", False),
         idempotent=idempotent,
         headers=(VERSION_HEADER, *how.headers) if protocol else how.headers,
-        media_type="application/json",
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},
         rest=options.get("rest", False),

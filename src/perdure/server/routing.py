@@ -13,7 +13,7 @@ Parameters are the call, the path's names, `query` and `body`. The reply is a st
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -245,7 +245,7 @@ class Call:
 
     @property
     def leases(self) -> dict[str, int] | None:
-        connection: ServerConnection | None = self._scope.get("extensions", {}).get(EXTENSION)
+        connection = self.connection
         return None if connection is None else connection.workers
 
     async def raw_body(self) -> bytes:
@@ -261,59 +261,57 @@ class Call:
             self.services.gate.check_project(self.principal, project_id)
 
 
+class RouteOptions(TypedDict, total=False):
+    role: Role | None
+    caller: Caller
+    contract: bool
+    idempotent: bool
+    headers: tuple[str, ...]
+    media_type: str
+    raw_body: tuple[str, ...]
+    """Media types, if the handler reads the body."""
+    body: type[Struct] | None
+    """Its type, if the handler uses `Call.read`."""
+    body_bytes_max: int
+    lists: Mapping[str, Most]
+    """Checked before a large body is decoded."""
+    asks: bool
+    """The handler authenticates the caller."""
+    rest: bool
+    """The last name matches slashes, up to a literal last segment."""
+    paged: bool
+    acts: bool
+    """A GET that changes something, so HEAD is not served."""
+
+
 class Route:
-    def __init__(
-        self,
-        method: Method,
-        path: str,
-        handler: Handler,
-        *,
-        tag: str,
-        role: Role | None,
-        caller: Caller,
-        contract: bool,
-        idempotent: bool,
-        headers: tuple[str, ...],
-        media_type: str,
-        raw_body: tuple[str, ...] = (),
-        body: type[Struct] | None = None,
-        body_bytes_max: int = USUAL,
-        lists: Mapping[str, Most] | None = None,
-        asks: bool = False,
-        rest: bool = False,
-        paged: bool = False,
-        acts: bool = False,
-    ) -> None:
-        self.acts = acts
-        """A GET that changes something, so HEAD is not served."""
-        self.rest = rest
-        self.paged = paged
-        if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
-            raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
+    def __init__(self, method: Method, path: str, handler: Handler, tag: str, **options: Unpack[RouteOptions]) -> None:
         self.method = method
         self.path = path
         self.handler = handler
         self.tag = tag
-        self.role = role
-        self.caller = caller
+        self.role = role = options.get("role")
+        self.caller = caller = options.get("caller") or (Caller.ANYONE if role is None else Caller.PROJECT)
+        if (role is None) == (caller in (Caller.PROJECT, Caller.EITHER)):
+            raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.safe = method == "GET" and role in (None, Role.READ)
-        self.contract = contract
-        self.idempotent = idempotent
-        self.headers = headers
-        self.media_type = media_type
-        self.raw_body = raw_body
-        """Media types, if the handler reads the body."""
-        self.body_bytes_max = body_bytes_max
-        self.lists = lists or {}
-        """Checked before a large body is decoded."""
-        self.asks = asks
-        """The handler authenticates the caller."""
+        self.contract = options.get("contract", False)
+        self.idempotent = options.get("idempotent", False)
+        self.headers = options.get("headers", ())
+        self.media_type = options.get("media_type", "application/json")
+        self.raw_body = options.get("raw_body", ())
+        self.body_bytes_max = options.get("body_bytes_max", USUAL)
+        self.lists = options.get("lists", {})
+        self.asks = options.get("asks", False)
+        self.rest = options.get("rest", False)
+        self.paged = options.get("paged", False)
+        self.acts = options.get("acts", False)
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)
         self.path_names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
         self.project_at = self.path_names.index("project_id") if "project_id" in self.path_names else None
-        self.body_type: type[Struct] | None = body or types.get("body")
+        self.body_type: type[Struct] | None = options.get("body") or types.get("body")
         self._reads = "body" in types
         """False: the handler calls `Call.read`."""
         self.query_type: type[Struct] | None = types.get("query")
@@ -390,118 +388,24 @@ class Routes:
         self.tag = tag
         self.all: list[Route] = []
 
-    def route(
-        self,
-        method: Method,
-        path: str,
-        *,
-        role: Role | None,
-        caller: Caller | None = None,
-        contract: bool = False,
-        idempotent: bool = False,
-        headers: tuple[str, ...] = (),
-        media_type: str = "application/json",
-        raw_body: tuple[str, ...] = (),
-        body: type[Struct] | None = None,
-        body_bytes_max: int = USUAL,
-        lists: Mapping[str, Most] | None = None,
-        asks: bool = False,
-        rest: bool = False,
-        paged: bool = False,
-        acts: bool = False,
-    ) -> Callable[[Handler], Handler]:
-        """`rest`: the last name matches slashes, up to a literal last segment. `body`: its type, if the handler uses
-        `Call.read`."""
-
+    def route(self, method: Method, path: str, **options: Unpack[RouteOptions]) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
-            self.all.append(
-                Route(
-                    method,
-                    path,
-                    handler,
-                    tag=self.tag,
-                    role=role,
-                    caller=caller or (Caller.ANYONE if role is None else Caller.PROJECT),
-                    contract=contract,
-                    idempotent=idempotent,
-                    headers=headers,
-                    media_type=media_type,
-                    raw_body=raw_body,
-                    body=body,
-                    body_bytes_max=body_bytes_max,
-                    lists=lists,
-                    asks=asks,
-                    rest=rest,
-                    paged=paged,
-                    acts=acts,
-                )
-            )
+            self.all.append(Route(method, path, handler, self.tag, **options))
             return handler
 
         return add
 
-    def get(
-        self,
-        path: str,
-        *,
-        role: Role | None = Role.READ,
-        caller: Caller | None = None,
-        contract: bool = False,
-        headers: tuple[str, ...] = (),
-        media_type: str = "application/json",
-        asks: bool = False,
-        rest: bool = False,
-        paged: bool = False,
-        acts: bool = False,
-    ) -> Callable[[Handler], Handler]:
-        return self.route(
-            "GET",
-            path,
-            role=role,
-            caller=caller,
-            contract=contract,
-            headers=headers,
-            media_type=media_type,
-            asks=asks,
-            rest=rest,
-            paged=paged,
-            acts=acts,
-        )
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Handler], Handler]:
+        options.setdefault("role", Role.READ)
+        return self.route("GET", path, **options)
 
-    def post(
-        self,
-        path: str,
-        *,
-        role: Role | None = Role.WRITE,
-        caller: Caller | None = None,
-        contract: bool = False,
-        idempotent: bool = False,
-        headers: tuple[str, ...] = (),
-        body: type[Struct] | None = None,
-        body_bytes_max: int = USUAL,
-        lists: Mapping[str, Most] | None = None,
-        asks: bool = False,
-        rest: bool = False,
-    ) -> Callable[[Handler], Handler]:
-        return self.route(
-            "POST",
-            path,
-            role=role,
-            caller=caller,
-            contract=contract,
-            idempotent=idempotent,
-            headers=headers,
-            body=body,
-            body_bytes_max=body_bytes_max,
-            lists=lists,
-            asks=asks,
-            rest=rest,
-        )
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Handler], Handler]:
+        options.setdefault("role", Role.WRITE)
+        return self.route("POST", path, **options)
 
-    def delete(
-        self, path: str, *, role: Role | None = Role.WRITE, contract: bool = False
-    ) -> Callable[[Handler], Handler]:
-        return self.route("DELETE", path, role=role, contract=contract)
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Handler], Handler]:
+        options.setdefault("role", Role.WRITE)
+        return self.route("DELETE", path, **options)
 
 
 def _holds_nul(name: str) -> BadRequest:
