@@ -84,6 +84,7 @@ def _reach(address: Address) -> Reach:
 
 
 def _inside(address: IPv6Address) -> IPv4Address | None:
+    """The address that a gateway would make of it."""
     translated = address in _TRANSLATED or any(address in network for network in _TRANSLATED_HERE)
     if translated or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)

@@ -48,15 +48,16 @@ CANCEL_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGED_SECONDS: Final = 5.0
 NOTE_SECONDS: Final = 0.25
-"""When an acceptance is written, unless the worker saved a step by then."""
+"""When an acceptance is written, unless the worker saved a step by then. If the server dies earlier, the sweep finds
+the delivery."""
 UNTOLD_US: Final = 20_000_000
-"""Longer than any delivery takes."""
+"""Then the sweep handles a delivery that no server follows. Longer than any delivery takes."""
 SWEEP_SECONDS: Final = 5.0
 FORGET_US: Final = 86_400_000_000
 FORGET_SECONDS: Final = 3_600.0
 CALLS_MAX: Final = 16
 UNWIND_US: Final = 50_000
-"""A worker that still leaves the previous attempt would drop the new one too."""
+"""Between waking and sending: a worker that still leaves the previous attempt would drop the new one too."""
 REST_SECONDS: Final = 0.1
 REST_SECONDS_MAX: Final = 5.0
 BARRED_SECONDS: Final = 60.0
@@ -326,6 +327,7 @@ class Dispatcher:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
+        """Wait briefly for running calls. A later sweep handles deliveries that were cut off."""
         for id in list(self._lanes):
             self.drop(id)
         await self._settle()

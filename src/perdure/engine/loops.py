@@ -189,8 +189,10 @@ class Reaper:
     async def _round(self, *, away: bool) -> float:
         """End registrations whose lease ran out.
 
-        After an absence, after a jump of the clock, or if a registration is locked, grant leases instead
-        (ARCHITECTURE.md). Then limit leases that are too long because the clock went back.
+        After an absence, grant leases instead, unless another server ran: servers that restart often would withhold
+        the work of dead workers. After a jump of the clock, grant for one lease, because other servers may still renew
+        by the old time. Do so too if a registration is locked: it gets its lease once it is free. Then limit leases
+        that are too long because the clock went back.
         """
         core = self._core
         now = boottime_us()

@@ -14,7 +14,7 @@ MARGIN_US: Final = 2_000_000
 RANKS_MAX: Final = 16
 FULL_LOOK_SECONDS: Final = 5.0
 FULL_LOOK_SHARE: Final = 20
-"""1/20 of the time, at most."""
+"""Full searches take at most 1/20 of the time."""
 EVERYWHERE: Final = Range(-(1 << 62), 0, 1 << 62)
 
 

@@ -168,7 +168,7 @@ class Webhooks(Service):
             task.add_done_callback(self._under_way.discard)
         if back:
             await core.store.write(webhooks.postpone_deliveries(taken=back, next_at_us=now_us))
-        # The other due messages are for busy hosts.
+        # The other due messages are for busy hosts; the end of a call notifies the loop.
         return 0.0 if taken else POLL_SECONDS
 
     def _most_per_host(self) -> int:
