@@ -1,7 +1,8 @@
 """First answers to requests with an Idempotency-Key, stored in the transaction of the effect.
 
 An answer is kept for some time after the request, or after the end of the last execution that it names. Ends do not
-touch answers: when the time is over, the sweep looks at the executions. If one is open, the time counts anew.
+touch answers: when the time is over, the sweep looks at the executions. If one is open, the time counts anew. An
+execution that the next look finds ended was open before, so the time from its end is exact.
 """
 
 from collections.abc import Sequence

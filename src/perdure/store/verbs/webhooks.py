@@ -1,4 +1,8 @@
-"""Webhooks and their deliveries. If a server dies between taking and settling, another one sends the message again."""
+"""Webhooks and their deliveries.
+
+The transaction of an end writes its messages. If a server dies between taking and settling, another one sends the
+message again: each is sent at least once.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
