@@ -70,7 +70,7 @@ async def copy_store(source: str, target: str, *, now_us: int, tell: Callable[[s
 
     Raises StoreInUse, NotOurFile, NotOurDatabase, Conflict if the target is not empty, NotTheSame, Unavailable.
     """
-    await _empty(target)
+    await _empty(target)  # before the file is touched
     store = SQLiteStore(source)
     try:
         await store.write(claims.end_embedded(now_us=now_us))

@@ -236,7 +236,7 @@ async def end(task: "asyncio.Task[None]") -> None:
         task.cancel()
         await asyncio.wait({task}, timeout=0.2)
     if not task.cancelled():
-        task.exception()
+        task.exception()  # marks the exception as retrieved
 
 
 async def prepare(postgres: PostgresConnection) -> str:

@@ -163,10 +163,12 @@ class Writer:
         self._moved = moved
         self._lock_queue = lock_queue
         self.timeline = ""
+        """The timeline of the waiting verbs. Empty until the next transaction reads it."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._token = self._oldest_token = random.getrandbits(62)
-        """The marks of the next transaction and of the oldest one not deleted."""
+        """The marks of the next transaction and of the oldest one not deleted. They start at a random number, because
+        each writer deletes a range of its own."""
         self._taken: list[Item] = []
         self._closing = False
         self._away = False

@@ -2,7 +2,7 @@
 
 A wait takes the events published after its execution was started. A clock can go back between the two; a number
 cannot. Within a topic numbers grow with `seq`, because a publish holds the topic. PostgreSQL uses a sequence without a
-cache.
+cache, which a crash or a failover does not take back: its log is written before that of the rows.
 
 The only writer counts in memory. Each opening reserves a range on disk behind all used numbers.
 """
