@@ -290,7 +290,7 @@ class Claims(Service):
         return False
 
     def take_waiting(self, project_id: str) -> Poll | None:
-        """Call `settle` after the start."""
+        """Reserve a waiting claim. Call `settle` after the start."""
         polls = self._polls.get(project_id)
         if not polls or self._core.crowded:  # queries are slow then
             return None
@@ -549,7 +549,7 @@ def _check_wait(wait: OpenWait) -> None:
 
 
 def recordable(item: ReportItem) -> ReportItem:
-    """So that the server can record any error."""
+    """Scrub texts, so that the server can record any error."""
     end = item.end
     if type(end) is Fail or type(end) is Block:
         words = scrub_text(end.error)

@@ -475,7 +475,7 @@ class Dispatcher:
             )
 
     async def _tell(self, worker: PushWorker, execution_id: str) -> None:
-        """Unless a server told the worker already."""
+        """Tell the worker of a cancellation, unless a server did already."""
         store = self.core.store
         try:
             where = await store.read(push_steps.standing(project_id=worker.project_id, execution_id=execution_id))

@@ -284,7 +284,7 @@ class Executions(Service):
 
     @serves(CancelExecution)
     async def cancel(self, scope: Scope, op: CancelExecution) -> Cancellation:
-        """Also all descendants. Raises NotCancellable."""
+        """Also cancels all descendants. Raises NotCancellable."""
         now_us = self.now_us()
         await self.write(
             transitions.cancel(
@@ -300,7 +300,7 @@ class Executions(Service):
 
     @serves(DeleteExecution)
     async def delete(self, scope: Scope, op: DeleteExecution) -> None:
-        """Also all descendants. Raises Conflict while one is open."""
+        """Also deletes all descendants. Raises Conflict while one is open."""
         await self.write(queries.delete(project_id=scope.project_id, execution_id=op.execution_id))
 
     @serves(ResumeExecution)

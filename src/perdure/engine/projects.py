@@ -145,7 +145,7 @@ class Projects(Service):
     async def create_key(
         self, project_id: str, name: str, role: Role = Role.WRITE, *, development: bool = False
     ) -> str:
-        """Only now is the secret visible."""
+        """Names need not be unique here. Only now is the secret visible."""
         key, secret = self._new_key(name, role, development=development)
         await self.write(access.create_key(project_id=project_id, key=key, secret_hash=_hash(secret)))
         return f"sk_{key.id}_{secret}"

@@ -58,7 +58,8 @@ class Traces(Service):
         """Move spans of executions, and spans below them, to the trace of their root execution.
 
         With a worker's web framework, each piece between two waits is in the trace of another request. Two kinds stay:
-        spans of a root execution whose caller set its trace, and spans that are not about an execution.
+        spans of a root execution whose caller set its trace, and spans that are neither about an execution nor below
+        such a span.
         """
         of = [await _in_turn(n, span) for n, span in enumerate(spans)]
         ids = sorted({id for id in of if id is not None and is_uuid(id)})
