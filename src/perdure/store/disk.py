@@ -8,11 +8,11 @@ from typing import Final
 
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-"""Such as a space, in the list of mounts."""
+"""An escaped character, such as a space, in the list of mounts."""
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Also the names in a folder. Raises OSError."""
+    """Sync a file, or the names in a folder. Raises OSError."""
     if sys.platform == "win32" and os.path.isdir(path):
         return  # Windows cannot sync a folder
     handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)  # Windows syncs only writable files

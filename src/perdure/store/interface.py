@@ -133,7 +133,7 @@ class UserChanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndedElsewhere(msgspec.Struct, frozen=True, gc=False):
-    """The database knows how."""
+    """An execution ended through another server; the database knows how."""
 
     project_id: str
     execution_id: str

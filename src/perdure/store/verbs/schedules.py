@@ -83,7 +83,7 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
 
 
 def _given(spec: ScheduleSpec | ChangeSchedule) -> dict[str, Any]:
-    """The fields that change, without the payload."""
+    """The fields that are given, without the payload."""
     stays = ("schedule_id", "payload")
     return {name: value for name, value in asdict(spec).items() if value is not None and name not in stays}
 

@@ -40,7 +40,7 @@ async def _stored(project_id: str) -> Secrets:
 
 @verb(sweep=True)
 async def make_signing(*, project_id: str, secret: str, links: str, now_us: int) -> Secrets:
-    """Unless the project has some. Answers the stored secrets."""
+    """Store the secrets, unless the project has some. Answers the stored ones."""
     await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
     return await _stored(project_id)
 
