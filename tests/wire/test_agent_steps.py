@@ -6,6 +6,7 @@ import pytest
 from perdure.wire.agent_steps import (
     ToolStep,
     ToolUse,
+    answer_tokens,
     genai_attributes,
     genai_name,
     model_answer,
@@ -51,6 +52,23 @@ def test_what_only_looks_alike_is_no_answer_or_an_empty_one(value: bytes) -> Non
 def test_a_cost_that_is_no_amount_is_left_out(cost: bytes) -> None:
     value = b'{"kind":"response","parts":[],"usage":{"cost":' + cost + b"}}"
     assert not isinstance(genai_attributes("model.request", "model:1", value).get("operation.cost"), float)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"input_tokens": 3, "output_tokens": 4}, (3, 4)),
+        ({"output_tokens": 4}, (0, 4)),
+        ({"input_tokens": -3, "output_tokens": 4}, (0, 4)),
+        ({"input_tokens": True, "output_tokens": 4}, (0, 0)),
+        ({"input_tokens": "3", "output_tokens": 4}, (0, 0)),
+        ({"input_tokens": 3.5, "output_tokens": 4}, (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_tokens_of_another_shape_are_not_counted(usage: object, tokens: tuple[int, int]) -> None:
+    found = answer_tokens(msgspec.json.encode({"usage": usage}))
+    assert found == tokens and {*map(type, found)} == {int}
 
 
 def test_a_tools_step_says_which_call_it_was() -> None:

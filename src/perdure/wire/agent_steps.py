@@ -16,7 +16,6 @@ SUMMARY: Final = "conversation.summarize"
 ASKED_AGAIN: Final = "The model is asked again: "
 """Begins a log line with the reason: the journal only has the next answer."""
 _ANSWERS: Final = frozenset({MODEL, SUMMARY})
-_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
@@ -76,12 +75,24 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
 
 
 def answer_tokens(value: bytes) -> tuple[int, int]:
-    """Input and output tokens, without decoding the rest."""
+    """Input and output tokens, without decoding the rest. Both are 0 unless both are integers."""
     try:
-        usage = _object(bytes(_members(value).get("usage", b"")))
+        used = _answer(value).usage
     except (msgspec.MsgspecError, ValueError):
         return 0, 0
-    return (0, 0) if usage is None else (_count(usage, "input_tokens"), _count(usage, "output_tokens"))
+    return max(used.input_tokens, 0), max(used.output_tokens, 0)
+
+
+class _Used(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    usage: _Used = _Used()
+
+
+_answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
 def tool_step(name: str | None, key: str | None) -> ToolStep | None:
