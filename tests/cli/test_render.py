@@ -5,10 +5,11 @@ import logging
 import pytest
 from msgspec import Raw, json
 
-from perdure.cli.execution import text_line
+from perdure.cli.execution import print_conversation, print_execution, text_line
 from perdure.cli.output import note
-from perdure.wire.executions import LogLine, Row
+from perdure.wire.executions import Execution, LogLine, Row
 from perdure.wire.records import Kind
+from perdure.wire.status import Phase
 
 NASTY = "all is well\x1b]0;owned\x07\x1b[2J\x9b31m"
 ERROR = Raw(json.encode({"type": "ValueError", "message": NASTY, "detail": f"Traceback:\n\t{NASTY}"}))
@@ -34,3 +35,20 @@ def test_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     note(NASTY)
     said = capsys.readouterr().err
     assert said.startswith("all is well") and "\x1b" not in said
+
+
+def test_an_empty_message_and_an_empty_error_are_lines_of_a_conversation(capsys: pytest.CaptureFixture[str]) -> None:
+    one = Execution(
+        id="e",
+        workflow_id="helper",
+        payload=Raw(b'""'),
+        created_at_us=0,
+        retry_count=0,
+        error="",
+        phase=Phase.FAILED,
+        attempt=1,
+    )
+    print_conversation(one, [], [])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()][:2] == ["user", "error"]
+    print_execution(one, None, "", pushed=False)
+    assert "error" not in capsys.readouterr().out

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from perdure.cli.conversation import conversation, spent
-from perdure.cli.output import Cell, console, fields_of, print_pairs, print_table, say
+from perdure.cli.output import Cell, console, fields_of, print_facts, print_pairs, print_table, say
 from perdure.cli.render import (
     PHASE_STYLE,
     clock_time,
@@ -72,7 +72,7 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("error", None if one.error is None else (one.error, "red")),
         ("cancelled by", one.cancelled_by),
     ]
-    print_pairs(facts)
+    print_facts(facts)
 
 
 def due(one: Execution) -> str:
@@ -138,7 +138,7 @@ def print_conversation(execution: Execution, rows: list[Row], logged: list[LogLi
             text.append(f"  {line.note}", style="dim")
         pairs.append(((line.who, "red" if line.failed else styles.get(line.who, "")), text))
     say()
-    print_pairs(pairs, style="")
+    print_pairs(pairs)
     say(f"\n{spent(rows)}; --journal shows every row.")
 
 

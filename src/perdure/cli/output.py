@@ -85,17 +85,21 @@ def print_table(
     console().print(table)
 
 
-def print_pairs(pairs: Iterable[tuple[Cell, Cell | None]], style: str = "dim") -> None:
-    """Empty values are left out."""
+def print_pairs(pairs: Iterable[tuple[Cell, Cell]], style: str = "") -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style=style, no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        if value:
-            table.add_row(_text(name), _text(value))
+        table.add_row(_text(name), _text(value))
     console().print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, Cell | None]]) -> None:
+    """Empty facts are left out."""
+    shown = ((name, _text(fact)) for name, fact in facts if fact is not None)
+    print_pairs([(name, text) for name, text in shown if text], style="dim")
 
 
 def _text(cell: Cell) -> "Text":

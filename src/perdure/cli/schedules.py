@@ -7,7 +7,7 @@ import typer
 from perdure.cli.commands import Refused, add_group
 from perdure.cli.connect import with_client
 from perdure.cli.options import JsonFlag, UrlOption, parse_json, parse_seconds
-from perdure.cli.output import Cell, emit, note, print_list, print_pairs, print_result, print_table, say
+from perdure.cli.output import Cell, emit, note, print_facts, print_list, print_result, print_table, say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -179,7 +179,7 @@ def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
         ("last", None if one.last_slot_us is None else _when(one.last_slot_us, one.timezone)),
         ("next, resumed" if paused else "next", "\n".join(_text(moment) for moment in coming)),
     ]
-    print_pairs(facts)
+    print_facts(facts)
 
 
 def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
