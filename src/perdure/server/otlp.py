@@ -228,16 +228,22 @@ class _JsonSpan(Struct, rename="camel"):
     status: _JsonStatus | None = None
 
 
-class _JsonGroup(Struct, rename="camel"):
-    """A request, a resource with its scopes, or a scope: each has one of the lists."""
-
-    resource: MaybeRaw = None
-    resource_spans: list[Raw] = []
-    scope_spans: list[Raw] = []
+class _JsonScope(Struct, rename="camel"):
     spans: list[Raw] = []
 
 
-_group: Final = msgspec.json.Decoder(_JsonGroup).decode
+class _JsonResourceSpans(Struct, rename="camel"):
+    resource: MaybeRaw = None
+    scope_spans: list[Raw] = []
+
+
+class _JsonRequest(Struct, rename="camel"):
+    resource_spans: list[Raw] = []
+
+
+_request: Final = msgspec.json.Decoder(_JsonRequest).decode
+_group: Final = msgspec.json.Decoder(_JsonResourceSpans).decode
+_scope: Final = msgspec.json.Decoder(_JsonScope).decode
 _resource: Final = msgspec.json.Decoder(_JsonResource | None).decode
 _span: Final = msgspec.json.Decoder(_JsonSpan).decode
 _STATUS_NAMES: Final = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": _ERROR}
@@ -250,14 +256,14 @@ def _in_json(body: bytes, left: _Left) -> Iterator[tuple[dict[str, Any] | None, 
     if commas_in(body) > COMMAS_MAX:
         raise TooLarge(f"body: more than {COMMAS_MAX:,} values; send it in parts.")
     try:
-        groups = _group(body).resource_spans
+        groups = _request(body).resource_spans
         left.look(len(groups))
         for raw_group in groups:
             group = _group(raw_group)
             resource = _json_resource(group.resource)
             left.look(len(group.scope_spans))
             for raw_scope in group.scope_spans:
-                spans = _group(raw_scope).spans
+                spans = _scope(raw_scope).spans
                 left.look(len(spans))
                 for raw in spans:
                     yield resource, bytes(raw)
