@@ -32,7 +32,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
     reply = reply_type(operation)
     paged = get_origin(reply) is Listed
     if "reply" in options:
-        reply = type(options["reply"], (reply,), {"shown_as": options["reply"]})
+        reply = type(options["reply"], (reply,), {"shown_as": options["reply"], "__doc__": reply.__doc__})
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
     if how.query is not None:
         types["query"] = how.query

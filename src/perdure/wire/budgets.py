@@ -65,13 +65,17 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
 
 
 class StoredBudget(Struct, frozen=True):
+    """`reserved` is for calls under way, or lost before they settled."""
+
     execution_id: str
+    """The execution that holds it."""
     limits: BudgetSpec
     spent: Amounts
     reserved: Amounts
     opened_at_us: int
     """Its seconds count from here. A pause moves it later."""
     paused_at_us: int | None
+    """When an execution began to wait for more."""
     raises: int
     """The number of the last change in the budget's topic, or 0."""
     asking_id: str | None
@@ -123,6 +127,8 @@ class BudgetAmount(Record, frozen=True):
 
 
 class BudgetState(Record, frozen=True):
+    """The amounts are those of the execution that holds the budget, and of all below it."""
+
     shown_as: ClassVar[str] = "BudgetResponse"
 
     execution_id: Uuid

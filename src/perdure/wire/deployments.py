@@ -86,6 +86,7 @@ class ListDeployments(Operation[DeploymentPage], frozen=True):
     """Deployments, newest first, with the numbers of their open executions and workers."""
 
     retired: bool = False
+    """Include retired ones."""
     cursor: PageCursor | None = None
     limit: Limit = 100
 
@@ -140,10 +141,9 @@ class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """Null: no limit per concurrency key."""
-
     name: Name
     concurrency_limit: Annotated[Int32, within(1, INT32_MAX)] | None = None
+    """How many executions of one concurrency key may run at once; null: no limit."""
 
 
 @deployments.post("/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX)

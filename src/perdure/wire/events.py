@@ -116,5 +116,6 @@ class GetEvents(Operation[EventPage], frozen=True):
     last_timestamp_us: Time | None = field(default=None, name="last_timestamp")
     """Exclusive."""
     limit: Annotated[Int32, between(1, PAGE_MAX)] = 100
+    """1 to 1,000."""
     sort: Literal["asc", "desc"] = "asc"
     project_id: ProjectInQuery | None = None

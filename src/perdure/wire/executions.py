@@ -134,7 +134,7 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     answers_in_full: ClassVar[bool] = True
 
     n: Int64 = 0
-    """Its number in the execution's log."""
+    """Its number in the execution's log. The server gives it."""
     at_us: Time
     level: int
     text: str
@@ -275,7 +275,7 @@ class ListFilters(Struct, frozen=True):
     parent_execution_id: _LowerCase | None = None
     """Its children."""
     root_execution_id: _LowerCase | None = None
-    """Everything below this root, without the root itself."""
+    """Everything below this root, without the root itself, whose `root_execution_id` is null."""
     deployment_id: str | None = None
     key: str | None = None
     tag: Annotated[str, _tag] | None = None

@@ -48,6 +48,8 @@ DONE: Final = Done()
 
 
 class Message(Record, frozen=True):
+    """Confirms the request."""
+
     shown_as: ClassVar[str] = "MessageResponse"
 
     message: str

@@ -81,6 +81,8 @@ def fingerprint_of_timer(due_us: int) -> str:
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
+    """Every error has this shape."""
+
     error: str
     error_type: str
     details: dict[str, object] | None = None

@@ -66,6 +66,8 @@ class Started(Struct, frozen=True):
 
 
 class StartAnswer(Record, frozen=True, omit_defaults=True):
+    """An execution, or the problem with its item."""
+
     execution_id: str | None = None
     created_at_us: int = 0
     existing: bool = False
@@ -101,6 +103,8 @@ workers: Final = Noun("Workers")
 
 
 class WorkflowSpec(Request, frozen=True):
+    """A workflow, with the defaults for its executions."""
+
     id: str
     queue_name: str | None = None
     output_schema_name: str | None = None
@@ -305,7 +309,7 @@ class Summarize(Request, frozen=True, tag="summarize"):
 
 
 class TakeMessages(Request, frozen=True, tag="take_messages"):
-    """Take the messages of later turns that this open turn may have."""
+    """Take the messages that later turns of the same workflow may deliver to this open turn."""
 
     key: str
     session_id: str
@@ -328,7 +332,7 @@ class Suspend(Request, frozen=True, tag="suspend"):
     """`waits` are the keys of all open waits, `timer` is the earliest timer.
 
     Refused if the journal has outcomes that the worker has not seen; the reply then has rows and no `ended`. Child
-    starts of the same item are exempt: the worker waits for those children in any case.
+    starts of the same item are exempt: the worker waits for those children in any case, and the reply has their rows.
     """
 
     waits: list[str]
@@ -396,7 +400,7 @@ class ReportItem(Request, frozen=True):
     stream_of: str | None = None
     """A hint: the root whose stream they join."""
     changed_inputs: int = 0
-    """The calls that got outcomes recorded for other inputs; a line of `logs` names them."""
+    """How many calls got outcomes recorded for other inputs; a line of `logs` names them."""
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):
@@ -415,6 +419,8 @@ class ItemReply(Struct, frozen=True, omit_defaults=True):
 
 
 class ReportReply(Struct, frozen=True):
+    """In the order of the request."""
+
     items: list[ItemReply]
 
 

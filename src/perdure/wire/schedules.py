@@ -91,6 +91,7 @@ class StoredSchedule(Record, frozen=True):
     missed: Missed = Missed.LATEST
     missed_window_seconds: Int32 = WINDOW_SECONDS
     payload: Value = None
+    """The input of its executions; null: the due time and its context."""
     declared: Declared = False
 
     def following(self, at_us: int) -> int:
@@ -134,7 +135,7 @@ class ScheduleMade(Record, frozen=True):
 
 
 class NextRuns(Record, frozen=True):
-    """Each with the offset that the schedule's zone has then."""
+    """The coming due times, each with the offset that the schedule's zone has then."""
 
     shown_as: ClassVar[str] = "NextRunsResponse"
 
@@ -185,7 +186,7 @@ class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_
 
 @schedules.get("/api/v1/schedules/workflows", contract=True)
 class GetScheduledWorkflows(Operation[ScheduledWorkflows], frozen=True):
-    """Workflows that have an active schedule."""
+    """Workflows that have an active schedule, by name."""
 
     project_id: ProjectInQuery | None = None
 

@@ -114,6 +114,8 @@ class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid
 
 
 class Batch(Record, frozen=True):
+    """In the order of the request."""
+
     shown_as: ClassVar[str] = "SubmitWorkflowsResponse"
 
     executions: list[StartedExecution]

@@ -112,7 +112,7 @@ class Span(Record, frozen=True):
 
 
 class Trace(Record, frozen=True):
-    """By their start. `error_count` counts errors that are objects."""
+    """`spans` are in the order of their start. `error_count` counts errors that are objects."""
 
     shown_as: ClassVar[str] = "TraceResponse"
 
@@ -128,6 +128,8 @@ class Trace(Record, frozen=True):
 
 
 class TraceSummary(Record, frozen=True):
+    """A trace, described by its root span."""
+
     trace_id: str
     status: str
     """Of the execution with that id, or `unknown`."""

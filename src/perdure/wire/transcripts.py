@@ -55,6 +55,8 @@ class Page(Record, frozen=True):
 
 
 class NewVersion(Record, frozen=True):
+    """The version that the request made."""
+
     shown_as: ClassVar[str] = "AppendMessagesResponse"
 
     version: Int64

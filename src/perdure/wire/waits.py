@@ -40,6 +40,8 @@ class QueuedBehind(Record, frozen=True):
 
 
 class PendingWaits(Record, frozen=True):
+    """Oldest first."""
+
     shown_as: ClassVar[str] = "WaitsResponse"
 
     waits: list[PendingWait]

@@ -33,6 +33,8 @@ class RegisteredWorkflow(Record, frozen=True):
 
 
 class WorkflowRun(Record, frozen=True):
+    """A root execution, in short."""
+
     shown_as: ClassVar[str] = "WorkflowRunSummary"
 
     id: Uuid
@@ -79,8 +81,9 @@ class GetWorkflowRuns(Operation[Listed[WorkflowRun]], frozen=True):
     workflow_type: WorkflowType = WorkflowType.WORKFLOW
     workflow_id: str | None = None
     limit: Annotated[Int64, between(1, PAGE_MAX)] = 50
+    """1 to 1,000."""
     offset: Offset = 0
-    """Newly begun runs shift an offset, not a cursor."""
+    """How many to leave out; 0 to 100,000. Newly begun runs shift an offset, not a cursor."""
     cursor: Cursor | None = None
     start_time: Time | None = None
     """Only runs created then or later."""

@@ -22,8 +22,8 @@ from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
 from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
-"""The delay of a failure after too many from its address. It hides whether the password was hashed, which would tell a
-known e-mail."""
+"""The delay of a failure after too many from its address; a hash takes less. It hides whether the password was hashed,
+which would tell a known e-mail."""
 
 routes = Routes("Auth")
 
@@ -54,8 +54,8 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
 async def signout(call: Call) -> Message:
     """End the session and clear its cookie.
 
-    Other servers of the store refuse a user's session once they are notified, and within `auth_cache_seconds` at the
-    latest.
+    This server refuses the session from the next request on. Other servers of the store refuse a user's session once
+    they are notified, and within `auth_cache_seconds` at the latest.
     """
     await end_session(call)
     return Message("Signed out")

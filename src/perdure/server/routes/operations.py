@@ -61,7 +61,7 @@ async def ready(call: Call) -> ReadyResponse:
 
 @routes.get("/metrics", role=None, media_type=metrics.CONTENT_TYPE)
 async def show_metrics(call: Call) -> Text:
-    """Prometheus metrics: of the key's project, and with a key of the default project of the process.
+    """Prometheus metrics of the key's project; with a key of the default project, of the process, too.
 
     Without a key, of all projects, if the setting `metrics_open` allows it.
     """
