@@ -118,7 +118,8 @@ def withdraw(
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """Give a user a new password, and show it, this once.
 
-    It holds in all projects of the user, so this needs the store itself: a stopped file or a database.
+    The password holds in all projects of the user, so an admin of one project may not set it. This needs the store
+    itself: a stopped file or a database.
     """
 
     async def reset(engine: "Engine", _: str) -> str:

@@ -1,8 +1,8 @@
 """work --restart: a parent process starts a new worker when one dies, and tells the server.
 
 A server sees only a closed connection, and keeps the lease for another second. The parent knows that the process has
-ended, so its executions continue elsewhere at once. Workers are forked, so a new one has all but the application
-loaded.
+ended, so its executions continue elsewhere at once. When memory runs out, the system kills the largest process, which
+is the worker. Workers are forked, so a new one has all but the application loaded.
 """
 
 import contextlib

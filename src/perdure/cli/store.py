@@ -113,7 +113,7 @@ def restore(
     with _nobody_else(target):
         if target.exists() and target.stat().st_size and not force:
             raise Refused(f"{path!r} holds a store; move it away first, or say --force to replace it.")
-        _forget(fresh)  # a killed restore may have left a log
+        _forget(fresh)  # a killed restore may have left a log, which would be read into this copy
         try:
             make_private(fresh)
             shutil.copyfile(file, fresh)

@@ -208,8 +208,8 @@ class App:
 
 
 def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
-    """Raises `BadRequest` if other machines could reach the server. `keys`: ids, and whether each is for
-    development."""
+    """Raises `BadRequest` if other machines could reach the server without proper keys. `keys`: ids, and whether each
+    is for development."""
     if is_loopback(settings.host):
         return
     if settings.insecure_local:

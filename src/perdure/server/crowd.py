@@ -14,8 +14,8 @@ class CrowdMember(Protocol):
 
 
 class Crowd:
-    """At a limit, the oldest connection closes whose caller is unknown and does not wait for an answer. Otherwise the
-    new one is refused."""
+    """A connection is anonymous until a request on it shows a key, a session or a signed link. At a limit, the oldest
+    anonymous connection that does not wait for an answer closes. Otherwise the new one is refused."""
 
     def __init__(self, most: int, per_address_most: int, exempt: Callable[[str], bool]) -> None:
         self._most = most

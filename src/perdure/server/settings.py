@@ -97,7 +97,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long a user stays signed in."""
     cookie_secure: bool | None = None
-    """Send session cookies over TLS only. By default except on loopback addresses without TLS."""
+    """Send session cookies over TLS only. The default is yes, except on loopback addresses without TLS."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
