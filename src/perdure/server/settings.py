@@ -77,8 +77,8 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request. The caller may ask again."""
     stream_seconds_max: Seconds = 900.0
-    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the server checks its key or user
-    again."""
+    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the stream goes on, and the server
+    checks its key or user again."""
     stream_comment_seconds: Seconds = 15.0
     """How often a silent stream sends a comment, so that proxies keep it open."""
     streams_max: Count = 5_000
