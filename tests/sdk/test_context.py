@@ -19,6 +19,7 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.children import ChildHandle, Mapped
+from perdure.sdk.client import start_item
 from perdure.sdk.context import Context
 from perdure.sdk.errors import (
     ChildCancelled,
@@ -734,6 +735,22 @@ def test_running_a_child() -> None:
     end_child(live, "packing", 1.5)
     assert live.result == 1.5
     assert live.replay().result == 1.5
+
+
+@pytest.mark.parametrize("option", [{"at": datetime(2026, 1, 1, tzinfo=UTC)}, {"deployment_id": "d"}, {"tag": "a"}])
+def test_a_child_does_not_take_the_options_of_a_client(option: dict[str, Any]) -> None:
+    @workflow
+    async def flow(ctx: Context) -> float:
+        return await ctx.run_child(packing, 7, **option)
+
+    with pytest.raises(TypeError, match=rf"no option '{next(iter(option))}'; it takes queue, .*, execution_key"):
+        _ = Live(flow).result
+
+
+def test_a_client_does_not_take_the_options_of_a_child() -> None:
+    wrong: Any = {"execution_key": "parcel-7"}
+    with pytest.raises(TypeError, match=r"no option 'execution_key'; it takes queue, .*, key"):
+        start_item(packing, 7, **wrong)
 
 
 @pytest.mark.parametrize(

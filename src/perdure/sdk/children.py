@@ -93,7 +93,7 @@ def child_call(
     item = StartItem(
         workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(payload),
-        **inherited | start_fields(options),
+        **inherited | start_fields(options, ChildOptions),
     )
     check_options(item)
     call = context.machine.new_call(

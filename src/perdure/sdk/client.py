@@ -432,5 +432,5 @@ def start_item(workflow: Workflow[Any, Any] | str, input: object, **options: Unp
         workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
         payload=Raw(encode_input(workflow, input)),
         accept_early=True,
-        **start_fields(options),
+        **start_fields(options, StartOptions),
     )

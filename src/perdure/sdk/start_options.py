@@ -86,16 +86,16 @@ class ChildOptions(CommonOptions, total=False):
     key: str | None
 
 
-def start_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+def start_fields(options: Mapping[str, Any], known: type[CommonOptions]) -> dict[str, Any]:
     """The fields of a `StartItem` for these options.
 
-    Raises `BadValue` for each fault that would fail a request of many starts as a whole, and `TypeError` for an unknown
-    option.
+    Raises `BadValue` for each fault that would fail a request of many starts as a whole, and `TypeError` for an option
+    that is not in `known`. The server checks the size of numbers and the count of tags for each item.
     """
     fields: dict[str, Any] = {}
     for name, value in options.items():
-        if name not in _FIELDS:
-            raise TypeError(f"A start has no option {name!r}; it takes {', '.join(_FIELDS)}.")
+        if name not in known.__annotations__:
+            raise TypeError(f"This start has no option {name!r}; it takes {', '.join(known.__annotations__)}.")
         if value is not None or name == "priority":  # a number, always
             field, checked = _FIELDS[name]
             fields[field] = checked(value, name)
