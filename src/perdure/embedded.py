@@ -73,8 +73,8 @@ class LocalTransport:
 class SharedLease(Lease):
     """The lease of an embedded worker on a shared database.
 
-    If the event loop, which sends the beats, is blocked for longer than the lease, other workers take its executions
-    over. It then starts no step until the database has answered again.
+    The event loop sends the beats. If it is blocked for longer than the lease, other workers take the executions over,
+    and this worker starts no step until the database has answered again.
     """
 
     def __init__(self, transport: LocalTransport) -> None:

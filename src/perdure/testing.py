@@ -109,8 +109,8 @@ class Bench(Embedded):
         if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
         counts = await self.engine.store.read(queries.counts())
-        # An execution in phase `running` is on its way to the worker. Time must not skip to the end of its
-        # run_timeout_seconds.
+        # An execution in phase `running` is on its way to the worker, on a busy machine for longer than QUIET_LOOKS.
+        # Time must not skip to the end of its run_timeout_seconds.
         on_its_way = any(phase == Phase.RUNNING for _, _, phase, _ in counts["phases"])
         return not counts["queued"] and not on_its_way
 
@@ -202,7 +202,7 @@ class StepRanAgain(AssertionError):
 
 
 class CrashReport(Generic[R]):
-    """What a workflow did when its worker crashed at each change."""
+    """The workflow's result, and the crashes that it survived."""
 
     def __init__(self, outcome: _Outcome, crashes: list[tuple[str, int, str]], repeated: Counter[str]) -> None:
         self._outcome = outcome
@@ -214,7 +214,7 @@ class CrashReport(Generic[R]):
 
     @property
     def result(self) -> R:
-        """If every run failed, raises that error."""
+        """The result of every run. If every run failed, raises that error."""
         if self._outcome.error is not None:
             raise self._outcome.error
         result: R = self._outcome.result
@@ -241,7 +241,8 @@ async def crash_everywhere(
     again after it.
 
     `during(client, handle)` acts for the outside world: it publishes events and answers questions. It is called again
-    after a crash, so it must be repeatable. `options` are those of `Client.start`.
+    after a crash, so it must be repeatable (`dedup_key=`; a second answer to a question is ignored). `options` are
+    those of `Client.start`.
 
     >>> async def test_order() -> None:
     ...     report = await crash_everywhere(order, 7)
