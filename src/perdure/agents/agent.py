@@ -186,7 +186,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         With a `session_id` the run is a turn of that conversation: it sees earlier messages and waits for earlier
         turns. While a turn is open, `on_conflict="reject"` raises `SessionBusy`, and `"deliver"` gives the message to
-        the running turn, whose output both return.
+        the running turn, whose output both return. A message with a history, or with other `deps`, `model` or
+        `usage_limits` than that turn, still waits.
 
         `deps` travel as JSON, by the agent's `deps_type`. Give connections and clients to `durable`. `model` is a name
         from `durable(agent, models={…})`. Other options of Pydantic AI's `run` raise `TypeError`.

@@ -34,7 +34,7 @@ OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]
 
 
 class Tripped(Fatal):
-    """Ends the run. The message says why."""
+    """A guard raises it to end the run. The message says why."""
 
     code = "TRIPPED"
 

@@ -13,7 +13,7 @@ from perdure.sdk.steps import current_context
 
 
 def refuse_plain_runs() -> None:
-    iterate = Agent.iter
+    iterate = Agent.iter  # each run passes it; the library has no hook for runs
     if getattr(iterate, "_perdure_checked", False):
         return
 

@@ -50,7 +50,8 @@ _LOOKS: Final = (durable_exec.ToolsetGetToolsId, durable_exec.ToolsetGetInstruct
 
 
 class StepOptions(TypedDict, total=False):
-    """`retry` is a policy or the total number of tries. `timeout` is in seconds per try."""
+    """How the steps of a model or tool run: `retry` is a policy or the total number of tries, `timeout` is in seconds
+    per try."""
 
     retry: Retry | None
     timeout: float | None
