@@ -34,7 +34,7 @@ OPEN_CHILDREN: Final = 100
 
 
 class ChildHandle(Generic[R_co]):
-    """Await `result()` as often as needed, in any branch."""
+    """A started child. Await `result()` as often as needed, in any branch."""
 
     def __init__(self, id: str, key: str, workflow: str, result_type: Any, context: ExecutionState) -> None:
         self.id = id
@@ -219,7 +219,7 @@ class _MappedChild:
             return
         try:
             self._end(self, child_result(future.result(), self._id, self._name, self._result_type))
-        except BaseException as error:
+        except BaseException as error:  # validators of the result's type are user code
             if is_interrupt(error):
                 raise
             self._fail(error)

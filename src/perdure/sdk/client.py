@@ -142,6 +142,9 @@ class Handle(Generic[R]):
 class Client:
     """A client of one project.
 
+    `schedules` and `queues` have further methods. Without a server, calls raise `Unavailable` or `UnknownOutcome` after
+    30 seconds, waits for a result after 5 minutes.
+
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
     >>> await handle.result()                                                   # doctest: +SKIP
@@ -166,9 +169,9 @@ class Client:
     def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:
         """A client of a server, or of several that serve one store (a list, or text with commas).
 
-        The defaults are `PERDURE_URL` and `PERDURE_API_KEY`, then the file that `perdure dev` keeps
-        (`~/.config/perdure/credentials.toml`), then http://127.0.0.1:8080. The first call connects. Close the client,
-        or use it as a block:
+        The URL defaults to `PERDURE_URL`, then to the `perdure dev` of this folder or one above, then to
+        http://127.0.0.1:8080. The key defaults to `PERDURE_API_KEY`, then to that server's in
+        `~/.config/perdure/credentials.toml`. The first call connects. Close the client, or use it as a block:
 
             async with Client.connect() as client:
                 print(await (await client.start(order, {"id": 7})).result())
@@ -211,8 +214,8 @@ class Client:
 
         While its execution is kept, `key` names it within the workflow: the same input returns that execution, another
         input raises `Conflict`. `delay` (seconds) or `at` defers the start. `budget` limits what the execution and its
-        descendants spend on model calls. Raises `WorkflowNotFound`, `DeploymentNotFound`, and `BadValue` with the path
-        of a value that JSON cannot hold.
+        descendants spend on model calls. docs/client.md lists all options. Raises `WorkflowNotFound`,
+        `DeploymentNotFound`, and `BadValue` with the path of a value that JSON cannot hold.
         """
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
@@ -282,7 +285,7 @@ class Client:
     @overload
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
-        """With `workflow`, the result has the workflow's type."""
+        """A handle for an execution whose id is known. With `workflow`, the result has the workflow's type."""
         return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
@@ -299,7 +302,7 @@ class Client:
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50
     ) -> ExecutionPage:
-        """A page, newest first."""
+        """A page of executions, newest first."""
         given = {} if filters is None else structs.asdict(filters)
         return await self._transport.call(ListExecutions(**given, cursor=cursor, limit=limit))
 
@@ -309,7 +312,7 @@ class Client:
         return (await self._transport.call(GetSteps(execution_id, after, limit))).steps
 
     async def logs(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[tuple[int, LogLine]]:
-        """The lines after number `after`, each with its number."""
+        """The log lines after number `after`, each with its number."""
         page = await self._transport.call(GetLogs(execution_id, after, limit))
         return [(line.n, line) for line in page.logs]
 
@@ -351,12 +354,12 @@ class Client:
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None
     ) -> int:
-        """Returns the event's number in the topic."""
+        """Publish an event. Returns its number in the topic."""
         event = EventData(Raw(encode(data, where="data")), event_type, dedup_key)
         return (await self._transport.call(PublishEvent(topic, [event]))).sequence_ids[0]
 
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """The events after number `after`. A page may be short, as that of `journal`."""
+        """The events of a topic after number `after`. A page may be short, as that of `journal`."""
         return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
@@ -390,8 +393,10 @@ class Client:
         seconds: int = 0,
         on_exceed: Literal["ask", "finish", "fail"] | None = None,
     ) -> BudgetState:
-        """Executions that wait for the budget continue. Raises `NotFound`, and `BadRequest` for a limit that the budget
-        does not have."""
+        """Add to the limits of an execution's budget. Executions that wait for it continue.
+
+        Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
+        """
         op = RaiseBudget(
             execution_id,
             usd_micros=usd_micros(usd),

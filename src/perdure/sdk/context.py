@@ -55,13 +55,13 @@ def _step_name(name: str) -> str:
 
 
 class Context(ExecutionState):
-    """The first argument of a workflow's function. It does not work in steps."""
+    """The first argument of a workflow's function. In steps, use only `emit` and `idempotency_key`."""
 
     __slots__ = ()
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: see `StepInfo.idempotency_key`."""
+        """In a step: the same in every try and attempt, for services that drop repeats."""
         info = running_step.get()
         if info is None:
             raise Misplaced(
@@ -70,11 +70,11 @@ class Context(ExecutionState):
         return info.idempotency_key
 
     def now(self) -> datetime:
-        """The journal's time."""
+        """The journal's time in UTC."""
         return datetime.fromtimestamp(self.machine.now_us / 1e6, UTC)
 
     def uuid(self) -> uuid.UUID:
-        """The same in every replay. Not for steps."""
+        """A random UUID, the same in every replay. Not for steps."""
         if not self.is_active:
             raise misplaced("ctx.uuid()")
         return self.machine.uuid()
@@ -256,7 +256,9 @@ class Context(ExecutionState):
     ) -> Coroutine[object, None, ChildHandle[Any]]:
         """Start a child execution, exactly once. `await handle.result()` gives its result.
 
-        By default the child gets this execution's session and user.
+        It takes the options of `Client.start` except `at`, `deployment_id` and `webhook_url`. `execution_key` is the
+        child's readable key, `key` that of this call in the journal. By default the child gets this execution's session
+        and user.
         """
         return self._start_child(*child_call(self, workflow, input, **options))
 
@@ -279,7 +281,7 @@ class Context(ExecutionState):
     def run_child(
         self, workflow: Workflow[Any, Any] | str, input: Any = None, **options: Any
     ) -> Coroutine[object, None, Any]:
-        """Start a child as `start_child`, and wait for its result.
+        """Start a child as `start_child`, and wait for its result. Raises `ChildFailed` or `ChildCancelled`.
 
         A time-out or a cancelled branch does not cancel the child.
         """

@@ -36,8 +36,8 @@ def in_words(type: str, message: str) -> str:
 class StepFailed(PerdureError):
     """A step failed for good.
 
-    `type` and `message` are the exception's class and text, `tries` the number of tries, `cause` the recorded
-    exception.
+    `type` and `message` are the exception's class and text, `key` is the step's key, `tries` the number of its tries,
+    `cause` the recorded exception.
     """
 
     code: ClassVar[str] = "STEP_FAILED"
@@ -84,7 +84,7 @@ class RecordedError(PerdureError):
 
 
 class ChildFailed(PerdureError):
-    """`execution_id` is the child's id, `type` the class of its error."""
+    """A child execution failed, or its start was refused. `execution_id` is its id, `type` the class of its error."""
 
     code: ClassVar[str] = "CHILD_FAILED"
 

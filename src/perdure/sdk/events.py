@@ -28,7 +28,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Event(NamedTuple, Generic[T_co]):
-    """`sequence_id` is the event's number in its topic."""
+    """An event that workflow code waited for. `sequence_id` is its number in its topic."""
 
     id: str
     sequence_id: int

@@ -417,7 +417,7 @@ running_step: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=N
 
 
 def current_step() -> StepInfo:
-    """Raises `Misplaced` outside of a step's body.
+    """The step whose body is running. Raises `Misplaced` elsewhere.
 
     @step
     async def pay(order_id: int) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
 
 WAITING_MAX: Final = 10_000
-"""They wait in a worker for its server; beyond that the oldest are dropped."""
+"""Items that wait in a worker for its server; beyond that the oldest are dropped."""
 REPORT_BYTES: Final = 4 << 20
 """In one report."""
 PLACES_MAX: Final = 10_000
@@ -29,9 +29,10 @@ PLACES_MAX: Final = 10_000
 
 
 class StreamItem(NamedTuple):
-    """An item of an execution or a descendant.
+    """An item of an execution or a descendant, with `kind` and `data` as given to `ctx.emit`.
 
-    `restarted`: the step under this `key` began anew. Drop the earlier items of this execution and key.
+    `restarted`: the step under this `key` began anew, after a lost worker or a failed try. Drop the earlier items of
+    this execution and key.
     """
 
     kind: str

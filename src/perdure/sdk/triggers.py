@@ -13,7 +13,9 @@ from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, TriggerSpec
 
 
 class EventTrigger:
-    """Each execution gets an `EventBatch` of `batch_size` events, or of fewer once the first has waited for
+    """Starts a workflow from the events of a topic.
+
+    Each execution gets an `EventBatch` of `batch_size` events, or of fewer once the first has waited for
     `batch_timeout` (whole seconds). With a size of 1 and no time-out it gets a `TopicEvent`. Raises `BadValue` for a
     size or a time-out out of range.
 

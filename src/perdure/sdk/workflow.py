@@ -49,8 +49,8 @@ def _listed(given: Any, kind: type[StartT], key: str, twice: str) -> list[StartT
 class Queue:
     """A queue, with limits on the executions that run at once.
 
-    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together. The last registered
-    declaration counts.
+    `concurrency_limit` is for each value of `concurrency_key`, `total_limit` for all together; None sets no limit. The
+    last registered declaration counts.
 
         >>> Queue("mail", concurrency_limit=5, total_limit=50)
         Queue('mail', concurrency_limit=5, total_limit=50)
@@ -313,13 +313,13 @@ def workflow(
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
 
-    - `retry`: tries of the whole workflow. Steps whose failures ended it run again; those whose failures were caught do
-      not.
+    - `retry`: tries of the whole workflow if its code fails. Steps whose failures ended it run again; those whose
+      failures were caught do not.
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
     - `strict`: a step with another input than recorded is an error; by default it is only marked.
-    - `schedule`: a `Schedule`, five fields of cron (in UTC), or a list.
-    - `trigger_on`: an `EventTrigger`, a topic, or a list.
+    - `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
+    - `trigger_on` starts it from events: an `EventTrigger`, a topic, or a list.
 
         >>> @workflow(retry=2)
         ... async def order(ctx: "Context", order_id: int) -> str:

@@ -272,7 +272,7 @@ class RunSchedule(Operation[StartedExecution], frozen=True):
 
 
 class ScheduledFor(Struct, frozen=True):
-    """Times are in the schedule's zone."""
+    """The input of an execution that a schedule starts. Times are in the schedule's zone."""
 
     timestamp: datetime
     """The due time of this execution."""
