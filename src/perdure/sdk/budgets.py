@@ -1,12 +1,14 @@
-"""A step reserves before its call and settles after it, and `admitted` waits as long as needed:
+"""A step reserves before its call and settles after it:
 
-async def ask_model(question: str) -> str:
-    reservation = await reserve(usd_micros=20_000, tokens=3_000)
-    answer = await provider.ask(question)
-    await reservation.settle(usd_micros=answer.cost, tokens=answer.tokens)
-    return answer.text
+    async def ask_model(question: str) -> str:
+        reservation = await reserve(usd_micros=20_000, tokens=3_000)
+        answer = await provider.ask(question)
+        await reservation.settle(usd_micros=answer.cost, tokens=answer.tokens)
+        return answer.text
 
-text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
+    text = await admitted(ctx, lambda: ctx.step("ask", ask_model, question))
+
+`admitted` waits as long as needed.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ T = TypeVar("T")
 BUSY_SECONDS: Final = 3.0
 """How long a call waits in its worker for other calls to settle."""
 LATER_SECONDS: Final = (2.0, 8.0)
-"""A random time, since many may wait for the same rest."""
+"""The execution looks again after a random time, since many may wait for the same rest."""
 
 
 class Reservation:
@@ -201,7 +203,7 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
     """The execution that asks takes the answer to its question, too."""
-    # The next change may come before this line.
+    # Counted from the last change, since the next may come before this line.
     changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
     if not refused.asks:
         await changed

@@ -61,7 +61,7 @@ class ExecutionState:
         self.unlimited = False
         """The server said that the execution has no budget."""
         self.refused: dict[str, asyncio.Event] = {}
-        """One branch waits for a raise, the other ones for that branch."""
+        """Exhausted budgets. One branch waits for a raise, the other ones for that branch."""
 
     @property
     def execution_id(self) -> str:

@@ -258,7 +258,7 @@ class HttpTransport:
             asked_at, is_followed = loop.time(), False
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
-            # A cursor from a browser could inject another header.
+            # Not as a header: a cursor from a browser could inject another header.
             place = "" if cursor is None else f"?{urlencode({'last_event_id': cursor})}"
             head = f"GET {server.prefix}{path}{place} HTTP/1.1\r\n".encode("ascii")
             try:
@@ -282,7 +282,7 @@ class HttpTransport:
                             yield cursor, _read_item(item)
                 finally:
                     stream.close()
-                if is_followed:  # another server is not needed
+                if is_followed:  # the server stops, or limits the duration; another server is not needed
                     tries.failures += len(self._servers)
                     await asyncio.sleep(self._pause(tries))
                     continue

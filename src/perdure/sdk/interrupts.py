@@ -1,5 +1,5 @@
-"""User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`, and that is its outcome. So every
-`except` around user code catches `BaseException` and checks `is_interrupt` first."""
+"""User code may raise any exception, even `KeyboardInterrupt` and `SystemExit`. It is the outcome of the step, callback
+or workflow. So every `except` around user code catches `BaseException` and checks `is_interrupt` first."""
 
 import functools
 import logging

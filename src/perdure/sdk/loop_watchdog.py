@@ -1,4 +1,5 @@
-"""Warns when code blocks a worker's event loop, and shows that code."""
+"""Warns when code blocks a worker's event loop, and shows that code. The lease does not run out, so nothing else would
+explain the delays."""
 
 from __future__ import annotations
 

@@ -185,6 +185,7 @@ class Runner:
         except BaseException as error:  # a bad input, an unreadable hint, or a user's validator
             if is_interrupt(error):
                 raise
+            # A bad input has no traceback: the code has not begun.
             self._finish(self._failed(error, with_detail=not isinstance(error, BadValue)))
             return None
         machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
@@ -411,7 +412,7 @@ class Runner:
         end = self.end
         entries = self.entries
         if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
-            # Branches that still run end with the workflow.
+            # Branches that still run end with the workflow. Their calls were never promised.
             entries = [entry for entry in entries if type(entry) is StepDone]
         rest: list[Entry] = []
         if len(entries) > 1:

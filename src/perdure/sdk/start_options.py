@@ -90,7 +90,7 @@ def start_fields(options: Mapping[str, Any], known: type[CommonOptions]) -> dict
     """The fields of a `StartItem` for these options.
 
     Raises `BadValue` for each fault that would fail a request of many starts as a whole, and `TypeError` for an option
-    that is not in `known`. The server checks the size of numbers and the count of tags for each item.
+    that is not in `known`.
     """
     fields: dict[str, Any] = {}
     for name, value in options.items():

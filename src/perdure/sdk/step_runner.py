@@ -40,11 +40,11 @@ class StepRunner:
         self.pauses: dict[str, _Pause] = {}
         # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
-        """From the journal."""
+        """When failed steps may run again, from the journal."""
         self._failed: dict[str, int] | None = None
-        """Perhaps not in the journal yet."""
+        """Failed tries here, perhaps not in the journal yet."""
         self._unsure: list[DurableCall] | None = None
-        """They wait until the server acknowledges the claim."""
+        """Steps that wait until the server acknowledges the claim."""
 
     @property
     def running(self) -> bool:

@@ -89,7 +89,7 @@ class Worker:
         self.free_threads = asyncio.Semaphore(threads)
         """Acquired before a sync step begins, released at its thread's end."""
         self.outside = contextvars.Context()
-        """Around `start`."""
+        """The context variables around `start`."""
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -279,7 +279,7 @@ class Worker:
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
-                return
+                return  # the same delivery twice
             known.drop()
         parked = self._parked.pop(claimed.id, None)
         if parked is not None:

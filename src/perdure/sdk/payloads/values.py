@@ -1,5 +1,5 @@
-"""`encode` reads its own output back, and walks through the value only if they differ. So a result that does not fit
-its own hint is refused at once, not at a later replay."""
+"""`encode` reads its own output back, because msgspec would silently write NaN as null. It walks through the value only
+if they differ. So a result that does not fit its own hint is refused at once, not at a later replay."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from perdure.sdk.interrupts import is_interrupt
 _log = logging.getLogger("perdure.workflow")
 
 leaving: Final[ContextVar[bool]] = ContextVar("perdure_leaving", default=False)
-"""A step in a `finally` block during an eviction would not find its execution."""
+"""True in `finally` blocks during an eviction, where a step would not find its execution."""
 
 
 def close(coro: Any) -> None:
@@ -63,7 +63,7 @@ def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """The variables of its frames lead back to `error`: a cycle until a garbage collection."""
+    """Cut `error` off its frames. Their variables lead back to it: a cycle until a garbage collection."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

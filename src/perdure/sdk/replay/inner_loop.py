@@ -101,7 +101,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(*before[1])
 
     def pump(self, budget: int) -> int:
-        """With 0 left and unsettled, pump again."""
+        """Returns the rest of `budget`. At 0 and unsettled, pump again."""
         budget_here = min(budget, SPIN_MAX - self._spun)
         left = budget_here
         while self.ready and left:

@@ -8,7 +8,7 @@ A replay takes every branch of the live run:
 
 1. *One outcome at a time, in the order of `seq`; the code settles in between.*
 2. *Ask, check, hold.* The next outcome must match a call that the code awaits, else `Diverged`. Nothing new starts
-   before the whole record is consumed.
+   before the whole record is consumed, so a diverging replay has no effect.
 3. *Late outcomes.* An outcome is ignored if the code gave its call up. Only events are kept, for the next wait that
    asks for the same.
 4. *Time* is `at_us` of the last row. It moves only when the code has settled.

@@ -69,7 +69,7 @@ class OpenCalls:
         key: str | None = None,
         of: type[DurableCall] = DurableCall,
     ) -> DurableCall:
-        """At its start a callable `request` gets the final key."""
+        """At its start a callable `request` gets the final key. Raises `Fatal` beyond STEPS_MAX."""
         loop = self.loop
         if kind is STEP:
             self.steps += 1
