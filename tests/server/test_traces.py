@@ -518,7 +518,7 @@ async def test_a_resource_with_a_number_that_is_none_keeps_no_span_out(served: S
 async def test_fields_of_another_level_are_unknown_there(served: Served) -> None:
     scope = {"spans": [ids(otlp.JSON, 1)], "scopeSpans": "?", "resourceSpans": None}
     group = {"scopeSpans": [scope], "spans": 7}
-    body = {"resourceSpans": [group], "spans": {}, "scopeSpans": None}
+    body: dict[str, Any] = {"resourceSpans": [group], "spans": {}, "scopeSpans": None}
     assert await export(served, otlp.JSON, json.dumps(body).encode()) == (200, 0, "")
     assert len((await get(served))["spans"]) == 1
 
