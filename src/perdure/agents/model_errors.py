@@ -149,7 +149,8 @@ def _read(failure: _Failure) -> Exception:
         return exceptions.FallbackExceptionGroup(failure.message, [_read(one) for one in failure.exceptions])
     if not issubclass(kind, exceptions.ModelAPIError):
         has_body = issubclass(kind, exceptions.UnexpectedModelBehavior)
-        return kind(failure.message, failure.body) if has_body else kind(failure.message)  # type: ignore[no-any-return]
+        error = kind(failure.message, failure.body) if has_body else kind(failure.message)
+        return error  # type: ignore[no-any-return]  # its class is looked up
     common = {name: getattr(failure, name) for name in ("body", *_COMMON)}
     if failure.status_code is not None:
         error = exceptions.ModelHTTPError.for_category(

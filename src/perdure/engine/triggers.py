@@ -19,7 +19,7 @@ from perdure.wire.triggers import DeleteEventTrigger, ListEventTriggers, Registe
 logger = logging.getLogger("perdure.engine")
 
 STARTS: Final = 100
-"""Executions that one verb starts for a trigger."""
+"""The most executions that one verb starts for a trigger."""
 
 
 class Triggers(Service):

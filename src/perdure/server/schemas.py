@@ -25,7 +25,7 @@ _PLAIN: Final[dict[type[types.Type], str]] = {
 
 
 class Schemas:
-    """An added type brings those that it refers to."""
+    """Adding a type also adds the types that it refers to."""
 
     def __init__(self) -> None:
         self.named: dict[str, Json] = {}

@@ -135,7 +135,7 @@ class Slots:
 
 COMMENT: Final = b": still here\n\n"
 SLACK: Final = 30
-"""Comments may be early by 1/30 of their interval, so that one wake-up serves many streams."""
+"""A comment may be sent 1/30 of its interval early, so that one wake-up serves many streams."""
 
 
 class Comments:
