@@ -12,7 +12,7 @@ import pytest
 from tests.cli.processes import APP, SECONDS, House, end, serving, until_true, working
 
 COMMANDS = (
-    *("new", "dev", "run", "ls", "show", "logs", "cancel", "resume", "publish", "serve", "work"),
+    *("new", "dev", "run", "ls", "show", "logs", "cancel", "wait", "resume", "publish", "serve", "work"),
     *("backup", "restore", "erase", "doctor", "keys", "chat"),
 )
 
@@ -46,6 +46,25 @@ def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     refused = busy_house.run("cancel", nobody, watched["id"], _newest(busy_house)["id"], code=2).stderr
     assert f"{nobody!r} does not exist" in refused and "it is cancelled already" in refused
     assert "was cancelled by user" in busy_house.run("run", "asks", "--key", "one", code=3).stderr
+
+
+def test_wait_says_how_an_execution_ended(busy_house: House) -> None:
+    done = busy_house.run("run", "double", "--input", "[6]", "--detach").stdout.strip()
+    assert busy_house.run("wait", done).stdout == "[12]\n"
+    assert busy_house.json("wait", done)["result"] == [12]
+    failed = busy_house.run("run", "fails", "--detach").stdout.strip()
+    assert "no such luck" in busy_house.run("wait", failed, code=1).stderr
+    asks = busy_house.run("run", "asks", "--detach").stdout.strip()
+    assert f"{asks} goes on (waiting)" in busy_house.run("wait", asks, "--timeout", "0.5", code=4).stderr
+    assert busy_house.json("wait", asks, "--timeout", "0", code=4)["phase"] == "waiting"
+    waiting = busy_house.start("wait", asks, stdout=subprocess.PIPE)
+    busy_house.run("resume", asks, "approve", "--data", "true")
+    assert (waiting.communicate(timeout=SECONDS)[0], waiting.returncode) == ("true\n", 0)
+    cancelled = busy_house.run("run", "asks", "--detach").stdout.strip()
+    busy_house.run("cancel", cancelled)
+    assert "was cancelled by user" in busy_house.run("wait", cancelled, code=3).stderr
+    assert "does not exist" in busy_house.run("wait", "0190a5f2-7c1e-7b3a-9d55-0242ac120002", code=2).stderr
+    assert "cannot be reached" in busy_house.run("wait", done, "--url", "http://127.0.0.1:9", code=2).stderr
 
 
 def test_cancel_goes_on_after_what_it_cannot_cancel(busy_house: House) -> None:

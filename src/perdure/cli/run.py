@@ -1,6 +1,7 @@
 """Runs of workflows."""
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -8,7 +9,16 @@ import typer
 
 from perdure.cli.commands import CANCELLED, FAILED, STILL_RUNNING, Refused, add_commands
 from perdure.cli.connect import with_client
-from perdure.cli.options import ON_CONFLICT, DeploymentOption, JsonFlag, OnConflict, UrlOption, UserOption, parse_json
+from perdure.cli.options import (
+    ON_CONFLICT,
+    DeploymentOption,
+    ExecutionArgument,
+    JsonFlag,
+    OnConflict,
+    UrlOption,
+    UserOption,
+    parse_json,
+)
 from perdure.cli.output import console, emit, note, say
 
 if TYPE_CHECKING:
@@ -21,9 +31,12 @@ if TYPE_CHECKING:
 WATCH_PATIENCE_SECONDS: Final = 60.0
 """How long to wait for a server that restarts."""
 
+WAIT_SECONDS: Final = 30.0
+"""How long the server may hold one request."""
+
 
 def add_to(app: typer.Typer) -> None:
-    add_commands(app, "Run", run)
+    add_commands(app, "Run", run, wait)
 
 
 def run(
@@ -70,8 +83,6 @@ def run(
     from msgspec import Raw
 
     from perdure.sdk.client import start_item
-    from perdure.wire.errors import Unavailable
-    from perdure.wire.status import Phase
 
     item = start_item(
         workflow,
@@ -95,34 +106,73 @@ def run(
         note(f"An execution of {workflow!r} with the key {key!r} and this input exists already; it is shown: {id}")
     elif not (quiet or detach or as_json):
         note(f"Started {id}")
+    watch = None if detach else partial(_watch, id=id, timeout=timeout, quiet=quiet or as_json)
+    execution, unserved = _follow_to_end(url, id, watch, as_json=as_json)
+    if detach:
+        if as_json:
+            emit(execution)
+        else:
+            say(id)
+        return
+    code = _print_end(execution, unserved, as_json=as_json)
+    if not as_json and input is None and (execution.error or "").startswith("BadValue: input"):
+        note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
+    raise typer.Exit(code)
+
+
+def wait(
+    id: ExecutionArgument,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", "-t", help="Stop waiting after this many seconds; the run goes on.", min=0),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Wait for the end of an execution and print its result.
+
+    Exit codes: 0 completed, 1 failed, 2 unknown, 3 cancelled, 4 still running: --timeout passed, or the server was away
+    for a minute.
+    """
+    with_client(url, lambda client: client.get(id))  # refuses an unknown id or server without patience
+    found = _follow_to_end(url, id, partial(_wait, id=id, timeout=timeout), as_json=as_json)
+    raise typer.Exit(_print_end(*found, as_json=as_json))
+
+
+def _follow_to_end(
+    url: str | None, id: str, watch: "Callable[[Client], Awaitable[None]] | None", *, as_json: bool
+) -> tuple["Execution", str]:
+    """The execution after `watch`, and a note if no worker serves it. Exits if the server is away."""
+    from perdure.wire.errors import Unavailable
+
     try:
-        if not detach:
-            watch = partial(_watch, id=id, timeout=timeout, quiet=quiet or as_json)
+        if watch is not None:
             with_client(url, watch, patience=WATCH_PATIENCE_SECONDS)
-        execution, unserved = with_client(url, partial(_look, id=id))
+        return with_client(url, partial(_look, id=id))
     except Unavailable as error:
         if as_json:
             emit({"id": id})
         note(f"{error.message}\n{id} is not watched any more; `perdure logs -f {id}` watches it again.")
         raise typer.Exit(STILL_RUNNING) from None
+
+
+def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
+    """Answers the exit code."""
+    from perdure.wire.status import Phase
+
+    id = execution.id
     if as_json:
         emit(execution)
-    elif detach:
-        say(execution.id)
     elif execution.phase is Phase.COMPLETED:
         say(_pretty(execution.result))
     elif execution.phase is Phase.FAILED:
-        note(f"{execution.id} failed: {execution.error}")
-        if input is None and (execution.error or "").startswith("BadValue: input"):
-            note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
+        note(f"{id} failed: {execution.error}")
     elif execution.phase is Phase.CANCELLED:
-        note(f"{execution.id} was cancelled by {execution.cancelled_by or 'an unknown user'}.")
+        note(f"{id} was cancelled by {execution.cancelled_by or 'an unknown user'}.")
     else:
         note(f"{id} goes on ({execution.phase.value}{unserved}); `perdure logs -f {id}` watches it again.")
-    if detach:
-        return
     codes = {Phase.COMPLETED: 0, Phase.FAILED: FAILED, Phase.CANCELLED: CANCELLED}
-    raise typer.Exit(codes.get(execution.phase, STILL_RUNNING))
+    return codes.get(execution.phase, STILL_RUNNING)
 
 
 async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
@@ -165,6 +215,19 @@ async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) 
                         status.update(f"{item.phase.value} {progress(item)}".strip())
     except TimeoutError:
         pass
+
+
+async def _wait(client: "Client", id: str, timeout: float | None) -> None:
+    import asyncio
+    from contextlib import suppress
+
+    from perdure.wire.executions import GetExecution
+    from perdure.wire.status import FINAL
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            while (await client._transport.call(GetExecution(id, wait=WAIT_SECONDS))).phase not in FINAL:
+                pass
 
 
 def _budget(given: str | None) -> "BudgetSpec | None":
