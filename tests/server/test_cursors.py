@@ -69,6 +69,11 @@ async def tool(served: Served, hand: Hand, name: str) -> None:
     await register(served, "/api/v1/tools/register", name, id=name)
 
 
+async def topic(served: Served, hand: Hand, name: str) -> None:
+    reply = await served.client.post("/api/v1/events/publish", json={"topic": name, "events": [{"data": 1}]})
+    assert reply.status_code == 200, reply.text
+
+
 LISTS = [
     List("traces", "traces", lambda one: one["trace_id"], send_trace),
     List("sessions", "sessions", lambda one: one["execution_id"], start),
@@ -77,6 +82,7 @@ LISTS = [
     List("agents", None, lambda one: (one["id"], one["deployment_id"]), agent),
     List("tools", None, lambda one: (one["id"], one["deployment_id"]), tool),
     List("schedules/workflows/w", "schedules", lambda one: one["id"], schedule),
+    List("topics", "topics", lambda one: one["topic"], topic),
 ]
 
 
@@ -119,7 +125,7 @@ async def test_pages_do_not_shift(served: Served, hand: Hand, kind: List) -> Non
     assert found == whole
     [now] = [page async for page in pages(served, kind)]
     assert len(now) > len(whole) and now[-len(whole) :] == whole, "what came meanwhile stands before all others"
-    for wrong in ("x", "W10", "WyJ-Il0", "Wy0xLCIiXQ", "é"):
+    for wrong in ("x", "W10", "WyJ-Iix7fV0", "Wy0xLCIiXQ", "é"):
         reply = await served.client.get(f"/api/v1/{kind.path}{'&' if '?' in kind.path else '?'}cursor={wrong}")
         assert (reply.status_code, reply.json()["error_type"]) == (400, "BAD_REQUEST"), wrong
 

@@ -168,3 +168,23 @@ async def test_nobody_follows_what_nothing_can_be_published_to(
     if "topic" in query:
         refused = (await publish(served, topic=query["topic"], events=[{"data": 1}])).json()
         assert f"query.{refused['error']}" == reply.json()["error"]
+
+
+async def test_topics_are_listed_with_their_last_event(served: Served) -> None:
+    for topic, *types in (("orders/b", "made", "paid"), ("orders/a", None), ("other",), ("ordersX", None)):
+        if types:
+            await publish(served, topic=topic, events=[{"data": 1, "event_type": one} for one in types])
+    last = (await served.client.get("/api/v1/events?topic=orders/b")).json()["events"][-1]
+    listed = (await served.client.get("/api/v1/topics?prefix=orders/")).json()
+    assert [one["topic"] for one in listed["topics"]] == ["orders/a", "orders/b"] and listed["next_cursor"] is None
+    assert listed["topics"][1] == {
+        "topic": "orders/b",
+        "last_sequence_id": 2,
+        "first_sequence_id": 1,
+        "last_event_at": last["created_at"],
+        "last_event_type": "paid",
+    }
+    _, other_project = await served.other_project()
+    assert (await served.client.get("/api/v1/topics", headers=other_project)).json()["topics"] == []
+    for wrong, status in (("cursor=x", 400), ("limit=0", 400), (f"prefix={'a' * 600}", 422), ("prefix=%00", 400)):
+        assert (await served.client.get(f"/api/v1/topics?{wrong}")).status_code == status, wrong

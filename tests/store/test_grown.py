@@ -85,6 +85,7 @@ MAY_READ_MUCH: Final = {
     "count_held_of_key": "what is held of a key, at most its limit",
     "changed_of_workers": "all that a worker holds, once a second while it waits",
     "unacknowledged_claims": "all that a worker holds, once a second while it waits",
+    "list_all_workers": "what workers hold, when a person asks",
     "count_held_by": "what a push worker holds, at most what it takes",
     "untold_of_push_workers": "all that push workers hold, every few seconds",
     "open_of_user": "all that a user has, when that is erased",
@@ -208,6 +209,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"cron": "* * * * *", "timezone": "UTC", "status": "active", "overlap": "skip", "missed": "skip"},
         **{"missed_window_seconds": 60, "declared": 0, "by_hand": "", "schedule_id": "schedule-3"},
         "granted_us": None,
+        **dict.fromkeys(("lease_us", "push_lease_us"), 12_000_000),
         "by_database": 0,
         "ready_from_us": 0,
         **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
@@ -330,6 +332,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": "agent-3", "kind": "agent"}
     for query in ("list_definitions", "definition_sizes"):
         found[query] = {"kind": "agent", "before_us": NOW_US, "after": ""}
+    for query in ("list_topics", "topic_sizes"):
+        found[query] = {"first": "topic-10", "beyond": "topic-2", "after_topic": "topic-10"}
     for query in ("list_runs", "run_sizes"):
         found[query] = {"workflow_id": None, "type": "workflow"}
     for query in ("try_lock_trigger", "take_events", "delete_trigger"):
@@ -428,6 +432,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "lapsed_long_ago": {"before_us": 1 << 60},
         "take_push_checks": {"next_us": NOW_US + 99_000_000},
         "active_push_workers": {"now_us": NOW_US},
+        "list_all_workers": {"after": ""},
         "active_native_workers": {"now_us": NOW_US},
         "delete_schedule": {"id": "schedule-3"},
         "insert_schedule": {"id": "another", "key": "another"},

@@ -211,3 +211,17 @@ async def test_a_wait_finds_its_event_behind_pages_of_others(world: World, monke
     assert not (await world.report(id, [event_wait("none", "t", match={"n": 8})])).rows
     [row] = (await world.report(id, [event_wait("w", "t", match={"n": 7})])).rows
     assert row.kind is Kind.EVENT and b"x" * SIZE in bytes(row.value)
+
+
+async def test_topics(world: World) -> None:
+    names, found, after = ["a", "b", "c", "d", "e"], [], ""
+    for name in names:
+        await world.publish(name, "x" * SIZE)
+    more = True
+    while more:
+        page, more = await bounded(
+            world, events.list_topics(project_id=PROJECT, prefix="", after=after, limit=9, bytes_max=ROOM)
+        )
+        found.append([one.topic for one in page])
+        after = found[-1][-1]
+    assert found == [["a", "b", "c"], ["d", "e"]], "the data that SQLite reads on its way is bounded, too"

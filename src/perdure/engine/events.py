@@ -4,11 +4,12 @@ import asyncio
 
 from perdure.engine.callers import Callers
 from perdure.engine.core import Core
+from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.notifier import ChannelCursors
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import events
 from perdure.wire.approvals import ANSWERED, ASKED
-from perdure.wire.events import Event, EventPage, GetEvents, PublishedEvents, PublishEvent
+from perdure.wire.events import Event, EventPage, GetEvents, ListTopics, PublishedEvents, PublishEvent, TopicPage
 from perdure.wire.fields import INT64_MAX, is_uuid
 from perdure.wire.limits import REPLY_BYTES_MAX
 
@@ -47,6 +48,14 @@ class Events(Service):
             look(project_id=scope.project_id, topic=op.topic, after=after, limit=op.limit, bytes_max=REPLY_BYTES_MAX)
         )
         return EventPage(found, more, found[-1].sequence_id if found else None)
+
+    @serves(ListTopics)
+    async def topics(self, scope: Scope, op: ListTopics) -> TopicPage:
+        (after,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
+        page, more = await self.read(
+            events.list_topics(project_id=scope.project_id, prefix=op.prefix, after=after, limit=op.limit)
+        )
+        return TopicPage(page, write_cursor((page[-1].topic,)) if more else None)
 
     async def page(self, project_id: str, topic: str, after: int, limit: int, *, bytes_max: int) -> list[Event]:
         look = events.read_events(project_id=project_id, topic=topic, after=after, limit=limit, bytes_max=bytes_max)

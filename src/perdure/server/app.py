@@ -67,6 +67,7 @@ from perdure.wire import (
     triggers,
     waits,
     webhooks,
+    workers,
     workflows,
 )
 from perdure.wire import events as event_operations
@@ -95,6 +96,7 @@ def all_routes() -> list[Route]:
         deployments.deployments,
         definitions.definitions,
         waits.waits,
+        workers.workers,
         questions,
         approvals,
         budgets.budgets,

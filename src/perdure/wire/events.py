@@ -9,7 +9,10 @@ from perdure.wire.fields import (
     HasMore,
     Int32,
     Int64,
+    Limit,
     Most,
+    NextCursor,
+    PageCursor,
     Position,
     ProjectInQuery,
     RequiredJson,
@@ -18,6 +21,7 @@ from perdure.wire.fields import (
     Uuid,
     between,
     is_uuid,
+    text_check,
 )
 from perdure.wire.operation import Noun, Operation, validated
 from perdure.wire.record import Record
@@ -45,6 +49,28 @@ class EventPage(Record, frozen=True):
     events: list[Event]
     has_more: HasMore
     next_sequence_id: Int64 | None = None
+
+
+class ListedTopic(Record, frozen=True):
+    """Retention deletes the oldest events; their numbers are not given again."""
+
+    shown_as: ClassVar[str] = "TopicResponse"
+
+    topic: str
+    last_sequence_id: Int64
+    """How many events were ever published; 0 for a topic that executions only wait for."""
+    first_sequence_id: Int64 | None = None
+    """The oldest event that is kept."""
+    last_event_at_us: Time | None = field(default=None, name="last_event_at")
+    """Null if the last event is not kept."""
+    last_event_type: str | None = None
+
+
+class TopicPage(Record, frozen=True):
+    shown_as: ClassVar[str] = "TopicsResponse"
+
+    topics: list[ListedTopic]
+    next_cursor: NextCursor | None = None
 
 
 class PublishedEvents(Record, frozen=True):
@@ -119,3 +145,13 @@ class GetEvents(Operation[EventPage], frozen=True):
     """1 to 1,000."""
     sort: Literal["asc", "desc"] = "asc"
     project_id: ProjectInQuery | None = None
+
+
+@events.get("/api/v1/topics")
+class ListTopics(Operation[TopicPage], frozen=True):
+    """Topics of the project, by name."""
+
+    prefix: Annotated[str, text_check(TOPIC_BYTES_MAX)] = ""
+    """Only topics whose name begins with this."""
+    cursor: PageCursor | None = None
+    limit: Limit = 100

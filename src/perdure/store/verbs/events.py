@@ -19,12 +19,13 @@ from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ASKED
-from perdure.wire.events import Event, JournalEvent, PublishedEvents
+from perdure.wire.events import Event, JournalEvent, ListedTopic, PublishedEvents
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem, OpenWait
 
 PAGE = 500
+_LAST_CHARACTER = "\U0010ffff"
 _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 
@@ -293,6 +294,23 @@ async def topic_end(*, project_id: str, topic: str) -> int:
     for _, last in await query("topics_at", project_id=project_id, topics=json.dumps([topic])):
         return int(last)
     return 0
+
+
+@verb(looks=True)
+async def list_topics(
+    *, project_id: str, prefix: str, after: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[ListedTopic], bool]:
+    """A page of topics by name, and whether there are more. SQLite reads an event's data to reach its time, so large
+    events make a page short."""
+    where = {
+        "project_id": project_id,
+        "first": max(prefix, after),
+        "beyond": prefix + _LAST_CHARACTER,
+        "after_topic": after,
+    }
+    sizes = [size for (size,) in await query("topic_sizes", limit=limit + 1, **where)]
+    fits = fitting(sizes[:limit], bytes_max)
+    return await records(ListedTopic, "list_topics", limit=fits, **where), fits < len(sizes)
 
 
 async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[list[Event], bool]:

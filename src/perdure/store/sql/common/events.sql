@@ -39,5 +39,18 @@ SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND CAS
   END
 ORDER BY seq DESC LIMIT 1;
 
+-- text: listed_topics
+FROM topics t LEFT JOIN events e ON e.project_id = t.project_id AND e.topic = t.topic AND e.seq = t.last_seq
+WHERE t.project_id = :project_id AND t.topic >= :first AND t.topic < :beyond AND t.topic <> :after_topic
+ORDER BY t.topic LIMIT :limit
+
+-- name: topic_sizes
+SELECT COALESCE(OCTET_LENGTH(e.data), 0) {= listed_topics};
+
+-- name: list_topics
+SELECT t.topic, t.last_seq AS last_sequence_id,
+  (SELECT MIN(f.seq) FROM events f WHERE f.project_id = t.project_id AND f.topic = t.topic) AS first_sequence_id,
+  e.created_at_us AS last_event_at_us, e.event_type AS last_event_type {= listed_topics};
+
 -- name: newest_event
 SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic;

@@ -1,0 +1,41 @@
+"""The list of workers over HTTP."""
+
+from tests.server.serving import Hand, Served
+
+from perdure.wire.access import Role
+
+PATH = "/api/v1/workers"
+
+
+async def test_workers_are_listed_in_pages(served: Served, hand: Hand) -> None:
+    second = Hand(served.client)
+    await second.register()
+    await served.start()
+    await hand.claim()
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    whole = (await served.client.get(PATH, headers=reader)).json()
+    assert [(one["id"], one["running"]) for one in whole["workers"]] == sorted([(hand.id, 1), (second.id, 0)])
+    assert whole["next_cursor"] is None
+    first = (await served.client.get(f"{PATH}?limit=1")).json()
+    rest = (await served.client.get(f"{PATH}?limit=1&cursor={first['next_cursor']}")).json()
+    assert [one["id"] for one in first["workers"] + rest["workers"]] == sorted([hand.id, second.id])
+    assert rest["next_cursor"] is None
+    (one,) = [one for one in whole["workers"] if one["id"] == hand.id]
+    assert one == {
+        "id": hand.id,
+        "deployment_id": "default",
+        "kind": "native",
+        "state": "online",
+        "capacity": one["capacity"],
+        "running": 1,
+        "registered_at": one["registered_at"],
+        "last_beat_at": one["last_beat_at"],
+        "lease_until": one["lease_until"],
+        "python": "3.11",
+        "url": None,
+    }
+    assert one["registered_at"] <= one["last_beat_at"] < one["lease_until"]
+    _, other_project = await served.other_project()
+    assert (await served.client.get(PATH, headers=other_project)).json()["workers"] == []
+    for wrong in ("cursor=x", "limit=0", "limit=1001"):
+        assert (await served.client.get(f"{PATH}?{wrong}")).status_code == 400, wrong
