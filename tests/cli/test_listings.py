@@ -1,9 +1,9 @@
 """Lists by name: what they print, and that they go on over pages."""
 
 import pytest
-from tests.cli.processes import House
+from tests.cli.processes import House, ask_server
 
-from perdure.wire import fields
+from perdure.cli import listings
 
 
 def test_workers_are_listed_with_what_they_run(busy_house: House) -> None:
@@ -17,7 +17,7 @@ def test_workers_are_listed_with_what_they_run(busy_house: House) -> None:
 
 def test_topics_are_listed_over_pages(busy_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house = busy_house
-    monkeypatch.setattr(fields, "PAGE_MAX", 2)
+    monkeypatch.setattr(listings, "PAGE", 2)
     for topic in ("shop/a", "shop/b", "shop/c", "other"):
         house.run("publish", topic, "--data", "1", "--type", "made")
     house.run("publish", "shop/b", "--data", "2", "--type", "paid")
@@ -27,3 +27,37 @@ def test_topics_are_listed_over_pages(busy_house: House, monkeypatch: pytest.Mon
     assert "paid" in shown.stdout and "shop/c" not in shown.stdout
     assert "The first 2; --limit shows more." in shown.stderr
     assert "No topic has this prefix." in house.run("topics", "--prefix", "nothing").stdout
+
+
+def test_workflows_are_listed_with_what_starts_them(busy_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = busy_house
+    for key in ("a", "b", "c"):
+        id = house.run("schedules", "create", "double", "0 9 * * *", "--key", key).stdout.strip()
+    house.run("schedules", "pause", id)
+    assert "No tools; only push workers" in house.run("tools").stdout
+    monkeypatch.setattr(listings, "PAGE", 2)
+    listed = house.lines("workflows")
+    names = [one["workflow_id"] for one in listed]
+    assert len(names) > 4 and names == sorted(names), "over several pages"
+    assert {(one["deployment_id"], one["queue_name"] == one["workflow_id"]) for one in listed} == {("default", True)}
+    monkeypatch.setattr(listings, "PAGE", 1_000)
+    (line,) = [line for line in house.run("workflows").stdout.splitlines() if line.startswith("double ")]
+    assert "0 9 * * * UTC (paused); 0 9 * * * UTC; 1 more" in line
+    assert "The first 1; --limit shows more." in house.run("workflows", "-n", "1").stderr
+
+
+def test_agents_and_tools_are_listed(busy_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = busy_house
+    monkeypatch.setattr(listings, "DEFINITIONS_PAGE", 1)
+    for name in ("writer", "reader"):
+        agent = {"id": name, "provider": "openai", "model": "gpt", "tools": [{"name": "search"}]}
+        ask_server(house, "POST", "/api/v1/agents/register", agent)
+    ask_server(house, "POST", "/api/v1/tools/register", {"id": "search", "description": "Finds\nit"})
+    assert [(one["id"], one["deployment_id"]) for one in house.lines("agents")] == [
+        ("reader", "default"),
+        ("writer", "default"),
+    ]
+    shown = house.run("agents").stdout
+    assert "openai:gpt" in shown and "search" in shown
+    assert "Finds it" in house.run("tools").stdout
+    assert house.json("tools")["id"] == "search"

@@ -136,6 +136,7 @@ async def test_workflows_are_listed_once_per_deployment(served: Served) -> None:
         "trigger_on_event": True,
         "scheduled": True,
         "created_at": listed[0]["created_at"],
+        "queue_name": "a",
     }
     assert await get(served, "workflows?limit=1&offset=1") == [listed[1]]
     assert await get(served, "workflows/a") == listed[0]

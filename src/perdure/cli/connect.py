@@ -36,4 +36,5 @@ async def ask(client: "Client", method: str, path: str, body: bytes | None = Non
     from perdure.sdk.http import HttpTransport, fresh_key
 
     assert isinstance(client._transport, HttpTransport)
-    return await client._transport.request(method, path, body, headers=fresh_key() if method == "POST" else b"")
+    headers = fresh_key() if method == "POST" else b""
+    return (await client._transport.request(method, path, body, headers=headers)).body

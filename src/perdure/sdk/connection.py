@@ -35,6 +35,8 @@ C = TypeVar("C", bound="ClientConnection")
 class Response(NamedTuple):
     status: int
     body: bytes
+    next_cursor: str | None = None
+    """The header `Next-Cursor` of a list that is an array."""
 
 
 class ConnectionLost(Exception):
@@ -48,7 +50,10 @@ class ConnectionLost(Exception):
 
 
 class ClientConnection(asyncio.Protocol):
-    __slots__ = ("_body", "_loop", "_parser", "_server", "_timer", "_transport", "answered", "idle_since", "waiter")
+    __slots__ = (
+        *("_body", "_loop", "_next_cursor", "_parser", "_server", "_timer", "_transport"),
+        *("answered", "idle_since", "waiter"),
+    )
 
     def __init__(self, server: ServerConnections, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
@@ -56,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
+        self._next_cursor: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.waiter: asyncio.Future[Response] | None = None
         self.answered = 0
@@ -91,6 +97,10 @@ class ClientConnection(asyncio.Protocol):
         stale = self.answered > 0 and not self._body
         self._lose(str(exc) if exc else "the server closed the connection", stale=stale)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) == 11 and name.lower() == b"next-cursor":
+            self._next_cursor = value.decode("latin-1")
+
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
@@ -99,6 +109,7 @@ class ClientConnection(asyncio.Protocol):
         if status < 200:
             return
         parts, self._body = self._body, []
+        next_cursor, self._next_cursor = self._next_cursor, None
         self.answered += 1
         waiter, self.waiter = self.waiter, None
         if self._timer is not None:
@@ -109,7 +120,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._transport.close()
         if waiter is not None and not waiter.done():
-            waiter.set_result(Response(status, parts[0] if len(parts) == 1 else b"".join(parts)))
+            waiter.set_result(Response(status, parts[0] if len(parts) == 1 else b"".join(parts), next_cursor))
 
     def _late(self, seconds: float) -> None:
         self._transport.abort()

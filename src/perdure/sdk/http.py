@@ -124,7 +124,7 @@ class HttpTransport:
         held_seconds: float | None = None,
         patience: float | None = None,
         tries: _Tries | None = None,
-    ) -> bytes:
+    ) -> Response:
         """The server may hold the request for `held_seconds`. Raises the server's refusal, and `Unavailable` or
         `UnknownOutcome` when the patience is over."""
         seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
@@ -141,7 +141,7 @@ class HttpTransport:
                     b"".join((head, self._heads[turn], tail)), seconds, held=held_seconds is not None
                 )
                 if response.status < 400:
-                    return response.body
+                    return response
                 problem = self._problem(response, server)
                 if response.status not in _AGAIN:
                     raise problem
@@ -218,7 +218,7 @@ class HttpTransport:
             # The lost try, or another caller, has deleted it: an id is never given again.
             if endpoint.method != "DELETE" or not tries.unsure:
                 raise
-            answer = b""
+            answer = Response(204, b"")
         except NotCancellable:
             # As above: the lost try may have cancelled it.
             if not isinstance(op, CancelExecution) or not tries.unsure:
@@ -242,7 +242,7 @@ class HttpTransport:
                     "may have taken effect."
                 ) from refusal
             raise
-        return [one.outcome() for one in _decode(_START_REPLY, answer).items]
+        return [one.outcome() for one in _decode(_START_REPLY, answer.body).items]
 
     async def result(self, execution_id: str) -> Finished:
         return await self._results.of(checked_id(execution_id))
@@ -303,17 +303,22 @@ class HttpTransport:
 
 
 @cache
-def _reader(operation: type[Operation[Any]]) -> Callable[[bytes], Any]:
+def _reader(operation: type[Operation[Any]]) -> Callable[[Response], Any]:
     reply = reply_type(operation)
     if reply is NoneType:
-        return lambda body: None
-    if get_origin(reply) is Listed:
-        raise TypeError(f"{operation.__name__}: the next page's cursor is in a header, which this client does not read")
-    if get_origin(reply) is not list:
-        return _record_reader(reply)
+        return lambda answer: None
+    kind = get_origin(reply)
+    if kind is not list and kind is not Listed:
+        of_body = _record_reader(reply)
+        return lambda answer: of_body(answer.body)
     twin = reader(*get_args(reply))
     decoder = msgspec.json.Decoder(list[twin.type])  # type: ignore[name-defined]  # made here
-    return lambda body: [twin(one) for one in _decode(decoder, body)]
+
+    def read(answer: Response) -> Any:
+        items = [twin(one) for one in _decode(decoder, answer.body)]
+        return items if kind is list else Listed(items, answer.next_cursor)
+
+    return read
 
 
 def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:

@@ -30,6 +30,8 @@ class RegisteredWorkflow(Record, frozen=True):
     scheduled: bool
     """Whether workers declared a schedule for it."""
     created_at_us: Time = field(name="created_at")
+    queue_name: str
+    """The queue of its executions, unless a start names another."""
 
 
 class WorkflowRun(Record, frozen=True):

@@ -70,7 +70,7 @@ ON CONFLICT (project_id, deployment_id, id) DO UPDATE SET type = excluded.type,
 
 -- text: workflow
 w.id, w.deployment_id, w.type, w.trigger_on_event, w.scheduled,
-  COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) AS created_at_us
+  COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) AS created_at_us, COALESCE(w.queue_name, w.id) AS queue_name
 FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id AND d.retired_at_us IS NULL
 
 -- name: list_workflows
