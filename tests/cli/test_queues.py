@@ -10,6 +10,9 @@ def test_a_queue_is_paused_and_resumed(busy_house: House) -> None:
     (listed,) = [one for one in house.lines("queues", "ls") if one["name"] == "double"]
     assert (listed["queued"], listed["paused_at"] is None) == (1, False)
     assert "PAUSED" in house.run("queues", "ls").stdout
+    assert house.lines("queues") == house.lines("queues", "ls"), "without a command it lists"
+    assert "PAUSED" in house.run("queues").stdout
+    assert "pause" in house.run("queues", "--help").stdout
     assert "perdure queues resume double" in " ".join(house.run("show", started).stdout.split())
     assert "Queue double is open, with 1 queued" in house.run("queues", "resume", "double").stdout
     assert house.json("queues", "resume", "double")["paused_at"] is None

@@ -59,8 +59,17 @@ class _Group(TyperGroup):
         return _without_types_of_flags(super().get_params(ctx))
 
 
-def make_group(help: str, **options: Any) -> typer.Typer:
-    return typer.Typer(cls=_Group, no_args_is_help=True, help=help, **options)
+class _Noun(_Group):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command it lists: `perdure queues --json` is `perdure queues ls --json`."""
+        has_command = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        if "ls" in self.commands and not has_command and not ctx.resilient_parsing:
+            args = ["ls", *args]
+        return super().parse_args(ctx, args)
+
+
+def make_group(help: str, *, cls: type[TyperGroup] = _Group, **options: Any) -> typer.Typer:
+    return typer.Typer(cls=cls, no_args_is_help=True, help=help, **options)
 
 
 def add_group(
@@ -72,7 +81,7 @@ def add_group(
     others: Mapping[str, Callable[..., None]] | None = None,
 ) -> None:
     """`others` are names that the help does not show."""
-    group = make_group(help)
+    group = make_group(help, cls=_Noun)
     add_commands(group, None, *functions)
     for other, function in (others or {}).items():
         _add(group, other, function, hidden=True)
