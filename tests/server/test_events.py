@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Served
 
+from perdure import Client
+from perdure.sdk.http import HttpTransport
 from perdure.wire.limits import REPLY_BYTES_MAX
 
 
@@ -184,6 +186,11 @@ async def test_topics_are_listed_with_their_last_event(served: Served) -> None:
         "last_event_at": last["created_at"],
         "last_event_type": "paid",
     }
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        page = await client.topics("orders/", limit=1)
+        assert [one.last_sequence_id for one in page.topics] == [1]
+        rest = await client.topics("orders/", cursor=page.next_cursor)
+        assert [one.last_event_type for one in rest.topics] == ["paid"]
     _, other_project = await served.other_project()
     assert (await served.client.get("/api/v1/topics", headers=other_project)).json()["topics"] == []
     for wrong, status in (("cursor=x", 400), ("limit=0", 400), (f"prefix={'a' * 600}", 422), ("prefix=%00", 400)):

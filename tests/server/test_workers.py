@@ -2,6 +2,8 @@
 
 from tests.server.serving import Hand, Served
 
+from perdure import Client
+from perdure.sdk.http import HttpTransport
 from perdure.wire.access import Role
 
 PATH = "/api/v1/workers"
@@ -20,6 +22,10 @@ async def test_workers_are_listed_in_pages(served: Served, hand: Hand) -> None:
     rest = (await served.client.get(f"{PATH}?limit=1&cursor={first['next_cursor']}")).json()
     assert [one["id"] for one in first["workers"] + rest["workers"]] == sorted([hand.id, second.id])
     assert rest["next_cursor"] is None
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        page = await client.workers(limit=1)
+        assert [one.id for one in page.workers] == [first["workers"][0]["id"]]
+        assert (await client.workers(cursor=page.next_cursor)).next_cursor is None
     (one,) = [one for one in whole["workers"] if one["id"] == hand.id]
     assert one == {
         "id": hand.id,

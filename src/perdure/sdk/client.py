@@ -24,7 +24,7 @@ from perdure.wire.approvals import Became
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
-from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
+from perdure.wire.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
 from perdure.wire.executions import (
     CancelExecution,
     DeleteExecution,
@@ -46,6 +46,7 @@ from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
+from perdure.wire.workers import ListWorkers, WorkerPage
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -361,6 +362,14 @@ class Client:
     async def events(self, topic: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
         """The events of a topic after number `after`. A page may be short, as that of `journal`."""
         return (await self._transport.call(GetEvents(topic, after, limit=limit))).events
+
+    async def topics(self, prefix: str = "", *, cursor: str | None = None, limit: int = 100) -> TopicPage:
+        """A page of the topics whose name begins with `prefix`, by name."""
+        return await self._transport.call(ListTopics(prefix, cursor, limit))
+
+    async def workers(self, *, cursor: str | None = None, limit: int = 100) -> WorkerPage:
+        """A page of the registered workers, by id, with how many executions each holds."""
+        return await self._transport.call(ListWorkers(cursor, limit))
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
         """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""

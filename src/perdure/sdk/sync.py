@@ -121,6 +121,8 @@ class SyncClient:
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
     publish = blocking(Client.publish)
+    topics = blocking(Client.topics)
+    workers = blocking(Client.workers)
     transcript = blocking(Client.transcript)
     append_messages = blocking(Client.append_messages)
     budget = blocking(Client.budget)
