@@ -71,13 +71,14 @@ ON CONFLICT (project_id, deployment_id, id) DO UPDATE SET type = excluded.type,
 -- text: workflow
 w.id, w.deployment_id, w.type, w.trigger_on_event, w.scheduled,
   COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) AS created_at_us, COALESCE(w.queue_name, w.id) AS queue_name
-FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id AND d.retired_at_us IS NULL
+FROM workflows w {CROSS |}JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id AND d.retired_at_us IS NULL
 
 -- name: list_workflows
+-- CROSS keeps SQLite to the index by name.
 SELECT {= workflow}
-WHERE w.project_id = :project_id AND w.type = 'workflow' AND (w.id > :after_id OR w.id = :after_id
-  AND (COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) < :before_us
-    OR COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) = :before_us AND w.deployment_id > :after))
+WHERE w.project_id = :project_id AND w.type = 'workflow' AND w.id >= :after_id AND (w.id > :after_id
+  OR COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) < :before_us
+  OR COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) = :before_us AND w.deployment_id > :after)
 ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit OFFSET :offset;
 
 -- name: read_workflow
