@@ -306,6 +306,8 @@ def test_nobody_who_serves_is_told(house: House) -> None:
         assert (found["served"], found["execution"]["phase"]) == (False, "queued")
         watched = house.run("run", "double", "--input", "[1]", "--timeout", "0.1", code=4)
         assert "goes on (queued, and no worker serves deployment 'green')" in watched.stderr
+        waited = house.run("wait", id, "--timeout", "0.1", code=4)
+        assert f"{id} is queued, and no worker serves deployment 'green'." in waited.stderr
         assert "no worker serves deployment 'green'; start a worker with `perdure work --deployment green" in (
             house.run("show", id).stdout
         )

@@ -134,7 +134,9 @@ def wait(
     Exit codes: 0 completed, 1 failed, 2 unknown, 3 cancelled, 4 still running: --timeout passed, or the server was away
     for a minute.
     """
-    with_client(url, lambda client: client.get(id))  # refuses an unknown id or server without patience
+    now, unserved = with_client(url, partial(_look, id=id))  # refuses an unknown id or server without patience
+    if unserved:
+        note(f"{id} is {now.phase.value}{unserved}.")
     found = _follow_to_end(url, id, partial(_wait, id=id, timeout=timeout), as_json=as_json)
     raise typer.Exit(_print_end(*found, as_json=as_json))
 
