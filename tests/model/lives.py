@@ -13,7 +13,7 @@ from hashlib import blake2b
 from tests.store.world import GRACE_US, LEASE_US, SECOND
 
 from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
+from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
 LIMITS: dict[str, tuple[int | None, int | None]] = {"one": (1, None), "two": (None, 2)}
 """Queues with a limit by key, and with a total."""
@@ -113,7 +113,7 @@ class Model:
 
     def room(self, queue: str, key: str | None) -> int:
         """How many more of this queue and key may run."""
-        held = [life for life in self.in_phase(*HELD) if life.queue == queue and life.limited]
+        held = [life for life in self.in_phase(*LEASED) if life.queue == queue and life.limited]
         by_key, total = LIMITS[queue]
         room = 1_000_000
         if by_key is not None:
@@ -318,7 +318,7 @@ class Model:
 
     def end_worker(self, worker: str, *, released: bool) -> None:
         del self.leases[worker]
-        for life in sorted(self.in_phase(*HELD), key=lambda life: life.id):
+        for life in sorted(self.in_phase(*LEASED), key=lambda life: life.id):
             if life.worker == worker:
                 self.lose(life, released=released)
 

@@ -58,7 +58,7 @@ from perdure.wire.requests import (
     Suspend,
     WorkflowSpec,
 )
-from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
+from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
 T = TypeVar("T")
 
@@ -127,14 +127,14 @@ class Lives(RuleBasedStateMachine):
 
     def _held(self, data: st.DataObject) -> Life:
         """A life in some worker's hands; a fresh one when there is none."""
-        held = self.model.in_phase(*HELD)
+        held = self.model.in_phase(*LEASED)
         if len(held) < 2:
             worker = next(iter(self.model.leases), WORKERS[0])
             if worker not in self.model.leases:
                 self._register(worker)
             self._start("cleans" if self._names % 2 else "wf", timeout=20 if self._names % 3 else None)
             self._claim(worker, 10, acknowledge=True)
-            held = self.model.in_phase(*HELD)
+            held = self.model.in_phase(*LEASED)
         return self._pick(data, held)
 
     def _register(self, worker: str) -> None:
@@ -488,7 +488,7 @@ class Lives(RuleBasedStateMachine):
         """I4: an attempt before the present one says something, or somebody who does not hold it."""
         life = self._pick(data, [life for life in self.model.lives.values() if life.attempt])
         attempt = data.draw(st.integers(1, life.attempt), label="attempt")
-        holds = attempt == life.attempt and life.phase in HELD
+        holds = attempt == life.attempt and life.phase in LEASED
         worker = data.draw(st.sampled_from([one for one in WORKERS if not holds or one != life.worker]), label="worker")
         for number in (99, 0):
             reply = self._do(
@@ -529,7 +529,7 @@ class Lives(RuleBasedStateMachine):
         for worker in WORKERS:
             if beats and worker in self.model.leases and self.model.leases[worker] > self.model.now_us:
                 held = self._do(self.world.beat(worker))
-                mine = [life for life in self.model.in_phase(*HELD) if life.worker == worker]
+                mine = [life for life in self.model.in_phase(*LEASED) if life.worker == worker]
                 assert held == sorted((life.id, life.attempt, life.seq) for life in mine)
                 self.model.leases[worker] = self.model.now_us + 12 * SECOND
         due = self.model.due()
@@ -552,7 +552,7 @@ class Lives(RuleBasedStateMachine):
         """An execution takes its workers with it, one after the other."""
         life = self._held(data)
         for _ in range(times):
-            if life.phase not in HELD:
+            if life.phase not in LEASED:
                 return
             worker = life.worker or ""
             self._crash(worker)

@@ -20,7 +20,7 @@ from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem
-from perdure.wire.status import FINAL, HELD, TRANSITIONS, Phase
+from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
 CRASHES_MAX = 5
 LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}
@@ -301,7 +301,7 @@ class Audit:
             raise Violation("no report is refused", f"{item}: {error or answer}")
         if answer.lost:
             self._counts["stale rejections"] += 1
-            if seen.attempt == item.attempt and seen.worker == worker and seen.phase in HELD:
+            if seen.attempt == item.attempt and seen.worker == worker and seen.phase in LEASED:
                 raise Violation("I4 one driver", f"the holder of {item.execution_id} was told that it lost it")
             return
         if item.attempt < seen.attempt:
@@ -333,7 +333,7 @@ class Audit:
         wanted = {
             id
             for id, attempt in latest[1].items()
-            if (seen := self.seen[id]).attempt == attempt and seen.phase in HELD and (id, attempt) not in self._acked
+            if (seen := self.seen[id]).attempt == attempt and seen.phase in LEASED and (id, attempt) not in self._acked
         }
         if told:
             self._counts["claims answered again"] += 1
@@ -372,7 +372,7 @@ class Audit:
             if self.seen[parent].phase in FINAL | {Phase.CANCELLING}:
                 raise Violation("cancel reaches children", f"{parent} is {self.seen[parent].phase} and got a child")
         seen = self.seen[id] = Seen(id, Phase(phase), attempt, parent, step_key, queue, key or "")
-        if seen.phase in HELD:
+        if seen.phase in LEASED:
             seen.worker = worker
             seen.claimed[attempt] = self.tick
             claims.append(seen)
@@ -400,7 +400,7 @@ class Audit:
             self._woken.add(id)
         if source is not target and (source, target) not in LEGAL and not woken:
             raise Violation("the table of moves", f"{id} went from {before} to {after}")
-        claimed = target in HELD and source not in HELD
+        claimed = target in LEASED and source not in LEASED
         if attempt != attempt_before + claimed:
             raise Violation(
                 "I4 one driver", f"{id} went from attempt {attempt_before} to {attempt} as {before} to {after}"
@@ -475,7 +475,7 @@ class Audit:
         held = [
             seen
             for seen in self.seen.values()
-            if seen.queue == scripts.NARROW and seen.phase in HELD and not seen.cleaning
+            if seen.queue == scripts.NARROW and seen.phase in LEASED and not seen.cleaning
         ]
         if len(held) > scripts.NARROW_TOTAL:
             raise Violation("I8 limits hold", f"{len(held)} of {scripts.NARROW_TOTAL} run in the narrow queue")

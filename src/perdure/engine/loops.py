@@ -15,7 +15,7 @@ from perdure.engine.notifier import Notifier
 from perdure.store.verbs import claims, deployments, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.wire.errors import Unavailable
-from perdure.wire.status import HELD, Phase
+from perdure.wire.status import LEASED, Phase
 
 logger = logging.getLogger("perdure.engine")
 
@@ -131,7 +131,7 @@ class Timers:
                     raise answer
             return more or any(answers)
 
-        return await self._do_due(HELD, end)
+        return await self._do_due(LEASED, end)
 
     async def follow_clock(self) -> bool:
         """True if the clock jumped. Raises Unavailable."""

@@ -47,7 +47,7 @@ from perdure.wire.push_workers import (
 from perdure.wire.record import DONE, Done
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.starts import AT_US_MAX
-from perdure.wire.status import HELD
+from perdure.wire.status import LEASED
 from perdure.wire.times import microseconds, rfc3339
 
 POLL_SECONDS: Final = 30.0
@@ -248,7 +248,7 @@ class Push(Service):
                 where = await self.read(push_steps.standing(project_id=project_id, execution_id=execution_id))
             except NotFound:
                 return
-            if where.phase not in HELD or where.push_worker_id is None:
+            if where.phase not in LEASED or where.push_worker_id is None:
                 return
             await core.notifier.wait_any(cursors, left, loop.create_future())
 

@@ -39,7 +39,7 @@ STATUS: Final[dict[Phase, Status]] = {
 }
 
 FINAL: Final[frozenset[Phase]] = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED})
-HELD: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
+LEASED: Final[frozenset[Phase]] = frozenset({Phase.RUNNING, Phase.CANCELLING})
 
 
 class Move(NamedTuple):
@@ -55,8 +55,8 @@ TRANSITIONS: Final[dict[str, Move]] = {
     "claim_cancelling": Move(frozenset({Phase.QUEUED}), Phase.CANCELLING),
     "suspend": Move(frozenset({Phase.RUNNING}), Phase.WAITING, fenced=True),
     "wake": Move(frozenset({Phase.WAITING}), Phase.QUEUED),
-    "complete": Move(HELD, Phase.COMPLETED, fenced=True),
-    "fail": Move(HELD, Phase.FAILED, fenced=True),
+    "complete": Move(LEASED, Phase.COMPLETED, fenced=True),
+    "fail": Move(LEASED, Phase.FAILED, fenced=True),
     "retry": Move(frozenset({Phase.RUNNING}), Phase.QUEUED, fenced=True),
     "release": Move(frozenset({Phase.RUNNING}), Phase.QUEUED, fenced=True),
     "lose": Move(frozenset({Phase.RUNNING}), Phase.QUEUED),

@@ -18,7 +18,7 @@ from tests.faults.run import TURN_SECONDS, Broken, Run
 
 from perdure import Client
 from perdure.wire.errors import NotCancellable
-from perdure.wire.status import HELD
+from perdure.wire.status import LEASED
 
 BAD = {
     "delay_seconds": 0.05,
@@ -119,7 +119,7 @@ async def compare(twice: list[Twice], compared: Counter[str], straight: Client) 
         for id, attempt, worker_id in stale(one):
             compared["reports that came too late"] += 1
             now = await straight.get(id)
-            if now.phase in HELD and (now.attempt, now.assigned_to_worker) == (attempt, worker_id):
+            if now.phase in LEASED and (now.attempt, now.assigned_to_worker) == (attempt, worker_id):
                 raise Broken(f"a copy of a report was told that {id} is lost, which {worker_id} holds: {one}")
 
 

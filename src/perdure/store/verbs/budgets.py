@@ -24,7 +24,7 @@ from perdure.wire.budgets import (
 )
 from perdure.wire.errors import BadRequest, LeaseLost, NotFound
 from perdure.wire.requests import EventItem
-from perdure.wire.status import FINAL, HELD, Phase
+from perdure.wire.status import FINAL, LEASED, Phase
 
 
 class Spender(Struct, frozen=True):
@@ -52,7 +52,7 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
     if spender is None:
         raise unknown_execution(execution_id)
     holder = (spender.attempt, spender.assigned_to_worker)
-    if spender.phase not in HELD or holder != (request.attempt, request.worker_id):
+    if spender.phase not in LEASED or holder != (request.attempt, request.worker_id):
         raise LeaseLost(
             f"Attempt {request.attempt} of execution {execution_id!r} no longer holds it; stop working on it."
         )

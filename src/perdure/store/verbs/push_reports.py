@@ -25,7 +25,7 @@ from perdure.wire.errors import BadRequest, Conflict
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import Started
-from perdure.wire.status import FINAL, HELD, Phase
+from perdure.wire.status import FINAL, LEASED, Phase
 
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000
@@ -56,7 +56,7 @@ async def _lock(project_id: str, execution_id: str) -> Held:
 async def _lock_for(project_id: str, execution_id: str, worker_id: str, end: Phase) -> Held | None:
     """Lock the execution that this worker holds. None: it has already ended it this way. Raises NotFound, Conflict."""
     held = await _lock(project_id, execution_id)
-    if held.worker_id == worker_id and held.phase in HELD:
+    if held.worker_id == worker_id and held.phase in LEASED:
         return held
     if held.worker_id == worker_id and held.phase is end:
         return None
@@ -82,7 +82,7 @@ async def save_step(
     moved = await record(Moved, "record_pushed", project_id=project_id, id=execution_id, key=step_key, now_us=now_us)
     if moved is None:
         held = await _lock(project_id, execution_id)
-        if held.phase not in HELD or held.push_worker_id is None:
+        if held.phase not in LEASED or held.push_worker_id is None:
             raise Conflict(
                 f"Execution {execution_id!r} is {held.phase}: no push worker holds it, so its steps cannot be saved."
             )

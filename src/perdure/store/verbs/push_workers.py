@@ -14,7 +14,7 @@ from perdure.store.verbs.rows import overrule
 from perdure.store.verbs.transitions import lose
 from perdure.wire.errors import NotFound
 from perdure.wire.requests import Claimed
-from perdure.wire.status import HELD, Phase
+from perdure.wire.status import LEASED, Phase
 
 PYTHON = "push"
 """`executions.python` of push executions, which native workers never continue."""
@@ -284,7 +284,7 @@ async def hand_back(*, project_id: str, execution_id: str, attempt: int, worker_
 async def lost_delivery(*, project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int) -> bool:
     """Count a delivery as lost. False: the worker acknowledged it after all, or no longer holds the attempt."""
     held = await record(Held, "lock_pushed", project_id=project_id, id=execution_id)
-    if held is None or held.phase not in HELD or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
+    if held is None or held.phase not in LEASED or (held.attempt, held.worker_id) != (attempt, worker_id) or held.acked:
         return False
     await lose(project_id, execution_id, attempt, worker_id, now_us)
     return True

@@ -47,7 +47,7 @@ from perdure.wire.requests import (
     TimerFired,
     TranscriptEntry,
 )
-from perdure.wire.status import HELD, Phase
+from perdure.wire.status import LEASED, Phase
 
 LOST = ItemReply(lost=True)
 ROWS_MAX = 500
@@ -348,13 +348,13 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         await Notify(Metric("stale_rejections"))
         return LOST
     if state.report_number < item.number:
-        if state.phase in HELD:
+        if state.phase in LEASED:
             # The fence holds, so the move is illegal, not `lost`.
             message = f"Execution {item.execution_id!r} is {state.phase}: no cancel was requested."
             return ItemReply(problem=Problem(message, IllegalMove.code))
         await Notify(Metric("stale_rejections"))
         return LOST
-    if state.phase not in HELD:
+    if state.phase not in LEASED:
         # This attempt ended, by this report or without it (a cancel, a lapse).
         return ItemReply(ended=item.end is not None, lost=item.end is None)
     rows, more = await _unseen(item, state.next_seq)

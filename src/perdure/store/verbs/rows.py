@@ -13,7 +13,7 @@ from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
-from perdure.wire.status import HELD, Phase
+from perdure.wire.status import LEASED, Phase
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000
@@ -98,7 +98,7 @@ async def deliver(
     await query_many("insert_journal", [outcome(moved.seq, moved.at_us, moved.attempt)])
     if moved.phase is Phase.QUEUED:
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
-    elif moved.phase in HELD:
+    elif moved.phase in LEASED:
         await Notify(Changed(moved.worker_id, execution_id), Written(execution_id))
     else:
         await Notify(Written(execution_id))

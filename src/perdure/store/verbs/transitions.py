@@ -25,7 +25,7 @@ from perdure.store.verbs.rows import note_end, overrule
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.wire.errors import NotCancellable
 from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, HELD, Phase
+from perdure.wire.status import FINAL, LEASED, Phase
 
 LOSSES_MAX = 5
 """Losses without a newly recorded outcome that poison an execution."""
@@ -267,7 +267,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
     """Cancel an execution after its run timeout, or end one after its grace. False: it is no longer overdue, or a row
     is locked."""
     for phase, due_at_us in await query("try_lock_execution", project_id=project_id, id=execution_id):
-        if phase not in HELD or due_at_us is None or due_at_us > now_us:
+        if phase not in LEASED or due_at_us is None or due_at_us > now_us:
             return False
         if phase == Phase.RUNNING:
             if not await try_lock_below(project_id, execution_id):
@@ -285,6 +285,6 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
 
 
 @verb(looks=True)
-async def next_due(*, phases: Collection[str] = RESTING | HELD, after_us: int = FIRST.due_at_us) -> int | None:
+async def next_due(*, phases: Collection[str] = RESTING | LEASED, after_us: int = FIRST.due_at_us) -> int | None:
     rows = await query("next_due", after_us=after_us)
     return min((due_at_us for phase, due_at_us in rows if phase in phases and due_at_us is not None), default=None)
