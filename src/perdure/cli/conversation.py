@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from perdure.cli.render import cut, duration
+from perdure.cli.render import cut
 from perdure.wire.agent_runs import decoded, user_message
 from perdure.wire.agent_steps import (
     ASKED_AGAIN,
@@ -24,6 +24,7 @@ from perdure.wire.agent_steps import (
     tool_step,
 )
 from perdure.wire.records import Kind
+from perdure.wire.times import duration
 from perdure.wire.transcripts import LEAVE, READ, TAKE
 
 if TYPE_CHECKING:

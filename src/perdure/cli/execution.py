@@ -14,7 +14,6 @@ from perdure.cli.render import (
     clock_time,
     date_time,
     decoded_object,
-    duration,
     kind_style,
     outcome,
     plain,
@@ -28,7 +27,7 @@ from perdure.cli.waits import went_on_with
 from perdure.wire.executions import Execution, LogLine, Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.times import rfc3339
+from perdure.wire.times import duration, rfc3339
 
 WARNINGS_SHOWN: Final = 5
 

@@ -117,7 +117,8 @@ def tools(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = 
 
 def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List workers by deployment: their state, how many executions each runs, and their last beat."""
-    from perdure.cli.render import date_time, duration
+    from perdure.cli.render import date_time
+    from perdure.wire.times import duration
     from perdure.wire.workers import ListWorkers, WorkerState
 
     styles = {WorkerState.ONLINE: "green", WorkerState.REGISTERED: "yellow", WorkerState.LAPSED: "red"}

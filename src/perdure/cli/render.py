@@ -9,7 +9,7 @@ from msgspec import Raw
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.times import microseconds
+from perdure.wire.times import duration, microseconds
 
 PHASE_STYLE: Final = {
     Phase.QUEUED: "cyan",
@@ -64,30 +64,6 @@ def local(text: str | None) -> str:
 
 def _local(at_us: int) -> datetime:
     return datetime.fromtimestamp(at_us / 1e6, UTC).astimezone()
-
-
-def duration(us: int | None) -> str:
-    """
-    >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
-    ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
-    """
-    if us is None:
-        return ""
-    if us < 10_000:
-        return f"{us / 1e3:.1f} ms"
-    if us < 1_000_000:
-        return f"{us / 1e3:.0f} ms"
-    seconds = us / 1e6
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
 
 
 def value(data: Raw | bytes | None, most: int = 80) -> str:

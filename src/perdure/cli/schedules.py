@@ -158,7 +158,8 @@ def delete(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> 
 
 
 def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
-    from perdure.cli.render import date_time, duration, value
+    from perdure.cli.render import date_time, value
+    from perdure.wire.times import duration
 
     paused = one.status.value == "paused"
     missed = one.missed.value
@@ -183,7 +184,7 @@ def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
 
 
 def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
-    from perdure.cli.render import duration
+    from perdure.wire.times import duration
 
     styles = {"started": "blue", "done": "green", "waiting": "magenta", "skipped": "yellow"}
     rows = [

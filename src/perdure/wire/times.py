@@ -30,3 +30,26 @@ def microseconds(moment: datetime) -> int:
     1750000000000000
     """
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def duration(us: int) -> str:
+    """For people.
+
+    >>> [duration(us) for us in (860, 12_345, 2_500_000, 125_000_000, 7_260_000_000, 200_000_000_000)]
+    ['0.9 ms', '12 ms', '2.5 s', '2 min 5 s', '2 h 1 min', '2 d 7 h']
+    """
+    if us < 10_000:
+        return f"{us / 1e3:.1f} ms"
+    if us < 1_000_000:
+        return f"{us / 1e3:.0f} ms"
+    seconds = us / 1e6
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
