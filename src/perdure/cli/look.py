@@ -1,18 +1,18 @@
 """Executions."""
 
-import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from perdure.cli.commands import Refused, add_commands
 from perdure.cli.connect import with_client
-from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption, parse_seconds
+from perdure.cli.filters import with_filters
+from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
 from perdure.cli.output import console, emit, note, print_list, print_result
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.executions import Execution, LogLine, Row
+    from perdure.wire.executions import Execution, ListFilters, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
 
@@ -22,27 +22,9 @@ def add_to(app: typer.Typer) -> None:
     add_commands(app, "Run", cancel)
 
 
+@with_filters
 def ls(
-    status: Annotated[
-        str | None,
-        typer.Option("--status", help="pending, running, completed, failed or cancelled; several with commas."),
-    ] = None,
-    phase: Annotated[
-        str | None, typer.Option("--phase", help="More exact than a status: queued, waiting, blocked, …")
-    ] = None,
-    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE.")] = None,
-    queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
-    session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
-    parent: Annotated[str | None, typer.Option("--parent", help="The children of this execution.")] = None,
-    root: Annotated[
-        str | None, typer.Option("--root", help="Everything below this root, without the root itself.")
-    ] = None,
-    batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
-    deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Created within this time: 90s, 15m, 2h, 7d.")] = None,
+    filters: "ListFilters",
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=100_000)] = 20,
     url: UrlOption = None,
     as_json: JsonFlag = False,
@@ -51,24 +33,6 @@ def ls(
     from perdure.cli.execution import progress
     from perdure.cli.render import PHASE_STYLE, cut, date_time, took, value
     from perdure.wire.executions import ListFilters
-
-    if tag is not None and "=" not in tag:
-        raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
-    age_us = 0 if since is None else parse_seconds(since, "--since") * 1_000_000
-    filters = ListFilters(
-        phases=_phases(status, phase),
-        workflow_id=workflow,
-        session_id=session,
-        user_id=user,
-        queue_name=queue,
-        batch_id=batch,
-        parent_execution_id=parent,
-        root_execution_id=root,
-        deployment_id=deployment,
-        key=key,
-        tag=tag,
-        created_after_us=None if since is None else max(0, time.time_ns() // 1_000 - age_us),
-    )
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
         found: list[Execution] = []
@@ -244,19 +208,3 @@ def cancel(
     with_client(url, work)
     if refused:
         raise Refused("\n".join(refused))
-
-
-def _phases(status: str | None, phase: str | None) -> list[str] | None:
-    from perdure.wire.status import STATUS, Phase, Status
-
-    if status is None and phase is None:
-        return None
-    wanted = {*Phase}
-    for words, known, of in ((status, [*Status], STATUS.get), (phase, [*Phase], None)):
-        if words is None:
-            continue
-        chosen = {word.strip() for word in words.split(",") if word.strip()} or {words}
-        if unknown := chosen - {*known}:
-            raise Refused(f"{sorted(unknown)[0]!r} is not one of {', '.join(known)}.")
-        wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}
-    return [one.value for one in wanted]

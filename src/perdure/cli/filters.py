@@ -1,0 +1,94 @@
+"""The filters of executions, as options of several commands."""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.commands import Refused
+from perdure.cli.options import parse_seconds
+
+if TYPE_CHECKING:
+    from perdure.wire.executions import ListFilters
+
+
+def with_filters(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_filters`. It gets the filters as its first argument."""
+    _, *own = inspect.signature(function).parameters.values()
+    options = inspect.signature(_filters).parameters
+
+    def command(**values: Any) -> None:
+        filters = _filters(**{name: values.pop(name) for name in options})
+        function(filters, **values)
+
+    functools.update_wrapper(command, function)
+    parameters = [
+        *(one for one in own if one.default is one.empty),
+        *options.values(),
+        *(one for one in own if one.default is not one.empty),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
+
+def _filters(
+    status: Annotated[
+        str | None,
+        typer.Option("--status", help="pending, running, completed, failed or cancelled; several with commas."),
+    ] = None,
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="More exact than a status: queued, waiting, blocked, …")
+    ] = None,
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
+    session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
+    parent: Annotated[str | None, typer.Option("--parent", help="The children of this execution.")] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="Everything below this root, without the root itself.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Created within this time: 90s, 15m, 2h, 7d.")] = None,
+) -> "ListFilters":
+    from perdure.wire.executions import ListFilters
+
+    if tag is not None and "=" not in tag:
+        raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
+    age_us = 0 if since is None else parse_seconds(since, "--since") * 1_000_000
+    return ListFilters(
+        phases=_phases(status, phase),
+        workflow_id=workflow,
+        session_id=session,
+        user_id=user,
+        queue_name=queue,
+        batch_id=batch,
+        parent_execution_id=parent,
+        root_execution_id=root,
+        deployment_id=deployment,
+        key=key,
+        tag=tag,
+        created_after_us=None if since is None else max(0, time.time_ns() // 1_000 - age_us),
+    )
+
+
+def _phases(status: str | None, phase: str | None) -> list[str] | None:
+    from perdure.wire.status import STATUS, Phase, Status
+
+    if status is None and phase is None:
+        return None
+    wanted = {*Phase}
+    for words, known, of in ((status, [*Status], STATUS.get), (phase, [*Phase], None)):
+        if words is None:
+            continue
+        chosen = {word.strip() for word in words.split(",") if word.strip()} or {words}
+        if unknown := chosen - {*known}:
+            raise Refused(f"{sorted(unknown)[0]!r} is not one of {', '.join(known)}.")
+        wanted = {one for one in wanted if (of(one) if of is not None else one) in chosen}
+    return [one.value for one in wanted]
