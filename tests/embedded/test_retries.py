@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
-from tests.embedded.house import Counter, House, Report, keys_of, on_reports, rows_of
+from tests.embedded.house import Counter, House, Report, ends, keys_of, on_reports, rows_of
 
 from perdure.sdk.context import Context
 from perdure.sdk.errors import StepFailed
@@ -12,6 +13,7 @@ from perdure.sdk.workflow import Registry
 from perdure.wire.records import Kind
 from perdure.wire.requests import ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
+from perdure.wire.status import Phase
 
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 
@@ -196,3 +198,36 @@ async def test_a_failure_that_is_not_reported_yet_is_taken_back_too(house: House
         assert await handle.result() == ["A", "B"]
         assert (await handle.get()).retry_count == 1
         assert count.runs == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("what", "steps", "children"),
+    [("steps", ["a", "b"], None), ("child", None, ["broken"]), ("code", None, None), ("caught", None, None)],
+)
+async def test_the_last_row_says_which_steps_or_child_ended_the_run(
+    house: House, count: Counter, what: str, steps: list[str] | None, children: list[str] | None
+) -> None:
+    app = Registry()
+    body = unlucky(count, "ab")
+
+    @app.workflow
+    async def broken(ctx: Context) -> None:
+        raise ValueError("no")
+
+    @app.workflow
+    async def run(ctx: Context) -> None:
+        if what == "steps":
+            async with asyncio.TaskGroup() as group:
+                for name in "ab":
+                    group.create_task(ctx.step(name, body, name))
+        if what == "child":
+            await ctx.run_child(broken, key="broken")
+        if what == "caught":
+            await asyncio.gather(*[ctx.step(name, body, name) for name in "ab"], return_exceptions=True)
+        raise ValueError("the code itself")
+
+    async with house.open(app) as p:
+        handle = await p.start(run)
+        assert await ends(handle) is Phase.FAILED
+        said = msgspec.json.decode((await rows_of(handle))[-1].value)
+        assert (sorted(said.get("steps") or ()) or None, said.get("children")) == (steps, children)

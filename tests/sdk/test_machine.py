@@ -12,9 +12,9 @@ import pytest
 from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
-from perdure.sdk.errors import Diverged, Fatal, Outdated, StepFailed, Stuck
+from perdure.sdk.errors import ChildFailed, Diverged, Fatal, Outdated, StepFailed, Stuck
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall, Effects, MachineState
-from perdure.sdk.replay.failures import steps_to_blame
+from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind, fingerprint_of_timer
@@ -743,6 +743,17 @@ def test_the_steps_that_an_error_came_from() -> None:
     assert steps_to_blame(raised(ExceptionGroup("", [ValueError()]), handling=c)) == ["c"]
     in_a_circle = ValueError()
     assert steps_to_blame(raised(in_a_circle, handling=in_a_circle)) == []
+
+
+def test_the_calls_that_ended_a_run() -> None:
+    step_, child = StepFailed("no", key="pay"), ChildFailed("no", key="ship")
+    assert calls_to_blame(step_) == (["pay"], [])
+    assert calls_to_blame(child) == ([], ["ship"])
+    assert calls_to_blame(ValueError()) == ([], [])
+    assert calls_to_blame(ExceptionGroup("", [child, step_, child])) == (["pay"], ["ship"])
+    child.__context__ = step_
+    assert calls_to_blame(child) == ([], ["ship"])
+    assert steps_to_blame(child) == ["pay"]
 
 
 async def with_cleanup(machine: Machine) -> str:

@@ -32,7 +32,7 @@ from perdure.sdk.replay.calls import (
     Effects,
 )
 from perdure.sdk.replay.eviction import let_go
-from perdure.sdk.replay.failures import steps_to_blame
+from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.step_runner import StepRunner, unclear
 from perdure.sdk.transcripts import Unread
@@ -356,16 +356,32 @@ class Runner:
 
     def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
         delay: int | None = None
+        shown = error
         taken: list[str] = []
+        steps: list[str] = []
+        children: list[str] = []
         try:
             delay = self._delay_us(error)
-            taken = self._to_take_back(error) if delay is not None else []
+            if delay is not None:
+                taken = self._with_failed_beside(steps_to_blame(error))
         except BaseException as wrong:  # raised by the error's own pause, or by its group
             if is_interrupt(wrong):
                 raise
-            delay, error = None, unclear(error, wrong)
-        detail = error_to_json(error, with_detail=with_detail)
+            delay, shown = None, unclear(error, wrong)
+        if delay is None:
+            steps, children = self._to_blame(error)
+        detail = error_to_json(shown, with_detail=with_detail, steps=steps, children=children)
         return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
+
+    def _to_blame(self, error: BaseException) -> tuple[list[str], list[str]]:
+        """The keys of the steps and of the children that ended this attempt; none if the code itself failed."""
+        try:
+            steps, children = calls_to_blame(error)
+        except BaseException as wrong:  # raised by the error's own group
+            if is_interrupt(wrong):
+                raise
+            return [], []
+        return (self._with_failed_beside(steps) if steps or children else steps), children
 
     def _delay_us(self, error: BaseException) -> int | None:
         """None without a retry."""
@@ -376,16 +392,16 @@ class Runner:
         asked = error.seconds if isinstance(error, RetryAfter) else None
         return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
 
-    def _to_take_back(self, error: BaseException) -> list[str]:
+    def _with_failed_beside(self, steps: list[str]) -> list[str]:
         """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
-        taken = dict.fromkeys(steps_to_blame(error))
+        found = dict.fromkeys(steps)
         if self.machine is not None:
-            taken |= dict.fromkeys(self.machine.failed_beside(list(taken)))
+            found |= dict.fromkeys(self.machine.failed_beside(steps))
         unread = [*self.in_flight.entries, *self.entries] if self.in_flight is not None else self.entries
         for entry in unread:
             if type(entry) is StepDone and entry.last and not entry.ok:
-                taken[entry.key] = None
-        return list(taken)
+                found[entry.key] = None
+        return list(found)
 
     def _finish(self, end: End) -> None:
         self._stop_timer()

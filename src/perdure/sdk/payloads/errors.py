@@ -1,7 +1,7 @@
 """Only text is recorded, so reading an exception cannot run code."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -25,13 +25,19 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
     details: dict[str, object] | None = None
     """From an error of Perdure, or from `note_details`."""
+    steps: list[str] | None = None
+    """Keys of the steps whose failures ended the execution."""
+    children: list[str] | None = None
+    """The same of children."""
 
     def __str__(self) -> str:
         return in_words(self.type, self.message)
 
 
-def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
-    """Never raises. `detail` is the traceback, cut to 16 KiB."""
+def error_to_json(
+    error: BaseException, *, with_detail: bool = True, steps: Sequence[str] = (), children: Sequence[str] = ()
+) -> bytes:
+    """Never raises. `detail` is the traceback, cut to 16 KiB, as are both lists of keys."""
     message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
@@ -41,8 +47,21 @@ def error_to_json(error: BaseException, *, with_detail: bool = True) -> bytes:
         message=scrub_text(message, ERROR_BYTES_MAX),
         detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
         details=_details(error),
+        steps=_first(steps),
+        children=_first(children),
     )
     return msgspec.json.encode(record)
+
+
+def _first(keys: Sequence[str]) -> list[str] | None:
+    room = DETAIL_BYTES_MAX
+    fits = []
+    for key in keys:
+        room -= len(key.encode()) + 3  # quotes and a comma
+        if room < 0:
+            break
+        fits.append(key)
+    return fits or None
 
 
 def note_details(error: BaseException, details: dict[str, object]) -> None:

@@ -1,10 +1,10 @@
-"""Chooses the failed steps that a retry runs again."""
+"""Finds the failed steps and children that ended a run, and the steps that a retry of the workflow runs again."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from perdure.sdk.errors import StepFailed
+from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.wire.executions import Row
 
 if TYPE_CHECKING:
@@ -51,23 +51,41 @@ class StepFailures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    found: dict[str, None] = {}
-    _look(error, found, set())
-    return list(found)
+    """Those that a retry of the workflow runs again. It passes over children, whose outcomes stay."""
+    return list(dict.fromkeys(one.key for one in _find(error, StepFailed) if one.key is not None))
 
 
-def _look(error: BaseException | None, found: dict[str, None], seen: set[int]) -> bool:
-    """Errors handled before the step's failure do not count."""
+def calls_to_blame(error: BaseException | None) -> tuple[list[str], list[str]]:
+    """The keys of the steps, and of the children, whose failures ended the run."""
+    steps: dict[str, None] = {}
+    children: dict[str, None] = {}
+    for one in _find(error, StepFailed, ChildFailed):
+        if one.key is not None:
+            (steps if isinstance(one, StepFailed) else children)[one.key] = None
+    return list(steps), list(children)
+
+
+_Failed: TypeAlias = StepFailed | ChildFailed
+_Kinds: TypeAlias = tuple[type[_Failed], ...]
+
+
+def _find(error: BaseException | None, *kinds: type[_Failed]) -> list[_Failed]:
+    found: dict[int, _Failed] = {}
+    _look(error, kinds, found, set())
+    return list(found.values())
+
+
+def _look(error: BaseException | None, kinds: _Kinds, found: dict[int, _Failed], seen: set[int]) -> bool:
+    """Errors handled before the call's failure do not count."""
     while error is not None:
-        if isinstance(error, StepFailed):
-            if error.key is not None:
-                found[error.key] = None
+        if isinstance(error, kinds):
+            found[id(error)] = error
             return True
         if id(error) in seen:
             return False
         seen.add(id(error))
         if isinstance(error, BaseExceptionGroup):
-            members = [_look(one, found, seen) for one in error.exceptions]
+            members = [_look(one, kinds, found, seen) for one in error.exceptions]
             if any(members):
                 return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
