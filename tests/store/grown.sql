@@ -184,6 +184,18 @@ SELECT 'p', 'chat-' || (n / 100), 'agent-3', n % 100 + 1, 'user', :payload, 1 FR
 -- picks: ten apps
 INSERT INTO slack_apps (api_app_id, project_id, bound_at_us) SELECT 'app-' || n, 'p', 1 FROM numbers WHERE n < 10;
 
+-- name: acts
+-- picks: an act upon one execution in a hundred
+INSERT INTO acts (execution_id, seq, project_id, at_us, action, key, acted_by, note)
+SELECT id, 2, 'p', :now_us{::BIGINT} - (:executions - n) * 1000000, 'complete', 'step-1', 'user', NULL
+FROM names WHERE n % 100 = 14 AND n < :executions ORDER BY n;
+
+-- name: pending_calls
+-- picks: a step that runs for long, of each open execution
+INSERT INTO pending_calls (execution_id, key, attempt, kind, name, since_us, due_us, tries)
+SELECT id, 'step-2', 1, 'step', 'slow', :now_us, NULL, 1 FROM names
+WHERE n >= :executions AND n < :executions + :open ORDER BY n;
+
 -- name: traces
 -- picks: a trace for one execution in a hundred, half of them of no execution that anybody knows
 INSERT INTO traces (project_id, trace_id, root_span_id, root_span_type, root_span_name, rooted, started_at_us, ended_at_us,

@@ -58,6 +58,8 @@ LARGE_TABLES: Final = (
     "turns",
     "budgets",
     "reservations",
+    "acts",
+    "pending_calls",
 )
 """What grows with the years."""
 
@@ -400,6 +402,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "question_target": {"id": ids["waiting_for_answer"]},
         "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
         "delete_approvals": {"id": done},
+        "delete_acts": {"id": name_of(executions // 2 // 100 * 100 + 14)},
+        "delete_pending_calls": {"id": ids["running"]},
         "insert_budget": {"execution_id": line},
         "any_budget": {"root_id": has_children},
         "read_spender": {"id": ids["running"]},

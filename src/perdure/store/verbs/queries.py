@@ -40,6 +40,8 @@ _PARTS = (
     "delete_large_payload",
     "delete_journal",
     "delete_waits",
+    "delete_acts",
+    "delete_pending_calls",
     "delete_logs",
     "delete_stream",
     "delete_tags",

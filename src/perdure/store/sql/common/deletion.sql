@@ -32,6 +32,14 @@ DELETE FROM journal WHERE execution_id = :id;
 -- holds: execution=id
 DELETE FROM waits WHERE execution_id = :id;
 
+-- name: delete_acts
+-- holds: execution=id
+DELETE FROM acts WHERE execution_id = :id;
+
+-- name: delete_pending_calls
+-- holds: execution=id
+DELETE FROM pending_calls WHERE execution_id = :id;
+
 -- name: delete_logs
 -- holds: execution=id
 DELETE FROM logs WHERE execution_id = :id;

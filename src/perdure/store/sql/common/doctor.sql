@@ -89,6 +89,8 @@ UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions 
 UNION SELECT execution_id FROM execution_webhooks x WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = x.execution_id)
 UNION SELECT execution_id FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = deliveries.execution_id)
 UNION SELECT execution_id FROM approvals WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = approvals.execution_id)
+UNION SELECT execution_id FROM acts WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = acts.execution_id)
+UNION SELECT execution_id FROM pending_calls WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = pending_calls.execution_id)
 UNION SELECT execution_id FROM execution_extras WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = execution_extras.execution_id)
 UNION SELECT execution_id FROM large_payloads WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = large_payloads.execution_id)
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
