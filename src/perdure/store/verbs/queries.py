@@ -120,6 +120,18 @@ async def list_executions(
     *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Execution], str | None]:
     """A page of executions, newest first, and where the next page starts."""
+    sizes, floor_id = await find_ids(project_id, filters, before, limit + 1)
+    ids = list(sizes)[:limit]
+    ids = ids[: fitting((sizes[id] for id in ids), bytes_max)]
+    page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids))
+    if page and len(sizes) > len(ids):
+        return page, ids[-1]
+    return page, floor_id
+
+
+async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> tuple[dict[str, int], str | None]:
+    """At most `limit` executions before an id, newest first, with their sizes. If fewer are found, the second value is
+    where to go on; None: nothing is left."""
     tag_name, _, tag_value = (filters.tag or "").partition("=")
     phases = filters.wanted_phases()
     names = [name for name in ListFilters.__struct_fields__ if name not in ("status", "tag")]
@@ -128,8 +140,7 @@ async def list_executions(
     given = [name for name, value in fits.items() if value is not None]
     if given == ["workflow_id", "key"] and before == NEWEST:  # at most one, by an index
         rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
-        found = json.dumps([id for id, _ in rows])
-        return await records(Execution, "list_executions", project_id=project_id, ids=found), None
+        return {id: 0 for id, _ in rows}, None
     name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
     if name == "list_ids" and phases == [Phase.FAILED]:
         name = "list_failed"
@@ -140,18 +151,13 @@ async def list_executions(
     sizes: dict[str, int] = {}
     for depth in (0,) if finds else (*(one for one in FIRST_DEPTHS if one < LIST_DEPTH), LIST_DEPTH):
         floor_id = await value("list_floor", project_id=project_id, before=before, depth=depth) if depth else None
-        sizes = dict(await query(name, floor_id=floor_id or "", limit=limit + 1, **wanted))
-        if not floor_id or len(sizes) > limit:
+        sizes = dict(await query(name, floor_id=floor_id or "", limit=limit, **wanted))
+        if not floor_id or len(sizes) == limit:
             break
     if name == "list_of_session":
         sizes |= dict(await query("list_head_of_session", **wanted))
-        sizes = dict(sorted(sizes.items(), reverse=True)[: limit + 1])
-    ids = list(sizes)[:limit]
-    ids = ids[: fitting((sizes[id] for id in ids), bytes_max)]
-    page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids))
-    if page and len(sizes) > len(ids):
-        return page, ids[-1]
-    return page, floor_id
+        sizes = dict(sorted(sizes.items(), reverse=True)[:limit])
+    return sizes, floor_id
 
 
 @verb(looks=True)
