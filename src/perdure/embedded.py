@@ -10,7 +10,7 @@ A composition root: this file may import both wings.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.engine.clock import Clock
@@ -22,18 +22,15 @@ from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
-from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.errors import PerdureError
 from perdure.wire.executions import Finished
-from perdure.wire.operation import Operation
+from perdure.wire.operation import Operation, Stream
 from perdure.wire.records import Problem
 from perdure.wire.requests import BeatRequest, Started, StartItem
-from perdure.wire.streams import StreamItem
 
 logger = logging.getLogger("perdure")
 
 R = TypeVar("R")
-
-STREAM_PAGE = 200
 
 
 class LocalTransport:
@@ -52,19 +49,12 @@ class LocalTransport:
     async def result(self, execution_id: str) -> Finished:
         return await self.engine.executions.result(self.project_id, execution_id)
 
-    async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
-        follower = await self.engine.streams.open(self.project_id, execution_id, cursor)
-        while True:
-            cursors = follower.cursors()
-            items = await follower.read(STREAM_PAGE)
-            for item in items:
-                yield follower.take(item), item
-            if follower.ended is not None:
-                return
-            if not items:
-                if self.engine.closing:
-                    raise Unavailable("The engine was closed while a stream was followed; the execution goes on.")
-                await follower.watch(cursors, follower.look_seconds)
+    async def stream(self, op: Operation[Stream[R]]) -> AsyncGenerator[tuple[str, R], None]:
+        stream = await self.call(op)
+        async with aclosing(stream.pages) as pages:
+            async for page in pages:
+                for one in page:
+                    yield one
 
     async def close(self) -> None:
         return

@@ -15,7 +15,7 @@ from perdure.wire.errors import Unavailable
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 HELLO = b"retry: 1000\n\n"
 COMMENT = b": still here\n\n"
-END = b'event: end\ndata: {"status":"completed"}\n\n'
+END = b'event: end\ndata: {"id":"x","status":"completed","phase":"completed","error":null}\n\n'
 
 Answer = Callable[[int], AsyncIterator[bytes]]
 """What the stream with a number says, piece by piece."""

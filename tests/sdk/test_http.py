@@ -29,7 +29,7 @@ from perdure.cli.connect import ask
 from perdure.engine.service import Scope
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle
-from perdure.sdk.connection import _keep_alive
+from perdure.sdk.connection import Response, _keep_alive
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.http import HttpTransport
@@ -351,7 +351,7 @@ class Counting(HttpTransport):
         self.under_way: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
-    async def request(self, method: str, path: str, *args: Any, **values: Any) -> bytes:
+    async def request(self, method: str, path: str, *args: Any, **values: Any) -> Response:
         self.paths[path] += 1
         self.under_way[path] += 1
         self.most[path] = max(self.most[path], self.under_way[path])
@@ -510,7 +510,7 @@ class Sharing(HttpTransport):
 
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, headers: bytes = b"", **values: Any
-    ) -> bytes:
+    ) -> Response:
         if method == "POST":
             self.bodies.append(body or b"")
             self.keys.append(headers)
@@ -580,7 +580,7 @@ async def test_starts_whose_request_may_have_arrived_are_not_started_again_one_b
 
 async def test_a_server_that_goes_away_between_single_starts_is_told_to_all_that_are_left(served: Served) -> None:
     class Leaving(Sharing):
-        async def request(self, *args: Any, **values: Any) -> bytes:
+        async def request(self, *args: Any, **values: Any) -> Response:
             if len(self.bodies) == 2:
                 self.word, self.error = b"", Unavailable("gone")
             return await super().request(*args, **values)
@@ -596,7 +596,7 @@ async def test_a_server_that_goes_away_between_single_starts_is_told_to_all_that
 
 async def test_closing_a_client_between_single_starts_is_told_to_all_that_are_left(served: Served) -> None:
     class Slow(Sharing):
-        async def request(self, *args: Any, **values: Any) -> bytes:
+        async def request(self, *args: Any, **values: Any) -> Response:
             if len(self.bodies) == 2:
                 here.set()
                 await asyncio.Event().wait()

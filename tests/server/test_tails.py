@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served, serving
 
+from perdure.engine.streams import PIECE_BYTES
 from perdure.server import tails
-from perdure.server.streams import PIECE_BYTES
 from perdure.wire.events import Event
 
 STREAM = "/api/v1/events/stream"

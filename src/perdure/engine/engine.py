@@ -88,7 +88,6 @@ class Engine(Core):
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
         self.slack = Slack(self)
-        self.streams = Streams(self)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing)
@@ -96,6 +95,7 @@ class Engine(Core):
         self.services = Services(
             [
                 self.executions,
+                Streams(self, self.executions),
                 self.accounts,
                 self.projects,
                 self.schedules,

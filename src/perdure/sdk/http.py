@@ -19,10 +19,10 @@ from functools import cache
 from hashlib import sha256
 from types import NoneType
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import msgspec
+from msgspec import structs
 
 from perdure.sdk import sse
 from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
@@ -40,11 +40,11 @@ from perdure.wire.errors import (
 )
 from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
 from perdure.wire.fields import checked_id
-from perdure.wire.operation import Listed, Operation, client_form, reply_type
+from perdure.wire.operation import Listed, Operation, Stream, client_form, reply_type, streamed
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
 from perdure.wire.requests import PROTOCOL_VERSION, Started, StartItem, StartReply
-from perdure.wire.streams import StreamItem
+from perdure.wire.streams import StreamEnd
 
 logger = logging.getLogger("perdure.client")
 
@@ -250,17 +250,17 @@ class HttpTransport:
     async def _wait(self, op: WaitForExecutions) -> WaitReply:
         return await self.call(op, patience=self._outage)
 
-    async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
-        path = f"/api/v1/executions/{checked_id(execution_id)}/stream"
+    async def stream(self, op: Operation[Stream[R]]) -> AsyncGenerator[tuple[str, R], None]:
+        read = _event_readers(type(op))
         loop = asyncio.get_running_loop()
         tries = _Tries()
         while True:
             asked_at, is_followed = loop.time(), False
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
-            # Not as a header: a cursor from a browser could inject another header.
-            place = "" if cursor is None else f"?{urlencode({'last_event_id': cursor})}"
-            head = f"GET {server.prefix}{path}{place} HTTP/1.1\r\n".encode("ascii")
+            # The cursor travels in the query: one from a browser could inject another header.
+            path = client_form(type(op)).head(op)
+            head = f"GET {server.prefix}{path} HTTP/1.1\r\n".encode("ascii")
             try:
                 stream = await server.stream(b"".join((head, self._heads[turn], b"\r\n")))
                 try:
@@ -275,11 +275,13 @@ class HttpTransport:
                         is_followed, tries.until = True, None
                         if loop.time() - asked_at > PAUSE_SECONDS_MAX:
                             tries.failures = 0
-                        for cursor, name, item in events.feed(data):
+                        for cursor, name, record in events.feed(data):
                             tries = _Tries()
-                            if name == "end":
+                            op = structs.replace(op, last_event_id=cursor)
+                            if name in read:
+                                yield cursor, read[name](record)
+                            if name == StreamEnd.sent_as:
                                 return
-                            yield cursor, _read_item(item)
                 finally:
                     stream.close()
                 if is_followed:  # the server stops, or limits the duration; another server is not needed
@@ -300,6 +302,11 @@ class HttpTransport:
         await self._results.close()
         for server in self._servers:
             await server.close()
+
+
+@cache
+def _event_readers(operation: type[Operation[Any]]) -> dict[str, Callable[[bytes], Any]]:
+    return {one.sent_as: _record_reader(one) for one in streamed(operation)}
 
 
 @cache
@@ -352,4 +359,3 @@ def _key_header(key: str) -> bytes:
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
 _START_REPLY: Final = msgspec.json.Decoder(StartReply)
-_read_item: Final = _record_reader(StreamItem)

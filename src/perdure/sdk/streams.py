@@ -14,8 +14,10 @@ from perdure.sdk.checks import checked_name
 from perdure.sdk.payloads.values import encode
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue
+from perdure.wire.executions import StreamItems
+from perdure.wire.fields import checked_id
 from perdure.wire.requests import Emitted
-from perdure.wire.streams import ITEM_BYTES_MAX
+from perdure.wire.streams import ITEM_BYTES_MAX, StreamEnd
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
@@ -110,8 +112,10 @@ class Outbox:
 async def follow(transport: Transport, execution_id: str, after: str | None) -> AsyncGenerator[StreamItem, None]:
     seen: dict[str, int] = {}
     runs: dict[tuple[str, str], tuple[int, int]] = {}
-    async with aclosing(transport.stream(execution_id, after)) as items:
+    async with aclosing(transport.stream(StreamItems(checked_id(execution_id), after))) as items:
         async for cursor, item in items:
+            if isinstance(item, StreamEnd):
+                return
             if item.n <= seen.get(item.execution_id, 0):
                 continue
             seen[item.execution_id] = item.n

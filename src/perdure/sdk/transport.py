@@ -6,10 +6,9 @@ from typing import Final, Protocol, TypeVar
 
 from perdure.wire.errors import BadRequest, BadValue, PerdureError, TooLarge
 from perdure.wire.executions import Finished
-from perdure.wire.operation import Operation
+from perdure.wire.operation import Operation, Stream
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
-from perdure.wire.streams import StreamItem
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -35,8 +34,8 @@ class Transport(Protocol):
         """Wait without a time limit."""
         ...
 
-    def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
-        """Follow a stream to its end. Each item comes with the cursor behind it, and may come twice."""
+    def stream(self, op: Operation[Stream[R]]) -> AsyncGenerator[tuple[str, R], None]:
+        """Follow a stream to its end. Each record comes with the cursor behind it, and may come twice."""
         ...
 
     async def close(self) -> None: ...

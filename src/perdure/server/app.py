@@ -35,12 +35,10 @@ from perdure.server.routes import (
     approvals,
     approve,
     events,
-    executions,
     operations,
     otlp,
     pages,
     push_workers,
-    streams,
 )
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
@@ -53,6 +51,7 @@ from perdure.wire import (
     conversations,
     definitions,
     deployments,
+    executions,
     keys,
     projects,
     queues,
@@ -71,7 +70,6 @@ from perdure.wire import (
     workflows,
 )
 from perdure.wire import events as event_operations
-from perdure.wire import executions as execution_operations
 from perdure.wire import push_workers as push
 from perdure.wire.access import Principal, Role
 from perdure.wire.accounts import auth
@@ -89,9 +87,7 @@ def all_routes() -> list[Route]:
     """In their documented order."""
     nouns = (
         starts.starts,
-        executions,
-        execution_operations.executions,
-        streams,
+        executions.executions,
         workflows.workflows,
         deployments.deployments,
         definitions.definitions,

@@ -1,19 +1,26 @@
 """Routes from operations."""
 
+import hashlib
 import inspect
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import GenericAlias
 from typing import Any, Final, get_args, get_origin
 
+import msgspec
 from msgspec import Raw, Struct, structs
 
 from perdure.engine.service import Scope
 from perdure.server.bodies import USUAL, VALUES
-from perdure.server.routes.executions import idempotency
 from perdure.server.routing import Call, Route, Routes
+from perdure.server.streams import EventStream, frame
+from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Caller
-from perdure.wire.errors import BadRequest
+from perdure.wire.codec import KEY_BYTES_MAX, check_name
+from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.fields import Most
-from perdure.wire.operation import Listed, Noun, Operation, marked, reply_type, server_form
+from perdure.wire.operation import Listed, Noun, Operation, marked, reply_type, server_form, streamed
+from perdure.wire.record import Record, to_json
 from perdure.wire.requests import PROTOCOL_VERSION
 
 VERSION_HEADER: Final = "Perdure-Protocol"
@@ -31,6 +38,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
     how = server_form(operation)
     reply = reply_type(operation)
     paged = get_origin(reply) is Listed
+    streams = bool(streamed(operation))
     if "reply" in options:
         reply = type(options["reply"], (reply,), {"shown_as": options["reply"], "__doc__": reply.__doc__})
     types: dict[str, Any] = dict.fromkeys(endpoint.path_names, str)
@@ -52,7 +60,9 @@ def _route(operation: type[Operation[Any]]) -> Route:
             call.check_project(op.project_id)
         if held is not None and (getattr(op, held) or 0) > call.settings.poll_seconds_max:
             op = structs.replace(op, **{held: call.settings.poll_seconds_max})
-        key = idempotency(call) if idempotent else None
+        if streams and (seen := call.header(b"last-event-id")):
+            op = structs.replace(op, last_event_id=seen)
+        key = _idempotency(call) if idempotent else None
         if protocol:
             scope = Scope(call.project_id, key, call.principal, call.poll_of_worker, call.leases)
         else:
@@ -61,10 +71,13 @@ def _route(operation: type[Operation[Any]]) -> Route:
         if paged:
             call.goes_on(answer.next_cursor)
             return answer.items
+        if streams:
+            return EventStream(_frames(answer.pages))
         return answer
 
     handler.__name__, handler.__doc__ = endpoint.name, operation.__doc__
-    handler.__annotations__ = types | {"return": GenericAlias(list, get_args(reply)) if paged else reply}
+    shown = EventStream if streams else GenericAlias(list, get_args(reply)) if paged else reply
+    handler.__annotations__ = types | {"return": shown}
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("call", *types)]
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # routes read it
     return Route(
@@ -76,12 +89,33 @@ def _route(operation: type[Operation[Any]]) -> Route:
         caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
         contract=options.get("contract", False),
         idempotent=idempotent,
-        headers=(VERSION_HEADER, *how.headers) if protocol else how.headers,
+        headers=((VERSION_HEADER,) if protocol else ("Last-Event-ID",) if streams else ()) + how.headers,
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         lists={one.encode_name: most for one, most in marked(operation, Most)},
         rest=options.get("rest", False),
         paged=paged,
     )
+
+
+def _idempotency(call: Call) -> Idempotency | None:
+    """Two requests are the same if their paths and bytes are."""
+    key = call.header(b"idempotency-key")
+    if key is None:
+        return None
+    check_name(key, where="header Idempotency-Key", max_bytes=KEY_BYTES_MAX)
+    return Idempotency(call.route.path, key, hashlib.sha256(call.raw_path + b"\n" + call.body).hexdigest())
+
+
+async def _frames(pages: AsyncGenerator[list[tuple[str, Record]], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pages):
+        try:
+            async for page in pages:
+                yield b"".join(
+                    frame(msgspec.json.encode(to_json(record)), id=cursor, event=record.sent_as)
+                    for cursor, record in page
+                )
+        except PerdureError:
+            return  # the execution was deleted, or the store is closed
 
 
 def check_version(call: Call) -> None:

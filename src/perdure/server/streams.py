@@ -17,8 +17,6 @@ from perdure.server.connections import ServerConnection
 from perdure.wire.errors import TooManyRequests
 
 RETRY_MS: Final = 1_000
-PIECE_BYTES: Final = 1 << 20
-"""How much a stream reads at a time (or one item), and a slow client holds in memory."""
 # Most polls end before the watch for a lost client starts.
 _WATCH_AFTER_SECONDS: Final = 0.05
 

@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 
 from perdure.engine.engine import Engine
-from perdure.server.streams import PIECE_BYTES, frame
+from perdure.engine.streams import PIECE_BYTES
+from perdure.server.streams import frame
 from perdure.wire.errors import PerdureError
 from perdure.wire.events import Event
 from perdure.wire.executions import Finished

@@ -29,13 +29,15 @@ from perdure.wire.fields import (
     between,
     checked_id,
     count_check,
+    described,
     in_body,
     text_check,
 )
-from perdure.wire.operation import Noun, Operation
+from perdure.wire.operation import Noun, Operation, Stream
 from perdure.wire.record import Record, shown_before
 from perdure.wire.records import NULL, Kind, MaybeRaw
 from perdure.wire.status import STATUS, Phase, Status
+from perdure.wire.streams import StreamEnd, StreamItem
 
 IDS_MAX: Final = 10_000
 LIST_MAX: Final = 500
@@ -98,6 +100,18 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
         return None
 
 
+class BriefExecution(Struct, frozen=True, kw_only=True):
+    """The columns that sessions and traces both show."""
+
+    id: str
+    workflow_id: str
+    phase: Phase
+    session_id: str | None
+    created_at_us: int
+    started_at_us: int | None
+    completed_at_us: int | None
+
+
 class ExecutionPage(Record, frozen=True):
     shown_as: ClassVar[str] = "ExecutionsResponse"
 
@@ -109,6 +123,7 @@ class Row(Record, frozen=True, omit_defaults=True, gc=False):
     """Steps are the rows of kind `step`. `seq` starts at 1 and has no gaps; `at` never decreases."""
 
     shown_as: ClassVar[str] = "StepResponse"
+    sent_as: ClassVar[str] = "row"
     answers_in_full: ClassVar[bool] = True
 
     seq: Int64
@@ -131,6 +146,7 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     """`level` as in Python's standard library."""
 
     shown_as: ClassVar[str] = "LogResponse"
+    sent_as: ClassVar[str] = "log"
     answers_in_full: ClassVar[bool] = True
 
     n: Int64 = 0
@@ -245,6 +261,7 @@ def _ids(value: list[str], where: str) -> list[str]:
 
 Wait = Annotated[float, _wait]
 """Seconds for which the server may hold the request."""
+LastEventId = Annotated[str, described("Go on after this id. For clients that cannot set the header.")]
 _LowerCase = Annotated[str, lambda value, where: value.lower()]
 
 
@@ -336,6 +353,25 @@ class GetLogs(Operation[LogPage], frozen=True):
     after: Position = 0
     """The number of the last known line."""
     limit: Limit = 500
+
+
+@executions.get("/api/v1/executions/{execution_id}/events")
+class StreamExecution(Operation[Stream[Row | LogLine | StreamEnd]], frozen=True):
+    """Follow an execution as server-sent events: `row` (of the journal), `log`, and `end` when it is final."""
+
+    execution_id: ExecutionId
+    last_event_id: LastEventId | None = None
+
+
+@executions.get("/api/v1/executions/{execution_id}/stream")
+class StreamItems(Operation[Stream[StreamItem | StreamEnd]], frozen=True):
+    """Follow the items that an execution and all below it emit.
+
+    The server-sent events are `item`, and `end` when the execution is final.
+    """
+
+    execution_id: ExecutionId
+    last_event_id: LastEventId | None = None
 
 
 @executions.post("/api/v1/executions/{execution_id}/cancel", contract=True)

@@ -14,7 +14,7 @@ other methods.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import cache
 from types import FunctionType
 from typing import (
@@ -39,7 +39,7 @@ from msgspec.structs import FieldInfo
 
 from perdure.wire.access import Caller, Role
 from perdure.wire.fields import Header
-from perdure.wire.record import Twin, expression, function, make_twin, schema_name
+from perdure.wire.record import Record, Twin, choices, expression, function, make_twin, schema_name
 
 R_co = TypeVar("R_co", covariant=True)
 O = TypeVar("O", bound="Operation[Any]")  # noqa: E741  # an operation
@@ -110,6 +110,15 @@ class Listed(NamedTuple, Generic[T]):
 
     items: list[T]
     next_cursor: str | None
+
+
+class Stream(NamedTuple, Generic[T]):
+    """A reply of server-sent events. The operation has a field `last_event_id`, which is also a header.
+
+    Each record comes with the cursor behind it. A `StreamEnd` is the last one. Without it the stream was cut.
+    """
+
+    pages: AsyncGenerator[list[tuple[str, T]], None]
 
 
 class Noun:
@@ -207,6 +216,12 @@ def reply_type(cls: type[Operation[Any]]) -> Any:
             if get_origin(one) is Operation:
                 return get_args(one)[0]
     raise TypeError(f"{cls.__name__} names no reply; derive it from Operation[Reply] or Operation[None]")
+
+
+def streamed(cls: type[Operation[Any]]) -> list[type[Record]]:
+    """The records of a stream; empty for other replies."""
+    reply = reply_type(cls)
+    return choices(get_args(reply)[0]) if get_origin(reply) is Stream else []
 
 
 class ServerForm(NamedTuple):

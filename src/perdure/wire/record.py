@@ -36,6 +36,8 @@ class Record(Struct, frozen=True):
 
     shown_as: ClassVar[str] = ""
     """Its name in the API's document, if that differs from the class's."""
+    sent_as: ClassVar[str] = ""
+    """The type of the server-sent event that carries it."""
     answers_in_full: ClassVar[bool] = False
     """Answers have all fields, although workers exchange the record with `omit_defaults`."""
 

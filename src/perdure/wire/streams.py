@@ -16,6 +16,7 @@ class StreamItem(Record, frozen=True, gc=False):
     items: that run was lost or failed."""
 
     shown_as: ClassVar[str] = "StreamItemResponse"
+    sent_as: ClassVar[str] = "item"
 
     execution_id: str
     n: int
@@ -30,6 +31,17 @@ class StreamItem(Record, frozen=True, gc=False):
     """The step whose body emitted it; an item of workflow code has a key of its own."""
     kind: str
     data: Raw
+
+
+class StreamEnd(Record, frozen=True):
+    """The execution is final, and nothing of its stream is left."""
+
+    sent_as: ClassVar[str] = "end"
+
+    id: str
+    status: str
+    phase: Phase
+    error: str | None
 
 
 class StreamPage(Struct, frozen=True):

@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from perdure.engine.streams import PIECE_BYTES
 from perdure.server.routing import Call, Routes
-from perdure.server.streams import PIECE_BYTES, EventStream, frame
+from perdure.server.streams import EventStream, frame
 from perdure.server.tails import event_frame, until_reported
 from perdure.wire.codec import check_name
 from perdure.wire.errors import BadRequest, PerdureError
