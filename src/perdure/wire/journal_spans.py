@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from perdure.wire.agent_steps import genai_attributes, genai_name
+from perdure.wire.executions import BriefExecution
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import rfc3339
@@ -47,20 +48,13 @@ class OpenedWait(Struct, frozen=True):
     opened_at_us: int
 
 
-class TracedExecution(Struct, frozen=True):
+class TracedExecution(BriefExecution, frozen=True, kw_only=True):
     """`cut`: a value is too large to be shown."""
 
-    id: str
-    workflow_id: str
-    phase: Phase
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
     parent_execution_id: str | None
     root_execution_id: str | None
     step_key: str | None
     deployment_id: str | None
-    session_id: str | None
     user_id: str | None
     attempt: int
     retry_count: int

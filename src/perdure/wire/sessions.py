@@ -11,6 +11,7 @@ from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, 
 from perdure.wire.agent_steps import tool_outcome, tool_status
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.executions import BriefExecution
 from perdure.wire.fields import (
     INT64_MAX,
     Cursor,
@@ -28,7 +29,7 @@ from perdure.wire.fields import (
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL
-from perdure.wire.status import STATUS, Phase, Status
+from perdure.wire.status import STATUS, Status
 from perdure.wire.transcripts import NewVersion
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
@@ -46,16 +47,10 @@ class SessionTool(Struct, frozen=True):
     value: bytes | None
 
 
-class SessionRun(Struct, frozen=True):
+class SessionRun(BriefExecution, frozen=True, kw_only=True):
     """A root execution. A payload or result of None was too large to be shown."""
 
-    id: str
-    workflow_id: str
-    phase: Phase
     session_id: str
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
     error: str | None
     payload: bytes | None
     result: bytes | None
