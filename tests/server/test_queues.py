@@ -33,6 +33,7 @@ async def test_a_queue_is_paused_and_resumed(served: Served, hand: Hand) -> None
     }
     assert (await served.client.post(f"{PATH}/w/pause")).json() == paused, "the first pause counts"
     assert (await served.client.get(PATH)).json() == {"queues": [paused]}
+    assert (await served.client.get(f"{PATH}/w")).json() == paused
     assert await hand.claim(0.1) is None
     waits = (await served.client.get(f"/api/v1/executions/{id}/waits")).json()
     assert waits["queued_behind"] == {"what": "queue", "name": "w", "execution_ids": [], "limit": 0}
@@ -72,6 +73,8 @@ async def test_an_embedded_worker_keeps_to_a_pause() -> None:
         handle = await bench.start(plain)
         [queue] = await bench.queues.list()
         assert (queue.name, queue.queued, queue.running) == ("plain", 1, 0)
+        assert await bench.queues.get("plain") == queue
+        assert await bench.queues.get("other") == QueueState("other")
         await bench.queues.resume("plain")
         assert await handle.result(timeout=30) == "done"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.queues import ListQueues, PauseQueue, QueueState, ResumeQueue
+from perdure.wire.queues import GetQueue, ListQueues, PauseQueue, QueueState, ResumeQueue
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -18,6 +18,10 @@ class Queues:
     async def list(self) -> list[QueueState]:
         """List queues by name. One without limits and pause is listed while executions of it are ready or running."""
         return (await self._client._transport.call(ListQueues())).queues
+
+    async def get(self, name: str) -> QueueState:
+        """One queue's limits, its pause, and how many executions are ready and running."""
+        return await self._client._transport.call(GetQueue(name))
 
     async def pause(self, name: str) -> QueueState:
         """Pause a queue: no server hands out its executions, running ones end as usual. Needs the role `admin`.
@@ -37,5 +41,6 @@ class Queues:
 
 class SyncQueues(Blocking[Queues]):
     list = blocking(Queues.list)
+    get = blocking(Queues.get)
     pause = blocking(Queues.pause)
     resume = blocking(Queues.resume)

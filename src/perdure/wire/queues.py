@@ -36,6 +36,13 @@ class ListQueues(Operation[QueueList], frozen=True):
     """
 
 
+@queues.get("/api/v1/queues/{name}")
+class GetQueue(Operation[QueueState], frozen=True):
+    """One queue. A name without limits, pause and executions is answered with zeros."""
+
+    name: Name
+
+
 @queues.post("/api/v1/queues/{name}/pause", role=Role.ADMIN)
 class PauseQueue(Operation[QueueState], frozen=True):
     """Pause a queue, also one that does not exist yet.
