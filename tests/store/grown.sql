@@ -40,7 +40,7 @@ SELECT n, :base || substr(h, 1, 4) || '-' || h, :base || substr(p, 1, 4) || '-' 
 -- picks: the finished executions, a second apart
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, result, created_at_us, started_at_us,
   completed_at_us, assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key,
-  batch_id, session_id, user_id, key, attempt, tags, next_seq, rank, ready_at_us, limited, wake_on_cancel, python, acked,
+  batch_id, session_id, user_id, key, attempt, tags, next_seq, rank, ready_at_us, gate, wake_on_cancel, python, acked,
   report_number, claim_id, moved_at_us)
 SELECT 'p', id, 'workflow-' || (n % 5), 'd', 'completed', :payload, :payload, at_us, at_us + 2000, at_us + 5000,
   'worker-' || (n % 10), CASE WHEN child THEN parent END, CASE WHEN child THEN parent END,
@@ -114,17 +114,17 @@ FROM names WHERE n % 50 = 12 AND n < :executions;
 -- name: executions_open
 -- picks: the open executions, of every kind in turn: n % 10 says which
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, started_at_us,
-  assigned_to_worker, queue_name, concurrency_key, attempt, due_at_us, timer_key, next_seq, rank, ready_at_us, limited,
+  assigned_to_worker, queue_name, concurrency_key, attempt, due_at_us, timer_key, next_seq, rank, ready_at_us, gate,
   wake_on_cancel, python, acked, claim_id, cancelled_at_us, cancelled_by, moved_at_us, error)
 SELECT 'p', id, 'workflow-' || (n % 5), 'd', phase, :payload, :now_us, CASE WHEN phase = 'queued' THEN NULL ELSE :now_us{::BIGINT} END,
   CASE WHEN phase = 'queued' THEN NULL ELSE 'worker-' || (n / 10 % 10) END,
-  CASE WHEN limited = 1 THEN 'narrow' ELSE 'workflow-' || (n % 5) END, CASE WHEN limited = 1 THEN 'key-' || (n / 10 % 10) END,
+  CASE WHEN gate = 1 THEN 'narrow' ELSE 'workflow-' || (n % 5) END, CASE WHEN gate = 1 THEN 'key-' || (n / 10 % 10) END,
   CASE WHEN phase = 'queued' THEN 0 ELSE 1 END, CASE WHEN k IN (2, 7) THEN :now_us{::BIGINT} + n END,
-  CASE WHEN k = 7 THEN 'timer' END, CASE WHEN phase = 'queued' THEN 1 ELSE 2 END, 1000000, :now_us{::BIGINT} + n, limited, 0,
+  CASE WHEN k = 7 THEN 'timer' END, CASE WHEN phase = 'queued' THEN 1 ELSE 2 END, 1000000, :now_us{::BIGINT} + n, gate, 0,
   CASE WHEN phase = 'queued' THEN NULL ELSE '3.11' END, 0, CASE WHEN phase = 'queued' THEN NULL ELSE 'claim' END,
   CASE WHEN phase = 'cancelling' THEN :now_us{::BIGINT} END, CASE WHEN phase = 'cancelling' THEN 'user' END, :now_us,
   CASE WHEN phase = 'blocked' THEN 'the code does not match' END
-FROM (SELECT n, id, n % 10 AS k, CASE WHEN n % 10 IN (1, 4) THEN 1 ELSE 0 END AS limited,
+FROM (SELECT n, id, n % 10 AS k, CASE WHEN n % 10 IN (1, 4) THEN 1 ELSE 0 END AS gate,
   CASE WHEN n % 10 < 3 THEN 'queued' WHEN n % 10 < 5 THEN 'running' WHEN n % 10 = 5 THEN 'cancelling'
     WHEN n % 10 = 9 THEN 'blocked' ELSE 'waiting' END AS phase
   FROM names WHERE n >= :executions AND n < :executions + :open) AS rows ORDER BY n;

@@ -49,7 +49,7 @@ async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[a
 @verb(locks="")
 async def unmark() -> None:
     """As that race leaves them."""
-    await query("mark_limited", project_id=PROJECT, name="wf", limited=0)
+    await query("mark_limited", project_id=PROJECT, name="wf", gate=0)
 
 
 @contextlib.asynccontextmanager

@@ -492,7 +492,7 @@ def test_only_a_batch_that_the_server_numbered_is_looked_at_for_a_wait_of_its_pa
             parent_execution_id="parent",
             step_key="k",
             batch_id=batch_id,
-            limited=False,
+            gate=0,
             waits=False,
         ),
         START_US,

@@ -34,7 +34,7 @@ class NewExecution(Struct, frozen=True, gc=False, kw_only=True):
     priority: int
     rank: int
     ready_at_us: int
-    limited: bool
+    gate: int
     wake_on_cancel: int
     attempt: int = 0
     assigned_to_worker: str | None = None
@@ -73,7 +73,7 @@ class Moved(Struct, frozen=True, gc=False, kw_only=True):
     worker_id: str
     """Its last worker, or ""."""
     deployment_id: str | None
-    limited: bool
+    gate: int
     waits: bool = True
     """Whether a wait may be open."""
 
@@ -106,7 +106,7 @@ class EndedExecution(Struct, frozen=True, gc=False):
     parent_execution_id: str | None
     step_key: str | None
     batch_id: str | None
-    limited: bool
+    gate: int
     told: int = 0
     """A sum of OUTSIDE and SESSIONS (`verbs.rows`)."""
     waits: bool = True

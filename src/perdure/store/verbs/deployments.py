@@ -90,7 +90,7 @@ async def catch_up() -> int:
         limits = await query("lock_queue", project_id=project_id, name=name)
         if limits in ([], [(None, None)]):  # another server counts now, or the limits are gone
             continue
-        amount += len(await query("mark_limited", project_id=project_id, name=name, limited=1))
+        amount += len(await query("mark_limited", project_id=project_id, name=name, gate=1))
         await Notify(Ready(project_id, None))
     for project_id, deployment_id, push in await query("forgotten_early"):
         adopt = "adopt_any_early" if push else "adopt_early"

@@ -174,7 +174,7 @@ async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
     await Notify(Written(at.execution_id))
     if end.timer is not None:
         await Notify(Due(end.timer[1]))
-    if moved.limited:
+    if moved.gate:
         await Notify(Ready(at.project_id, None))
 
 
@@ -198,7 +198,7 @@ async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
             return False
         row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.BLOCKED, at.attempt, ok=False, value=end.detail)
         await query_many("insert_journal", [row])
-        freed = [Ready(at.project_id, None)] if moved.limited else []
+        freed = [Ready(at.project_id, None)] if moved.gate else []
         await Notify(Written(at.execution_id), Metric("blocked"), *freed)
         return True
     retry = type(end) is Fail

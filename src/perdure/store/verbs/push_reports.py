@@ -310,7 +310,7 @@ async def _let_go(
     await Notify(Written(execution_id))
     if until_us is not None:
         await Notify(Due(until_us))
-    if moved.limited:
+    if moved.gate:
         await Notify(Ready(project_id, None))
 
 

@@ -43,7 +43,7 @@ async def _put(project_id: str, before: QueueState, after: QueueState) -> None:
         await query("begin_limits")
     await query("upsert_queue", after, project_id=project_id)
     if limited != was_limited:
-        await query("mark_limited", project_id=project_id, name=after.name, limited=int(limited))
+        await query("mark_limited", project_id=project_id, name=after.name, gate=int(limited))
 
 
 def _is_limited(queue: QueueState) -> bool:

@@ -155,7 +155,7 @@ async def ended(
         detail=detail,
     )
     await Notify(hint, Written(execution_id))
-    if end.limited:
+    if end.gate:
         await Notify(Ready(project_id, None))
     if end.waits:
         await query("close_waits", execution_id=execution_id)

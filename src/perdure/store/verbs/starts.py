@@ -59,7 +59,7 @@ class Target(Struct, frozen=True, gc=False):
     wake_on_cancel: int | None
     queue: str | None
     """The queue's name, if it has a row."""
-    limited: bool
+    gate: int
     push: bool
     """Push workers run any workflow of their program, registered or not."""
 
@@ -208,9 +208,9 @@ class _Starts:
             holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
             if holder is not None:
                 return holder
-        limited = target.limited
+        gate = target.gate
         if item.queue_concurrency_limit is not None or self._queues:
-            limited = await self._is_limited(item, target)
+            gate = await self._gate(item, target)
         parent = _NO_PARENT if item.parent_execution_id is None else await self._parent(item.parent_execution_id)
         due_at_us = _due_at_us(item, self.now_us)
         if item.on_conflict is not None and await self._waits_for_turn(id, item, item.on_conflict, parent):
@@ -218,8 +218,8 @@ class _Starts:
         started = Started(id, self.now_us)
         if key is not None:
             self._keys[key] = started, item.payload
-        waiting_claim = None if limited or due_at_us is not None else self._waiting_claim(target)
-        row = self._row(id, item, target, parent, due_at_us=due_at_us, limited=limited, waiting_claim=waiting_claim)
+        waiting_claim = None if gate or due_at_us is not None else self._waiting_claim(target)
+        row = self._row(id, item, target, parent, due_at_us=due_at_us, gate=gate, waiting_claim=waiting_claim)
         self.rows.append(row)
         if waiting_claim is not None:
             root_id = parent.root_id
@@ -234,7 +234,7 @@ class _Starts:
     async def insert(self) -> None:
         await query_many("insert_execution", self.rows)
         for name in self._queues:  # the limit also applies to executions started before
-            await query("mark_limited", project_id=self.project_id, name=name, limited=1)
+            await query("mark_limited", project_id=self.project_id, name=name, gate=1)
         if self._tags:
             await query_many("insert_tag", self._tags)
         if self._extras:
@@ -264,13 +264,13 @@ class _Starts:
         self.targets[where_of(item)] = target
         return target
 
-    async def _is_limited(self, item: StartItem, target: Target) -> bool:
+    async def _gate(self, item: StartItem, target: Target) -> int:
         """Also creates a queue that the item limits."""
         name = target.queue_name
         if name in self._queues:
-            return True
+            return 1
         if item.queue_concurrency_limit is None or target.queue is not None:
-            return target.limited
+            return target.gate
         self._queues.add(name)
         await query("begin_limits")
         await query(
@@ -280,7 +280,7 @@ class _Starts:
             concurrency_limit=item.queue_concurrency_limit,
             total_limit=None,
         )
-        return True
+        return 1
 
     async def _parent(self, id: str) -> Parent:
         parent = self.parents.get(id)
@@ -320,7 +320,7 @@ class _Starts:
         parent: Parent,
         *,
         due_at_us: int | None,
-        limited: bool,
+        gate: int,
         waiting_claim: WaitingClaim | None,
     ) -> NewExecution:
         timeout = target.run_timeout_seconds if item.run_timeout_seconds is None else item.run_timeout_seconds
@@ -358,7 +358,7 @@ class _Starts:
             priority=item.priority,
             rank=WOKEN_RANK - item.priority,
             ready_at_us=ready_at_us,
-            limited=limited,
+            gate=gate,
             wake_on_cancel=target.wake_on_cancel or 0,
             # All by keyword: to unpack a dict here would cost more than the rest.
             attempt=0 if waiting_claim is None else 1,

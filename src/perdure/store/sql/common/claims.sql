@@ -4,20 +4,20 @@
 -- name: ready_sizes
 -- Payload sizes of the executions that claim_executions would pick.
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
   AND due_at_us IS NULL AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_between
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
   AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
   AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_limited
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
   AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
   AND (python IS NULL OR python = :python)
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
@@ -42,7 +42,7 @@ id, workflow_id, attempt, {= payload} AS payload, created_at_us, losses + undeli
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
     AND due_at_us IS NULL AND (python IS NULL OR python = :python)
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
@@ -53,7 +53,7 @@ RETURNING {= handed_out};
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 0
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
     AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
     AND (python IS NULL OR python = :python)
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
@@ -64,7 +64,7 @@ RETURNING {= handed_out};
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1
+  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
     AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
     AND (python IS NULL OR python = :python)
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
@@ -73,18 +73,18 @@ RETURNING {= handed_out};
 -- name: next_limited_group
 -- The next (queue, key) with a ready execution, after the given one: a skip scan with one seek per group.
 SELECT queue_name, COALESCE(concurrency_key, '') FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   AND (queue_name, COALESCE(concurrency_key, '')) > (:queue_name, :concurrency_key)
 ORDER BY queue_name, COALESCE(concurrency_key, '') LIMIT 1;
 
 -- name: count_held_of_queue
 SELECT COUNT(*) FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND limited = 1;
+WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1;
 
 -- name: count_held_of_key
 SELECT COUNT(*) FROM executions
 WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND phase IN ('running', 'cancelling') AND limited = 1;
+  AND phase IN ('running', 'cancelling') AND gate = 1;
 
 -- name: deliver_and_claim
 -- holds: execution=id
@@ -97,7 +97,7 @@ WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurr
 UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_worker = :worker_id, acked = 0,
   claim_id = :claim_id, report_number = 0, python = COALESCE(python, :python), next_seq = next_seq + 2,
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
-  losses = 0, undelivered = 0, limited = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+  losses = 0, undelivered = 0, gate = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
   AND cancelled_by IS NULL AND deployment_id = :deployment_id AND (python IS NULL OR python = :python)
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name

@@ -91,7 +91,7 @@ ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deploymen
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
   w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, q.name AS queue,
-  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS limited, d.push
+  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS gate, d.push
 
 -- text: target_place
 projects p
@@ -128,9 +128,9 @@ ORDER BY d.created_at_us DESC, d.id LIMIT :limit;
 -- project's executions when it looks for held ones.
 SELECT deployment_id, phase, COUNT(*) FROM (
   SELECT deployment_id, phase FROM executions
-  WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT deployment_id, phase FROM executions
-  WHERE project_id = :project_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   UNION ALL SELECT deployment_id, phase FROM executions
   WHERE project_id = :project_id AND phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT deployment_id, phase FROM executions
@@ -149,9 +149,9 @@ SELECT id, phase FROM (
   SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase IN ('waiting', 'blocked')
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
-    AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+    AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
-    AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+    AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT id, phase FROM executions WHERE COALESCE(project_id, '') = :project_id

@@ -51,7 +51,7 @@ SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
 -- An execution that wakes only to clean up is admitted beyond the limit.
 SELECT e.id FROM executions e LEFT JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase IN ('queued', 'running', 'cancelling') AND e.cancelled_by IS NULL
-  AND e.limited <> CASE WHEN {= has_limits} THEN 1 ELSE 0 END LIMIT 20;
+  AND e.gate <> CASE WHEN {= has_limits} THEN 1 ELSE 0 END LIMIT 20;
 
 -- name: doctor_final_waits_for_nothing
 SELECT w.execution_id FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id

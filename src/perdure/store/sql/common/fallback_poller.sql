@@ -38,6 +38,6 @@ GROUP BY assigned_to_worker, claim_id;
 -- Not EXISTS: PostgreSQL would load the ready executions of all deployments into a table.
 SELECT d.value FROM {json_each(:deployments) d|json_array_elements_text(:deployments::JSON) d (value)}
 WHERE (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
-    AND limited = 0 AND due_at_us IS NULL LIMIT 1) IS NOT NULL
+    AND gate = 0 AND due_at_us IS NULL LIMIT 1) IS NOT NULL
   OR (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = d.value AND phase = 'queued'
-    AND limited = 1 AND due_at_us IS NULL LIMIT 1) IS NOT NULL;
+    AND gate = 1 AND due_at_us IS NULL LIMIT 1) IS NOT NULL;

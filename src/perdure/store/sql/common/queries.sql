@@ -107,8 +107,8 @@ SELECT id FROM executions WHERE project_id = :project_id AND id < :before ORDER 
 -- name: count_phases
 -- One branch per index of open executions, so a table full of finished ones is not read.
 SELECT project_id, workflow_id, phase, COUNT(*) FROM (
-  SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
-  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')) AS open
@@ -117,18 +117,18 @@ GROUP BY project_id, workflow_id, phase;
 -- name: count_queued
 SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
   SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
-  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
-  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS ready
+  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL) AS ready
 GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved
 -- Ready work of deployments without a live registration, or without one on the Python of its first attempt.
 SELECT e.project_id, e.deployment_id, e.python, COUNT(*), MIN(e.ready_at_us) FROM (
   SELECT project_id, deployment_id, python, ready_at_us FROM executions
-  WHERE phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, deployment_id, python, ready_at_us FROM executions
-  WHERE phase = 'queued' AND limited = 1 AND due_at_us IS NULL) AS e
+  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL) AS e
 WHERE e.ready_at_us < :before_us AND NOT EXISTS (
   SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id
     AND (e.python IS NULL OR w.python = e.python) AND (w.embedded <> 2 OR w.lease_until_us > :before_us))

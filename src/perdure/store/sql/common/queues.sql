@@ -34,9 +34,9 @@ FROM (
   SELECT name, concurrency_limit AS key_limit, total_limit AS all_limit, paused_at_us AS paused_us, 0 AS is_queued, 0 AS is_running
   FROM queues q WHERE project_id = :project_id AND ({= has_limits})
   UNION ALL SELECT queue_name, NULL, NULL, NULL, 1, 0 FROM executions
-  WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT queue_name, NULL, NULL, NULL, 1, 0 FROM executions
-  WHERE project_id = :project_id AND phase = 'queued' AND limited = 1 AND due_at_us IS NULL
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   UNION ALL SELECT queue_name, NULL, NULL, NULL, 0, 1 FROM executions
   WHERE COALESCE(project_id, '') = :project_id AND phase IN ('running', 'cancelling')) AS rows
 WHERE :name{::TEXT} IS NULL OR name = :name
@@ -44,10 +44,10 @@ GROUP BY name ORDER BY name;
 
 -- name: mark_limited
 -- picks: executions of one queue; run when a queue gains or loses its limits, which is rare
-UPDATE executions SET limited = :limited
-WHERE project_id = :project_id AND queue_name = :name AND limited <> :limited AND (:limited = 0 OR cancelled_by IS NULL) AND id {IN (|= ANY(ARRAY(}
-  SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 0 AND due_at_us IS NULL
-  UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND limited = 1
+UPDATE executions SET gate = :gate
+WHERE project_id = :project_id AND queue_name = :name AND gate <> :gate AND (:gate = 0 OR cancelled_by IS NULL) AND id {IN (|= ANY(ARRAY(}
+  SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
+  UNION SELECT id FROM executions WHERE project_id = :project_id AND phase = 'queued' AND gate = 1
     AND due_at_us IS NULL AND queue_name = :name
   UNION SELECT id FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION SELECT id FROM executions WHERE phase IN ('running', 'cancelling'){)|))}
@@ -57,27 +57,27 @@ RETURNING id;
 -- Limited queues with an open execution that is not marked as limited. Executions that wake only to clean up are
 -- admitted beyond the limit.
 SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL AND e.cancelled_by IS NULL
+WHERE e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL AND e.cancelled_by IS NULL
   AND ({= has_limits})
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NOT NULL AND e.cancelled_by IS NULL
+WHERE e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NOT NULL AND e.cancelled_by IS NULL
   AND ({= has_limits})
 UNION SELECT e.project_id, e.queue_name FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.phase IN ('running', 'cancelling') AND e.limited = 0 AND e.cancelled_by IS NULL
+WHERE e.phase IN ('running', 'cancelling') AND e.gate = 0 AND e.cancelled_by IS NULL
   AND ({= has_limits});
 
 -- name: place_in_queue
 -- For an execution that is ready and whose queue has limits.
 SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, {= room}
 FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.limited = 1 AND e.due_at_us IS NULL, {0|FALSE});
+WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.gate = 1 AND e.due_at_us IS NULL, {0|FALSE});
 
 -- name: holders_of_queue
 SELECT id FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND limited = 1
+WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1
 LIMIT :limit;
 
 -- name: holders_of_key
 SELECT id FROM executions
 WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND phase IN ('running', 'cancelling') AND limited = 1 LIMIT :limit;
+  AND phase IN ('running', 'cancelling') AND gate = 1 LIMIT :limit;

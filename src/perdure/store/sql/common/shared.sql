@@ -10,7 +10,7 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payl
 
 -- text: anything_ready
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
-    AND e.phase = 'queued' AND e.limited = 0 AND e.due_at_us IS NULL)
+    AND e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL)
 
 -- text: has_limits
 q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL OR q.paused_at_us IS NOT NULL
@@ -28,8 +28,8 @@ CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WH
 
 -- text: moved
 next_seq - 1 AS seq, moved_at_us AS at_us, attempt, phase, COALESCE(assigned_to_worker, '') AS worker_id,
-  deployment_id, limited
+  deployment_id, gate
 
 -- text: ended
-next_seq - 1 AS seq, moved_at_us AS at_us, attempt, workflow_id, parent_execution_id, step_key, batch_id, limited,
+next_seq - 1 AS seq, moved_at_us AS at_us, attempt, workflow_id, parent_execution_id, step_key, batch_id, gate,
   {= told} AS told

@@ -2,7 +2,7 @@
 
 -- name: insert_execution
 -- holds: execution=id
--- bulk: created_at_us run_timeout_seconds due_at_us priority rank ready_at_us limited wake_on_cancel attempt started_at_us next_seq; bytes payload tags
+-- bulk: created_at_us run_timeout_seconds due_at_us priority rank ready_at_us gate wake_on_cancel attempt started_at_us next_seq; bytes payload tags
 INSERT INTO executions ({columns NewExecution}, moved_at_us{, created_number|})
 VALUES ({values NewExecution}, :created_at_us{, created_number()|});
 

@@ -22,8 +22,8 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
-  limited = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END ELSE limited END,
+  gate = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END ELSE gate END,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
@@ -48,7 +48,7 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us, CASE WHEN {= time_is_ahead}
     THEN due_at_us + moved_at_us - COALESCE(ready_at_us, moved_at_us) ELSE 0 END),
-  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING project_id, id, timer_key, {= moved};
@@ -101,7 +101,7 @@ RETURNING {= ended};
 -- holds: execution=id
 -- on_cancel="wake": an execution that has begun, and waits or is queued again, runs once more so that its code can
 -- clean up. (`phase || ''`: see wake_timers.)
-UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, limited = 0,
+UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, gate = 0,
   cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued') AND cancelled_by IS NULL
 RETURNING {= moved};
@@ -127,7 +127,7 @@ UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority
   started_at_us = CASE WHEN :refused = 1 AND started_at_us = moved_at_us THEN NULL ELSE started_at_us END,
   ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
-  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING {= moved};
@@ -143,7 +143,7 @@ RETURNING {= ended};
 -- picks: the blocked executions of a deployment that registers anew
 UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
-  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
 RETURNING id, next_seq - 1 AS seq, moved_at_us AS at_us, attempt;
@@ -154,7 +154,7 @@ RETURNING id, next_seq - 1 AS seq, moved_at_us AS at_us, attempt;
 UPDATE executions SET deployment_id = :deployment_id, output_schema_name = w.output_schema_name,
   run_timeout_seconds = COALESCE(executions.run_timeout_seconds, w.run_timeout_seconds), wake_on_cancel = w.wake_on_cancel,
   queue_name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END,
-  limited = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
     AND q.name = CASE WHEN executions.queue_name = w.id THEN COALESCE(w.queue_name, w.id) ELSE executions.queue_name END
     AND ({= has_limits})) THEN 1 ELSE 0 END
 FROM workflows w
