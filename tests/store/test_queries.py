@@ -526,7 +526,7 @@ async def test_work_that_nobody_serves_is_told(world: World) -> None:
     look = queries.unserved(before_us=world.now_us + 1)
     assert await world.store.scan(look) == []
     await world.lose()
-    assert await world.store.scan(look) == [(PROJECT, "d", None, 3, world.now_us - 13_000_000)]
+    assert await world.store.scan(look) == [(PROJECT, "d", None, None, 3, world.now_us - 13_000_000)]
 
 
 async def test_work_that_began_on_a_python_that_nobody_runs_any_more_is_told(

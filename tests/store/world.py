@@ -197,6 +197,7 @@ class World:
         *,
         deployment: str = "d",
         python: str = "3.12",
+        protocol: int = 1,
         queues: Sequence[QueueSpec] = (),
         embedded: bool = False,
         project: str = PROJECT,
@@ -211,6 +212,7 @@ class World:
             specs,
             list(queues),
             embedded=embedded,
+            protocol=protocol,
             schedules=list(schedules),
             triggers=list(triggers),
         )

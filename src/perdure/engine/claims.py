@@ -68,6 +68,7 @@ class _Looked(NamedTuple):
 
     deployment_id: str
     python: str
+    protocol: int
     after: tuple[str, str]
     notified: int
 
@@ -104,6 +105,16 @@ class Poll:
         self.ended_at: float | None = None
         """In the loop's time."""
         self._future: asyncio.Future[None] | None = None
+
+    def offer(self, deployment_id: str, python: str, protocol: int) -> None:
+        self.waiting_claim = WaitingClaim(
+            worker_id=self.worker_id,
+            deployment_id=deployment_id,
+            python=python,
+            claim_id=self.claim_id,
+            capacity=self.capacity,
+            protocol=protocol,
+        )
 
     def sleep(self) -> asyncio.Future[None]:
         self._future = asyncio.get_running_loop().create_future()
@@ -284,9 +295,7 @@ class Claims(Service):
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.notified != self._notified.get(poll.project_id, 0):
             return True
-        poll.waiting_claim = WaitingClaim(
-            poll.worker_id, looked.deployment_id, looked.python, poll.claim_id, poll.capacity
-        )
+        poll.offer(looked.deployment_id, looked.python, looked.protocol)
         return False
 
     def take_waiting(self, project_id: str) -> Poll | None:
@@ -321,7 +330,7 @@ class Claims(Service):
         if looked is not None and core.crowded:
             marks = self._low_water_marks.setdefault((poll.project_id, looked.deployment_id), LowWaterMarks())
             ranges = marks.ranges(started)
-        picked, after, (deployment_id, python, heads) = await core.store.write(
+        picked, after, now = await core.store.write(
             claims.claim(
                 project_id=poll.project_id,
                 worker_id=request.worker_id,
@@ -335,13 +344,13 @@ class Claims(Service):
             )
         )
         if marks is not None and ranges is not None:
-            marks.note(heads, ranges, started, asyncio.get_running_loop().time())
+            marks.note(now.heads, ranges, started, asyncio.get_running_loop().time())
         elif self._low_water_marks and not core.crowded:
             self._low_water_marks.clear()
-        poll.waiting_claim = WaitingClaim(request.worker_id, deployment_id, python, request.claim_id, poll.capacity)
+        poll.offer(now.deployment_id, now.python, now.protocol)
         if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
             notified = -1  # there may be more
-        self._looked[request.worker_id] = _Looked(deployment_id, python, after, notified)
+        self._looked[request.worker_id] = _Looked(now.deployment_id, now.python, now.protocol, after, notified)
         while len(self._looked) > 10_000:
             self._looked.popitem(last=False)
         if not picked:

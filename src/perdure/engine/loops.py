@@ -237,7 +237,7 @@ class Housekeeping:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._prune_after = ("", "")
-        self._alarmed: set[tuple[str, str, str | None]] = set()
+        self._alarmed: set[tuple[str, str, str | None, int | None]] = set()
 
     async def prune(self) -> float:
         core = self._core
@@ -263,11 +263,11 @@ class Housekeeping:
         return 0.2 if pruned.more else core.spread(60.0)
 
     async def alarm(self) -> float:
-        for project_id, deployment_id, python, amount, since_us in await self._core.store.scan(
+        for project_id, deployment_id, python, protocol, amount, since_us in await self._core.store.scan(
             queries.unserved(before_us=self._core.clock.now_us() - 60_000_000)
         ):
-            if (project_id, deployment_id, python) not in self._alarmed:
-                self._alarmed.add((project_id, deployment_id, python))
+            if (project_id, deployment_id, python, protocol) not in self._alarmed:
+                self._alarmed.add((project_id, deployment_id, python, protocol))
                 waited = (self._core.clock.now_us() - since_us) / 1e6
                 began = python not in (None, PUSHED)
                 logger.warning(
@@ -277,9 +277,9 @@ class Housekeeping:
                     deployment_id,
                     f"began on Python {python}, " if began else "",
                     waited,
-                    "of it runs that" if began else "serves it",
+                    "of it runs that" if began else "serves it" if protocol is None else "new enough serves it",
                     shlex.quote(deployment_id),
-                    f" on Python {python}" if began else "",
+                    f" on Python {python}" if began else "" if protocol is None else " of the newest release",
                 )
         return self._core.spread(60.0)
 

@@ -82,6 +82,7 @@ class Recalls:
             other.waiting_claim is not None
             and other.worker_id != mine.worker_id
             and (other.waiting_claim.deployment_id, other.waiting_claim.python) == (mine.deployment_id, mine.python)
+            and other.waiting_claim.protocol >= mine.protocol
             for other in self._waiting.get(poll.project_id, ())
         )
 

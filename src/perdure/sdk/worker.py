@@ -33,6 +33,7 @@ from perdure.wire.errors import InternalError, LeaseLost, PerdureError, error_cl
 from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
+    WORKER_PROTOCOL,
     Claimed,
     ClaimRequest,
     DrainRequest,
@@ -141,6 +142,7 @@ class Worker:
             embedded=self.lease is None,
             schedules=schedules,
             triggers=triggers,
+            protocol=WORKER_PROTOCOL,
         )
         sent = 0.0 if self.lease is None else self.lease.now()
         reply = await self.transport.call(request)

@@ -147,6 +147,7 @@ class StoredWorker(Struct, frozen=True, gc=False):
     embedded: int
     anything: bool = False
     """Whether work of its deployment is ready."""
+    protocol: int = 1
 
 
 class JournalRow(Struct, frozen=True, gc=False):

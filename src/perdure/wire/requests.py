@@ -20,6 +20,11 @@ from perdure.wire.workflows import WorkflowType
 
 PROTOCOL_VERSION: Final = 1
 """A server refuses native workers with another version."""
+WORKER_PROTOCOL: Final = 2
+"""What this release's workers can do beyond the first protocol.
+
+2: they take the seed and the idempotency keys of a fork from the claim.
+"""
 
 
 class Request(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -159,6 +164,8 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     """All that the code declares. If the deployment is current, the server deletes the others that code declared."""
     triggers: Annotated[list[TriggerSpec], Most(REGISTERED_MAX)] = field(default_factory=list)
     """The same for event triggers."""
+    protocol: int = 1
+    """The worker gets no execution that needs a greater one."""
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -44,6 +44,7 @@ class Range(NamedTuple):
 class Looked(NamedTuple):
     deployment_id: str
     python: str
+    protocol: int
     heads: Sequence[tuple[int, int]] = ()
     """With `ranges`: by rank, when its first execution became ready."""
 
@@ -72,6 +73,7 @@ async def register(
         project_id=project_id,
         deployment_id=request.deployment_id,
         python=request.python,
+        protocol=request.protocol,
         capacity=request.capacity,
         embedded=int(request.embedded),
         lease_until_us=now_us + lease_us,
@@ -147,7 +149,7 @@ async def claim(
     nothing.
     """
     worker = await _worker(project_id, worker_id)
-    looked = Looked(worker.deployment_id, worker.python)
+    looked = Looked(worker.deployment_id, worker.python, worker.protocol)
     if claim_id == worker.last_claim_id:
         before = await records(HandedOut, "claimed_before", worker_id=worker_id, claim_id=claim_id)
         return [row.to_claimed(worker_id, again=True) for row in before], after, looked
@@ -159,6 +161,7 @@ async def claim(
         "worker_id": worker_id,
         "claim_id": claim_id,
         "python": worker.python,
+        "protocol": worker.protocol,
         "now_us": now_us,
         "grace_us": grace_us,
     }
@@ -166,7 +169,7 @@ async def claim(
     after, heads = await pick(values, room, after, limited_first, ranges)
     if room.picked and not worker.embedded:  # its reply cannot be lost, so it never asks for the batch again
         await query("note_claim", id=worker_id, claim_id=claim_id)
-    return [row.to_claimed(worker_id) for row in room.picked], after, Looked(worker.deployment_id, worker.python, heads)
+    return [row.to_claimed(worker_id) for row in room.picked], after, looked._replace(heads=heads)
 
 
 async def pick(

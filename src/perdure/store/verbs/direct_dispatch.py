@@ -23,6 +23,7 @@ class WaitingClaim(NamedTuple):
     python: str
     claim_id: str
     capacity: int
+    protocol: int = 1
 
 
 class HandedOut(Struct, frozen=True, gc=False):
@@ -109,6 +110,7 @@ class DirectDispatch:
             worker_id=waiting_claim.worker_id,
             claim_id=waiting_claim.claim_id,
             python=waiting_claim.python,
+            protocol=waiting_claim.protocol,
             now_us=now_us,
             key=key,
             started=started,

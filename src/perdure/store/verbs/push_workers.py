@@ -18,6 +18,8 @@ from perdure.wire.status import LEASED, Phase
 
 PYTHON = "push"
 """`executions.python` of push executions, which native workers never continue."""
+PROTOCOL = 1
+"""No execution that needs a greater one is on a push deployment."""
 REFUSED_MAX = 2
 
 
@@ -90,6 +92,7 @@ async def register_push_worker(
         project_id=project_id,
         deployment_id=deployment_id,
         python=PYTHON,
+        protocol=PROTOCOL,
         capacity=capacity,
         embedded=PUSHED,
         lease_until_us=now_us + lease_us,
@@ -253,6 +256,7 @@ async def claim_pushed(
         "worker_id": worker_id,
         "claim_id": claim_id,
         "python": PYTHON,
+        "protocol": PROTOCOL,
         "now_us": now_us,
         "grace_us": grace_us,
     }

@@ -5,21 +5,21 @@
 -- Payload sizes of the executions that claim_executions would pick.
 SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-  AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+  AND due_at_us IS NULL AND {= suits}
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_between
 SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
   AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
-  AND (python IS NULL OR python = :python)
+  AND {= suits}
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_limited
 SELECT {= payload_size} FROM executions
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
   AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND (python IS NULL OR python = :python)
+  AND {= suits}
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- text: claimed
@@ -43,7 +43,7 @@ UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-    AND due_at_us IS NULL AND (python IS NULL OR python = :python)
+    AND due_at_us IS NULL AND {= suits}
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -55,7 +55,7 @@ WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
     AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
-    AND (python IS NULL OR python = :python)
+    AND {= suits}
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -66,7 +66,7 @@ WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
   WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
     AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-    AND (python IS NULL OR python = :python)
+    AND {= suits}
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -99,7 +99,7 @@ UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_work
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
   losses = 0, undelivered = 0, gate = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
-  AND cancelled_by IS NULL AND deployment_id = :deployment_id AND (python IS NULL OR python = :python)
+  AND cancelled_by IS NULL AND deployment_id = :deployment_id AND {= suits}
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
     AND ({= has_limits})) IS NULL, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key

@@ -123,13 +123,14 @@ SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
 GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved
--- Ready work of deployments without a live registration, or without one on the Python of its first attempt.
-SELECT e.project_id, e.deployment_id, e.python, COUNT(*), MIN(e.ready_at_us) FROM (
-  SELECT project_id, deployment_id, python, ready_at_us FROM executions
+-- Ready work of deployments without a live registration, or without one that suits it.
+SELECT e.project_id, e.deployment_id, e.python, e.needs_protocol, COUNT(*), MIN(e.ready_at_us) FROM (
+  SELECT project_id, deployment_id, python, needs_protocol, ready_at_us FROM executions
   WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
-  UNION ALL SELECT project_id, deployment_id, python, ready_at_us FROM executions
+  UNION ALL SELECT project_id, deployment_id, python, needs_protocol, ready_at_us FROM executions
   WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL) AS e
 WHERE e.ready_at_us < :before_us AND NOT EXISTS (
   SELECT 1 FROM workers w WHERE w.project_id = e.project_id AND w.deployment_id = e.deployment_id
-    AND (e.python IS NULL OR w.python = e.python) AND (w.embedded <> 2 OR w.lease_until_us > :before_us))
-GROUP BY e.project_id, e.deployment_id, e.python;
+    AND (e.python IS NULL OR w.python = e.python) AND (e.needs_protocol IS NULL OR w.protocol >= e.needs_protocol)
+    AND (w.embedded <> 2 OR w.lease_until_us > :before_us))
+GROUP BY e.project_id, e.deployment_id, e.python, e.needs_protocol;

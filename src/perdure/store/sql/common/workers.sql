@@ -2,19 +2,19 @@
 
 -- name: upsert_worker
 -- holds: worker=id
-INSERT INTO workers (id, project_id, deployment_id, python, capacity, embedded, lease_until_us, registered_at_us)
-VALUES (:id, :project_id, :deployment_id, :python, :capacity, :embedded, :lease_until_us, :now_us)
+INSERT INTO workers (id, project_id, deployment_id, python, protocol, capacity, embedded, lease_until_us, registered_at_us)
+VALUES (:id, :project_id, :deployment_id, :python, :protocol, :capacity, :embedded, :lease_until_us, :now_us)
 ON CONFLICT (id) DO UPDATE SET lease_until_us = excluded.lease_until_us, python = excluded.python,
-  deployment_id = excluded.deployment_id, registered_at_us = excluded.registered_at_us
+  protocol = excluded.protocol, deployment_id = excluded.deployment_id, registered_at_us = excluded.registered_at_us
 WHERE workers.project_id = excluded.project_id RETURNING id;
 
 -- name: read_worker
-SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id;
+SELECT project_id, deployment_id, python, protocol, last_claim_id, embedded FROM workers WHERE id = :id;
 
 -- name: lock_worker
 -- holds: worker=id
 -- As read_worker, locked for handing out work: the registration cannot end meanwhile, and its beats do not wait.
-SELECT project_id, deployment_id, python, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
+SELECT project_id, deployment_id, python, protocol, last_claim_id, embedded FROM workers WHERE id = :id {FOR KEY SHARE};
 
 -- name: list_workers
 -- Without push workers that have not reported online; they get no work.
