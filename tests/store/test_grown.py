@@ -88,6 +88,7 @@ MAY_READ_MUCH: Final = {
     "changed_of_workers": "all that a worker holds, once a second while it waits",
     "unacknowledged_claims": "all that a worker holds, once a second while it waits",
     "list_all_workers": "what workers hold, when a person asks",
+    "read_listed_worker": "what a worker holds, when a person asks",
     "count_held_by": "what a push worker holds, at most what it takes",
     "untold_of_push_workers": "all that push workers hold, every few seconds",
     "open_of_user": "all that a user has, when that is erased",
@@ -127,7 +128,8 @@ ANSWERS_NOTHING: Final = {
     "newer_registration": "all are as old",
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",
-    "take_back_step": "no step has failed",
+    **dict.fromkeys(("take_back_step", "steps_to_try_again", "failed_outcomes", "failed_tries"), "no step has failed"),
+    **dict.fromkeys(("explained_children", "child_of_row"), "no code has started a child"),
     "timer_fired": "no timer has",
     "ask_anew": "nothing is asked anew",
     "read_answer": "nobody answered",
@@ -312,6 +314,14 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "any_open_child",
     ):
         found[query] = {"id": has_children}
+    for query in ("explained", "compared_run", "path_execution", "completed_before"):
+        found[query] = {"id": done}
+    for query in ("newest_of_kind", "newest_outcome", "count_losses", "count_steps", "shapes_of_steps", "path_rows"):
+        found[query] = {"execution_id": done, "before": 9}
+    for query in ("steps_to_try_again", "failed_outcomes", "failed_tries", "child_of_row"):
+        found[query] = {"execution_id": done, "key": "step-1"}
+    for query in ("explained_waits", "path_waits"):
+        found[query] = {"execution_id": ids["waiting_for_event"]}
     for query in ("delete_execution", "delete_journal"):
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
@@ -320,7 +330,15 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1"}
     for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal", "journal_sizes"):
         found[query] = {"execution_id": done, "key": "another", "state": "open"}
-    for query in ("upsert_worker", "read_worker", "lock_worker", "beat_worker", "note_claim", "delete_worker"):
+    for query in (
+        "upsert_worker",
+        "read_worker",
+        "lock_worker",
+        "beat_worker",
+        "note_claim",
+        "delete_worker",
+        "read_listed_worker",
+    ):
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
     for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
         found[query] = {"id": ids["queued_limited"], "limit": 10}

@@ -23,6 +23,7 @@ from perdure.cli import (
     serve,
     store,
     webhooks,
+    why,
 )
 from perdure.cli.commands import make_group
 
@@ -57,6 +58,7 @@ for commands in (
     run,
     chat,
     look,
+    why,
     listings,
     approvals,
     budgets,

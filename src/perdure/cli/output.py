@@ -96,6 +96,20 @@ def print_pairs(pairs: Iterable[tuple[Cell, Cell]], style: str = "") -> None:
     console().print(table)
 
 
+def print_rows(rows: Iterable[Sequence[Cell]]) -> None:
+    """Without a header. The last column wraps; the first one names the row."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        if not table.columns:
+            for n in range(len(row)):
+                last = n == len(row) - 1
+                table.add_column(style="" if n else "dim", no_wrap=not last, overflow="fold" if last else "ellipsis")
+        table.add_row(*map(_text, row))
+    console().print(table)
+
+
 def print_facts(facts: Iterable[tuple[str, Cell | None]]) -> None:
     """Empty facts are left out."""
     shown = ((name, _text(fact)) for name, fact in facts if fact is not None)

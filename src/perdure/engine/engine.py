@@ -38,6 +38,7 @@ from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
 from perdure.engine.waits import OpenWaits
 from perdure.engine.webhooks import Webhooks
+from perdure.engine.why import Explanations
 from perdure.engine.workers import Workers
 from perdure.store.interface import (
     Changed,
@@ -108,6 +109,7 @@ class Engine(Core):
                 Conversations(self),
                 self.traces,
                 OpenWaits(self),
+                Explanations(self),
                 Workers(self),
                 Queues(self),
                 Definitions(self),

@@ -46,6 +46,7 @@ from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
+from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.workers import ListWorkers, WorkerPage
 
 if TYPE_CHECKING:
@@ -299,6 +300,16 @@ class Client:
     async def get(self, execution_id: str) -> Execution:
         """The execution with its state, result and error. Raises `NotFound`."""
         return await self._transport.call(GetExecution(execution_id))
+
+    async def why(self, execution_id: str, *, slow: bool = False) -> Why:
+        """Why an execution is where it is: one sentence, then the details. Raises `NotFound`.
+
+        With `slow`, `path` is its critical path: the steps, waits and queues that its time went into.
+
+        >>> print((await client.why(handle.id)).sentence)                       # doctest: +SKIP
+        All 2 workers of deployment 'v1' are full.
+        """
+        return await self._transport.call(ExplainExecution(execution_id, slow))
 
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50

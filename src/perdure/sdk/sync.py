@@ -118,6 +118,7 @@ class SyncClient:
         return self._call(handle.result(timeout=timeout))
 
     get = blocking(Client.get)
+    why = blocking(Client.why)
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
     publish = blocking(Client.publish)

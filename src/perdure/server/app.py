@@ -66,6 +66,7 @@ from perdure.wire import (
     triggers,
     waits,
     webhooks,
+    why,
     workers,
     workflows,
 )
@@ -92,6 +93,7 @@ def all_routes() -> list[Route]:
         deployments.deployments,
         definitions.definitions,
         waits.waits,
+        why.explanations,
         workers.workers,
         questions,
         approvals,

@@ -22,9 +22,8 @@ SELECT id, deployment_id, embedded = 1 AS embedded, lease_until_us FROM workers
 WHERE project_id = :project_id AND NOT EXISTS (SELECT 1 FROM push_workers p WHERE p.id = workers.id AND p.state = 'registered')
 ORDER BY registered_at_us, id;
 
--- name: list_all_workers
--- For operators: by id, with what each holds.
-SELECT w.id, w.deployment_id, CASE w.embedded WHEN 0 THEN 'native' WHEN 1 THEN 'embedded' ELSE 'push' END AS kind,
+-- text: listed_worker
+w.id, w.deployment_id, CASE w.embedded WHEN 0 THEN 'native' WHEN 1 THEN 'embedded' ELSE 'push' END AS kind,
   CASE WHEN w.embedded = 1 THEN 'online' WHEN w.lease_until_us <= :now_us THEN 'lapsed' ELSE COALESCE(p.state, 'online') END
     AS state,
   w.capacity, (SELECT COUNT(*) FROM executions e WHERE e.assigned_to_worker = w.id AND e.phase IN ('running', 'cancelling'))
@@ -33,8 +32,14 @@ SELECT w.id, w.deployment_id, CASE w.embedded WHEN 0 THEN 'native' WHEN 1 THEN '
   w.lease_until_us - CASE w.embedded WHEN 0 THEN :lease_us{::BIGINT} WHEN 2 THEN :push_lease_us END AS last_beat_at_us,
   CASE WHEN w.embedded <> 1 THEN w.lease_until_us END AS lease_until_us,
   CASE WHEN w.embedded <> 2 THEN w.python END AS python, p.url
-FROM workers w LEFT JOIN push_workers p ON p.id = w.id
+
+-- name: list_all_workers
+-- For operators: by id, with what each holds.
+SELECT {= listed_worker} FROM workers w LEFT JOIN push_workers p ON p.id = w.id
 WHERE w.project_id = :project_id AND w.id > :after ORDER BY w.id LIMIT :limit;
+
+-- name: read_listed_worker
+SELECT {= listed_worker} FROM workers w LEFT JOIN push_workers p ON p.id = w.id WHERE w.project_id = :project_id AND w.id = :id;
 
 -- name: beat_worker
 -- holds: worker=id

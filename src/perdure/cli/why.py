@@ -1,0 +1,128 @@
+"""Explain an execution."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from perdure.cli.commands import add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
+from perdure.cli.output import emit, print_rows, print_table, say
+
+if TYPE_CHECKING:
+    from perdure.wire.why import PathPart, Why
+
+BAR: Final = 20
+"""Characters of a bar of 100 per cent."""
+
+
+def add_to(app: typer.Typer) -> None:
+    add_commands(app, "Look", why)
+
+
+def why(
+    id: ExecutionArgument,
+    slow: Annotated[bool, typer.Option("--slow", help="Also show the critical path: where its time went.")] = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say why an execution waits, runs, is queued or has failed, and what lets it go on."""
+    found = with_client(url, lambda client: client.why(id, slow=slow))
+    if as_json:
+        emit(found)
+        return
+    _print(found, time.time_ns() // 1_000)
+
+
+def _print(found: "Why", now_us: int) -> None:
+    from rich.text import Text
+
+    from perdure.cli.output import console
+    from perdure.cli.render import PHASE_STYLE, plain
+    from perdure.wire.status import Phase
+
+    line = Text(f"{found.phase.value}  ", style=PHASE_STYLE[found.phase])
+    line.append(plain(in_local_time(found.sentence, now_us)), style="default")
+    console().print(line)
+    if found.remedy is not None and found.phase is not Phase.WAITING:  # that sentence says it already
+        say(f"\nGoes on with: {plain(in_local_time(found.remedy, now_us))}.")
+    if found.holders:
+        say(f"\nHeld by{_amount(found)}")
+        print_table(
+            ("ID", "WORKFLOW", "PHASE", "SINCE", "WORKER"),
+            (
+                (one.execution_id, one.workflow_id, one.phase.value, _age(one.since_us, now_us), one.worker_id or "")
+                for one in found.holders
+            ),
+            whole=("ID", "PHASE", "SINCE"),
+        )
+    if found.facts:
+        say()
+        print_rows([(one.name, _age(one.at_us, now_us), in_local_time(one.text, now_us)) for one in found.facts])
+    if found.differences:
+        say("\nDifferent from the last run that completed")
+        print_table(("", "THEN", "NOW"), ((one.what, one.then, one.now) for one in found.differences))
+    if found.path is not None:
+        _print_path(found.path)
+    if found.commands:
+        say()
+        for command in found.commands:
+            say(f"  {plain(command)}")
+
+
+def _amount(found: "Why") -> str:
+    return "" if found.held_by_count is None else f" {found.held_by_count:,}"
+
+
+def _print_path(parts: "list[PathPart]") -> None:
+    from perdure.wire.times import duration
+
+    say("\nCritical path")
+    print_table(
+        ("SHARE", "", "TOOK", "WHAT", "EXECUTION"),
+        (
+            (
+                f"{part.percent:.1f} %",
+                ("█" * round(part.percent * BAR / 100), "cyan"),
+                duration(round(part.seconds * 1e6)),
+                f"{part.kind.value} {part.name}".rstrip() + (f" ({part.times} times)" if part.times > 1 else ""),
+                part.execution_id,
+            )
+            for part in parts
+        ),
+        whole=("SHARE", "", "TOOK", "EXECUTION"),
+        right=("SHARE", "TOOK"),
+    )
+
+
+def _age(at_us: int | None, now_us: int) -> str:
+    from perdure.wire.times import duration
+
+    if at_us is None:
+        return ""
+    ago_us = now_us - at_us
+    age = f"{duration(ago_us)} ago" if ago_us >= 0 else f"in {duration(-ago_us)}"
+    return f"{_moment(at_us, now_us)} ({age})"
+
+
+def in_local_time(text: str, now_us: int) -> str:
+    """Times of explanations are UTC. Of a time of today only the clock's is shown."""
+    from perdure.wire.times import microseconds
+
+    def local(match: re.Match[str]) -> str:
+        return _moment(microseconds(datetime.fromisoformat(match[1]).replace(tzinfo=UTC)), now_us)
+
+    return _MOMENT.sub(local, text)
+
+
+def _moment(at_us: int, now_us: int) -> str:
+    from perdure.cli.render import date_time, day_of
+
+    shown = date_time(at_us)
+    return shown.split(" ")[1] if day_of(at_us) == day_of(now_us) else shown
+
+
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")

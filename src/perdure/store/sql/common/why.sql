@@ -1,0 +1,82 @@
+-- Why an execution is where it is: the facts.
+
+-- text: subject
+id, workflow_id, phase, deployment_id, queue_name, concurrency_key, COALESCE(session_id, id) AS session_id, created_at_us,
+  started_at_us, completed_at_us, moved_at_us, ready_at_us, due_at_us, timer_key, attempt, losses, undelivered, retry_count,
+  assigned_to_worker AS worker_id, python, {= payload_size} AS payload_bytes, error, cancelled_at_us, cancelled_by,
+  run_timeout_seconds
+
+-- text: fact_row
+seq, at_us, kind, attempt, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END AS value,
+  started_at_us, tries
+
+-- name: explained
+SELECT {= subject} FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: explained_waits
+SELECT key, topic, match, CASE WHEN OCTET_LENGTH(data) <= :bytes_max THEN data END AS data, opened_at_us, expires_at_us,
+  event_type, batch_id
+FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY opened_at_us, key LIMIT :limit;
+
+-- name: explained_children
+-- Open children that its own code started.
+SELECT id, workflow_id, phase, step_key, created_at_us FROM executions
+WHERE project_id = :project_id AND parent_execution_id = :id AND completed_at_us IS NULL AND step_key IS NOT NULL
+ORDER BY id LIMIT :limit;
+
+-- name: steps_to_try_again
+-- The newest failed try of each step that has no outcome yet.
+SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = 'step_failed' AND seq IN (
+  SELECT MAX(j.seq) FROM journal j WHERE j.execution_id = :execution_id AND j.kind IN ('step', 'step_failed') GROUP BY j.key)
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: newest_outcome
+SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
+  'child_started', 'child', 'published', 'sent', 'transcript', 'message', 'cancel_asked')
+ORDER BY seq DESC LIMIT 1;
+
+-- name: newest_of_kind
+SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
+
+-- name: count_losses
+SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind = 'released' THEN 1 END) AS released,
+  MAX(CASE WHEN kind = 'lost' THEN at_us END) AS last_lost_at_us
+FROM journal WHERE execution_id = :execution_id;
+
+-- name: failed_outcomes
+SELECT {= fact_row} FROM journal
+WHERE execution_id = :execution_id AND kind IN ('step', 'child_started', 'child') AND ok = 0 ORDER BY seq DESC LIMIT :limit;
+
+-- name: failed_tries
+SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
+ORDER BY seq DESC LIMIT :limit;
+
+-- name: child_of_row
+SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'child_started' AND key = :key AND ok = 1;
+
+-- name: compared_run
+SELECT id, deployment_id, python, queue_name, {= payload_size} AS payload_bytes, completed_at_us,
+  CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS payload
+FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: completed_before
+SELECT id FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND phase = 'completed'
+  AND completed_at_us IS NOT NULL AND id < :id ORDER BY id DESC LIMIT 1;
+
+-- name: shapes_of_steps
+SELECT key, name, fingerprint FROM journal WHERE execution_id = :execution_id AND kind = 'step' ORDER BY seq LIMIT :limit;
+
+-- name: count_steps
+SELECT COUNT(*) FROM journal WHERE execution_id = :execution_id AND kind = 'step';
+
+-- name: path_execution
+SELECT id, workflow_id, phase, created_at_us, started_at_us, completed_at_us FROM executions
+WHERE project_id = :project_id AND id = :id;
+
+-- name: path_rows
+-- The newest first.
+SELECT seq, at_us, kind, key, name, ok, CASE WHEN kind = 'child_started' THEN value END AS value, started_at_us
+FROM journal WHERE execution_id = :execution_id AND seq < :before ORDER BY seq DESC LIMIT :limit;
+
+-- name: path_waits
+SELECT key, topic, state, opened_at_us FROM waits WHERE execution_id = :execution_id ORDER BY opened_at_us DESC LIMIT :limit;

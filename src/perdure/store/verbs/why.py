@@ -1,0 +1,182 @@
+"""The facts by which the engine explains an execution."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from perdure.store.executions import unknown_execution
+from perdure.store.interface import query, record, records, value, verb
+from perdure.wire.critical_path import PathExecution, PathRow, PathWait, Span, path_of
+from perdure.wire.fields import INT64_MAX
+from perdure.wire.records import Kind
+from perdure.wire.status import LEASED, Phase
+from perdure.wire.why_facts import (
+    Blocked,
+    Cause,
+    Compared,
+    Ended,
+    FactRow,
+    Facts,
+    Failed,
+    Losses,
+    OpenChild,
+    OpenedWait,
+    Queued,
+    Running,
+    StepShape,
+    Subject,
+    Waiting,
+)
+from perdure.wire.workers import ListedWorker
+
+NAMED_MAX: Final = 11
+"""One more than an explanation names."""
+VALUE_BYTES_MAX: Final = 64 << 10
+LEVELS_MAX: Final = 20
+STEPS_COMPARED_MAX: Final = 1_000
+PATH_ROWS_MAX: Final = 20_000
+PATH_EXECUTIONS_MAX: Final = 1_000
+PATH_PAGE: Final = 1_000
+_decode_id: Final = msgspec.json.Decoder(str).decode
+
+
+@verb(looks=True)
+async def explained(*, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int) -> Facts:
+    """`lease_us` and `push_lease_us` are how long a beat's lease lasts."""
+    subject = await record(Subject, "explained", project_id=project_id, id=execution_id)
+    if subject is None:
+        raise unknown_execution(execution_id)
+    if subject.phase is Phase.WAITING:
+        return await _waiting(project_id, subject)
+    if subject.phase in LEASED:
+        worker = await record(
+            ListedWorker,
+            "read_listed_worker",
+            project_id=project_id,
+            id=subject.worker_id,
+            now_us=now_us,
+            lease_us=lease_us,
+            push_lease_us=push_lease_us,
+        )
+        return await _running(subject, worker)
+    if subject.phase is Phase.BLOCKED:
+        row = await _newest(execution_id, Kind.BLOCKED)
+        assert row is not None
+        return Blocked(subject, row)
+    if subject.phase is Phase.QUEUED:
+        return Queued(subject)
+    if subject.phase is Phase.FAILED:
+        return await _failed(project_id, subject)
+    steps = await value("count_steps", execution_id=execution_id)
+    return Ended(subject, await _newest(execution_id, Kind(subject.phase)), steps)
+
+
+@verb(looks=True)
+async def slow_path(*, project_id: str, execution_id: str, now_us: int) -> list[Span]:
+    """The critical path. Of descendants only those on the path are read. Empty for an unknown execution."""
+    room = Room()
+    root = await _on_path(project_id, execution_id, room)
+    if root is None:
+        return []
+    path = path_of(root, root.created_at_us, root.completed_at_us or now_us)
+    found: list[Span] = []
+    path.reverse()
+    while path:
+        span = path.pop()
+        child = None if span.child_id is None else await _on_path(project_id, span.child_id, room)
+        if child is None:
+            found.append(span)
+        else:
+            path += reversed(path_of(child, span.from_us, span.to_us))
+    return found
+
+
+class Room:
+    """How much of the path may still be read."""
+
+    def __init__(self) -> None:
+        self.executions = PATH_EXECUTIONS_MAX
+        self.rows = PATH_ROWS_MAX
+
+
+async def _on_path(project_id: str, id: str, room: Room) -> PathExecution | None:
+    if not (room.executions and room.rows):
+        return None
+    found = await record(PathExecution, "path_execution", project_id=project_id, id=id)
+    if found is None:
+        return None
+    rows: list[PathRow] = []
+    page: list[PathRow] | None = None
+    while page is None or (page and room.rows):
+        before = INT64_MAX if not rows else rows[-1].seq
+        page = await records(PathRow, "path_rows", execution_id=id, before=before, limit=min(PATH_PAGE, room.rows))
+        rows += page
+        room.rows -= len(page)
+    room.executions -= 1
+    waits = await records(PathWait, "path_waits", execution_id=id, limit=PATH_PAGE)
+    return replace(found, rows=[*reversed(rows)], waits=waits, whole=not rows or rows[-1].seq == 1)
+
+
+async def _rows(name: str, execution_id: str, **values: object) -> Sequence[FactRow]:
+    return await records(FactRow, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
+
+
+async def _newest(execution_id: str, kind: Kind) -> FactRow | None:
+    return next(iter(await _rows("newest_of_kind", execution_id, kind=kind)), None)
+
+
+async def _waiting(project_id: str, subject: Subject) -> Waiting:
+    waits = await records(
+        OpenedWait, "explained_waits", execution_id=subject.id, bytes_max=VALUE_BYTES_MAX, limit=NAMED_MAX
+    )
+    children = await records(OpenChild, "explained_children", project_id=project_id, id=subject.id, limit=NAMED_MAX)
+    return Waiting(subject, waits, children, await _rows("steps_to_try_again", subject.id, limit=NAMED_MAX))
+
+
+async def _running(subject: Subject, worker: ListedWorker | None) -> Running:
+    claimed = await _newest(subject.id, Kind.CLAIMED)
+    newest = next(iter(await _rows("newest_outcome", subject.id)), None)
+    losses = await record(Losses, "count_losses", execution_id=subject.id)
+    claimed_at_us = subject.moved_at_us if claimed is None else claimed.at_us
+    return Running(subject, worker, claimed_at_us, newest, losses or Losses())
+
+
+async def _failed(project_id: str, subject: Subject) -> Failed:
+    causes: list[Cause] = []
+    id: str | None = subject.id
+    while id is not None and len(causes) < LEVELS_MAX:
+        cause = await _cause(project_id, id)
+        if cause is None:  # deleted, or it did not fail
+            break
+        causes.append(cause)
+        id = None
+        if cause.row is not None and cause.row.kind is Kind.CHILD:
+            for (child,) in await query("child_of_row", execution_id=cause.id, key=cause.row.key):
+                id = _decode_id(child)
+    run = await _compared(project_id, subject.id)
+    assert run is not None
+    before_id = await value("completed_before", project_id=project_id, workflow_id=subject.workflow_id, id=subject.id)
+    before = None if before_id is None else await _compared(project_id, before_id)
+    return Failed(subject, causes, run, before)
+
+
+async def _cause(project_id: str, id: str) -> Cause | None:
+    failed = await record(Subject, "explained", project_id=project_id, id=id)
+    end = await _newest(id, Kind.FAILED)
+    if failed is None or end is None:
+        return None
+    cause = Cause(id, failed.workflow_id, end, await _rows("failed_outcomes", id, limit=NAMED_MAX))
+    if cause.row is None or cause.row.kind is not Kind.STEP:
+        return cause
+    tries = await _rows("failed_tries", id, key=cause.row.key, limit=NAMED_MAX)
+    return replace(cause, tries=[*reversed(tries)])
+
+
+async def _compared(project_id: str, id: str) -> Compared | None:
+    found = await record(Compared, "compared_run", project_id=project_id, id=id, bytes_max=VALUE_BYTES_MAX)
+    if found is None:
+        return None
+    steps = await records(StepShape, "shapes_of_steps", execution_id=id, limit=STEPS_COMPARED_MAX)
+    return replace(found, steps=steps, step_count=await value("count_steps", execution_id=id))

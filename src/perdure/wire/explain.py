@@ -1,0 +1,481 @@
+"""Explanations from facts, without a clock or a database."""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from perdure.wire.budgets import topic_of
+from perdure.wire.critical_path import Span, shares
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+from perdure.wire.times import duration
+from perdure.wire.why import Difference, Fact, PathKind, PathPart, Why
+from perdure.wire.why_facts import (
+    Blocked,
+    Cause,
+    Compared,
+    Ended,
+    FactRow,
+    Facts,
+    Failed,
+    OpenChild,
+    OpenedWait,
+    Queued,
+    RecordedFailure,
+    Running,
+    Subject,
+    Waiting,
+    recorded_failure,
+)
+from perdure.wire.wording import NAMED_MAX, cut, listed, moment, quoted, times
+from perdure.wire.workers import WorkerState
+
+MESSAGE_MAX: Final = 1_000
+NAMED_PERCENT: Final = 5
+"""A sentence names no smaller parts of a path."""
+
+
+def explain(facts: Facts, now_us: int) -> Why:
+    match facts:
+        case Queued():
+            return explain_queued(facts)
+        case Waiting():
+            return explain_waiting(facts)
+        case Running():
+            return explain_running(facts, now_us)
+        case Blocked():
+            return explain_blocked(facts)
+        case Failed():
+            return explain_failed(facts)
+        case Ended():
+            return explain_end(facts)
+
+
+def explained(
+    subject: Subject,
+    sentence: str,
+    *,
+    details: Iterable[Fact] = (),
+    commands: Iterable[str] = (),
+    since_us: int | None = None,
+    until_us: int | None = None,
+    remedy: str | None = None,
+) -> Why:
+    about = [Fact("workflow", subject.workflow_id), Fact("created", "", subject.created_at_us)]
+    if subject.deployment_id is not None:
+        about.insert(1, Fact("deployment", subject.deployment_id))
+    return Why(
+        execution_id=subject.id,
+        phase=subject.phase,
+        sentence=sentence,
+        since_us=since_us,
+        until_us=until_us,
+        remedy=remedy,
+        commands=[*commands],
+        facts=[*details, *about],
+    )
+
+
+def with_path(found: Why, spans: Sequence[Span]) -> Why:
+    path = shares(spans)
+    largest = sorted(path, key=lambda part: part.percent, reverse=True)[:NAMED_MAX]
+    words = [
+        f"{part.percent:.0f} % into {_part(part, found.execution_id)}"
+        for part in largest
+        if part.percent >= NAMED_PERCENT
+    ]
+    took = duration(sum(span.us for span in spans))
+    sentence = (
+        f"{found.sentence} Of its {took}, {listed(words).replace('%', '% went', 1)}." if words else found.sentence
+    )
+    commands = [command for command in found.commands if "--slow" not in command]
+    return replace(found, sentence=sentence, commands=commands, path=path)
+
+
+_INTO: Final = {
+    PathKind.QUEUE: "waiting for a worker",
+    PathKind.CODE: "the workflow's code",
+    PathKind.STEP: "step",
+    PathKind.PAUSE: "pauses between tries",
+    PathKind.WAIT: "the wait for",
+    PathKind.TIMER: "the timer",
+    PathKind.CHILD: "child",
+    PathKind.LOST: "work that was lost with a worker",
+    PathKind.BLOCKED: "the time in which it was blocked",
+    PathKind.HELD: "the time in which it was held",
+    PathKind.REST: "smaller parts",
+    PathKind.UNREAD: "the time before the rows that were read",
+}
+
+
+def _part(part: PathPart, id: str) -> str:
+    words = _INTO[part.kind]
+    if part.name:
+        words += f" of {quoted(part.name)}" if part.kind is PathKind.PAUSE else f" {quoted(part.name)}"
+    else:
+        words = {PathKind.WAIT: "waiting", PathKind.TIMER: "a timer"}.get(part.kind, words)
+    return words if part.execution_id == id else f"{words} of execution {part.execution_id}"
+
+
+def explain_queued(facts: Queued) -> Why:
+    subject = facts.subject
+    return explained(
+        subject,
+        f"It has been queued since {moment(subject.ready_at_us)}.",
+        since_us=subject.ready_at_us,
+        commands=[f"perdure show {subject.id}"],
+    )
+
+
+def explain_waiting(facts: Waiting) -> Why:
+    subject = facts.subject
+    due_us = subject.due_at_us
+    pauses = [row for row in facts.failed_tries if due_us is not None and (_retry_at(row) or 0) >= due_us]
+    things = [_awaited(wait) for wait in facts.waits]
+    things += [f"its child {child.id} ({child.workflow_id}), which is {child.phase.value}" for child in facts.children]
+    things += [_pause(row) for row in pauses]
+    until = ""
+    if due_us is not None and not pauses:
+        what = "the next try of a step" if subject.timer_key is None else "its timer"
+        until = f", or until {moment(due_us)}" if things else f"{what} at {moment(due_us)}"
+    return explained(
+        subject,
+        f"It has waited since {moment(subject.ready_at_us)} for {listed(things)}{until}.",
+        since_us=subject.ready_at_us,
+        until_us=due_us,
+        remedy=_what_wakes(facts, pauses),
+        commands=_waiting_commands(facts),
+        details=_waiting_facts(facts, pauses),
+    )
+
+
+def _awaited(wait: OpenedWait) -> str:
+    until = "" if wait.expires_at_us is None else f" (until {moment(wait.expires_at_us)})"
+    if wait.is_question:
+        return f"an answer to {quoted(wait.key)}{until}"
+    if wait.topic is None:
+        return f"the executions of batch {wait.batch_id} to end{until}"
+    holder = _budget_holder(wait)
+    if holder is not None:
+        return f"more budget of execution {holder}{until}"
+    where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
+    return f"an event of topic {quoted(wait.topic)}{where}{until}"
+
+
+def _budget_holder(wait: OpenedWait) -> str | None:
+    prefix = topic_of("")
+    return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
+
+
+def _pause(row: FactRow) -> str:
+    return f"try {row.tries + 1} of step {quoted(row.key or '')} at {moment(_retry_at(row) or 0)}"
+
+
+def _retry_at(row: FactRow) -> int | None:
+    found = _object(row.value).get("retry_at_us")
+    return found if isinstance(found, int) else None
+
+
+def _what_wakes(facts: Waiting, pauses: Sequence[FactRow]) -> str:
+    found = [
+        f"an answer to {quoted(wait.key)}"
+        if wait.is_question
+        else "the end of the batch"
+        if wait.topic is None
+        else "a raise of the budget"
+        if _budget_holder(wait) is not None
+        else f"an event of topic {quoted(wait.topic)}"
+        for wait in facts.waits
+    ]
+    found += [f"the end of child {child.id}" for child in facts.children]
+    if facts.subject.due_at_us is not None:
+        found.append("the end of the pause" if pauses or facts.subject.timer_key is None else "the timer")
+    return listed(found, " or ") if found else "cancelling it; nothing that is open can wake it"
+
+
+def _waiting_commands(facts: Waiting) -> Iterator[str]:
+    id = facts.subject.id
+    for wait in facts.waits[:NAMED_MAX]:
+        place = f"{id} {shlex.quote(wait.key)}"
+        holder = _budget_holder(wait)
+        if wait.is_question:
+            yield from _answering(place, wait)
+        elif holder is not None:
+            yield f"perdure budgets show {holder}"
+            yield f"perdure budgets raise {holder} --usd N"
+        elif wait.topic is not None:
+            yield f"perdure publish {shlex.quote(wait.topic)} --data JSON"
+    for child in facts.children[:NAMED_MAX]:
+        yield f"perdure why {child.id}"
+
+
+def _answering(place: str, wait: OpenedWait) -> Iterator[str]:
+    form = _object(wait.data).get("_form")
+    if not isinstance(form, dict):
+        yield f"perdure resume {place} --data JSON"
+        return
+    fields = form.get("fields")
+    keys = [field.get("key") for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
+    if "approved" in keys:
+        yield f"perdure approve {place} --approve"
+        yield f"perdure approve {place} --reject"
+    else:
+        yield f"perdure approve {place} --data JSON"
+
+
+def _waiting_facts(facts: Waiting, pauses: Sequence[FactRow]) -> Iterator[Fact]:
+    for wait in facts.waits:
+        data = "" if wait.data is None else f", shows {cut(wait.data.decode('utf-8', 'replace'))}"
+        yield Fact(wait.key, f"{_awaited(wait)}{data}", wait.opened_at_us)
+    for child in facts.children:
+        yield Fact(child.step_key or "child", _child(child), child.created_at_us)
+    for row in pauses:
+        yield Fact(row.key or "step", f"try {row.tries} failed: {cut(str(recorded_failure(row.value)))}", row.at_us)
+    if facts.subject.due_at_us is not None:
+        yield Fact("wakes", "", facts.subject.due_at_us)
+
+
+def _child(child: OpenChild) -> str:
+    return f"child {child.id} of workflow {quoted(child.workflow_id)}, {child.phase.value}"
+
+
+def explain_running(facts: Running, now_us: int) -> Why:
+    subject, worker, newest = facts.subject, facts.worker, facts.newest
+    if newest is None:
+        place = "no outcome is recorded yet"
+    else:
+        ago = duration(max(0, now_us - newest.at_us))
+        place = f"the newest outcome is {_outcome(newest)}, recorded {ago} ago"
+    if worker is not None and worker.state is WorkerState.LAPSED and worker.lease_until_us is not None:
+        place += f"; the worker's lease ended at {moment(worker.lease_until_us)}, so the server takes it back"
+    if subject.phase is Phase.CANCELLING and subject.cancelled_at_us is not None:
+        who = _author(subject)
+        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us)}, and worker {subject.worker_id} cleans up"
+        if subject.due_at_us is not None:
+            sentence += f" until {moment(subject.due_at_us)} at the latest"
+        since_us = subject.cancelled_at_us
+    else:
+        sentence = f"Worker {subject.worker_id} has run it since {moment(facts.claimed_at_us)}"
+        since_us = facts.claimed_at_us
+    return explained(
+        subject,
+        f"{sentence}; {place}.",
+        since_us=since_us,
+        until_us=subject.due_at_us,
+        commands=[f"perdure logs {subject.id} --follow"],
+        details=_running_facts(facts),
+    )
+
+
+def _outcome(row: FactRow) -> str:
+    kind = {Kind.CHILD_STARTED: "the start of child", Kind.CHILD: "the end of child", Kind.RESUME: "the answer to"}
+    words = kind.get(row.kind, row.kind.value.replace("_", " "))
+    return words if row.key is None else f"{words} {quoted(row.key)}"
+
+
+def _running_facts(facts: Running) -> Iterator[Fact]:
+    subject, worker, losses = facts.subject, facts.worker, facts.losses
+    if worker is None:
+        yield Fact("worker", f"{subject.worker_id}; its registration has ended")
+    else:
+        python = "" if worker.python is None else f", Python {worker.python}"
+        load = f"{worker.running} of {worker.capacity}"
+        yield Fact("worker", f"{worker.id} ({worker.kind.value}, {worker.state.value}{python}), runs {load}")
+        if worker.last_beat_at_us is not None:
+            yield Fact("last beat", "", worker.last_beat_at_us)
+    yield Fact("claimed", f"attempt {subject.attempt}", facts.claimed_at_us)
+    if facts.newest is not None:
+        yield Fact("newest outcome", _outcome(facts.newest), facts.newest.at_us)
+    if losses.lost:
+        last = "" if losses.last_lost_at_us is None else "; the last one"
+        yield Fact(
+            "lost", f"{times(losses.lost)}, {subject.losses} since its last outcome{last}", losses.last_lost_at_us
+        )
+    if losses.released:
+        yield Fact("handed back", times(losses.released))
+    if subject.due_at_us is not None:
+        yield Fact("ends" if subject.phase is Phase.CANCELLING else "time-out", "", subject.due_at_us)
+
+
+def explain_blocked(facts: Blocked) -> Why:
+    subject, row = facts.subject, facts.row
+    found = _object(row.value)
+    both = found.get("details")
+    recorded, asked, source, seq = (
+        both.get(name) if isinstance(both, dict) else None for name in ("recorded", "asked", "source", "seq")
+    )
+    there = "" if not isinstance(source, str) else f" ({cut(source)})"
+    if isinstance(recorded, dict):
+        asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
+        what = f"row {seq} is {_side(recorded)}, but the code {asks}{there}"
+    else:
+        what = cut(str(found.get("message") or subject.error or "no reason was recorded"))
+    details = [Fact("blocked", f"by worker {subject.worker_id}, attempt {subject.attempt}", row.at_us)]
+    if isinstance(recorded, dict):
+        details.append(Fact("recorded", _side(recorded)))
+    if isinstance(asked, dict):
+        details.append(Fact("the code asks for", _side(asked)))
+    if isinstance(source, str):
+        details.append(Fact("source", cut(source)))
+    if found.get("message"):
+        details.append(Fact("message", str(found["message"])[:MESSAGE_MAX]))
+    return explained(
+        subject,
+        f"Its code has not matched its journal since {moment(row.at_us)}: {what}.",
+        since_us=row.at_us,
+        remedy=f"a worker that registers for deployment {quoted(subject.deployment_id or '')} with code that makes the "
+        "recorded calls",
+        commands=[f"perdure show {subject.id} --journal", f"perdure cancel {subject.id}"],
+        details=details,
+    )
+
+
+def _side(call: dict[str, Any]) -> str:
+    """One of the two calls that differ."""
+    kind, key, name = (call.get(word) for word in ("kind", "key", "name"))
+    words = f"{kind} {quoted(str(key))}"
+    return words if name is None or name == key else f"{words} of {quoted(str(name))}"
+
+
+def explain_failed(facts: Failed) -> Why:
+    subject, causes = facts.subject, facts.causes
+    first_id = causes[-1].id if causes else subject.id
+    commands = [f"perdure why {first_id}"] if first_id != subject.id else []
+    found = explained(
+        subject,
+        _failure(subject, causes),
+        since_us=subject.completed_at_us,
+        commands=[*commands, f"perdure show {first_id} --journal"],
+        details=_failed_facts(facts),
+    )
+    differences = [] if facts.before is None else [*_differences(facts.run, facts.before)]
+    return replace(found, differences=differences)
+
+
+def _failure(subject: Subject, causes: Sequence[Cause]) -> str:
+    if not causes:
+        return f"It failed: {cut(subject.error or 'no reason was recorded')}."
+    first = causes[-1]
+    where = f"In its descendant {first.id} ({first.workflow_id})" if len(causes) > 2 else None
+    if len(causes) == 2:
+        where = f"In its child {first.id} ({first.workflow_id})"
+    if first.row is None:
+        error = recorded_failure(first.end.value)
+        if error.type == "Poisoned":
+            what = cut(error.message.removesuffix("."))
+            return f"{where}: {what}." if where else f"It failed as {what}."
+        what = f"the code failed: {cut(str(error))}{_at(error)}"
+        return f"{where} {what}." if where else f"Its code failed: {cut(str(error))}{_at(error)}."
+    error = recorded_failure(first.row.value)
+    key = quoted(first.row.key or "")
+    if first.row.kind is Kind.STEP:
+        tried = f" after {first.row.tries} tries" if first.row.tries > 1 else ""
+        what = f"step {key} failed{tried}: {cut(str(error))}{_at(error)}"
+    elif first.row.kind is Kind.CHILD_STARTED:
+        what = f"the start of child {key} was refused: {cut(str(error))}"
+    elif first.row.name == Phase.CANCELLED:
+        what = f"child {key} was cancelled"
+    else:
+        what = f"child {key} failed: {cut(str(error))}"
+    return f"{where} {what}." if where else f"{what[0].upper()}{what[1:]}."
+
+
+def _at(error: RecordedFailure) -> str:
+    """The innermost line of the traceback."""
+    lines = _FRAME.findall(error.detail or "")
+    return f" ({lines[-1][0]}:{lines[-1][1]})" if lines else ""
+
+
+_FRAME: Final = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
+
+
+def _failed_facts(facts: Failed) -> Iterator[Fact]:
+    subject = facts.subject
+    took = "" if subject.completed_at_us is None else f"{_after(subject)} after its creation"
+    yield Fact("failed", f"{took}, attempt {subject.attempt}", subject.completed_at_us)
+    for cause in facts.causes[1:]:
+        yield Fact("in child", f"{cause.id} ({cause.workflow_id})", cause.end.at_us)
+    for cause in facts.causes[-1:]:
+        row = cause.row
+        for failed in cause.tries:
+            yield Fact(f"try {failed.tries}", cut(str(recorded_failure(failed.value))), failed.at_us)
+        if row is not None:
+            name = f"try {row.tries}" if row.kind is Kind.STEP else "child"
+            yield Fact(name, cut(str(recorded_failure(row.value))), row.at_us)
+    if subject.retry_count:
+        yield Fact("run again", f"{times(subject.retry_count)} by its own retry policy")
+    if facts.before is not None:
+        yield Fact("last completed", f"{facts.before.id} of the same workflow", facts.before.completed_at_us)
+
+
+def _differences(run: Compared, before: Compared) -> Iterator[Difference]:
+    pairs = (
+        ("deployment", before.deployment_id, run.deployment_id),
+        ("Python", before.python, run.python),
+        ("queue", before.queue_name, run.queue_name),
+    )
+    for what, then, now in pairs:
+        if then != now:
+            yield Difference(what, then or "none", now or "none")
+    same_input = run.payload is not None and run.payload == before.payload
+    if not same_input:
+        then, now = f"{before.payload_bytes:,} bytes", f"{run.payload_bytes:,} bytes"
+        yield Difference("input", then, now if then != now else f"{now}, other content")
+    earlier = {step.key: step for step in before.steps}
+    new = next((step for step in run.steps if step.key not in earlier), None)
+    if new is not None:
+        yield Difference("first new step", "none", quoted(new.key))
+    changed = (step for step in run.steps if step.key in earlier and step.fingerprint != earlier[step.key].fingerprint)
+    if same_input and (step := next(changed, None)) is not None:
+        yield Difference("first step with another input", quoted(step.key), quoted(step.key))
+    if run.step_count != before.step_count:
+        yield Difference("steps with an outcome", f"{before.step_count:,}", f"{run.step_count:,}")
+
+
+def explain_end(facts: Ended) -> Why:
+    subject, end = facts.subject, facts.end
+    at_us = subject.completed_at_us or subject.moved_at_us
+    if subject.phase is Phase.COMPLETED:
+        sentence = f"It completed at {moment(at_us)}, {_after(subject)} after its creation."
+    else:
+        how = {"grace over": "its worker did not clean up in time", "worker lost": "its worker vanished meanwhile"}
+        note = "" if end is None else how.get(end.name or "", "")
+        sentence = f"{_author(subject)} cancelled it at {moment(subject.cancelled_at_us or at_us)}"
+        sentence += f"; {note}." if note else "."
+    queued = "" if subject.started_at_us is None else f"{duration(subject.started_at_us - subject.created_at_us)} after"
+    details = [Fact("ended", f"{_after(subject)} after its creation", at_us)]
+    if subject.started_at_us is not None:
+        details.append(Fact("began", f"{queued} its creation", subject.started_at_us))
+    details.append(Fact("steps", f"{facts.steps:,}"))
+    details.append(Fact("attempts", str(subject.attempt)))
+    return explained(
+        subject,
+        sentence,
+        since_us=at_us,
+        commands=[f"perdure why {subject.id} --slow", f"perdure show {subject.id}"],
+        details=details,
+    )
+
+
+def _author(subject: Subject) -> str:
+    if subject.cancelled_by == "system":
+        limit = subject.run_timeout_seconds
+        return "The server" if limit is None else f"The run time-out of {limit} s"
+    return "A caller" if subject.cancelled_by in (None, "user") else f"{cut(str(subject.cancelled_by))}"
+
+
+def _after(subject: Subject) -> str:
+    return duration((subject.completed_at_us or subject.moved_at_us) - subject.created_at_us)
+
+
+def _object(data: bytes | None) -> dict[str, Any]:
+    """Empty for other values."""
+    try:
+        found = msgspec.json.decode(data or b"null")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

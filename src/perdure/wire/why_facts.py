@@ -1,0 +1,219 @@
+"""Facts of the store that explain an execution."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from perdure.wire.records import Kind
+from perdure.wire.status import Phase
+from perdure.wire.workers import ListedWorker
+
+
+class Subject(Struct, frozen=True, gc=False):
+    """The explained execution."""
+
+    id: str
+    workflow_id: str
+    phase: Phase
+    deployment_id: str | None
+    queue_name: str
+    concurrency_key: str | None
+    session_id: str
+    created_at_us: int
+    started_at_us: int | None
+    completed_at_us: int | None
+    moved_at_us: int
+    ready_at_us: int
+    due_at_us: int | None
+    timer_key: str | None
+    attempt: int
+    losses: int
+    undelivered: int
+    retry_count: int
+    worker_id: str | None
+    """Its last worker."""
+    python: str | None
+    """The version on which it began."""
+    payload_bytes: int
+    error: str | None
+    cancelled_at_us: int | None
+    cancelled_by: str | None
+    run_timeout_seconds: int | None
+
+
+class FactRow(Struct, frozen=True, gc=False):
+    """A row of the journal. `value` is None if it is too large."""
+
+    seq: int
+    at_us: int
+    kind: Kind
+    attempt: int
+    key: str | None
+    name: str | None
+    ok: bool
+    value: bytes | None
+    started_at_us: int | None
+    tries: int
+
+
+class OpenedWait(Struct, frozen=True, gc=False):
+    key: str
+    topic: str | None
+    match: bytes | None
+    data: bytes | None
+    """The question, as shown to the person who answers."""
+    opened_at_us: int
+    expires_at_us: int | None
+    event_type: str | None
+    """Of the event that answers a push worker's question."""
+    batch_id: str | None
+
+    @property
+    def is_question(self) -> bool:
+        return self.event_type is not None or (self.topic is None and self.batch_id is None)
+
+
+class OpenChild(Struct, frozen=True, gc=False):
+    id: str
+    workflow_id: str
+    phase: Phase
+    step_key: str | None
+    created_at_us: int
+
+
+class Queued(Struct, frozen=True):
+    subject: Subject
+
+
+class Waiting(Struct, frozen=True):
+    """`failed_tries` are the newest rows of steps that are to be tried again."""
+
+    subject: Subject
+    waits: Sequence[OpenedWait]
+    children: Sequence[OpenChild]
+    failed_tries: Sequence[FactRow]
+
+
+class Losses(Struct, frozen=True, gc=False):
+    """How often workers were lost, or handed the execution back."""
+
+    lost: int = 0
+    released: int = 0
+    last_lost_at_us: int | None = None
+
+
+class Running(Struct, frozen=True):
+    """Also cancelling. `claimed_at_us` is the time of the present attempt's claim."""
+
+    subject: Subject
+    worker: ListedWorker | None
+    claimed_at_us: int
+    newest: FactRow | None
+    """The newest outcome."""
+    losses: Losses
+
+
+class Blocked(Struct, frozen=True):
+    subject: Subject
+    row: FactRow
+    """The divergence."""
+
+
+class RecordedFailure(Struct, frozen=True):
+    """An error as the journal has it. Journals of earlier releases do not say which steps or child ended the run."""
+
+    type: str = "Error"
+    message: str = ""
+    detail: str | None = None
+    """Its traceback."""
+    steps: Sequence[str] = ()
+    child: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class Cause(Struct, frozen=True):
+    """An execution that failed, and why."""
+
+    id: str
+    workflow_id: str
+    end: FactRow
+    """Its last row."""
+    failed: Sequence[FactRow]
+    """Failed outcomes, the newest first."""
+    tries: Sequence[FactRow] = ()
+    """The failed tries of the step that ended it, without the last one."""
+
+    @property
+    def row(self) -> FactRow | None:
+        """The outcome that ended it. None: its code failed by itself."""
+        error = recorded_failure(self.end.value)
+        if error.steps or error.child is not None:
+            keys = {*error.steps, error.child}
+            return next((row for row in reversed(self.failed) if row.key in keys), None)
+        if error.type == "StepFailed":
+            return next((row for row in self.failed if row.kind is Kind.STEP), None)
+        if error.type in ("ChildFailed", "ChildCancelled"):
+            return next((row for row in self.failed if row.kind is not Kind.STEP), None)
+        # A group, or an error of its own in place of the one that it caught last.
+        is_group = error.type in ("ExceptionGroup", "BaseExceptionGroup")
+        newest = self.failed[0] if self.failed else None
+        return newest if newest is not None and (is_group or newest.seq == self.end.seq - 1) else None
+
+
+class StepShape(Struct, frozen=True, gc=False):
+    key: str
+    name: str | None
+    fingerprint: str | None
+
+
+class Compared(Struct, frozen=True):
+    """The parts of a run that are compared."""
+
+    id: str
+    deployment_id: str | None
+    python: str | None
+    queue_name: str
+    payload_bytes: int
+    completed_at_us: int
+    payload: bytes | None = None
+    """None if it is too large."""
+    steps: Sequence[StepShape] = ()
+    """The first ones."""
+    step_count: int = 0
+
+
+class Failed(Struct, frozen=True):
+    """`causes` lead from the execution down to the descendant that failed first."""
+
+    subject: Subject
+    causes: Sequence[Cause]
+    run: Compared
+    before: Compared | None
+    """The newest completed run of the workflow that is older."""
+
+
+class Ended(Struct, frozen=True):
+    """Completed or cancelled."""
+
+    subject: Subject
+    end: FactRow | None
+    steps: int
+
+
+Facts = Queued | Waiting | Running | Blocked | Failed | Ended
+
+
+def recorded_failure(value: bytes | None) -> RecordedFailure:
+    """Other JSON becomes the message."""
+    data = value or b""
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return RecordedFailure(message=data.decode("utf-8", "replace"))
+
+
+_decode: Final = msgspec.json.Decoder(RecordedFailure).decode

@@ -1,0 +1,42 @@
+"""Words of explanations: times, lists, and texts of users."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+TEXT_MAX: Final = 200
+"""Characters of a user's text in an explanation."""
+NAMED_MAX: Final = 3
+"""How many things a sentence names."""
+
+
+def moment(at_us: int) -> str:
+    """
+    >>> moment(1_750_000_000_000_000)
+    '2025-06-15 15:06:40 UTC'
+    """
+    return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def listed(things: Sequence[str], last: str = " and ") -> str:
+    """
+    >>> [listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])]
+    ['a', 'a, b and c', 'a, b, c and 2 more']
+    """
+    if len(things) > NAMED_MAX:
+        things = [*things[:NAMED_MAX], f"{len(things) - NAMED_MAX} more"]
+    return last.join([", ".join(things[:-1]), things[-1]]) if len(things) > 1 else "".join(things)
+
+
+def times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def quoted(text: str) -> str:
+    return repr(cut(text))
+
+
+def cut(text: str) -> str:
+    """One line of at most TEXT_MAX characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"

@@ -1,0 +1,432 @@
+"""Why an execution is where it is, in each phase: the sentence, what lets it go on, and the commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.store.world import (
+    LEASE_US,
+    PROJECT,
+    SECOND,
+    START_US,
+    World,
+    answer_wait,
+    child,
+    event_wait,
+    failure,
+    raw,
+    step,
+)
+
+from perdure.store.verbs import why
+from perdure.wire.errors import NotFound
+from perdure.wire.explain import explain, with_path
+from perdure.wire.requests import Block, OpenWait, StepDone, Suspend
+from perdure.wire.why import Why
+from perdure.wire.wording import moment
+
+PUSH_LEASE_US = 60 * SECOND
+
+
+async def ask(world: World, id: str, *, slow: bool = False) -> Why:
+    facts = await world.store.scan(
+        why.explained(
+            project_id=PROJECT,
+            execution_id=id,
+            now_us=world.now_us,
+            lease_us=LEASE_US,
+            push_lease_us=PUSH_LEASE_US,
+        )
+    )
+    found = explain(facts, world.now_us)
+    if slow:
+        path = await world.store.scan(why.slow_path(project_id=PROJECT, execution_id=id, now_us=world.now_us))
+        found = with_path(found, path)
+    return found
+
+
+def texts(found: Why) -> dict[str, str]:
+    return {fact.name: fact.text for fact in found.facts}
+
+
+def failed_step(key: str, tries: int = 1, **values: Any) -> StepDone:
+    last = values.pop("last", True)
+    error = {"type": "ValueError", "message": f"{key} went wrong", **values}
+    return StepDone(key, key, None, False, raw(error), START_US, tries, last)
+
+
+def ended_by(type: str, **values: Any) -> Any:
+    return failure().__class__(f"{type}: it failed", raw({"type": type, "message": "it failed", **values}))
+
+
+NOW = moment(START_US)
+
+
+async def test_an_unknown_execution_and_another_projects(world: World) -> None:
+    await world.register()
+    id = await world.start()
+    with pytest.raises(NotFound, match="does not exist"):
+        await ask(world, world.new_id())
+    with pytest.raises(NotFound, match="does not exist"):
+        await world.store.scan(
+            why.explained(project_id="other", execution_id=id, now_us=0, lease_us=1, push_lease_us=1)
+        )
+    assert await world.store.scan(why.slow_path(project_id="other", execution_id=id, now_us=0)) == []
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_it_waits_for_an_answer(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    until_us = START_US + 60 * SECOND
+    await world.wait_for(id, OpenWait("approve it", None, data=raw({"amount": 7}), expires_at_us=until_us))
+    found = await ask(world, id)
+    assert found.sentence == f"It has waited since {NOW} for an answer to 'approve it' (until {moment(until_us)})."
+    assert (found.remedy, found.since_us) == ("an answer to 'approve it'", START_US)
+    assert found.commands == [f"perdure resume {id} 'approve it' --data JSON"]
+    assert texts(found)["approve it"] == f"an answer to 'approve it' (until {moment(until_us)}), shows {{\"amount\":7}}"
+
+
+async def test_it_waits_for_a_question_with_a_form(world: World) -> None:
+    await world.register()
+    for fields, commands in (
+        ([{"key": "approved"}], ["--approve", "--reject"]),
+        ([{"key": "colour"}], ["--data JSON"]),
+    ):
+        id = await world.running()
+        await world.wait_for(id, OpenWait("ask", None, data=raw({"_form": {"fields": fields}})))
+        assert (await ask(world, id)).commands == [f"perdure approve {id} ask {option}" for option in commands]
+
+
+async def test_it_waits_for_an_event_or_until_a_time(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    due_us = START_US + 3_600 * SECOND
+    await world.wait_for(id, event_wait("paid", "payments", match={"order": raw(7)}), due_us=due_us)
+    found = await ask(world, id)
+    assert found.sentence == (
+        f"It has waited since {NOW} for an event of topic 'payments' where {{\"order\":7}}, or until {moment(due_us)}."
+    )
+    assert found.remedy == "an event of topic 'payments' or the timer"
+    assert found.until_us == due_us
+    assert found.commands == ["perdure publish payments --data JSON"]
+
+
+async def test_it_waits_for_more_budget(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    holder = world.new_id()
+    await world.wait_for(id, event_wait("raised", f"budget/{holder}"))
+    found = await ask(world, id)
+    assert found.sentence == f"It has waited since {NOW} for more budget of execution {holder}."
+    assert found.commands[-1] == f"perdure budgets raise {holder} --usd N"
+
+
+async def test_it_waits_for_its_timer(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.wait_for(id, due_us=START_US + 9 * SECOND)
+    found = await ask(world, id)
+    assert found.sentence == f"It has waited since {NOW} for its timer at {moment(START_US + 9 * SECOND)}."
+    assert found.remedy == "the timer"
+
+
+async def test_it_waits_for_the_next_try_of_a_step(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    retry_us = START_US + 600 * SECOND
+    await world.report(id, [failed_step("old", last=False, retry_at_us=START_US + 1)])
+    await world.report(id, [step("old")])
+    await world.report(id, [failed_step("pay", 2, last=False, retry_at_us=retry_us)])
+    await world.report(id, end=Suspend([], (None, retry_us)))
+    found = await ask(world, id)
+    assert found.sentence == f"It has waited since {NOW} for try 3 of step 'pay' at {moment(retry_us)}."
+    assert texts(found)["pay"] == "try 2 failed: ValueError: pay went wrong"
+    assert found.remedy == "the end of the pause"
+
+
+async def test_it_waits_for_children(world: World) -> None:
+    await world.register(workflows=["wf", "sub"])
+    id = await world.running()
+    await world.report(id, [child(f"c{n}", "sub") for n in range(5)])
+    children = await world.claim_ids(capacity=2)
+    await world.report(id, end=Suspend([]))
+    found = await ask(world, id)
+    assert f"its child {children[0]} (sub), which is running, its child" in found.sentence
+    assert found.sentence.endswith("which is queued and 2 more.")
+    assert found.commands[:1] == [f"perdure why {children[0]}"]
+    assert texts(found)["c0"] == f"child {children[0]} of workflow 'sub', running"
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+async def test_it_runs(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    assert (await ask(world, id)).sentence == f"Worker w has run it since {NOW}; no outcome is recorded yet."
+    await world.report(id, [step("ship")])
+    await world.live(20, "w")
+    found = await ask(world, id)
+    assert found.sentence == f"Worker w has run it since {NOW}; the newest outcome is step 'ship', recorded 20.0 s ago."
+    assert texts(found)["worker"] == "w (native, online, Python 3.12), runs 1 of 100"
+    assert {fact.name: fact.at_us for fact in found.facts}["last beat"] == world.now_us
+    assert found.commands == [f"perdure logs {id} --follow"]
+
+
+async def test_its_worker_is_silent(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    world.advance(LEASE_US / SECOND + 1)
+    ended = moment(START_US + LEASE_US)
+    assert f"the worker's lease ended at {ended}, so the server takes it back." in (await ask(world, id)).sentence
+    await world.reap()
+    await world.register()
+    await world.claim()
+    await world.acknowledge(id)
+    found = await ask(world, id)
+    assert texts(found)["lost"] == "once, 1 since its last outcome; the last one"
+    assert texts(found)["claimed"] == "attempt 2"
+
+
+async def test_it_is_being_cancelled(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.cancel(id, by="user")
+    found = await ask(world, id)
+    assert found.sentence.startswith(
+        f"A caller cancelled it at {NOW}, and worker w cleans up until {moment(START_US + 30 * SECOND)} at the latest; "
+    )
+    assert found.until_us == START_US + 30 * SECOND
+
+
+# --- blocked ---------------------------------------------------------------------------------------------------------
+
+
+async def test_its_code_does_not_match(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    details = {
+        "seq": 4,
+        "recorded": {"kind": "step", "key": "pay", "name": "pay"},
+        "asked": {"kind": "step", "key": "ship", "name": "send"},
+        "source": "app.py:12",
+    }
+    detail = raw({"type": "Diverged", "message": "The code does not match the journal.", "details": details})
+    await world.report(id, end=Block("diverged", detail))
+    found = await ask(world, id)
+    assert found.sentence == (
+        f"Its code has not matched its journal since {NOW}: row 4 is step 'pay', but the code asks for step 'ship' of "
+        "'send' (app.py:12)."
+    )
+    assert found.remedy == ("a worker that registers for deployment 'd' with code that makes the recorded calls")
+    assert texts(found)["source"] == "app.py:12"
+    other = await world.running()
+    await world.report(other, end=Block("diverged", raw({"type": "Diverged", "message": "another worker said so"})))
+    assert (await ask(world, other)).sentence.endswith(": another worker said so.")
+
+
+# --- ended -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_step_failed(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("pay", last=False, retry_at_us=1), failed_step("pay", 2)])
+    await world.report(id, end=ended_by("StepFailed"))
+    found = await ask(world, id)
+    assert found.sentence == "Step 'pay' failed after 2 tries: ValueError: pay went wrong."
+    assert texts(found)["try 1"] == texts(found)["try 2"] == "ValueError: pay went wrong"
+    assert found.commands == [f"perdure show {id} --journal"]
+
+
+async def test_its_code_failed(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("optional")])
+    await world.report(id, [step("next")])
+    trace = (
+        'Traceback:\n  File "/app/lib.py", line 3, in f\n    g()\n  File "/app/app.py", line 12, in g\n    1 / 0\nE: x'
+    )
+    await world.report(id, end=ended_by("ZeroDivisionError", detail=trace))
+    found = await ask(world, id)
+    assert found.sentence == "Its code failed: ZeroDivisionError: it failed (/app/app.py:12)."
+
+
+@pytest.mark.parametrize("type", ["OrderFailed", "ExceptionGroup"])
+async def test_an_error_in_place_of_the_steps(world: World, type: str) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("pay")])
+    await world.report(id, end=ended_by(type))
+    assert (await ask(world, id)).sentence == "Step 'pay' failed: ValueError: pay went wrong."
+
+
+async def test_the_journal_says_which_step_ended_it(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("pay"), failed_step("beside"), step("log")])
+    await world.report(id, end=ended_by("OrderFailed", steps=["pay", "beside"]))
+    assert (await ask(world, id)).sentence == "Step 'pay' failed: ValueError: pay went wrong."
+
+
+async def test_a_step_of_a_grandchild_failed_first(world: World) -> None:
+    await world.register(workflows=["wf", "sub"])
+    ids = [await world.running()]
+    for _ in range(2):
+        await world.report(ids[-1], [child("c", "sub")])
+        (below,) = await world.claim_ids()
+        await world.report(ids[-1], end=Suspend([]))
+        await world.acknowledge(below)
+        ids.append(below)
+    await world.report(ids[2], [failed_step("pay")])
+    await world.report(ids[2], end=ended_by("StepFailed"))
+    for id in reversed(ids[:2]):
+        assert await world.claim_ids() == [id]
+        await world.report(id, end=ended_by("ChildFailed"))
+    found = await ask(world, ids[0])
+    assert found.sentence == f"In its descendant {ids[2]} (sub) step 'pay' failed: ValueError: pay went wrong."
+    assert found.commands[0] == f"perdure why {ids[2]}"
+    assert (await ask(world, ids[1])).sentence.startswith(f"In its child {ids[2]} (sub) step 'pay' failed")
+
+
+async def test_its_workers_were_lost(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    for _ in range(5):
+        await world.lose()
+        await world.register()
+        world.advance(60)
+        await world.wake_due()
+        if await world.claim_ids():
+            await world.acknowledge(id)
+    await world.reap()
+    found = await ask(world, id)
+    assert found.sentence.startswith("It failed as POISONED: 5 workers were lost"), found.sentence
+
+
+async def test_what_was_different_in_the_last_run_that_completed(world: World) -> None:
+    await world.register(python="3.11")
+    good = await world.running(payload=raw({"n": 1}))
+    await world.report(good, [step("load"), step("pay")])
+    await world.finish(good)
+    await world.register("v", deployment="e", python="3.12")
+    id = await world.running("v", payload=raw({"n": "x" * 100}), deployment_id="e", queue_name="q")
+    await world.report(id, [step("load")], worker="v")
+    await world.report(id, [failed_step("refund")], worker="v")
+    await world.report(id, end=ended_by("StepFailed"), worker="v")
+    found = await ask(world, id)
+    assert [(one.what, one.then, one.now) for one in found.differences] == [
+        ("deployment", "d", "e"),
+        ("Python", "3.11", "3.12"),
+        ("queue", "wf", "q"),
+        ("input", "7 bytes", "108 bytes"),
+        ("first new step", "none", "'refund'"),
+    ]
+    assert texts(found)["last completed"] == f"{good} of the same workflow"
+    assert (await ask(world, good)).differences == []
+
+
+async def test_the_same_input_and_another_fingerprint(world: World) -> None:
+    await world.register()
+    shapes = [StepDone("pay", "pay", shape, True, raw(1), START_US) for shape in ("aa", "bb")]
+    first, second = await world.running(payload=raw(7)), await world.running(payload=raw(7))
+    await world.report(first, shapes[:1])
+    await world.finish(first)
+    await world.report(second, shapes[1:])
+    await world.report(second, end=ended_by("ValueError"))
+    differences = (await ask(world, second)).differences
+    assert [(one.what, one.now) for one in differences] == [("first step with another input", "'pay'")]
+
+
+async def test_it_completed(world: World) -> None:
+    await world.register()
+    id = await world.start()
+    world.advance(2)
+    await world.beat()
+    await world.claim()
+    await world.report(id, [step("a"), step("b")])
+    world.advance(3)
+    await world.finish(id)
+    found = await ask(world, id)
+    assert found.sentence == f"It completed at {moment(world.now_us)}, 5.0 s after its creation."
+    assert texts(found)["began"] == "2.0 s after its creation"
+    assert texts(found)["steps"] == "2"
+
+
+async def test_it_was_cancelled(world: World) -> None:
+    await world.register()
+    id = await world.start()
+    await world.cancel(id, by="user")
+    assert (await ask(world, id)).sentence == f"A caller cancelled it at {NOW}."
+    late = await world.running(run_timeout_seconds=9)
+    world.advance(10)
+    await world.end_overdue()
+    assert (await ask(world, late)).sentence.startswith("The run time-out of 9 s cancelled it")
+    world.advance(31)
+    await world.end_overdue()
+    assert (await ask(world, late)).sentence.endswith("; its worker did not clean up in time.")
+
+
+# --- slow ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_critical_path_goes_through_children(world: World) -> None:
+    await world.register(workflows=["wf", "sub"])
+    id = await world.running()
+    began_us = world.now_us
+    world.advance(2)
+    await world.report(id, [StepDone("load", "load", None, True, raw(1), began_us)])
+    await world.report(id, [child("c", "sub")])
+    (below,) = await world.claim_ids()
+    await world.report(id, end=Suspend([]))
+    await world.acknowledge(below)
+    began_us = world.now_us
+    await world.live(5, "w")
+    await world.report(below, [StepDone("pay", "pay", None, True, raw(1), began_us)])
+    await world.finish(below)
+    await world.live(3, "w")
+    await world.claim()
+    await world.finish(id)
+    found = await ask(world, id, slow=True)
+    assert found.path is not None
+    assert [(part.kind.value, part.name, part.execution_id, part.seconds, part.percent) for part in found.path] == [
+        ("step", "load", id, 2.0, 20.0),
+        ("step", "pay", below, 5.0, 50.0),
+        ("queue", "", id, 3.0, 30.0),
+    ]
+    assert found.sentence.endswith(
+        f"Of its 10.0 s, 50 % went into step 'pay' of execution {below}, 30 % into waiting for a worker and 20 % into "
+        "step 'load'."
+    )
+    msgspec.json.encode(found)
+
+
+async def test_the_path_of_an_open_execution_ends_now(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.wait_for(id, answer_wait("approve"))
+    world.advance(60)
+    found = await ask(world, id, slow=True)
+    assert found.path is not None
+    assert [(part.kind.value, part.name, part.seconds) for part in found.path] == [("wait", "approve", 60.0)]
+
+
+async def test_a_path_with_too_many_rows_is_read_from_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(why, "PATH_ROWS_MAX", 10)
+    monkeypatch.setattr(why, "PATH_PAGE", 4)
+    await world.register()
+    id = await world.running()
+    for n in range(20):
+        began_us = world.now_us
+        world.advance(0.1)
+        await world.report(id, [StepDone(f"s{n}", "s", None, True, raw(1), began_us)])
+    await world.finish(id)
+    found = await ask(world, id, slow=True)
+    assert found.path is not None
+    assert found.path[0].kind.value == "unread"
+    assert [part.name for part in found.path[1:]] == [f"s{n}" for n in range(12, 20)]
