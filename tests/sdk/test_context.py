@@ -577,6 +577,11 @@ async def test_a_context_does_not_work_in_a_step() -> None:
     live.machine.close()
 
 
+def test_a_fork_continues_the_idempotency_keys_of_its_source() -> None:
+    info = StepInfo(execution_id="fork", key="pack#2", name="pack", tries=1, keys_id="source")
+    assert info.idempotency_key == "source:pack#2"
+
+
 # --- time and chance -----------------------------------------------------------------------------------------------
 
 

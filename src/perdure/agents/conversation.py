@@ -101,7 +101,7 @@ class SessionTurn:
     ) -> SessionTurn | None:
         """None if the run has no conversation."""
         ctx = run.ctx
-        if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id):
+        if ctx.parent_execution_id is not None or ctx.session_id in (None, ctx.execution_id, ctx.machine.seed):
             return None
         made = cls(run, await read_transcript(ctx))
         if compaction is not None and not made.is_over:

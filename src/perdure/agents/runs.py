@@ -46,7 +46,7 @@ class AgentRun:
         self.refusals = 0
         """Waits of the current request for its provider."""
         self.keys = Keys(prefix)
-        self.id = f"{ctx.execution_id}/{prefix}".rstrip("/")
+        self.id = f"{ctx.machine.seed}/{prefix}".rstrip("/")
         """The run id in messages."""
         self.has_begun = False
         """Whether the agent has started. Its code may then run another agent."""

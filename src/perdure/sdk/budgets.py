@@ -230,7 +230,8 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
     op = RaiseBudget(budget_id, **msgspec.structs.asdict(change))
-    await until_answered(lambda: worker.transport.call(op, info.idempotency_key))
+    # A fork raises a budget of its own, so the request does not repeat the source's.
+    await until_answered(lambda: worker.transport.call(op, f"{info.execution_id}:{info.key}"))
 
 
 def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Context(ExecutionState):
 
     @property
     def idempotency_key(self) -> str:
-        """In a step: the same in every try and attempt, for services that drop repeats."""
+        """In a step: the same in every try, attempt, fork and retry, for services that drop repeats."""
         info = running_step.get()
         if info is None:
             raise Misplaced(

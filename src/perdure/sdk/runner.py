@@ -188,7 +188,9 @@ class Runner:
             # A bad input has no traceback: the code has not begun.
             self._finish(self._failed(error, with_detail=not isinstance(error, BadValue)))
             return None
-        machine = Machine(lambda: workflow.begin(context, value), seed=claimed.id, strict=workflow.strict)
+        machine = Machine(
+            lambda: workflow.begin(context, value), seed=claimed.seed_id or claimed.id, strict=workflow.strict
+        )
         context = self.context = Context(
             machine, claimed, self._readings, self.worker.notify_emitted, self.worker.outside
         )

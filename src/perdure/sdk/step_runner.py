@@ -144,7 +144,18 @@ class StepRunner:
         started_at_us = runner.now_us()
         name = call.name or call.key
         current_context.set(None)
-        running_step.set(StepInfo(runner.claimed.id, call.key, name, tries, context=runner.context, worker=worker))
+        claimed = runner.claimed
+        running_step.set(
+            StepInfo(
+                execution_id=claimed.id,
+                key=call.key,
+                name=name,
+                tries=tries,
+                context=runner.context,
+                worker=worker,
+                keys_id=claimed.keys_id,
+            )
+        )
         scope: asyncio.Timeout | None = None
         try:
             if step.timeout_seconds is None:

@@ -401,11 +401,13 @@ class StepInfo(Struct, frozen=True):
     """Counted from 1."""
     context: ExecutionState | None = None
     worker: StepWorker | None = None
+    keys_id: str | None = None
+    """The execution whose idempotency keys this one continues, if it is a fork."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every try and attempt, for services that drop repeats."""
-        return f"{self.execution_id}:{self.key}"
+        """The same in every try, attempt, fork and retry, for services that drop repeats."""
+        return f"{self.keys_id or self.execution_id}:{self.key}"
 
     def emit(self, kind: str, data: object = None) -> None:
         """As `ctx.emit`."""

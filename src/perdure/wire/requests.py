@@ -194,6 +194,10 @@ class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):
     tags: MaybeRaw = None
     budgeted: bool = False
     """Whether an execution in its tree has a budget."""
+    seed_id: str | None = None
+    """The execution from whose id random numbers come, if this one is a fork."""
+    keys_id: str | None = None
+    """The execution whose idempotency keys this one continues; None: its own."""
 
 
 class ClaimReply(Struct, frozen=True):
