@@ -196,6 +196,7 @@ def defaults(executions: int) -> dict[str, Any]:
         "worker_id": WORKER,
         "claim_id": "claim",
         "python": "3.11",
+        "protocol": 2,
         "number": 9,
         "queue_name": "narrow",
         "concurrency_key": "key-3",
