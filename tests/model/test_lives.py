@@ -41,7 +41,7 @@ from tests.store.world import (
 from perdure.store.interface import Written
 from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import claims, queries
+from perdure.store.verbs import claims, find
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
@@ -592,7 +592,7 @@ class Lives(RuleBasedStateMachine):
     def store_and_model_agree(self) -> None:
         page, cursor = self._do(
             self.world.store.read(
-                queries.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=1_000)
+                find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=1_000)
             )
         )
         assert cursor is None

@@ -12,14 +12,15 @@ from tests.store.world import SECOND, START_US
 
 from perdure.store.statements import parse
 
-BASE: Final = "0190a5f2-7c1e-7b3a-"
+_INFIX: Final = "-7b3a-8000-"
 PAYLOAD: Final = b'{"order": 17, "lines": [{"article": "a-1", "amount": 3}, {"article": "b-2", "amount": 1}]}'
 NOW_US: Final = START_US + 400 * 86_400 * SECOND
 
 
 def name_of(n: int) -> str:
-    """The id of the n-th execution."""
-    return f"{BASE}{n:012x}"[:-12] + f"{n:012x}"[:4] + f"-{n:012x}"
+    """The id of the n-th execution, which was created n seconds after START_US."""
+    time = f"{START_US // 1_000 + n * 1_000:012x}"
+    return f"{time[:8]}-{time[8:]}{_INFIX}{n:012x}"
 
 
 def _statements(dialect: str) -> list[tuple[str, Callable[[dict[str, Any]], tuple[Any, ...]]]]:
@@ -28,7 +29,8 @@ def _statements(dialect: str) -> list[tuple[str, Callable[[dict[str, Any]], tupl
 
 
 def _values(executions: int, open_: int) -> dict[str, Any]:
-    return {"executions": executions, "open": open_, "now_us": NOW_US, "payload": PAYLOAD, "base": BASE}
+    times = {"start_us": START_US, "start_ms": START_US // 1_000, "now_us": NOW_US}
+    return {"executions": executions, "open": open_, "payload": PAYLOAD, "infix": _INFIX, **times}
 
 
 async def fill_postgres(url: str, executions: int, open_: int) -> None:

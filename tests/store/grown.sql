@@ -30,10 +30,12 @@ SELECT 'worker-' || n, 'p', 'https://worker-' || n || '.example', CASE WHEN n = 
 FROM numbers WHERE n < 10;
 
 -- name: ids
--- picks: what gives each number its id
+-- picks: what gives each number its id, with its time in front
 INSERT INTO names (n, id, parent)
-SELECT n, :base || substr(h, 1, 4) || '-' || h, :base || substr(p, 1, 4) || '-' || p FROM (
-  SELECT n, {printf('%012x', n)|lpad(to_hex(n), 12, '0')} AS h, {printf('%012x', n - n % 20)|lpad(to_hex(n - n % 20), 12, '0')} AS p
+SELECT n, substr(t, 1, 8) || '-' || substr(t, 9) || :infix || h, substr(u, 1, 8) || '-' || substr(u, 9) || :infix || p FROM (
+  SELECT n, {printf('%012x', n)|lpad(to_hex(n), 12, '0')} AS h, {printf('%012x', n - n % 20)|lpad(to_hex(n - n % 20), 12, '0')} AS p,
+    {printf('%012x', :start_ms + n * 1000)|lpad(to_hex(:start_ms::BIGINT + n * 1000), 12, '0')} AS t,
+    {printf('%012x', :start_ms + (n - n % 20) * 1000)|lpad(to_hex(:start_ms::BIGINT + (n - n % 20) * 1000), 12, '0')} AS u
   FROM numbers) AS hexes;
 
 -- name: executions_finished
@@ -50,13 +52,13 @@ SELECT 'p', id, 'workflow-' || (n % 5), 'd', 'completed', :payload, :payload, at
   CASE WHEN n % 10 = 8 THEN 'user-' || (n / 1000) END, CASE WHEN n % 50 = 9 THEN 'key-' || n END, 1,
   CASE WHEN n % 50 = 10 THEN :payload{::BYTEA} END, 4, 1000000, at_us, CASE WHEN n % 100 = 5 THEN 1 ELSE 0 END, 0, '3.11', 1, 1,
   'claim', at_us + 5000
-FROM (SELECT n, id, parent, n % 20 IN (1, 2, 3) AS child, :now_us{::BIGINT} - (:executions - n) * 1000000 AS at_us FROM names
+FROM (SELECT n, id, parent, n % 20 IN (1, 2, 3) AS child, :start_us{::BIGINT} + n * 1000000 AS at_us FROM names
   WHERE n < :executions) AS rows ORDER BY n;
 
 -- name: journal_finished
 -- picks: three rows for each finished execution
 INSERT INTO journal (execution_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries)
-SELECT id, seq, :now_us{::BIGINT} - (:executions - n) * 1000000 + 2000 * seq,
+SELECT id, seq, :start_us{::BIGINT} + n * 1000000 + 2000 * seq,
   CASE seq WHEN 1 THEN 'claimed' WHEN 2 THEN 'step' ELSE 'completed' END, 1, CASE seq WHEN 2 THEN 'step-1' END,
   CASE seq WHEN 2 THEN 'step' END, NULL, 1, :payload, NULL, 1
 FROM names, (SELECT 1 AS seq UNION ALL SELECT 2 UNION ALL SELECT 3) AS seqs WHERE n < :executions ORDER BY n, seq;
@@ -72,6 +74,11 @@ WHERE n % 10 = 6 AND n < :executions;
 INSERT INTO execution_tags (project_id, name, value, execution_id)
 SELECT 'p', tag, 'value-' || (n / 5000), id FROM names, (SELECT 'shop' AS tag UNION ALL SELECT 'region') AS tags
 WHERE n % 50 = 10 AND n < :executions;
+
+-- name: terms_finished
+-- picks: a term for each key
+INSERT INTO search_terms (project_id, term, execution_id)
+SELECT 'p', 'k:' || n, id FROM names WHERE n % 50 = 9 AND n < :executions;
 
 -- name: logs_finished
 -- picks: a line for one execution in twenty
@@ -102,13 +109,13 @@ INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 
 -- picks: a hundred events in each topic
 INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)
 SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, CASE WHEN n % 10 = 7 THEN 'made' END, :payload,
-  CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :now_us{::BIGINT} - (:executions / 10 - n) * 10000000
+  CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :start_us{::BIGINT} + n * 10000000
 FROM numbers WHERE n < :executions / 10;
 
 -- name: idempotency
 -- picks: an answer for one execution in fifty
 INSERT INTO idempotency (project_id, route, key, body_hash, answer, kept_since_us, executions)
-SELECT 'p', 'start', 'key-' || n, 'hash', :payload, :now_us{::BIGINT} - (:executions - n) * 1000000, '["' || id || '"]'
+SELECT 'p', 'start', 'key-' || n, 'hash', :payload, :start_us{::BIGINT} + n * 1000000, '["' || id || '"]'
 FROM names WHERE n % 50 = 12 AND n < :executions;
 
 -- name: executions_open
@@ -116,7 +123,7 @@ FROM names WHERE n % 50 = 12 AND n < :executions;
 INSERT INTO executions (project_id, id, workflow_id, deployment_id, phase, payload, created_at_us, started_at_us,
   assigned_to_worker, queue_name, concurrency_key, attempt, due_at_us, timer_key, next_seq, rank, ready_at_us, gate,
   wake_on_cancel, python, acked, claim_id, cancelled_at_us, cancelled_by, moved_at_us, error)
-SELECT 'p', id, 'workflow-' || (n % 5), 'd', phase, :payload, :now_us, CASE WHEN phase = 'queued' THEN NULL ELSE :now_us{::BIGINT} END,
+SELECT 'p', id, 'workflow-' || (n % 5), 'd', phase, :payload, :start_us{::BIGINT} + n * 1000000, CASE WHEN phase = 'queued' THEN NULL ELSE :now_us{::BIGINT} END,
   CASE WHEN phase = 'queued' THEN NULL ELSE 'worker-' || (n / 10 % 10) END,
   CASE WHEN gate = 1 THEN 'narrow' ELSE 'workflow-' || (n % 5) END, CASE WHEN gate = 1 THEN 'key-' || (n / 10 % 10) END,
   CASE WHEN phase = 'queued' THEN 0 ELSE 1 END, CASE WHEN k IN (2, 7) THEN :now_us{::BIGINT} + n END,
@@ -152,7 +159,7 @@ SELECT 'p', 'schedule-' || n, 'workflow-' || (n % 5), 'key-' || n, '* * * * *', 
 -- name: fires_finished
 -- picks: a due time for one execution in a hundred
 INSERT INTO schedule_fires (schedule_id, slot_us, by_hand, project_id, state, execution_id, fired_at_us)
-SELECT 'schedule-' || (n / 100 % 50), n, '', 'p', 'done', id, :now_us{::BIGINT} - (:executions - n) * 1000000
+SELECT 'schedule-' || (n / 100 % 50), n, '', 'p', 'done', id, :start_us{::BIGINT} + n * 1000000
 FROM names WHERE n % 100 = 13 AND n < :executions;
 
 -- name: fires_open
@@ -202,26 +209,26 @@ INSERT INTO traces (project_id, trace_id, root_span_id, root_span_type, root_spa
   sorted_at_us, failed, spans, of_execution, written_at_us)
 SELECT 'p', REPLACE(id, '-', ''), 'span-1', 'workflow', 'workflow.' || (n % 5), 1, at_us, at_us + 5000, at_us + 5000, 0, 2,
   CASE WHEN n % 200 = 13 THEN 0 ELSE 1 END, at_us
-FROM (SELECT n, id, :now_us{::BIGINT} - (:executions - n) * 1000000 AS at_us FROM names
+FROM (SELECT n, id, :start_us{::BIGINT} + n * 1000000 AS at_us FROM names
   WHERE n % 100 = 13 AND n < :executions) AS rows ORDER BY n;
 
 -- name: spans
 -- picks: two spans in each trace
 INSERT INTO spans (project_id, trace_id, span_id, parent_span_id, name, span_type, failed, started_at_us, ended_at_us, body)
 SELECT 'p', REPLACE(id, '-', ''), 'span-' || k, CASE k WHEN 2 THEN 'span-1' END, 'a span', 'step', 0,
-  :now_us{::BIGINT} - (:executions - n) * 1000000 + k, :now_us{::BIGINT} - (:executions - n) * 1000000 + 5000, :payload
+  :start_us{::BIGINT} + n * 1000000 + k, :start_us{::BIGINT} + n * 1000000 + 5000, :payload
 FROM names, (SELECT 1 AS k UNION ALL SELECT 2) AS ks WHERE n % 100 = 13 AND n < :executions ORDER BY n, k;
 
 -- name: memories
 -- picks: what is remembered of each session
 INSERT INTO session_memory (project_id, session_id, summary, messages, version, written_at_us)
-SELECT 'p', 'session-' || n, NULL, :payload, 3, :now_us{::BIGINT} - (:executions - n * 100) * 1000000 FROM numbers
+SELECT 'p', 'session-' || n, NULL, :payload, 3, :start_us{::BIGINT} + n * 100000000 FROM numbers
 WHERE n < :executions / 100;
 
 -- name: exports
 -- picks: what was sent of the last thousand
 INSERT INTO trace_exports (project_id, execution_id, ended_at_us, claimed_until_us, sent)
-SELECT 'p', id, :now_us{::BIGINT} - (:executions - n) * 1000000 + 5000, 1, CASE WHEN n % 100 = 7 THEN 0 ELSE 1 END FROM names
+SELECT 'p', id, :start_us{::BIGINT} + n * 1000000 + 5000, 1, CASE WHEN n % 100 = 7 THEN 0 ELSE 1 END FROM names
 WHERE n < :executions AND n >= :executions - 1000;
 
 -- name: export_cursor
@@ -238,7 +245,7 @@ SELECT 'p', 'trigger-' || n, 'workflow-' || n, 'topic-' || n, 10, 60, NULL, 0, 9
 -- picks: a message to a webhook for one execution in twenty
 INSERT INTO deliveries (execution_id, webhook_id, project_id, url, host, state, tries, created_at_us, tried_at_us, status, answer)
 SELECT id, 'webhook-' || (n % 3), 'p', 'https://example.com/', 'example.com', 'delivered', 1,
-  :now_us{::BIGINT} - (:executions - n) * 1000000, 1, 200, 'ok' FROM names WHERE n % 20 = 3 AND n < :executions;
+  :start_us{::BIGINT} + n * 1000000, 1, 200, 'ok' FROM names WHERE n % 20 = 3 AND n < :executions;
 
 -- name: deliveries_pending
 -- picks: a few that are to be sent
@@ -254,7 +261,7 @@ SELECT 'p', 'webhook-' || n, 'https://example.com/' || n, 'example.com', 1 FROM 
 -- name: transcripts
 -- picks: one for each session that is remembered
 INSERT INTO transcripts (project_id, session_id, version, turns, summarized, dropped, written_at_us)
-SELECT 'p', 'session-' || n, 10, 5, 4, 0, :now_us{::BIGINT} - (:executions - n * 100) * 1000000 FROM numbers
+SELECT 'p', 'session-' || n, 10, 5, 4, 0, :start_us{::BIGINT} + n * 100000000 FROM numbers
 WHERE n < :executions / 100;
 
 -- name: transcript_entries

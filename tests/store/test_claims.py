@@ -20,7 +20,7 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import claims, queries, reports, starts
+from perdure.store.verbs import claims, find, queries, reports, starts
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import Conflict, LeaseLost
@@ -50,7 +50,7 @@ async def held_by(world: World, queue: str, key: str | None = None, *, every_key
     """How many of a queue run now, by looking at each: not the way the store counts."""
     filters = ListFilters(phases=["running", "cancelling"], queue_name=queue)
     page, _ = await world.store.read(
-        queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10_000)
+        find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10_000)
     )
     return sum(1 for execution in page if every_key or execution.concurrency_key == key)
 

@@ -18,14 +18,18 @@ import asyncpg
 import pytest
 from tests import postgres
 from tests.databases import migrated
-from tests.store.grown import BASE, NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
+from tests.store.grown import NOW_US, PAYLOAD, fill_postgres, fill_sqlite, name_of
+from tests.store.world import START_US
 
 from perdure.store.inspection import SIZES
 from perdure.store.open import open_store
 from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load
-from perdure.store.verbs.queries import DOCTOR, LIST_DEPTH
+from perdure.store.verbs.find import FLOORS
+from perdure.store.verbs.queries import DOCTOR
+from perdure.store.verbs.runs import LIST_DEPTH
+from perdure.wire.fields import NEWEST
 
 SMALL: Final = (20_000, 1_000)
 LARGE: Final = (1_000_000, 10_000)
@@ -41,6 +45,7 @@ LARGE_TABLES: Final = (
     "events",
     "topics",
     "execution_tags",
+    "search_terms",
     "logs",
     "stream_items",
     "idempotency",
@@ -93,10 +98,9 @@ MAY_READ_MUCH: Final = {
     "untold_of_push_workers": "all that push workers hold, every few seconds",
     "open_of_user": "all that a user has, when that is erased",
     "open_of_session": "all that a session has, when that is erased",
-    "list_floor": "index entries of the newest executions, at most LIST_DEPTH",
     "list_runs": "the newest executions, at most LIST_DEPTH",
     "run_sizes": "the newest executions, at most LIST_DEPTH",
-    "list_ids": "the newest executions, at most LIST_DEPTH",
+    **dict.fromkeys(FLOORS.values(), "index entries, at most as deep as asked"),
     "traces_floor": "index entries of the newest traces, at most LIST_DEPTH of them",
     "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
@@ -159,7 +163,9 @@ ANSWERS_NOTHING: Final = {
     "read_signing": "nothing was signed",
     "rotate_signing": "nothing was signed",
     "insert_memory": "it is there",
-    "list_failed": "nothing has failed",
+    **dict.fromkeys(("list_failed", "failed_floor", "list_cancelled", "cancelled_floor"), "all were completed"),
+    "with_retried_key": "nothing was retried",
+    "head_of_session_floor": "there is one at most",
     "agent_names": "there is no agent",
     "questions_of": "nothing was asked",
     "asked_on_topic": "nothing was asked",
@@ -178,6 +184,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
+        **dict.fromkeys(("key_part", "key_end", "terms", "retried"), None),
         **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
         **dict.fromkeys(("priority", "rank", "gate", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
@@ -187,7 +194,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("ok", "rows", "events", "n", "upto", "attempt", "total_limit"), 1),
         **dict.fromkeys(("payload", "result", "value", "data", "answer"), PAYLOAD),
         **dict.fromkeys(("limit", "capacity"), 100),
-        "before_us": NOW_US - (executions - 5_000) * 1_000_000,  # the oldest 5,000 are older
+        "before_us": START_US + 5_000 * 1_000_000,  # the oldest 5,000 are older
         "grace_us": 30_000_000,
         "id": "another",
         "project_id": "p",
@@ -207,7 +214,7 @@ def defaults(executions: int) -> dict[str, Any]:
         "next_seq": 1,
         "topic": "topic-3",
         "dedup_key": "dedup-300",
-        "before": BASE + "~",
+        "before": NEWEST,
         "floor_id": name_of(executions - LIST_DEPTH) if executions > LIST_DEPTH else "",
         **dict.fromkeys(("last_slot_us", "last_used_at_us", "reason", "execution_id"), None),
         **dict.fromkeys(("next_at_us", "slot_us"), NOW_US),
@@ -365,7 +372,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": "another"}
     for query in ("insert_export", "claim_export", "note_export"):
         found[query] = {"execution_id": done if query == "insert_export" else name_of(executions - 93)}
-    for query in ("session_roots", "agent_runs", "session_run", "questions_of", "asked_on_topic"):
+    for query in ("session_roots", "session_run", "questions_of", "asked_on_topic"):
         found[query] = {"session_id": "session-25", "id": name_of(60), "execution_id": ids["waiting_for_answer"]}
     for query in ("read_memory", "put_memory", "insert_memory", "update_memory", "delete_memory"):
         found[query] = {"session_id": "session-25"}
@@ -397,6 +404,21 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["running"], "id": "call-1"}
     line = name_of(executions // 2 // 20 * 20 + 11)
     emitted = name_of(executions // 2 // 200 * 200 + 11)
+    walks: dict[str, dict[str, Any]] = {
+        "list_all": {},
+        "list_open": {"of_workflow": "workflow-1"},
+        "list_ended": {"of_workflow": "workflow-1", "of_phase": "completed"},
+        "list_failed": {},
+        "list_cancelled": {},
+        "list_of_queue": {"queue_name": "narrow"},
+        "list_of_session": {"session_id": "session-25"},
+        "list_head_of_session": {"session_id": done},
+        "list_of_user": {"user_id": "user-2"},
+        "list_of_batch": {"batch_id": "batch-3"},
+        "list_of_parent": {"parent_execution_id": has_children},
+        "list_of_root": {"root_execution_id": has_children},
+        "list_tagged": {"tag_name": "shop", "tag_value": "value-1"},
+    }
     found |= {
         "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
         "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
@@ -470,7 +492,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "upsert_span": {"started_at_us": NOW_US},
         "update_trace": {"started_at_us": NOW_US},
         "lapsed_exports": {"now_us": NOW_US},
-        "ended_exports": {"after_us": NOW_US - 900_000_000, "upto_us": NOW_US},
+        "ended_exports": {"after_us": START_US + (executions - 900) * 1_000_000, "upto_us": NOW_US},
         "move_export_cursor": {"ended_at_us": NOW_US, "ended_id": "", "looked_at_us": NOW_US, "looked_id": ""},
         "insert_export_cursor": {"ended_at_us": NOW_US},
         "forget_exports": {"before_us": NOW_US},
@@ -510,7 +532,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "note_loss": {"execution_id": ids["running"]},
         "read_ended": {"id": "worker-99"},
         "insert_execution": {"id": fresh, "queue_name": "workflow-1"},
-        "find_key": {"workflow_id": "workflow-4", "key": "key-59"},
         "find_started": {"workflow_id": "workflow-4", "key": "key-59", "payload_bytes": 4, "compared_bytes": 16_384},
         "insert_idempotency": {"key": "another", "executions": json.dumps([fresh])},
         "read_idempotency": {"key": "key-12"},
@@ -544,16 +565,27 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_event": {"sequence_id": 1_000, "dedup_key": "another"},
         "next_limited_group": {"queue_name": "", "concurrency_key": ""},
         "ready_sizes": {"capacity": 500},
-        "list_ids": nothing,
-        "list_failed": nothing | {"floor_id": ""},
-        "list_of_workflow": nothing | {"workflow_id": "workflow-1", "floor_id": ""},
-        "list_of_session": nothing | {"session_id": "session-25", "floor_id": ""},
-        "list_head_of_session": nothing | {"session_id": done},
-        "list_of_user": nothing | {"user_id": "user-2", "floor_id": ""},
-        "list_of_batch": nothing | {"batch_id": "batch-3", "floor_id": ""},
-        "list_of_parent": nothing | {"parent_execution_id": has_children, "floor_id": ""},
-        "list_of_root": nothing | {"root_execution_id": has_children, "floor_id": ""},
-        "list_tagged": nothing | {"tag_name": "shop", "tag_value": "value-1", "floor_id": ""},
+        **{
+            name: nothing | own | {"floor_id": "", "depth": min(LIST_DEPTH, executions // 2)}
+            for name, own in walks.items()
+        },
+        **{FLOORS[name]: nothing | own | {"depth": 1} for name, own in walks.items()},
+        "all_floor": nothing,
+        "list_among": nothing,
+        "with_key": {"key_from": "key-59", "key_to": "key-599"},
+        "with_retried_key": {"key_from": "key-59", "key_to": "key-599"},
+        "with_term": {"term_from": "k:1", "term_to": "k:2"},
+        "with_tag": {"tag_name": "shop"},
+        "insert_term": {"execution_id": fresh, "term": "k:new"},
+        "delete_terms": {"id": name_of(9)},
+        "open_workflows": {"limit": 101},
+        "ended_workflows": {"limit": 101},
+        "created_below": {"id": fresh},
+        "created_from": {"id": done},
+        **dict.fromkeys(
+            ("ended_agent_runs", "open_agent_runs"),
+            nothing | {"workflow_id": "workflow-1", "phase": "completed", "floor_id": "", "to_us": 1 << 62},
+        ),
         "unserved": {"before_us": 1 << 60},
         "count_early": {"execution_id": ids["waiting_for_event"]},
         "last_event_before": {"execution_id": ids["running"]},
@@ -592,7 +624,7 @@ class Seen(NamedTuple):
     def too_much(self, open_: int) -> bool:
         """Whether that is more than the query's own rows explain, in a store with so many open executions."""
         allowed = PAGES_MAX + PAGES_PER_ROW_MAX * self.rows
-        if self.query in ("list_ids", "list_floor", "list_runs", "run_sizes", "traces_floor", "ended_floor"):
+        if self.query in (*FLOORS.values(), "list_runs", "run_sizes", "traces_floor", "ended_floor"):
             allowed += 2 * LIST_DEPTH
         elif self.query in MAY_READ_MUCH:
             allowed += 5 * open_

@@ -4,7 +4,7 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.verbs import queries, runs, sessions, trace_queries
+from perdure.store.verbs import find, queries, runs, sessions, trace_queries
 from perdure.store.verbs.starts import INLINE_BYTES_MAX
 from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.records import Kind
@@ -29,7 +29,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
     for id, text in zip(ids, (LARGE, SMALL, "z"), strict=True):
         assert json.decode((await world.get(id)).payload) == text
     page, _ = await world.store.read(
-        queries.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
+        find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10)
     )
     assert [json.decode(one.payload) for one in page] == ["z", SMALL, LARGE]
     found, _ = await world.store.read(
@@ -54,7 +54,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
 async def test_pages_and_claims_are_cut_by_it(world: World) -> None:
     ids = [await world.start(payload=raw(text)) for text in ("a", LARGE, "b", "c")]
     page, before = await world.store.scan(
-        queries.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10, bytes_max=1_000)
+        find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10, bytes_max=1_000)
     )
     assert [one.id for one in page] == ids[3:0:-1] and before is not None
     assert [one.id for one in await world.claim(capacity=10, bytes_max=1_000)] == ids[:2]

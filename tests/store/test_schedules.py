@@ -15,7 +15,7 @@ from tests.store.locks import held
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import queries, schedules
+from perdure.store.verbs import find, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.executions import Execution
@@ -94,7 +94,7 @@ class Planner:
         """Oldest first."""
         filters = ListFilters(workflow_id="wf")
         found, _ = await self.world.store.read(
-            queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
+            find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
         )
         return found[::-1]
 
@@ -349,7 +349,7 @@ def _open_of(planner: Planner) -> Verb[Any]:
     @verb(looks=True)
     async def open_executions() -> list[Execution]:
         filters = ListFilters(workflow_id="wf", phases=["queued", "running", "waiting"])
-        found, _ = await queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()
+        found, _ = await find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=10).start()
         return list(found)
 
     return open_executions()

@@ -14,7 +14,7 @@ from tests.store.world import PROJECT, World
 
 from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import deployments, queries, triggers
+from perdure.store.verbs import deployments, find, triggers
 from perdure.store.verbs.triggers import TakenEvents
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.executions import Execution
@@ -68,7 +68,7 @@ class Puller:
         """Oldest first."""
         filters = ListFilters(workflow_id="wf")
         found, _ = await self.world.store.read(
-            queries.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
+            find.list_executions(project_id=PROJECT, filters=filters, before="~", limit=1_000)
         )
         return sorted(found, key=lambda one: one.id)
 

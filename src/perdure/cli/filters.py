@@ -2,14 +2,13 @@
 
 import functools
 import inspect
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perdure.cli.commands import Refused
-from perdure.cli.options import parse_seconds
+from perdure.cli.options import parse_moment
 
 if TYPE_CHECKING:
     from perdure.wire.executions import ListFilters
@@ -45,7 +44,14 @@ def _filters(
     ] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE.")] = None,
+    key_part: Annotated[
+        str | None, typer.Option("--key-part", help="With a key that begins so, or a later word of which does.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE or NAME.")] = None,
+    error: Annotated[str | None, typer.Option("--error", help="Failed with these words in the error.")] = None,
+    retried: Annotated[
+        bool | None, typer.Option("--retried/--not-retried", help="Replaced by a retry, or not.")
+    ] = None,
     queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
     session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
@@ -55,13 +61,15 @@ def _filters(
     ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Created within this time: 90s, 15m, 2h, 7d.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Created within this time, or since then: 90s, 15m, 2026-01-31.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option("--before", help="Created before this time, or longer ago: 2026-01-31T14:00, 7d.")
+    ] = None,
 ) -> "ListFilters":
     from perdure.wire.executions import ListFilters
 
-    if tag is not None and "=" not in tag:
-        raise Refused(f"--tag needs NAME=VALUE; got {tag!r}.")
-    age_us = 0 if since is None else parse_seconds(since, "--since") * 1_000_000
     return ListFilters(
         phases=_phases(status, phase),
         workflow_id=workflow,
@@ -73,8 +81,12 @@ def _filters(
         root_execution_id=root,
         deployment_id=deployment,
         key=key,
+        key_part=key_part,
         tag=tag,
-        created_after_us=None if since is None else max(0, time.time_ns() // 1_000 - age_us),
+        error=error,
+        retried=retried,
+        created_after_us=None if since is None else parse_moment(since, "--since"),
+        created_before_us=None if before is None else parse_moment(before, "--before"),
     )
 
 

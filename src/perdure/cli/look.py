@@ -41,6 +41,8 @@ def ls(
             page = await client.list(filters, cursor=cursor, limit=min(limit - len(found), 500))
             found.extend(page.executions)
             cursor = page.next_cursor
+            if page.searched_to_us is not None:
+                note(f"No match back to {date_time(page.searched_to_us)}; searching on.")
             if cursor is None or len(found) >= limit:
                 return found, cursor is not None
 

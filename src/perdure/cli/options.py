@@ -2,6 +2,8 @@
 
 import re
 import sys
+import time
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
 import typer
@@ -47,6 +49,18 @@ def parse_seconds(text: str, option: str) -> int:
     if found is None:
         raise Refused(f"{option} needs a number with a unit, such as 90s, 15m, 2h or 7d; got {text!r}.")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]]
+
+
+def parse_moment(text: str, option: str) -> int:
+    """Microseconds of a time, local without an offset, or of so long ago. Raises `Refused`."""
+    from perdure.wire.times import microseconds
+
+    if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
+        return max(0, time.time_ns() // 1_000 - parse_seconds(text, option) * 1_000_000)
+    try:
+        return max(0, microseconds(datetime.fromisoformat(text).astimezone()))
+    except (ValueError, OverflowError):
+        raise Refused(f"{option} needs a time or an age, such as 2026-01-31T14:00, 15m or 7d; got {text!r}.") from None
 
 
 def parse_json(text: str, where: str) -> bytes:

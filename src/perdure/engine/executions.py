@@ -12,7 +12,7 @@ from perdure.engine.core import Core
 from perdure.engine.push import Push
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
-from perdure.store.verbs import queries, starts, transitions, waits
+from perdure.store.verbs import find, queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
@@ -47,6 +47,8 @@ from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, Star
 from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
 
 LOOK_SECONDS: Final = 1.0
+SEARCH_SECONDS: Final = 1.0
+"""After this time without a match a list answers an empty page with a cursor."""
 CLOSED = "The engine was closed while the result was awaited; the execution goes on when the store is opened again."
 
 
@@ -163,10 +165,16 @@ class Executions(Service):
 
     @serves(ListExecutions)
     async def page(self, scope: Scope, op: ListExecutions) -> ExecutionPage:
-        found, following = await self._core.store.scan(
-            queries.list_executions(project_id=scope.project_id, filters=op, before=op.cursor or NEWEST, limit=op.limit)
-        )
-        return ExecutionPage(found, following)
+        project_id, before, loop = scope.project_id, op.cursor or NEWEST, asyncio.get_running_loop()
+        until = loop.time() + SEARCH_SECONDS
+        while True:
+            page = find.list_executions(project_id=project_id, filters=op, before=before, limit=op.limit)
+            found, following = await self._core.store.scan(page)
+            if found or following is None:
+                return ExecutionPage(found, following)
+            before = following
+            if loop.time() >= until:
+                return ExecutionPage([], before, await self.read(find.created_at(project_id=project_id, id=before)))
 
     @serves(WaitForExecutions)
     async def wait(self, scope: Scope, op: WaitForExecutions) -> WaitReply:

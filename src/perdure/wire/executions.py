@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 from perdure.wire.access import Role
 from perdure.wire.approvals import Became
 from perdure.wire.codec import KEY_BYTES_MAX
-from perdure.wire.errors import BadRequest
+from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.fields import (
     Check,
     Cursor,
@@ -36,6 +36,7 @@ from perdure.wire.fields import (
 from perdure.wire.operation import Noun, Operation, Stream
 from perdure.wire.record import Record, shown_before
 from perdure.wire.records import NULL, Kind, MaybeRaw
+from perdure.wire.search import KEY_PART_CHARS, PART_CHARS_MIN, error_words
 from perdure.wire.status import STATUS, Phase, Status
 from perdure.wire.streams import StreamEnd, StreamItem
 
@@ -117,6 +118,8 @@ class ExecutionPage(Record, frozen=True):
 
     executions: list[Execution]
     next_cursor: NextCursor | None = None
+    searched_to_us: Time | None = None
+    """Only on an empty page with a cursor: the search has come to executions created then."""
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):
@@ -243,9 +246,21 @@ def _words(known: Iterable[str]) -> Check:
     return run
 
 
-def _tag(value: str, where: str) -> str:
-    if "=" not in value:
-        raise BadRequest(f"query.{where}: must be name=value, got {value!r}", {"path": f"query.{where}"})
+def _part(value: str, where: str) -> str:
+    if len(value) < PART_CHARS_MIN:
+        raise BadValue(
+            f"query.{where}: {value!r} is too short; give at least {PART_CHARS_MIN} characters.",
+            {"path": f"query.{where}"},
+        )
+    return value[:KEY_PART_CHARS]
+
+
+def _words_of_error(value: str, where: str) -> str:
+    if not any(len(word) >= PART_CHARS_MIN for word in error_words(value)):
+        raise BadValue(
+            f"query.{where}: {value!r} has no word of {PART_CHARS_MIN} characters or more; give a word of the error.",
+            {"path": f"query.{where}"},
+        )
     return value
 
 
@@ -295,8 +310,14 @@ class ListFilters(Struct, frozen=True):
     """Everything below this root, without the root itself, whose `root_execution_id` is null."""
     deployment_id: str | None = None
     key: str | None = None
-    tag: Annotated[str, _tag] | None = None
-    """`name=value`."""
+    key_part: Annotated[str, _part] | None = None
+    """The beginning of the key, or of one of its next three words; case counts. 2 to 64 characters."""
+    tag: str | None = None
+    """`name=value`, or `name` for any value."""
+    error: Annotated[str, _words_of_error] | None = None
+    """Words of the error of a failed execution, or their beginnings; case does not count."""
+    retried: bool | None = None
+    """Whether a retry has taken its place."""
     created_after_us: Time | None = None
     created_before_us: Time | None = None
 

@@ -2,39 +2,25 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from perdure.store.executions import State, unknown_execution
 from perdure.store.interface import Rows, query, query_many, record, records, value, verb
 from perdure.store.verbs.idempotency import prune_answers
-from perdure.store.verbs.pages import fitting, page_of
+from perdure.store.verbs.pages import page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.errors import Conflict
-from perdure.wire.executions import Execution, Finished, ListFilters, LogLine, Row
-from perdure.wire.fields import NEWEST
+from perdure.wire.executions import Execution, Finished, LogLine, Row
 from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.status import FINAL
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000
 """Approximate; rows of journals, spans and streams."""
-LIST_DEPTH = 100_000
-"""How many executions a page of a list looks at."""
-FIRST_DEPTHS = (2_000, 20_000)
-_INDEXED: Final = {
-    "parent_execution_id": "list_of_parent",
-    "root_execution_id": "list_of_root",
-    "batch_id": "list_of_batch",
-    "session_id": "list_of_session",
-    "user_id": "list_of_user",
-    "tag_name": "list_tagged",
-    "workflow_id": "list_of_workflow",
-}
-"""The narrowest filter first, with its query."""
 
 _PARTS = (
     "delete_large_payload",
@@ -45,6 +31,7 @@ _PARTS = (
     "delete_logs",
     "delete_stream",
     "delete_tags",
+    "delete_terms",
     "delete_approvals",
     "delete_extras",
     "delete_execution_webhooks",
@@ -113,51 +100,6 @@ async def how_ended(*, project_id: str, execution_id: str) -> Finished | None:
         raise unknown_execution(execution_id)
     phase, error = rows[0]
     return Finished(execution_id, phase, error=error) if phase in FINAL else None
-
-
-@verb(looks=True)
-async def list_executions(
-    *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
-) -> tuple[list[Execution], str | None]:
-    """A page of executions, newest first, and where the next page starts."""
-    sizes, floor_id = await find_ids(project_id, filters, before, limit + 1)
-    ids = list(sizes)[:limit]
-    ids = ids[: fitting((sizes[id] for id in ids), bytes_max)]
-    page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids))
-    if page and len(sizes) > len(ids):
-        return page, ids[-1]
-    return page, floor_id
-
-
-async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> tuple[dict[str, int], str | None]:
-    """At most `limit` executions before an id, newest first, with their sizes. If fewer are found, the second value is
-    where to go on; None: nothing is left."""
-    tag_name, _, tag_value = (filters.tag or "").partition("=")
-    phases = filters.wanted_phases()
-    names = [name for name in ListFilters.__struct_fields__ if name not in ("status", "tag")]
-    fits: dict[str, Any] = {name: getattr(filters, name) for name in names}
-    fits |= {"phases": None if phases is None else f" {' '.join(phases)} ", "tag_name": tag_name or None}
-    given = [name for name, value in fits.items() if value is not None]
-    if given == ["workflow_id", "key"] and before == NEWEST:  # at most one, by an index
-        rows = await query("find_key", project_id=project_id, workflow_id=filters.workflow_id, key=filters.key)
-        return {id: 0 for id, _ in rows}, None
-    name = next((name for filter, name in _INDEXED.items() if filter in given), "list_ids")
-    if name == "list_ids" and phases == [Phase.FAILED]:
-        name = "list_failed"
-    wanted = {"project_id": project_id, "before": before, "tag_value": tag_value, **fits}
-    # With its own filter, an index finds a row at each step. Other filters mostly find enough among the newest.
-    finds = len(given) <= (name != "list_ids")
-    floor_id: str | None = None
-    sizes: dict[str, int] = {}
-    for depth in (0,) if finds else (*(one for one in FIRST_DEPTHS if one < LIST_DEPTH), LIST_DEPTH):
-        floor_id = await value("list_floor", project_id=project_id, before=before, depth=depth) if depth else None
-        sizes = dict(await query(name, floor_id=floor_id or "", limit=limit, **wanted))
-        if not floor_id or len(sizes) == limit:
-            break
-    if name == "list_of_session":
-        sizes |= dict(await query("list_head_of_session", **wanted))
-        sizes = dict(sorted(sizes.items(), reverse=True)[:limit])
-    return sizes, floor_id
 
 
 @verb(looks=True)

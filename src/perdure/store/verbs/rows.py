@@ -13,6 +13,7 @@ from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
+from perdure.wire.search import error_terms
 from perdure.wire.status import LEASED, Phase
 
 NULL_BYTES = b"null"
@@ -159,6 +160,8 @@ async def ended(
         await Notify(Ready(project_id, None))
     if end.waits:
         await query("close_waits", execution_id=execution_id)
+    if phase is Phase.FAILED and error:
+        await query_many("insert_term", [(project_id, term, execution_id) for term in error_terms(error)])
     if end.told & OUTSIDE:
         await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
     if end.parent_execution_id is not None and end.step_key is not None:

@@ -1,15 +1,18 @@
 """Root executions by the type of their workflow."""
 
+from typing import Final
+
 from perdure.store.interface import query, records, value, verb
-from perdure.store.verbs.queries import LIST_DEPTH
 from perdure.wire.errors import BadRequest
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.workflows import WorkflowRun, WorkflowType
 
+LIST_DEPTH: Final = 100_000
+
 
 async def list_floor(project_id: str, before: str, depth: int) -> str:
     """The last of the `depth` newest ids; empty if there are fewer."""
-    return await value("list_floor", project_id=project_id, before=before, depth=depth) or ""
+    return await value("all_floor", project_id=project_id, before=before, depth=depth) or ""
 
 
 @verb(looks=True)

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from perdure.store.interface import query, record, records, value, verb
+from perdure.store.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.runs import list_floor
 from perdure.wire.agent_steps import MODEL, SUMMARY, answer_tokens, tool_step
 from perdure.wire.errors import Conflict, NotFound
@@ -80,22 +80,20 @@ async def list_agent_runs(
     """A page of agents' root executions, newest first, and the next place. None: any agent, any phase."""
     names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
     floor_id = await list_floor(project_id, before, LIST_DEPTH)
-    ids: list[str] = []
-    for name in names:
-        if agent_id in (None, name):
-            rows = await query(
-                "agent_runs",
-                project_id=project_id,
-                workflow_id=name,
-                floor_id=floor_id,
-                before=before,
-                phases=None if phases is None else f" {' '.join(phases)} ",
-                from_us=from_us,
-                to_us=to_us,
-                limit=offset + limit + 1,
-            )
-            ids += [id for (id,) in rows]
-    ids.sort(reverse=True)
+    wanted: dict[str, object] = {
+        "project_id": project_id,
+        "floor_id": floor_id,
+        "before": before,
+        "phases": None if phases is None else f" {' '.join(phases)} ",
+        "from_us": from_us,
+        "to_us": to_us,
+        "limit": offset + limit + 1,
+    }
+    of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
+    ends = [phase for phase in sorted(FINAL) if phases is None or phase in phases]
+    rows = await query_many("ended_agent_runs", [one | {"phase": phase} for one in of_agents for phase in ends])
+    rows += await query_many("open_agent_runs", of_agents)
+    ids = sorted((id for (id,) in rows), reverse=True)
     following = ids[offset + limit - 1] if len(ids) > offset + limit else floor_id or None
     return await _runs(project_id, ids[offset : offset + limit], tool_bytes_max=0), following
 

@@ -30,6 +30,7 @@ from perdure.wire.errors import (
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
+from perdure.wire.search import key_terms
 from perdure.wire.transcripts import OnConflict
 
 INLINE_BYTES_MAX = 64 << 10
@@ -193,6 +194,8 @@ class _Starts:
         """The started execution and the input, by workflow and key."""
         self._claimed: list[Claimed] = []
         self._tags: list[dict[str, object]] = []
+        self._terms: list[tuple[str, str, str]] = []
+        """In the order of `insert_term`'s values."""
         self._extras: list[dict[str, object]] = []
         self._large: list[dict[str, object]] = []
         self._webhooks: list[dict[str, object]] = []
@@ -218,6 +221,7 @@ class _Starts:
         started = Started(id, self.now_us)
         if key is not None:
             self._keys[key] = started, item.payload
+            self._terms += [(self.project_id, term, id) for term in key_terms(key[1])]
         waiting_claim = None if gate or due_at_us is not None else self._waiting_claim(target)
         row = self._row(id, item, target, parent, due_at_us=due_at_us, gate=gate, waiting_claim=waiting_claim)
         self.rows.append(row)
@@ -237,6 +241,8 @@ class _Starts:
             await query("mark_limited", project_id=self.project_id, name=name, gate=1)
         if self._tags:
             await query_many("insert_tag", self._tags)
+        if self._terms:
+            await query_many("insert_term", self._terms)
         if self._extras:
             await query_many("insert_extras", self._extras)
         if self._large:

@@ -48,6 +48,10 @@ DELETE FROM logs WHERE execution_id = :id;
 -- holds: execution=id
 DELETE FROM execution_tags WHERE execution_id = :id;
 
+-- name: delete_terms
+-- holds: execution=id
+DELETE FROM search_terms WHERE execution_id = :id;
+
 -- name: oldest_executions
 -- A window of retention's walk. It looks at all rows, so a store without old rows is not walked to its end.
 SELECT project_id, id, workflow_id, phase, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t

@@ -38,14 +38,18 @@ DELETE FROM session_memory WHERE (project_id, session_id) IN (SELECT project_id,
 -- Workflows that are agents, in any deployment.
 SELECT id FROM workflows WHERE project_id = :project_id AND type = 'agent' GROUP BY id ORDER BY id LIMIT :limit;
 
--- name: agent_runs
--- Root executions of an agent, newest first.
-SELECT id FROM executions
-WHERE project_id = :project_id AND workflow_id = :workflow_id AND id >= :floor_id AND id < :before
-  AND root_execution_id IS NULL
-  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
-  AND created_at_us >= :from_us AND created_at_us <= :to_us
-ORDER BY id DESC LIMIT :limit;
+-- text: root_of_time
+AND id >= :floor_id AND id < :before AND root_execution_id IS NULL AND created_at_us >= :from_us AND created_at_us <= :to_us
+ORDER BY id DESC LIMIT :limit
+
+-- name: ended_agent_runs
+-- Root executions of an agent that ended in this phase, newest first.
+SELECT id FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND phase = :phase
+  AND completed_at_us IS NOT NULL {= root_of_time};
+
+-- name: open_agent_runs
+SELECT id FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND completed_at_us IS NULL
+  AND (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0) {= root_of_time};
 
 -- name: session_roots
 -- The roots of a session, newest first: those with its id, and the one that it is named after.

@@ -17,12 +17,8 @@ INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :paylo
 SELECT w.project_id, w.deployment_id, w.python, w.embedded, {= anything_ready} AS anything, w.last_claim_id
 FROM workers w WHERE w.id = :worker_id {FOR KEY SHARE OF w SKIP LOCKED};
 
--- name: find_key
-SELECT id, created_at_us FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key
-  AND retried_as IS NULL;
-
 -- name: find_started
--- As find_key, with the payload, unless its size cannot equal :payload_bytes.
+-- The execution with a key, with the payload unless its size cannot equal :payload_bytes.
 SELECT id, created_at_us, CASE WHEN {= payload_size} = :payload_bytes OR {= payload_size} <= :compared_bytes THEN {= payload} END
 FROM executions WHERE project_id = :project_id AND workflow_id = :workflow_id AND key = :key
   AND retried_as IS NULL;

@@ -1,0 +1,212 @@
+-- Finding executions. Lists show the newest first. A walk goes down an index of executions from a cursor; `…_floor` says
+-- how far a bounded walk gets.
+
+-- text: fits
+(:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
+  AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
+  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
+  AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
+  AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
+  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:retried{::BIGINT} IS NULL OR CASE WHEN retried_as IS NULL THEN 0 ELSE 1 END = :retried)
+  AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.execution_id = executions.id
+    AND t.name = :tag_name AND (:tag_value{::TEXT} IS NULL OR t.value = :tag_value)))
+  AND (:key_part{::TEXT} IS NULL OR key BETWEEN :key_part AND :key_end OR EXISTS (SELECT 1 FROM search_terms t
+    WHERE t.execution_id = executions.id AND t.term BETWEEN 'k:' || :key_part AND 'k:' || :key_end))
+  AND (:terms{::TEXT} IS NULL OR NOT EXISTS (
+    SELECT 1 FROM {json_each(:terms) w|json_array_elements(:terms::JSON) w (value)} WHERE NOT EXISTS (
+      SELECT 1 FROM search_terms t WHERE t.execution_id = executions.id
+        AND t.term BETWEEN w.value ->> 0 AND w.value ->> 1)))
+  AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
+  AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
+
+-- text: floor
+ORDER BY id DESC LIMIT 1 OFFSET :depth
+
+-- text: page
+AND id >= :floor_id AND {= fits} ORDER BY id DESC LIMIT :limit
+
+-- text: all
+FROM executions WHERE project_id = :project_id AND id < :before
+
+-- name: list_all
+-- Like the other lists one text for all filters; NULL is no filter.
+SELECT id {= all} {= page};
+
+-- name: all_floor
+SELECT id {= all} {= floor};
+
+-- text: open
+FROM executions WHERE project_id = :project_id AND workflow_id = :of_workflow AND completed_at_us IS NULL AND id < :before
+
+-- name: list_open
+SELECT id {= open} {= page};
+
+-- name: open_floor
+SELECT id {= open} {= floor};
+
+-- text: ended_in
+FROM executions WHERE project_id = :project_id AND workflow_id = :of_workflow AND phase = :of_phase
+  AND completed_at_us IS NOT NULL AND id < :before
+
+-- name: list_ended
+SELECT id {= ended_in} {= page};
+
+-- name: ended_in_floor
+SELECT id {= ended_in} {= floor};
+
+-- text: failed
+FROM executions WHERE project_id = :project_id AND phase = 'failed' AND id < :before
+
+-- name: list_failed
+SELECT id {= failed} {= page};
+
+-- name: failed_floor
+SELECT id {= failed} {= floor};
+
+-- text: cancelled
+FROM executions WHERE project_id = :project_id AND phase = 'cancelled' AND id < :before
+
+-- name: list_cancelled
+SELECT id {= cancelled} {= page};
+
+-- name: cancelled_floor
+SELECT id {= cancelled} {= floor};
+
+-- text: of_queue
+FROM executions WHERE project_id = :project_id AND queue_name = :queue_name AND queue_name <> workflow_id AND id < :before
+
+-- name: list_of_queue
+SELECT id {= of_queue} {= page};
+
+-- name: of_queue_floor
+SELECT id {= of_queue} {= floor};
+
+-- text: of_session
+FROM executions WHERE project_id = :project_id AND session_id = :session_id AND id < :before
+
+-- name: list_of_session
+SELECT id {= of_session} {= page};
+
+-- name: of_session_floor
+SELECT id {= of_session} {= floor};
+
+-- text: head_of_session
+FROM executions WHERE project_id = :project_id AND id = :session_id AND (session_id IS NULL OR session_id <> :session_id)
+  AND id < :before
+
+-- name: list_head_of_session
+-- The execution that a session is named after.
+SELECT id {= head_of_session} {= page};
+
+-- name: head_of_session_floor
+SELECT id {= head_of_session} {= floor};
+
+-- text: of_user
+FROM executions WHERE project_id = :project_id AND user_id = :user_id AND id < :before
+
+-- name: list_of_user
+SELECT id {= of_user} {= page};
+
+-- name: of_user_floor
+SELECT id {= of_user} {= floor};
+
+-- text: of_batch
+FROM executions WHERE project_id = :project_id AND batch_id = :batch_id AND id < :before
+
+-- name: list_of_batch
+SELECT id {= of_batch} {= page};
+
+-- name: of_batch_floor
+SELECT id {= of_batch} {= floor};
+
+-- text: of_parent
+FROM executions WHERE project_id = :project_id AND parent_execution_id = :parent_execution_id AND id < :before
+
+-- name: list_of_parent
+SELECT id {= of_parent} {= page};
+
+-- name: of_parent_floor
+SELECT id {= of_parent} {= floor};
+
+-- text: of_root
+FROM executions WHERE project_id = :project_id AND root_execution_id = :root_execution_id AND id < :before
+
+-- name: list_of_root
+SELECT id {= of_root} {= page};
+
+-- name: of_root_floor
+SELECT id {= of_root} {= floor};
+
+-- name: list_tagged
+SELECT g.execution_id FROM execution_tags g JOIN executions ON executions.project_id = g.project_id
+  AND executions.id = g.execution_id
+WHERE g.project_id = :project_id AND g.name = :tag_name AND g.value = :tag_value AND g.execution_id < :before
+  AND g.execution_id >= :floor_id AND {= fits}
+ORDER BY g.execution_id DESC LIMIT :limit;
+
+-- name: tagged_floor
+SELECT execution_id FROM execution_tags
+WHERE project_id = :project_id AND name = :tag_name AND value = :tag_value AND execution_id < :before
+ORDER BY execution_id DESC LIMIT 1 OFFSET :depth;
+
+-- name: insert_term
+-- holds: execution=execution_id
+-- bulk:
+INSERT INTO search_terms (project_id, term, execution_id) VALUES (:project_id, :term, :execution_id);
+
+-- name: list_among
+-- Of these ids, those that fit.
+SELECT id FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+  AND {= fits} ORDER BY id DESC;
+
+-- name: with_key
+-- Executions with keys of a range, in no order of theirs; so are the next three.
+SELECT id FROM executions WHERE project_id = :project_id AND key BETWEEN :key_from AND :key_to
+  AND retried_as IS NULL AND id < :before LIMIT :limit;
+
+-- name: with_retried_key
+SELECT id FROM executions WHERE project_id = :project_id AND key BETWEEN :key_from AND :key_to
+  AND retried_as IS NOT NULL AND id < :before LIMIT :limit;
+
+-- name: with_term
+SELECT execution_id FROM search_terms WHERE project_id = :project_id AND term BETWEEN :term_from AND :term_to
+  AND execution_id < :before LIMIT :limit;
+
+-- name: with_tag
+SELECT execution_id FROM execution_tags WHERE project_id = :project_id AND name = :tag_name AND execution_id < :before
+LIMIT :limit;
+
+-- name: open_workflows
+-- The workflows of open executions, by a seek for each.
+WITH RECURSIVE rows (id) AS (
+  SELECT MIN(workflow_id) FROM executions WHERE project_id = :project_id AND completed_at_us IS NULL
+  UNION ALL
+  SELECT (SELECT MIN(e.workflow_id) FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NULL
+    AND e.workflow_id > rows.id) FROM rows WHERE rows.id IS NOT NULL)
+SELECT id FROM rows WHERE id IS NOT NULL LIMIT :limit;
+
+-- name: ended_workflows
+WITH RECURSIVE rows (id) AS (
+  SELECT MIN(workflow_id) FROM executions WHERE project_id = :project_id AND completed_at_us IS NOT NULL
+  UNION ALL
+  SELECT (SELECT MIN(e.workflow_id) FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NOT NULL
+    AND e.workflow_id > rows.id) FROM rows WHERE rows.id IS NOT NULL)
+SELECT id FROM rows WHERE id IS NOT NULL LIMIT :limit;
+
+-- name: created_below
+-- When the newest execution with a smaller id was created.
+SELECT created_at_us FROM executions WHERE project_id = :project_id AND id < :id ORDER BY id DESC LIMIT 1;
+
+-- name: created_from
+-- When the oldest execution with this id or a greater one was created.
+SELECT created_at_us FROM executions WHERE project_id = :project_id AND id >= :id ORDER BY id LIMIT 1;
+
+-- name: sizes_of
+SELECT id, {= payload_size} + COALESCE(OCTET_LENGTH(result), 0) FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} ORDER BY id DESC;

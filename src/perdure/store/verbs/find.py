@@ -1,0 +1,258 @@
+"""Find executions by filters, the newest first.
+
+A *walk* goes down one index. Its *floor* is the id at which it has passed a number of entries. Of all walks that lead
+to the wanted executions, the one with the lowest floor passes the fewest others.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from perdure.store.interface import query, query_many, records, value, verb
+from perdure.store.verbs.pages import fitting
+from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.search import Terms, beginning_with, error_terms
+from perdure.wire.status import FINAL, Phase
+
+DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
+"""How many index entries each further window of a search passes."""
+MATCHES_MAX = 20_000
+"""So many matches of a term are sorted by id. A term with more is looked for in a walk."""
+WORKFLOWS_MAX: Final = 100
+AMONG: Final = 500
+CLOCKS_APART_US: Final = 60_000_000
+"""Ids have the time of the server, `created_at_us` that of the store."""
+FLOORS: Final = {
+    "list_all": "all_floor",
+    "list_open": "open_floor",
+    "list_ended": "ended_in_floor",
+    "list_failed": "failed_floor",
+    "list_cancelled": "cancelled_floor",
+    "list_of_queue": "of_queue_floor",
+    "list_of_session": "of_session_floor",
+    "list_head_of_session": "head_of_session_floor",
+    "list_of_user": "of_user_floor",
+    "list_of_batch": "of_batch_floor",
+    "list_of_parent": "of_parent_floor",
+    "list_of_root": "of_root_floor",
+    "list_tagged": "tagged_floor",
+}
+_SIMPLE: Final = {
+    "parent_execution_id": ("list_of_parent",),
+    "root_execution_id": ("list_of_root",),
+    "batch_id": ("list_of_batch",),
+    "session_id": ("list_of_session", "list_head_of_session"),
+    "user_id": ("list_of_user",),
+}
+_BY_PHASE: Final = {Phase.FAILED.value: "list_failed", Phase.CANCELLED.value: "list_cancelled"}
+_OPEN: Final = frozenset(Phase) - FINAL
+_FILTERS: Final = {*ListFilters.__struct_fields__, "tag_name", "terms"}
+
+
+class Found(NamedTuple):
+    ids: list[str]
+    following: str | None
+    """Where the next look starts; None: nothing older fits."""
+
+
+class Way(NamedTuple):
+    """Walks that together lead to the wanted executions."""
+
+    walks: Sequence[tuple[str, dict[str, str]]]
+    """Each with its own values."""
+    covers: Sequence[str] = ()
+    """The filters that all of its executions fit."""
+
+
+@verb(looks=True)
+async def list_executions(
+    *, project_id: str, filters: ListFilters, before: str, limit: int, bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[list[Execution], str | None]:
+    """A page of executions, and where the next page starts. It may be short or empty before the last one."""
+    ids, following = await find_ids(project_id, filters, before, limit)
+    sizes = await query("sizes_of", project_id=project_id, ids=json.dumps(ids))
+    fits = fitting((size for _, size in sizes), bytes_max)
+    if fits < len(ids):
+        following = ids[fits - 1]
+    page = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(ids[:fits]))
+    return page, following
+
+
+@verb(looks=True)
+async def created_at(*, project_id: str, id: str) -> int | None:
+    """When the oldest execution with this id or a greater one was created."""
+    created_us: int | None = await value("created_from", project_id=project_id, id=id)
+    return created_us
+
+
+async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> Found:
+    """At most `limit` executions older than `before`. It ends early after the windows of DEPTHS."""
+    terms = [beginning_with(term) for term in error_terms(filters.error or "")]
+    wanted = _wanted(project_id, filters, terms)
+    before, least = await _bounds(wanted, before)
+    asked = [await _matches(project_id, before, queries) for queries in _sets(wanted, terms)]
+    sets = [ids for ids in asked if ids is not None]
+    if sets:
+        ids = await _among(wanted, (id for id in set.intersection(*sets) if id >= least), limit)
+        return Found(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
+    ways = _ways(wanted)
+    given = {name for name in _FILTERS if wanted[name] is not None}
+    exact = next((way for way in ways if given <= set(way.covers)), None)
+    ids = []
+    for window, depth in enumerate(DEPTHS):
+        if exact is not None:
+            way, floor = exact, least
+        else:
+            if window == 1:
+                ways += await _ways_by_phase(wanted)
+            floors = [await _floor(way, wanted, before, depth) for way in ways]
+            floor = max(min(floors), least)
+            way = ways[floors.index(min(floors))]
+        rows = await _each(way, wanted | {"before": before, "floor_id": floor, "limit": limit + 1})
+        ids += sorted(rows, reverse=True)[: limit + 1 - len(ids)]
+        if len(ids) > limit:
+            return Found(ids[:limit], ids[limit - 1])
+        if floor <= least:
+            return Found(ids, None)
+        before = floor
+    return Found(ids, before)
+
+
+def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> dict[str, Any]:
+    wanted: dict[str, Any] = {name: getattr(filters, name) for name in ListFilters.__struct_fields__}
+    phases = filters.wanted_phases()
+    tag_name, equals, tag_value = (filters.tag or "").partition("=")
+    part = filters.key_part
+    return wanted | {
+        "project_id": project_id,
+        "status": None,
+        "tag": None,
+        "error": None,
+        "phases": None if phases is None else f" {' '.join(phases)} ",
+        "tag_name": tag_name or None,
+        "tag_value": tag_value if equals else None,
+        "key_end": None if part is None else beginning_with(part).last,
+        "terms": json.dumps(terms) if terms else None,
+        "retried": None if filters.retried is None else int(filters.retried),
+    }
+
+
+async def _bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
+    """Below which id, and from which on, executions of the wanted time are. Ids have the time, but perhaps of another
+    clock: a bound holds only if its neighbour beyond was created outside."""
+    project_id, after_us, before_us = (wanted[name] for name in ("project_id", "created_after_us", "created_before_us"))
+    least = ""
+    if after_us is not None:
+        id = _id_at(after_us - CLOCKS_APART_US)
+        created_us = await value("created_below", project_id=project_id, id=id)
+        least = id if created_us is None or created_us < after_us else ""
+    if before_us is not None:
+        id = _id_at(before_us + CLOCKS_APART_US)
+        created_us = await value("created_from", project_id=project_id, id=id)
+        before = min(before, id) if created_us is None or created_us >= before_us else before
+    return before, least
+
+
+def _id_at(at_us: int) -> str:
+    """The smallest id of this millisecond."""
+    digits = f"{min(max(at_us // 1_000, 0), (1 << 48) - 1):012x}"
+    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
+
+
+def _sets(wanted: dict[str, Any], terms: Sequence[Terms]) -> Sequence[Sequence[tuple[str, dict[str, str]]]]:
+    """Queries whose matches are in no order, by filter."""
+    key, part, end = wanted["key"], wanted["key_part"], wanted["key_end"]
+    sets = [_with_key(key, key)] if key is not None else []
+    if part is not None:
+        sets.append([*_with_key(part, end), _with_term(Terms(f"k:{part}", f"k:{end}"))])
+    sets += [[_with_term(one)] for one in terms]
+    if wanted["tag_name"] is not None and wanted["tag_value"] is None:
+        sets.append([("with_tag", {"tag_name": wanted["tag_name"]})])
+    return sets
+
+
+def _with_key(first: str, last: str) -> list[tuple[str, dict[str, str]]]:
+    values = {"key_from": first, "key_to": last}
+    return [("with_key", values), ("with_retried_key", values)]
+
+
+def _with_term(terms: Terms) -> tuple[str, dict[str, str]]:
+    return "with_term", {"term_from": terms.first, "term_to": terms.last}
+
+
+async def _matches(project_id: str, before: str, queries: Sequence[tuple[str, dict[str, str]]]) -> set[str] | None:
+    """None: too many."""
+    ids: set[str] = set()
+    for name, values in queries:
+        rows = await query(name, project_id=project_id, before=before, limit=MATCHES_MAX + 1, **values)
+        ids.update(id for (id,) in rows)
+    return ids if len(ids) <= MATCHES_MAX else None
+
+
+async def _among(wanted: dict[str, Any], ids: Iterable[str], limit: int) -> list[str]:
+    """The newest that fit, one more than `limit`."""
+    newest = sorted(ids, reverse=True)
+    found: list[str] = []
+    for start in range(0, len(newest), AMONG):
+        rows = await query("list_among", **wanted | {"ids": json.dumps(newest[start : start + AMONG])})
+        found += [id for (id,) in rows]
+        if len(found) > limit:
+            break
+    return found
+
+
+def _ways(wanted: dict[str, Any]) -> list[Way]:
+    ways = [Way([(walk, {}) for walk in walks], [name]) for name, walks in _SIMPLE.items() if wanted[name] is not None]
+    phases, workflow_id, queue_name = wanted["phases"], wanted["workflow_id"], wanted["queue_name"]
+    if wanted["tag_value"] is not None:
+        ways.append(Way([("list_tagged", {})], ["tag_name"]))
+    if queue_name is not None:
+        same = _of_workflow(queue_name, phases) if workflow_id in (None, queue_name) else []
+        ways.append(Way([("list_of_queue", {}), *same]))
+    if workflow_id is not None:
+        partly = phases is not None and 0 < sum(f" {phase} " in phases for phase in _OPEN) < len(_OPEN)
+        ways.append(Way(_of_workflow(workflow_id, phases), ["workflow_id", *([] if partly else ["phases"])]))
+    elif phases is not None and set(phases.split()) <= _BY_PHASE.keys():
+        ways.append(Way([(_BY_PHASE[phase], {}) for phase in phases.split()], ["phases"]))
+    return ways or [Way([("list_all", {})])]
+
+
+def _of_workflow(workflow_id: str, phases: str | None) -> list[tuple[str, dict[str, str]]]:
+    def has(phase: Phase) -> bool:
+        return phases is None or f" {phase} " in phases
+
+    where = {"of_workflow": workflow_id}
+    walks = [("list_ended", where | {"of_phase": phase.value}) for phase in Phase if phase in FINAL and has(phase)]
+    return [*walks, ("list_open", where)] if any(map(has, _OPEN)) else walks
+
+
+async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
+    """One way through all workflows, if only the phase is narrow and there are few workflows."""
+    phases = wanted["phases"]
+    if phases is None or wanted["workflow_id"] is not None:
+        return []
+    names = ["open_workflows"] if any(f" {phase} " in phases for phase in _OPEN) else []
+    names += ["ended_workflows"] if any(f" {phase} " in phases for phase in FINAL) else []
+    workflows: set[str] = set()
+    for name in names:
+        rows = await query(name, project_id=wanted["project_id"], limit=WORKFLOWS_MAX + 1)
+        workflows |= {id for (id,) in rows}
+    if len(workflows) > WORKFLOWS_MAX:
+        return []
+    return [Way([walk for id in workflows for walk in _of_workflow(id, phases)])]
+
+
+async def _floor(way: Way, wanted: dict[str, Any], before: str, depth: int) -> str:
+    """How far down the way leads with `depth` entries; empty: to the end."""
+    deep = max(depth // max(len(way.walks), 1), 1)
+    ends = await _each(way, wanted | {"before": before, "depth": deep}, floors=True)
+    return max(ends, default="")
+
+
+async def _each(way: Way, values: dict[str, Any], *, floors: bool = False) -> list[str]:
+    ids: list[str] = []
+    for name in dict.fromkeys(walk for walk, _ in way.walks):
+        rows = [values | own for walk, own in way.walks if walk == name]
+        ids += [id for (id,) in await query_many(FLOORS[name] if floors else name, rows)]
+    return ids
