@@ -106,8 +106,8 @@ _ALL = (
         changed("claim_executions", ("losses + undelivered", "0")),
         changed("claim_limited", ("losses + undelivered", "0")),
     ),
-    _sql("limits: nobody counts the queue", changed("count_held_of_queue", ("COUNT(*)", "0 * COUNT(*)"))),
-    _sql("limits: nobody counts the key", changed("count_held_of_key", ("COUNT(*)", "0 * COUNT(*)"))),
+    _sql("limits: nobody counts the queue", changed("group_room", ("AS held_of_queue", "* 0 AS held_of_queue"))),
+    _sql("limits: nobody counts the key", changed("group_room", ("AS held_of_key", "* 0 AS held_of_key"))),
     _sql("limits: the woken are not limited", changed("deliver_outcome", (LIMITED, f"1 = 0 AND {LIMITED}"))),
     _sql("limits: the lost are not limited", changed("lose", (LIMITED, f"1 = 0 AND {LIMITED}"))),
     # Poison (I9).

@@ -1,7 +1,8 @@
 """Loads the named SQL. A query is text in `sql/` under a line `-- name: …`.
 
 Both databases run the text of `sql/common/`: `{a|b}` is `a` on SQLite and `b` on PostgreSQL, `{b}` is PostgreSQL only.
-`{= …}` includes a part under `-- text: …` of the same file or `common/shared.sql`.
+`{= …}` includes a part under `-- text: …` of the same file or `common/shared.sql`. A condition under `-- rule: NAME` in
+`common/admission.sql` is the text `rule_NAME`. The text `admitted` joins all rules; `verdicts` has a column for each.
 
 Header lines:
 
@@ -29,6 +30,7 @@ from perdure.store.records import Rows, expand_columns, rows_reader, rows_writer
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _SHARED = re.compile(r"^-- text: (\w+)\n(.+?)\n(?=\n|\Z)", re.MULTILINE | re.DOTALL)
+_RULE = re.compile(r"^-- rule: (\w+)$", re.MULTILINE)
 _INCLUDED = re.compile(r"\{= (\w+)\}")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _TEXT = re.compile(r"'[^']*'")
@@ -41,6 +43,7 @@ _HOLDS = re.compile(r"-- holds: (\w+)=(\w+)")
 _SEES = re.compile(r"-- sees: (\w+)((?: \w+=\w+)+)$")
 _BULK = re.compile(r"-- bulk:([ \w]*)(?:; bytes([ \w]+))?$")
 _NUMBERED = re.compile(r"\$(\d+)")
+_SHARED_FILES: Final = ("shared", "admission")
 _MARK: Final = {"sqlite": "?", "postgres": "$"}
 
 
@@ -236,8 +239,24 @@ def texts(name: str) -> list[tuple[str, str]]:
     found = (
         [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
     )
-    shared = (folder / "common" / "shared.sql").read_text(encoding="utf-8")
-    return [(file.name, f"{shared}\n{file.read_text(encoding='utf-8')}") for file in found if file.name != "shared.sql"]
+    shared, rules = ((folder / "common" / f"{one}.sql").read_text(encoding="utf-8") for one in _SHARED_FILES)
+    shared += with_rules(rules)
+    return [
+        (file.name, f"{shared}\n{file.read_text(encoding='utf-8')}")
+        for file in found
+        if file.name.removesuffix(".sql") not in _SHARED_FILES
+    ]
+
+
+def with_rules(text: str) -> str:
+    """Turn the rules of a text into shared texts."""
+    names = _RULE.findall(text)
+    together = {
+        "admitted": "\n  AND ".join(f"({{= rule_{name}}})" for name in names),
+        "verdicts": ",\n  ".join(f"CASE WHEN {{= rule_{name}}} THEN 1 ELSE 0 END AS {name}" for name in names),
+    }
+    alone = text.replace("-- rule: ", "-- text: rule_")
+    return "\n".join([alone, *(f"-- text: {name}\n{rules}\n" for name, rules in together.items())])
 
 
 @cache

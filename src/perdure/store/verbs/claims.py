@@ -7,6 +7,7 @@ import msgspec
 
 from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
+from perdure.store.verbs import admission
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import HandedOut
 from perdure.store.verbs.queues import put_queue
@@ -15,6 +16,7 @@ from perdure.store.verbs.schedules import declare
 from perdure.store.verbs.transitions import lose, try_lose
 from perdure.store.verbs.triggers import declare_triggers
 from perdure.store.verbs.try_lock import try_write
+from perdure.wire.admission import Rule
 from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
@@ -252,7 +254,7 @@ def _not_registered(worker_id: str) -> LeaseLost:
 
 async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, str]) -> tuple[str, str]:
     project_id = values["project_id"]
-    limits: dict[str, tuple[int | None, int | None]] = {}
+    locked: set[str] = set()
     wrapped = after == ("", "")
     for _ in range(GROUPS_PER_CLAIM):
         groups = await query(
@@ -269,24 +271,15 @@ async def _claim_limited(values: dict[str, Any], room: Room, after: tuple[str, s
             wrapped = True
             continue
         queue_name, key = after = groups[0]
-        if queue_name not in limits:
-            rows = await query("lock_queue", project_id=project_id, name=queue_name)
-            if not rows:  # another server is counting
+        if queue_name not in locked:
+            if not await query("lock_queue", project_id=project_id, name=queue_name):  # another server is counting
                 after = (queue_name, _AFTER_EVERY_KEY)
                 continue
-            limits[queue_name] = rows[0]
-        key_limit, total_limit = limits[queue_name]
-        free = room.executions
-        if total_limit is not None:
-            held = await value("count_held_of_queue", project_id=project_id, queue_name=queue_name)
-            free = min(free, total_limit - held)
-            if free <= 0:  # the queue is full
-                after = (queue_name, _AFTER_EVERY_KEY)
-                continue
-        if key_limit is not None:
-            held = await value("count_held_of_key", project_id=project_id, queue_name=queue_name, concurrency_key=key)
-            free = min(free, key_limit - held)
-        if free > 0:
+            locked.add(queue_name)
+        free, full = admission.room(await admission.group_room(project_id, queue_name, key))
+        if full is Rule.QUEUE_LIMIT:
+            after = (queue_name, _AFTER_EVERY_KEY)
+        if free:
             group = {**values, "queue_name": queue_name, "concurrency_key": key}
             await room.pick("claim_limited", "ready_sizes_limited", group, free)
         if room.executions <= 0:

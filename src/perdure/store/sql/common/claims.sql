@@ -4,22 +4,19 @@
 -- name: ready_sizes
 -- Payload sizes of the executions that claim_executions would pick.
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-  AND due_at_us IS NULL AND {= suits}
+WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND {= admitted}
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_between
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-  AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
-  AND {= suits}
+WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND {= admitted}
+  AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- name: ready_sizes_limited
 SELECT {= payload_size} FROM executions
-WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
-  AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND {= suits}
+WHERE project_id = :project_id AND phase = 'queued' AND gate = 1 AND {= admitted}
+  AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
 ORDER BY rank, ready_at_us, id LIMIT :capacity;
 
 -- text: claimed
@@ -42,8 +39,7 @@ id, workflow_id, attempt, {= payload} AS payload, created_at_us, losses + undeli
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-    AND due_at_us IS NULL AND {= suits}
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND {= admitted}
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -53,9 +49,8 @@ RETURNING {= handed_out};
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 0
-    AND due_at_us IS NULL AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
-    AND {= suits}
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND {= admitted}
+    AND (rank, ready_at_us) >= (:rank, :ready_from_us) AND rank < :rank_before
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -64,9 +59,8 @@ RETURNING {= handed_out};
 UPDATE executions SET {= claimed}
 WHERE project_id = :project_id AND phase = 'queued' AND id {IN (|= ANY(ARRAY(}
   SELECT id FROM executions
-  WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'queued' AND gate = 1
-    AND due_at_us IS NULL AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-    AND {= suits}
+  WHERE project_id = :project_id AND phase = 'queued' AND gate = 1 AND {= admitted}
+    AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
   ORDER BY rank, ready_at_us, id LIMIT :capacity {FOR UPDATE SKIP LOCKED}{)|))}
 RETURNING {= handed_out};
 
@@ -77,14 +71,14 @@ WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase = 'q
   AND (queue_name, COALESCE(concurrency_key, '')) > (:queue_name, :concurrency_key)
 ORDER BY queue_name, COALESCE(concurrency_key, '') LIMIT 1;
 
--- name: count_held_of_queue
-SELECT COUNT(*) FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1;
-
--- name: count_held_of_key
-SELECT COUNT(*) FROM executions
-WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
-  AND phase IN ('running', 'cancelling') AND gate = 1;
+-- name: group_room
+-- The limits of a (queue, key) group, and how many executions hold places under each.
+SELECT {= room} AS total_limit, CASE WHEN {= room} IS NOT NULL THEN (SELECT COUNT(*) FROM executions
+    WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1) END AS held_of_queue,
+  q.concurrency_limit AS key_limit, CASE WHEN q.concurrency_limit IS NOT NULL THEN (SELECT COUNT(*) FROM executions
+    WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
+      AND phase IN ('running', 'cancelling') AND gate = 1) END AS held_of_key
+FROM queues q WHERE q.project_id = :project_id AND q.name = :queue_name;
 
 -- name: deliver_and_claim
 -- holds: execution=id
@@ -99,7 +93,7 @@ UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_work
   due_at_us = :now_us + run_timeout_seconds * 1000000, rank = -priority,
   losses = 0, undelivered = 0, gate = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
-  AND cancelled_by IS NULL AND deployment_id = :deployment_id AND {= suits}
+  AND cancelled_by IS NULL AND deployment_id = :deployment_id AND ({= rule_python}) AND ({= rule_protocol})
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
     AND ({= has_limits})) IS NULL, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key

@@ -6,7 +6,7 @@ WHERE project_id = :project_id AND name = :name;
 
 -- name: lock_queue
 -- holds: queue=name
--- As read_queue, locked to count the room under a limit. No row: another server is counting at this moment.
+-- As read_queue, locked before `group_room` counts. No row: another server is counting at this moment.
 SELECT q.concurrency_limit, {= room} FROM queues q WHERE q.project_id = :project_id AND q.name = :name {FOR UPDATE SKIP LOCKED};
 
 -- name: begin_limits
@@ -67,10 +67,9 @@ WHERE e.phase IN ('running', 'cancelling') AND e.gate = 0 AND e.cancelled_by IS 
   AND ({= has_limits});
 
 -- name: place_in_queue
--- For an execution that is ready and whose queue has limits.
-SELECT e.queue_name, COALESCE(e.concurrency_key, ''), q.concurrency_limit, {= room}
-FROM executions e JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
-WHERE e.project_id = :project_id AND e.id = :id AND COALESCE(e.phase = 'queued' AND e.gate = 1 AND e.due_at_us IS NULL, {0|FALSE});
+-- The group of an execution that is ready and whose queue has limits.
+SELECT queue_name, COALESCE(concurrency_key, '') FROM executions
+WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'queued' AND gate = 1 AND due_at_us IS NULL, {0|FALSE});
 
 -- name: holders_of_queue
 SELECT id FROM executions

@@ -12,9 +12,6 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payl
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL)
 
--- text: suits
-(python IS NULL OR python = :python) AND (needs_protocol IS NULL OR needs_protocol <= :protocol)
-
 -- text: has_limits
 q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL OR q.paused_at_us IS NOT NULL
 

@@ -1,0 +1,42 @@
+"""Rules of admission that count. `admission.sql` has the others."""
+
+import sys
+
+from msgspec import Struct
+
+from perdure.store.interface import record
+from perdure.wire.admission import Rule
+
+
+class GroupRoom(Struct, frozen=True, gc=False):
+    """The limits of a (queue, key) group, and how many executions hold places under each."""
+
+    total_limit: int | None = None
+    held_of_queue: int | None = None
+    key_limit: int | None = None
+    held_of_key: int | None = None
+
+
+async def group_room(project_id: str, queue_name: str, concurrency_key: str) -> GroupRoom:
+    found = await record(
+        GroupRoom, "group_room", project_id=project_id, queue_name=queue_name, concurrency_key=concurrency_key
+    )
+    return found or GroupRoom()
+
+
+def room(group: GroupRoom) -> tuple[int, Rule | None]:
+    """How many more executions may run, and the first limit that is reached.
+
+    >>> room(GroupRoom(total_limit=10, held_of_queue=7, key_limit=2, held_of_key=2))
+    (0, <Rule.KEY_LIMIT: 'key_limit'>)
+    """
+    free = sys.maxsize
+    for rule, limit, held in (
+        (Rule.QUEUE_LIMIT, group.total_limit, group.held_of_queue),
+        (Rule.KEY_LIMIT, group.key_limit, group.held_of_key),
+    ):
+        if limit is not None:
+            free = min(free, limit - (held or 0))
+            if free <= 0:
+                return 0, rule
+    return free, None
