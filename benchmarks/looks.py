@@ -1,10 +1,11 @@
 """Looks at a grown store: `python -m benchmarks.looks --executions 1000000 --seconds 5`.
 
-One server on a file with many executions, as tests/store/grown.py fills it. Measured: GET of one execution by a load
-program outside Python, and pages of 50 by each filter.
+One server on a store with many executions, as tests/store/grown.py fills it; `--database postgres` starts a PostgreSQL
+for it. Measured: GET of one execution by a load program outside Python, and pages of 50 by each filter.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import statistics
@@ -16,9 +17,13 @@ from typing import Any, Final
 from benchmarks import load
 from benchmarks.figures import run_loop
 from benchmarks.processes import Server
-from tests.store.grown import fill_sqlite, name_of
+from tests import postgres
+from tests.databases import migrated
+from tests.store.grown import fill_postgres, fill_sqlite, name_of
+from tests.store.world import START_US
 
 from perdure.store.open import open_store
+from perdure.wire.times import rfc3339
 
 FILTERS: Final = {
     "newest": "",
@@ -38,6 +43,25 @@ FILTERS: Final = {
     "pending": "status=pending",
     "blocked": "phase=blocked",
     "waiting": "phase=waiting",
+    "cancelled": "status=cancelled",
+    "key_part": "key_part=59",
+    "tag_name": "tag=shop",
+    "workflow_completed": "workflow_id=workflow-3&status=completed",
+    "queue_of_workflow": "queue_name=workflow-3",
+    "between": "created_after={from}&created_before={to}",
+    # Without a match:
+    "no_workflow": "workflow_id=none",
+    "no_workflow_failed": "workflow_id=workflow-3&status=failed",
+    "no_workflow_blocked": "workflow_id=workflow-3&phase=blocked",
+    "no_queue": "queue_name=none",
+    "no_queue_failed": "queue_name=workflow-3&status=failed",
+    "no_key": "key=none",
+    "no_key_part": "key_part=none",
+    "no_error": "error=timeout",
+    "no_after": "created_after=2100-01-01T00:00:00Z",
+    "no_before": "created_before=2000-01-01T00:00:00Z",
+    "no_between": "created_after={half}&created_before={half}",
+    "no_workflow_between": "workflow_id=workflow-3&status=completed&created_after={half}&created_before={half}",
 }
 """Of a store that tests/store/grown.py has filled."""
 
@@ -69,31 +93,50 @@ def pages(server: Server, filters: dict[str, str], times: int = 20) -> dict[str,
     return found
 
 
+async def make_postgres(server: postgres.Server, executions: int) -> str:
+    url = server.database_url(await postgres.make(server=server))
+    await migrated(url)
+    await fill_postgres(url, executions, executions // 100)
+    await postgres.admin("VACUUM ANALYZE", url=url)
+    return url
+
+
+def time_of(n: float) -> str:
+    """When the n-th execution of a grown store was created, as a query names it."""
+    return rfc3339(START_US + int(n * 1_000_000)).replace("+00:00", "Z")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000, help="finished ones; a hundredth as many are open")
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to GET one execution")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--store", help="a file that was filled before (default: a new one)")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
-        store = given.store or str(Path(folder) / "perdure.db")
-        if not Path(store).exists():
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
+        store = given.store or str(folder / "perdure.db")
+        if given.database == "postgres":
+            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
+            store = run_loop(make_postgres(started, given.executions))
+        elif not Path(store).exists():
             run_loop(make(store))
             fill_sqlite(store, given.executions, given.executions // 100)
-        middle = name_of(given.executions // 2 // 20 * 20)  # it has children
-        server = Server(Path(folder), store=store, environment={"PERDURE_RETENTION_DAYS": "36525"})
+        half = given.executions // 2
+        middle = name_of(half // 20 * 20)  # it has children
+        words = {"parent": middle, "from": time_of(half), "to": time_of(half + 9), "half": time_of(half + 0.5)}
+        server = Server(folder, store=store, environment={"PERDURE_RETENTION_DAYS": "36525"})
         try:
             server.start()
             server.wait_ready()
-            filters = {name: query.format(parent=middle) for name, query in FILTERS.items()}
+            filters = {name: query.format(**words) for name, query in FILTERS.items()}
             figures: dict[str, Any] = {"pages": pages(server, filters)}
             head = (
                 f"GET /api/v1/executions/{middle} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
                 f"Authorization: Bearer {server.key}\r\n\r\n"
             )
-            figures["gets_per_s"], figures["load_program"] = load.run(
-                server, head.encode(), given.seconds, Path(folder)
-            )
+            if given.seconds:
+                figures["gets_per_s"], figures["load_program"] = load.run(server, head.encode(), given.seconds, folder)
         finally:
             server.kill()
     print(json.dumps(figures, indent=1))

@@ -17,7 +17,7 @@ from perdure.wire.status import FINAL, Phase
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 """How many index entries each further window of a search passes."""
-MATCHES_MAX = 20_000
+MATCHES_MAX = 10_000
 """So many matches of a term are sorted by id. A term with more is looked for in a walk."""
 WORKFLOWS_MAX: Final = 100
 AMONG: Final = 500
@@ -98,14 +98,14 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
         return Found(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
     ways = _ways(wanted)
     given = {name for name in _FILTERS if wanted[name] is not None}
-    exact = next((way for way in ways if given <= set(way.covers)), None)
     ids = []
     for window, depth in enumerate(DEPTHS):
+        if window == 1:
+            ways += await _ways_by_phase(wanted)
+        exact = next((way for way in ways if given <= set(way.covers)), None)
         if exact is not None:
             way, floor = exact, least
         else:
-            if window == 1:
-                ways += await _ways_by_phase(wanted)
             floors = [await _floor(way, wanted, before, depth) for way in ways]
             floor = max(min(floors), least)
             way = ways[floors.index(min(floors))]
@@ -211,8 +211,7 @@ def _ways(wanted: dict[str, Any]) -> list[Way]:
         same = _of_workflow(queue_name, phases) if workflow_id in (None, queue_name) else []
         ways.append(Way([("list_of_queue", {}), *same]))
     if workflow_id is not None:
-        partly = phases is not None and 0 < sum(f" {phase} " in phases for phase in _OPEN) < len(_OPEN)
-        ways.append(Way(_of_workflow(workflow_id, phases), ["workflow_id", *([] if partly else ["phases"])]))
+        ways.append(Way(_of_workflow(workflow_id, phases), ["workflow_id", *_covered(phases)]))
     elif phases is not None and set(phases.split()) <= _BY_PHASE.keys():
         ways.append(Way([(_BY_PHASE[phase], {}) for phase in phases.split()], ["phases"]))
     return ways or [Way([("list_all", {})])]
@@ -225,6 +224,12 @@ def _of_workflow(workflow_id: str, phases: str | None) -> list[tuple[str, dict[s
     where = {"of_workflow": workflow_id}
     walks = [("list_ended", where | {"of_phase": phase.value}) for phase in Phase if phase in FINAL and has(phase)]
     return [*walks, ("list_open", where)] if any(map(has, _OPEN)) else walks
+
+
+def _covered(phases: str | None) -> list[str]:
+    """The index of open executions does not know the phase."""
+    partly = phases is not None and 0 < sum(f" {phase} " in phases for phase in _OPEN) < len(_OPEN)
+    return [] if partly else ["phases"]
 
 
 async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
@@ -240,7 +245,7 @@ async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
         workflows |= {id for (id,) in rows}
     if len(workflows) > WORKFLOWS_MAX:
         return []
-    return [Way([walk for id in workflows for walk in _of_workflow(id, phases)])]
+    return [Way([walk for id in workflows for walk in _of_workflow(id, phases)], _covered(phases))]
 
 
 async def _floor(way: Way, wanted: dict[str, Any], before: str, depth: int) -> str:
