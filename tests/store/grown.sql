@@ -293,3 +293,16 @@ INSERT INTO reservations (execution_id, id, budget_id, project_id, attempt, usd_
 SELECT id, 'call-' || k, id, 'p', 1, 0, 10, 0, CASE WHEN n < :executions THEN 1 ELSE 0 END, :now_us
 FROM names, (SELECT 1 AS k UNION ALL SELECT 2) AS ks
 WHERE (n % 20 = 0 AND n < :executions) OR (n % 10 = 3 AND n >= :executions AND n < :executions + :open) ORDER BY n, k;
+
+-- name: bulk_jobs
+-- picks: completed ones, a stopped one, and one that runs
+INSERT INTO bulk_jobs (project_id, id, action, filters, options, started_by, state, newest, place, total, at_least, done,
+  refused, later, worked_us, created_at_us, moved_at_us)
+SELECT 'p', 'job-' || n, 'cancel', :payload, :payload, 'text', CASE n WHEN 3 THEN 'running' WHEN 4 THEN 'stopped' ELSE 'completed' END,
+  '~', '', 0, 0, 0, 0, 0, 1, 1, 1 FROM numbers WHERE n < 50;
+
+-- name: bulk_items
+-- picks: what they did, of all finished executions
+INSERT INTO bulk_items (job_id, execution_id, state, reason, at_us)
+SELECT 'job-' || (n % 10), id, CASE WHEN n % 100 = 3 THEN 'later' WHEN n % 100 = 13 THEN 'refused' ELSE 'done' END, 'text', 1
+FROM names WHERE n < :executions;

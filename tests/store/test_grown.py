@@ -254,6 +254,9 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"password_hash": "text", "expires_at_us": NOW_US, "kept": 9},
         **dict.fromkeys(("name", "role", "secret_hash", "last_four_digits", "text", "state"), "text"),
         **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
+        **{"action": "cancel", "filters": PAYLOAD, "options": PAYLOAD, "note": None, "started_by": "text"},
+        **{"newest": "~", "place": "", "total": 1, "at_least": 0, "done": 1, "later": 1, "pause_us": 1},
+        **{"job_id": "job-3", "made_id": None},
         **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
         **{"after_us": 0, "after_id": "", "after_key": "", "after_project_id": ""},
         "until_us": NOW_US + 120_000_000,
@@ -418,7 +421,16 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "list_of_root": {"root_execution_id": has_children},
         "list_tagged": {"tag_name": "shop", "tag_value": "value-1"},
     }
+    for query in ("read_job", "try_lock_job", "lock_job", "set_job_state", "move_job"):
+        found[query] = {"id": "job-3", "state": "running"}
+    for query in ("put_item", "later_items", "list_items", "list_items_in_state", "prune_items"):
+        found[query] = {"job_id": "job-3", "execution_id": name_of(3), "state": "later", "after": ""}
     found |= {
+        "list_jobs": {"before": "~"},
+        "later_among": {"job_id": "job-3", "ids": json.dumps([name_of(3), name_of(13)])},
+        "oldest_job": {"before_us": NOW_US},
+        "delete_job": {"id": "job-5"},
+        "asking_among": {"ids": json.dumps([ids["waiting_for_answer"]]), "key": "wait-1"},
         "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
         "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
         "turn_before": {"execution_id": name_of(105)},

@@ -184,6 +184,7 @@ MAY_SCAN = {
     "unserved": "what is ready, once a minute and in a thread of its own",
     "count_phases": "what is open, in a thread of its own",
     "count_open_by_deployment": "what is open, in a thread of its own",
+    "running_jobs": "the running bulk jobs, every few seconds",
     "count_queued": "what is queued, in a thread of its own",
     **dict.fromkeys(SIZES, "an operator's question, on a connection of its own"),
 }

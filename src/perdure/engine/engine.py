@@ -9,6 +9,7 @@ from typing import TypeVar
 from perdure.engine.accounts import Accounts
 from perdure.engine.approvals import Approvals
 from perdure.engine.budgets import Budgets
+from perdure.engine.bulk import Bulk
 from perdure.engine.callers import Callers
 from perdure.engine.claims import Claims
 from perdure.engine.clock import Clock, boottime_us
@@ -89,6 +90,7 @@ class Engine(Core):
         self.schedules = Schedules(self)
         self.triggers = Triggers(self)
         self.slack = Slack(self)
+        self.bulk = Bulk(self, self.callers)
         self.traces = Traces(self)
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing)
@@ -104,6 +106,7 @@ class Engine(Core):
                 self.slack,
                 self.webhooks,
                 self.signing,
+                self.bulk,
                 Budgets(self),
                 Transcripts(self),
                 Conversations(self),
@@ -144,6 +147,7 @@ class Engine(Core):
             Loop("reap", self.reaper.reap),
             Loop("push", self.dispatcher.look),
             Loop("deliver", self.webhooks.deliver_due),
+            Loop("bulk", self.bulk.work),
             Loop("prune", self.housekeeping.prune),
             Loop("alarm", self.housekeeping.alarm),
             Loop("catch up", self.housekeeping.catch_up),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from perdure.engine.clock import boottime_us
 from perdure.engine.core import Core
 from perdure.engine.notifier import Notifier
-from perdure.store.verbs import claims, deployments, queries, transitions
+from perdure.store.verbs import bulk, claims, deployments, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.wire.errors import Unavailable
 from perdure.wire.status import LEASED, Phase
@@ -243,10 +243,11 @@ class Housekeeping:
         core = self._core
         settings = core.settings
         now_us = core.clock.now_us()
+        finished_before_us = now_us - int(settings.retention_days * DAY_US)
         pruned = await core.store.write(
             queries.prune(
                 after=self._prune_after,
-                finished_before_us=now_us - int(settings.retention_days * DAY_US),
+                finished_before_us=finished_before_us,
                 idempotency_before_us=now_us - int(settings.idempotency_hours * HOUR_US),
                 now_us=now_us,
                 limit=BATCH,
@@ -260,7 +261,8 @@ class Housekeeping:
         self._prune_after = pruned.after
         if pruned.deleted:
             await core.store.vacuum()
-        return 0.2 if pruned.more else core.spread(60.0)
+        more_jobs = await core.store.write(bulk.prune_jobs(before_us=finished_before_us, limit=BATCH))
+        return 0.2 if pruned.more or more_jobs else core.spread(60.0)
 
     async def alarm(self) -> float:
         for project_id, deployment_id, python, protocol, amount, since_us in await self._core.store.scan(

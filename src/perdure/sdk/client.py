@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVa
 
 from msgspec import Raw, structs
 
+from perdure.sdk.bulk import Bulk
 from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.payloads.errors import error_from_json
@@ -144,8 +145,8 @@ class Handle(Generic[R]):
 class Client:
     """A client of one project.
 
-    `schedules` and `queues` have further methods. Without a server, calls raise `Unavailable` or `UnknownOutcome` after
-    30 seconds, waits for a result after 5 minutes.
+    `schedules`, `queues` and `bulk` have further methods. Without a server, calls raise `Unavailable` or
+    `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
@@ -159,6 +160,7 @@ class Client:
         self._begin(transport)
         self.schedules = Schedules(self)
         self.queues = Queues(self)
+        self.bulk = Bulk(self)
 
     def _begin(self, transport: Transport) -> None:
         """Also in a forked process: starts under way stay with its parent."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
+from perdure.sdk.bulk import SyncBulk
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
@@ -79,6 +80,7 @@ class SyncClient:
         self._is_forked = False
         self.schedules = SyncSchedules(self, self._twin.schedules)
         self.queues = SyncQueues(self, self._twin.queues)
+        self.bulk = SyncBulk(self, self._twin.bulk)
         _open_clients.add(self)
 
     @overload

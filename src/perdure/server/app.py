@@ -48,6 +48,7 @@ from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.wire import (
     budgets,
+    bulk,
     conversations,
     definitions,
     deployments,
@@ -101,6 +102,7 @@ def all_routes() -> list[Route]:
         event_operations.events,
         events,
         queues.queues,
+        bulk.bulk,
         schedules.schedules,
         triggers.triggers,
         sessions.sessions,

@@ -8,7 +8,8 @@
     │   ├── TooManySchedules    400  the same of schedules
     │   ├── TooManyTriggers     400  the same of event triggers
     │   ├── TooManyProjects     400  the user belongs to as many projects as one may
-    │   └── TooManyMembers      400  the project has as many members, or open invitations, as it may
+    │   ├── TooManyMembers      400  the project has as many members, or open invitations, as it may
+    │   └── NothingMatches      400  a bulk job's filters match no execution
     ├── Unauthorized            401  no key and no session, or a wrong one
     ├── Forbidden               403  the role of the key or the user does not allow it
     ├── NotFound                404  unknown here; another project's ids look the same
@@ -95,6 +96,10 @@ class TooManyProjects(BadRequest):
 
 class TooManyMembers(BadRequest):
     code = "TOO_MANY_MEMBERS"
+
+
+class NothingMatches(BadRequest):
+    code = "NOTHING_MATCHES"
 
 
 class Unauthorized(PerdureError):

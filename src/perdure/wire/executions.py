@@ -233,13 +233,18 @@ class WaitReply(Record, frozen=True):
     missing: list[str] = field(default_factory=list)
 
 
+def _path(where: str) -> str:
+    """A filter is in the query, or in a body as `filters.…`."""
+    return where if "." in where else f"query.{where}"
+
+
 def _words(known: Iterable[str]) -> Check:
     words = sorted(known)
 
     def run(value: list[str], where: str) -> list[str]:
         for word in value:
             if word not in words:
-                path = f"query.{where}"
+                path = _path(where)
                 raise BadRequest(f"{path}: {word!r} is not one of {', '.join(words)}", {"path": path})
         return value
 
@@ -249,8 +254,8 @@ def _words(known: Iterable[str]) -> Check:
 def _part(value: str, where: str) -> str:
     if len(value) < PART_CHARS_MIN:
         raise BadValue(
-            f"query.{where}: {value!r} is too short; give at least {PART_CHARS_MIN} characters.",
-            {"path": f"query.{where}"},
+            f"{_path(where)}: {value!r} is too short; give at least {PART_CHARS_MIN} characters.",
+            {"path": _path(where)},
         )
     return value[:KEY_PART_CHARS]
 
@@ -258,8 +263,8 @@ def _part(value: str, where: str) -> str:
 def _words_of_error(value: str, where: str) -> str:
     if not any(len(word) >= PART_CHARS_MIN for word in error_words(value)):
         raise BadValue(
-            f"query.{where}: {value!r} has no word of {PART_CHARS_MIN} characters or more; give a word of the error.",
-            {"path": f"query.{where}"},
+            f"{_path(where)}: {value!r} has no word of {PART_CHARS_MIN} characters or more; give a word of the error.",
+            {"path": _path(where)},
         )
     return value
 
@@ -292,7 +297,7 @@ class GetExecution(Operation[Execution], frozen=True):
     """Hold the answer until the execution is final, at most this many seconds."""
 
 
-class ListFilters(Struct, frozen=True):
+class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """None: no filter."""
 
     status: Annotated[list[str], _words(Status)] | None = None

@@ -119,9 +119,11 @@ def writer(cls: type[Record]) -> Twin:
 
 @cache
 def reader(cls: type[Record]) -> Twin:
-    """The twin that a client decodes."""
+    """The twin that a client decodes, or the server in a request."""
     fields = msgspec.structs.fields(cls)
-    made = make_twin(cls, fields, schema_name(cls), writing=False)
+    # Answers of a newer server may have further fields.
+    strict = cls.__struct_config__.forbid_unknown_fields and not cls.answers_in_full
+    made = make_twin(cls, fields, schema_name(cls), writing=False, forbid_unknown_fields=strict)
     if made.type is cls:
         return made
     env: dict[str, Any] = {"Cls": cls}

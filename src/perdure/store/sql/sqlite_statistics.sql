@@ -88,5 +88,10 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('event_triggers', 'event_triggers', '100 100 1'),
   ('event_triggers', 'event_triggers_by_topic', '100 100 2 1'),
   ('slack_apps', 'slack_apps_of', '100 10 1'),
+  ('bulk_jobs', 'bulk_jobs', '100 100 1'),
+  ('bulk_jobs', 'bulk_jobs_running', '10 1'),
+  ('bulk_jobs', 'bulk_jobs_by_age', '100 1'),
+  ('bulk_items', 'bulk_items', '1000000 10000 1'),
+  ('bulk_items', 'bulk_items_by_state', '1000000 10000 5000 1'),
   ('idempotency', 'idempotency', '100000 100000 50000 1');
 ANALYZE sqlite_schema;

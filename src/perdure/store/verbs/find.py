@@ -119,6 +119,13 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
     return Found(ids, before)
 
 
+async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) -> list[str]:
+    """The executions among `ids` that fit now."""
+    terms = [beginning_with(term) for term in error_terms(filters.error or "")]
+    rows = await query("list_among", **_wanted(project_id, filters, terms), ids=json.dumps(ids))
+    return [id for (id,) in rows]
+
+
 def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> dict[str, Any]:
     wanted: dict[str, Any] = {name: getattr(filters, name) for name in ListFilters.__struct_fields__}
     phases = filters.wanted_phases()

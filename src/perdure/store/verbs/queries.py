@@ -61,6 +61,7 @@ DOCTOR = (
     "doctor_waits_for_a_turn",
     "doctor_budget_adds_up",
     "doctor_payload_there",
+    "doctor_bulk_job_adds_up",
     "doctor_orphan_rows",
 )
 
@@ -124,7 +125,12 @@ async def logs(*, project_id: str, execution_id: str, after: int, limit: int) ->
 
 @verb(sweep=True)
 async def delete(*, project_id: str, execution_id: str) -> int:
-    """Also deletes all descendants. Answers how many executions."""
+    """Also deletes all descendants. Answers how many executions. Raises as `final_tree`."""
+    return await delete_executions(project_id, await final_tree(project_id, execution_id))
+
+
+async def final_tree(project_id: str, execution_id: str) -> list[str]:
+    """An execution and its descendants. Raises NotFound, and Conflict while one of them is open."""
     state = await record(State, "read_state", project_id=project_id, id=execution_id)
     if state is None:
         raise unknown_execution(execution_id)
@@ -137,10 +143,10 @@ async def delete(*, project_id: str, execution_id: str) -> int:
     still_open = [id for id in tree if phases[id] not in FINAL]
     if still_open:
         raise Conflict(f"Execution {still_open[0]!r} is {phases[still_open[0]]}; cancel it before it is deleted.")
-    return await _delete(project_id, tree)
+    return tree
 
 
-async def _delete(project_id: str, ids: Sequence[str]) -> int:
+async def delete_executions(project_id: str, ids: Sequence[str]) -> int:
     if ids:
         await query_many("delete_execution", [{"project_id": project_id, "id": id} for id in ids])
         for name in _PARTS:
@@ -187,7 +193,7 @@ async def prune(
     deleted = 0
     for project_id, ids in gone.items():
         free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
-        deleted += await _delete(project_id, [id for (id,) in free])  # locked executions are for a later walk
+        deleted += await delete_executions(project_id, [id for (id,) in free])  # locked executions are for a later walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
     # A fire's row keeps its slot from a second fire, so it outlasts a wrong clock.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
@@ -225,7 +231,7 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
         ids = [id for (id,) in final]
         still_open = await value("open_of_session", project_id=project_id, session_id=session_id)
         sessions = [session_id]
-    deleted = await _delete(project_id, ids)
+    deleted = await delete_executions(project_id, ids)
     await query_many("delete_memory", [{"project_id": project_id, "session_id": id} for id in sessions])
     for id in sessions:
         while await delete_transcript(project_id, id) >= DROPPED_AT_ONCE:

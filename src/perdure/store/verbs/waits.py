@@ -35,10 +35,31 @@ async def resume(
     question_id: str | None = None,
 ) -> ResumeReply:
     """With `question_id`, answer only that question. An early answer is kept until `open_wait` decides."""
+    await lock_topic_of_answer(project_id, execution_id, step_key)
+    return await give_answer(
+        project_id, execution_id, step_key, data, now_us, answered_by=answered_by, question_id=question_id
+    )
+
+
+async def lock_topic_of_answer(project_id: str, execution_id: str, step_key: str) -> StoredWait | None:
+    """The answer to a push worker's question will be an event, and topics are locked before executions."""
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and wait.event_type is not None:
-        # Its answer will be an event, and topics are locked before executions.
         await query("lock_topic", project_id=project_id, topic=wait.topic)
+    return wait
+
+
+async def give_answer(
+    project_id: str,
+    execution_id: str,
+    step_key: str,
+    data: Raw,
+    now_us: int,
+    *,
+    answered_by: str,
+    question_id: str | None = None,
+) -> ResumeReply:
+    """Raises NotFound and Conflict."""
     became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id=question_id)
     if isinstance(became, Problem):
         raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)

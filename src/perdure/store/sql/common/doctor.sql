@@ -103,6 +103,7 @@ UNION SELECT trace_id FROM spans WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE 
 UNION SELECT trace_id FROM traces WHERE of_execution = 1 AND NOT EXISTS (SELECT 1 FROM executions e
   WHERE e.project_id = traces.project_id AND e.id = SUBSTR(trace_id, 1, 8) || '-' || SUBSTR(trace_id, 9, 4) || '-'
     || SUBSTR(trace_id, 13, 4) || '-' || SUBSTR(trace_id, 17, 4) || '-' || SUBSTR(trace_id, 21, 12))
+UNION SELECT job_id FROM bulk_items WHERE NOT EXISTS (SELECT 1 FROM bulk_jobs j WHERE j.id = bulk_items.job_id)
 UNION SELECT schedule_id FROM schedule_fires WHERE NOT EXISTS (SELECT 1 FROM schedules s WHERE s.id = schedule_fires.schedule_id) LIMIT 20;
 
 -- name: doctor_messages_counted
@@ -129,3 +130,11 @@ WHERE e.id IS NULL OR e.completed_at_us IS NOT NULL LIMIT 20;
 SELECT e.id FROM executions e WHERE e.phase = 'queued' AND e.due_at_us = 253402300799000001
   AND NOT EXISTS (SELECT 1 FROM turns t JOIN turns o ON o.project_id = t.project_id AND o.session_id = t.session_id
     WHERE t.execution_id = e.id AND o.state = 'open') LIMIT 20;
+
+-- name: doctor_bulk_job_adds_up
+-- Retention deletes the items of an old job before the job.
+SELECT j.id FROM bulk_jobs j LEFT JOIN bulk_items i ON i.job_id = j.id
+GROUP BY j.project_id, j.id, j.state, j.done, j.refused, j.later
+HAVING COUNT(CASE WHEN i.state = 'done' THEN 1 END) > j.done OR COUNT(CASE WHEN i.state = 'refused' THEN 1 END) > j.refused
+  OR COUNT(CASE WHEN i.state = 'later' THEN 1 END) > j.later
+  OR (j.state = 'running' AND COUNT(i.job_id) < j.done + j.refused + j.later) LIMIT 20;

@@ -1,0 +1,300 @@
+"""The service of bulk jobs, and the loop that works at them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, NamedTuple
+
+from msgspec import Struct, ValidationError
+from msgspec.structs import asdict, replace
+
+from perdure.engine.callers import Callers
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
+from perdure.store.verbs import bulk
+from perdure.store.verbs.bulk import NewJob, Page, RunningJob
+from perdure.wire.bulk import (
+    SAMPLE,
+    BulkAction,
+    BulkItemPage,
+    BulkJob,
+    BulkJobPage,
+    BulkPreview,
+    ContinueBulkJob,
+    GetBulkJob,
+    ListBulkItems,
+    ListBulkJobs,
+    PreviewBulkJob,
+    Selection,
+    StartBulkJob,
+    StopBulkJob,
+    filters_in_words,
+    place_after,
+    stored_selection,
+)
+from perdure.wire.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.fields import NEWEST
+
+logger = logging.getLogger("perdure.engine")
+
+COUNT_SECONDS: Final = 5.0
+FIND_SECONDS: Final = 0.5
+PAGE: Final = 2_000
+JOBS_MAX: Final = 100
+"""Jobs that a server works at in turn."""
+AMOUNT: Final = 5
+AMOUNT_MAX: Final = 25
+"""A page keeps SQLite's loop for some milliseconds."""
+SINGLE: Final = frozenset({BulkAction.RESUME})
+"""Answers lock topics, and a transaction locks all its topics before the first execution."""
+FEWER_SECONDS: Final = 0.2
+MORE_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 5.0
+
+
+class Counted(NamedTuple):
+    amount: int
+    at_least: bool
+    newest: str | None
+    sample: list[Execution]
+
+
+class _Work(Struct):
+    """What this server knows of a running job."""
+
+    place: str
+    """Of the job, as it was found; everything else follows from it."""
+    selection: Selection
+    ids: list[str]
+    """Found, and to be taken next."""
+    following: str | None
+    """Where the next look starts; None: nothing is left behind `ids`."""
+    amount: int = AMOUNT
+    """How many executions the next page has."""
+    refusal: str | None = None
+
+
+class Bulk(Service):
+    def __init__(self, core: Core, callers: Callers) -> None:
+        super().__init__(core)
+        self._callers = callers
+        self._work: dict[str, _Work] = {}
+        self._stuck: set[str] = set()
+
+    @serves(PreviewBulkJob)
+    async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
+        counted = await self._count(scope.project_id, op, sample=SAMPLE)
+        if counted.newest is None:
+            raise await self._nothing(scope.project_id, op)
+        return BulkPreview(counted.amount, counted.at_least, counted.newest, counted.sample)
+
+    @serves(StartBulkJob)
+    async def start(self, scope: Scope, op: StartBulkJob) -> BulkJob:
+        started_by = await self._callers.name(scope.principal)
+        counted = await self._count(scope.project_id, op, newest=op.newest)
+        job: NewJob | PerdureError
+        if counted.newest is None:
+            job = await self._nothing(scope.project_id, op)
+        elif op.expect is not None and op.expect != counted.amount:
+            least = "At least " if counted.at_least else ""
+            job = Conflict(
+                f"{least}{counted.amount:,} match now, not {op.expect:,}. Look again, or leave `expect` out.",
+                {"count": counted.amount},
+            )
+        else:
+            job = NewJob(
+                id=self.new_id(),
+                selection=Selection(op.action, op.filters, op.options),
+                started_by=started_by,
+                newest=op.newest or counted.newest,
+                total=counted.amount,
+                at_least=counted.at_least,
+                note=op.note,
+            )
+        made = await self.write(
+            bulk.start_job(project_id=scope.project_id, job=job, now_us=self.now_us(), idempotency=scope.idempotency)
+        )
+        self._notify()
+        return made
+
+    @serves(ListBulkJobs)
+    async def list(self, scope: Scope, op: ListBulkJobs) -> BulkJobPage:
+        found = await self.read(
+            bulk.list_jobs(project_id=scope.project_id, before=op.cursor or NEWEST, limit=op.limit + 1)
+        )
+        page = found[: op.limit]
+        return BulkJobPage(page, page[-1].id if len(found) > op.limit else None)
+
+    @serves(GetBulkJob)
+    async def get(self, scope: Scope, op: GetBulkJob) -> BulkJob:
+        return await self.read(bulk.read_job(project_id=scope.project_id, job_id=op.job_id))
+
+    @serves(ListBulkItems)
+    async def items(self, scope: Scope, op: ListBulkItems) -> BulkItemPage:
+        found = await self.read(
+            bulk.list_items(
+                project_id=scope.project_id,
+                job_id=op.job_id,
+                state=op.state,
+                before=op.cursor or NEWEST,
+                limit=op.limit + 1,
+            )
+        )
+        page = found[: op.limit]
+        return BulkItemPage(page, page[-1].execution_id if len(found) > op.limit else None)
+
+    @serves(StopBulkJob)
+    async def stop(self, scope: Scope, op: StopBulkJob) -> BulkJob:
+        return await self.write(bulk.stop_job(project_id=scope.project_id, job_id=op.job_id, now_us=self.now_us()))
+
+    @serves(ContinueBulkJob)
+    async def go_on(self, scope: Scope, op: ContinueBulkJob) -> BulkJob:
+        job = await self.write(bulk.continue_job(project_id=scope.project_id, job_id=op.job_id, now_us=self.now_us()))
+        self._notify()
+        return job
+
+    def _notify(self) -> None:
+        self._core.notifier.notify(("loop", "bulk"))
+
+    async def _count(
+        self, project_id: str, selection: Selection, *, newest: str | None = None, sample: int = 0
+    ) -> Counted:
+        """Count up to `newest`. An execution that changes meanwhile may be counted or not."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + COUNT_SECONDS
+        amount, first = 0, None
+        shown: list[Execution] = []
+        place: str | None = NEWEST if newest is None else place_after(newest)
+        while place is not None:
+            found = await self.scan(
+                bulk.find_matching(
+                    project_id=project_id, selection=selection, before=place, limit=PAGE, sample=sample - len(shown)
+                )
+            )
+            if found.ids:
+                first = first or found.ids[0]
+            amount += len(found.ids)
+            shown += found.sample
+            place = found.place
+            if place is not None and loop.time() > until:
+                return Counted(amount, True, first, shown)
+        return Counted(amount, False, first, shown)
+
+    async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
+        """Says how many match without each filter."""
+        given = {name: value for name, value in asdict(selection.filters).items() if value is not None}
+        kind = "final" if selection.need.final else "open"
+        message = f"No {kind} execution matches {filters_in_words(selection.filters)}."
+        for name, value in given.items() if len(given) > 1 else ():
+            fewer = replace(selection.filters, **{name: None})
+            found = await self.scan(
+                bulk.find_matching(
+                    project_id=project_id, selection=replace(selection, filters=fewer), before=NEWEST, limit=PAGE
+                )
+            )
+            if found.ids:
+                more = "" if found.place is None else " or more"
+                without = filters_in_words(ListFilters(**{name: value}))
+                message += f" Without {without}: {len(found.ids):,}{more}."
+        return NothingMatches(message)
+
+    async def work(self) -> float:
+        """A page of each running job, then a pause as long: jobs use at most half of the writer."""
+        jobs = await self.read(bulk.running_jobs(limit=JOBS_MAX))
+        running = {job.id for job in jobs}
+        self._work = {id: work for id, work in self._work.items() if id in running}
+        self._stuck &= running
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        moved = [job.id for job in jobs if await self._take_page(job)]
+        if not jobs:
+            return self._core.spread(IDLE_SECONDS)
+        return loop.time() - began if moved else self._core.spread(1.0)
+
+    async def _take_page(self, job: RunningJob) -> bool:
+        """False: nothing was done, because another server works at the job, or rows are locked."""
+        work = self._known(job)
+        if work is None:
+            return False
+        page = await self._next_page(job, work)
+        if page is None:
+            return True  # the look goes on
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            taken = await self.write(
+                bulk.work_job(
+                    project_id=job.project_id,
+                    job_id=job.id,
+                    page=page,
+                    now_us=self.now_us(),
+                    grace_us=self._core.grace_us,
+                )
+            )
+        except (Unavailable, UnknownOutcome):  # the job's place says what happened
+            del self._work[job.id]
+            raise
+        except Exception as error:
+            self._failed(job, work, page, error)
+            return False
+        if taken is None:
+            del self._work[job.id]
+            return False
+        seconds = loop.time() - began
+        if seconds < MORE_SECONDS and work.selection.action not in SINGLE:
+            work.amount = min(work.amount * 2, AMOUNT_MAX)
+        elif seconds > FEWER_SECONDS:
+            work.amount = max(work.amount // 2, 1)
+        work.place, work.refusal = page.following, None
+        del work.ids[: len(page.ids)]
+        return taken > 0 or not page.again
+
+    def _known(self, job: RunningJob) -> _Work | None:
+        """None: this release does not know the job's action or filters."""
+        work = self._work.get(job.id)
+        if work is not None and work.place == job.place:
+            return work
+        try:
+            selection = stored_selection(job.action, job.filters, job.options)
+        except (ValueError, ValidationError) as error:
+            if job.id not in self._stuck:
+                self._stuck.add(job.id)
+                logger.error("Bulk job %s was started by a newer release, which has to finish it: %s", job.id, error)
+            return None
+        amount = 1 if selection.action in SINGLE else AMOUNT
+        work = self._work[job.id] = _Work(job.place, selection, [], job.place or None, amount)
+        return work
+
+    async def _next_page(self, job: RunningJob, work: _Work) -> Page | None:
+        """None: nothing was found yet."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FIND_SECONDS
+        if work.place == bulk.WALKED:
+            after = work.following or ""
+            work.ids = await self.scan(bulk.later_items(job_id=job.id, after=after, limit=work.amount))
+            # The next round goes on behind these, and after the last ones begins again.
+            work.following = work.ids[-1] if work.ids else None
+            return Page(work.selection, work.place, bulk.WALKED, list(work.ids), work.refusal)
+        while not work.ids and work.following is not None:
+            found = await self.scan(
+                bulk.find_matching(
+                    project_id=job.project_id, selection=work.selection, before=work.following, limit=PAGE
+                )
+            )
+            work.ids, work.following = found.ids, found.place
+            if not work.ids and work.following is not None and loop.time() > until:
+                return None
+        ids = work.ids[: work.amount]
+        following = ids[-1] if len(ids) < len(work.ids) else work.following or bulk.WALKED
+        return Page(work.selection, work.place, following, ids, work.refusal)
+
+    def _failed(self, job: RunningJob, work: _Work, page: Page, error: Exception) -> None:
+        """Look for the execution that made the page fail: with pages of one, and then refuse it."""
+        if job.id not in self._stuck:
+            self._stuck.add(job.id)
+            logger.error("Bulk job %s: a page failed. It goes on with single executions.", job.id, exc_info=error)
+        if work.amount == 1 or len(page.ids) == 1:
+            work.refusal = f"The action failed ({type(error).__name__}: {error}). The server's log says more."
+        work.amount = 1

@@ -1,0 +1,130 @@
+"""Bulk jobs.
+
+job = await client.bulk.start("cancel", ListFilters(workflow_id="order", status=["pending"]))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
+
+from msgspec import Raw
+
+from perdure.sdk.payloads.values import encode
+from perdure.sdk.sync_methods import Blocking, blocking
+from perdure.wire.bulk import (
+    BulkAction,
+    BulkItemPage,
+    BulkJob,
+    BulkJobPage,
+    BulkOptions,
+    BulkPreview,
+    ContinueBulkJob,
+    GetBulkJob,
+    ItemState,
+    ListBulkItems,
+    ListBulkJobs,
+    PreviewBulkJob,
+    StartBulkJob,
+    StopBulkJob,
+)
+
+if TYPE_CHECKING:
+    from perdure.sdk.transport import Transport
+    from perdure.wire.executions import ListFilters
+
+Action = Literal["cancel", "resume", "delete"]
+
+
+class HasTransport(Protocol):
+    _transport: Transport
+
+
+class BulkChoices(TypedDict, total=False):
+    key: str
+    """Resume: the step that waits for an answer."""
+    data: object
+    """Resume: the answer. Default: None."""
+
+
+class Bulk:
+    """`client.bulk`: one action on all executions that filters find. Changes need the role `admin`."""
+
+    def __init__(self, client: HasTransport) -> None:
+        self._client = client
+
+    async def preview(self, action: Action, filters: ListFilters, **options: Unpack[BulkChoices]) -> BulkPreview:
+        """Count the executions that a job would take, and return the newest 20. Nothing changes.
+
+        Raises `NothingMatches`, and `BadValue` for filters or options that do not fit the action.
+
+            >>> found = await client.bulk.preview("cancel", ListFilters(workflow_id="order"))   # doctest: +SKIP
+            >>> found.count                                                                     # doctest: +SKIP
+            1204
+        """
+        op = PreviewBulkJob(BulkAction(action), filters, _options(options))
+        return await self._client._transport.call(op)
+
+    async def start(
+        self,
+        action: Action,
+        filters: ListFilters,
+        *,
+        newest: str | None = None,
+        expect: int | None = None,
+        note: str | None = None,
+        **options: Unpack[BulkChoices],
+    ) -> BulkJob:
+        """Start a job in the background. It takes each execution once, also if its server is killed.
+
+        `newest` and `expect` are `newest` and `count` of a preview: later executions are left out, and another number
+        raises `Conflict`. Raises also as `preview`.
+
+            >>> job = await client.bulk.start("cancel", ListFilters(workflow_id="order"))       # doctest: +SKIP
+            >>> (await client.bulk.get(job.id)).left                                            # doctest: +SKIP
+            0
+        """
+        op = StartBulkJob(BulkAction(action), filters, _options(options), newest=newest, expect=expect, note=note)
+        return await self._client._transport.call(op)
+
+    async def get(self, job_id: str) -> BulkJob:
+        """The state and progress of a job. Raises `NotFound`."""
+        return await self._client._transport.call(GetBulkJob(job_id))
+
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> BulkJobPage:
+        """A page of jobs, newest first."""
+        return await self._client._transport.call(ListBulkJobs(cursor, limit))
+
+    async def items(
+        self,
+        job_id: str,
+        *,
+        state: Literal["done", "refused", "later"] | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> BulkItemPage:
+        """A page of the executions that a job has taken, newest first. Raises `NotFound`."""
+        kind = None if state is None else ItemState(state)
+        return await self._client._transport.call(ListBulkItems(job_id, kind, cursor, limit))
+
+    async def stop(self, job_id: str) -> BulkJob:
+        """Stop a job: after this call it takes no execution. Raises `Conflict` if it is completed, and `NotFound`."""
+        return await self._client._transport.call(StopBulkJob(job_id))
+
+    async def continue_job(self, job_id: str) -> BulkJob:
+        """Continue a stopped job with the executions that are left. Raises as `stop`."""
+        return await self._client._transport.call(ContinueBulkJob(job_id))
+
+
+def _options(choices: BulkChoices) -> BulkOptions:
+    data = Raw(encode(choices["data"], where="data")) if "data" in choices else None
+    return BulkOptions(choices.get("key"), data)
+
+
+class SyncBulk(Blocking[Bulk]):
+    preview = blocking(Bulk.preview)
+    start = blocking(Bulk.start)
+    get = blocking(Bulk.get)
+    list = blocking(Bulk.list)
+    items = blocking(Bulk.items)
+    stop = blocking(Bulk.stop)
+    continue_job = blocking(Bulk.continue_job)

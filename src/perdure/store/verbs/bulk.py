@@ -1,0 +1,323 @@
+"""Bulk jobs: one action on all executions that filters find.
+
+A job walks from its newest execution to the oldest. One transaction per page acts on the executions, writes an item for
+each, and moves the job's place. A server that is killed leaves the old place or the new one, and servers that work at
+the same job see each other's place: each execution is taken once.
+
+An execution of which another transaction holds a row is for later: a job that waited for rows in any order could meet
+a deadlock. The job takes these after its walk.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from perdure.store.executions import State
+from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.verbs.find import find_ids, that_fit
+from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.pages import fitting
+from perdure.store.verbs.queries import delete_executions, final_tree
+from perdure.store.verbs.transitions import cancel_tree
+from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
+from perdure.store.verbs.waits import give_answer, lock_topic_of_answer
+from perdure.wire.bulk import (
+    BulkAction,
+    BulkItem,
+    BulkJob,
+    ItemState,
+    JobState,
+    Selection,
+    place_after,
+    stored,
+)
+from perdure.wire.errors import Conflict, KeyReused, NotFound, PerdureError
+from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.records import NULL
+from perdure.wire.times import rfc3339
+
+WALKED = ""
+"""The place of a job that has only items for later."""
+PAUSE_US = 5_000_000
+"""A longer time between two pages does not count as work."""
+
+
+class Found(NamedTuple):
+    """Executions that match, newest first, and the place before which the next ones are; None: there are no more."""
+
+    ids: list[str]
+    place: str | None
+    sample: list[Execution]
+
+
+class NewJob(Struct, frozen=True):
+    id: str
+    selection: Selection
+    started_by: str
+    newest: str
+    total: int
+    at_least: bool
+    note: str | None
+
+
+class RunningJob(Struct, frozen=True):
+    project_id: str
+    id: str
+    action: str
+    filters: bytes
+    options: bytes
+    place: str
+
+
+class Page(Struct, frozen=True):
+    """Executions to take next: from a place of the job to another one."""
+
+    selection: Selection
+    place: str
+    following: str
+    ids: Sequence[str]
+    refusal: str | None = None
+    """Refuse the executions with this reason, because the action failed on them."""
+
+    @property
+    def again(self) -> bool:
+        """Whether these are items for later."""
+        return self.place == WALKED
+
+
+class _Locked(Exception):
+    """Another transaction holds a row of the execution."""
+
+
+@verb(looks=True)
+async def find_matching(*, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0) -> Found:
+    """`sample`: how many of them to read."""
+    ids, place = await find_ids(project_id, selection.wanted(), before, limit)
+    if selection.action is BulkAction.RESUME and ids:
+        asking = await query("asking_among", ids=json.dumps(ids), key=selection.options.key)
+        ids = sorted((id for (id,) in asking), reverse=True)
+    found: list[Execution] = []
+    if sample and ids:
+        sizes = await query("sizes_of", project_id=project_id, ids=json.dumps(ids[:sample]))
+        shown = ids[: fitting((size for _, size in sizes), REPLY_BYTES_MAX)]
+        found = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(shown))
+    return Found(ids, place, found)
+
+
+@verb(locks="")
+async def start_job(
+    *,
+    project_id: str,
+    job: NewJob | PerdureError,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> BulkJob:
+    """A repeated request gets its job, also if by now the job would be refused (`job` is an error)."""
+    first = await _recall(project_id, idempotency)
+    if first is not None:
+        return await _read(project_id, first)
+    if isinstance(job, PerdureError):
+        raise job
+    await query(
+        "insert_job",
+        job,
+        project_id=project_id,
+        action=job.selection.action.value,
+        filters=stored(job.selection.filters),
+        options=stored(job.selection.options),
+        place=place_after(job.newest),
+        now_us=now_us,
+    )
+    await remember(project_id, idempotency, msgspec.json.encode(job.id), now_us)
+    return await _read(project_id, job.id)
+
+
+async def _recall(project_id: str, same: Idempotency | None) -> str | None:
+    try:
+        answer = await recall(project_id, same)
+    except KeyReused:
+        assert same is not None
+        [(_, answer)] = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
+        job = await _read(project_id, msgspec.json.decode(answer, type=str))
+        raise KeyReused(
+            f"Idempotency-Key {same.key!r} started bulk job {job.id} with another body ({job.action} of {job.total:,}, "
+            f"by {job.started_by}). Look: `perdure bulk show {job.id}`, or use a new key.",
+            {"job_id": job.id},
+        ) from None
+    return None if answer is None else msgspec.json.decode(answer, type=str)
+
+
+async def _read(project_id: str, job_id: str) -> BulkJob:
+    job = await record(BulkJob, "read_job", project_id=project_id, id=job_id)
+    if job is None:
+        raise NotFound(f"Bulk job {job_id!r} does not exist.")
+    return job
+
+
+@verb(looks=True)
+async def read_job(*, project_id: str, job_id: str) -> BulkJob:
+    """Raises NotFound."""
+    return await _read(project_id, job_id)
+
+
+@verb(looks=True)
+async def list_jobs(*, project_id: str, before: str, limit: int) -> list[BulkJob]:
+    return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=limit)
+
+
+@verb(looks=True)
+async def list_items(
+    *, project_id: str, job_id: str, state: ItemState | None, before: str, limit: int
+) -> list[BulkItem]:
+    """Raises NotFound."""
+    await _read(project_id, job_id)
+    if state is None:
+        return await records(BulkItem, "list_items", job_id=job_id, before=before, limit=limit)
+    return await records(BulkItem, "list_items_in_state", job_id=job_id, state=state.value, before=before, limit=limit)
+
+
+@verb(locks="bulk_job=job_id")
+async def stop_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
+    """It waits for a page that is under way. Raises NotFound, and Conflict if the job is completed."""
+    return await _set_state(project_id, job_id, JobState.STOPPED, now_us)
+
+
+@verb(locks="bulk_job=job_id")
+async def continue_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
+    """Raises NotFound, and Conflict if the job is completed."""
+    return await _set_state(project_id, job_id, JobState.RUNNING, now_us)
+
+
+async def _set_state(project_id: str, job_id: str, state: JobState, now_us: int) -> BulkJob:
+    for before, ended_at_us in await query("lock_job", project_id=project_id, id=job_id):
+        if before == JobState.COMPLETED:
+            raise Conflict(f"Bulk job {job_id!r} completed at {rfc3339(ended_at_us)}.")
+        if before != state:
+            await query("set_job_state", project_id=project_id, id=job_id, state=state.value, now_us=now_us)
+    return await _read(project_id, job_id)
+
+
+@verb(looks=True)
+async def running_jobs(*, limit: int) -> list[RunningJob]:
+    """Of all projects, the oldest first."""
+    return await records(RunningJob, "running_jobs", limit=limit)
+
+
+@verb(looks=True)
+async def later_items(*, job_id: str, after: str, limit: int) -> list[str]:
+    return [id for (id,) in await query("later_items", job_id=job_id, after=after, limit=limit)]
+
+
+@verb(sweep=True)
+async def work_job(*, project_id: str, job_id: str, page: Page, now_us: int, grace_us: int) -> int | None:
+    """Take a page of executions. Answers how many are done or refused; None: the job is not running, or another server
+    works at it."""
+    for place, started_by, later in await query("try_lock_job", project_id=project_id, id=job_id):
+        if place != page.place:
+            return None
+        ids: Sequence[str] = page.ids
+        if page.again and ids:
+            found = await query("later_among", job_id=job_id, ids=json.dumps(ids))
+            ids = [id for (id,) in found]
+        job = _Job(
+            project_id=project_id,
+            id=job_id,
+            started_by=started_by,
+            page=page,
+            wanted=page.selection.wanted(),
+            now_us=now_us,
+            grace_us=grace_us,
+        )
+        items = [await job.take(id) for id in ids]
+        await query_many(
+            "put_item", [(job_id, one.execution_id, one.state.value, one.made_id, one.reason, now_us) for one in items]
+        )
+        done, refused, put_off = [sum(one.state is state for one in items) for state in ItemState]
+        left = later + put_off - (len(ids) if page.again else 0)
+        is_over = page.following == WALKED and not left
+        await query(
+            "move_job",
+            project_id=project_id,
+            id=job_id,
+            place=page.following,
+            done=done,
+            refused=refused,
+            later=left - later,
+            state=(JobState.COMPLETED if is_over else JobState.RUNNING).value,
+            ended_at_us=now_us if is_over else None,
+            now_us=now_us,
+            pause_us=PAUSE_US,
+        )
+        return done + refused
+    return None
+
+
+class _Job(NamedTuple):
+    project_id: str
+    id: str
+    started_by: str
+    page: Page
+    wanted: ListFilters
+    now_us: int
+    grace_us: int
+
+    async def take(self, id: str) -> BulkItem:
+        """Act on one execution. Actions refuse before their first write, so a refusal leaves the page whole."""
+        if self.page.refusal is not None:
+            return BulkItem(id, ItemState.REFUSED, self.now_us, reason=self.page.refusal)
+        try:
+            made_id = await self._act(id)
+        except _Locked:
+            return BulkItem(id, ItemState.LATER, self.now_us)
+        except PerdureError as error:
+            return BulkItem(id, ItemState.REFUSED, self.now_us, reason=error.message)
+        return BulkItem(id, ItemState.DONE, self.now_us, made_id)
+
+    async def _act(self, id: str) -> str | None:
+        """Answers the execution that it started, if any. Raises PerdureError, and _Locked."""
+        project_id, selection = self.project_id, self.page.selection
+        key = selection.options.key or ""
+        wait = None
+        if selection.action is BulkAction.RESUME:
+            wait = await lock_topic_of_answer(project_id, id, key)
+        _demand(await try_lock(project_id, id))
+        state = await record(State, "read_state", project_id=project_id, id=id)
+        if state is None:
+            raise NotFound(f"Execution {id!r} was deleted before the job took it.")
+        if not await that_fit(project_id, self.wanted, [id]):
+            raise Conflict(f"Execution {id!r} is {state.phase} by now and does not match the filters any more.")
+        if selection.action is BulkAction.CANCEL:
+            _demand(await try_lock_end(project_id, id, state.parent_execution_id))
+            _demand(await try_lock_below(project_id, id))
+            await cancel_tree(project_id, id, f"bulk job {self.id}", self.now_us, self.grace_us)
+        elif selection.action is BulkAction.DELETE:
+            tree = await final_tree(project_id, id)
+            for one in tree:
+                _demand(await try_lock(project_id, one))
+            await delete_executions(project_id, tree)
+        elif selection.action is BulkAction.RESUME:
+            if wait is None or wait.state != "open":
+                raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
+            data = NULL if selection.options.data is None else selection.options.data
+            await give_answer(project_id, id, key, data, self.now_us, answered_by=self.started_by)
+        return None
+
+
+def _demand(locked: bool) -> None:
+    if not locked:
+        raise _Locked
+
+
+@verb(sweep=True)
+async def prune_jobs(*, before_us: int, limit: int) -> bool:
+    """Delete the oldest job that was stopped or completed before, with at most `limit` of its items. Answers whether
+    there may be more."""
+    for project_id, job_id in await query("oldest_job", before_us=before_us):
+        if len(await query("prune_items", job_id=job_id, limit=limit)) < limit:
+            await query("delete_job", project_id=project_id, id=job_id)
+        return True
+    return False

@@ -1,0 +1,293 @@
+"""Bulk jobs: one action on all executions that filters find."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from perdure.wire.access import Role
+from perdure.wire.codec import KEY_BYTES_MAX
+from perdure.wire.errors import BadValue
+from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.fields import (
+    Cursor,
+    Double,
+    Int64,
+    Json,
+    Limit,
+    NextCursor,
+    Time,
+    Uuid,
+    Value,
+    id_check,
+    text_check,
+)
+from perdure.wire.operation import Noun, Operation, validated
+from perdure.wire.record import Record, derived, reader, to_json
+from perdure.wire.status import FINAL, STATUS, Phase
+
+T = TypeVar("T", bound=Record)
+
+SAMPLE: Final = 20
+NOTE_BYTES_MAX: Final = 2 << 10
+
+
+class BulkAction(StrEnum):
+    CANCEL = "cancel"
+    RESUME = "resume"
+    DELETE = "delete"
+
+
+class Need(Struct, frozen=True):
+    """The executions and options that an action takes."""
+
+    final: bool
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [phase for phase in Phase if (phase in FINAL) is self.final]
+
+
+NEEDS: Final[Mapping[BulkAction, Need]] = {
+    BulkAction.CANCEL: Need(final=False),
+    BulkAction.RESUME: Need(final=False, required=("key",), optional=("data",)),
+    BulkAction.DELETE: Need(final=True),
+}
+
+
+class BulkOptions(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    key: Annotated[str, text_check(KEY_BYTES_MAX)] | None = None
+    """Resume: the step that waits for an answer."""
+    data: Json = None
+    """Resume: the answer. Default: null."""
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    COMPLETED = "completed"
+
+
+class ItemState(StrEnum):
+    DONE = "done"
+    REFUSED = "refused"
+    LATER = "later"
+
+
+class BulkJob(Record, frozen=True, kw_only=True):
+    """`refused` counts executions whose state did not allow the action. `later` counts executions that another
+    transaction had locked; the job tries them again at its end."""
+
+    id: Uuid
+    action: BulkAction
+    state: JobState
+    filters: Value
+    options: Value
+    note: str | None = None
+    started_by: str
+    """A key, a user, or the embedding program."""
+    newest: Uuid
+    """The newest execution of the job. It leaves out later ones."""
+    total: Int64
+    """How many executions matched when the job was started."""
+    at_least: bool
+    """Whether there may be more than `total`, because counting ended after 5 seconds."""
+    done: Int64
+    refused: Int64
+    later: Int64
+    per_second: Double | None = None
+    """While it ran."""
+    created_at_us: Time
+    moved_at_us: Time
+    """Its last page, stop or continuation."""
+    ended_at_us: Time | None = None
+
+    @derived
+    def left(self) -> int:
+        """How many are left of `total`."""
+        return 0 if self.state is JobState.COMPLETED else max(self.total - self.done - self.refused, 0)
+
+
+class BulkJobPage(Record, frozen=True):
+    jobs: list[BulkJob]
+    next_cursor: NextCursor | None = None
+
+
+class BulkItem(Record, frozen=True):
+    execution_id: Uuid
+    state: ItemState
+    at_us: Time
+    made_id: Uuid | None = None
+    """The execution that the action started."""
+    reason: str | None = None
+    """Why the execution was refused."""
+
+
+class BulkItemPage(Record, frozen=True):
+    items: list[BulkItem]
+    next_cursor: NextCursor | None = None
+
+
+class BulkPreview(Record, frozen=True):
+    count: Int64
+    at_least: bool
+    """Whether there may be more than `count`, because counting ended after 5 seconds."""
+    newest: Uuid
+    """The newest of them. A job that gets it as `newest` leaves out later executions."""
+    sample: list[Execution]
+    """The newest 20."""
+
+
+bulk: Final = Noun("Bulk jobs")
+
+
+class Selection(Struct, frozen=True):
+    """What a bulk job does, and to which executions."""
+
+    action: BulkAction
+    filters: ListFilters
+    """As of the list of executions; at least one. Phases that the action cannot take are left out."""
+    options: BulkOptions = field(default_factory=BulkOptions)
+
+    @property
+    def need(self) -> Need:
+        return NEEDS[self.action]
+
+    def check(self) -> None:
+        need, options = self.need, self.options
+        validated(self.filters, "filters.")
+        validated(options, "options.")
+        if self.filters == ListFilters():
+            raise BadValue("A bulk job needs a filter. `created_before` of now takes all.", {"path": "filters"})
+        given = [one.encode_name for one in msgspec.structs.fields(options) if getattr(options, one.name) is not None]
+        for name in given:
+            if name not in (*need.required, *need.optional):
+                path = f"options.{name}"
+                raise BadValue(f"{path}: {self.action} takes {_options(need)}.", {"path": path})
+        for name in need.required:
+            if name not in given:
+                path = f"options.{name}"
+                raise BadValue(f"{path}: {self.action} needs it.", {"path": path})
+        wanted = self.filters.wanted_phases()
+        if wanted is not None and not set(wanted) <= set(need.phases):
+            kind = "final" if need.final else "open"
+            statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in need.phases))
+            raise BadValue(
+                f"filters.status: {self.action} needs {kind} executions; leave out status and phase, or use "
+                f"{statuses}.",
+                {"path": "filters.status"},
+            )
+
+    def wanted(self) -> ListFilters:
+        """The filters in their normal form, with the phases that the action takes."""
+        filters = validated(self.filters, "filters.")
+        if filters.wanted_phases() is not None:
+            return filters
+        return msgspec.structs.replace(filters, phases=[phase.value for phase in self.need.phases])
+
+
+def place_after(id: str) -> str:
+    """The place before which this execution is the newest one."""
+    return id + "~"
+
+
+_PLAIN: Final = frozenset({"status", "phase", "created_after", "created_before"})
+
+
+def filters_in_words(filters: ListFilters) -> str:
+    """
+    >>> filters_in_words(ListFilters(status=["failed", "cancelled"], workflow_id="order", created_after_us=0))
+    "status failed or cancelled, workflow_id 'order', created_after 1970-01-01T00:00:00.000000+00:00"
+    """
+    given: dict[str, Any] = msgspec.to_builtins(to_json(filters))
+    words = []
+    for name, value in given.items():
+        plain = " or ".join(value) if isinstance(value, list) else value
+        words.append(f"{name} {plain if name in _PLAIN else repr(plain)}")
+    return ", ".join(words)
+
+
+def _options(need: Need) -> str:
+    return f"only {', '.join((*need.required, *need.optional))}" if need.required else "no options"
+
+
+@bulk.post("/api/v1/bulk/preview", role=Role.ADMIN)
+class PreviewBulkJob(Selection, Operation[BulkPreview], frozen=True):
+    """Count the executions that a bulk job would take, and show the newest 20. Nothing changes."""
+
+
+JobId = Annotated[str, id_check("bulk job")]
+
+
+@bulk.post("/api/v1/bulk", role=Role.ADMIN, idempotent=True)
+class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
+    """Start a bulk job. It runs in the background, takes each execution once, and survives the end of its server.
+
+    A repeat with the same Idempotency-Key gets the job as it is by then.
+    """
+
+    newest: Annotated[str, id_check("execution")] | None = None
+    """From the preview: leave out later executions. Default: the newest that matches now."""
+    expect: Int64 | None = None
+    """From the preview: refuse with 409 if another number matches now."""
+    note: Annotated[str, text_check(NOTE_BYTES_MAX)] | None = None
+    """Why, for the list of jobs."""
+
+
+@bulk.get("/api/v1/bulk")
+class ListBulkJobs(Operation[BulkJobPage], frozen=True):
+    """List bulk jobs, newest first."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+@bulk.get("/api/v1/bulk/{job_id}")
+class GetBulkJob(Operation[BulkJob], frozen=True):
+    """The state and progress of one bulk job."""
+
+    job_id: JobId
+
+
+@bulk.get("/api/v1/bulk/{job_id}/items")
+class ListBulkItems(Operation[BulkItemPage], frozen=True):
+    """The executions that a bulk job has taken, newest first."""
+
+    job_id: JobId
+    state: ItemState | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 100
+
+
+@bulk.post("/api/v1/bulk/{job_id}/stop", role=Role.ADMIN)
+class StopBulkJob(Operation[BulkJob], frozen=True):
+    """Stop a bulk job. After the reply it takes no execution until it is continued."""
+
+    job_id: JobId
+
+
+@bulk.post("/api/v1/bulk/{job_id}/continue", role=Role.ADMIN)
+class ContinueBulkJob(Operation[BulkJob], frozen=True):
+    """Continue a stopped bulk job with the executions that are left."""
+
+    job_id: JobId
+
+
+def stored(value: ListFilters | BulkOptions) -> bytes:
+    return msgspec.json.encode(to_json(value))
+
+
+def stored_selection(action: str, filters: bytes, options: bytes) -> Selection:
+    """Raises ValueError and msgspec.ValidationError for a job of a newer server. A filter that is not known here would
+    make the job take too many executions."""
+    return Selection(BulkAction(action), _read(ListFilters, filters), _read(BulkOptions, options))
+
+
+def _read(cls: type[T], data: bytes) -> T:
+    twin = reader(cls)
+    read: T = twin(msgspec.json.decode(data, type=twin.type))
+    return read

@@ -1,0 +1,405 @@
+"""A bulk job takes each execution once, whatever happens to its servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from tests.store.locks import held
+from tests.store.world import PROJECT, World, raw
+
+from perdure.engine.bulk import Bulk
+from perdure.engine.clock import ManualClock
+from perdure.engine.engine import Engine
+from perdure.engine.service import Scope, once
+from perdure.store.interface import Verb
+from perdure.store.verbs import bulk as verbs
+from perdure.store.verbs.transitions import cancel_tree
+from perdure.wire.bulk import (
+    BulkAction,
+    BulkItem,
+    BulkJob,
+    BulkOptions,
+    BulkPreview,
+    ContinueBulkJob,
+    GetBulkJob,
+    ItemState,
+    JobState,
+    ListBulkItems,
+    ListBulkJobs,
+    PreviewBulkJob,
+    StartBulkJob,
+    StopBulkJob,
+)
+from perdure.wire.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
+from perdure.wire.executions import ListFilters
+from perdure.wire.requests import Fail, OpenWait, StartItem
+from perdure.wire.status import Phase
+
+SCOPE = Scope(PROJECT)
+WF = ListFilters(workflow_id="wf")
+
+
+def server(world: World) -> Bulk:
+    """The bulk jobs of one server."""
+    return Engine(world.store, clock=ManualClock(world.now_us)).bulk
+
+
+@pytest.fixture
+def service(world: World) -> Bulk:
+    return server(world)
+
+
+async def begin(
+    service: Bulk, action: str, filters: ListFilters = WF, key: str | None = None, data: Raw | None = None, **more: Any
+) -> BulkJob:
+    op = StartBulkJob(BulkAction(action), filters, BulkOptions(key, data), **more)
+    op.check()
+    return await service.start(SCOPE, op)
+
+
+async def preview(service: Bulk, action: str, filters: ListFilters = WF, **options: Any) -> BulkPreview:
+    op = PreviewBulkJob(BulkAction(action), filters, BulkOptions(**options))
+    op.check()
+    return await service.preview(SCOPE, op)
+
+
+async def finish(service: Bulk, job: BulkJob) -> BulkJob:
+    for _ in range(200):
+        await service.work()
+        job = await service.get(SCOPE, GetBulkJob(job.id))
+        if job.state is not JobState.RUNNING:
+            return job
+    raise AssertionError(f"it is not at its end: {job}")
+
+
+async def items(service: Bulk, job: BulkJob, state: ItemState | None = None) -> list[BulkItem]:
+    return (await service.items(SCOPE, ListBulkItems(job.id, state, limit=1_000))).items
+
+
+async def started(world: World, amount: int) -> list[str]:
+    return await world.start_all([StartItem("wf") for _ in range(amount)])
+
+
+async def failed(world: World, amount: int) -> list[str]:
+    ids = await started(world, amount)
+    for id in await world.claim_ids(capacity=amount):
+        await world.report(id, end=Fail("it broke", raw({"type": "E", "message": "it broke"})))
+    return ids
+
+
+async def phases(world: World, ids: list[str]) -> set[Phase]:
+    return {await world.phase(id) for id in ids}
+
+
+async def test_a_preview_counts_and_shows_the_newest(world: World, service: Bulk) -> None:
+    await world.register()
+    broken, fine = await failed(world, 25), await started(world, 3)
+    found = await preview(service, "delete")
+    assert (found.count, found.at_least, found.newest) == (25, False, broken[-1])
+    assert [one.id for one in found.sample] == broken[:4:-1], "the newest twenty"
+    found = await preview(service, "cancel")
+    assert (found.count, found.newest) == (3, fine[-1]), "only open ones can be cancelled"
+    assert await phases(world, [*broken, *fine]) == {Phase.FAILED, Phase.QUEUED}
+
+
+async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> None:
+    await world.register()
+    ids, others = await started(world, 40), await started(world, 2)
+    job = await begin(service, "cancel", newest=ids[-1], expect=40, note="a wrong import")
+    assert (job.total, job.left, job.note, job.started_by) == (40, 40, "a wrong import", "the embedding program")
+    done = await finish(service, job)
+    assert (done.state, done.done, done.refused, done.later, done.left) == (JobState.COMPLETED, 40, 0, 0, 0)
+    assert done.ended_at_us is not None
+    assert await phases(world, ids) == {Phase.CANCELLED}
+    assert await phases(world, others) == {Phase.QUEUED}, "they are newer than the newest"
+    assert [one.execution_id for one in await items(service, job)] == ids[::-1]
+    assert (await world.get(ids[0])).cancelled_by == f"bulk job {job.id}"
+    assert not await world.store.read(verbs.running_jobs(limit=9))
+
+
+async def test_a_running_execution_is_asked_to_end(world: World, service: Bulk) -> None:
+    await world.register()
+    id = await world.running()
+    done = await finish(service, await begin(service, "cancel"))
+    assert (done.done, await world.phase(id)) == (1, Phase.CANCELLING)
+
+
+async def test_children_go_with_their_parents(world: World, service: Bulk) -> None:
+    await world.register(workflows=["wf", "other"])
+    parent = await world.start("other")
+    [child] = await world.start_all([StartItem("wf", parent_execution_id=parent)])
+    done = await finish(service, await begin(service, "cancel", ListFilters(status=["pending"])))
+    assert (done.done, await phases(world, [parent, child])) == (2, {Phase.CANCELLED})
+    done = await finish(service, await begin(service, "delete", ListFilters(workflow_id="other")))
+    assert done.done == 1
+    for id in (parent, child):
+        with pytest.raises(NotFound):
+            await world.get(id)
+
+
+async def test_an_execution_with_an_open_descendant_is_not_deleted(world: World, service: Bulk) -> None:
+    await world.register(workflows=["wf", "other"])
+    parent = await world.running()
+    child = await world.start("other", parent_execution_id=parent)
+    await world.finish(parent)
+    done = await finish(service, await begin(service, "delete"))
+    [item] = await items(service, done, ItemState.REFUSED)
+    assert (done.done, done.refused, item.execution_id) == (0, 1, parent)
+    assert item.reason == f"Execution '{child}' is queued; cancel it before it is deleted."
+
+
+async def test_a_step_of_many_is_answered(world: World, service: Bulk) -> None:
+    await world.register()
+    ids = [await world.running() for _ in range(3)]
+    for id in ids[:2]:
+        await world.wait_for(id, OpenWait("approve", None))
+    found = await preview(service, "resume", key="approve")
+    assert (found.count, found.newest) == (2, ids[1]), "the third does not ask"
+    done = await finish(service, await begin(service, "resume", key="approve", data=raw({"ok": True})))
+    assert (done.done, done.refused) == (2, 0)
+    assert await phases(world, ids[:2]) == {Phase.QUEUED}
+    [*_, last] = await world.journal(ids[0])
+    assert (last.kind.value, last.key, bytes(last.value)) == ("resume", "approve", b'{"ok":true}')
+
+
+async def test_what_changed_since_the_look_is_refused_with_its_reason(
+    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register()
+    ids = await started(world, 5)
+    job = await begin(service, "cancel", ListFilters(workflow_id="wf", status=["pending"]))
+    scan, taken = world.store.scan, list[str]()
+
+    async def look(verb: Verb[Any]) -> Any:
+        found = await scan(verb)
+        if verb.name == "find_matching" and not taken:
+            taken.extend(await world.claim_ids(capacity=2))
+        return found
+
+    monkeypatch.setattr(world.store, "scan", look)
+    done = await finish(service, job)
+    assert (done.done, done.refused) == (3, 2)
+    reasons = {one.execution_id: one.reason for one in await items(service, job, ItemState.REFUSED)}
+    assert reasons == {
+        id: f"Execution '{id}' is running by now and does not match the filters any more." for id in taken
+    }
+    assert await phases(world, taken) == {Phase.RUNNING}
+    assert await phases(world, [id for id in ids if id not in taken]) == {Phase.CANCELLED}
+
+
+async def test_two_servers_take_each_execution_once(world: World) -> None:
+    await world.register()
+    ids = await started(world, 60)
+    one, other = server(world), server(world)
+    job = await begin(one, "cancel")
+    for _ in range(50):
+        await one.work()
+        await other.work()
+    done = await one.get(SCOPE, GetBulkJob(job.id))
+    assert (done.state, done.done, done.refused) == (JobState.COMPLETED, 60, 0)
+    assert sorted(item.execution_id for item in await items(one, job)) == ids
+
+
+async def test_a_job_goes_on_at_its_place_on_another_server(world: World) -> None:
+    await world.register()
+    ids = await started(world, 30)
+    one = server(world)
+    job = await begin(one, "cancel")
+    await one.work()
+    half = await one.get(SCOPE, GetBulkJob(job.id))
+    assert 0 < half.done < 30
+    done = await finish(server(world), job)
+    assert (done.done, done.refused, await phases(world, ids)) == (30, 0, {Phase.CANCELLED})
+
+
+async def test_a_stopped_job_does_nothing_until_it_is_continued(world: World, service: Bulk) -> None:
+    await world.register()
+    ids = await started(world, 30)
+    job = await begin(service, "cancel")
+    await service.work()
+    stopped = await service.stop(SCOPE, StopBulkJob(job.id))
+    assert (stopped.state, 0 < stopped.done < 30) == (JobState.STOPPED, True)
+    assert await service.stop(SCOPE, StopBulkJob(job.id)) == stopped
+    await service.work()
+    assert await service.get(SCOPE, GetBulkJob(job.id)) == stopped
+    assert (await service.go_on(SCOPE, ContinueBulkJob(job.id))).state is JobState.RUNNING
+    done = await finish(service, job)
+    assert (done.done, await phases(world, ids)) == (30, {Phase.CANCELLED})
+    with pytest.raises(Conflict, match=r"completed at 2025-06-15T15:06:40\.000000\+00:00\.$"):
+        await service.stop(SCOPE, StopBulkJob(job.id))
+    with pytest.raises(NotFound, match="does not exist"):
+        await service.stop(SCOPE, StopBulkJob(world.new_id()))
+
+
+@pytest.mark.usefixtures("on_postgresql")
+async def test_a_locked_execution_is_taken_later(world: World, service: Bulk, database: str) -> None:
+    await world.register()
+    ids = await started(world, 3)
+    job = await begin(service, "cancel")
+    async with held(database, "executions", ids[1]):
+        for _ in range(3):
+            await service.work()
+        now = await service.get(SCOPE, GetBulkJob(job.id))
+        assert (now.state, now.done, now.later) == (JobState.RUNNING, 2, 1)
+        assert [one.execution_id for one in await items(service, job, ItemState.LATER)] == [ids[1]]
+    done = await finish(service, job)
+    assert (done.done, done.later, await phases(world, ids)) == (3, 0, {Phase.CANCELLED})
+
+
+async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
+    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.register()
+    ids = await started(world, 9)
+
+    async def broken(project_id: str, execution_id: str, *more: Any) -> Phase:
+        if execution_id == ids[4]:
+            raise ZeroDivisionError("a bug")
+        return await cancel_tree(project_id, execution_id, *more)
+
+    monkeypatch.setattr("perdure.store.verbs.bulk.cancel_tree", broken)
+    done = await finish(service, await begin(service, "cancel"))
+    [item] = await items(service, done, ItemState.REFUSED)
+    assert (done.done, done.refused, item.execution_id) == (8, 1, ids[4])
+    assert item.reason == "The action failed (ZeroDivisionError: a bug). The server's log says more."
+    assert [one.message for one in caplog.records if one.name == "perdure.engine"] == [
+        f"Bulk job {done.id}: a page failed. It goes on with single executions."
+    ]
+
+
+async def test_a_page_whose_outcome_is_unknown_is_not_taken_again(
+    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register()
+    ids = await started(world, 12)
+    job = await begin(service, "cancel")
+    write = world.store.write
+
+    async def lost(verb: Verb[Any]) -> Any:
+        await write(verb)
+        raise Unavailable("The answer got lost.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "write", lost)
+        with pytest.raises(Unavailable):
+            await service.work()
+    done = await finish(service, job)
+    assert (done.done, done.refused, await phases(world, ids)) == (12, 0, {Phase.CANCELLED})
+
+
+async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, service: Bulk) -> None:
+    await world.register()
+    await failed(world, 2)
+    with pytest.raises(NothingMatches) as refused:
+        await preview(service, "delete", ListFilters(workflow_id="wf", status=["completed"]))
+    assert refused.value.message == (
+        "No final execution matches status completed, workflow_id 'wf'. Without status completed: 2."
+    )
+    with pytest.raises(NothingMatches, match=r"^No open execution matches workflow_id 'wf'\.$"):
+        await begin(service, "cancel")
+    assert (await service.list(SCOPE, ListBulkJobs())).jobs == []
+
+
+@pytest.mark.parametrize(
+    ("action", "filters", "options", "message"),
+    [
+        ("cancel", ListFilters(), {}, "A bulk job needs a filter. `created_before` of now takes all."),
+        (
+            "delete",
+            ListFilters(status=["failed", "running"]),
+            {},
+            "filters.status: delete needs final executions; leave out status and phase, or use completed, failed, "
+            "cancelled.",
+        ),
+        (
+            "cancel",
+            ListFilters(phases=["failed"]),
+            {},
+            "filters.status: cancel needs open executions; leave out status and phase, or use pending, running.",
+        ),
+        ("resume", WF, {}, "options.key: resume needs it."),
+        ("cancel", WF, {"key": "k"}, "options.key: cancel takes no options."),
+    ],
+)
+def test_what_does_not_fit_is_refused(action: str, filters: ListFilters, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadValue) as refused:
+        PreviewBulkJob(BulkAction(action), filters, BulkOptions(**options)).check()
+    assert refused.value.message == message
+
+
+async def test_another_number_than_expected_starts_nothing(world: World, service: Bulk) -> None:
+    await world.register()
+    await started(world, 3)
+    with pytest.raises(Conflict, match=r"^3 match now, not 2\. Look again, or leave `expect` out\.$"):
+        await begin(service, "cancel", expect=2)
+    assert (await service.list(SCOPE, ListBulkJobs())).jobs == []
+
+
+async def test_a_repeated_request_gets_the_first_job(world: World, service: Bulk) -> None:
+    await world.register()
+    await started(world, 3)
+    op = StartBulkJob(BulkAction.CANCEL, WF)
+    scope = Scope(PROJECT, once(op, "monday"))
+    first = await service.start(scope, op)
+    assert await service.start(scope, op) == first
+    done = await finish(service, first)
+    assert await service.start(scope, op) == done, "nothing matches any more, and yet it is the same request"
+    other = StartBulkJob(BulkAction.DELETE, WF)
+    with pytest.raises(KeyReused) as refused:
+        await service.start(Scope(PROJECT, once(other, "monday")), other)
+    assert refused.value.message == (
+        f"Idempotency-Key 'monday' started bulk job {first.id} with another body (cancel of 3, by the embedding "
+        f"program). Look: `perdure bulk show {first.id}`, or use a new key."
+    )
+
+
+async def test_jobs_have_pages_and_belong_to_their_project(world: World, service: Bulk) -> None:
+    await world.register()
+    await started(world, 3)
+    made = [await begin(service, "cancel") for _ in range(3)]
+    page = await service.list(SCOPE, ListBulkJobs(limit=2))
+    assert [job.id for job in page.jobs] == [made[2].id, made[1].id]
+    rest = await service.list(SCOPE, ListBulkJobs(page.next_cursor, 2))
+    assert ([job.id for job in rest.jobs], rest.next_cursor) == ([made[0].id], None)
+    await finish(service, made[0])
+    page_of_items = await service.items(SCOPE, ListBulkItems(made[0].id, limit=2))
+    assert len(page_of_items.items) == 2
+    assert len((await service.items(SCOPE, ListBulkItems(made[0].id, cursor=page_of_items.next_cursor))).items) == 1
+    other = Scope("another")
+    assert (await service.list(other, ListBulkJobs())).jobs == []
+    with pytest.raises(NotFound):
+        await service.get(other, GetBulkJob(made[0].id))
+    with pytest.raises(NotFound):
+        await service.items(other, ListBulkItems(made[0].id))
+
+
+async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk) -> None:
+    await world.register()
+    await started(world, 7)
+    job = await finish(service, await begin(service, "cancel"))
+    assert not await world.store.write(verbs.prune_jobs(before_us=world.now_us, limit=5)), "it is too young"
+    rounds = 0
+    while await world.store.write(verbs.prune_jobs(before_us=world.now_us + 1, limit=5)):
+        rounds += 1
+    assert rounds == 2
+    with pytest.raises(NotFound):
+        await service.get(SCOPE, GetBulkJob(job.id))
+
+
+async def test_a_job_of_a_newer_release_is_left_to_it(
+    world: World, service: Bulk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter that is not known here must not be left out."""
+    await world.register()
+    ids = await started(world, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(verbs, "stored", lambda value: b'{"workflow_id": "wf", "colour": "red"}')
+        job = await begin(service, "cancel")
+    for _ in range(3):
+        await service.work()
+    assert (await service.get(SCOPE, GetBulkJob(job.id))).done == 0
+    assert await phases(world, ids) == {Phase.QUEUED}
+    [line] = [one.message for one in caplog.records]
+    assert line.startswith(f"Bulk job {job.id} was started by a newer release, which has to finish it: ")
