@@ -3,15 +3,17 @@
 import logging
 import shlex
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.text import Text
 
 from perdure.cli.conversation import conversation, spent
-from perdure.cli.output import Cell, console, fields_of, print_facts, print_pairs, print_table, say
+from perdure.cli.output import Cell, console, fields_of, print_facts, print_list, print_pairs, print_table, say
 from perdure.cli.render import (
     PHASE_STYLE,
     clock_time,
+    cut,
     date_time,
     decoded_object,
     kind_style,
@@ -30,6 +32,25 @@ from perdure.wire.status import Phase
 from perdure.wire.times import duration, rfc3339
 
 WARNINGS_SHOWN: Final = 5
+
+
+def print_executions(found: Sequence[Execution], *, empty: str, as_json: bool = False) -> None:
+    print_list(
+        as_json,
+        found,
+        ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"),
+        lambda one: (
+            one.id,
+            one.workflow_id,
+            (one.phase.value, PHASE_STYLE[one.phase]),
+            date_time(one.created_at_us),
+            took(one.started_at_us, one.completed_at_us),
+            one.key or "",
+            cut(one.error or (progress(one) if one.result is None else value(one.result, 40)), 60),
+        ),
+        empty=empty,
+        whole=("ID", "PHASE", "CREATED", "TOOK"),
+    )
 
 
 def print_execution(one: Execution, served: bool | None, behind: str, *, pushed: bool) -> None:

@@ -8,7 +8,7 @@ from perdure.cli.commands import Refused, add_commands
 from perdure.cli.connect import with_client
 from perdure.cli.filters import with_filters
 from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
-from perdure.cli.output import console, emit, note, print_list, print_result
+from perdure.cli.output import console, emit, note, print_result
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -30,8 +30,8 @@ def ls(
     as_json: JsonFlag = False,
 ) -> None:
     """List executions, newest first."""
-    from perdure.cli.execution import progress
-    from perdure.cli.render import PHASE_STYLE, cut, date_time, took, value
+    from perdure.cli.execution import print_executions
+    from perdure.cli.render import date_time
     from perdure.wire.executions import ListFilters
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
@@ -47,22 +47,8 @@ def ls(
                 return found, cursor is not None
 
     found, more = with_client(url, work)
-    print_list(
-        as_json,
-        found,
-        ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"),
-        lambda one: (
-            one.id,
-            one.workflow_id,
-            (one.phase.value, PHASE_STYLE[one.phase]),
-            date_time(one.created_at_us),
-            took(one.started_at_us, one.completed_at_us),
-            one.key or "",
-            cut(one.error or (progress(one) if one.result is None else value(one.result, 40)), 60),
-        ),
-        empty="No executions." if filters == ListFilters() else "No executions match.",
-        whole=("ID", "PHASE", "CREATED", "TOOK"),
-    )
+    empty = "No executions." if filters == ListFilters() else "No executions match."
+    print_executions(found, empty=empty, as_json=as_json)
     if more and not as_json:
         note(f"The newest {len(found)}; --limit shows more.")
 

@@ -7,6 +7,7 @@ import typer
 from perdure.cli import (
     approvals,
     budgets,
+    bulk,
     chat,
     database,
     deployments,
@@ -65,6 +66,7 @@ for commands in (
     send,
     schedules,
     queues,
+    bulk,
     webhooks,
     serve,
     deployments,

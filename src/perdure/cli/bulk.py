@@ -1,0 +1,315 @@
+"""Bulk jobs: one action on all executions that filters find."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
+from perdure.cli.connect import with_client
+from perdure.cli.filters import with_filters
+from perdure.cli.options import JsonFlag, UrlOption, check_choice, parse_json
+from perdure.cli.output import console, emit, note, print_facts, print_list, print_result, say
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+    from perdure.wire.bulk import BulkJob, BulkPreview
+    from perdure.wire.executions import ListFilters
+
+LOOK_SECONDS: Final = 0.5
+WATCH_PATIENCE_SECONDS: Final = 60.0
+DONE: Final = {"cancel": "cancelled", "resume": "answered", "delete": "deleted"}
+
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, as `perdure bulk ls` shows it.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")]
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DetachFlag = Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait for its end.")]
+NoteOption = Annotated[str | None, typer.Option("--note", help="Why, for the list of jobs.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    help = "Act on all executions that filters find, in the background."
+    functions = (cancel, resume, delete, ls, show, items, stop, continue_)
+    add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
+
+
+@with_filters
+def cancel(
+    filters: "ListFilters",
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Cancel all open executions that match, with everything below them."""
+    _Command("cancel", filters, {}, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@with_filters
+def resume(
+    filters: "ListFilters",
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
+    data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give the same answer to all executions that match and wait for one under STEP."""
+    from msgspec import Raw
+
+    options = {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
+    _Command("resume", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@with_filters
+def delete(
+    filters: "ListFilters",
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete all final executions that match, with everything below them."""
+    _Command("delete", filters, {}, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+class _Command:
+    """A dry run, a question, and a job whose progress is shown."""
+
+    def __init__(
+        self,
+        action: str,
+        filters: "ListFilters",
+        options: dict[str, Any],
+        note: str | None,
+        url: str | None,
+        *,
+        as_json: bool,
+    ) -> None:
+        from perdure.wire.bulk import BulkAction, BulkOptions
+
+        self._selection = (BulkAction(action), filters, BulkOptions(**options))
+        self._action = action
+        self._note = note
+        self._url = url
+        self._as_json = as_json
+
+    def run(self, *, dry_run: bool, yes: bool, detach: bool) -> None:
+        from perdure.wire.bulk import PreviewBulkJob, StartBulkJob
+
+        if self._as_json and not (dry_run or yes):
+            raise Refused("--json asks nothing: add --dry-run to look, or --yes to act.")
+        found = with_client(self._url, lambda client: client._transport.call(PreviewBulkJob(*self._selection)))
+        if dry_run and self._as_json:
+            emit(found)
+            return
+        if dry_run or not yes:
+            self._print(found)
+        if dry_run:
+            return
+        if not (yes or self._confirms(found)):
+            raise Refused("Nothing was done.")
+        op = StartBulkJob(
+            *self._selection,
+            newest=found.newest,
+            expect=None if found.at_least else found.count,
+            note=self._note,
+        )
+        job = with_client(self._url, lambda client: client._transport.call(op))
+        if detach:
+            print_result(self._as_json, job, job.id)
+            return
+        if not self._as_json:
+            note(f"Bulk job {job.id}: {self._action} {_words(job.total, job.at_least)}.")
+        _watch_to_end(self._url, job, as_json=self._as_json)
+
+    def _print(self, found: "BulkPreview") -> None:
+        from perdure.cli.execution import print_executions
+
+        print_executions(found.sample, empty="")
+        if found.count > len(found.sample):
+            say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
+        say(f"{_words(found.count, found.at_least)} would be {DONE[self._action]}.")
+
+    def _confirms(self, found: "BulkPreview") -> bool:
+        if not sys.stdin.isatty():
+            raise Refused("Confirm with --yes; there is no terminal to ask.")
+        return typer.confirm(f"{self._action.capitalize()} {_words(found.count, found.at_least)}?")
+
+
+def _words(amount: int, at_least: bool) -> str:
+    return f"{'at least ' if at_least else ''}{amount:,}"
+
+
+def _watch_to_end(url: str | None, job: "BulkJob", *, as_json: bool) -> None:
+    from perdure.wire.bulk import JobState
+    from perdure.wire.errors import Unavailable
+
+    try:
+        job = with_client(url, lambda client: _watch(client, job, shown=not as_json), patience=WATCH_PATIENCE_SECONDS)
+    except KeyboardInterrupt:
+        note(f"\nThe job goes on. `perdure bulk show {job.id}` looks at it, `perdure bulk stop {job.id}` stops it.")
+        raise typer.Exit(INTERRUPTED) from None
+    except Unavailable as error:
+        note(f"{error.message}\nThe job goes on with the server; `perdure bulk show {job.id}` looks at it.")
+        raise typer.Exit(STILL_RUNNING) from None
+    if as_json:
+        emit(job)
+    elif job.state is JobState.COMPLETED:
+        say(_end_words(job))
+    else:
+        say(f"The job was stopped with {job.left:,} left; `perdure bulk continue {job.id}` continues it.")
+    if job.state is not JobState.COMPLETED:
+        raise typer.Exit(STILL_RUNNING)
+
+
+async def _watch(client: "Client", job: "BulkJob", *, shown: bool) -> "BulkJob":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from perdure.wire.bulk import JobState
+
+    columns, screen = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()), console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal)) as bar:
+        task = bar.add_task("", total=job.total)
+        while job.state is JobState.RUNNING:
+            await asyncio.sleep(LOOK_SECONDS)
+            job = await client.bulk.get(job.id)
+            taken = job.done + job.refused
+            bar.update(task, completed=taken, total=max(job.total, taken))
+    return job
+
+
+def _end_words(job: "BulkJob") -> str:
+    text = f"{job.done:,} of {job.done + job.refused:,} {DONE[job.action]}."
+    if job.refused:
+        text += f" {job.refused:,} refused: `perdure bulk items {job.id} --state refused`."
+    return text
+
+
+def ls(
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=1_000)] = 20,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List bulk jobs, newest first."""
+    from perdure.cli.render import cut, date_time
+
+    page = with_client(url, lambda client: client.bulk.list(limit=limit))
+    print_list(
+        as_json,
+        page.jobs,
+        ("ID", "ACTION", "STATE", "TOTAL", "DONE", "REFUSED", "STARTED", "BY", "NOTE"),
+        lambda job: (
+            job.id,
+            job.action.value,
+            (job.state.value, STATE_STYLE[job.state]),
+            _words(job.total, job.at_least),
+            f"{job.done:,}",
+            f"{job.refused:,}",
+            date_time(job.created_at_us),
+            job.started_by,
+            cut(job.note or "", 60),
+        ),
+        empty="No bulk jobs; `perdure bulk cancel --workflow NAME --dry-run` looks at what one would do.",
+        whole=("ID", "ACTION", "STATE", "STARTED"),
+    )
+
+
+STATE_STYLE: Final = {"running": "blue", "stopped": "yellow", "completed": "green"}
+
+
+def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Show one bulk job: its filters, its progress, and who started it."""
+    from perdure.cli.render import date_time, value
+
+    job = with_client(url, lambda client: client.bulk.get(id))
+    if as_json:
+        emit(job)
+        return
+    rate = None if job.per_second is None else f"{job.per_second:,.0f} a second"
+    print_facts(
+        [
+            ("id", job.id),
+            ("action", job.action.value),
+            ("state", (job.state.value, STATE_STYLE[job.state])),
+            ("filters", value(job.filters, 400)),
+            ("options", None if job.options is None or bytes(job.options) == b"{}" else value(job.options, 400)),
+            ("newest", job.newest),
+            ("total", _words(job.total, job.at_least)),
+            ("done", f"{job.done:,}"),
+            ("refused", f"{job.refused:,}" if job.refused else None),
+            ("for later", f"{job.later:,}" if job.later else None),
+            ("left", f"{job.left:,}" if job.left else None),
+            ("rate", rate),
+            ("started", f"{date_time(job.created_at_us)} by {job.started_by}"),
+            ("ended", None if job.ended_at_us is None else date_time(job.ended_at_us)),
+            ("note", job.note),
+        ]
+    )
+    if job.state.value == "stopped":
+        note(f"`perdure bulk continue {job.id}` continues it.")
+
+
+def items(
+    id: JobArgument,
+    state: Annotated[str | None, typer.Option("--state", help="done, refused or later.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=100_000)] = 100,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the executions that a bulk job has taken, newest first, with the reasons of refusals."""
+    from perdure.cli.render import date_time
+    from perdure.wire.bulk import BulkItem, ItemState, ListBulkItems
+
+    check_choice("--state", state, [*ItemState])
+    kind = None if state is None else ItemState(state)
+
+    async def work(client: "Client") -> list[BulkItem]:
+        found: list[BulkItem] = []
+        cursor: str | None = None
+        while True:
+            op = ListBulkItems(id, kind, cursor, min(limit - len(found), 1_000))
+            page = await client._transport.call(op)
+            found.extend(page.items)
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit:
+                return found
+
+    print_list(
+        as_json,
+        with_client(url, work),
+        ("EXECUTION", "STATE", "AT", "STARTED", "REASON"),
+        lambda item: (
+            item.execution_id,
+            (item.state.value, ITEM_STYLE[item.state]),
+            date_time(item.at_us),
+            item.made_id or "",
+            item.reason or "",
+        ),
+        empty="No executions yet." if state is None else f"No executions are {state}.",
+        whole=("EXECUTION", "STATE", "AT", "STARTED"),
+    )
+
+
+ITEM_STYLE: Final = {"done": "green", "refused": "red", "later": "yellow"}
+
+
+def stop(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Stop a bulk job. It takes no further execution until it is continued."""
+    job = with_client(url, lambda client: client.bulk.stop(id))
+    text = f"{id} is stopped with {job.left:,} left; `perdure bulk continue {id}` continues it."
+    print_result(as_json, job, text)
+
+
+def continue_(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Continue a stopped bulk job, and show its progress."""
+    job = with_client(url, lambda client: client.bulk.continue_job(id))
+    _watch_to_end(url, job, as_json=as_json)

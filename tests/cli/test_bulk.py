@@ -1,0 +1,35 @@
+"""`perdure bulk`: what it prints, and that it does what it says."""
+
+import pytest
+from tests.cli.processes import House
+
+
+@pytest.fixture
+def waiting(busy_house: House) -> list[str]:
+    """Two executions that start later."""
+    late = ("run", "double", "--input", "4", "--detach", "--delay", "3600")
+    return [busy_house.run(*late).stdout.strip() for _ in range(2)]
+
+
+def test_a_job_is_looked_at_and_run(busy_house: House, waiting: list[str]) -> None:
+    house = busy_house
+    cancel = ("bulk", "cancel", "--workflow", "double")
+    looked = house.run(*cancel, "--dry-run").stdout
+    assert waiting[1] in looked
+    assert "2 would be cancelled." in looked
+    assert house.json(*cancel, "--dry-run")["count"] == 2
+    assert "Confirm with --yes" in house.run(*cancel, code=2).stderr
+    assert "add --dry-run to look, or --yes to act" in house.run(*cancel, "--json", code=2).stderr
+    ran = house.run(*cancel, "--yes", "--note", "a wrong import")
+    assert "2 of 2 cancelled." in ran.stdout
+    [job] = house.lines("bulk", "ls")
+    assert (job["state"], job["done"], job["note"]) == ("completed", 2, "a wrong import")
+    assert "a wrong import" in house.run("bulk").stdout
+    assert '{"workflow_id":"double"}' in house.run("bulk", "show", job["id"]).stdout
+    assert house.json("bulk", "show", job["id"]) == job
+    assert [one["execution_id"] for one in house.lines("bulk", "items", job["id"])] == waiting[::-1]
+    assert "No executions are refused." in house.run("bulk", "items", job["id"], "--state", "refused").stdout
+    assert "completed at" in house.run("bulk", "stop", job["id"], code=2).stderr
+    refused = house.run("bulk", "delete", "--workflow", "double", "--status", "running", "--yes", code=2).stderr
+    assert "delete needs final executions" in refused
+    assert house.json("bulk", "delete", "--workflow", "double", "--yes")["done"] == 2
