@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tests.faults.run import Run
 from tests.faults.scenarios.agents import agents
+from tests.faults.scenarios.bulk import bulk
 from tests.faults.scenarios.chaos import chaos
 from tests.faults.scenarios.clocks import clocks
 from tests.faults.scenarios.crossing import crossing
@@ -53,6 +54,7 @@ SCENARIOS = {
     "crossing": Scenario(crossing, BOTH),
     "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
+    "bulk": Scenario(bulk, BOTH, fast=("sqlite",), medium=BOTH),
     "lives": Scenario(lives, BOTH),
     "failpoints": Scenario(failpoints, BOTH),
     "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
