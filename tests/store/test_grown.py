@@ -171,6 +171,9 @@ ANSWERS_NOTHING: Final = {
     "question_below": "only what is open is asked there",
     "read_approvals": "nobody answered",
     "release_turn": "nothing waits for its turn",
+    **dict.fromkeys(("release_hold", "give_up"), "nothing is held"),
+    "open_children": "all children have ended",
+    "recent_tries": "no try has failed of late",
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -187,7 +190,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
         **dict.fromkeys(("priority", "rank", "gate", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
-        **dict.fromkeys(("losses", "undelivered", "refused", "outcomes", "retries", "tries", "passed_us"), 0),
+        **dict.fromkeys(("losses", "undelivered", "refused", "fresh", "outcomes", "retries", "tries", "passed_us"), 0),
         **dict.fromkeys(("embedded", "development"), 0),
         **dict.fromkeys(("now_us", "ready_at_us", "lease_until_us", "at_us"), NOW_US + 60_000_000),
         **dict.fromkeys(("ok", "rows", "events", "n", "upto", "attempt", "total_limit"), 1),
@@ -303,6 +306,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"event_type": "made", "seq": 8}
     for query in (
         "block",
+        "hold",
+        "need_protocol",
+        "actable",
         "ask_cancel",
         "lose",
         "poison",
@@ -454,6 +460,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "question_target": {"id": ids["waiting_for_answer"]},
         "question_below": {"id": name_of(executions // 2 // 20 * 20), "key": "wait-1"},
         "delete_approvals": {"id": done},
+        "open_children": {"id": has_children},
+        "recent_tries": {"execution_id": done, "after": 10},
+        "pending_calls": {"execution_id": ids["running"], "attempt": 1},
+        "insert_act": {"execution_id": done, "action": "try", "acted_by": "user", "note": None},
         "delete_acts": {"id": name_of(executions // 2 // 100 * 100 + 14)},
         "delete_pending_calls": {"id": ids["running"]},
         "insert_budget": {"execution_id": line},

@@ -1,5 +1,6 @@
 """The table is the oracle: a move is made exactly from its sources. Otherwise a clear refusal, and nothing changed."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -7,6 +8,7 @@ from tests.store.world import (
     BLOCK,
     CANCELLED,
     GRACE_US,
+    HOLD,
     LEASE_US,
     RELEASE,
     SECOND,
@@ -16,9 +18,11 @@ from tests.store.world import (
     failure,
     raw,
     step,
+    try_of,
 )
 
-from perdure.wire.errors import NotCancellable
+from perdure.wire.errors import Conflict, NotCancellable
+from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
 from perdure.wire.status import FINAL, TRANSITIONS, Phase
@@ -52,6 +56,12 @@ async def _blocked(world: World) -> str:
     return id
 
 
+async def _held(world: World) -> str:
+    id = await world.running()
+    assert (await world.report(id, [try_of("pay")], HOLD)).ended
+    return id
+
+
 async def _completed(world: World) -> str:
     id = await world.running()
     await world.finish(id)
@@ -76,6 +86,7 @@ BRING: dict[Phase, Callable[[World], Awaitable[str]]] = {
     Phase.WAITING: _waiting,
     Phase.CANCELLING: _cancelling,
     Phase.BLOCKED: _blocked,
+    Phase.HELD: _held,
     Phase.COMPLETED: _completed,
     Phase.FAILED: _failed,
     Phase.CANCELLED: _cancelled,
@@ -120,6 +131,14 @@ async def _unblock(world: World, id: str) -> None:
     await world.register()
 
 
+def _act(action: Action) -> Callable[[World, str], Awaitable[object]]:
+    async def act(world: World, id: str) -> None:
+        with contextlib.suppress(Conflict):
+            await world.act(id, action)
+
+    return act
+
+
 async def _cancel(world: World, id: str) -> None:
     await world.cancel(id)
 
@@ -142,6 +161,9 @@ DO: dict[str, Callable[[World, str], Awaitable[object]]] = {
     "poison": _poison,
     "block": _say(BLOCK),
     "unblock": _unblock,
+    "hold": _say(HOLD),
+    "release_hold": _act(Action.TRY),
+    "give_up": _act(Action.FAIL),
     "cancel": _cancel,
     "ask_cancel": _cancel,
     "confirm_cancel": _say(CANCELLED),
@@ -158,6 +180,7 @@ MEANS: dict[tuple[str, Phase], str] = {
     ("ask_cancel", Phase.QUEUED): "cancel",
     ("ask_cancel", Phase.WAITING): "cancel",
     ("ask_cancel", Phase.BLOCKED): "cancel",
+    ("ask_cancel", Phase.HELD): "cancel",
 }
 
 
@@ -216,6 +239,7 @@ async def test_a_fenced_move_is_refused_to_everybody_else(world: World, name: st
         "retry": failure(retry_delay_us=0),
         "release": RELEASE,
         "block": BLOCK,
+        "hold": HOLD,
         "confirm_cancel": CANCELLED,
     }
 

@@ -12,11 +12,24 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Hint, Store, query, verb
-from perdure.store.verbs import access, claims, direct_dispatch, events, queries, reports, starts, transitions, waits
+from perdure.store.verbs import (
+    access,
+    acts,
+    claims,
+    direct_dispatch,
+    events,
+    pending,
+    queries,
+    reports,
+    starts,
+    transitions,
+    waits,
+)
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.events import Event
 from perdure.wire.executions import Execution, LogLine, ResumeReply, Row
+from perdure.wire.hands import Acted, Action, ActOnExecution
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import (
     Block,
@@ -28,6 +41,7 @@ from perdure.wire.requests import (
     Entry,
     EventItem,
     Fail,
+    Hold,
     ItemReply,
     OpenWait,
     Publish,
@@ -133,6 +147,24 @@ class World:
                 project_id=PROJECT, execution_id=id, cancelled_by=by, now_us=self.now_us, grace_us=GRACE_US
             )
         )
+
+    async def act(self, id: str, action: Action, key: str | None = None, **fields: Any) -> Acted:
+        request = ActOnExecution(id, action=action, key=key, **fields)
+        return await self.store.write(
+            acts.act(
+                project_id=PROJECT,
+                execution_id=id,
+                request=request,
+                acted_by="ann",
+                event_id=self.new_id(),
+                now_us=self.now_us,
+            )
+        )
+
+    async def pending(self, id: str) -> list[tuple[str | None, str]]:
+        """The keys of what is pending, each with its kind."""
+        found = await self.store.read(pending.pending(project_id=PROJECT, execution_id=id, now_us=self.now_us))
+        return [(call.key, call.kind.value) for call in found.pending]
 
     async def publish(self, topic: str, *data: object, dedup_key: str | None = None) -> list[int]:
         items = [EventItem(raw(value), dedup_key=dedup_key) for value in data]
@@ -362,6 +394,12 @@ def step(key: str, value: object = None, *, ok: bool = True, last: bool = True, 
     return StepDone(key, key, None, ok, raw(value), START_US, tries, last)
 
 
+def try_of(key: str, *, retry_at_us: int | None = None, tries: int = 1) -> StepDone:
+    """A failed try; without a next one the step is held."""
+    then: dict[str, object] = {"held": True} if retry_at_us is None else {"retry_at_us": retry_at_us}
+    return step(key, {"type": "Down", "message": "down", **then}, ok=False, last=False, tries=tries)
+
+
 def child(key: str, workflow_id: str = "wf", **fields: Any) -> StartChild:
     return StartChild(key, None, StartItem(workflow_id, **fields))
 
@@ -378,6 +416,7 @@ def failure(message: str = "it failed", **fields: Any) -> Fail:
     return Fail(message, raw({"type": "ValueError", "message": message}), **fields)
 
 
+HOLD = Hold("step 'pay' failed: Down", raw({"type": "Down", "message": "down"}), ["pay"])
 BLOCK = Block("the code differs", raw({"type": "Diverged", "message": "the code differs"}))
 CANCELLED = Cancelled()
 RELEASE = Release()

@@ -17,7 +17,7 @@ from perdure.agents.steps import StepOptions
 from perdure.agents.stops import StopCondition
 from perdure.sdk.context import Context
 from perdure.sdk.start_options import Budget, StartOptions
-from perdure.sdk.steps import Retry
+from perdure.sdk.steps import OnFailure, Retry
 from perdure.sdk.workflow import Queue, Schedulings, Triggerings
 
 DepsT = TypeVar("DepsT")
@@ -59,6 +59,7 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     retry: Retry | None
     run_timeout_seconds: int | None
     on_cancel: Literal["cancel", "wake"]
+    on_failure: OnFailure
     schedule: Schedulings | None
     trigger_on: Triggerings | None
     name: str | None

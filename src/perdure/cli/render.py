@@ -16,6 +16,7 @@ PHASE_STYLE: Final = {
     Phase.RUNNING: "blue",
     Phase.WAITING: "magenta",
     Phase.CANCELLING: "yellow",
+    Phase.HELD: "bold yellow",
     Phase.BLOCKED: "bold red",
     Phase.COMPLETED: "green",
     Phase.FAILED: "red",

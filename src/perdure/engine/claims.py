@@ -38,6 +38,7 @@ from perdure.wire.requests import (
     Complete,
     DrainRequest,
     Fail,
+    Hold,
     ItemReply,
     OpenWait,
     Publish,
@@ -527,7 +528,7 @@ def check_report(item: ReportItem) -> Problem | None:
         end = item.end
         if type(end) is Complete:
             check_json(bytes(end.result), where="result")
-        elif type(end) is Fail or type(end) is Block:
+        elif type(end) is Fail or type(end) is Block or type(end) is Hold:
             check_json(bytes(end.detail), where="detail")
         elif type(end) is Suspend and len(end.waits) > 100_000:
             raise BadValue("An execution may hold at most 100,000 open waits.")
@@ -560,7 +561,7 @@ def _check_wait(wait: OpenWait) -> None:
 def recordable(item: ReportItem) -> ReportItem:
     """Scrub texts, so that the server can record any error."""
     end = item.end
-    if type(end) is Fail or type(end) is Block:
+    if type(end) is Fail or type(end) is Block or type(end) is Hold:
         words = scrub_text(end.error)
         if words != end.error:
             item = structs.replace(item, end=structs.replace(end, error=words))

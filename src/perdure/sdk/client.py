@@ -42,6 +42,7 @@ from perdure.wire.executions import (
     ResumeExecution,
     Row,
 )
+from perdure.wire.hands import Action, ActOnExecution, GetPending
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
     from perdure.wire.budgets import BudgetState
+    from perdure.wire.hands import Acted, PendingCall
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
@@ -364,6 +366,43 @@ class Client:
         # A refusal of the same bytes means that another answer stands.
         op = ResumeExecution(execution_id, key, Raw(encode(data, where="data")), question)
         return (await self._transport.call(op)).state
+
+    async def pending(self, execution_id: str) -> Sequence[PendingCall]:
+        """The calls of an execution that have no outcome yet, with the actions that each takes.
+
+        Running steps are listed after 5 seconds. Raises `NotFound`.
+        """
+        return (await self._transport.call(GetPending(execution_id))).pending
+
+    async def act(
+        self,
+        execution_id: str,
+        action: Literal["try", "fire", "complete", "fail", "time_out"],
+        *,
+        key: str | None = None,
+        value: object = None,
+        error: str | None = None,
+        deployment_id: str | None = None,
+        note: str | None = None,
+    ) -> Acted:
+        """Decide what is pending under `key`; without a key, decide about the held execution.
+
+        `complete` gives it `value`, `fail` an error, `try` runs a held or paused step now, `fire` ends a timer,
+        `time_out` raises `TimeoutError` in a wait. `deployment_id` moves a held execution. Caller and `note` are kept.
+        Raises `NotFound` if nothing is pending there, and `Conflict` if the real outcome was first.
+
+            await client.act(id, "complete", key="pay", value={"ok": True}, note="paid by hand")
+        """
+        op = ActOnExecution(
+            execution_id,
+            action=Action(action),
+            key=key,
+            value=Raw(encode(value, where="value")),
+            error=error,
+            deployment_id=deployment_id,
+            note=note,
+        )
+        return await self._transport.call(op)
 
     async def publish(
         self, topic: str, data: object, *, event_type: str | None = None, dedup_key: str | None = None

@@ -36,7 +36,7 @@ from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.refusals import misplaced
 from perdure.sdk.start_options import ChildOptions
-from perdure.sdk.steps import Errors, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
+from perdure.sdk.steps import Errors, OnFailure, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow
 from perdure.wire.codec import NAME_BYTES_MAX
@@ -126,13 +126,15 @@ class Context(ExecutionState):
         key: str | None = None,
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
+        on_failure: OnFailure | None = None,
         **kwargs: Any,
     ) -> Coroutine[object, None, Any]:
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
         its function does. `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try, `key`
-        replaces the generated key. Raises `StepFailed` when the last try fails.
+        replaces the generated key. Raises `StepFailed` when the last try fails; with `on_failure="hold"` the execution
+        is held instead.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -148,8 +150,9 @@ class Context(ExecutionState):
         plan = step_plan(fn)
         name = plan.name if name is None else _step_name(name)
         settings = plan.settings
-        if retry is not None or timeout is not None or retry_if is not None or fatal is not None:
-            settings = settings.replaced(retry, timeout, retry_if, fatal)
+        chosen = (retry, timeout, retry_if, fatal, on_failure)
+        if any(one is not None for one in chosen):
+            settings = settings.replaced(*chosen)
         return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key)
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:

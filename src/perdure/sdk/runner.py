@@ -6,35 +6,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
 from perdure.sdk import reports
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Diverged, Outdated, RetryAfter, Stuck, is_fatal
+from perdure.sdk.errors import Diverged, Outdated, Stuck
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.logs import log_changed_inputs
-from perdure.sdk.payloads.errors import error_from_json, error_to_json
-from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import (
     AGAIN,
     DONE,
+    RETRIED,
     STARTING,
     STEP,
     STEP_FAILED,
     SUSPENDED,
     TRANSCRIPT,
+    WOKEN,
     DurableCall,
     Effects,
 )
 from perdure.sdk.replay.eviction import let_go
-from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.step_runner import StepRunner, unclear
+from perdure.sdk.run_ends import failed, hold, is_over, outcome
+from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.transcripts import Unread
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
@@ -45,11 +44,11 @@ from perdure.wire.requests import (
     Cancelled,
     Claimed,
     CloseWait,
-    Complete,
     Emitted,
     End,
     Entry,
     Fail,
+    Hold,
     ItemReply,
     OpenWait,
     Release,
@@ -59,11 +58,11 @@ from perdure.wire.requests import (
     Suspend,
     TimerFired,
 )
-from perdure.wire.retry import delay_us
 from perdure.wire.transcripts import Transcript
 
 if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
+    from perdure.sdk.workflow import Workflow
 
 logger = logging.getLogger("perdure.worker")
 
@@ -175,7 +174,7 @@ class Runner:
 
     def _make_machine(self) -> Machine | None:
         claimed = self.claimed
-        workflow = self.worker.registry.workflows.get(claimed.workflow_id)
+        workflow = self.workflow
         if workflow is None:
             message = f"Workflow {claimed.workflow_id!r} is not in this worker's registry; start a worker that has it."
             self._finish(Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message}))))
@@ -186,7 +185,7 @@ class Runner:
             if is_interrupt(error):
                 raise
             # A bad input has no traceback: the code has not begun.
-            self._finish(self._failed(error, with_detail=not isinstance(error, BadValue)))
+            self._finish(failed(self, error, with_detail=not isinstance(error, BadValue)))
             return None
         machine = Machine(
             lambda: workflow.begin(context, value), seed=claimed.seed_id or claimed.id, strict=workflow.strict
@@ -206,6 +205,8 @@ class Runner:
             for row in rows:
                 if row.kind is STEP_FAILED and row.key is not None:
                     self.step_runner.note_failure(row)
+                elif (row.kind is RETRIED or row.kind is WOKEN) and row.key is not None:
+                    self.step_runner.note_act(row.key)
                 elif row.kind is TRANSCRIPT:
                     speaks_of_transcripts = True
         if speaks_of_transcripts:
@@ -238,7 +239,7 @@ class Runner:
                 raise
             if not isinstance(error, Stuck):
                 logger.exception("Execution %s: the machine failed.", self.claimed.id)
-            self._finish(self._failed(error))
+            self._finish(failed(self, error))
             return
         if self.machine.changed_inputs is not None:
             self.changed_inputs += log_changed_inputs(self.context, self.machine.changed_inputs)
@@ -260,16 +261,30 @@ class Runner:
                 self.step_runner.start(call)
             else:
                 self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
+        if self.step_runner.let_go is not None:
+            self.step_runner.start_let_go(self._wanted())
         if state is DONE:
-            self._finish(self._outcome())
+            self._finish(outcome(self))
             return
         self._set_timer(effects.timer)
         if state is SUSPENDED or (state is STARTING and self._only_starts()):
             self._suspend(effects.timer)
-        elif self.step_runner.pauses and len(self.step_runner.pauses) == len(self._wanted()):
-            self._suspend_for_pause(effects.timer)
+        elif self.step_runner.pauses or self.step_runner.held:
+            self._rest(effects.timer)
         if self.has_report:
             self.worker.dirty(self)
+
+    def _rest(self, timer: tuple[str, int] | None) -> None:
+        """Suspend or hold, if every step is paused or held."""
+        wanted = self._wanted()
+        held = self.step_runner.held or {}
+        held_keys = [call.key for call in wanted if call.key in held]
+        if len(self.step_runner.pauses) + len(held_keys) != len(wanted):
+            return
+        if self.step_runner.pauses:
+            self._suspend_for_pause(timer)
+        elif held_keys:
+            self._hold([held[key] for key in held_keys])
 
     def _wanted(self) -> list[DurableCall]:
         assert self.machine is not None
@@ -315,18 +330,29 @@ class Runner:
         self._stop_timer()
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
+    def _may_rest(self) -> bool:
+        assert self.machine is not None
+        if self.machine.cancel_requested or self.in_flight is not None:
+            return False
+        return all(type(entry) is StepDone for entry in self.entries)
+
     def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
         assert self.machine is not None
         first = min(pause.until_us for pause in self.step_runner.pauses.values())
-        if first - self.now_us() <= SLEPT_IN_WORKER_US or self.machine.cancel_requested or self.in_flight is not None:
-            return
-        if any(type(entry) is not StepDone for entry in self.entries):
+        if first - self.now_us() <= SLEPT_IN_WORKER_US or not self._may_rest():
             return
         self._stop_timer()
         key_and_due: tuple[str | None, int] = (None, first)
         if timer is not None and timer[1] < first:
             key_and_due = timer
         self.end = Suspend(self.machine.waits(), key_and_due, parked=False)
+
+    def _hold(self, failures: list[Row]) -> None:
+        """Timers and waits of other branches go on in the journal. The code sees them later."""
+        if not self._may_rest():
+            return
+        self._stop_timer()
+        self.end = hold(failures)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -338,72 +364,6 @@ class Runner:
         self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
-
-    def _outcome(self) -> End:
-        machine = self.machine
-        assert machine is not None
-        error = machine.error
-        if error is None:
-            workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
-            assert workflow is not None
-            try:
-                return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
-            except BaseException as problem:
-                if is_interrupt(problem):
-                    raise
-                return self._failed(problem)
-        if isinstance(error, asyncio.CancelledError) and machine.cancel_requested:
-            return Cancelled()
-        return self._failed(error)
-
-    def _failed(self, error: BaseException, *, with_detail: bool = True) -> Fail:
-        delay: int | None = None
-        shown = error
-        taken: list[str] = []
-        steps: list[str] = []
-        children: list[str] = []
-        try:
-            delay = self._delay_us(error)
-            if delay is not None:
-                taken = self._with_failed_beside(steps_to_blame(error))
-        except BaseException as wrong:  # raised by the error's own pause, or by its group
-            if is_interrupt(wrong):
-                raise
-            delay, shown = None, unclear(error, wrong)
-        if delay is None:
-            steps, children = self._to_blame(error)
-        detail = error_to_json(shown, with_detail=with_detail, steps=steps, children=children)
-        return Fail(str(error_from_json(detail)), Raw(detail), delay, taken)
-
-    def _to_blame(self, error: BaseException) -> tuple[list[str], list[str]]:
-        """The keys of the steps and of the children that ended this attempt; none if the code itself failed."""
-        try:
-            steps, children = calls_to_blame(error)
-        except BaseException as wrong:  # raised by the error's own group
-            if is_interrupt(wrong):
-                raise
-            return [], []
-        return (self._with_failed_beside(steps) if steps or children else steps), children
-
-    def _delay_us(self, error: BaseException) -> int | None:
-        """None without a retry."""
-        workflow = self.worker.registry.workflows.get(self.claimed.workflow_id)
-        cancelling = self.machine is not None and self.machine.cancel_requested
-        if workflow is None or is_fatal(error) or isinstance(error, Stuck) or cancelling:
-            return None
-        asked = error.seconds if isinstance(error, RetryAfter) else None
-        return delay_us(workflow.retry, self.claimed.retry_count + 1, random.random(), asked)
-
-    def _with_failed_beside(self, steps: list[str]) -> list[str]:
-        """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
-        found = dict.fromkeys(steps)
-        if self.machine is not None:
-            found |= dict.fromkeys(self.machine.failed_beside(steps))
-        unread = [*self.in_flight.entries, *self.entries] if self.in_flight is not None else self.entries
-        for entry in unread:
-            if type(entry) is StepDone and entry.last and not entry.ok:
-                found[entry.key] = None
-        return list(found)
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
@@ -429,7 +389,7 @@ class Runner:
             return None
         end = self.end
         entries = self.entries
-        if type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block:
+        if is_over(end):
             # Branches that still run end with the workflow. Their calls were never promised.
             entries = [entry for entry in entries if type(entry) is StepDone]
         rest: list[Entry] = []
@@ -437,7 +397,7 @@ class Runner:
             entries, rest = reports.cut(entries)
             if rest:
                 end = None  # leaves with the rest
-                if type(self.end) is Suspend:
+                if (type(self.end) is Suspend or type(self.end) is Hold) and not is_over(self.end):
                     self.end = None  # or after the reply
         number = 0
         if entries or end is not None or stream or progress is not None:
@@ -490,8 +450,8 @@ class Runner:
             self.step_runner.go_on()
         if item.end is not None:
             self.end = None
-            if type(item.end) is not Suspend:
-                # The journal has new rows for the code, or a cancel came first.
+            if type(item.end) is Release or is_over(item.end):
+                # A cancel came first.
                 if type(item.end) is Release:
                     self.drop()
                 else:
@@ -524,7 +484,7 @@ class Runner:
     def _refused(self, item: ReportItem, reply: ItemReply) -> None:
         assert reply.problem is not None
         logger.error("Execution %s: the server refused a report: %s", self.claimed.id, reply.problem.error)
-        if type(item.end) is Fail:
+        if type(item.end) is Fail or type(item.end) is Hold:
             self.drop()  # The failure itself is refused: the lease runs out and another worker tries.
             return
         message = scrub_text(reply.problem.error)
@@ -565,7 +525,7 @@ class Runner:
         """Without the worker the execution must not seem to run."""
         self.in_flight = None
         if self.end is None:
-            self._finish(self._failed(error))
+            self._finish(failed(self, error))
         else:
             self.drop()
 
@@ -581,6 +541,14 @@ class Runner:
     @property
     def has_emitted(self) -> bool:
         return self.context is not None and bool(self.context.outbox)
+
+    @property
+    def workflow(self) -> Workflow[Any, Any] | None:
+        return self.worker.registry.workflows.get(self.claimed.workflow_id)
+
+    @property
+    def is_cancelling(self) -> bool:
+        return self.machine is not None and self.machine.cancel_requested
 
     @property
     def is_ending(self) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Raw
 
 from perdure.sdk.errors import Fatal, asked_pause
 from perdure.sdk.interrupts import is_interrupt
-from perdure.sdk.payloads.errors import error_from_json, error_to_json
+from perdure.sdk.payloads.errors import error_to_json, in_short, unclear
 from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.eviction import let_go
@@ -32,7 +33,7 @@ class _Pause(NamedTuple):
 
 
 class StepRunner:
-    __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "pauses")
+    __slots__ = ("_failed", "_not_before", "_runner", "_tasks", "_unsure", "held", "let_go", "pauses")
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -41,6 +42,10 @@ class StepRunner:
         # None until needed, to save memory.
         self._not_before: dict[str, int] | None = None
         """When failed steps may run again, from the journal."""
+        self.held: dict[str, Row] | None = None
+        """The last failed try of each held step, from the journal."""
+        self.let_go: list[str] | None = None
+        """Steps whose hold or pause an act has ended, to start again."""
         self._failed: dict[str, int] | None = None
         """Failed tries here, perhaps not in the journal yet."""
         self._unsure: list[DurableCall] | None = None
@@ -53,14 +58,41 @@ class StepRunner:
     def note_failure(self, row: Row) -> None:
         """The try may be another worker's."""
         assert row.key is not None
+        if self.held is not None:
+            self.held.pop(row.key, None)
         try:
-            at_us = msgspec.json.decode(row.value, type=_RetryAt).retry_at_us
+            failure = msgspec.json.decode(row.value, type=_Failure)
         except msgspec.MsgspecError:
             return
-        if at_us is not None:
+        if failure.retry_at_us is not None:
             if self._not_before is None:
                 self._not_before = {}
-            self._not_before[row.key] = at_us
+            self._not_before[row.key] = failure.retry_at_us
+        elif failure.held:
+            if self.held is None:
+                self.held = {}
+            self.held[row.key] = row
+
+    def note_act(self, key: str) -> None:
+        """An act has ended the hold of a step, with fresh tries, or its pause."""
+        released = self.held is not None and self.held.pop(key, None) is not None
+        if released and self._failed is not None:
+            self._failed.pop(key, None)
+        if self._not_before is not None:
+            self._not_before.pop(key, None)
+        pause = self.pauses.pop(key, None)
+        if pause is not None:
+            pause.handle.cancel()
+        if released or pause is not None:
+            self.let_go = [*(self.let_go or ()), key]
+
+    def start_let_go(self, calls: Sequence[DurableCall]) -> None:
+        """`calls` are outstanding."""
+        if self.let_go is not None:
+            keys, self.let_go = self.let_go, None
+            for call in calls:
+                if call.key in keys and call.issued and call.key not in self._tasks:
+                    self.start(call)
 
     def go_on(self) -> None:
         if self._unsure is not None:
@@ -73,6 +105,8 @@ class StepRunner:
 
     def start(self, call: DurableCall) -> None:
         runner = self._runner
+        if self.held is not None and call.key in self.held:
+            return
         if self._not_before:
             until_us = self._not_before.pop(call.key, 0)
             if until_us > runner.now_us():
@@ -202,6 +236,9 @@ class StepRunner:
         if expired and isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
         value = error_to_json(error)
+        holds = delay is None and step.holds and not self._runner.is_cancelling
+        if holds:
+            value = msgspec.json.encode({**msgspec.json.decode(value), "held": True})
         if delay is not None:
             until_us = self._runner.now_us() + delay
             record = msgspec.json.decode(value)
@@ -219,7 +256,7 @@ class StepRunner:
             value=Raw(value),
             started_at_us=started_at_us,
             tries=tries,
-            last=delay is None,
+            last=delay is None and not holds,
         )
 
 
@@ -230,19 +267,10 @@ def _recordable(value: object, step: StepCall, key: str) -> tuple[bytes, Any]:
     except BaseException as error:
         if is_interrupt(error):
             raise
-        what = error if isinstance(error, Exception) else f"result of step {key!r}: {_words(error)}"
+        what = error if isinstance(error, Exception) else f"result of step {key!r}: {in_short(error)}"
         raise Fatal(f"{what}. The step has run, so it is not tried again.") from error
 
 
-def unclear(error: BaseException, wrong: BaseException) -> Fatal:
-    final = Fatal(f"{_words(error)}; the decision about a retry failed: {_words(wrong)}")
-    final.__cause__ = wrong
-    return final
-
-
-def _words(error: BaseException) -> str:
-    return str(error_from_json(error_to_json(error, with_detail=False)))
-
-
-class _RetryAt(msgspec.Struct):
+class _Failure(msgspec.Struct):
     retry_at_us: int | None = None
+    held: bool = False

@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 from msgspec import Struct
 
@@ -38,6 +38,14 @@ Errors: TypeAlias = (
 )
 
 
+OnFailure: TypeAlias = Literal["fail", "hold"]
+
+
+def checked_on_failure(on_failure: str | None) -> None:
+    if on_failure not in (None, "fail", "hold"):
+        raise ValueError(f"on_failure must be 'fail' or 'hold', got {on_failure!r}.")
+
+
 def as_policy(retry: Retry | None) -> RetryPolicy | None:
     if isinstance(retry, int):
         return RetryPolicy(max_attempts=retry)
@@ -47,7 +55,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepSettings:
-    __slots__ = ("fatal", "name", "retry", "retry_if", "timeout_seconds")
+    __slots__ = ("fatal", "name", "on_failure", "retry", "retry_if", "timeout_seconds")
 
     def __init__(
         self,
@@ -57,7 +65,9 @@ class StepSettings:
         timeout: float | None = None,
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
+        checked_on_failure(on_failure)
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
         for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
@@ -75,9 +85,15 @@ class StepSettings:
         self.timeout_seconds = timeout
         self.retry_if = retry_if
         self.fatal = fatal
+        self.on_failure: OnFailure | None = on_failure
 
     def replaced(
-        self, retry: Retry | None, timeout: float | None, retry_if: Errors | None, fatal: Errors | None
+        self,
+        retry: Retry | None,
+        timeout: float | None,
+        retry_if: Errors | None,
+        fatal: Errors | None,
+        on_failure: OnFailure | None,
     ) -> StepSettings:
         return StepSettings(
             name=self.name,
@@ -85,6 +101,7 @@ class StepSettings:
             timeout=self.timeout_seconds if timeout is None else timeout,
             retry_if=self.retry_if if retry_if is None else retry_if,
             fatal=self.fatal if fatal is None else fatal,
+            on_failure=self.on_failure if on_failure is None else on_failure,
         )
 
 
@@ -182,6 +199,7 @@ def step(
     timeout: float | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
+    on_failure: OnFailure | None = None,
 ) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -192,19 +210,23 @@ def step(
     timeout: float | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
+    on_failure: OnFailure | None = None,
 ) -> Any:
     """Make a function a step. Calls in workflow code are recorded; elsewhere, even in another step, the function just
     runs.
 
     A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
     `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try. Errors in `fatal` end the step at
-    once; with `retry_if` only its errors are retried. Both are classes or a predicate. Raises `TypeError` for an object
-    that cannot be a step.
+    once; with `retry_if` only its errors are retried. Both are classes or a predicate. With `on_failure="hold"` the
+    code does not see the failure of the last try: the execution is held until `Client.act` says how it goes on. Raises
+    `TypeError` for an object that cannot be a step.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
     """
-    options = StepSettings(name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal)
+    options = StepSettings(
+        name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal, on_failure=on_failure
+    )
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
         _check_function(fn)
@@ -243,7 +265,18 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 
 class StepCall:
-    __slots__ = ("args", "fatal", "fn", "is_async", "kwargs", "result_type", "retry", "retry_if", "timeout_seconds")
+    __slots__ = (
+        "args",
+        "fatal",
+        "fn",
+        "holds",
+        "is_async",
+        "kwargs",
+        "result_type",
+        "retry",
+        "retry_if",
+        "timeout_seconds",
+    )
 
     def __init__(
         self,
@@ -256,6 +289,7 @@ class StepCall:
         result_type: Any = Any,
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
+        holds: bool = False,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -267,6 +301,8 @@ class StepCall:
         self.result_type = result_type
         self.retry_if = retry_if
         self.fatal = fatal
+        self.holds = holds
+        """Whether a failure holds the execution."""
 
     def call(self) -> Any:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
@@ -307,6 +343,7 @@ class StepChoices(TypedDict, total=False):
     key: str | None
     retry_if: Errors | None
     fatal: Errors | None
+    on_failure: OnFailure | None
 
 
 def not_a_function(given: object) -> TypeError:
@@ -356,6 +393,7 @@ def call_step(
             result_type=plan.result_type,
             retry_if=settings.retry_if,
             fatal=settings.fatal,
+            holds=settings.on_failure == "hold",
         ),
         key=key,
     )

@@ -123,6 +123,8 @@ class SyncClient:
     why = blocking(Client.why)
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
+    pending = blocking(Client.pending)
+    act = blocking(Client.act)
     publish = blocking(Client.publish)
     topics = blocking(Client.topics)
     workers = blocking(Client.workers)

@@ -13,7 +13,7 @@ from msgspec import Raw
 from perdure.sdk.declared_schedules import NO_INPUT, Schedule
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
-from perdure.sdk.steps import ONCE, Retry, as_policy, current_context
+from perdure.sdk.steps import ONCE, OnFailure, Retry, as_policy, checked_on_failure, current_context
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import QueueSpec, WorkflowSpec
@@ -116,8 +116,10 @@ class Workflow(Generic[I_contra, R_co]):
         output_schema_name: str | None = None,
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
+        on_failure: OnFailure = "fail",
     ) -> None:
         _check_function(fn)
+        checked_on_failure(on_failure)
         if on_cancel not in ("cancel", "wake"):
             raise ValueError(f"on_cancel must be 'cancel' or 'wake', got {on_cancel!r}.")
         if run_timeout_seconds is not None and run_timeout_seconds < 1:
@@ -130,6 +132,7 @@ class Workflow(Generic[I_contra, R_co]):
         self.run_timeout_seconds = run_timeout_seconds
         self.on_cancel: Literal["cancel", "wake"] = on_cancel
         self.strict = strict
+        self.on_failure: OnFailure = on_failure
         self._output_schema_name = output_schema_name
         self.schedules = _listed(
             schedule,
@@ -309,6 +312,7 @@ def workflow(
     output_schema_name: str | None = None,
     schedule: Schedulings | None = None,
     trigger_on: Triggerings | None = None,
+    on_failure: OnFailure = "fail",
 ) -> _WorkflowDecorator: ...
 def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
     """Make an `async def f(ctx, input)` a workflow. `name` is its name for clients, by default the function's.
@@ -317,6 +321,7 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
       failures were caught do not.
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
+    - `on_failure="hold"`: a run whose tries are used up is held, not failed, until `Client.act` says how it goes on.
     - `strict`: a step with another input than recorded is an error; by default it is only marked.
     - `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
     - `trigger_on` starts it from events: an `EventTrigger`, a topic, or a list.
@@ -414,6 +419,7 @@ class Registry:
         output_schema_name: str | None = None,
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
+        on_failure: OnFailure = "fail",
     ) -> _WorkflowDecorator: ...
     def workflow(self, fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **options: Any) -> Any:
         decorator = _WorkflowDecorator(options, self)

@@ -38,6 +38,7 @@ COUNTED: Final[dict[str, tuple[str, str]]] = {
     "spans_exported": ("spans_exported", "Spans that the collector has taken"),
     "spans_refused": ("spans_refused", "Spans that the collector has refused; they are not sent again"),
     "blocked": ("executions_blocked", "Executions whose journal the code on offer does not match"),
+    "held": ("executions_held", "Executions that have failed and are held for an act"),
     "changed_inputs": ("changed_inputs", "Calls whose input differs from the recorded one, counted at each replay"),
     "failed_groups": ("commit_groups_failed", "Commits that failed; nothing of them happened"),
 }

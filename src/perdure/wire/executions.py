@@ -303,7 +303,7 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     status: Annotated[list[str], _words(Status)] | None = None
     """pending, running, completed, failed, cancelled; several with commas."""
     phases: Annotated[list[str], _words(Phase)] | None = field(default=None, name="phase")
-    """Finer than status: queued, running, waiting, cancelling, blocked, completed, failed, cancelled."""
+    """Finer than status: queued, running, waiting, cancelling, blocked, held, completed, failed, cancelled."""
     workflow_id: str | None = None
     session_id: str | None = None
     user_id: str | None = None

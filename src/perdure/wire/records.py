@@ -46,9 +46,15 @@ class Kind(StrEnum):
     WAITING = "waiting"
     """If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may lack it."""
     WOKEN = "woken"
-    """The pause before a step's next try is over."""
+    """The pause before a step's next try is over; with a `key`, an act has ended the pause of that step."""
     RETRIED = "retried"
-    """The value is the `seq` of the failure taken back, a list of several, or null."""
+    """The value is the `seq` of the failure taken back, a list of several, or null. With a `key`, an act lets the held
+    step of that key run again, with fresh tries."""
+    HELD = "held"
+    """The value is the error, with the keys of the steps that are `held`; none if the code itself has failed. `key` is
+    the step's if there is one."""
+    IGNORED = "ignored"
+    """The late outcome of a call that an act had given one. The value says what it was."""
     RELEASED = "released"
     LOST = "lost"
     BLOCKED = "blocked"

@@ -376,11 +376,24 @@ class Block(Request, frozen=True, tag="block"):
     detail: Raw
 
 
+class Hold(Request, frozen=True, tag="hold"):
+    """The tries are used up, and the code asks to be held instead of failed.
+
+    `steps` are the keys of failed steps; the code waits for them. Without any the code itself has failed, and the
+    steps of the keys `take_back` run again if it is tried again. A hold with `steps` is refused like `Suspend`.
+    """
+
+    error: str
+    detail: Raw
+    steps: list[str] = []
+    take_back: list[str] = []
+
+
 class Cancelled(Request, frozen=True, tag="cancelled"):
     """The requested cancellation is complete."""
 
 
-End = Suspend | Complete | Fail | Release | Block | Cancelled
+End = Suspend | Complete | Fail | Release | Block | Hold | Cancelled
 
 
 class Emitted(Request, frozen=True):

@@ -14,6 +14,8 @@ class Phase(StrEnum):
     WAITING = "waiting"
     CANCELLING = "cancelling"
     BLOCKED = "blocked"
+    HELD = "held"
+    """It failed, and waits for a person or a program that says how to go on."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -33,6 +35,7 @@ STATUS: Final[dict[Phase, Status]] = {
     Phase.WAITING: Status.RUNNING,
     Phase.CANCELLING: Status.RUNNING,
     Phase.BLOCKED: Status.RUNNING,
+    Phase.HELD: Status.RUNNING,
     Phase.COMPLETED: Status.COMPLETED,
     Phase.FAILED: Status.FAILED,
     Phase.CANCELLED: Status.CANCELLED,
@@ -63,7 +66,10 @@ TRANSITIONS: Final[dict[str, Move]] = {
     "poison": Move(frozenset({Phase.RUNNING}), Phase.FAILED),
     "block": Move(frozenset({Phase.RUNNING}), Phase.BLOCKED, fenced=True),
     "unblock": Move(frozenset({Phase.BLOCKED}), Phase.QUEUED),
-    "cancel": Move(frozenset({Phase.QUEUED, Phase.WAITING, Phase.BLOCKED}), Phase.CANCELLED),
+    "hold": Move(frozenset({Phase.RUNNING}), Phase.HELD, fenced=True),
+    "release_hold": Move(frozenset({Phase.HELD}), Phase.QUEUED),
+    "give_up": Move(frozenset({Phase.HELD}), Phase.FAILED),
+    "cancel": Move(frozenset({Phase.QUEUED, Phase.WAITING, Phase.BLOCKED, Phase.HELD}), Phase.CANCELLED),
     "ask_cancel": Move(frozenset({Phase.RUNNING}), Phase.CANCELLING),
     "confirm_cancel": Move(frozenset({Phase.CANCELLING}), Phase.CANCELLED, fenced=True),
     "overrule": Move(frozenset({Phase.CANCELLING}), Phase.CANCELLED),

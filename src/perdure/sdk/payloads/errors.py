@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from perdure.sdk.errors import in_words
+from perdure.sdk.errors import Fatal, in_words
 from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
 from perdure.wire.errors import PerdureError
 
@@ -47,13 +47,14 @@ def error_to_json(
         message=scrub_text(message, ERROR_BYTES_MAX),
         detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
         details=_details(error),
-        steps=_first(steps),
-        children=_first(children),
+        steps=first_keys(steps),
+        children=first_keys(children),
     )
     return msgspec.json.encode(record)
 
 
-def _first(keys: Sequence[str]) -> list[str] | None:
+def first_keys(keys: Sequence[str]) -> list[str] | None:
+    """As many as fit into 16 KiB."""
     room = DETAIL_BYTES_MAX
     fits = []
     for key in keys:
@@ -119,6 +120,17 @@ def error_from_json(data: bytes) -> ErrorRecord:
         return msgspec.json.decode(data, type=ErrorRecord)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ErrorRecord(type="Error", message=scrub_text(data.decode("utf-8", "replace"), ERROR_BYTES_MAX))
+
+
+def unclear(error: BaseException, wrong: BaseException) -> Fatal:
+    """For an error that cannot say whether it may be retried."""
+    final = Fatal(f"{in_short(error)}; the decision about a retry failed: {in_short(wrong)}")
+    final.__cause__ = wrong
+    return final
+
+
+def in_short(error: BaseException) -> str:
+    return str(error_from_json(error_to_json(error, with_detail=False)))
 
 
 def _guarded(read: Callable[[], str], otherwise: _T) -> str | _T:

@@ -519,6 +519,8 @@ class Machine(OpenCalls):
         if self._orphaned is not None:
             for taken in taken_back_by(row):
                 self._orphaned.forget_tries(taken)
+            if row.key is not None:  # its failures were never outcomes
+                self._orphaned.tries.pop(row.key, None)
 
     def _is_excused(self, row: Row) -> bool:
         return self._orphaned is not None and self._orphaned.excuses(row)

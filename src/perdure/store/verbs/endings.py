@@ -1,4 +1,4 @@
-"""An attempt stops while its execution goes on: suspended, retried, released or blocked."""
+"""An attempt stops while its execution goes on: suspended, retried, released, blocked or held."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,9 @@ from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, 
 from perdure.store.verbs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.starts import New, dispatch_target, start_items, where_of
 from perdure.wire.errors import IllegalMove, PerdureError
+from perdure.wire.holds import write_held
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer
-from perdure.wire.requests import Block, Fail, ItemReply, Release, ReportItem, StartChild, Started, Suspend
+from perdure.wire.requests import Block, Fail, Hold, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 from perdure.wire.status import Phase
 
 TRY_NEWER_US = 1_000_000
@@ -178,7 +179,7 @@ async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
         await Notify(Ready(at.project_id, None))
 
 
-async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
+async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool:
     if phase is Phase.CANCELLING:
         # A cancelled execution never goes back to a queue.
         return False
@@ -201,13 +202,15 @@ async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
         freed = [Ready(at.project_id, None)] if moved.gate else []
         await Notify(Written(at.execution_id), Metric("blocked"), *freed)
         return True
+    if type(end) is Hold:
+        return await _hold(at, end, fence)
     retry = type(end) is Fail
     due_at_us = at.now_us + delay_us if delay_us else None
     moved = await record(Moved, "requeue", due_at_us=due_at_us, retries=int(retry), **fence)
     if moved is None:
         return False
     if type(end) is Fail:
-        taken = await _take_back(at.execution_id, end.take_back)
+        taken = await take_back(at.execution_id, end.take_back)
         row = JournalRow(
             at.execution_id, moved.seq, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
         )
@@ -219,7 +222,27 @@ async def stop(at: At, end: Fail | Release | Block, phase: Phase) -> bool:
     return True
 
 
-async def _take_back(execution_id: str, keys: Sequence[str]) -> bytes:
+async def _hold(at: At, end: Hold, fence: dict[str, object]) -> bool:
+    moved = await record(Moved, "hold", error=end.error, **fence)
+    if moved is None:
+        return False
+    row = JournalRow(
+        at.execution_id,
+        moved.seq,
+        at.at_us,
+        Kind.HELD,
+        at.attempt,
+        key=end.steps[0] if len(end.steps) == 1 else None,
+        ok=False,
+        value=write_held(end.detail, end.steps, end.take_back),
+    )
+    await query_many("insert_journal", [row])
+    freed = [Ready(at.project_id, None)] if moved.gate else []
+    await Notify(Written(at.execution_id), Metric("held"), *freed)
+    return True
+
+
+async def take_back(execution_id: str, keys: Sequence[str]) -> bytes:
     """Make room for new outcomes of failed steps. Answers their rows, for the row `retried`."""
     back = await query_many("take_back_step", [{"execution_id": execution_id, "key": key} for key in keys])
     seqs = sorted(seq for (seq,) in back)

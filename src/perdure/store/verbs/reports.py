@@ -33,6 +33,7 @@ from perdure.wire.requests import (
     End,
     Entry,
     Fail,
+    Hold,
     ItemReply,
     LeaveMessages,
     OpenWait,
@@ -257,8 +258,10 @@ async def _take(
             if not more and not any(_is_news(row, first) for row in found):
                 problem = await cannot_wait(at, end, sure=bool(children) or moved.phase is not Phase.RUNNING)
                 stopped = problem is None and await suspend(at, end, moved.seq if children else item.seen)
+        elif type(end) is Hold and end.steps and (more or any(_is_news(row, seq) for row in found)):
+            stopped = False  # the code may go on with what it has not seen
         elif type(end) is not Complete and type(end) is not Cancelled:
-            stopped = await stop(at, end, moved.phase)  # type: ignore[arg-type]  # a retried Fail, Release or Block
+            stopped = await stop(at, end, moved.phase)  # type: ignore[arg-type]  # the other kinds
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
 
 

@@ -79,10 +79,7 @@ async def deliver(
     started: bytes | None = None,
     taker: Taker | None = None,
 ) -> bool:
-    """Write an outcome into an execution's journal and wake it if it waits.
-
-    False: the execution is final or unknown, or its journal does not say that it `started` this child under `key`.
-    """
+    """As `add_row`. False: it did nothing. `taker` may claim the execution at once."""
 
     def outcome(seq: int, at_us: int, attempt: int) -> JournalRow:
         return JournalRow(
@@ -91,11 +88,27 @@ async def deliver(
 
     if taker is not None and await taker.wake(project_id, execution_id, now_us, outcome, key=key, started=started):
         return True
+    return await add_row(project_id, execution_id, now_us, outcome, key=key, started=started) is not None
+
+
+async def add_row(
+    project_id: str,
+    execution_id: str,
+    now_us: int,
+    outcome: Outcome,
+    *,
+    key: str | None = None,
+    started: bytes | None = None,
+) -> Moved | None:
+    """Write an outcome into an execution's journal and wake it if it waits.
+
+    None: the execution is final or unknown, or its journal does not say that it `started` this child under `key`.
+    """
     moved = await record(
         Moved, "deliver_outcome", project_id=project_id, id=execution_id, now_us=now_us, key=key, started=started
     )
     if moved is None:
-        return False
+        return None
     await query_many("insert_journal", [outcome(moved.seq, moved.at_us, moved.attempt)])
     if moved.phase is Phase.QUEUED:
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
@@ -103,7 +116,7 @@ async def deliver(
         await Notify(Changed(moved.worker_id, execution_id), Written(execution_id))
     else:
         await Notify(Written(execution_id))
-    return True
+    return moved
 
 
 async def note_end(

@@ -80,7 +80,7 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
     [state] = await records(State, "lock_state", project_id=project_id, id=execution_id)
     phase = state.phase
     values = {"project_id": project_id, "id": execution_id, "now_us": now_us, "cancelled_by": cancelled_by}
-    has_begun = phase is Phase.WAITING or (phase is Phase.QUEUED and state.attempt)
+    has_begun = phase in (Phase.WAITING, Phase.HELD) or (phase is Phase.QUEUED and state.attempt)
     if has_begun and state.wake_on_cancel and state.cancelled_by is None:
         [moved] = await records(Moved, "cancel_waking", **values)
         await _note_cancel(execution_id, moved, cancelled_by)

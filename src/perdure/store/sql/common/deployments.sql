@@ -135,8 +135,8 @@ SELECT deployment_id, phase, COUNT(*) FROM (
   WHERE project_id = :project_id AND phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT deployment_id, phase FROM executions
   WHERE COALESCE(project_id, '') = :project_id AND phase IN ('running', 'cancelling')
-  UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase IN ('waiting', 'blocked'))
-  AS open
+  UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase IN ('waiting', 'blocked')
+  UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase = 'held') AS open
 WHERE deployment_id IS NOT NULL GROUP BY deployment_id, phase ORDER BY deployment_id, phase;
 
 -- name: count_live_workers
@@ -148,6 +148,8 @@ WHERE project_id = :project_id AND (embedded = 1 OR lease_until_us > :now_us) GR
 SELECT id, phase FROM (
   SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase IN ('waiting', 'blocked')
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'held'
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id

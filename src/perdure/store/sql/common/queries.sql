@@ -34,7 +34,8 @@ SELECT project_id, workflow_id, phase, COUNT(*) FROM (
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
-  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')) AS open
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'held') AS open
 GROUP BY project_id, workflow_id, phase;
 
 -- name: count_queued

@@ -138,3 +138,10 @@ UPDATE executions SET phase = 'blocked', error = :error, due_at_us = NULL, next_
   parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING {= moved};
+
+-- name: hold
+-- holds: execution=id
+UPDATE executions SET phase = 'held', error = :error, due_at_us = NULL, next_seq = next_seq + 1, needs_protocol = 2,
+  parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING {= moved};

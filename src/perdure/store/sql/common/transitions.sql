@@ -26,7 +26,7 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
     AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END ELSE gate END,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked')
+WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked', 'held')
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started))
 RETURNING {= moved};
@@ -94,16 +94,16 @@ UNION ALL SELECT 'cancelling', MIN(due_at_us) FROM executions WHERE phase = 'can
 UPDATE executions SET phase = 'cancelled', completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL, error = NULL,
   cancelled_at_us = COALESCE(cancelled_at_us, :now_us), cancelled_by = COALESCE(cancelled_by, :cancelled_by),
   next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked')
+WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'waiting', 'blocked', 'held')
 RETURNING {= ended};
 
 -- name: cancel_waking
 -- holds: execution=id
--- on_cancel="wake": an execution that has begun, and waits or is queued again, runs once more so that its code can
--- clean up. (`phase || ''`: see wake_timers.)
+-- on_cancel="wake": an execution that has begun, and waits, is held or is queued again, runs once more so that its code
+-- can clean up. (`phase || ''`: see wake_timers.)
 UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, gate = 0,
-  cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
-WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued') AND cancelled_by IS NULL
+  error = NULL, cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued', 'held') AND cancelled_by IS NULL
 RETURNING {= moved};
 
 -- name: ask_cancel
@@ -137,6 +137,27 @@ RETURNING {= moved};
 UPDATE executions SET phase = 'failed', error = :error, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   losses = losses + 1, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
+RETURNING {= ended};
+
+-- name: release_hold
+-- holds: execution=id
+-- `rows` in the journal say how it goes on. In another deployment it may run on another Python.
+UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, due_at_us = NULL,
+  next_seq = next_seq + :rows, losses = 0, undelivered = 0, retry_count = CASE WHEN :fresh = 1 THEN 0 ELSE retry_count END,
+  deployment_id = COALESCE(:deployment_id, deployment_id),
+  python = CASE WHEN :deployment_id{::TEXT} IS NULL THEN python END,
+  moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
+  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
+    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
+WHERE project_id = :project_id AND id = :id AND phase = 'held'
+RETURNING {= moved};
+
+-- name: give_up
+-- holds: execution=id
+-- `rows` in the journal: failures of held steps, and the end.
+UPDATE executions SET phase = 'failed', error = COALESCE(:error, error), next_seq = next_seq + :rows,
+  completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+WHERE project_id = :project_id AND id = :id AND phase = 'held'
 RETURNING {= ended};
 
 -- name: unblock

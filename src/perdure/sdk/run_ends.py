@@ -1,0 +1,131 @@
+"""The end that a run of the code reports: its result, or what failed, and whether it is retried or held."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from perdure.sdk.errors import RetryAfter, Stuck, is_fatal
+from perdure.sdk.interrupts import is_interrupt
+from perdure.sdk.payloads.errors import error_from_json, error_to_json, first_keys, unclear
+from perdure.sdk.payloads.values import encode
+from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
+from perdure.wire.executions import Row
+from perdure.wire.requests import Block, Cancelled, Claimed, Complete, End, Entry, Fail, Hold, ReportItem, StepDone
+from perdure.wire.retry import delay_us
+
+if TYPE_CHECKING:
+    from perdure.sdk.replay.machine import Machine
+    from perdure.sdk.workflow import Workflow
+
+
+class Run(Protocol):
+    """A runner, as far as its end depends on it."""
+
+    claimed: Claimed
+    machine: Machine | None
+    in_flight: ReportItem | None
+    entries: list[Entry]
+
+    @property
+    def workflow(self) -> Workflow[Any, Any] | None: ...
+    @property
+    def is_cancelling(self) -> bool: ...
+
+
+def is_over(end: End | None) -> bool:
+    """Whether the code goes no further in this attempt, even if the server refuses the end."""
+    if type(end) is Hold:
+        return not end.steps
+    return type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block
+
+
+def hold(failures: list[Row]) -> Hold:
+    """For the last failed tries of the held steps."""
+    first = failures[0]
+    tried = f" after {first.tries} tries" if first.tries > 1 else ""
+    others = len(failures) - 1
+    more = f", and {others:,} other steps" if others > 1 else ", and another step" if others else ""
+    keys = [row.key for row in failures if row.key is not None]
+    error = error_from_json(bytes(first.value))
+    detail = msgspec.json.encode(msgspec.structs.replace(error, steps=first_keys(keys)))
+    return Hold(f"step {first.key!r} failed{tried}: {error}{more}", Raw(detail), keys)
+
+
+def outcome(run: Run) -> End:
+    machine = run.machine
+    assert machine is not None
+    error = machine.error
+    if error is None:
+        workflow = run.workflow
+        assert workflow is not None
+        try:
+            return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
+        except BaseException as problem:
+            if is_interrupt(problem):
+                raise
+            return failed(run, problem)
+    if isinstance(error, asyncio.CancelledError) and machine.cancel_requested:
+        return Cancelled()
+    return failed(run, error)
+
+
+def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail | Hold:
+    workflow = run.workflow
+    holds = workflow is not None and workflow.on_failure == "hold" and not run.is_cancelling
+    delay: int | None = None
+    shown = error
+    taken: list[str] = []
+    steps: list[str] = []
+    children: list[str] = []
+    try:
+        delay = _delay_us(run, error)
+        if delay is not None or holds:
+            taken = _with_failed_beside(run, steps_to_blame(error))
+    except BaseException as wrong:  # raised by the error's own pause, or by its group
+        if is_interrupt(wrong):
+            raise
+        delay, shown = None, unclear(error, wrong)
+    if delay is None:
+        steps, children = _to_blame(run, error)
+    detail = error_to_json(shown, with_detail=with_detail, steps=steps, children=children)
+    words = str(error_from_json(detail))
+    if delay is None and holds:
+        return Hold(words, Raw(detail), take_back=taken)
+    return Fail(words, Raw(detail), delay, [] if delay is None else taken)
+
+
+def _to_blame(run: Run, error: BaseException) -> tuple[list[str], list[str]]:
+    """The keys of the steps and of the children that ended this attempt; none if the code itself failed."""
+    try:
+        steps, children = calls_to_blame(error)
+    except BaseException as wrong:  # raised by the error's own group
+        if is_interrupt(wrong):
+            raise
+        return [], []
+    return (_with_failed_beside(run, steps) if steps or children else steps), children
+
+
+def _delay_us(run: Run, error: BaseException) -> int | None:
+    """None without a retry."""
+    workflow = run.workflow
+    if workflow is None or is_fatal(error) or isinstance(error, Stuck) or run.is_cancelling:
+        return None
+    asked = error.seconds if isinstance(error, RetryAfter) else None
+    return delay_us(workflow.retry, run.claimed.retry_count + 1, random.random(), asked)
+
+
+def _with_failed_beside(run: Run, steps: list[str]) -> list[str]:
+    """The steps that ended this attempt, and those under way that failed as well, even if not recorded yet."""
+    found = dict.fromkeys(steps)
+    if run.machine is not None:
+        found |= dict.fromkeys(run.machine.failed_beside(steps))
+    unread = [*run.in_flight.entries, *run.entries] if run.in_flight is not None else run.entries
+    for entry in unread:
+        if type(entry) is StepDone and entry.last and not entry.ok:
+            found[entry.key] = None
+    return list(found)

@@ -1,0 +1,34 @@
+-- What is pending in an execution, and acts on it.
+
+-- name: actable
+SELECT e.phase, e.attempt, e.next_seq, e.timer_key, e.due_at_us, e.ready_at_us, e.error,
+  COALESCE(d.push, 0) AS push, COALESCE(w.protocol, 1) AS protocol
+FROM executions e LEFT JOIN deployments d ON d.project_id = e.project_id AND d.id = e.deployment_id
+LEFT JOIN workers w ON w.id = e.assigned_to_worker
+WHERE e.project_id = :project_id AND e.id = :id;
+
+-- name: recent_tries
+-- Failed tries, and what came of them.
+SELECT seq, at_us, kind, key, name, tries, CASE WHEN kind IN ('step_failed', 'held') THEN value END AS value FROM journal
+WHERE execution_id = :execution_id AND seq > :after AND kind IN ('step_failed', 'step', 'retried', 'woken', 'held')
+ORDER BY seq;
+
+-- name: open_children
+SELECT id, workflow_id, step_key, created_at_us FROM executions
+WHERE project_id = :project_id AND parent_execution_id = :id AND completed_at_us IS NULL AND step_key IS NOT NULL
+  AND (:key{::TEXT} IS NULL OR step_key = :key)
+ORDER BY id LIMIT :limit;
+
+-- name: pending_calls
+SELECT key, kind, name, since_us, due_us, tries FROM pending_calls
+WHERE execution_id = :execution_id AND attempt = :attempt ORDER BY since_us, key;
+
+-- name: need_protocol
+-- holds: execution=id
+-- Older workers do not understand what an act wrote.
+UPDATE executions SET needs_protocol = 2 WHERE project_id = :project_id AND id = :id RETURNING id;
+
+-- name: insert_act
+-- holds: execution=execution_id
+INSERT INTO acts (execution_id, seq, project_id, at_us, action, key, acted_by, note)
+VALUES (:execution_id, :seq, :project_id, :at_us, :action, :key, :acted_by, :note);

@@ -1,0 +1,193 @@
+"""Pending calls: those of an execution's code that have no outcome yet."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from perdure.store.executions import StoredWait, unknown_execution
+from perdure.store.interface import query, record, records, verb
+from perdure.wire.executions import Row
+from perdure.wire.hands import ACTIONS, Action, Pending, PendingCall, PendingKind
+from perdure.wire.holds import HeldFor, read_held
+from perdure.wire.records import Kind
+from perdure.wire.status import FINAL, LEASED, Phase
+from perdure.wire.waits import PendingWait
+
+LOOK_ROWS: Final = 10_000
+"""So far back it looks for failed tries."""
+LISTED_MAX: Final = 1_000
+
+
+class Actable(Struct, frozen=True, gc=False):
+    phase: Phase
+    attempt: int
+    next_seq: int
+    timer_key: str | None
+    due_at_us: int | None
+    ready_at_us: int | None
+    error: str | None
+    push: bool
+    protocol: int
+    """Of its last worker."""
+
+
+class Try(Struct, frozen=True, gc=False):
+    seq: int
+    at_us: int
+    kind: Kind
+    key: str | None
+    name: str | None
+    tries: int
+    value: bytes | None
+
+
+class Tries:
+    """The failed tries of steps that have no outcome yet. A worker reads the same from the same rows."""
+
+    def __init__(self, rows: Iterable[Try]) -> None:
+        self.paused: dict[str, tuple[Try, int]] = {}
+        """With the time of the next try."""
+        self.held: dict[str, Try] = {}
+        self.hold: HeldFor | None = None
+        """The last one."""
+        self.hold_row: Try | None = None
+        for row in rows:
+            if row.kind is Kind.HELD:
+                self.hold_row, self.hold = row, read_held(row.value or b"{}")
+            elif row.key is not None:
+                self.paused.pop(row.key, None)
+                self.held.pop(row.key, None)
+                if row.kind is Kind.STEP_FAILED and row.value is not None:
+                    self._note(row.key, row, row.value)
+
+    def _note(self, key: str, row: Try, value: bytes) -> None:
+        failure = msgspec.json.decode(value, type=Failure)
+        if failure.retry_at_us is not None:
+            self.paused[key] = row, failure.retry_at_us
+        elif failure.held:
+            self.held[key] = row
+
+
+class Failure(Struct, frozen=True):
+    """The value of a row `step_failed`."""
+
+    type: str = "Error"
+    message: str = ""
+    retry_at_us: int | None = None
+    held: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+async def read_actable(project_id: str, execution_id: str) -> Actable:
+    found = await record(Actable, "actable", project_id=project_id, id=execution_id)
+    if found is None:
+        raise unknown_execution(execution_id)
+    return found
+
+
+async def read_tries(execution_id: str, next_seq: int) -> Tries:
+    return Tries(await records(Try, "recent_tries", execution_id=execution_id, after=max(0, next_seq - 1 - LOOK_ROWS)))
+
+
+@verb(looks=True)
+async def pending(*, project_id: str, execution_id: str, now_us: int) -> Pending:
+    """Raises NotFound."""
+    of = await read_actable(project_id, execution_id)
+    if of.phase in FINAL:
+        return Pending([])
+    tries = await read_tries(execution_id, of.next_seq)
+    calls = [*steps(of, tries, now_us), *await others(project_id, execution_id, of)]
+    return Pending(allowed(calls, of)[:LISTED_MAX])
+
+
+def allowed(calls: Iterable[PendingCall], of: Actable) -> list[PendingCall]:
+    """Push workers ask for answers only."""
+    if not of.push:
+        return list(calls)
+    return [structs.replace(one, actions=[Action.COMPLETE]) for one in calls if one.kind is PendingKind.ANSWER]
+
+
+def steps(of: Actable, tries: Tries, now_us: int) -> list[PendingCall]:
+    """Held and paused ones."""
+    calls: list[PendingCall] = []
+    if of.phase is Phase.HELD and tries.hold is not None and tries.hold_row is not None and not tries.hold.held:
+        error, since_us = str(tries.hold), tries.hold_row.at_us
+        actions = [Action.TRY, Action.FAIL]
+        calls.append(PendingCall(key=None, kind=PendingKind.HELD, since_us=since_us, error=error, actions=actions))
+        for key in tries.hold.take_back:
+            actions = [Action.TRY, Action.COMPLETE]
+            calls.append(PendingCall(key=key, kind=PendingKind.HELD, since_us=since_us, error=error, actions=actions))
+    calls += [_failed(PendingKind.HELD, row) for row in tries.held.values()]
+    for row, at_us in tries.paused.values():
+        if at_us > now_us or of.phase is Phase.WAITING:
+            calls.append(_failed(PendingKind.PAUSE, row, due_at_us=at_us))
+    return calls
+
+
+def _failed(kind: PendingKind, row: Try, due_at_us: int | None = None) -> PendingCall:
+    assert row.key is not None and row.value is not None
+    call = _made(row.key, kind, row.name, row.at_us, due_at_us)
+    return structs.replace(call, tries=row.tries, error=str(msgspec.json.decode(row.value, type=Failure)))
+
+
+async def others(project_id: str, execution_id: str, of: Actable) -> list[PendingCall]:
+    calls = [*await children(project_id, execution_id), *await running(execution_id, of)]
+    for wait in await records(PendingWait, "list_waits", execution_id=execution_id):
+        kind = PendingKind.ANSWER if wait.topic is None or wait.data is not None else PendingKind.EVENT
+        calls.append(_made(wait.key, kind, wait.topic, wait.opened_at_us, wait.expires_at_us))
+    return sorted(calls, key=lambda one: (one.since_us or 0, one.key or ""))
+
+
+async def children(project_id: str, execution_id: str, key: str | None = None) -> list[PendingCall]:
+    """Open ones that the journal says were started, and without an outcome that an act gave."""
+    found = await query("open_children", project_id=project_id, id=execution_id, key=key, limit=LISTED_MAX)
+    calls = []
+    for id, workflow_id, step_key, created_at_us in found:
+        rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=step_key)
+        started = any(row.kind is Kind.CHILD_STARTED and bytes(row.value) == msgspec.json.encode(id) for row in rows)
+        if started and not any(row.kind is Kind.CHILD for row in rows):
+            call = _made(step_key, PendingKind.CHILD, workflow_id, created_at_us)
+            calls.append(structs.replace(call, child_id=id))
+    return calls
+
+
+async def running(execution_id: str, of: Actable) -> list[PendingCall]:
+    """Timers, and the steps that run for long."""
+    calls = {}
+    if of.phase is Phase.WAITING and of.timer_key is not None and of.due_at_us is not None:
+        calls[of.timer_key] = _made(of.timer_key, PendingKind.TIMER, None, of.ready_at_us, of.due_at_us)
+    found = await query("pending_calls", execution_id=execution_id, attempt=of.attempt)
+    for key, kind, name, since_us, due_us, tries in found:
+        if (kind == PendingKind.STEP and of.phase not in LEASED) or key in calls:
+            continue
+        rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=key)
+        if not any(row.kind in (Kind.STEP, Kind.TIMER) for row in rows):
+            call = _made(key, PendingKind(kind), name, since_us, due_us)
+            calls[key] = structs.replace(call, tries=tries or None)
+    return list(calls.values())
+
+
+def _made(
+    key: str, kind: PendingKind, name: str | None, since_us: int | None, due_at_us: int | None = None
+) -> PendingCall:
+    return PendingCall(
+        key=key, kind=kind, name=name, since_us=since_us, due_at_us=due_at_us, actions=list(ACTIONS[kind])
+    )
+
+
+async def others_under(
+    project_id: str, execution_id: str, of: Actable, key: str, wait: StoredWait | None
+) -> list[PendingCall]:
+    """As `others`, under one key."""
+    found = []
+    if wait is not None and wait.state == "open":
+        answer = wait.topic is None or wait.event_type is not None
+        kind = PendingKind.ANSWER if answer else PendingKind.EVENT
+        found.append(_made(key, kind, wait.topic, wait.opened_at_us, wait.expires_at_us))
+    found += await children(project_id, execution_id, key)
+    found += [call for call in await running(execution_id, of) if call.key == key]
+    return found
