@@ -92,7 +92,10 @@ MAY_READ_MUCH: Final = {
     "changed_of_workers": "all that a worker holds, once a second while it waits",
     "unacknowledged_claims": "all that a worker holds, once a second while it waits",
     "list_all_workers": "what workers hold, when a person asks",
-    "read_listed_worker": "what a worker holds, when a person asks",
+    **dict.fromkeys(("read_listed_worker", "serving_workers"), "what workers hold, when a person asks"),
+    **dict.fromkeys(
+        ("ready_before", "ready_before_in_group", "ready_beside_group"), "what is ready, up to a limit, for a person"
+    ),
     "count_held_by": "what a push worker holds, at most what it takes",
     "untold_of_push_workers": "all that push workers hold, every few seconds",
     "open_of_user": "all that a user has, when that is erased",
@@ -332,7 +335,19 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": has_children}
     for query in ("explained", "compared_run", "path_execution", "completed_before"):
         found[query] = {"id": done}
-    for query in ("newest_of_kind", "newest_outcome", "count_losses", "count_steps", "shapes_of_steps", "path_rows"):
+    for query in ("verdicts", "ready_before", "ready_before_in_group", "ready_beside_group"):
+        found[query] = {"id": ids["queued"], "ready_at_us": 1 << 62}
+    for query in ("holders_under_limit", "holders_at_worker"):
+        found[query] = {"worker_id": WORKER, "concurrency_key": None, "limit": 10}
+    for query in (
+        "newest_of_kind",
+        "newest_row",
+        "newest_outcome",
+        "count_losses",
+        "count_steps",
+        "shapes_of_steps",
+        "path_rows",
+    ):
         found[query] = {"execution_id": done, "before": 9}
     for query in ("steps_to_try_again", "failed_outcomes", "failed_tries", "child_of_row"):
         found[query] = {"execution_id": done, "key": "step-1"}

@@ -163,6 +163,7 @@ MAY_SCAN = {
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
+    "serving_workers": "one row per worker, when a person asks",
     "push_workers_of": "one row per worker, when a deployment changes sides",
     **dict.fromkeys(
         (

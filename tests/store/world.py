@@ -235,6 +235,7 @@ class World:
         project: str = PROJECT,
         schedules: Sequence[ScheduleSpec] = (),
         triggers: Sequence[TriggerSpec] = (),
+        capacity: int = 100,
     ) -> None:
         specs = [spec if isinstance(spec, WorkflowSpec) else WorkflowSpec(spec) for spec in workflows]
         request = RegisterRequest(
@@ -245,6 +246,7 @@ class World:
             list(queues),
             embedded=embedded,
             protocol=protocol,
+            capacity=capacity,
             schedules=list(schedules),
             triggers=list(triggers),
         )

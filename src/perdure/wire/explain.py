@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from perdure.wire.budgets import topic_of
 from perdure.wire.critical_path import Span, shares
+from perdure.wire.explain_queued import explain_queued
+from perdure.wire.explanations import explained, worker_words
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import duration
@@ -55,31 +57,6 @@ def explain(facts: Facts, now_us: int) -> Why:
             return explain_end(facts)
 
 
-def explained(
-    subject: Subject,
-    sentence: str,
-    *,
-    details: Iterable[Fact] = (),
-    commands: Iterable[str] = (),
-    since_us: int | None = None,
-    until_us: int | None = None,
-    remedy: str | None = None,
-) -> Why:
-    about = [Fact("workflow", subject.workflow_id), Fact("created", "", subject.created_at_us)]
-    if subject.deployment_id is not None:
-        about.insert(1, Fact("deployment", subject.deployment_id))
-    return Why(
-        execution_id=subject.id,
-        phase=subject.phase,
-        sentence=sentence,
-        since_us=since_us,
-        until_us=until_us,
-        remedy=remedy,
-        commands=[*commands],
-        facts=[*details, *about],
-    )
-
-
 def with_path(found: Why, spans: Sequence[Span]) -> Why:
     path = shares(spans)
     largest = sorted(path, key=lambda part: part.percent, reverse=True)[:NAMED_MAX]
@@ -119,16 +96,6 @@ def _part(part: PathPart, id: str) -> str:
     else:
         words = {PathKind.WAIT: "waiting", PathKind.TIMER: "a timer"}.get(part.kind, words)
     return words if part.execution_id == id else f"{words} of execution {part.execution_id}"
-
-
-def explain_queued(facts: Queued) -> Why:
-    subject = facts.subject
-    return explained(
-        subject,
-        f"It has been queued since {moment(subject.ready_at_us)}.",
-        since_us=subject.ready_at_us,
-        commands=[f"perdure show {subject.id}"],
-    )
 
 
 def explain_waiting(facts: Waiting) -> Why:
@@ -282,9 +249,7 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
     if worker is None:
         yield Fact("worker", f"{subject.worker_id}; its registration has ended")
     else:
-        python = "" if worker.python is None else f", Python {worker.python}"
-        load = f"{worker.running} of {worker.capacity}"
-        yield Fact("worker", f"{worker.id} ({worker.kind.value}, {worker.state.value}{python}), runs {load}")
+        yield Fact("worker", worker_words(worker))
         if worker.last_beat_at_us is not None:
             yield Fact("last beat", "", worker.last_beat_at_us)
     yield Fact("claimed", f"attempt {subject.attempt}", facts.claimed_at_us)

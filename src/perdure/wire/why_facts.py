@@ -6,9 +6,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from perdure.wire.admission import Rule
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.why import Holder
 from perdure.wire.workers import ListedWorker
+
+BEFORE_MAX: Final = 10_000
 
 
 class Subject(Struct, frozen=True, gc=False):
@@ -31,6 +35,8 @@ class Subject(Struct, frozen=True, gc=False):
     attempt: int
     losses: int
     undelivered: int
+    gate: int
+    rank: int
     retry_count: int
     worker_id: str | None
     """Its last worker."""
@@ -83,8 +89,43 @@ class OpenChild(Struct, frozen=True, gc=False):
     created_at_us: int
 
 
+class ServingWorker(Struct, frozen=True, gc=False):
+    """A registered worker of the execution's deployment."""
+
+    listed: ListedWorker
+    suits_python: str
+    """The version that it claims with; push workers have none."""
+    protocol: int
+
+    @property
+    def room(self) -> int:
+        return max(0, self.listed.capacity - self.listed.running)
+
+
+class Limit(Struct, frozen=True, gc=False):
+    """A limit of an execution's queue that is reached, and how many executions run under it."""
+
+    most: int
+    held: int
+
+
 class Queued(Struct, frozen=True):
+    """`rule` is the first rule of admission that holds it back, for the worker that it suits best."""
+
     subject: Subject
+    rule: Rule | None
+    newest: FactRow | None = None
+    """The newest row of its journal."""
+    session_id: str | None = None
+    behind_id: str | None = None
+    """The execution whose end its turn awaits."""
+    limit: Limit | None = None
+    holders: Sequence[Holder] = ()
+    workers: Sequence[ServingWorker] = ()
+    before: int = 0
+    """How many ready executions come before it, at most BEFORE_MAX."""
+    beside: int = 0
+    """Under limits, groups take turns: how many ready executions of other groups may go first."""
 
 
 class Waiting(Struct, frozen=True):

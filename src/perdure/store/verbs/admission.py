@@ -1,6 +1,7 @@
 """Rules of admission that count. `admission.sql` has the others."""
 
 import sys
+from collections.abc import Collection
 
 from msgspec import Struct
 
@@ -15,6 +16,14 @@ class GroupRoom(Struct, frozen=True, gc=False):
     held_of_queue: int | None = None
     key_limit: int | None = None
     held_of_key: int | None = None
+
+
+def first_hold(failing: Collection[Rule]) -> Rule | None:
+    """
+    >>> first_hold({Rule.PYTHON, Rule.QUEUE_LIMIT})
+    <Rule.QUEUE_LIMIT: 'queue_limit'>
+    """
+    return next((rule for rule in Rule if rule in failing), None)
 
 
 async def group_room(project_id: str, queue_name: str, concurrency_key: str) -> GroupRoom:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
+from perdure.store.verbs.why_queued import queued
 from perdure.wire.critical_path import PathExecution, PathRow, PathWait, Span, path_of
 from perdure.wire.fields import INT64_MAX
 from perdure.wire.records import Kind
@@ -23,7 +24,6 @@ from perdure.wire.why_facts import (
     Losses,
     OpenChild,
     OpenedWait,
-    Queued,
     Running,
     StepShape,
     Subject,
@@ -66,7 +66,9 @@ async def explained(*, project_id: str, execution_id: str, now_us: int, lease_us
         assert row is not None
         return Blocked(subject, row)
     if subject.phase is Phase.QUEUED:
-        return Queued(subject)
+        leases = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
+        newest = next(iter(await _rows("newest_row", execution_id)), None)
+        return await queued(project_id, subject, newest, leases)
     if subject.phase is Phase.FAILED:
         return await _failed(project_id, subject)
     steps = await value("count_steps", execution_id=execution_id)

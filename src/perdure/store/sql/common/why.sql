@@ -2,7 +2,7 @@
 
 -- text: subject
 id, workflow_id, phase, deployment_id, queue_name, concurrency_key, COALESCE(session_id, id) AS session_id, created_at_us,
-  started_at_us, completed_at_us, moved_at_us, ready_at_us, due_at_us, timer_key, attempt, losses, undelivered, retry_count,
+  started_at_us, completed_at_us, moved_at_us, ready_at_us, due_at_us, timer_key, attempt, losses, undelivered, gate, rank, retry_count,
   assigned_to_worker AS worker_id, python, {= payload_size} AS payload_bytes, error, cancelled_at_us, cancelled_by,
   run_timeout_seconds
 
@@ -12,6 +12,45 @@ seq, at_us, kind, attempt, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :byte
 
 -- name: explained
 SELECT {= subject} FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: verdicts
+-- The rules of admission that a queued execution fulfils, for a kind of worker.
+SELECT {= verdicts} FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: ready_before
+-- How many ready executions come before one in the order of claims.
+SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+  AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL AND (rank, ready_at_us, id) < (:rank, :ready_at_us, :id)
+  LIMIT :limit) AS rows;
+
+-- name: ready_before_in_group
+SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+  AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL AND queue_name = :queue_name
+  AND COALESCE(concurrency_key, '') = :concurrency_key AND (rank, ready_at_us, id) < (:rank, :ready_at_us, :id)
+  LIMIT :limit) AS rows;
+
+-- name: ready_beside_group
+-- How many ready executions of a deployment are not of this group.
+SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
+  UNION ALL SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
+    AND (queue_name <> :queue_name OR COALESCE(concurrency_key, '') <> :concurrency_key)
+  LIMIT :limit) AS rows;
+
+-- text: holder
+id AS execution_id, workflow_id, phase, assigned_to_worker AS worker_id, (SELECT j.at_us FROM journal j
+  WHERE j.execution_id = executions.id AND j.kind = 'claimed' ORDER BY j.seq DESC LIMIT 1) AS since_us
+
+-- name: holders_under_limit
+-- Running executions of a limited queue, or with a key of one of its keys.
+SELECT {= holder} FROM executions WHERE project_id = :project_id AND queue_name = :queue_name
+  AND phase IN ('running', 'cancelling') AND gate = 1
+  AND (:concurrency_key{::TEXT} IS NULL OR COALESCE(concurrency_key, '') = :concurrency_key) ORDER BY id LIMIT :limit;
+
+-- name: holders_at_worker
+SELECT {= holder} FROM executions
+WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id LIMIT :limit;
 
 -- name: explained_waits
 SELECT key, topic, match, CASE WHEN OCTET_LENGTH(data) <= :bytes_max THEN data END AS data, opened_at_us, expires_at_us,
@@ -34,6 +73,9 @@ ORDER BY seq DESC LIMIT :limit;
 SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
   'child_started', 'child', 'published', 'sent', 'transcript', 'message', 'cancel_asked')
 ORDER BY seq DESC LIMIT 1;
+
+-- name: newest_row
+SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_of_kind
 SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;

@@ -41,6 +41,10 @@ WHERE w.project_id = :project_id AND w.id > :after ORDER BY w.id LIMIT :limit;
 -- name: read_listed_worker
 SELECT {= listed_worker} FROM workers w LEFT JOIN push_workers p ON p.id = w.id WHERE w.project_id = :project_id AND w.id = :id;
 
+-- name: serving_workers
+SELECT {= listed_worker}, w.python AS suits_python, w.protocol FROM workers w LEFT JOIN push_workers p ON p.id = w.id
+WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id ORDER BY w.id LIMIT :limit;
+
 -- name: beat_worker
 -- holds: worker=id
 UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us) WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
