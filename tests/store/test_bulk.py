@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec import Raw
 from tests.store.locks import held
-from tests.store.world import PROJECT, World, raw
+from tests.store.world import HOLD, PROJECT, World, raw, try_of
 
 from perdure.engine.bulk import Bulk
 from perdure.engine.clock import ManualClock
@@ -34,11 +33,13 @@ from perdure.wire.bulk import (
 )
 from perdure.wire.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
 from perdure.wire.executions import ListFilters
+from perdure.wire.hands import Action
 from perdure.wire.requests import Fail, OpenWait, StartItem
 from perdure.wire.status import Phase
 
 SCOPE = Scope(PROJECT)
 WF = ListFilters(workflow_id="wf")
+NO_OPTIONS = BulkOptions()
 
 
 def server(world: World) -> Bulk:
@@ -52,9 +53,9 @@ def service(world: World) -> Bulk:
 
 
 async def begin(
-    service: Bulk, action: str, filters: ListFilters = WF, key: str | None = None, data: Raw | None = None, **more: Any
+    service: Bulk, action: str, filters: ListFilters = WF, options: BulkOptions = NO_OPTIONS, **more: Any
 ) -> BulkJob:
-    op = StartBulkJob(BulkAction(action), filters, BulkOptions(key, data), **more)
+    op = StartBulkJob(BulkAction(action), filters, options, **more)
     op.check()
     return await service.start(SCOPE, op)
 
@@ -157,11 +158,43 @@ async def test_a_step_of_many_is_answered(world: World, service: Bulk) -> None:
         await world.wait_for(id, OpenWait("approve", None))
     found = await preview(service, "resume", key="approve")
     assert (found.count, found.newest) == (2, ids[1]), "the third does not ask"
-    done = await finish(service, await begin(service, "resume", key="approve", data=raw({"ok": True})))
+    done = await finish(
+        service, await begin(service, "resume", options=BulkOptions(key="approve", data=raw({"ok": True})))
+    )
     assert (done.done, done.refused) == (2, 0)
     assert await phases(world, ids[:2]) == {Phase.QUEUED}
     [*_, last] = await world.journal(ids[0])
     assert (last.kind.value, last.key, bytes(last.value)) == ("resume", "approve", b'{"ok":true}')
+
+
+async def test_held_executions_are_tried_again(world: World, service: Bulk) -> None:
+    await world.register()
+    held = [await world.running() for _ in range(3)]
+    for id in held:
+        await world.report(id, [try_of("pay")], HOLD)
+    waiting = await world.running()
+    await world.wait_for(waiting, OpenWait("approve", None))
+    again = BulkOptions(act=Action.TRY)
+    assert (await preview(service, "act", act=Action.TRY)).count == 3, "without a key it is about held executions"
+    done = await finish(service, await begin(service, "act", options=again, note="the bank is up"))
+    assert (done.done, done.refused) == (3, 0)
+    assert await phases(world, held) == {Phase.QUEUED}
+    with pytest.raises(NothingMatches, match="No held execution matches"):
+        await preview(service, "act", act=Action.TRY)
+
+
+async def test_what_is_not_pending_is_refused(world: World, service: Bulk) -> None:
+    await world.register()
+    asking, other = await world.running(), await world.running()
+    await world.wait_for(asking, OpenWait("approve", None))
+    await world.wait_for(other, OpenWait("check", None))
+    options = BulkOptions(act=Action.TIME_OUT, key="approve")
+    done = await finish(service, await begin(service, "act", options=options))
+    [item] = await items(service, done, ItemState.REFUSED)
+    assert (done.done, item.execution_id) == (1, other)
+    assert item.reason == f"Nothing is pending under 'approve' of execution '{other}'. Pending: 'check'."
+    [*_, last] = await world.journal(asking)
+    assert (last.kind.value, last.ok) == ("resume", False)
 
 
 async def test_what_changed_since_the_look_is_refused_with_its_reason(
@@ -321,6 +354,9 @@ async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, 
         ),
         ("resume", WF, {}, "options.key: resume needs it."),
         ("cancel", WF, {"key": "k"}, "options.key: cancel takes no options."),
+        ("resume", WF, {"key": "k", "error": "no"}, "options.error: resume takes only key, data."),
+        ("act", WF, {"act": Action.FIRE}, "key: `fire` needs the key of what is pending"),
+        ("act", WF, {"act": Action.TRY, "error": "no"}, "error: belongs to `fail`, not to `try`"),
     ],
 )
 def test_what_does_not_fit_is_refused(action: str, filters: ListFilters, options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,15 @@ import typer
 from perdure.cli.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
 from perdure.cli.connect import with_client
 from perdure.cli.filters import with_filters
+from perdure.cli.hands import (
+    CompleteOption,
+    FailFlag,
+    FireFlag,
+    TimeOutFlag,
+    TryFlag,
+    chosen_action,
+    parse_value,
+)
 from perdure.cli.options import JsonFlag, UrlOption, check_choice, parse_json
 from perdure.cli.output import console, emit, note, print_facts, print_list, print_result, say
 
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 WATCH_PATIENCE_SECONDS: Final = 60.0
-DONE: Final = {"cancel": "cancelled", "resume": "answered", "delete": "deleted"}
+DONE: Final = {"cancel": "cancelled", "resume": "answered", "act": "decided", "delete": "deleted"}
 
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, as `perdure bulk ls` shows it.")]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")]
@@ -30,7 +39,7 @@ NoteOption = Annotated[str | None, typer.Option("--note", help="Why, for the lis
 
 def add_to(app: typer.Typer) -> None:
     help = "Act on all executions that filters find, in the background."
-    functions = (cancel, resume, delete, ls, show, items, stop, continue_)
+    functions = (cancel, resume, act, delete, ls, show, items, stop, continue_)
     add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
 
 
@@ -65,6 +74,39 @@ def resume(
 
     options = {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
     _Command("resume", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@with_filters
+def act(
+    filters: "ListFilters",
+    pending: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="What is pending in each. Without it: held executions.")
+    ] = None,
+    again: TryFlag = False,
+    fire: FireFlag = False,
+    complete: CompleteOption = None,
+    fail: FailFlag = False,
+    message: Annotated[str | None, typer.Option("--message", help="With --fail: another error.")] = None,
+    time_out: TimeOutFlag = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
+    ] = None,
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Decide the same pending call in all open executions that match, or how held ones go on."""
+    options = {
+        "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
+        "key": pending,
+        "value": parse_value(complete),
+        "error": message,
+        "deployment_id": on,
+    }
+    _Command("act", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
 
 
 @with_filters

@@ -13,6 +13,8 @@ from perdure.cli.output import print_list, print_result, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from msgspec import Raw
+
     from perdure.wire.hands import Action, PendingCall
 
 NoteOption = Annotated[str | None, typer.Option("--note", help="Why. The server keeps it beside your name.")]
@@ -69,22 +71,27 @@ def command_lines(id: str, calls: "Sequence[PendingCall]") -> "list[str]":
 OPTIONS = {"try": "--try", "fire": "--fire", "complete": "--complete", "fail": "--fail", "time_out": "--time-out"}
 
 
+TryFlag = Annotated[bool, typer.Option("--try", help="Run a held step again with fresh tries, or a paused one now.")]
+FireFlag = Annotated[bool, typer.Option("--fire", help="End a timer now.")]
+CompleteOption = Annotated[
+    str | None, typer.Option("--complete", help="Give it a value: JSON, @FILE, or - for the standard input.")
+]
+FailFlag = Annotated[bool, typer.Option("--fail", help="Let it fail with its recorded error.")]
+TimeOutFlag = Annotated[bool, typer.Option("--time-out", help="Raise TimeoutError in the code that waits.")]
+
+
 def act(
     id: ExecutionArgument,
     key: Annotated[
         str | None,
         typer.Argument(metavar="[KEY]", help="As `perdure pending ID` shows it. Without it: the held execution."),
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--try", help="Run a held step again with fresh tries, or a paused one now.")
-    ] = False,
-    fire: Annotated[bool, typer.Option("--fire", help="End a timer now.")] = False,
-    complete: Annotated[
-        str | None, typer.Option("--complete", help="Give it a value: JSON, @FILE, or - for the standard input.")
-    ] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="Let it fail with its recorded error.")] = False,
+    again: TryFlag = False,
+    fire: FireFlag = False,
+    complete: CompleteOption = None,
+    fail: FailFlag = False,
     error: Annotated[str | None, typer.Option("--error", help="With --fail: another error.")] = None,
-    time_out: Annotated[bool, typer.Option("--time-out", help="Raise TimeoutError in the code that waits.")] = False,
+    time_out: TimeOutFlag = False,
     deployment: Annotated[
         str | None, typer.Option("--deployment", help="With --try: the held execution goes on in this deployment.")
     ] = None,
@@ -93,34 +100,47 @@ def act(
     as_json: JsonFlag = False,
 ) -> None:
     """Decide a pending call, or how a held execution goes on. The first outcome stands."""
-    from msgspec import Raw
-
-    from perdure.wire.hands import Action, ActOnExecution
+    from perdure.wire.hands import ActOnExecution
     from perdure.wire.records import NULL
 
-    asked = {
-        Action.TRY: again,
-        Action.FIRE: fire,
-        Action.COMPLETE: complete is not None,
-        Action.FAIL: fail,
-        Action.TIME_OUT: time_out,
-    }
-    actions = [action for action, is_asked in asked.items() if is_asked]
-    if len(actions) != 1:
-        raise Refused(f"Say what to do with one of {', '.join(OPTIONS.values())}.")
+    value = parse_value(complete)
     acted = call(
         url,
         ActOnExecution(
             id,
-            action=actions[0],
+            action=chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
             key=key,
-            value=NULL if complete is None else Raw(parse_json(complete, "--complete")),
+            value=NULL if value is None else value,
             error=error,
             deployment_id=deployment,
             note=reason,
         ),
     )
     print_result(as_json, acted, f"{_words(acted.action, acted.key)} (row {acted.seq} of the journal of {id}).")
+
+
+def chosen_action(*, again: bool, fire: bool, complete: bool, fail: bool, time_out: bool) -> "Action":
+    """Raises `Refused` unless it is exactly one."""
+    from perdure.wire.hands import Action
+
+    asked = {
+        Action.TRY: again,
+        Action.FIRE: fire,
+        Action.COMPLETE: complete,
+        Action.FAIL: fail,
+        Action.TIME_OUT: time_out,
+    }
+    actions = [action for action, is_asked in asked.items() if is_asked]
+    if len(actions) != 1:
+        raise Refused(f"Say what to do with one of {', '.join(OPTIONS.values())}.")
+    return actions[0]
+
+
+def parse_value(complete: str | None) -> "Raw | None":
+    """Raises `Refused`."""
+    from msgspec import Raw
+
+    return None if complete is None else Raw(parse_json(complete, "--complete"))
 
 
 def _words(action: "Action", key: "str | None") -> str:

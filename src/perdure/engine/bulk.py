@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Struct, ValidationError
@@ -47,8 +48,8 @@ JOBS_MAX: Final = 100
 AMOUNT: Final = 5
 AMOUNT_MAX: Final = 25
 """A page keeps SQLite's loop for some milliseconds."""
-SINGLE: Final = frozenset({BulkAction.RESUME})
-"""Answers lock topics, and a transaction locks all its topics before the first execution."""
+SINGLE: Final = frozenset({BulkAction.RESUME, BulkAction.ACT})
+"""Answers and acts lock topics, and a transaction locks all its topics before the first execution."""
 FEWER_SECONDS: Final = 0.2
 MORE_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
@@ -62,7 +63,7 @@ class Counted(NamedTuple):
 
 
 class _Work(Struct):
-    """What this server knows of a running job."""
+    """A running job, as this server knows it."""
 
     place: str
     """Of the job, as it was found; everything else follows from it."""
@@ -185,8 +186,7 @@ class Bulk(Service):
     async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
         """Says how many match without each filter."""
         given = {name: value for name, value in asdict(selection.filters).items() if value is not None}
-        kind = "final" if selection.need.final else "open"
-        message = f"No {kind} execution matches {filters_in_words(selection.filters)}."
+        message = f"No {selection.kind} execution matches {filters_in_words(selection.filters)}."
         for name, value in given.items() if len(given) > 1 else ():
             fewer = replace(selection.filters, **{name: None})
             found = await self.scan(
@@ -276,7 +276,7 @@ class Bulk(Service):
             work.ids = await self.scan(bulk.later_items(job_id=job.id, after=after, limit=work.amount))
             # The next round goes on behind these, and after the last ones begins again.
             work.following = work.ids[-1] if work.ids else None
-            return Page(work.selection, work.place, bulk.WALKED, list(work.ids), work.refusal)
+            return self._page(work, list(work.ids), bulk.WALKED)
         while not work.ids and work.following is not None:
             found = await self.scan(
                 bulk.find_matching(
@@ -288,7 +288,16 @@ class Bulk(Service):
                 return None
         ids = work.ids[: work.amount]
         following = ids[-1] if len(ids) < len(work.ids) else work.following or bulk.WALKED
-        return Page(work.selection, work.place, following, ids, work.refusal)
+        return self._page(work, ids, following)
+
+    def _page(self, work: _Work, ids: Sequence[str], following: str) -> Page:
+        return Page(
+            selection=work.selection,
+            place=work.place,
+            following=following,
+            ids={id: self.new_id() for id in ids},
+            refusal=work.refusal,
+        )
 
     def _failed(self, job: RunningJob, work: _Work, page: Page, error: Exception) -> None:
         """Look for the execution that made the page fail: with pages of one, and then refuse it."""

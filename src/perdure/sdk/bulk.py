@@ -27,12 +27,13 @@ from perdure.wire.bulk import (
     StartBulkJob,
     StopBulkJob,
 )
+from perdure.wire.hands import Action
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
     from perdure.wire.executions import ListFilters
 
-Action = Literal["cancel", "resume", "delete"]
+Actions = Literal["cancel", "resume", "act", "delete"]
 
 
 class HasTransport(Protocol):
@@ -41,9 +42,16 @@ class HasTransport(Protocol):
 
 class BulkChoices(TypedDict, total=False):
     key: str
-    """Resume: the step that waits for an answer."""
+    """Resume, act: the step that waits for an answer, or what is pending."""
     data: object
     """Resume: the answer. Default: None."""
+    act: Literal["try", "fire", "complete", "fail", "time_out"]
+    value: object
+    """Act: the value of `complete`."""
+    error: str
+    """Act: the message of `fail`."""
+    deployment_id: str
+    """Act: where a held execution goes on."""
 
 
 class Bulk:
@@ -52,7 +60,7 @@ class Bulk:
     def __init__(self, client: HasTransport) -> None:
         self._client = client
 
-    async def preview(self, action: Action, filters: ListFilters, **options: Unpack[BulkChoices]) -> BulkPreview:
+    async def preview(self, action: Actions, filters: ListFilters, **options: Unpack[BulkChoices]) -> BulkPreview:
         """Count the executions that a job would take, and return the newest 20. Nothing changes.
 
         Raises `NothingMatches`, and `BadValue` for filters or options that do not fit the action.
@@ -66,7 +74,7 @@ class Bulk:
 
     async def start(
         self,
-        action: Action,
+        action: Actions,
         filters: ListFilters,
         *,
         newest: str | None = None,
@@ -116,8 +124,19 @@ class Bulk:
 
 
 def _options(choices: BulkChoices) -> BulkOptions:
-    data = Raw(encode(choices["data"], where="data")) if "data" in choices else None
-    return BulkOptions(choices.get("key"), data)
+    act = choices.get("act")
+    return BulkOptions(
+        key=choices.get("key"),
+        data=_encoded(choices, "data"),
+        act=None if act is None else Action(act),
+        value=_encoded(choices, "value"),
+        error=choices.get("error"),
+        deployment_id=choices.get("deployment_id"),
+    )
+
+
+def _encoded(choices: BulkChoices, name: Literal["data", "value"]) -> Raw | None:
+    return Raw(encode(choices[name], where=name)) if name in choices else None
 
 
 class SyncBulk(Blocking[Bulk]):

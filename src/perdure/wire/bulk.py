@@ -1,6 +1,6 @@
 """Bulk jobs: one action on all executions that filters find."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Struct, field
 
 from perdure.wire.access import Role
-from perdure.wire.codec import KEY_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.fields import (
@@ -16,54 +15,80 @@ from perdure.wire.fields import (
     Double,
     Int64,
     Json,
+    KeyName,
     Limit,
+    Name,
     NextCursor,
     Time,
     Uuid,
     Value,
     id_check,
-    text_check,
 )
+from perdure.wire.hands import Action, ActOnExecution, Note
 from perdure.wire.operation import Noun, Operation, validated
 from perdure.wire.record import Record, derived, reader, to_json
+from perdure.wire.records import NULL
 from perdure.wire.status import FINAL, STATUS, Phase
 
 T = TypeVar("T", bound=Record)
 
 SAMPLE: Final = 20
-NOTE_BYTES_MAX: Final = 2 << 10
+_SOME_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 
 class BulkAction(StrEnum):
     CANCEL = "cancel"
     RESUME = "resume"
+    ACT = "act"
     DELETE = "delete"
 
 
 class Need(Struct, frozen=True):
     """The executions and options that an action takes."""
 
-    final: bool
+    kind: str
+    """Of executions: open, final."""
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
     @property
     def phases(self) -> list[Phase]:
-        return [phase for phase in Phase if (phase in FINAL) is self.final]
+        return [phase for phase in Phase if (phase in FINAL) is (self.kind == "final")]
+
+    def check_options(self, given: Sequence[str], action: str) -> None:
+        """Raises BadValue."""
+        known = (*self.required, *self.optional)
+        for name in given:
+            if name not in known:
+                takes = f"only {', '.join(known)}" if known else "no options"
+                raise BadValue(f"options.{name}: {action} takes {takes}.", {"path": f"options.{name}"})
+        for name in self.required:
+            if name not in given:
+                raise BadValue(f"options.{name}: {action} needs it.", {"path": f"options.{name}"})
 
 
 NEEDS: Final[Mapping[BulkAction, Need]] = {
-    BulkAction.CANCEL: Need(final=False),
-    BulkAction.RESUME: Need(final=False, required=("key",), optional=("data",)),
-    BulkAction.DELETE: Need(final=True),
+    BulkAction.CANCEL: Need("open"),
+    BulkAction.RESUME: Need("open", required=("key",), optional=("data",)),
+    BulkAction.ACT: Need("open", required=("act",), optional=("key", "value", "error", "deployment_id")),
+    BulkAction.DELETE: Need("final"),
 }
 
 
-class BulkOptions(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    key: Annotated[str, text_check(KEY_BYTES_MAX)] | None = None
-    """Resume: the step that waits for an answer."""
+class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The options of the action, as a request for one execution has them."""
+
+    key: KeyName | None = None
+    """Resume, act: the step that waits for an answer, or what is pending."""
     data: Json = None
     """Resume: the answer. Default: null."""
+    act: Action | None = None
+    value: Json = None
+    """Act: the value of `complete`."""
+    error: str | None = None
+    """Act: the message of `fail`."""
+    deployment_id: Name | None = None
+    """Act: where a held execution goes on."""
 
 
 class JobState(StrEnum):
@@ -146,7 +171,7 @@ bulk: Final = Noun("Bulk jobs")
 
 
 class Selection(Struct, frozen=True):
-    """What a bulk job does, and to which executions."""
+    """An action, and the executions that it is for."""
 
     action: BulkAction
     filters: ListFilters
@@ -157,37 +182,58 @@ class Selection(Struct, frozen=True):
     def need(self) -> Need:
         return NEEDS[self.action]
 
+    @property
+    def _is_about_holds(self) -> bool:
+        return self.action is BulkAction.ACT and self.options.key is None
+
+    @property
+    def kind(self) -> str:
+        return "held" if self._is_about_holds else self.need.kind
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Of executions that the action takes."""
+        return [Phase.HELD] if self._is_about_holds else self.need.phases
+
     def check(self) -> None:
         need, options = self.need, self.options
         validated(self.filters, "filters.")
         validated(options, "options.")
         if self.filters == ListFilters():
             raise BadValue("A bulk job needs a filter. `created_before` of now takes all.", {"path": "filters"})
-        given = [one.encode_name for one in msgspec.structs.fields(options) if getattr(options, one.name) is not None]
-        for name in given:
-            if name not in (*need.required, *need.optional):
-                path = f"options.{name}"
-                raise BadValue(f"{path}: {self.action} takes {_options(need)}.", {"path": path})
-        for name in need.required:
-            if name not in given:
-                path = f"options.{name}"
-                raise BadValue(f"{path}: {self.action} needs it.", {"path": path})
+        fields = msgspec.structs.fields(options)
+        need.check_options([one.name for one in fields if getattr(options, one.name) is not None], self.action)
+        if self.action is BulkAction.ACT:
+            validated(self.act(_SOME_ID, None), "options.")
         wanted = self.filters.wanted_phases()
         if wanted is not None and not set(wanted) <= set(need.phases):
-            kind = "final" if need.final else "open"
             statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in need.phases))
             raise BadValue(
-                f"filters.status: {self.action} needs {kind} executions; leave out status and phase, or use "
+                f"filters.status: {self.action} needs {need.kind} executions; leave out status and phase, or use "
                 f"{statuses}.",
                 {"path": "filters.status"},
             )
 
+    def act(self, execution_id: str, note: str | None) -> ActOnExecution:
+        """The act on one execution."""
+        options = self.options
+        assert options.act is not None
+        return ActOnExecution(
+            execution_id,
+            options.act,
+            options.key,
+            value=NULL if options.value is None else options.value,
+            error=options.error,
+            deployment_id=options.deployment_id,
+            note=note,
+        )
+
     def wanted(self) -> ListFilters:
         """The filters in their normal form, with the phases that the action takes."""
         filters = validated(self.filters, "filters.")
-        if filters.wanted_phases() is not None:
-            return filters
-        return msgspec.structs.replace(filters, phases=[phase.value for phase in self.need.phases])
+        given = filters.wanted_phases()
+        phases = [phase.value for phase in self.phases if given is None or phase in given]
+        return msgspec.structs.replace(filters, status=None, phases=phases)
 
 
 def place_after(id: str) -> str:
@@ -211,10 +257,6 @@ def filters_in_words(filters: ListFilters) -> str:
     return ", ".join(words)
 
 
-def _options(need: Need) -> str:
-    return f"only {', '.join((*need.required, *need.optional))}" if need.required else "no options"
-
-
 @bulk.post("/api/v1/bulk/preview", role=Role.ADMIN)
 class PreviewBulkJob(Selection, Operation[BulkPreview], frozen=True):
     """Count the executions that a bulk job would take, and show the newest 20. Nothing changes."""
@@ -234,7 +276,7 @@ class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
     """From the preview: leave out later executions. Default: the newest that matches now."""
     expect: Int64 | None = None
     """From the preview: refuse with 409 if another number matches now."""
-    note: Annotated[str, text_check(NOTE_BYTES_MAX)] | None = None
+    note: Note | None = None
     """Why, for the list of jobs."""
 
 

@@ -24,7 +24,7 @@ from perdure.store.verbs.pending import (
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import add_row, note_end
 from perdure.store.verbs.starts import target_of
-from perdure.store.verbs.waits import answer_wait
+from perdure.store.verbs.waits import answer_wait, lock_topic_of_wait
 from perdure.wire.approvals import question_name
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.events import Event
@@ -103,11 +103,17 @@ async def act(
     first = await recall(project_id, idempotency)
     if first is not None:
         return _ACTED.decode(first)
+    acted = await act_on(project_id, request, acted_by=acted_by, event_id=event_id, now_us=now_us)
+    await remember(project_id, idempotency, msgspec.json.encode(acted), now_us, executions=[execution_id])
+    return acted
+
+
+async def act_on(project_id: str, request: ActOnExecution, *, acted_by: str, event_id: str, now_us: int) -> Acted:
+    """The body of `act`. It refuses before it writes."""
+    execution_id = request.execution_id
     wait = None
     if request.key is not None:
-        wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=request.key)
-        if wait is not None and wait.topic is not None:  # topics are locked before executions
-            await query("lock_topic", project_id=project_id, topic=wait.topic)
+        wait = await lock_topic_of_wait(project_id, execution_id, request.key)
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         raise unknown_execution(execution_id)
@@ -137,7 +143,7 @@ async def act(
         if wait is not None:  # as it is now
             wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=request.key)
         done = await _on_call(on, request.key, wait, event_id)
-    acted = Acted(
+    return Acted(
         execution_id=execution_id,
         key=request.key,
         action=request.action,
@@ -145,8 +151,6 @@ async def act(
         acted_by=acted_by,
         at_us=done.at_us,
     )
-    await remember(project_id, idempotency, msgspec.json.encode(acted), now_us, executions=[execution_id])
-    return acted
 
 
 async def _on_hold(on: _On) -> _Done:

@@ -9,7 +9,7 @@ a deadlock. The job takes these after its walk.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -17,13 +17,14 @@ from msgspec import Struct
 
 from perdure.store.executions import State
 from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.verbs.acts import act_on
 from perdure.store.verbs.find import find_ids, that_fit
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.queries import delete_executions, final_tree
 from perdure.store.verbs.transitions import cancel_tree
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
-from perdure.store.verbs.waits import give_answer, lock_topic_of_answer
+from perdure.store.verbs.waits import give_answer, lock_topic_of_wait
 from perdure.wire.bulk import (
     BulkAction,
     BulkItem,
@@ -79,7 +80,8 @@ class Page(Struct, frozen=True):
     selection: Selection
     place: str
     following: str
-    ids: Sequence[str]
+    ids: Mapping[str, str]
+    """Executions, each with an id for what the action makes of it."""
     refusal: str | None = None
     """Refuse the executions with this reason, because the action failed on them."""
 
@@ -216,10 +218,10 @@ async def later_items(*, job_id: str, after: str, limit: int) -> list[str]:
 async def work_job(*, project_id: str, job_id: str, page: Page, now_us: int, grace_us: int) -> int | None:
     """Take a page of executions. Answers how many are done or refused; None: the job is not running, or another server
     works at it."""
-    for place, started_by, later in await query("try_lock_job", project_id=project_id, id=job_id):
+    for place, started_by, note, later in await query("try_lock_job", project_id=project_id, id=job_id):
         if place != page.place:
             return None
-        ids: Sequence[str] = page.ids
+        ids = list(page.ids)
         if page.again and ids:
             found = await query("later_among", job_id=job_id, ids=json.dumps(ids))
             ids = [id for (id,) in found]
@@ -227,6 +229,7 @@ async def work_job(*, project_id: str, job_id: str, page: Page, now_us: int, gra
             project_id=project_id,
             id=job_id,
             started_by=started_by,
+            note=note,
             page=page,
             wanted=page.selection.wanted(),
             now_us=now_us,
@@ -260,6 +263,7 @@ class _Job(NamedTuple):
     project_id: str
     id: str
     started_by: str
+    note: str | None
     page: Page
     wanted: ListFilters
     now_us: int
@@ -280,10 +284,10 @@ class _Job(NamedTuple):
     async def _act(self, id: str) -> str | None:
         """Answers the execution that it started, if any. Raises PerdureError, and _Locked."""
         project_id, selection = self.project_id, self.page.selection
-        key = selection.options.key or ""
+        key = selection.options.key
         wait = None
-        if selection.action is BulkAction.RESUME:
-            wait = await lock_topic_of_answer(project_id, id, key)
+        if selection.action in (BulkAction.RESUME, BulkAction.ACT) and key is not None:
+            wait = await lock_topic_of_wait(project_id, id, key)
         _demand(await try_lock(project_id, id))
         state = await record(State, "read_state", project_id=project_id, id=id)
         if state is None:
@@ -299,7 +303,16 @@ class _Job(NamedTuple):
             for one in tree:
                 _demand(await try_lock(project_id, one))
             await delete_executions(project_id, tree)
+        elif selection.action is BulkAction.ACT:
+            await act_on(
+                project_id,
+                selection.act(id, self.note),
+                acted_by=self.started_by,
+                event_id=self.page.ids[id],
+                now_us=self.now_us,
+            )
         elif selection.action is BulkAction.RESUME:
+            assert key is not None
             if wait is None or wait.state != "open":
                 raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
             data = NULL if selection.options.data is None else selection.options.data

@@ -35,16 +35,17 @@ async def resume(
     question_id: str | None = None,
 ) -> ResumeReply:
     """With `question_id`, answer only that question. An early answer is kept until `open_wait` decides."""
-    await lock_topic_of_answer(project_id, execution_id, step_key)
+    await lock_topic_of_wait(project_id, execution_id, step_key)
     return await give_answer(
         project_id, execution_id, step_key, data, now_us, answered_by=answered_by, question_id=question_id
     )
 
 
-async def lock_topic_of_answer(project_id: str, execution_id: str, step_key: str) -> StoredWait | None:
-    """The answer to a push worker's question will be an event, and topics are locked before executions."""
+async def lock_topic_of_wait(project_id: str, execution_id: str, step_key: str) -> StoredWait | None:
+    """The outcome may be an event, as the answer to a push worker's question is. Topics are locked before
+    executions."""
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
-    if wait is not None and wait.event_type is not None:
+    if wait is not None and wait.topic is not None:
         await query("lock_topic", project_id=project_id, topic=wait.topic)
     return wait
 

@@ -29,7 +29,7 @@ SELECT project_id, id, action, filters, options, place FROM bulk_jobs WHERE stat
 
 -- name: try_lock_job
 -- picks: a running job, unless it is locked
-SELECT place, started_by, later FROM bulk_jobs WHERE project_id = :project_id AND id = :id AND state = 'running'
+SELECT place, started_by, note, later FROM bulk_jobs WHERE project_id = :project_id AND id = :id AND state = 'running'
 {FOR UPDATE SKIP LOCKED};
 
 -- name: lock_job
