@@ -18,7 +18,7 @@ each project; of a trace that nobody wrote there is nothing to see."""
 NOBODY = "192.0.2.1"
 """An address that nobody has: no name to look up. A server is to be told that it may be called (`outbound_hosts`)."""
 URL = f"https://{NOBODY}/"
-INSTEAD = frozenset({"usd"})
+INSTEAD = frozenset({"usd", "from_end"})
 """Fields that stand for another one: a body has either."""
 FITTING: Json = {
     "missed_window_seconds": 60,

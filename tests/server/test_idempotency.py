@@ -35,6 +35,8 @@ CASES: Final[dict[str, Case]] = {
         {"workflows": [{"workflow_id": "w", **RUN}]}, {"workflows": [{"workflow_id": "w", "payload": 2}]}
     ),
     "/api/v1/executions": Case({"items": [{"workflow_id": "w", **RUN}]}, {"items": [{"workflow_id": "w"}]}),
+    "/api/v1/executions/{execution_id}/fork": Case({"note": "why"}, {"note": "why not"}),
+    "/api/v1/executions/{execution_id}/retry": Case({"note": "why"}, {"note": "why not"}),
     "/api/v1/executions/{execution_id}/budget/raise": Case({"tokens": 1}, {"tokens": 2}),
     "/api/v1/events/publish": Case({"topic": "t", "events": [{"data": 1}]}, {"topic": "t", "events": [{"data": 2}]}),
     "/api/v1/event-triggers/register": Case(TRIGGER, TRIGGER | {"batch_size": 2}),
@@ -69,6 +71,8 @@ async def test_the_same_request_counts_once_and_another_body_is_refused(served: 
     if "{execution_id}" in path:
         budgeted = {"payload": None, "budget": {"tokens": 9}}
         values["execution_id"] = (await client.post("/api/v1/workflows/w/run", json=budgeted)).json()["execution_id"]
+    if path.endswith("/retry"):
+        await client.post(f"/api/v1/executions/{values['execution_id']}/cancel")
     if "{schedule_id}" in path:
         made = await client.post("/api/v1/schedules", json=SCHEDULE)
         values["schedule_id"] = made.json()["schedule_id"]

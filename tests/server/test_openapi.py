@@ -13,7 +13,7 @@ from perdure.server import schemas
 from perdure.server.app import all_routes
 from perdure.wire import requests, times
 
-ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step", "due_at"}
+ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step", "retried_as", "due_at"}
 
 
 @pytest.fixture

@@ -177,6 +177,10 @@ ANSWERS_NOTHING: Final = {
     **dict.fromkeys(("release_hold", "give_up"), "nothing is held"),
     "open_children": "all children have ended",
     "recent_tries": "no try has failed of late",
+    "retried_after": "nothing was retried",
+    "failed_step_of": "no step has failed",
+    "open_children_at": "all children have ended",
+    **dict.fromkeys(("kept_readings", "any_transcript_row"), "no transcript was read"),
 }
 
 linux = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -227,6 +231,8 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"missed_window_seconds": 60, "declared": 0, "by_hand": "", "schedule_id": "schedule-3"},
         "granted_us": None,
         **dict.fromkeys(("lease_us", "push_lease_us"), 12_000_000),
+        **dict.fromkeys(("forked_from", "forked_at_step", "seed_id", "keys_id", "retried_as", "created_number"), None),
+        **{"kept_rows": 2, "needs_protocol": 2, "note": None},
         "by_database": 0,
         "ready_from_us": 0,
         **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
@@ -425,6 +431,17 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": has_children}
     for query in ("any_reservation", "settle_reservation", "note_settled"):
         found[query] = {"execution_id": ids["running"], "id": "call-1"}
+    for query in ("lock_source", "lock_retried", "read_source", "mark_retried", "set_keys", "make_fork"):
+        found[query] = {"id": done}
+    forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US}
+    for query in ("kept_facts", "retried_after", "kept_readings", "open_children_at", "copy_journal", "copy_waits"):
+        found[query] = forked
+    for query in ("copy_approvals", "first_row_of", "failed_step_of", "newest_keys", "any_transcript_row"):
+        found[query] = forked | {"key": "step-1"}
+    for query in ("row_at", "replace_value", "insert_act"):
+        found[query] = forked | {"seq": 2, "key": "step-1", "action": "fork", "acted_by": "user"}
+    found["copy_acts"] = forked | {"execution_id": name_of(executions // 2 // 100 * 100 + 14)}
+    found["copy_budget"] = forked | {"execution_id": has_children}
     line = name_of(executions // 2 // 20 * 20 + 11)
     emitted = name_of(executions // 2 // 200 * 200 + 11)
     walks: dict[str, dict[str, Any]] = {
@@ -569,6 +586,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "read_ended": {"id": "worker-99"},
         "insert_execution": {"id": fresh, "queue_name": "workflow-1"},
         "find_started": {"workflow_id": "workflow-4", "key": "key-59", "payload_bytes": 4, "compared_bytes": 16_384},
+        "holder_of_key": {"workflow_id": "workflow-4", "key": "key-59"},
         "insert_idempotency": {"key": "another", "executions": json.dumps([fresh])},
         "read_idempotency": {"key": "key-12"},
         "ends_of_answer": {"key": "key-12"},

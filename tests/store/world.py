@@ -18,6 +18,7 @@ from perdure.store.verbs import (
     claims,
     direct_dispatch,
     events,
+    forks,
     pending,
     queries,
     reports,
@@ -29,7 +30,9 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.events import Event
 from perdure.wire.executions import Execution, LogLine, ResumeReply, Row
+from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
 from perdure.wire.hands import Acted, Action, ActOnExecution
+from perdure.wire.operation import validated
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import (
     Block,
@@ -190,6 +193,34 @@ class World:
                 question_id=question_id,
             )
         )
+
+    async def fork(self, id: str, **fields: Any) -> Fork:
+        edited = fields.pop("steps", None)
+        if edited is not None:
+            fields["edits"] = Edits(steps={key: raw(given) for key, given in edited.items()})
+        return await self.store.write(
+            forks.fork(
+                project_id=PROJECT,
+                request=validated(ForkExecution(id, **fields)),
+                fork_id=self.new_id(),
+                acted_by="a program",
+                now_us=self.now_us,
+            )
+        )
+
+    async def retry(self, id: str, **fields: Any) -> Fork:
+        return await self.store.write(
+            forks.retry(
+                project_id=PROJECT,
+                request=validated(RetryExecution(id, **fields)),
+                fork_id=self.new_id(),
+                acted_by="a program",
+                now_us=self.now_us,
+            )
+        )
+
+    async def delete(self, id: str) -> None:
+        await self.store.write(queries.delete(project_id=PROJECT, execution_id=id))
 
     # --- the clock's work --------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
 from perdure.engine.fallback_poller import FallbackPoller
+from perdure.engine.forks import Forks
 from perdure.engine.hands import Hands
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.projects import Projects
@@ -109,12 +110,13 @@ class Engine(Core):
                 self.signing,
                 self.bulk,
                 Budgets(self),
-                Hands(self, self.callers),
+                Forks(self, self.callers),
                 Transcripts(self),
                 Conversations(self),
                 self.traces,
                 OpenWaits(self),
                 Explanations(self),
+                Hands(self, self.callers),
                 Workers(self),
                 Queues(self),
                 Definitions(self),

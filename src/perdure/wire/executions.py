@@ -80,6 +80,12 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
     attempt: Int32
     tags: Value = None
     progress: Value = None
+    forked_from: str | None = None
+    """The execution whose outcomes this one began with."""
+    forked_at_step: str | None = None
+    """The first step that ran again."""
+    retried_as: str | None = None
+    """The execution that retries this one, and has its key."""
     due_at_us: Time | None = None
 
     def __post_init__(self) -> None:
@@ -90,15 +96,6 @@ class Execution(Record, frozen=True, kw_only=True, gc=False):
     @shown_before("payload")
     def status(self) -> Status:
         return STATUS[self.phase]
-
-    @shown_before("due_at_us")
-    def forked_from(self) -> str | None:
-        """Always null: Perdure does not fork executions."""
-        return None
-
-    @shown_before("due_at_us")
-    def forked_at_step(self) -> str | None:
-        return None
 
 
 class BriefExecution(Struct, frozen=True, kw_only=True):

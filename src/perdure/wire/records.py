@@ -47,6 +47,8 @@ class Kind(StrEnum):
     """If it waits for a timer, this row has the timer's fingerprint, and the timer's own row may lack it."""
     WOKEN = "woken"
     """The pause before a step's next try is over; with a `key`, an act has ended the pause of that step."""
+    FORKED = "forked"
+    """The rows before it are copies from the execution `name`; `key` is the first step that runs again."""
     RETRIED = "retried"
     """The value is the `seq` of the failure taken back, a list of several, or null. With a `key`, an act lets the held
     step of that key run again, with fresh tries."""

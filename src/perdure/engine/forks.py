@@ -1,0 +1,48 @@
+"""The service of forks and retries."""
+
+from perdure.engine.callers import Callers
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
+from perdure.store.verbs import forks
+from perdure.wire.forks import Fork, ForkExecution, RetryExecution
+
+
+class Forks(Service):
+    def __init__(self, core: Core, callers: Callers) -> None:
+        super().__init__(core)
+        self._callers = callers
+
+    @serves(ForkExecution)
+    async def fork(self, scope: Scope, op: ForkExecution) -> Fork:
+        fork_id = self.new_id()
+        made = await self.write(
+            forks.fork(
+                project_id=scope.project_id,
+                request=op,
+                fork_id=fork_id,
+                acted_by=await self._callers.name(scope.principal),
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+            )
+        )
+        return self._expect(scope, made, fork_id)
+
+    @serves(RetryExecution)
+    async def retry(self, scope: Scope, op: RetryExecution) -> Fork:
+        fork_id = self.new_id()
+        made = await self.write(
+            forks.retry(
+                project_id=scope.project_id,
+                request=op,
+                fork_id=fork_id,
+                acted_by=await self._callers.name(scope.principal),
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+            )
+        )
+        return self._expect(scope, made, fork_id)
+
+    def _expect(self, scope: Scope, made: Fork, fork_id: str) -> Fork:
+        if made.execution_id == fork_id:  # otherwise the answer repeats an earlier one
+            self._core.end_listeners.expect(scope.project_id, fork_id)
+        return made

@@ -1,0 +1,317 @@
+"""Forks and retries: what is kept, what runs again, and what is refused."""
+
+from typing import Any
+
+import pytest
+from msgspec import json
+from tests.store.world import World, answer_wait, child, event_wait, failure, raw, step
+
+from perdure.store.verbs.queries import journal as _journal  # noqa: F401
+from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.records import Kind
+from perdure.wire.requests import Claimed, Complete, Fail
+from perdure.wire.status import Phase
+
+BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
+
+
+@pytest.fixture
+async def world(world: World) -> World:
+    await world.register(protocol=2)
+    return world
+
+
+async def _failed(world: World, **fields: Any) -> str:
+    """Steps a and b, then c fails and ends the run."""
+    id = await world.running(**fields)
+    await world.report(id, [step("a", 1), step("b", 2)])
+    await world.report(id, [step("c", {"type": "ValueError", "message": "no"}, ok=False)], BLAMED)
+    assert await world.phase(id) is Phase.FAILED
+    return id
+
+
+async def _claimed(world: World, id: str) -> Claimed:
+    [claimed] = [one for one in await world.claim(capacity=10) if one.id == id]
+    return claimed
+
+
+def _outcomes(claimed: Claimed) -> list[tuple[str, str | None, object]]:
+    return [
+        (row.kind.value, row.key, json.decode(row.value)) for row in claimed.rows if row.kind in (Kind.STEP, Kind.EVENT)
+    ]
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_fork_keeps_what_came_before_its_step(world: World) -> None:
+    id = await _failed(world, key="order", user_id="u", tags={"a": "b"}, priority=3)
+    before = await world.everything(id)
+    made = await world.fork(id, from_step="b", note="why not")
+    assert await world.everything(id) == before
+    fork = await world.get(made.execution_id)
+    assert (fork.forked_from, fork.forked_at_step, fork.key, fork.retried_as) == (id, "b", None, None)
+    assert (fork.user_id, json.decode(fork.tags or b""), fork.session_id) == ("u", {"a": "b"}, id)
+    assert made.kept_rows == 2
+    claimed = await _claimed(world, made.execution_id)
+    assert [row.kind for row in claimed.rows] == [Kind.CLAIMED, Kind.STEP, Kind.FORKED, Kind.CLAIMED]
+    assert claimed.rows[:2] == before[1][:2]
+    assert (claimed.attempt, claimed.seed_id, claimed.keys_id) == (2, id, id)
+    await world.report(claimed.id, [step("b", 3)], Complete(raw("done")))
+
+
+async def test_a_fork_from_the_start_keeps_nothing(world: World) -> None:
+    id = await _failed(world)
+    made = await world.fork(id)
+    assert (made.kept_rows, made.forked_at_step) == (0, None)
+    claimed = await _claimed(world, made.execution_id)
+    assert [row.kind for row in claimed.rows] == [Kind.FORKED, Kind.CLAIMED]
+    assert (claimed.attempt, claimed.keys_id) == (1, id)
+
+
+async def test_fresh_keys_are_keys_of_its_own(world: World) -> None:
+    id = await _failed(world)
+    for fields, seed in (({}, None), ({"from_step": "b"}, id)):
+        claimed = await _claimed(world, (await world.fork(id, fresh_keys=True, **fields)).execution_id)
+        assert (claimed.seed_id, claimed.keys_id) == (seed, None)
+
+
+async def test_a_fork_of_a_fork_has_the_seed_and_the_keys_of_the_first(world: World) -> None:
+    id = await _failed(world)
+    first = await world.fork(id, from_step="c")
+    claimed = await _claimed(world, first.execution_id)
+    await world.report(first.execution_id, [step("c", 3), step("d", 4)], Complete(raw("done")))
+    second = await world.fork(first.execution_id, from_step="d")
+    for one in (id, first.execution_id):
+        await world.delete(one)
+    claimed = await _claimed(world, second.execution_id)
+    assert (claimed.seed_id, claimed.keys_id) == (id, id)
+    assert _outcomes(claimed) == [("step", "a", 1), ("step", "b", 2), ("step", "c", 3)]
+    assert [row.kind for row in claimed.rows].count(Kind.FORKED) == 2
+
+
+async def test_an_open_execution_can_be_forked(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1), step("b", 2)])
+    claimed = await _claimed(world, (await world.fork(id, from_step="b")).execution_id)
+    assert _outcomes(claimed) == [("step", "a", 1)]
+    await world.report(id, [step("c", 3)], Complete(raw("done")))
+
+
+async def test_an_edit_replaces_an_outcome(world: World) -> None:
+    id = await _failed(world)
+    made = await world.fork(id, steps={"a": {"new": 1}})
+    assert (made.kept_rows, made.forked_at_step) == (2, None)
+    assert _outcomes(await _claimed(world, made.execution_id)) == [("step", "a", {"new": 1})]
+    made = await world.fork(id, steps={"c": "by hand"})
+    assert _outcomes(await _claimed(world, made.execution_id))[2:] == [("step", "c", "by hand")]
+
+
+async def test_a_consumed_event_and_an_answer_are_kept(world: World) -> None:
+    id = await world.running()
+    await world.wait_for(id, event_wait("e", "topic"))
+    await world.publish("topic", "first")
+    [claimed] = await world.claim()
+    await world.wait_for(id, answer_wait("q"))
+    await world.resume(id, "q", "yes")
+    await world.claim()
+    await world.report(id, [step("a", 1)], failure())
+    fork_id = (await world.fork(id, from_step="a")).execution_id
+    await world.delete(id)
+    claimed = await _claimed(world, fork_id)
+    assert [row.kind for row in claimed.rows if row.key in ("e", "q")] == [Kind.EVENT, Kind.RESUME]
+    await world.wait_for(fork_id, event_wait("again", "topic"))
+    assert await world.phase(fork_id) is Phase.WAITING  # it does not take the same event twice
+    await world.publish("topic", "second")
+    assert _outcomes(await _claimed(world, fork_id))[-1][:2] == ("event", "again")
+
+
+async def test_a_dropped_event_is_taken_again(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1)])
+    await world.wait_for(id, event_wait("e", "topic"))
+    await world.publish("topic", "first")
+    await world.claim()
+    await world.report(id, end=failure())
+    world.advance(1)
+    fork_id = (await world.fork(id, from_step="e")).execution_id
+    await _claimed(world, fork_id)
+    reply = await world.wait_for(fork_id, event_wait("e", "topic"))
+    assert [(row.kind, row.key) for row in reply.rows] == [(Kind.EVENT, "e")]
+
+
+# --- children ---------------------------------------------------------------------------------------------------------
+
+
+async def _child_of(world: World, id: str, key: str = "child") -> str:
+    reply = await world.report(id, [child(key)])
+    [started] = [row for row in reply.rows if row.kind is Kind.CHILD_STARTED]
+    child_id: str = json.decode(started.value)
+    assert child_id in await world.claim_ids()
+    return child_id
+
+
+async def test_an_ended_child_is_kept_and_an_open_one_asked_for_again(world: World) -> None:
+    id = await world.running()
+    done, open_ = await _child_of(world, id, "done"), await _child_of(world, id, "open")
+    await world.finish(done)
+    await world.report(id, [step("a", 1)], failure())
+    made = await world.fork(id, from_step="a")
+    rows = {
+        row.key: json.decode(row.value)
+        for row in await world.journal(made.execution_id)
+        if row.kind is Kind.CHILD_STARTED
+    }
+    assert rows["done"] == done
+    assert rows["open"] != open_
+    again = await world.get(rows["open"])
+    assert (again.parent_execution_id, again.root_execution_id, again.step_key) == (
+        made.execution_id,
+        made.execution_id,
+        "open",
+    )
+    claimed = {one.id: one for one in await world.claim(capacity=10)}
+    assert (claimed[again.id].keys_id, claimed[again.id].seed_id) == (open_, None)
+    await world.finish(open_)  # the source is over, and the fork has a child of its own
+    assert "child" not in [row.kind for row in await world.journal(made.execution_id) if row.key == "open"]
+    await world.finish(again.id)
+    assert (await world.journal(made.execution_id))[-1].kind is Kind.CHILD
+
+
+async def test_a_retry_asks_for_the_child_that_failed(world: World) -> None:
+    id = await world.running()
+    failed, good = await _child_of(world, id, "bad"), await _child_of(world, id, "good")
+    await world.report(failed, end=failure())
+    await world.finish(good, result="good")
+    await world.report(id, end=Fail("no", raw({"type": "ChildFailed", "message": "no", "children": ["bad"]})))
+    made = await world.retry(id)
+    assert made.forked_at_step == "bad"
+    rows = await world.journal(made.execution_id)
+    assert [(row.kind, row.key) for row in rows[-2:]] == [(Kind.FORKED, "bad"), (Kind.CHILD, "good")]
+    assert json.decode(rows[-1].value) == "good"
+    [again] = [json.decode(row.value) for row in rows if row.kind is Kind.CHILD_STARTED and row.key == "bad"]
+    assert again != failed
+    assert (await world.get(again)).parent_execution_id == made.execution_id
+
+
+# --- retry ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_retry_runs_the_failed_step_again_and_takes_the_key(world: World) -> None:
+    id = await _failed(world, key="order")
+    made = await world.retry(id)
+    assert (made.forked_from, made.forked_at_step) == (id, "c")
+    source, fork = await world.get(id), await world.get(made.execution_id)
+    assert (source.retried_as, source.key) == (fork.id, "order")
+    assert (fork.forked_from, fork.key) == (id, "order")
+    assert await world.start(key="order") == fork.id
+    claimed = await _claimed(world, fork.id)
+    kinds = [row.kind.value for row in claimed.rows]
+    assert kinds == ["claimed", "step", "step", "step_failed", "forked", "retried", "claimed"]
+    assert json.decode(claimed.rows[-2].value) == [4]
+
+
+async def test_steps_that_ended_beside_the_failure_are_not_run_again(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("c", "no", ok=False), step("beside", 1)], BLAMED)
+    assert _outcomes(await _claimed(world, (await world.retry(id)).execution_id)) == [("step", "beside", 1)]
+
+
+async def test_a_retry_of_what_the_code_broke_starts_anew(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1)], failure())
+    made = await world.retry(id)
+    assert (made.kept_rows, made.forked_at_step) == (0, None)
+    again = await world.fork(id, from_step="a")
+    assert again.kept_rows == 1
+
+
+async def test_a_retry_from_the_end_keeps_all(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1)], failure())
+    assert _outcomes(await _claimed(world, (await world.retry(id, from_end=True)).execution_id)) == [("step", "a", 1)]
+
+
+async def test_a_failure_that_an_older_worker_did_not_explain_runs_its_last_failed_step_again(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1), step("c", "no", ok=False)], failure())
+    made = await world.retry(id)
+    assert made.forked_at_step == "c"
+    assert _outcomes(await _claimed(world, made.execution_id)) == [("step", "a", 1)]
+
+
+async def test_a_cancelled_execution_goes_on_where_it_was(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1)])
+    await world.cancel(id)
+    await world.report(id, [step("cleaned", 1)])
+    await world.lose()
+    assert await world.phase(id) is Phase.CANCELLED
+    await world.register(protocol=2)
+    with pytest.raises(Conflict, match="before the cancel"):
+        await world.fork(id, from_step="cleaned")
+    assert _outcomes(await _claimed(world, (await world.retry(id)).execution_id)) == [("step", "a", 1)]
+
+
+async def test_of_two_retries_one_wins(world: World) -> None:
+    id = await _failed(world, key="order")
+    made = await world.retry(id)
+    with pytest.raises(Conflict, match=made.execution_id):
+        await world.retry(id)
+    await world.cancel(made.execution_id)
+    await world.delete(made.execution_id)
+    other = await world.start(key="order", payload=raw(1))
+    again = await world.get((await world.retry(id)).execution_id)
+    assert (again.key, (await world.get(other)).key) == (None, "order")
+
+
+async def test_a_fork_keeps_the_failures_that_were_taken_back_later(world: World) -> None:
+    """Otherwise the outcomes that followed them would have no call."""
+    id = await world.running()
+    await world.report(id, [step("c", "no", ok=False), step("beside", 1)], failure(retry_delay_us=0, take_back=["c"]))
+    [_] = await world.claim()
+    await world.report(id, [step("c", 2), step("d", 3)], Complete(raw("done")))
+    made = await world.fork(id, from_step="c")
+    assert made.kept_rows == 1
+    made = await world.fork(id, from_step="beside")
+    rows = await world.journal(made.execution_id)
+    assert [row.kind.value for row in rows] == ["claimed", "step_failed", "forked", "retried"]
+    assert json.decode(rows[-1].value) == [2]
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+async def test_bad_forks_are_refused(world: World) -> None:
+    id = await _failed(world, key="order")
+    running = await world.running()
+    await world.report(running, [step("a", 1)])
+    for fields, error, words in (
+        ({"from_step": "x"}, NotFound, "has no step 'x'. Its newest steps: c, b, a."),
+        ({"from_step": "b", "steps": {"c": 1}}, BadValue, "edits.steps.c: it comes at or after 'b', so it runs again"),
+        ({"steps": {"x": 1}}, BadValue, "edits.steps.x: execution .* has no outcome of it"),
+        ({"key": "order"}, Conflict, "Key 'order' of workflow 'wf' belongs to execution"),
+        ({"deployment_id": "none"}, NotFound, "Deployment 'none' does not exist"),
+    ):
+        with pytest.raises(error, match=words):
+            await world.fork(id, **fields)
+    with pytest.raises(Conflict, match="is not at step 'x' yet; its last step is 'a'"):
+        await world.fork(running, from_step="x")
+    with pytest.raises(Conflict, match="Cancel it before you retry it, or fork it"):
+        await world.retry(running)
+    with pytest.raises(NotFound):
+        await world.retry(world.new_id())
+    with pytest.raises(BadValue, match="either"):
+        await world.retry(id, from_end=True, from_step="a")
+    assert (await world.get(id)).retried_as is None
+
+
+async def test_a_child_that_was_deleted_cannot_be_asked_for_again(world: World) -> None:
+    id = await world.running()
+    open_ = await _child_of(world, id, "open")
+    await world.report(id, [step("a", 1)], failure())
+    await world.finish(open_)
+    await world.delete(open_)
+    with pytest.raises(Conflict, match="Fork from 'open', which started it"):
+        await world.fork(id, from_step="a")
+    assert (await world.fork(id, from_step="open")).kept_rows == 1
