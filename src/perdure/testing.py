@@ -56,7 +56,7 @@ CRASHES_MAX: Final = 10_000
 CHANGES: Final = frozenset(
     {
         *("start", "report", "report_and_dispatch", "record_steps", "claim", "wake_due", "end_overdue"),
-        *("publish", "resume", "cancel", "work_job"),
+        *("publish", "resume", "cancel", "act", "work_job"),
     }
 )
 """The verbs that move an execution."""
@@ -368,15 +368,15 @@ class _Plan:
             await asyncio.gather(helping, waiting, return_exceptions=True)
 
     async def _help(self, bench: Bench, handle: Handle[Any], again: bool) -> None:
-        """Call `during`, then watch for a blocked execution, which would never end."""
+        """Call `during`, then watch for a blocked or held execution, which would never end."""
         if self.during is not None:
             with contextlib.suppress(*((Conflict, NotFound) if again else ())):
                 await self.during(bench, handle)
         while True:
             await asyncio.sleep(BLOCKED_LOOK_SECONDS)
             execution = await handle.get()
-            if execution.phase is Phase.BLOCKED:
-                raise AssertionError(f"The execution is blocked: {execution.error}")
+            if execution.phase is Phase.BLOCKED or execution.phase is Phase.HELD:
+                raise AssertionError(f"The execution is {execution.phase}: {execution.error}")
 
 
 async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) -> _Outcome:

@@ -109,9 +109,13 @@ async def take_answer(machine: Machine, call: DurableCall, answer_type: Any, tim
 
 async def _wait(machine: Machine, call: DurableCall, timeout: float | None) -> Row:
     if timeout is None:
-        return await machine.wait(call)
-    async with asyncio.timeout(timeout):
-        return await machine.wait(call)
+        row = await machine.wait(call)
+    else:
+        async with asyncio.timeout(timeout):
+            row = await machine.wait(call)
+    if not row.ok:
+        raise TimeoutError  # by an act
+    return row
 
 
 def answer_call(machine: Machine, execution_id: str, step_key: str, data: object, key: str | None) -> DurableCall:

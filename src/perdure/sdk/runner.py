@@ -17,6 +17,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import Diverged, Outdated, Stuck
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.logs import log_changed_inputs
+from perdure.sdk.long_calls import timer_calls
 from perdure.sdk.replay.calls import (
     AGAIN,
     DONE,
@@ -25,6 +26,7 @@ from perdure.sdk.replay.calls import (
     STEP,
     STEP_FAILED,
     SUSPENDED,
+    TIMER,
     TRANSCRIPT,
     WOKEN,
     DurableCall,
@@ -50,6 +52,7 @@ from perdure.wire.requests import (
     Fail,
     Hold,
     ItemReply,
+    OpenCall,
     OpenWait,
     Release,
     ReportItem,
@@ -87,8 +90,10 @@ class Runner:
         "fetched",
         "gone",
         "in_flight",
+        "listed",
         "machine",
         "number",
+        "open_calls",
         "ours_until",
         "step_runner",
         "taken_at",
@@ -121,6 +126,9 @@ class Runner:
         self._readings: dict[int, Transcript] = {}
         self._unread: Unread | None = None
         self.changed_inputs = 0
+        self.listed: tuple[str, ...] = ()
+        """The keys that the server lists as pending."""
+        self.open_calls: list[OpenCall] | None = None
 
     def begin(self) -> None:
         claimed = self.claimed
@@ -157,6 +165,8 @@ class Runner:
         self.ours_until = ours_until
         self.in_flight = None
         self.number = 0
+        self.listed = ()
+        self.open_calls = None
         self.end = None
         self.entries = []
         self.step_runner.forget_failed()
@@ -205,6 +215,9 @@ class Runner:
             for row in rows:
                 if row.kind is STEP_FAILED and row.key is not None:
                     self.step_runner.note_failure(row)
+                elif row.kind is STEP or row.kind is TIMER:
+                    if self.entries or self.step_runner.has(row.key):  # type: ignore[arg-type]  # it has a key
+                        self._given(row)
                 elif (row.kind is RETRIED or row.kind is WOKEN) and row.key is not None:
                     self.step_runner.note_act(row.key)
                 elif row.kind is TRANSCRIPT:
@@ -215,6 +228,14 @@ class Runner:
             if self._unread.holds(rows, more, replay):
                 return
         self._give(rows, more, replay)
+
+    def _given(self, row: Row) -> None:
+        """The journal has an outcome: an act may have given it. The worker's own must not follow."""
+        assert row.key is not None
+        if row.kind is STEP:
+            self.step_runner.give_up(row.key)
+        ours = StepDone if row.kind is STEP else TimerFired
+        self.entries = [one for one in self.entries if not (type(one) is ours and one.key == row.key)]
 
     def _give(self, rows: Sequence[Row], more: bool, replay: bool | None) -> None:
         if self.gone or self.end is not None:
@@ -292,7 +313,7 @@ class Runner:
 
     def _abandon(self, call: DurableCall) -> None:
         if call.kind is STEP:
-            self.step_runner.give_up(call)
+            self.step_runner.give_up(call.key)
         elif call.kind in (Kind.EVENT, Kind.RESUME):
             self.entries.append(CloseWait(call.key))
 
@@ -328,6 +349,7 @@ class Runner:
         if any(type(entry) is TimerFired for entry in self.entries):
             return
         self._stop_timer()
+        self._list_timers()
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _may_rest(self) -> bool:
@@ -342,6 +364,7 @@ class Runner:
         if first - self.now_us() <= SLEPT_IN_WORKER_US or not self._may_rest():
             return
         self._stop_timer()
+        self._list_timers()
         key_and_due: tuple[str | None, int] = (None, first)
         if timer is not None and timer[1] < first:
             key_and_due = timer
@@ -352,7 +375,22 @@ class Runner:
         if not self._may_rest():
             return
         self._stop_timer()
+        self._list_timers()
         self.end = hold(failures)
+
+    def _list_timers(self) -> None:
+        """The server knows the earliest timer by the end itself."""
+        assert self.machine is not None
+        timers = self.machine.loop.timers
+        if self.listed or len(timers) > 1:
+            self.list_calls(timer_calls(self.machine))
+
+    def list_calls(self, calls: list[OpenCall]) -> None:
+        """Tell the server, if they have changed."""
+        keys = tuple(call.key for call in calls)
+        if keys != self.listed:
+            self.listed = keys
+            self.open_calls = calls
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -385,7 +423,9 @@ class Runner:
                 progress = context.pending_progress.pop()
         if context is not None and context.outbox:
             stream = context.outbox.take(last=self.end is not None)
-        if not (self.entries or self.end is not None or self.wants_rows or logs or stream or progress is not None):
+        open_calls, self.open_calls = self.open_calls, None
+        found = (self.entries, self.wants_rows, logs, stream)
+        if not any(found) and self.end is None and progress is None and open_calls is None:
             return None
         end = self.end
         entries = self.entries
@@ -419,6 +459,7 @@ class Runner:
             stream=stream,
             stream_of=claimed.root_execution_id if stream else None,
             changed_inputs=self.changed_inputs if logs else 0,
+            open_calls=open_calls,
         )
         if logs:
             self.changed_inputs = 0
@@ -535,6 +576,7 @@ class Runner:
             self.entries
             or self.end is not None
             or self.wants_rows
+            or self.open_calls is not None
             or (self.context is not None and (self.context.logs or self.context.pending_progress))
         )
 

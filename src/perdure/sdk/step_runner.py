@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -116,11 +116,18 @@ class StepRunner:
         # A copy for each try, as asyncio.create_task gives to each task.
         self._tasks[call.key] = runner.worker.loop.create_task(self._try(call), context=call.variables.copy())
 
-    def give_up(self, call: DurableCall) -> None:
-        task = self._tasks.pop(call.key, None)
+    def has(self, key: str) -> bool:
+        return key in self._tasks or key in self.pauses
+
+    @property
+    def tasks(self) -> Mapping[str, asyncio.Task[None]]:
+        return self._tasks
+
+    def give_up(self, key: str) -> None:
+        task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
-        pause = self.pauses.pop(call.key, None)
+        pause = self.pauses.pop(key, None)
         if pause is not None:
             pause.handle.cancel()
 

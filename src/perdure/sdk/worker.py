@@ -23,6 +23,7 @@ from msgspec import structs
 from perdure.sdk import reports
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import WORKERS_LOG
+from perdure.sdk.long_calls import LongCalls
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
@@ -112,6 +113,7 @@ class Worker:
         self._draining = False
         self._registering: asyncio.Task[None] | None = None
         self._looking = False
+        self._long_calls = LongCalls()
         self._emitting: dict[str, None] = {}
         self.notify_emitted = self._emitted_somewhere
         self._emitted_at = 0.0
@@ -307,6 +309,7 @@ class Worker:
             runner.broke(error)
 
     def _check_reports(self) -> None:
+        self._long_calls.look(self._running.values(), self.loop.time())
         for runner in self._running.values():
             if runner.has_report and runner.in_flight is None and runner not in self._dirty:
                 self.dirty(runner)

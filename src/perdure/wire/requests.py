@@ -405,6 +405,18 @@ class Emitted(Request, frozen=True):
     tries: int = 1
 
 
+class OpenCall(Request, frozen=True):
+    """A step that runs for long, or a timer: `kind` is `step` or `timer`."""
+
+    key: str
+    kind: str
+    name: str | None = None
+    since_us: int = 0
+    due_us: int | None = None
+    tries: int = 0
+    """Failed tries so far."""
+
+
 class ReportItem(Request, frozen=True):
     """`number` counts this attempt's reports from 1; 0 only reads. `seen` is the worker's last row. An item without
     entries and end acknowledges the delivery and fetches rows."""
@@ -425,6 +437,8 @@ class ReportItem(Request, frozen=True):
     """A hint: the root whose stream they join."""
     changed_inputs: int = 0
     """How many calls got outcomes recorded for other inputs; a line of `logs` names them."""
+    open_calls: list[OpenCall] | None = None
+    """If they have changed: steps that run for long, and timers. Acts find them there."""
 
 
 class ItemReply(Struct, frozen=True, omit_defaults=True):

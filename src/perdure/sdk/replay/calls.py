@@ -78,6 +78,7 @@ RETRIED: Final = Kind.RETRIED
 EVENT: Final = Kind.EVENT
 CHILD_STARTED: Final = Kind.CHILD_STARTED
 TRANSCRIPT: Final = Kind.TRANSCRIPT
+TIMER: Final = Kind.TIMER
 WOKEN: Final = Kind.WOKEN
 RUNNING: Final = MachineState.RUNNING
 SUSPENDED: Final = MachineState.SUSPENDED

@@ -341,7 +341,7 @@ class Machine(OpenCalls):
             del self._given_up[key]  # type: ignore[arg-type]  # found there
             if kind is STEP and not row.ok:
                 self._note_failure(row, seen=False)
-            if kind is EVENT and self._late_events is not None:
+            if kind is EVENT and row.ok and self._late_events is not None:
                 self._hand_on(row, self._late_events)
             return None
         return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, call)

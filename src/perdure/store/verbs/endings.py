@@ -87,7 +87,7 @@ async def start_and_wait(
     dispatch: DirectDispatch,
 ) -> ItemReply | None:
     """Start a child and wait for it, with one guarded write to the parent. None: as in `suspend_next`."""
-    if len(item.entries) != 1 or item.logs or item.progress or item.stream:
+    if len(item.entries) != 1 or item.logs or item.progress or item.stream or item.open_calls is not None:
         return None
     entry = item.entries[0]
     if type(entry) is not StartChild:

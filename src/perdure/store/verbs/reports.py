@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
 from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, record, records, value, verb
@@ -36,6 +36,7 @@ from perdure.wire.requests import (
     Hold,
     ItemReply,
     LeaveMessages,
+    OpenCall,
     OpenWait,
     Publish,
     ReadTranscript,
@@ -57,6 +58,7 @@ REPORT_ENTRIES_MAX = 100_000
 
 _TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
 _STEP, _STEP_FAILED = Kind.STEP, Kind.STEP_FAILED  # an enum's members are slow to find
+_RELEASES = (Kind.WOKEN, Kind.RETRIED)
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
 
 
@@ -105,7 +107,8 @@ async def report(
     entries = item.entries
     if is_next_step(item):
         return await _record(project_id, worker_id, item, now_us)
-    if type(end) is Suspend and not (entries or end.waits or item.logs or item.progress or item.stream):
+    bare = not (entries or item.logs or item.progress or item.stream or item.open_calls is not None)
+    if bare and type(end) is Suspend and not end.waits:
         reply = await suspend_next(project_id, worker_id, item, end, now_us)
         if reply is not None:
             return reply
@@ -165,6 +168,7 @@ def is_next_step(item: ReportItem) -> bool:
         and item.entries[0].last
         and item.number != 0
         and item.progress is None
+        and item.open_calls is None
         and not (item.logs or item.stream)
     )
 
@@ -210,6 +214,7 @@ async def _take(
     )
     first = moved.seq + 1 - own
     unseen, more = await _unseen(item, first)
+    given = await _given(item, first)
     accepted: list[int] = []
     rows: list[JournalRow] = []
     shown: list[Row] = []
@@ -221,8 +226,13 @@ async def _take(
     seq = first
     for entry in entries:
         if type(entry) is StepDone or type(entry) is TimerFired:
-            rows.append(_outcome(at, seq, at_us, entry))
-            accepted.append(seq)
+            row = _outcome(at, seq, at_us, entry)
+            is_late = entry.key in given
+            if is_late:
+                row = structs.replace(row, kind=Kind.IGNORED)
+                shown.append(row.to_row())
+            rows.append(row)
+            accepted.append(0 if is_late else seq)
             seq += 1
         elif type(entry) is CloseWait:
             await query("close_wait", execution_id=item.execution_id, key=entry.key)
@@ -250,6 +260,8 @@ async def _take(
         await _log(item)
     if item.stream:
         await append(project_id, item, now_us)
+    if item.open_calls is not None:
+        await _put_open_calls(item, item.open_calls)
     found = unseen + shown
     stopped = False
     problem = None
@@ -268,6 +280,8 @@ async def _take(
 def _is_news(row: Row, first: int) -> bool:
     """Whether the worker must see `row` before it may suspend. Child starts of the same report (`seq` from `first` on)
     are exempt."""
+    if row.kind in _RELEASES:
+        return row.key is not None
     return row.kind in OUTCOMES and not (row.kind is Kind.CHILD_STARTED and row.ok and row.seq >= first)
 
 
@@ -318,6 +332,21 @@ def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> Journal
     return JournalRow(of.execution_id, seq, at_us, Kind.TIMER, of.attempt, key=entry.key, fingerprint=due)
 
 
+async def _given(item: ReportItem, before: int) -> set[str]:
+    """Keys of steps and timers whose outcomes acts gave since the worker looked."""
+    if before - 1 <= item.seen or not any(type(entry) in (StepDone, TimerFired) for entry in item.entries):
+        return set()
+    found = await query("given_since", execution_id=item.execution_id, after=item.seen, before=before)
+    return {key for (key,) in found}
+
+
+async def _put_open_calls(item: ReportItem, calls: Sequence[OpenCall]) -> None:
+    await query("delete_pending_calls", id=item.execution_id)
+    if calls:
+        its = {"execution_id": item.execution_id, "attempt": item.attempt}
+        await query_many("insert_pending_call", [{**structs.asdict(call), **its} for call in calls])
+
+
 async def _unseen(item: ReportItem, next_seq: int) -> tuple[list[Row], bool]:
     if next_seq - 1 <= item.seen:
         return [], False
@@ -340,6 +369,8 @@ async def _look(project_id: str, worker_id: str, item: ReportItem) -> ItemReply:
         return LOST
     if item.logs:
         await _log(item)
+    if item.open_calls is not None:
+        await _put_open_calls(item, item.open_calls)
     unseen, more = await _unseen(item, moved.seq + 1)
     return ItemReply(rows=unseen, more=more, at_us=moved.at_us)
 
@@ -361,9 +392,10 @@ async def _refused(project_id: str, worker_id: str, item: ReportItem) -> ItemRep
         # This attempt ended, by this report or without it (a cancel, a lapse).
         return ItemReply(ended=item.end is not None, lost=item.end is None)
     rows, more = await _unseen(item, state.next_seq)
+    late = {row.key for row in rows if row.kind is Kind.IGNORED and row.attempt == item.attempt}
     own: dict[tuple[Kind, str], list[int]] = {}
     for n, entry in enumerate(item.entries):
-        if isinstance(entry, _ONE_ROW):
+        if isinstance(entry, _ONE_ROW) and not (type(entry) in (StepDone, TimerFired) and entry.key in late):
             own.setdefault((_kind_of(entry), entry.key), []).append(n)
     accepted = [0] * len(item.entries)
     shown: list[Row] = []
@@ -459,7 +491,7 @@ async def _start_children(
     news = [
         New(
             next(fresh),
-            msgspec.structs.replace(
+            structs.replace(
                 entry.item,
                 parent_execution_id=at.execution_id,
                 step_key=entry.key,
@@ -526,6 +558,8 @@ async def _finish(
     at_us = over.at_us
     seq = over.seq - len(outcomes)
     rows = [_outcome(item, seq + n, at_us, entry) for n, entry in enumerate(outcomes)]
+    if given := await _given(item, seq):
+        rows = [structs.replace(row, kind=Kind.IGNORED) if row.key in given else row for row in rows]
     told = b"null" if detail is None else detail
     rows.append(JournalRow(item.execution_id, over.seq, at_us, kind, item.attempt, ok=detail is None, value=told))
     await query_many("insert_journal", rows)

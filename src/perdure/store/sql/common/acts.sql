@@ -32,3 +32,12 @@ UPDATE executions SET needs_protocol = 2 WHERE project_id = :project_id AND id =
 -- holds: execution=execution_id
 INSERT INTO acts (execution_id, seq, project_id, at_us, action, key, acted_by, note)
 VALUES (:execution_id, :seq, :project_id, :at_us, :action, :key, :acted_by, :note);
+
+-- name: given_since
+-- The steps and timers that got outcomes between two rows.
+SELECT key FROM journal WHERE execution_id = :execution_id AND seq > :after AND seq < :before AND kind IN ('step', 'timer');
+
+-- name: insert_pending_call
+-- holds: execution=execution_id
+INSERT INTO pending_calls (execution_id, key, attempt, kind, name, since_us, due_us, tries)
+VALUES (:execution_id, :key, :attempt, :kind, :name, :since_us, :due_us, :tries);

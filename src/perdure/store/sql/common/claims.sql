@@ -97,7 +97,8 @@ WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND p
   AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
     AND ({= has_limits})) IS NULL, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
-    AND s.kind = 'child_started' AND s.value = :started))
+    AND s.kind = 'child_started' AND s.value = :started)
+    AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key AND s.kind = 'child'))
   AND (SELECT 1 FROM workers w WHERE w.id = :worker_id AND w.project_id = :project_id AND w.deployment_id = :deployment_id
     AND w.python = :python AND COALESCE(w.last_claim_id, '') < :claim_id AND NOT COALESCE({= anything_ready}, {0|FALSE})
     {FOR KEY SHARE OF w SKIP LOCKED}) = 1

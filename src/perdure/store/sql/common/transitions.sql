@@ -17,7 +17,7 @@ SELECT phase, due_at_us FROM executions WHERE project_id = :project_id AND id = 
 -- sees: journal execution_id=id key=key
 -- Delivers an outcome: a waiting execution goes back to its queue, and a held one gets it with its next report. The end
 -- of a child (`started`: its id, as a value) only reaches the execution that recorded under this key that it started
--- that child.
+-- that child, and only once: an act may have given an outcome.
 UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
@@ -28,7 +28,8 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked', 'held')
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
-    AND s.kind = 'child_started' AND s.value = :started))
+    AND s.kind = 'child_started' AND s.value = :started)
+    AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key AND s.kind = 'child'))
 RETURNING {= moved};
 
 -- name: wake_timers
