@@ -134,8 +134,8 @@ ANSWERS_NOTHING: Final = {
     "newer_registration": "all are as old",
     "adopt_early": "nothing waits for a first deployment",
     "adopt_any_early": "nothing waits for a first deployment",
-    **dict.fromkeys(("take_back_step", "steps_to_try_again", "failed_outcomes", "failed_tries"), "no step has failed"),
-    **dict.fromkeys(("explained_children", "child_of_row"), "no code has started a child"),
+    **dict.fromkeys(("take_back_step", "failed_outcomes", "failed_tries"), "no step has failed"),
+    "child_of_row": "no code has started a child",
     "timer_fired": "no timer has",
     "ask_anew": "nothing is asked anew",
     "read_answer": "nobody answered",
@@ -355,7 +355,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "path_rows",
     ):
         found[query] = {"execution_id": done, "before": 9}
-    for query in ("steps_to_try_again", "failed_outcomes", "failed_tries", "child_of_row"):
+    for query in ("failed_outcomes", "failed_tries", "child_of_row"):
         found[query] = {"execution_id": done, "key": "step-1"}
     for query in ("explained_waits", "path_waits"):
         found[query] = {"execution_id": ids["waiting_for_event"]}
@@ -497,6 +497,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "pending_calls": {"execution_id": ids["running"], "attempt": 1},
         "given_since": {"execution_id": done, "after": 1, "before": 9},
         "insert_pending_call": {"execution_id": done, "key": "another", "kind": "step", "since_us": 1, "due_us": None},
+        "newest_acts": {"execution_id": name_of(executions // 2 // 100 * 100 + 14)},
         "insert_act": {"execution_id": done, "action": "try", "acted_by": "user", "note": None},
         "delete_acts": {"id": name_of(executions // 2 // 100 * 100 + 14)},
         "delete_pending_calls": {"id": ids["running"]},

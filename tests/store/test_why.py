@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.store.world import (
+    HOLD,
     LEASE_US,
     PROJECT,
     SECOND,
@@ -20,18 +22,21 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import why
+from perdure.store.verbs import acts, why
 from perdure.wire.errors import NotFound
 from perdure.wire.explain import explain, with_path
+from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
 from perdure.wire.requests import Block, OpenWait, StepDone, Suspend
+from perdure.wire.status import Phase
 from perdure.wire.why import Why
+from perdure.wire.why_facts import Running
 from perdure.wire.wording import moment
 
 PUSH_LEASE_US = 60 * SECOND
 
 
 async def ask(world: World, id: str, *, slow: bool = False) -> Why:
-    facts = await world.store.scan(
+    facts, done = await world.store.scan(
         why.explained(
             project_id=PROJECT,
             execution_id=id,
@@ -40,7 +45,7 @@ async def ask(world: World, id: str, *, slow: bool = False) -> Why:
             push_lease_us=PUSH_LEASE_US,
         )
     )
-    found = explain(facts, world.now_us)
+    found = explain(facts, done, world.now_us)
     if slow:
         path = await world.store.scan(why.slow_path(project_id=PROJECT, execution_id=id, now_us=world.now_us))
         found = with_path(found, path)
@@ -113,7 +118,7 @@ async def test_it_waits_for_an_event_or_until_a_time(world: World) -> None:
     )
     assert found.remedy == "an event of topic 'payments' or the timer"
     assert found.until_us == due_us
-    assert found.commands == ["perdure publish payments --data JSON"]
+    assert found.commands == ["perdure publish payments --data JSON", f"perdure act {id} timer --fire"]
 
 
 async def test_it_waits_for_more_budget(world: World) -> None:
@@ -132,7 +137,7 @@ async def test_it_waits_for_its_timer(world: World) -> None:
     await world.wait_for(id, due_us=START_US + 9 * SECOND)
     found = await ask(world, id)
     assert found.sentence == f"It has waited since {NOW} for its timer at {moment(START_US + 9 * SECOND)}."
-    assert found.remedy == "the timer"
+    assert (found.remedy, found.commands) == ("the timer", [f"perdure act {id} timer --fire"])
 
 
 async def test_it_waits_for_the_next_try_of_a_step(world: World) -> None:
@@ -146,7 +151,7 @@ async def test_it_waits_for_the_next_try_of_a_step(world: World) -> None:
     found = await ask(world, id)
     assert found.sentence == f"It has waited since {NOW} for try 3 of step 'pay' at {moment(retry_us)}."
     assert texts(found)["pay"] == "try 2 failed: ValueError: pay went wrong"
-    assert found.remedy == "the end of the pause"
+    assert (found.remedy, found.commands) == ("the end of the pause", [f"perdure act {id} pay --try"])
 
 
 async def test_it_waits_for_children(world: World) -> None:
@@ -159,7 +164,50 @@ async def test_it_waits_for_children(world: World) -> None:
     assert f"its child {children[0]} (sub), which is running, its child" in found.sentence
     assert found.sentence.endswith("which is queued and 2 more.")
     assert found.commands[:1] == [f"perdure why {children[0]}"]
-    assert texts(found)["c0"] == f"child {children[0]} of workflow 'sub', running"
+    assert texts(found)["c0"] == f"its child {children[0]} (sub), which is running"
+
+
+# --- held ------------------------------------------------------------------------------------------------------------
+
+
+async def test_its_step_is_held(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("pay", 3, last=False, held=True)], HOLD)
+    found = await ask(world, id)
+    assert (
+        found.sentence
+        == f"It has been held since {NOW}, because step 'pay' failed after 3 tries with ValueError: pay went wrong."
+    )
+    assert found.remedy == "an act: try it again, give the step a value, or let it fail"
+    assert found.commands == [
+        f"perdure act {id} --try",
+        f"perdure act {id} pay --complete JSON",
+        f"perdure act {id} pay --fail",
+    ]
+    op = ActOnExecution(id, action=Action.TRY, key="pay", note="the provider is up")
+    await world.store.write(
+        acts.act(
+            project_id=PROJECT,
+            execution_id=id,
+            request=op,
+            acted_by="key 'ops'",
+            event_id=world.new_id(),
+            now_us=world.now_us,
+        )
+    )
+    found = await ask(world, id)
+    assert found.phase is Phase.QUEUED
+    assert texts(found)["act"] == "try 'pay' by key 'ops': the provider is up"
+
+
+async def test_its_code_is_held(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, end=replace(HOLD, steps=[]))
+    found = await ask(world, id)
+    assert found.sentence == f"It has been held since {NOW}, because its code failed: Down: down."
+    assert found.commands == [f"perdure act {id} --try", f"perdure act {id} --fail"]
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -176,6 +224,22 @@ async def test_it_runs(world: World) -> None:
     assert texts(found)["worker"] == "w (native, online, Python 3.12), runs 1 of 100"
     assert {fact.name: fact.at_us for fact in found.facts}["last beat"] == world.now_us
     assert found.commands == [f"perdure logs {id} --follow"]
+
+
+async def test_a_step_of_it_runs_for_long(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    facts, _ = await world.store.scan(
+        why.explained(
+            project_id=PROJECT, execution_id=id, now_us=world.now_us, lease_us=LEASE_US, push_lease_us=PUSH_LEASE_US
+        )
+    )
+    assert isinstance(facts, Running)
+    call = PendingCall(key="pay", kind=PendingKind.STEP, since_us=START_US, tries=2, actions=[])
+    found = explain(replace(facts, steps=[call]), [], world.now_us)
+    assert found.sentence == f"Worker w has run it since {NOW}; step 'pay' has run since {NOW}."
+    assert texts(found)["step"] == "pay, after 2 failed tries"
+    assert found.commands[-1] == f"perdure pending {id}"
 
 
 async def test_its_worker_is_silent(world: World) -> None:

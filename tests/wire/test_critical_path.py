@@ -113,6 +113,19 @@ def test_the_work_of_a_lost_attempt() -> None:
     assert path(one, 26) == [("lost", "", 20.0), ("queue", "", 5.0), ("code", "", 1.0)]
 
 
+def test_the_time_in_which_it_was_held() -> None:
+    one = execution(
+        row(1, 0, Kind.CLAIMED),
+        row(2, 2, Kind.STEP_FAILED, "pay", began=1, ok=False),
+        row(3, 2, Kind.HELD, ok=False),
+        row(4, 60, Kind.STEP, "pay"),
+        row(5, 61, Kind.CLAIMED),
+        row(6, 62, Kind.COMPLETED),
+        end=62,
+    )
+    assert path(one, 62)[-3:] == [("held", "pay", 58.0), ("queue", "", 1.0), ("code", "", 1.0)]
+
+
 def test_an_open_execution_ends_now_with_what_it_has_waited_for_the_longest() -> None:
     waits = [PathWait("late", None, "open", 5 * SECOND), PathWait("early", None, "open", 2 * SECOND)]
     one = execution(row(1, 1, Kind.CLAIMED), row(2, 5, Kind.WAITING), end=None, phase=Phase.WAITING, waits=waits)

@@ -11,7 +11,7 @@ class Explanations(Service):
     @serves(ExplainExecution)
     async def explain(self, scope: Scope, op: ExplainExecution) -> Why:
         now_us = self.now_us()
-        facts = await self.scan(
+        facts, acts = await self.scan(
             why.explained(
                 project_id=scope.project_id,
                 execution_id=op.execution_id,
@@ -20,7 +20,7 @@ class Explanations(Service):
                 push_lease_us=LEASE_US,
             )
         )
-        found = explain(facts, now_us)
+        found = explain(facts, acts, now_us)
         if not op.slow:
             return found
         path = await self.scan(why.slow_path(project_id=scope.project_id, execution_id=op.execution_id, now_us=now_us))

@@ -144,7 +144,8 @@ class _Walk:
         for one in reversed([one for one in self._tries.get(row.key, ()) if one.seq <= row.seq]):
             if one.started_at_us is None or one.at_us > to_us:
                 continue
-            yield from self._span(PathKind.PAUSE, one.key, one.at_us, to_us)
+            held = any(one.at_us <= at_us < to_us for at_us, kind in self._moves if kind is PathKind.HELD)
+            yield from self._span(PathKind.HELD if held else PathKind.PAUSE, one.key, one.at_us, to_us)
             to_us = min(one.at_us, to_us)
             began_us = min(one.started_at_us, to_us)
             yield from self._span(PathKind.STEP, one.key, began_us, to_us)
@@ -177,7 +178,7 @@ def _moves(execution: PathExecution) -> list[tuple[int, PathKind]]:
     found = [(execution.created_at_us, PathKind.QUEUE if execution.whole else PathKind.CODE)]
     for row in execution.rows:
         kind = _AFTER.get(row.kind)
-        if row.kind in OUTCOMES and found[-1][1] in _STANDS_STILL:
+        if (row.kind in OUTCOMES or row.kind is Kind.RETRIED) and found[-1][1] in _STANDS_STILL:
             kind = PathKind.QUEUE
         if row.kind is Kind.LOST and found[-1][1] is PathKind.CODE:
             found[-1] = (found[-1][0], PathKind.LOST)
@@ -193,11 +194,12 @@ _AFTER: Final = {
     Kind.RETRIED: PathKind.PAUSE,
     Kind.RELEASED: PathKind.QUEUE,
     Kind.LOST: PathKind.QUEUE,
+    Kind.HELD: PathKind.HELD,
     Kind.BLOCKED: PathKind.BLOCKED,
     Kind.UNBLOCKED: PathKind.QUEUE,
 }
 _STANDS_STILL: Final = frozenset({PathKind.WAIT, PathKind.HELD})
-"""An outcome queues it."""
+"""An outcome, or an act, queues it."""
 
 
 def _child_id(started: PathRow) -> str | None:

@@ -1,22 +1,21 @@
 """Explanations from facts, without a clock or a database."""
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
-from perdure.wire.budgets import topic_of
 from perdure.wire.critical_path import Span, shares
 from perdure.wire.explain_queued import explain_queued
+from perdure.wire.explain_waiting import explain_held, explain_waiting
 from perdure.wire.explanations import explained, worker_words
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import duration
 from perdure.wire.why import Difference, Fact, PathKind, PathPart, Why
 from perdure.wire.why_facts import (
+    ActFact,
     Blocked,
     Cause,
     Compared,
@@ -24,8 +23,7 @@ from perdure.wire.why_facts import (
     FactRow,
     Facts,
     Failed,
-    OpenChild,
-    OpenedWait,
+    Held,
     Queued,
     RecordedFailure,
     Running,
@@ -33,7 +31,7 @@ from perdure.wire.why_facts import (
     Waiting,
     recorded_failure,
 )
-from perdure.wire.wording import NAMED_MAX, cut, listed, moment, quoted, times
+from perdure.wire.wording import NAMED_MAX, cut, decoded_object, listed, moment, quoted, times
 from perdure.wire.workers import WorkerState
 
 MESSAGE_MAX: Final = 1_000
@@ -41,12 +39,26 @@ NAMED_PERCENT: Final = 5
 """A sentence names no smaller parts of a path."""
 
 
-def explain(facts: Facts, now_us: int) -> Why:
+def explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
+    """`acts` are the newest ones on the execution."""
+    found = _explain(facts, now_us)
+    return replace(found, facts=[*found.facts, *map(_act, acts)])
+
+
+def _act(act: ActFact) -> Fact:
+    what = act.action if act.key is None else f"{act.action} {quoted(act.key)}"
+    note = "" if not act.note else f": {cut(act.note)}"
+    return Fact("act", f"{what} by {cut(act.acted_by)}{note}", act.at_us)
+
+
+def _explain(facts: Facts, now_us: int) -> Why:
     match facts:
         case Queued():
             return explain_queued(facts)
         case Waiting():
             return explain_waiting(facts)
+        case Held():
+            return explain_held(facts)
         case Running():
             return explain_running(facts, now_us)
         case Blocked():
@@ -83,7 +95,7 @@ _INTO: Final = {
     PathKind.CHILD: "child",
     PathKind.LOST: "work that was lost with a worker",
     PathKind.BLOCKED: "the time in which it was blocked",
-    PathKind.HELD: "the time in which it was held",
+    PathKind.HELD: "the hold",
     PathKind.REST: "smaller parts",
     PathKind.UNREAD: "the time before the rows that were read",
 }
@@ -92,127 +104,20 @@ _INTO: Final = {
 def _part(part: PathPart, id: str) -> str:
     words = _INTO[part.kind]
     if part.name:
-        words += f" of {quoted(part.name)}" if part.kind is PathKind.PAUSE else f" {quoted(part.name)}"
+        of = part.kind in (PathKind.PAUSE, PathKind.HELD)
+        words += f"{' of' if of else ''} {quoted(part.name)}"
     else:
         words = {PathKind.WAIT: "waiting", PathKind.TIMER: "a timer"}.get(part.kind, words)
     return words if part.execution_id == id else f"{words} of execution {part.execution_id}"
 
 
-def explain_waiting(facts: Waiting) -> Why:
-    subject = facts.subject
-    due_us = subject.due_at_us
-    pauses = [row for row in facts.failed_tries if due_us is not None and (_retry_at(row) or 0) >= due_us]
-    things = [_awaited(wait) for wait in facts.waits]
-    things += [f"its child {child.id} ({child.workflow_id}), which is {child.phase.value}" for child in facts.children]
-    things += [_pause(row) for row in pauses]
-    until = ""
-    if due_us is not None and not pauses:
-        what = "the next try of a step" if subject.timer_key is None else "its timer"
-        until = f", or until {moment(due_us)}" if things else f"{what} at {moment(due_us)}"
-    return explained(
-        subject,
-        f"It has waited since {moment(subject.ready_at_us)} for {listed(things)}{until}.",
-        since_us=subject.ready_at_us,
-        until_us=due_us,
-        remedy=_what_wakes(facts, pauses),
-        commands=_waiting_commands(facts),
-        details=_waiting_facts(facts, pauses),
-    )
-
-
-def _awaited(wait: OpenedWait) -> str:
-    until = "" if wait.expires_at_us is None else f" (until {moment(wait.expires_at_us)})"
-    if wait.is_question:
-        return f"an answer to {quoted(wait.key)}{until}"
-    if wait.topic is None:
-        return f"the executions of batch {wait.batch_id} to end{until}"
-    holder = _budget_holder(wait)
-    if holder is not None:
-        return f"more budget of execution {holder}{until}"
-    where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
-    return f"an event of topic {quoted(wait.topic)}{where}{until}"
-
-
-def _budget_holder(wait: OpenedWait) -> str | None:
-    prefix = topic_of("")
-    return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
-
-
-def _pause(row: FactRow) -> str:
-    return f"try {row.tries + 1} of step {quoted(row.key or '')} at {moment(_retry_at(row) or 0)}"
-
-
-def _retry_at(row: FactRow) -> int | None:
-    found = _object(row.value).get("retry_at_us")
-    return found if isinstance(found, int) else None
-
-
-def _what_wakes(facts: Waiting, pauses: Sequence[FactRow]) -> str:
-    found = [
-        f"an answer to {quoted(wait.key)}"
-        if wait.is_question
-        else "the end of the batch"
-        if wait.topic is None
-        else "a raise of the budget"
-        if _budget_holder(wait) is not None
-        else f"an event of topic {quoted(wait.topic)}"
-        for wait in facts.waits
-    ]
-    found += [f"the end of child {child.id}" for child in facts.children]
-    if facts.subject.due_at_us is not None:
-        found.append("the end of the pause" if pauses or facts.subject.timer_key is None else "the timer")
-    return listed(found, " or ") if found else "cancelling it; nothing that is open can wake it"
-
-
-def _waiting_commands(facts: Waiting) -> Iterator[str]:
-    id = facts.subject.id
-    for wait in facts.waits[:NAMED_MAX]:
-        place = f"{id} {shlex.quote(wait.key)}"
-        holder = _budget_holder(wait)
-        if wait.is_question:
-            yield from _answering(place, wait)
-        elif holder is not None:
-            yield f"perdure budgets show {holder}"
-            yield f"perdure budgets raise {holder} --usd N"
-        elif wait.topic is not None:
-            yield f"perdure publish {shlex.quote(wait.topic)} --data JSON"
-    for child in facts.children[:NAMED_MAX]:
-        yield f"perdure why {child.id}"
-
-
-def _answering(place: str, wait: OpenedWait) -> Iterator[str]:
-    form = _object(wait.data).get("_form")
-    if not isinstance(form, dict):
-        yield f"perdure resume {place} --data JSON"
-        return
-    fields = form.get("fields")
-    keys = [field.get("key") for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
-    if "approved" in keys:
-        yield f"perdure approve {place} --approve"
-        yield f"perdure approve {place} --reject"
-    else:
-        yield f"perdure approve {place} --data JSON"
-
-
-def _waiting_facts(facts: Waiting, pauses: Sequence[FactRow]) -> Iterator[Fact]:
-    for wait in facts.waits:
-        data = "" if wait.data is None else f", shows {cut(wait.data.decode('utf-8', 'replace'))}"
-        yield Fact(wait.key, f"{_awaited(wait)}{data}", wait.opened_at_us)
-    for child in facts.children:
-        yield Fact(child.step_key or "child", _child(child), child.created_at_us)
-    for row in pauses:
-        yield Fact(row.key or "step", f"try {row.tries} failed: {cut(str(recorded_failure(row.value)))}", row.at_us)
-    if facts.subject.due_at_us is not None:
-        yield Fact("wakes", "", facts.subject.due_at_us)
-
-
-def _child(child: OpenChild) -> str:
-    return f"child {child.id} of workflow {quoted(child.workflow_id)}, {child.phase.value}"
-
-
 def explain_running(facts: Running, now_us: int) -> Why:
     subject, worker, newest = facts.subject, facts.worker, facts.newest
-    if newest is None:
+    if facts.steps:
+        place = listed(
+            [f"step {quoted(one.key or '')} has run since {moment(one.since_us or 0)}" for one in facts.steps]
+        )
+    elif newest is None:
         place = "no outcome is recorded yet"
     else:
         ago = duration(max(0, now_us - newest.at_us))
@@ -233,7 +138,7 @@ def explain_running(facts: Running, now_us: int) -> Why:
         f"{sentence}; {place}.",
         since_us=since_us,
         until_us=subject.due_at_us,
-        commands=[f"perdure logs {subject.id} --follow"],
+        commands=[f"perdure logs {subject.id} --follow", *(f"perdure pending {subject.id}" for _ in facts.steps[:1])],
         details=_running_facts(facts),
     )
 
@@ -253,6 +158,9 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
         if worker.last_beat_at_us is not None:
             yield Fact("last beat", "", worker.last_beat_at_us)
     yield Fact("claimed", f"attempt {subject.attempt}", facts.claimed_at_us)
+    for step in facts.steps:
+        tried = f", after {step.tries} failed tries" if step.tries else ""
+        yield Fact("step", f"{step.key}{tried}", step.since_us)
     if facts.newest is not None:
         yield Fact("newest outcome", _outcome(facts.newest), facts.newest.at_us)
     if losses.lost:
@@ -268,7 +176,7 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
 
 def explain_blocked(facts: Blocked) -> Why:
     subject, row = facts.subject, facts.row
-    found = _object(row.value)
+    found = decoded_object(row.value)
     both = found.get("details")
     recorded, asked, source, seq = (
         both.get(name) if isinstance(both, dict) else None for name in ("recorded", "asked", "source", "seq")
@@ -435,12 +343,3 @@ def _author(subject: Subject) -> str:
 
 def _after(subject: Subject) -> str:
     return duration((subject.completed_at_us or subject.moved_at_us) - subject.created_at_us)
-
-
-def _object(data: bytes | None) -> dict[str, Any]:
-    """Empty for other values."""
-    try:
-        found = msgspec.json.decode(data or b"null")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}

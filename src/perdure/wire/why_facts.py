@@ -1,12 +1,13 @@
 """Facts of the store that explain an execution."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from perdure.wire.admission import Rule
+from perdure.wire.hands import PendingCall
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.why import Holder
@@ -81,14 +82,6 @@ class OpenedWait(Struct, frozen=True, gc=False):
         return self.event_type is not None or (self.topic is None and self.batch_id is None)
 
 
-class OpenChild(Struct, frozen=True, gc=False):
-    id: str
-    workflow_id: str
-    phase: Phase
-    step_key: str | None
-    created_at_us: int
-
-
 class ServingWorker(Struct, frozen=True, gc=False):
     """A registered worker of the execution's deployment."""
 
@@ -129,12 +122,25 @@ class Queued(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """`failed_tries` are the newest rows of steps that are to be tried again."""
-
     subject: Subject
-    waits: Sequence[OpenedWait]
-    children: Sequence[OpenChild]
-    failed_tries: Sequence[FactRow]
+    calls: Sequence[PendingCall]
+    waits: Mapping[str, OpenedWait]
+    """By key: more about the events and answers among the calls."""
+    phases: Mapping[str, Phase]
+    """Of the children among the calls, by id."""
+
+
+class Held(Struct, frozen=True):
+    subject: Subject
+    calls: Sequence[PendingCall]
+
+
+class ActFact(Struct, frozen=True, gc=False):
+    at_us: int
+    action: str
+    key: str | None
+    acted_by: str
+    note: str | None
 
 
 class Losses(Struct, frozen=True, gc=False):
@@ -154,6 +160,8 @@ class Running(Struct, frozen=True):
     newest: FactRow | None
     """The newest outcome."""
     losses: Losses
+    steps: Sequence[PendingCall] = ()
+    """Steps that have run for long."""
 
 
 class Blocked(Struct, frozen=True):
@@ -245,7 +253,7 @@ class Ended(Struct, frozen=True):
     steps: int
 
 
-Facts = Queued | Waiting | Running | Blocked | Failed | Ended
+Facts = Queued | Waiting | Held | Running | Blocked | Failed | Ended
 
 
 def recorded_failure(value: bytes | None) -> RecordedFailure:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 TEXT_MAX: Final = 200
 """Characters of a user's text in an explanation."""
@@ -40,3 +42,12 @@ def cut(text: str) -> str:
     """One line of at most TEXT_MAX characters."""
     line = " ".join(text.split())
     return line if len(line) <= TEXT_MAX else line[: TEXT_MAX - 1] + "…"
+
+
+def decoded_object(data: bytes | None) -> dict[str, Any]:
+    """Empty for other values."""
+    try:
+        found = msgspec.json.decode(data or b"null")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,6 +1,7 @@
 """The facts by which the engine explains an execution."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -8,12 +9,15 @@ from msgspec.structs import replace
 
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
+from perdure.store.verbs import pending
 from perdure.store.verbs.why_queued import queued
 from perdure.wire.critical_path import PathExecution, PathRow, PathWait, Span, path_of
 from perdure.wire.fields import INT64_MAX
+from perdure.wire.hands import PendingCall, PendingKind
 from perdure.wire.records import Kind
 from perdure.wire.status import LEASED, Phase
 from perdure.wire.why_facts import (
+    ActFact,
     Blocked,
     Cause,
     Compared,
@@ -21,8 +25,8 @@ from perdure.wire.why_facts import (
     FactRow,
     Facts,
     Failed,
+    Held,
     Losses,
-    OpenChild,
     OpenedWait,
     Running,
     StepShape,
@@ -34,6 +38,7 @@ from perdure.wire.workers import ListedWorker
 NAMED_MAX: Final = 11
 """One more than an explanation names."""
 VALUE_BYTES_MAX: Final = 64 << 10
+ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
 PATH_ROWS_MAX: Final = 20_000
@@ -43,32 +48,35 @@ _decode_id: Final = msgspec.json.Decoder(str).decode
 
 
 @verb(looks=True)
-async def explained(*, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int) -> Facts:
-    """`lease_us` and `push_lease_us` are how long a beat's lease lasts."""
+async def explained(
+    *, project_id: str, execution_id: str, now_us: int, lease_us: int, push_lease_us: int
+) -> tuple[Facts, Sequence[ActFact]]:
+    """Also the newest acts. `lease_us` and `push_lease_us` are how long a beat's lease lasts."""
+    facts = await _facts(
+        project_id, execution_id, {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
+    )
+    return facts, await records(ActFact, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
+
+
+async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -> Facts:
+    now_us = times["now_us"]
     subject = await record(Subject, "explained", project_id=project_id, id=execution_id)
     if subject is None:
         raise unknown_execution(execution_id)
     if subject.phase is Phase.WAITING:
-        return await _waiting(project_id, subject)
+        return await _waiting(project_id, subject, await _calls(project_id, subject, now_us))
+    if subject.phase is Phase.HELD:
+        return Held(subject, await _calls(project_id, subject, now_us))
     if subject.phase in LEASED:
-        worker = await record(
-            ListedWorker,
-            "read_listed_worker",
-            project_id=project_id,
-            id=subject.worker_id,
-            now_us=now_us,
-            lease_us=lease_us,
-            push_lease_us=push_lease_us,
-        )
-        return await _running(subject, worker)
+        worker = await record(ListedWorker, "read_listed_worker", project_id=project_id, id=subject.worker_id, **times)
+        return await _running(subject, worker, await _calls(project_id, subject, now_us))
     if subject.phase is Phase.BLOCKED:
         row = await _newest(execution_id, Kind.BLOCKED)
         assert row is not None
         return Blocked(subject, row)
     if subject.phase is Phase.QUEUED:
-        leases = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
         newest = next(iter(await _rows("newest_row", execution_id)), None)
-        return await queued(project_id, subject, newest, leases)
+        return await queued(project_id, subject, newest, times)
     if subject.phase is Phase.FAILED:
         return await _failed(project_id, subject)
     steps = await value("count_steps", execution_id=execution_id)
@@ -129,20 +137,29 @@ async def _newest(execution_id: str, kind: Kind) -> FactRow | None:
     return next(iter(await _rows("newest_of_kind", execution_id, kind=kind)), None)
 
 
-async def _waiting(project_id: str, subject: Subject) -> Waiting:
+async def _calls(project_id: str, subject: Subject, now_us: int) -> list[PendingCall]:
+    of = await pending.read_actable(project_id, subject.id)
+    tries = await pending.read_tries(subject.id, of.next_seq)
+    calls = [*pending.steps(of, tries, now_us), *await pending.others(project_id, subject.id, of)]
+    return pending.allowed(calls, of) or calls
+
+
+async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> Waiting:
     waits = await records(
-        OpenedWait, "explained_waits", execution_id=subject.id, bytes_max=VALUE_BYTES_MAX, limit=NAMED_MAX
+        OpenedWait, "explained_waits", execution_id=subject.id, bytes_max=VALUE_BYTES_MAX, limit=pending.LISTED_MAX
     )
-    children = await records(OpenChild, "explained_children", project_id=project_id, id=subject.id, limit=NAMED_MAX)
-    return Waiting(subject, waits, children, await _rows("steps_to_try_again", subject.id, limit=NAMED_MAX))
+    ids = [call.child_id for call in calls if call.child_id is not None]
+    phases = await query("phases_of", project_id=project_id, ids=json.dumps(ids))
+    return Waiting(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
 
 
-async def _running(subject: Subject, worker: ListedWorker | None) -> Running:
+async def _running(subject: Subject, worker: ListedWorker | None, calls: Sequence[PendingCall]) -> Running:
     claimed = await _newest(subject.id, Kind.CLAIMED)
     newest = next(iter(await _rows("newest_outcome", subject.id)), None)
     losses = await record(Losses, "count_losses", execution_id=subject.id)
     claimed_at_us = subject.moved_at_us if claimed is None else claimed.at_us
-    return Running(subject, worker, claimed_at_us, newest, losses or Losses())
+    steps = [call for call in calls if call.kind is PendingKind.STEP]
+    return Running(subject, worker, claimed_at_us, newest, losses or Losses(), steps=steps)
 
 
 async def _failed(project_id: str, subject: Subject) -> Failed:

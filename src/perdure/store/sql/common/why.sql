@@ -57,17 +57,12 @@ SELECT key, topic, match, CASE WHEN OCTET_LENGTH(data) <= :bytes_max THEN data E
   event_type, batch_id
 FROM waits WHERE execution_id = :execution_id AND state = 'open' ORDER BY opened_at_us, key LIMIT :limit;
 
--- name: explained_children
--- Open children that its own code started.
-SELECT id, workflow_id, phase, step_key, created_at_us FROM executions
-WHERE project_id = :project_id AND parent_execution_id = :id AND completed_at_us IS NULL AND step_key IS NOT NULL
-ORDER BY id LIMIT :limit;
+-- name: phases_of
+SELECT id, phase FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
--- name: steps_to_try_again
--- The newest failed try of each step that has no outcome yet.
-SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = 'step_failed' AND seq IN (
-  SELECT MAX(j.seq) FROM journal j WHERE j.execution_id = :execution_id AND j.kind IN ('step', 'step_failed') GROUP BY j.key)
-ORDER BY seq DESC LIMIT :limit;
+-- name: newest_acts
+SELECT at_us, action, key, acted_by, note FROM acts WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT :limit;
 
 -- name: newest_outcome
 SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
