@@ -111,7 +111,11 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("show", "0190a5f2-7c1e-7b3a-9d55-0242ac120002"), "does not exist"),
         (("ls", "--status", "done"), "'done' is not one of pending, running, completed, failed, cancelled"),
         (("ls", "--phase", ""), "'' is not one of queued"),
-        (("ls", "--since", "yesterday"), "90s, 15m, 2h or 7d"),
+        (("ls", "--since", "yesterday"), "a time or an age, such as 2026-01-31T14:00, 15m or 7d"),
+        (("ls", "--key-part", "x"), "'x' is too short; give at least 2 characters"),
+        (("ls", "--error", "?!"), "'?!' has no word of 2 characters or more"),
+        (("ls", "--field", "payload.id"), "must be a field and its value, such as payload.customer.id=7"),
+        (("ls", "--field", "payload.id=7"), "Field payload.id of any workflow is not searchable. Declare it"),
         (("ls", "--url", "localhost"), "is not the address of a server"),
         (("erase",), "--user or --session"),
         (("work", "nothing.py"), "File 'nothing.py' does not exist"),
@@ -132,13 +136,18 @@ def test_a_mistake_is_told_in_one_sentence(busy_house: House, arguments: tuple[s
 
 def test_ls_narrows_what_it_lists(busy_house: House) -> None:
     busy_house.run("run", "double", "--input", "[1]", "--session", "talk", "--tag", "kind=small", "-q")
-    busy_house.run("run", "fails", "--session", "talk", "-q", code=1)
+    busy_house.run("run", "fails", "--session", "talk", "--key", "order-4711", "-q", code=1)
     both = busy_house.lines("ls", "--session", "talk")
     assert [one["workflow_id"] for one in both] == ["fails", "double"]
     for narrowed in (("--status", "completed"), ("--phase", "completed"), ("-w", "double"), ("--tag", "kind=small")):
         found = busy_house.lines("ls", "--session", "talk", *narrowed)
         assert [one["workflow_id"] for one in found] == ["double"], narrowed
-    assert busy_house.lines("ls", "--session", "talk", "--since", "1h") == both
+    for narrowed in (("--error", "luck NO"), ("--key-part", "4711"), ("-w", "fails")):
+        found = busy_house.lines("ls", "--session", "talk", *narrowed)
+        assert [one["workflow_id"] for one in found] == ["fails"], narrowed
+    assert [one["key"] for one in busy_house.lines("ls", "--tag", "kind", "--not-retried")] == [None]
+    assert busy_house.lines("ls", "--session", "talk", "--since", "1h", "--before", "2100-01-01") == both
+    assert busy_house.lines("ls", "--session", "talk", "--before", "1h") == []
     assert busy_house.lines("ls", "--user", "nobody") == []
     shown = busy_house.run("ls", "--session", "talk").stdout
     assert "WORKFLOW" in shown and "double" in shown and "no such luck" in shown

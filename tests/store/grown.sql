@@ -80,6 +80,11 @@ WHERE n % 50 = 10 AND n < :executions;
 INSERT INTO search_terms (project_id, term, execution_id)
 SELECT 'p', 'k:' || n, id FROM names WHERE n % 50 = 9 AND n < :executions;
 
+-- name: search_fields
+-- picks: a searchable field of each workflow
+INSERT INTO search_fields (project_id, workflow_id, field, declared_at_us, place)
+SELECT 'p', 'workflow-' || n, 'payload.id', 1, '~' FROM numbers WHERE n < 5;
+
 -- name: logs_finished
 -- picks: a line for one execution in twenty
 INSERT INTO logs (execution_id, n, at_us, level, text)

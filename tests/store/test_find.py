@@ -7,24 +7,35 @@ from typing import Any, Final
 
 import pytest
 from msgspec import json
-from tests.store.world import BLOCK, PROJECT, World, failure
+from tests.store.world import BLOCK, PROJECT, World, failure, raw
 
-from perdure.store.verbs import find
+from perdure.store.verbs import fields, find, queries
+from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution
-from perdure.wire.requests import ListFilters, StartItem
+from perdure.wire.requests import ListFilters, StartItem, WorkflowSpec
 from perdure.wire.search import error_words, key_terms
 from perdure.wire.status import STATUS, Phase
 
 WORKFLOWS: Final = ("one", "two", "three")
 WORDS: Final = ("order", "4711", "eu", "Invoice", "47", "é")
 ERRORS: Final = ("TimeoutError: connect to db-1", "ValueError: no such order", "Timeout", "it failed, it failed")
+FIELDS: Final = ["payload.id", "payload.lines.sku", "result.id"]
+PAYLOADS: Final = (
+    None,
+    7,
+    [{"id": 7}],
+    {"id": 7, "lines": [{"sku": 1}, {"sku": "a=b"}]},
+    {"id": "8", "lines": []},
+    {"id": True, "lines": {"sku": None}},
+    {"id": {"id": 7}, "lines": [[{"sku": "x\0"}], {"sku": ""}]},
+)
 EXECUTIONS: Final = 90
 LISTS: Final = 150
 
 
 async def fill(world: World, chance: random.Random) -> None:
     """Executions of every phase, with whatever lists filter by."""
-    await world.register(workflows=WORKFLOWS)
+    await world.register(workflows=[WorkflowSpec(name, searchable=FIELDS) for name in WORKFLOWS])
     await world.register("other", workflows=WORKFLOWS, deployment="e")
     ids: list[str] = []
     batch = [answer.execution_id for answer in await world.batch([StartItem(name) for name in WORKFLOWS])]
@@ -39,6 +50,7 @@ async def fill(world: World, chance: random.Random) -> None:
             keys.add((workflow_id, key))
         item = StartItem(
             workflow_id,
+            raw(chance.choice(PAYLOADS)),
             key=key,
             session_id=chance.choice((None, None, "s", *ids[:2])),
             user_id=chance.choice((None, "u", "v")),
@@ -56,7 +68,7 @@ async def fill(world: World, chance: random.Random) -> None:
             await world.acknowledge(claimed.id, worker=worker)
             what = chance.random()
             if what < 0.4:
-                await world.finish(claimed.id, worker)
+                await world.finish(claimed.id, worker, result=chance.choice(PAYLOADS))
             elif what < 0.8:
                 await world.report(claimed.id, end=failure(chance.choice(ERRORS)), worker=worker)
             elif what < 0.9:
@@ -81,11 +93,25 @@ def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
         "key_part": chance.choice(((one.key or "none")[:3], "47", "eu", "order-47", "Invoice", "voice", "-eu", "é")),
         "tag": chance.choice(("a=1", "a", "b=", "b", "c", "c=1")),
         "error": chance.choice(("timeout", "TIME", "order such", "such timeouterror", "it", "none")),
+        "field": f"{chance.choice(FIELDS)}={chance.choice(('7', '8', '1', 'a=b', 'true', 'null', ''))}",
         "retried": chance.random() < 0.5,
         "created_after_us": one.created_at_us,
         "created_before_us": one.created_at_us + chance.choice((0, 1)),
     }
-    return ListFilters(**{name: choices[name] for name in chance.sample(sorted(choices), chance.randint(1, 3))})
+    names = chance.sample(sorted(choices), chance.randint(1, 3))
+    if "field" in names:  # no list by a field of an unknown workflow
+        choices["workflow_id"] = one.workflow_id
+    return ListFilters(**{name: choices[name] for name in names})
+
+
+def values_of(document: Any, path: list[str]) -> list[str]:
+    if isinstance(document, list):
+        return [value for item in document for value in values_of(item, path)]
+    if path:
+        return values_of(document[path[0]], path[1:]) if isinstance(document, dict) and path[0] in document else []
+    if isinstance(document, str):
+        return [document]
+    return [] if isinstance(document, dict) else [json.encode(document).decode()]
 
 
 def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
@@ -97,6 +123,9 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
     name, equals, value = (wanted.tag or "").partition("=")
     words = [] if one.phase is not Phase.FAILED else error_words(one.error or "")
     part = wanted.key_part
+    field, _, asked = (wanted.field or "").partition("=")
+    root, *path = field.split(".")
+    document = one.payload if root == "payload" else one.result
     starts = [one.key, *[term.removeprefix("k:") for term in key_terms(one.key)]] if one.key else []
     return (
         (wanted.status is None or STATUS[one.phase] in wanted.status)
@@ -104,7 +133,8 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
         and (wanted.session_id is None or wanted.session_id in (one.session_id, one.id))
         and (not name or (name in tags and (not equals or tags[name] == value)))
         and (part is None or any(start.startswith(part) for start in starts))
-        and all(any(word.startswith(asked) for word in words) for asked in error_words(wanted.error or ""))
+        and all(any(word.startswith(start) for word in words) for start in error_words(wanted.error or ""))
+        and (not field or (document is not None and asked in values_of(json.decode(document), path)))
         and (wanted.retried is None or not wanted.retried)
         and (wanted.created_after_us is None or one.created_at_us >= wanted.created_after_us)
         and (wanted.created_before_us is None or one.created_at_us < wanted.created_before_us)
@@ -146,3 +176,59 @@ async def test_filters_equal_a_look_at_every_execution(
         some += bool(expected)
         assert await listed(world, wanted, chance.choice((1, 4, 50))) == expected, wanted
     assert some > LISTS // 4
+
+
+async def filled(world: World) -> int:
+    """Give all executions the terms of new fields. Answers how many rounds that took."""
+    rounds = 0
+    while await world.store.write(fields.fill_fields(declared_before_us=world.now_us)):
+        rounds += 1
+    return rounds
+
+
+async def test_a_field_that_is_declared_later_finds_what_was_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "FILLED_AT_ONCE", 2)
+    await world.register(workflows=["wf", "other"])
+    ids = await world.start_all([StartItem("wf", raw({"id": n % 2})) for n in range(5)])
+    await world.start_all([StartItem("other", raw({"id": 1}))])
+    [done] = await world.claim()
+    await world.finish(done.id, result={"ok": True})
+    with pytest.raises(BadValue, match=r"is not searchable\. Declare it"):
+        await listed(world, ListFilters(field="payload.id=1"), 10)
+    spec = WorkflowSpec("wf", searchable=["payload.id", "result.ok"])
+    await world.register(workflows=[spec, "other"])
+    late = await world.start("wf", payload=raw({"id": 1}))
+    assert await listed(world, ListFilters(field="payload.id=1"), 10) == [late]
+    since = find.searchable_from(project_id=PROJECT, field="payload.id", workflow_id=None, now_us=world.now_us)
+    assert await world.store.read(since) == world.now_us
+    assert await world.store.write(fields.fill_fields(declared_before_us=world.now_us - 1)) is False
+    assert await filled(world) == 6
+    assert await world.store.read(since) is None
+    assert await listed(world, ListFilters(field="payload.id=1"), 10) == [late, ids[3], ids[1]]
+    assert await listed(world, ListFilters(field="result.ok=true"), 10) == [done.id]
+    with pytest.raises(BadValue, match="of workflow 'other' is not searchable"):
+        await listed(world, ListFilters(field="payload.id=1", workflow_id="other"), 10)
+    await world.register(workflows=[spec, "other"])
+    assert await filled(world) == 0, "the same declaration again changes nothing"
+    await world.register("w2", workflows=["wf"], deployment="e")
+    assert await listed(world, ListFilters(field="payload.id=1"), 1) == [late, ids[3], ids[1]]
+    await world.register(workflows=["wf", "other"])
+    with pytest.raises(BadValue, match="is not searchable"):
+        await listed(world, ListFilters(field="payload.id=1"), 10)
+
+
+async def test_what_is_deleted_leaves_no_term(world: World) -> None:
+    await world.register(workflows=[WorkflowSpec("wf", searchable=["payload.id"])])
+    id = await world.running(workflow_id="wf", key="order-4711", payload=raw({"id": 7}))
+    await world.report(id, end=failure("TimeoutError: no answer"))
+    for filters in (
+        ListFilters(key_part="4711"),
+        ListFilters(error="answer timeout"),
+        ListFilters(field="payload.id=7"),
+    ):
+        assert await listed(world, filters, 10) == [id]
+    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.check()
+    assert await listed(world, ListFilters(key_part="4711"), 10) == []

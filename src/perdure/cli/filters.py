@@ -48,6 +48,9 @@ def _filters(
         str | None, typer.Option("--key-part", help="With a key that begins so, or a later word of which does.")
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="With this tag, as NAME=VALUE or NAME.")] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", help="With this value of a searchable field: payload.customer.id=7.")
+    ] = None,
     error: Annotated[str | None, typer.Option("--error", help="Failed with these words in the error.")] = None,
     retried: Annotated[
         bool | None, typer.Option("--retried/--not-retried", help="Replaced by a retry, or not.")
@@ -83,6 +86,7 @@ def _filters(
         key=key,
         key_part=key_part,
         tag=tag,
+        field=field,
         error=error,
         retried=retried,
         created_after_us=None if since is None else parse_moment(since, "--since"),

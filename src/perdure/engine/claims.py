@@ -173,6 +173,8 @@ class Claims(Service):
             core.notifier.notify(("loop", "schedule"))
         if op.triggers:
             core.notifier.notify(("loop", "trigger"))
+        if core.store.alone and any(spec.searchable for spec in op.workflows):
+            core.notifier.notify(("loop", "fields"))
         return RegisterReply(core.store.epoch, scope.project_id, core.lease_us, core.beat_us, core.grace_us)
 
     @serves(ClaimRequest)

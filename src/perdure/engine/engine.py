@@ -155,6 +155,7 @@ class Engine(Core):
             Loop("prune", self.housekeeping.prune),
             Loop("alarm", self.housekeeping.alarm),
             Loop("catch up", self.housekeeping.catch_up),
+            Loop("fields", self.housekeeping.fill_fields),
         ]
         if not self.store.alone:
             loops += [Loop("look", self.fallback_poller.look), Loop("snapshots", self.snapshots.look)]

@@ -170,11 +170,19 @@ class Executions(Service):
         while True:
             page = find.list_executions(project_id=project_id, filters=op, before=before, limit=op.limit)
             found, following = await self._core.store.scan(page)
-            if found or following is None:
-                return ExecutionPage(found, following)
+            if found or following is None or loop.time() >= until:
+                break
             before = following
-            if loop.time() >= until:
-                return ExecutionPage([], before, await self.read(find.created_at(project_id=project_id, id=before)))
+        searched_to_us = searchable_from_us = None
+        if not found and following is not None:
+            searched_to_us = await self.read(find.created_at(project_id=project_id, id=following))
+        if op.field is not None:
+            name, _, _ = op.field.partition("=")
+            place = find.searchable_from(
+                project_id=project_id, field=name, workflow_id=op.workflow_id, now_us=self.now_us()
+            )
+            searchable_from_us = await self.read(place)
+        return ExecutionPage(found, following, searched_to_us, searchable_from_us)
 
     @serves(WaitForExecutions)
     async def wait(self, scope: Scope, op: WaitForExecutions) -> WaitReply:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from perdure.engine.clock import boottime_us
 from perdure.engine.core import Core
 from perdure.engine.notifier import Notifier
-from perdure.store.verbs import bulk, claims, deployments, queries, transitions
+from perdure.store.verbs import bulk, claims, deployments, fields, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.wire.errors import Unavailable
 from perdure.wire.status import LEASED, Phase
@@ -23,6 +23,8 @@ BATCH = 500
 CATCH_UP_SECONDS = 60.0
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+SETTLED_US = 30_000_000
+"""Transactions that began before a field was declared have ended after this time."""
 
 
 class Loop(NamedTuple):
@@ -284,6 +286,12 @@ class Housekeeping:
                     f" on Python {python}" if began else "" if protocol is None else " of the newest release",
                 )
         return self._core.spread(60.0)
+
+    async def fill_fields(self) -> float:
+        core = self._core
+        settled_us = 0 if core.store.alone else SETTLED_US
+        fill = fields.fill_fields(declared_before_us=core.clock.now_us() - settled_us)
+        return 0.05 if await core.store.write(fill) else core.spread(CATCH_UP_SECONDS)
 
     async def catch_up(self) -> float:
         """Starts and registrations of the same moment did not see each other. This cannot happen with one writer."""

@@ -11,6 +11,7 @@ from perdure.wire.errors import BadValue
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
 from perdure.wire.operation import validated
 from perdure.wire.requests import RegisterRequest
+from perdure.wire.search import check_fields
 from perdure.wire.workflows import WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
@@ -21,6 +22,7 @@ async def check_registration(request: RegisterRequest) -> None:
     check_name(request.deployment_id, where="deployment_id")
     for spec in request.workflows:
         check_name(spec.id, where="workflows.id")
+        check_fields(spec.searchable, "workflows.searchable")
         if spec.agent is not None:
             if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
                 raise BadValue(f"Workflow {spec.id!r}: `agent` must be the definition of that agent.")

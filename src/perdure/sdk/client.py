@@ -296,7 +296,7 @@ class Client:
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
         """The execution that a key names within its workflow. Raises `NotFound`."""
-        page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key))
+        page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key, retried=False))
         if not page.executions:
             raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
         return Handle(self, page.executions[0].id, workflow.result_type, existing=True)

@@ -18,6 +18,7 @@ from perdure.sdk.triggers import EventTrigger
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import QueueSpec, WorkflowSpec
 from perdure.wire.schedules import ScheduledFor, ScheduleSpec
+from perdure.wire.search import check_fields
 from perdure.wire.triggers import EventBatch, TopicEvent, TriggerSpec
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Workflow(Generic[I_contra, R_co]):
         on_cancel: Literal["cancel", "wake"] = "cancel",
         strict: bool = False,
         output_schema_name: str | None = None,
+        searchable: Sequence[str] = (),
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
         on_failure: OnFailure = "fail",
@@ -134,6 +136,11 @@ class Workflow(Generic[I_contra, R_co]):
         self.strict = strict
         self.on_failure: OnFailure = on_failure
         self._output_schema_name = output_schema_name
+        self.searchable = [searchable] if isinstance(searchable, str) else list(searchable)
+        try:
+            check_fields(self.searchable, "searchable")
+        except BadValue as error:
+            raise ValueError(error.message) from None
         self.schedules = _listed(
             schedule,
             Schedule,
@@ -217,6 +224,7 @@ class Workflow(Generic[I_contra, R_co]):
             output_schema_name=self.output_schema_name,
             run_timeout_seconds=self.run_timeout_seconds,
             wake_on_cancel=self.on_cancel == "wake",
+            searchable=self.searchable,
         )
 
     @overload
@@ -310,6 +318,7 @@ def workflow(
     on_cancel: Literal["cancel", "wake"] = "cancel",
     strict: bool = False,
     output_schema_name: str | None = None,
+    searchable: Sequence[str] = (),
     schedule: Schedulings | None = None,
     trigger_on: Triggerings | None = None,
     on_failure: OnFailure = "fail",
@@ -323,6 +332,7 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
     - `on_failure="hold"`: a run whose tries are used up is held, not failed, until `Client.act` says how it goes on.
     - `strict`: a step with another input than recorded is an error; by default it is only marked.
+    - `searchable`: fields of payload and result by which its executions are found, such as `["payload.customer.id"]`.
     - `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
     - `trigger_on` starts it from events: an `EventTrigger`, a topic, or a list.
 
@@ -417,6 +427,7 @@ class Registry:
         on_cancel: Literal["cancel", "wake"] = "cancel",
         strict: bool = False,
         output_schema_name: str | None = None,
+        searchable: Sequence[str] = (),
         schedule: Schedulings | None = None,
         trigger_on: Triggerings | None = None,
         on_failure: OnFailure = "fail",

@@ -36,7 +36,7 @@ from perdure.wire.fields import (
 from perdure.wire.operation import Noun, Operation, Stream
 from perdure.wire.record import Record, shown_before
 from perdure.wire.records import NULL, Kind, MaybeRaw
-from perdure.wire.search import KEY_PART_CHARS, PART_CHARS_MIN, error_words
+from perdure.wire.search import KEY_PART_CHARS, PART_CHARS_MIN, VALUE_BYTES_MAX, check_fields, error_words
 from perdure.wire.status import STATUS, Phase, Status
 from perdure.wire.streams import StreamEnd, StreamItem
 
@@ -117,6 +117,8 @@ class ExecutionPage(Record, frozen=True):
     next_cursor: NextCursor | None = None
     searched_to_us: Time | None = None
     """Only on an empty page with a cursor: the search has come to executions created then."""
+    searchable_from_us: Time | None = None
+    """Only with the filter `field`, while it is new: executions created before are not searched yet."""
 
 
 class Row(Record, frozen=True, omit_defaults=True, gc=False):
@@ -257,6 +259,21 @@ def _part(value: str, where: str) -> str:
     return value[:KEY_PART_CHARS]
 
 
+def _field(value: str, where: str) -> str:
+    name, equals, wanted = value.partition("=")
+    if not equals:
+        raise BadValue(
+            f"query.{where}: must be a field and its value, such as payload.customer.id=7; got {value!r}",
+            {"path": f"query.{where}"},
+        )
+    check_fields([name], f"query.{where}")
+    if len(wanted.encode()) > VALUE_BYTES_MAX:
+        raise BadValue(
+            f"query.{where}: values above {VALUE_BYTES_MAX} bytes are not searchable.", {"path": f"query.{where}"}
+        )
+    return value
+
+
 def _words_of_error(value: str, where: str) -> str:
     if not any(len(word) >= PART_CHARS_MIN for word in error_words(value)):
         raise BadValue(
@@ -318,6 +335,8 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """`name=value`, or `name` for any value."""
     error: Annotated[str, _words_of_error] | None = None
     """Words of the error of a failed execution, or their beginnings; case does not count."""
+    field: Annotated[str, _field] | None = None
+    """A searchable field and its value: `payload.customer.id=7`."""
     retried: bool | None = None
     """Whether a retry has taken its place."""
     created_after_us: Time | None = None

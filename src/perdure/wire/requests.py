@@ -117,6 +117,8 @@ class WorkflowSpec(Request, frozen=True):
     wake_on_cancel: bool = False
     type: WorkflowType = WorkflowType.WORKFLOW
     agent: "AgentSpec | None" = None
+    searchable: list[str] = []
+    """Fields of payload and result, such as `payload.customer.id`, by which its executions are found."""
 
 
 class AgentSpec(Request, frozen=True):

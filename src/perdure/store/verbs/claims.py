@@ -10,6 +10,7 @@ from perdure.store.interface import Metric, Notify, Written, query, query_many, 
 from perdure.store.verbs import admission
 from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import HandedOut
+from perdure.store.verbs.fields import declare_fields
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.rows import ROW_BYTES, journal_after
 from perdure.store.verbs.schedules import declare
@@ -107,10 +108,12 @@ async def register(
                 int(spec.id in triggered),
                 int(spec.id in scheduled),
                 ages.get(spec.id, now_us),
+                msgspec.json.encode(spec.searchable).decode() if spec.searchable else None,
             )
             for spec in request.workflows
         ],
     )
+    await declare_fields(project_id, request.workflows, now_us)
     agents = [spec.agent for spec in request.workflows if spec.agent is not None]
     if agents:
         await query_many(

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import query, query_many, records, value, verb
 from perdure.store.verbs.pages import fitting
+from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.search import Terms, beginning_with, error_terms
@@ -88,7 +89,9 @@ async def created_at(*, project_id: str, id: str) -> int | None:
 
 async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> Found:
     """At most `limit` executions older than `before`. It ends early after the windows of DEPTHS."""
-    terms = [beginning_with(term) for term in error_terms(filters.error or "")]
+    if filters.field is not None:
+        await _check_field(project_id, filters.field, filters.workflow_id)
+    terms = _terms(filters)
     wanted = _wanted(project_id, filters, terms)
     before, least = await _bounds(wanted, before)
     asked = [await _matches(project_id, before, queries) for queries in _sets(wanted, terms)]
@@ -121,9 +124,36 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
 
 async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) -> list[str]:
     """The executions among `ids` that fit now."""
-    terms = [beginning_with(term) for term in error_terms(filters.error or "")]
-    rows = await query("list_among", **_wanted(project_id, filters, terms), ids=json.dumps(ids))
+    rows = await query("list_among", **_wanted(project_id, filters, _terms(filters)), ids=json.dumps(ids))
     return [id for (id,) in rows]
+
+
+async def _check_field(project_id: str, asked: str, workflow_id: str | None) -> None:
+    field = asked.partition("=")[0]
+    if not await query("find_search_field", project_id=project_id, field=field, workflow_id=workflow_id):
+        of = "of any workflow" if workflow_id is None else f"of workflow {workflow_id!r}"
+        raise BadValue(
+            f'Field {field} {of} is not searchable. Declare it: @workflow(searchable=["{field}"]). Executions that '
+            "exist already follow within minutes.",
+            {"field": field, "workflow_id": workflow_id},
+        )
+
+
+@verb(looks=True)
+async def searchable_from(*, project_id: str, field: str, workflow_id: str | None, now_us: int) -> int | None:
+    """Since when executions were created whose values of a field can be found. None: all can."""
+    rows = await query("find_search_field", project_id=project_id, field=field, workflow_id=workflow_id)
+    places = [place for _, place in rows if place is not None]
+    if not places:
+        return None
+    created_us: int | None = await value("created_from", project_id=project_id, id=max(places))
+    return created_us or now_us
+
+
+def _terms(filters: ListFilters) -> list[Terms]:
+    """An execution that fits has a term of each range."""
+    field = [] if filters.field is None else [Terms(f"f:{filters.field}", f"f:{filters.field}")]
+    return [*(beginning_with(term) for term in error_terms(filters.error or "")), *field]
 
 
 def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> dict[str, Any]:
@@ -136,6 +166,7 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
         "status": None,
         "tag": None,
         "error": None,
+        "field": None,
         "phases": None if phases is None else f" {' '.join(phases)} ",
         "tag_name": tag_name or None,
         "tag_value": tag_value if equals else None,

@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved
 from perdure.store.interface import Changed, Ended, Notify, Ready, Written, query, query_many, record, records
+from perdure.store.verbs.fields import terms_of_fields
 from perdure.store.verbs.pages import page_of
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
@@ -22,7 +23,8 @@ WOKEN_RANK = 1_000_000
 
 OUTSIDE = 1
 SESSIONS = 2
-"""Flags in `told`: the end has webhooks; the execution has to do with sessions."""
+SEARCHABLE = 4
+"""Flags in `told`: the end has webhooks; the execution has to do with sessions; its workflow has searchable fields."""
 
 ROW_BYTES = 120
 """Approximate size of a journal row in a reply, without its value."""
@@ -175,6 +177,9 @@ async def ended(
         await query("close_waits", execution_id=execution_id)
     if phase is Phase.FAILED and error:
         await query_many("insert_term", [(project_id, term, execution_id) for term in error_terms(error)])
+    if result is not None and end.told & SEARCHABLE:
+        terms = await terms_of_fields(project_id, end.workflow_id, execution_id, result=result)
+        await query_many("insert_term", terms)
     if end.told & OUTSIDE:
         await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
     if end.parent_execution_id is not None and end.step_key is not None:

@@ -13,6 +13,7 @@ from perdure.store.interface import Due, Notify, Ready, query, query_many, recor
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
+from perdure.store.verbs.fields import terms_of_fields
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
 from perdure.store.verbs.turns import HELD_US, ask_for_turn, workflow_of
@@ -61,6 +62,7 @@ class Target(Struct, frozen=True, gc=False):
     queue: str | None
     """The queue's name, if it has a row."""
     gate: int
+    searchable: bool
     push: bool
     """Push workers run any workflow of their program, registered or not."""
 
@@ -222,6 +224,8 @@ class _Starts:
         if key is not None:
             self._keys[key] = started, item.payload
             self._terms += [(self.project_id, term, id) for term in key_terms(key[1])]
+        if target.searchable:
+            self._terms += await terms_of_fields(self.project_id, item.workflow_id, id, payload=bytes(item.payload))
         waiting_claim = None if gate or due_at_us is not None else self._waiting_claim(target)
         row = self._row(id, item, target, parent, due_at_us=due_at_us, gate=gate, waiting_claim=waiting_claim)
         self.rows.append(row)

@@ -56,9 +56,9 @@ DELETE FROM workflows WHERE project_id = :project_id AND deployment_id = :deploy
 -- name: insert_workflow
 -- holds: deployment=deployment_id
 INSERT INTO workflows (project_id, deployment_id, id, queue_name, output_schema_name, run_timeout_seconds, wake_on_cancel,
-  type, trigger_on_event, scheduled, created_at_us)
+  type, trigger_on_event, scheduled, created_at_us, searchable)
 VALUES (:project_id, :deployment_id, :id, :queue_name, :output_schema_name, :run_timeout_seconds, :wake_on_cancel,
-  :type, :trigger_on_event, :scheduled, :now_us);
+  :type, :trigger_on_event, :scheduled, :now_us, :searchable);
 
 -- name: put_workflow
 -- holds: deployment=deployment_id
@@ -91,7 +91,9 @@ ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deploymen
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
   w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, q.name AS queue,
-  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS gate, d.push
+  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS gate, d.push,
+  CASE WHEN EXISTS (SELECT 1 FROM search_fields s WHERE s.project_id = p.id AND s.workflow_id = :workflow_id)
+    THEN 1 ELSE 0 END AS searchable
 
 -- text: target_place
 projects p

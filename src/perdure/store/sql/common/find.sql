@@ -159,6 +159,50 @@ ORDER BY execution_id DESC LIMIT 1 OFFSET :depth;
 -- bulk:
 INSERT INTO search_terms (project_id, term, execution_id) VALUES (:project_id, :term, :execution_id);
 
+-- name: add_term
+-- holds: execution=execution_id
+-- For an execution that may have the term.
+INSERT INTO search_terms (project_id, term, execution_id) VALUES (:project_id, :term, :execution_id)
+ON CONFLICT (project_id, term, execution_id) DO NOTHING;
+
+-- name: put_search_field
+-- holds: workflow=workflow_id
+-- The update waits for a transaction that drops the field.
+INSERT INTO search_fields (project_id, workflow_id, field, declared_at_us, place)
+VALUES (:project_id, :workflow_id, :field, :now_us, '~')
+ON CONFLICT (project_id, workflow_id, field) DO UPDATE SET field = excluded.field;
+
+-- name: drop_search_fields
+-- picks: fields that no deployment declares any more
+DELETE FROM search_fields WHERE project_id = :project_id AND NOT EXISTS (SELECT 1 FROM workflows w
+  WHERE w.project_id = search_fields.project_id AND w.id = search_fields.workflow_id
+    AND {INSTR|STRPOS}(w.searchable, '"' || search_fields.field || '"') > 0);
+
+-- name: search_fields_of
+SELECT field FROM search_fields WHERE project_id = :project_id AND workflow_id = :workflow_id ORDER BY field;
+
+-- name: find_search_field
+-- A field by workflow, and from where on older executions lack it.
+SELECT workflow_id, place FROM search_fields WHERE project_id = :project_id AND field = :field
+  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id);
+
+-- name: next_search_field
+-- picks: a field that older executions lack
+SELECT project_id, workflow_id, field, place FROM search_fields WHERE place IS NOT NULL AND declared_at_us <= :before_us
+ORDER BY declared_at_us LIMIT 1 {FOR UPDATE SKIP LOCKED};
+
+-- name: move_search_field
+-- holds: workflow=workflow_id
+UPDATE search_fields SET place = :place
+WHERE project_id = :project_id AND workflow_id = :workflow_id AND field = :field;
+
+-- name: documents_of
+-- picks: executions of a list
+-- Keeps them from being deleted.
+SELECT id, {= payload} AS payload, result FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+{FOR KEY SHARE OF executions};
+
 -- name: list_among
 -- Of these ids, those that fit.
 SELECT id FROM executions WHERE project_id = :project_id

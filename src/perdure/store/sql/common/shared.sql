@@ -25,6 +25,8 @@ moved_at_us - 60000000 > :now_us
 CASE WHEN (parent_execution_id IS NULL AND (SELECT p.webhooks FROM projects p WHERE p.id = executions.project_id) > 0)
   OR EXISTS (SELECT 1 FROM execution_webhooks x WHERE x.execution_id = executions.id) THEN 1 ELSE 0 END
   + COALESCE((SELECT 2 FROM turns t WHERE t.execution_id = executions.id LIMIT 1), 0)
+  + COALESCE((SELECT 4 FROM search_fields s WHERE s.project_id = executions.project_id
+    AND s.workflow_id = executions.workflow_id LIMIT 1), 0)
 
 -- text: moved
 next_seq - 1 AS seq, moved_at_us AS at_us, attempt, phase, COALESCE(assigned_to_worker, '') AS worker_id,

@@ -25,14 +25,17 @@ CREATE INDEX search_terms_of ON search_terms (execution_id);
 
 -- The searchable fields of a workflow in a deployment, as a JSON list; NULL: none.
 ALTER TABLE workflows ADD COLUMN searchable TEXT;
--- The searchable fields of a workflow in any deployment. Executions from `place` on are not searchable yet; NULL: all are.
+-- The searchable fields of a workflow in any deployment. Executions older than `place` have no terms of the field yet; NULL:
+-- all have.
 CREATE TABLE search_fields (
   project_id {text} NOT NULL,
   workflow_id {text} NOT NULL,
   field {text} NOT NULL,
+  declared_at_us INTEGER NOT NULL,
   place TEXT,
   PRIMARY KEY (project_id, workflow_id, field)
 ) {table};
+CREATE INDEX search_fields_to_fill ON search_fields (declared_at_us) WHERE place IS NOT NULL;
 
 -- The primary key has to be the youngest index: see 0004.
 {postgres_only}ALTER TABLE executions DROP CONSTRAINT executions_pkey;

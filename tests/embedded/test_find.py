@@ -1,0 +1,41 @@
+"""Searchable fields, from the decorator to the list."""
+
+import pytest
+from tests.embedded.house import House
+
+from perdure.sdk.context import Context
+from perdure.sdk.workflow import Registry
+from perdure.wire.errors import BadValue
+from perdure.wire.requests import ListFilters
+
+
+async def test_executions_are_found_by_a_declared_field(house: House) -> None:
+    app = Registry()
+
+    @app.workflow(searchable=["payload.customer.id", "result.state"])
+    async def order(ctx: Context, given: dict[str, dict[str, int]]) -> dict[str, str]:
+        return {"state": "paid" if given["customer"]["id"] == 7 else "open"}
+
+    async with house.open(app) as p:
+        seven, eight = [await p.start(order, {"customer": {"id": id}}) for id in (7, 8)]
+        await seven.result()
+        await eight.result()
+        for field, handle in (
+            ("payload.customer.id=7", seven),
+            ("payload.customer.id=8", eight),
+            ("result.state=paid", seven),
+        ):
+            page = await p.list(ListFilters(field=field, workflow_id="order"))
+            assert [one.id for one in page.executions] == [handle.id]
+        with pytest.raises(BadValue, match=r"Field payload\.id of any workflow is not searchable\. Declare it"):
+            await p.list(ListFilters(field="payload.id=7"))
+        with pytest.raises(BadValue, match="at least 2 characters"):
+            await p.list(ListFilters(key_part="7"))
+
+
+@pytest.mark.parametrize("field", ["customer.id", "payload", "payload.", 'payload.a"b', "payload.a,b"])
+def test_a_field_that_cannot_be_searchable_is_refused_at_once(field: str) -> None:
+    async def order(ctx: Context) -> None: ...
+
+    with pytest.raises(ValueError, match="is not a searchable field"):
+        Registry().workflow(searchable=[field])(order)
