@@ -130,7 +130,7 @@ _ALL = (
     ),
     _sql(
         "deliver: to the final too",
-        changed("deliver_outcome", ("'blocked')", "'blocked', 'cancelled', 'failed', 'completed')")),
+        changed("deliver_outcome", ("'held')", "'held', 'cancelled', 'failed', 'completed')")),
     ),
     _code("end: the parent is not told", rows, "deliver", _told_nobody),
     _sql("timers: none is due", nothing("wake_timers")),

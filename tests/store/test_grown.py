@@ -342,7 +342,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("explained", "compared_run", "path_execution", "completed_before"):
         found[query] = {"id": done}
     for query in ("verdicts", "ready_before", "ready_before_in_group", "ready_beside_group"):
-        found[query] = {"id": ids["queued"], "ready_at_us": 1 << 62}
+        found[query] = {"id": ids["queued"], "ready_at_us": 1 << 62, "mixed": 1}
     for query in ("holders_under_limit", "holders_at_worker"):
         found[query] = {"worker_id": WORKER, "concurrency_key": None, "limit": 10}
     for query in (

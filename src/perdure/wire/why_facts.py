@@ -118,7 +118,7 @@ class Queued(Struct, frozen=True):
     before: int = 0
     """How many ready executions come before it, at most BEFORE_MAX."""
     beside: int = 0
-    """Under limits, groups take turns: how many ready executions of other groups may go first."""
+    """Under limits: how many other ready executions may go first, because groups take turns."""
 
 
 class Waiting(Struct, frozen=True):

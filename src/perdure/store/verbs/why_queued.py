@@ -32,7 +32,8 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
         limit=WORKERS_MAX,
         **leases,
     )
-    failing, workers = await _verdicts(project_id, subject, [one for one in found if _takes_work(one)])
+    taking = [one for one in found if _takes_work(one)]
+    failing, workers = await _verdicts(project_id, subject, taking)
     free, limit = sys.maxsize, None
     if subject.gate == 1:
         group = await group_room(project_id, subject.queue_name, subject.concurrency_key or "")
@@ -42,7 +43,7 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
         elif reached is Rule.KEY_LIMIT:
             limit = Limit(group.key_limit or 0, group.held_of_key or 0)
         failing |= {reached} if reached is not None else set()
-    before, beside = await _before(project_id, subject)
+    before, beside = await _before(project_id, subject, mixed=len(workers) < len(taking))
     places = sum(worker.room for worker in workers)
     if not workers:
         failing.add(Rule.WORKER)
@@ -90,7 +91,8 @@ async def _verdicts(
     return best[None] if None in best else best[max(best, key=[*Rule].index)]
 
 
-async def _before(project_id: str, subject: Subject) -> tuple[int, int]:
+async def _before(project_id: str, subject: Subject, *, mixed: bool) -> tuple[int, int]:
+    """`mixed`: other workers may take executions behind it, and with them the room of its group."""
     order: dict[str, object] = {
         "project_id": project_id,
         "deployment_id": subject.deployment_id or "",
@@ -100,7 +102,8 @@ async def _before(project_id: str, subject: Subject) -> tuple[int, int]:
     if subject.gate != 1:
         return await value("ready_before", **order, **place), 0
     order |= {"queue_name": subject.queue_name, "concurrency_key": subject.concurrency_key or ""}
-    return await value("ready_before_in_group", **order, **place), await value("ready_beside_group", **order)
+    beside = await value("ready_beside_group", mixed=int(mixed), **order, **place)
+    return await value("ready_before_in_group", **order, **place), beside
 
 
 async def _holders(project_id: str, facts: Queued) -> list[Holder]:

@@ -30,12 +30,13 @@ SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE project_id = :project_id AN
   LIMIT :limit) AS rows;
 
 -- name: ready_beside_group
--- How many ready executions of a deployment are not of this group.
+-- How many ready executions of a deployment are of other groups. With :mixed, also those behind one in its group.
 SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT 1 FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
-    AND (queue_name <> :queue_name OR COALESCE(concurrency_key, '') <> :concurrency_key)
+    AND (queue_name <> :queue_name OR COALESCE(concurrency_key, '') <> :concurrency_key
+      OR (:mixed = 1 AND (rank, ready_at_us, id) > (:rank, :ready_at_us, :id)))
   LIMIT :limit) AS rows;
 
 -- text: holder
