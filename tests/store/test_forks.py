@@ -120,6 +120,11 @@ async def test_a_consumed_event_and_an_answer_are_kept(world: World) -> None:
     await world.delete(id)
     claimed = await _claimed(world, fork_id)
     assert [row.kind for row in claimed.rows if row.key in ("e", "q")] == [Kind.EVENT, Kind.RESUME]
+    edited = await world.fork(fork_id, steps={"e": "another", "q": "no"})
+    event, answer = [
+        json.decode(row.value) for row in await world.journal(edited.execution_id) if row.key in ("e", "q")
+    ]
+    assert (event["data"], event["topic"], answer) == ("another", "topic", "no")
     await world.wait_for(fork_id, event_wait("again", "topic"))
     assert await world.phase(fork_id) is Phase.WAITING  # it does not take the same event twice
     await world.publish("topic", "second")

@@ -67,6 +67,8 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         )
     elif one.phase is Phase.BLOCKED:
         phase.append("  the code does not match the journal; it is tried again when a worker registers")
+    elif one.phase is Phase.FAILED and one.retried_as is None:
+        phase.append(f"  run it again from what failed: perdure retry {one.id}")
     facts: list[tuple[str, Cell | None]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
@@ -80,6 +82,8 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("parent", one.parent_execution_id),
         ("root", one.root_execution_id),
         ("batch", one.batch_id),
+        ("fork of", one.forked_from and f"{one.forked_from}{_from(one.forked_at_step)}"),
+        ("retried as", one.retried_as),
         ("created", date_time(one.created_at_us)),
         ("waits for", behind),
         ("due", "" if behind else due(one)),
@@ -93,6 +97,10 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("cancelled by", one.cancelled_by),
     ]
     print_facts(facts)
+
+
+def _from(step: str | None) -> str:
+    return "" if step is None else f", from {step!r}"
 
 
 def due(one: Execution) -> str:

@@ -26,6 +26,7 @@ _KIND_STYLE: Final = {
     Kind.STEP_FAILED: "yellow",
     Kind.LOST: "yellow",
     Kind.RETRIED: "yellow",
+    Kind.FORKED: "bold cyan",
     Kind.BLOCKED: "bold red",
     Kind.COMPLETED: "green",
     Kind.FAILED: "red",
@@ -123,6 +124,8 @@ def subject(row: Row) -> str:
     """A step's key, a topic, a worker."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
         return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
+    if row.kind is Kind.FORKED:
+        return f"from execution {row.name}"
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):
         return f"{'with' if row.kind is Kind.LOST else 'by'} worker {(row.name or '')[:8]}"
     if row.key is None:

@@ -13,6 +13,7 @@ from msgspec import Raw, structs
 from perdure.sdk.bulk import Bulk
 from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.forks import ForkOptions, RetryOptions, fork_request, retry_request
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.queues import Queues
@@ -139,6 +140,14 @@ class Handle(Generic[R]):
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
         """As `Client.resume`."""
         return await self._client.resume(self.id, key, data, question=question)
+
+    async def fork(self, **options: Unpack[ForkOptions]) -> Handle[R]:
+        """As `Client.fork`."""
+        return Handle(self._client, (await self._client.fork(self.id, **options)).id, self._type)
+
+    async def retry(self, **options: Unpack[RetryOptions]) -> Handle[R]:
+        """As `Client.retry`."""
+        return Handle(self._client, (await self._client.retry(self.id, **options)).id, self._type)
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}>"
@@ -351,6 +360,32 @@ class Client:
         """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
         await self._transport.call(CancelExecution(execution_id))
         return await self.get(execution_id)
+
+    async def fork(self, execution_id: str, **options: Unpack[ForkOptions]) -> Handle[object]:
+        """Start an execution that keeps the outcomes of another one up to `from_step`, the key of a step.
+
+        `payload` replaces the input, and `steps` recorded outcomes by key. `deployment_id` is the code that runs it, by
+        default the current one. Steps that run again keep their idempotency keys, unless `fresh_keys` is true. `key`
+        names the fork within its workflow. The server keeps the caller's name and `note`. Raises `NotFound` for an
+        unknown step, `Conflict` if the execution has not come to it, `BadValue` for an impossible edit.
+
+            fork = await client.fork(handle.id, from_step="pay", steps={"quote": 7}, note="the quote was wrong")
+            print(await fork.result())
+        """
+        made = await self._transport.call(fork_request(execution_id, options))
+        return Handle(self, made.execution_id, object)
+
+    async def retry(self, execution_id: str, **options: Unpack[RetryOptions]) -> Handle[object]:
+        """Fork a final execution from the step that failed, or from its start if the code itself failed.
+
+        The new execution takes over the key. `from_step` names another step. `from_end` keeps all outcomes and runs the
+        code on over them. The other options are those of `fork`. Raises `Conflict` for an open execution, and for one
+        that was retried before.
+
+            again = await client.retry(handle.id, deployment_id="v2")
+        """
+        made = await self._transport.call(retry_request(execution_id, options))
+        return Handle(self, made.execution_id, object)
 
     async def delete(self, execution_id: str) -> None:
         """Delete a final execution and its descendants."""

@@ -18,12 +18,13 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from perdure.sdk.bulk import SyncBulk
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.credentials import find
+from perdure.sdk.forks import ForkOptions, RetryOptions
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.start_options import StartOptions
 from perdure.sdk.streams import StreamItem
-from perdure.sdk.sync_methods import Blocking, blocking
+from perdure.sdk.sync_methods import Blocking, ClientThread, blocking
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
 
@@ -37,7 +38,7 @@ class SyncHandle(Blocking[Handle[R]]):
 
     __slots__ = ("existing", "id")
 
-    def __init__(self, client: SyncClient, handle: Handle[R]) -> None:
+    def __init__(self, client: ClientThread, handle: Handle[R]) -> None:
         super().__init__(client, handle)
         self.id = handle.id
         self.existing = handle.existing
@@ -49,6 +50,14 @@ class SyncHandle(Blocking[Handle[R]]):
     def result(self, *, timeout: float | None = None) -> R:
         """As `Handle.result`."""
         return self._call(self._twin.result(timeout=timeout))
+
+    def fork(self, **options: Unpack[ForkOptions]) -> SyncHandle[R]:
+        """As `Client.fork`."""
+        return SyncHandle(self._client, self._call(self._twin.fork(**options)))
+
+    def retry(self, **options: Unpack[RetryOptions]) -> SyncHandle[R]:
+        """As `Client.retry`."""
+        return SyncHandle(self._client, self._call(self._twin.retry(**options)))
 
     def stream(self, *, after: str | None = None) -> Iterator[StreamItem]:
         """As `Handle.stream`."""
@@ -113,6 +122,14 @@ class SyncClient:
     def find(self, workflow: Workflow[Any, R], key: str) -> SyncHandle[R]:
         """As `Client.find`."""
         return SyncHandle(self, self._call(self._twin.find(workflow, key)))
+
+    def fork(self, execution_id: str, **options: Unpack[ForkOptions]) -> SyncHandle[object]:
+        """As `Client.fork`."""
+        return SyncHandle(self, self._call(self._twin.fork(execution_id, **options)))
+
+    def retry(self, execution_id: str, **options: Unpack[RetryOptions]) -> SyncHandle[object]:
+        """As `Client.retry`."""
+        return SyncHandle(self, self._call(self._twin.retry(execution_id, **options)))
 
     def result(self, execution_id: str, *, timeout: float | None = None) -> object:
         """As `Handle.result`."""

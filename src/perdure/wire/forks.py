@@ -15,7 +15,7 @@ from perdure.wire.records import MaybeRaw
 EDITS_MAX: Final = 1_000
 
 
-class Edits(Struct, frozen=True, forbid_unknown_fields=True):
+class Edits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     payload: MaybeRaw = None
     """The fork's input."""
     steps: dict[str, Raw] = field(default_factory=dict)

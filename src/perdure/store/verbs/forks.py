@@ -202,7 +202,7 @@ async def _key_to_take(project_id: str, source: Source) -> str | None:
 
 
 async def _plan_fork(source: Source, from_step: str | None, edits: Edits) -> Plan:
-    edited = [(await _edited_row(source, key), given) for key, given in edits.steps.items()]
+    edited = [_edited(await _edited_row(source, key), given) for key, given in edits.steps.items()]
     cut = max((row.seq for row, _ in edited), default=0) + 1
     if from_step is not None:
         cut = await _first_row(source, from_step)
@@ -220,6 +220,14 @@ async def _edited_row(source: Source, key: str) -> Row:
     if not rows:
         raise _bad_edit(key, f"execution {source.id!r} has no outcome of it")
     raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace")
+
+
+def _edited(row: Row, given: Raw) -> tuple[Row, Raw]:
+    """An event keeps its topic and its number."""
+    if row.kind is not Kind.EVENT:
+        return row, given
+    envelope = msgspec.json.decode(row.value, type=dict[str, Raw])
+    return row, Raw(msgspec.json.encode(envelope | {"data": given}))
 
 
 def _bad_edit(key: str | None, why: str) -> BadValue:

@@ -1,0 +1,24 @@
+"""`perdure retry` and `perdure fork`: what they print, and that they do what they say."""
+
+from tests.cli.processes import House
+
+
+def test_an_execution_is_forked_and_retried(busy_house: House) -> None:
+    house = busy_house
+    id = house.run("run", "double", "--input", "[4]", "--key", "four", "--detach").stdout.strip()
+    house.run("wait", id)
+    fork = house.json("fork", id, "--payload", "[5]", "--key", "five", "--note", "why not")
+    assert (fork["forked_from"], fork["key"]) == (id, "five")
+    assert house.run("wait", fork["id"]).stdout.strip() == "[10]"
+    said = house.run("retry", id).stdout
+    retry = said.split()[0]
+    assert f"{retry} runs {id} again" in said
+    assert house.run("wait", retry).stdout.strip() == "[8]"
+    shown = house.run("show", id).stdout
+    assert retry in shown
+    assert id in house.run("show", retry).stdout
+    refused = house.run("retry", id, fork["id"], code=2)
+    assert f"was retried as '{retry}'" in refused.stderr
+    assert f"runs {fork['id']} again" in refused.stdout, "the other one is retried"
+    assert "has no step 'x'" in house.run("fork", id, "--from", "x", code=2).stderr
+    assert "--set is STEP=JSON" in house.run("fork", id, "--set", "x", code=2).stderr
