@@ -1,18 +1,38 @@
-"""`perdure queues`: what it prints, and that it does what it says."""
+"""`perdure queues` and `perdure pause`: what they print, and that they do what they say."""
 
 from tests.cli.processes import House
 
 
-def test_a_queue_is_paused_and_resumed(busy_house: House) -> None:
+def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     house = busy_house
-    assert "Queue double is paused, with 0 queued" in house.run("queues", "pause", "double").stdout
+    said = house.run("pause", "queue", "double", "--until", "2h", "--note", "moving").stdout
+    assert "Queue 'double' is paused since" in said
+    assert "until" in said
+    assert "End it with `perdure unpause queue double`." in " ".join(said.split())
     started = house.run("run", "double", "--input", "4", "--detach").stdout.strip()
     (listed,) = [one for one in house.lines("queues", "ls") if one["name"] == "double"]
-    assert (listed["queued"], listed["paused_at"] is None) == (1, False)
-    assert "PAUSED" in house.run("queues", "ls").stdout
+    assert (listed["queued"], listed["pause"]["note"]) == (1, "moving")
+    assert "moving" in house.run("queues", "ls").stdout
     assert house.lines("queues") == house.lines("queues", "ls"), "without a command it lists"
-    assert "PAUSED" in house.run("queues").stdout
-    assert "pause" in house.run("queues", "--help").stdout
-    assert "perdure queues resume double" in " ".join(house.run("show", started).stdout.split())
-    assert "Queue double is open, with 1 queued" in house.run("queues", "resume", "double").stdout
-    assert house.json("queues", "resume", "double")["paused_at"] is None
+    (pause,) = house.lines("pauses")
+    assert (pause["kind"], pause["name"], pause["held"]) == ("queue", "double", 1)
+    shown = " ".join(house.run("show", started).stdout.split())
+    assert "perdure unpause queue double" in shown
+    assert "moving" in shown
+    why = house.run("why", started).stdout
+    assert "Queue 'double' is paused since" in why
+    assert "Queue 'double' goes on, with 1 execution that it held." in house.run("unpause", "queue", "double").stdout
+    assert "Queue 'double' was not paused." in house.run("unpause", "queue", "double").stdout
+    assert house.run("pauses").stdout == "Nothing is paused.\n"
+
+
+def test_a_pause_that_cannot_be_is_refused(busy_house: House) -> None:
+    for arguments, error in (
+        (["key", "ann"], "A concurrency key belongs to a queue."),
+        (["workflow", "double", "--queue", "q"], "--queue goes with `key`"),
+        (["workflow", "nothing"], "Workflow 'nothing' is in no active deployment"),
+        (["queue", "double", "--until", "soon"], "--until needs a coming time, such as 14:00"),
+        (["queue", "double", "--until", "2020-01-01"], "is past; name a later time."),
+    ):
+        refused = busy_house.run("pause", *arguments, code=2)
+        assert error in " ".join(refused.stderr.split())

@@ -18,6 +18,11 @@ SELECT 'p', 'd', 'workflow-' || n, NULL, NULL, NULL, 0 FROM numbers WHERE n < 5;
 -- picks: a queue with limits
 INSERT INTO queues (project_id, name, concurrency_limit, total_limit) VALUES ('p', 'narrow', 200, 1000);
 
+-- name: pauses
+-- picks: a pause that covers none of the executions
+INSERT INTO pauses (project_id, kind, name, concurrency_key, number, state, paused_at_us, paused_by)
+VALUES ('p', 'queue', 'resting', '', 2, 'holding', :now_us, 'user');
+
 -- name: workers
 -- picks: ten workers
 INSERT INTO workers (id, project_id, deployment_id, python, capacity, embedded, lease_until_us, registered_at_us)

@@ -162,6 +162,8 @@ ANSWERS_NOTHING: Final = {
     "tell_cancel": "the one that is named is not cancelled",
     "untell_cancel": "the one that is named is not cancelled",
     "insert_queue": "it is there",
+    **dict.fromkeys(("end_due_pauses", "delete_pause", "pauses_to_work"), "no pause has ended"),
+    **dict.fromkeys(("key_gate", "pause_of", "any_paused", "release_paused"), "the pause covers no execution"),
     "read_signing": "nothing was signed",
     "rotate_signing": "nothing was signed",
     "insert_memory": "it is there",
@@ -379,8 +381,15 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
     for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
         found[query] = {"id": ids["queued_limited"], "limit": 10}
+    for query in ("put_pause", "read_pause", "end_pause", "try_lock_pause", "note_marked", "mark_again"):
+        found[query] = {"kind": "queue", "name": "resting", "concurrency_key": "", "state": "holding"}
+        found[query] |= {"number": 2, "note": None, "until_us": None, "paused_by": "user", "place": None}
+    for query in ("open_after", "mark_paused"):
+        found[query] = {"kind": "workflow", "name": "workflow-0", "ids": json.dumps([ids["queued"]]), "number": 2}
+    for query in ("release_paused", "any_paused", "delete_pause"):
+        found[query] = {"number": 2}
     for query in ("upsert_queue", "insert_queue", "read_queue", "lock_queue", "list_queues"):
-        found[query] = {"name": "narrow", "total_limit": 1_000, "paused_at_us": None}
+        found[query] = {"name": "narrow", "total_limit": 1_000}
     for query in ("lock_schedule", "try_lock_schedule", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
     for query in ("lock_deployment", "upsert_deployment", "read_deployment", "retire_deployment"):
@@ -471,6 +480,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "asking_among": {"ids": json.dumps([ids["waiting_for_answer"]]), "key": "wait-1"},
         "insert_turn": {"session_id": "session-25", "execution_id": fresh, "state": "waiting"},
         "begin_turn": {"session_id": "session-26", "execution_id": name_of(104)},
+        "pause_of": {"id": ids["queued"]},
+        "any_workflow": {"name": "workflow-2"},
         "turn_before": {"execution_id": name_of(105)},
         "result_of": {"id": done},
         "release_turn": {"id": ids["delayed"]},

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import typer
@@ -61,6 +61,26 @@ def parse_moment(text: str, option: str) -> int:
         return max(0, microseconds(datetime.fromisoformat(text).astimezone()))
     except (ValueError, OverflowError):
         raise Refused(f"{option} needs a time or an age, such as 2026-01-31T14:00, 15m or 7d; got {text!r}.") from None
+
+
+def parse_coming(text: str, option: str) -> int:
+    """Microseconds of a time that is to come: a clock time of today or tomorrow, a time, or so long from now. Raises
+    `Refused`."""
+    from perdure.wire.times import microseconds
+
+    if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
+        return time.time_ns() // 1_000 + parse_seconds(text, option) * 1_000_000
+    now = datetime.now(UTC).astimezone().replace(tzinfo=None)
+    try:
+        if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}", text):
+            hour, minute = text.split(":")
+            coming = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+            coming += timedelta(days=coming <= now)
+        else:
+            coming = datetime.fromisoformat(text)
+        return max(0, microseconds(coming.astimezone()))
+    except (ValueError, OverflowError):
+        raise Refused(f"{option} needs a coming time, such as 14:00, 2026-01-31T14:00 or 2h; got {text!r}.") from None
 
 
 def parse_json(text: str, where: str) -> bytes:

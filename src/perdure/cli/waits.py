@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.output import say
+from perdure.cli.pauses import paused_words
 from perdure.cli.render import date_time, plain, subject
+from perdure.wire.pauses import unpause_command
 from perdure.wire.records import OUTCOMES, Kind
 
 if TYPE_CHECKING:
@@ -45,17 +47,14 @@ def behind_words(behind: "QueuedBehind | None") -> str:
     "its turn in session 'ann', after a"
     >>> behind_words(QueuedBehind("queue", "mail", ["a", "b"], limit=2))
     "room in queue 'mail', which runs 2 at a time: now a, b"
-    >>> behind_words(QueuedBehind("queue", "mail", [], limit=0))
-    "queue 'mail', which is paused; resume it with `perdure queues resume mail`"
     """
     if behind is None:
         return ""
     ids = ", ".join(behind.execution_ids)
     if behind.what == "session":
         return f"its turn in session {behind.name!r}" + (f", after {ids}" if ids else "")
-    if behind.limit == 0:
-        command = f"perdure queues resume {shlex.quote(behind.name)}"
-        return f"queue {behind.name!r}, which is paused; resume it with `{command}`"
+    if behind.pause is not None:
+        return f"{behind.pause.what}, {paused_words(behind.pause)}; it goes on with `{unpause_command(behind.pause)}`"
     whose = "" if behind.what == "queue" else " of each concurrency key"
     more = ", …" if behind.limit is not None and len(behind.execution_ids) < behind.limit else ""
     return f"room in queue {behind.name!r}, which runs {behind.limit}{whose} at a time: now {ids}{more}"

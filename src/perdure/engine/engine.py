@@ -25,6 +25,7 @@ from perdure.engine.fallback_poller import FallbackPoller
 from perdure.engine.forks import Forks
 from perdure.engine.hands import Hands
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
+from perdure.engine.pauses import Pauses
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
 from perdure.engine.queues import Queues
@@ -87,6 +88,7 @@ class Engine(Core):
         self.callers = Callers(self)
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
+        self.pauses = Pauses(self, self.callers)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = Schedules(self)
@@ -118,7 +120,8 @@ class Engine(Core):
                 Explanations(self),
                 Hands(self, self.callers),
                 Workers(self),
-                Queues(self),
+                self.pauses,
+                Queues(self, self.pauses),
                 Definitions(self),
                 Deployments(self),
                 Sessions(self),
@@ -150,6 +153,7 @@ class Engine(Core):
             Loop("trigger", self.triggers.take_due),
             Loop("reap", self.reaper.reap),
             Loop("push", self.dispatcher.look),
+            Loop("pause", self.pauses.work),
             Loop("deliver", self.webhooks.deliver_due),
             Loop("bulk", self.bulk.work),
             Loop("prune", self.housekeeping.prune),

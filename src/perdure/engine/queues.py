@@ -1,11 +1,18 @@
 """The service of queues."""
 
+from perdure.engine.core import Core
+from perdure.engine.pauses import Pauses
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queues
+from perdure.wire.pauses import EndPause, PauseKind, PutPause
 from perdure.wire.queues import GetQueue, ListQueues, PauseQueue, QueueList, QueueState, ResumeQueue
 
 
 class Queues(Service):
+    def __init__(self, core: Core, pauses: Pauses) -> None:
+        super().__init__(core)
+        self._pauses = pauses
+
     @serves(ListQueues)
     async def list(self, scope: Scope, op: ListQueues) -> QueueList:
         return QueueList(await self.scan(queues.list_queues(project_id=scope.project_id)))
@@ -17,12 +24,10 @@ class Queues(Service):
 
     @serves(PauseQueue)
     async def pause(self, scope: Scope, op: PauseQueue) -> QueueState:
-        return await self._put_pause(scope, op.name, self.now_us())
+        await self._pauses.put(scope, PutPause(PauseKind.QUEUE, op.name))
+        return await self.get(scope, GetQueue(op.name))
 
     @serves(ResumeQueue)
     async def resume(self, scope: Scope, op: ResumeQueue) -> QueueState:
-        return await self._put_pause(scope, op.name, None)
-
-    async def _put_pause(self, scope: Scope, name: str, paused_at_us: int | None) -> QueueState:
-        await self.write(queues.put_pause(project_id=scope.project_id, name=name, paused_at_us=paused_at_us))
-        return await self.get(scope, GetQueue(name))
+        await self._pauses.end(scope, EndPause(PauseKind.QUEUE, op.name))
+        return await self.get(scope, GetQueue(op.name))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 from msgspec import Raw, structs
@@ -45,9 +46,11 @@ from perdure.wire.executions import (
 )
 from perdure.wire.hands import Action, ActOnExecution, GetPending
 from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseKindName, PutPause
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
+from perdure.wire.times import microseconds
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
 from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.workers import ListWorkers, WorkerPage
@@ -457,6 +460,38 @@ class Client:
     async def workers(self, *, cursor: str | None = None, limit: int = 100) -> WorkerPage:
         """A page of the registered workers, by id, with how many executions each holds."""
         return await self._transport.call(ListWorkers(cursor, limit))
+
+    async def pause(
+        self,
+        kind: PauseKind | PauseKindName,
+        name: str,
+        *,
+        concurrency_key: str | None = None,
+        until: datetime | timedelta | None = None,
+        note: str | None = None,
+    ) -> Pause:
+        """Pause a `queue`, a `workflow`, a `deployment`, or with `concurrency_key` a `key` of the queue `name`.
+
+        After it returns, no server hands out an execution of it. Running executions end as usual, new ones wait. It
+        lasts until `unpause`, or until `until`: a moment with its zone, or so long from now. Needs the role `admin`.
+        Raises `BadValue`, `NotFound` for an unknown workflow or deployment, and `Forbidden`.
+
+        >>> await client.pause("queue", "emails", until=timedelta(hours=2), note="provider is down") # doctest: +SKIP
+        """
+        if isinstance(until, timedelta):
+            until = datetime.now(UTC) + until
+        ends_us = None if until is None else microseconds(until.astimezone())
+        return await self._transport.call(PutPause(PauseKind(kind), name, concurrency_key, ends_us, note))
+
+    async def unpause(
+        self, kind: PauseKind | PauseKindName, name: str, *, concurrency_key: str | None = None
+    ) -> EndedPause:
+        """End a pause. Workers get its executions again, in their old order. Needs the role `admin`."""
+        return await self._transport.call(EndPause(PauseKind(kind), name, concurrency_key))
+
+    async def pauses(self) -> Sequence[Pause]:
+        """The pauses of the project, by kind and name."""
+        return (await self._transport.call(ListPauses())).pauses
 
     async def transcript(self, session_id: str, *, version: int | None = None) -> Transcript:
         """The messages that a session's model sees, in a version or the newest one. Version 0 is empty."""

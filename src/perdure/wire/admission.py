@@ -1,4 +1,5 @@
 from enum import StrEnum
+from typing import Final
 
 
 class Rule(StrEnum):
@@ -10,6 +11,12 @@ class Rule(StrEnum):
     """Its start time has come."""
     DEPLOYMENT = "deployment"
     """The worker serves its deployment."""
+    DEPLOYMENT_PAUSE = "deployment_pause"
+    WORKFLOW_PAUSE = "workflow_pause"
+    QUEUE_PAUSE = "queue_pause"
+    KEY_PAUSE = "key_pause"
+    RELEASING = "releasing"
+    """The end of a pause has released it."""
     QUEUE_LIMIT = "queue_limit"
     KEY_LIMIT = "key_limit"
     """The queue's limit for one concurrency key."""
@@ -23,3 +30,6 @@ class Rule(StrEnum):
     """The worker has room."""
     ORDER = "order"
     """The executions before it leave room for it."""
+
+
+PAUSES: Final = frozenset({Rule.DEPLOYMENT_PAUSE, Rule.WORKFLOW_PAUSE, Rule.QUEUE_PAUSE, Rule.KEY_PAUSE})

@@ -6,12 +6,13 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from perdure.wire.admission import Rule
+from perdure.wire.admission import PAUSES, Rule
 from perdure.wire.explanations import explained, worker_words
+from perdure.wire.pauses import unpause_command
 from perdure.wire.records import Kind
 from perdure.wire.why import Fact, Why
 from perdure.wire.why_facts import BEFORE_MAX, Queued
-from perdure.wire.wording import NAMED_MAX, listed, moment, quoted, times
+from perdure.wire.wording import NAMED_MAX, cut, listed, moment, quoted, times
 from perdure.wire.workers import WorkerState
 
 WORKERS_SHOWN_MAX: Final = 10
@@ -46,7 +47,7 @@ def explain_queued(facts: Queued) -> Why:
         count = facts.limit.held
     elif facts.rule is Rule.CAPACITY:
         count = sum(worker.listed.running for worker in facts.workers)
-    return replace(found, rule=facts.rule, holders=[*facts.holders], held_by_count=count)
+    return replace(found, rule=facts.rule, holders=[*facts.holders], held_by_count=count, pause=facts.pause)
 
 
 def _turn(facts: Queued) -> Told:
@@ -83,6 +84,31 @@ def _deployment(facts: Queued) -> Told:
         f"a worker that registers workflow {quoted(workflow)}",
         ("perdure work APP", "perdure workflows"),
         since_us=facts.subject.created_at_us,
+    )
+
+
+def _pause(facts: Queued) -> Told:
+    pause = facts.pause
+    if pause is None:  # its end came between two looks
+        return _releasing(facts)
+    note = "" if pause.note is None else f": {cut(pause.note)}"
+    ends = "when an admin ends the pause" if pause.until_us is None else f"at {moment(pause.until_us)}"
+    what = cut(pause.what)
+    return Told(
+        f"{what[:1].upper()}{what[1:]} is paused since {moment(pause.paused_at_us)} by {cut(pause.paused_by)}{note}. "
+        f"It goes on {ends}.",
+        "the end of the pause",
+        (unpause_command(pause), "perdure pauses"),
+        since_us=max(pause.paused_at_us, facts.subject.ready_at_us),
+        until_us=pause.until_us,
+    )
+
+
+def _releasing(facts: Queued) -> Told:
+    return Told(
+        "The pause that held it has ended, and the server releases what it held, some hundred executions at a time.",
+        "its release, which comes by itself",
+        ("perdure pauses",),
     )
 
 
@@ -181,6 +207,8 @@ _TOLD: Final[dict[Rule, Callable[[Queued], Told]]] = {
     Rule.TURN: _turn,
     Rule.START_TIME: _start_time,
     Rule.DEPLOYMENT: _deployment,
+    **dict.fromkeys(PAUSES, _pause),
+    Rule.RELEASING: _releasing,
     Rule.QUEUE_LIMIT: _limit,
     Rule.KEY_LIMIT: _limit,
     Rule.WORKER: _no_worker,

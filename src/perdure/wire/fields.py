@@ -146,6 +146,8 @@ def checked_json(value: Raw, where: str) -> Raw:
 ExecutionId = Annotated[str, id_check("execution")]
 Name = Annotated[str, name_check()]
 KeyName = Annotated[str, name_check(KEY_BYTES_MAX)]
+Note = Annotated[str, text_check(2 << 10)]
+"""A reason that a caller gives, at most 2 KiB."""
 Topic = Annotated[str, name_check(TOPIC_BYTES_MAX)]
 PageCursor = Annotated[str, described("The `next_cursor`, or the header `Next-Cursor`, of the page before.")]
 Cursor = Annotated[PageCursor, checked_cursor]

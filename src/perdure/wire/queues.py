@@ -1,10 +1,9 @@
 from typing import Final
 
-from msgspec import field
-
 from perdure.wire.access import Role
-from perdure.wire.fields import Int64, Name, Time
+from perdure.wire.fields import Int64, Name
 from perdure.wire.operation import Noun, Operation
+from perdure.wire.pauses import Pause
 from perdure.wire.record import Record
 
 
@@ -14,8 +13,8 @@ class QueueState(Record, frozen=True):
     """How many executions of one concurrency key may run at once."""
     total_limit: Int64 | None = None
     """How many executions may run at once."""
-    paused_at_us: Time | None = field(default=None, name="paused_at")
-    """Since when the server hands out no execution of it."""
+    pause: Pause | None = None
+    """While it lasts, the server hands out no execution of the queue."""
     queued: Int64 = 0
     """How many executions are ready and wait for a worker."""
     running: Int64 = 0
@@ -45,11 +44,7 @@ class GetQueue(Operation[QueueState], frozen=True):
 
 @queues.post("/api/v1/queues/{name}/pause", role=Role.ADMIN)
 class PauseQueue(Operation[QueueState], frozen=True):
-    """Pause a queue, also one that does not exist yet.
-
-    After the answer no server hands out its executions. Running executions end as usual, new ones wait, and limits
-    stay.
-    """
+    """Pause a queue, also one that does not exist yet, as `POST /api/v1/pauses` does without an end and a note."""
 
     name: Name
 

@@ -6,6 +6,7 @@ from msgspec import field
 
 from perdure.wire.fields import ExecutionId, Int64, Time, Value
 from perdure.wire.operation import Noun, Operation
+from perdure.wire.pauses import Pause
 from perdure.wire.record import Record
 
 
@@ -31,12 +32,14 @@ class QueuedBehind(Record, frozen=True):
     shown_as: ClassVar[str] = "QueuedBehindResponse"
 
     what: str
-    """session: for its turn; queue: for room; concurrency_key: for room in the queue for its key."""
+    """session: for its turn; queue: for room; concurrency_key: for room in the queue for its key; pause: for its
+    end."""
     name: str
     execution_ids: list[str]
     """Up to ten."""
     limit: Int64 | None = None
-    """How many executions may run there. 0: the queue is paused."""
+    """How many executions may run there."""
+    pause: Pause | None = None
 
 
 class PendingWaits(Record, frozen=True):

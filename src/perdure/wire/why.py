@@ -7,6 +7,7 @@ from msgspec import field
 
 from perdure.wire.fields import Double, ExecutionId, Int64, Time, Uuid
 from perdure.wire.operation import Noun, Operation
+from perdure.wire.pauses import Pause
 from perdure.wire.record import Record, shown_before
 from perdure.wire.status import STATUS, Phase, Status
 
@@ -97,6 +98,8 @@ class Why(Record, frozen=True, kw_only=True):
     """Up to ten executions that hold the room, the turn or the worker that it waits for."""
     held_by_count: Int64 | None = None
     """How many executions hold it."""
+    pause: Pause | None = None
+    """The pause that holds it back."""
     remedy: str | None = None
     """The event that lets it go on, or start."""
     commands: list[str] = field(default_factory=list)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from perdure.wire.admission import Rule
 from perdure.wire.hands import PendingCall
+from perdure.wire.pauses import Pause
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.why import Holder
@@ -113,6 +114,7 @@ class Queued(Struct, frozen=True):
     behind_id: str | None = None
     """The execution whose end its turn awaits."""
     limit: Limit | None = None
+    pause: Pause | None = None
     holders: Sequence[Holder] = ()
     workers: Sequence[ServingWorker] = ()
     before: int = 0

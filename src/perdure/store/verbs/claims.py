@@ -8,7 +8,7 @@ import msgspec
 from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs import admission
-from perdure.store.verbs.deployments import enter_deployment, look_at_deployment, offer_work
+from perdure.store.verbs.deployments import adopt_early, enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import HandedOut
 from perdure.store.verbs.fields import declare_fields
 from perdure.store.verbs.queues import put_queue
@@ -126,7 +126,7 @@ async def register(
     for queue in request.queues:
         await put_queue(project_id, queue)
     await declare(project_id, request.deployment_id, request.schedules, schedule_ids, now_us)
-    await query("adopt_early", project_id=project_id, deployment_id=request.deployment_id)
+    await adopt_early("adopt_early", project_id, request.deployment_id)
     if standing.changes_sides:  # a push worker that was given up would come back with its next beat
         for (id,) in await query("push_workers_of", project_id=project_id, deployment_id=request.deployment_id):
             await end_registration(id, now_us)

@@ -77,8 +77,16 @@ async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) 
     await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
     if standing.changes_sides:
         await query("delete_workflows", project_id=project_id, deployment_id=deployment_id)
-    await query("adopt_any_early", project_id=project_id, deployment_id=deployment_id)
+    await adopt_early("adopt_any_early", project_id, deployment_id)
     await offer_work(project_id, deployment_id, now_us)
+
+
+async def adopt_early(name: str, project_id: str, deployment_id: str) -> int:
+    """Adopt early executions by the query `name`. Their gates become those of limits, so pauses mark them again."""
+    adopted = await query(name, project_id=project_id, deployment_id=deployment_id)
+    if adopted:
+        await query("mark_again", project_id=project_id)
+    return len(adopted)
 
 
 @verb(sweep=True)
@@ -94,7 +102,7 @@ async def catch_up() -> int:
         await Notify(Ready(project_id, None))
     for project_id, deployment_id, push in await query("forgotten_early"):
         adopt = "adopt_any_early" if push else "adopt_early"
-        amount += len(await query(adopt, project_id=project_id, deployment_id=deployment_id))
+        amount += await adopt_early(adopt, project_id, deployment_id)
         await Notify(Ready(project_id, deployment_id))
     return amount
 

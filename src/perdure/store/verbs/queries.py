@@ -50,6 +50,7 @@ DOCTOR = (
     "doctor_batch_end_told",
     "doctor_held_by_a_registration",
     "doctor_limited_as_its_queue",
+    "doctor_held_by_a_pause",
     "doctor_final_waits_for_nothing",
     "doctor_topic_has_no_gap",
     "doctor_schedule_goes_on",

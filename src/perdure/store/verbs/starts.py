@@ -62,6 +62,9 @@ class Target(Struct, frozen=True, gc=False):
     queue: str | None
     """The queue's name, if it has a row."""
     gate: int
+    """Without the pauses of concurrency keys."""
+    key_pauses: bool
+    """Whether its queue has any."""
     searchable: bool
     push: bool
     """Push workers run any workflow of their program, registered or not."""
@@ -215,7 +218,9 @@ class _Starts:
                 return holder
         gate = target.gate
         if item.queue_concurrency_limit is not None or self._queues:
-            gate = await self._gate(item, target)
+            gate = await self._limit(item, target)
+        if target.key_pauses and item.concurrency_key is not None:
+            gate = await self._key_gate(target.queue_name, item.concurrency_key) or gate
         parent = _NO_PARENT if item.parent_execution_id is None else await self._parent(item.parent_execution_id)
         due_at_us = _due_at_us(item, self.now_us)
         if item.on_conflict is not None and await self._waits_for_turn(id, item, item.on_conflict, parent):
@@ -274,11 +279,18 @@ class _Starts:
         self.targets[where_of(item)] = target
         return target
 
-    async def _gate(self, item: StartItem, target: Target) -> int:
-        """Also creates a queue that the item limits."""
+    async def _key_gate(self, queue_name: str, concurrency_key: str) -> int:
+        """0: no pause holds the key."""
+        where = {"project_id": self.project_id, "queue_name": queue_name, "concurrency_key": concurrency_key}
+        for (number,) in await query("key_gate", **where):
+            return int(number)
+        return 0
+
+    async def _limit(self, item: StartItem, target: Target) -> int:
+        """The gate. Also creates a queue that the item limits."""
         name = target.queue_name
         if name in self._queues:
-            return 1
+            return max(target.gate, 1)
         if item.queue_concurrency_limit is None or target.queue is not None:
             return target.gate
         self._queues.add(name)
@@ -290,7 +302,7 @@ class _Starts:
             concurrency_limit=item.queue_concurrency_limit,
             total_limit=None,
         )
-        return 1
+        return max(target.gate, 1)
 
     async def _parent(self, id: str) -> Parent:
         parent = self.parents.get(id)

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from perdure.store.interface import query, record, records, value
 from perdure.store.verbs.admission import first_hold, group_room, room
 from perdure.store.verbs.turns import HELD_US
-from perdure.wire.admission import Rule
+from perdure.wire.admission import PAUSES, Rule
+from perdure.wire.pauses import Pause
 from perdure.wire.requests import WORKER_PROTOCOL
 from perdure.wire.why import Holder
 from perdure.wire.why_facts import BEFORE_MAX, FactRow, Limit, Queued, ServingWorker, Subject
@@ -58,6 +59,8 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
     if rule is Rule.TURN:
         for session_id, behind_id in await query("turn_before", execution_id=subject.id):
             return replace(facts, session_id=session_id, behind_id=behind_id)
+    if rule is not None and rule in PAUSES:
+        return replace(facts, pause=await record(Pause, "pause_of", project_id=project_id, id=subject.id))
     return replace(facts, holders=await _holders(project_id, facts))
 
 

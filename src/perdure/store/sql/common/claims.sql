@@ -73,7 +73,7 @@ ORDER BY queue_name, COALESCE(concurrency_key, '') LIMIT 1;
 
 -- name: group_room
 -- The limits of a (queue, key) group, and how many executions hold places under each.
-SELECT {= room} AS total_limit, CASE WHEN {= room} IS NOT NULL THEN (SELECT COUNT(*) FROM executions
+SELECT q.total_limit, CASE WHEN q.total_limit IS NOT NULL THEN (SELECT COUNT(*) FROM executions
     WHERE project_id = :project_id AND queue_name = :queue_name AND phase IN ('running', 'cancelling') AND gate = 1) END AS held_of_queue,
   q.concurrency_limit AS key_limit, CASE WHEN q.concurrency_limit IS NOT NULL THEN (SELECT COUNT(*) FROM executions
     WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
@@ -94,8 +94,7 @@ UPDATE executions SET phase = 'running', attempt = attempt + 1, assigned_to_work
   losses = 0, undelivered = 0, gate = 0, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND COALESCE(phase = 'waiting' AND parked_worker = :worker_id
   AND cancelled_by IS NULL AND deployment_id = :deployment_id AND ({= rule_python}) AND ({= rule_protocol})
-  AND (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
-    AND ({= has_limits})) IS NULL, {0|FALSE})
+  AND ({= gate}) = 0, {0|FALSE})
   AND (:started{::BYTEA} IS NULL OR EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key
     AND s.kind = 'child_started' AND s.value = :started)
     AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :id AND s.key = :key AND s.kind = 'child'))

@@ -22,7 +22,7 @@ RETURNING id;
 -- name: adopt_any_early
 -- picks: executions that were accepted before the project had a deployment
 -- Push workers run any workflow, so it need not be registered.
-UPDATE executions SET deployment_id = :deployment_id
+UPDATE executions SET deployment_id = :deployment_id, gate = {= limits_gate}
 WHERE project_id = :project_id AND phase = 'queued' AND deployment_id IS NULL RETURNING id;
 
 -- name: forgotten_early
@@ -91,7 +91,16 @@ ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deploymen
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
   w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, q.name AS queue,
-  CASE WHEN {= has_limits} THEN 1 ELSE 0 END AS gate, d.push,
+  COALESCE(CASE WHEN (SELECT 1 FROM pauses z WHERE z.project_id = p.id LIMIT 1) IS NOT NULL THEN COALESCE(
+    (SELECT z.number FROM pauses z WHERE z.project_id = p.id AND z.kind = 'deployment' AND z.name = d.id
+      AND z.concurrency_key = '' AND z.state <> 'ending'),
+    (SELECT z.number FROM pauses z WHERE z.project_id = p.id AND z.kind = 'workflow' AND z.name = :workflow_id
+      AND z.concurrency_key = '' AND z.state <> 'ending'),
+    (SELECT z.number FROM pauses z WHERE z.project_id = p.id AND z.kind = 'queue' AND z.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
+      AND z.concurrency_key = '' AND z.state <> 'ending')) END,
+    CASE WHEN {= has_limits} THEN 1 ELSE 0 END) AS gate,
+  (SELECT 1 FROM pauses z WHERE z.project_id = p.id AND z.kind = 'key' AND z.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
+    AND z.state <> 'ending' LIMIT 1) IS NOT NULL AS key_pauses, d.push,
   CASE WHEN EXISTS (SELECT 1 FROM search_fields s WHERE s.project_id = p.id AND s.workflow_id = :workflow_id)
     THEN 1 ELSE 0 END AS searchable
 
@@ -133,6 +142,7 @@ SELECT deployment_id, phase, COUNT(*) FROM (
   WHERE project_id = :project_id AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT deployment_id, phase FROM executions
   WHERE project_id = :project_id AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
+  UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND {= is_paused}
   UNION ALL SELECT deployment_id, phase FROM executions
   WHERE project_id = :project_id AND phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT deployment_id, phase FROM executions
@@ -156,6 +166,8 @@ SELECT id, phase FROM (
     AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL
+  UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
+    AND {= is_paused}
   UNION ALL SELECT id, phase FROM executions WHERE project_id = :project_id AND deployment_id = :deployment_id
     AND phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT id, phase FROM executions WHERE COALESCE(project_id, '') = :project_id

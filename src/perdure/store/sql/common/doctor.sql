@@ -48,10 +48,13 @@ SELECT e.id FROM executions e WHERE e.phase IN ('running', 'cancelling')
   AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = e.assigned_to_worker) LIMIT 20;
 
 -- name: doctor_limited_as_its_queue
--- An execution that wakes only to clean up is admitted beyond the limit.
+-- An execution that wakes only to clean up is admitted beyond the limit. The number of a pause is gone when it starts.
 SELECT e.id FROM executions e LEFT JOIN queues q ON q.project_id = e.project_id AND q.name = e.queue_name
 WHERE e.phase IN ('queued', 'running', 'cancelling') AND e.cancelled_by IS NULL
-  AND e.gate <> CASE WHEN {= has_limits} THEN 1 ELSE 0 END LIMIT 20;
+  AND e.gate <> CASE WHEN {= has_limits} THEN 1 ELSE 0 END AND NOT (e.phase = 'queued' AND e.gate > 1) LIMIT 20;
+
+-- name: doctor_held_by_a_pause
+SELECT id FROM executions WHERE {= is_paused} AND gate NOT IN (SELECT number FROM pauses) LIMIT 20;
 
 -- name: doctor_final_waits_for_nothing
 SELECT w.execution_id FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id

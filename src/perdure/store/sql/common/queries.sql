@@ -32,6 +32,7 @@ SELECT {= shown} FROM executions WHERE project_id = :project_id
 SELECT project_id, workflow_id, phase, COUNT(*) FROM (
   SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE {= is_paused}
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'queued' AND due_at_us IS NOT NULL
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('running', 'cancelling')
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase IN ('waiting', 'blocked')
@@ -43,7 +44,8 @@ SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
   SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
   WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
-  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL) AS ready
+  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL
+  UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions WHERE {= is_paused}) AS ready
 GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved

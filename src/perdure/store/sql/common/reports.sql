@@ -126,8 +126,7 @@ SELECT 1 FROM journal WHERE execution_id = :execution_id AND key = :key AND kind
 -- holds: execution=id
 UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, retry_count = retry_count + :retries,
   rank = -priority, ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), next_seq = next_seq + 1,
-  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END,
+  gate = {= gate},
   parked_worker = NULL, parked_seq = NULL, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING {= moved};

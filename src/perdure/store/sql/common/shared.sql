@@ -13,10 +13,28 @@ EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deplo
     AND e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL)
 
 -- text: has_limits
-q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL OR q.paused_at_us IS NOT NULL
+q.concurrency_limit IS NOT NULL OR q.total_limit IS NOT NULL
 
--- text: room
-CASE WHEN q.paused_at_us IS NULL THEN q.total_limit ELSE 0 END
+-- text: is_paused
+phase = 'queued' AND gate > 1 AND due_at_us IS NULL
+
+-- text: limits_gate
+CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id AND q.name = executions.queue_name
+    AND ({= has_limits})) AND cancelled_by IS NULL THEN 1 ELSE 0 END
+
+-- text: pause_gate
+CASE WHEN (SELECT 1 FROM pauses z WHERE z.project_id = executions.project_id LIMIT 1) IS NOT NULL THEN COALESCE(
+    (SELECT z.number FROM pauses z WHERE z.project_id = executions.project_id AND z.kind = 'deployment'
+      AND z.name = executions.deployment_id AND z.concurrency_key = '' AND z.state <> 'ending'),
+    (SELECT z.number FROM pauses z WHERE z.project_id = executions.project_id AND z.kind = 'workflow'
+      AND z.name = executions.workflow_id AND z.concurrency_key = '' AND z.state <> 'ending'),
+    (SELECT z.number FROM pauses z WHERE z.project_id = executions.project_id AND z.kind = 'queue'
+      AND z.name = executions.queue_name AND z.concurrency_key = '' AND z.state <> 'ending'),
+    (SELECT z.number FROM pauses z WHERE z.project_id = executions.project_id AND z.kind = 'key'
+      AND z.name = executions.queue_name AND z.concurrency_key = executions.concurrency_key AND z.state <> 'ending')) END
+
+-- text: gate
+COALESCE({= pause_gate}, {= limits_gate})
 
 -- text: time_is_ahead
 moved_at_us - 60000000 > :now_us

@@ -6,6 +6,10 @@
 INSERT INTO executions ({columns NewExecution}, moved_at_us{, created_number|})
 VALUES ({values NewExecution}, :created_at_us{, created_number()|});
 
+-- name: key_gate
+SELECT number FROM pauses WHERE project_id = :project_id AND kind = 'key' AND name = :queue_name
+  AND concurrency_key = :concurrency_key AND state <> 'ending';
+
 -- name: insert_large_payload
 -- holds: execution=execution_id
 INSERT INTO large_payloads (execution_id, payload) VALUES (:execution_id, :payload);

@@ -22,8 +22,7 @@ UPDATE executions SET next_seq = next_seq + 1, losses = 0, undelivered = 0,
   rank = CASE WHEN phase = 'waiting' THEN -priority ELSE rank END,
   ready_at_us = CASE WHEN phase = 'waiting' THEN :now_us ELSE ready_at_us END,
   due_at_us = CASE WHEN phase = 'waiting' THEN NULL ELSE due_at_us END,
-  gate = CASE WHEN phase = 'waiting' THEN CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END ELSE gate END,
+  gate = CASE WHEN phase = 'waiting' THEN {= gate} ELSE gate END,
   phase = CASE WHEN phase = 'waiting' THEN 'queued' ELSE phase END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('queued', 'running', 'waiting', 'cancelling', 'blocked', 'held')
@@ -49,8 +48,7 @@ UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = due_at_u
   undelivered = CASE WHEN timer_key IS NULL THEN undelivered ELSE 0 END, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us, CASE WHEN {= time_is_ahead}
     THEN due_at_us + moved_at_us - COALESCE(ready_at_us, moved_at_us) ELSE 0 END),
-  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
+  gate = {= gate}
 WHERE phase || '' = 'waiting' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING project_id, id, timer_key, {= moved};
 
@@ -74,7 +72,7 @@ RETURNING id;
 WITH due AS MATERIALIZED (
   SELECT project_id, id FROM executions WHERE phase = 'queued' AND due_at_us <= :now_us ORDER BY due_at_us LIMIT :limit
   {FOR UPDATE SKIP LOCKED})
-UPDATE executions SET ready_at_us = due_at_us, due_at_us = NULL
+UPDATE executions SET ready_at_us = due_at_us, due_at_us = NULL, gate = {= gate}
 WHERE phase = 'queued' AND due_at_us <= :now_us AND (project_id, id) IN (SELECT project_id, id FROM due)
 RETURNING project_id, deployment_id;
 
@@ -102,8 +100,8 @@ RETURNING {= ended};
 -- holds: execution=id
 -- on_cancel="wake": an execution that has begun, and waits, is held or is queued again, runs once more so that its code
 -- can clean up. (`phase || ''`: see wake_timers.)
-UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL, gate = 0,
-  error = NULL, cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
+UPDATE executions SET phase = 'queued', rank = -priority, ready_at_us = :now_us, due_at_us = NULL,
+  gate = COALESCE({= pause_gate}, 0), error = NULL, cancelled_at_us = :now_us, cancelled_by = :cancelled_by, next_seq = next_seq + 1, moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase || '' IN ('waiting', 'queued', 'held') AND cancelled_by IS NULL
 RETURNING {= moved};
 
@@ -128,8 +126,7 @@ UPDATE executions SET phase = 'queued', due_at_us = :due_at_us, rank = -priority
   started_at_us = CASE WHEN :refused = 1 AND started_at_us = moved_at_us THEN NULL ELSE started_at_us END,
   ready_at_us = COALESCE(:due_at_us, :now_us{::BIGINT}), losses = :losses, undelivered = :undelivered, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
-  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
+  gate = {= gate}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt AND assigned_to_worker = :worker_id
 RETURNING {= moved};
 
@@ -142,14 +139,14 @@ RETURNING {= ended};
 
 -- name: release_hold
 -- holds: execution=id
--- `rows` in the journal say how it goes on. In another deployment it may run on another Python.
+-- `rows` in the journal say how it goes on. In another deployment it may run on another Python, and claims keep to the
+-- pauses there without a number in `gate`.
 UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, due_at_us = NULL,
   next_seq = next_seq + :rows, losses = 0, undelivered = 0, retry_count = CASE WHEN :fresh = 1 THEN 0 ELSE retry_count END,
   deployment_id = COALESCE(:deployment_id, deployment_id),
   python = CASE WHEN :deployment_id{::TEXT} IS NULL THEN python END,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
-  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
+  gate = CASE WHEN :deployment_id{::TEXT} IS NULL THEN {= gate} ELSE {= limits_gate} END
 WHERE project_id = :project_id AND id = :id AND phase = 'held'
 RETURNING {= moved};
 
@@ -165,8 +162,7 @@ RETURNING {= ended};
 -- picks: the blocked executions of a deployment that registers anew
 UPDATE executions SET phase = 'queued', error = NULL, rank = -priority, ready_at_us = :now_us, next_seq = next_seq + 1,
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us),
-  gate = CASE WHEN EXISTS (SELECT 1 FROM queues q WHERE q.project_id = executions.project_id
-    AND q.name = executions.queue_name AND ({= has_limits})) THEN 1 ELSE 0 END
+  gate = {= gate}
 WHERE project_id = :project_id AND deployment_id = :deployment_id AND phase IN ('waiting', 'blocked') AND phase = 'blocked'
 RETURNING id, next_seq - 1 AS seq, moved_at_us AS at_us, attempt;
 

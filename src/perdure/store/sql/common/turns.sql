@@ -73,7 +73,7 @@ UPDATE turns SET state = 'open' WHERE execution_id = :execution_id AND session_i
 -- name: release_turn
 -- holds: execution=id
 -- Waiting turns that may now be claimed.
-UPDATE executions SET due_at_us = NULL, ready_at_us = :now_us
+UPDATE executions SET due_at_us = NULL, ready_at_us = :now_us, gate = {= gate}
 WHERE project_id = :project_id AND id = :id AND phase = 'queued' AND due_at_us = :held_us RETURNING deployment_id;
 
 -- name: oldest_reading

@@ -1,0 +1,115 @@
+"""Pauses of queues, concurrency keys, workflows and deployments."""
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.commands import Refused, add_commands
+from perdure.cli.connect import with_client
+from perdure.cli.options import JsonFlag, UrlOption, parse_coming
+from perdure.cli.output import print_list, print_result
+from perdure.wire.pauses import Pause, PauseKind, in_words, unpause_command
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+KindArgument = Annotated[
+    PauseKind, typer.Argument(metavar="KIND", help="queue, workflow, deployment, or key: one concurrency key.")
+]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Its name. A workflow's own queue has the workflow's name.")
+]
+QueueOption = Annotated[str | None, typer.Option("--queue", help="With `key`: the queue of the concurrency key.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    add_commands(app, "Run", pause, unpause, pauses)
+
+
+def pause(
+    kind: KindArgument,
+    name: NameArgument,
+    queue: QueueOption = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="When it ends by itself: 14:00, 2h, 2026-01-31T14:00.")
+    ] = None,
+    note: Annotated[str | None, typer.Option("--note", help="The reason, shown where executions wait.")] = None,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Pause a queue, workflow, deployment or key. Running executions end; others wait."""
+    where, key = _place(kind, name, queue)
+    moment = None if until is None else _moment(parse_coming(until, "--until"))
+    now = with_client(url, lambda client: client.pause(kind, where, concurrency_key=key, until=moment, note=note))
+    print_result(as_json, now, f"{_capital(now.what)} is {paused_words(now)}. End it with `{unpause_command(now)}`.")
+
+
+def unpause(
+    kind: KindArgument, name: NameArgument, queue: QueueOption = None, url: UrlOption = None, as_json: JsonFlag = False
+) -> None:
+    """End a pause."""
+    where, key = _place(kind, name, queue)
+    ended = with_client(url, lambda client: client.unpause(kind, where, concurrency_key=key))
+    what = _capital(in_words(kind, where, key))
+    held = "1 execution" if ended.held == 1 else f"{ended.held:,} executions"
+    goes_on = f"{what} goes on, with {held} that it held."
+    print_result(as_json, ended, goes_on if ended.was_paused else f"{what} was not paused.")
+
+
+def pauses(url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """List pauses: who paused what, since when, why, and how much waits."""
+    from perdure.cli.render import date_time
+
+    print_list(
+        as_json,
+        with_client(url, lambda client: client.pauses()),
+        ("KIND", "NAME", "KEY", "SINCE", "BY", "UNTIL", "HELD", "NOTE"),
+        lambda one: (
+            one.kind.value,
+            one.name,
+            one.concurrency_key or "",
+            date_time(one.paused_at_us),
+            one.paused_by,
+            date_time(one.until_us),
+            f"{one.held:,}",
+            one.note or "",
+        ),
+        empty="Nothing is paused.",
+        whole=("KIND", "SINCE", "UNTIL", "HELD"),
+    )
+
+
+def _place(kind: PauseKind, name: str, queue: str | None) -> tuple[str, str | None]:
+    """The name and the concurrency key that the server takes. Raises `Refused`."""
+    if kind is PauseKind.KEY:
+        if queue is None:
+            raise Refused(
+                f"A concurrency key belongs to a queue. Name it: perdure pause key {shlex.quote(name)} --queue Q"
+            )
+        return queue, name
+    if queue is not None:
+        raise Refused("--queue goes with `key`, such as perdure pause key ann --queue emails.")
+    return name, None
+
+
+def _moment(at_us: int) -> "datetime":
+    from datetime import UTC, datetime, timedelta
+
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+
+
+def paused_words(one: Pause) -> str:
+    """
+    >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
+    "key 'ci': moving"
+    """
+    from perdure.cli.render import date_time, plain
+
+    until = "" if one.until_us is None else f" until {date_time(one.until_us)}"
+    note = "" if one.note is None else f": {one.note}"
+    return plain(f"paused since {date_time(one.paused_at_us)} by {one.paused_by}{until}{note}")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,84 @@
+"""The service of pauses, and the loop that marks, releases and ends them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from perdure.engine.callers import Callers
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
+from perdure.store.verbs import pauses
+from perdure.store.verbs.pauses import Paused
+from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseList, PutPause, in_words
+
+logger = logging.getLogger("perdure.engine")
+
+HELD_UP_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 5.0
+
+
+class Pauses(Service):
+    def __init__(self, core: Core, callers: Callers) -> None:
+        super().__init__(core)
+        self._callers = callers
+
+    @serves(PutPause)
+    async def put(self, scope: Scope, op: PutPause) -> Pause:
+        paused = await self.write(
+            pauses.pause(
+                what=_what(scope, op.kind, op.name, op.concurrency_key),
+                until_us=op.until,
+                note=op.note,
+                paused_by=await self._callers.name(scope.principal),
+                now_us=self.now_us(),
+            )
+        )
+        logger.info("Paused %s, by %s.", paused.what, paused.paused_by)
+        self._notify()
+        return paused
+
+    @serves(EndPause)
+    async def end(self, scope: Scope, op: EndPause) -> EndedPause:
+        what = _what(scope, op.kind, op.name, op.concurrency_key)
+        ended = await self.write(pauses.unpause(what=what))
+        if ended.was_paused:
+            _log_end(what)
+            self._notify()
+        return ended
+
+    @serves(ListPauses)
+    async def list(self, scope: Scope, op: ListPauses) -> PauseList:
+        return PauseList(await self.scan(pauses.list_pauses(project_id=scope.project_id)))
+
+    def _notify(self) -> None:
+        self._core.notifier.notify(("loop", "pause"))
+
+    async def work(self) -> float:
+        """A round: end the pauses whose time is over, then mark and release a batch for each."""
+        now_us = self.now_us()
+        found = await self.read(pauses.pauses_to_work())
+        if any(one.until_us is not None and one.until_us <= now_us for one in found):
+            for what in await self.write(pauses.end_due(now_us=now_us)):
+                _log_end(what)
+            return 0.0
+        busy = False
+        for one in found:
+            if one.state == "marking":
+                busy |= await self.write(pauses.mark(number=one.number))
+            elif one.state == "ending":
+                busy |= await self.write(pauses.release(number=one.number))
+        if busy:
+            return 0.0
+        ends = [one.until_us for one in found if one.until_us is not None]
+        held_up = any(one.state != "holding" for one in found)  # by another server, or by locked executions
+        pause = self._core.spread(HELD_UP_SECONDS if held_up else IDLE_SECONDS)
+        return min((min(ends) - now_us) / 1e6, pause) if ends else pause
+
+
+def _what(scope: Scope, kind: PauseKind, name: str, concurrency_key: str | None) -> Paused:
+    return Paused(scope.project_id, kind, name, concurrency_key or "")
+
+
+def _log_end(what: Paused) -> None:
+    logger.info("The pause of %s has ended.", in_words(what.kind, what.name, what.concurrency_key or None))

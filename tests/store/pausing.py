@@ -1,0 +1,59 @@
+"""Pauses, as a server's loop works on them."""
+
+from typing import Any, Final
+
+from tests.store.world import PROJECT, World
+
+from perdure.store.verbs import pauses
+from perdure.store.verbs.pauses import Paused, PauseWork
+from perdure.wire.pauses import EndedPause, Pause, PauseKind
+
+ALL = [
+    Paused(PROJECT, PauseKind.DEPLOYMENT, "d", ""),
+    Paused(PROJECT, PauseKind.WORKFLOW, "wf", ""),
+    Paused(PROJECT, PauseKind.QUEUE, "q", ""),
+    Paused(PROJECT, PauseKind.KEY, "q", "k"),
+]
+"""Each covers the execution that `covered` starts."""
+QUEUE = ALL[2]
+COVERED: Final[dict[str, Any]] = {"queue_name": "q", "concurrency_key": "k"}
+
+
+async def pause(world: World, what: Paused, *, work: bool = True, **values: Any) -> Pause:
+    given = {"until_us": None, "note": None, "paused_by": "ann", **values}
+    paused = await world.store.write(pauses.pause(what=what, now_us=world.now_us, **given))
+    if work:
+        await work_all(world)
+    return paused
+
+
+async def unpause(world: World, what: Paused, *, work: bool = True) -> EndedPause:
+    ended = await world.store.write(pauses.unpause(what=what))
+    if work:
+        await work_all(world)
+    return ended
+
+
+async def end_due(world: World) -> list[Paused]:
+    ended = await world.store.write(pauses.end_due(now_us=world.now_us))
+    await work_all(world)
+    return ended
+
+
+async def to_work(world: World) -> list[PauseWork]:
+    return await world.store.read(pauses.pauses_to_work())
+
+
+async def work_all(world: World) -> None:
+    """Mark and release until nothing is left."""
+    for one in await to_work(world):
+        if one.state == "marking":
+            while await world.store.write(pauses.mark(number=one.number)):
+                pass
+        elif one.state == "ending":
+            while await world.store.write(pauses.release(number=one.number)):
+                pass
+
+
+async def listed(world: World) -> list[Pause]:
+    return await world.store.scan(pauses.list_pauses(project_id=PROJECT))
