@@ -506,6 +506,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "open_children": {"id": has_children},
         "recent_tries": {"execution_id": done, "after": 10},
         "pending_calls": {"execution_id": ids["running"], "attempt": 1},
+        "acts_between": {"execution_id": name_of(executions // 2 // 100 * 100 + 14), "first_seq": 1, "last_seq": 9},
         "given_since": {"execution_id": done, "after": 1, "before": 9},
         "insert_pending_call": {"execution_id": done, "key": "another", "kind": "step", "since_us": 1, "due_us": None},
         "newest_acts": {"execution_id": name_of(executions // 2 // 100 * 100 + 14)},

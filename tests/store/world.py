@@ -29,7 +29,7 @@ from perdure.store.verbs import (
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.events import Event
-from perdure.wire.executions import Execution, LogLine, ResumeReply, Row
+from perdure.wire.executions import Act, Execution, LogLine, ResumeReply, Row
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
 from perdure.wire.hands import Acted, Action, ActOnExecution
 from perdure.wire.operation import validated
@@ -163,6 +163,9 @@ class World:
                 now_us=self.now_us,
             )
         )
+
+    async def acts(self, id: str) -> list[Act]:
+        return await self.store.read(pending.acts_between(execution_id=id, first=1, last=1 << 40))
 
     async def pending(self, id: str) -> list[tuple[str | None, str]]:
         """The keys of what is pending, each with its kind."""

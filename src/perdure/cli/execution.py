@@ -26,7 +26,7 @@ from perdure.cli.render import (
     zone,
 )
 from perdure.cli.waits import went_on_with
-from perdure.wire.executions import Execution, LogLine, Row
+from perdure.wire.executions import Act, Execution, LogLine, Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import duration, rfc3339
@@ -69,6 +69,8 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         phase.append("  the code does not match the journal; it is tried again when a worker registers")
     elif one.phase is Phase.FAILED and one.retried_as is None:
         phase.append(f"  run it again from what failed: perdure retry {one.id}")
+    elif one.phase is Phase.HELD:
+        phase.append(f"  `perdure pending {one.id}` says how it can go on")
     facts: list[tuple[str, Cell | None]] = [
         ("id", one.id),
         ("workflow", one.workflow_id),
@@ -141,6 +143,16 @@ def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
     if told := [where for row in rows if (where := traceback(row))]:
         say()
         console().print(Text(told[-1], style="dim"), soft_wrap=True)
+
+
+def print_acts(acts: Sequence[Act]) -> None:
+    if not acts:
+        return
+    say("\nActs")
+    for act in acts:
+        what = act.action.replace("_", " ") + (f" {act.key!r}" if act.key is not None else "")
+        why = f": {act.note}" if act.note else ""
+        say(plain(f"  row {act.seq}, {clock_time(act.at_us)}: {what}, by {act.acted_by}{why}"))
 
 
 def print_warnings(logged: list[LogLine]) -> None:

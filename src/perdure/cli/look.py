@@ -12,7 +12,7 @@ from perdure.cli.output import console, emit, note, print_result
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.executions import Execution, ListFilters, LogLine, Row
+    from perdure.wire.executions import Act, Execution, ListFilters, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
 
@@ -63,23 +63,32 @@ def show(
 ) -> None:
     """Show one execution: its fields, its journal (for an agent, the conversation), its waits."""
     from perdure.cli.conversation import is_agent_run
-    from perdure.cli.execution import due, print_conversation, print_execution, print_journal, print_warnings
+    from perdure.cli.execution import (
+        due,
+        print_acts,
+        print_conversation,
+        print_execution,
+        print_journal,
+        print_warnings,
+    )
     from perdure.cli.waits import behind_words, page_link, print_waits, waiting_words
-    from perdure.wire.executions import ListFilters
+    from perdure.wire.executions import GetSteps, ListFilters
     from perdure.wire.status import FINAL, Phase
     from perdure.wire.waits import GetWaits, PendingWaits
 
     links: dict[str, str] = {}
     children: list[Execution] = []
     logged: list[LogLine] = []
+    acts: list[Act] = []
     pushed = False
 
     async def work(client: "Client") -> "tuple[Execution, list[Row], PendingWaits, bool | None]":
         nonlocal pushed
         execution = await client.get(id)
         rows: list[Row] = []
-        while page := await client.journal(id, after=rows[-1].seq if rows else 0, limit=1_000):
-            rows.extend(page)
+        while (page := await client._transport.call(GetSteps(id, rows[-1].seq if rows else 0, 1_000))).steps:
+            rows.extend(page.steps)
+            acts.extend(page.acts or ())
         if not as_json:
             after = 0
             while lines := await client.logs(id, after=after, limit=1_000):
@@ -107,6 +116,7 @@ def show(
             {
                 "execution": execution,
                 "steps": rows,
+                "acts": acts,
                 "waits": waiting.waits,
                 "queued_behind": waiting.queued_behind,
                 "served": served,
@@ -119,6 +129,7 @@ def show(
     else:
         present = waiting_words(waiting.waits, children, due(execution))
         print_journal(rows, execution, present if execution.phase is Phase.WAITING else "")
+    print_acts(acts)
     print_warnings(logged)
     print_waits(id, waiting.waits, links, children)
 

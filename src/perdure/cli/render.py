@@ -123,7 +123,7 @@ def traceback(row: Row) -> str:
 def subject(row: Row) -> str:
     """A step's key, a topic, a worker."""
     if row.kind in (Kind.RETRIED, Kind.TIMER):
-        return "" if row.kind is Kind.RETRIED or row.key == "timer" else row.key or ""
+        return "" if row.key == "timer" else row.key or ""
     if row.kind is Kind.FORKED:
         return f"from execution {row.name}"
     if row.kind in (Kind.CLAIMED, Kind.LOST, Kind.RELEASED):

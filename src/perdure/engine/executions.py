@@ -12,12 +12,13 @@ from perdure.engine.core import Core
 from perdure.engine.push import Push
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
-from perdure.store.verbs import find, queries, starts, transitions, waits
+from perdure.store.verbs import find, pending, queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.executions import (
     LIST_MAX,
+    Act,
     CancelExecution,
     Cancellation,
     DeleteExecution,
@@ -275,11 +276,16 @@ class Executions(Service):
                 logs = await self.logs(scope.project_id, id, op.after_log, op.limit)
                 more = more or len(logs) == op.limit
             if rows or logs or over:
-                return JournalPage(rows, more, logs)
+                return JournalPage(rows, more, logs, await self._acts(id, rows))
             over = True  # and stays so if the server stops
             async with scope.poll():
                 await self.watch(id, ticket, min(until - loop.time(), self._core.own_look(LOOK_SECONDS)))
                 over = self._core.closing or loop.time() >= until
+
+    async def _acts(self, id: str, rows: Sequence[Row]) -> list[Act] | None:
+        if not rows:
+            return None
+        return await self.read(pending.acts_between(execution_id=id, first=rows[0].seq, last=rows[-1].seq)) or None
 
     async def logs(self, project_id: str, execution_id: str, after: int = 0, limit: int = 500) -> list[LogLine]:
         return await self.read(

@@ -158,14 +158,30 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     text: str
 
 
+class Act(Record, frozen=True, kw_only=True):
+    """A person or a program decided a pending call, or forked the execution."""
+
+    shown_as: ClassVar[str] = "ActRecord"
+
+    seq: Int64
+    """The row that it wrote or changed."""
+    at_us: Time = field(name="at")
+    action: str
+    key: str | None = None
+    acted_by: str
+    note: str | None = None
+
+
 class JournalPage(Record, frozen=True):
-    """`logs` only if requested."""
+    """`logs` only if requested, `acts` only if there are some."""
 
     shown_as: ClassVar[str] = "StepsResponse"
 
     steps: list[Row]
     has_more: HasMore
     logs: list[LogLine] | None = None
+    acts: list[Act] | None = None
+    """The acts that wrote rows of this page."""
 
 
 class LogPage(Record, frozen=True):

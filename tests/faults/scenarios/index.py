@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.faults.run import Run
+from tests.faults.scenarios.acts import acts
 from tests.faults.scenarios.agents import agents
 from tests.faults.scenarios.bulk import bulk
 from tests.faults.scenarios.chaos import chaos
@@ -48,6 +49,7 @@ SCENARIOS = {
     "kills": Scenario(kills, BOTH, fast=BOTH, medium=BOTH),
     "agents": Scenario(agents, BOTH, medium=("sqlite",)),
     "races": Scenario(races, BOTH, fast=("postgres",), medium=("postgres",)),
+    "acts": Scenario(acts, BOTH, fast=("postgres",), medium=BOTH),
     "wakes": Scenario(wakes, BOTH),
     "limits": Scenario(limits, BOTH, medium=("postgres",)),
     "due": Scenario(due, BOTH),

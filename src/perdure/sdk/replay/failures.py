@@ -51,7 +51,7 @@ class StepFailures:
 
 
 def steps_to_blame(error: BaseException | None) -> list[str]:
-    """Those that a retry of the workflow runs again. It passes over children, whose outcomes stay."""
+    """The keys of steps that a retry of the workflow runs again. It passes over children, whose outcomes stay."""
     return list(dict.fromkeys(one.key for one in _find(error, StepFailed) if one.key is not None))
 
 

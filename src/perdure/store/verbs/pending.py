@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from perdure.store.executions import StoredWait, unknown_execution
 from perdure.store.interface import query, record, records, verb
-from perdure.wire.executions import Row
+from perdure.wire.executions import Act, Row
 from perdure.wire.hands import ACTIONS, Action, Pending, PendingCall, PendingKind
 from perdure.wire.holds import HeldFor, read_held
 from perdure.wire.records import Kind
@@ -102,6 +102,12 @@ async def pending(*, project_id: str, execution_id: str, now_us: int) -> Pending
     tries = await read_tries(execution_id, of.next_seq)
     calls = [*steps(of, tries, now_us), *await others(project_id, execution_id, of)]
     return Pending(allowed(calls, of)[:LISTED_MAX])
+
+
+@verb(looks=True)
+async def acts_between(*, execution_id: str, first: int, last: int) -> list[Act]:
+    """The acts that wrote the rows `first` to `last` of the journal."""
+    return await records(Act, "acts_between", execution_id=execution_id, first_seq=first, last_seq=last)
 
 
 def allowed(calls: Iterable[PendingCall], of: Actable) -> list[PendingCall]:

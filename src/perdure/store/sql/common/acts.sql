@@ -41,3 +41,7 @@ SELECT key FROM journal WHERE execution_id = :execution_id AND seq > :after AND 
 -- holds: execution=execution_id
 INSERT INTO pending_calls (execution_id, key, attempt, kind, name, since_us, due_us, tries)
 VALUES (:execution_id, :key, :attempt, :kind, :name, :since_us, :due_us, :tries);
+
+-- name: acts_between
+SELECT seq, at_us, action, key, acted_by, note FROM acts
+WHERE execution_id = :execution_id AND seq BETWEEN :first_seq AND :last_seq ORDER BY seq;
