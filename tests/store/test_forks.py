@@ -9,7 +9,7 @@ from tests.store.world import World, answer_wait, child, event_wait, failure, ra
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed, Complete, Fail
+from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem
 from perdure.wire.status import Phase
 
 BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
@@ -197,6 +197,28 @@ async def test_a_retry_asks_for_the_child_that_failed(world: World) -> None:
     [again] = [json.decode(row.value) for row in rows if row.kind is Kind.CHILD_STARTED and row.key == "bad"]
     assert again != failed
     assert (await world.get(again)).parent_execution_id == made.execution_id
+
+
+async def test_a_child_that_is_started_again_has_the_keys_of_the_first(world: World) -> None:
+    """Also below it, and though its readable key belongs to the first."""
+    id = await world.running()
+    await world.report(id, [StartChild("child", None, StartItem("wf", key="k"))])
+    [first] = await world.claim()
+    grandchild = await _child_of(world, first.id, "below")
+    await world.finish(grandchild)
+    await world.finish(first.id)
+    await world.report(id, [step("a", 1)], failure())
+    fork = await _claimed(world, (await world.fork(id, from_step="child")).execution_id)
+    reply = await world.report(fork.id, [StartChild("child", None, StartItem("wf", key="k")), child("another")])
+    assert [row.ok for row in reply.rows] == [True, True]
+    again, another = sorted(await world.claim(capacity=10), key=lambda one: one.keys_id is None)
+    assert (again.keys_id, again.key, another.keys_id) == (first.id, None, None)
+    await world.report(again.id, [child("below")])
+    [below] = await world.claim()
+    assert (below.keys_id, below.parent_execution_id) == (grandchild, again.id)
+    fresh = await _claimed(world, (await world.fork(id, from_step="child", fresh_keys=True)).execution_id)
+    await world.report(fresh.id, [child("child")])
+    assert [one.keys_id for one in await world.claim(capacity=10)] == [None]
 
 
 # --- retry ------------------------------------------------------------------------------------------------------------

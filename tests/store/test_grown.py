@@ -182,6 +182,7 @@ ANSWERS_NOTHING: Final = {
     "retried_after": "nothing was retried",
     "failed_step_of": "no step has failed",
     "open_children_at": "all children have ended",
+    "started_child_of": "none was started",
     **dict.fromkeys(("kept_readings", "any_transcript_row"), "no transcript was read"),
 }
 
@@ -440,7 +441,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": has_children}
     for query in ("any_reservation", "settle_reservation", "note_settled"):
         found[query] = {"execution_id": ids["running"], "id": "call-1"}
-    for query in ("lock_source", "lock_retried", "read_source", "mark_retried", "set_keys", "make_fork"):
+    for query in ("lock_source", "lock_retried", "read_source", "mark_retried", "set_keys", "make_fork", "keys_of"):
         found[query] = {"id": done}
     forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US}
     for query in ("kept_facts", "retried_after", "kept_readings", "open_children_at", "copy_journal", "copy_waits"):

@@ -89,6 +89,9 @@ class Parent(Struct, frozen=True, gc=False):
     user_id: str | None = None
     channel_context: bytes | None = None
     cancelled: bool = False
+    forked_from: str | None = None
+    keys_id: str | None = None
+    """None: its children have idempotency keys of their own."""
 
 
 class MovedParent(Moved, frozen=True, gc=False, kw_only=True):

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct, structs
 
 from perdure.store.executions import JournalRow, Parent, unknown_execution
 from perdure.store.interface import Notify, Written, query, query_many, record, records, value, verb
+from perdure.store.verbs.continued_keys import continue_keys
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.starts import New, find_target, start_items
@@ -520,18 +521,7 @@ class _Making:
                 now_us=self.now_us,
             )
         if not self.request.fresh_keys:
-            await query_many(
-                "set_keys",
-                [
-                    {
-                        "project_id": self.project_id,
-                        "id": one.id,
-                        "keys_id": one.old.keys_id or one.old.id,
-                        "needs_protocol": WORKER_PROTOCOL,
-                    }
-                    for one in self.again
-                ],
-            )
+            await continue_keys(self.project_id, {one.id: one.old.keys_id or one.old.id for one in self.again})
 
     async def _note_acts(self, acted_by: str) -> None:
         plan = self.plan

@@ -11,6 +11,7 @@ from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedPar
 from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, record, records, value, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs import turns
+from perdure.store.verbs.continued_keys import continue_keys, continued
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
 from perdure.store.verbs.events import open_wait, publish_events
@@ -502,7 +503,13 @@ async def _start_children(
     ]
     told: list[tuple[bool, bytes]] = []
     parents = {at.execution_id: moved.parent}
+    keys: dict[str, str] = {}
+    if moved.parent.keys_id is not None:
+        news, keys = await continued(at.project_id, moved.parent, news)
+        dispatch = None  # the claim would lack the keys
     answers = await start_items(at.project_id, news, at.now_us, dispatch=dispatch, parents=parents)
+    if keys:
+        await continue_keys(at.project_id, keys)
     for (_, item), answer in zip(news, answers, strict=True):
         if isinstance(answer, Problem):
             told.append((False, _problem(answer)))

@@ -84,6 +84,12 @@ WHERE project_id = :project_id AND id = :id RETURNING moved_at_us;
 UPDATE executions SET keys_id = :keys_id, needs_protocol = :needs_protocol
 WHERE project_id = :project_id AND id = :id RETURNING id;
 
+-- name: keys_of
+SELECT keys_id FROM executions WHERE project_id = :project_id AND id = :id;
+
+-- name: started_child_of
+SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'child_started' AND ok = 1;
+
 -- name: mark_retried
 -- holds: execution=id
 UPDATE executions SET retried_as = :retried_as WHERE project_id = :project_id AND id = :id RETURNING id;

@@ -32,7 +32,8 @@ UPDATE executions SET next_seq = next_seq + :rows, acked = 1, report_number = :n
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number
-RETURNING {= moved}, COALESCE(root_execution_id, id) AS root_id, COALESCE(session_id, id) AS session_id, user_id;
+RETURNING {= moved}, COALESCE(root_execution_id, id) AS root_id, COALESCE(session_id, id) AS session_id, user_id,
+  forked_from, keys_id;
 
 -- name: advance_next
 -- holds: execution=id
@@ -107,12 +108,13 @@ RETURNING {= moved}, {= waits_open} AS waits;
 -- holds: execution=id
 -- bulk: due_at_us parked_seq now_us attempt number seq
 -- `advance` and `suspend` at once, for a report that starts a child and waits for it. The worker has seen all rows and
--- waits for work of the same deployment. `next_seq` also counts the child's start, an outcome.
+-- waits for work of the same deployment. `next_seq` also counts the child's start, an outcome. Forks take the longer way.
 UPDATE executions SET phase = 'waiting', acked = 1, report_number = :number, {= due}, timer_key = :timer_key,
   next_seq = next_seq + 2, parked_worker = :parked_worker, parked_seq = :parked_seq, losses = 0, undelivered = 0,
   {= waits_since}
 WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq = :seq AND deployment_id = :deployment_id
+  AND keys_id IS NULL
 RETURNING {= moved}, {= waits_open} AS waits, COALESCE(root_execution_id, id) AS root_id,
   COALESCE(session_id, id) AS session_id, user_id,
   COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0)
