@@ -7,7 +7,7 @@ from tests.cli.processes import House
 @pytest.fixture
 def waiting(busy_house: House) -> list[str]:
     """Two executions that start later."""
-    late = ("run", "double", "--input", "4", "--detach", "--delay", "3600")
+    late = ("run", "double", "--input", "[4]", "--detach", "--delay", "3600")
     return [busy_house.run(*late).stdout.strip() for _ in range(2)]
 
 
@@ -33,3 +33,17 @@ def test_a_job_is_looked_at_and_run(busy_house: House, waiting: list[str]) -> No
     refused = house.run("bulk", "delete", "--workflow", "double", "--status", "running", "--yes", code=2).stderr
     assert "delete needs final executions" in refused
     assert house.json("bulk", "delete", "--workflow", "double", "--yes")["done"] == 2
+
+
+def test_a_retry_is_refused_with_the_reason(busy_house: House) -> None:
+    house = busy_house
+    house.run("run", "double", "--input", "[3]", "--key", "three")
+    refused = house.run("bulk", "retry", "--key", "three", "--from", "a", "--from-end", "--yes", code=2).stderr
+    assert "name either `from_step` or `from_end`" in refused
+    job = house.json("bulk", "retry", "--key", "three", "--from", "nowhere", "--yes")
+    assert (job["done"], job["refused"]) == (0, 1)
+    [item] = house.lines("bulk", "items", job["id"], "--state", "refused")
+    assert "has no step 'nowhere'" in item["reason"]
+    assert house.json("bulk", "fork", "--key", "three", "--yes")["done"] == 1
+    assert "--set is STEP=JSON" in house.run("bulk", "fork", "--key", "three", "--set", "a", code=2).stderr
+    assert "Say what to do" in house.run("bulk", "act", "--key", "three", code=2).stderr

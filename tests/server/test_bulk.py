@@ -1,12 +1,12 @@
 """Bulk jobs over HTTP and in process."""
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure import Client, Context, Registry
+from perdure import Client, Context, ExecutionFailed, Registry, step
 from perdure.sdk.http import HttpTransport
 from perdure.testing import embedded
 from perdure.wire.access import Role
@@ -22,6 +22,30 @@ app = Registry()
 @app.workflow
 async def plain(ctx: Context) -> str:
     return "done"
+
+
+class Bank:
+    is_up = True
+    calls: ClassVar[list[tuple[str, int]]] = []
+
+
+@step
+async def quote(n: int) -> int:
+    Bank.calls.append(("quote", n))
+    return n
+
+
+@step
+async def pay(n: int) -> int:
+    if not Bank.is_up:
+        raise ConnectionError("the bank is down")
+    Bank.calls.append(("pay", n))
+    return n
+
+
+@app.workflow
+async def order(ctx: Context, n: int) -> int:
+    return await pay(await quote(n))
 
 
 async def ended(client: Client, job: BulkJob) -> BulkJob:
@@ -134,3 +158,26 @@ async def test_a_job_in_process() -> None:
         assert [one.id for one in (await client.bulk.list()).jobs] == [job.id]
         with pytest.raises(NothingMatches):
             await client.bulk.preview("resume", filters, key="k", data=1)
+
+
+async def test_what_failed_is_retried_from_the_failed_step() -> None:
+    Bank.is_up = False
+    async with embedded(app) as client:
+        handles = [await client.start(order, n, key=f"order-{n}") for n in range(4)]
+        for handle in handles:
+            with pytest.raises(ExecutionFailed):
+                await handle.result()
+        Bank.is_up = True
+        filters = ListFilters(workflow_id="order", status=["failed"])
+        job = await ended(client, await client.bulk.start("retry", filters, note="the bank is up"))
+        assert (job.done, job.refused) == (4, 0)
+        for n, item in enumerate(reversed((await client.bulk.items(job.id)).items)):
+            assert item.made_id is not None
+            assert await client.handle(item.made_id).result() == n
+            assert (await client.find(order, f"order-{n}")).id == item.made_id
+        assert sorted(Bank.calls) == [(name, n) for name in ("pay", "quote") for n in range(4)], "each step ran once"
+        first = ListFilters(key="order-1", retried=True)
+        job = await ended(client, await client.bulk.start("fork", first, steps={"quote": 8}))
+        [item] = (await client.bulk.items(job.id)).items
+        assert item.made_id is not None
+        assert await client.handle(item.made_id).result() == 8

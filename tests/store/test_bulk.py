@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.store.locks import held
-from tests.store.world import HOLD, PROJECT, World, raw, try_of
+from tests.store.world import HOLD, PROJECT, World, raw, step, try_of
 
 from perdure.engine.bulk import Bulk
 from perdure.engine.clock import ManualClock
@@ -33,6 +33,7 @@ from perdure.wire.bulk import (
 )
 from perdure.wire.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
 from perdure.wire.executions import ListFilters
+from perdure.wire.forks import Edits
 from perdure.wire.hands import Action
 from perdure.wire.requests import Fail, OpenWait, StartItem
 from perdure.wire.status import Phase
@@ -165,6 +166,56 @@ async def test_a_step_of_many_is_answered(world: World, service: Bulk) -> None:
     assert await phases(world, ids[:2]) == {Phase.QUEUED}
     [*_, last] = await world.journal(ids[0])
     assert (last.kind.value, last.key, bytes(last.value)) == ("resume", "approve", b'{"ok":true}')
+
+
+async def test_failed_executions_are_retried_once(world: World, service: Bulk) -> None:
+    await world.register()
+    broken = await failed(world, 30)
+    by_hand = (await world.retry(broken[0])).execution_id
+    assert (await preview(service, "retry")).count == 29, "one was retried before"
+    done = await finish(service, await begin(service, "retry", note="the bank is up"))
+    assert (done.done, done.refused) == (29, 0)
+    made = {one.execution_id: one.made_id for one in await items(service, done)}
+    assert sorted(made) == broken[1:]
+    assert {id: (await world.get(id)).retried_as for id in broken} == made | {broken[0]: by_hand}
+    assert await phases(world, [id for id in made.values() if id]) == {Phase.QUEUED}
+    with pytest.raises(NothingMatches, match=r"^No final execution matches status failed, workflow_id 'wf'\.$"):
+        await preview(service, "retry", ListFilters(workflow_id="wf", status=["failed"]))
+
+
+async def test_a_retry_that_was_first_wins(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.register()
+    broken = await failed(world, 3)
+    job = await begin(service, "retry")
+    scan, first = world.store.scan, list[str]()
+
+    async def look(verb: Verb[Any]) -> Any:
+        found = await scan(verb)
+        if verb.name == "find_matching" and not first:
+            first.append((await world.retry(broken[1])).execution_id)
+        return found
+
+    monkeypatch.setattr(world.store, "scan", look)
+    done = await finish(service, job)
+    [item] = await items(service, done, ItemState.REFUSED)
+    assert (done.done, item.execution_id) == (2, broken[1])
+    assert item.reason == f"Execution '{broken[1]}' was retried as '{first[0]}'. Retry that one, or fork this one."
+
+
+async def test_executions_of_any_phase_are_forked(world: World, service: Bulk) -> None:
+    await world.register()
+    running, done_id = await world.running(), await world.running()
+    await world.report(running, [step("a", 1)])
+    await world.report(done_id, [step("a", 1)])
+    await world.finish(done_id)
+    options = BulkOptions(edits=Edits(steps={"a": raw(7)}), fresh_keys=True)
+    job = await finish(service, await begin(service, "fork", options=options))
+    assert (job.done, job.refused) == (2, 0)
+    for item in await items(service, job):
+        assert item.made_id is not None
+        assert (await world.get(item.made_id)).forked_from == item.execution_id
+        [edited] = [row for row in await world.journal(item.made_id) if row.key == "a"]
+        assert bytes(edited.value) == b"7"
 
 
 async def test_held_executions_are_tried_again(world: World, service: Bulk) -> None:
@@ -355,6 +406,7 @@ async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, 
         ("resume", WF, {}, "options.key: resume needs it."),
         ("cancel", WF, {"key": "k"}, "options.key: cancel takes no options."),
         ("resume", WF, {"key": "k", "error": "no"}, "options.error: resume takes only key, data."),
+        ("retry", WF, {"from_step": "a", "from_end": True}, "body: name either `from_step` or `from_end`."),
         ("act", WF, {"act": Action.FIRE}, "key: `fire` needs the key of what is pending"),
         ("act", WF, {"act": Action.TRY, "error": "no"}, "error: belongs to `fail`, not to `try`"),
     ],

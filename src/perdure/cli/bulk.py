@@ -9,10 +9,12 @@ import typer
 from perdure.cli.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
 from perdure.cli.connect import with_client
 from perdure.cli.filters import with_filters
+from perdure.cli.forks import FreshKeysFlag, FromEndFlag, FromOption, PayloadOption, SetOption, parse_edit
 from perdure.cli.hands import (
     CompleteOption,
     FailFlag,
     FireFlag,
+    NoteOption,
     TimeOutFlag,
     TryFlag,
     chosen_action,
@@ -28,18 +30,27 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 WATCH_PATIENCE_SECONDS: Final = 60.0
-DONE: Final = {"cancel": "cancelled", "resume": "answered", "act": "decided", "delete": "deleted"}
+DONE: Final = {
+    "cancel": "cancelled",
+    "retry": "retried",
+    "fork": "forked",
+    "resume": "answered",
+    "act": "decided",
+    "delete": "deleted",
+}
 
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, as `perdure bulk ls` shows it.")]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DetachFlag = Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait for its end.")]
-NoteOption = Annotated[str | None, typer.Option("--note", help="Why, for the list of jobs.")]
+OnOption = Annotated[
+    str | None, typer.Option("--on", help="Run the new executions in this deployment. Default: the current one.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
     help = "Act on all executions that filters find, in the background."
-    functions = (cancel, resume, act, delete, ls, show, items, stop, continue_)
+    functions = (cancel, retry, fork, resume, act, delete, ls, show, items, stop, continue_)
     add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
 
 
@@ -55,6 +66,60 @@ def cancel(
 ) -> None:
     """Cancel all open executions that match, with everything below them."""
     _Command("cancel", filters, {}, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@with_filters
+def retry(
+    filters: "ListFilters",
+    from_step: FromOption = None,
+    from_end: FromEndFlag = False,
+    on: OnOption = None,
+    fresh_keys: FreshKeysFlag = False,
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Retry all final executions that match and were not retried yet, from the step that failed."""
+    options = {
+        "from_step": from_step,
+        "from_end": from_end or None,
+        "deployment_id": on,
+        "fresh_keys": fresh_keys or None,
+    }
+    _Command("retry", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@with_filters
+def fork(
+    filters: "ListFilters",
+    from_step: FromOption = None,
+    payload: PayloadOption = None,
+    edits: SetOption = None,
+    on: OnOption = None,
+    fresh_keys: FreshKeysFlag = False,
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fork all executions that match: new ones that keep the outcomes before a step."""
+    from msgspec import Raw
+
+    from perdure.wire.forks import Edits
+
+    given = None if payload is None else Raw(parse_json(payload, "--payload"))
+    options = {
+        "from_step": from_step,
+        "edits": Edits(given, dict(map(parse_edit, edits or ()))) if payload or edits else None,
+        "deployment_id": on,
+        "fresh_keys": fresh_keys or None,
+    }
+    _Command("fork", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
 
 
 @with_filters

@@ -11,6 +11,8 @@ from perdure.cli.options import DeploymentOption, ExecutionArgument, JsonFlag, U
 from perdure.cli.output import print_result
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from perdure.sdk.client import Client
     from perdure.sdk.forks import RetryOptions
     from perdure.wire.executions import Execution
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="The first step that runs again.")]
 FreshKeysFlag = Annotated[
     bool, typer.Option("--fresh-keys", help="Give the steps new idempotency keys: services count them as new requests.")
+]
+
+FromEndFlag = Annotated[
+    bool, typer.Option("--from-end", help="Keep all outcomes, failures included, and run the code on over them.")
+]
+PayloadOption = Annotated[str | None, typer.Option("--payload", help="Another input: JSON, @FILE, or -.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STEP=JSON", help="Replace the outcome of a kept step. May be repeated."),
 ]
 
 
@@ -28,11 +39,8 @@ def add_to(app: typer.Typer) -> None:
 def fork(
     id: ExecutionArgument,
     from_step: FromOption = None,
-    payload: Annotated[str | None, typer.Option("--payload", help="Another input: JSON, @FILE, or -.")] = None,
-    edits: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="STEP=JSON", help="Replace the outcome of a kept step. May be repeated."),
-    ] = None,
+    payload: PayloadOption = None,
+    edits: SetOption = None,
     deployment: DeploymentOption = None,
     fresh_keys: FreshKeysFlag = False,
     key: Annotated[str | None, typer.Option("--key", help="The readable key of the fork.")] = None,
@@ -62,9 +70,7 @@ def fork(
 def retry(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions.")],
     from_step: FromOption = None,
-    from_end: Annotated[
-        bool, typer.Option("--from-end", help="Keep all outcomes, failures included, and run the code on over them.")
-    ] = False,
+    from_end: FromEndFlag = False,
     deployment: DeploymentOption = None,
     fresh_keys: FreshKeysFlag = False,
     note: NoteOption = None,
@@ -99,7 +105,7 @@ def retry(
         raise Refused("\n".join(refused))
 
 
-def parse_edit(text: str) -> "tuple[str, object]":
+def parse_edit(text: str) -> "tuple[str, Raw]":
     """Raises `Refused`.
 
     >>> key, value = parse_edit("quote=7")

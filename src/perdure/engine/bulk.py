@@ -48,8 +48,9 @@ JOBS_MAX: Final = 100
 AMOUNT: Final = 5
 AMOUNT_MAX: Final = 25
 """A page keeps SQLite's loop for some milliseconds."""
-SINGLE: Final = frozenset({BulkAction.RESUME, BulkAction.ACT})
-"""Answers and acts lock topics, and a transaction locks all its topics before the first execution."""
+FEWER: Final = {BulkAction.RETRY: 10, BulkAction.FORK: 10, BulkAction.RESUME: 1, BulkAction.ACT: 1}
+"""Forks copy journals. Answers and acts lock topics, and a transaction locks all its topics before the first
+execution."""
 FEWER_SECONDS: Final = 0.2
 MORE_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
@@ -186,7 +187,8 @@ class Bulk(Service):
     async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
         """Says how many match without each filter."""
         given = {name: value for name, value in asdict(selection.filters).items() if value is not None}
-        message = f"No {selection.kind} execution matches {filters_in_words(selection.filters)}."
+        kind = f"{selection.kind} execution".lstrip()
+        message = f"No {kind} matches {filters_in_words(selection.filters)}."
         for name, value in given.items() if len(given) > 1 else ():
             fewer = replace(selection.filters, **{name: None})
             found = await self.scan(
@@ -243,8 +245,8 @@ class Bulk(Service):
             del self._work[job.id]
             return False
         seconds = loop.time() - began
-        if seconds < MORE_SECONDS and work.selection.action not in SINGLE:
-            work.amount = min(work.amount * 2, AMOUNT_MAX)
+        if seconds < MORE_SECONDS:
+            work.amount = min(work.amount * 2, FEWER.get(work.selection.action, AMOUNT_MAX))
         elif seconds > FEWER_SECONDS:
             work.amount = max(work.amount // 2, 1)
         work.place, work.refusal = page.following, None
@@ -263,7 +265,7 @@ class Bulk(Service):
                 self._stuck.add(job.id)
                 logger.error("Bulk job %s was started by a newer release, which has to finish it: %s", job.id, error)
             return None
-        amount = 1 if selection.action in SINGLE else AMOUNT
+        amount = min(AMOUNT, FEWER.get(selection.action, AMOUNT_MAX))
         work = self._work[job.id] = _Work(job.place, selection, [], job.place or None, amount)
         return work
 

@@ -5,7 +5,8 @@ job = await client.bulk.start("cancel", ListFilters(workflow_id="order", status=
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
 
 from msgspec import Raw
 
@@ -27,13 +28,14 @@ from perdure.wire.bulk import (
     StartBulkJob,
     StopBulkJob,
 )
+from perdure.wire.forks import Edits
 from perdure.wire.hands import Action
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
     from perdure.wire.executions import ListFilters
 
-Actions = Literal["cancel", "resume", "act", "delete"]
+Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
 
 
 class HasTransport(Protocol):
@@ -50,8 +52,18 @@ class BulkChoices(TypedDict, total=False):
     """Act: the value of `complete`."""
     error: str
     """Act: the message of `fail`."""
+    from_step: str
+    """Retry, fork: the first step that runs again."""
+    from_end: bool
+    """Retry: keep all outcomes, failures included."""
+    payload: object
+    """Fork: another input."""
+    steps: Mapping[str, object]
+    """Fork: other values for recorded outcomes, by the key of the step."""
+    fresh_keys: bool
+    """Retry, fork: give steps new idempotency keys."""
     deployment_id: str
-    """Act: where a held execution goes on."""
+    """Retry, fork: where the new executions run. Act: where held executions go on."""
 
 
 class Bulk:
@@ -124,19 +136,16 @@ class Bulk:
 
 
 def _options(choices: BulkChoices) -> BulkOptions:
-    act = choices.get("act")
-    return BulkOptions(
-        key=choices.get("key"),
-        data=_encoded(choices, "data"),
-        act=None if act is None else Action(act),
-        value=_encoded(choices, "value"),
-        error=choices.get("error"),
-        deployment_id=choices.get("deployment_id"),
-    )
-
-
-def _encoded(choices: BulkChoices, name: Literal["data", "value"]) -> Raw | None:
-    return Raw(encode(choices[name], where=name)) if name in choices else None
+    given: dict[str, Any] = dict(choices)
+    for name in ("data", "value", "payload"):
+        if name in given:
+            given[name] = Raw(encode(given[name], where=name))
+    if "act" in given:
+        given["act"] = Action(given["act"])
+    if "payload" in given or "steps" in given:
+        steps = {key: Raw(encode(value, where=f"steps.{key}")) for key, value in given.pop("steps", {}).items()}
+        given["edits"] = Edits(given.pop("payload", None), steps)
+    return BulkOptions(**given)
 
 
 class SyncBulk(Blocking[Bulk]):

@@ -1,11 +1,12 @@
 """Bulk jobs: one action on all executions that filters find."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from perdure.wire.access import Role
 from perdure.wire.errors import BadValue
@@ -24,10 +25,10 @@ from perdure.wire.fields import (
     Value,
     id_check,
 )
+from perdure.wire.forks import Edits, ForkExecution, RetryExecution
 from perdure.wire.hands import Action, ActOnExecution, Note
 from perdure.wire.operation import Noun, Operation, validated
 from perdure.wire.record import Record, derived, reader, to_json
-from perdure.wire.records import NULL
 from perdure.wire.status import FINAL, STATUS, Phase
 
 T = TypeVar("T", bound=Record)
@@ -38,6 +39,8 @@ _SOME_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 class BulkAction(StrEnum):
     CANCEL = "cancel"
+    RETRY = "retry"
+    FORK = "fork"
     RESUME = "resume"
     ACT = "act"
     DELETE = "delete"
@@ -47,13 +50,13 @@ class Need(Struct, frozen=True):
     """The executions and options that an action takes."""
 
     kind: str
-    """Of executions: open, final."""
+    """Of executions: open, final; empty: all."""
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
     @property
     def phases(self) -> list[Phase]:
-        return [phase for phase in Phase if (phase in FINAL) is (self.kind == "final")]
+        return [phase for phase in Phase if not self.kind or (phase in FINAL) is (self.kind == "final")]
 
     def check_options(self, given: Sequence[str], action: str) -> None:
         """Raises BadValue."""
@@ -69,9 +72,18 @@ class Need(Struct, frozen=True):
 
 NEEDS: Final[Mapping[BulkAction, Need]] = {
     BulkAction.CANCEL: Need("open"),
+    BulkAction.RETRY: Need("final", optional=("from_step", "from_end", "deployment_id", "fresh_keys")),
+    BulkAction.FORK: Need("", optional=("from_step", "edits", "deployment_id", "fresh_keys")),
     BulkAction.RESUME: Need("open", required=("key",), optional=("data",)),
     BulkAction.ACT: Need("open", required=("act",), optional=("key", "value", "error", "deployment_id")),
     BulkAction.DELETE: Need("final"),
+}
+
+
+_SINGLE: Final[Mapping[BulkAction, Callable[..., RetryExecution | ForkExecution | ActOnExecution]]] = {
+    BulkAction.RETRY: RetryExecution,
+    BulkAction.FORK: ForkExecution,
+    BulkAction.ACT: ActOnExecution,
 }
 
 
@@ -87,8 +99,16 @@ class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """Act: the value of `complete`."""
     error: str | None = None
     """Act: the message of `fail`."""
+    from_step: KeyName | None = None
+    """Retry, fork: the first step that runs again."""
+    from_end: bool | None = None
+    """Retry: keep all outcomes, failures included."""
+    edits: Edits | None = None
+    """Fork: other values for recorded outcomes, or another input."""
     deployment_id: Name | None = None
-    """Act: where a held execution goes on."""
+    """Retry, fork: where the new executions run. Default: the current deployment. Act: where held executions go on."""
+    fresh_keys: bool | None = None
+    """Retry, fork: give steps new idempotency keys."""
 
 
 class JobState(StrEnum):
@@ -203,8 +223,8 @@ class Selection(Struct, frozen=True):
             raise BadValue("A bulk job needs a filter. `created_before` of now takes all.", {"path": "filters"})
         fields = msgspec.structs.fields(options)
         need.check_options([one.name for one in fields if getattr(options, one.name) is not None], self.action)
-        if self.action is BulkAction.ACT:
-            validated(self.act(_SOME_ID, None), "options.")
+        if (single := self.single(_SOME_ID, None)) is not None:
+            validated(single, "options.")
         wanted = self.filters.wanted_phases()
         if wanted is not None and not set(wanted) <= set(need.phases):
             statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in need.phases))
@@ -214,24 +234,22 @@ class Selection(Struct, frozen=True):
                 {"path": "filters.status"},
             )
 
-    def act(self, execution_id: str, note: str | None) -> ActOnExecution:
-        """The act on one execution."""
-        options = self.options
-        assert options.act is not None
-        return ActOnExecution(
-            execution_id,
-            options.act,
-            options.key,
-            value=NULL if options.value is None else options.value,
-            error=options.error,
-            deployment_id=options.deployment_id,
-            note=note,
-        )
+    def single(self, execution_id: str, note: str | None) -> RetryExecution | ForkExecution | ActOnExecution | None:
+        """The request that does it to one execution, if that takes options of its own."""
+        operation = _SINGLE.get(self.action)
+        if operation is None:
+            return None
+        given = {name: value for name, value in asdict(self.options).items() if value is not None}
+        if self.action is BulkAction.ACT:
+            given["action"] = given.pop("act")
+        return operation(execution_id, note=note, **given)
 
     def wanted(self) -> ListFilters:
         """The filters in their normal form, with the phases that the action takes."""
         filters = validated(self.filters, "filters.")
         given = filters.wanted_phases()
+        if given is None and not self.kind:
+            return filters
         phases = [phase.value for phase in self.phases if given is None or phase in given]
         return msgspec.structs.replace(filters, status=None, phases=phases)
 

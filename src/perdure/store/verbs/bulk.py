@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from perdure.store.executions import State
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.acts import act_on
 from perdure.store.verbs.find import find_ids, that_fit
+from perdure.store.verbs.forks import fork_one, retry_one
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.queries import delete_executions, final_tree
@@ -37,6 +39,8 @@ from perdure.wire.bulk import (
 )
 from perdure.wire.errors import Conflict, KeyReused, NotFound, PerdureError
 from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.forks import ForkExecution, RetryExecution
+from perdure.wire.hands import ActOnExecution
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import NULL
 from perdure.wire.times import rfc3339
@@ -98,7 +102,10 @@ class _Locked(Exception):
 @verb(looks=True)
 async def find_matching(*, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0) -> Found:
     """`sample`: how many of them to read."""
-    ids, place = await find_ids(project_id, selection.wanted(), before, limit)
+    wanted = selection.wanted()
+    if selection.action is BulkAction.RETRY and wanted.retried is None:
+        wanted = replace(wanted, retried=False)
+    ids, place = await find_ids(project_id, wanted, before, limit)
     if selection.action is BulkAction.RESUME and ids:
         asking = await query("asking_among", ids=json.dumps(ids), key=selection.options.key)
         ids = sorted((id for (id,) in asking), reverse=True)
@@ -294,29 +301,34 @@ class _Job(NamedTuple):
             raise NotFound(f"Execution {id!r} was deleted before the job took it.")
         if not await that_fit(project_id, self.wanted, [id]):
             raise Conflict(f"Execution {id!r} is {state.phase} by now and does not match the filters any more.")
-        if selection.action is BulkAction.CANCEL:
-            _demand(await try_lock_end(project_id, id, state.parent_execution_id))
-            _demand(await try_lock_below(project_id, id))
-            await cancel_tree(project_id, id, f"bulk job {self.id}", self.now_us, self.grace_us)
-        elif selection.action is BulkAction.DELETE:
-            tree = await final_tree(project_id, id)
-            for one in tree:
-                _demand(await try_lock(project_id, one))
-            await delete_executions(project_id, tree)
-        elif selection.action is BulkAction.ACT:
-            await act_on(
-                project_id,
-                selection.act(id, self.note),
-                acted_by=self.started_by,
-                event_id=self.page.ids[id],
-                now_us=self.now_us,
-            )
-        elif selection.action is BulkAction.RESUME:
-            assert key is not None
-            if wait is None or wait.state != "open":
-                raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
-            data = NULL if selection.options.data is None else selection.options.data
-            await give_answer(project_id, id, key, data, self.now_us, answered_by=self.started_by)
+        match selection.action:
+            case BulkAction.CANCEL:
+                _demand(await try_lock_end(project_id, id, state.parent_execution_id))
+                _demand(await try_lock_below(project_id, id))
+                await cancel_tree(project_id, id, f"bulk job {self.id}", self.now_us, self.grace_us)
+            case BulkAction.DELETE:
+                tree = await final_tree(project_id, id)
+                for one in tree:
+                    _demand(await try_lock(project_id, one))
+                await delete_executions(project_id, tree)
+            case BulkAction.RESUME:
+                assert key is not None
+                if wait is None or wait.state != "open":
+                    raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
+                data = NULL if selection.options.data is None else selection.options.data
+                await give_answer(project_id, id, key, data, self.now_us, answered_by=self.started_by)
+        return await self._act_with(id, self.page.ids[id])
+
+    async def _act_with(self, id: str, fresh_id: str) -> str | None:
+        """The actions that have requests with options."""
+        project_id, by, now_us = self.project_id, self.started_by, self.now_us
+        match self.page.selection.single(id, self.note):
+            case RetryExecution() as retry:
+                return (await retry_one(project_id, retry, fresh_id, by, now_us)).execution_id
+            case ForkExecution() as fork:
+                return (await fork_one(project_id, fork, fresh_id, by, now_us)).execution_id
+            case ActOnExecution() as act:
+                await act_on(project_id, act, acted_by=by, event_id=fresh_id, now_us=now_us)
         return None
 
 
