@@ -114,6 +114,23 @@ def expected_nap(n: int) -> list[int]:
     return [first, following(first, 1)]
 
 
+@step
+async def mended(value: int, n: int) -> int:
+    """It fails for each fifth input while the folder of the effect log has no file `mended`."""
+    note("begin")
+    if n % 5 == 0 and not os.path.exists(os.path.join(os.path.dirname(EFFECTS), "mended")):
+        raise ValueError(f"{n} is too much")
+    note("end")
+    return following(value, 1)
+
+
+@workflow
+async def mendable(ctx: Context, n: int) -> list[int]:
+    """Two steps, of which the second fails for each fifth input until it is mended."""
+    first = await advance(n, 0)
+    return [first, await mended(first, n)]
+
+
 def answer_to(n: int) -> int:
     return following(n, 9)
 

@@ -1,68 +1,99 @@
-"""A bulk job is stopped and continued, and its server is killed half-way: each execution is taken once."""
+"""Each fifth execution fails. Their bulk retry is stopped and continued, and its server is killed half-way: each is
+retried once, and no recorded step runs again."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
+from tests.faults import app
 from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Broken, Run
 
 from perdure import Client
 from perdure.wire.bulk import BulkJob, JobState
 from perdure.wire.executions import ListFilters
+from perdure.wire.status import Phase
 
 STILL_SECONDS = 1.0
 """How long a stopped job is watched."""
-TAKEN = "SELECT done + refused FROM bulk_jobs"
+AT_ONCE = 500
+FAILED = ListFilters(workflow_id="mendable", status=["failed"])
 
 
 async def bulk(run: Run) -> None:
-    amount = run.pick(400, 600, 1_000)
-    cluster = run.make_cluster(servers=2, workers=0)
+    amount = run.pick(80, 300, 1_000)
+    cluster = run.make_cluster(servers=2, workers=2, capacity=50, step_seconds=0.0)
     await cluster.start()
     client = run.client(patience_seconds=TURN_SECONDS)
-    wanted = await _started(client, "five_steps", amount)
-    others = await _started(client, "nap", 4 * amount)
-    filters = ListFilters(workflow_id="five_steps")
-    found = await client.bulk.preview("cancel", filters)
-    if found.count != amount or len(found.sample) != 20:
+    ids = await _run(run, client, 5 * amount)
+    broken = ids[::5]
+    found = await client.bulk.preview("retry", FAILED)
+    if (found.count, len(found.sample)) != (amount, 20):
         raise Broken(f"the dry run says {found.count}, not {amount}, and shows {len(found.sample)}")
-    began = time.monotonic()
-    job = await client.bulk.start("cancel", filters, newest=found.newest, expect=found.count)
+    (run.folder / "mended").touch()
+    job = await client.bulk.start("retry", FAILED, newest=found.newest, expect=found.count)
     await _until_taken(run, amount // 4)
     await _stop_and_continue(run, client, job)
     await _until_taken(run, amount // 2)
-    [server, *others_go_on] = cluster.servers  # the first one was asked to continue
+    [server, *others] = cluster.servers  # the first one was asked to continue
     server.kill()
     taken = await _taken(run)
-    run.hit(f"{server.name} killed after {taken}", [], time.time_ns() // 1_000)
+    run.hit(f"{server.name} killed after {taken}", cluster.all_in_flight(), time.time_ns() // 1_000)
     if taken == amount:
         raise Broken("the job had ended before the kill: the run proves too little")
-    if not others_go_on:
+    if not others:
         server.start()
         await cluster.until_ready(server)
     job = await _ended(client, job)
-    run.figures["a second"] = f"{amount / (time.monotonic() - began):.0f}"
     if (job.done, job.refused, job.later) != (amount, 0, 0):
         raise Broken(f"{job.done} are done, {job.refused} refused, {job.later} for later, of {amount}")
-    items = [id for (id,) in await run.database.rows("SELECT execution_id FROM bulk_items WHERE state = 'done'")]
-    ends = [id for (id,) in await run.database.rows("SELECT execution_id FROM journal WHERE kind = 'cancelled'")]
-    for what, ids in (("items", items), ("ends", ends)):
-        if sorted(ids) != sorted(wanted):
-            raise Broken(f"{len(ids)} {what}, of {len(set(ids))} executions, for {amount}")
-    [[still]] = await run.database.rows("SELECT COUNT(*) FROM executions WHERE phase = 'queued'")
-    if still != len(others):
-        raise Broken(f"{still} of {len(others)} other executions are as they were")
+    await _check(run, client, job, broken)
 
 
-async def _started(client: Client, workflow: str, amount: int) -> list[str]:
-    handles = await asyncio.gather(*[client.start(workflow, n) for n in range(amount)])
-    return [handle.id for handle in handles]
+async def _run(run: Run, client: Client, amount: int) -> list[str]:
+    """Executions of which each fifth has failed, all of them ended."""
+    ids: list[str] = []
+    for start in range(0, amount, AT_ONCE):
+        inputs = range(start, min(start + AT_ONCE, amount))
+        handles = await asyncio.gather(*[client.start(app.mendable, n) for n in inputs])
+        ends = await asyncio.gather(*[run.ended(handle) for handle in handles])
+        wanted = [Phase.FAILED if n % 5 == 0 else Phase.COMPLETED for n in inputs]
+        if [end.phase for end in ends] != wanted:
+            raise Broken(f"not each fifth has failed of {start} to {start + AT_ONCE}")
+        ids += [handle.id for handle in handles]
+    return ids
+
+
+async def _check(run: Run, client: Client, job: BulkJob, broken: list[str]) -> None:
+    rows = await run.database.rows("SELECT id, retried_as FROM executions WHERE retried_as IS NOT NULL")
+    retried = dict(rows)
+    if sorted(retried) != sorted(broken):
+        raise Broken(f"{len(retried)} are retried, of {len(broken)}")
+    made = [id for (id,) in await run.database.rows("SELECT id FROM executions WHERE forked_from IS NOT NULL")]
+    items = [id for (id,) in await run.database.rows("SELECT made_id FROM bulk_items WHERE state = 'done'")]
+    if not sorted(made) == sorted(items) == sorted(retried.values()):
+        raise Broken(f"{len(made)} executions and {len(items)} items for {len(retried)} retries")
+    for start in range(0, len(made), AT_ONCE):
+        handles = [client.handle(id) for id in made[start : start + AT_ONCE]]
+        ends = await asyncio.gather(*[run.ended(handle) for handle in handles])
+        if wrong := [end.id for end in ends if end.phase is not Phase.COMPLETED]:
+            raise Broken(f"{len(wrong)} retries did not complete: {wrong[:5]}")
+    run.cluster.effects.read()
+    runs = Counter(
+        (one.execution_id, one.key.partition("#")[0]) for one in run.cluster.effects.all if one.what == "end"
+    )
+    twice = [what for what, times in runs.items() if times > 1]
+    again = [id for id in made if runs[id, "advance"]]
+    never = [id for id in made if runs[id, "mended"] != 1]
+    if twice or again or never:
+        raise Broken(f"steps ran twice: {twice[:5]}; recorded steps again: {again[:5]}; never: {never[:5]}")
+    run.figures["retries"] = f"{len(made)}, {job.per_second or 0:.0f} a second"
 
 
 async def _taken(run: Run) -> int:
-    [[taken]] = await run.database.rows(TAKEN)
+    [[taken]] = await run.database.rows("SELECT done + refused FROM bulk_jobs")
     return int(taken)
 
 
