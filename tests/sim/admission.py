@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any, TypeVar
 
@@ -18,10 +18,13 @@ from tests.sim.server import LEASE_US
 from tests.sim.world import World
 
 from perdure.store.sqlite_run import SQLiteRun
-from perdure.store.verbs import claims, transitions, why
+from perdure.store.verbs import claims, pauses, transitions, why
+from perdure.store.verbs.pauses import Paused
 from perdure.store.verbs.queues import put_queue
 from perdure.wire.admission import Rule
+from perdure.wire.errors import PerdureError
 from perdure.wire.explain import explain
+from perdure.wire.pauses import PauseKind
 from perdure.wire.requests import WORKER_PROTOCOL, QueueSpec, RegisterRequest, WorkflowSpec
 from perdure.wire.why import Why
 
@@ -116,8 +119,14 @@ class Watch:
                 self._run(transitions.wake_due(now_us=self._now_us, limit=ALL).start())
             case Rule.QUEUE_LIMIT | Rule.KEY_LIMIT:
                 self._run(put_queue(self._world.project_id, QueueSpec(queue, ALL, ALL)))
+            case Rule.RELEASING:
+                self._work()
             case Rule.ORDER:
                 self._claim_all(deployment_id)
+            case _ if found.pause is not None:
+                pause = found.pause
+                what = Paused(self._world.project_id, pause.kind, pause.name, pause.concurrency_key or "")
+                self._run(pauses.unpause(what=what).start())
             case _:
                 self._register(deployment_id or "sim", workflow, python or "3.11")
 
@@ -157,6 +166,33 @@ class Watch:
             self._set("workers", "deployment_id", "other", workers)
         if chance.random() < 0.4:
             self._set("workers", "capacity", chance.randrange(4), workers)
+        while chance.random() < 0.4:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Pause something that covers a queued execution. It may be marked already, and the pause may have ended."""
+        queued = self._store.rows(
+            "SELECT deployment_id, workflow_id, queue_name, COALESCE(concurrency_key, '') FROM executions "
+            "WHERE phase = 'queued' AND deployment_id IS NOT NULL ORDER BY id"
+        )
+        if not queued:
+            return
+        deployment_id, workflow_id, queue_name, key = self._random.choice(queued)
+        kind = self._random.choice([*PauseKind] if key else [kind for kind in PauseKind if kind is not PauseKind.KEY])
+        name = {PauseKind.DEPLOYMENT: deployment_id, PauseKind.WORKFLOW: workflow_id}.get(kind, queue_name)
+        what = Paused(self._world.project_id, kind, name, key if kind is PauseKind.KEY else "")
+        with suppress(PerdureError):  # no worker has registered the workflow
+            self._run(pauses.pause(what=what, until_us=None, note=None, paused_by="sim", now_us=self._now_us).start())
+            if self._random.random() < 0.5:
+                self._work()
+            if self._random.random() < 0.3:
+                self._run(pauses.unpause(what=what).start())
+
+    def _work(self) -> None:
+        for one in self._run(pauses.pauses_to_work().start()):
+            work = {"marking": pauses.mark, "ending": pauses.release}[one.state]
+            while self._run(work(number=one.number).start()):
+                pass
 
     def _set(self, table: str, column: str, value: object, ids: list[str]) -> None:
         """In about half of the rows."""
