@@ -22,6 +22,7 @@ from tests.faults.scenarios.lines import lines
 from tests.faults.scenarios.lives import lives
 from tests.faults.scenarios.outages import outages
 from tests.faults.scenarios.partitions import partitions
+from tests.faults.scenarios.pauses import pauses
 from tests.faults.scenarios.poisoned import poisoned
 from tests.faults.scenarios.races import races
 from tests.faults.scenarios.refusing import full_disk, read_only
@@ -57,6 +58,7 @@ SCENARIOS = {
     "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
     "bulk": Scenario(bulk, BOTH, fast=("sqlite",), medium=BOTH),
+    "pauses": Scenario(pauses, BOTH, fast=("postgres",), medium=BOTH),
     "lives": Scenario(lives, BOTH),
     "failpoints": Scenario(failpoints, BOTH),
     "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
