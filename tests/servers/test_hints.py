@@ -34,9 +34,10 @@ from perdure.store.interface import (
 from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
 from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
-from perdure.wire.executions import CancelExecution, WaitForExecutions
+from perdure.wire.executions import CancelExecution, StreamItems, WaitForExecutions
 from perdure.wire.keys import DeleteApiKey
 from perdure.wire.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
+from perdure.wire.streams import StreamItem
 
 
 async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
@@ -124,18 +125,14 @@ async def test_whoever_follows_a_stream_at_a_gets_what_is_emitted_through_b(pair
     hand = await pair.hand(pair.b)
     id = await pair.start(pair.a)
     (claimed,) = (await hand.claim()).items
-    follower = await pair.a.streams.open(pair.project_id, id)
+    pages = (await pair.a.serve(Scope(pair.project_id), StreamItems(id))).pages
     for number in (1, 2):
         item = ReportItem(claimed.id, claimed.attempt, number, 1, stream=[Emitted("token", "s", raw(number))])
-        cursors = follower.cursors()
-        watch = asyncio.ensure_future(follower.watch(cursors, 60))
+        page = asyncio.ensure_future(anext(pages))
         await asyncio.sleep(0)
         await pair.b.serve(Scope(pair.project_id), ReportRequest(hand.id, hand.epoch, [item]))
-        assert await watch
-        while not (items := await follower.read(10)):  # the fallback poller notifies at first sight
-            assert await follower.watch(follower.cursors(), 60)
-        assert [bytes(one.data) for one in items] == [b"%d" % number]
-        follower.take(items[0])
+        assert [bytes(one.data) for _, one in await page if isinstance(one, StreamItem)] == [b"%d" % number]
+    await pages.aclose()
 
 
 async def test_a_worker_that_moves_to_b_gets_there_what_a_gave_to_its_old_claim(pair: Pair) -> None:
