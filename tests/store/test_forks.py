@@ -1,5 +1,6 @@
 """Forks and retries: what is kept, what runs again, and what is refused."""
 
+import time
 from typing import Any
 
 import pytest
@@ -143,6 +144,19 @@ async def test_a_dropped_event_is_taken_again(world: World) -> None:
     await _claimed(world, fork_id)
     reply = await world.wait_for(fork_id, event_wait("e", "topic"))
     assert [(row.kind, row.key) for row in reply.rows] == [(Kind.EVENT, "e")]
+
+
+@pytest.mark.slow
+async def test_a_long_execution_is_forked_at_once(world: World) -> None:
+    id = await world.running()
+    for n in range(0, 10_000, 500):
+        await world.report(id, [step(f"step-{n + k}", "x" * 80) for k in range(500)])
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert (await world.fork(id, from_step="step-9999")).kept_rows == 10_000
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.2
 
 
 # --- children ---------------------------------------------------------------------------------------------------------
