@@ -20,6 +20,7 @@ from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.replay.orphaned_outcomes import taken_back_by
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind, fingerprint_of_timer
 
@@ -105,7 +106,8 @@ class World:
         """What happened, so that tests can assert that it did."""
         self.stuck_at = 0
         """Length of the journal at which the code waits for ever: some programs do, and must do so in every replay."""
-        self._children: dict[str, DurableCall] = {}
+        self._children: list[str] = []
+        """Keys of the open ones."""
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -205,8 +207,8 @@ class World:
             if what == "cancel":
                 self.journal.add(Kind.CANCEL, dt_us=dt_us)
             elif what == "child":
-                call = self._children.pop(which)
-                self._end_child(call, dt_us)
+                self._children.remove(which)
+                self._end_child(which, dt_us)
             elif what == "timer":
                 key, due_us = which
                 wait_us = max(due_us - self.journal.rows[-1].at_us, 0)
@@ -224,7 +226,7 @@ class World:
         value = Raw(str(self.fate.randrange(100)).encode())
         if call.kind is not Kind.STEP:
             if call.kind is Kind.CHILD_STARTED:
-                self._children[call.key] = call
+                self._children.append(call.key)
             self.journal.add(call.kind, call.key, call.name, fingerprint=call.fingerprint, dt_us=dt_us, value=value)
             return
         tries = 1
@@ -244,9 +246,9 @@ class World:
             tries=tries,
         )
 
-    def _end_child(self, call: DurableCall, dt_us: int) -> None:
+    def _end_child(self, key: str, dt_us: int) -> None:
         ok = self.fate.random() < 0.8
-        self.journal.add(Kind.CHILD, call.key, "completed" if ok else "failed", ok=ok, dt_us=dt_us, value=Raw(b"7"))
+        self.journal.add(Kind.CHILD, key, "completed" if ok else "failed", ok=ok, dt_us=dt_us, value=Raw(b"7"))
 
     def _retry(self, machine: Machine, error: BaseException) -> bool:
         """Take back the step failures that the worker names, as the server does."""
@@ -294,6 +296,32 @@ class World:
         live, replayed = live._replace(now_us=0), replayed._replace(now_us=0)
         if live != replayed:
             raise Broken(check, f"live {live}\n replayed {replayed}")
+
+    def fork(self, cut: int) -> World:
+        """A run that begins with the first `cut` rows, as the server makes one. Open children are asked for again."""
+        kept, tail = self.journal.rows[:cut], self.journal.rows[cut:]
+        other = World(self.program, self.fate, crashes=self.crashes, late=self.late)
+        other.journal = Journal(*kept)
+        other.journal.add(Kind.FORKED)
+        taken = sorted({seq for row in tail if row.kind is Kind.RETRIED for seq in taken_back_by(row) if seq <= cut})
+        if taken:
+            other.journal.add(Kind.RETRIED, value=Raw(msgspec.json.encode(taken)))
+            other.events["taken back later"] += 1
+        other.journal.add(Kind.CLAIMED)
+        other.valid_from = len(other.journal.rows)
+        ended = {row.key for row in kept if row.kind is Kind.CHILD}
+        other._children = [row.key or "" for row in kept if row.kind is Kind.CHILD_STARTED and row.key not in ended]
+        other.events["open child"] += bool(other._children)
+        return other
+
+    def check_forks(self, most: int) -> None:
+        """A fork at any row is a run whose first outcomes were given: it goes on, repeats nothing, and replays."""
+        asked = next((n for n, row in enumerate(self.journal.rows) if row.kind is Kind.CANCEL), len(self.journal.rows))
+        for cut in self.fate.sample(range(1, asked + 1), min(most, asked)):
+            other = self.fork(cut)
+            other.run()
+            other.check_replays()
+            self.events.update(other.events)
 
     def check_replays(self) -> None:
         """Every prefix of the journal, in any chunks, leads where the live run was."""

@@ -34,6 +34,39 @@ CANCELLED: dict[str, Any] = {"cancel": 0.15}
 RETRIED: dict[str, Any] = {"tries": 4}
 
 
+def live_and_forks(op: Op, seed: int, options: dict[str, Any], most: int) -> Counter[str]:
+    world = World(program_of(op), random.Random(seed), **options)
+    world.run()
+    world.check_forks(most)
+    return world.events
+
+
+@pytest.mark.parametrize("options", [PLAIN, CANCELLED, RETRIED], ids=["plain", "cancelled", "retried"])
+def test_a_fork_at_any_row_is_a_run_whose_first_outcomes_were_given(options: dict[str, Any]) -> None:
+    happened: Counter[str] = Counter()
+
+    @FAST
+    @given(programs(risky="tries" in options), seeds)
+    def check(op: Op, seed: int) -> None:
+        happened.update(live_and_forks(op, seed, options, 2))
+
+    check()
+    wanted = {"open child"} | ({"taken back later"} if "tries" in options else set())
+    assert all(happened[what] >= 3 for what in wanted), happened
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("options", [PLAIN, CANCELLED, RETRIED], ids=["plain", "cancelled", "retried"])
+def test_a_fork_at_any_row_is_a_run_at_length(options: dict[str, Any]) -> None:
+    @SLOW
+    @given(programs(30, risky="tries" in options), seeds)
+    def check(op: Op, seed: int) -> None:
+        live_and_forks(op, seed, options, 5)
+
+    check()
+
+
 def live_and_replay(op: Op, seed: int, options: dict[str, Any]) -> Counter[str]:
     world = World(program_of(op), random.Random(seed), **options)
     world.run()
