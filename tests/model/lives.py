@@ -56,6 +56,8 @@ class Life:
     cancelled_by: str | None = None
     cancelled_us: int = 0
     timer_key: str | None = None
+    held_step: str | None = None
+    """The step that it is held for; None: its code has failed."""
     rows: list[Told] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
     taken: set[tuple[str, int]] = field(default_factory=set)
@@ -209,6 +211,35 @@ class Model:
                 self.done["early event"] += 1
                 return
 
+    # --- held ---------------------------------------------------------------------------------------------------------
+
+    def hold(self, life: Life, step: str | None) -> None:
+        self.move("hold", life)
+        life.held_step = step
+        life.note(Kind.HELD, step)
+        life.due_us = None
+
+    def release_hold(self, life: Life, kind: Kind, key: str | None) -> None:
+        """An act writes a row, and it goes on. Its code gets fresh retries."""
+        self.move("release_hold", life)
+        life.note(kind, key)
+        life.recorded()
+        if life.held_step is None:
+            life.retries = 0
+        self._requeued(life)
+
+    def give_up(self, life: Life) -> None:
+        self.move("give_up", life)
+        if life.held_step is not None:
+            life.note(Kind.STEP, life.held_step)
+        self.ended(life, Kind.FAILED)
+
+    def decided(self, life: Life, key: str, *, completed: bool) -> None:
+        """An act decides an open wait. Its event has no number."""
+        wait = life.waits[key]
+        wait.state = "met" if completed else "closed"
+        self.deliver(life, Kind.EVENT if wait.topic is not None else Kind.RESUME, key, 0 if wait.topic else None)
+
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def ended(self, life: Life, row: Kind) -> None:
@@ -244,9 +275,13 @@ class Model:
             self.move("ask_cancel", life)
             life.note(Kind.CANCEL, None)
             life.due_us = self.now_us + GRACE_US
-        elif life.cleans and (life.phase is Phase.WAITING or (life.phase is Phase.QUEUED and life.attempt)):
+        elif life.cleans and (
+            life.phase in (Phase.WAITING, Phase.HELD) or (life.phase is Phase.QUEUED and life.attempt)
+        ):
             if life.phase is Phase.WAITING:
                 self.move("wake", life)
+            elif life.phase is Phase.HELD:
+                self.move("release_hold", life)
             life.note(Kind.CANCEL, None)
             self._requeued(life)
             life.limited = False

@@ -36,6 +36,7 @@ from tests.store.world import (
     failure,
     raw,
     step,
+    try_of,
 )
 
 from perdure.store.interface import Written
@@ -44,6 +45,7 @@ from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, find
 from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
 from perdure.wire.executions import Row
+from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
     CloseWait,
@@ -51,6 +53,7 @@ from perdure.wire.requests import (
     End,
     Entry,
     EventItem,
+    Hold,
     ItemReply,
     ListFilters,
     Publish,
@@ -62,7 +65,6 @@ from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
 T = TypeVar("T")
 
-HOWS = ("complete", "fail", "retry", "retry later", "release", "block", "cancelled")
 WORKERS = ("w0", "w1", "w2")
 TOPICS = ("t", "t", "t", "u")
 
@@ -71,7 +73,7 @@ def told(row: Row) -> Told:
     """A row as the model tells it."""
     detail: int | bool | None = None
     if row.kind is Kind.EVENT:
-        detail = json.decode(row.value)["sequence_id"]
+        detail = json.decode(row.value)["sequence_id"] if row.ok else 0
     elif row.kind is Kind.CHILD:
         detail = row.ok
     return row.kind, row.key, detail
@@ -141,7 +143,7 @@ class Lives(RuleBasedStateMachine):
         specs = [WorkflowSpec("wf"), WorkflowSpec("cleans", wake_on_cancel=True)]
         queues = [QueueSpec(name, *limits) for name, limits in LIMITS.items()]
         self.world.now_us = self.model.now_us
-        self._do(self.world.register(worker, specs, queues=queues))
+        self._do(self.world.register(worker, specs, queues=queues, protocol=2))
         self.model.registered(worker)
 
     # --- callers -----------------------------------------------------------------------------------------------------
@@ -407,7 +409,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        how=st.sampled_from(["complete", "fail", "retry", "retry later", "release", "block", "cancelled"]),
+        how=st.sampled_from(["complete", "fail", "retry", "retry later", "release", "block", "hold", "cancelled"]),
     )
     def end(self, data: st.DataObject, how: str) -> None:
         self._end(data, how)
@@ -433,6 +435,7 @@ class Lives(RuleBasedStateMachine):
             "fail": failure(),
             "release": RELEASE,
             "block": BLOCK,
+            "hold": Hold("it failed", raw({"type": "Down", "message": "down"})),
             "cancelled": CANCELLED,
         }
         reply = self._report(life, [], ends.get(how) or failure(retry_delay_us=delay_us))
@@ -455,6 +458,8 @@ class Lives(RuleBasedStateMachine):
             self.model.move("block", life)
             life.note(Kind.BLOCKED, None)
             life.due_us = None
+        elif how == "hold":
+            self.model.hold(life, None)
         elif how == "release":
             self.model.move("release", life)
             life.note(Kind.RELEASED, None)
@@ -464,6 +469,64 @@ class Lives(RuleBasedStateMachine):
             life.retries += 1
             life.note(Kind.RETRIED, None)
             self.model._requeued(life, self.model.now_us + delay_us if delay_us else None)
+
+    @rule(data=st.data(), behind=st.booleans())
+    def hold_a_step(self, data: st.DataObject, behind: bool) -> None:
+        """A step has used up its tries. The code may still have something to see."""
+        life = self._held(data)
+        key, seen = self._name("h"), max(1, life.seq - 2) if behind else life.seq
+        end = Hold("it failed", raw({"type": "Down", "message": "down"}), [key])
+        reply = self._report(life, [try_of(key)], end, seen)
+        unseen = life.phase is Phase.CANCELLING or life.unseen(seen)
+        life.note(Kind.STEP_FAILED, key)
+        assert reply.ended is not unseen
+        if unseen:
+            self.model.done["hold refused"] += 1
+        else:
+            self.model.hold(life, key)
+
+    @rule(data=st.data(), how=st.sampled_from(["try", "complete", "fail", "give up"]))
+    def act_on_held(self, data: st.DataObject, how: str) -> None:
+        if not self.model.in_phase(Phase.HELD):
+            self.hold_a_step(data, behind=False)
+        lives = self.model.in_phase(Phase.HELD)
+        if not lives:
+            return
+        life = self._pick(data, lives)
+        key = life.held_step
+        if how == "give up" or (key is None and how == "fail"):
+            self._do(self.world.act(life.id, Action.FAIL))
+            self.model.give_up(life)
+        elif how == "try" or key is None:
+            self._do(self.world.act(life.id, Action.TRY, key))
+            self.model.release_hold(life, Kind.RETRIED, key)
+        else:
+            self._do(self.world.act(life.id, Action.COMPLETE if how == "complete" else Action.FAIL, key))
+            self.model.release_hold(life, Kind.STEP, key)
+
+    @rule(data=st.data(), completed=st.booleans())
+    def act_on_wait(self, data: st.DataObject, completed: bool) -> None:
+        lives = [life for life in self.model.lives.values() if life.phase not in FINAL]
+        waiting = [life for life in lives if any(wait.state == "open" for wait in life.waits.values())]
+        if not waiting:
+            return
+        life = self._pick(data, waiting)
+        key = data.draw(
+            st.sampled_from(sorted(key for key, wait in life.waits.items() if wait.state == "open")), label="key"
+        )
+        self._do(self.world.act(life.id, Action.COMPLETE if completed else Action.TIME_OUT, key))
+        self.model.decided(life, key, completed=completed)
+        self.model.done["wait decided"] += 1
+
+    @precondition(lambda self: any(life.timer_key for life in self.model.in_phase(Phase.WAITING)))
+    @rule(data=st.data())
+    def fire(self, data: st.DataObject) -> None:
+        life = self._pick(data, [life for life in self.model.in_phase(Phase.WAITING) if life.timer_key])
+        key, life.due_us = life.timer_key, None
+        assert key is not None
+        self._do(self.world.act(life.id, Action.FIRE, key))
+        self.model.deliver(life, Kind.TIMER, key)
+        self.model.done["timer fired"] += 1
 
     @precondition(lambda self: any(life.cleans for life in self.model.in_phase(Phase.WAITING)))
     @rule(data=st.data(), worker=st.sampled_from(WORKERS))
@@ -638,6 +701,9 @@ WANTED: tuple[str, ...] = (
     "claimed within a limit",
     "held back by a limit",
     "suspend refused",
+    "hold refused",
+    "wait decided",
+    "timer fired",
     "end refused while cancelling",
     "left to newer code",
     "cancel of a final one refused",

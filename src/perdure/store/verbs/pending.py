@@ -63,7 +63,7 @@ class Tries:
                     self._note(row.key, row, row.value)
 
     def _note(self, key: str, row: Try, value: bytes) -> None:
-        failure = msgspec.json.decode(value, type=Failure)
+        failure = read_failure(value)
         if failure.retry_at_us is not None:
             self.paused[key] = row, failure.retry_at_us
         elif failure.held:
@@ -80,6 +80,14 @@ class Failure(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def read_failure(value: bytes) -> Failure:
+    """Other JSON, from another client, becomes the message."""
+    try:
+        return msgspec.json.decode(value, type=Failure)
+    except msgspec.ValidationError:
+        return Failure(message=value.decode())
 
 
 async def read_actable(project_id: str, execution_id: str) -> Actable:
@@ -137,7 +145,7 @@ def steps(of: Actable, tries: Tries, now_us: int) -> list[PendingCall]:
 def _failed(kind: PendingKind, row: Try, due_at_us: int | None = None) -> PendingCall:
     assert row.key is not None and row.value is not None
     call = _made(row.key, kind, row.name, row.at_us, due_at_us)
-    return structs.replace(call, tries=row.tries, error=str(msgspec.json.decode(row.value, type=Failure)))
+    return structs.replace(call, tries=row.tries, error=str(read_failure(row.value)))
 
 
 async def others(project_id: str, execution_id: str, of: Actable) -> list[PendingCall]:
