@@ -205,6 +205,62 @@ async def test_several_steps_are_held_together_and_released_one_by_one(house: Ho
         assert till.count.runs == {"a": 2, "b": 1, "c": 2}
 
 
+async def test_another_worker_does_not_run_a_held_step(house: House, till: Till) -> None:
+    """The worker ends while a step beside the failed one runs, so it has not reported the hold."""
+    app = Registry()
+    mended = False
+
+    async def slowly() -> str:
+        if not mended:
+            await asyncio.sleep(3_600)
+        return "slow"
+
+    @app.workflow
+    async def branches(ctx: Context) -> list[str]:
+        return list(await asyncio.gather(ctx.step("pay", till.pay, "pay", on_failure="hold"), ctx.step("slow", slowly)))
+
+    async with house.open(app, grace_seconds=0.0) as p:
+        handle = await p.start(branches)
+
+        async def has_failed() -> bool:
+            return [call.key for call in await p.pending(handle.id)] == ["pay"]
+
+        await until(has_failed)
+    mended = True
+    async with house.open(app) as p:
+        handle = p.handle(handle.id, app["branches"])
+        await reaches(handle, Phase.HELD)
+        assert till.count.runs == {"pay": 1}
+        till.is_down = False
+        await p.act(handle.id, "try", key="pay")
+        assert await handle.result() == ["paid pay", "slow"]
+        assert till.tries == [1, 1]
+
+
+async def test_a_held_step_of_a_running_execution_is_tried_again(house: House, till: Till) -> None:
+    """A step beside it still runs, so the execution is not held yet."""
+    app = Registry()
+    go = asyncio.Event()
+
+    @app.workflow
+    async def branches(ctx: Context) -> list[object]:
+        return list(await asyncio.gather(ctx.step("pay", till.pay, "pay", on_failure="hold"), ctx.step("go", go.wait)))
+
+    async with house.open(app) as p:
+        handle = await p.start(branches)
+
+        async def has_failed() -> bool:
+            return [call.key for call in await p.pending(handle.id)] == ["pay"]
+
+        await until(has_failed)
+        till.is_down = False
+        await p.act(handle.id, "try", key="pay")
+        await until(lambda: till.count.runs["pay"] == 2)
+        go.set()
+        assert await handle.result() == ["paid pay", True]
+        assert till.tries == [1, 1]
+
+
 async def test_what_happens_meanwhile_is_seen_later(house: House, till: Till) -> None:
     app = Registry()
 

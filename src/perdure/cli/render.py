@@ -28,6 +28,7 @@ _KIND_STYLE: Final = {
     Kind.RETRIED: "yellow",
     Kind.FORKED: "bold cyan",
     Kind.BLOCKED: "bold red",
+    Kind.HELD: "bold yellow",
     Kind.COMPLETED: "green",
     Kind.FAILED: "red",
     Kind.CANCELLED: "yellow",

@@ -29,7 +29,7 @@ td code { font: 0.8125rem/1.4 ui-monospace, monospace; overflow-wrap: anywhere; 
 td.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.time { white-space: nowrap; width: 1%; font-variant-numeric: tabular-nums; }
 .phase { padding: 0.05rem 0.5rem; border-radius: 1rem; background: var(--soft); white-space: nowrap; }
-.completed { background: #2a84; } .failed, .blocked { background: #d334; } .running { background: #38f4; }
+.completed { background: #2a84; } .failed, .blocked, .held { background: #d334; } .running { background: #38f4; }
 .cancelled, .cancelling { background: #aa64; }
 .note { opacity: 0.7; }
 .bad { color: #c22; }
