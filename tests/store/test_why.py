@@ -179,7 +179,7 @@ async def test_its_step_is_held(world: World) -> None:
         found.sentence
         == f"It has been held since {NOW}, because step 'pay' failed after 3 tries with ValueError: pay went wrong."
     )
-    assert found.remedy == "an act: try it again, give the step a value, or let it fail"
+    assert found.remedy == "an act that tries it again, gives the step a value, or lets it fail"
     assert found.commands == [
         f"perdure act {id} --try",
         f"perdure act {id} pay --complete JSON",

@@ -57,7 +57,7 @@ async def test_its_start_time(world: World) -> None:
     found = await ask(world, id)
     assert found.rule == Rule.START_TIME
     at_us = START_US + 60 * SECOND
-    assert found.sentence == f"It starts at {moment(at_us)}, the start that its caller asked for."
+    assert found.sentence == f"It starts at {moment(at_us)}, as its caller asked."
     assert (found.until_us, found.remedy) == (at_us, "its start time")
     world.advance(60)
     await world.wake_due()

@@ -13,8 +13,10 @@ from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
 from perdure.cli.output import emit, print_rows, print_table, say
 
 if TYPE_CHECKING:
-    from perdure.wire.why import PathPart, Why
+    from perdure.wire.why import Holder, PathPart, Why
 
+SAID: Final = frozenset({"turn", "start_time"})
+"""Rules whose sentence names the remedy, as that of a waiting execution does."""
 BAR: Final = 20
 """Characters of a bar of 100 per cent."""
 
@@ -47,17 +49,18 @@ def _print(found: "Why", now_us: int) -> None:
     line = Text(f"{found.phase.value}  ", style=PHASE_STYLE[found.phase])
     line.append(plain(in_local_time(found.sentence, now_us)), style="default")
     console().print(line)
-    if found.remedy is not None and found.phase is not Phase.WAITING:  # that sentence says it already
-        say(f"\nGoes on with: {plain(in_local_time(found.remedy, now_us))}.")
+    if found.remedy is not None and found.phase is not Phase.WAITING and found.rule not in SAID:
+        what = "Starts" if found.phase is Phase.QUEUED else "Goes on"
+        say(f"\n{what} with: {plain(in_local_time(found.remedy, now_us))}.")
     if found.holders:
         say(f"\nHeld by{_amount(found)}")
         print_table(
-            ("ID", "WORKFLOW", "PHASE", "SINCE", "WORKER"),
+            ("ID", "WORKFLOW", "FOR", "WORKER"),
             (
-                (one.execution_id, one.workflow_id, one.phase.value, _age(one.since_us, now_us), one.worker_id or "")
+                (one.execution_id, one.workflow_id, _for(one, now_us), (one.worker_id or "")[:8])
                 for one in found.holders
             ),
-            whole=("ID", "PHASE", "SINCE"),
+            whole=("ID", "FOR", "WORKER"),
         )
     if found.facts:
         say()
@@ -96,6 +99,12 @@ def _print_path(parts: "list[PathPart]") -> None:
         whole=("SHARE", "", "TOOK", "EXECUTION"),
         right=("SHARE", "TOOK"),
     )
+
+
+def _for(holder: "Holder", now_us: int) -> str:
+    from perdure.wire.times import duration
+
+    return "" if holder.since_us is None else duration(max(0, now_us - holder.since_us))
 
 
 def _age(at_us: int | None, now_us: int) -> str:

@@ -62,7 +62,7 @@ def _turn(facts: Queued) -> Told:
 def _start_time(facts: Queued) -> Told:
     subject, newest = facts.subject, facts.newest
     assert subject.due_at_us is not None
-    reason = "the start that its caller asked for"
+    reason = "as its caller asked"
     if newest is not None and newest.kind is Kind.RETRIED:
         reason = f"after the pause of its retry policy; it failed {times(subject.retry_count)}"
     elif newest is not None and newest.kind is Kind.LOST:
@@ -173,7 +173,7 @@ def _capacity(facts: Queued) -> Told:
     who = "The worker" if amount == 1 else f"All {amount:,} workers"
     return Told(
         f"{who} of deployment {deployment} {'is' if amount == 1 else 'are'} full ({held:,} of {capacity:,}).",
-        "the end of one of their executions, or another worker",
+        f"the end of one of {'its' if amount == 1 else 'their'} executions, or another worker",
         tuple(f"perdure why {one.execution_id}" for one in facts.holders[:NAMED_MAX]) or ("perdure workers",),
     )
 

@@ -141,7 +141,7 @@ def explain_held(facts: Held) -> Why:
         subject,
         f"It has been held since {moment(subject.moved_at_us)}, because {things}.",
         since_us=subject.moved_at_us,
-        remedy="an act: try it again, give the step a value, or let it fail",
+        remedy="an act that tries it again, gives the step a value, or lets it fail",
         commands=[*_acts(subject.id, steps)],
         details=[Fact(call.key or "code", cut(call.error or ""), call.since_us) for call in facts.calls[:_SHOWN_MAX]],
     )
