@@ -26,7 +26,7 @@ from perdure.store.verbs import acts, why
 from perdure.wire.errors import NotFound
 from perdure.wire.explain import explain, with_path
 from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
-from perdure.wire.requests import Block, OpenWait, StepDone, Suspend
+from perdure.wire.requests import WORKER_PROTOCOL, Block, OpenWait, StepDone, Suspend
 from perdure.wire.status import Phase
 from perdure.wire.why import Why
 from perdure.wire.why_facts import Running
@@ -305,7 +305,38 @@ async def test_a_step_failed(world: World) -> None:
     found = await ask(world, id)
     assert found.sentence == "Step 'pay' failed after 2 tries: ValueError: pay went wrong."
     assert texts(found)["try 1"] == texts(found)["try 2"] == "ValueError: pay went wrong"
-    assert found.commands == [f"perdure show {id} --journal"]
+    assert (found.remedy, found.commands) == ("a retry", [f"perdure retry {id}", f"perdure show {id} --journal"])
+
+
+async def test_it_was_retried(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [step("load")])
+    world.advance(5)
+    await world.report(id, [failed_step("pay")])
+    await world.report(id, end=ended_by("StepFailed", steps=["pay"]))
+    world.advance(2)
+    retried = (await world.retry(id)).execution_id
+    found = await ask(world, id)
+    assert found.sentence == f"Step 'pay' failed: ValueError: pay went wrong. It was retried as {retried}."
+    assert (found.remedy, found.commands[0]) == (None, f"perdure why {retried}")
+    assert (await ask(world, retried)).sentence == (
+        "It needs a worker of a newer release of perdure than the workers of deployment 'd' have."
+    )
+    world.advance(1)
+    await world.register(protocol=WORKER_PROTOCOL)
+    assert await world.claim_ids() == [retried]
+    began_us = world.now_us
+    world.advance(3)
+    await world.report(retried, [StepDone("pay", "pay", None, True, raw(1), began_us)])
+    await world.finish(retried)
+    found = await ask(world, retried, slow=True)
+    assert texts(found)["forked from"] == f"{id} at step pay"
+    assert found.path is not None
+    assert [(part.kind.value, part.name, part.seconds) for part in found.path] == [
+        ("queue", "", 1.0),
+        ("step", "pay", 3.0),
+    ]
 
 
 async def test_its_code_failed(world: World) -> None:
@@ -354,7 +385,7 @@ async def test_a_step_of_a_grandchild_failed_first(world: World) -> None:
         await world.report(id, end=ended_by("ChildFailed"))
     found = await ask(world, ids[0])
     assert found.sentence == f"In its descendant {ids[2]} (sub) step 'pay' failed: ValueError: pay went wrong."
-    assert found.commands[0] == f"perdure why {ids[2]}"
+    assert found.commands[:2] == [f"perdure retry {ids[0]}", f"perdure why {ids[2]}"]
     assert (await ask(world, ids[1])).sentence.startswith(f"In its child {ids[2]} (sub) step 'pay' failed")
 
 

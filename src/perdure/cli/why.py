@@ -50,7 +50,7 @@ def _print(found: "Why", now_us: int) -> None:
     line.append(plain(in_local_time(found.sentence, now_us)), style="default")
     console().print(line)
     if found.remedy is not None and found.phase is not Phase.WAITING and found.rule not in SAID:
-        what = "Starts" if found.phase is Phase.QUEUED else "Goes on"
+        what = {Phase.QUEUED: "Starts", Phase.FAILED: "Runs again"}.get(found.phase, "Goes on")
         say(f"\n{what} with: {plain(in_local_time(found.remedy, now_us))}.")
     if found.holders:
         say(f"\nHeld by{_amount(found)}")

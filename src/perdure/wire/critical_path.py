@@ -6,7 +6,7 @@ that run beside the path are not on it.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -80,15 +80,17 @@ class _Walk:
         self._id = execution.id
         self._is_open = execution.completed_at_us is None
         self._phase = execution.phase
-        self._outcomes = [row for row in execution.rows if row.kind in OUTCOMES]
+        # A fork begins with rows of its source, which cost it no time.
+        rows = [row for row in execution.rows if row.at_us >= execution.created_at_us]
+        self._outcomes = [row for row in rows if row.kind in OUTCOMES]
         self._times = [row.at_us for row in self._outcomes]
         self._waits = {wait.key: wait for wait in execution.waits}
-        self._children = {row.key: row for row in self._outcomes if row.kind is Kind.CHILD_STARTED and row.ok}
+        self._children = {row.key: row for row in execution.rows if row.kind is Kind.CHILD_STARTED and row.ok}
         self._tries: dict[str | None, list[PathRow]] = {}
-        for row in execution.rows:
+        for row in rows:
             if row.kind is Kind.STEP_FAILED or row.kind is Kind.STEP:
                 self._tries.setdefault(row.key, []).append(row)
-        self._moves = _moves(execution)
+        self._moves = _moves(execution, rows)
         self._move_times = [at_us for at_us, _ in self._moves]
         self._known_us = from_us
         if not execution.whole and execution.rows:
@@ -173,10 +175,10 @@ class _Walk:
             to_us = min(to_us, max(at_us, from_us))
 
 
-def _moves(execution: PathExecution) -> list[tuple[int, PathKind]]:
+def _moves(execution: PathExecution, rows: Iterable[PathRow]) -> list[tuple[int, PathKind]]:
     """From when on the execution was queued, ran or stood still."""
     found = [(execution.created_at_us, PathKind.QUEUE if execution.whole else PathKind.CODE)]
-    for row in execution.rows:
+    for row in rows:
         kind = _AFTER.get(row.kind)
         if (row.kind in OUTCOMES or row.kind is Kind.RETRIED) and found[-1][1] in _STANDS_STILL:
             kind = PathKind.QUEUE

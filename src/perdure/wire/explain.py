@@ -217,11 +217,13 @@ def _side(call: dict[str, Any]) -> str:
 def explain_failed(facts: Failed) -> Why:
     subject, causes = facts.subject, facts.causes
     first_id = causes[-1].id if causes else subject.id
-    commands = [f"perdure why {first_id}"] if first_id != subject.id else []
+    commands = [f"perdure retry {subject.id}" if subject.retried_as is None else f"perdure why {subject.retried_as}"]
+    commands += [f"perdure why {first_id}"] if first_id != subject.id else []
     found = explained(
         subject,
         _failure(subject, causes),
         since_us=subject.completed_at_us,
+        remedy="a retry" if subject.retried_as is None else None,
         commands=[*commands, f"perdure show {first_id} --journal"],
         details=_failed_facts(facts),
     )

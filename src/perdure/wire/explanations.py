@@ -17,6 +17,11 @@ def explained(
     until_us: int | None = None,
     remedy: str | None = None,
 ) -> Why:
+    if subject.forked_from is not None:
+        step = "" if subject.forked_at_step is None else f" at step {subject.forked_at_step}"
+        details = [*details, Fact("forked from", f"{subject.forked_from}{step}")]
+    if subject.retried_as is not None:
+        sentence += f" It was retried as {subject.retried_as}."
     about = [Fact("workflow", subject.workflow_id), Fact("created", "", subject.created_at_us)]
     if subject.deployment_id is not None:
         about.insert(1, Fact("deployment", subject.deployment_id))

@@ -49,6 +49,10 @@ class Subject(Struct, frozen=True, gc=False):
     cancelled_at_us: int | None
     cancelled_by: str | None
     run_timeout_seconds: int | None
+    forked_from: str | None
+    forked_at_step: str | None
+    retried_as: str | None
+    """The execution that a retry of this one started."""
 
 
 class FactRow(Struct, frozen=True, gc=False):
