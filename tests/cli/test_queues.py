@@ -20,7 +20,7 @@ def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     assert "perdure unpause queue double" in shown
     assert "moving" in shown
     why = house.run("why", started).stdout
-    assert "Queue 'double' is paused since" in why
+    assert "Queue 'double' has been paused since" in why
     assert "Queue 'double' goes on, with 1 execution that it held." in house.run("unpause", "queue", "double").stdout
     assert "Queue 'double' was not paused." in house.run("unpause", "queue", "double").stdout
     assert house.run("pauses").stdout == "Nothing is paused.\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.store.pausing import ALL, COVERED, pause, unpause, work_all
 from tests.store.test_why import NOW, ask, texts
 from tests.store.world import LEASE_US, RELEASE, SECOND, START_US, World, failure
 
 from perdure.store.verbs import why_queued
 from perdure.store.verbs.admission import first_hold
+from perdure.store.verbs.pauses import Paused
 from perdure.wire.admission import Rule
 from perdure.wire.requests import QueueSpec, StartItem, WorkflowSpec
 from perdure.wire.transcripts import OnConflict
@@ -121,6 +123,43 @@ async def test_another_python(world: World) -> None:
     await world.finish(first)
     assert await rule(world, id) is None
     assert await world.claim_ids() == [id]
+
+
+@pytest.mark.parametrize("what", ALL, ids=[what.kind.value for what in ALL])
+@pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
+async def test_it_is_paused(world: World, what: Paused, marked: bool) -> None:
+    await world.register()
+    id = await world.start(**COVERED)
+    world.advance(3)
+    until_us = START_US + 60 * SECOND
+    await pause(world, what, work=marked, until_us=until_us, note="the provider is down")
+    found = await ask(world, id)
+    assert found.rule == f"{what.kind.value}_pause"
+    name = found.pause.what if found.pause is not None else ""
+    assert found.sentence == (
+        f"{name[0].upper()}{name[1:]} has been paused since {moment(world.now_us)} by ann: the provider is down. "
+        f"It goes on at {moment(until_us)}."
+    )
+    assert (found.remedy, found.until_us) == ("the end of the pause", until_us)
+    assert found.commands[0].startswith(f"perdure unpause {what.kind.value} ")
+    assert await world.claim_ids() == []
+    await unpause(world, what, work=False)
+    assert await rule(world, id) == (Rule.RELEASING if marked else None)
+    await work_all(world)
+    assert await rule(world, id) is None
+    assert await world.claim_ids() == [id]
+
+
+async def test_of_two_pauses_the_first_rule_is_named_with_its_pause(world: World) -> None:
+    await world.register()
+    id = await world.start(**COVERED)
+    for what in ALL[::-1]:
+        await pause(world, what)
+        found = await ask(world, id)
+        assert found.pause is not None
+        assert (found.rule, found.pause.kind) == (f"{what.kind.value}_pause", what.kind)
+    for what in ALL:
+        await unpause(world, what)
 
 
 async def test_a_full_queue_and_a_full_key(world: World) -> None:

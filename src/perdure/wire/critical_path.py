@@ -180,8 +180,10 @@ def _moves(execution: PathExecution, rows: Iterable[PathRow]) -> list[tuple[int,
     found = [(execution.created_at_us, PathKind.QUEUE if execution.whole else PathKind.CODE)]
     for row in rows:
         kind = _AFTER.get(row.kind)
-        if (row.kind in OUTCOMES or row.kind is Kind.RETRIED) and found[-1][1] in _STANDS_STILL:
+        if row.kind in OUTCOMES and found[-1][1] in _STANDS_STILL:
             kind = PathKind.QUEUE
+        if row.kind is Kind.RETRIED and found[-1][1] is not PathKind.CODE:
+            kind = PathKind.QUEUE  # by an act, or at the begin of a fork
         if row.kind is Kind.LOST and found[-1][1] is PathKind.CODE:
             found[-1] = (found[-1][0], PathKind.LOST)
         if kind is not None:
@@ -201,7 +203,7 @@ _AFTER: Final = {
     Kind.UNBLOCKED: PathKind.QUEUE,
 }
 _STANDS_STILL: Final = frozenset({PathKind.WAIT, PathKind.HELD})
-"""An outcome, or an act, queues it."""
+"""An outcome queues it."""
 
 
 def _child_id(started: PathRow) -> str | None:

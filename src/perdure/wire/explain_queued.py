@@ -93,9 +93,9 @@ def _pause(facts: Queued) -> Told:
         return _releasing(facts)
     note = "" if pause.note is None else f": {cut(pause.note)}"
     ends = "when an admin ends the pause" if pause.until_us is None else f"at {moment(pause.until_us)}"
-    what = cut(pause.what)
+    what, who = cut(pause.what), cut(pause.paused_by)
     return Told(
-        f"{what[:1].upper()}{what[1:]} is paused since {moment(pause.paused_at_us)} by {cut(pause.paused_by)}{note}. "
+        f"{what[:1].upper()}{what[1:]} has been paused since {moment(pause.paused_at_us)} by {who}{note}. "
         f"It goes on {ends}.",
         "the end of the pause",
         (unpause_command(pause), "perdure pauses"),

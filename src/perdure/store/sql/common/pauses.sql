@@ -44,13 +44,14 @@ SELECT {= shown_pause} FROM pauses z WHERE z.project_id = :project_id AND z.kind
   AND z.concurrency_key = :concurrency_key AND z.state <> 'ending';
 
 -- name: pause_of
--- The pause that holds a queued execution, also one that does not carry its number yet.
+-- The pause that holds a queued execution, also one that does not carry its number yet: the first in the order of the
+-- rules.
 SELECT {= shown_pause} FROM executions e JOIN pauses z ON z.project_id = e.project_id
 WHERE e.project_id = :project_id AND e.id = :id AND z.state <> 'ending' AND (
   z.kind = 'deployment' AND z.name = e.deployment_id OR z.kind = 'workflow' AND z.name = e.workflow_id
   OR z.kind = 'queue' AND z.name = e.queue_name
   OR z.kind = 'key' AND z.name = e.queue_name AND z.concurrency_key = e.concurrency_key)
-ORDER BY z.kind LIMIT 1;
+ORDER BY CASE z.kind WHEN 'deployment' THEN 1 WHEN 'workflow' THEN 2 WHEN 'queue' THEN 3 ELSE 4 END LIMIT 1;
 
 -- name: any_workflow
 SELECT 1 FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id
