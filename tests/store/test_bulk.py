@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.service import Scope, once
 from perdure.store.interface import Verb
 from perdure.store.verbs import bulk as verbs
+from perdure.store.verbs.find import list_executions
 from perdure.store.verbs.transitions import cancel_tree
 from perdure.wire.bulk import (
     BulkAction,
@@ -179,7 +182,9 @@ async def test_failed_executions_are_retried_once(world: World, service: Bulk) -
     assert sorted(made) == broken[1:]
     assert {id: (await world.get(id)).retried_as for id in broken} == made | {broken[0]: by_hand}
     assert await phases(world, [id for id in made.values() if id]) == {Phase.QUEUED}
-    with pytest.raises(NothingMatches, match=r"^No final execution matches status failed, workflow_id 'wf'\.$"):
+    with pytest.raises(
+        NothingMatches, match=r"^No final execution matches status failed, workflow_id 'wf'\. 30 were retried before\.$"
+    ):
         await preview(service, "retry", ListFilters(workflow_id="wf", status=["failed"]))
 
 
@@ -273,14 +278,14 @@ async def test_what_changed_since_the_look_is_refused_with_its_reason(
     assert await phases(world, [id for id in ids if id not in taken]) == {Phase.CANCELLED}
 
 
-async def test_two_servers_take_each_execution_once(world: World) -> None:
+@pytest.mark.parametrize("action", ["cancel", "fork"])
+async def test_two_servers_take_each_execution_once(world: World, action: str) -> None:
     await world.register()
     ids = await started(world, 60)
     one, other = server(world), server(world)
-    job = await begin(one, "cancel")
+    job = await begin(one, action)
     for _ in range(50):
-        await one.work()
-        await other.work()
+        await asyncio.gather(one.work(), other.work())
     done = await one.get(SCOPE, GetBulkJob(job.id))
     assert (done.state, done.done, done.refused) == (JobState.COMPLETED, 60, 0)
     assert sorted(item.execution_id for item in await items(one, job)) == ids
@@ -353,24 +358,38 @@ async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
     ]
 
 
-async def test_a_page_whose_outcome_is_unknown_is_not_taken_again(
-    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("action", ["retry", "fork"])
+async def test_each_execution_is_taken_once_wherever_servers_die(
+    world: World, monkeypatch: pytest.MonkeyPatch, action: str, moment: str
 ) -> None:
+    """Each server dies at its second page. Only its place keeps a job from forking twice."""
     await world.register()
-    ids = await started(world, 12)
-    job = await begin(service, "cancel")
-    write = world.store.write
+    broken = await failed(world, 40)
+    service, deaths = server(world), 0
+    job = await begin(service, action)
+    while (await service.get(SCOPE, GetBulkJob(job.id))).state is JobState.RUNNING:
+        service, pages, write = server(world), 0, world.store.write
 
-    async def lost(verb: Verb[Any]) -> Any:
-        await write(verb)
-        raise Unavailable("The answer got lost.")
+        async def dying(verb: Verb[Any], write: Any = write) -> Any:
+            nonlocal pages
+            pages += verb.name == "work_job"
+            answer = await write(verb) if pages < 2 or moment == "after" else None
+            if pages >= 2:
+                raise Unavailable("The server is gone.")
+            return answer
 
-    with monkeypatch.context() as patched:
-        patched.setattr(world.store, "write", lost)
-        with pytest.raises(Unavailable):
-            await service.work()
-    done = await finish(service, job)
-    assert (done.done, done.refused, await phases(world, ids)) == (12, 0, {Phase.CANCELLED})
+        with monkeypatch.context() as patched, contextlib.suppress(Unavailable):
+            patched.setattr(world.store, "write", dying)
+            while pages < 2 and (await service.get(SCOPE, GetBulkJob(job.id))).state is JobState.RUNNING:
+                await service.work()
+        deaths += pages >= 2
+    done = await service.get(SCOPE, GetBulkJob(job.id))
+    assert (done.done, done.refused, done.later, deaths > 2) == (40, 0, 0, True)
+    found, _ = await world.store.scan(list_executions(project_id=PROJECT, filters=WF, before="~", limit=500))
+    forks = sorted((one.forked_from, one.id) for one in found if one.forked_from is not None)
+    assert forks == sorted((one.execution_id, one.made_id) for one in await items(service, job))
+    assert [source for source, _ in forks] == broken
 
 
 async def test_filters_that_match_nothing_say_which_is_too_narrow(world: World, service: Bulk) -> None:

@@ -189,18 +189,24 @@ class Bulk(Service):
         given = {name: value for name, value in asdict(selection.filters).items() if value is not None}
         kind = f"{selection.kind} execution".lstrip()
         message = f"No {kind} matches {filters_in_words(selection.filters)}."
-        for name, value in given.items() if len(given) > 1 else ():
-            fewer = replace(selection.filters, **{name: None})
-            found = await self.scan(
-                bulk.find_matching(
-                    project_id=project_id, selection=replace(selection, filters=fewer), before=NEWEST, limit=PAGE
-                )
+        if selection.action is BulkAction.RETRY:
+            retried = await self._amount(
+                project_id, replace(selection, filters=replace(selection.filters, retried=True))
             )
-            if found.ids:
-                more = "" if found.place is None else " or more"
-                without = filters_in_words(ListFilters(**{name: value}))
-                message += f" Without {without}: {len(found.ids):,}{more}."
+            message += f" {retried} were retried before." if retried else ""
+        for name, value in given.items() if len(given) > 1 else ():
+            without = replace(selection, filters=replace(selection.filters, **{name: None}))
+            amount = await self._amount(project_id, without)
+            message += f" Without {filters_in_words(ListFilters(**{name: value}))}: {amount}." if amount else ""
         return NothingMatches(message)
+
+    async def _amount(self, project_id: str, selection: Selection) -> str:
+        """In words; empty: none."""
+        found = await self.scan(
+            bulk.find_matching(project_id=project_id, selection=selection, before=NEWEST, limit=PAGE)
+        )
+        more = "" if found.place is None else " or more"
+        return f"{len(found.ids):,}{more}" if found.ids else ""
 
     async def work(self) -> float:
         """A page of each running job, then a pause as long: jobs use at most half of the writer."""
