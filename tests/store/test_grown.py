@@ -451,7 +451,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("row_at", "replace_value", "insert_act"):
         found[query] = forked | {"seq": 2, "key": "step-1", "action": "fork", "acted_by": "user"}
     found["copy_acts"] = forked | {"execution_id": name_of(executions // 2 // 100 * 100 + 14)}
-    found["copy_budget"] = forked | {"execution_id": has_children}
+    found["copy_budget"] = forked | {"execution_id": has_children, "is_final": 1}
     line = name_of(executions // 2 // 20 * 20 + 11)
     emitted = name_of(executions // 2 // 200 * 200 + 11)
     walks: dict[str, dict[str, Any]] = {

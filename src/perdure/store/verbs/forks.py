@@ -518,6 +518,7 @@ class _Making:
                 fork_id=id,
                 root_id=fork_id,
                 ended_at_us=ended_at_us,
+                is_final=int(old.phase in FINAL),
                 now_us=self.now_us,
             )
         if not self.request.fresh_keys:
