@@ -20,6 +20,8 @@ NOBODY = "192.0.2.1"
 URL = f"https://{NOBODY}/"
 INSTEAD = frozenset({"usd", "from_end"})
 """Fields that stand for another one: a body has either."""
+LEFT_OUT = {"act_on_execution": ("value", "error")}
+"""Fields that do not go with the first action of a route."""
 FITTING: Json = {
     "missed_window_seconds": 60,
     "cron": "0 9 * * *",
@@ -66,7 +68,10 @@ def body_of(route: Route, **values: Json) -> Json:
     names, and `any` for what may be any value."""
     if route.body_type is None:
         return None
-    return sample(operation_of(route)["requestBody"]["content"]["application/json"]["schema"], "", values)
+    body = sample(operation_of(route)["requestBody"]["content"]["application/json"]["schema"], "", values)
+    for field in LEFT_OUT.get(route.name, ()):
+        del body[field]
+    return body
 
 
 def sample(schema: Json, name: str = "", values: Json = None) -> Json:
