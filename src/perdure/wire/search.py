@@ -23,6 +23,7 @@ FIELD_VALUES_MAX: Final = 20
 VALUE_BYTES_MAX: Final = 200
 _LAST: Final = "\U0010ffff"
 _WORD: Final = re.compile(r"[^\W_]+")
+_BEFORE_WORD: Final = re.compile(r"[\W_]+(?=[^\W_])")
 
 
 FIELDS_MAX: Final = 16
@@ -50,10 +51,8 @@ def key_terms(key: str) -> list[str]:
     >>> key_terms("order-4711-eu")
     ['k:4711-eu', 'k:eu']
     """
-    starts = [match.start() for match in _WORD.finditer(key)]
-    if starts and starts[0] == 0:
-        del starts[0]
-    return sorted({f"k:{key[start : start + KEY_PART_CHARS]}" for start in starts[:KEY_WORDS_MAX]})
+    starts = [match.end() for match in _BEFORE_WORD.finditer(key)][:KEY_WORDS_MAX]
+    return list(dict.fromkeys(f"k:{key[start : start + KEY_PART_CHARS]}" for start in starts))
 
 
 def error_words(text: str) -> list[str]:
