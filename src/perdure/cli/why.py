@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from perdure.wire.why import Holder, PathPart, Why
 
 SAID: Final = frozenset({"turn", "start_time"})
-"""Rules whose sentence names the remedy, as that of a waiting execution does."""
-BAR: Final = 20
+"""Rules whose sentence names the remedy."""
+BAR: Final = 10
 """Characters of a bar of 100 per cent."""
 
 
@@ -49,8 +49,9 @@ def _print(found: "Why", now_us: int) -> None:
     line = Text(f"{found.phase.value}  ", style=PHASE_STYLE[found.phase])
     line.append(plain(in_local_time(found.sentence, now_us)), style="default")
     console().print(line)
-    if found.remedy is not None and found.phase is not Phase.WAITING and found.rule not in SAID:
-        what = {Phase.QUEUED: "Starts", Phase.FAILED: "Runs again"}.get(found.phase, "Goes on")
+    shown = found.phase in (Phase.QUEUED, Phase.BLOCKED, Phase.HELD) and found.rule not in SAID
+    if found.remedy is not None and shown:
+        what = "Starts" if found.phase is Phase.QUEUED else "Goes on"
         say(f"\n{what} with: {plain(in_local_time(found.remedy, now_us))}.")
     if found.holders:
         say(f"\nHeld by{_amount(found)}")
@@ -69,7 +70,7 @@ def _print(found: "Why", now_us: int) -> None:
         say("\nDifferent from the last run that completed")
         print_table(("", "THEN", "NOW"), ((one.what, one.then, one.now) for one in found.differences))
     if found.path is not None:
-        _print_path(found.path)
+        _print_path(found.execution_id, found.path)
     if found.commands:
         say()
         for command in found.commands:
@@ -80,23 +81,24 @@ def _amount(found: "Why") -> str:
     return "" if found.held_by_count is None else f" {found.held_by_count:,}"
 
 
-def _print_path(parts: "list[PathPart]") -> None:
+def _print_path(id: str, parts: "list[PathPart]") -> None:
+    """Parts of the execution itself do not repeat its id."""
     from perdure.wire.times import duration
 
     say("\nCritical path")
     print_table(
-        ("SHARE", "", "TOOK", "WHAT", "EXECUTION"),
+        ("SHARE", "", "TOOK", "WHAT", "IN"),
         (
             (
                 f"{part.percent:.1f} %",
                 ("█" * round(part.percent * BAR / 100), "cyan"),
                 duration(round(part.seconds * 1e6)),
                 f"{part.kind.value} {part.name}".rstrip() + (f" ({part.times} times)" if part.times > 1 else ""),
-                part.execution_id,
+                "" if part.execution_id == id else part.execution_id,
             )
             for part in parts
         ),
-        whole=("SHARE", "", "TOOK", "EXECUTION"),
+        whole=("SHARE", "", "TOOK", "IN"),
         right=("SHARE", "TOOK"),
     )
 

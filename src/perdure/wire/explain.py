@@ -278,7 +278,7 @@ def _failed_facts(facts: Failed) -> Iterator[Fact]:
         row = cause.row
         for failed in cause.tries:
             yield Fact(f"try {failed.tries}", cut(str(recorded_failure(failed.value))), failed.at_us)
-        if row is not None:
+        if row is not None and row.tries not in {failed.tries for failed in cause.tries}:
             name = f"try {row.tries}" if row.kind is Kind.STEP else "child"
             yield Fact(name, cut(str(recorded_failure(row.value))), row.at_us)
     if subject.retry_count:
