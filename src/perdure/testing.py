@@ -32,7 +32,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import queries, schedules, transitions, triggers
+from perdure.store.verbs import pauses, queries, schedules, transitions, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.executions import Execution, ListExecutions
 from perdure.wire.operation import Operation
@@ -108,6 +108,9 @@ class Bench(Embedded):
             return False
         if any(due_us <= self.clock.now_us() for due_us in await self._batches_due()):
             return False
+        for pause in await self.engine.store.read(pauses.pauses_to_work()):
+            if pause.state != "holding" or (pause.until_us or 1 << 62) <= self.clock.now_us():
+                return False
         counts = await self.engine.store.read(queries.counts())
         # An execution in phase `running` is on its way to the worker, on a busy machine for longer than QUIET_LOOKS.
         # Time must not skip to the end of its run_timeout_seconds.

@@ -16,6 +16,9 @@ def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     assert house.lines("queues") == house.lines("queues", "ls"), "without a command it lists"
     (pause,) = house.lines("pauses")
     assert (pause["kind"], pause["name"], pause["held"]) == ("queue", "double", 1)
+    noted = "Queue 'double' is paused since"
+    assert noted in " ".join(house.run("ls").stderr.split())
+    assert "paused" not in house.run("deployments").stderr
     shown = " ".join(house.run("show", started).stdout.split())
     assert "perdure unpause queue double" in shown
     assert "moving" in shown

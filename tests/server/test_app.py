@@ -263,6 +263,7 @@ async def test_a_project_sees_no_metrics_of_others(served: Served) -> None:
         "perdure_executions_ended_total",
         "perdure_queue_depth",
         "perdure_queue_oldest_seconds",
+        "perdure_paused_executions",
     }
     assert 'workflow="theirs"' in text and not re.search(r"^perdure_\w+ ", text, re.MULTILINE)
     reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}

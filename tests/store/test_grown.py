@@ -82,6 +82,7 @@ MAY_READ_MUCH: Final = {
     "unblock": "all that is blocked, when a deployment registers",
     "count_phases": "all that is open, for the metrics",
     "count_queued": "all that is queued, for the metrics",
+    **dict.fromkeys(("count_paused", "list_pauses", "read_pause"), "all that pauses hold, when a person asks"),
     "count_open_by_deployment": "all that is open, when a person asks",
     "list_queues": "all that is ready or running, when a person asks",
     "any_open_of_deployment": "what is held or delayed, when a deployment is retired",

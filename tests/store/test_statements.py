@@ -163,7 +163,7 @@ MAY_SCAN = {
     "expired_workers": "one row per worker",
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
-    **dict.fromkeys(("pauses_to_work", "end_due_pauses"), "one row per pause"),
+    **dict.fromkeys(("pauses_to_work", "end_due_pauses", "count_paused"), "one row per pause"),
     "serving_workers": "one row per worker, when a person asks",
     "push_workers_of": "one row per worker, when a deployment changes sides",
     **dict.fromkeys(

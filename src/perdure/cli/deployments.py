@@ -30,8 +30,10 @@ def ls(
     """List deployments, newest first, with their open executions."""
     from rich.text import Text
 
+    from perdure.cli.pauses import note_pauses
     from perdure.cli.render import PHASE_STYLE, date_time
     from perdure.wire.deployments import DeploymentStatus
+    from perdure.wire.pauses import PauseKind
     from perdure.wire.status import Phase
 
     def row(one: "ListedDeployment") -> "tuple[Cell, ...]":
@@ -60,6 +62,8 @@ def ls(
     for one in found:
         if not (as_json or one.workers) and any(one.open.values()):
             note(f"No worker serves {one.id!r}: its open executions wait for one.")
+    if not as_json:
+        note_pauses(url, {PauseKind.DEPLOYMENT})
 
 
 async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:

@@ -44,7 +44,9 @@ def add_to(app: typer.Typer) -> None:
 
 def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List workflows by name, with an entry for each deployment, and what starts them."""
+    from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
+    from perdure.wire.pauses import PauseKind
     from perdure.wire.schedules import ListSchedules
     from perdure.wire.workflows import GetWorkflows
 
@@ -65,6 +67,8 @@ def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFla
         empty="No workflows; a worker registers its own: `perdure work APP`.",
         whole=("REGISTERED",),
     )
+    if not as_json:
+        note_pauses(url, {PauseKind.WORKFLOW})
 
 
 def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:

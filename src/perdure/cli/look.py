@@ -31,8 +31,10 @@ def ls(
 ) -> None:
     """List executions, newest first."""
     from perdure.cli.execution import print_executions
+    from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
     from perdure.wire.executions import ListFilters
+    from perdure.wire.status import Phase
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
         found: list[Execution] = []
@@ -51,6 +53,8 @@ def ls(
     print_executions(found, empty=empty, as_json=as_json)
     if more and not as_json:
         note(f"The newest {len(found)}; --limit shows more.")
+    if not as_json and any(one.phase is Phase.QUEUED for one in found):
+        note_pauses(url)
 
 
 def show(

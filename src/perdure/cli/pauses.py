@@ -1,6 +1,7 @@
 """Pauses of queues, concurrency keys, workflows and deployments."""
 
 import shlex
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from perdure.cli.commands import Refused, add_commands
 from perdure.cli.connect import with_client
 from perdure.cli.options import JsonFlag, UrlOption, parse_coming
-from perdure.cli.output import print_list, print_result
+from perdure.cli.output import note, print_list, print_result
 from perdure.wire.pauses import Pause, PauseKind, in_words, unpause_command
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ def pause(
     until: Annotated[
         str | None, typer.Option("--until", help="When it ends by itself: 14:00, 2h, 2026-01-31T14:00.")
     ] = None,
-    note: Annotated[str | None, typer.Option("--note", help="The reason, shown where executions wait.")] = None,
+    reason: Annotated[str | None, typer.Option("--note", help="The reason, shown where executions wait.")] = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Pause a queue, workflow, deployment or key. Running executions end; others wait."""
     where, key = _place(kind, name, queue)
     moment = None if until is None else _moment(parse_coming(until, "--until"))
-    now = with_client(url, lambda client: client.pause(kind, where, concurrency_key=key, until=moment, note=note))
+    now = with_client(url, lambda client: client.pause(kind, where, concurrency_key=key, until=moment, note=reason))
     print_result(as_json, now, f"{_capital(now.what)} is {paused_words(now)}. End it with `{unpause_command(now)}`.")
 
 
@@ -99,6 +100,15 @@ def _moment(at_us: int) -> "datetime":
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
 
 
+def note_pauses(url: str | None, kinds: Collection[PauseKind] = frozenset(PauseKind)) -> None:
+    """Pauses of these kinds, as notes below a list."""
+    for one in with_client(url, lambda client: client.pauses()):
+        if one.kind in kinds:
+            note(
+                f"{_capital(one.what)} is {paused_words(one)}. It holds {one.held:,}; `{unpause_command(one)}` ends it."
+            )
+
+
 def paused_words(one: Pause) -> str:
     """
     >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
@@ -107,8 +117,8 @@ def paused_words(one: Pause) -> str:
     from perdure.cli.render import date_time, plain
 
     until = "" if one.until_us is None else f" until {date_time(one.until_us)}"
-    note = "" if one.note is None else f": {one.note}"
-    return plain(f"paused since {date_time(one.paused_at_us)} by {one.paused_by}{until}{note}")
+    why = "" if one.note is None else f": {one.note}"
+    return plain(f"paused since {date_time(one.paused_at_us)} by {one.paused_by}{until}{why}")
 
 
 def _capital(text: str) -> str:

@@ -213,7 +213,7 @@ class Engine(Core):
         self._trouble = None
 
     def wake_loops(self) -> None:
-        for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push"):
+        for loop in ("wake", "overdue", "schedule", "trigger", "reap", "push", "pause"):
             self.notifier.notify(("loop", loop))
 
     def _receive(self, hints: Sequence[Hint]) -> None:

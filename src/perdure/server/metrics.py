@@ -58,6 +58,7 @@ async def exposition(
     """Of one project or (None) all. `process` adds the process's figures."""
     counts = await engine.store.scan(queries.counts())
     metrics = [*_executions(engine, counts["phases"], project_id), *_queues(engine, counts["queued"], project_id)]
+    metrics.append(_pauses(counts["paused"], project_id))
     if process:
         metrics.extend(_engine(engine))
         metrics.extend(_server(engine, health, streams, connections))
@@ -95,6 +96,19 @@ def _queues(engine: "Engine", rows: Sequence[tuple[object, ...]], project_id: st
             age.add_metric(labels, max(0.0, (now_us - int(str(since_us or now_us))) / 1e6))
     yield depth
     yield age
+
+
+def _pauses(rows: Sequence[tuple[object, ...]], project_id: str | None) -> Metric:
+    paused = GaugeMetricFamily(
+        "perdure_paused_executions", "Ready executions that pauses hold, 0 as well", labels=("kind", "name")
+    )
+    totals: Counter[tuple[str, str]] = Counter()
+    for project, kind, name, amount in rows:
+        if project_id in (None, project):
+            totals[str(kind), str(name)] += int(str(amount))
+    for where, total in totals.items():
+        paused.add_metric(where, total)
+    return paused
 
 
 def _engine(engine: "Engine") -> Iterator[Metric]:

@@ -248,7 +248,8 @@ async def doctor(*, checks: Sequence[str] = DOCTOR) -> dict[str, list[str]]:
 
 @verb(looks=True)
 async def counts() -> dict[str, Rows]:
-    return {"phases": await query("count_phases"), "queued": await query("count_queued")}
+    queries = {"phases": "count_phases", "queued": "count_queued", "paused": "count_paused"}
+    return {name: await query(one) for name, one in queries.items()}
 
 
 @verb(looks=True)

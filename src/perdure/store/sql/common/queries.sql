@@ -39,13 +39,17 @@ SELECT project_id, workflow_id, phase, COUNT(*) FROM (
   UNION ALL SELECT project_id, workflow_id, phase FROM executions WHERE phase = 'held') AS open
 GROUP BY project_id, workflow_id, phase;
 
+-- name: count_paused
+SELECT z.project_id, z.kind, z.name, (SELECT COUNT(*) FROM executions WHERE {= is_paused} AND gate = z.number)
+FROM pauses z WHERE z.state <> 'ending' ORDER BY z.number;
+
 -- name: count_queued
+-- Without paused executions, which no worker is to take.
 SELECT project_id, deployment_id, queue_name, COUNT(*), MIN(ready_at_us) FROM (
   SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
   WHERE phase = 'queued' AND gate = 0 AND due_at_us IS NULL
   UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions
-  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL
-  UNION ALL SELECT project_id, deployment_id, queue_name, ready_at_us FROM executions WHERE {= is_paused}) AS ready
+  WHERE phase = 'queued' AND gate = 1 AND due_at_us IS NULL) AS ready
 GROUP BY project_id, deployment_id, queue_name;
 
 -- name: unserved
