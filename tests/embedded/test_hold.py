@@ -126,6 +126,22 @@ async def test_a_held_execution_is_cancelled(house: House, app: Registry) -> Non
         assert (await handle.get()).error is None
 
 
+@pytest.mark.parametrize("end", ["given up", "cancelled"])
+async def test_a_retry_runs_the_held_step_with_fresh_tries(house: House, app: Registry, till: Till, end: str) -> None:
+    async with house.open(app) as p:
+        handle = await p.start(app["order"])
+        await reaches(handle, Phase.HELD)
+        if end == "given up":
+            await p.act(handle.id, "fail")
+        else:
+            await handle.cancel()
+        await ends(handle)
+        till.is_down = False
+        assert await (await handle.retry()).result() == "paid pay"
+        assert till.tries == [1, 2, 1]
+        assert till.count.runs == {"reserve": 1, "pay": 3, "ship": 1}
+
+
 async def test_failed_code_is_tried_again(house: House, app: Registry, till: Till) -> None:
     async with house.open(app) as p:
         handle = await p.start(app["whole"])

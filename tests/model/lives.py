@@ -58,6 +58,8 @@ class Life:
     timer_key: str | None = None
     held_step: str | None = None
     """The step that it is held for; None: its code has failed."""
+    held_steps: list[str] = field(default_factory=list)
+    """All steps that were not released yet, also those whose hold was refused."""
     rows: list[Told] = field(default_factory=list)
     waits: dict[str, Wait] = field(default_factory=dict)
     taken: set[tuple[str, int]] = field(default_factory=set)
@@ -75,8 +77,8 @@ class Life:
         self.losses = self.undelivered = 0
 
     def unseen(self, seen: int) -> bool:
-        """Whether an outcome stands after `seen`."""
-        return any(kind in OUTCOMES for kind, _, _ in self.rows[seen:])
+        """Whether an outcome, or an act that lets a step run again, stands after `seen`."""
+        return any(kind in OUTCOMES or (kind is Kind.RETRIED and key) for kind, key, _ in self.rows[seen:])
 
 
 class Model:
@@ -224,14 +226,16 @@ class Model:
         self.move("release_hold", life)
         life.note(kind, key)
         life.recorded()
-        if life.held_step is None:
+        if key is None:
             life.retries = 0
+        else:
+            life.held_steps.remove(key)
         self._requeued(life)
 
     def give_up(self, life: Life) -> None:
         self.move("give_up", life)
-        if life.held_step is not None:
-            life.note(Kind.STEP, life.held_step)
+        for key in life.held_steps:
+            life.note(Kind.STEP, key)
         self.ended(life, Kind.FAILED)
 
     def decided(self, life: Life, key: str, *, completed: bool) -> None:

@@ -479,6 +479,7 @@ class Lives(RuleBasedStateMachine):
         reply = self._report(life, [try_of(key)], end, seen)
         unseen = life.phase is Phase.CANCELLING or life.unseen(seen)
         life.note(Kind.STEP_FAILED, key)
+        life.held_steps.append(key)
         assert reply.ended is not unseen
         if unseen:
             self.model.done["hold refused"] += 1

@@ -21,6 +21,7 @@ from perdure.sdk.long_calls import timer_calls
 from perdure.sdk.replay.calls import (
     AGAIN,
     DONE,
+    FORKED,
     RETRIED,
     STARTING,
     STEP,
@@ -197,9 +198,8 @@ class Runner:
             # A bad input has no traceback: the code has not begun.
             self._finish(failed(self, error, with_detail=not isinstance(error, BadValue)))
             return None
-        machine = Machine(
-            lambda: workflow.begin(context, value), seed=claimed.seed_id or claimed.id, strict=workflow.strict
-        )
+        seed = claimed.seed_id or claimed.id
+        machine = Machine(lambda: workflow.begin(context, value), seed=seed, strict=workflow.strict)
         context = self.context = Context(
             machine, claimed, self._readings, self.worker.notify_emitted, self.worker.outside
         )
@@ -220,6 +220,8 @@ class Runner:
                         self._given(row)
                 elif (row.kind is RETRIED or row.kind is WOKEN) and row.key is not None:
                     self.step_runner.note_act(row.key)
+                elif row.kind is FORKED:
+                    self.step_runner.held = None  # fresh tries
                 elif row.kind is TRANSCRIPT:
                     speaks_of_transcripts = True
         if speaks_of_transcripts:

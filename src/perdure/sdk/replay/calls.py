@@ -80,6 +80,7 @@ CHILD_STARTED: Final = Kind.CHILD_STARTED
 TRANSCRIPT: Final = Kind.TRANSCRIPT
 TIMER: Final = Kind.TIMER
 WOKEN: Final = Kind.WOKEN
+FORKED: Final = Kind.FORKED
 RUNNING: Final = MachineState.RUNNING
 SUSPENDED: Final = MachineState.SUSPENDED
 STARTING: Final = MachineState.STARTING

@@ -35,6 +35,7 @@ from perdure.sdk.replay.calls import (
     CHILD_STARTED,
     DONE,
     EVENT,
+    FORKED,
     RETRIED,
     RUNNING,
     STARTING,
@@ -281,6 +282,8 @@ class Machine(OpenCalls):
                 self._note_failed(row)
             elif row.kind is RETRIED:
                 self._note_retried(row)
+            elif row.kind is FORKED and self._orphaned is not None:
+                self._orphaned.tries.clear()  # a fork has fresh tries
         self._forget_rows()
         return False
 

@@ -56,6 +56,8 @@ class Tries:
         for row in rows:
             if row.kind is Kind.HELD:
                 self.hold_row, self.hold = row, read_held(row.value or b"{}")
+            elif row.kind is Kind.FORKED:
+                self.held.clear()
             elif row.key is not None:
                 self.paused.pop(row.key, None)
                 self.held.pop(row.key, None)

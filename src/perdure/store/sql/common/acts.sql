@@ -10,7 +10,7 @@ WHERE e.project_id = :project_id AND e.id = :id;
 -- name: recent_tries
 -- Failed tries, and what came of them.
 SELECT seq, at_us, kind, key, name, tries, CASE WHEN kind IN ('step_failed', 'held') THEN value END AS value FROM journal
-WHERE execution_id = :execution_id AND seq > :after AND kind IN ('step_failed', 'step', 'retried', 'woken', 'held')
+WHERE execution_id = :execution_id AND seq > :after AND kind IN ('step_failed', 'step', 'retried', 'woken', 'held', 'forked')
 ORDER BY seq;
 
 -- name: open_children
