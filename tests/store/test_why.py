@@ -22,13 +22,19 @@ from tests.store.world import (
     step,
 )
 
+from perdure.engine import why as service
+from perdure.engine.clock import ManualClock
+from perdure.engine.core import Core
+from perdure.engine.service import Scope
+from perdure.engine.settings import EngineSettings
+from perdure.engine.why import Explanations
 from perdure.store.verbs import acts, why
 from perdure.wire.errors import NotFound
-from perdure.wire.explain import explain, with_path
+from perdure.wire.explain import explain
 from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
 from perdure.wire.requests import WORKER_PROTOCOL, Block, OpenWait, StepDone, Suspend
 from perdure.wire.status import Phase
-from perdure.wire.why import Why
+from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.why_facts import Running
 from perdure.wire.wording import moment
 
@@ -36,20 +42,12 @@ PUSH_LEASE_US = 60 * SECOND
 
 
 async def ask(world: World, id: str, *, slow: bool = False) -> Why:
-    facts, done = await world.store.scan(
-        why.explained(
-            project_id=PROJECT,
-            execution_id=id,
-            now_us=world.now_us,
-            lease_us=LEASE_US,
-            push_lease_us=PUSH_LEASE_US,
-        )
+    core = Core(
+        world.store,
+        clock=ManualClock(world.now_us),
+        settings=EngineSettings(lease_seconds=LEASE_US / SECOND),
     )
-    found = explain(facts, done, world.now_us)
-    if slow:
-        path = await world.store.scan(why.slow_path(project_id=PROJECT, execution_id=id, now_us=world.now_us))
-        found = with_path(found, path)
-    return found
+    return await Explanations(core).explain(Scope(PROJECT), ExplainExecution(id, slow))
 
 
 def texts(found: Why) -> dict[str, str]:
@@ -78,7 +76,7 @@ async def test_an_unknown_execution_and_another_projects(world: World) -> None:
         await world.store.scan(
             why.explained(project_id="other", execution_id=id, now_us=0, lease_us=1, push_lease_us=1)
         )
-    assert await world.store.scan(why.slow_path(project_id="other", execution_id=id, now_us=0)) == []
+    assert await world.store.scan(why.path_execution(project_id="other", execution_id=id, rows_max=9)) is None
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
@@ -512,7 +510,7 @@ async def test_the_path_of_an_open_execution_ends_now(world: World) -> None:
 
 
 async def test_a_path_with_too_many_rows_is_read_from_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(why, "PATH_ROWS_MAX", 10)
+    monkeypatch.setattr(service, "PATH_ROWS_MAX", 10)
     monkeypatch.setattr(why, "PATH_PAGE", 4)
     await world.register()
     id = await world.running()

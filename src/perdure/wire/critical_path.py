@@ -5,7 +5,7 @@ code's. The time before it is the outcome's own: a step's tries, a wait, a child
 that run beside the path are not on it.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -92,6 +92,7 @@ class _Walk:
                 self._tries.setdefault(row.key, []).append(row)
         self._moves = _moves(execution, rows)
         self._move_times = [at_us for at_us, _ in self._moves]
+        self._held_times = [at_us for at_us, kind in self._moves if kind is PathKind.HELD]
         self._known_us = from_us
         if not execution.whole and execution.rows:
             self._known_us = max(from_us, execution.rows[0].at_us)
@@ -146,7 +147,7 @@ class _Walk:
         for one in reversed([one for one in self._tries.get(row.key, ()) if one.seq <= row.seq]):
             if one.started_at_us is None or one.at_us > to_us:
                 continue
-            held = any(one.at_us <= at_us < to_us for at_us, kind in self._moves if kind is PathKind.HELD)
+            held = bisect_right(self._held_times, to_us - 1) > bisect_left(self._held_times, one.at_us)
             yield from self._span(PathKind.HELD if held else PathKind.PAUSE, one.key, one.at_us, to_us)
             to_us = min(one.at_us, to_us)
             began_us = min(one.started_at_us, to_us)

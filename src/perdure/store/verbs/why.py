@@ -11,7 +11,7 @@ from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs import pending
 from perdure.store.verbs.why_queued import queued
-from perdure.wire.critical_path import PathExecution, PathRow, PathWait, Span, path_of
+from perdure.wire.critical_path import PathExecution, PathRow, PathWait
 from perdure.wire.fields import INT64_MAX
 from perdure.wire.hands import PendingCall, PendingKind
 from perdure.wire.records import Kind
@@ -41,8 +41,6 @@ VALUE_BYTES_MAX: Final = 64 << 10
 ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
-PATH_ROWS_MAX: Final = 20_000
-PATH_EXECUTIONS_MAX: Final = 1_000
 PATH_PAGE: Final = 1_000
 _decode_id: Final = msgspec.json.Decoder(str).decode
 
@@ -84,48 +82,19 @@ async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -
 
 
 @verb(looks=True)
-async def slow_path(*, project_id: str, execution_id: str, now_us: int) -> list[Span]:
-    """The critical path. Of descendants only those on the path are read. Empty for an unknown execution."""
-    room = Room()
-    root = await _on_path(project_id, execution_id, room)
-    if root is None:
-        return []
-    path = path_of(root, root.created_at_us, root.completed_at_us or now_us)
-    found: list[Span] = []
-    path.reverse()
-    while path:
-        span = path.pop()
-        child = None if span.child_id is None else await _on_path(project_id, span.child_id, room)
-        if child is None:
-            found.append(span)
-        else:
-            path += reversed(path_of(child, span.from_us, span.to_us))
-    return found
-
-
-class Room:
-    """How much of the path may still be read."""
-
-    def __init__(self) -> None:
-        self.executions = PATH_EXECUTIONS_MAX
-        self.rows = PATH_ROWS_MAX
-
-
-async def _on_path(project_id: str, id: str, room: Room) -> PathExecution | None:
-    if not (room.executions and room.rows):
-        return None
-    found = await record(PathExecution, "path_execution", project_id=project_id, id=id)
+async def path_execution(*, project_id: str, execution_id: str, rows_max: int) -> PathExecution | None:
+    """With its newest rows."""
+    found = await record(PathExecution, "path_execution", project_id=project_id, id=execution_id)
     if found is None:
         return None
     rows: list[PathRow] = []
     page: list[PathRow] | None = None
-    while page is None or (page and room.rows):
+    while page is None or (page and len(rows) < rows_max):
         before = INT64_MAX if not rows else rows[-1].seq
-        page = await records(PathRow, "path_rows", execution_id=id, before=before, limit=min(PATH_PAGE, room.rows))
+        limit = min(PATH_PAGE, rows_max - len(rows))
+        page = await records(PathRow, "path_rows", execution_id=execution_id, before=before, limit=limit)
         rows += page
-        room.rows -= len(page)
-    room.executions -= 1
-    waits = await records(PathWait, "path_waits", execution_id=id, limit=PATH_PAGE)
+    waits = await records(PathWait, "path_waits", execution_id=execution_id, limit=PATH_PAGE)
     return replace(found, rows=[*reversed(rows)], waits=waits, whole=not rows or rows[-1].seq == 1)
 
 
