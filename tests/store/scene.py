@@ -11,6 +11,7 @@ from tests.store.world import (
     BLOCK,
     CANCELLED,
     GRACE_US,
+    HOLD,
     PROJECT,
     RELEASE,
     World,
@@ -20,10 +21,11 @@ from tests.store.world import (
     failure,
     raw,
     step,
+    try_of,
 )
 
 from perdure.store.interface import Store, Verb
-from perdure.store.verbs import access, accounts, claims, events, reports, schedules, starts, transitions, waits
+from perdure.store.verbs import access, accounts, acts, claims, events, reports, schedules, starts, transitions, waits
 from perdure.store.verbs.accounts import NewSession
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.idempotency import Idempotency
@@ -31,6 +33,7 @@ from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
 from perdure.wire.executions import LogLine
+from perdure.wire.hands import Action, ActOnExecution
 from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Project
 from perdure.wire.requests import (
@@ -81,7 +84,17 @@ REPORTS = (
 )
 KINDS = (
     *REPORTS,
-    *("cancel", "publish", "publish once", "resume", "start", "start into a claim", "start a batch", "cut a lease"),
+    *(
+        "cancel",
+        "publish",
+        "publish once",
+        "resume",
+        "act",
+        "start",
+        "start into a claim",
+        "start a batch",
+        "cut a lease",
+    ),
     *("a claim arrives", "touch", "new epoch", "make a key", "create a key", "delete a key"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
@@ -135,12 +148,13 @@ class Scene:
         await store.write(access.new_epoch(epoch="epoch"))  # every store begins with one of its own
         told = AgentSpec("helper", "openai", "gpt", tools=Raw(b"[]"))
         await world.register(workflows=["wf", WorkflowSpec("helper", type=WorkflowType.AGENT, agent=told)])
-        for name in ("runs", "waits", "asks", "parent"):
+        for name in ("runs", "waits", "asks", "parent", "held"):
             turn: dict[str, Any] = {"session_id": "s", "on_conflict": OnConflict.QUEUE} if name == "runs" else {}
             scene.ids[name] = await world.running(user_id="u", **turn)
         await world.report(scene.ids["runs"], [event_wait("e", "t"), answer_wait("a")])
         await world.wait_for(scene.ids["waits"], event_wait("e", "t"))
         await world.wait_for(scene.ids["asks"], answer_wait("a"))
+        await world.report(scene.ids["held"], [try_of("pay")], HOLD)
         await world.report(scene.ids["parent"], [child("kid")])
         [kid] = await world.claim(claim_id=LAST_CLAIM)
         await world.acknowledge(kid.id)
@@ -195,6 +209,18 @@ class Scene:
             case "resume":
                 id = self.ids[dice.choice(["asks", "runs"])]
                 return waits.resume(execution_id=id, step_key="a", data=raw(n), answered_by="ann", **same)
+            case "act":
+                name, key, actions = dice.choice(
+                    [
+                        ("held", None, [Action.TRY, Action.FAIL]),
+                        ("held", "pay", [Action.TRY, Action.COMPLETE, Action.FAIL]),
+                        ("waits", "e", [Action.COMPLETE, Action.TIME_OUT]),
+                        ("asks", "a", [Action.COMPLETE, Action.TIME_OUT]),
+                    ]
+                )
+                request = ActOnExecution(self.ids[name], action=dice.choice(actions), key=key, value=raw(n))
+                its: dict[str, Any] = {"acted_by": "ann", "event_id": f"act{n}", "idempotency": once}
+                return acts.act(execution_id=self.ids[name], request=request, **its, **same)
             case "start":
                 return starts.start(news=[new], idempotency=once, **same)
             case "start into a claim":
