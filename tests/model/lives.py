@@ -7,7 +7,7 @@ the design's sentences and not from the verbs: where the two disagree, one of th
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from tests.store.world import GRACE_US, LEASE_US, SECOND
@@ -28,6 +28,8 @@ class Wait:
     topic: str | None = None
     match: int | None = None
     after: int = 0
+    opened_us: int = 0
+    """Of an early answer: when it came."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Life:
     cancelled_by: str | None = None
     cancelled_us: int = 0
     timer_key: str | None = None
+    retried: bool = False
     held_step: str | None = None
     """The step that it is held for; None: its code has failed."""
     held_steps: list[str] = field(default_factory=list)
@@ -176,7 +179,7 @@ class Model:
         if life.phase in FINAL or (wait is not None and (wait.state != "open" or wait.topic is not None)):
             return False
         if wait is None:
-            life.waits[key] = Wait("early")
+            life.waits[key] = Wait("early", opened_us=self.now_us)
         else:
             wait.state = "met"
             self.deliver(life, Kind.RESUME, key)
@@ -243,6 +246,37 @@ class Model:
         wait = life.waits[key]
         wait.state = "met" if completed else "closed"
         self.deliver(life, Kind.EVENT if wait.topic is not None else Kind.RESUME, key, 0 if wait.topic else None)
+
+    # --- forks --------------------------------------------------------------------------------------------------------
+
+    def fork(self, source: Life, id: str, at: int, cut_us: int) -> Life:
+        """A life that begins with the first `at` rows of another one."""
+        kept = source.rows[:at]
+        outcomes = {key: detail for kind, key, detail in kept if kind in (Kind.EVENT, Kind.RESUME)}
+        fork = self.lives[id] = Life(
+            id=id,
+            events_before=source.events_before,
+            queue=source.queue,
+            key=source.key,
+            priority=source.priority,
+            cleans=source.cleans,
+            timeout_us=source.timeout_us,
+            parent=None,
+            step_key=None,
+            rank=1_000_000 - source.priority,
+            ready_us=self.now_us,
+            due_us=None,
+            limited=source.queue in LIMITS,
+            attempt=sum(1 for kind, _, _ in kept if kind is Kind.CLAIMED),
+            rows=list(kept),
+        )
+        for key, wait in source.waits.items():
+            if key in outcomes or (wait.state == "early" and wait.opened_us <= cut_us):
+                fork.waits[key] = replace(wait)
+                if outcomes.get(key):
+                    fork.taken.add((wait.topic or "", int(outcomes[key] or 0)))
+        fork.note(Kind.FORKED, source.rows[at][1])
+        return fork
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,18 @@ def told(row: Row) -> Told:
     return row.kind, row.key, detail
 
 
+_STEPS = frozenset({Kind.STEP, Kind.STEP_FAILED, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD_STARTED, Kind.CHILD})
+
+
+def _forkable(life: Life) -> dict[str, int]:
+    """The steps from which it can be forked, each with the place of its first row."""
+    places: dict[str, int] = {}
+    for at, (kind, key, _) in enumerate(life.rows):
+        if kind in _STEPS and key is not None:
+            places.setdefault(key, at)
+    return places
+
+
 class Lives(RuleBasedStateMachine):
     """What anybody may do to one project, with the model beside it."""
 
@@ -260,6 +272,43 @@ class Lives(RuleBasedStateMachine):
                 self.model.done["answer repeated"] += 1
             return
         self._do(self.world.resume(life.id, key))
+
+    @precondition(lambda self: any(_forkable(life) for life in self.model.lives.values()))
+    @rule(data=st.data(), retry=st.booleans())
+    def fork(self, data: st.DataObject, retry: bool) -> None:
+        """From any step of any execution, or a retry from there."""
+        lives = [life for life in self.model.lives.values() if _forkable(life)]
+        parents = [life for life in lives if any(one.phase not in FINAL for one in self.model.children(life.id))]
+        late = data.draw(st.booleans(), label="late")
+        life = self._pick(data, parents if late and parents else lives)
+        places = sorted(_forkable(life).items(), key=lambda place: place[1])
+        key, at = places[-1] if late else data.draw(st.sampled_from(places), label="step")
+        kept = self._do(self.world.journal(life.id))[: at + 1]
+        make = self.world.retry if retry else self.world.fork
+        if life.rows[:at].count((Kind.CANCEL, None, None)) or (retry and (life.phase not in FINAL or life.retried)):
+            with pytest.raises(Conflict):
+                self._do(make(life.id, from_step=key))
+            self.model.done["fork refused"] += 1
+            return
+        fork_id = self._do(make(life.id, from_step=key)).execution_id
+        life.retried = life.retried or retry
+        made = self.model.fork(life, fork_id, at, kept[at].at_us)
+        ended = {row.key for row in kept[:at] if row.kind is Kind.CHILD}
+        copied = self._do(self.world.journal(fork_id))
+        for row in kept[:at]:
+            if row.kind is not Kind.CHILD_STARTED or row.key in ended or not row.ok:
+                continue
+            old = self.model.lives[json.decode(row.value)]
+            if retry and old.phase is Phase.COMPLETED:
+                made.note(Kind.CHILD, row.key, detail=True)
+                continue
+            workflow_id = "cleans" if old.cleans else "wf"
+            timeout = None if old.timeout_us is None else old.timeout_us // SECOND
+            again: str = json.decode(copied[row.seq - 1].value)
+            queue = old.queue if old.queue in LIMITS else None
+            self._born(again, workflow_id, queue, old.key, old.priority, None, timeout, fork_id, row.key)
+            self.model.done["child asked for again"] += 1
+        self.model.done["retry of a final one" if retry else "fork"] += 1
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -711,6 +760,9 @@ WANTED: tuple[str, ...] = (
     "stale refused",
     "repeat",
     "drain",
+    "fork",
+    "fork refused",
+    "retry of a final one",
 )
 """What has to happen in any run, whatever its size."""
 

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from perdure.wire.agent_steps import (
     ToolStep,
@@ -130,6 +131,9 @@ def test_spans_of_an_agent_have_the_attributes_of_the_genai_conventions() -> Non
     assert said[1]["operation.cost"] == 0.002 and said[1]["step.key"] == "model:1"
     assert said[2]["gen_ai.tool.call.id"] == "c1"
     assert not any(name.startswith("gen_ai") for name in said[4])
+    forked = [*rows[:3], TracedRow(5, 65, Kind.FORKED, "charge", "source", 1, b"null", None, 0), rows[3]]
+    spans = journal_spans(structs.replace(traced, rows=forked))
+    assert [span.name for span in spans] == ["agent.support", "charge"], "the copies are in the trace of the source"
 
 
 def test_a_step_of_a_workflow_has_no_such_attributes() -> None:

@@ -118,6 +118,13 @@ def execution_span(execution: TracedExecution) -> StoredSpan:
     )
 
 
+def own_rows(execution: TracedExecution) -> Sequence[TracedRow]:
+    """Without the rows that a fork has copied: they are in the trace of its source."""
+    rows = execution.rows
+    copied = next((n for n in range(len(rows), 0, -1) if rows[n - 1].kind is Kind.FORKED), 0)
+    return rows[copied:]
+
+
 def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     """Children have their own."""
     own = execution_span(execution)
@@ -126,7 +133,7 @@ def journal_spans(execution: TracedExecution) -> list[StoredSpan]:
     waits = {wait.key: wait for wait in execution.waits}
     seen: set[str] = set()
     before_us = own.started_at_us
-    for row in execution.rows:
+    for row in own_rows(execution):
         if row.kind in _STEPS and row.key is not None:
             members = tries.setdefault(row.key, [])
             members.append(row)

@@ -114,7 +114,7 @@ INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerpri
 SELECT :fork_id, key, project_id, state, topic, match, fingerprint, after_seq, event_seq, data, opened_at_us,
   expires_at_us, event_type, batch_id, must_name
 FROM waits w WHERE w.execution_id = :execution_id
-  AND (w.state = 'early' AND w.opened_at_us <= :cut_at_us OR w.state = 'met' AND EXISTS (SELECT 1 FROM journal j
+  AND (w.state = 'early' AND w.opened_at_us <= :cut_at_us OR (w.state = 'met' OR w.state = 'closed') AND EXISTS (SELECT 1 FROM journal j
     WHERE j.execution_id = :fork_id AND j.key = w.key AND (j.kind = 'event' OR j.kind = 'resume')));
 
 -- name: copy_approvals
