@@ -115,7 +115,7 @@ def test_run_with_json_prints_the_execution(busy_house: House) -> None:
         (("ls", "--key-part", "x"), "'x' is too short; give at least 2 characters"),
         (("ls", "--error", "?!"), "'?!' has no word of 2 characters or more"),
         (("ls", "--field", "payload.id"), "must be a field and its value, such as payload.customer.id=7"),
-        (("ls", "--field", "payload.id=7"), "Field payload.id of any workflow is not searchable. Declare it"),
+        (("ls", "--field", "payload.id=7"), "No workflow declares payload.id as a searchable field"),
         (("ls", "--url", "localhost"), "is not the address of a server"),
         (("erase",), "--user or --session"),
         (("work", "nothing.py"), "File 'nothing.py' does not exist"),

@@ -3,8 +3,10 @@
 import pytest
 from tests.embedded.house import House
 
+from perdure.engine import executions
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
+from perdure.store.verbs import find
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import ListFilters
 
@@ -27,10 +29,30 @@ async def test_executions_are_found_by_a_declared_field(house: House) -> None:
         ):
             page = await p.list(ListFilters(field=field, workflow_id="order"))
             assert [one.id for one in page.executions] == [handle.id]
-        with pytest.raises(BadValue, match=r"Field payload\.id of any workflow is not searchable\. Declare it"):
+        with pytest.raises(BadValue, match=r"No workflow declares payload\.id as a searchable field"):
             await p.list(ListFilters(field="payload.id=7"))
         with pytest.raises(BadValue, match="at least 2 characters"):
             await p.list(ListFilters(key_part="7"))
+
+
+async def test_an_empty_page_says_how_far_the_search_came(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def order(ctx: Context) -> None: ...
+
+    monkeypatch.setattr(find, "DEPTHS", (2,))
+    async with house.open(app) as p:
+        handles = [await p.start(order) for _ in range(5)]
+        created_us = [(await handle.get()).created_at_us for handle in handles]
+        nowhere = ListFilters(deployment_id="nowhere")
+        page = await p.list(nowhere)
+        assert (page.executions, page.next_cursor, page.searched_to_us) == ([], None, None), "it goes on while it may"
+        monkeypatch.setattr(executions, "SEARCH_SECONDS", 0.0)
+        page = await p.list(nowhere)
+        assert (page.executions, page.searched_to_us) == ([], created_us[2])
+        page = await p.list(nowhere, cursor=page.next_cursor)
+        assert (page.next_cursor, page.searched_to_us) == (None, None)
 
 
 @pytest.mark.parametrize("field", ["customer.id", "payload", "payload.", 'payload.a"b', "payload.a,b"])

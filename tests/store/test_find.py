@@ -9,6 +9,7 @@ import pytest
 from msgspec import json
 from tests.store.world import BLOCK, PROJECT, World, failure, raw
 
+from perdure.store.interface import query, verb
 from perdure.store.verbs import fields, find, queries
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution
@@ -31,6 +32,11 @@ PAYLOADS: Final = (
 )
 EXECUTIONS: Final = 90
 LISTS: Final = 150
+
+
+@verb(locks="execution=execution_id")
+async def _mark_retried(*, execution_id: str, retried_as: str) -> None:
+    await query("mark_retried", project_id=PROJECT, id=execution_id, retried_as=retried_as)
 
 
 async def fill(world: World, chance: random.Random) -> None:
@@ -67,6 +73,8 @@ async def fill(world: World, chance: random.Random) -> None:
         for claimed in await world.claim(worker, EXECUTIONS // 3):
             await world.acknowledge(claimed.id, worker=worker)
             what = chance.random()
+            if what < 0.7 and chance.random() < 0.3:
+                await world.store.write(_mark_retried(execution_id=claimed.id, retried_as=ids[0]))
             if what < 0.4:
                 await world.finish(claimed.id, worker, result=chance.choice(PAYLOADS))
             elif what < 0.8:
@@ -135,7 +143,7 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
         and (part is None or any(start.startswith(part) for start in starts))
         and all(any(word.startswith(start) for word in words) for start in error_words(wanted.error or ""))
         and (not field or (document is not None and asked in values_of(json.decode(document), path)))
-        and (wanted.retried is None or not wanted.retried)
+        and (wanted.retried is None or wanted.retried == (one.retried_as is not None))
         and (wanted.created_after_us is None or one.created_at_us >= wanted.created_after_us)
         and (wanted.created_before_us is None or one.created_at_us < wanted.created_before_us)
     )
@@ -195,7 +203,7 @@ async def test_a_field_that_is_declared_later_finds_what_was_there(
     await world.start_all([StartItem("other", raw({"id": 1}))])
     [done] = await world.claim()
     await world.finish(done.id, result={"ok": True})
-    with pytest.raises(BadValue, match=r"is not searchable\. Declare it"):
+    with pytest.raises(BadValue, match=r"No workflow declares payload\.id as a searchable field"):
         await listed(world, ListFilters(field="payload.id=1"), 10)
     spec = WorkflowSpec("wf", searchable=["payload.id", "result.ok"])
     await world.register(workflows=[spec, "other"])
@@ -208,14 +216,14 @@ async def test_a_field_that_is_declared_later_finds_what_was_there(
     assert await world.store.read(since) is None
     assert await listed(world, ListFilters(field="payload.id=1"), 10) == [late, ids[3], ids[1]]
     assert await listed(world, ListFilters(field="result.ok=true"), 10) == [done.id]
-    with pytest.raises(BadValue, match="of workflow 'other' is not searchable"):
+    with pytest.raises(BadValue, match=r"Workflow 'other' does not declare .* known are: payload\.id, result\.ok\."):
         await listed(world, ListFilters(field="payload.id=1", workflow_id="other"), 10)
     await world.register(workflows=[spec, "other"])
     assert await filled(world) == 0, "the same declaration again changes nothing"
     await world.register("w2", workflows=["wf"], deployment="e")
     assert await listed(world, ListFilters(field="payload.id=1"), 1) == [late, ids[3], ids[1]]
     await world.register(workflows=["wf", "other"])
-    with pytest.raises(BadValue, match="is not searchable"):
+    with pytest.raises(BadValue, match="as a searchable field"):
         await listed(world, ListFilters(field="payload.id=1"), 10)
 
 

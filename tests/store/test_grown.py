@@ -650,7 +650,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_term": {"execution_id": fresh, "term": "k:new"},
         "add_term": {"execution_id": fresh, "term": "k:new"},
         "put_search_field": {"field": "payload.id"},
-        "search_fields_of": {},
         "find_search_field": {"field": "payload.id"},
         "next_search_field": {"before_us": 1 << 60},
         "move_search_field": {"field": "payload.id", "place": None},

@@ -21,6 +21,7 @@ DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 MATCHES_MAX = 10_000
 """So many matches of a term are sorted by id. A term with more is looked for in a walk."""
 WORKFLOWS_MAX: Final = 100
+FIELDS_NAMED: Final = 20
 AMONG: Final = 500
 CLOCKS_APART_US: Final = 60_000_000
 """Ids have the time of the server, `created_at_us` that of the store."""
@@ -131,10 +132,11 @@ async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) ->
 async def _check_field(project_id: str, asked: str, workflow_id: str | None) -> None:
     field = asked.partition("=")[0]
     if not await query("find_search_field", project_id=project_id, field=field, workflow_id=workflow_id):
-        of = "of any workflow" if workflow_id is None else f"of workflow {workflow_id!r}"
+        known = [name for (name,) in await query("known_search_fields", project_id=project_id, limit=FIELDS_NAMED)]
+        declares = "No workflow declares" if workflow_id is None else f"Workflow {workflow_id!r} does not declare"
         raise BadValue(
-            f'Field {field} {of} is not searchable. Declare it: @workflow(searchable=["{field}"]). Executions that '
-            "exist already follow within minutes.",
+            f'{declares} {field} as a searchable field; @workflow(searchable=["{field}"]) does. '
+            f"Of all workflows, known are: {', '.join(known) or 'none'}.",
             {"field": field, "workflow_id": workflow_id},
         )
 

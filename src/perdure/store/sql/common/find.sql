@@ -186,6 +186,9 @@ SELECT field FROM search_fields WHERE project_id = :project_id AND workflow_id =
 SELECT workflow_id, place FROM search_fields WHERE project_id = :project_id AND field = :field
   AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id);
 
+-- name: known_search_fields
+SELECT field FROM search_fields WHERE project_id = :project_id GROUP BY field ORDER BY field LIMIT :limit;
+
 -- name: next_search_field
 -- picks: a field that older executions lack
 SELECT project_id, workflow_id, field, place FROM search_fields WHERE place IS NOT NULL AND declared_at_us <= :before_us
