@@ -8,7 +8,10 @@ from msgspec import Raw
 
 from perdure.sdk import streams
 from perdure.sdk.transport import Transport
+from perdure.wire.executions import StreamItems
 from perdure.wire.streams import StreamItem
+
+ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 
 
 class Emitting:
@@ -17,13 +20,13 @@ class Emitting:
     def __init__(self, *items: tuple[int, str, int]) -> None:
         self._items = items
 
-    async def stream(self, execution_id: str, cursor: str | None) -> AsyncGenerator[tuple[str, StreamItem], None]:
+    async def stream(self, op: StreamItems) -> AsyncGenerator[tuple[str, StreamItem], None]:
         for n, key, attempt in self._items:
-            yield str(n), StreamItem(execution_id, n, 0, (), attempt, 1, key, "token", Raw(b"1"))
+            yield str(n), StreamItem(op.execution_id, n, 0, (), attempt, 1, key, "token", Raw(b"1"))
 
 
 async def followed(*items: tuple[int, str, int]) -> list[tuple[int, bool]]:
-    found = streams.follow(cast(Transport, Emitting(*items)), "id", None)
+    found = streams.follow(cast(Transport, Emitting(*items)), ID, None)
     return [(item.n, item.restarted) async for item in found]
 
 
