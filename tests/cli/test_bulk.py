@@ -40,7 +40,9 @@ def test_a_retry_is_refused_with_the_reason(busy_house: House) -> None:
     house.run("run", "double", "--input", "[3]", "--key", "three")
     refused = house.run("bulk", "retry", "--key", "three", "--from", "a", "--from-end", "--yes", code=2).stderr
     assert "name either `from_step` or `from_end`" in refused
-    job = house.json("bulk", "retry", "--key", "three", "--from", "nowhere", "--yes")
+    again = ("bulk", "retry", "--key", "three", "--from", "nowhere", "--yes")
+    assert "No failed execution matches key 'three'." in house.run(*again, code=2).stderr
+    job = house.json(*again, "--status", "completed")
     assert (job["done"], job["refused"]) == (0, 1)
     [item] = house.lines("bulk", "items", job["id"], "--state", "refused")
     assert "has no step 'nowhere'" in item["reason"]

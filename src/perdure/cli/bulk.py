@@ -82,7 +82,7 @@ def retry(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Retry all final executions that match and were not retried yet, from the step that failed."""
+    """Retry all failed executions that match and were not retried yet. Name a --status to retry others."""
     options = {
         "from_step": from_step,
         "from_end": from_end or None,

@@ -203,17 +203,16 @@ class Selection(Struct, frozen=True):
         return NEEDS[self.action]
 
     @property
-    def _is_about_holds(self) -> bool:
-        return self.action is BulkAction.ACT and self.options.key is None
+    def only(self) -> Phase | None:
+        """The one phase that the action takes here. A retry takes completed executions only if a filter names them."""
+        if self.action is BulkAction.RETRY and self.filters.wanted_phases() is None:
+            return Phase.FAILED
+        return Phase.HELD if self.action is BulkAction.ACT and self.options.key is None else None
 
     @property
     def kind(self) -> str:
-        return "held" if self._is_about_holds else self.need.kind
-
-    @property
-    def phases(self) -> list[Phase]:
-        """Of executions that the action takes."""
-        return [Phase.HELD] if self._is_about_holds else self.need.phases
+        """Of the executions that it takes, in a word; empty: all."""
+        return self.need.kind if self.only is None else self.only.value
 
     def check(self) -> None:
         need, options = self.need, self.options
@@ -250,7 +249,8 @@ class Selection(Struct, frozen=True):
         given = filters.wanted_phases()
         if given is None and not self.kind:
             return filters
-        phases = [phase.value for phase in self.phases if given is None or phase in given]
+        able = self.need.phases if self.only is None else [self.only]
+        phases = [phase.value for phase in able if given is None or phase in given]
         return msgspec.structs.replace(filters, status=None, phases=phases)
 
 
