@@ -188,12 +188,20 @@ async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
 
 
 async def _look(client: "Client", id: str) -> tuple["Execution", str]:
+    """The execution, and what it lacks to go on."""
     from perdure.cli.look import is_served
+    from perdure.cli.waits import behind_words
+    from perdure.wire.status import Phase
+    from perdure.wire.waits import GetWaits
 
     execution = await client.get(id)
-    if await is_served(client, execution) is not False:
-        return execution, ""
-    return execution, f", and no worker serves deployment {execution.deployment_id!r}"
+    if await is_served(client, execution) is False:
+        return execution, f", and no worker serves deployment {execution.deployment_id!r}"
+    if execution.phase is Phase.QUEUED:
+        behind = (await client._transport.call(GetWaits(id))).queued_behind
+        if behind is not None:
+            return execution, f", and waits for {behind_words(behind)}"
+    return execution, ""
 
 
 async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) -> None:
