@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from tests.embedded.house import Counter, House, ends, reaches, rows_of, until
 
+from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, StepFailed
 from perdure.sdk.steps import current_step, step
@@ -360,3 +361,102 @@ async def test_refusals_say_what_would_work(house: House, app: Registry) -> None
         with pytest.raises(NotFound, match="Deployment 'v9' does not exist"):
             await p.act(handle.id, "try", deployment_id="v9")
         assert (await handle.get()).phase is Phase.HELD
+
+
+async def test_a_released_step_pauses_again_before_another_worker_runs_it(house: House, till: Till) -> None:
+    app = Registry()
+    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0)
+
+    @app.workflow
+    async def run(ctx: Context) -> None:
+        async def asks() -> None:
+            await ctx.suspend("one")
+            await ctx.suspend("two")
+
+        await asyncio.gather(ctx.step("pay", till.pay, "pay", retry=later, on_failure="hold"), asks())
+
+    clock = ManualClock()
+    async with house.open(app, clock=clock) as p:
+        handle = await p.start(run)
+        await reaches(handle, Phase.WAITING)
+        await p.act(handle.id, "try", key="pay")
+        await reaches(handle, Phase.HELD)
+        await p.act(handle.id, "try", key="pay")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(app, clock=clock) as p:
+        again = p.handle(handle.id)
+        await again.resume("one", 1)
+
+        async def asks_more() -> bool:
+            return {call.key for call in await p.pending(again.id)} == {"pay", "two"}
+
+        await until(asks_more)
+        await reaches(again, Phase.WAITING)
+        assert till.count.runs == {"pay": 3}
+
+
+@pytest.mark.parametrize("retry", [1, RetryPolicy(max_attempts=2, initial_seconds=3_600.0)], ids=["held", "pause"])
+async def test_a_single_timer_beside_a_failed_step_is_listed(
+    house: House, till: Till, retry: int | RetryPolicy
+) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def run(ctx: Context) -> list[str]:
+        paid = ctx.step("pay", till.pay, "pay", retry=retry, on_failure="hold")
+        return list(await asyncio.gather(paid, asyncio.sleep(86_400, "slept")))
+
+    async with house.open(app, clock=ManualClock()) as p:
+        handle = await p.start(run)
+        phase = Phase.HELD if retry == 1 else Phase.WAITING
+        await reaches(handle, phase)
+        pay, timer = await p.pending(handle.id)
+        assert (pay.key, timer.kind) == ("pay", "timer")
+        await p.act(handle.id, "fire", key=timer.key)
+        await reaches(handle, phase)
+        await p.act(handle.id, "complete", key="pay", value="by hand")
+        assert await handle.result() == ["by hand", "slept"]
+
+
+async def test_a_try_of_failed_code_releases_its_held_steps(house: House, till: Till) -> None:
+    app = Registry()
+    ready = asyncio.Event()
+
+    async def second() -> str:
+        await ready.wait()
+        return await till.pay("second")
+
+    @app.workflow(on_failure="hold")
+    async def run(ctx: Context) -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(ctx.step("first", till.pay, "first", on_failure="hold")),
+                group.create_task(ctx.step("second", second)),
+            ]
+        return [task.result() for task in tasks]
+
+    async with house.open(app) as p:
+        handle = await p.start(run)
+
+        async def first_is_held() -> bool:
+            return [call.key for call in await p.pending(handle.id)] == ["first"]
+
+        await until(first_is_held)
+        ready.set()
+        await reaches(handle, Phase.HELD)
+        till.is_down = False
+        await p.act(handle.id, "try")
+        assert await handle.result() == ["paid first", "paid second"]
+
+
+async def test_a_retry_runs_the_steps_that_ended_held_code(house: House, app: Registry, till: Till) -> None:
+    async with house.open(app) as p:
+        handle = await p.start(app["whole"])
+        await reaches(handle, Phase.HELD)
+        await handle.cancel()
+        assert await ends(handle) is Phase.CANCELLED
+        till.is_down = False
+        again = await handle.retry()
+        assert await again.result() == "paid pay"
+        assert (await again.get()).forked_at_step == "pay"
+        assert till.count.runs == {"reserve": 1, "pay": 3, "ship": 1}

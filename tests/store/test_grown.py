@@ -181,6 +181,7 @@ ANSWERS_NOTHING: Final = {
     "open_children": "all children have ended",
     "recent_tries": "no try has failed of late",
     "retried_after": "nothing was retried",
+    "hold_at": "it was not held",
     "failed_step_of": "no step has failed",
     "open_children_at": "all children have ended",
     "started_child_of": "none was started",
@@ -445,7 +446,15 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     for query in ("lock_source", "lock_retried", "read_source", "mark_retried", "set_keys", "make_fork", "keys_of"):
         found[query] = {"id": done}
     forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US}
-    for query in ("kept_facts", "retried_after", "kept_readings", "open_children_at", "copy_journal", "copy_waits"):
+    for query in (
+        "kept_facts",
+        "retried_after",
+        "hold_at",
+        "kept_readings",
+        "open_children_at",
+        "copy_journal",
+        "copy_waits",
+    ):
         found[query] = forked
     for query in ("copy_approvals", "first_row_of", "failed_step_of", "newest_keys", "any_transcript_row"):
         found[query] = forked | {"key": "step-1"}

@@ -351,7 +351,7 @@ class Runner:
         if any(type(entry) is TimerFired for entry in self.entries):
             return
         self._stop_timer()
-        self._list_timers()
+        self._list_timers(timer)
         self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _may_rest(self) -> bool:
@@ -366,10 +366,10 @@ class Runner:
         if first - self.now_us() <= SLEPT_IN_WORKER_US or not self._may_rest():
             return
         self._stop_timer()
-        self._list_timers()
-        key_and_due: tuple[str | None, int] = (None, first)
-        if timer is not None and timer[1] < first:
-            key_and_due = timer
+        if timer is not None and timer[1] >= first:
+            timer = None
+        self._list_timers(timer)
+        key_and_due = (None, first) if timer is None else timer
         self.end = Suspend(self.machine.waits(), key_and_due, parked=False)
 
     def _hold(self, failures: list[Row]) -> None:
@@ -377,14 +377,13 @@ class Runner:
         if not self._may_rest():
             return
         self._stop_timer()
-        self._list_timers()
+        self._list_timers(None)
         self.end = hold(failures)
 
-    def _list_timers(self) -> None:
-        """The server knows the earliest timer by the end itself."""
+    def _list_timers(self, named: tuple[str, int] | None) -> None:
+        """The server knows the timer that the end itself names."""
         assert self.machine is not None
-        timers = self.machine.loop.timers
-        if self.listed or len(timers) > 1:
+        if self.listed or len(self.machine.loop.timers) > (named is not None):
             self.list_calls(timer_calls(self.machine))
 
     def list_calls(self, calls: list[OpenCall]) -> None:

@@ -91,7 +91,7 @@ class StepRunner:
         if self.let_go is not None:
             keys, self.let_go = self.let_go, None
             for call in calls:
-                if call.key in keys and call.issued and call.key not in self._tasks:
+                if call.key in keys and call.issued and not self.has(call.key):
                     self.start(call)
 
     def go_on(self) -> None:

@@ -163,9 +163,8 @@ async def _on_hold(on: _On) -> _Done:
         )
     if on.act.action is Action.FAIL:
         return await _give_up(on, hold)
-    if hold.held:
-        return await _release(on, [_row(on, Kind.RETRIED, key) for key in on.tries.held])
-    return await _try_code(on, hold)
+    released = [_row(on, Kind.RETRIED, key) for key in on.tries.held]
+    return await _release(on, released) if hold.held else await _try_code(on, hold, *released)
 
 
 async def _on_call(on: _On, key: str, wait: StoredWait | None, event_id: str) -> _Done:

@@ -23,6 +23,7 @@ from perdure.store.verbs.transcripts import StoredTranscript
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.executions import Finished, Row
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.holds import read_held
 from perdure.wire.limits import FORK_BYTES_MAX
 from perdure.wire.records import NULL, Kind
 from perdure.wire.requests import WORKER_PROTOCOL, StartItem
@@ -258,7 +259,8 @@ async def _plan_retry(source: Source, request: RetryExecution) -> Plan:
     [before] = await records(Kept, "kept_facts", execution_id=source.id, cut=end)
     cut = before.cancel_seq or end
     if source.phase is Phase.CANCELLED:
-        return Plan(cut, retries=True)
+        seqs = await _failed_of_hold(source, cut)
+        return Plan(cut, at_step=min(seqs, key=lambda key: seqs[key], default=None), failures=seqs, retries=True)
     [last] = await records(Row, "row_at", execution_id=source.id, seq=end)
     failure = _failure(last)
     if failure.code == "POISONED":
@@ -278,6 +280,14 @@ async def _plan_retry(source: Source, request: RetryExecution) -> Plan:
         failures={key: seq for key, seq in seqs.items() if seq < cut},
         retries=True,
     )
+
+
+async def _failed_of_hold(source: Source, cut: int) -> dict[str, int]:
+    """The failed steps that had ended the code, if it was held at `cut`."""
+    for (told,) in await query("hold_at", execution_id=source.id, cut=cut):
+        found = {key: await _failed_row(source, key, (Kind.STEP,)) for key in read_held(told).take_back}
+        return {key: seq for key, seq in found.items() if 0 < seq < cut}
+    return {}
 
 
 def _failure(row: Row) -> Failure:

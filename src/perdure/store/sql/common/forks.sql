@@ -53,6 +53,11 @@ SELECT key FROM journal WHERE execution_id = :execution_id AND kind = 'step' AND
       OR kind = 'sent')), 0)
 ORDER BY seq;
 
+-- name: hold_at
+-- The hold in which an execution stood before `cut`.
+SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'held'
+  AND seq = (SELECT MAX(seq) FROM journal WHERE execution_id = :execution_id AND seq < :cut AND kind IN ('held', 'claimed'));
+
 -- name: retried_after
 -- The failures that were taken back from `cut` on.
 SELECT value FROM journal WHERE execution_id = :execution_id AND seq >= :cut AND kind = 'retried';
