@@ -278,7 +278,7 @@ async def test_its_code_does_not_match(world: World) -> None:
         "asked": {"kind": "step", "key": "ship", "name": "send"},
         "source": "app.py:12",
     }
-    detail = raw({"type": "Diverged", "message": "The code does not match the journal.", "details": details})
+    detail = raw({"type": "Diverged", "message": "The code does not match the journal.", **details})
     await world.report(id, end=Block("diverged", detail))
     found = await ask(world, id)
     assert found.sentence == (
@@ -288,8 +288,10 @@ async def test_its_code_does_not_match(world: World) -> None:
     assert found.remedy == ("a worker that registers for deployment 'd' with code that makes the recorded calls")
     assert texts(found)["source"] == "app.py:12"
     other = await world.running()
-    await world.report(other, end=Block("diverged", raw({"type": "Diverged", "message": "another worker said so"})))
-    assert (await ask(world, other)).sentence.endswith(": another worker said so.")
+    await world.report(other, end=Block("diverged", raw({"type": "UnknownWorkflow", "message": "no wf here."})))
+    found = await ask(world, other)
+    assert found.sentence == f"It has been blocked since {NOW}: no wf here."
+    assert found.remedy == "a worker that registers for deployment 'd' with workflow 'wf'"
 
 
 # --- ended -----------------------------------------------------------------------------------------------------------

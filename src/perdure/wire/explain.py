@@ -177,31 +177,31 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
 def explain_blocked(facts: Blocked) -> Why:
     subject, row = facts.subject, facts.row
     found = decoded_object(row.value)
-    both = found.get("details")
-    recorded, asked, source, seq = (
-        both.get(name) if isinstance(both, dict) else None for name in ("recorded", "asked", "source", "seq")
-    )
-    there = "" if not isinstance(source, str) else f" ({cut(source)})"
-    if isinstance(recorded, dict):
-        asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
-        what = f"row {seq} is {_side(recorded)}, but the code {asks}{there}"
-    else:
-        what = cut(str(found.get("message") or subject.error or "no reason was recorded"))
+    recorded, asked, source, message = (found.get(name) for name in ("recorded", "asked", "source", "message"))
+    since, deployment = moment(row.at_us), quoted(subject.deployment_id or "")
+    sentence = f"It has been blocked since {since}: {cut(str(message or subject.error)).rstrip('.')}."
+    remedy = f"a worker that registers for deployment {deployment} with workflow {quoted(subject.workflow_id)}"
     details = [Fact("blocked", f"by worker {subject.worker_id}, attempt {subject.attempt}", row.at_us)]
     if isinstance(recorded, dict):
+        there = f" ({cut(source)})" if isinstance(source, str) else ""
+        asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
+        sentence = (
+            f"Its code has not matched its journal since {since}: row {found.get('seq')} is {_side(recorded)}, but the "
+            f"code {asks}{there}."
+        )
+        remedy = f"a worker that registers for deployment {deployment} with code that makes the recorded calls"
         details.append(Fact("recorded", _side(recorded)))
     if isinstance(asked, dict):
         details.append(Fact("the code asks for", _side(asked)))
     if isinstance(source, str):
         details.append(Fact("source", cut(source)))
-    if found.get("message"):
-        details.append(Fact("message", str(found["message"])[:MESSAGE_MAX]))
+    if message:
+        details.append(Fact("message", str(message)[:MESSAGE_MAX]))
     return explained(
         subject,
-        f"Its code has not matched its journal since {moment(row.at_us)}: {what}.",
+        sentence,
         since_us=row.at_us,
-        remedy=f"a worker that registers for deployment {quoted(subject.deployment_id or '')} with code that makes the "
-        "recorded calls",
+        remedy=remedy,
         commands=[f"perdure show {subject.id} --journal", f"perdure cancel {subject.id}"],
         details=details,
     )
