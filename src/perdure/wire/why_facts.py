@@ -177,14 +177,15 @@ class Blocked(Struct, frozen=True):
 
 
 class RecordedFailure(Struct, frozen=True):
-    """An error as the journal has it. Journals of earlier releases do not say which steps or child ended the run."""
+    """An error as the journal has it. Journals of earlier releases do not say which steps or children ended the run."""
 
     type: str = "Error"
     message: str = ""
     detail: str | None = None
     """Its traceback."""
     steps: Sequence[str] = ()
-    child: str | None = None
+    children: Sequence[str] = ()
+    """Keys of those whose failures ended the run."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -206,8 +207,8 @@ class Cause(Struct, frozen=True):
     def row(self) -> FactRow | None:
         """The outcome that ended it. None: its code failed by itself."""
         error = recorded_failure(self.end.value)
-        if error.steps or error.child is not None:
-            keys = {*error.steps, error.child}
+        if error.steps or error.children:
+            keys = {*error.steps, *error.children}
             return next((row for row in reversed(self.failed) if row.key in keys), None)
         if error.type == "StepFailed":
             return next((row for row in self.failed if row.kind is Kind.STEP), None)
