@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from msgspec import json
+from tests.store.pushing import PushWorld
 from tests.store.world import World, answer_wait, child, event_wait, failure, raw, step
 
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
@@ -356,3 +357,17 @@ async def test_a_child_that_was_deleted_cannot_be_asked_for_again(world: World) 
     with pytest.raises(Conflict, match="Fork from 'open', which started it"):
         await world.fork(id, from_step="a")
     assert (await world.fork(id, from_step="open")).kept_rows == 1
+
+
+async def test_executions_of_push_workers_run_again_from_the_start(pushes: PushWorld, worker: str) -> None:
+    """A push worker keeps its steps under the execution's id, so they cannot be copied for it."""
+    id = await pushes.running(worker)
+    await pushes.save(id, "a", 1)
+    await pushes.fail(id, worker, retryable=False)
+    with pytest.raises(Conflict, match="fork from the start"):
+        await pushes.world.fork(id, from_step="a", deployment_id="p")
+    made = await pushes.world.retry(id, deployment_id="p")
+    assert made.kept_rows == 0
+    [again] = await pushes.claim(worker)
+    assert again.claimed.id == made.execution_id
+    await pushes.complete(made.execution_id, worker)

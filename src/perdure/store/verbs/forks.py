@@ -254,7 +254,7 @@ async def _plan_retry(source: Source, request: RetryExecution) -> Plan:
         return Plan(await _first_row(source, request.from_step), at_step=request.from_step, retries=True)
     if request.from_end:
         return Plan(end, retries=True)
-    if source.phase is Phase.COMPLETED:
+    if source.phase is Phase.COMPLETED or source.python == PUSHED:
         return Plan(1, retries=True)
     [before] = await records(Kept, "kept_facts", execution_id=source.id, cut=end)
     cut = before.cancel_seq or end
