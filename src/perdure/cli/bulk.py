@@ -1,6 +1,5 @@
 """Bulk jobs: one action on all executions that filters find."""
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -279,6 +278,8 @@ def _watch_to_end(url: str | None, job: "BulkJob", *, as_json: bool) -> None:
 
 
 async def _watch(client: "Client", job: "BulkJob", *, shown: bool) -> "BulkJob":
+    import asyncio
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from perdure.wire.bulk import JobState

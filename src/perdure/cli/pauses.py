@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,13 +10,15 @@ from perdure.cli.commands import Refused, add_commands
 from perdure.cli.connect import with_client
 from perdure.cli.options import JsonFlag, UrlOption, parse_coming
 from perdure.cli.output import note, print_list, print_result
-from perdure.wire.pauses import Pause, PauseKind, in_words, unpause_command
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from perdure.wire.pauses import Pause, PauseKind
+
+Kind = Literal["deployment", "workflow", "queue", "key"]
 KindArgument = Annotated[
-    PauseKind, typer.Argument(metavar="KIND", help="queue, workflow, deployment, or key: one concurrency key.")
+    Kind, typer.Argument(metavar="KIND", help="queue, workflow, deployment, or key: one concurrency key.")
 ]
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Its name. A workflow's own queue has the workflow's name.")
@@ -40,9 +42,13 @@ def pause(
     as_json: JsonFlag = False,
 ) -> None:
     """Pause a queue, workflow, deployment or key. Running executions end; others wait."""
+    from perdure.wire.pauses import PauseKind, unpause_command
+
     where, key = _place(kind, name, queue)
     moment = None if until is None else _moment(parse_coming(until, "--until"))
-    now = with_client(url, lambda client: client.pause(kind, where, concurrency_key=key, until=moment, note=reason))
+    now = with_client(
+        url, lambda client: client.pause(PauseKind(kind), where, concurrency_key=key, until=moment, note=reason)
+    )
     print_result(as_json, now, f"{_capital(now.what)} is {paused_words(now)}. End it with `{unpause_command(now)}`.")
 
 
@@ -50,9 +56,11 @@ def unpause(
     kind: KindArgument, name: NameArgument, queue: QueueOption = None, url: UrlOption = None, as_json: JsonFlag = False
 ) -> None:
     """End a pause."""
+    from perdure.wire.pauses import PauseKind, in_words
+
     where, key = _place(kind, name, queue)
-    ended = with_client(url, lambda client: client.unpause(kind, where, concurrency_key=key))
-    what = _capital(in_words(kind, where, key))
+    ended = with_client(url, lambda client: client.unpause(PauseKind(kind), where, concurrency_key=key))
+    what = _capital(in_words(PauseKind(kind), where, key))
     held = "1 execution" if ended.held == 1 else f"{ended.held:,} executions"
     goes_on = f"{what} goes on, with {held} that it held."
     print_result(as_json, ended, goes_on if ended.was_paused else f"{what} was not paused.")
@@ -81,9 +89,9 @@ def pauses(url: UrlOption = None, as_json: JsonFlag = False) -> None:
     )
 
 
-def _place(kind: PauseKind, name: str, queue: str | None) -> tuple[str, str | None]:
+def _place(kind: Kind, name: str, queue: str | None) -> tuple[str, str | None]:
     """The name and the concurrency key that the server takes. Raises `Refused`."""
-    if kind is PauseKind.KEY:
+    if kind == "key":
         if queue is None:
             raise Refused(
                 f"A concurrency key belongs to a queue. Name it: perdure pause key {shlex.quote(name)} --queue Q"
@@ -100,17 +108,20 @@ def _moment(at_us: int) -> "datetime":
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
 
 
-def note_pauses(url: str | None, kinds: Collection[PauseKind] = frozenset(PauseKind)) -> None:
-    """Pauses of these kinds, as notes below a list."""
+def note_pauses(url: str | None, kinds: "Collection[PauseKind] | None" = None) -> None:
+    """Pauses of these kinds, by default of all, as notes below a list."""
+    from perdure.wire.pauses import unpause_command
+
     for one in with_client(url, lambda client: client.pauses()):
-        if one.kind in kinds:
+        if kinds is None or one.kind in kinds:
             note(
                 f"{_capital(one.what)} is {paused_words(one)}. It holds {one.held:,}; `{unpause_command(one)}` ends it."
             )
 
 
-def paused_words(one: Pause) -> str:
+def paused_words(one: "Pause") -> str:
     """
+    >>> from perdure.wire.pauses import Pause, PauseKind
     >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
     "key 'ci': moving"
     """
