@@ -285,10 +285,7 @@ JobId = Annotated[str, id_check("bulk job")]
 
 @bulk.post("/api/v1/bulk", role=Role.ADMIN, idempotent=True)
 class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
-    """Start a bulk job. It runs in the background, takes each execution once, and survives the end of its server.
-
-    A repeat with the same Idempotency-Key gets the job as it is by then.
-    """
+    """Start a bulk job. It runs in the background, takes each execution once, and survives the end of its server."""
 
     newest: Annotated[str, id_check("execution")] | None = None
     """From the preview: leave out later executions. Default: the newest that matches now."""

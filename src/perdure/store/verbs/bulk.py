@@ -42,6 +42,7 @@ from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.forks import ForkExecution, RetryExecution
 from perdure.wire.hands import ActOnExecution
 from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.record import reader, to_json
 from perdure.wire.records import NULL
 from perdure.wire.times import rfc3339
 
@@ -125,10 +126,10 @@ async def start_job(
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> BulkJob:
-    """A repeated request gets its job, also if by now the job would be refused (`job` is an error)."""
+    """A repeated request gets the first answer, also if by now the job would be refused (`job` is an error)."""
     first = await _recall(project_id, idempotency)
     if first is not None:
-        return await _read(project_id, first)
+        return first
     if isinstance(job, PerdureError):
         raise job
     await query(
@@ -141,23 +142,30 @@ async def start_job(
         place=place_after(job.newest),
         now_us=now_us,
     )
-    await remember(project_id, idempotency, msgspec.json.encode(job.id), now_us)
-    return await _read(project_id, job.id)
+    made = await _read(project_id, job.id)
+    await remember(project_id, idempotency, msgspec.json.encode(to_json(made)), now_us)
+    return made
 
 
-async def _recall(project_id: str, same: Idempotency | None) -> str | None:
+async def _recall(project_id: str, same: Idempotency | None) -> BulkJob | None:
     try:
         answer = await recall(project_id, same)
     except KeyReused:
         assert same is not None
         [(_, answer)] = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
-        job = await _read(project_id, msgspec.json.decode(answer, type=str))
+        job = _answered(answer)
         raise KeyReused(
             f"Idempotency-Key {same.key!r} started bulk job {job.id} with another body ({job.action} of {job.total:,}, "
             f"by {job.started_by}). Look: `perdure bulk show {job.id}`, or use a new key.",
             {"job_id": job.id},
         ) from None
-    return None if answer is None else msgspec.json.decode(answer, type=str)
+    return None if answer is None else _answered(answer)
+
+
+def _answered(answer: bytes) -> BulkJob:
+    twin = reader(BulkJob)
+    job: BulkJob = twin(msgspec.json.decode(answer, type=twin.type))
+    return job
 
 
 async def _read(project_id: str, job_id: str) -> BulkJob:
