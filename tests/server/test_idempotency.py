@@ -29,6 +29,9 @@ class Case(NamedTuple):
     shown_once: bool = False
 
 
+ACT: Final = "/api/v1/executions/{execution_id}/act"
+COMPLETE: Final = {"action": "complete", "key": "approve", "value": 1}
+CANCEL: Final = {"action": "cancel", "filters": {"workflow_id": "w"}}
 CASES: Final[dict[str, Case]] = {
     "/api/v1/workflows/{workflow_id}/run": Case(RUN, {"payload": 2}),
     "/api/v1/workflows/batch_run": Case(
@@ -37,7 +40,9 @@ CASES: Final[dict[str, Case]] = {
     "/api/v1/executions": Case({"items": [{"workflow_id": "w", **RUN}]}, {"items": [{"workflow_id": "w"}]}),
     "/api/v1/executions/{execution_id}/fork": Case({"note": "why"}, {"note": "why not"}),
     "/api/v1/executions/{execution_id}/retry": Case({"note": "why"}, {"note": "why not"}),
+    ACT: Case(COMPLETE, COMPLETE | {"value": 2}),
     "/api/v1/executions/{execution_id}/budget/raise": Case({"tokens": 1}, {"tokens": 2}),
+    "/api/v1/bulk": Case(CANCEL, CANCEL | {"note": "why"}),
     "/api/v1/events/publish": Case({"topic": "t", "events": [{"data": 1}]}, {"topic": "t", "events": [{"data": 2}]}),
     "/api/v1/event-triggers/register": Case(TRIGGER, TRIGGER | {"batch_size": 2}),
     "/api/v1/schedules": Case(SCHEDULE, SCHEDULE | {"cron": "0 8 * * *"}),
@@ -71,6 +76,11 @@ async def test_the_same_request_counts_once_and_another_body_is_refused(served: 
     if "{execution_id}" in path:
         budgeted = {"payload": None, "budget": {"tokens": 9}}
         values["execution_id"] = (await client.post("/api/v1/workflows/w/run", json=budgeted)).json()["execution_id"]
+    if path == ACT:
+        wait = {"type": "wait", "key": "approve", "fingerprint": None}
+        await hand.report(await hand.claim(), entries=[wait], end={"type": "suspend", "waits": ["approve"]})
+    if path == "/api/v1/bulk":
+        await served.start()
     if path.endswith("/retry"):
         await client.post(f"/api/v1/executions/{values['execution_id']}/cancel")
     if "{schedule_id}" in path:
