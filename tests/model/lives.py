@@ -231,6 +231,9 @@ class Model:
         life.recorded()
         if key is None:
             life.retries = 0
+            for step in life.held_steps:  # held beside the failed code
+                life.note(Kind.RETRIED, step)
+            life.held_steps.clear()
         else:
             life.held_steps.remove(key)
         self._requeued(life)
