@@ -242,7 +242,6 @@ async def test_a_workflows_key_finds_its_execution(served: Served) -> None:
         "limit=x",
         "status=done",
         "phase=x",
-        "tag=x",
         "cursor=x",
         "colour=red",
         "created_after=yesterday",
