@@ -10,6 +10,7 @@ from tests.store.world import World, answer_wait, child, event_wait, failure, ra
 
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
 from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem
 from perdure.wire.status import Phase
@@ -109,6 +110,39 @@ async def test_an_edit_replaces_an_outcome(world: World) -> None:
     assert _outcomes(await _claimed(world, made.execution_id))[2:] == [("step", "c", "by hand")]
 
 
+async def test_an_outcome_that_was_given_by_hand_is_edited(world: World) -> None:
+    """Its row then shows who edited it."""
+    id = await world.running()
+    await world.wait_for(id, event_wait("e", "topic"))
+    await world.act(id, Action.TIME_OUT, "e")
+    await world.claim()
+    await world.report(id, [step("a", 1)], failure())
+    first = await world.fork(id, steps={"e": 5})
+    [event] = await world.outcomes(first.execution_id, Kind.EVENT)
+    assert isinstance(event, dict)
+    assert (event["data"], event["topic"], event["sequence_id"]) == (5, "topic", 0)
+    second = await world.fork(first.execution_id, steps={"e": 6})
+    [event] = await world.outcomes(second.execution_id, Kind.EVENT)
+    assert isinstance(event, dict) and event["data"] == 6
+    assert [act.action for act in await world.acts(second.execution_id)] == ["edit", "fork"]
+
+
+async def test_a_fork_without_a_conversation_gets_none(world: World) -> None:
+    """Its agents would read the transcript of the source's own session, or of the parent's."""
+    id = await _failed(world)
+    fork_id = (await world.fork(id)).execution_id
+    assert (await world.get(fork_id)).session_id == id
+    for source_id in (id, fork_id):
+        fresh = await world.get((await world.fork(source_id, fresh_keys=True)).execution_id)
+        assert fresh.session_id == fresh.id
+    parent_id = await world.running(session_id="s")
+    child_id = await _child_of(world, parent_id)
+    await world.report(child_id, [step("a", 1)], failure())
+    for made in (await world.fork(child_id, from_step="a"), await world.retry(child_id)):
+        assert (await world.get(made.execution_id)).session_id == child_id
+    assert (await world.get((await world.fork(parent_id)).execution_id)).session_id == "s"
+
+
 async def test_a_consumed_event_and_an_answer_are_kept(world: World) -> None:
     id = await world.running()
     await world.wait_for(id, event_wait("e", "topic"))
@@ -191,7 +225,7 @@ async def test_an_ended_child_is_kept_and_an_open_one_asked_for_again(world: Wor
         "open",
     )
     claimed = {one.id: one for one in await world.claim(capacity=10)}
-    assert (claimed[again.id].keys_id, claimed[again.id].seed_id) == (open_, None)
+    assert (claimed[again.id].keys_id, claimed[again.id].seed_id) == (open_, open_)
     await world.finish(open_)  # the source is over, and the fork has a child of its own
     assert "child" not in [row.kind for row in await world.journal(made.execution_id) if row.key == "open"]
     await world.finish(again.id)
@@ -226,14 +260,36 @@ async def test_a_child_that_is_started_again_has_the_keys_of_the_first(world: Wo
     fork = await _claimed(world, (await world.fork(id, from_step="child")).execution_id)
     reply = await world.report(fork.id, [StartChild("child", None, StartItem("wf", key="k")), child("another")])
     assert [row.ok for row in reply.rows] == [True, True]
-    again, another = sorted(await world.claim(capacity=10), key=lambda one: one.keys_id is None)
-    assert (again.keys_id, again.key, another.keys_id) == (first.id, None, None)
+    again, another = sorted(await world.claim(capacity=10), key=lambda one: one.keys_id != first.id)
+    assert (again.keys_id, again.seed_id, again.key) == (first.id, first.id, None)
+    assert another.keys_id not in (None, another.id)
     await world.report(again.id, [child("below")])
     [below] = await world.claim()
     assert (below.keys_id, below.parent_execution_id) == (grandchild, again.id)
     fresh = await _claimed(world, (await world.fork(id, from_step="child", fresh_keys=True)).execution_id)
-    await world.report(fresh.id, [child("child")])
-    assert [one.keys_id for one in await world.claim(capacity=10)] == [None]
+    reply = await world.report(fresh.id, [StartChild("child", None, StartItem("wf", key="k"))])
+    assert reply.rows[0].ok
+    assert [(one.keys_id, one.key) for one in await world.claim(capacity=10)] == [(None, None)]
+
+
+async def test_a_child_that_the_source_did_not_come_to_has_the_same_keys_in_all_forks(world: World) -> None:
+    """Also after a retry that did not come to it, and below a child that was started again."""
+    id = await world.running()
+    first = await _child_of(world, id, "first")
+    await world.report(first, end=failure())
+    await world.report(id, end=failure())
+    keys: list[str | None] = []
+    for comes_to_it in (True, False, True):
+        id = (await _claimed(world, (await world.retry(id)).execution_id)).id
+        if comes_to_it:
+            await world.report(id, [child("first"), StartChild("new", None, StartItem("wf", key="new"))])
+            again, new = sorted(await world.claim(capacity=10), key=lambda one: one.keys_id != first)
+            await world.report(again.id, [child("below")])
+            [below] = await world.claim(capacity=10)
+            keys += [again.keys_id, new.keys_id, below.keys_id]
+        await world.report(id, end=failure())
+    assert keys[:3] == keys[3:]
+    assert None not in keys and len(set(keys)) == 3
 
 
 # --- retry ------------------------------------------------------------------------------------------------------------

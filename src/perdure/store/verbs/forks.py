@@ -16,17 +16,19 @@ from msgspec import Raw, Struct, structs
 from perdure.store.executions import JournalRow, Parent, unknown_execution
 from perdure.store.interface import Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.continued_keys import continue_keys
+from perdure.store.verbs.events import event_value
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.starts import New, find_target, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
+from perdure.wire.events import Event
 from perdure.wire.executions import Finished, Row
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
 from perdure.wire.holds import read_held
 from perdure.wire.limits import FORK_BYTES_MAX
 from perdure.wire.records import NULL, Kind
-from perdure.wire.requests import WORKER_PROTOCOL, StartItem
+from perdure.wire.requests import WORKER_PROTOCOL, Started, StartItem
 from perdure.wire.search import key_terms
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.transcripts import OnConflict
@@ -65,6 +67,7 @@ class Source(Struct, frozen=True, kw_only=True):
     initial_state: bytes | None
     channel_context: bytes | None
     webhook_url: str | None
+    parent_execution_id: str | None
 
 
 class Kept(Struct, frozen=True):
@@ -158,14 +161,9 @@ async def fork_one(project_id: str, request: ForkExecution, fork_id: str, acted_
     source = await _locked(project_id, request.execution_id, "lock_source")
     plan = await _plan_fork(source, request.from_step, request.edits or Edits())
     if request.key is not None:
-        for (holder,) in await query(
-            "holder_of_key", project_id=project_id, workflow_id=source.workflow_id, key=request.key
-        ):
-            raise Conflict(
-                f"Key {request.key!r} of workflow {source.workflow_id!r} belongs to execution {holder!r}; use "
-                "another key.",
-                {"key": request.key, "execution_id": holder},
-            )
+        where = {"project_id": project_id, "workflow_id": source.workflow_id}
+        for (holder,) in await query("holder_of_key", key=request.key, **where):
+            raise _key_is_taken(source, request.key, holder)
     making = _Making(project_id, source, plan, request, fork_id=fork_id, now_us=now_us)
     return await making.make(request.key, acted_by)
 
@@ -192,6 +190,13 @@ async def _locked(project_id: str, execution_id: str, how: str) -> Source:
     return source
 
 
+def _key_is_taken(source: Source, key: str | None, holder: str) -> Conflict:
+    return Conflict(
+        f"Key {key!r} of workflow {source.workflow_id!r} belongs to execution {holder!r}; use another key.",
+        {"key": key, "execution_id": holder},
+    )
+
+
 async def _key_to_take(project_id: str, source: Source) -> str | None:
     """None: a start took the key after the last retry was deleted."""
     if source.key is None:
@@ -204,7 +209,7 @@ async def _key_to_take(project_id: str, source: Source) -> str | None:
 
 
 async def _plan_fork(source: Source, from_step: str | None, edits: Edits) -> Plan:
-    edited = [_edited(await _edited_row(source, key), given) for key, given in edits.steps.items()]
+    edited = [_edited(source, await _edited_row(source, key), given) for key, given in edits.steps.items()]
     cut = max((row.seq for row, _ in edited), default=0) + 1
     if from_step is not None:
         cut = await _first_row(source, from_step)
@@ -224,10 +229,15 @@ async def _edited_row(source: Source, key: str) -> Row:
     raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace")
 
 
-def _edited(row: Row, given: Raw) -> tuple[Row, Raw]:
-    """An event keeps its topic and its number."""
+def _edited(source: Source, row: Row, given: Raw) -> tuple[Row, Raw]:
+    """An event keeps its topic and its number. One that an act timed out has none, as one that an act gave."""
     if row.kind is not Kind.EVENT:
         return row, given
+    if not row.ok:
+        event = Event(
+            id=source.id, sequence_id=0, topic=row.name or "", data=given, created_at_us=row.at_us, event_type=None
+        )
+        return row, Raw(event_value(event))
     envelope = msgspec.json.decode(row.value, type=dict[str, Raw])
     return row, Raw(msgspec.json.encode(envelope | {"data": given}))
 
@@ -322,7 +332,7 @@ class _Making:
         self.request = request
         self.fork_id = fork_id
         self.now_us = now_us
-        self.seed_id = source.seed_id or source.id
+        self.seed_id = None if request.fresh_keys and plan.cut == 1 else source.seed_id or source.id
         self.deployment_id: str | None = None
         self.pushed = False
         self.kept = Kept()
@@ -402,20 +412,24 @@ class _Making:
 
     async def _write(self, key: str | None, acted_by: str) -> Fork:
         source, plan, fork_id = self.source, self.plan, self.fork_id
-        session_id = source.session_id or self.seed_id
+        session_id = (source.session_id if await self._has_session() else self.seed_id) or fork_id
         parent = Parent(fork_id, session_id, source.user_id, source.channel_context)
         news = [New(one.id, self._item(one.old, one)) for one in self.again]  # a turn is asked for last: it writes
         news.append(New(fork_id, await self._own_item(session_id, key)))
         own_rows = await self._own_rows()
-        await start_items(self.project_id, news, self.now_us, independent=False, parents={fork_id: parent})
+        *_, started = await start_items(
+            self.project_id, news, self.now_us, independent=False, parents={fork_id: parent}
+        )
+        if isinstance(started, Started) and started.existing:  # it was started since the plan
+            raise _key_is_taken(source, key, started.execution_id)
         if plan.retries:
             await query("mark_retried", project_id=self.project_id, id=source.id, retried_as=fork_id)
         await query("make_fork", **self._columns(key, own_rows[-1].seq + 1))
         if plan.retries and key is not None:
             await query_many("insert_term", [(self.project_id, term, fork_id) for term in key_terms(key)])
+        await self._note_acts(acted_by)
         await self._copy()
         await query_many("insert_journal", own_rows)
-        await self._note_acts(acted_by)
         await Notify(Written(source.id))
         return Fork(
             execution_id=fork_id,
@@ -431,9 +445,19 @@ class _Making:
         """The time of a journal never goes back."""
         return max(self.now_us, self.kept.at_us or 0)
 
+    async def _has_session(self) -> bool:
+        """Or one of its own, or that of the parent, whose conversation it does not continue."""
+        source = self.source
+        if source.session_id in (None, source.seed_id):
+            return False
+        return source.parent_execution_id is None or await self._has_transcript()
+
+    async def _has_transcript(self) -> bool:
+        return bool(await query("any_transcript_row", execution_id=self.source.id))
+
     async def _own_item(self, session_id: str, key: str | None) -> StartItem:
         source = self.source
-        is_turn = source.session_id is not None and await query("any_transcript_row", execution_id=source.id)
+        is_turn = source.session_id is not None and await self._has_transcript()
         return structs.replace(
             self._item(source),
             payload=source.payload if self.plan.payload is None else self.plan.payload,
@@ -458,18 +482,17 @@ class _Making:
         )
 
     def _columns(self, key: str | None, next_seq: int) -> dict[str, object]:
-        source, plan, fresh = self.source, self.plan, self.request.fresh_keys
-        keys_id = None if fresh else source.keys_id or source.id
-        seed_id = None if fresh and plan.cut == 1 else self.seed_id
+        source, plan = self.source, self.plan
+        keys_id = None if self.request.fresh_keys else source.keys_id or source.id
         return {
             "project_id": self.project_id,
             "id": self.fork_id,
             "forked_from": source.id,
             "forked_at_step": plan.at_step,
             "kept_rows": plan.cut - 1,
-            "seed_id": seed_id,
+            "seed_id": self.seed_id,
             "keys_id": keys_id,
-            "needs_protocol": None if self.pushed or (keys_id is None and seed_id is None) else WORKER_PROTOCOL,
+            "needs_protocol": None if self.pushed or (keys_id is None and self.seed_id is None) else WORKER_PROTOCOL,
             "key": key,
             "next_seq": next_seq,
             "attempt": self.kept.attempt,

@@ -504,9 +504,10 @@ async def _start_children(
     told: list[tuple[bool, bytes]] = []
     parents = {at.execution_id: moved.parent}
     keys: dict[str, str] = {}
-    if moved.parent.keys_id is not None:
+    if moved.parent.keys_id is not None or moved.parent.forked_from is not None:
         news, keys = await continued(at.project_id, moved.parent, news)
-        dispatch = None  # the claim would lack the keys
+        if keys:
+            dispatch = None  # the claim would lack the keys
     answers = await start_items(at.project_id, news, at.now_us, dispatch=dispatch, parents=parents)
     if keys:
         await continue_keys(at.project_id, keys)

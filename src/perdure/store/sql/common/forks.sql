@@ -4,7 +4,8 @@
 executions.id, workflow_id, deployment_id, phase, {= payload} AS payload, queue_name, concurrency_key, priority, tags,
   session_id, user_id, run_timeout_seconds, batch_id, key, seed_id, keys_id, python, retried_as, next_seq, completed_at_us,
   created_number, initial_state, channel_context,
-  (SELECT w.url FROM execution_webhooks w WHERE w.execution_id = executions.id LIMIT 1) AS webhook_url
+  (SELECT w.url FROM execution_webhooks w WHERE w.execution_id = executions.id LIMIT 1) AS webhook_url,
+  parent_execution_id
 FROM executions LEFT JOIN execution_extras x ON x.execution_id = executions.id
 WHERE executions.project_id = :project_id AND executions.id = :id
 
@@ -86,11 +87,11 @@ WHERE project_id = :project_id AND id = :id RETURNING moved_at_us;
 
 -- name: set_keys
 -- holds: execution=id
-UPDATE executions SET keys_id = :keys_id, needs_protocol = :needs_protocol
+UPDATE executions SET keys_id = :keys_id, seed_id = :keys_id, needs_protocol = :needs_protocol
 WHERE project_id = :project_id AND id = :id RETURNING id;
 
 -- name: keys_of
-SELECT keys_id FROM executions WHERE project_id = :project_id AND id = :id;
+SELECT COALESCE(keys_id, id) FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: started_child_of
 SELECT value FROM journal WHERE execution_id = :execution_id AND key = :key AND kind = 'child_started' AND ok = 1;
@@ -130,9 +131,11 @@ WHERE a.execution_id = :execution_id AND EXISTS (SELECT 1 FROM waits w WHERE w.e
 
 -- name: copy_acts
 -- holds: execution=fork_id
+-- Except on the rows that the fork has edited.
 INSERT INTO acts (execution_id, seq, project_id, at_us, action, key, acted_by, note)
 SELECT :fork_id, seq, project_id, at_us, action, key, acted_by, note FROM acts
-WHERE execution_id = :execution_id AND seq < :cut;
+WHERE execution_id = :execution_id AND seq < :cut
+  AND NOT EXISTS (SELECT 1 FROM acts mine WHERE mine.execution_id = :fork_id AND mine.seq = acts.seq);
 
 -- name: copy_budget
 -- holds: budget=fork_id
