@@ -361,6 +361,33 @@ async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
     ]
 
 
+async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
+    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register()
+    ids = await started(world, 9)
+    locked = True
+
+    async def try_lock(project_id: str, execution_id: str) -> bool:
+        return not locked
+
+    async def broken(project_id: str, execution_id: str, *more: Any) -> Phase:
+        if execution_id == ids[4]:
+            raise ZeroDivisionError("a bug")
+        return await cancel_tree(project_id, execution_id, *more)
+
+    monkeypatch.setattr("perdure.store.verbs.bulk.try_lock", try_lock)
+    monkeypatch.setattr("perdure.store.verbs.bulk.cancel_tree", broken)
+    job = await begin(service, "cancel")
+    for _ in range(5):
+        await service.work()
+    assert (await service.get(SCOPE, GetBulkJob(job.id))).later == 9
+    locked = False
+    done = await finish(service, job)
+    assert (done.done, done.refused, done.later) == (8, 1, 0)
+    assert [one.execution_id for one in await items(service, done, ItemState.REFUSED)] == [ids[4]]
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("action", ["retry", "fork"])
 async def test_each_execution_is_taken_once_wherever_servers_die(

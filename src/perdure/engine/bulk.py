@@ -255,6 +255,9 @@ class Bulk(Service):
             work.amount = min(work.amount * 2, FEWER.get(work.selection.action, AMOUNT_MAX))
         elif seconds > FEWER_SECONDS:
             work.amount = max(work.amount // 2, 1)
+        if page.again:
+            # The next round goes on behind these, and after the last ones begins again.
+            work.following = work.ids[-1] if work.ids else None
         work.place, work.refusal = page.following, None
         del work.ids[: len(page.ids)]
         return taken > 0 or not page.again
@@ -282,8 +285,6 @@ class Bulk(Service):
         if work.place == bulk.WALKED:
             after = work.following or ""
             work.ids = await self.scan(bulk.later_items(job_id=job.id, after=after, limit=work.amount))
-            # The next round goes on behind these, and after the last ones begins again.
-            work.following = work.ids[-1] if work.ids else None
             return self._page(work, list(work.ids), bulk.WALKED)
         while not work.ids and work.following is not None:
             found = await self.scan(
