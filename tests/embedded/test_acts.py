@@ -107,8 +107,8 @@ async def test_waits_are_decided(house: House, kind: str, action: str) -> None:
                 event = await ctx.wait_for_event("orders", key="wait")
                 return [event.topic, event.data, event.sequence_id]
             return await ctx.suspend("wait", "may I?")
-        except TimeoutError:
-            return "timed out"
+        except TimeoutError as error:
+            return str(error)
 
     async with house.open(app) as p:
         handle = await p.start(waits)
@@ -120,7 +120,7 @@ async def test_waits_are_decided(house: House, kind: str, action: str) -> None:
             assert await handle.result() == (["orders", 7, 0] if kind == "event" else 7)
         else:
             await p.act(handle.id, "time_out", key="wait")
-            assert await handle.result() == "timed out"
+            assert await handle.result() == "The wait was timed out by the embedding program."
         await p.publish("orders", 8)
 
 

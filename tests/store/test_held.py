@@ -263,3 +263,36 @@ async def test_a_wrong_action_and_a_wrong_deployment_change_nothing(world: World
         with pytest.raises(error):
             await world.act(id, action, key, **fields)
     assert await world.everything(id) == before
+
+
+async def test_a_step_that_an_act_decided_first_has_not_ended_the_code(world: World) -> None:
+    await world.register(protocol=2)
+    id = await world.running()
+    await world.send(ReportItem(id, 1, 0, 1, open_calls=[OpenCall("pay", "step", "pay")]))
+    seen = await world.last_seq(id)
+    await world.act(id, Action.COMPLETE, "pay", value=raw("given"))
+    late = step("pay", {"type": "Down", "message": "down"}, ok=False)
+    assert (await world.report(id, [late], CODE, seen=seen, number=2)).ended
+    assert await world.pending(id) == [(None, "held")]
+    with pytest.raises(Conflict, match="has its outcome since"):
+        await world.act(id, Action.COMPLETE, "pay")
+    await world.act(id, Action.TRY)
+    assert await world.phase(id) is Phase.QUEUED
+
+
+@pytest.mark.parametrize("action", [Action.COMPLETE, Action.TIME_OUT])
+@pytest.mark.parametrize("key", ["event", "answer"])
+async def test_a_decided_wait_is_not_opened_again(world: World, key: str, action: Action) -> None:
+    """The worker opens it again after its first report was lost, and has not seen the act."""
+    await world.register(protocol=2)
+    id = await world.running()
+    wait = event_wait("event", "orders") if key == "event" else answer_wait("answer")
+    await world.report(id, [wait])
+    seen = await world.last_seq(id)
+    acted = await world.act(id, action, key)
+    reply = await world.report(id, [wait], Suspend([key], None), seen=seen)
+    assert not reply.ended
+    assert [row.seq for row in reply.rows] == [acted.seq]
+    assert await world.pending(id) == []
+    await world.publish("orders", 1)
+    assert await world.last_seq(id) == acted.seq

@@ -114,7 +114,7 @@ async def _wait(machine: Machine, call: DurableCall, timeout: float | None) -> R
         async with asyncio.timeout(timeout):
             row = await machine.wait(call)
     if not row.ok:
-        raise TimeoutError  # by an act
+        raise TimeoutError(error_from_json(bytes(row.value)).message)  # by an act
     return row
 
 

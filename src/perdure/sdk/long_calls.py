@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, Protocol
 
 from perdure.wire.requests import OpenCall
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 LONG_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 1.0
+LISTED_MAX: Final = 1_000
+"""Steps, and timers, of an execution. The server writes the whole list whenever it changes."""
 
 
 class Steps(Protocol):
@@ -47,27 +50,29 @@ class LongCalls:
         self._looked = now
         seen: dict[asyncio.Task[None], float] = {}
         for run in runs:
-            calls: list[OpenCall] = []
+            long: dict[str, float] = {}
             for key, task in run.step_runner.tasks.items():
                 since = seen[task] = self._seen.get(task, now)
-                if now - since >= LONG_SECONDS:
-                    calls.append(_step_call(run, key, now - since))
-            if calls and run.machine is not None:
-                calls += timer_calls(run.machine)
+                if now - since >= LONG_SECONDS and len(long) < LISTED_MAX:
+                    long[key] = now - since
             if not run.is_ending:
-                run.list_calls(calls)
+                run.list_calls(_step_calls(run, long) if long else [])
         self._seen = seen
 
 
-def _step_call(run: Run, key: str, seconds: float) -> OpenCall:
+def _step_calls(run: Run, long: Mapping[str, float]) -> list[OpenCall]:
+    """And the timers beside them."""
     machine = run.machine
     assert machine is not None
-    call = next((one for one in machine.outstanding() if one.key == key), None)
-    name = None if call is None else call.name
-    since_us = run.now_us() - int(seconds * 1_000_000)
-    return OpenCall(key, "step", name, since_us, tries=machine.failed_tries(key))
+    now_us = run.now_us()
+    names = {call.key: call.name for call in machine.outstanding()}
+    calls = [
+        OpenCall(key, "step", names.get(key), now_us - int(seconds * 1_000_000), tries=machine.failed_tries(key))
+        for key, seconds in long.items()
+    ]
+    return calls + timer_calls(machine)
 
 
 def timer_calls(machine: Machine) -> list[OpenCall]:
-    timers = sorted(machine.loop.timers.values(), key=lambda one: one.due_us)
+    timers = nsmallest(LISTED_MAX, machine.loop.timers.values(), key=lambda one: one.due_us)
     return [OpenCall(one.key, "timer", since_us=machine.now_us, due_us=one.due_us) for one in timers]

@@ -192,13 +192,13 @@ async def _on_call(on: _On, key: str, wait: StoredWait | None, event_id: str) ->
         due = None if is_next or call.due_at_us is None else fingerprint_of_timer(call.due_at_us)
         return await _add(on, _row(on, Kind.TIMER, key, fingerprint=due), new=on.state.phase in LEASED)
     assert wait is not None
+    # Met, also if it is timed out: a report under way may open a closed wait again.
+    await query("meet_wait", execution_id=on.id, key=key, event_seq=None, data=None)
     if action is Action.TIME_OUT:
-        await query("close_wait", execution_id=on.id, key=key)
         kind = Kind.EVENT if call.kind is PendingKind.EVENT else Kind.RESUME
-        message = f"It was timed out by {on.acted_by}."
+        message = f"The wait was timed out by {on.acted_by}."
         timed_out = msgspec.json.encode({"type": "TimeoutError", "message": message})
         return await _add(on, _row(on, kind, key, name=wait.topic, ok=False, value=timed_out), new=True)
-    await query("meet_wait", execution_id=on.id, key=key, event_seq=None, data=None)
     assert wait.topic is not None
     event = Event(
         id=event_id, sequence_id=0, topic=wait.topic, data=_value(on), created_at_us=on.now_us, event_type=None

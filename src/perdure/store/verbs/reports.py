@@ -274,6 +274,8 @@ async def _take(
         elif type(end) is Hold and end.steps and (more or any(_is_news(row, seq) for row in found)):
             stopped = False  # the code may go on with what it has not seen
         elif type(end) is not Complete and type(end) is not Cancelled:
+            if type(end) is Hold and given:  # acts decided these first
+                end = structs.replace(end, take_back=[key for key in end.take_back if key not in given])
             stopped = await stop(at, end, moved.phase)  # type: ignore[arg-type]  # the other kinds
     return ItemReply(rows=found, more=more, ended=stopped, accepted=accepted, at_us=at_us, problem=problem)
 

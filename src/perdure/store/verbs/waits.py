@@ -12,7 +12,7 @@ from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, question_name
 from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.executions import ResumeReply
+from perdure.wire.executions import ResumeReply, Row
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
 from perdure.wire.status import FINAL, Phase
@@ -111,7 +111,10 @@ async def _refusal(
         if wait is not None and state == "met" and wait.awaits is not None:
             before = f"{what} waited for {wait.awaits}, and goes on."
         elif state in ("met", "early"):
-            before = f"{what} was answered {said_by(await standing(execution_id, step_key))}; the first answer stands."
+            said = await standing(execution_id, step_key)
+            before = f"{what} was answered {said_by(said)}; the first answer stands."
+            if said is None and state == "met" and await _was_timed_out(execution_id, step_key):
+                before = f"{what} no longer waits for an answer: it was timed out."
         elif state == "closed":
             before = f"{what} no longer waits for an answer."
         elif wait is None:
@@ -143,6 +146,11 @@ async def _refusal(
     if question_id not in (None, question_name(execution_id, wait.opened_at_us)):
         return f"{what} asks something else by now; look again."
     return None
+
+
+async def _was_timed_out(execution_id: str, step_key: str) -> bool:
+    rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=step_key)
+    return any(row.kind is Kind.RESUME and not row.ok for row in rows)
 
 
 async def standing(execution_id: str, step_key: str) -> Approval | None:
