@@ -76,6 +76,11 @@ def test_a_word_in_braces_is_said_by_one_database() -> None:
     assert said.routed is not None and said.routed.startswith("SELECT CAST($2 AS INTEGER) AS ord, GREATEST")
 
 
+def test_a_text_with_a_comment_is_refused() -> None:
+    with pytest.raises(ValueError, match="text 'part' has a comment"):
+        parse("-- text: part\na\n-- why\n\n-- name: q\nSELECT {= part}, b FROM t;\n", "file.sql")
+
+
 def test_a_bulk_form_takes_arrays() -> None:
     insert = (
         "-- name: q\n-- holds: t=id\n-- bulk: n; bytes data\nINSERT INTO t (id, n, data) VALUES (:id, :n + 1, :data);\n"

@@ -101,6 +101,9 @@ def spelled_out(text: str, source: str) -> str:
     shared = dict(found)
     if len(shared) < len(found):
         raise ValueError(f"{source}: a text stands there, or in shared.sql, twice: {[name for name, _ in found]}.")
+    for name, part in found:
+        if "--" in part:  # it would hide the rest of the line that includes the text
+            raise ValueError(f"{source}: text {name!r} has a comment; write it above the text, after an empty line.")
 
     def include(match: re.Match[str]) -> str:
         if match[1] not in shared:
@@ -240,7 +243,7 @@ def texts(name: str) -> list[tuple[str, str]]:
         [folder / f"{name}.sql"] if name != "common" else sorted((folder / name).iterdir(), key=lambda file: file.name)
     )
     shared, rules = ((folder / "common" / f"{one}.sql").read_text(encoding="utf-8") for one in _SHARED_FILES)
-    shared += with_rules(rules)
+    shared += "\n" + with_rules(rules)
     return [
         (file.name, f"{shared}\n{file.read_text(encoding='utf-8')}")
         for file in found
