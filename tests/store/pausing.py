@@ -28,10 +28,11 @@ async def pause(world: World, what: Paused, *, work: bool = True, **values: Any)
 
 
 async def unpause(world: World, what: Paused, *, work: bool = True) -> EndedPause:
+    paused = await world.store.scan(pauses.read_pause(what=what))
     ended = await world.store.write(pauses.unpause(what=what))
     if work:
         await work_all(world)
-    return ended
+    return EndedPause(was_paused=ended, held=0 if paused is None else paused.held)
 
 
 async def end_due(world: World) -> list[Paused]:

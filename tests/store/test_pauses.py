@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.store.pausing import ALL, COVERED, QUEUE, end_due, listed, pause, to_work, unpause, work_all
+from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.interface import Ready
@@ -303,3 +304,13 @@ async def test_what_cannot_be_paused_is_refused(world: World) -> None:
     with pytest.raises(DeploymentNotFound):
         await pause(world, Paused(PROJECT, PauseKind.DEPLOYMENT, "none", ""))
     assert await listed(world) == []
+
+
+async def test_a_workflow_of_push_workers_is_paused_without_a_registration(pushes: PushWorld, worker: str) -> None:
+    world = pushes.world
+    id = await world.start("any", accept_early=True)
+    what = Paused(PROJECT, PauseKind.WORKFLOW, "any", "")
+    await pause(world, what)
+    assert await pushes.claim(worker) == []
+    await unpause(world, what)
+    assert [one.claimed.id for one in await pushes.claim(worker)] == [id]

@@ -25,9 +25,10 @@ class Pauses(Service):
 
     @serves(PutPause)
     async def put(self, scope: Scope, op: PutPause) -> Pause:
+        what = _what(scope, op.kind, op.name, op.concurrency_key)
         paused = await self.write(
             pauses.pause(
-                what=_what(scope, op.kind, op.name, op.concurrency_key),
+                what=what,
                 until_us=op.until,
                 note=op.note,
                 paused_by=await self._callers.name(scope.principal),
@@ -36,16 +37,17 @@ class Pauses(Service):
         )
         logger.info("Paused %s, by %s.", paused.what, paused.paused_by)
         self._notify()
-        return paused
+        return await self.scan(pauses.read_pause(what=what)) or paused
 
     @serves(EndPause)
     async def end(self, scope: Scope, op: EndPause) -> EndedPause:
         what = _what(scope, op.kind, op.name, op.concurrency_key)
-        ended = await self.write(pauses.unpause(what=what))
-        if ended.was_paused:
-            _log_end(what)
-            self._notify()
-        return ended
+        paused = await self.scan(pauses.read_pause(what=what))
+        if not await self.write(pauses.unpause(what=what)):
+            return EndedPause(was_paused=False)
+        _log_end(what)
+        self._notify()
+        return EndedPause(was_paused=True, held=0 if paused is None else paused.held)
 
     @serves(ListPauses)
     async def list(self, scope: Scope, op: ListPauses) -> PauseList:

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from perdure.store.interface import Notify, Ready, query, record, records, verb
 from perdure.store.verbs.deployments import active_deployment
 from perdure.wire.errors import BadValue, WorkflowNotFound
-from perdure.wire.pauses import EndedPause, Pause, PauseKind
+from perdure.wire.pauses import Pause, PauseKind
 from perdure.wire.times import rfc3339
 
 MARKED_AT_ONCE: Final = 2_000
@@ -49,7 +49,7 @@ class _Seen(Struct, frozen=True, gc=False):
 
 @verb(sweep=True)
 async def pause(*, what: Paused, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
-    """Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
+    """Answers it without `held`. Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
     if until_us is not None and until_us <= now_us:
         raise BadValue(f"until: {rfc3339(until_us)} is past; name a later time.", {"path": "until"})
     if what.kind is PauseKind.DEPLOYMENT:
@@ -59,23 +59,24 @@ async def pause(*, what: Paused, until_us: int | None, note: str | None, paused_
     ):
         raise WorkflowNotFound(f"Workflow {what.name!r} is in no active deployment; `perdure workflows` lists them.")
     await query("begin_pause")
-    await query("put_pause", **asdict(what), until_us=until_us, note=note, paused_by=paused_by, now_us=now_us)
-    paused = await _shown(what)
+    values = {**asdict(what), "until_us": until_us, "note": note, "paused_by": paused_by, "now_us": now_us}
+    paused = await record(Pause, "put_pause", **values)
     assert paused is not None
     return paused
 
 
 @verb(sweep=True)
-async def unpause(*, what: Paused) -> EndedPause:
+async def unpause(*, what: Paused) -> bool:
+    """False: it was not paused."""
     await query("begin_pause")
-    found = await _shown(what)
-    if not await query("end_pause", **asdict(what)) or found is None:
-        return EndedPause(was_paused=False)
+    if not await query("end_pause", **asdict(what)):
+        return False
     await Notify(Ready(what.project_id, None))
-    return EndedPause(was_paused=True, held=found.held)
+    return True
 
 
-async def _shown(what: Paused) -> Pause | None:
+@verb(looks=True)
+async def read_pause(*, what: Paused) -> Pause | None:
     return await record(Pause, "read_pause", **asdict(what))
 
 

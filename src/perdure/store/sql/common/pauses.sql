@@ -3,7 +3,8 @@
 -- name: begin_pause
 -- alone: starts, wakes and claims read the pauses, and act by them
 -- Precedes a pause and its end. A transaction that has read the pauses has ended by then, so no execution of it is on
--- its way to a worker, and none gets the number of a pause that is gone.
+-- its way to a worker, and none gets the number of a pause that is gone. All servers wait meanwhile, so nothing is
+-- counted here.
 SELECT 1;
 
 -- name: put_pause
@@ -14,7 +15,7 @@ VALUES (:project_id, :kind, :name, :concurrency_key, (SELECT {MAX|GREATEST}(COAL
 ON CONFLICT (project_id, kind, name, concurrency_key) DO UPDATE SET paused_by = excluded.paused_by, note = excluded.note,
   until_us = excluded.until_us, place = NULL, state = 'marking',
   paused_at_us = CASE WHEN pauses.state = 'ending' THEN excluded.paused_at_us ELSE pauses.paused_at_us END
-RETURNING number;
+RETURNING kind, name, paused_at_us, paused_by, NULLIF(concurrency_key, '') AS concurrency_key, note, until_us;
 
 -- name: end_pause
 -- holds: pause=name
@@ -54,8 +55,9 @@ WHERE e.project_id = :project_id AND e.id = :id AND z.state <> 'ending' AND (
 ORDER BY CASE z.kind WHEN 'deployment' THEN 1 WHEN 'workflow' THEN 2 WHEN 'queue' THEN 3 ELSE 4 END LIMIT 1;
 
 -- name: any_workflow
-SELECT 1 FROM workflows w JOIN deployments d ON d.project_id = w.project_id AND d.id = w.deployment_id
-WHERE w.project_id = :project_id AND w.id = :name AND d.retired_at_us IS NULL LIMIT 1;
+-- Push workers run any workflow, so it need not be registered.
+SELECT 1 FROM deployments d WHERE d.project_id = :project_id AND d.retired_at_us IS NULL AND (d.push = 1 OR EXISTS (
+  SELECT 1 FROM workflows w WHERE w.project_id = d.project_id AND w.deployment_id = d.id AND w.id = :name)) LIMIT 1;
 
 -- name: pauses_to_work
 -- Pauses with executions to mark or to release, and the next time at which one ends.
