@@ -40,7 +40,7 @@ async def test_a_pause_says_who_made_it_when_and_why(served: Served, hand: Hand)
     assert await hand.claim(0.1) is None
     why = (await served.client.get(f"/api/v1/executions/{id}/why")).json()
     assert (why["rule"], why["pause"]["note"], why["commands"][0]) == ("queue_pause", "down", "perdure unpause queue w")
-    assert why["sentence"].startswith("Queue 'w' is paused since ")
+    assert why["sentence"].startswith("Queue 'w' has been paused since ")
     assert why["sentence"].endswith(": down. It goes on at 2999-01-01 00:00:00 UTC.")
     [listed] = (await served.client.get(PATH)).json()["pauses"]
     assert listed == {**paused, "held": listed["held"]}
