@@ -8,8 +8,9 @@ from msgspec import json
 from tests.store.pushing import PushWorld
 from tests.store.world import World, answer_wait, child, event_wait, failure, raw, step
 
+from perdure.store.verbs import forks
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
-from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem
@@ -290,6 +291,16 @@ async def test_a_child_that_the_source_did_not_come_to_has_the_same_keys_in_all_
         await world.report(id, end=failure())
     assert keys[:3] == keys[3:]
     assert None not in keys and len(set(keys)) == 3
+
+
+async def test_a_fork_starts_so_many_children_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await world.running()
+    await world.report(id, [step("a", 1), child("b"), child("c")])
+    await world.report(id, [step("d", 1)], failure())
+    monkeypatch.setattr(forks, "CHILDREN_MAX", 1)
+    with pytest.raises(TooLarge, match=r"2 children were open there, .* at most 1 .* such as 'b'"):
+        await world.fork(id, from_step="d")
+    assert (await world.fork(id, from_step="c")).kept_rows == 3
 
 
 # --- retry ------------------------------------------------------------------------------------------------------------

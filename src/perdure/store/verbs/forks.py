@@ -34,6 +34,8 @@ from perdure.wire.status import FINAL, Phase
 from perdure.wire.transcripts import OnConflict
 
 KEYS_SHOWN = 20
+CHILDREN_MAX = 10_000
+"""Open children that one fork starts again; 10,000 take some seconds."""
 _EDITABLE = (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD)
 _OPTIONS = (
     *("workflow_id", "payload", "queue_name", "concurrency_key", "priority", "session_id", "user_id"),
@@ -373,6 +375,11 @@ class _Making:
     async def _look_at_children(self) -> None:
         ids = _ids_after(self.fork_id)
         started = await records(StartedChild, "open_children_at", execution_id=self.source.id, cut=self.plan.cut)
+        if len(started) > CHILDREN_MAX:
+            raise TooLarge(
+                f"{len(started):,} children were open there, and a fork starts at most {CHILDREN_MAX:,} of them again; "
+                f"fork from an earlier step, such as {started[0].key!r}."
+            )
         for row in started:
             old_id = msgspec.json.decode(row.value)
             old = await record(Source, "read_source", project_id=self.project_id, id=old_id)
@@ -543,17 +550,18 @@ class _Making:
                     version=version,
                 )
         copied = [(source, fork_id), *((one.old, one.id) for one in self.again)]
-        for old, id in copied:
-            ended_at_us = old.completed_at_us or self.now_us
-            await query(
-                "copy_budget",
-                execution_id=old.id,
-                fork_id=id,
-                root_id=fork_id,
-                ended_at_us=ended_at_us,
-                is_final=int(old.phase in FINAL),
-                now_us=self.now_us,
-            )
+        budgets = [
+            {
+                "execution_id": old.id,
+                "fork_id": id,
+                "root_id": fork_id,
+                "ended_at_us": old.completed_at_us or self.now_us,
+                "is_final": int(old.phase in FINAL),
+                "now_us": self.now_us,
+            }
+            for old, id in copied
+        ]
+        await query_many("copy_budget", budgets)
         if not self.request.fresh_keys:
             await continue_keys(self.project_id, {one.id: one.old.keys_id or one.old.id for one in self.again})
 
