@@ -293,6 +293,19 @@ async def test_a_child_that_the_source_did_not_come_to_has_the_same_keys_in_all_
     assert None not in keys and len(set(keys)) == 3
 
 
+async def test_the_child_of_a_fork_may_be_served_by_push_workers(world: World, pushes: PushWorld) -> None:
+    id = await world.running()
+    worker = await pushes.register()
+    await world.report(id, [child("c", deployment_id="p")])
+    await world.report(id, [step("a", 1)], failure())
+    for from_step in ("c", "a"):
+        fork = await _claimed(world, (await world.fork(id, from_step=from_step, deployment_id="d")).execution_id)
+        if from_step == "c":
+            await world.report(fork.id, [child("c", deployment_id="p")])
+        claimed = [one.claimed.parent_execution_id for one in await pushes.claim(worker)]
+        assert fork.id in claimed
+
+
 async def test_a_fork_starts_so_many_children_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     id = await world.running()
     await world.report(id, [step("a", 1), child("b"), child("c")])

@@ -87,7 +87,9 @@ WHERE project_id = :project_id AND id = :id RETURNING moved_at_us;
 
 -- name: set_keys
 -- holds: execution=id
-UPDATE executions SET keys_id = :keys_id, seed_id = :keys_id, needs_protocol = :needs_protocol
+-- Push workers have keys of their own.
+UPDATE executions SET keys_id = :keys_id, seed_id = :keys_id, needs_protocol = CASE WHEN (SELECT d.push FROM deployments d
+  WHERE d.project_id = executions.project_id AND d.id = executions.deployment_id) = 1 THEN NULL ELSE :needs_protocol{::INTEGER} END
 WHERE project_id = :project_id AND id = :id RETURNING id;
 
 -- name: keys_of
