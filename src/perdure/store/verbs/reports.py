@@ -215,7 +215,7 @@ async def _take(
     )
     first = moved.seq + 1 - own
     unseen, more = await _unseen(item, first)
-    given = await _given(item, first)
+    given = await _given(item, first) if first - 1 > item.seen else ()
     accepted: list[int] = []
     rows: list[JournalRow] = []
     shown: list[Row] = []
@@ -337,7 +337,7 @@ def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> Journal
 
 async def _given(item: ReportItem, before: int) -> set[str]:
     """Keys of steps and timers whose outcomes acts gave since the worker looked."""
-    if before - 1 <= item.seen or not any(type(entry) in (StepDone, TimerFired) for entry in item.entries):
+    if not any(type(entry) in (StepDone, TimerFired) for entry in item.entries):
         return set()
     found = await query("given_since", execution_id=item.execution_id, after=item.seen, before=before)
     return {key for (key,) in found}
@@ -568,7 +568,7 @@ async def _finish(
     at_us = over.at_us
     seq = over.seq - len(outcomes)
     rows = [_outcome(item, seq + n, at_us, entry) for n, entry in enumerate(outcomes)]
-    if given := await _given(item, seq):
+    if seq - 1 > item.seen and (given := await _given(item, seq)):
         rows = [structs.replace(row, kind=Kind.IGNORED) if row.key in given else row for row in rows]
     told = b"null" if detail is None else detail
     rows.append(JournalRow(item.execution_id, over.seq, at_us, kind, item.attempt, ok=detail is None, value=told))
