@@ -418,6 +418,30 @@ async def test_a_single_timer_beside_a_failed_step_is_listed(
         assert await handle.result() == ["by hand", "slept"]
 
 
+async def test_time_does_not_jump_to_a_timer_that_an_act_fires(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def run(ctx: Context) -> float:
+        began = ctx.now()
+        await asyncio.gather(asyncio.sleep(86_400), asyncio.sleep(86_400))
+        await asyncio.sleep(3_600)
+        return (ctx.now() - began).total_seconds()
+
+    async with house.open(app, clock=ManualClock()) as p:
+        handle = await p.start(run)
+        for left in (2, 1, 1):
+
+            async def waits(left: int = left) -> bool:
+                return len(await p.pending(handle.id)) == left
+
+            await until(waits)
+            await reaches(handle, Phase.WAITING)
+            first, *_ = await p.pending(handle.id)
+            await p.act(handle.id, "fire", key=first.key)
+        assert await handle.result() < 60
+
+
 async def test_a_try_of_failed_code_releases_its_held_steps(house: House, till: Till) -> None:
     app = Registry()
     ready = asyncio.Event()

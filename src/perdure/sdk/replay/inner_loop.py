@@ -143,12 +143,14 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if at_us > self.now_us:
             self.now_us = at_us
 
-    def fire(self, timer: InnerTimer) -> None:
-        """All timers of one moment fire before a task runs, as in asyncio."""
+    def fire(self, timer: InnerTimer, *, early: bool = False) -> None:
+        """All timers of one moment fire before a task runs, as in asyncio. `early`: by an act, which fires only one."""
         due_us = timer.due_us
         del self.timers[timer.key]
-        self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
         self._make_ready(timer)
+        if early:  # later timers count from now
+            return
+        self.move(due_us)  # The clock that noticed may be ahead of the one that stamped the row.
         while (other := self.earliest()) is not None and other.due_us == due_us:
             del self.timers[other.key]
             self._keeper.timer_cancelled(other.key, due_us)  # A journal of 0.1.0 has a row for it.

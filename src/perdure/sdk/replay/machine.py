@@ -326,7 +326,7 @@ class Machine(OpenCalls):
                 is_another = row.fingerprint != fingerprint_of_timer(timer.due_us)
             if is_another:
                 return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, None)
-            return self.loop.fire(timer)
+            return self.loop.fire(timer, early=row.at_us < timer.due_us - TIMER_EARLY_US)
         if kind is Kind.CHILD and self._children is not None and key in self._children:
             self._children[key] = row
             for future in (self._child_waits or {}).pop(key, ()):

@@ -190,7 +190,7 @@ async def _on_call(on: _On, key: str, wait: StoredWait | None, event_id: str) ->
         # A suspended execution's own timer has its due time in the row `waiting`, as `wake_timers` leaves it.
         is_next = on.of.phase is Phase.WAITING and key == on.of.timer_key
         due = None if is_next or call.due_at_us is None else fingerprint_of_timer(call.due_at_us)
-        return await _add(on, _row(on, Kind.TIMER, key, fingerprint=due), new=on.state.phase in LEASED)
+        return await _add(on, _row(on, Kind.TIMER, key, fingerprint=due), new=True)
     assert wait is not None
     # Met, also if it is timed out: a report under way may open a closed wait again.
     await query("meet_wait", execution_id=on.id, key=key, event_seq=None, data=None)
