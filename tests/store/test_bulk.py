@@ -388,6 +388,32 @@ async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
     assert [one.execution_id for one in await items(service, done, ItemState.REFUSED)] == [ids[4]]
 
 
+async def test_a_page_without_an_answer_comes_back_smaller_and_lets_others_go_first(
+    world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register(workflows=["wf", "other"])
+    await started(world, 9)
+    await world.start("other")
+    write = service.write
+    taken: list[tuple[str, int]] = []
+
+    async def slow(verb: Verb[Any]) -> Any:
+        if verb.name == "work_job":
+            page = verb.values["page"]
+            taken.append((verb.values["job_id"], len(page.ids)))
+            if len(page.ids) > 1:
+                raise Unavailable("The database did not answer in time.")
+        return await write(verb)
+
+    monkeypatch.setattr(service, "write", slow)
+    long = await begin(service, "cancel")
+    short = await begin(service, "cancel", ListFilters(workflow_id="other"))
+    with pytest.raises(Unavailable):
+        await service.work()
+    await service.work()
+    assert taken == [(long.id, 5), (short.id, 1), (long.id, 1)]
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("action", ["retry", "fork"])
 async def test_each_execution_is_taken_once_wherever_servers_die(

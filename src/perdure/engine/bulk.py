@@ -54,6 +54,8 @@ execution."""
 FEWER_SECONDS: Final = 0.2
 MORE_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
+_UNSURE: Final = "?"
+"""Not the place of any job."""
 
 
 class Counted(NamedTuple):
@@ -84,6 +86,8 @@ class Bulk(Service):
         self._callers = callers
         self._work: dict[str, _Work] = {}
         self._stuck: set[str] = set()
+        self._gave_up = ""
+        """The job whose page had no answer last. The next round begins behind it, so others go on."""
 
     @serves(PreviewBulkJob)
     async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
@@ -216,7 +220,8 @@ class Bulk(Service):
         self._stuck &= running
         loop = asyncio.get_running_loop()
         began = loop.time()
-        moved = [job.id for job in jobs if await self._take_page(job)]
+        in_turn = sorted(jobs, key=lambda job: (job.id <= self._gave_up, job.id))
+        moved = [job.id for job in in_turn if await self._take_page(job)]
         if not jobs:
             return self._core.spread(IDLE_SECONDS)
         return loop.time() - began if moved else self._core.spread(1.0)
@@ -242,7 +247,8 @@ class Bulk(Service):
                 )
             )
         except (Unavailable, UnknownOutcome):  # the job's place says what happened
-            del self._work[job.id]
+            # The page may have been too long for its deadline.
+            self._gave_up, work.amount, work.place = job.id, 1, _UNSURE
             raise
         except Exception as error:
             self._failed(job, work, page, error)
@@ -274,7 +280,7 @@ class Bulk(Service):
                 self._stuck.add(job.id)
                 logger.error("Bulk job %s was started by a newer release, which has to finish it: %s", job.id, error)
             return None
-        amount = min(AMOUNT, FEWER.get(selection.action, AMOUNT_MAX))
+        amount = min(AMOUNT, FEWER.get(selection.action, AMOUNT_MAX)) if work is None else work.amount
         work = self._work[job.id] = _Work(job.place, selection, [], job.place or None, amount)
         return work
 
