@@ -217,7 +217,7 @@ async def _plan_fork(source: Source, from_step: str | None, edits: Edits) -> Pla
         cut = await _first_row(source, from_step)
         for row, _ in edited:
             if row.seq >= cut:
-                raise _bad_edit(row.key, f"it comes at or after {from_step!r}, so it runs again")
+                raise _bad_edit(row.key, f"it comes at or after {from_step!r}, so it runs again.")
     return Plan(cut, at_step=from_step, edits=edited, payload=edits.payload)
 
 
@@ -227,8 +227,8 @@ async def _edited_row(source: Source, key: str) -> Row:
         if row.kind in _EDITABLE:
             return row
     if not rows:
-        raise _bad_edit(key, f"execution {source.id!r} has no outcome of it")
-    raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace")
+        raise _bad_edit(key, f"execution {source.id!r} has no outcome of it.{_known(await _newest_keys(source))}")
+    raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace.")
 
 
 def _edited(source: Source, row: Row, given: Raw) -> tuple[Row, Raw]:
@@ -245,19 +245,26 @@ def _edited(source: Source, row: Row, given: Raw) -> tuple[Row, Raw]:
 
 
 def _bad_edit(key: str | None, why: str) -> BadValue:
-    return BadValue(f"edits.steps.{key}: {why}.", {"path": f"edits.steps.{key}"})
+    return BadValue(f"edits.steps.{key}: {why}", {"path": f"edits.steps.{key}"})
 
 
 async def _first_row(source: Source, key: str) -> int:
     seq: int | None = await value("first_row_of", execution_id=source.id, key=key)
     if seq is not None:
         return seq
-    keys = [key for (key,) in await query("newest_keys", execution_id=source.id, limit=KEYS_SHOWN)]
+    keys = await _newest_keys(source)
     if source.phase not in FINAL:
         last = f"its last step is {keys[0]!r}" if keys else "it has not recorded a step"
         raise Conflict(f"Execution {source.id!r} is not at step {key!r} yet; {last}.")
-    known = f" Its newest steps: {', '.join(keys)}." if keys else " It recorded none."
-    raise NotFound(f"Execution {source.id!r} has no step {key!r}.{known}")
+    raise NotFound(f"Execution {source.id!r} has no step {key!r}.{_known(keys)}")
+
+
+async def _newest_keys(source: Source) -> list[str]:
+    return [key for (key,) in await query("newest_keys", execution_id=source.id, limit=KEYS_SHOWN)]
+
+
+def _known(keys: list[str]) -> str:
+    return f" Its newest steps: {', '.join(keys)}." if keys else " It recorded none."
 
 
 async def _plan_retry(source: Source, request: RetryExecution) -> Plan:
@@ -551,14 +558,8 @@ class _Making:
                 )
         copied = [(source, fork_id), *((one.old, one.id) for one in self.again)]
         budgets = [
-            {
-                "execution_id": old.id,
-                "fork_id": id,
-                "root_id": fork_id,
-                "ended_at_us": old.completed_at_us or self.now_us,
-                "is_final": int(old.phase in FINAL),
-                "now_us": self.now_us,
-            }
+            {"execution_id": old.id, "fork_id": id, "root_id": fork_id, "now_us": self.now_us}
+            | {"ended_at_us": old.completed_at_us or self.now_us, "is_final": int(old.phase in FINAL)}
             for old, id in copied
         ]
         await query_many("copy_budget", budgets)
