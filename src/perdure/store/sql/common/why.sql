@@ -44,10 +44,10 @@ id AS execution_id, workflow_id, phase, assigned_to_worker AS worker_id, (SELECT
   WHERE j.execution_id = executions.id AND j.kind = 'claimed' ORDER BY j.seq DESC LIMIT 1) AS since_us
 
 -- name: holders_under_limit
--- Running executions of a limited queue, or with a key of one of its keys.
+-- Running executions of a limited queue, or of one of its keys: some of them, because an order would read all.
 SELECT {= holder} FROM executions WHERE project_id = :project_id AND queue_name = :queue_name
   AND phase IN ('running', 'cancelling') AND gate = 1
-  AND (:concurrency_key{::TEXT} IS NULL OR COALESCE(concurrency_key, '') = :concurrency_key) ORDER BY id LIMIT :limit;
+  AND (:concurrency_key{::TEXT} IS NULL OR COALESCE(concurrency_key, '') = :concurrency_key) LIMIT :limit;
 
 -- name: holders_at_worker
 SELECT {= holder} FROM executions
