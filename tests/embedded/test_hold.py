@@ -484,3 +484,34 @@ async def test_a_retry_runs_the_steps_that_ended_held_code(house: House, app: Re
         assert await again.result() == "paid pay"
         assert (await again.get()).forked_at_step == "pay"
         assert till.count.runs == {"reserve": 1, "pay": 3, "ship": 1}
+
+
+async def test_a_value_for_a_step_that_did_not_end_the_code_this_time(house: House, till: Till) -> None:
+    """The replay ends at the other failure, before the value."""
+    app = Registry()
+    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0)
+    paused = asyncio.Event()
+
+    async def second() -> str:
+        await paused.wait()
+        return await till.pay("second")
+
+    @app.workflow(on_failure="hold")
+    async def run(ctx: Context) -> list[str]:
+        first = ctx.step("first", till.pay, "first", retry=later)
+        return list(await asyncio.gather(first, ctx.step("second", second)))
+
+    async with house.open(app, clock=ManualClock()) as p:
+        handle = await p.start(run)
+
+        async def first_is_paused() -> bool:
+            return [call.key for call in await p.pending(handle.id)] == ["first"]
+
+        await until(first_is_paused)
+        paused.set()
+        await reaches(handle, Phase.HELD)
+        await p.act(handle.id, "fail", key="first")
+        await p.act(handle.id, "complete", key="second", value="by hand")
+        await reaches(handle, Phase.HELD)
+        await p.act(handle.id, "complete", key="first", value="too")
+        assert await handle.result() == ["too", "by hand"]

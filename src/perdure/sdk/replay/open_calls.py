@@ -222,7 +222,7 @@ class OpenCalls:
         key, kind = row.key or "", row.kind  # keys are not empty
         call = self._calls.get(key)
         return (
-            (call is not None and call.kind is kind and call.name == row.name)
+            (call is not None and call.kind is kind and row.name in (None, call.name))
             or (kind is Kind.TIMER and key in self.loop.timers)
             or (kind is Kind.CHILD and self._children is not None and key in self._children)
             or self._given_up.get(key) is kind
