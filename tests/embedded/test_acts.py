@@ -20,7 +20,7 @@ from perdure.wire.requests import ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
-LATER = RetryPolicy(max_attempts=2, initial_seconds=3_600.0)
+LATER = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
 
 
 async def listed(p: Embedded, handle: Handle[Any], kind: str) -> PendingCall:
@@ -60,6 +60,27 @@ async def test_timers_are_fired(house: House) -> None:
             with pytest.raises(Conflict, match="has its outcome since"):
                 await p.act(handle.id, "fire", key=call.key)
         assert await handle.result() == ["day", "hour", "?"]
+
+
+async def test_a_timer_that_an_act_fires_leaves_the_clock_and_other_timers(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def sleeps(ctx: Context) -> float:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        day = asyncio.create_task(asyncio.sleep(86_400))
+        other = asyncio.create_task(asyncio.sleep(86_400))
+        await asyncio.wait([day, other], return_when=asyncio.FIRST_COMPLETED)
+        assert not other.done()
+        return loop.time() - begin
+
+    async with house.open(app, clock=ManualClock()) as p:
+        handle = await p.start(sleeps)
+        await reaches(handle, Phase.WAITING)
+        day, _ = sorted(await p.pending(handle.id), key=lambda one: str(one.key))
+        await p.act(handle.id, "fire", key=day.key)
+        assert await handle.result() < 3_600
 
 
 @pytest.mark.parametrize("action", ["try", "complete", "fail"])

@@ -4,15 +4,16 @@ import asyncio
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, ends, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, StepFailed
 from perdure.sdk.steps import current_step, step
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.records import Kind
+from perdure.wire.requests import ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
@@ -365,7 +366,7 @@ async def test_refusals_say_what_would_work(house: House, app: Registry) -> None
 
 async def test_a_released_step_pauses_again_before_another_worker_runs_it(house: House, till: Till) -> None:
     app = Registry()
-    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0)
+    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
 
     @app.workflow
     async def run(ctx: Context) -> None:
@@ -395,7 +396,9 @@ async def test_a_released_step_pauses_again_before_another_worker_runs_it(house:
         assert till.count.runs == {"pay": 3}
 
 
-@pytest.mark.parametrize("retry", [1, RetryPolicy(max_attempts=2, initial_seconds=3_600.0)], ids=["held", "pause"])
+@pytest.mark.parametrize(
+    "retry", [1, RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)], ids=["held", "pause"]
+)
 async def test_a_single_timer_beside_a_failed_step_is_listed(
     house: House, till: Till, retry: int | RetryPolicy
 ) -> None:
@@ -489,7 +492,7 @@ async def test_a_retry_runs_the_steps_that_ended_held_code(house: House, app: Re
 async def test_a_value_for_a_step_that_did_not_end_the_code_this_time(house: House, till: Till) -> None:
     """The replay ends at the other failure, before the value."""
     app = Registry()
-    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0)
+    later = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
     paused = asyncio.Event()
 
     async def second() -> str:
@@ -515,3 +518,22 @@ async def test_a_value_for_a_step_that_did_not_end_the_code_this_time(house: Hou
         await reaches(handle, Phase.HELD)
         await p.act(handle.id, "complete", key="first", value="too")
         assert await handle.result() == ["too", "by hand"]
+
+
+async def test_a_run_whose_report_is_refused_is_held(house: House, app: Registry, till: Till) -> None:
+    till.is_down = False
+    is_full = True
+
+    async def refuse(report: Report, request: ReportRequest) -> ReportReply:
+        if is_full and any(isinstance(one, StepDone) and one.key == "pay" for i in request.items for one in i.entries):
+            raise TooLarge("That is too much.")
+        return await report(request)
+
+    async with house.open(app) as p:
+        on_reports(p, refuse)
+        handle = await p.start(app["whole"])
+        await reaches(handle, Phase.HELD)
+        assert (await handle.get()).error == "That is too much."
+        is_full = False
+        await p.act(handle.id, "try")
+        assert await handle.result() == "paid pay"

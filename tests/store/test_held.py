@@ -296,3 +296,22 @@ async def test_a_decided_wait_is_not_opened_again(world: World, key: str, action
     assert await world.pending(id) == []
     await world.publish("orders", 1)
     assert await world.last_seq(id) == acted.seq
+
+
+async def test_tries_of_another_client_may_have_any_error(world: World) -> None:
+    await world.register(protocol=2)
+    id = await world.running()
+    await world.report(id, [step("odd", "boom", ok=False, last=False), try_of("pay")], HOLD)
+    assert await world.pending(id) == [("pay", "held")]
+    await world.act(id, Action.FAIL)
+    assert await world.phase(id) is Phase.FAILED
+
+
+async def test_the_recorded_error_of_a_failed_pause_is_the_error_alone(world: World) -> None:
+    await world.register(protocol=2)
+    id = await world.running()
+    due_us = world.now_us + 60 * SECOND
+    await world.report(id, [try_of("pay", retry_at_us=due_us)], Suspend([], (None, due_us)))
+    acted = await world.act(id, Action.FAIL, "pay")
+    row = (await world.journal(id))[acted.seq - 1]
+    assert msgspec.json.decode(row.value) == {"type": "Down", "message": "down"}

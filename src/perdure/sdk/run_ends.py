@@ -14,7 +14,9 @@ from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json, first_keys, unclear
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
+from perdure.wire.codec import scrub_text
 from perdure.wire.executions import Row
+from perdure.wire.records import Problem
 from perdure.wire.requests import Block, Cancelled, Claimed, Complete, End, Entry, Fail, Hold, ReportItem, StepDone
 from perdure.wire.retry import delay_us
 
@@ -75,8 +77,7 @@ def outcome(run: Run) -> End:
 
 
 def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail | Hold:
-    workflow = run.workflow
-    holds = workflow is not None and workflow.on_failure == "hold" and not run.is_cancelling
+    holds = _holds(run)
     delay: int | None = None
     shown = error
     taken: list[str] = []
@@ -97,6 +98,18 @@ def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail 
     if delay is None and holds:
         return Hold(words, Raw(detail), take_back=taken)
     return Fail(words, Raw(detail), delay, [] if delay is None else taken)
+
+
+def refused(run: Run, problem: Problem) -> Fail | Hold:
+    """The server does not take a report."""
+    message = scrub_text(problem.error)
+    detail = Raw(msgspec.json.encode({"type": problem.error_type, "message": message}))
+    return Hold(message, detail) if _holds(run) else Fail(message, detail)
+
+
+def _holds(run: Run) -> bool:
+    workflow = run.workflow
+    return workflow is not None and workflow.on_failure == "hold" and not run.is_cancelling
 
 
 def _to_blame(run: Run, error: BaseException) -> tuple[list[str], list[str]]:

@@ -35,7 +35,7 @@ from perdure.sdk.replay.calls import (
 )
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.run_ends import failed, hold, is_over, outcome
+from perdure.sdk.run_ends import failed, hold, is_over, outcome, refused
 from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.transcripts import Unread
 from perdure.wire.codec import scrub_text
@@ -529,9 +529,7 @@ class Runner:
         if type(item.end) is Fail or type(item.end) is Hold:
             self.drop()  # The failure itself is refused: the lease runs out and another worker tries.
             return
-        message = scrub_text(reply.problem.error)
-        detail = msgspec.json.encode({"type": reply.problem.error_type, "message": message})
-        self._finish(Fail(message, Raw(detail)))
+        self._finish(refused(self, reply.problem))
 
     def release_when_quiet(self) -> None:
         self._releasing = True

@@ -1,6 +1,6 @@
 """The value of a journal row `held`: the error, and which steps wait."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,6 +19,9 @@ class HeldFor(Struct, frozen=True):
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
+_BESIDE: Final = frozenset({"held", "take_back", "retry_at_us"})
+
+
 def write_held(detail: Raw, held: list[str], take_back: list[str]) -> bytes:
     return msgspec.json.encode({**_fields(detail), "held": held, "take_back": take_back})
 
@@ -30,7 +33,7 @@ def read_held(value: bytes | Raw) -> HeldFor:
 def error_of(value: bytes | Raw) -> bytes:
     """The error alone."""
     fields = _fields(value)
-    return msgspec.json.encode({name: fields[name] for name in fields if name not in ("held", "take_back")})
+    return msgspec.json.encode({name: fields[name] for name in fields if name not in _BESIDE})
 
 
 def _fields(detail: bytes | Raw) -> dict[str, Any]:
