@@ -25,14 +25,28 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Store, Verb
-from perdure.store.verbs import access, accounts, acts, claims, events, reports, schedules, starts, transitions, waits
+from perdure.store.verbs import (
+    access,
+    accounts,
+    acts,
+    bulk,
+    claims,
+    events,
+    reports,
+    schedules,
+    starts,
+    transitions,
+    waits,
+)
 from perdure.store.verbs.accounts import NewSession
+from perdure.store.verbs.bulk import NewJob
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
-from perdure.wire.executions import LogLine
+from perdure.wire.bulk import BulkAction, Selection
+from perdure.wire.executions import ListFilters, LogLine
 from perdure.wire.hands import Action, ActOnExecution
 from perdure.wire.keys import ApiKey
 from perdure.wire.projects import Project
@@ -96,6 +110,7 @@ KINDS = (
         "cut a lease",
     ),
     *("a claim arrives", "touch", "new epoch", "make a key", "create a key", "delete a key"),
+    *("start a bulk job", "stop a bulk job", "continue a bulk job"),
     *("make a schedule", "change a schedule", "delete a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
     *("change a project", "add a member", "change a member", "remove a member", "withdraw an invitation"),
@@ -103,6 +118,7 @@ KINDS = (
 )
 """The verbs that may share a group with others. Each sweep has a transaction of its own (`is_sweep`)."""
 
+JOB_ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120099"
 LAST_CLAIM = "1"
 """The id of the worker's last claim. It is greater than those that a world makes."""
 
@@ -113,6 +129,11 @@ def _id(kind: int, n: int) -> str:
 
 def _spec(key: str, cron: str = "* * * * *") -> ScheduleSpec:
     return ScheduleSpec("wf", cron, "UTC", key)
+
+
+def _job(id: str) -> NewJob:
+    selection = Selection(BulkAction.CANCEL, ListFilters(workflow_id="wf"))
+    return NewJob(id=id, selection=selection, started_by="ann", newest=id, total=1, at_least=False, note=None)
 
 
 def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
@@ -163,6 +184,7 @@ class Scene:
             scene.seen[name] = await world.last_seq(id)
         made = schedules.make_schedule(project_id=PROJECT, id="schedule", spec=_spec("k"), now_us=world.now_us)
         await store.write(made)
+        await store.write(bulk.start_job(project_id=PROJECT, job=_job(JOB_ID), now_us=world.now_us))
         for n, email in enumerate(("ann", "bob")):
             await store.write(accounts.add_member(**_invitation(email, f"invitation{n}", world.now_us)))
             await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
@@ -229,6 +251,12 @@ class Scene:
             case "start a batch":
                 other = New(_id(4, n), StartItem("wf", key="k2"))
                 return starts.start_batch(news=[new, other], batch_id=f"batch{n}", idempotency=once, **same)
+            case "start a bulk job":
+                return bulk.start_job(job=_job(_id(9, n)), idempotency=once, **same)
+            case "stop a bulk job":
+                return bulk.stop_job(job_id=JOB_ID, **same)
+            case "continue a bulk job":
+                return bulk.continue_job(job_id=JOB_ID, **same)
             case "make a schedule":
                 spec = _spec(dice.choice(["k", "l"]), f"{n} * * * *")
                 return schedules.make_schedule(id=f"schedule{n}", spec=spec, idempotency=once, **same)

@@ -195,7 +195,7 @@ async def test_all_workers_are_full(world: World) -> None:
     started = await world.start_all([StartItem("wf") for _ in range(6)])
     found = await ask(world, started[4])
     assert found.rule == Rule.ORDER
-    assert found.sentence == "4 ready executions go before it, and there is no room for more."
+    assert found.sentence == "4 ready executions go before it, and the workers have room for these only."
     assert await rule(world, started[3]) is None
     for name in ("w", "v"):
         assert len(await world.claim_ids(name, 2)) == 2

@@ -144,7 +144,7 @@ def resume(
 def act(
     filters: "ListFilters",
     pending: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="What is pending in each. Without it: held executions.")
+        str | None, typer.Argument(metavar="[KEY]", help="The pending call of each. Without it: held executions.")
     ] = None,
     again: TryFlag = False,
     fire: FireFlag = False,
@@ -247,7 +247,7 @@ class _Command:
 
     def _confirms(self, found: "BulkPreview") -> bool:
         if not sys.stdin.isatty():
-            raise Refused("Confirm with --yes; there is no terminal to ask.")
+            raise Refused("Confirm with --yes, because no terminal can ask.")
         return typer.confirm(f"{self._action.capitalize()} {_words(found.count, found.at_least)}?")
 
 

@@ -184,7 +184,7 @@ def _order(facts: Queued) -> Told:
     are = "execution goes" if count == 1 else "executions go"
     may = " or may go" if facts.beside else ""
     return Told(
-        f"{amount} ready {are}{may} before it, and there is no room for more.",
+        f"{amount} ready {are}{may} before it, and the workers have room for these only.",
         "the claims of the executions before it, or another worker",
         ("perdure workers",),
     )

@@ -21,7 +21,7 @@ from perdure.wire.workflows import WorkflowType
 PROTOCOL_VERSION: Final = 1
 """A server refuses native workers with another version."""
 WORKER_PROTOCOL: Final = 2
-"""What this release's workers can do beyond the first protocol.
+"""The abilities of this release's workers, beyond the first protocol.
 
 2: they take the seed and the idempotency keys of a fork from the claim.
 """
