@@ -18,7 +18,7 @@ from tests.sim import scripts
 from tests.sim.audit import Violation
 from tests.sim.worker import POISON_BODIES_MAX
 
-import perdure.sdk.runner
+import perdure.sdk.run_ends
 import perdure.sdk.step_runner
 import perdure.sdk.worker
 from perdure.sdk.context import Context
@@ -456,7 +456,7 @@ def patches(world: World) -> list[tuple[ModuleType, str, object]]:
         (perdure.sdk.worker, "uuid4", world.new_id),
         (perdure.sdk.worker, "_collect_less", lambda: None),
         (perdure.sdk.worker, "WORKERS_LOG", _NoLog()),
-        (perdure.sdk.runner, "random", world.random),
+        (perdure.sdk.run_ends, "random", world.random),
         (perdure.sdk.worker, "random", world.random),
         (perdure.sdk.step_runner, "random", world.random),
     ]
