@@ -151,7 +151,7 @@ class Context(ExecutionState):
         name = plan.name if name is None else _step_name(name)
         settings = plan.settings
         chosen = (retry, timeout, retry_if, fatal, on_failure)
-        if any(one is not None for one in chosen):
+        if chosen.count(None) < len(chosen):
             settings = settings.replaced(*chosen)
         return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key)
 

@@ -425,8 +425,8 @@ class Runner:
         if context is not None and context.outbox:
             stream = context.outbox.take(last=self.end is not None)
         open_calls, self.open_calls = self.open_calls, None
-        found = (self.entries, self.wants_rows, logs, stream)
-        if not any(found) and self.end is None and progress is None and open_calls is None:
+        is_idle = not (self.entries or self.wants_rows or logs or stream)
+        if is_idle and self.end is None and progress is None and open_calls is None:
             return None
         end = self.end
         entries = self.entries
