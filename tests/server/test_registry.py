@@ -8,7 +8,7 @@ from tests.server.serving import Hand, Served
 
 from perdure.store.interface import record, verb
 from perdure.wire.access import Role
-from perdure.wire.queues import QueueState
+from perdure.wire.requests import QueueSpec
 
 V1 = "/api/v1"
 DEPLOYMENTS = f"{V1}/workers/deployments"
@@ -262,8 +262,8 @@ async def test_a_page_of_definitions_that_would_be_too_large_is_refused(served: 
 
 
 @verb(looks=True)
-async def _queue(*, project_id: str, name: str) -> QueueState | None:
-    return await record(QueueState, "read_queue", project_id=project_id, name=name)
+async def _queue(*, project_id: str, name: str) -> QueueSpec | None:
+    return await record(QueueSpec, "read_queue", project_id=project_id, name=name)
 
 
 async def test_queues_are_the_projects_and_keep_their_total_limits(served: Served) -> None:

@@ -56,7 +56,7 @@ async def test_the_store_works_through_a_pool(url: str, address: str, settings: 
             ends = await asyncio.gather(*[world.report(id, end=Complete(step("x", 1).value)) for id in ids])
             assert all(end.ended for end in ends)
         await world.check()
-        assert await store.scan(queries.counts()) == {"phases": [], "queued": []}
+        assert await store.scan(queries.counts()) == {"phases": [], "queued": [], "paused": []}
         await store.close()
         await other.close()
 

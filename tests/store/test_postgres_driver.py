@@ -410,7 +410,7 @@ async def test_without_prepared_statements_everything_works_too() -> None:
         assert sorted(await world.claim_ids()) == sorted(ids)
         await asyncio.gather(*[world.finish(id) for id in ids])
         await world.check()
-        assert await store.scan(queries.counts()) == {"phases": [], "queued": []}
+        assert await store.scan(queries.counts()) == {"phases": [], "queued": [], "paused": []}
         await store.close()
 
 
