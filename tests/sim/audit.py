@@ -13,11 +13,13 @@ from random import Random
 from typing import Any
 
 from tests.sim import scripts
+from tests.sim.fork_audit import ForkAudit, JournalRow
 
 from perdure.store.interface import Hint, Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
+from perdure.wire.forks import Fork
 from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem
 from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
@@ -35,7 +37,8 @@ CREATE TEMP TRIGGER born AFTER INSERT ON executions BEGIN
     new.assigned_to_worker, new.parent_execution_id, new.step_key, new.queue_name, new.concurrency_key);
 END;
 CREATE TEMP TRIGGER moved AFTER UPDATE ON executions
-WHEN old.phase IN ('completed', 'failed', 'cancelled') OR old.phase <> new.phase OR old.attempt <> new.attempt BEGIN
+WHEN old.phase <> new.phase OR old.attempt <> new.attempt
+  OR (old.phase IN ('completed', 'failed', 'cancelled') AND ({changed} OR old.retried_as IS NOT NULL)) BEGIN
   INSERT INTO moves (what, id, a, b, c, d, e, f, g) VALUES
     ('moved', new.id, old.phase, new.phase, old.attempt, new.attempt, new.assigned_to_worker, new.error,
     new.losses - old.losses);
@@ -91,7 +94,9 @@ class SimStore(SQLiteStore):
                 "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'meta'"
             )
         ]
-        self._writer.execute(_WATCH)
+        columns = [name for _, name, *_ in self._writer.execute("PRAGMA table_info(executions)")]
+        changed = " OR ".join(f"old.{name} IS NOT new.{name}" for name in columns if name != "retried_as")
+        self._writer.execute(_WATCH.replace("{changed}", changed))
         self._originals = self._queries
 
     def begin(self, audit: Audit, queries: dict[str, Statement]) -> None:
@@ -167,7 +172,10 @@ class Seen:
 class Audit:
     """The promises, held against each commit."""
 
-    def __init__(self, log: Callable[..., None], counts: Counter[str], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, store: SimStore, log: Callable[..., None], counts: Counter[str], now_us: Callable[[], int]
+    ) -> None:
+        self._store = store
         self._log = log
         self._now_us = now_us
         self._counts = counts
@@ -183,13 +191,16 @@ class Audit:
         self._children: set[tuple[str, str]] = set()
         self._batches: dict[str, tuple[str, dict[str, int]]] = {}
         self._opened: dict[tuple[str, str], int] = {}
+        self.forks: dict[str, Fork] = {}
+        self._fork_audit = ForkAudit(store.rows, Violation)
         self.server_started_us = 0
         """In store time. What ran out before is the server's fault, not the worker's."""
 
     # --- what workers do ---------------------------------------------------------------------------------------------
 
-    def body(self, execution_id: str, attempt: int, key: str, worker: str) -> int:
+    def body(self, execution_id: str, attempt: int, key: str, worker: str, idempotency_key: str) -> int:
         """A step's body begins; answers for the how-manieth time."""
+        self._fork_audit.body(execution_id, key, idempotency_key)
         seen = self.seen[execution_id]
         recorded = self.recorded.get((execution_id, key))
         what = f"{worker} begins {key!r} of {execution_id} in attempt {attempt}"
@@ -205,6 +216,11 @@ class Audit:
         if self.bodies[execution_id, key] > 1:
             self._counts["bodies begun again"] += 1
         return self.bodies[execution_id, key]
+
+    def drew(self, execution_id: str, key: str, number: object) -> None:
+        """The code has drawn a number right before it called a step."""
+        fork = self.forks.get(execution_id)
+        self._fork_audit.drew(execution_id, None if fork is None else fork.forked_from, key, number)
 
     def reply_lost(self, name: str, outcome: Any) -> None:
         """The reply to a call that did something never arrived."""
@@ -246,12 +262,21 @@ class Audit:
                     raise Violation("heartbeat guard", f"the expired lease of {worker} was renewed")
             elif verb.name == "reap":
                 self._reaped(verb.values["now_us"], changes)
+        self._fork_audit.born = {id for what, id, *_ in changes if what == "born"}
+        made = self._new_forks(verbs, outcomes)
+        if made:  # children that are asked for again are written before the fork
+            changes = sorted(changes, key=lambda change: (change[0], change[1] in made) != ("born", True))
         claims: list[Seen] = []
         written: list[tuple[str, int]] = []
         for what, id, *values in changes:
             if what == "row":
                 written.append((id, values[0]))
-                self._row(id, *values[:6])
+                if id not in made or values[0] > made[id].kept_rows:
+                    self._row(id, *values[:6])
+            elif what == "rewritten" and id in made and values[0] <= made[id].kept_rows:
+                pass  # the copy as a whole is held against the source
+            elif what == "moved" and id in made and values[0] == values[1]:
+                self.seen[id].attempt = values[3]  # that of the newest kept row
             elif what == "moved":
                 self._moved(id, *values, claims=claims)
             elif what == "born":
@@ -270,6 +295,7 @@ class Audit:
                 self._leases.pop(id, None)
                 self._ended.add(id)
                 self._batches.pop(id, None)
+        self._check_forks(verbs, outcomes, made)
         for id, seq in sorted(written):  # within a transaction they may be written in any order
             seen = self.seen[id]
             if seq != seen.next_seq:
@@ -292,6 +318,55 @@ class Audit:
         for verb, (_, error) in zip(verbs, outcomes, strict=True):
             if verb.name == "cancel" and error is None:
                 self._check_cancelled(verb.values["execution_id"])
+
+    # --- forks -------------------------------------------------------------------------------------------------------
+
+    def payload(self, id: str) -> bytes:
+        [(payload,)] = self._store.rows("SELECT payload FROM executions WHERE id = ?", id)
+        return bytes(payload)
+
+    def steps(self, id: str) -> dict[str, tuple[int, int]]:
+        """The keys from which an execution can be forked: the first row, and that of a step that went well, or 0."""
+        found: dict[str, tuple[int, int]] = {}
+        for row in self._fork_audit.journal(id):
+            if row.key is not None and (row.kind == Kind.STEP_FAILED or Kind(row.kind) in OUTCOMES):
+                first, _ = found.get(row.key, (row.seq, 0))
+                found[row.key] = (first, row.seq if row.kind == Kind.STEP and row.ok else 0)
+        return found
+
+    def _new_forks(
+        self, verbs: Sequence[Verb[Any]], outcomes: Sequence[tuple[Any, Exception | None]]
+    ) -> dict[str, Fork]:
+        return {
+            answer.execution_id: answer
+            for verb, (answer, error) in zip(verbs, outcomes, strict=True)
+            if verb.name in ("fork", "retry") and error is None and answer.execution_id not in self.forks
+        }
+
+    def _check_forks(
+        self, verbs: Sequence[Verb[Any]], outcomes: Sequence[tuple[Any, Exception | None]], made: dict[str, Fork]
+    ) -> None:
+        for verb, (answer, error) in zip(verbs, outcomes, strict=True):
+            if verb.name not in ("fork", "retry") or error is not None:
+                continue
+            if answer.execution_id not in made:
+                self._counts["forks asked again"] += 1
+                continue
+            self._counts[
+                f"{'forks' if verb.name == 'fork' else 'retries'} of {self.seen[answer.forked_from].phase}"
+            ] += 1
+            self.forks[answer.execution_id] = answer
+            self._kept(answer.execution_id, self._fork_audit.made(verb.values["request"], answer))
+            retried_as = self._store.rows("SELECT retried_as FROM executions WHERE id = ?", answer.forked_from)[0][0]
+            if verb.name == "retry" and retried_as != answer.execution_id:
+                raise Violation("a retry is linked", f"{answer.forked_from} was retried as {retried_as}, not {answer}")
+
+    def _kept(self, id: str, rows: list[JournalRow]) -> None:
+        for row in rows:
+            if row.kind == Kind.STEP:
+                assert row.key is not None
+                self.recorded[id, row.key] = self.tick
+                self._counts["kept steps"] += 1
 
     def _reported(self, values: dict[str, Any], answer: ItemReply | None, error: Exception | None) -> None:
         item: ReportItem = values["item"]
@@ -369,6 +444,7 @@ class Audit:
             if (parent, step_key) in self._children:
                 raise Violation("I6 effects happen once", f"{parent} has two children of step {step_key!r}")
             self._children.add((parent, step_key))
+            self._fork_audit.child(id, parent, step_key)
             if self.seen[parent].phase in FINAL | {Phase.CANCELLING}:
                 raise Violation("cancel reaches children", f"{parent} is {self.seen[parent].phase} and got a child")
         seen = self.seen[id] = Seen(id, Phase(phase), attempt, parent, step_key, queue, key or "")

@@ -40,13 +40,17 @@ class Expectation:
         self._children: dict[tuple[str, str], str] = {}
         self.topics: dict[str, list[tuple[int, bytes, int]]] = {}
         self._taken: dict[tuple[str, str], int | None] = {}
-        self._known = False
+        self._forked_from: dict[str, str] = dict(
+            store.rows("SELECT id, forked_from FROM executions WHERE forked_from IS NOT NULL")
+        )
         for row in store.rows(
             "SELECT id, phase, result, error, created_at_us, cancelled_by, parent_execution_id, step_key "
             "FROM executions ORDER BY id"
         ):
             id, phase, result, error, created_at_us, cancelled_by, parent, step_key = row
             value = None if result is None else json.loads(result)
+            if id in self._forked_from:  # it may take the events that its source could take
+                created_at_us = self._ended[self._forked_from[id]].created_at_us
             self._ended[id] = Ended(id, phase, value, error, created_at_us, cancelled_by, parent)
             if parent is not None:
                 self._children[parent, step_key] = id
@@ -111,6 +115,7 @@ class Expectation:
             # A parent that has failed, was cancelled or has an answer takes no other one.
             parent = self._ended[ended.parent_id or ""]
             right = result == "answered" or parent.phase != "completed" or "from outside" in json.dumps(parent.result)
+            right = right or parent.id in self._forked_from  # which may have kept an earlier child's answer
         elif isinstance(op, scripts.Suspended):
             first = self._asked.answers.get((ended.id, op.key))
             allowed = ("from outside", "from the child")
@@ -120,10 +125,16 @@ class Expectation:
         elif isinstance(op, scripts.Event):
             right = self._event(ended, op, result, taken.setdefault(op.topic, {}))
         elif isinstance(op, scripts.Child):
-            child = self._ended.get(self._children.get((ended.id, op.key), ""))
+            child = self._ended.get(self._child_of(ended.id, op.key))
             right = child is not None and result == [child.phase, child.result]
         if not right:
             raise Violation("results", f"{op} of {ended.id} had the outcome {result!r}")
+
+    def _child_of(self, id: str, key: str) -> str:
+        """Its own, or the one that it has kept of its source."""
+        while (id, key) not in self._children and id in self._forked_from:
+            id = self._forked_from[id]
+        return self._children.get((id, key), "")
 
     def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: dict[int, bool]) -> bool:
         """The first event since the execution's creation that fits and that no earlier wait of it took."""

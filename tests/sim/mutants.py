@@ -46,6 +46,10 @@ def _sql(name: str, *queries: dict[str, Statement], focus: str | None = None) ->
     return Mutant(name, queries=merged, focus=focus)
 
 
+def _forks(name: str, *queries: dict[str, Statement], sdk: bool = False) -> Mutant:
+    return _sql(name, *queries)._replace(forks=True, sdk=sdk)
+
+
 def _code(name: str, module: ModuleType, attribute: str, value: object) -> Mutant:
     patch: Patch = (module, attribute, value)
     assert hasattr(module, attribute), f"{module.__name__} has no {attribute}"
@@ -141,6 +145,16 @@ _ALL = (
     _sql("publish: dedup keys are not looked up", nothing("find_event")),
     _sql("retry: the failure stands", nothing("take_back_step")),
     Mutant("retry: the failure beside it stands", worker="takes_back_one"),
+    # Forks keep what their source has recorded, its idempotency keys and its chance.
+    _forks("fork: idempotency keys of its own", changed("make_fork", ("keys_id = :keys_id", "keys_id = NULL"))),
+    _forks("fork: chance of its own", changed("make_fork", ("seed_id = :seed_id", "seed_id = NULL")), sdk=True),
+    _forks(
+        "fork: old workers get it", changed("make_fork", ("needs_protocol = :needs_protocol", "needs_protocol = NULL"))
+    ),
+    _forks("fork: children get keys of their own", changed("set_keys", ("keys_id = :keys_id,", "keys_id = NULL,"))),
+    _forks("fork: open children stay the source's", changed("replace_value", ("WHERE ", "WHERE 1 = 0 AND "))),
+    _forks("fork: consumed events are taken again", nothing("copy_waits")),
+    _forks("retry: the source is not linked", nothing("mark_retried")),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),

@@ -341,7 +341,8 @@ def registry(world: World, process: SdkWorker) -> Registry:
 
     async def body(ctx: Context, op: scripts.Step, name: str) -> str:
         try:
-            bodies = world.audit.body(ctx.execution_id, ctx.attempt, op.key, process.id)
+            idempotency_key = current_step().idempotency_key
+            bodies = world.audit.body(ctx.execution_id, ctx.attempt, op.key, process.id, idempotency_key)
             if op.poison and bodies > POISON_BODIES_MAX:
                 raise Violation("I9 poison is contained", f"{ctx.execution_id} takes {bodies} workers with it")
         except Violation as violation:  # not for the worker to take for the step's failure
@@ -355,9 +356,17 @@ def registry(world: World, process: SdkWorker) -> Registry:
             raise Boom("failed")
         return f"{name}:{op.key}"
 
+    def draw(ctx: Context, key: str) -> None:
+        try:
+            world.audit.drew(ctx.execution_id, key, ctx.uuid())
+        except Violation as violation:
+            world.loop.failure = violation
+            raise
+
     async def one(ctx: Context, op: scripts.Op, name: str) -> object:
         if isinstance(op, scripts.Step):
             policy = RetryPolicy(max_attempts=op.tries, initial_seconds=op.pause, factor=1.0, jitter=False)
+            draw(ctx, op.key)
             try:
                 return await ctx.step(op.key, body, ctx, op, name, retry=policy, key=op.key)
             except StepFailed:

@@ -10,7 +10,7 @@ from tests.sim.loop import SimClock
 
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop
-from perdure.engine.service import Scope
+from perdure.engine.service import Scope, once
 from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
@@ -30,6 +30,13 @@ class Start(NamedTuple):
     script: str
     item: StartItem
     idempotency_key: str | None
+
+
+class Once(NamedTuple):
+    """An operation with its Idempotency-Key."""
+
+    operation: Operation[Any]
+    idempotency_key: str
 
 
 class Resume(NamedTuple):
@@ -106,6 +113,9 @@ class Server:
         engine, project = self.engine, self.world.project_id
         if isinstance(request, Operation):
             return await engine.serve(Scope(project), request)
+        if isinstance(request, Once):
+            op = request.operation
+            return await engine.serve(Scope(project, once(op, request.idempotency_key)), op)
         if name == "gone":
             await engine.claims.disconnected(request.worker_id)
             return None

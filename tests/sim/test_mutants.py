@@ -12,6 +12,8 @@ RARE = {
     "cancel: no end of grace",
     "cancel: spares children",
     "fail: any attempt of any worker",
+    "fork: consumed events are taken again",
+    "fork: old workers get it",
     "report: any attempt of the holder",
     "timers: none is due",
     "worker: asks on under an id that was answered",

@@ -21,6 +21,7 @@ from perdure.wire.errors import LeaseLost, PerdureError
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
+    WORKER_PROTOCOL,
     BeatReply,
     BeatRequest,
     Block,
@@ -66,6 +67,8 @@ RELEASE_NUMBER = 1_000_000
 
 class Worker:
     """One process with one registration at a time."""
+
+    protocol = WORKER_PROTOCOL
 
     def __init__(self, world: World, name: str, *, capacity: int, version: int, parks: bool) -> None:
         self.world = world
@@ -135,6 +138,7 @@ class Worker:
             workflows=[WorkflowSpec("plain"), WorkflowSpec("wakes", wake_on_cancel=True)],
             queues=[QueueSpec(scripts.NARROW, scripts.NARROW_PER_KEY, scripts.NARROW_TOTAL)],
             capacity=self.capacity,
+            protocol=self.protocol,
         )
 
         def registered(outcome: object) -> None:
@@ -641,7 +645,9 @@ class Run:
         tries = max(self.machine.tries.get(ask.key, 0), self._tries.get(ask.key, 0)) + 1
         claimed = self.claimed
         self.worker.log("runs", claimed.id, claimed.attempt, ask.key, tries)
-        bodies = self.world.audit.body(claimed.id, claimed.attempt, ask.key, self.worker.id)
+        keys_id = claimed.keys_id if self.worker.protocol >= WORKER_PROTOCOL else None  # an older one does not know it
+        idempotency_key = f"{keys_id or claimed.id}:{ask.key}"
+        bodies = self.world.audit.body(claimed.id, claimed.attempt, ask.key, self.worker.id, idempotency_key)
         if step.poison and bodies > POISON_BODIES_MAX:
             raise Violation("I9 poison is contained", f"{claimed.id} takes {bodies} workers with it")
         if step.poison or bodies <= step.kills:

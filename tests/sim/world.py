@@ -16,12 +16,13 @@ from msgspec import Raw
 from tests.sim import scripts, sdk_worker
 from tests.sim.audit import Audit, SimStore, Violation, missed_waits
 from tests.sim.expectation import Asked, Expectation
+from tests.sim.hands import Hands
 from tests.sim.loop import BOOTED_US, EPOCH_US, SimLoop, Spinning
 from tests.sim.machine import Diverged, start_item
 from tests.sim.network import CALM, Cut, Network, Weather
 from tests.sim.scripts import Script, Writer
 from tests.sim.sdk_worker import SdkWorker
-from tests.sim.server import LEASE_US, Cancel, Gone, Resume, Server, Start, late
+from tests.sim.server import LEASE_US, Cancel, Gone, Once, Resume, Server, Start, late
 from tests.sim.worker import Worker
 
 import perdure.engine.claims
@@ -34,6 +35,7 @@ from perdure.store.statements import Statement
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
 from perdure.wire.events import EventData, PublishedEvents, PublishEvent
+from perdure.wire.operation import Operation
 from perdure.wire.requests import Started
 from perdure.wire.status import FINAL
 
@@ -54,6 +56,10 @@ class Mutant(NamedTuple):
     queries: dict[str, Statement] | None = None
     patches: tuple[Patch, ...] = ()
     worker: str | None = None
+    forks: bool = False
+    """Its seeds fork and retry, too."""
+    sdk: bool = False
+    """Its seeds run the SDK's own workers."""
     focus: str | None = None
     """The fault that this guard is against and that is rare: its seeds are drawn with more of it."""
 
@@ -90,9 +96,11 @@ def shared_store() -> SimStore:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False) -> None:
+    def __init__(
+        self, seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False, forks: bool = False
+    ) -> None:
         self.seed = seed
-        self.sdk = sdk
+        self.sdk = sdk or (mutant is not None and mutant.sdk)
         self.random = random = Random(f"perdure {seed}")
         self.loop = SimLoop()  # type: ignore[abstract]  # what nobody asks for is not there
         self.counts: Counter[str] = Counter()
@@ -101,7 +109,7 @@ class World:
         self._mutant = mutant
         self._ids = 0
         self.store = shared_store()
-        self.audit = Audit(self.log, self.counts, lambda: EPOCH_US + self.loop.us)
+        self.audit = Audit(self.store, self.log, self.counts, lambda: EPOCH_US + self.loop.us)
         self.audit.is_cancelled = self._is_cancelled
         self.chaos = True
         self.focus = mutant.focus if mutant is not None else None
@@ -121,6 +129,7 @@ class World:
         self._numbers: dict[str, int] = {}
         self._asked = Asked(set(), {})
         self._answering: set[tuple[str, str]] = set()
+        self.hands = Hands(self) if forks or (mutant is not None and mutant.forks) else None
 
     # --- what everybody uses -----------------------------------------------------------------------------------------
 
@@ -245,6 +254,8 @@ class World:
         for _ in range(2):
             self._at(self._some_time(), self._look)
         self._at(2_000_000, self._operate)
+        if self.hands is not None:
+            self.hands.plan(CHAOS_US)
 
     def _learn(self, script: Script) -> None:
         self._scripts[script.name] = script
@@ -274,6 +285,8 @@ class World:
             version=self._version,
             parks=random.random() < 0.8,
         )
+        if isinstance(worker, Worker) and self.hands is not None and self.chaos and self.hands.hires_old():
+            worker.protocol = 1
         self.workers.append(worker)
         self._in(in_us, worker.start)
 
@@ -367,7 +380,7 @@ class World:
                 raise Violation("I1 accepted is kept", f"{script.name} was refused: {outcome!r}")
             id = outcome.execution_id
             known = self._started.get(script.name)
-            if known is not None and known != id:
+            if known is not None and known != id and not self._is_retry(id, known):
                 raise Violation("idempotent starts", f"{script.name} is {known} and {id}")
             if known is None:
                 self._started[script.name] = id
@@ -379,13 +392,23 @@ class World:
 
         self._call("start", request, started)
 
+    def _is_retry(self, id: str, of: str) -> bool:
+        """Whether a start with the key of an execution may find this one."""
+        retried: dict[str, str] = dict(self.store.rows("SELECT id, retried_as FROM executions WHERE retried_as <> ''"))
+        while of != id and of in retried:
+            of = retried[of]
+        return of == id
+
+    def call_once(self, name: str, request: Operation[Any], key: str, done: Callable[[object], None]) -> None:
+        self._call(name, Once(request, key), done)
+
     def _ask_more(self, script: Script, id: str) -> None:
         random = self.random
         for op in scripts.flat(script.ops):
             if isinstance(op, scripts.Suspended) and not op.key.startswith("asked") and random.random() < 0.5:
                 self._in(random.randrange(8_000_000), self._resume, id, op.key)
         if self.chaos and random.random() < (0.8 if self.focus == "lost claims" else 0.15):
-            self._in(random.randrange(12_000_000), self._cancel, id)
+            self._in(random.randrange(12_000_000), self.cancel, id)
 
     def _publish(self, topic: str, event: EventData) -> None:
         def published(outcome: object) -> None:
@@ -410,7 +433,7 @@ class World:
 
         self._call("resume", request, resumed)
 
-    def _cancel(self, id: str) -> None:
+    def cancel(self, id: str) -> None:
         self._asked.cancelled.add(id)
         self.count("cancels asked")
 
@@ -452,6 +475,8 @@ class World:
         for worker in self._living():
             if worker.frozen:
                 worker.thaw()
+        if self.hands is not None:
+            self._hire(0)  # forks wait for a worker of the present protocol
         if any(isinstance(op, scripts.Needs) for script in self._scripts.values() for op in scripts.flat(script.ops)):
             for worker in self._living():
                 worker.drain(1_000_000)
@@ -460,6 +485,8 @@ class World:
                 self._hire(6_000_000 + self.random.randrange(1_000_000))
 
     def _is_over(self) -> bool:
+        if self.hands is not None and self.hands.open:
+            return False
         return len(self._started) >= self._roots_planned and all(
             seen.phase in FINAL for seen in self.audit.seen.values()
         )
@@ -492,9 +519,14 @@ class World:
         expectation = Expectation(self.store, self._asked)
         for name, id in self._started.items():
             expectation.check(id, self._scripts[name])
+        for id in self.audit.forks:
+            expectation.check(id, self.script_of(Raw(self.audit.payload(id))))
         roots = self.store.rows("SELECT COUNT(*) FROM executions WHERE parent_execution_id IS NULL")[0][0]
-        if roots != len(self._started):
-            raise Violation("idempotent starts", f"{len(self._started)} starts were accepted, {roots} executions exist")
+        if roots != len(self._started) + len(self.audit.forks):
+            raise Violation(
+                "idempotent starts",
+                f"{len(self._started)} starts and {len(self.audit.forks)} forks were made, {roots} executions exist",
+            )
         self._check_events()
 
     def _check_events(self) -> None:
@@ -541,6 +573,8 @@ def now(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
-def simulate(seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False) -> Result:
-    """One run, with modelled workers or with the SDK's own. Raises `Violation`."""
-    return World(seed, mutant, trace=trace, sdk=sdk).run()
+def simulate(
+    seed: int, mutant: Mutant | None = None, *, trace: bool = False, sdk: bool = False, forks: bool = False
+) -> Result:
+    """One run, with modelled workers or with the SDK's own, with forks or without. Raises `Violation`."""
+    return World(seed, mutant, trace=trace, sdk=sdk, forks=forks).run()

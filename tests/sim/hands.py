@@ -1,0 +1,121 @@
+"""Forks, retries and acts at random moments of a run.
+
+They draw from a source of chance of their own, so that a seed lives the same life without them.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Raw
+from tests.sim import scripts
+from tests.sim.audit import Violation
+
+from perdure.wire.errors import Conflict, PerdureError
+from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.status import FINAL, Phase
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+REFUSALS = (
+    ("was asked to cancel before that", "forks after a cancel"),
+    ("Cancel it before you retry it", "retries of what is open"),
+    ("was retried as", "second retries"),
+)
+"""What a fork or a retry may be refused for, and the name under which it is counted."""
+
+
+class Hands:
+    """An operator who forks and retries over the same network, and asks again until he knows."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"hands {world.seed}")
+        self._asked = 0
+        self.open = 0
+        """Requests that have no answer yet."""
+
+    def plan(self, until_us: int) -> None:
+        for _ in range(self._random.randint(3, 6)):
+            self._at(self._random.randrange(2_000_000, until_us), final=False)
+        for _ in range(self._random.randint(2, 4)):
+            self._at(self._random.randrange(8_000_000, until_us + 10_000_000), final=True)
+
+    def hires_old(self) -> bool:
+        """Whether the next worker is of a release that does not know forks."""
+        return self._random.random() < 0.25
+
+    def _at(self, us: int, *, final: bool) -> None:
+        self.open += 1  # until it is decided, the run is not over
+        self._world.loop.call_at_us(us, self._choose, final)
+
+    def _choose(self, final: bool) -> None:
+        self.open -= 1
+        ids = [id for id, seen in self._world.audit.seen.items() if (seen.phase in FINAL) is final and self._fits(id)]
+        if not ids:
+            return
+        seen = self._world.audit.seen
+        some = [self._random.choice(ids) for _ in range(4)]
+        id = max(some, key=lambda id: (seen[id].phase is Phase.FAILED, len(self._world.audit.steps(id))))
+        if final and self._random.random() < 0.7:
+            self._send("retry", self._retry(id))
+        else:
+            self._send("fork", self._fork(id))
+
+    def _fits(self, id: str) -> bool:
+        """The fork of a child is a root, so its code has no parent to answer."""
+        ops = scripts.flat(self._world.script_of(Raw(self._world.audit.payload(id))).ops)
+        return not any(isinstance(op, scripts.AnswerParent) for op in ops)
+
+    def _fork(self, id: str) -> ForkExecution:
+        random, steps = self._random, self._world.audit.steps(id)
+        fresh_keys = random.random() < 0.2
+        if not steps or random.random() < 0.1:
+            return ForkExecution(id, fresh_keys=fresh_keys)
+        key = max(random.choice(list(steps)), random.choice(list(steps)), key=lambda one: steps[one])
+        before = [one for one, (_, good) in steps.items() if 0 < good < steps[key][0]]
+        if not before or random.random() < 0.7:
+            return ForkExecution(id, from_step=key, fresh_keys=fresh_keys)
+        edited = random.choice(before)
+        edits = Edits(steps={edited: Raw(msgspec.json.encode(f"edited:{edited}"))})
+        return ForkExecution(id, random.choice((key, None)), edits, fresh_keys=fresh_keys)
+
+    def _retry(self, id: str) -> RetryExecution:
+        random, steps = self._random, self._world.audit.steps(id)
+        kind = random.random()
+        if kind < 0.15 and steps:
+            return RetryExecution(id, from_step=random.choice(list(steps)))
+        return RetryExecution(id, from_end=kind > 0.85)
+
+    def _send(self, name: str, request: ForkExecution | RetryExecution) -> None:
+        self._asked += 1
+        self.open += 1
+        key = f"hands {self._asked}"
+
+        def done(outcome: object) -> None:
+            self.open -= 1
+            if isinstance(outcome, Fork):
+                self._made(name, outcome)
+            elif isinstance(outcome, PerdureError):
+                self._refused(name, request.execution_id, outcome)
+            else:
+                raise Violation("forks", f"{name} of {request.execution_id} was answered {outcome!r}")
+
+        self._world.call_once(name, request, key, done)
+
+    def _made(self, name: str, fork: Fork) -> None:
+        self._world.log(name, fork.forked_from, fork.forked_at_step, fork.execution_id, fork.kept_rows)
+        if fork.execution_id not in self._world.audit.forks:
+            raise Violation("I1 accepted is kept", f"{name} was answered {fork.execution_id}, which does not exist")
+        if self._world.chaos and self._random.random() < 0.1:
+            self._world.cancel(fork.execution_id)
+
+    def _refused(self, name: str, id: str, error: PerdureError) -> None:
+        for words, what in REFUSALS:
+            if isinstance(error, Conflict) and words in str(error):
+                self._world.count(f"refused: {what}")
+                return
+        raise Violation("forks", f"{name} of {id} was refused: {error!r}")
