@@ -20,6 +20,7 @@ from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 from perdure.wire.forks import Fork
+from perdure.wire.hands import Acted, Action, ActOnExecution
 from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem
 from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
@@ -29,6 +30,13 @@ LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in mo
 WOKEN_INTO_A_CLAIM = (Phase.WAITING, Phase.RUNNING)
 """Two moves of the table, wake and claim, that one statement makes."""
 PROGRESS = OUTCOMES - {Kind.CANCEL}
+COUNTED = {Kind.CANCEL, Kind.RELEASED, Kind.RETRIED, Kind.BLOCKED, Kind.UNBLOCKED, Kind.TIMER, Kind.IGNORED}
+ACTED = {
+    Action.COMPLETE: {Kind.STEP, Kind.CHILD},
+    Action.FAIL: {Kind.STEP, Kind.CHILD, Kind.FAILED},
+    Action.FIRE: {Kind.TIMER},
+    Action.TRY: {Kind.RETRIED, Kind.WOKEN},
+}
 
 _WATCH = """
 CREATE TEMP TABLE moves (n INTEGER PRIMARY KEY, what TEXT, id TEXT, a, b, c, d, e, f, g);
@@ -191,6 +199,8 @@ class Audit:
         self._children: set[tuple[str, str]] = set()
         self._batches: dict[str, tuple[str, dict[str, int]]] = {}
         self._opened: dict[tuple[str, str], int] = {}
+        self._outcomes: set[tuple[str, Kind, str | None]] = set()
+        """Of timers and children."""
         self.forks: dict[str, Fork] = {}
         self._fork_audit = ForkAudit(store.rows, Violation)
         self.server_started_us = 0
@@ -296,6 +306,9 @@ class Audit:
                 self._ended.add(id)
                 self._batches.pop(id, None)
         self._check_forks(verbs, outcomes, made)
+        for verb, (answer, error) in zip(verbs, outcomes, strict=True):
+            if verb.name == "act" and error is None:
+                self._acted(answer, verb.values["request"], written)
         for id, seq in sorted(written):  # within a transaction they may be written in any order
             seen = self.seen[id]
             if seq != seen.next_seq:
@@ -363,10 +376,24 @@ class Audit:
 
     def _kept(self, id: str, rows: list[JournalRow]) -> None:
         for row in rows:
+            self._outcomes.add((id, Kind(row.kind), row.key))
             if row.kind == Kind.STEP:
                 assert row.key is not None
                 self.recorded[id, row.key] = self.tick
                 self._counts["kept steps"] += 1
+
+    def _acted(self, acted: Acted, request: ActOnExecution, written: list[tuple[str, int]]) -> None:
+        """The last row of an act is what was asked for, and it has its author."""
+        if (acted.execution_id, acted.seq) not in written:
+            self._counts["acts asked again"] += 1
+            return
+        [row] = [row for row in self._fork_audit.journal(acted.execution_id, acted.seq + 1) if row.seq == acted.seq]
+        authors = self._store.rows(
+            "SELECT action, acted_by FROM acts WHERE execution_id = ? AND seq = ?", acted.execution_id, acted.seq
+        )
+        given = request.action is not Action.COMPLETE or (bool(row.ok) and row.value == bytes(request.value))
+        if not given or row.kind not in ACTED[acted.action] or authors != [(acted.action, acted.acted_by)]:
+            raise Violation("acts are recorded", f"{request} wrote {row}, by {authors}")
 
     def _reported(self, values: dict[str, Any], answer: ItemReply | None, error: Exception | None) -> None:
         item: ReportItem = values["item"]
@@ -510,13 +537,17 @@ class Audit:
             if (id, key) in self.recorded:
                 raise Violation("I2 recorded once", f"step {key!r} of {id} was recorded again")
             self.recorded[id, key] = self.tick
+        elif kind in (Kind.TIMER, Kind.CHILD):
+            if (id, kind, key) in self._outcomes:
+                raise Violation("I2 recorded once", f"{kind_text} {key!r} of {id} was recorded again")
+            self._outcomes.add((id, kind, key))
         elif kind is Kind.LOST:
             self._counts["attempts lost"] += 1
             if (id, attempt) in self._acked:
                 seen.crashes += 1
             else:
                 self._counts["deliveries lost"] += 1
-        elif kind in (Kind.CANCEL, Kind.RELEASED, Kind.RETRIED, Kind.BLOCKED, Kind.UNBLOCKED, Kind.TIMER):
+        if kind in COUNTED:
             self._counts[f"rows {kind_text}"] += 1
         if kind is Kind.CHILD:
             self._counts[f"child ended while its parent was {Phase.WAITING if woken else seen.phase}"] += 1

@@ -13,8 +13,9 @@ from msgspec import Raw
 from tests.sim import scripts
 from tests.sim.audit import Violation
 
-from perdure.wire.errors import Conflict, PerdureError
+from perdure.wire.errors import BadValue, Conflict, NotFound, PerdureError
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.hands import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
 from perdure.wire.status import FINAL, Phase
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Hands:
         self._world = world
         self._random = Random(f"hands {world.seed}")
         self._asked = 0
+        self._acting: set[str] = set()
         self.open = 0
         """Requests that have no answer yet."""
 
@@ -91,9 +93,8 @@ class Hands:
         return RetryExecution(id, from_end=kind > 0.85)
 
     def _send(self, name: str, request: ForkExecution | RetryExecution) -> None:
-        self._asked += 1
         self.open += 1
-        key = f"hands {self._asked}"
+        key = f"hands {self._number()}"
 
         def done(outcome: object) -> None:
             self.open -= 1
@@ -112,6 +113,76 @@ class Hands:
             raise Violation("I1 accepted is kept", f"{name} was answered {fork.execution_id}, which does not exist")
         if self._world.chaos and self._random.random() < 0.1:
             self._world.cancel(fork.execution_id)
+
+    # --- acts --------------------------------------------------------------------------------------------------------
+
+    def holding(self, script: scripts.Script) -> scripts.Script:
+        return scripts.holding(script, self._random)
+
+    def operate(self) -> None:
+        """Act on what is pending: now and then while all goes wrong, and on all that is held in the quiet time."""
+        world = self._world
+        if not world.sdk:
+            return
+        for id, seen in world.audit.seen.items():
+            if seen.phase in FINAL or id in self._acting:
+                continue
+            if self._random.random() < self._zeal(seen.phase is Phase.HELD):
+                self._acting.add(id)
+                self._look(id)
+
+    def _zeal(self, held: bool) -> float:
+        if not self._world.chaos:
+            return 1.0 if held else 0.0
+        return 0.5 if held else 0.3
+
+    def _look(self, id: str) -> None:
+        def listed(outcome: object) -> None:
+            acts = [] if not isinstance(outcome, Pending) else self._acts(id, outcome)
+            if acts:
+                self._act(self._random.choice(acts))
+            else:
+                self._acting.discard(id)
+
+        self._world.call_once("pending", GetPending(id), f"pending {self._number()}", listed)
+
+    def _acts(self, id: str, pending: Pending) -> list[ActOnExecution]:
+        acts: list[ActOnExecution] = []
+        for call in pending.pending:
+            if call.kind is PendingKind.HELD:
+                given = Raw(msgspec.json.encode(f"given:{call.key}"))
+                acts.append(ActOnExecution(id, Action.COMPLETE, call.key, given))
+                acts.append(ActOnExecution(id, Action.TRY, self._random.choice((call.key, None))))
+                acts.append(ActOnExecution(id, Action.FAIL, self._random.choice((call.key, None))))
+            elif call.kind is PendingKind.CHILD:
+                acts.append(
+                    ActOnExecution(id, Action.COMPLETE, call.key, Raw(msgspec.json.encode(f"given:{call.key}")))
+                )
+                acts.append(ActOnExecution(id, Action.FAIL, call.key))
+            elif call.kind is PendingKind.PAUSE:
+                acts.append(ActOnExecution(id, Action.TRY, call.key))
+            elif call.kind is PendingKind.TIMER and not (call.key or "").endswith("timeout"):
+                acts.append(ActOnExecution(id, Action.FIRE, call.key))
+        return acts
+
+    def _act(self, request: ActOnExecution) -> None:
+        self.open += 1
+
+        def done(outcome: object) -> None:
+            self.open -= 1
+            self._acting.discard(request.execution_id)
+            if isinstance(outcome, Acted):
+                self._world.count(f"acts: {request.action}")
+            elif isinstance(outcome, Conflict | NotFound | BadValue):
+                self._world.count("acts that came late")
+            else:
+                raise Violation("acts", f"{request} was answered {outcome!r}")
+
+        self._world.call_once("act", request, f"act {self._number()}", done)
+
+    def _number(self) -> int:
+        self._asked += 1
+        return self._asked
 
     def _refused(self, name: str, id: str, error: PerdureError) -> None:
         for words, what in REFUSALS:

@@ -155,6 +155,12 @@ _ALL = (
     _forks("fork: open children stay the source's", changed("replace_value", ("WHERE ", "WHERE 1 = 0 AND "))),
     _forks("fork: consumed events are taken again", nothing("copy_waits")),
     _forks("retry: the source is not linked", nothing("mark_retried")),
+    # The first outcome stands.
+    _forks(
+        "act: a child that ends is delivered all the same",
+        changed("deliver_outcome", ("AND NOT EXISTS (SELECT 1 FROM journal s", "OR EXISTS (SELECT 1 FROM journal s")),
+        sdk=True,
+    ),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),

@@ -28,6 +28,8 @@ class Step(NamedTuple):
     fragile: int = 0
     poison: bool = False
     kills: int = 0
+    holds: bool = False
+    """Its execution is held once its tries are used up."""
 
 
 class Sleep(NamedTuple):
@@ -110,6 +112,21 @@ def flat(ops: tuple[Op, ...]) -> list[Op]:
 
 def is_poison(script: Script) -> bool:
     return any(isinstance(op, Step) and op.poison for op in flat(script.ops))
+
+
+def holding(script: Script, random: Random) -> Script:
+    """The script in which some steps that fail for good hold their execution."""
+
+    def changed(op: Op) -> Op:
+        if isinstance(op, Together):
+            return Together(tuple(tuple(changed(one) for one in branch) for branch in op.branches))
+        if isinstance(op, Child):
+            return op._replace(script=holding(op.script, random))
+        if isinstance(op, Step) and op.tries <= op.fails and random.random() < 0.7:
+            return op._replace(holds=True)
+        return op
+
+    return script._replace(ops=tuple(changed(op) for op in script.ops))
 
 
 class Writer:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Coroutine
 from contextvars import Context as Variables
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 from tests.sim import scripts
 from tests.sim.audit import Violation
@@ -368,7 +368,8 @@ def registry(world: World, process: SdkWorker) -> Registry:
             policy = RetryPolicy(max_attempts=op.tries, initial_seconds=op.pause, factor=1.0, jitter=False)
             draw(ctx, op.key)
             try:
-                return await ctx.step(op.key, body, ctx, op, name, retry=policy, key=op.key)
+                on_failure: Literal["fail", "hold"] = "hold" if op.holds else "fail"
+                return await ctx.step(op.key, body, ctx, op, name, retry=policy, key=op.key, on_failure=on_failure)
             except StepFailed:
                 if op.caught:
                     return f"failed:{op.key}"

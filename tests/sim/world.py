@@ -226,6 +226,8 @@ class World:
             roots.append(writer.poison("p"))
         elif random.random() < 0.08:
             roots.append(writer.costly("c"))
+        if self.hands is not None and self.sdk:  # the modelled workers do not hold
+            roots = [self.hands.holding(script) for script in roots]
         for script in roots:
             self._learn(script)
             self._at(random.randrange(12_000_000), self._start, script, random.random() < 0.5)
@@ -459,6 +461,8 @@ class World:
                 number = 0 if match is None else json.loads(match)["number"]
                 key = f"{topic} for {id} at {self.loop.us}"
                 self._publish(topic, EventData(Raw(b'{"number":%d}' % number), dedup_key=key))
+        if self.hands is not None:
+            self.hands.operate()
         self._in(4_000_000 if self.chaos else 2_000_000, self._operate)
 
     # --- the end -----------------------------------------------------------------------------------------------------
