@@ -21,7 +21,7 @@ from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 from perdure.wire.forks import Fork
 from perdure.wire.hands import Acted, Action, ActOnExecution
-from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.records import NULL, OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem
 from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
@@ -391,7 +391,7 @@ class Audit:
         authors = self._store.rows(
             "SELECT action, acted_by FROM acts WHERE execution_id = ? AND seq = ?", acted.execution_id, acted.seq
         )
-        given = request.action is not Action.COMPLETE or (bool(row.ok) and row.value == bytes(request.value))
+        given = request.action is not Action.COMPLETE or (bool(row.ok) and row.value == bytes(request.value or NULL))
         if not given or row.kind not in ACTED[acted.action] or authors != [(acted.action, acted.acted_by)]:
             raise Violation("acts are recorded", f"{request} wrote {row}, by {authors}")
 

@@ -113,9 +113,9 @@ class Expectation:
         right = True
         if isinstance(op, scripts.Step):
             failed = op.fails >= op.tries
-            allowed = (f"{word}:{op.key}" for word in ("failed", "given", "edited"))
+            held = (f"{word}:{op.key}" for word in ("failed", "given", "edited"))
             right = result == f"failed:{op.key}" if failed else str(result).endswith(f":{op.key}")
-            right = right or (op.holds and result in allowed)
+            right = right or (op.holds and result in held)
         elif isinstance(op, scripts.Sleep):
             right = result == "slept"
         elif isinstance(op, scripts.Publish):

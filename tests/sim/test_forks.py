@@ -1,4 +1,4 @@
-"""Lives in which executions are forked, retried and acted on at random moments. Only the SDK's own workers hold them."""
+"""Lives in which executions are forked, retried and acted on at random moments; only the SDK's workers hold."""
 
 from __future__ import annotations
 
