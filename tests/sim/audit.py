@@ -201,6 +201,8 @@ class Audit:
         self._opened: dict[tuple[str, str], int] = {}
         self._outcomes: set[tuple[str, Kind, str | None]] = set()
         """Of timers and children."""
+        self._given: set[tuple[str, str]] = set()
+        """Steps that had their outcome from an act."""
         self.forks: dict[str, Fork] = {}
         self._fork_audit = ForkAudit(store.rows, Violation)
         self.server_started_us = 0
@@ -216,7 +218,7 @@ class Audit:
         what = f"{worker} begins {key!r} of {execution_id} in attempt {attempt}"
         if recorded is not None and seen.claimed[attempt] > recorded:
             raise Violation("I3 no recorded step runs again", f"{what}, handed out after its outcome was recorded")
-        if recorded is not None:
+        if recorded is not None and (execution_id, key) not in self._given:  # the worker may not know of the act yet
             raise Violation("I3 lease check", f"{what}, whose outcome is recorded already")
         if seen.attempt > attempt:
             raise Violation("I3 lease check", f"{what}, but attempt {seen.attempt} was handed out since")
@@ -387,6 +389,8 @@ class Audit:
         if (acted.execution_id, acted.seq) not in written:
             self._counts["acts asked again"] += 1
             return
+        if request.key is not None and request.action is Action.COMPLETE:
+            self._given.add((acted.execution_id, request.key))
         [row] = [row for row in self._fork_audit.journal(acted.execution_id, acted.seq + 1) if row.seq == acted.seq]
         authors = self._store.rows(
             "SELECT action, acted_by FROM acts WHERE execution_id = ? AND seq = ?", acted.execution_id, acted.seq

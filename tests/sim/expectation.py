@@ -80,7 +80,7 @@ class Expectation:
             raise Violation(
                 "I9 poison is contained", f"{what}, in spite of its poison: {ended.result!r} {ended.error!r}"
             )
-        elif (key := _fails_with(script.ops)) is not None:
+        elif (key := self._fails_with(id, script.ops)) is not None:
             # Which failure came first among branches is open; that it failed is not.
             if ended.phase != "failed":
                 raise Violation("results", f"{what}, though step {key!r} must fail: {ended.result!r}")
@@ -115,7 +115,7 @@ class Expectation:
             failed = op.fails >= op.tries
             held = (f"{word}:{op.key}" for word in ("failed", "given", "edited"))
             right = result == f"failed:{op.key}" if failed else str(result).endswith(f":{op.key}")
-            right = right or (op.holds and result in held)
+            right = right or ((op.holds or (ended.id, op.key) in self._decided) and result in held)
         elif isinstance(op, scripts.Sleep):
             right = result == "slept"
         elif isinstance(op, scripts.Publish):
@@ -147,6 +147,15 @@ class Expectation:
             id = self._forked_from[id]
         return self._children.get((id, key), "")
 
+    def _fails_with(self, id: str, ops: tuple[Op, ...]) -> str | None:
+        """A step that fails whatever happens, that nobody catches, and to which no act gave a value."""
+        for op in scripts.flat(ops):
+            if not isinstance(op, scripts.Step) or op.caught or op.holds or (id, op.key) in self._decided:
+                continue
+            if op.fails >= op.tries:
+                return op.key
+        return None
+
     def _event(self, ended: Ended, op: scripts.Event, result: Any, taken: dict[int, bool]) -> bool:
         """The first event since the execution's creation that fits and that no earlier wait of it took."""
         if result == "timeout":
@@ -165,11 +174,3 @@ class Expectation:
             if seq not in taken:
                 return False
         return False
-
-
-def _fails_with(ops: tuple[Op, ...]) -> str | None:
-    """A step that fails whatever happens, and that nobody catches."""
-    for op in scripts.flat(ops):
-        if isinstance(op, scripts.Step) and op.fails >= op.tries and not op.caught and not op.holds:
-            return op.key
-    return None

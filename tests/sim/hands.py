@@ -161,6 +161,9 @@ class Hands:
                 acts.append(ActOnExecution(id, Action.FAIL, call.key))
             elif call.kind is PendingKind.PAUSE:
                 acts.append(ActOnExecution(id, Action.TRY, call.key))
+                acts.append(
+                    ActOnExecution(id, Action.COMPLETE, call.key, Raw(msgspec.json.encode(f"given:{call.key}")))
+                )
             elif call.kind is PendingKind.TIMER and not (call.key or "").endswith("timeout"):
                 acts.append(ActOnExecution(id, Action.FIRE, call.key))
         return acts

@@ -161,6 +161,7 @@ _ALL = (
         changed("deliver_outcome", ("AND NOT EXISTS (SELECT 1 FROM journal s", "OR EXISTS (SELECT 1 FROM journal s")),
         sdk=True,
     ),
+    _forks("act: a late outcome is recorded all the same", nothing("given_since"), sdk=True),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),

@@ -8,7 +8,7 @@ import pytest
 from tests.sim.audit import Violation
 from tests.sim.world import simulate
 
-ACTS = ("acts asked again", "acts: complete", "acts: fail", "acts: fire", "acts: try", "forks of held")
+ACTS = ("acts asked again", "acts: complete", "acts: fail", "acts: fire", "acts: try", "forks of held", "rows ignored")
 INTERESTING = (
     "forks asked again",
     "forks of cancelled",

@@ -9,6 +9,7 @@ from tests.sim.world import Mutant, simulate
 
 SEEDS_MAX = 1_000
 RARE = {
+    "act: a late outcome is recorded all the same",
     "cancel: no end of grace",
     "cancel: spares children",
     "fail: any attempt of any worker",
