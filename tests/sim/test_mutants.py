@@ -23,7 +23,7 @@ RARE = {
     "worker: reports a timer twice",
     "worker: takes what an earlier registration was handed",
 }
-"""It takes a hundred seeds and more until these are caught: part of the full suite."""
+"""It takes many seeds, or some seconds, until these are caught: part of the full suite."""
 
 
 @pytest.mark.parametrize(
