@@ -56,7 +56,7 @@ CRASHES_MAX: Final = 10_000
 CHANGES: Final = frozenset(
     {
         *("start", "report", "report_and_dispatch", "record_steps", "claim", "wake_due", "end_overdue"),
-        *("publish", "resume", "cancel", "act", "fork", "retry", "work_job", "pause", "unpause", "end_due"),
+        *("publish", "resume", "cancel", "act", "fork", "work_job", "pause", "unpause", "end_due"),
     }
 )
 """The verbs that move an execution."""

@@ -201,21 +201,16 @@ class World:
         edited = fields.pop("steps", None)
         if edited is not None:
             fields["edits"] = Edits(steps={key: raw(given) for key, given in edited.items()})
+        return await self._fork(ForkExecution(id, **fields))
+
+    async def retry(self, id: str, **fields: Any) -> Fork:
+        return await self._fork(RetryExecution(id, **fields))
+
+    async def _fork(self, request: ForkExecution | RetryExecution) -> Fork:
         return await self.store.write(
             forks.fork(
                 project_id=PROJECT,
-                request=validated(ForkExecution(id, **fields)),
-                fork_id=self.new_id(),
-                acted_by="a program",
-                now_us=self.now_us,
-            )
-        )
-
-    async def retry(self, id: str, **fields: Any) -> Fork:
-        return await self.store.write(
-            forks.retry(
-                project_id=PROJECT,
-                request=validated(RetryExecution(id, **fields)),
+                request=validated(request),
                 fork_id=self.new_id(),
                 acted_by="a program",
                 now_us=self.now_us,

@@ -14,6 +14,13 @@ class Forks(Service):
 
     @serves(ForkExecution)
     async def fork(self, scope: Scope, op: ForkExecution) -> Fork:
+        return await self._make(scope, op)
+
+    @serves(RetryExecution)
+    async def retry(self, scope: Scope, op: RetryExecution) -> Fork:
+        return await self._make(scope, op)
+
+    async def _make(self, scope: Scope, op: ForkExecution | RetryExecution) -> Fork:
         fork_id = self.new_id()
         made = await self.write(
             forks.fork(
@@ -25,24 +32,6 @@ class Forks(Service):
                 idempotency=scope.idempotency,
             )
         )
-        return self._expect(scope, made, fork_id)
-
-    @serves(RetryExecution)
-    async def retry(self, scope: Scope, op: RetryExecution) -> Fork:
-        fork_id = self.new_id()
-        made = await self.write(
-            forks.retry(
-                project_id=scope.project_id,
-                request=op,
-                fork_id=fork_id,
-                acted_by=await self._callers.name(scope.principal),
-                now_us=self.now_us(),
-                idempotency=scope.idempotency,
-            )
-        )
-        return self._expect(scope, made, fork_id)
-
-    def _expect(self, scope: Scope, made: Fork, fork_id: str) -> Fork:
         if made.execution_id == fork_id:  # otherwise the answer repeats an earlier one
             self._core.end_listeners.expect(scope.project_id, fork_id)
         return made

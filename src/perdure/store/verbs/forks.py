@@ -125,36 +125,20 @@ class Again(Struct, frozen=True):
 async def fork(
     *,
     project_id: str,
-    request: ForkExecution,
+    request: ForkExecution | RetryExecution,
     fork_id: str,
     acted_by: str,
     now_us: int,
     idempotency: Idempotency | None = None,
 ) -> Fork:
-    """Raises NotFound, Conflict, BadValue, TooLarge, and what a start raises."""
+    """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, and what a start raises."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=Fork)
-    made = await fork_one(project_id, request, fork_id, acted_by, now_us)
-    await remember(project_id, idempotency, msgspec.json.encode(made), now_us, [fork_id])
-    return made
-
-
-@verb(sweep=True)
-async def retry(
-    *,
-    project_id: str,
-    request: RetryExecution,
-    fork_id: str,
-    acted_by: str,
-    now_us: int,
-    idempotency: Idempotency | None = None,
-) -> Fork:
-    """Raises NotFound, Conflict, TooLarge, and what a start raises."""
-    first = await recall(project_id, idempotency)
-    if first is not None:
-        return msgspec.json.decode(first, type=Fork)
-    made = await retry_one(project_id, request, fork_id, acted_by, now_us)
+    if isinstance(request, ForkExecution):
+        made = await fork_one(project_id, request, fork_id, acted_by, now_us)
+    else:
+        made = await retry_one(project_id, request, fork_id, acted_by, now_us)
     await remember(project_id, idempotency, msgspec.json.encode(made), now_us, [fork_id])
     return made
 
