@@ -67,7 +67,7 @@ def unpause(
 
 
 def pauses(url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List pauses: who paused what, since when, why, and how much waits."""
+    """List pauses with their author, begin, note and end, and how many executions each holds."""
     from perdure.cli.render import date_time
 
     print_list(
