@@ -19,7 +19,7 @@ from perdure.store.interface import Hint, Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
-from perdure.wire.forks import Fork
+from perdure.wire.forks import Fork, RetryExecution
 from perdure.wire.hands import Acted, Action, ActOnExecution
 from perdure.wire.records import NULL, OUTCOMES, Kind
 from perdure.wire.requests import ItemReply, ReportItem
@@ -355,25 +355,25 @@ class Audit:
         return {
             answer.execution_id: answer
             for verb, (answer, error) in zip(verbs, outcomes, strict=True)
-            if verb.name in ("fork", "retry") and error is None and answer.execution_id not in self.forks
+            if verb.name == "fork" and error is None and answer.execution_id not in self.forks
         }
 
     def _check_forks(
         self, verbs: Sequence[Verb[Any]], outcomes: Sequence[tuple[Any, Exception | None]], made: dict[str, Fork]
     ) -> None:
         for verb, (answer, error) in zip(verbs, outcomes, strict=True):
-            if verb.name not in ("fork", "retry") or error is not None:
+            if verb.name != "fork" or error is not None:
                 continue
             if answer.execution_id not in made:
                 self._counts["forks asked again"] += 1
                 continue
-            self._counts[
-                f"{'forks' if verb.name == 'fork' else 'retries'} of {self.seen[answer.forked_from].phase}"
-            ] += 1
+            request = verb.values["request"]
+            retries = isinstance(request, RetryExecution)
+            self._counts[f"{'retries' if retries else 'forks'} of {self.seen[answer.forked_from].phase}"] += 1
             self.forks[answer.execution_id] = answer
-            self._kept(answer.execution_id, self._fork_audit.made(verb.values["request"], answer))
+            self._kept(answer.execution_id, self._fork_audit.made(request, answer))
             retried_as = self._store.rows("SELECT retried_as FROM executions WHERE id = ?", answer.forked_from)[0][0]
-            if verb.name == "retry" and retried_as != answer.execution_id:
+            if retries and retried_as != answer.execution_id:
                 raise Violation("a retry is linked", f"{answer.forked_from} was retried as {retried_as}, not {answer}")
 
     def _kept(self, id: str, rows: list[JournalRow]) -> None:
