@@ -36,6 +36,7 @@ WITHOUT_A_ROLE: Final = {
     "answer_on_page": "looks for a session itself, or for a signed link",
     "approve_style": "the same for everybody",
     "sign_in_with_key": "the key, the password or the link is the proof",
+    "sign_in_browser": "the key, the password or the link is the proof",
     "sign_out_on_page": "ends the session of its cookie",
     "live_page": "looks for a session itself, and shows a page without one",
     "sign_in": "shows a button",

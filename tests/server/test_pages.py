@@ -148,7 +148,10 @@ def test_links_and_sessions_expire() -> None:
     sign_ins = SignIns(clock=lambda: now)
     somebody = Principal("p", Role.READ, "k")
     late = sign_ins.make_link(somebody)
-    session = sign_ins.use_link(sign_ins.make_link(somebody))
+    used = sign_ins.use_link(sign_ins.make_link(somebody))
+    assert used is not None
+    caller, session = used
+    assert caller == somebody
     assert session is not None
     headers = {b"cookie": f"perdure_session={session}".encode()}
     now = LINK_SECONDS + 1

@@ -39,6 +39,7 @@ from perdure.server.routes import (
     otlp,
     pages,
     push_workers,
+    sign_in,
 )
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
@@ -122,6 +123,7 @@ def all_routes() -> list[Route]:
         push_workers,
         push.pushed_executions,
         accounts,
+        sign_in,
         auth,
         projects.projects,
         keys.keys,

@@ -40,6 +40,10 @@ async def _no_sessions(token: str, project_id: str) -> tuple[Principal, float]:
     raise Unauthorized("This server has no users.")
 
 
+async def _no_page_session(headers: Headers) -> Principal | None:
+    return None
+
+
 class Gate:
     def __init__(
         self,
@@ -70,6 +74,8 @@ class Gate:
         self._good_hosts: set[bytes] = set()
         self.anyone: Principal | None = None
         """The caller of every request in `--insecure-local`."""
+        self.page_session: Callable[[Headers], Awaitable[Principal | None]] = _no_page_session
+        """The caller of a cookie that a key or a sign-in link began."""
 
     def check_source(self, headers: Headers) -> None:
         """Raises `Forbidden` for other sites' pages, on a loopback address."""
@@ -128,12 +134,9 @@ class Gate:
             return self.anyone
         header = headers.get(b"authorization")
         if header is None:
-            token = await self._cookie_token(headers)
-            if token is None:
-                raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
-            if not safe:
+            if not safe and self.cookies.tokens(headers):
                 self.check_page(headers, told=True)
-            return await self._user(token, project_id, alone)
+            return await self._by_cookie(headers, project_id, alone)
         hashed = _digest(header)
         known = self._known.get(hashed)
         now = self._clock()
@@ -158,6 +161,15 @@ class Gate:
             raise Forbidden("This is a development key; it works only on a server that listens to its own machine.")
         self._remember(hashed, principal, now + self._cache_seconds, forgotten)
         return principal
+
+    async def _by_cookie(self, headers: Headers, project_id: str | None, alone: bool) -> Principal:
+        found = await self.page_session(headers)
+        if found is not None:
+            return found
+        token = await self._cookie_token(headers)
+        if token is None:
+            raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
+        return await self._user(token, project_id, alone)
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
         if self._proxy_told or b"x-forwarded-for" not in headers or not _is_private(address):

@@ -58,6 +58,7 @@ class Services:
         self.health = Health(lambda: engine.health())
         self.drain = Drain()
         self.sign_ins = SignIns(gate.cookies)
+        gate.page_session = self.page_session
         self.tails = Tails(engine)
         self.default_project_id = ""
         """Operators, who see the whole server, have this project."""
@@ -86,6 +87,10 @@ class Services:
         """The caller on a page, from a link, a key or `--insecure-local`. None for users' sessions."""
         if self.gate.anyone is not None:
             return self.gate.anyone
+        return await self.page_session(headers)
+
+    async def page_session(self, headers: Mapping[bytes, bytes]) -> Principal | None:
+        """The caller whose key or sign-in link began the session of the cookie."""
         return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
 
     async def _still(self, principal: Principal, session_hash: str | None) -> bool:

@@ -95,8 +95,9 @@ class SignIns:
     def is_link(self, token: str) -> bool:
         return self._links.get(token, self._clock()) is not None
 
-    def use_link(self, token: str) -> str | None:
-        """None if the link is used, expired or unknown. Raises TooManyRequests."""
+    def use_link(self, token: str) -> tuple[Principal, str] | None:
+        """The caller and the session's token; None if the link is used, expired or unknown. Raises
+        TooManyRequests."""
         now = self._clock()
         found = self._links.get(token, now)
         if found is None:
@@ -104,7 +105,7 @@ class SignIns:
         session = _Kept(found.principal, found.session_hash, found.checked_at, now + SESSION_SECONDS)
         given = self._sessions.add(session, now)
         self._links.pop(_hash(token))
-        return given
+        return found.principal, given
 
     def begin(self, principal: Principal) -> str:
         """For a caller who has shown a key. Raises TooManyRequests."""

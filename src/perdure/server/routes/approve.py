@@ -12,13 +12,12 @@ from perdure.server import approval_page
 from perdure.server.approval_form import form_of, read_answer
 from perdure.server.auth import check_role
 from perdure.server.bodies import SMALL
-from perdure.server.problems import Header, Reply
-from perdure.server.routes.accounts import end_session, session_seconds, sign_in_with_password
+from perdure.server.problems import Reply
+from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
+from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.server.routing import Call, Routes, Text
-from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import SignInRequest
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.executions import GetExecution
@@ -106,9 +105,12 @@ async def sign_in_with_key(call: Call) -> Reply:
         sent = await read_form(call, SMALL)
         path = _local(sent.get("next", ["/"])[0])
         if "link" in sent:
-            return _see_other(path, (_link_session(call, sent["link"][0]),))
+            return _see_other(path, (link_session(call, sent["link"][0])[1],))
         try:
-            cookie = await (_user_session(call, sent) if "email" in sent else _key_session(call, sent))
+            if "email" in sent:
+                _, cookie = await user_session(call, sent["email"][0], sent.get("password", [""])[0])
+            else:
+                _, cookie = await key_session(call, sent.get("key", [""])[0])
         except (Unauthorized, Forbidden, BadValue) as error:
             page = approval_page.sign_in_page(path, error=error.message, with_key="email" not in sent)
             return _html(page, error.status)
@@ -127,32 +129,6 @@ async def sign_out_on_page(call: Call) -> Reply:
     except PerdureError as error:
         return _refused(call, error)
     return _see_other("/", (call.session_cookie("", 0),))
-
-
-def _link_session(call: Call, token: str) -> Header:
-    session = call.services.sign_ins.use_link(token)
-    if session is None:
-        raise Unauthorized("This link was used or has expired; make a new one.")
-    return call.session_cookie(session, SESSION_SECONDS)
-
-
-async def _user_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    signed_in = await sign_in_with_password(
-        call, SignInRequest(email=sent["email"][0].strip(), password=sent.get("password", [""])[0])
-    )
-    return call.session_cookie(signed_in.token, session_seconds(call))
-
-
-async def _key_session(call: Call, sent: dict[str, list[str]]) -> Header:
-    # The gate checks the key as usual, and counts wrong keys.
-    headers = {b"authorization": b"Bearer " + sent.get("key", [""])[0].strip().encode()}
-    try:
-        principal = await call.services.gate.principal(headers, call.address, alone=True)
-    except Unauthorized:
-        raise Unauthorized("This is not an API key of this server; check that it was copied whole.") from None
-    if principal.user_id is not None:
-        raise Unauthorized("This is a session's token, not an API key.")
-    return call.session_cookie(call.services.sign_ins.begin(principal), SESSION_SECONDS)
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
