@@ -31,7 +31,7 @@ class Credentials(Struct, frozen=True, forbid_unknown_fields=True):
 class BrowserSession(Record, frozen=True):
     """The caller that the session's cookie stands for.
 
-    A user names the project in each request, so there is no role yet.
+    A user names the project in each request, so the role depends on the request.
     """
 
     kind: str
