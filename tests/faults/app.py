@@ -131,6 +131,30 @@ async def mendable(ctx: Context, n: int) -> list[int]:
     return [first, await mended(first, n)]
 
 
+def expected_mendable(n: int) -> list[int]:
+    first = following(n, 0)
+    return [first, following(first, 1)]
+
+
+@workflow
+async def asks(ctx: Context, n: int) -> int:
+    return await ctx.suspend("answer", answer_type=int)
+
+
+@workflow
+async def forkable(ctx: Context, n: int) -> list[int]:
+    """A child that waits for its answer while its parent has one and goes on."""
+    below = asyncio.create_task(ctx.run_child(asks, n))
+    first = await advance(n, 0)
+    answer = await ctx.suspend("answer", answer_type=int)
+    return [first, answer, await advance(answer, 1), await below]
+
+
+def expected_forkable(n: int, answer: int, below: int) -> list[int]:
+    """What it must come to with these answers."""
+    return [following(n, 0), answer, following(answer, 1), below]
+
+
 def answer_to(n: int) -> int:
     return following(n, 9)
 

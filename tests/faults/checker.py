@@ -37,8 +37,8 @@ CHECKS = {
     "tenants do not meet": "SELECT c.id FROM executions c JOIN executions p ON p.id = c.parent_execution_id "
     "WHERE p.project_id <> c.project_id UNION ALL SELECT e.id FROM executions e JOIN waits w "
     "ON w.execution_id = e.id WHERE w.project_id <> e.project_id",
-    # One execution for each key (Q11).
-    "a key names one execution": "SELECT workflow_id, key FROM executions WHERE key IS NOT NULL "
+    # One execution for each key, besides those that were retried (Q11).
+    "a key names one execution": "SELECT workflow_id, key FROM executions WHERE key IS NOT NULL AND retried_as IS NULL "
     "GROUP BY project_id, workflow_id, key HAVING COUNT(*) > 1",
     # A child's key in its parent names one child (I6).
     "a child is started once": "SELECT parent_execution_id, step_key FROM executions WHERE step_key IS NOT NULL "

@@ -2,28 +2,34 @@
 there. Without the variable it is `perdure …`.
 
 The points are around what makes a change true and known: before and after a transaction's COMMIT, after its hints are
-out, and before the answer to a request that changes something is sent.
+out, and before the answer to a request that changes something is sent. `in_fork:5` is before the fifth statement of a
+fork or a retry. The end of `after_commit:1:fork` counts from the first fork that has run all its statements.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Coroutine, Generator
+from types import coroutine
 from typing import Any
 
 from perdure.cli.main import app
+from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
 
+IN_FORK = "in_fork"
 POINTS = ("before_commit", "after_commit", "after_notify", "before_reply")
 
-_point, _, _times = os.environ.get("FAULTS_FAILPOINT", "").partition(":")
+_point, _times, _from = (os.environ.get("FAULTS_FAILPOINT", "") + "::").split(":")[:3]
 _left = int(_times or 0)
+_counts = _from != "fork" or _point == IN_FORK
 
 
 def reach(point: str) -> None:
     """The program is there: the last time it may."""
     global _left
-    if point == _point:
+    if point == _point and _counts:
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -64,6 +70,28 @@ def _around_postgres() -> None:
     asyncpg.Connection.execute = executing  # type: ignore[method-assign]
 
 
+def _around_forks() -> None:
+    start = Verb.start
+
+    @coroutine
+    def counted(verb: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        global _counts
+        sent = None
+        while True:
+            try:
+                asked = verb.send(sent)
+            except StopIteration as stop:
+                _counts = True
+                return stop.value
+            reach(IN_FORK)
+            sent = yield asked
+
+    def starting(self: Verb[Any]) -> Coroutine[Any, Any, Any]:
+        return counted(start(self)) if self.name == "fork" else start(self)
+
+    Verb.start = starting  # type: ignore[method-assign]
+
+
 def _around_answers() -> None:
     from perdure.server.router import Router
 
@@ -79,8 +107,9 @@ def _around_answers() -> None:
 
 
 if __name__ == "__main__":
-    if _point in POINTS:
+    if _point in (*POINTS, IN_FORK):
         _around_sqlite()
         _around_postgres()
         _around_answers()
+        _around_forks()
     app()

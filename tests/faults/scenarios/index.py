@@ -15,6 +15,7 @@ from tests.faults.scenarios.crossing import crossing
 from tests.faults.scenarios.due import due
 from tests.faults.scenarios.failover import failover
 from tests.faults.scenarios.failpoints import failpoints
+from tests.faults.scenarios.forks import forks
 from tests.faults.scenarios.idle import idle
 from tests.faults.scenarios.kills import kills
 from tests.faults.scenarios.limits import limits
@@ -58,6 +59,7 @@ SCENARIOS = {
     "retention": Scenario(retention, BOTH),
     "idle": Scenario(idle, BOTH),
     "bulk": Scenario(bulk, BOTH, fast=("sqlite",), medium=BOTH),
+    "forks": Scenario(forks, BOTH, medium=BOTH),
     "pauses": Scenario(pauses, BOTH, fast=("postgres",), medium=BOTH),
     "lives": Scenario(lives, BOTH),
     "failpoints": Scenario(failpoints, BOTH),
