@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from tests.journals.agents import SESSION, around_helpdesk, helpdesk, said_before
+from tests.journals.hands import around_steered, steered
 from tests.journals.workflows import INPUTS, app, outside
 
 from perdure import Client, Handle, Registry
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 async def record(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as store:
-        async with embedded(f"{store}/journals.db", Registry(*app, helpdesk)) as p:
+        async with embedded(f"{store}/journals.db", Registry(*app, helpdesk, steered)) as p:
             for name, value in INPUTS.items():
                 if not (folder / f"{name}.json").exists():
                     handle = await p.start(app[name], value)
@@ -33,11 +34,26 @@ async def record(folder: Path) -> None:
                 first = await helpdesk.start(p, "Where is my money?", session_id=SESSION, on_conflict="queue")
                 asyncio.get_running_loop().create_task(around_helpdesk(p, first))
                 await keep(folder, p, first, helpdesk.name, before)
+            if not (folder / f"{steered.name}.json").exists():
+                source = await p.start(steered, 3)
+                await around_steered(p, source)
+                await keep(folder, p, source, steered.name)
+                await keep(folder, p, await source.retry(), f"{steered.name}-retried", of=source)
+                fork = await source.fork(from_step="answer", steps={"first": 8})
+                await fork.resume("answer", "yes")
+                await keep(folder, p, fork, f"{steered.name}-forked", of=source)
 
 
-async def keep(folder: Path, client: Client, handle: Handle[Any], name: str, before: Transcript | None = None) -> None:
+async def keep(
+    folder: Path,
+    client: Client,
+    handle: Handle[Any],
+    name: str,
+    before: Transcript | None = None,
+    of: Handle[Any] | None = None,
+) -> None:
     """Write down an execution when it has ended. `before` is what it read of its session: its journal has the version
-    alone, and a summary ends that."""
+    alone, and a summary ends that. `of` is the one that it was forked from, whose id seeds it."""
     try:
         await handle.result(timeout=30)
     except PerdureError as error:
@@ -45,7 +61,7 @@ async def keep(folder: Path, client: Client, handle: Handle[Any], name: str, bef
     execution = await handle.get()
     rows = await client.journal(handle.id, limit=500)
     kept: dict[str, Any] = {
-        "workflow": name,
+        "workflow": name.partition("-")[0],
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "id": execution.id,
         "payload": execution.payload,
@@ -53,6 +69,8 @@ async def keep(folder: Path, client: Client, handle: Handle[Any], name: str, bef
         "result": execution.result,
         "rows": rows,
     }
+    if of is not None:
+        kept["seed"] = of.id
     if before is not None:
         kept["session_id"] = execution.session_id
         reading = before.version, [msgspec.structs.astuple(entry) for entry in before.entries]

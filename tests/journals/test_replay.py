@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from msgspec import Raw
 from tests.journals.agents import helpdesk
+from tests.journals.hands import steered
 from tests.journals.workflows import app
 
+from perdure import StepFailed
 from perdure.sdk.context import Context
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import MachineState
@@ -17,7 +19,7 @@ from perdure.wire.executions import Row
 from perdure.wire.requests import Claimed
 from perdure.wire.transcripts import Entry, Transcript
 
-WORKFLOWS = {one.name: one for one in (*app, helpdesk)}
+WORKFLOWS = {one.name: one for one in (*app, helpdesk, steered)}
 RECORDED = sorted(Path(__file__).parent.glob("*/*.json"))
 
 
@@ -29,6 +31,8 @@ class Kept(msgspec.Struct):
     phase: str
     result: Raw
     rows: list[Row]
+    seed: str | None = None
+    """The execution that this one was forked from."""
     session_id: str | None = None
     readings: dict[int, tuple[int, list[tuple[int, Raw, int | None]]]] = {}
     """Transcripts that were read, by the row that says so: the version, and each entry as an array."""
@@ -44,7 +48,7 @@ def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     kept = msgspec.json.decode(path.read_bytes(), type=Kept)
     workflow = WORKFLOWS[kept.workflow]
     value = decode(bytes(kept.payload), workflow.input_type)
-    machine = Machine(lambda: workflow.begin(context, value), seed=kept.id)
+    machine = Machine(lambda: workflow.begin(context, value), seed=kept.seed or kept.id)
     claim = Claimed(kept.id, kept.workflow, 1, kept.payload, 0, session_id=kept.session_id)
     readings = {
         seq: Transcript(version, [Entry(*entry) for entry in entries])
@@ -62,4 +66,4 @@ def test_a_recorded_journal_replays(path: Path, chunk: int) -> None:
     if kept.phase == "completed":
         assert msgspec.json.decode(encode(machine.result, workflow.result_type)) == msgspec.json.decode(kept.result)
     else:
-        assert isinstance(machine.error, asyncio.CancelledError)
+        assert isinstance(machine.error, StepFailed if kept.phase == "failed" else asyncio.CancelledError)
