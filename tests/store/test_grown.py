@@ -360,6 +360,11 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "path_rows",
     ):
         found[query] = {"execution_id": done, "before": 9}
+    found["timeline_execution"] = {"id": done}
+    found["timeline_rows"] = {"execution_id": done}
+    found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}
+    for query in ("timeline_waits", "timeline_unmet_waits"):
+        found[query] = {"execution_id": ids["waiting_for_event"], "keys": json.dumps(["wait-1"])}
     for query in ("failed_outcomes", "failed_tries", "child_of_row"):
         found[query] = {"execution_id": done, "key": "step-1"}
     for query in ("explained_waits", "path_waits"):

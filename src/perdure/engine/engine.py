@@ -37,6 +37,7 @@ from perdure.engine.signing import Signing
 from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
 from perdure.engine.streams import Streams
+from perdure.engine.timelines import Timelines
 from perdure.engine.traces import Traces
 from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
@@ -118,6 +119,7 @@ class Engine(Core):
                 self.traces,
                 OpenWaits(self),
                 Explanations(self),
+                Timelines(self),
                 Hands(self, self.callers),
                 Workers(self),
                 self.pauses,

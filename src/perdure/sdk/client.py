@@ -50,6 +50,7 @@ from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKi
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
+from perdure.wire.timelines import GetTimeline, Timeline
 from perdure.wire.times import microseconds
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
 from perdure.wire.why import ExplainExecution, Why
@@ -326,6 +327,15 @@ class Client:
         All 2 workers of deployment 'v1' are full.
         """
         return await self._transport.call(ExplainExecution(execution_id, slow))
+
+    async def timeline(self, execution_id: str, *, after: int = 0, limit: int = 5_000) -> Timeline:
+        """The journal as spans: steps with their tries, waits and children, and which worker held it when. One page;
+        `last_seq` is the `after` of the next. Raises `NotFound`.
+
+        >>> [span.key for span in (await client.timeline(handle.id)).spans]     # doctest: +SKIP
+        ['reserve', 'charge_card', 'ship']
+        """
+        return await self._transport.call(GetTimeline(execution_id, after, limit))
 
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50

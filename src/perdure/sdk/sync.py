@@ -138,6 +138,7 @@ class SyncClient:
 
     get = blocking(Client.get)
     why = blocking(Client.why)
+    timeline = blocking(Client.timeline)
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
     pending = blocking(Client.pending)

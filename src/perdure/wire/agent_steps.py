@@ -15,7 +15,8 @@ INSTRUCTIONS: Final = "tools.instructions"
 SUMMARY: Final = "conversation.summarize"
 ASKED_AGAIN: Final = "The model is asked again: "
 """Begins a log line with the reason: the journal only has the next answer."""
-_ANSWERS: Final = frozenset({MODEL, SUMMARY})
+ANSWERS: Final = frozenset({MODEL, SUMMARY})
+"""Steps whose outcomes are answers of models."""
 _TOOLS: Final = {"tool": "function", "mcp": "extension"}
 
 
@@ -47,7 +48,7 @@ class ToolStep(NamedTuple):
 
 def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     """None for other steps and failed ones."""
-    if name not in _ANSWERS or value is None:
+    if name not in ANSWERS or value is None:
         return None
     said = _object(value)
     if said is None or said.get("kind") != "response" or not isinstance(said.get("parts"), list):
@@ -83,12 +84,48 @@ def answer_tokens(value: bytes) -> tuple[int, int]:
     return max(used.input_tokens, 0), max(used.output_tokens, 0)
 
 
+class CallUsage(NamedTuple):
+    """What a model call used. `usd` is None if the model's price is not known."""
+
+    model: str | None
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    """The part of the input that the provider read from its cache."""
+    usd: float | None
+
+
+def call_usage(name: str | None, value: bytes | None) -> CallUsage | None:
+    """Without decoding the answer. None for other steps and failed ones."""
+    if name not in ANSWERS or value is None:
+        return None
+    try:
+        said = _answer(value)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    if said.kind != "response":
+        return None
+    used = said.usage
+    cost = _cost({"cost": used.cost})
+    return CallUsage(
+        said.model_name if isinstance(said.model_name, str) else None,
+        max(used.input_tokens, 0),
+        max(used.output_tokens, 0),
+        max(used.cache_read_tokens, 0),
+        None if cost is None else float(cost),
+    )
+
+
 class _Used(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cost: Any = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
+    kind: Any = None
+    model_name: Any = None
     usage: _Used = _Used()
 
 
@@ -140,7 +177,7 @@ def genai_attributes(name: str | None, key: str | None, value: bytes | None) -> 
             "gen_ai.tool.type": tool.kind,
             "gen_ai.tool.call.id": tool.call_id,
         }
-    if name not in _ANSWERS:
+    if name not in ANSWERS:
         return {}
     answer = model_answer(name, value)
     if answer is None:

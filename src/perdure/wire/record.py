@@ -106,7 +106,13 @@ def writer(cls: type[Record]) -> Twin:
     # Defaults are for answers of older servers; only a default of null is documented.
     omit = cls.__struct_config__.omit_defaults and not cls.answers_in_full
     fields = [
-        FieldInfo(one.name, one.encode_name, one.type, one.default if omit or one.default is None else NODEFAULT)
+        FieldInfo(
+            one.name,
+            one.encode_name,
+            one.type,
+            one.default if omit or one.default is None else NODEFAULT,
+            one.default_factory if omit else NODEFAULT,
+        )
         for one in msgspec.structs.fields(cls)
     ]
     for name, one in vars(cls).items():

@@ -1,0 +1,36 @@
+"""The timeline of an execution over HTTP."""
+
+from tests.server.serving import Hand, Served
+
+from perdure import Client
+from perdure.sdk.http import HttpTransport
+from perdure.wire.access import Role
+from perdure.wire.timelines import SpanKind, SpanState
+
+
+async def test_readers_see_the_spans_of_an_execution(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    step = {"type": "step", "key": "pay", "name": "pay", "fingerprint": None, "ok": True, "value": 1}
+    await hand.report(item, entries=[{**step, "started_at_us": 1_000_000}])
+    path = f"/api/v1/executions/{id}/timeline"
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    found = (await served.client.get(path, headers=reader)).json()
+    (span,) = found["spans"]
+    assert (span["key"], span["kind"], span["state"], span["seqs"]) == ("pay", "step", "completed", [2])
+    assert "wait" not in span and "runs" not in span
+    (claim,) = found["claims"]
+    assert (claim["worker"], claim["attempt"]) == (hand.id, 1)
+    assert "to" not in claim
+    assert (found["last_seq"], found["has_more"]) == (2, False)
+    first = (await served.client.get(f"{path}?limit=1")).json()
+    assert (first["spans"], first["last_seq"], first["has_more"]) == ([], 1, True)
+    assert (await served.client.get(f"{path}?after=1")).json()["spans"] == found["spans"]
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        one = await client.timeline(id)
+        assert [(span.kind, span.state) for span in one.spans] == [(SpanKind.STEP, SpanState.COMPLETED)]
+        assert one.claims[0].from_us is not None and one.spans[0].tries[0].n == 1
+    _, other_project = await served.other_project()
+    assert (await served.client.get(path, headers=other_project)).status_code == 404
+    for wrong in ("limit=0", "limit=10001", "after=-1"):
+        assert (await served.client.get(f"{path}?{wrong}")).status_code == 400
