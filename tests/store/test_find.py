@@ -89,14 +89,16 @@ def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
     choices: dict[str, Any] = {
         "status": chance.sample(["pending", "running", "completed", "failed", "cancelled"], chance.randint(1, 2)),
         "phases": chance.sample([phase.value for phase in Phase], chance.randint(0, 4)),
-        "workflow_id": chance.choice((*WORKFLOWS, "none")),
+        "workflow_id": chance.choice((*WORKFLOWS, "none", "one,two", "none,three,")),
         "session_id": chance.choice(("s", one.id, one.session_id)),
         "user_id": chance.choice(("u", "none")),
-        "queue_name": chance.choice(("q", *WORKFLOWS, "none")),
+        "queue_name": chance.choice(("q", *WORKFLOWS, "none", "q,one")),
         "batch_id": one.batch_id or one.id,
         "parent_execution_id": one.parent_execution_id or one.id,
         "root_execution_id": one.root_execution_id or one.id,
-        "deployment_id": chance.choice(("d", "e", "none")),
+        "deployment_id": chance.choice(("d", "e", "none", "d,e")),
+        "forked_from": chance.choice(every).forked_from or one.id,
+        "q": chance.choice(((one.key or "none")[:5], one.id, one.id[:13].upper(), one.id[:9], "47", "eu", one.id[:7])),
         "key": one.key or "none",
         "key_part": chance.choice(((one.key or "none")[:3], "47", "eu", "order-47", "Invoice", "voice", "-eu", "é")),
         "tag": chance.choice(("a=1", "a", "b=", "b", "c", "c=1")),
@@ -108,7 +110,7 @@ def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
     }
     names = chance.sample(sorted(choices), chance.randint(1, 3))
     if "field" in names:  # no list by a field of an unknown workflow
-        choices["workflow_id"] = one.workflow_id
+        choices["workflow_id"] = chance.choice((one.workflow_id, f"{one.workflow_id},none"))
     return ListFilters(**{name: choices[name] for name in names})
 
 
@@ -124,13 +126,16 @@ def values_of(document: Any, path: list[str]) -> list[str]:
 
 def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
     """As the documentation of the filters says."""
-    plain = ("workflow_id", "user_id", "queue_name", "batch_id", "parent_execution_id", "root_execution_id")
-    for name in (*plain, "deployment_id", "key"):
-        if getattr(wanted, name) not in (None, getattr(one, name)):
+    plain = ("user_id", "batch_id", "parent_execution_id", "root_execution_id", "forked_from", "key")
+    if any(getattr(wanted, name) not in (None, getattr(one, name)) for name in plain):
+        return False
+    for name in ("workflow_id", "queue_name", "deployment_id"):
+        if (names := getattr(wanted, name)) is not None and getattr(one, name) not in names.split(","):
             return False
     name, equals, value = (wanted.tag or "").partition("=")
     words = [] if one.phase is not Phase.FAILED else error_words(one.error or "")
-    part = wanted.key_part
+    part, q = wanted.key_part, wanted.q
+    has_id = q is not None and len(q) >= 8 and one.id.startswith(q.lower())
     field, _, asked = (wanted.field or "").partition("=")
     root, *path = field.split(".")
     document = one.payload if root == "payload" else one.result
@@ -141,6 +146,7 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
         and (wanted.session_id is None or wanted.session_id in (one.session_id, one.id))
         and (not name or (name in tags and (not equals or tags[name] == value)))
         and (part is None or any(start.startswith(part) for start in starts))
+        and (q is None or has_id or any(start.startswith(q) for start in starts))
         and all(any(word.startswith(start) for word in words) for start in error_words(wanted.error or ""))
         and (not field or (document is not None and asked in values_of(json.decode(document), path)))
         and (wanted.retried is None or wanted.retried == (one.retried_as is not None))

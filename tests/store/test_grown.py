@@ -105,6 +105,11 @@ MAY_READ_MUCH: Final = {
     "run_sizes": "the newest executions, at most LIST_DEPTH",
     **dict.fromkeys(FLOORS.values(), "index entries, at most as deep as asked"),
     "traces_floor": "index entries of the newest traces, at most LIST_DEPTH of them",
+    **dict.fromkeys(
+        ("first_waits", "open_among_children", "last_rows", "long_steps", "numbered_pauses"),
+        "a few rows of each execution of a page",
+    ),
+    "rooms": "what is held of a page's queues and keys, at most their limits",
     "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
 ANSWERS_NOTHING: Final = {
@@ -170,6 +175,11 @@ ANSWERS_NOTHING: Final = {
     "insert_memory": "it is there",
     **dict.fromkeys(("list_failed", "failed_floor", "list_cancelled", "cancelled_floor"), "all were completed"),
     "with_retried_key": "nothing was retried",
+    **dict.fromkeys(("list_of_source", "of_source_floor"), "nothing was forked"),
+    "open_among_children": "all children have ended",
+    "long_steps": "no step runs for long",
+    "last_rows": "the running ones have no outcome yet",
+    "numbered_pauses": "the pause covers no execution",
     "head_of_session_floor": "there is one at most",
     "agent_names": "there is no agent",
     "questions_of": "nothing was asked",
@@ -199,6 +209,8 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
         **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable"), None),
+        **dict.fromkeys(("workflow_ids", "queue_names", "deployment_ids"), None),
+        **dict.fromkeys(("q", "q_end", "first_id", "last_id"), None),
         **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
         **dict.fromkeys(("priority", "rank", "gate", "wake_on_cancel", "attempt", "after", "after_seq"), 0),
@@ -367,6 +379,18 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["waiting_for_event"], "keys": json.dumps(["wait-1"])}
     for query in ("failed_outcomes", "failed_tries", "child_of_row"):
         found[query] = {"execution_id": done, "key": "step-1"}
+    for query in (
+        "summaries",
+        "first_waits",
+        "open_among_children",
+        "last_rows",
+        "long_steps",
+        "rooms",
+        "numbered_pauses",
+    ):
+        some = [name_of(executions + 20 + n) for n in range(100)] + [has_children]
+        found[query] = {"ids": json.dumps(some), "rows": 20, "children": 20}
+    found["served_deployments"] = {"ids": json.dumps(["d", "other"])}
     for query in ("explained_waits", "path_waits"):
         found[query] = {"execution_id": ids["waiting_for_event"]}
     for query in ("delete_execution", "delete_journal"):
@@ -482,6 +506,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "list_of_batch": {"batch_id": "batch-3"},
         "list_of_parent": {"parent_execution_id": has_children},
         "list_of_root": {"root_execution_id": has_children},
+        "list_of_source": {"forked_from": done},
         "list_tagged": {"tag_name": "shop", "tag_value": "value-1"},
     }
     for query in ("read_job", "try_lock_job", "lock_job", "set_job_state", "move_job"):
@@ -660,6 +685,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "with_key": {"key_from": "key-59", "key_to": "key-599"},
         "with_retried_key": {"key_from": "key-59", "key_to": "key-599"},
         "with_term": {"term_from": "k:1", "term_to": "k:2"},
+        "with_id": {"id_from": name_of(30), "id_to": name_of(60)},
         "with_tag": {"tag_name": "shop"},
         "insert_term": {"execution_id": fresh, "term": "k:new"},
         "add_term": {"execution_id": fresh, "term": "k:new"},

@@ -169,7 +169,7 @@ MAY_SCAN = {
     "embedded_workers": "one row per worker",
     "list_workers": "one row per worker",
     **dict.fromkeys(("pauses_to_work", "end_due_pauses", "count_paused"), "one row per pause"),
-    "serving_workers": "one row per worker, when a person asks",
+    **dict.fromkeys(("serving_workers", "served_deployments"), "one row per worker, when a person asks"),
     "push_workers_of": "one row per worker, when a deployment changes sides",
     **dict.fromkeys(
         (

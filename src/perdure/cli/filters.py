@@ -42,7 +42,9 @@ def _filters(
     phase: Annotated[
         str | None, typer.Option("--phase", help="More exact than a status: queued, waiting, blocked, …")
     ] = None,
-    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Of this workflow.")] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", help="Of this workflow; several with commas.")
+    ] = None,
     key: Annotated[str | None, typer.Option("--key", help="With this key.")] = None,
     key_part: Annotated[
         str | None, typer.Option("--key-part", help="With a key that begins so, or a later word of which does.")
@@ -55,7 +57,7 @@ def _filters(
     retried: Annotated[
         bool | None, typer.Option("--retried/--not-retried", help="Replaced by a retry, or not.")
     ] = None,
-    queue: Annotated[str | None, typer.Option("--queue", help="In this queue.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", help="In this queue; several with commas.")] = None,
     session: Annotated[str | None, typer.Option("--session", help="Of this session.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Of this user.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", help="The children of this execution.")] = None,
@@ -63,7 +65,9 @@ def _filters(
         str | None, typer.Option("--root", help="Everything below this root, without the root itself.")
     ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Of this batch.")] = None,
-    deployment: Annotated[str | None, typer.Option("--deployment", help="Of this deployment.")] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--deployment", help="Of this deployment; several with commas.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Created within this time, or since then: 90s, 15m, 2026-01-31.")
     ] = None,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from perdure.engine.callers import Callers
 from perdure.engine.claims import Claims
@@ -12,6 +12,7 @@ from perdure.engine.core import Core
 from perdure.engine.push import Push
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
+from perdure.store.interface import Verb
 from perdure.store.verbs import find, pending, queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
@@ -46,6 +47,9 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import NULL, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
 from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
+from perdure.wire.summaries import ListSummaries, SummaryPage
+
+T = TypeVar("T")
 
 LOOK_SECONDS: Final = 1.0
 SEARCH_SECONDS: Final = 1.0
@@ -166,11 +170,19 @@ class Executions(Service):
 
     @serves(ListExecutions)
     async def page(self, scope: Scope, op: ListExecutions) -> ExecutionPage:
-        project_id, before, loop = scope.project_id, op.cursor or NEWEST, asyncio.get_running_loop()
+        return ExecutionPage(*await self._search(scope.project_id, op, find.list_executions))
+
+    @serves(ListSummaries)
+    async def summaries(self, scope: Scope, op: ListSummaries) -> SummaryPage:
+        return SummaryPage(*await self._search(scope.project_id, op, find.list_summaries))
+
+    async def _search(
+        self, project_id: str, op: ListExecutions | ListSummaries, look: Callable[..., Verb[tuple[list[T], str | None]]]
+    ) -> tuple[list[T], str | None, int | None, int | None]:
+        before, loop = op.cursor or NEWEST, asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
         while True:
-            page = find.list_executions(project_id=project_id, filters=op, before=before, limit=op.limit)
-            found, following = await self._core.store.scan(page)
+            found, following = await self.scan(look(project_id=project_id, filters=op, before=before, limit=op.limit))
             if found or following is None or loop.time() >= until:
                 break
             before = following
@@ -183,7 +195,7 @@ class Executions(Service):
                 project_id=project_id, field=name, workflow_id=op.workflow_id, now_us=self.now_us()
             )
             searchable_from_us = await self.read(place)
-        return ExecutionPage(found, following, searched_to_us, searchable_from_us)
+        return found, following, searched_to_us, searchable_from_us
 
     @serves(WaitForExecutions)
     async def wait(self, scope: Scope, op: WaitForExecutions) -> WaitReply:

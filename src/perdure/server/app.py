@@ -66,6 +66,7 @@ from perdure.wire import (
     signing,
     slack,
     starts,
+    summaries,
     timelines,
     traces,
     transcripts,
@@ -95,6 +96,7 @@ def all_routes() -> list[Route]:
     nouns = (
         starts.starts,
         executions.executions,
+        summaries.summaries,
         workflows.workflows,
         deployments.deployments,
         definitions.definitions,

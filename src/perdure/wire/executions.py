@@ -335,16 +335,23 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     phases: Annotated[list[str], _words(Phase)] | None = field(default=None, name="phase")
     """Finer than status: queued, running, waiting, cancelling, blocked, held, completed, failed, cancelled."""
     workflow_id: str | None = None
+    """Several with commas."""
     session_id: str | None = None
     user_id: str | None = None
     queue_name: str | None = None
+    """Several with commas."""
     batch_id: str | None = None
     parent_execution_id: _LowerCase | None = None
     """Its children."""
     root_execution_id: _LowerCase | None = None
     """Everything below this root, without the root itself, whose `root_execution_id` is null."""
+    forked_from: _LowerCase | None = None
+    """Executions that began with the outcomes of this one: its forks and retries."""
     deployment_id: str | None = None
+    """Several with commas."""
     key: str | None = None
+    q: Annotated[str, _part] | None = None
+    """Free words: an id or its first 8 characters or more, or a part of the key as in `key_part`."""
     key_part: Annotated[str, _part] | None = None
     """The beginning of the key, or of one of its next three words; case counts. 2 to 64 characters."""
     tag: str | None = None

@@ -20,7 +20,6 @@ from perdure.wire.why_facts import (
     Cause,
     Compared,
     Ended,
-    FactRow,
     Facts,
     Failed,
     Held,
@@ -121,11 +120,11 @@ def explain_running(facts: Running, now_us: int) -> Why:
         place = "no outcome is recorded yet"
     else:
         ago = duration(max(0, now_us - newest.at_us))
-        place = f"the newest outcome is {_outcome(newest)}, recorded {ago} ago"
+        place = f"the newest outcome is {outcome_words(newest.kind, newest.key)}, recorded {ago} ago"
     if worker is not None and worker.state is WorkerState.LAPSED and worker.lease_until_us is not None:
         place += f"; the worker's lease ended at {moment(worker.lease_until_us)}, so the server takes it back"
     if subject.phase is Phase.CANCELLING and subject.cancelled_at_us is not None:
-        who = _author(subject)
+        who = author(subject.cancelled_by, subject.run_timeout_seconds)
         sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us)}, and worker {subject.worker_id} cleans up"
         if subject.due_at_us is not None:
             sentence += f" until {moment(subject.due_at_us)} at the latest"
@@ -143,10 +142,10 @@ def explain_running(facts: Running, now_us: int) -> Why:
     )
 
 
-def _outcome(row: FactRow) -> str:
-    kind = {Kind.CHILD_STARTED: "the start of child", Kind.CHILD: "the end of child", Kind.RESUME: "the answer to"}
-    words = kind.get(row.kind, row.kind.value.replace("_", " "))
-    return words if row.key is None else f"{words} {quoted(row.key)}"
+def outcome_words(kind: Kind, key: str | None) -> str:
+    known = {Kind.CHILD_STARTED: "the start of child", Kind.CHILD: "the end of child", Kind.RESUME: "the answer to"}
+    words = known.get(kind, kind.value.replace("_", " "))
+    return words if key is None else f"{words} {quoted(key)}"
 
 
 def _running_facts(facts: Running) -> Iterator[Fact]:
@@ -162,7 +161,7 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
         tried = f", after {step.tries} failed tries" if step.tries else ""
         yield Fact("step", f"{step.key}{tried}", step.since_us)
     if facts.newest is not None:
-        yield Fact("newest outcome", _outcome(facts.newest), facts.newest.at_us)
+        yield Fact("newest outcome", outcome_words(facts.newest.kind, facts.newest.key), facts.newest.at_us)
     if losses.lost:
         last = "" if losses.last_lost_at_us is None else "; the last one"
         yield Fact(
@@ -319,7 +318,8 @@ def explain_end(facts: Ended) -> Why:
     else:
         how = {"grace over": "its worker did not clean up in time", "worker lost": "its worker vanished meanwhile"}
         note = "" if end is None else how.get(end.name or "", "")
-        sentence = f"{_author(subject)} cancelled it at {moment(subject.cancelled_at_us or at_us)}"
+        who = author(subject.cancelled_by, subject.run_timeout_seconds)
+        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us or at_us)}"
         sentence += f"; {note}." if note else "."
     queued = "" if subject.started_at_us is None else f"{duration(subject.started_at_us - subject.created_at_us)} after"
     details = [Fact("ended", f"{_after(subject)} after its creation", at_us)]
@@ -336,11 +336,10 @@ def explain_end(facts: Ended) -> Why:
     )
 
 
-def _author(subject: Subject) -> str:
-    if subject.cancelled_by == "system":
-        limit = subject.run_timeout_seconds
-        return "The server" if limit is None else f"The run time-out of {limit} s"
-    return "A caller" if subject.cancelled_by in (None, "user") else f"{cut(str(subject.cancelled_by))}"
+def author(cancelled_by: str | None, run_timeout_seconds: int | None) -> str:
+    if cancelled_by == "system":
+        return "The server" if run_timeout_seconds is None else f"The run time-out of {run_timeout_seconds} s"
+    return "A caller" if cancelled_by in (None, "user") else cut(cancelled_by)
 
 
 def _after(subject: Subject) -> str:

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from perdure.wire.admission import PAUSES, Rule
 from perdure.wire.explanations import explained, worker_words
-from perdure.wire.pauses import unpause_command
+from perdure.wire.pauses import Pause, unpause_command
 from perdure.wire.records import Kind
 from perdure.wire.why import Fact, Why
-from perdure.wire.why_facts import BEFORE_MAX, Queued
+from perdure.wire.why_facts import BEFORE_MAX, Limit, Queued
 from perdure.wire.wording import NAMED_MAX, cut, listed, moment, quoted, times
 from perdure.wire.workers import WorkerState
 
@@ -91,17 +91,20 @@ def _pause(facts: Queued) -> Told:
     pause = facts.pause
     if pause is None:  # its end came between two looks
         return _releasing(facts)
-    note = "" if pause.note is None else f": {cut(pause.note)}"
     ends = "when an admin ends the pause" if pause.until_us is None else f"at {moment(pause.until_us)}"
-    what, who = cut(pause.what), cut(pause.paused_by)
     return Told(
-        f"{what[:1].upper()}{what[1:]} has been paused since {moment(pause.paused_at_us)} by {who}{note}. "
-        f"It goes on {ends}.",
+        f"{pause_words(pause, f' since {moment(pause.paused_at_us)}')}. It goes on {ends}.",
         "the end of the pause",
         (unpause_command(pause), "perdure pauses"),
         since_us=max(pause.paused_at_us, facts.subject.ready_at_us),
         until_us=pause.until_us,
     )
+
+
+def pause_words(pause: Pause, since: str = "") -> str:
+    note = "" if pause.note is None else f": {cut(pause.note)}"
+    what, who = cut(pause.what), cut(pause.paused_by)
+    return f"{what[:1].upper()}{what[1:]} has been paused{since} by {who}{note}"
 
 
 def _releasing(facts: Queued) -> Told:
@@ -114,19 +117,23 @@ def _releasing(facts: Queued) -> Told:
 
 def _limit(facts: Queued) -> Told:
     limit, subject = facts.limit, facts.subject
-    assert limit is not None
-    is_key = facts.rule is Rule.KEY_LIMIT
-    each = " of each concurrency key" if is_key else ""
-    whose = f" of key {quoted(subject.concurrency_key)}" if is_key and subject.concurrency_key else ""
+    assert limit is not None and facts.rule is not None
+    reached = limit_words(facts.rule, limit, subject.queue_name, subject.concurrency_key)
     began = [one.since_us for one in facts.holders if one.since_us is not None]
     since = f" since {moment(min(began))}" if began else ""
-    are = "is" if limit.held == 1 else "are"
     return Told(
-        f"Queue {quoted(subject.queue_name)} runs {limit.most:,}{each} at a time, and {limit.held:,}{whose} {are} "
-        f"running{since}; {_before(facts)}.",
+        f"{reached}{since}; {_before(facts)}.",
         "the end of one of these executions, or a higher limit",
         tuple(f"perdure why {one.execution_id}" for one in facts.holders[:NAMED_MAX]),
     )
+
+
+def limit_words(rule: Rule, limit: Limit, queue_name: str, concurrency_key: str | None) -> str:
+    is_key = rule is Rule.KEY_LIMIT
+    each = " of each concurrency key" if is_key else ""
+    whose = f" of key {quoted(concurrency_key)}" if is_key and concurrency_key else ""
+    are = "is" if limit.held == 1 else "are"
+    return f"Queue {quoted(queue_name)} runs {limit.most:,}{each} at a time, and {limit.held:,}{whose} {are} running"
 
 
 def _before(facts: Queued) -> str:

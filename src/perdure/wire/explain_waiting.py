@@ -40,20 +40,22 @@ def _thing(call: PendingCall, facts: Waiting) -> str:
         state = "" if phase is None else f", which is {phase.value}"
         return f"its child {call.child_id} ({call.name}){state}"
     wait = facts.waits.get(call.key or "")
-    return f"{call.kind.value} {key}" if wait is None else _awaited(wait)
-
-
-def _awaited(wait: OpenedWait) -> str:
+    if wait is None:
+        return f"{call.kind.value} {key}"
     until = "" if wait.expires_at_us is None else f" (until {moment(wait.expires_at_us)})"
+    return f"{awaited(wait)}{until}"
+
+
+def awaited(wait: OpenedWait) -> str:
     if wait.is_question:
-        return f"an answer to {quoted(wait.key)}{until}"
+        return f"an answer to {quoted(wait.key)}"
     if wait.topic is None:
-        return f"the executions of batch {wait.batch_id} to end{until}"
+        return f"the executions of batch {wait.batch_id} to end"
     holder = _budget_holder(wait)
     if holder is not None:
-        return f"more budget of execution {holder}{until}"
+        return f"more budget of execution {holder}"
     where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
-    return f"an event of topic {quoted(wait.topic)}{where}{until}"
+    return f"an event of topic {quoted(wait.topic)}{where}"
 
 
 def _budget_holder(wait: OpenedWait) -> str | None:

@@ -5,16 +5,19 @@ to the wanted executions, the one with the lowest floor passes the fewest others
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import query, query_many, records, value, verb
 from perdure.store.verbs.pages import fitting
+from perdure.store.verbs.summaries import summaries_of
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.search import Terms, beginning_with, error_terms
 from perdure.wire.status import FINAL, Phase
+from perdure.wire.summaries import ExecutionSummary
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 """How many index entries each further window of a search passes."""
@@ -38,16 +41,20 @@ FLOORS: Final = {
     "list_of_batch": "of_batch_floor",
     "list_of_parent": "of_parent_floor",
     "list_of_root": "of_root_floor",
+    "list_of_source": "of_source_floor",
     "list_tagged": "tagged_floor",
 }
 _SIMPLE: Final = {
     "parent_execution_id": ("list_of_parent",),
     "root_execution_id": ("list_of_root",),
+    "forked_from": ("list_of_source",),
     "batch_id": ("list_of_batch",),
     "session_id": ("list_of_session", "list_head_of_session"),
     "user_id": ("list_of_user",),
 }
 _BY_PHASE: Final = {Phase.FAILED.value: "list_failed", Phase.CANCELLED.value: "list_cancelled"}
+_ID_PART: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,28}", re.IGNORECASE)
+"""A shorter beginning is in the ids of more than a minute."""
 _OPEN: Final = frozenset(Phase) - FINAL
 _FILTERS: Final = {*ListFilters.__struct_fields__, "tag_name", "terms"}
 
@@ -82,6 +89,15 @@ async def list_executions(
 
 
 @verb(looks=True)
+async def list_summaries(
+    *, project_id: str, filters: ListFilters, before: str, limit: int
+) -> tuple[list[ExecutionSummary], str | None]:
+    """As `list_executions`, for people."""
+    ids, following = await find_ids(project_id, filters, before, limit)
+    return await summaries_of(project_id, ids), following
+
+
+@verb(looks=True)
 async def created_at(*, project_id: str, id: str) -> int | None:
     """When the oldest execution with this id or a greater one was created."""
     created_us: int | None = await value("created_from", project_id=project_id, id=id)
@@ -91,7 +107,7 @@ async def created_at(*, project_id: str, id: str) -> int | None:
 async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> Found:
     """At most `limit` executions older than `before`. It ends early after the windows of DEPTHS."""
     if filters.field is not None:
-        await _check_field(project_id, filters.field, filters.workflow_id)
+        await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
     wanted = _wanted(project_id, filters, terms)
     before, least = await _bounds(wanted, before)
@@ -129,9 +145,12 @@ async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) ->
     return [id for (id,) in rows]
 
 
-async def _check_field(project_id: str, asked: str, workflow_id: str | None) -> None:
+async def _check_field(project_id: str, asked: str, workflow_ids: Sequence[str] | None) -> None:
     field = asked.partition("=")[0]
-    if not await query("find_search_field", project_id=project_id, field=field, workflow_id=workflow_id):
+    wanted: Sequence[str | None] = workflow_ids or (None,)
+    found = [await query("find_search_field", project_id=project_id, field=field, workflow_id=id) for id in wanted]
+    if not any(found):
+        workflow_id = wanted[0]
         known = [name for (name,) in await query("known_search_fields", project_id=project_id, limit=FIELDS_NAMED)]
         declares = "No workflow declares" if workflow_id is None else f"Workflow {workflow_id!r} does not declare"
         raise BadValue(
@@ -144,7 +163,9 @@ async def _check_field(project_id: str, asked: str, workflow_id: str | None) -> 
 @verb(looks=True)
 async def searchable_from(*, project_id: str, field: str, workflow_id: str | None, now_us: int) -> int | None:
     """Since when executions were created whose values of a field can be found. None: all can."""
-    rows = await query("find_search_field", project_id=project_id, field=field, workflow_id=workflow_id)
+    workflow_ids = several(workflow_id) or []
+    one = workflow_ids[0] if len(workflow_ids) == 1 else None
+    rows = await query("find_search_field", project_id=project_id, field=field, workflow_id=one)
     places = [place for _, place in rows if place is not None]
     if not places:
         return None
@@ -162,20 +183,41 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
     wanted: dict[str, Any] = {name: getattr(filters, name) for name in ListFilters.__struct_fields__}
     phases = filters.wanted_phases()
     tag_name, equals, tag_value = (filters.tag or "").partition("=")
-    part = filters.key_part
-    return wanted | {
-        "project_id": project_id,
-        "status": None,
-        "tag": None,
-        "error": None,
-        "field": None,
-        "phases": None if phases is None else f" {' '.join(phases)} ",
-        "tag_name": tag_name or None,
-        "tag_value": tag_value if equals else None,
-        "key_end": None if part is None else beginning_with(part).last,
-        "terms": json.dumps(terms) if terms else None,
-        "retried": None if filters.retried is None else int(filters.retried),
-    }
+    part, q = filters.key_part, filters.q
+    ids = None if q is None else _ids_beginning_with(q)
+    names = {name: several(wanted[name]) for name in ("workflow_id", "queue_name", "deployment_id")}
+    return (
+        wanted
+        | names
+        | {f"{name}s": None if given is None else json.dumps(given) for name, given in names.items()}
+        | {
+            "project_id": project_id,
+            "status": None,
+            "tag": None,
+            "error": None,
+            "field": None,
+            "phases": None if phases is None else f" {' '.join(phases)} ",
+            "tag_name": tag_name or None,
+            "tag_value": tag_value if equals else None,
+            "key_end": None if part is None else beginning_with(part).last,
+            "q_end": None if q is None else beginning_with(q).last,
+            "first_id": None if ids is None else ids.first,
+            "last_id": None if ids is None else ids.last,
+            "terms": json.dumps(terms) if terms else None,
+            "retried": None if filters.retried is None else int(filters.retried),
+        }
+    )
+
+
+def several(value: str | None) -> list[str] | None:
+    """The names in a filter. A name may have a comma itself."""
+    if value is None:
+        return None
+    return [value, *filter(None, value.split(","))] if "," in value else [value]
+
+
+def _ids_beginning_with(q: str) -> Terms | None:
+    return beginning_with(q.lower()) if _ID_PART.fullmatch(q) else None
 
 
 async def _bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
@@ -205,7 +247,12 @@ def _sets(wanted: dict[str, Any], terms: Sequence[Terms]) -> Sequence[Sequence[t
     key, part, end = wanted["key"], wanted["key_part"], wanted["key_end"]
     sets = [_with_key(key, key)] if key is not None else []
     if part is not None:
-        sets.append([*_with_key(part, end), _with_term(Terms(f"k:{part}", f"k:{end}"))])
+        sets.append(_with_key_part(part, end))
+    if wanted["q"] is not None:
+        found = _with_key_part(wanted["q"], wanted["q_end"])
+        if wanted["first_id"] is not None:
+            found.append(("with_id", {"id_from": wanted["first_id"], "id_to": wanted["last_id"]}))
+        sets.append(found)
     sets += [[_with_term(one)] for one in terms]
     if wanted["tag_name"] is not None and wanted["tag_value"] is None:
         sets.append([("with_tag", {"tag_name": wanted["tag_name"]})])
@@ -215,6 +262,10 @@ def _sets(wanted: dict[str, Any], terms: Sequence[Terms]) -> Sequence[Sequence[t
 def _with_key(first: str, last: str) -> list[tuple[str, dict[str, str]]]:
     values = {"key_from": first, "key_to": last}
     return [("with_key", values), ("with_retried_key", values)]
+
+
+def _with_key_part(part: str, end: str) -> list[tuple[str, dict[str, str]]]:
+    return [*_with_key(part, end), _with_term(Terms(f"k:{part}", f"k:{end}"))]
 
 
 def _with_term(terms: Terms) -> tuple[str, dict[str, str]]:
@@ -244,17 +295,22 @@ async def _among(wanted: dict[str, Any], ids: Iterable[str], limit: int) -> list
 
 def _ways(wanted: dict[str, Any]) -> list[Way]:
     ways = [Way([(walk, {}) for walk in walks], [name]) for name, walks in _SIMPLE.items() if wanted[name] is not None]
-    phases, workflow_id, queue_name = wanted["phases"], wanted["workflow_id"], wanted["queue_name"]
+    phases, workflow_ids, queue_names = wanted["phases"], wanted["workflow_id"], wanted["queue_name"]
     if wanted["tag_value"] is not None:
         ways.append(Way([("list_tagged", {})], ["tag_name"]))
-    if queue_name is not None:
-        same = _of_workflow(queue_name, phases) if workflow_id in (None, queue_name) else []
-        ways.append(Way([("list_of_queue", {}), *same]))
-    if workflow_id is not None:
-        ways.append(Way(_of_workflow(workflow_id, phases), ["workflow_id", *_covered(phases)]))
+    if queue_names is not None:
+        same = [name for name in queue_names if workflow_ids is None or name in workflow_ids]
+        walks = [("list_of_queue", {"queue_name": name}) for name in queue_names]
+        ways.append(Way([*walks, *_of_workflows(same, phases)]))
+    if workflow_ids is not None:
+        ways.append(Way(_of_workflows(workflow_ids, phases), ["workflow_id", *_covered(phases)]))
     elif phases is not None and set(phases.split()) <= _BY_PHASE.keys():
         ways.append(Way([(_BY_PHASE[phase], {}) for phase in phases.split()], ["phases"]))
     return ways or [Way([("list_all", {})])]
+
+
+def _of_workflows(ids: Iterable[str], phases: str | None) -> list[tuple[str, dict[str, str]]]:
+    return [walk for id in dict.fromkeys(ids) for walk in _of_workflow(id, phases)]
 
 
 def _of_workflow(workflow_id: str, phases: str | None) -> list[tuple[str, dict[str, str]]]:
@@ -285,7 +341,7 @@ async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
         workflows |= {id for (id,) in rows}
     if len(workflows) > WORKFLOWS_MAX:
         return []
-    return [Way([walk for id in workflows for walk in _of_workflow(id, phases)], _covered(phases))]
+    return [Way(_of_workflows(workflows, phases), _covered(phases))]
 
 
 async def _floor(way: Way, wanted: dict[str, Any], before: str, depth: int) -> str:

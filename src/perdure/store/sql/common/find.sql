@@ -3,20 +3,26 @@
 
 -- text: fits
 (:phases{::TEXT} IS NULL OR {INSTR|STRPOS}(:phases, ' ' || phase || ' ') > 0)
-  AND (:workflow_id{::TEXT} IS NULL OR workflow_id = :workflow_id)
+  AND (:workflow_ids{::TEXT} IS NULL
+    OR workflow_id {IN (SELECT value FROM json_each(:workflow_ids))|= ANY(ARRAY(SELECT json_array_elements_text(:workflow_ids::JSON)))})
   AND (:session_id{::TEXT} IS NULL OR session_id = :session_id OR id = :session_id)
   AND (:user_id{::TEXT} IS NULL OR user_id = :user_id)
-  AND (:queue_name{::TEXT} IS NULL OR queue_name = :queue_name)
+  AND (:queue_names{::TEXT} IS NULL
+    OR queue_name {IN (SELECT value FROM json_each(:queue_names))|= ANY(ARRAY(SELECT json_array_elements_text(:queue_names::JSON)))})
   AND (:batch_id{::TEXT} IS NULL OR batch_id = :batch_id)
   AND (:parent_execution_id{::TEXT} IS NULL OR parent_execution_id = :parent_execution_id)
   AND (:root_execution_id{::TEXT} IS NULL OR root_execution_id = :root_execution_id)
-  AND (:deployment_id{::TEXT} IS NULL OR deployment_id = :deployment_id)
+  AND (:deployment_ids{::TEXT} IS NULL
+    OR deployment_id {IN (SELECT value FROM json_each(:deployment_ids))|= ANY(ARRAY(SELECT json_array_elements_text(:deployment_ids::JSON)))})
+  AND (:forked_from{::TEXT} IS NULL OR forked_from = :forked_from)
   AND (:key{::TEXT} IS NULL OR key = :key)
   AND (:retried{::BIGINT} IS NULL OR CASE WHEN retried_as IS NULL THEN 0 ELSE 1 END = :retried)
   AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.execution_id = executions.id
     AND t.name = :tag_name AND (:tag_value{::TEXT} IS NULL OR t.value = :tag_value)))
   AND (:key_part{::TEXT} IS NULL OR key BETWEEN :key_part AND :key_end OR EXISTS (SELECT 1 FROM search_terms t
     WHERE t.execution_id = executions.id AND t.term BETWEEN 'k:' || :key_part AND 'k:' || :key_end))
+  AND (:q{::TEXT} IS NULL OR id BETWEEN :first_id AND :last_id OR key BETWEEN :q AND :q_end OR EXISTS (
+    SELECT 1 FROM search_terms t WHERE t.execution_id = executions.id AND t.term BETWEEN 'k:' || :q AND 'k:' || :q_end))
   AND (:terms{::TEXT} IS NULL OR NOT EXISTS (
     SELECT 1 FROM {json_each(:terms) w|json_array_elements(:terms::JSON) w (value)} WHERE NOT EXISTS (
       SELECT 1 FROM search_terms t WHERE t.execution_id = executions.id
@@ -142,6 +148,15 @@ SELECT id {= of_root} {= page};
 -- name: of_root_floor
 SELECT id {= of_root} {= floor};
 
+-- text: of_source
+FROM executions WHERE project_id = :project_id AND forked_from = :forked_from AND id < :before
+
+-- name: list_of_source
+SELECT id {= of_source} {= page};
+
+-- name: of_source_floor
+SELECT id {= of_source} {= floor};
+
 -- name: list_tagged
 SELECT g.execution_id FROM execution_tags g JOIN executions ON executions.project_id = g.project_id
   AND executions.id = g.execution_id
@@ -213,7 +228,7 @@ SELECT id FROM executions WHERE project_id = :project_id
   AND {= fits} ORDER BY id DESC;
 
 -- name: with_key
--- Executions with keys of a range, in no order of theirs; so are the next three.
+-- Executions with keys of a range, in no order of theirs; so are the next four.
 SELECT id FROM executions WHERE project_id = :project_id AND key BETWEEN :key_from AND :key_to
   AND retried_as IS NULL AND id < :before LIMIT :limit;
 
@@ -224,6 +239,10 @@ SELECT id FROM executions WHERE project_id = :project_id AND key BETWEEN :key_fr
 -- name: with_term
 SELECT execution_id FROM search_terms WHERE project_id = :project_id AND term BETWEEN :term_from AND :term_to
   AND execution_id < :before LIMIT :limit;
+
+-- name: with_id
+SELECT id FROM executions WHERE project_id = :project_id AND id >= :id_from
+  AND id < {MIN|LEAST}(:id_to, :before) LIMIT :limit;
 
 -- name: with_tag
 SELECT execution_id FROM execution_tags WHERE project_id = :project_id AND name = :tag_name AND execution_id < :before

@@ -87,10 +87,6 @@ UPDATE executions SET acked = 1
 WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt = :attempt
   AND assigned_to_worker = :worker_id AND acked = 2 RETURNING id;
 
--- text: outcomes
-j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
-  OR j.kind = 'child_started' OR j.kind = 'child' OR j.kind = 'published' OR j.kind = 'sent'
-
 -- name: outcomes_of_key
 -- The journal's rows under a key, in any order. The list of kinds must equal the index's, word for word.
 SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j

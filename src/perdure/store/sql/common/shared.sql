@@ -8,6 +8,10 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
     ELSE (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = executions.id) END
 
+-- text: outcomes
+j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
+  OR j.kind = 'child_started' OR j.kind = 'child' OR j.kind = 'published' OR j.kind = 'sent'
+
 -- text: anything_ready
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL)

@@ -1,0 +1,130 @@
+"""Rows of lists, with what says where their executions stand.
+
+Each fact takes one query for a whole page. Final executions need none.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from perdure.store.interface import query, records
+from perdure.store.verbs.admission import GroupRoom, room
+from perdure.wire.admission import Rule
+from perdure.wire.details import CHILDREN_MAX, Beside, FirstWait, LastRow, Listed, OpenChildren, Served, details
+from perdure.wire.pauses import Pause
+from perdure.wire.status import FINAL, Phase
+from perdure.wire.summaries import ExecutionSummary
+from perdure.wire.why_facts import Limit
+
+VALUE_BYTES_MAX: Final = 4 << 10
+"""Of a question, or of a failed try's error."""
+ROWS_MAX: Final = 20
+"""So many of an execution's last rows are looked at."""
+GROUPS_MAX: Final = 20
+"""Groups under limits, of which the rooms are counted."""
+
+
+class _Group(Struct, frozen=True):
+    queue_name: str
+    concurrency_key: str
+    room: GroupRoom
+
+
+class _Pause(Struct, frozen=True):
+    number: int
+    pause: Pause
+
+
+async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSummary]:
+    """Of the executions among `ids` that exist, the newest first."""
+    page = await records(Listed, "summaries", project_id=project_id, ids=json.dumps([*ids]))
+    beside = await _beside(project_id, [one for one in page if one.summary.phase not in FINAL])
+    return [replace(one.summary, details=details(one, beside)) for one in page]
+
+
+async def _beside(project_id: str, page: list[Listed]) -> Beside:
+    waiting = _ids(page, Phase.WAITING)
+    running = _ids(page, Phase.RUNNING)
+    paused_tries = [one.summary.id for one in page if one.timer_key is None and one.summary.due_at_us is not None]
+    queued = [one for one in page if one.summary.phase is Phase.QUEUED]
+    return Beside(
+        waits=await _waits(waiting),
+        children=await _children(project_id, waiting),
+        steps=await _steps(project_id, running),
+        rows=await _rows(project_id, [*running, *{*waiting} & {*paused_tries}]),
+        limits=await _limits(project_id, [one.summary.id for one in queued if one.gate == 1]),
+        pauses=await _pauses(project_id, [one.summary.id for one in queued if one.gate > 1]),
+        served=await _served(project_id, {one.summary.deployment_id for one in queued}),
+    )
+
+
+def _ids(page: list[Listed], phase: Phase) -> list[str]:
+    return [one.summary.id for one in page if one.summary.phase is phase]
+
+
+async def _waits(ids: list[str]) -> Mapping[str, FirstWait]:
+    if not ids:
+        return {}
+    found = await records(FirstWait, "first_waits", ids=json.dumps(ids), bytes_max=VALUE_BYTES_MAX)
+    return {one.execution_id: one for one in found}
+
+
+async def _children(project_id: str, ids: list[str]) -> Mapping[str, OpenChildren]:
+    if not ids:
+        return {}
+    found = await records(
+        OpenChildren, "open_among_children", project_id=project_id, ids=json.dumps(ids), children=CHILDREN_MAX
+    )
+    return {one.parent_id: one for one in found}
+
+
+async def _steps(project_id: str, ids: list[str]) -> Mapping[str, str]:
+    if not ids:
+        return {}
+    return dict(await query("long_steps", project_id=project_id, ids=json.dumps(ids)))
+
+
+async def _rows(project_id: str, ids: list[str]) -> Mapping[str, LastRow]:
+    if not ids:
+        return {}
+    given = {"rows": ROWS_MAX, "bytes_max": VALUE_BYTES_MAX}
+    found = await records(LastRow, "last_rows", project_id=project_id, ids=json.dumps(ids), **given)
+    return {one.execution_id: one for one in found}
+
+
+async def _limits(project_id: str, ids: list[str]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
+    if not ids:
+        return {}
+    reached = {}
+    for group in await records(_Group, "rooms", project_id=project_id, ids=json.dumps(ids), limit=GROUPS_MAX):
+        _, rule = room(group.room)
+        held = {
+            Rule.QUEUE_LIMIT: (group.room.total_limit, group.room.held_of_queue),
+            Rule.KEY_LIMIT: (group.room.key_limit, group.room.held_of_key),
+        }
+        if rule is not None:
+            most, amount = held[rule]
+            reached[group.queue_name, group.concurrency_key] = rule, Limit(most or 0, amount or 0)
+    return reached
+
+
+async def _pauses(project_id: str, ids: list[str]) -> Mapping[int, Pause]:
+    if not ids:
+        return {}
+    found = await records(_Pause, "numbered_pauses", project_id=project_id, ids=json.dumps(ids))
+    return {one.number: one.pause for one in found}
+
+
+async def _served(project_id: str, deployments: set[str | None]) -> Mapping[str, Served]:
+    names = sorted(name for name in deployments if name is not None)
+    if not names:
+        return {}
+    found: dict[str, Served] = {}
+    rows = await query("served_deployments", project_id=project_id, ids=json.dumps(names))
+    for name, python, protocol in rows:
+        known = found.get(name, Served())
+        found[name] = Served(known.pythons | {python}, max(known.protocol, protocol))
+    return found

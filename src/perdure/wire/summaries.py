@@ -1,0 +1,81 @@
+"""Lists of executions for people: rows without payload and result, each with a line that says where it stands."""
+
+from typing import Annotated, ClassVar, Final
+
+from perdure.wire.executions import LIST_MAX, ListFilters
+from perdure.wire.fields import Cursor, Int32, Int64, NextCursor, Time, Uuid, Value, between
+from perdure.wire.operation import Noun, Operation
+from perdure.wire.record import Record, derived, shown_before
+from perdure.wire.status import STATUS, Phase, Status
+
+
+class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
+    """An execution in a list: all but its payload and result."""
+
+    id: Uuid
+    workflow_id: str
+    key: str | None
+    phase: Phase
+    details: str | None = None
+    """One line: the error, else the current step, else the wait. Its times are `since` and `due_at`. Null if it
+    completed."""
+    since_us: Time
+    """Since when it is in this phase."""
+    due_at_us: Time | None
+    """When the phase ends by itself."""
+    created_at_us: Time
+    started_at_us: Time | None
+    completed_at_us: Time | None
+    attempt: Int32 | None
+    """Only if a worker was lost since its last outcome, or if its retry policy ran it again."""
+    progress: Value
+    """Null above 1 KiB."""
+    deployment_id: str | None
+    queue_name: str
+    concurrency_key: str | None
+    paused: bool
+    """Whether it is ready, and a pause holds it."""
+    assigned_to_worker: str | None
+    parent_execution_id: str | None
+    root_execution_id: str | None
+    batch_id: str | None
+    session_id: str
+    user_id: str | None
+    tags: Value
+    forked_from: str | None
+    forked_at_step: str | None
+    retried_as: str | None
+
+    @shown_before("phase")
+    def status(self) -> Status:
+        return STATUS[self.phase]
+
+    @derived
+    def took_ms(self) -> Int64 | None:
+        """From its begin to its end; null while it is open, and if it never began."""
+        if self.started_at_us is None or self.completed_at_us is None:
+            return None
+        return max(0, self.completed_at_us - self.started_at_us) // 1_000
+
+
+class SummaryPage(Record, frozen=True):
+    shown_as: ClassVar[str] = "SummariesResponse"
+
+    executions: list[ExecutionSummary]
+    next_cursor: NextCursor | None = None
+    searched_to_us: Time | None = None
+    """As in `ExecutionsResponse`."""
+    searchable_from_us: Time | None = None
+    """As in `ExecutionsResponse`."""
+
+
+summaries: Final = Noun("Executions")
+
+
+@summaries.get("/api/v1/executions/summaries")
+class ListSummaries(ListFilters, Operation[SummaryPage], frozen=True):
+    """List executions for people, newest first: without payloads and results, each with a line of details."""
+
+    cursor: Cursor | None = None
+    limit: Annotated[int, between(1, LIST_MAX)] = 50
+    """1 to 500."""

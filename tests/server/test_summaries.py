@@ -1,0 +1,35 @@
+"""Lists for people over HTTP."""
+
+from tests.server.serving import Hand, Served
+
+from perdure.wire.access import Role
+
+
+async def test_a_page_of_summaries(served: Served, hand: Hand) -> None:
+    ids = [await served.start(key=f"order-{n}", payload={"large": 1}, tags={"shop": "1"}) for n in range(3)]
+    item = await hand.claim()
+    await hand.complete(item, {"b": [2]})
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    path = "/api/v1/executions/summaries"
+    first = (await served.client.get(f"{path}?limit=2", headers=reader)).json()
+    assert [one["id"] for one in first["executions"]] == [ids[2], ids[1]]
+    rest = (await served.client.get(f"{path}?cursor={first['next_cursor']}")).json()
+    [done] = rest["executions"]
+    assert (done["id"], done["status"], done["details"], done["key"]) == (ids[0], "completed", None, "order-0")
+    assert isinstance(done["took_ms"], int) and done["attempt"] is None and done["tags"] == {"shop": "1"}
+    assert not {"payload", "result"} & {*done}
+    assert first["executions"][0]["details"] == "Ready for a worker"
+
+    async def found(query: str) -> list[str]:
+        reply = await served.client.get(f"{path}?{query}")
+        assert reply.status_code == 200, reply.text
+        return [one["id"] for one in reply.json()["executions"]]
+
+    assert await found("q=order-1") == await found(f"q={ids[1]}") == [ids[1]]
+    assert await found("workflow_id=none,w&phase=completed") == [ids[0]]
+    assert await found(f"forked_from={ids[0]}") == []
+    assert len((await served.client.get("/api/v1/executions?q=order")).json()["executions"]) == 3
+    _, other = await served.other_project()
+    assert (await served.client.get(path, headers=other)).json()["executions"] == []
+    for query in ("q=x", "unknown=1", "limit=501"):
+        assert (await served.client.get(f"{path}?{query}")).status_code in (400, 422), query
