@@ -92,6 +92,17 @@ faults: $(STAMP) ## Kill, freeze and cut off real processes for an hour (ARGS="-
 bench: $(STAMP) ## Measure (ARGS="--help" shows what)
 	@$(PY) -m benchmarks $(ARGS)
 
+# The built files are committed, so that only who changes the dashboard needs Node.
+DASHBOARD := dashboard/node_modules/.package-lock.json
+
+$(DASHBOARD): dashboard/package-lock.json
+	@cd dashboard && npm ci --no-audit --no-fund --loglevel=error
+
+.PHONY: dashboard
+dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure/dashboard (needs Node 20.19 or newer)
+	@$(PY) -m scripts.openapi > dashboard/openapi.json
+	@cd dashboard && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
+
 .PHONY: dist
 dist: $(STAMP) ## Build the wheel, install it alone elsewhere, run the README's quickstart with it
 	@$(PY) scripts/dist.py

@@ -1,12 +1,14 @@
-"""The live page and signing in to it."""
+"""The dashboard's files, and signing in to it."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import httpx2
 import pytest
 from tests.server.people import AUTH, PROJECTS, Person, browser, member, use_link
-from tests.server.serving import Hand, Served, serving
+from tests.server.serving import Served, serving
 from tests.server.test_auth import Clock
 
 from perdure.server import signin
@@ -25,13 +27,65 @@ async def signed_in(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+async def shown(client: httpx2.AsyncClient) -> str:
+    """What a page of this browser is told of the executions."""
+    return (await client.get("/api/v1/executions")).text
+
+
 async def test_without_a_session_nothing_is_shown(served: Served) -> None:
-    id = await served.start("secret-workflow")
+    await served.start("secret-workflow")
     async with browser(served) as client:
-        for path in ("/", f"/?execution={id}"):
+        assert "secret-workflow" not in await shown(client)
+        assert (await client.get("/api/v1/me")).status_code == 401
+
+
+async def test_every_page_has_one_shell(served: Served) -> None:
+    async with browser(served) as client:
+        shell = await client.get("/")
+        assert shell.status_code == 200 and "script-src 'self'" in shell.headers["content-security-policy"]
+        for path in ("/executions", f"/executions/{uuid4()}?tab=logs", "/p/x/inbox", "/sign-in", "/sign-in?token=no"):
             page = await client.get(path)
-            assert "secret-workflow" not in page.text
-            assert "Sign in" in page.text and "POST /api/v1/sign-in-links" in page.text
+            assert (page.status_code, page.text) == (200, shell.text), path
+        again = await client.get("/", headers={"if-none-match": shell.headers["etag"]})
+        assert again.status_code == 304
+        for path in ("/nothing", "/api/v1/nothing", "/assets/nothing.js", "/assets/..%2Findex.html"):
+            assert (await client.get(path)).status_code == 404, path
+        assert (await client.post("/executions")).status_code == 405
+
+
+async def test_the_built_files_are_cached_for_ever_and_load_nothing_from_elsewhere(served: Served) -> None:
+    async with browser(served) as client:
+        page = (await client.get("/")).text
+        names = re.findall(r'(?:src|href)="(/[^"]+)"', page)
+        assert len(names) >= 3, page
+        assert "http" not in page, "all its parts are this server's"
+        for name in names:
+            file = await client.get(name)
+            assert file.status_code == 200 and "immutable" in file.headers["cache-control"], name
+            assert file.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_session_acts_for_its_key_and_only_from_a_page_of_this_server(served: Served) -> None:
+    other, _ = await served.other_project()
+    async with signed_in(served) as client:
+        me = (await client.get("/api/v1/me")).json()
+        assert me["project_id"] == served.project_id and [one["id"] for one in me["projects"]] == [served.project_id]
+        assert (me["role"], me["user_id"], me["can_sign_out"]) == ("admin", None, True)
+        elsewhere = await client.get("/api/v1/executions", headers={"x-project-id": other})
+        assert elsewhere.status_code == 404
+        start = {"payload": 1, "accept_early": True}
+        forged = await client.post("/api/v1/workflows/w/run", json=start, headers={"sec-fetch-site": "cross-site"})
+        assert forged.status_code == 403
+        assert (await client.post("/api/v1/workflows/w/run", json=start)).status_code == 200
+
+
+async def test_a_user_is_told_of_all_projects(served: Served) -> None:
+    async with member(served, "Read") as ann:
+        me = (await ann.client.get("/api/v1/me")).json()
+        assert me["project_id"] is None and served.project_id in [one["id"] for one in me["projects"]]
+        assert me["user_id"] == ann.id and ann.email in me["name"]
+        inside = (await ann.client.get("/api/v1/me", headers={"x-project-id": served.project_id})).json()
+        assert (inside["project_id"], inside["role"]) == (served.project_id, "read")
 
 
 async def test_a_link_signs_in_once(served: Served) -> None:
@@ -40,8 +94,8 @@ async def test_a_link_signs_in_once(served: Served) -> None:
         cookie = (await use_link(first, link["path"])).headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Lax" in cookie
-        assert "Newest" in (await first.get("/")).text or "No executions" in (await first.get("/")).text
-        assert "used or has expired" in (await second.get(link["path"])).text
+        assert (await first.get("/api/v1/me")).status_code == 200
+        assert "name='link'" not in (await second.get(link["path"])).text
         late = await second.post("/sign-in", data={"link": link["path"].partition("=")[2]})
         assert late.status_code == 401 and "used or has expired" in late.text
         assert "set-cookie" not in late.headers
@@ -75,7 +129,7 @@ async def test_a_session_of_a_link_or_a_key_ends_at_sign_out(served: Served, way
     async with signed_in(served) as by_link, signed_in(served) as other, browser(served) as by_key:
         assert (await by_key.post("/sign-in", data={"key": served.key})).status_code == 303
         for client in (by_link, by_key):
-            assert "secret-workflow" in (await client.get("/")).text
+            assert "secret-workflow" in await shown(client)
             cookie = {"cookie": f"perdure_session={client.cookies['perdure_session']}"}
             refused = await client.post(way, headers={"sec-fetch-site": "cross-site"})
             assert refused.status_code == 403
@@ -83,64 +137,26 @@ async def test_a_session_of_a_link_or_a_key_ends_at_sign_out(served: Served, way
             assert reply.status_code in (200, 303), reply.text
             assert reply.headers["set-cookie"].startswith("perdure_session=; Path=/; Max-Age=0; ")
             async with browser(served, **cookie) as thief:
-                assert "secret-workflow" not in (await thief.get("/")).text
+                assert "secret-workflow" not in await shown(thief)
             assert (await client.post(way)).status_code in (401, 303), "it has ended"
-        assert "secret-workflow" in (await other.get("/")).text, "of the same key, in another browser"
+        assert "secret-workflow" in await shown(other), "of the same key, in another browser"
 
 
 async def test_a_user_signs_out_on_the_page(served: Served) -> None:
     async with member(served) as ann:
-        assert "action='/sign-out'" in (await ann.client.get("/")).text
         assert (await ann.client.post("/sign-out")).headers["location"] == "/"
         assert (await ann.client.get(f"{AUTH}/me")).status_code == 401
 
 
 async def test_without_keys_there_is_nothing_to_sign_out_of(database: str) -> None:
     async with serving(database, insecure_local=True) as served, browser(served) as client:
-        assert "sign-out" not in (await client.get("/")).text
+        me = (await client.get("/api/v1/me")).json()
+        assert (me["can_sign_out"], me["role"]) == (False, "admin")
 
 
 async def test_making_a_link_needs_a_key(served: Served) -> None:
     async with browser(served) as client:
         assert (await client.post("/api/v1/sign-in-links")).status_code == 401
-
-
-async def test_the_page_shows_executions_and_a_journal(served: Served, hand: Hand) -> None:
-    id = await served.start("w", {"n": 1})
-    item = await hand.claim()
-    await hand.complete(item, "done at last")
-    async with signed_in(served) as client:
-        assert id in (await client.get("/")).text
-        page = (await client.get(f"/?execution={id}")).text
-        assert "done at last" in page
-        assert "claimed" in page
-        assert "completed" in page
-
-
-async def test_what_users_wrote_is_text_and_never_markup(served: Served, hand: Hand) -> None:
-    evil = "<script>alert(1)</script>'\"&"
-    id = await served.start("w", evil, key=evil)
-    item = await hand.claim()
-    await hand.fail(item, evil)
-    async with signed_in(served) as client:
-        for path in ("/", f"/?execution={id}"):
-            page = await client.get(path)
-            assert "<script>alert" not in page.text
-            assert "&lt;script&gt;alert" in page.text
-            assert "script-src 'self'" in page.headers["content-security-policy"]
-
-
-async def test_another_projects_execution_is_not_shown(served: Served) -> None:
-    _, headers = await served.other_project()
-    reply = await served.client.post(
-        "/api/v1/workflows/theirs/run", json={"payload": 1, "accept_early": True}, headers=headers
-    )
-    id = reply.json()["execution_id"]
-    async with signed_in(served) as client:
-        assert "theirs" not in (await client.get("/")).text
-        page = (await client.get(f"/?execution={id}")).text
-        assert "does not exist" in page
-        assert "theirs" not in page
 
 
 def test_links_and_sessions_expire() -> None:
@@ -203,13 +219,12 @@ async def test_a_sign_in_ends_soon_after_its_key(database: str) -> None:
         async with browser(served) as client:
             await use_link(client, link.json()["path"])
             clock.now += 20.1
-            assert "secret-workflow" in (await client.get("/")).text, "it was looked up, and is there"
+            assert "secret-workflow" in await shown(client), "it was looked up, and is there"
             await served.engine.store.write(access.delete_key(project_id=served.project_id, id=key.split("_")[1]))
-            assert "secret-workflow" in (await client.get("/")).text
+            assert "secret-workflow" in await shown(client)
             clock.now += 20.1
             for _ in range(2):
-                page = (await client.get("/")).text
-                assert "Sign in" in page and "secret-workflow" not in page
+                assert "secret-workflow" not in await shown(client)
 
 
 async def test_a_sign_in_whose_key_may_be_gone_is_looked_up_at_once(database: str) -> None:
@@ -224,8 +239,8 @@ async def test_a_sign_in_whose_key_may_be_gone_is_looked_up_at_once(database: st
             served.app.services.forget_key(None)  # hints may have been lost
             await use_link(late, unused["path"])
             for gone in (client, late):
-                assert "secret-workflow" not in (await gone.get("/")).text
-            assert "secret-workflow" in (await other.get("/")).text
+                assert "secret-workflow" not in await shown(gone)
+            assert "secret-workflow" in await shown(other)
 
 
 async def sign_out(served: Served, ann: Person) -> None:
@@ -251,11 +266,11 @@ async def test_a_users_link_ends_soon_after_what_it_was_made_with(
         async with browser(served) as client:
             await use_link(client, link)
             clock.now += 20.1
-            assert "secret-workflow" in (await client.get("/")).text
+            assert "secret-workflow" in await shown(client)
             await change(served, ann)
-            assert "secret-workflow" in (await client.get("/")).text
+            assert "secret-workflow" in await shown(client)
             clock.now += 20.1
-            assert "secret-workflow" not in (await client.get("/")).text
+            assert "secret-workflow" not in await shown(client)
 
 
 async def test_a_change_during_the_look_is_not_overlooked() -> None:

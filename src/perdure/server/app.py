@@ -34,10 +34,10 @@ from perdure.server.routes import (
     accounts,
     approvals,
     approve,
+    dashboard,
     events,
     operations,
     otlp,
-    pages,
     push_workers,
     sign_in,
 )
@@ -134,7 +134,7 @@ def all_routes() -> list[Route]:
         webhooks.webhooks,
         signing.signing,
         operations,
-        pages,
+        dashboard,
         approve,
     )
     return [route for noun in nouns for route in (mount(noun) if isinstance(noun, Noun) else noun.routes).all]
@@ -166,10 +166,10 @@ class App:
         self.router = Router(self.services, all_routes())
         # Built on first use.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
-        self.services.openapi_json = cache(
-            lambda: CachedDocument(msgspec.json.encode(document()).decode(), "application/json")
+        self.services.openapi_json = cache(lambda: CachedDocument(msgspec.json.encode(document()), "application/json"))
+        self.services.docs_html = cache(
+            lambda: CachedDocument(docs.page(document()).encode(), "text/html; charset=utf-8")
         )
-        self.services.docs_html = cache(lambda: CachedDocument(docs.page(document()), "text/html; charset=utf-8"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

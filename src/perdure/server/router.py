@@ -83,6 +83,9 @@ class Router:
         self.routes = list(routes)
         self._static: dict[bytes, dict[str, Route]] = {}
         self._root = _Node()
+        self._also: dict[str, dict[str, Route]] = {
+            segment: {route.method: route} for route in self.routes for segment in route.also
+        }
         for route in self.routes:
             node = self._root
             parts = route.path.split("/")[1:]
@@ -185,6 +188,8 @@ class Router:
             raise BadRequest("The path holds a NUL character, which no name does.")
         values: list[str] = []
         node = self._root.find(parts, 0, values, method)
+        if node is None and parts and parts[0] in self._also:
+            return self._also[parts[0]], ()
         if node is None:
             raise NotFound(f"There is nothing at {raw.decode('latin-1')!r}; /docs shows what there is.")
         return node.methods, tuple(values)

@@ -68,8 +68,8 @@ class Services:
         self.slots = Slots(settings.streams_max, settings.streams_per_key_max)
         self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
-        self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument("", "application/json")
-        self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument("", "text/html; charset=utf-8")
+        self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "application/json")
+        self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
         """None: notifications may be lost, so all keys are looked up again."""
@@ -287,6 +287,8 @@ class RouteOptions(TypedDict, total=False):
     paged: bool
     acts: bool
     """A GET that changes something, so HEAD is not served."""
+    also: tuple[str, ...]
+    """First segments of paths that the route answers, too, where no other route does."""
 
 
 class Route:
@@ -311,6 +313,7 @@ class Route:
         self.rest = options.get("rest", False)
         self.paged = options.get("paged", False)
         self.acts = options.get("acts", False)
+        self.also = options.get("also", ())
         self.name = handler.__name__
         self.doc = inspect.cleandoc(handler.__doc__ or "")
         types = get_type_hints(handler, include_extras=True)

@@ -1,4 +1,4 @@
-"""Documents that the server renders once."""
+"""Documents and files that the server keeps in memory."""
 
 import gzip
 import hashlib
@@ -10,25 +10,26 @@ from perdure.server.problems import Header, Reply
 class CachedDocument:
     """Callers that have it already get a 304."""
 
-    def __init__(self, text: str, content_type: str) -> None:
-        self._body = text.encode()
-        self._packed = gzip.compress(self._body, mtime=0)
+    def __init__(self, body: bytes, content_type: str, *, cache: bytes = b"no-cache", packs: bool = True) -> None:
+        """By default caches must revalidate. Not `packs`: the body is compressed already."""
+        self._body = body
+        self._packed = gzip.compress(body, mtime=0) if packs else None
         self._name = hashlib.blake2b(self._body, digest_size=16).hexdigest().encode()
         self._headers: tuple[Header, ...] = (
             (b"content-type", content_type.encode()),
-            (b"cache-control", b"no-cache"),  # caches must revalidate
+            (b"cache-control", cache),
             (b"vary", b"Accept-Encoding"),
             (b"x-content-type-options", b"nosniff"),
         )
 
     def reply(self, asked: Mapping[bytes, bytes], more: tuple[Header, ...] = ()) -> Reply:
-        packs = _takes_gzip(asked.get(b"accept-encoding", b""))
-        etag = b'"%b%b"' % (self._name, b"-gzip" if packs else b"")
+        packed = self._packed if _takes_gzip(asked.get(b"accept-encoding", b"")) else None
+        etag = b'"%b%b"' % (self._name, b"" if packed is None else b"-gzip")
         headers = (*self._headers, *more, (b"etag", etag))
         if etag in (one.strip() for one in asked.get(b"if-none-match", b"").replace(b"W/", b"").split(b",")):
             return Reply(304, b"", headers)
-        body = self._packed if packs else self._body
-        if packs:
+        body = self._body if packed is None else packed
+        if packed is not None:
             headers = (*headers, (b"content-encoding", b"gzip"))
         return Reply(200, body, (*headers, (b"content-length", b"%d" % len(body))))
 

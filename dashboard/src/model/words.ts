@@ -1,0 +1,41 @@
+/** Numbers, ids and sizes as the pages show them. */
+
+export function count(n: number): string {
+  return n.toLocaleString("en-US");
+}
+
+/** `1 execution`, `412 executions`. */
+export function counted(n: number, one: string, many = `${one}s`): string {
+  return `${count(n)} ${n === 1 ? one : many}`;
+}
+
+/** Ids of one moment begin alike, so their ends tell them apart. */
+export function shortId(id: string): string {
+  return id.length > 12 ? `…${id.slice(-8)}` : id;
+}
+
+/** Two decimals from one dollar on, four below. */
+export function money(usd: number): string {
+  if (usd === 0) return "$0";
+  return usd >= 1 ? `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}` : `$${usd.toFixed(4)}`;
+}
+
+export function bytes(n: number): string {
+  if (n < 1_024) return counted(n, "byte");
+  if (n < 1_048_576) return `${(n / 1_024).toFixed(1).replace(/\.0$/, "")} KB`;
+  return `${(n / 1_048_576).toFixed(1).replace(/\.0$/, "")} MB`;
+}
+
+export function share(part: number, whole: number): string {
+  if (whole === 0) return "0 %";
+  const percent = (100 * part) / whole;
+  return percent > 99.9 && part < whole ? "99.9 %" : `${percent.toFixed(1).replace(/\.0$/, "")} %`;
+}
+
+/** Characters that a reader does not see, or that change the direction of writing, are spelled out. */
+export function visible(text: string): string {
+  return text.replace(
+    /(?![\n\t])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu,
+    (character) => `⟨U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}⟩`,
+  );
+}

@@ -1,0 +1,18 @@
+import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
+
+/** A page: its bar with title and actions, and what scrolls below. */
+export function Page({ title, actions, children, bare }: { title: string; actions?: ComponentChildren; children: ComponentChildren; bare?: boolean }) {
+  useEffect(() => {
+    document.title = `${title} · Perdure`;
+  }, [title]);
+  return (
+    <main class="main">
+      <header class="bar">
+        <h1 class="grow trunc">{title}</h1>
+        {actions}
+      </header>
+      <div class={bare === true ? "scroll" : "scroll pad"}>{children}</div>
+    </main>
+  );
+}

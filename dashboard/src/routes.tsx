@@ -1,0 +1,26 @@
+import type { ComponentType } from "preact";
+import { lazy } from "preact/compat";
+import { House, List, type LucideIcon } from "lucide-preact";
+
+export interface Route {
+  /** Below the base of the project. `:id` is a parameter of the page. */
+  path: string;
+  page: ComponentType<{ params: Record<string, string> }>;
+}
+
+export interface NavItem {
+  word: string;
+  path: string;
+  icon: LucideIcon;
+  /** After `g`: the key that goes there. */
+  key: string;
+  group: "Activity" | "Resources" | "Operations";
+}
+
+/** One line a page. Each page is a chunk of its own, loaded when it is first shown. */
+export const routes: Route[] = [{ path: "/executions", page: lazy(() => import("./pages/executions")) }];
+
+export const navigation: NavItem[] = [
+  { word: "Overview", path: "/", icon: House, key: "o", group: "Activity" },
+  { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
+];

@@ -1,0 +1,21 @@
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
+import type { Schemas } from "./api/client";
+
+export type Identity = Schemas["Identity"];
+
+export const Session = createContext<Identity | null>(null);
+
+export function useIdentity(): Identity {
+  const identity = useContext(Session);
+  if (identity === null) throw new Error("No session around this part.");
+  return identity;
+}
+
+const ranks = { read: 0, write: 1, admin: 2 };
+export type Role = keyof typeof ranks;
+
+/** Whether the signed-in key or user may do what needs this role. */
+export function useMay(role: Role): boolean {
+  return ranks[useIdentity().role.toLowerCase() as Role] >= ranks[role];
+}

@@ -1,0 +1,18 @@
+import { useLocation, useSearch } from "wouter-preact";
+
+/** The address is the state: filters, tab, selected row and open dialog are in its query. */
+export function useQueryParams(): [URLSearchParams, (changes: Record<string, string | readonly string[] | null>, push?: boolean) => void] {
+  const [path, navigate] = useLocation();
+  const search = useSearch();
+  const params = new URLSearchParams(search);
+  const change = (changes: Record<string, string | readonly string[] | null>, push = false) => {
+    const next = new URLSearchParams(location.search);
+    for (const [name, value] of Object.entries(changes)) {
+      next.delete(name);
+      for (const one of value === null ? [] : typeof value === "string" ? [value] : value) next.append(name, one);
+    }
+    const query = next.toString();
+    navigate(query === "" ? path : `${path}?${query}`, { replace: !push });
+  };
+  return [params, change];
+}

@@ -1,0 +1,11 @@
+"""Print the OpenAPI document, from which the dashboard's types are generated."""
+
+import sys
+
+import msgspec
+
+from perdure.server import openapi
+from perdure.server.app import API_VERSION, all_routes
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(openapi.document(all_routes(), version=API_VERSION)))

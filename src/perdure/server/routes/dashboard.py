@@ -1,0 +1,163 @@
+"""The dashboard's files, the sign-in links that open it, and who its user is."""
+
+import mimetypes
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from msgspec import Struct
+
+from perdure.engine.accounts import hash_of
+from perdure.engine.service import Scope
+from perdure.server import pages
+from perdure.server.problems import Reply
+from perdure.server.routing import Call, Routes, Text
+from perdure.server.signin import LINK_SECONDS
+from perdure.server.written import CachedDocument
+from perdure.store.open import is_postgres
+from perdure.wire.access import Caller, Role
+from perdure.wire.errors import NotFound
+from perdure.wire.projects import GetProjects, Project
+from perdure.wire.record import Record
+
+PAGES: Final = (
+    *("executions", "inbox", "sessions", "workflows", "agents", "queues", "schedules", "events", "deployments"),
+    *("workers", "traces", "settings", "bulk", "search", "welcome", "p"),
+)
+"""First segments of the pages' addresses."""
+_COMMON: Final = ((b"referrer-policy", b"same-origin"), (b"cache-control", b"no-store"))
+# With no-referrer, a browser would not say in `Origin` that a form comes from this server.
+_LINK_HEADERS: Final = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    *_COMMON,
+)
+_SHELL_HEADERS: Final = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        b"require-trusted-types-for 'script'",
+    ),
+    (b"referrer-policy", b"same-origin"),
+)
+_FOREVER: Final = b"public, max-age=31536000, immutable"
+_NOT_BUILT: Final = (
+    "<!doctype html><html lang='en'><title>Perdure</title><p>This copy of Perdure has no dashboard: its files are not "
+    "built. Run <code>make dashboard</code>, or install the wheel.</p></html>"
+)
+
+routes = Routes("Dashboard")
+
+
+class SignInLink(Struct, frozen=True):
+    """A path to open once, within `expires_in_seconds`."""
+
+    path: str
+    expires_in_seconds: int
+
+
+class SignInQuery(Struct, frozen=True):
+    """The link's token."""
+
+    token: str = ""
+
+
+class Identity(Record, frozen=True, kw_only=True):
+    """The caller, as the server knows it."""
+
+    name: str
+    """Of the user, or of the key."""
+    role: Role
+    user_id: str | None
+    """Null for a key."""
+    project_id: str | None
+    """Null for a user who names no project."""
+    projects: list[Project]
+    """Those that the caller may name: all of a user's, or the key's own."""
+    can_sign_out: bool
+    """False if the server runs with `--insecure-local`, where nobody signs in."""
+    version: str
+    """Of the server."""
+    store: str
+    """`sqlite` or `postgresql`."""
+
+
+@routes.get("/api/v1/me", role=Role.READ, caller=Caller.EITHER)
+async def me(call: Call) -> Identity:
+    """The caller: its name, role and projects; and the version of the server."""
+    principal = call.principal
+    assert principal is not None
+    if principal.user_id is not None and not principal.project_id and call.header(b"x-project-id"):
+        principal = await call.identify(Role.READ)
+    scope = Scope(call.project_id, principal=principal)
+    return Identity(
+        name=await call.engine.callers.name(principal),
+        role=principal.role,
+        user_id=principal.user_id,
+        project_id=principal.project_id or None,
+        projects=(await call.engine.serve(scope, GetProjects())).projects,
+        can_sign_out=call.services.gate.anyone is None,
+        version=version("perdure"),
+        store="postgresql" if is_postgres(call.settings.store) else "sqlite",
+    )
+
+
+@routes.post("/api/v1/sign-in-links", role=Role.READ)
+async def make_sign_in_link(call: Call) -> SignInLink:
+    """A link that signs a browser in to the dashboard.
+
+    The link works once, and gives the rights of this key.
+    """
+    assert call.principal is not None
+    session = None if call.principal.user_id is None else await call.services.gate.token(call.headers)
+    token = call.services.sign_ins.make_link(call.principal, None if session is None else hash_of(session))
+    return SignInLink(f"/sign-in?token={token}", int(LINK_SECONDS))
+
+
+@routes.get("/sign-in", role=None, media_type="text/html")
+async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
+    """The page that a sign-in link opens. Its button uses the link up (`POST /sign-in`).
+
+    A link that was used or has expired shows the dashboard's sign-in form.
+    """
+    if call.services.sign_ins.is_link(query.token):
+        return Text(pages.link_page(query.token), "text/html; charset=utf-8", _LINK_HEADERS)
+    return _shell().reply(call.headers, _SHELL_HEADERS)
+
+
+@routes.get("/", role=None, media_type="text/html", also=PAGES)
+async def dashboard(call: Call) -> Reply:
+    """The dashboard: one page, which draws all others from this API."""
+    return _shell().reply(call.headers, _SHELL_HEADERS)
+
+
+@routes.get("/assets/{name}", role=None, media_type="application/octet-stream")
+async def asset(call: Call, name: str) -> Reply:
+    """A file of the dashboard. Its name has a hash of its content, so it never changes."""
+    found = _assets().get(name)
+    if found is None:
+        raise NotFound(f"The dashboard has no file {name!r}; load the page again.")
+    return found.reply(call.headers)
+
+
+@cache
+def _shell() -> CachedDocument:
+    index = files("perdure") / "dashboard" / "index.html"
+    return CachedDocument(index.read_bytes() if index.is_file() else _NOT_BUILT.encode(), "text/html; charset=utf-8")
+
+
+@cache
+def _assets() -> dict[str, CachedDocument]:
+    folder = files("perdure") / "dashboard" / "assets"
+    return {file.name: _file(file) for file in folder.iterdir()} if folder.is_dir() else {}
+
+
+def _file(file: Traversable) -> CachedDocument:
+    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    text = kind.startswith("text/")
+    return CachedDocument(file.read_bytes(), f"{kind}; charset=utf-8" if text else kind, cache=_FOREVER, packs=text)
