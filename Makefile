@@ -103,6 +103,10 @@ dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure
 	@$(PY) -m scripts.openapi > dashboard/openapi.json
 	@cd dashboard && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
 
+.PHONY: dashboard-check
+dashboard-check: $(STAMP) ## Build the dashboard elsewhere and compare: the committed files are those of its source
+	@sh scripts/dashboard_check.sh
+
 .PHONY: dist
 dist: $(STAMP) ## Build the wheel, install it alone elsewhere, run the README's quickstart with it
 	@$(PY) scripts/dist.py
