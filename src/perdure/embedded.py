@@ -4,29 +4,37 @@
         handle = await p.start(order, {"id": 7})
         print(await handle.result())
 
+`embedded("app.db", serve=8080)` also serves the API and the pages to this machine.
+
 A composition root: this file may import both wings.
 """
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope, once
 from perdure.engine.settings import EngineSettings
+from perdure.sdk import dev_note
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
+from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation, Stream
 from perdure.wire.records import Problem
 from perdure.wire.requests import BeatRequest, Started, StartItem
+
+if TYPE_CHECKING:
+    from perdure.server.attached import AttachedServer
 
 logger = logging.getLogger("perdure")
 
@@ -108,11 +116,37 @@ class Embedded(Client):
 
     worker: Worker
 
-    def __init__(self, engine: Engine, worker: Worker, transport: LocalTransport, *, declared: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        worker: Worker,
+        transport: LocalTransport,
+        *,
+        declared: bool,
+        server: "AttachedServer | None" = None,
+    ) -> None:
         super().__init__(transport)
         self.engine = engine
         self.worker = worker
         self._declared = declared
+        self._server = server
+        self.url = None if server is None else server.url
+        """The address of the API and the pages; None without `serve`."""
+        self.api_key = None if server is None else server.key.text
+        """The key of this process for its own server, with the role `admin`. It ends with the process."""
+
+    def sign_in_link(self) -> str:
+        """An address that signs a browser in to the pages, once, within ten minutes. Raises RuntimeError without
+        `serve`."""
+        if self._server is None:
+            raise RuntimeError("This application serves no pages; open it with `embedded(…, serve=8080)`.")
+        return self._server.sign_in_link()
+
+    async def close(self) -> None:
+        """End the server of `serve`. The application itself ends with its block."""
+        if self._server is not None:
+            await self._server.end()
+        await super().close()
 
     if not TYPE_CHECKING:  # type checkers see Client.start, with its overloads
 
@@ -143,6 +177,7 @@ async def embedded(
     settings: EngineSettings | None = None,
     grace_seconds: float = 25.0,
     parks: bool = True,
+    serve: int | None = None,
 ) -> AsyncIterator[Embedded]:
     """Open the store at `path` and run its workflows in this process until the block ends.
 
@@ -150,13 +185,20 @@ async def embedded(
     may share a PostgreSQL database. If one dies, the others take its executions over when its lease ends (12 s).
 
     `registry` holds the workflows (default: all `@workflow` functions). `capacity` is how many executions run at once.
-    With `parks`, suspended executions stay in memory and continue without a replay. Raises `StoreInUse` if another
-    process has the file open, and `NotOurFile` if its folder is missing or it is not a store.
+    With `parks`, suspended executions stay in memory and continue without a replay.
+
+    `serve` is a port on the loopback address; 0 takes a free one. There the process serves the API and the pages to
+    this machine, until the block ends. It prints a link that signs a browser in once. `url`, `api_key` and
+    `sign_in_link()` of the client say the rest. Commands in this folder find the server by themselves.
+
+    Raises `StoreInUse` if another process has the file open, `NotOurFile` if its folder is missing or it is not a
+    store, and `BadRequest` if the port is taken.
     """
     engine = Engine(await open_store(path), clock=clock, settings=settings)
     await engine.start()
     try:
-        transport = LocalTransport(engine, await engine.projects.default())
+        project_id = await engine.projects.default()
+        transport = LocalTransport(engine, project_id)
         worker = Worker(
             transport,
             registry if registry is not None else Registry.declared(),
@@ -166,12 +208,41 @@ async def embedded(
             grace_seconds=grace_seconds,
             parks=parks,
         )
-        await worker.start()
-        client = Embedded(engine, worker, transport, declared=registry is None)
-        try:
-            yield client
-        finally:
-            await asyncio.shield(worker.drain())
-            await client.close()
+        async with AsyncExitStack() as stack:
+            server = (
+                None if serve is None else await stack.enter_async_context(_served(engine, path, project_id, serve))
+            )
+            await worker.start()
+            client = Embedded(engine, worker, transport, declared=registry is None, server=server)
+            try:
+                yield client
+            finally:
+                await client.close()
+                await asyncio.shield(worker.drain())
     finally:
         await engine.stop()
+
+
+@asynccontextmanager
+async def _served(engine: Engine, path: str, project_id: str, port: int) -> "AsyncIterator[AttachedServer]":
+    from perdure.server.attached import AttachedServer, attached_settings
+    from perdure.server.own_key import OwnKey
+
+    settings = attached_settings(engine.settings, path, port)
+    server = AttachedServer(engine, settings, OwnKey("embedded", project_id, Role.ADMIN))
+    await server.begin()
+    try:
+        with dev_note.written(server.url, server.key.text):
+            _tell(f"Perdure shows this application at {server.sign_in_link()} (signs a browser in once).")
+            yield server
+    finally:
+        await server.end()
+
+
+def _tell(text: str) -> None:
+    """The link must be seen, and many programs set no logging up."""
+    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        logger.info("%s", text)
+    else:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

@@ -2,44 +2,100 @@
 
 import json
 import os
+import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from perdure.sdk.credentials import DEFAULT_URL, DEV_NOTE, find
+from perdure.sdk import credentials, dev_note
+from perdure.sdk.credentials import DEFAULT_URL, find
+from perdure.sdk.dev_note import NOTE, Running
 
-OURS = "http://127.0.0.1:18080"
-
-
-def note(folder: Path, pid: int) -> None:
-    (folder / DEV_NOTE).parent.mkdir()
-    (folder / DEV_NOTE).write_text(json.dumps({"pid": pid, "url": OURS}))
+KEY = "sk_abcdefgh_secret"
 
 
-def test_the_dev_server_of_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    note(tmp_path, os.getpid())
+@pytest.fixture
+def ours() -> Iterator[str]:
+    """An address at which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def note(folder: Path, pid: int, url: str, key: str | None = KEY) -> Path:
+    (folder / NOTE).parent.mkdir()
+    dev_note.write(folder / NOTE, Running(url, pid, key))
+    return folder / NOTE
+
+
+def test_the_dev_server_of_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str) -> None:
+    assert stat.S_IMODE(note(tmp_path, os.getpid(), ours).stat().st_mode) == 0o600
     below = tmp_path / "src" / "app"
     below.mkdir(parents=True)
     for folder in (tmp_path, below):
         monkeypatch.chdir(folder)
-        assert find(environ={}).urls == (OURS,)
-        assert find("http://other", environ={}).urls == ("http://other",)
-        assert find(environ={"PERDURE_URL": "http://other"}).urls == ("http://other",)
+        assert find(environ={}) == ((ours,), KEY)
+        assert find(ours, environ={}) == ((ours,), KEY), "the same server by its address"
+        assert find("http://other", environ={}) == (("http://other",), None)
+        assert find(environ={"PERDURE_URL": "http://other"}) == (("http://other",), None)
+        assert find(environ={"PERDURE_API_KEY": "sk_other"}) == ((ours,), "sk_other")
+
+
+def test_the_key_of_a_note_without_one_is_among_the_credentials(tmp_path: Path, ours: str) -> None:
+    note(tmp_path, os.getpid(), ours, None)
+    credentials.path().parent.mkdir(parents=True)
+    credentials.write(ours, api_key="sk_kept", project_id="p")
+    assert find(environ={}) == ((ours,), "sk_kept")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there nobody can ask whether a process runs")
-def test_a_dev_server_that_was_killed_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dev_server_that_was_killed_is_not_found(tmp_path: Path, ours: str) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    note(tmp_path, gone.pid)
-    monkeypatch.chdir(tmp_path)
+    note(tmp_path, gone.pid, ours)
+    assert find(environ={}) == ((DEFAULT_URL,), None)
+
+
+def test_a_note_whose_process_id_is_another_processs_by_now_is_passed_over(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    note(tmp_path, os.getpid(), url)
     assert find(environ={}).urls == (DEFAULT_URL,)
 
 
-def test_a_damaged_note_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / DEV_NOTE).parent.mkdir()
-    (tmp_path / DEV_NOTE).write_text("{")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("text", ["{", "[]", '{"pid": "x", "url": "http://127.0.0.1"}', '{"url": 7}'])
+def test_a_damaged_note_is_passed_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / NOTE).parent.mkdir()
+    (tmp_path / NOTE).write_text(text)
     assert find(environ={}).urls == (DEFAULT_URL,)
+
+
+def test_a_note_lasts_as_long_as_its_block_and_another_processs_stays(tmp_path: Path, ours: str) -> None:
+    with dev_note.written(ours, KEY):
+        assert dev_note.find() == Running(ours, os.getpid(), KEY)
+        with dev_note.written("http://127.0.0.1:1", "sk_second"):
+            assert dev_note.find() == Running(ours, os.getpid(), KEY)
+    assert not (tmp_path / NOTE).parent.exists(), "a folder that it made goes, too"
+    (tmp_path / NOTE).parent.mkdir()
+    with dev_note.written(ours, KEY):
+        (tmp_path / NOTE).write_text(json.dumps({"pid": 1, "url": ours}))
+    assert (tmp_path / NOTE).exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_gets_no_note(tmp_path: Path, ours: str) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with dev_note.written(ours, KEY):
+            assert dev_note.find() is None
+    finally:
+        tmp_path.chmod(0o700)

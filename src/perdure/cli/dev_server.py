@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from perdure.cli.serve import end_with_parent, loop_factory
-from perdure.sdk import credentials
+from perdure.sdk import credentials, dev_note
 from perdure.server import app, logs
 from perdure.server.file_limits import raise_file_limit
 from perdure.server.settings import Settings, load
@@ -36,36 +36,36 @@ async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
 
 
 async def _serve(settings: Settings) -> None:
-    note = _note(settings.store)
+    note, parent = _note(settings.store), os.getppid()
 
     async def tell(server: app.Server) -> None:
-        note.write_text(json.dumps({"pid": os.getppid(), "url": server.url}))
         if settings.insecure_local:
             project_id, key = await server.application.engine.projects.default(), None
         else:
             project_id, key = await _keep_key(server, server.url)
+        dev_note.write(note, dev_note.Running(server.url, parent, key))
         _say({"url": server.url, "project_id": project_id, "api_key": key})
 
     try:
         await app.serve(settings, on_ready=tell)
     except StoreInUse as error:
         raise _explained(error, note) from error
-    note.unlink(missing_ok=True)
+    finally:
+        dev_note.remove(note, parent)
 
 
 def _note(store: str) -> Path:
     """Where `perdure dev` leaves its process id and address."""
-    return Path(store).with_name(credentials.DEV_NOTE.name)
+    return Path(store).with_name(dev_note.NOTE.name)
 
 
 def _explained(error: StoreInUse, note: Path) -> PerdureError:
-    running = credentials.running_dev(note)
+    running = dev_note.read(note)
     if running is None:
         return error
-    url, pid = running
     return StoreInUse(
-        f"`perdure dev` runs in this folder already, as process {pid} at {url}; it reloads changed code by itself. "
-        f"End it (q in its terminal, or `{KILL} {pid}`), or start this one in another folder."
+        f"`perdure dev` runs in this folder already, as process {running.pid} at {running.url}; it reloads changed "
+        f"code by itself. End it (q in its terminal, or `{KILL} {running.pid}`), or start this one in another folder."
     )
 
 

@@ -29,6 +29,7 @@ from perdure.server.cookies import Cookies
 from perdure.server.cors import checked_origins, with_cors
 from perdure.server.file_limits import raise_file_limit
 from perdure.server.mount import mount
+from perdure.server.own_key import OwnKey
 from perdure.server.router import Router, lifespan
 from perdure.server.routes import (
     accounts,
@@ -141,11 +142,12 @@ def all_routes() -> list[Route]:
 
 
 class App:
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, own_key: OwnKey | None = None) -> None:
         self.engine = engine
         self.settings = settings
+        authenticate = engine.projects.authenticate
         gate = Gate(
-            engine.projects.authenticate,
+            authenticate if own_key is None else own_key.before(authenticate),
             engine.accounts.session,
             loopback=is_loopback(settings.host),
             hosts=settings.hosts,
@@ -159,7 +161,7 @@ class App:
         """Why the start failed."""
         self._partings: set[asyncio.Future[None]] = set()
         engine.outbound.policy.loopback = settings.insecure_local
-        self.services = Services(engine, settings, gate)
+        self.services = Services(engine, settings, gate, None if own_key is None else own_key.principal)
         engine.key_deleted = self.services.forget_key
         engine.projects.admit = self.services.added_members.check
         engine.user_changed = self.services.forget_user
@@ -243,8 +245,8 @@ def check_exposure(settings: Settings, keys: list[tuple[str, bool]]) -> None:
 class Server(uvicorn.Server):
     """uvicorn with an idle loop that sleeps."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.application = App(engine, settings)
+    def __init__(self, engine: Engine, settings: Settings, application: App | None = None) -> None:
+        self.application = application or App(engine, settings)
         self.settings = settings
         app: ASGIApp = self.application
         if settings.origins:

@@ -33,7 +33,7 @@ from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
 from perdure.wire.access import Caller, Principal, Role
-from perdure.wire.errors import BadRequest
+from perdure.wire.errors import BadRequest, ReadOnly
 from perdure.wire.fields import Most, checked_id
 from perdure.wire.record import expression, function
 
@@ -51,8 +51,12 @@ class Text(Struct, frozen=True):
 
 
 class Services:
-    def __init__(self, engine: Engine, settings: Settings, gate: Gate) -> None:
+    def __init__(self, engine: Engine, settings: Settings, gate: Gate, own: Principal | None = None) -> None:
         self.engine = engine
+        self.own = own
+        """The caller of the process's own key."""
+        self.read_only: str | None = None
+        """The refusal of each change, if the server only reads."""
         self.settings = settings
         self.gate = gate
         self.health = Health(lambda: engine.health())
@@ -94,6 +98,8 @@ class Services:
         return await self.sign_ins.checked(headers, self._still, self.settings.auth_cache_seconds)
 
     async def _still(self, principal: Principal, session_hash: str | None) -> bool:
+        if principal is self.own:
+            return True
         if principal.user_id is None:
             return await self.engine.projects.is_key_of(principal)
         return await self.engine.accounts.is_session_of(session_hash or "", principal)
@@ -202,6 +208,8 @@ class Call:
         principal = await gate.principal(
             self.headers, self.address, named[0] if named else None, safe=self.route.safe, alone=alone
         )
+        if self.services.read_only is not None and not principal.role.includes(role):
+            raise ReadOnly(self.services.read_only)
         check_role(principal, role)
         if principal.project_id:
             for project_id in named:

@@ -26,7 +26,8 @@
     │   ├── SessionBusy         409  another execution has its turn in the session
     │   ├── EmailTaken          409  this e-mail has signed up already
     │   ├── AlreadyMember       409
-    │   └── LastAdmin           409  a project without an admin could not be managed
+    │   ├── LastAdmin           409  a project without an admin could not be managed
+    │   └── ReadOnly            409  the server only reads the store, which another process runs
     ├── TooLarge                413
     ├── UriTooLong              414
     ├── UnsupportedMediaType    415  not JSON in UTF-8, or compressed
@@ -181,6 +182,10 @@ class AlreadyMember(Conflict):
 
 class LastAdmin(Conflict):
     code = "LAST_ADMIN"
+
+
+class ReadOnly(Conflict):
+    code = "READ_ONLY"
 
 
 class TooLarge(PerdureError):

@@ -5,7 +5,7 @@ from perdure.store.interface import KeyDeleted, Notify, query, record, records, 
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.try_lock import try_write
 from perdure.wire.access import Role
-from perdure.wire.errors import KeyNameTaken, SecretShownOnce, TooManyKeys
+from perdure.wire.errors import KeyNameTaken, NotFound, SecretShownOnce, TooManyKeys
 from perdure.wire.keys import ApiKey
 
 KEYS_MAX = 1_000
@@ -29,6 +29,16 @@ async def default_project(*, id: str, now_us: int) -> str:
     if not rows:
         await query("insert_project", id=id, name="default", now_us=now_us)
         return id
+    [first], *_ = rows
+    return str(first)
+
+
+@verb(looks=True)
+async def oldest_project() -> str:
+    """Raises NotFound if the store has none."""
+    rows = await query("list_projects")
+    if not rows:
+        raise NotFound("This store has no project yet; start its program or server once.")
     [first], *_ = rows
     return str(first)
 

@@ -1,0 +1,118 @@
+"""Looks at an SQLite store that another process may have open, and changes nothing.
+
+Each verb sees one snapshot. A commit of the other process is visible to the next verb, but no hint tells of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NoReturn, TypeVar
+
+import apsw
+
+from perdure.store.inspection import file_at
+from perdure.store.interface import Hint, Verb
+from perdure.store.migrate import migrations
+from perdure.store.open import file_of
+from perdure.store.sqlite import NotOurFile, schema_in
+from perdure.store.sqlite_run import SQLiteRun
+from perdure.store.statements import load
+from perdure.wire.errors import ReadOnly, Unavailable
+
+T = TypeVar("T")
+
+
+class SQLiteReader:
+    """Raises NotFound for a missing file, and NotOurFile for another program's, another schema, or a folder in which
+    this user may not write beside the file."""
+
+    alone = False
+    hints_up = True
+    groups = 0
+    group_verbs = 0
+    group_seconds = 0.0
+
+    def __init__(self, address: str) -> None:
+        self.path = file_of(address)
+        self._connections = ExitStack()
+        try:
+            self._reader = self._open()
+            self._check()
+            self._scan_reader = self._open()
+        except BaseException:
+            self._connections.close()
+            raise
+        self._queries = load("sqlite")
+        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
+        self._closed = False
+
+    def _open(self) -> apsw.Connection:
+        connection = self._connections.enter_context(file_at(self.path))
+        connection.execute("PRAGMA query_only=ON")
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        return connection
+
+    def _check(self) -> None:
+        known, schema = len(migrations("sqlite")), schema_in(self._reader)
+        if problem := schema.too_new(known):
+            raise NotOurFile(f"{self.path!r} {problem}")
+        if schema.number != known:
+            raise NotOurFile(
+                f"{self.path!r} has schema {schema.number}, this release reads {known} alone. Look at it with the "
+                "release of the process that runs it, or start that process with this release."
+            )
+        self.epoch: str = self._reader.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+
+    async def read(self, verb: Verb[T]) -> T:
+        if self._closed:
+            raise Unavailable("The store is closed; open it again.")
+        return self._look(self._reader, verb)
+
+    async def scan(self, verb: Verb[T]) -> T:
+        if self._closed:
+            raise Unavailable("The store is closed; open it again.")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._scanner, self._look, self._scan_reader, verb)
+
+    def _look(self, connection: apsw.Connection, verb: Verb[T]) -> T:
+        try:
+            connection.execute("BEGIN")
+            try:
+                return SQLiteRun(connection, self._queries, looks=True).drive(verb.start())
+            finally:
+                connection.execute("COMMIT")
+        except apsw.Error as error:
+            raise Unavailable(f"{self.path!r} cannot be read at the moment ({error}); try again.") from error
+
+    async def write(self, verb: Verb[T]) -> T:
+        self.refuse()
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        raise ReadOnly(read_only(self.path))
+
+    def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
+        """Nothing is written here."""
+
+    def exchange_hints(self) -> None:
+        """Other processes send none."""
+
+    async def vacuum(self) -> None:
+        """A reader releases no space."""
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._scanner.shutdown()
+        self._connections.close()
+
+
+def read_only(path: str) -> str:
+    return (
+        f"This server only reads {path!r}. To change something, use the program that has the file open: it may serve "
+        "it with `embedded(…, serve=8080)`, or `perdure serve` may."
+    )

@@ -1,0 +1,124 @@
+"""A file that another process has open, looked at by a second one."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perdure.store.interface import query, verb
+from perdure.store.sqlite import NotOurFile, SQLiteStore
+from perdure.store.sqlite_reader import SQLiteReader
+from perdure.store.verbs import access
+from perdure.wire.errors import NotFound, ReadOnly, Unavailable
+
+
+@verb(locks="")
+async def note(*, value: str) -> None:
+    await query("write_meta", name="n", value=value)
+
+
+@verb(looks=True)
+async def read_note() -> str | None:
+    rows = await query("read_meta", name="n")
+    return rows[0][0] if rows else None
+
+
+@verb(looks=True)
+async def write_while_reading() -> None:
+    await query("write_meta", name="n", value="x")
+
+
+@pytest.fixture
+async def writer(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
+    store = SQLiteStore(str(tmp_path / "app.db"))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def reader(writer: SQLiteStore) -> AsyncIterator[SQLiteReader]:
+    reader = SQLiteReader(writer.path)
+    yield reader
+    await reader.close()
+
+
+async def test_it_sees_each_commit_of_the_writer(writer: SQLiteStore, reader: SQLiteReader) -> None:
+    for value in ("one", "two"):
+        await writer.write(note(value=value))
+        assert await reader.read(read_note()) == await reader.scan(read_note()) == value
+    assert reader.epoch == writer.epoch
+
+
+async def test_it_changes_nothing(writer: SQLiteStore, reader: SQLiteReader) -> None:
+    before = Path(writer.path).read_bytes()
+    with pytest.raises(ReadOnly, match=r"only reads .*app\.db"):
+        await reader.write(note(value="x"))
+    with pytest.raises(ReadOnly):
+        await reader.write_all([note(value="x")])
+    with pytest.raises(TypeError, match="must not run"):
+        await reader.read(write_while_reading())
+    with pytest.raises(apsw.ReadOnlyError):
+        reader._reader.execute("INSERT INTO meta VALUES ('n', 'x')")
+    assert Path(writer.path).read_bytes() == before
+    await reader.vacuum()
+    assert await writer.read(read_note()) is None
+
+
+async def test_it_does_not_keep_the_writer_from_emptying_its_log(writer: SQLiteStore, reader: SQLiteReader) -> None:
+    await writer.write(note(value="one"))
+    assert await reader.read(read_note()) == "one"
+    blocked, _ = writer._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    assert blocked == 0
+    await writer.write(note(value="two"))
+    assert await reader.read(read_note()) == "two"
+
+
+async def test_the_writer_may_end_and_come_back(writer: SQLiteStore, reader: SQLiteReader) -> None:
+    await writer.write(note(value="one"))
+    await writer.close()
+    assert await reader.read(read_note()) == "one"
+    again = SQLiteStore(writer.path)
+    await again.write(note(value="two"))
+    assert await reader.read(read_note()) == "two"
+    await again.close()
+
+
+async def test_a_store_without_a_project_says_so(reader: SQLiteReader, writer: SQLiteStore) -> None:
+    with pytest.raises(NotFound, match="no project yet"):
+        await reader.read(access.oldest_project())
+    id = await writer.write(access.default_project(id="p", now_us=1))
+    assert await reader.read(access.oldest_project()) == id
+
+
+async def test_a_closed_reader_says_so(reader: SQLiteReader) -> None:
+    await reader.close()
+    with pytest.raises(Unavailable):
+        await reader.read(read_note())
+    with pytest.raises(Unavailable):
+        await reader.scan(read_note())
+
+
+async def test_what_is_not_a_store_of_this_release_is_refused(tmp_path: Path, writer: SQLiteStore) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        SQLiteReader(str(tmp_path / "none.db"))
+    with pytest.raises(NotOurFile, match="a folder"):
+        SQLiteReader(str(tmp_path))
+    (tmp_path / "text.db").write_text("no database, but long enough to look like one" * 20)
+    with pytest.raises(NotOurFile, match="cannot be read"):
+        SQLiteReader(str(tmp_path / "text.db"))
+    foreign = apsw.Connection(str(tmp_path / "foreign.db"))
+    foreign.execute("CREATE TABLE t (x)")
+    foreign.close()
+    with pytest.raises(NotOurFile, match="not a Perdure store"):
+        SQLiteReader(str(tmp_path / "foreign.db"))
+    await writer.close()
+    for schema, least, words in ((1, 1, "has schema 1, this release reads"), (9_999, 9_999, "install a newer Perdure")):
+        shutil.copy(writer.path, tmp_path / "other.db")
+        other = apsw.Connection(str(tmp_path / "other.db"))
+        other.execute(f"PRAGMA user_version={schema}")
+        other.execute("UPDATE meta SET value = ? WHERE name = 'schema_least'", (str(least),))
+        other.close()
+        with pytest.raises(NotOurFile, match=words):
+            SQLiteReader(str(tmp_path / "other.db"))
