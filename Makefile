@@ -103,6 +103,10 @@ dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure
 	@$(PY) -m scripts.openapi > dashboard/openapi.json
 	@cd dashboard && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
 
+.PHONY: screenshots
+screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)
+	@$(PY) -m scripts.screenshots
+
 .PHONY: dashboard-check
 dashboard-check: $(STAMP) ## Build the dashboard elsewhere and compare: the committed files are those of its source
 	@sh scripts/dashboard_check.sh

@@ -1,0 +1,169 @@
+"""Take pictures of all pages of the dashboard, light and dark, into docs/images.
+
+A server, workers and a browser of its own; the executions are those of examples/shop.py, one of whose workers dies.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.async_api import Browser, Page, async_playwright
+
+from perdure import Client
+from perdure.wire.executions import ListFilters
+from perdure.wire.hands import PendingKind
+
+ROOT: Final = Path(__file__).parent.parent
+IMAGES: Final = ROOT / "docs" / "images"
+PORT: Final = 8399
+URL: Final = f"http://127.0.0.1:{PORT}"
+ORDER: Final = {"order": 48213, "items": 6, "total": 128.9, "charge_seconds": 2.5}
+SECONDS_MAX: Final = 90
+
+
+@contextmanager
+def process(*arguments: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One `perdure` command with its log in the folder."""
+    environment = os.environ | {"PERDURE_URL": URL, "PYTHONPATH": str(ROOT)}
+    with (folder / f"{arguments[0]}.log").open("ab") as log:
+        command = [sys.executable, "-m", "perdure.cli.main", *arguments]
+        started = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        yield started
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            started.send_signal(signal.SIGTERM)
+        started.wait(20)
+
+
+def worker(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    return process("work", str(ROOT / "examples" / "shop.py"), "--deployment", "2026-11-29", folder=folder)
+
+
+async def until(what: str, found: Any) -> Any:
+    for _ in range(SECONDS_MAX * 5):
+        with contextlib.suppress(OSError, LookupError):
+            if (result := await found()) is not None:
+                return result
+        await asyncio.sleep(0.2)
+    raise SystemExit(f"screenshots: {what} did not come within {SECONDS_MAX} s")
+
+
+async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str, str]:
+    """Executions in every phase that the pictures show. Returns what the addresses name."""
+    first = stack.enter_context(worker(folder))
+    await until("a worker", lambda: _worker(client))
+    order = await client.start("fulfil_order", ORDER, key="order-48213", tags={"tier": "vip"}, user_id="mara")
+    for number in range(30):
+        total = 20.0 + number if number % 7 else 150.0 + number
+        failures = 3 if number % 5 == 4 else number % 2
+        given = {"order": 48_300 + number, "items": 1 + number % 3, "total": total, "tax_failures": failures}
+        await client.start("fulfil_order", given, key=f"order-{48_300 + number}", user_id=f"customer-{number % 9}")
+    for number in range(12):
+        await client.start("send_mail", f"customer-{number}@example.com")
+    agent = await client.start("support", "My cup arrived broken. Order 48213.", session_id="mara", user_id="mara")
+    await until("the order's question", lambda: _asks(client, order.id))
+    await client.resume(order.id, "approve_total", {"approved": True, "total": 120.0, "note": "a discount"})
+    await until("the answer", lambda: _has(client, order.id, "approve_total"))
+    await asyncio.sleep(1)  # the card is being charged
+    stack.enter_context(worker(folder))
+    first.kill()
+    await until("the parcel", lambda: _has(client, order.id, "ship_order"))
+    await client.start("fulfil_order", ORDER | {"order": 0, "total": 0}, key="order-0")
+    await until("the agent's question", lambda: _asks(client, agent.id))
+    failed = await until("a failure", lambda: _failed(client))
+    await client.queues.pause("mail")
+    for number in range(5):
+        await client.start("send_mail", f"later-{number}@example.com")
+    return {"order": order.id, "agent": agent.id, "failed": failed}
+
+
+async def _worker(client: Client) -> str | None:
+    page = await client.workers()
+    return page.workers[0].id if page.workers else None
+
+
+async def _asks(client: Client, id: str) -> str | None:
+    return next((call.key for call in await client.pending(id) if call.kind is PendingKind.ANSWER), None)
+
+
+async def _has(client: Client, id: str, name: str) -> str | None:
+    return name if any(name in (row.name, row.key) for row in await client.journal(id)) else None
+
+
+async def _failed(client: Client) -> str | None:
+    page = await client.list(ListFilters(phases=["failed"]), limit=1)
+    return page.executions[0].id if page.executions else None
+
+
+def addresses(ids: dict[str, str]) -> dict[str, str]:
+    return {
+        "overview": "/",
+        "executions": "/executions",
+        "executions-failed": "/executions?phase=failed",
+        "execution": f"/executions/{ids['order']}?tab=timeline",
+        "execution-failed": f"/executions/{ids['failed']}",
+        "agent": f"/executions/{ids['agent']}",
+        "inbox": "/inbox",
+        "sessions": "/sessions",
+        "workflows": "/workflows",
+        "workflow": "/workflows/fulfil_order",
+        "run-form": "/workflows/fulfil_order?run=1",
+        "agents": "/agents",
+        "queues": "/queues",
+        "schedules": "/schedules",
+        "events": "/events",
+        "deployments": "/deployments",
+        "workers": "/workers",
+        "traces": "/traces",
+        "settings": "/settings",
+    }
+
+
+async def take(browser: Browser, pages: dict[str, str]) -> None:
+    for scheme in ("light", "dark"):
+        context = await browser.new_context(
+            base_url=URL, color_scheme="dark" if scheme == "dark" else "light", viewport={"width": 1440, "height": 900}
+        )
+        page = await context.new_page()
+        page.on("pageerror", lambda error: print(f"screenshots: {error}", file=sys.stderr))
+        for name, path in pages.items():
+            await _shot(page, path, IMAGES / f"{name}-{scheme}.png")
+        await context.close()
+
+
+async def _shot(page: Page, path: str, file: Path) -> None:
+    await page.goto(path)
+    await page.wait_for_load_state("load")
+    await page.wait_for_timeout(1_200)  # the live feed keeps the network busy, so nothing says when a page is drawn
+    await page.screenshot(path=file)
+    print(f"screenshots: {file.relative_to(ROOT)}", flush=True)
+
+
+async def main() -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("screenshots: no Chromium on this machine (Debian: apt install chromium)")
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(process("serve", "--insecure-local", "--port", str(PORT), folder=folder))
+        client = await stack.enter_async_context(Client.connect(URL))
+        ids = await fill(client, folder, stack)
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        await take(browser, addresses(ids))
+        await browser.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
