@@ -58,6 +58,7 @@ export function Frame({ children, narrow }: { children: ComponentChildren; narro
   const given: Command[] = [
     { title: "Search or jump to", key: "mod+k", everywhere: true, quiet: true, run: () => setOpen("palette") },
     { title: "Show the keys of this page", key: "?", run: () => setOpen("keys") },
+    { title: "Start an execution", key: "n", run: () => navigate(path.startsWith("/workflows/") ? `${path}?run=1` : "/workflows?run=1") },
     { title: "Fold the navigation", key: "mod+\\", run: () => setFolded(!folded) },
     { title: "Switch between light and dark", run: toggleTheme },
     ...navigation.map((item) => ({ title: `Go to ${item.word}`, key: `g ${item.key}`, group: "Go to", run: () => navigate(item.path) })),

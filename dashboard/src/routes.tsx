@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { House, List, type LucideIcon } from "lucide-preact";
+import { House, List, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -18,9 +18,14 @@ export interface NavItem {
 }
 
 /** One line a page. Each page is a chunk of its own, loaded when it is first shown. */
-export const routes: Route[] = [{ path: "/executions", page: lazy(() => import("./pages/executions")) }];
+export const routes: Route[] = [
+  { path: "/executions", page: lazy(() => import("./pages/executions")) },
+  { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
+  { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
+];
 
 export const navigation: NavItem[] = [
   { word: "Overview", path: "/", icon: House, key: "o", group: "Activity" },
   { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
+  { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
 ];

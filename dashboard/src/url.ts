@@ -16,3 +16,12 @@ export function useQueryParams(): [URLSearchParams, (changes: Record<string, str
   };
   return [params, change];
 }
+
+/** A name from an address. The router has decoded all but what separates parts of an address. */
+export function named(param: string | undefined): string {
+  try {
+    return decodeURIComponent(param ?? "");
+  } catch {
+    return param ?? "";
+  }
+}

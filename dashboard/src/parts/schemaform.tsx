@@ -1,0 +1,161 @@
+import { Plus, X } from "lucide-preact";
+import { below, draftOf, fieldOf, type Draft, type Field, type Schema } from "../model/schema";
+import { Switch } from "./controls";
+import { Shown } from "./text";
+
+interface Props {
+  root: Schema;
+  draft: Draft;
+  onChange: (draft: Draft) => void;
+  /** By path, as `read` gives them. Only those of fields that were touched, or of all after a try to send. */
+  problems: Map<string, string>;
+  onTouch?: (path: string) => void;
+}
+
+/** The fields for a value of a JSON Schema. */
+export function SchemaForm(props: Props) {
+  const field = fieldOf(props.root, props.root);
+  if (field.kind === "object") return <Members {...props} field={field} path="" depth={0} />;
+  return <Part {...props} schema={props.root} name="Input" path="" required depth={0} />;
+}
+
+function Members({ field, path, depth, ...props }: Props & { field: Field & { kind: "object" }; path: string; depth: number }) {
+  const known = (props.draft ?? {}) as Record<string, Draft>;
+  return (
+    <>
+      {field.of.map(({ name, schema, required }) => (
+        <Part
+          {...props}
+          key={name}
+          schema={schema}
+          name={name}
+          path={below(path, name)}
+          required={required}
+          depth={depth + 1}
+          draft={known[name]}
+          onChange={(draft) => props.onChange({ ...known, [name]: draft })}
+        />
+      ))}
+      {field.of.length === 0 && <p class="dim">This object has no fields.</p>}
+    </>
+  );
+}
+
+type PartProps = Props & { schema: Schema; name: string; path: string; required: boolean; depth: number };
+
+function Part({ schema, name, path, required, depth, ...props }: PartProps) {
+  const field = fieldOf(schema, props.root, depth);
+  const optional = !required || field.nullable;
+  const wrong = props.problems.get(path);
+  const label = (
+    <>
+      <Shown text={name} /> {optional && <span class="opt">optional</span>}
+    </>
+  );
+  const help = field.schema.description;
+  if (field.kind === "object" || field.kind === "list") {
+    const given = props.draft !== undefined && props.draft !== null;
+    return (
+      <fieldset class="group" data-path={path}>
+        <legend>{label}</legend>
+        {help !== undefined && (
+          <small class="dim3">
+            <Shown text={help} />
+          </small>
+        )}
+        {given && field.kind === "object" && <Members {...props} field={field} path={path} depth={depth} />}
+        {given && field.kind === "list" && <Items {...props} field={field} name={name} path={path} depth={depth} />}
+        {optional && (field.kind === "object" || !given) && (
+          <button type="button" class="btn sm ghost" onClick={() => props.onChange(given ? undefined : (draftOf(field.schema, props.root, undefined, depth) ?? (field.kind === "list" ? [] : {})))}>
+            {given ? `Leave ${name} out` : `Add ${name}`}
+          </button>
+        )}
+        {wrong !== undefined && <small class="bad">{wrong}</small>}
+      </fieldset>
+    );
+  }
+  return (
+    <label class="field" data-path={path}>
+      <span>{label}</span>
+      <Control {...props} field={field} optional={optional} name={name} wrong={wrong !== undefined} onTouch={() => props.onTouch?.(path)} />
+      {wrong !== undefined && <small class="bad">{wrong}</small>}
+      {help !== undefined && (
+        <small>
+          <Shown text={help} />
+        </small>
+      )}
+    </label>
+  );
+}
+
+function Items({ field, name, path, depth, ...props }: Props & { field: Field & { kind: "list" }; name: string; path: string; depth: number }) {
+  const items = props.draft as Draft[];
+  return (
+    <div class="items">
+      {items.map((item, at) => (
+        <div class="row" key={at}>
+          <div class="grow">
+            <Part
+              {...props}
+              schema={field.items}
+              name={`${name} ${at + 1}`}
+              path={below(path, at)}
+              required
+              depth={depth + 1}
+              draft={item}
+              onChange={(draft) => props.onChange(items.with(at, draft))}
+            />
+          </div>
+          <button type="button" class="btn sm ghost icon" aria-label={`Remove ${name} ${at + 1}`} onClick={() => props.onChange(items.toSpliced(at, 1))}>
+            <X size={14} aria-hidden="true" />
+          </button>
+        </div>
+      ))}
+      <button type="button" class="btn sm ghost accent" onClick={() => props.onChange([...items, draftOf(field.items, props.root, undefined, depth + 1)])}>
+        <Plus size={14} aria-hidden="true" /> Add to {name}
+      </button>
+    </div>
+  );
+}
+
+function Control({ field, draft, optional, name, wrong, onChange, onTouch }: Props & { field: Field; optional: boolean; name: string; wrong: boolean }) {
+  const text = typeof draft === "string" ? draft : "";
+  const shared = { class: wrong ? "input wrong" : "input", "aria-invalid": wrong, onBlur: () => onTouch?.("") };
+  switch (field.kind) {
+    case "switch":
+      return (
+        <span class="row">
+          <Switch on={draft === true} word={name} onChange={onChange} />
+          <span class="dim">{draft === undefined ? "not set" : String(draft)}</span>
+        </span>
+      );
+    case "choice":
+      return (
+        <select {...shared} value={text} onChange={(event) => onChange(event.currentTarget.value === "" ? undefined : event.currentTarget.value)}>
+          {(optional || text === "") && <option value="">{optional ? "not set" : "Choose one"}</option>}
+          {field.values.map((value) => (
+            <option key={JSON.stringify(value)} value={JSON.stringify(value)}>
+              {typeof value === "string" ? value : JSON.stringify(value)}
+            </option>
+          ))}
+        </select>
+      );
+    case "json":
+      return <textarea {...shared} spellcheck={false} value={text} placeholder="JSON" onInput={(event) => onChange(event.currentTarget.value)} />;
+    case "number":
+      return <input {...shared} inputMode={field.whole ? "numeric" : "decimal"} value={text} onInput={(event) => onChange(event.currentTarget.value)} />;
+    case "text":
+      if (field.input === "text" && ((field.schema.maxLength ?? 0) > 200 || text.includes("\n"))) {
+        return <textarea {...shared} value={text} onInput={(event) => onChange(event.currentTarget.value)} />;
+      }
+      return (
+        <input
+          {...shared}
+          type={field.input}
+          step={field.input === "text" || field.input === "date" ? undefined : 1}
+          value={text}
+          onInput={(event) => onChange(event.currentTarget.value === "" && field.input !== "text" ? undefined : event.currentTarget.value)}
+        />
+      );
+  }
+}
