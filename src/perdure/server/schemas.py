@@ -2,8 +2,9 @@
 
 import ast
 import inspect
-import textwrap
+import sys
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
@@ -142,13 +143,19 @@ def field_notes(struct: type[Struct]) -> dict[str, str]:
     """Empty if the source is not installed."""
     notes: dict[str, str] = {}
     for cls in reversed(_written_by_hand(struct)):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        except OSError:
-            continue
-        assert isinstance(tree, ast.ClassDef)
-        for field, note in zip(tree.body, tree.body[1:], strict=False):
+        body = _bodies(cls.__module__).get(cls.__qualname__, [])
+        for field, note in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(note, ast.Expr):
                 assert isinstance(note.value, ast.Constant)
                 notes[field.target.id] = " ".join(str(note.value.value).split())
     return notes
+
+
+@cache
+def _bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """Of the classes at the top of a module. `inspect.getsource` would parse the module anew for each class."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, KeyError):
+        return {}
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
