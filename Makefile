@@ -63,6 +63,10 @@ check: $(STAMP) ## Format, lint, types, import contracts, prose; changes nothing
 	@.venv/bin/lint-imports --no-logo
 	@$(PY) -m scripts.prose
 
+# A test run starts hundreds of processes: bytecode that is kept spares each of them a second of compiling.
+quick test test-full test-long: export PYTHONDONTWRITEBYTECODE :=
+quick test test-full test-long: export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
 .PHONY: quick
 quick: $(STAMP) ## The most telling tests of each room, within a minute
 	@$(PY) -m pytest -m 'not slow and not long' -n $(JOBS) --dist worksteal $(ARGS) $(QUICK)

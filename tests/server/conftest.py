@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     databases.slow_on_postgres(items, Path(__file__).parent, lambda name, _: name not in ON_BOTH)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What the fast suite leaves out and is slow to collect."""
+    slow = collection_path.name == "test_schemathesis_long.py"
+    return True if slow and "not slow" in str(config.getoption("markexpr")) else None
+
+
 @pytest.fixture(autouse=True)
 def passwords_cost_nothing() -> Iterator[None]:
     """What takes a tenth of a second on purpose is tried once, in tests/engine/test_passwords.py."""

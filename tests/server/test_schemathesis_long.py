@@ -1,0 +1,58 @@
+"""As test_schemathesis.py, at length. The fast suite does not collect it: that alone takes seconds in each process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.server.test_schemathesis import FEW, ROUTES, Running, checks_of, hold, running, schema, servers
+
+from perdure.server import openapi
+
+__all__ = ["running", "servers"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@schema.parametrize()
+@settings(FEW, max_examples=40)
+def test_every_corner_of_the_document_holds(running: Running, case: schemathesis.Case[Any]) -> None:
+    """All phases: what the document gives as examples and each border of each value are tried, too."""
+    hold(running, case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_document_holds_for_chains_of_requests(running: Running) -> None:
+    """What one request answers goes into the next: ids that are there, things that were deleted a moment ago."""
+
+    followed: set[str] = set()
+    keyed = [route for route in ROUTES if route.role is not None]  # from signing in no other request follows
+    chains = schemathesis.openapi.from_dict(openapi.document(keyed, version="1"))
+
+    class Chain(chains.as_state_machine()):  # type: ignore[misc]  # a class that is made at run time
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            case.headers.pop("X-Project-ID", None)
+            if "project_id" in case.path_parameters:
+                case.path_parameters["project_id"] = running.served.project_id
+            return {"base_url": running.served.server.url, "headers": running.headers(case)}
+
+        def validate_response(self, response: Any, case: Any, *args: Any, **values: Any) -> None:
+            case.validate_response(response, checks=checks_of(response))
+            if response.status_code < 300 and case.path_parameters:
+                followed.add(case.path)
+
+    run_state_machine_as_test(
+        Chain,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=12,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert len(followed) >= 5, "paths that name what an answer before named"
