@@ -316,3 +316,15 @@ SELECT 'p', 'job-' || n, 'cancel', :payload, :payload, 'text', CASE n WHEN 3 THE
 INSERT INTO bulk_items (job_id, execution_id, state, reason, at_us)
 SELECT 'job-' || (n % 10), id, CASE WHEN n % 100 = 3 THEN 'later' WHEN n % 100 = 13 THEN 'refused' ELSE 'done' END, 'text', 1
 FROM names WHERE n < :executions;
+
+-- name: ended_counts
+-- picks: the ends of each workflow by hour, and by quarter and minute of the newest days
+INSERT INTO ended_counts (project_id, step_us, at_us, workflow_id, deployment_id, queue_name, phase, took, n)
+SELECT 'p', step_us, (:start_us{::BIGINT} + n / 5 * step_us) / step_us * step_us, 'workflow-' || (n % 5), 'd', '', 'completed', 46, step_us / 5000000
+FROM numbers, (SELECT 3600000000{::BIGINT} AS step_us UNION ALL SELECT 900000000 UNION ALL SELECT 60000000) AS steps
+WHERE n < {MIN|LEAST}(:executions{::BIGINT} * 5000000 / step_us, 20000);
+
+-- name: ended_folds
+-- picks: the one row: the newest ten ends are not counted yet
+INSERT INTO ended_folds (id, folded_from_us, folded_to_us, settled_to_us, deletions)
+VALUES (1, 0, :start_us{::BIGINT} + (:executions - 5) * 1000000, :start_us{::BIGINT}, 0);

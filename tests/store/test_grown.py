@@ -26,6 +26,7 @@ from perdure.store.open import open_store
 from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load
+from perdure.store.verbs.ended import HOUR_US, MINUTE_US
 from perdure.store.verbs.find import FLOORS
 from perdure.store.verbs.queries import DOCTOR
 from perdure.store.verbs.runs import LIST_DEPTH
@@ -87,6 +88,12 @@ MAY_READ_MUCH: Final = {
     "list_queues": "all that is ready or running, when a person asks",
     "any_open_of_deployment": "what is held or delayed, when a deployment is retired",
     "unserved": "all that is ready, once a minute",
+    **dict.fromkeys(("open_by_phase", "open_by_workflow", "unserved_of_project"), "all that is open, for a person"),
+    **dict.fromkeys(("count_questions", "blocked_executions"), "all that waits for a person, for a person"),
+    "keys_of_queue": "all that is ready, for a person",
+    "step_times": "the journals of a list",
+    "open_of_workflow": "what is open of a workflow, up to a limit, for a person",
+    "skipped_fires": "all schedules of a project, for a person",
     "unmarked_queues": "all that is open, once a minute where many write at once",
     "orphaned": "all that is held, at the start of a process that is alone",
     "group_room": "what is held of a queue and of a key, at most its limits",
@@ -168,6 +175,10 @@ ANSWERS_NOTHING: Final = {
     "tell_cancel": "the one that is named is not cancelled",
     "untell_cancel": "the one that is named is not cancelled",
     "insert_queue": "it is there",
+    "begin_folds": "it is there",
+    "step_times": "no step says when it began",
+    **dict.fromkeys(("failed_of_workflow", "held_executions"), "all were completed"),
+    **dict.fromkeys(("unserved_of_project", "skipped_fires"), "nothing is wrong"),
     **dict.fromkeys(("end_due_pauses", "delete_pause", "pauses_to_work"), "no pause has ended"),
     **dict.fromkeys(("key_gate", "pause_of", "any_paused", "release_paused"), "the pause covers no execution"),
     "read_signing": "nothing was signed",
@@ -251,6 +262,8 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("forked_from", "forked_at_step", "seed_id", "keys_id", "retried_as", "created_number"), None),
         **{"kept_rows": 2, "needs_protocol": 2, "note": None},
         "by_database": 0,
+        **dict.fromkeys(("folded_from_us", "folded_to_us", "settled_to_us"), 0),
+        "took": -1,
         "ready_from_us": 0,
         **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
         **{"type": "workflow", "keep": 50, "conversation_id": "chat-3", "agent_id": "agent-3", "agent_run_id": None},
@@ -311,6 +324,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     nothing: dict[str, Any] = dict.fromkeys(("deployment_id", "queue_name", "workflow_id"))
     has_children = name_of(executions // 2 // 20 * 20)
     done, old, fresh = name_of(executions // 2), name_of(40), name_of(executions * 2)
+    hour_us = START_US // HOUR_US * HOUR_US
+    minutes = {"from_us": hour_us + HOUR_US, "to_us": hour_us + HOUR_US + 5 * MINUTE_US}
+    buckets = {"step_us": HOUR_US, "bucket_us": 2 * HOUR_US, "from_us": hour_us}
     found: dict[str, dict[str, Any]] = {}
     for query in ("acknowledge", "advance", "advance_next", "complete", "fail", "suspend", "requeue"):
         found[query] = {"id": ids["running"], "error": "e"}
@@ -703,6 +719,22 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
             nothing | {"workflow_id": "workflow-1", "phase": "completed", "floor_id": "", "to_us": 1 << 62},
         ),
         "unserved": {"before_us": 1 << 60},
+        "unserved_of_project": {"before_us": 1 << 60},
+        **dict.fromkeys(("ended_groups", "ended_by_minute", "counted_by_minute"), minutes),
+        **{name: minutes | {"depth": 100} for name in ("place_after", "place_before")},
+        **dict.fromkeys(("ends_by_workflow", "ends_of_workflow", "ends_of_queue"), buckets),
+        "ends_of_queue": buckets | {"queue_name": "workflow-1"},
+        "counted_groups": {"at_us": hour_us + HOUR_US},
+        "add_ended": {"step_us": MINUTE_US, "at_us": hour_us},
+        "move_folds": {
+            "was_folded_from_us": 0,
+            "was_folded_to_us": START_US + (executions - 5) * 1_000_000,
+            "was_settled_to_us": START_US,
+            "was_deletions": 0,
+        },
+        **{
+            name: {"step_us": HOUR_US, "at_us": hour_us + HOUR_US} for name in ("drop_ended_from", "prune_ended_counts")
+        },
         "count_early": {"execution_id": ids["waiting_for_event"]},
         "last_event_before": {"execution_id": ids["running"]},
     }

@@ -22,6 +22,7 @@ from perdure.engine.events import Events
 from perdure.engine.executions import Executions
 from perdure.engine.exports import Exports
 from perdure.engine.fallback_poller import FallbackPoller
+from perdure.engine.folding import Folding
 from perdure.engine.forks import Forks
 from perdure.engine.hands import Hands
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
@@ -36,6 +37,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.engine.signing import Signing
 from perdure.engine.slack import Slack
 from perdure.engine.snapshots import Snapshots
+from perdure.engine.statistics import Statistics
 from perdure.engine.streams import Streams
 from perdure.engine.timelines import Timelines
 from perdure.engine.traces import Traces
@@ -122,6 +124,7 @@ class Engine(Core):
                 Timelines(self),
                 Hands(self, self.callers),
                 Workers(self),
+                Statistics(self),
                 self.pauses,
                 Queues(self, self.pauses),
                 Definitions(self),
@@ -136,6 +139,7 @@ class Engine(Core):
         self.timers = Timers(self)
         self.reaper = Reaper(self, self.timers)
         self.housekeeping = Housekeeping(self)
+        self.folding = Folding(self)
         self.fallback_poller = FallbackPoller(self, self.claims, self.dispatcher)
         self.snapshots = Snapshots(self)
         self.key_deleted: Callable[[str | None], None] = lambda key_id: None
@@ -162,6 +166,7 @@ class Engine(Core):
             Loop("alarm", self.housekeeping.alarm),
             Loop("catch up", self.housekeeping.catch_up),
             Loop("fields", self.housekeeping.fill_fields),
+            Loop("fold", self.folding.fold),
         ]
         if not self.store.alone:
             loops += [Loop("look", self.fallback_poller.look), Loop("snapshots", self.snapshots.look)]

@@ -215,8 +215,8 @@ def _bulk(sql: str, names: list[str], comments: list[str], where: str) -> str | 
     places = ", ".join(f"p{n}" for n in range(1, len(names) + 1))
     many = f"unnest({arrays}) WITH ORDINALITY AS v ({places}, ord)"
     said = _NUMBERED.sub(r"v.p\1", sql)
-    if insert := re.fullmatch(r"(INSERT INTO .+?)\sVALUES \((.+)\)", said, re.DOTALL):
-        return f"{insert[1]} SELECT {insert[2]} FROM {many}"
+    if insert := re.fullmatch(r"(INSERT INTO .+?)\sVALUES \((.+)\)(\sON CONFLICT .+)?", said, re.DOTALL):
+        return f"{insert[1]} SELECT {insert[2]} FROM {many}{insert[3] or ''}"
     # COALESCE keeps PostgreSQL on the row's key. A plan for an almost empty table would prefer the index of held
     # executions, which soon is slower.
     update = re.fullmatch(

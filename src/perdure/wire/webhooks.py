@@ -40,7 +40,7 @@ class Webhook(Record, frozen=True):
     created_at_us: Time = field(name="created_at")
 
     def without_secrets(self) -> "Webhook":
-        return replace(self, url=_origin(self.url))
+        return replace(self, url=origin(self.url))
 
 
 class WebhookList(Record, frozen=True):
@@ -81,7 +81,7 @@ class Delivery(Record, frozen=True):
         return delivery_id(self.execution_id, self.webhook_id)
 
     def without_secrets(self) -> "Delivery":
-        return replace(self, url=_origin(self.url), answer=None)
+        return replace(self, url=origin(self.url), answer=None)
 
 
 class DeliveryPage(Record, frozen=True):
@@ -95,7 +95,7 @@ def delivery_id(execution_id: str, webhook_id: str | None) -> str:
     return f"{execution_id}.{webhook_id}" if webhook_id else execution_id
 
 
-def _origin(url: str) -> str:
+def origin(url: str) -> str:
     """Path and query may hold a secret: chat services give out such URLs."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}/…"

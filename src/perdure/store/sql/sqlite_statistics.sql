@@ -91,6 +91,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('event_triggers', 'event_triggers', '100 100 1'),
   ('event_triggers', 'event_triggers_by_topic', '100 100 2 1'),
   ('slack_apps', 'slack_apps_of', '100 10 1'),
+  ('ended_counts', 'ended_counts', '100000 100000 30000 60 6 6 6 6 1'),
   ('bulk_jobs', 'bulk_jobs', '100 100 1'),
   ('bulk_jobs', 'bulk_jobs_running', '10 1'),
   ('bulk_jobs', 'bulk_jobs_by_age', '100 1'),

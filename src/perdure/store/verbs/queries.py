@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from perdure.store.executions import State, unknown_execution
 from perdure.store.interface import Rows, query, query_many, record, records, value, verb
+from perdure.store.verbs.ended import count_deleted
 from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.pages import page_of
 from perdure.store.verbs.traces import delete_traces
@@ -63,6 +64,7 @@ DOCTOR = (
     "doctor_budget_adds_up",
     "doctor_payload_there",
     "doctor_bulk_job_adds_up",
+    "doctor_ended_counts_agree",
     "doctor_orphan_rows",
 )
 
@@ -149,10 +151,11 @@ async def final_tree(project_id: str, execution_id: str) -> list[str]:
 
 async def delete_executions(project_id: str, ids: Sequence[str]) -> int:
     if ids:
-        await query_many("delete_execution", [{"project_id": project_id, "id": id} for id in ids])
+        ended = await query_many("delete_execution", [{"project_id": project_id, "id": id} for id in ids])
         for name in _PARTS:
             await query_many(name, [{"id": id} for id in ids])
         await delete_traces(project_id, [trace_id_of(id) for id in ids])
+        await count_deleted(project_id, ended)
     return len(ids)
 
 

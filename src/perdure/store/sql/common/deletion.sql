@@ -18,7 +18,7 @@ SELECT e.id FROM executions e WHERE e.project_id = :project_id
 -- name: delete_execution
 -- holds: execution=id
 DELETE FROM executions WHERE project_id = :project_id AND id = :id AND phase IN ('completed', 'failed', 'cancelled')
-RETURNING id;
+RETURNING completed_at_us, {= end_group};
 
 -- name: delete_large_payload
 -- holds: execution=id

@@ -141,3 +141,13 @@ GROUP BY j.project_id, j.id, j.state, j.done, j.refused, j.later
 HAVING COUNT(CASE WHEN i.state = 'done' THEN 1 END) > j.done OR COUNT(CASE WHEN i.state = 'refused' THEN 1 END) > j.refused
   OR COUNT(CASE WHEN i.state = 'later' THEN 1 END) > j.later
   OR (j.state = 'running' AND COUNT(i.job_id) < j.done + j.refused + j.later) LIMIT 20;
+
+-- name: doctor_ended_counts_agree
+-- An hour has the ends of its quarters as long as those are kept, and the marks are in order.
+SELECT h.project_id FROM (SELECT project_id, at_us, SUM(n) AS n FROM ended_counts WHERE step_us = 3600000000
+  GROUP BY project_id, at_us) AS h
+LEFT JOIN (SELECT project_id, hour_us, SUM(n) AS n FROM (SELECT project_id, at_us / 3600000000 * 3600000000 AS hour_us, n
+  FROM ended_counts WHERE step_us = 900000000) AS quarters GROUP BY project_id, hour_us) AS q
+  ON q.project_id = h.project_id AND q.hour_us = h.at_us
+WHERE h.at_us > (SELECT MIN(at_us) FROM ended_counts WHERE step_us = 900000000) AND h.n <> COALESCE(q.n, 0)
+UNION SELECT 'marks' FROM ended_folds WHERE folded_from_us > folded_to_us OR settled_to_us > folded_to_us LIMIT 20;

@@ -57,3 +57,13 @@ next_seq - 1 AS seq, moved_at_us AS at_us, attempt, phase, COALESCE(assigned_to_
 -- text: ended
 next_seq - 1 AS seq, moved_at_us AS at_us, attempt, workflow_id, parent_execution_id, step_key, batch_id, gate,
   {= told} AS told
+
+-- text: minute
+completed_at_us / 60000000 * 60000000
+
+-- text: end_group
+{= minute} AS at_us, workflow_id, COALESCE(deployment_id, '') AS deployment_id,
+  CASE WHEN queue_name = workflow_id THEN '' ELSE queue_name END AS queue_name, phase,
+  CASE WHEN phase = 'completed' AND started_at_us IS NOT NULL THEN CAST(FLOOR(5.770780163555854 * LN(1 +
+    {(completed_at_us - started_at_us) / 1000.0|(completed_at_us - started_at_us)::DOUBLE PRECISION / 1000})) AS {INTEGER|BIGINT})
+    ELSE -1 END AS took

@@ -1,0 +1,127 @@
+"""Numbers over time over HTTP: the overview, workflows and queues."""
+
+from typing import Any
+
+import pytest
+from tests.server.serving import Hand, Served
+
+from perdure.wire.attention import pattern_of, words_of
+from perdure.wire.stats import class_of, percentile_ms
+
+Json = Any
+
+
+async def _get(served: Served, path: str, **params: str) -> Json:
+    reply = await served.client.get(f"/api/v1{path}", params=params)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+async def _failed(served: Served, hand: Hand, error: str) -> str:
+    id = await served.start()
+    await hand.fail(await hand.claim(), error)
+    return id
+
+
+async def test_an_overview_counts_what_ended_and_what_is_open(served: Served, hand: Hand) -> None:
+    for _ in range(3):
+        await served.start()
+    await hand.complete(await hand.claim())
+    found = await _get(served, "/overview", range="1h")
+    assert found["ended_total"] == {"completed": 1, "failed": 0, "cancelled": 0}
+    assert (len(found["ended"]), found["step_seconds"], found["counted_from"]) == (60, 60, None)
+    assert sum(bucket["completed"] for bucket in found["ended"][-2:]) == 1
+    assert {phase: n for phase, n in found["open"].items() if n} == {"queued": 2}
+    assert found["queued_oldest_at"] is not None
+    assert (found["people"]["waiting"], found["workers"], found["attention"]) == (0, {"online": 1, "lapsed": 0}, [])
+    [workflow] = found["workflows"]
+    assert (workflow["workflow_id"], workflow["ended"], workflow["open"]) == ("w", 1, 2)
+    assert (len(workflow["ended_by_bucket"]), sum(workflow["ended_by_bucket"])) == (60, 1)
+    assert workflow["p95_ms"] is not None
+    assert (await served.client.get("/api/v1/overview", params={"range": "1y"})).status_code == 400
+
+
+async def test_failures_are_one_entry_per_error(served: Served, hand: Hand) -> None:
+    ids = [await _failed(served, hand, f"TimeoutError: connect to db-{n} took {n}.5 s") for n in range(3)]
+    await _failed(served, hand, "boom")
+    first, second = (await _get(served, "/overview"))["attention"]
+    assert (first["kind"], first["count"], first["exact"]) == ("failures", 3, True)
+    assert first["sentence"] == "3 executions of w failed: TimeoutError: connect to db-# took # s."
+    assert first["sample_ids"] == ids[::-1]
+    assert second["sentence"] == "1 execution of w failed: boom."
+    page = (await served.client.get("/api/v1/executions", params=first["filter"])).json()
+    assert {one["id"] for one in page["executions"]} == set(ids)
+
+
+async def test_a_pause_and_a_blocked_execution_need_attention(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    await hand.report(
+        await hand.claim(), end={"type": "block", "error": "the code differs", "detail": {"type": "Diverged"}}
+    )
+    await served.client.post("/api/v1/queues/w/pause")
+    await served.start()
+    entries: list[Json] = []
+
+    async def both() -> bool:
+        entries[:] = (await _get(served, "/overview"))["attention"]
+        return len(entries) == 2
+
+    while not await both():
+        pass
+    blocked, paused = entries
+    assert (blocked["kind"], blocked["sample_ids"]) == ("blocked", [id])
+    assert (paused["kind"], paused["count"], paused["details"]["name"]) == ("paused", 1, "w")
+    assert paused["sentence"].endswith("paused queue 'w', which holds 1 execution.")
+    assert {phase: n for phase, n in (await _get(served, "/overview"))["open"].items() if n} == {
+        "paused": 1,
+        "blocked": 1,
+    }
+
+
+async def test_a_workflow_has_numbers_of_its_own(served: Served, hand: Hand) -> None:
+    await _failed(served, hand, "boom 1")
+    await served.start()
+    await hand.complete(await hand.claim())
+    found = await _get(served, "/workflows/w/stats", range="24h")
+    assert (found["completed"], found["failed"], found["cancelled"]) == (1, 1, 0)
+    assert (len(found["buckets"]), found["open_exact"], found["steps"]["sampled"]) == (96, True, 1)
+    [deployment] = found["deployments"]
+    assert (deployment["completed"], deployment["failed"]) == (1, 1)
+    [group] = found["errors"]
+    assert (group["class"], group["message"], group["count"]) == (None, "boom #", 1)
+    unknown = await _get(served, "/workflows/none/stats")
+    assert (unknown["completed"], unknown["p95_ms"], unknown["deployments"]) == (0, None, [])
+
+
+async def test_all_workflows_come_in_pages(served: Served) -> None:
+    for name in ("a", "b", "c"):
+        await served.start(name)
+    first = await _get(served, "/stats/workflows", limit="2")
+    assert [one["workflow_id"] for one in first["workflows"]] == ["a", "b"]
+    last = await _get(served, "/stats/workflows", cursor=first["next_cursor"])
+    assert ([one["workflow_id"] for one in last["workflows"]], last["next_cursor"]) == (["c"], None)
+
+
+async def test_a_queue_has_numbers_of_its_own(served: Served, hand: Hand) -> None:
+    await served.start(queue_name="q")
+    await hand.complete(await hand.claim())
+    await served.start()
+    await hand.complete(await hand.claim())
+    for name in ("q", "w"):
+        found = await _get(served, f"/queues/{name}/stats")
+        assert (sum(bucket["completed"] for bucket in found["ended"]), found["keys"]) == (1, [])
+
+
+@pytest.mark.parametrize("took_ms", [0, 1, 7, 640, 90_000, 86_400_000])
+def test_a_percentile_is_close_to_the_durations(took_ms: int) -> None:
+    found = percentile_ms({class_of(took_ms * 1_000): 5}, 0.5)
+    assert found is not None
+    assert abs(found - took_ms) <= max(1, took_ms * 0.09)
+    assert percentile_ms({}, 0.5) is None
+
+
+def test_patterns_leave_out_numbers_and_ids() -> None:
+    pattern = pattern_of("perdure.Timeout: order 0190a5f2-7c1e-7b3a-9d55-0242ac120002 waited 1,200 ms for 0xdeadbeef")
+    assert str(pattern) == "perdure.Timeout: order # waited # ms for #"
+    assert words_of(pattern) == "perdure Timeout order waited ms for"
+    assert words_of(pattern_of("17")) is None
