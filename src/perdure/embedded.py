@@ -94,7 +94,7 @@ class SharedLease(Lease):
             assert self._reply is not None and self._worker is not None
             worker_id, reply, sent = self._worker_id, self._reply, self.now()
             try:
-                beat = await self._transport.call(BeatRequest(worker_id, reply.epoch))
+                beat = await self._transport.call(BeatRequest(worker_id, reply.epoch, self.steps()))
             except PerdureError as error:
                 logger.debug("Beat failed: %s", error)
                 self._unreachable_since = self._unreachable_since or self.now()

@@ -61,6 +61,7 @@ class Listener:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.beats = asyncio.Queue[float]()
+        self.in_flight: list[tuple[str, str, int, int]] = []
 
     def on_beat(self, holding: object, sent: float) -> None:
         self.beats.put_nowait(sent)
@@ -215,3 +216,43 @@ async def test_beats_go_below_the_path_in_the_address() -> None:
         await asyncio.wait_for(listener.beats.get(), 60)
         await lease.end()
     assert paths == ["/perdure/worker/v1/beat"]
+
+
+@pytest.mark.parametrize("takes_names", [True, False])
+async def test_a_beat_comes_early_if_it_has_other_steps_to_name(
+    takes_names: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.sdk.lease.EARLY_SECONDS", 0.0)
+    bodies: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            bodies.append(msgspec.json.decode(self.rfile.read(int(self.headers["Content-Length"]))))
+            accept(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    listener = Listener()
+    listener.in_flight = [("execution", "pay", 1, 5)]
+    lease = HttpLease([f"http://127.0.0.1:{server.server_port}"], None)
+    beat_us = LEASE_US // 4 if takes_names else 50_000
+    try:
+        reply = RegisterReply("epoch", "project", LEASE_US, beat_us, 0, beats_name_steps=takes_names)
+        lease.begin(cast(Worker, listener), "w", reply, lease.now())
+        await asyncio.wait_for(listener.beats.get(), 30)
+        listener.in_flight = []
+        await asyncio.wait_for(listener.beats.get(), 30)
+    finally:
+        await lease.end()
+        await asyncio.to_thread(server.shutdown)
+        thread.join()
+        server.server_close()
+    plain = {"worker_id": "w", "epoch": "epoch"}
+    named = {**plain, "in_flight": [["execution", "pay", 1, 5]]} if takes_names else plain
+    assert bodies[:2] == [named, plain]

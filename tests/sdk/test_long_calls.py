@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from perdure.sdk.long_calls import LISTED_MAX, LONG_SECONDS, LongCalls
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.requests import OpenCall
+from perdure.wire.limits import IN_FLIGHT_MAX
+from perdure.wire.requests import Claimed, OpenCall
 
 
 class Run:
@@ -15,12 +16,16 @@ class Run:
 
     is_ending = False
 
-    def __init__(self, keys: list[str]) -> None:
+    def __init__(self, keys: list[str], begun_us: int | None = None) -> None:
+        self.claimed = cast("Claimed", SimpleNamespace(id="execution"))
         self.listed: list[OpenCall] = []
         self.asked = 0
         tasks = cast("Mapping[str, asyncio.Task[None]]", {key: object() for key in keys})
         self.step_runner: Any = SimpleNamespace(tasks=tasks)
-        calls = [SimpleNamespace(key=key, name=f"name of {key}") for key in keys]
+        calls = [
+            SimpleNamespace(key=key, name=f"name of {key}", begun=begun_us and (2, begun_us + n))
+            for n, key in enumerate(keys)
+        ]
 
         def outstanding() -> list[Any]:
             self.asked += 1
@@ -44,4 +49,19 @@ def test_the_list_of_many_long_steps_is_bounded() -> None:
     calls.look([run], 100.0 + LONG_SECONDS)
     assert len(run.listed) == LISTED_MAX
     assert run.listed[0] == OpenCall("k0", "step", "name of k0", 5_000_000)
-    assert run.asked == 1
+    assert run.asked == 3, "once in each look, and once for the list"
+
+
+def test_a_beat_names_the_oldest_steps() -> None:
+    new = Run(["new"], begun_us=9_800_000)
+    calls = LongCalls()
+    calls.look([new, Run(["b", "a"], begun_us=3_000_000), Run(["c"], begun_us=1_000_000)], 100.0)
+    assert calls.in_flight == [
+        ("execution", "c", 2, 1_000_000),
+        ("execution", "b", 2, 3_000_000),
+        ("execution", "a", 2, 3_000_001),
+    ]
+    calls.look([Run([f"k{n}" for n in range(2 * IN_FLIGHT_MAX)], begun_us=1)], 101.0)
+    assert len(calls.in_flight) == IN_FLIGHT_MAX
+    calls.look([], 102.0)
+    assert calls.in_flight == []

@@ -165,6 +165,7 @@ ANSWERS_NOTHING: Final = {
     "unserved": "every deployment has a worker",
     "unmarked_queues": "all that is open knows of its queue's limits",
     "forgotten_early": "nothing waits for a first deployment",
+    "worker_in_flight": "no worker has said that a step runs",
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
     "last_wait_of_key": "a wait of a push worker has one",
@@ -268,7 +269,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("push", "offset", "trigger_on_event", "scheduled"), 0),
         **{"type": "workflow", "keep": 50, "conversation_id": "chat-3", "agent_id": "agent-3", "agent_run_id": None},
         "content": PAYLOAD,
-        "retired": 0,
+        **{"retired": 0, "label": None, "quiet": 0, "in_flight": None},
         **{"batch_size": 10, "batch_timeout_seconds": None, "taken_seq": 0},
         "api_app_id": "app-3",
         "rank_before": 1 << 62,
@@ -388,6 +389,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "path_rows",
     ):
         found[query] = {"execution_id": done, "before": 9}
+    found["worker_in_flight"] = {"worker_id": WORKER}
+    found["begun_steps"] = {"execution_id": done, "keys": json.dumps(["step-1"])}
     found["timeline_execution"] = {"id": done}
     found["timeline_rows"] = {"execution_id": done}
     found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from tests.store.world import (
     HOLD,
+    LEASE_US,
     PROJECT,
     SECOND,
     START_US,
@@ -23,6 +25,7 @@ from tests.store.world import (
 )
 
 from perdure.store.verbs.timelines import timeline
+from perdure.store.verbs.transitions import LOSSES_MAX
 from perdure.wire.errors import NotFound
 from perdure.wire.hands import Action
 from perdure.wire.record import to_json
@@ -32,7 +35,7 @@ from perdure.wire.times import rfc3339
 
 Json = Any
 APPENDED = ("tries", "runs", "seqs")
-FIRST = ("name", "queued_at", "started_at")
+FIRST = ("name", "label", "queued_at", "started_at")
 
 
 async def page(world: World, id: str, after: int = 0, limit: int = 10_000) -> Json:
@@ -292,3 +295,73 @@ async def shown_pages(world: World, id: str) -> Json:
 async def test_an_unknown_execution(world: World) -> None:
     with pytest.raises(NotFound):
         await page(world, world.new_id())
+
+
+async def test_steps_in_flight_run_and_are_lost(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [step("a", 1), try_of("pay", retry_at_us=world.now_us)])
+    begun_us = world.now_us + SECOND
+    world.advance(2)
+    await world.beat("w", (id, "a", 1, START_US), (id, "pay", 2, begun_us), (id, "ship", 1, begun_us))
+    found = spans(await shown(world, id))
+    assert found["a"]["state"] == "completed", "its outcome came after the beat"
+    assert (found["pay"]["state"], found["ship"]["state"]) == ("running", "running")
+    assert found["ship"] == {
+        "key": "ship",
+        "kind": "step",
+        "state": "running",
+        "started_at": at(1),
+        "runs": [{"attempt": 1, "worker": "w", "n": 1, "started_at": at(1)}],
+    }
+    await world.lose()
+    found = spans(await shown(world, id))
+    lost_at = at(2 + LEASE_US / SECOND + 1)
+    assert [found[key]["state"] for key in ("a", "pay", "ship")] == ["completed", "lost", "lost"]
+    assert found["pay"]["runs"] == [{"attempt": 1, "worker": "w", "n": 2, "started_at": at(1), "lost_at": lost_at}]
+    await world.register("v")
+    await world.claim("v")
+    await world.report(id, [step("pay", 1, tries=2)], worker="v")
+    found = spans(await shown(world, id))
+    assert (found["pay"]["state"], found["ship"]["state"]) == ("completed", "lost")
+    assert len(found["pay"]["runs"]) == 1, "the torn bar stays"
+
+
+async def test_the_fifth_loss_says_what_was_in_flight(world: World) -> None:
+    id = ""
+    for _ in range(LOSSES_MAX):
+        await world.register()
+        id = id or await world.start()
+        world.advance(300)
+        await world.wake_due()
+        await world.register()
+        (claimed,) = await world.claim()
+        await world.acknowledge(id, seen=len(claimed.rows))
+        await world.beat("w", (id, "crash", 1, world.now_us))
+        await world.lose()
+    found = await shown(world, id)
+    (crash,) = found["spans"]
+    assert [run["attempt"] for run in crash["runs"]] == [1, 2, 3, 4, 5]
+    assert [claim["how"] for claim in found["claims"]] == ["lost"] * 4 + ["failed"]
+
+
+async def test_a_worker_that_hands_back_loses_nothing(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.beat("w", (id, "pay", 1, world.now_us))
+    await world.beat("w")
+    await world.lose()
+    assert (await page(world, id))["spans"] == [], "the newest beat counts"
+
+
+async def test_labels_and_quiet_steps(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    done = structs.replace(step("fetch"), label="SKU 7712", quiet=True)
+    await world.report(id, [structs.replace(try_of("fetch", retry_at_us=1), label="SKU 7712", quiet=True)])
+    await world.report(id, [done, step("next")])
+    await world.report(id, [], failure())
+    made = await world.fork(id, from_step="next")
+    for one in (id, made.execution_id):
+        fetch = spans(await shown(world, one))["fetch"]
+        assert (fetch["label"], fetch["quiet"]) == ("SKU 7712", True)

@@ -56,6 +56,7 @@ from perdure.wire.requests import (
     Started,
     StartItem,
     StepDone,
+    StepInFlight,
     Suspend,
     WorkflowSpec,
 )
@@ -291,9 +292,9 @@ class World:
             )
         )
 
-    async def beat(self, worker: str = "w") -> list[tuple[str, int, int]] | None:
+    async def beat(self, worker: str = "w", *steps: StepInFlight) -> list[tuple[str, int, int]] | None:
         return await self.store.write(
-            claims.beat(project_id=PROJECT, worker_id=worker, now_us=self.now_us, lease_us=LEASE_US)
+            claims.beat(project_id=PROJECT, worker_id=worker, now_us=self.now_us, lease_us=LEASE_US, steps=steps)
         )
 
     async def live(self, seconds: float, *workers: str) -> None:

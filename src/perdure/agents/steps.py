@@ -184,6 +184,7 @@ class _Bound(durable_exec.BoundDurableOperation[ParamsT, WireT, ResultT], Generi
                 timeout_seconds=options.get("timeout"),
                 result_type=Raw,
                 retry_if=is_tried_again if is_model else is_out_of_reach if looks else None,
+                quiet=isinstance(operation_id, _LOOKS),
             ),
             key=run.keys.again(key),
         )

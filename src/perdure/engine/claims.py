@@ -21,7 +21,15 @@ from perdure.engine.transcripts import check_transcript_entry
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
-from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_json, check_name, scrub_text
+from perdure.wire.codec import (
+    KEY_BYTES_MAX,
+    LABEL_BYTES_MAX,
+    TOPIC_BYTES_MAX,
+    check_json,
+    check_name,
+    check_text,
+    scrub_text,
+)
 from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
 from perdure.wire.executions import Row
 from perdure.wire.fields import checked_id
@@ -175,7 +183,9 @@ class Claims(Service):
             core.notifier.notify(("loop", "trigger"))
         if core.store.alone and any(spec.searchable for spec in op.workflows):
             core.notifier.notify(("loop", "fields"))
-        return RegisterReply(core.store.epoch, scope.project_id, core.lease_us, core.beat_us, core.grace_us)
+        return RegisterReply(
+            core.store.epoch, scope.project_id, core.lease_us, core.beat_us, core.grace_us, beats_name_steps=True
+        )
 
     @serves(ClaimRequest)
     async def claim(self, scope: Scope, op: ClaimRequest) -> ClaimReply:
@@ -433,7 +443,13 @@ class Claims(Service):
             return BeatReply(lost=True)
         now_us = self.now_us()
         held = await self.write(
-            claims.beat(project_id=scope.project_id, worker_id=op.worker_id, now_us=now_us, lease_us=core.lease_us)
+            claims.beat(
+                project_id=scope.project_id,
+                worker_id=op.worker_id,
+                now_us=now_us,
+                lease_us=core.lease_us,
+                steps=op.in_flight,
+            )
         )
         if held is not None and scope.leases is not None:
             scope.leases[op.worker_id] = now_us + core.lease_us
@@ -510,6 +526,8 @@ def check_report(item: ReportItem) -> Problem | None:
             if type(entry) is StepDone:
                 check_name(entry.name, where="name", max_bytes=KEY_BYTES_MAX)
                 check_json(bytes(entry.value), where=f"step {entry.key!r}")
+                if entry.label is not None:
+                    check_text(entry.label, where="label", max_bytes=LABEL_BYTES_MAX)
             elif type(entry) is Publish:
                 check_name(entry.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
                 for event in entry.events:

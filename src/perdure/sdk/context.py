@@ -39,7 +39,7 @@ from perdure.sdk.start_options import ChildOptions
 from perdure.sdk.steps import Errors, OnFailure, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow
-from perdure.wire.codec import NAME_BYTES_MAX
+from perdure.wire.codec import LABEL_BYTES_MAX, NAME_BYTES_MAX, scrub_text
 from perdure.wire.streams import ITEM_BYTES_MAX
 
 P = ParamSpec("P")
@@ -127,6 +127,8 @@ class Context(ExecutionState):
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         on_failure: OnFailure | None = None,
+        label: str | None = None,
+        quiet: bool | None = None,
         **kwargs: Any,
     ) -> Coroutine[object, None, Any]:
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
@@ -134,7 +136,8 @@ class Context(ExecutionState):
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
         its function does. `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try, `key`
         replaces the generated key. Raises `StepFailed` when the last try fails; with `on_failure="hold"` the execution
-        is held instead.
+        is held instead. `label` is how people read this call in a timeline, at most 200 bytes: `label="SKU 7712"`.
+        Timelines fold `quiet` steps with their neighbours.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -150,10 +153,12 @@ class Context(ExecutionState):
         plan = step_plan(fn)
         name = plan.name if name is None else _step_name(name)
         settings = plan.settings
-        chosen = (retry, timeout, retry_if, fatal, on_failure)
+        chosen = (retry, timeout, retry_if, fatal, on_failure, quiet)
         if chosen.count(None) < len(chosen):
-            settings = settings.replaced(*chosen)
-        return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key)
+            settings = settings.replaced(retry, timeout, retry_if, fatal, on_failure=on_failure, quiet=quiet)
+        if label is not None:
+            label = scrub_text(checked_text(label, "label"), LABEL_BYTES_MAX)
+        return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key, label=label)
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
         """Sleep durably, for seconds or months, as `asyncio.sleep` does here."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure.sdk.blocking import BlockingConnection
-from perdure.wire.requests import BeatReply, BeatRequest, RegisterReply
+from perdure.wire.requests import BeatReply, BeatRequest, RegisterReply, StepInFlight
 
 if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
@@ -39,6 +39,8 @@ MARGIN = 0.1
 """Steps do not start in this last part of the lease."""
 ANSWER_SECONDS = 5.0
 """At most a third of the lease, which leaves time for two other servers."""
+EARLY_SECONDS = 1.0
+"""A beat that names other steps comes so long after the one before."""
 CONNECTION_GONE_SECONDS = 0.8
 """The lease is trusted so long without a connection. The server leaves it a second."""
 
@@ -79,6 +81,11 @@ class Lease(ABC):
     @abstractmethod
     async def end(self) -> None:
         """Stop beating."""
+
+    def steps(self) -> list[StepInFlight]:
+        """The steps that the next beat names. Thread-safe."""
+        assert self._worker is not None and self._reply is not None
+        return list(self._worker.in_flight) if self._reply.beats_name_steps else []
 
     def is_good(self) -> bool:
         if self._reply is None:
@@ -122,6 +129,7 @@ class HttpLease(Lease):
         self._leave = leave
         self._begun = begun
         self._turn = 0
+        self._named: list[StepInFlight] = []
         self._key = key
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -193,7 +201,8 @@ class HttpLease(Lease):
         assert self._reply is not None and self._worker is not None
         worker_id, reply = self._worker_id, self._reply
         sent = boottime()
-        body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch))
+        steps = self.steps()
+        body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch, steps))
         status, answer = line.post("/worker/v1/beat", body)
         if status >= 500 or status in (408, 429):
             raise http.client.HTTPException(f"beat: status {status}")
@@ -208,6 +217,7 @@ class HttpLease(Lease):
                         self._stop.wait(0.05)
                 return False
             self._unreachable_since = None
+            self._named = steps
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
             loop.call_soon_threadsafe(self._accepted, worker_id, beat.holding, sent)
         except RuntimeError:  # as in `_next_server`
@@ -215,13 +225,16 @@ class HttpLease(Lease):
         return True
 
     def _until_closed(self, line: BlockingConnection, seconds: float) -> bool:
-        """True if the peer closes before the next beat."""
+        """True if the peer closes before the next beat, which comes earlier if it has other steps to name."""
         if line.socket is None:
             return True
-        until = time.monotonic() + seconds
+        now = time.monotonic()
+        until, early = now + seconds, now + EARLY_SECONDS
         with selectors.DefaultSelector() as selector:  # `select` cannot handle descriptors from 1024 on
             selector.register(line.socket, selectors.EVENT_READ)
             while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
                 if selector.select(min(left, 0.5)) and not line.socket.recv(4096):
                     return True
+                if time.monotonic() >= early and self.steps() != self._named:
+                    return False
         return False

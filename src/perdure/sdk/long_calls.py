@@ -1,19 +1,22 @@
-"""Finds steps that run for long, so that acts find them. Shorter steps cost nothing."""
+"""Finds steps that run for long, so that acts and beats can name them. Shorter steps cost nothing."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, Protocol
 
-from perdure.wire.requests import OpenCall
+from perdure.wire.limits import IN_FLIGHT_MAX
+from perdure.wire.requests import Claimed, OpenCall, StepInFlight
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.machine import Machine
 
 LONG_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 1.0
+IN_FLIGHT_SECONDS: Final = 0.5
+"""A beat names steps from this age on."""
 LISTED_MAX: Final = 1_000
 """Steps, and timers, of an execution. The server writes the whole list whenever it changes."""
 
@@ -25,6 +28,8 @@ class Steps(Protocol):
 
 class Run(Protocol):
     """A runner, as far as its long calls depend on it."""
+
+    claimed: Claimed
 
     @property
     def machine(self) -> Machine | None: ...
@@ -42,6 +47,8 @@ class LongCalls:
     def __init__(self) -> None:
         self._seen: dict[asyncio.Task[None], float] = {}
         self._looked = 0.0
+        self.in_flight: Sequence[StepInFlight] = ()
+        """Replaced at each look; the lease's thread reads it."""
 
     def look(self, runs: Iterable[Run], now: float) -> None:
         """`now` is the loop's time. Looks at most once a second."""
@@ -49,7 +56,10 @@ class LongCalls:
             return
         self._looked = now
         seen: dict[asyncio.Task[None], float] = {}
+        in_flight: list[StepInFlight] = []
         for run in runs:
+            if run.step_runner.tasks and len(in_flight) < IN_FLIGHT_MAX:
+                in_flight += _in_flight(run)
             long: dict[str, float] = {}
             for key, task in run.step_runner.tasks.items():
                 since = seen[task] = self._seen.get(task, now)
@@ -58,6 +68,19 @@ class LongCalls:
             if not run.is_ending:
                 run.list_calls(_step_calls(run, long) if long else [])
         self._seen = seen
+        in_flight.sort(key=lambda step: step[3])
+        self.in_flight = in_flight[:IN_FLIGHT_MAX]
+
+
+def _in_flight(run: Run) -> Iterator[StepInFlight]:
+    machine = run.machine
+    assert machine is not None
+    until_us = run.now_us() - int(IN_FLIGHT_SECONDS * 1_000_000)
+    tasks = run.step_runner.tasks
+    for call in machine.outstanding():
+        if call.begun is not None and call.begun[1] <= until_us and call.key in tasks:
+            tries, started_at_us = call.begun
+            yield run.claimed.id, call.key, tries, started_at_us
 
 
 def _step_calls(run: Run, long: Mapping[str, float]) -> list[OpenCall]:

@@ -183,6 +183,7 @@ class StepRunner:
             return
         task = self._tasks.get(call.key)  # while listed, its outcome is wanted
         started_at_us = runner.now_us()
+        call.begun = tries, started_at_us
         name = call.name or call.key
         current_context.set(None)
         claimed = runner.claimed
@@ -206,7 +207,15 @@ class StepRunner:
                     value = await (step.call() if step.is_async else worker.in_thread(step))
             data, read = _recordable(value, step, call.key)
             done = StepDone(
-                call.key, name, call.fingerprint, ok=True, value=Raw(data), started_at_us=started_at_us, tries=tries
+                call.key,
+                name,
+                call.fingerprint,
+                ok=True,
+                value=Raw(data),
+                started_at_us=started_at_us,
+                tries=tries,
+                label=step.label,
+                quiet=step.quiet,
             )
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
@@ -264,6 +273,8 @@ class StepRunner:
             started_at_us=started_at_us,
             tries=tries,
             last=delay is None and not holds,
+            label=step.label,
+            quiet=step.quiet,
         )
 
 

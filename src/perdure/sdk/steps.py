@@ -55,7 +55,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepSettings:
-    __slots__ = ("fatal", "name", "on_failure", "retry", "retry_if", "timeout_seconds")
+    __slots__ = ("fatal", "name", "on_failure", "quiet", "retry", "retry_if", "timeout_seconds")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class StepSettings:
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         on_failure: OnFailure | None = None,
+        quiet: bool | None = None,
     ) -> None:
         checked_on_failure(on_failure)
         if timeout is not None and not timeout > 0:
@@ -86,6 +87,7 @@ class StepSettings:
         self.retry_if = retry_if
         self.fatal = fatal
         self.on_failure: OnFailure | None = on_failure
+        self.quiet = quiet
 
     def replaced(
         self,
@@ -93,7 +95,9 @@ class StepSettings:
         timeout: float | None,
         retry_if: Errors | None,
         fatal: Errors | None,
+        *,
         on_failure: OnFailure | None,
+        quiet: bool | None,
     ) -> StepSettings:
         return StepSettings(
             name=self.name,
@@ -102,6 +106,7 @@ class StepSettings:
             retry_if=self.retry_if if retry_if is None else retry_if,
             fatal=self.fatal if fatal is None else fatal,
             on_failure=self.on_failure if on_failure is None else on_failure,
+            quiet=self.quiet if quiet is None else quiet,
         )
 
 
@@ -200,6 +205,7 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
+    quiet: bool = False,
 ) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -211,6 +217,7 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
+    quiet: bool = False,
 ) -> Any:
     """Make a function a step. Calls in workflow code are recorded; elsewhere, even in another step, the function just
     runs.
@@ -218,14 +225,21 @@ def step(
     A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
     `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try. Errors in `fatal` end the step at
     once; with `retry_if` only its errors are retried. Both are classes or a predicate. With `on_failure="hold"` the
-    code does not see the failure of the last try: the execution is held until `Client.act` says how it goes on. Raises
-    `TypeError` for an object that cannot be a step.
+    code does not see the failure of the last try: the execution is held until `Client.act` says how it goes on.
+    `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an object that
+    cannot be a step.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
     """
     options = StepSettings(
-        name=name, retry=retry, timeout=timeout, retry_if=retry_if, fatal=fatal, on_failure=on_failure
+        name=name,
+        retry=retry,
+        timeout=timeout,
+        retry_if=retry_if,
+        fatal=fatal,
+        on_failure=on_failure,
+        quiet=quiet or None,
     )
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -272,6 +286,8 @@ class StepCall:
         "holds",
         "is_async",
         "kwargs",
+        "label",
+        "quiet",
         "result_type",
         "retry",
         "retry_if",
@@ -290,6 +306,8 @@ class StepCall:
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         holds: bool = False,
+        label: str | None = None,
+        quiet: bool = False,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -303,6 +321,8 @@ class StepCall:
         self.fatal = fatal
         self.holds = holds
         """Whether a failure holds the execution."""
+        self.label = label
+        self.quiet = quiet
 
     def call(self) -> Any:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
@@ -344,6 +364,8 @@ class StepChoices(TypedDict, total=False):
     retry_if: Errors | None
     fatal: Errors | None
     on_failure: OnFailure | None
+    label: str | None
+    quiet: bool | None
 
 
 def not_a_function(given: object) -> TypeError:
@@ -376,6 +398,7 @@ def call_step(
     name: str | None = None,
     settings: StepSettings | None = None,
     key: str | None = None,
+    label: str | None = None,
 ) -> Coroutine[object, None, Any]:
     name = name or plan.name
     settings = settings or plan.settings
@@ -394,6 +417,8 @@ def call_step(
             retry_if=settings.retry_if,
             fatal=settings.fatal,
             holds=settings.on_failure == "hold",
+            label=label,
+            quiet=settings.quiet is True,
         ),
         key=key,
     )

@@ -43,6 +43,7 @@ from perdure.wire.requests import (
     Release,
     ReportItem,
     ReportRequest,
+    StepInFlight,
 )
 
 logger = logging.getLogger("perdure.worker")
@@ -316,6 +317,11 @@ class Worker:
         self._looking = bool(self._running)
         if self._looking:
             self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
+
+    @property
+    def in_flight(self) -> Sequence[StepInFlight]:
+        """Steps that have run for half a second, as of the last look. Thread-safe."""
+        return self._long_calls.in_flight if self._running else ()
 
     def fetch_rows(self, execution_id: str) -> None:
         runner = self._running.get(execution_id)

@@ -166,10 +166,12 @@ class JournalRow(Struct, frozen=True, gc=False):
     value: bytes | Raw = b"null"
     started_at_us: int | None = None
     tries: int = 0
+    label: str | None = None
+    quiet: bool = False
 
     def to_row(self) -> Row:
         fields = structs.asdict(self)
-        del fields["execution_id"]
+        del fields["execution_id"], fields["label"], fields["quiet"]
         return Row(**fields | {"value": Raw(bytes(self.value))})
 
 

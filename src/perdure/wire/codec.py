@@ -98,6 +98,9 @@ def check_name(value: str, *, where: str, max_bytes: int = NAME_BYTES_MAX) -> No
         raise BadValue(f"{where}: holds {found[0]!r} (at position {found.start()}), which a name may not hold")
 
 
+LABEL_BYTES_MAX: Final = 200
+
+
 def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
     """Make any `text` recordable; never raises.
 

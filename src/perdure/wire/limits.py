@@ -36,5 +36,7 @@ REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
 """Executions in one report of a worker."""
 FORK_BYTES_MAX: Final = _limit("FORK_BYTES_MAX", 256 << 20, least=1 << 20, most=1 << 40)
 """The values that a fork copies."""
+IN_FLIGHT_MAX: Final = 200
+"""Steps that a beat names."""
 REGISTERED_MAX: Final = _limit("REGISTERED_MAX", 1_000, least=1, most=100_000)
 """Workflows, queues, schedules or event triggers in one registration, of each kind."""

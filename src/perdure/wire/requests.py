@@ -9,7 +9,7 @@ from perdure.wire.errors import BadRequest
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
 from perdure.wire.executions import LogLine, Row
 from perdure.wire.fields import KeyName, Most
-from perdure.wire.limits import REGISTERED_MAX, REPORT_ITEMS_MAX
+from perdure.wire.limits import IN_FLIGHT_MAX, REGISTERED_MAX, REPORT_ITEMS_MAX
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
@@ -146,6 +146,8 @@ class RegisterReply(Struct, frozen=True):
     lease_us: int
     beat_us: int
     grace_us: int = 30_000_000
+    beats_name_steps: bool = False
+    """Beats may name the steps in flight."""
 
 
 @workers.post("/worker/v1/register", name="register", body="RegisterRequest", protocol=True)
@@ -242,6 +244,10 @@ class StepDone(Request, frozen=True, tag="step"):
     started_at_us: int
     tries: int = 1
     last: bool = True
+    label: str | None = None
+    """How people read it, at most 200 bytes."""
+    quiet: bool = False
+    """Timelines fold it with its neighbours."""
 
 
 class TimerFired(Request, frozen=True, tag="timer"):
@@ -481,6 +487,10 @@ class BeatReply(Struct, frozen=True):
     holding: list[tuple[str, int, int]] = []
 
 
+StepInFlight = tuple[str, str, int, int]
+"""Execution, key, try, and when it began, in microseconds."""
+
+
 @workers.post("/worker/v1/beat", name="beat", body="BeatRequest", protocol=True)
 class BeatRequest(Operation[BeatReply], frozen=True):
     """Renew the registration's lease, on a separate connection.
@@ -490,6 +500,8 @@ class BeatRequest(Operation[BeatReply], frozen=True):
 
     worker_id: str
     epoch: str
+    in_flight: Annotated[list[StepInFlight], Most(IN_FLIGHT_MAX)] = field(default_factory=list)
+    """The steps that have run for half a second, the oldest first."""
 
 
 @workers.post("/worker/v1/drain", name="drain", body="DrainRequest", protocol=True)

@@ -43,6 +43,8 @@ class FoldedRow(Struct, frozen=True, gc=False):
     value: bytes | None
     started_at_us: int | None
     tries: int
+    label: str | None = None
+    quiet: bool = False
 
 
 class FoldedWait(Struct, frozen=True, gc=False):
@@ -111,6 +113,8 @@ class LostWork(Struct, frozen=True):
     """The value of a row `lost`: what the worker's newest beat said."""
 
     in_flight: Sequence[InFlight] = ()
+    worker: str | None = None
+    """In the error of a poisoned execution."""
 
 
 class _Failure(Struct, frozen=True):
@@ -313,6 +317,10 @@ class _Fold:
     def _step(self, row: FoldedRow) -> None:
         span = self._of_row(row, SpanKind.STEP)
         span["name"] = row.name
+        if row.label is not None:
+            span.setdefault("label", row.label)
+        if row.quiet:
+            span["quiet"] = True
         started_us = row.started_at_us
         if started_us is not None and "started_at_us" not in span:
             span["started_at_us"] = started_us
@@ -436,8 +444,7 @@ class _Fold:
             work = _lost_work(row.value)
         except msgspec.MsgspecError:
             return
-        claim = self.claims.get(row.attempt, {})
-        worker = row.name if row.kind is Kind.LOST else claim.get("worker")
+        worker = row.name if row.kind is Kind.LOST else work.worker
         for step in work.in_flight:
             span = self._span(SpanKind.STEP, step.key)
             self._add_run(span, step, row.attempt, worker or "", lost_at_us=row.at_us)

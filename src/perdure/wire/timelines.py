@@ -114,6 +114,10 @@ class TimelineSpan(Record, frozen=True, omit_defaults=True, kw_only=True):
     kind: SpanKind
     name: str | None = None
     """The step's function, the topic or the child's workflow."""
+    label: str | None = None
+    """How people read a step."""
+    quiet: bool = False
+    """Its neighbours may be folded with it."""
     state: SpanState
     queued_at_us: Time | None = None
     """When a child was created."""
@@ -195,8 +199,8 @@ timelines: Final = Noun("Executions")
 class GetTimeline(Operation[Timeline], frozen=True):
     """The journal of an execution, folded to spans: steps with their tries, waits and children, and who held it when.
 
-    A page may fold fewer rows than `limit`. To merge the pages, append lists, keep of `name`, `queued_at`, `started_at`
-    and of claims the first value, and of other fields the last one. Add up `counts` and `proof`.
+    A page may fold fewer rows than `limit`. To merge the pages, append lists. Of `name`, `label`, `queued_at`,
+    `started_at` and of claims keep the first value, of other fields the last one. Add up `counts` and `proof`.
     """
 
     execution_id: ExecutionId

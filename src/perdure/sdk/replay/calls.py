@@ -13,7 +13,19 @@ from perdure.wire.records import Kind
 
 
 class DurableCall:
-    __slots__ = ("fingerprint", "future", "issued", "key", "kind", "made_after", "name", "read", "request", "variables")
+    __slots__ = (
+        "begun",
+        "fingerprint",
+        "future",
+        "issued",
+        "key",
+        "kind",
+        "made_after",
+        "name",
+        "read",
+        "request",
+        "variables",
+    )
 
     def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
         self.key = key
@@ -23,6 +35,8 @@ class DurableCall:
         self.request = request
         self.future: Future[Row] | None = None
         self.issued = False
+        self.begun: tuple[int, int] | None = None
+        """The try that a step runs here, and when it began."""
         self.made_after = 0
         """Swaps made when the call got its key (see `places`)."""
         self.variables: Context | None = None

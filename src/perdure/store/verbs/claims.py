@@ -7,7 +7,7 @@ import msgspec
 
 from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
-from perdure.store.verbs import admission
+from perdure.store.verbs import admission, in_flight
 from perdure.store.verbs.deployments import adopt_early, enter_deployment, look_at_deployment, offer_work
 from perdure.store.verbs.direct_dispatch import HandedOut
 from perdure.store.verbs.fields import declare_fields
@@ -22,7 +22,7 @@ from perdure.wire.errors import Conflict, LeaseLost
 from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed, RegisterRequest
+from perdure.wire.requests import Claimed, RegisterRequest, StepInFlight
 from perdure.wire.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
@@ -327,10 +327,17 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 
 
 @verb(sweep=True)
-async def beat(*, project_id: str, worker_id: str, now_us: int, lease_us: int) -> list[tuple[str, int, int]] | None:
-    """None: the lease has ended, so the worker must drop everything."""
+async def beat(
+    *, project_id: str, worker_id: str, now_us: int, lease_us: int, steps: Sequence[StepInFlight] = ()
+) -> list[tuple[str, int, int]] | None:
+    """`steps` are in flight. None: the lease has ended, so the worker must drop everything."""
     rows = await query(
-        "beat_worker", id=worker_id, project_id=project_id, now_us=now_us, lease_until_us=now_us + lease_us
+        "beat_worker",
+        id=worker_id,
+        project_id=project_id,
+        now_us=now_us,
+        lease_until_us=now_us + lease_us,
+        in_flight=in_flight.write(steps),
     )
     if not rows:
         return None
@@ -390,12 +397,13 @@ async def forgive(project_id: str, worker_id: str) -> None:
 
 
 async def end_registration(worker_id: str, now_us: int, *, released: bool = False) -> None:
+    steps = {} if released else await in_flight.of_worker(worker_id)
     await query("delete_push_worker", id=worker_id)
     await query("delete_worker", id=worker_id)  # first: from here on nothing is handed to it
     held = await query("held_by", worker_id=worker_id)
     await query("note_ended", id=worker_id, now_us=now_us)
     for project_id, id, attempt, _ in held:
-        await lose(project_id, id, attempt, worker_id, now_us, released=released)
+        await lose(project_id, id, attempt, worker_id, now_us, released=released, steps=steps.get(id, ()))
 
 
 @verb(sweep=True)
@@ -432,8 +440,12 @@ async def mark_reaper(*, now_us: int, every_us: int, locked_us: int) -> bool:
 async def try_take_back(worker_id: str, now_us: int, *, sure: bool = True) -> bool:
     """False: some executions are left for the next round."""
     held = await query("held_by", worker_id=worker_id)
+    steps = await in_flight.of_worker(worker_id)
     return all(
-        [await try_lose(project_id, id, attempt, worker_id, now_us, sure=sure) for project_id, id, attempt, _ in held]
+        [
+            await try_lose(project_id, id, attempt, worker_id, now_us, sure=sure, steps=steps.get(id, ()))
+            for project_id, id, attempt, _ in held
+        ]
     )
 
 

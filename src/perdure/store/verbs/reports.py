@@ -329,6 +329,8 @@ def _outcome(of: At | ReportItem, seq: int, at_us: int, entry: Entry) -> Journal
             value=entry.value,
             started_at_us=entry.started_at_us,
             tries=entry.tries,
+            label=entry.label,
+            quiet=entry.quiet,
         )
     assert type(entry) is TimerFired
     due = fingerprint_of_timer(entry.at_us)

@@ -5,6 +5,7 @@ from typing import Final
 
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
+from perdure.store.verbs import in_flight
 from perdure.wire.executions import Act
 from perdure.wire.hands import PendingKind
 from perdure.wire.status import LEASED, Phase
@@ -40,12 +41,12 @@ async def timeline(*, project_id: str, execution_id: str, after: int, limit: int
     has_more = last_seq < execution.next_seq - 1
     waits: list[FoldedWait] = []
     timers: list[OpenTimer] = []
-    in_flight: list[InFlight] = []
+    steps: list[InFlight] = []
     if keys := wait_keys(rows):
         waits += await _waits("timeline_waits", execution_id, keys=json.dumps(keys))
     if not has_more:
         waits += await _waits("timeline_unmet_waits", execution_id, limit=WAITS_MAX)
-        timers, in_flight = await _open_calls(execution)
+        timers, steps = await _open_calls(execution)
     children: list[FoldedChild] = []
     if ids := child_ids(rows):
         children = await records(FoldedChild, "timeline_children", project_id=project_id, ids=json.dumps(ids))
@@ -64,7 +65,7 @@ async def timeline(*, project_id: str, execution_id: str, after: int, limit: int
         waits=waits,
         children=children,
         timers=timers,
-        in_flight=in_flight,
+        in_flight=steps,
         acts={act.seq: act.action for act in acts},
         steps_rerun=steps_rerun,
     )
@@ -100,12 +101,15 @@ async def _open_calls(execution: FoldedExecution) -> tuple[list[OpenTimer], list
     timers: dict[str, OpenTimer] = {}
     if execution.phase is Phase.WAITING and execution.timer_key is not None:
         timers[execution.timer_key] = OpenTimer(execution.timer_key, execution.ready_at_us, execution.due_at_us)
-    steps: list[InFlight] = []
+    steps: dict[str, InFlight] = {}
     for key, kind, _, since_us, due_us, tries in await query(
         "pending_calls", execution_id=execution.id, attempt=execution.attempt
     ):
         if kind == PendingKind.TIMER:
             timers.setdefault(key, OpenTimer(key, since_us, due_us))
         elif execution.phase in LEASED:
-            steps.append(InFlight(key, tries + 1, since_us))
-    return [*timers.values()], steps
+            steps[key] = InFlight(key, tries + 1, since_us)
+    if execution.phase in LEASED and execution.worker_id is not None:
+        said = (await in_flight.of_worker(execution.worker_id)).get(execution.id, ())
+        steps.update((step.key, step) for step in said)
+    return [*timers.values()], await in_flight.without_outcome(execution.id, execution.next_seq, steps.values())

@@ -1,11 +1,11 @@
 """Transitions from outside: cancel, time-out, loss of the worker, due timers."""
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from perdure.store.executions import EndedExecution, Moved, State, unknown_execution
 from perdure.store.interface import (
@@ -21,11 +21,13 @@ from perdure.store.interface import (
     records,
     verb,
 )
+from perdure.store.verbs.in_flight import without_outcome
 from perdure.store.verbs.rows import note_end, overrule
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.wire.errors import NotCancellable
 from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, LEASED, Phase
+from perdure.wire.timeline_fold import InFlight, LostWork
 
 LOSSES_MAX = 5
 """Losses without a newly recorded outcome that poison an execution."""
@@ -105,7 +107,14 @@ async def _note_cancel(execution_id: str, moved: Moved, cancelled_by: str) -> No
 
 
 async def try_lose(
-    project_id: str, execution_id: str, attempt: int, worker_id: str, now_us: int, *, sure: bool = True
+    project_id: str,
+    execution_id: str,
+    attempt: int,
+    worker_id: str,
+    now_us: int,
+    *,
+    sure: bool = True,
+    steps: Sequence[InFlight] = (),
 ) -> bool:
     """As `lose`, without waiting for locks. False: a row is locked, or the loss would poison the execution and is not
     `sure`."""
@@ -119,7 +128,7 @@ async def try_lose(
         ends = state.phase is not Phase.RUNNING or poisons or state.undelivered + 1 >= UNDELIVERED_MAX
         if ends and not await try_lock_end(project_id, execution_id, state.parent_execution_id):
             return False
-    await lose(project_id, execution_id, attempt, worker_id, now_us)
+    await lose(project_id, execution_id, attempt, worker_id, now_us, steps=steps)
     return True
 
 
@@ -133,8 +142,11 @@ async def lose(
     released: bool = False,
     begun: bool = False,
     refused: bool = False,
+    steps: Sequence[InFlight] = (),
 ) -> None:
     """Take an execution back from a worker that is gone, that `released` it, or that `refused` it.
+
+    `steps` were in flight at its newest beat.
 
     A crash is a loss, which `claims.forgive` takes back if the worker proves alive. An unacknowledged delivery is a
     lost message. A hand-back of `begun` work counts alike, because the code may do it each time.
@@ -163,7 +175,7 @@ async def lose(
         undelivered += 1
         delay_us = _backoff_us(execution_id, undelivered)
     if losses >= LOSSES_MAX or undelivered >= UNDELIVERED_MAX:
-        await _poison(values, losses, undelivered)
+        await _poison(values, losses, undelivered, await without_outcome(execution_id, state.next_seq, steps))
         return
     moved = await record(
         Moved,
@@ -177,7 +189,10 @@ async def lose(
     if moved is None:
         return
     kind = Kind.RELEASED if released else Kind.LOST
-    await query_many("insert_journal", [moved.row(execution_id, kind, name=worker_id)])
+    row = moved.row(execution_id, kind, name=worker_id)
+    if lost := await without_outcome(execution_id, moved.seq, steps):
+        row = structs.replace(row, value=msgspec.json.encode(LostWork(lost)))
+    await query_many("insert_journal", [row])
     if not released:
         await Notify(Metric("executions_lost" if state.acked else "deliveries_lost"))
         if state.acked:
@@ -201,7 +216,7 @@ def _backoff_us(execution_id: str, count: int) -> int:
     return most - (most // 2) * part // (1 << 32)
 
 
-async def _poison(values: dict[str, Any], losses: int, undelivered: int) -> None:
+async def _poison(values: dict[str, Any], losses: int, undelivered: int, lost: Sequence[InFlight]) -> None:
     what = (
         f"{losses} workers were lost while they ran it, without a newly recorded outcome in between"
         if losses >= LOSSES_MAX
@@ -209,7 +224,8 @@ async def _poison(values: dict[str, Any], losses: int, undelivered: int) -> None
     )
     worker_id = values["worker_id"]
     error = f"POISONED: {what}; the last was worker {worker_id}."
-    detail = json.dumps({"type": "Poisoned", "code": "POISONED", "message": error, "worker": worker_id}).encode()
+    said = {"type": "Poisoned", "code": "POISONED", "message": error, "worker": worker_id}
+    detail = msgspec.json.encode({**said, "in_flight": lost} if lost else said)
     end = await record(EndedExecution, "poison", error=error, **values)
     if end is not None:
         await Notify(Metric("poisoned"))

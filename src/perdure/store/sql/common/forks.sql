@@ -105,7 +105,7 @@ UPDATE executions SET retried_as = :retried_as WHERE project_id = :project_id AN
 -- name: copy_journal
 -- holds: execution=fork_id
 INSERT INTO journal ({columns JournalRow})
-SELECT :fork_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries
+SELECT :fork_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries, label, quiet
 FROM journal WHERE execution_id = :execution_id AND seq < :cut;
 
 -- name: replace_value

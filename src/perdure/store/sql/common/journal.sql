@@ -3,7 +3,7 @@
 -- name: insert_journal
 -- holds: execution=execution_id
 -- late: journal
--- bulk: seq at_us attempt ok started_at_us tries; bytes value
+-- bulk: seq at_us attempt ok started_at_us tries quiet; bytes value
 INSERT INTO journal ({columns JournalRow}) VALUES ({values JournalRow});
 
 -- name: read_journal

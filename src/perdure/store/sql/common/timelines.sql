@@ -9,7 +9,7 @@ FROM executions WHERE project_id = :project_id AND id = :id;
 SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, OCTET_LENGTH(value) AS size,
   CASE WHEN (ok = 0 OR kind IN ('child_started', 'lost') OR name IN ('model.request', 'conversation.summarize'))
     AND OCTET_LENGTH(value) <= :bytes_max THEN value END AS value,
-  started_at_us, tries
+  started_at_us, tries, label, quiet
 FROM journal WHERE execution_id = :execution_id AND seq >= :after ORDER BY seq LIMIT :limit;
 
 -- name: timeline_waits

@@ -47,8 +47,17 @@ WHERE w.project_id = :project_id AND w.deployment_id = :deployment_id ORDER BY w
 
 -- name: beat_worker
 -- holds: worker=id
-UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us) WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
+UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us), in_flight = :in_flight
+WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
 RETURNING id;
+
+-- name: worker_in_flight
+SELECT in_flight FROM workers WHERE id = :worker_id AND in_flight IS NOT NULL;
+
+-- name: begun_steps
+-- The newest of some steps' tries with an outcome.
+SELECT key, started_at_us FROM journal WHERE execution_id = :execution_id AND seq > :after AND kind IN ('step', 'step_failed')
+  AND key {IN (SELECT value FROM json_each(:keys))|= ANY(ARRAY(SELECT json_array_elements_text(:keys::JSON)))};
 
 -- name: cut_lease
 -- holds: worker=id

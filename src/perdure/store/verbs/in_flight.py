@@ -1,0 +1,42 @@
+"""Steps that workers had in flight when they last beat."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from perdure.store.interface import query
+from perdure.wire.requests import StepInFlight
+from perdure.wire.timeline_fold import InFlight
+
+LOOK_ROWS: Final = 1_000
+"""So far back it looks for outcomes that came after the beat."""
+
+_decode: Final = msgspec.json.Decoder(list[StepInFlight]).decode
+
+
+def write(steps: Sequence[StepInFlight]) -> bytes | None:
+    return msgspec.json.encode(steps) if steps else None
+
+
+async def of_worker(worker_id: str) -> Mapping[str, list[InFlight]]:
+    """By execution."""
+    found: dict[str, list[InFlight]] = {}
+    for (said,) in await query("worker_in_flight", worker_id=worker_id):
+        for id, key, tries, started_at_us in _decode(said):
+            found.setdefault(id, []).append(InFlight(key, tries, started_at_us))
+    return found
+
+
+async def without_outcome(execution_id: str, next_seq: int, steps: Iterable[InFlight]) -> list[InFlight]:
+    """Without those that the journal has got since."""
+    wanted = {step.key: step for step in steps}
+    if not wanted:
+        return []
+    keys = json.dumps(list(wanted))
+    after = max(0, next_seq - 1 - LOOK_ROWS)
+    for key, started_at_us in await query("begun_steps", execution_id=execution_id, after=after, keys=keys):
+        if key in wanted and started_at_us is not None and started_at_us >= wanted[key].started_at_us:
+            del wanted[key]
+    return list(wanted.values())
