@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { House, List, Workflow, type LucideIcon } from "lucide-preact";
+import { House, Layers, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -22,10 +22,15 @@ export const routes: Route[] = [
   { path: "/executions", page: lazy(() => import("./pages/executions")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
+  { path: "/queues", page: lazy(() => import("./pages/queues")) },
+  { path: "/deployments", page: lazy(() => import("./pages/deployments")) },
+  { path: "/workers", page: lazy(() => import("./pages/deployments")) },
 ];
 
 export const navigation: NavItem[] = [
   { word: "Overview", path: "/", icon: House, key: "o", group: "Activity" },
   { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
   { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
+  { word: "Queues", path: "/queues", icon: Layers, key: "q", group: "Resources" },
+  { word: "Deployments", path: "/deployments", icon: Rocket, key: "d", group: "Operations" },
 ];

@@ -118,6 +118,19 @@ async def test_what_comes_next(served: Served, hand: Hand) -> None:
         assert (await served.client.get(f"{PATH}/{id}/next?count={count}")).status_code == 400
 
 
+async def test_an_expression_is_shown_before_there_is_a_schedule(served: Served) -> None:
+    async def preview(**query: str) -> Any:
+        return await served.client.get(f"{PATH}/preview", params=query)
+
+    coming = (await preview(cron="0 9 * * MON", timezone="Europe/Berlin", count="3")).json()["next"]
+    mondays = [datetime.fromisoformat(one) for one in coming]
+    assert [(day.weekday(), day.hour) for day in mondays] == [(0, 9)] * 3
+    assert {right - left for left, right in pairwise(mondays)} <= {timedelta(days=7, hours=h) for h in (-1, 0, 1)}
+    assert len((await preview(cron="* * * * *")).json()["next"]) == 10
+    for query in ({"cron": "never"}, {"cron": "0 0 31 2 *"}, {"cron": "* * * * *", "timezone": "Mars"}, {}):
+        assert (await preview(**query)).status_code in {400, 422}
+
+
 async def test_run_now_starts_one_and_once_per_key(served: Served, hand: Hand) -> None:
     id = await made(served)
     headers = {"idempotency-key": "once"}

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { clock, exact } from "../model/time";
 import { count } from "../model/words";
 import "./bars.css";
+import "./controls.css";
 
 export interface Bucket {
   at: string;

@@ -26,6 +26,7 @@ from perdure.wire.schedules import (
     GetSchedulesForWorkflow,
     ListSchedules,
     NextRuns,
+    PreviewSchedule,
     RunSchedule,
     ScheduledWorkflows,
     ScheduleMade,
@@ -132,6 +133,11 @@ class Schedules(Service):
         read = cron(schedule.cron, schedule.timezone)
         first = schedule.next_at_us
         return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
+
+    @serves(PreviewSchedule)
+    async def preview(self, scope: Scope, op: PreviewSchedule) -> NextRuns:
+        read = cron(op.cron, op.timezone)
+        return NextRuns([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
 
     def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
         """A paused schedule's next due time is shown as if it went on now."""

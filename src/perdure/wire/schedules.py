@@ -251,6 +251,19 @@ class GetNextRuns(Operation[NextRuns], frozen=True):
     """1 to 100."""
 
 
+@schedules.get("/api/v1/schedules/preview")
+class PreviewSchedule(Operation[NextRuns], frozen=True):
+    """The coming due times of an expression, before a schedule of it exists."""
+
+    cron: str
+    timezone: str = "UTC"
+    count: Annotated[int, between(1, NEXT_MAX)] = 10
+    """1 to 100."""
+
+    def check(self) -> None:
+        cron(self.cron, self.timezone)
+
+
 @schedules.get("/api/v1/schedules/{schedule_id}/fires")
 class GetFires(Operation[Fires], frozen=True):
     """Outcomes of a schedule's due times, newest first."""
