@@ -11,10 +11,11 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
-from tests.cli.processes import SECONDS, House, Terminal, free_port, until_true
+from tests.cli.processes import SECONDS, House, Terminal, ask_server, free_port, until_true
 
 
 @contextmanager
@@ -110,17 +111,49 @@ def test_the_key_k_kills_the_worker_and_the_run_goes_on(house: House) -> None:
         )
         until_true(lambda: len(house.bodies()) > 8)
         terminal.press("k")
-        terminal.expect("is killed (SIGKILL); another one takes over.")
-        terminal.expect("serves")
+        terminal.expect("is killed (SIGKILL); another one takes over. It ran 1 execution.")
+        terminal.expect("Another worker goes on with")
+        terminal.expect("s after the kill.")
         out, shown = run.communicate(timeout=SECONDS)
         assert json.loads(out) == [2 * number for number in numbers]
         assert run.returncode == 0
         assert "lost" in shown and "attempt 2" in shown
-        terminal.expect("attempt 2")
         terminal.expect("completed")
+        terminal.press("?")
+        terminal.expect("o  open the page in the browser")
+        status = _ask(house, "GET", "/api/v1/dev")
+        terminal.press("q")
+        terminal.expect("Recorded steps that ran again: 0.")
     bodies = house.bodies()
+    assert (status["kills"], status["bodies"], status["steps_rerun"]) == (1, len(bodies), 0)
     assert sorted(set(bodies)) == numbers
     assert len(bodies) <= 41  # the step in flight, at most, ran twice
+
+
+@pytest.mark.slow
+def test_chaos_kills_until_it_is_ended(house: House) -> None:
+    with developing(house, "--chaos") as terminal:
+        shown = terminal.expect("serves")
+        assert "Chaos: a worker is killed about every 20 s." in shown
+        numbers = list(range(200))
+        run = house.start("run", "double", "-i", json.dumps(numbers), "-q", stdout=subprocess.PIPE)
+        assert _ask(house, "PUT", "/api/v1/dev/chaos", {"every_seconds": 1})["chaos_seconds"] == 1
+        for _ in range(3):
+            terminal.expect("Chaos: worker")
+            terminal.expect("s after the kill.")
+        until_true(lambda: _ask(house, "GET", "/api/v1/dev")["workers"] != [])
+        status = _ask(house, "PUT", "/api/v1/dev/chaos", {"every_seconds": None})
+        assert status["kills"] >= 3 and status["last_kill"]["by"] == "chaos"
+        out, _ = run.communicate(timeout=SECONDS)
+        assert json.loads(out) == [2 * number for number in numbers]
+        status = _ask(house, "GET", "/api/v1/dev")
+        assert (status["bodies"], status["steps_rerun"]) == (len(house.bodies()), 0)
+
+
+def _ask(house: House, method: str, path: str, body: object = None) -> dict[str, Any]:
+    house.env["PERDURE_API_KEY"] = _key(house)
+    found: dict[str, Any] = ask_server(house, method, path, body)
+    return found
 
 
 def test_a_change_is_reloaded_and_broken_code_waits_for_the_next(house: House) -> None:

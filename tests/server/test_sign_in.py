@@ -28,7 +28,6 @@ async def test_a_key_or_a_link_signs_in_to_the_api(served: Served, way: str) -> 
         assert reply.json() == {"kind": "key", "role": "admin", "project_id": served.project_id, "user": None}
         assert "HttpOnly" in reply.headers["set-cookie"]
         assert [one["id"] for one in (await client.get(EXECUTIONS)).json()["executions"]] == [id]
-        assert id in (await client.get("/")).text, "the pages take the same cookie"
         assert (await client.post(f"{EXECUTIONS}/{id}/cancel")).status_code == 200
         assert (await client.post(f"{AUTH}/signout")).status_code == 200
         assert (await client.get(EXECUTIONS)).status_code == 401

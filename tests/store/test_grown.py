@@ -594,6 +594,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "output_schema_of": {"id": done},
         "agent_steps": {"id": done, "model": "step", "summary": "none"},
         "outcomes_of_key": {"execution_id": done, "key": "step-1"},
+        "recorded_runs": {"execution_id": done, "key": "step-1"},
         "last_wait_of_key": {"execution_id": done, "key": "step-1"},
         "batch_waited_for": {"execution_id": ids["waiting_for_event"], "key": "wait-1", "batch_id": "batch"},
         "open_typed_wait": {"execution_id": ids["waiting_for_event"], "key": "wait-1"},

@@ -21,9 +21,12 @@ def dev(
     insecure_local: Annotated[
         bool, typer.Option("--insecure-local", help="No keys: every client of the loopback address may do everything.")
     ] = False,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Kill the worker with SIGKILL at random, about every 20 seconds.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a server and a worker that reloads on change. Keys: k kills the worker and starts another, q ends."""
+    """Run a server, its pages, and a worker that reloads on change. Key o opens the pages, ? shows the other keys."""
     import asyncio
 
     from perdure.cli.app_loader import folder_of
@@ -32,4 +35,7 @@ def dev(
     name = target.partition(":")[0]
     if name.endswith(".py") and not os.path.isfile(name):
         raise Refused(f"File {name!r} does not exist; `perdure new DIR` writes one to start with.")
-    asyncio.run(DevSession(target, str(folder_of(target)), port, insecure_local, as_json).run())
+    session = DevSession(
+        target, str(folder_of(target)), port, insecure_local=insecure_local, chaos=chaos, as_json=as_json
+    )
+    asyncio.run(session.run())

@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from perdure.cli.dev_link import DevLink
 from perdure.cli.serve import end_with_parent, loop_factory
 from perdure.sdk import credentials, dev_note
 from perdure.server import app, logs
@@ -36,9 +39,28 @@ async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
 
 
 async def _serve(settings: Settings) -> None:
-    note, parent = _note(settings.store), os.getppid()
+    note, parent, loop = _note(settings.store), os.getppid(), asyncio.get_running_loop()
+    link: DevLink | None = None
+    early: list[bytes] = []
+
+    def hear(line: bytes) -> None:
+        if link is None:
+            early.append(line)
+        else:
+            link.hear(line)
+
+    def pass_on(line: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+            loop.call_soon_threadsafe(hear, line)
+
+    end_with_parent(heard=pass_on)
 
     async def tell(server: app.Server) -> None:
+        nonlocal link
+        link = DevLink(server.application.engine.store, _say)
+        for line in early:
+            link.hear(line)
+        server.application.services.dev = link
         if settings.insecure_local:
             project_id, key = await server.application.engine.projects.default(), None
         else:
@@ -69,7 +91,7 @@ def _explained(error: StoreInUse, note: Path) -> PerdureError:
     )
 
 
-def _say(what: dict[str, str | None]) -> None:
+def _say(what: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
@@ -80,7 +102,6 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--insecure-local", action="store_true")
     given = parser.parse_args()
-    end_with_parent()
     logs.set_up("WARNING", "text")
     raise_file_limit()
     try:

@@ -8,24 +8,29 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
+import msgspec
 import typer
 from rich.text import Text
 from watchfiles import PythonFilter, awatch
 
+from perdure.cli.browser import open_page
 from perdure.cli.commands import FAILED, Refused
 from perdure.cli.connect import ask
+from perdure.cli.dev_facts import Reader
+from perdure.cli.dev_kills import CHAOS_SECONDS, Kills, Worker
 from perdure.cli.output import console
 from perdure.cli.render import PHASE_STYLE, took, value
 from perdure.sdk.client import Client
 from perdure.sdk.credentials import DEFAULT_URL
 from perdure.sdk.http import HttpTransport
+from perdure.server.dev import KilledBy
 from perdure.server.stopping import when_asked_to_stop
 from perdure.wire.errors import PerdureError
-from perdure.wire.executions import Execution
+from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.status import Phase
 
 DEPLOYMENT: Final = "dev"
@@ -39,6 +44,15 @@ LINE_BYTES_MAX: Final = 1 << 20
 CHUNK_BYTES: Final = 65_536
 LINES_MAX: Final = 20
 KEYS_SECONDS: Final = 0.1
+HELD_MAX: Final = 500
+SUM_UP_SECONDS: Final = 2.0
+KEYS: Final = f"""
+  o  open the page in the browser, signed in
+  k  kill the worker with SIGKILL; another one takes over
+  c  chaos: kill the worker about every {CHAOS_SECONDS:g} s, until c is pressed again
+  ?  show these keys
+  q  end; Ctrl-C does the same
+"""
 if sys.platform == "win32":
     APART: Final = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
@@ -47,7 +61,9 @@ else:
 
 
 class DevSession:
-    def __init__(self, target: str, folder: str, port: int | None, insecure_local: bool, as_json: bool) -> None:
+    def __init__(
+        self, target: str, folder: str, port: int | None, *, insecure_local: bool, chaos: bool, as_json: bool
+    ) -> None:
         self.target = target
         self.folder = folder
         self.port = port
@@ -61,7 +77,10 @@ class DevSession:
         self._stop = asyncio.Event()
         self._again = asyncio.Event()
         self._worker: asyncio.subprocess.Process | None = None
-        self._killed = False
+        self._kills = Kills(self._executions_of, self._say, self._tell_state)
+        self._chaos = chaos
+        self._ran: list[Any] = []
+        self._doing: set[asyncio.Task[None]] = set()
         self._shown = False
         self._server_lost = False
         self._within_line = False
@@ -76,17 +95,27 @@ class DevSession:
             with self._keys(loop):
                 tasks = [
                     asyncio.create_task(one)
-                    for one in (self._keep_worker(), self._reload(), self._watch_executions(), self._watch_server())
+                    for one in (
+                        self._keep_worker(),
+                        self._reload(),
+                        self._watch_executions(),
+                        self._watch_server(),
+                        self._answer_server(),
+                        self._kills.keep_chaos(),
+                    )
                 ]
+                if self._chaos:
+                    self._kills.set_chaos(CHAOS_SECONDS)
                 stopping = asyncio.create_task(self._stop.wait())
                 try:
                     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     self._stop.set()
+                    await self._sum_up()
                     await self._end_worker()
-                    for task in (stopping, *tasks):
+                    for task in (stopping, *tasks, *self._doing):
                         task.cancel()
-                    await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                    await asyncio.gather(stopping, *tasks, *self._doing, return_exceptions=True)
                 for task in done:
                     await task  # raises the error of a failed task
         if self._server_lost:
@@ -128,7 +157,6 @@ class DevSession:
     async def _keep_worker(self) -> None:
         while not self._stop.is_set():
             self._again.clear()
-            self._killed = False
             environ = {"PYTHONUNBUFFERED": "1"}
             if self.key is not None:
                 environ["PERDURE_API_KEY"] = self.key
@@ -137,9 +165,10 @@ class DevSession:
                 "perdure.cli.main", *arguments, "--grace", str(GRACE_SECONDS), "--child", **environ
             )
             code, _ = await asyncio.gather(process.wait(), self._listen(process))
+            self._kills.ended()
             if self._stop.is_set():
                 return
-            if self._killed:
+            if process is self._kills.killed:
                 continue
             if not self._again.is_set():
                 self._say(
@@ -168,8 +197,78 @@ class DevSession:
         await self._show()
         names = ", ".join(one["name"] for one in self.workflows)
         self._say("worker", f"Worker {process.pid} serves {names}.", pid=process.pid, workflows=self.workflows)
+        self._kills.serves(Worker(said["worker_id"], process))
+        facts = Reader(self._hear_fact)
         while chunk := await stream.read(CHUNK_BYTES):
-            self._pass_on(chunk)
+            self._pass_on(facts.rest_of(chunk))
+            self._tell_bodies()
+
+    def _hear_fact(self, fact: dict[str, Any]) -> None:
+        if "claimed" in fact:
+            self._kills.claimed(fact["claimed"])
+        if "ran" in fact:
+            self._ran.append(fact["ran"])
+
+    def _tell_bodies(self) -> None:
+        if self._ran:
+            self._tell_server(ran=self._ran)
+            self._ran = []
+
+    def _tell_state(self) -> None:
+        self._tell_server(state=msgspec.to_builtins(self._kills.status))
+
+    def _tell_server(self, **what: object) -> None:
+        process = self._server_process
+        if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(json.dumps(what).encode() + b"\n")
+
+    async def _answer_server(self) -> None:
+        """The server asks on behalf of pages (see `dev_link`)."""
+        stream = self._server_process.stdout
+        assert stream is not None
+        while line := await stream.readline():
+            asked = _as_json(line)
+            if asked is not None and "ask" in asked:
+                self._do(self._answer(asked))
+        await self._stop.wait()
+
+    async def _answer(self, asked: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"answer": asked["ask"]}
+        try:
+            if "kill" in asked:
+                answer["killed"] = msgspec.to_builtins(await self._kills.kill(KilledBy.PERSON, asked["kill"]))
+            else:
+                self._kills.set_chaos(asked["chaos"])
+        except PerdureError as error:
+            answer["problem"] = {"code": error.code, "error": error.message}
+        self._tell_server(**answer)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
+
+    async def _executions_of(self, worker_id: str) -> list[str]:
+        with contextlib.suppress(PerdureError):
+            async with self._client() as client:
+                found = await client.list(ListFilters(phases=[Phase.RUNNING, Phase.CANCELLING]), limit=HELD_MAX)
+                return [one.id for one in found.executions if one.assigned_to_worker == worker_id]
+        return []
+
+    async def _sum_up(self) -> None:
+        if self._kills.status.kills and not self._server_lost:
+            with contextlib.suppress(PerdureError, TimeoutError):
+                async with asyncio.timeout(SUM_UP_SECONDS), self._client() as client:
+                    said = json.loads(await ask(client, "GET", "/api/v1/dev"))
+                    kills, bodies, again = said["kills"], said["bodies"], said["steps_rerun"]
+                    self._say(
+                        "sum",
+                        f"Workers killed: {kills}. Step bodies that ran: {bodies}. Recorded steps that ran again: "
+                        f"{again}.",
+                        kills=kills,
+                        bodies=bodies,
+                        steps_rerun=again,
+                    )
 
     def _pass_on(self, printed: bytes) -> None:
         if printed:
@@ -185,14 +284,14 @@ class DevSession:
         if self._worker is not None:
             await _end(self._worker, GRACE_SECONDS + 5)
 
-    def _kill_worker(self) -> None:
-        process = self._worker
-        if process is None or process.returncode is not None:
+    async def _kill_worker(self) -> None:
+        if self._worker is None or self._worker.returncode is not None:
             self._again.set()
             return
-        self._killed = True
-        process.kill()
-        self._say("killed", f"Worker {process.pid} is killed (SIGKILL); another one takes over.", pid=process.pid)
+        try:
+            await self._kills.kill(KilledBy.PERSON)
+        except PerdureError as error:
+            self._say("not_killed", error.message)
 
     async def _reload(self) -> None:
         ignored = [os.path.join(self.folder, name) for name in (".perdure", ".venv")]
@@ -245,7 +344,7 @@ class DevSession:
         # On lines of their own, to be copied whole.
         self._print((f"\n{_line(run)}\n\n{_line(curl)}\n", ""))
         if sys.stdin.isatty():
-            self._print(("  k kills the worker with SIGKILL and starts another, q ends.\n", ""))
+            self._print(("  Keys: o opens the page, k kills the worker, ? shows all keys, q ends.\n", ""))
 
     async def _sign_in_link(self) -> str:
         if self.key is None:
@@ -354,9 +453,24 @@ class DevSession:
 
     def _obey(self, key: str) -> None:
         if key in "kK":
-            self._kill_worker()
+            self._do(self._kill_worker())
+        elif key in "oO":
+            self._do(self._open_page())
+        elif key in "cC":
+            self._kills.set_chaos(CHAOS_SECONDS if self._kills.status.chaos_seconds is None else None)
+        elif key == "?":
+            self._print((KEYS, ""))
         elif key in "qQ":
             self._stop.set()
+
+    async def _open_page(self) -> None:
+        try:
+            link = await self._sign_in_link()
+        except PerdureError as error:
+            self._say("not_opened", error.message)
+            return
+        if not await asyncio.to_thread(open_page, link):
+            self._say("page", f"This terminal has no browser. Open {link}", page=link)
 
 
 def _line(arguments: list[str]) -> str:

@@ -10,7 +10,7 @@ from perdure.cli.commands import add_commands
 from perdure.cli.options import DatabaseOption, JsonFlag, PortOption, UrlOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from signal import Signals
 
     from perdure.sdk.http import HttpTransport
@@ -103,7 +103,7 @@ def work(
     """Run the workflows of an application for a server, until SIGTERM."""
     import asyncio
 
-    from perdure.cli import app_loader, restarting
+    from perdure.cli import app_loader, dev_facts, restarting
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.interrupts import run_until_complete
@@ -131,6 +131,8 @@ def work(
         lease=HttpLease(transport.urls, access.api_key, transport.leave, begun),
         grace_seconds=grace,
     )
+    if child:
+        worker.watcher = dev_facts.Teller()
     with asyncio.Runner(loop_factory=loop_factory()) as runner, loop_watchdog(runner.get_loop()):
         signals = SIGNALS if begun is None else restarting.PASSED_ON
         main = runner.get_loop().create_task(_work(worker, transport, deployment, signals, child=child))
@@ -232,15 +234,19 @@ def _tell_parent(worker: "Worker") -> None:
     sys.stdout.flush()
 
 
-def end_with_parent(descriptor: int = 0) -> None:
-    """Drain when the parent is gone, which holds the other end of `descriptor` (standard input)."""
+def end_with_parent(descriptor: int = 0, heard: "Callable[[bytes], object]" = lambda line: None) -> None:
+    """Drain when the parent is gone, which holds the other end of `descriptor` (standard input). A thread passes each
+    line of the parent to `heard`."""
     import signal
     import threading
 
     def watch() -> None:
         # Not sys.stdin: a thread that reads it would disturb the interpreter's exit.
-        while os.read(descriptor, 1024):
-            pass
+        rest = b""
+        while chunk := os.read(descriptor, 65_536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                heard(line)
         signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
 
     threading.Thread(target=watch, name="perdure-parent", daemon=True).start()

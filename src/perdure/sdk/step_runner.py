@@ -198,6 +198,8 @@ class StepRunner:
                 keys_id=claimed.keys_id,
             )
         )
+        if worker.watcher is not None:
+            worker.watcher.body_begins(claimed.id, claimed.attempt, call.key, started_at_us)
         scope: asyncio.Timeout | None = None
         try:
             if step.timeout_seconds is None:

@@ -15,7 +15,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from msgspec import structs
@@ -47,6 +47,15 @@ from perdure.wire.requests import (
 )
 
 logger = logging.getLogger("perdure.worker")
+
+
+class Watcher(Protocol):
+    """Sees what a worker does, before it does it."""
+
+    def claimed(self, execution_id: str) -> None: ...
+
+    def body_begins(self, execution_id: str, attempt: int, key: str, started_at_us: int) -> None: ...
+
 
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
@@ -93,6 +102,7 @@ class Worker:
         """Acquired before a sync step begins, released at its thread's end."""
         self.outside = contextvars.Context()
         """The context variables around `start`."""
+        self.watcher: Watcher | None = None
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -281,6 +291,8 @@ class Worker:
                 self.fetch_rows(execution_id)
 
     def _take(self, claimed: Claimed, now: float, ours_until: float) -> None:
+        if self.watcher is not None:
+            self.watcher.claimed(claimed.id)
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:

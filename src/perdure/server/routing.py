@@ -24,6 +24,7 @@ from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate, check_role
 from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
+from perdure.server.dev import Dev
 from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
 from perdure.server.problems import Header, shape_problem, undecodable
@@ -55,6 +56,8 @@ class Services:
         self.engine = engine
         self.own = own
         """The caller of the process's own key."""
+        self.dev: Dev | None = None
+        """The session of `perdure dev` that this server belongs to."""
         self.read_only: str | None = None
         """The refusal of each change, if the server only reads."""
         self.settings = settings

@@ -77,13 +77,11 @@ class SQLiteReader:
 
     def _look(self, connection: apsw.Connection, verb: Verb[T]) -> T:
         try:
-            connection.execute("BEGIN")
-            try:
-                return SQLiteRun(connection, self._queries, looks=True).drive(verb.start())
-            finally:
-                connection.execute("COMMIT")
+            with connection:  # a savepoint: all queries see one snapshot
+                found = SQLiteRun(connection, self._queries, looks=True).drive(verb.start())
         except apsw.Error as error:
             raise Unavailable(f"{self.path!r} cannot be read at the moment ({error}); try again.") from error
+        return found
 
     async def write(self, verb: Verb[T]) -> T:
         self.refuse()

@@ -85,6 +85,8 @@ class Identity(Record, frozen=True, kw_only=True):
     """Of the server."""
     store: str
     """`sqlite` or `postgresql`."""
+    features: list[str]
+    """`dev` on a server of `perdure dev`, whose workers can be killed; `read_only` on one of `perdure open`."""
 
 
 @routes.get("/api/v1/me", role=Role.READ, caller=Caller.EITHER)
@@ -95,6 +97,7 @@ async def me(call: Call) -> Identity:
     if principal.user_id is not None and not principal.project_id and call.header(b"x-project-id"):
         principal = await call.identify(Role.READ)
     scope = Scope(call.project_id, principal=principal)
+    features = [name for name in ("dev", "read_only") if getattr(call.services, name) is not None]
     return Identity(
         name=await call.engine.callers.name(principal),
         role=principal.role,
@@ -104,6 +107,7 @@ async def me(call: Call) -> Identity:
         can_sign_out=call.services.gate.anyone is None,
         version=version("perdure"),
         store="postgresql" if is_postgres(call.settings.store) else "sqlite",
+        features=features,
     )
 
 

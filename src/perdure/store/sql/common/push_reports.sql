@@ -92,6 +92,11 @@ WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt
 SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
 WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
 
+-- name: recorded_runs
+-- The attempts and the begins of the runs whose outcomes stand under a key.
+SELECT j.kind, j.attempt, j.started_at_us FROM journal j
+WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
+
 -- name: outcome_sizes
 -- All outcomes of an execution, with the sizes of their values.
 SELECT j.seq, j.kind, j.key, OCTET_LENGTH(j.value) FROM journal j

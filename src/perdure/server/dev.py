@@ -1,0 +1,71 @@
+"""The session of `perdure dev`, as its server knows it: workers, kills, repeated steps."""
+
+from enum import StrEnum
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct, field
+
+from perdure.wire.fields import Int64, Time
+from perdure.wire.record import Record
+
+
+class KilledBy(StrEnum):
+    PERSON = "person"
+    CHAOS = "chaos"
+
+
+class DevWorker(Record, frozen=True):
+    worker_id: str
+    pid: Int64
+
+
+class LastKill(Record, frozen=True, kw_only=True):
+    worker_id: str
+    pid: Int64
+    at_us: Time = field(name="at")
+    by: KilledBy
+    held: Int64
+    """How many executions the worker ran."""
+    resumed_after_ms: Int64 | None = None
+    """Until another worker ran one of them, or was there if it ran none. Null: not yet."""
+
+
+class DevStatus(Record, frozen=True, kw_only=True):
+    """Kills of workers under `perdure dev`, and whether a recorded step ran again."""
+
+    kills: Int64 = 0
+    bodies: Int64 = 0
+    """How many bodies of steps began."""
+    steps_rerun: Int64 = 0
+    """How many of these began although their step had a recorded outcome. Each is checked against the journal."""
+    chaos_seconds: float | None = None
+    """About how often a worker is killed at random; null: never."""
+    workers: list[DevWorker] = field(default_factory=list)
+    last_kill: LastKill | None = None
+
+
+class Kill(Struct, frozen=True, forbid_unknown_fields=True):
+    worker_id: str | None = None
+    """Default: the worker that runs."""
+
+
+class Killed(Record, frozen=True):
+    worker_id: str
+    pid: Int64
+    kills: Int64
+    """How many there were, with this one."""
+
+
+class Chaos(Struct, frozen=True, forbid_unknown_fields=True):
+    every_seconds: Annotated[float, Meta(ge=1, le=3_600)] | None
+    """About how often; null ends it."""
+
+
+class Dev(Protocol):
+    async def status(self) -> DevStatus: ...
+
+    async def kill(self, worker_id: str | None) -> Killed:
+        """With SIGKILL. Raises NotFound for another worker, and Conflict while none runs."""
+        ...
+
+    async def set_chaos(self, every_seconds: float | None) -> DevStatus: ...

@@ -1,0 +1,39 @@
+"""Kills of workers, on servers of `perdure dev`. Others answer 404."""
+
+from perdure.server.bodies import SMALL
+from perdure.server.dev import Chaos, Dev, DevStatus, Kill, Killed
+from perdure.server.routing import Call, Routes
+from perdure.wire.access import Role
+from perdure.wire.errors import NotFound
+
+routes = Routes("Development")
+
+
+@routes.get("/api/v1/dev", role=Role.ADMIN)
+async def dev_status(call: Call) -> DevStatus:
+    """How often workers were killed, and whether a recorded step ran again.
+
+    404 unless the server is one of `perdure dev`.
+    """
+    return await _dev(call).status()
+
+
+@routes.post("/api/v1/dev/kill", role=Role.ADMIN, body_bytes_max=SMALL)
+async def kill_worker(call: Call, body: Kill) -> Killed:
+    """Kill the worker of `perdure dev` with SIGKILL.
+
+    Another one starts at once and goes on with its executions. 409 while none runs.
+    """
+    return await _dev(call).kill(body.worker_id)
+
+
+@routes.route("PUT", "/api/v1/dev/chaos", role=Role.ADMIN, body_bytes_max=SMALL)
+async def set_chaos(call: Call, body: Chaos) -> DevStatus:
+    """Kill the worker of `perdure dev` at random, about every so many seconds; null ends this."""
+    return await _dev(call).set_chaos(body.every_seconds)
+
+
+def _dev(call: Call) -> Dev:
+    if call.services.dev is None:
+        raise NotFound("Workers are killed on a server of `perdure dev` only.")
+    return call.services.dev
