@@ -178,7 +178,7 @@ ANSWERS_NOTHING: Final = {
     "insert_queue": "it is there",
     "begin_folds": "it is there",
     "step_times": "no step says when it began",
-    **dict.fromkeys(("failed_of_workflow", "held_executions"), "all were completed"),
+    **dict.fromkeys(("failed_of_workflow", "matched_failures", "held_executions"), "all were completed"),
     **dict.fromkeys(("unserved_of_project", "skipped_fires"), "nothing is wrong"),
     **dict.fromkeys(("end_due_pauses", "delete_pause", "pauses_to_work"), "no pause has ended"),
     **dict.fromkeys(("key_gate", "pause_of", "any_paused", "release_paused"), "the pause covers no execution"),

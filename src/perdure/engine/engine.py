@@ -26,6 +26,7 @@ from perdure.engine.folding import Folding
 from perdure.engine.forks import Forks
 from perdure.engine.hands import Hands
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
+from perdure.engine.matches import Matches
 from perdure.engine.pauses import Pauses
 from perdure.engine.projects import Projects
 from perdure.engine.push import Push
@@ -125,6 +126,7 @@ class Engine(Core):
                 Hands(self, self.callers),
                 Workers(self),
                 Statistics(self),
+                Matches(self),
                 self.pauses,
                 Queues(self, self.pauses),
                 Definitions(self),

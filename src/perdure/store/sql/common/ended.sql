@@ -1,7 +1,10 @@
 -- How many executions ended: rollups, and the ends that are too young for them.
 
+-- text: of_any_project
+project_id {IN (SELECT id FROM projects)|= ANY(ARRAY(SELECT id FROM projects))}
+
 -- text: ended_between
-FROM projects p JOIN executions ON executions.project_id = p.id AND completed_at_us >= :from_us AND completed_at_us < :to_us
+FROM executions WHERE {= of_any_project} AND completed_at_us >= :from_us AND completed_at_us < :to_us
 
 -- text: marks
 folded_from_us, folded_to_us, settled_to_us, deletions
@@ -47,12 +50,12 @@ GROUP BY project_id, at_us;
 
 -- name: counted_by_minute
 SELECT project_id, at_us, CAST(SUM(n) AS {INTEGER|BIGINT}) FROM ended_counts
-WHERE project_id IN (SELECT id FROM projects) AND step_us = 60000000 AND at_us >= :from_us AND at_us < :to_us
+WHERE {= of_any_project} AND step_us = 60000000 AND at_us >= :from_us AND at_us < :to_us
 GROUP BY project_id, at_us;
 
 -- name: counted_groups
 SELECT project_id, at_us, workflow_id, deployment_id, queue_name, phase, took, n FROM ended_counts
-WHERE project_id IN (SELECT id FROM projects) AND step_us = 60000000 AND at_us = :at_us;
+WHERE {= of_any_project} AND step_us = 60000000 AND at_us = :at_us;
 
 -- name: add_ended
 -- picks: counts of slices; the row of `ended_folds` is locked before
@@ -64,8 +67,8 @@ DO UPDATE SET n = ended_counts.n + excluded.n;
 
 -- name: drop_ended_from
 -- picks: the counts of slices from a time on
-DELETE FROM ended_counts WHERE project_id IN (SELECT id FROM projects) AND step_us = :step_us AND at_us >= :at_us;
+DELETE FROM ended_counts WHERE {= of_any_project} AND step_us = :step_us AND at_us >= :at_us;
 
 -- name: prune_ended_counts
 -- picks: the counts of slices before a time
-DELETE FROM ended_counts WHERE project_id IN (SELECT id FROM projects) AND step_us = :step_us AND at_us < :at_us;
+DELETE FROM ended_counts WHERE {= of_any_project} AND step_us = :step_us AND at_us < :at_us;

@@ -276,3 +276,19 @@ SELECT created_at_us FROM executions WHERE project_id = :project_id AND id >= :i
 -- name: sizes_of
 SELECT id, {= payload_size} + COALESCE(OCTET_LENGTH(result), 0) FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} ORDER BY id DESC;
+
+-- text: among
+FROM executions WHERE project_id = :project_id
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+
+-- name: matched_executions
+SELECT id, workflow_id, deployment_id, phase, queue_name, user_id, COALESCE(session_id, id) AS session_id, batch_id, created_at_us,
+  completed_at_us {= among};
+
+-- name: matched_failures
+SELECT id, workflow_id, deployment_id, phase, COALESCE(completed_at_us, created_at_us) AS at_us, error {= among} AND phase = 'failed';
+
+-- name: matched_tags
+SELECT name || '=' || value, COUNT(*) FROM execution_tags
+WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+GROUP BY name, value;
