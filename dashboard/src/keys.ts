@@ -36,19 +36,26 @@ export function useCommands(given: Command[]): void {
 }
 
 function name(event: KeyboardEvent): string {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key.toLowerCase();
+  const key = event.key === " " ? "space" : event.key.toLowerCase();
   const shifted = event.shiftKey && /^[a-z]$|^.{2,}$/.test(key) ? "shift+" : "";
   return `${event.metaKey || event.ctrlKey ? "mod+" : ""}${shifted}${key}`;
 }
 
 function writes(target: EventTarget | null): boolean {
-  return target instanceof HTMLElement && (target.isContentEditable || /^(input|textarea|select)$/i.test(target.tagName));
+  if (target instanceof HTMLInputElement) return !["checkbox", "radio", "button", "submit", "range"].includes(target.type);
+  return target instanceof HTMLElement && (target.isContentEditable || /^(textarea|select)$/i.test(target.tagName));
+}
+
+/** Enter and space belong to what has the focus, if it takes them. */
+function takes(target: EventTarget | null, key: string): boolean {
+  return (key === "enter" || key === "space") && target instanceof Element && target.closest("button, a, summary, input, [role=option]") !== null;
 }
 
 export function listen(): () => void {
   const onKey = (event: KeyboardEvent) => {
     if (event.defaultPrevented || event.altKey || event.isComposing) return;
     const key = name(event);
+    if (takes(event.target, key)) return;
     const typed = first === "" ? key : `${first} ${key}`;
     const all = commands();
     const found =

@@ -1,7 +1,7 @@
 /** The same request as a page sends, for a terminal or a program. */
 
 export interface Call {
-  method: "POST" | "PUT" | "PATCH" | "DELETE";
+  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** With its query, from `/api/…` on. */
   path: string;
   body?: unknown;

@@ -39,3 +39,11 @@ export function visible(text: string): string {
     (character) => `⟨U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}⟩`,
   );
 }
+
+/** The line of a failed execution: which error, in which step. Null if it is not an error with a class. */
+export function splitError(text: string): { type: string; message: string; step: string | null; tries: number } | null {
+  const of = /^StepFailed: step '([^']+)' failed(?: after (\d+) tr(?:y|ies))?: (.*)$/s.exec(text);
+  const [, type, message] = /^([A-Za-z_][\w.]*): (.*)$/s.exec(of?.[3] ?? text) ?? [];
+  if (type === undefined || message === undefined) return null;
+  return { type, message, step: of?.[1] ?? null, tries: Number(of?.[2] ?? 1) };
+}

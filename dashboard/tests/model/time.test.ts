@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { duration, when } from "../../src/model/time";
-import { money, share, shortId, visible } from "../../src/model/words";
+import { money, share, shortId, splitError, visible } from "../../src/model/words";
 import { asCurl, asPython } from "../../src/model/calls";
 
 describe("durations", () => {
@@ -45,4 +45,14 @@ it("copies a call so that a shell and Python read it as it was meant", () => {
   const curl = asCurl({ method: "POST", path: "/api/v1/x", body }, "http://h", "p");
   expect(curl).toContain(`-d '{"data":{"note":"it'\\''s $HOME","n":null,"ok":true}}'`);
   expect(asPython(body)).toBe(`{"data": {"note": "it's $HOME", "n": None, "ok": True}}`);
+});
+
+describe("errors of failed executions", () => {
+  it("name their class and step", () => {
+    expect(splitError("StepFailed: step 'tax.quote' failed after 3 tries: ConnectionError: 503: gone")).toEqual(
+      { type: "ConnectionError", message: "503: gone", step: "tax.quote", tries: 3 },
+    );
+    expect(splitError("ValueError: no stock")).toEqual({ type: "ValueError", message: "no stock", step: null, tries: 1 });
+    expect(splitError("no stock")).toBeNull();
+  });
 });

@@ -1,55 +1,510 @@
-import { Link } from "wouter-preact";
-import { useGet } from "../../api/query";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { Link, useLocation, useSearch } from "wouter-preact";
+import { Bookmark, Lock, X } from "lucide-preact";
+import { now } from "../../api/client";
+import { useCommands, type Command } from "../../keys";
+import { asFlags, builtInViews, chips, FIELDS, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
+import { duration } from "../../model/time";
+import { count, counted, splitError } from "../../model/words";
+import { Copies } from "../../parts/action";
+import { Dialog } from "../../parts/dialog";
 import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
-import { Empty, Loaded } from "../../parts/state";
-import { Id, Shown, Time } from "../../parts/text";
+import { Empty, Problem, Skeleton } from "../../parts/state";
+import { Key, Shown, Time } from "../../parts/text";
+import { useVirtual } from "../../parts/virtual";
+import { useQueryParams } from "../../url";
+import { useMay } from "../../session";
+import { BulkDialog, type Act, type Chosen } from "./bulk";
+import { FilterBar } from "./filterbar";
+import { HistogramBar } from "./histogram";
+import { useExecutions, type Summary } from "./list";
+import { useCount, useErrorGroups } from "./numbers";
+import { Peek } from "./peek";
+import { savedViews, saveView, dropView } from "./views";
+import "./executions.css";
+
+const ROW = 34;
+/** Where the list was, by its address: going back finds the same place. */
+const places = new Map<string, number>();
 
 export default function Executions() {
-  const list = useGet("/api/v1/executions", { params: { query: { limit: 50 } } }, { every: 2_000 });
+  const [params, change] = useQueryParams();
+  const search = useSearch();
+  const [, navigate] = useLocation();
+  const filters = useMemo(() => readFilters(new URLSearchParams(search)), [search]);
+  const known = useRef(filters);
+  if (!sameFilters(known.current, filters)) known.current = filters;
+  const wanted = known.current;
+  const { list, rows, fresh, gone, load, searchedTo } = useExecutions(wanted);
+  const [cursor, setCursor] = useState<string | null>(null);
+  const [selected, setSelected] = useState<ReadonlyMap<string, Summary>>(new Map());
+  const [all, setAll] = useState(false);
+  const [dialog, setDialog] = useState<{ act: Act; chosen: Chosen } | null>(null);
+  const [copying, setCopying] = useState(false);
+  useTick(5_000);
+  const anchor = useRef<string | null>(null);
+  const scroller = useRef<HTMLDivElement>(null);
+  const virtual = useVirtual(scroller, rows.length, ROW);
+  const peek = params.get("peek");
+  const at = rows.findIndex((row) => row.id === cursor);
+
+  const setFilters = (next: Filters) =>
+    change(Object.fromEntries([...FIELDS.map((field) => field.name), "status", "q", "peek"].map((name) => [name, next[name] ?? null])), true);
+  const clear = () => {
+    setSelected(new Map());
+    setAll(false);
+  };
+  useEffect(clear, [wanted]);
+
+  useEffect(() => {
+    const last = virtual.getVirtualItems().at(-1)?.index ?? 0;
+    if (last >= rows.length - 20 && list.hasNextPage && !list.isFetchingNextPage && !list.isError) void list.fetchNextPage();
+  });
+  const loaded = list.data !== undefined;
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element === null) return;
+    element.scrollTop = places.get(search) ?? 0;
+    const remember = () => void places.set(search, element.scrollTop);
+    element.addEventListener("scroll", remember, { passive: true });
+    return () => element.removeEventListener("scroll", remember);
+  }, [search, loaded]);
+
+  const move = (step: number) => {
+    const next = rows[at < 0 ? 0 : Math.min(Math.max(at + step, 0), rows.length - 1)];
+    if (next === undefined) return;
+    setCursor(next.id);
+    virtual.scrollToIndex(rows.indexOf(next), { align: "auto" });
+    if (peek !== null) change({ peek: next.id });
+  };
+  const toggle = (row: Summary | undefined, range = false) => {
+    if (row === undefined) return;
+    const next = new Map(all ? rows.map((one) => [one.id, one]) : selected);
+    const from = rows.findIndex((one) => one.id === anchor.current);
+    const to = rows.indexOf(row);
+    if (range && from >= 0) for (const one of rows.slice(Math.min(from, to), Math.max(from, to) + 1)) next.set(one.id, one);
+    else if (!next.delete(row.id)) next.set(row.id, row);
+    anchor.current = row.id;
+    setAll(false);
+    setCursor(row.id);
+    setSelected(next);
+  };
+  const current = rows[at];
+  const chosen = (): Chosen | null =>
+    all ? { filters: wanted } : selected.size > 0 ? { rows: [...selected.values()] } : current === undefined ? null : { rows: [current] };
+  const start = (act: Act, given = chosen()) => given !== null && setDialog({ act, chosen: given });
+  const open = (row: Summary | undefined) => row !== undefined && navigate(`/executions/${row.id}`);
+
+  const commands: Command[] = [
+    { title: "Next execution", key: "j", quiet: true, run: () => move(1) },
+    { title: "Previous execution", key: "k", quiet: true, run: () => move(-1) },
+    { title: "Open the execution", key: "o", run: () => open(current) },
+    { title: "Open the execution", key: "enter", quiet: true, run: () => open(current) },
+    { title: "Select", key: "x", quiet: true, run: () => toggle(current) },
+    { title: "Select to here", key: "shift+x", quiet: true, run: () => toggle(current, true) },
+    {
+      title: "Select all that are loaded",
+      key: "mod+a",
+      run: () => (setAll(false), setSelected(new Map(rows.map((row) => [row.id, row])))),
+    },
+    {
+      title: "Look at the execution beside the list",
+      key: "space",
+      run: () => change({ peek: peek === null ? (current?.id ?? rows[0]?.id ?? null) : null }),
+    },
+    {
+      title: "One step back",
+      key: "escape",
+      quiet: true,
+      run: () => (peek !== null ? change({ peek: null }) : selected.size > 0 || all ? clear() : Object.keys(wanted).length > 0 && setFilters({})),
+    },
+    { title: "Show new executions", key: ".", run: load },
+    { title: "Retry", key: "r", run: () => start("retry") },
+    { title: "Fork with edits", key: "f", run: () => start("fork") },
+    { title: "Cancel", key: "c", run: () => start("cancel") },
+    { title: "Answer", key: "a", run: () => start("resume") },
+    { title: "Retry all that match", run: () => start("retry", { filters: wanted }) },
+    { title: "Cancel all that match", run: () => start("cancel", { filters: wanted }) },
+  ];
+  useCommands(commands);
+
+  const failures = showsFailures(wanted);
+  const groups = useErrorGroups(wanted, failures);
+  const flags = asFlags(wanted);
   return (
-    <Page title="Executions" bare>
-      <Loaded of={list}>
-        {({ executions }) =>
-          executions.length === 0 ? (
-            <Empty title="No executions yet" code={"perdure run WORKFLOW --input '{}'"}>
-              Each start of a workflow or an agent appears here.
-            </Empty>
-          ) : (
-            <table>
-              <thead>
-                <tr>
-                  <th>Phase</th>
-                  <th>Workflow and key</th>
-                  <th>Execution</th>
-                  <th class="r">Created</th>
-                </tr>
-              </thead>
-              <tbody>
-                {executions.map((one) => (
-                  <tr key={one.id}>
-                    <td>
-                      <Phase phase={one.phase} />
-                    </td>
-                    <td>
-                      <Link href={`/executions/${one.id}`}>
-                        <Shown text={one.workflow_id} />
-                      </Link>{" "}
-                      {one.key != null && <Shown text={one.key} mono />}
-                    </td>
-                    <td>
-                      <Id id={one.id} />
-                    </td>
-                    <td class="r">
-                      <Time at={one.created_at} />
-                    </td>
+    <Page
+      title="Executions"
+      bare
+      actions={
+        <>
+          <Link href="/bulk" class="btn sm ghost">
+            Bulk jobs
+          </Link>
+          <SaveView filters={wanted} />
+          <button type="button" class="btn sm ghost" onClick={() => setCopying(true)}>
+            Copy as
+          </button>
+        </>
+      }
+    >
+      <div class="listpage">
+        <Views filters={wanted} onChange={setFilters} />
+        <FilterBar filters={wanted} onChange={setFilters} />
+        {groups.length > 0 && (
+          <div class="row errors" role="group" aria-label="Errors">
+            <span class="dim3">Errors</span>
+            {groups.map((group) => (
+              <button type="button" class="btn" key={`${group.class} ${group.message} ${group.workflow_id}`} onClick={() => setFilters({ ...wanted, ...group.filter })}>
+                <b class="num">{count(group.count)}</b>
+                <code class="trunc">
+                  <Shown text={group.message === "" ? group.class : `${group.class}: ${group.message}`} />
+                </code>
+                <span class="dim3">
+                  <Shown text={group.place ?? group.workflow_id} />
+                </span>
+              </button>
+            ))}
+          </div>
+        )}
+        <HistogramBar filters={wanted} onRange={(after, before) => setFilters({ ...wanted, created_after: after, created_before: before })} />
+        <div class="split">
+          <div class="scroll rows" ref={scroller} tabIndex={-1}>
+            {(fresh.count > 0 || gone.size > 0) && (
+              <button type="button" class="fresh" onClick={load}>
+                {[
+                  ...(fresh.count > 0 ? [`${fresh.at_least ? "at least " : ""}${count(fresh.count)} new`] : []),
+                  ...(fresh.failed > 0 ? [`${count(fresh.failed)} failed`] : []),
+                  ...(gone.size > 0 ? [`${count(gone.size)} no longer match`] : []),
+                ].join(" · ")}{" "}
+                <Key keys="." />
+              </button>
+            )}
+            {list.error !== null && <Problem error={list.error} again={() => void list.refetch()} />}
+            {!loaded && list.error === null && <Skeleton rows={12} />}
+            {loaded && rows.length === 0 && <NoRows filters={wanted} onChange={setFilters} />}
+            {rows.length > 0 && (
+              <table aria-rowcount={list.hasNextPage ? -1 : rows.length + 1}>
+                <thead>
+                  <tr>
+                    <th class="pick">
+                      <input
+                        type="checkbox"
+                        aria-label="Select all that are loaded"
+                        checked={all || selected.size === rows.length}
+                        onChange={(event) => {
+                          setAll(false);
+                          setSelected(event.currentTarget.checked ? new Map(rows.map((row) => [row.id, row])) : new Map());
+                        }}
+                      />
+                    </th>
+                    <th class="phase">Phase</th>
+                    <th class="name">Workflow and key</th>
+                    <th>Details</th>
+                    <th class="queue">Queue</th>
+                    <th class="r started">Created</th>
+                    <th class="r took">Duration</th>
                   </tr>
-                ))}
-              </tbody>
-            </table>
-          )
-        }
-      </Loaded>
+                </thead>
+                <tbody>
+                  <tr aria-hidden="true" style={{ height: `${virtual.getVirtualItems()[0]?.start ?? 0}px` }} />
+                  {virtual.getVirtualItems().map(({ index }) => {
+                    const row = rows[index];
+                    if (row === undefined) return null;
+                    return (
+                      <Row
+                        key={row.id}
+                        row={row}
+                        index={index}
+                        current={row.id === cursor}
+                        selected={all || selected.has(row.id)}
+                        gone={gone.has(row.id)}
+                        onSelect={(range) => toggle(row, range)}
+                        onPoint={() => {
+                          setCursor(row.id);
+                          if (peek !== null) change({ peek: row.id });
+                        }}
+                      />
+                    );
+                  })}
+                  <tr aria-hidden="true" style={{ height: `${virtual.getTotalSize() - (virtual.getVirtualItems().at(-1)?.end ?? 0)}px` }} />
+                </tbody>
+              </table>
+            )}
+            {list.isFetchingNextPage && <Skeleton rows={2} />}
+            {loaded && !list.hasNextPage && searchedTo !== null && (
+              <p class="dim3 end">
+                Searched to <Time at={searchedTo} />.
+              </p>
+            )}
+          </div>
+          {peek !== null && <Peek id={peek} row={rows.find((row) => row.id === peek)} onClose={() => change({ peek: null })} />}
+        </div>
+        {(selected.size > 0 || all) && (
+          <BulkBar selected={selected.size} all={all} more={list.hasNextPage || selected.size === rows.length} filters={wanted} onAll={() => setAll(true)} onClear={clear} onAct={(act) => start(act)} />
+        )}
+      </div>
+      {dialog !== null && <BulkDialog act={dialog.act} chosen={dialog.chosen} onClose={() => setDialog(null)} onDone={clear} />}
+      {copying && (
+        <Dialog title="Copy this list as" onClose={() => setCopying(false)}>
+          <p class="dim">The same list for a terminal or a program.</p>
+          <Copies
+            call={{ method: "GET", path: `/api/v1/executions/summaries${Object.keys(wanted).length === 0 ? "" : `?${new URLSearchParams(wanted)}`}` }}
+            command={flags === null ? undefined : ["perdure ls", ...flags.map((flag) => (/^[\w@%+=:,./-]+$/.test(flag) ? flag : `'${flag.replaceAll("'", `'\\''`)}'`))].join(" ")}
+          />
+        </Dialog>
+      )}
     </Page>
+  );
+}
+
+/** Draw again, so that "13 s ago" stays true. */
+function useTick(ms: number): void {
+  const [, tick] = useState(0);
+  useEffect(() => {
+    const timer = setInterval(() => !document.hidden && tick((n) => n + 1), ms);
+    return () => clearInterval(timer);
+  }, [ms]);
+}
+
+interface RowProps {
+  row: Summary;
+  index: number;
+  current: boolean;
+  selected: boolean;
+  gone: boolean;
+  onSelect: (range: boolean) => void;
+  onPoint: () => void;
+}
+
+function Row({ row, index, current, selected, gone, onSelect, onPoint }: RowProps) {
+  const name = `${row.workflow_id} ${row.key ?? row.id}`;
+  const classes = [selected && "sel", current && "cur", gone && "gone"].filter(Boolean).join(" ");
+  return (
+    <tr class={classes} aria-rowindex={index + 2} aria-current={current ? "true" : undefined} onClick={onPoint}>
+      <td class="pick">
+        <input
+          type="checkbox"
+          aria-label={`Select ${name}`}
+          checked={selected}
+          onClick={(event) => {
+            event.stopPropagation();
+            onSelect(event.shiftKey);
+          }}
+        />
+      </td>
+      <td>
+        <Phase phase={row.phase} />
+      </td>
+      <td class="trunc">
+        <Link href={`/executions/${row.id}`} class="m">
+          <Shown text={row.workflow_id} />
+        </Link>{" "}
+        <code class="dim2" title={row.id}>
+          <Shown text={row.key ?? `…${row.id.slice(-8)}`} />
+        </code>
+      </td>
+      <td class="trunc says" title={row.details ?? undefined}>
+        <Details row={row} />
+      </td>
+      <td class="queue trunc dim">
+        <Shown text={row.queue_name} />
+      </td>
+      <td class="r dim started">
+        <Time at={row.created_at} />
+      </td>
+      <td class="r num">
+        <Took row={row} />
+      </td>
+    </tr>
+  );
+}
+
+/** The error, else the current step, else the wait, with what else matters in a list. */
+export function Details({ row }: { row: Summary }) {
+  const error = row.phase === "failed" && row.details != null ? splitError(row.details) : null;
+  return (
+    <>
+      {error === null ? (
+        <Shown text={row.details ?? ""} />
+      ) : (
+        <>
+          <b>
+            <Shown text={error.type} />
+          </b>
+          : <Shown text={error.message} />
+          {error.step !== null && (
+            <i>
+              {" "}
+              in <Shown text={error.step} />, {counted(error.tries, "try", "tries")}
+            </i>
+          )}
+        </>
+      )}
+      {row.due_at != null && (
+        <i>
+          {" "}
+          · <Time at={row.due_at} />
+        </i>
+      )}
+      {row.paused && <i> · paused</i>}
+      {row.attempt != null && <i> · attempt {row.attempt}</i>}
+      {row.retried_as != null && <i> · retried</i>}
+    </>
+  );
+}
+
+/** How long it took, or how long it has run so far. */
+function Took({ row }: { row: Summary }) {
+  if (row.took_ms != null) return <>{duration(row.took_ms)}</>;
+  if (row.started_at == null || row.completed_at != null) return null;
+  return <span class="dim3">{duration(now() - Date.parse(row.started_at))}</span>;
+}
+
+function Views({ filters, onChange }: { filters: Filters; onChange: (filters: Filters) => void }) {
+  const [saved, setSaved] = useState(savedViews);
+  useEffect(() => {
+    const again = () => setSaved(savedViews());
+    addEventListener("perdure:views", again);
+    return () => removeEventListener("perdure:views", again);
+  }, []);
+  const own = saved.map((view) => ({ ...view, own: true }));
+  return (
+    <nav class="tabs" aria-label="Views">
+      {[...builtInViews(now()).map((view) => ({ ...view, own: false })), ...own].map((view) => (
+        <Tab key={`${view.own} ${view.name}`} view={view} own={view.own} on={sameFilters(view.filters, filters)} onChange={onChange} />
+      ))}
+      <Link href="/inbox">Needs an answer</Link>
+    </nav>
+  );
+}
+
+function Tab({ view, own, on, onChange }: { view: View; own: boolean; on: boolean; onChange: (filters: Filters) => void }) {
+  const found = useCount(view.filters);
+  return (
+    <span class={on ? "on" : undefined}>
+      <button type="button" class="plain" aria-current={on ? "page" : undefined} onClick={() => onChange(view.filters)}>
+        <Shown text={view.name} />
+        {found !== undefined && <span class="c"> {count(found.count)}{found.exact ? "" : "+"}</span>}
+      </button>
+      {own && on && (
+        <button type="button" class="plain x" aria-label={`Delete the view ${view.name}`} onClick={() => dropView(view.name)}>
+          <X size={12} aria-hidden="true" />
+        </button>
+      )}
+    </span>
+  );
+}
+
+function SaveView({ filters }: { filters: Filters }) {
+  const [open, setOpen] = useState(false);
+  const [name, setName] = useState("");
+  const save = () => {
+    if (name.trim() === "") return;
+    saveView({ name: name.trim(), filters });
+    setOpen(false);
+  };
+  return (
+    <>
+      <button type="button" class="btn sm ghost" disabled={Object.keys(filters).length === 0} onClick={() => setOpen(true)}>
+        <Bookmark size={14} aria-hidden="true" />
+        Save view
+      </button>
+      {open && (
+        <Dialog
+          title="Save view"
+          onClose={() => setOpen(false)}
+          footer={
+            <>
+              <span class="grow" />
+              <button type="button" class="btn pri" disabled={name.trim() === ""} onClick={save}>
+                Save
+              </button>
+            </>
+          }
+        >
+          <p class="dim">This browser keeps the view. Share the address of the page to show the same list to another person.</p>
+          <label class="field">
+            <span>Name</span>
+            <input class="input" autofocus value={name} onInput={(event) => setName(event.currentTarget.value)} onKeyDown={(event) => event.key === "Enter" && save()} />
+          </label>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+const ACTS: { act: Act; word: string; key?: string }[] = [
+  { act: "retry", word: "Retry…", key: "r" },
+  { act: "fork", word: "Fork with edits…", key: "f" },
+  { act: "cancel", word: "Cancel…", key: "c" },
+  { act: "resume", word: "Answer…", key: "a" },
+  { act: "delete", word: "Delete…" },
+];
+
+interface BarProps {
+  selected: number;
+  all: boolean;
+  more: boolean;
+  filters: Filters;
+  onAll: () => void;
+  onClear: () => void;
+  onAct: (act: Act) => void;
+}
+
+function BulkBar({ selected, all, more, filters, onAll, onClear, onAct }: BarProps) {
+  const may = useMay(all ? "admin" : "write");
+  const found = useCount(filters);
+  return (
+    <div class="bulkbar" role="toolbar" aria-label="Selected executions">
+      <b>{all ? (found === undefined ? "All that match" : `All ${count(found.count)}${found.exact ? "" : "+"} that match`) : `${count(selected)} selected`}</b>
+      {!all && more && (
+        <button type="button" class="btn sm ghost inherit" onClick={onAll}>
+          {found === undefined ? "Select all that match" : `Select all ${count(found.count)}${found.exact ? "" : "+"} that match`}
+        </button>
+      )}
+      <span class="sep" />
+      {ACTS.map(({ act, word }) => (
+        <button type="button" key={act} class="btn sm ghost inherit" disabled={!may} title={may ? undefined : `Needs the role ${all ? "admin" : "write"}.`} onClick={() => onAct(act)}>
+          {!may && <Lock size={12} aria-hidden="true" />}
+          {word}
+        </button>
+      ))}
+      <button type="button" class="btn sm ghost inherit" onClick={onClear}>
+        Clear <Key keys="escape" />
+      </button>
+    </div>
+  );
+}
+
+function NoRows({ filters, onChange }: { filters: Filters; onChange: (filters: Filters) => void }) {
+  const given = chips(filters, now());
+  if (Object.keys(filters).length === 0) {
+    return (
+      <Empty title="No executions yet" code={"perdure run WORKFLOW --input '{}'"} docs="docs/workflows.md">
+        Each start of a workflow or an agent appears here.
+      </Empty>
+    );
+  }
+  return (
+    <div class="empty">
+      <h2>No matching executions</h2>
+      {[...given.map((chip) => ({ name: chip.name, says: `${chip.says} ${chip.shows}` })), ...("q" in filters ? [{ name: "q", says: `words ${filters["q"]}` }] : [])].map((one) => (
+        <Remove key={one.name} {...one} filters={filters} onChange={onChange} />
+      ))}
+    </div>
+  );
+}
+
+function Remove({ name, says, filters, onChange }: { name: string; says: string; filters: Filters; onChange: (filters: Filters) => void }) {
+  const rest = without(filters, name);
+  const found = useCount(rest);
+  return (
+    <p>
+      <button type="button" class="btn sm" onClick={() => onChange(rest)}>
+        Remove <b><Shown text={says} /></b>
+        {found !== undefined && ` to show ${found.exact ? "" : "at least "}${counted(found.count, "execution")}`}
+      </button>
+    </p>
   );
 }

@@ -1,0 +1,83 @@
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/preact-query";
+import { api, currentProject, type Schemas } from "../../api/client";
+import { reopen, useLive } from "../../api/live";
+import type { Filters } from "../../model/filters";
+
+export type Summary = Schemas["ExecutionSummary"];
+type Page = Schemas["SummariesResponse"];
+type Pages = InfiniteData<Page, string | null>;
+
+export const PAGE_ROWS = 100;
+const NOTHING_NEW = { count: 0, failed: 0, at_least: false };
+
+function mapRows(pages: Pages | undefined, change: (row: Summary) => Summary): Pages | undefined {
+  return pages && { ...pages, pages: pages.pages.map((page) => ({ ...page, executions: page.executions.map(change) })) };
+}
+
+/** The rows of the list. Changes come in place; new rows wait for `load`, and rows that no longer match fade until then. */
+export function useExecutions(filters: Filters) {
+  const client = useQueryClient();
+  const queryKey = useMemo(() => ["/api/v1/executions/summaries", currentProject(), filters, "pages"], [filters]);
+  const [fresh, setFresh] = useState(NOTHING_NEW);
+  const [gone, setGone] = useState<ReadonlySet<string>>(new Set());
+
+  const list = useInfiniteQuery({
+    queryKey,
+    queryFn: async ({ pageParam, signal }) => {
+      const query = { ...filters, limit: PAGE_ROWS, cursor: pageParam ?? undefined };
+      const { data } = await api.GET("/api/v1/executions/summaries", { params: { query: query as never }, signal });
+      return data!;
+    },
+    initialPageParam: null as string | null,
+    getNextPageParam: (page: Page) => page.next_cursor ?? null,
+    staleTime: 60_000, // the feed keeps it up to date
+    refetchOnWindowFocus: false,
+  });
+
+  const forget = () => {
+    setFresh(NOTHING_NEW);
+    setGone(new Set());
+  };
+  useEffect(forget, [queryKey]);
+
+  useLive(
+    "list",
+    (event) => {
+      if (event.event === "new") setFresh(event.data);
+      else if (event.event === "gone") setGone((known) => new Set([...known, ...event.data.ids]));
+      else if (event.event === "changed" || event.event === "page") {
+        const rows = new Map(event.data.executions.map((one) => [one.id, one]));
+        client.setQueryData<Pages>(queryKey, (pages) => mapRows(pages, (row) => rows.get(row.id) ?? row));
+        if (event.event === "changed") setGone((known) => new Set([...known].filter((id) => !rows.has(id))));
+        else if (list.data !== undefined) {
+          const first = list.data.pages[0]!.executions;
+          const known = new Set(first.map((row) => row.id));
+          const above = event.data.executions.findIndex((row) => known.has(row.id));
+          const added = event.data.executions.slice(0, above < 0 ? undefined : above);
+          setFresh({ count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: above < 0 && added.length >= PAGE_ROWS });
+          if (event.data.next_cursor === null) setGone(new Set([...known].filter((id) => !rows.has(id))));
+        }
+      }
+    },
+    new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
+  );
+
+  const rows = useMemo(() => list.data?.pages.flatMap((page) => page.executions) ?? [], [list.data]);
+  const last = list.data?.pages.at(-1);
+  return {
+    list,
+    rows,
+    fresh,
+    gone,
+    searchedTo: last?.searched_to ?? null,
+    searchableFrom: last?.searchable_from ?? null,
+    /** Show what is new. */
+    load: () => {
+      forget();
+      client.setQueryData<Pages>(queryKey, (pages) => pages && { pages: pages.pages.slice(0, 1), pageParams: pages.pageParams.slice(0, 1) });
+      void list.refetch();
+      reopen();
+    },
+  };
+}
