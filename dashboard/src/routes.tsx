@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { House, Layers, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { CalendarClock, House, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -25,6 +25,10 @@ export const routes: Route[] = [
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
   { path: "/queues", page: lazy(() => import("./pages/queues")) },
+  { path: "/schedules", page: lazy(() => import("./pages/schedules")) },
+  { path: "/events", page: lazy(() => import("./pages/events")) },
+  { path: "/events/triggers", page: lazy(() => import("./pages/events")) },
+  { path: "/events/topics/:topic", page: lazy(() => import("./pages/events/topic")) },
   { path: "/deployments", page: lazy(() => import("./pages/deployments")) },
   { path: "/workers", page: lazy(() => import("./pages/deployments")) },
 ];
@@ -34,5 +38,7 @@ export const navigation: NavItem[] = [
   { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
   { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
   { word: "Queues", path: "/queues", icon: Layers, key: "q", group: "Resources" },
+  { word: "Schedules", path: "/schedules", icon: CalendarClock, key: "c", group: "Resources" },
+  { word: "Events", path: "/events", icon: Radio, key: "t", group: "Resources" },
   { word: "Deployments", path: "/deployments", icon: Rocket, key: "d", group: "Operations" },
 ];

@@ -124,7 +124,7 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
                     </div>
                     <div class="row gap12 wrap">
                       {PHASES.filter((phase) => openOf(one, phase) > 0).map((phase) => (
-                        <Link key={phase} href={`/executions?phase=${phase}&deployment=${encodeURIComponent(one.id)}`} class={`ph p-${phase} small`}>
+                        <Link key={phase} href={`/executions?phase=${phase}&deployment_id=${encodeURIComponent(one.id)}`} class={`ph p-${phase} small`}>
                           <PhaseIcon phase={phase} />
                           <span class="num">
                             {count(openOf(one, phase))} {phase}

@@ -6,7 +6,7 @@ import { useOptional } from "../../api/optional";
 import { useGet } from "../../api/query";
 import { duration } from "../../model/time";
 import { count, counted } from "../../model/words";
-import { EndBars, type Bucket } from "../../parts/bars";
+import { EndBars } from "../../parts/bars";
 import { useCommands } from "../../keys";
 import { Page } from "../../parts/page";
 import { PauseDialog, PausedNote } from "../../parts/pauses";
@@ -19,14 +19,6 @@ import { useQueryParams } from "../../url";
 import "./queues.css";
 
 type QueueState = Schemas["QueueState"];
-
-interface QueueStats {
-  ended: Bucket[];
-  queued: number;
-  oldest_ready_at: string | null;
-  running: number;
-  keys: { concurrency_key: string; running: number; queued: number }[];
-}
 
 interface NextInLine {
   exact: boolean;
@@ -161,9 +153,10 @@ function Use({ n, limit }: { n: number; limit: number | null }) {
 /** One queue: its keys as slots, who is next and why, and what ended. */
 function One({ queue }: { queue: QueueState }) {
   const path = `/api/v1/queues/${encodeURIComponent(queue.name)}`;
-  const stats = useOptional<QueueStats>(`${path}/stats?range=24h`, { every: 3_000 });
+  const stats = useGet("/api/v1/queues/{name}/stats", { params: { path: { name: queue.name }, query: { range: "24h" } } }, { every: 3_000 }).data;
   const next = useOptional<NextInLine>(`${path}/next?limit=20`, { every: 2_000 });
   const limit = queue.concurrency_limit ?? null;
+  const oldest = next?.executions[0]?.ready_at;
   return (
     <>
       <div class="cols">
@@ -185,10 +178,8 @@ function One({ queue }: { queue: QueueState }) {
               </thead>
               <tbody>
                 {stats.keys.slice(0, 20).map((one) => (
-                  <tr key={one.concurrency_key}>
-                    <td>
-                      <Shown text={one.concurrency_key} mono />
-                    </td>
+                  <tr key={one.concurrency_key ?? ""}>
+                    <td>{one.concurrency_key === null ? <span class="dim">no key</span> : <Shown text={one.concurrency_key} mono />}</td>
                     <td>
                       <Slots n={one.running} limit={limit} />
                     </td>
@@ -206,9 +197,7 @@ function One({ queue }: { queue: QueueState }) {
                 <Shown text={queue.name} />: next in line
               </h2>
               <span class="grow" />
-              <span class="dim3">
-                {stats?.oldest_ready_at != null ? `oldest ready for ${duration(now() - Date.parse(stats.oldest_ready_at))}` : "in the order of the server"}
-              </span>
+              <span class="dim3">{oldest == null ? "in the order of the server" : `the first is ready for ${duration(now() - Date.parse(oldest))}`}</span>
             </div>
             {next.executions.length === 0 ? (
               <p class="dim">Nothing is queued.</p>
@@ -246,7 +235,7 @@ function One({ queue }: { queue: QueueState }) {
               <Shown text={queue.name} />: ended, 24 hours
             </h2>
             <span class="grow" />
-            <Link href={`/executions?queue=${encodeURIComponent(queue.name)}`} class="dim">
+            <Link href={`/executions?queue_name=${encodeURIComponent(queue.name)}`} class="dim">
               Its executions
             </Link>
           </div>
@@ -255,7 +244,7 @@ function One({ queue }: { queue: QueueState }) {
       )}
       {stats === undefined && (
         <p class="dim">
-          <Link href={`/executions?queue=${encodeURIComponent(queue.name)}`}>
+          <Link href={`/executions?queue_name=${encodeURIComponent(queue.name)}`}>
             Executions of <Shown text={queue.name} />
           </Link>
         </p>

@@ -15,7 +15,7 @@ import { Key, Shown, Time } from "../../parts/text";
 import { named, useQueryParams } from "../../url";
 import { useWorkflows } from "./index";
 import { RunForm } from "./run";
-import { useWorkflowStats, type WorkflowStats } from "./stats";
+import { useWorkflowStats, type WorkflowNumbers } from "./stats";
 import "./workflows.css";
 
 const RANGES = ["1h", "6h", "24h", "7d", "30d"] as const;
@@ -98,7 +98,7 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
                 <div class="row">
                   <h2>Newest executions</h2>
                   <span class="grow" />
-                  <Link href={`/executions?workflow=${encodeURIComponent(workflow)}`} class="dim">
+                  <Link href={`/executions?workflow_id=${encodeURIComponent(workflow)}`} class="dim">
                     All of them
                   </Link>
                 </div>
@@ -167,10 +167,11 @@ function Fact({ name, children }: { name: string; children: preact.ComponentChil
   );
 }
 
-function Numbers({ stats, workflow }: { stats: WorkflowStats; workflow: string }) {
+function Numbers({ stats, workflow }: { stats: WorkflowNumbers; workflow: string }) {
   const ended = stats.completed + stats.failed + stats.cancelled;
   const open = Object.entries(stats.open).filter(([, n]) => n > 0);
-  const slowest = Math.max(1, ...stats.steps.values.map((one) => one.p50_ms));
+  const steps = stats.steps.values ?? [];
+  const slowest = Math.max(1, ...steps.map((one) => one.p50_ms));
   return (
     <>
       <section class="col gap12">
@@ -187,11 +188,11 @@ function Numbers({ stats, workflow }: { stats: WorkflowStats; workflow: string }
           </div>
           <div>
             <dt>Median</dt>
-            <dd>{stats.p50_ms === null ? "–" : duration(stats.p50_ms)}</dd>
+            <dd>{stats.p50_ms == null ? "–" : duration(stats.p50_ms)}</dd>
           </div>
           <div>
             <dt>p95</dt>
-            <dd>{stats.p95_ms === null ? "–" : duration(stats.p95_ms)}</dd>
+            <dd>{stats.p95_ms == null ? "–" : duration(stats.p95_ms)}</dd>
           </div>
           <div>
             <dt>Open</dt>
@@ -203,26 +204,26 @@ function Numbers({ stats, workflow }: { stats: WorkflowStats; workflow: string }
         <EndBars buckets={stats.buckets} />
       </section>
       <div class="cols">
-        {stats.steps.values.length > 0 && (
+        {steps.length > 0 && (
           <section>
             <div class="row">
               <h2>Time by step</h2>
-              <span class="dim3">of the newest {counted(stats.steps.sampled, "execution")}</span>
+              <span class="dim3">of the newest {counted(stats.steps.sampled ?? 0, "execution")}</span>
             </div>
             <table>
               <thead>
                 <tr>
                   <th>Step</th>
-                  <th>Median</th>
+                  <th />
                   <th class="r">Median</th>
                   <th class="r">p95</th>
                 </tr>
               </thead>
               <tbody>
-                {stats.steps.values.map((one) => (
-                  <tr key={`${one.kind} ${one.name}`}>
+                {steps.map((one) => (
+                  <tr key={one.name}>
                     <td>
-                      <Shown text={one.name} mono /> {one.kind !== "step" && <span class="tag">{one.kind}</span>}
+                      <Shown text={one.name} mono />
                     </td>
                     <td class="wide">
                       <div class="hbar" style={{ width: `${(100 * one.p50_ms) / slowest}%` }} />
@@ -246,11 +247,11 @@ function Numbers({ stats, workflow }: { stats: WorkflowStats; workflow: string }
                   <tr key={`${one.class} ${one.place} ${one.message}`}>
                     <td class="r num bad">{count(one.count)}</td>
                     <td class="fit">
-                      <Link href={`/executions?${new URLSearchParams({ phase: "failed", workflow, ...(one.filter.error === undefined ? {} : { error: one.filter.error }) })}`}>
-                        <Shown text={`${one.class === null ? "" : `${one.class}: `}${one.message}`} />
+                      <Link href={`/executions?${new URLSearchParams({ phase: "failed", workflow_id: workflow, ...(one.filter?.error === undefined ? {} : { error: one.filter.error }) })}`}>
+                        <Shown text={`${one.class == null ? "" : `${one.class}: `}${one.message}`} />
                       </Link>
                     </td>
-                    <td class="dim3">{one.place !== null && <Shown text={one.place} mono />}</td>
+                    <td class="dim3">{one.place != null && <Shown text={one.place} mono />}</td>
                     <td class="r">
                       <Time at={one.last_at} />
                     </td>

@@ -1,45 +1,15 @@
-import { useOptional } from "../../api/optional";
-import type { Bucket } from "../../parts/bars";
+import type { Schemas } from "../../api/client";
+import { useGet, type GetOptions } from "../../api/query";
 
-export interface WorkflowRow {
-  workflow_id: string;
-  ended: number;
-  failed: number;
-  p50_ms: number | null;
-  p95_ms: number | null;
-  open: number;
+export type WorkflowNumbers = Schemas["WorkflowDetails"];
+type Range = NonNullable<NonNullable<GetOptions<"/api/v1/workflows/{workflow_id}/stats">["params"]>["query"]>["range"];
+
+/** The last 24 hours by workflow; undefined until they are loaded. */
+export function useStats(): Map<string, Schemas["WorkflowStats"]> | undefined {
+  const { data } = useGet("/api/v1/stats/workflows", { params: { query: { range: "24h", limit: 1_000 } } }, { every: 15_000 });
+  return data && new Map(data.workflows.map((one) => [one.workflow_id, one]));
 }
 
-export interface ErrorGroup {
-  class: string | null;
-  message: string;
-  place: string | null;
-  count: number;
-  last_at: string;
-  sample_ids: string[];
-  filter: Record<string, string>;
-}
-
-export interface WorkflowStats {
-  counted_from: string | null;
-  completed: number;
-  failed: number;
-  cancelled: number;
-  p50_ms: number | null;
-  p95_ms: number | null;
-  open: Record<string, number>;
-  buckets: Bucket[];
-  deployments: { deployment_id: string; completed: number; failed: number; cancelled: number; p50_ms: number | null; p95_ms: number | null }[];
-  errors: ErrorGroup[];
-  steps: { sampled: number; values: { name: string; kind: string; count: number; p50_ms: number; p95_ms: number }[] };
-}
-
-/** By workflow; undefined: this server does not count. */
-export function useStats(): Map<string, WorkflowRow> | undefined {
-  const answer = useOptional<{ workflows: WorkflowRow[] }>("/api/v1/stats/workflows?range=24h&limit=1000", { every: 15_000 });
-  return answer && new Map(answer.workflows.map((one) => [one.workflow_id, one]));
-}
-
-export function useWorkflowStats(id: string, range: string): WorkflowStats | undefined {
-  return useOptional<WorkflowStats>(`/api/v1/workflows/${encodeURIComponent(id)}/stats?range=${range}`, { every: 5_000 });
+export function useWorkflowStats(id: string, range: string): WorkflowNumbers | undefined {
+  return useGet("/api/v1/workflows/{workflow_id}/stats", { params: { path: { workflow_id: id }, query: { range: range as Range } } }, { every: 5_000 }).data;
 }
