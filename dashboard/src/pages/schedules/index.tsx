@@ -51,7 +51,7 @@ export default function Schedules() {
             <div class="schedules">
               <List found={found} chosen={params.get("id")} onAct={setAct} onOpen={(id) => change({ id })} />
               <Week found={found} />
-              {params.get("id") !== null && <Fires id={params.get("id")!} />}
+              {found.some((one) => one.id === params.get("id")) && <Fires key={params.get("id")} id={params.get("id")!} />}
             </div>
           )
         }
