@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 
 import asyncpg
@@ -12,6 +14,7 @@ from tests.databases import migrated
 from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, raw, until
 from tests.store.world import step
 
+from perdure.engine import live
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store import postgres_hints
@@ -36,8 +39,10 @@ from perdure.wire.access import Role
 from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
 from perdure.wire.executions import CancelExecution, StreamItems, WaitForExecutions
 from perdure.wire.keys import DeleteApiKey
+from perdure.wire.live import ChangedRows, FollowLive, LiveEvent, NewRows
 from perdure.wire.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
 from perdure.wire.streams import StreamItem
+from perdure.wire.summaries import SummaryPage
 
 
 async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
@@ -392,3 +397,25 @@ async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:
             await until(lambda: bool(pair.b.notifier.waited_at("topic")))
             await pair.a.serve(Scope(pair.project_id), PublishEvent(topic, [EventData(raw(1))]))
             assert await watch
+
+
+async def test_a_live_list_at_a_shows_what_b_does(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.02)
+    hand = await pair.hand(pair.b)
+    first = await pair.start(pair.b)
+    pages = (await pair.a.serve(Scope(pair.project_id), FollowLive(watch=["list", "counts"]))).pages
+    async with aclosing(pages):
+
+        async def shown(fits: Callable[[LiveEvent], bool]) -> None:
+            async with asyncio.timeout(60):
+                async for page in pages:
+                    if any(fits(event) for _, event in page):
+                        return
+
+        await shown(lambda one: isinstance(one, SummaryPage) and [row.id for row in one.executions] == [first])
+        (claimed,) = (await hand.claim()).items
+        await shown(lambda one: isinstance(one, ChangedRows) and one.executions[0].phase == "running")
+        await pair.start(pair.b)
+        await shown(lambda one: isinstance(one, NewRows) and one.count == 1)
+        await hand.complete(claimed)
+        await shown(lambda one: isinstance(one, ChangedRows) and one.executions[0].phase == "completed")

@@ -191,6 +191,7 @@ ANSWERS_NOTHING: Final = {
     "open_among_children": "all children have ended",
     "long_steps": "no step runs for long",
     "last_rows": "the running ones have no outcome yet",
+    "failed_of_page": "all were completed",
     "numbered_pauses": "the pause covers no execution",
     "head_of_session_floor": "there is one at most",
     "agent_names": "there is no agent",

@@ -30,8 +30,14 @@ class Core:
         self.stats = Stats()
         self.outbound = Outbound(Policy(self.settings.outbound_hosts))
         self.closing = False
+        self.hints_received = 0
         self.crowded = False
         """Sessions hold old snapshots, so many old row versions remain."""
+
+    @property
+    def changes(self) -> int:
+        """Grows when this server commits, or hears of a commit of another one."""
+        return self.store.groups + self.hints_received
 
     async def read_time(self) -> TimeBounds | None:
         """None if the database has no clock of its own. Raises Unavailable."""

@@ -25,6 +25,7 @@ from perdure.engine.fallback_poller import FallbackPoller
 from perdure.engine.folding import Folding
 from perdure.engine.forks import Forks
 from perdure.engine.hands import Hands
+from perdure.engine.live import Live
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
 from perdure.engine.matches import Matches
 from perdure.engine.pauses import Pauses
@@ -103,10 +104,12 @@ class Engine(Core):
         self.exports = Exports(self)
         self.approvals = Approvals(self, self.signing)
         self.webhooks = Webhooks(self, self.signing)
+        self.live = Live(self, self.executions)
         self.services = Services(
             [
                 self.executions,
                 Streams(self, self.executions),
+                self.live,
                 self.accounts,
                 self.projects,
                 self.schedules,
@@ -193,6 +196,7 @@ class Engine(Core):
         self.closing = True
         self.notifier.notify_all()
         self.executions.close()
+        self.live.close()
         tasks = [*self._tasks, *self._asking]
         for task in tasks:
             task.cancel()
@@ -227,6 +231,7 @@ class Engine(Core):
 
     def _receive(self, hints: Sequence[Hint]) -> None:
         """Notify each channel once per commit."""
+        self.hints_received += 1
         ready: set[str] = set()
         brought: set[tuple[str, str | None]] = set()
         asked: dict[str, list[str]] = {}

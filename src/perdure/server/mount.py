@@ -110,12 +110,19 @@ async def _frames(pages: AsyncGenerator[list[tuple[str, Record]], None]) -> Asyn
     async with aclosing(pages):
         try:
             async for page in pages:
-                yield b"".join(
-                    frame(msgspec.json.encode(to_json(record)), id=cursor, event=record.sent_as)
-                    for cursor, record in page
-                )
+                yield b"".join(frame(_encoded(record), id=cursor, event=record.sent_as) for cursor, record in page)
         except PerdureError:
             return  # the execution was deleted, or the store is closed
+
+
+def _encoded(record: Record) -> bytes:
+    """A record with a `__dict__` is sent by many streams; it keeps its bytes there."""
+    kept: dict[str, bytes] | None = getattr(record, "__dict__", None)
+    if kept is None:
+        return msgspec.json.encode(to_json(record))
+    if "json" not in kept:
+        kept["json"] = msgspec.json.encode(to_json(record))
+    return kept["json"]
 
 
 def check_version(call: Call) -> None:

@@ -253,7 +253,7 @@ def _path(where: str) -> str:
     return where if "." in where else f"query.{where}"
 
 
-def _words(known: Iterable[str]) -> Check:
+def words_check(known: Iterable[str]) -> Check:
     words = sorted(known)
 
     def run(value: list[str], where: str) -> list[str]:
@@ -330,9 +330,9 @@ class GetExecution(Operation[Execution], frozen=True):
 class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """None: no filter."""
 
-    status: Annotated[list[str], _words(Status)] | None = None
+    status: Annotated[list[str], words_check(Status)] | None = None
     """pending, running, completed, failed, cancelled; several with commas."""
-    phases: Annotated[list[str], _words(Phase)] | None = field(default=None, name="phase")
+    phases: Annotated[list[str], words_check(Phase)] | None = field(default=None, name="phase")
     """Finer than status: queued, running, waiting, cancelling, blocked, held, completed, failed, cancelled."""
     workflow_id: str | None = None
     """Several with commas."""

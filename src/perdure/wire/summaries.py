@@ -60,6 +60,7 @@ class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
 
 class SummaryPage(Record, frozen=True):
     shown_as: ClassVar[str] = "SummariesResponse"
+    sent_as: ClassVar[str] = "page"
 
     executions: list[ExecutionSummary]
     next_cursor: NextCursor | None = None

@@ -104,13 +104,15 @@ async def created_at(*, project_id: str, id: str) -> int | None:
     return created_us
 
 
-async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int) -> Found:
-    """At most `limit` executions older than `before`. It ends early after the windows of DEPTHS."""
+async def find_ids(project_id: str, filters: ListFilters, before: str, limit: int, *, since: str = "") -> Found:
+    """At most `limit` executions older than `before`, and not older than `since`. It ends early after the windows of
+    DEPTHS."""
     if filters.field is not None:
         await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
     wanted = _wanted(project_id, filters, terms)
     before, least = await _bounds(wanted, before)
+    least = max(least, since)
     asked = [await _matches(project_id, before, queries) for queries in _sets(wanted, terms)]
     sets = [ids for ids in asked if ids is not None]
     if sets:

@@ -1,8 +1,5 @@
 -- Rows of lists, and what says where their executions stand. Each query answers for a page of executions.
 
--- text: of_page
-{IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
-
 -- name: summaries
 SELECT id, workflow_id, key, phase, {MAX|GREATEST}(moved_at_us, COALESCE(completed_at_us, 0)) AS since_us,
   CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS due_at_us, created_at_us, started_at_us, completed_at_us,
