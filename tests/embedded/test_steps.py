@@ -27,7 +27,7 @@ from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, ro
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
-from perdure.sdk.step_runner import READ_BYTES_MAX
+from perdure.sdk.step_runner import READ_BYTES_MAX, TRACED_TRIES
 from perdure.sdk.steps import current_context, current_step, step
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue
@@ -502,6 +502,26 @@ async def test_failed_tries_are_journalled_and_the_last_one_raises_step_failed(h
             (Kind.STEP, False, 3),
         ]
         assert all(row.started_at_us is not None for row in rows)
+
+
+async def test_only_the_first_tries_and_the_last_keep_their_tracebacks(house: House) -> None:
+    app = Registry()
+
+    def breaks() -> None:
+        raise ConnectionError("away")
+
+    @app.workflow
+    async def failing(ctx: Context) -> None:
+        await ctx.step("call", breaks, retry=RetryPolicy(max_attempts=TRACED_TRIES + 3, initial_seconds=0.0))
+
+    async with house.open(app) as p:
+        handle = await p.start(failing)
+        with pytest.raises(ExecutionFailed, match="away"):
+            await handle.result()
+        errors = [msgspec.json.decode(row.value) for row in await rows_of(handle) if row.key == "call"]
+    kept = [any(frame["own"] and frame["function"] == "breaks" for frame in one.get("frames", ())) for one in errors]
+    assert kept == [True] * TRACED_TRIES + [False, False, True]
+    assert [("detail" in one) for one in errors] == kept
 
 
 async def test_a_step_is_tried_once_unless_told_otherwise_and_its_failure_fails_the_workflow(

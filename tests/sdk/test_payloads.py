@@ -39,12 +39,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from perdure.sdk.payloads import values as values_module
-from perdure.sdk.payloads.errors import ErrorRecord, error_from_json, error_to_json
+from perdure.sdk.payloads.errors import DETAIL_BYTES_MAX, ErrorRecord, error_from_json, error_to_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
+from perdure.sdk.payloads.tracebacks import FRAMES_MAX, are_kept
 from perdure.sdk.payloads.values import decode, encode
 from perdure.wire.codec import check_json
-from perdure.wire.errors import BadValue, PerdureError
+from perdure.wire.errors import BadRequest, BadValue, PerdureError
 
 if TYPE_CHECKING:
     from elsewhere import Context  # type: ignore[import-not-found]
@@ -985,6 +986,44 @@ def test_an_error_travels_as_words() -> None:
     assert str(record) == "ValueError: no such order: 7"
     assert error_to_json(KeyError("k"), with_detail=False) == b'{"type":"KeyError","message":"\'k\'"}'
     assert str(ErrorRecord("TimeoutError", "")) == "TimeoutError"
+
+
+def test_a_traceback_is_kept_as_frames() -> None:
+    error = raised(ValueError("7"))
+    try:
+        json.loads("{")
+    except ValueError as caught:
+        error = caught
+    frames = error_from_json(error_to_json(error)).frames
+    assert frames is not None
+    assert frames[0].function == "test_a_traceback_is_kept_as_frames" and frames[0].own
+    assert frames[0].file.endswith("test_payloads.py") and frames[0].source == 'json.loads("{")'
+    assert not frames[-1].own and frames[-1].file.endswith("decoder.py") and frames[-1].line > 0
+
+
+def test_a_long_traceback_has_its_innermost_frames() -> None:
+    def dive(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("x" * 100_000)
+        dive(depth - 1)
+
+    try:
+        dive(900)
+    except ValueError as caught:
+        data = error_to_json(caught)
+    record = error_from_json(data)
+    assert record.frames is not None and len(record.frames) == FRAMES_MAX
+    assert record.frames[-1].source == 'raise ValueError("x" * 100_000)'
+    assert len(msgspec.json.encode((record.detail, record.frames))) < DETAIL_BYTES_MAX + 4_000
+
+
+def test_tracebacks_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.sdk.payloads.tracebacks.KEPT", False)
+    record = error_from_json(error_to_json(raised(ValueError("7"))))
+    assert (record.detail, record.frames) == (None, None)
+    assert are_kept(None) and are_kept("yes") and not are_kept("No")
+    with pytest.raises(BadRequest, match="PERDURE_TRACEBACKS must be yes or no, got '2'"):
+        are_kept("2")
 
 
 class Unspeakable(Exception):

@@ -34,3 +34,19 @@ async def test_readers_see_the_spans_of_an_execution(served: Served, hand: Hand)
     assert (await served.client.get(path, headers=other_project)).status_code == 404
     for wrong in ("limit=0", "limit=10001", "after=-1"):
         assert (await served.client.get(f"{path}?{wrong}")).status_code == 400
+
+
+async def test_readers_see_what_an_execution_spent_on_models(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    said = {"kind": "response", "model_name": "m", "parts": [], "usage": {"input_tokens": 3, "output_tokens": 4}}
+    step = {"type": "step", "key": "model.request", "name": "model.request", "fingerprint": None, "ok": True}
+    await hand.report(item, entries=[{**step, "value": said, "started_at_us": 1_000_000}])
+    reader = {"authorization": f"Bearer {await served.key_of(Role.READ)}"}
+    found = (await served.client.get(f"/api/v1/executions/{id}/usage", headers=reader)).json()
+    assert (found["total"]["calls"], found["total"]["unpriced"], found["calls"][0]["usd"]) == (1, 1, None)
+    assert found["models"][0]["model"] == "m" and found["exact"]
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        assert (await client.usage(id)).total.output_tokens == 4
+        timeline = await client.timeline(id)
+        assert (timeline.spans[0].tokens, timeline.spans[0].usd) == (7, None)

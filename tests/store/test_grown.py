@@ -165,6 +165,7 @@ ANSWERS_NOTHING: Final = {
     "unserved": "every deployment has a worker",
     "unmarked_queues": "all that is open knows of its queue's limits",
     "forgotten_early": "nothing waits for a first deployment",
+    "model_calls": "no model was asked",
     "worker_in_flight": "no worker has said that a step runs",
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
@@ -392,6 +393,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": done, "before": 9}
     found["worker_in_flight"] = {"worker_id": WORKER}
     found["begun_steps"] = {"execution_id": done, "keys": json.dumps(["step-1"])}
+    found["spending_execution"] = {"id": done}
+    found["spending_below"] = {"ids": json.dumps([has_children])}
+    found["model_calls"] = {"execution_id": done}
     found["timeline_execution"] = {"id": done}
     found["timeline_rows"] = {"execution_id": done}
     found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}

@@ -210,5 +210,9 @@ def text_line(item: Row | LogLine) -> Text:
 def progress(one: Execution) -> str:
     found = decoded_object(one.progress or b"null")
     done, total, text = found.get("done"), found.get("total"), found.get("text")
-    parts = [f"{done:g}" if total is None else f"{done:g}/{total:g}"] if isinstance(done, int | float) else []
+    parts: list[str] = []
+    if isinstance(done, float) and total is None and 0 <= done <= 1:
+        parts = [f"{done:.0%}"]
+    elif isinstance(done, int | float):
+        parts = [f"{done:g}" if total is None else f"{done:g}/{total:g}"]
     return " ".join([*parts, *([str(text)] if text else [])])

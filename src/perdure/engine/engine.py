@@ -45,6 +45,7 @@ from perdure.engine.timelines import Timelines
 from perdure.engine.traces import Traces
 from perdure.engine.transcripts import Transcripts
 from perdure.engine.triggers import Triggers
+from perdure.engine.usage import Usages
 from perdure.engine.waits import OpenWaits
 from perdure.engine.webhooks import Webhooks
 from perdure.engine.why import Explanations
@@ -126,6 +127,7 @@ class Engine(Core):
                 OpenWaits(self),
                 Explanations(self),
                 Timelines(self),
+                Usages(self),
                 Hands(self, self.callers),
                 Workers(self),
                 Statistics(self),

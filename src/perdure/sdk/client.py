@@ -53,6 +53,7 @@ from perdure.wire.status import Phase
 from perdure.wire.timelines import GetTimeline, Timeline
 from perdure.wire.times import microseconds
 from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
+from perdure.wire.usage import ExecutionUsage, GetUsage
 from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.workers import ListWorkers, WorkerPage
 
@@ -336,6 +337,10 @@ class Client:
         ['reserve', 'charge_card', 'ship']
         """
         return await self._transport.call(GetTimeline(execution_id, after, limit))
+
+    async def usage(self, execution_id: str) -> ExecutionUsage:
+        """The model calls of an execution and of all below it, with sums by model and child. Raises `NotFound`."""
+        return await self._transport.call(GetUsage(execution_id))
 
     async def list(
         self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
 
 from msgspec import Raw
 
@@ -47,6 +47,8 @@ T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in workflow.py
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+PROGRESS_BYTES_MAX: Final = 500
 
 
 @lru_cache(maxsize=4_096)
@@ -347,8 +349,16 @@ class Context(ExecutionState):
         if not self.machine.replaying:
             add_line(self, line)
 
-    def progress(self, done: float, total: float | None = None, text: str | None = None) -> None:
-        """Report progress to clients that watch the execution."""
+    def progress(self, done: float, total: float | str | None = None, text: str | None = None) -> None:
+        """Report progress to clients that watch the execution: `ctx.progress(3, 10, "shipping")`, or a share from 0 to
+        1, `ctx.progress(0.3, "shipping")`.
+
+        It is neither a step nor in the journal. Only the newest report counts; `text` is cut to 500 bytes.
+        """
+        if isinstance(total, str):
+            total, text = None, total
+        if text is not None:
+            text = scrub_text(checked_text(text, "text"), PROGRESS_BYTES_MAX)
         progress = Raw(encode({"done": done, "total": total, "text": text}, where="progress"))  # as in `log`
         if not self.machine.replaying:
             self.pending_progress[:] = [progress]

@@ -23,6 +23,8 @@ from perdure.wire.retry import delay_us
 if TYPE_CHECKING:
     from perdure.sdk.runner import Runner
 
+TRACED_TRIES: Final = 5
+"""Up to this try, and for the last one, the journal keeps the traceback."""
 READ_BYTES_MAX: Final = 1 << 18
 """A larger value does not wait in memory; it is read again."""
 
@@ -253,7 +255,8 @@ class StepRunner:
             delay = delay_us(step.retry, tries, random.random(), asked)
         if expired and isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
-        value = error_to_json(error)
+        # The tracebacks of very many tries would fill the journal.
+        value = error_to_json(error, with_detail=delay is None or tries <= TRACED_TRIES)
         holds = delay is None and step.holds and not self._runner.is_cancelling
         if holds:
             value = msgspec.json.encode({**msgspec.json.decode(value), "held": True})

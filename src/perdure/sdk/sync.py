@@ -139,6 +139,7 @@ class SyncClient:
     get = blocking(Client.get)
     why = blocking(Client.why)
     timeline = blocking(Client.timeline)
+    usage = blocking(Client.usage)
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
     pending = blocking(Client.pending)

@@ -85,7 +85,7 @@ def answer_tokens(value: bytes) -> tuple[int, int]:
 
 
 class CallUsage(NamedTuple):
-    """What a model call used. `usd` is None if the model's price is not known."""
+    """The usage of a model call. `usd` is None if the model's price is not known."""
 
     model: str | None
     input_tokens: int

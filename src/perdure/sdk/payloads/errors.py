@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from perdure.sdk.errors import Fatal, in_words
+from perdure.sdk.payloads import tracebacks
+from perdure.sdk.payloads.tracebacks import Frame, frames_of
 from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
 from perdure.wire.errors import PerdureError
 
@@ -17,6 +19,7 @@ _NOTED: Final = "_perdure_details"
 CAUSES_MAX: Final = 8
 CAUSE_BYTES_MAX: Final = 1 << 10
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,6 +32,8 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keys of the steps whose failures ended the execution."""
     children: list[str] | None = None
     """The same of children."""
+    frames: list[Frame] | None = None
+    """The traceback of the error itself; `detail` also has its causes."""
 
     def __str__(self) -> str:
         return in_words(self.type, self.message)
@@ -37,18 +42,25 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 def error_to_json(
     error: BaseException, *, with_detail: bool = True, steps: Sequence[str] = (), children: Sequence[str] = ()
 ) -> bytes:
-    """Never raises. `detail` is the traceback, cut to 16 KiB, as are both lists of keys."""
+    """Never raises. `detail` and `frames` are the traceback, together cut to 16 KiB, as are both lists of keys."""
     message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
-    detail = _guarded(lambda: "".join(traceback.format_exception(error, limit=-20)), None) if with_detail else None
+    detail: str | None = None
+    frames: list[Frame] | None = None
+    room = DETAIL_BYTES_MAX
+    if with_detail and tracebacks.KEPT:
+        detail = _guarded(lambda: "".join(traceback.format_exception(error, limit=-20)), None)
+        frames = _guarded(lambda: frames_of(error), None)
+        room -= len(msgspec.json.encode(frames))
     record = ErrorRecord(
         type=_class_name(error),
         message=scrub_text(message, ERROR_BYTES_MAX),
-        detail=None if detail is None else scrub_text(detail, DETAIL_BYTES_MAX),
+        detail=None if detail is None else scrub_text(detail, room),
         details=_details(error),
         steps=first_keys(steps),
         children=first_keys(children),
+        frames=frames,
     )
     return msgspec.json.encode(record)
 
@@ -133,7 +145,7 @@ def in_short(error: BaseException) -> str:
     return str(error_from_json(error_to_json(error, with_detail=False)))
 
 
-def _guarded(read: Callable[[], str], otherwise: _T) -> str | _T:
+def _guarded(read: Callable[[], _R], otherwise: _T) -> _R | _T:
     try:
         return read()
     except BaseException:  # a user's __str__ may raise anything

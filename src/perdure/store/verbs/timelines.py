@@ -1,4 +1,4 @@
-"""What an execution's timeline is folded from."""
+"""The facts that an execution's timeline is folded from."""
 
 import json
 from typing import Final
