@@ -64,7 +64,7 @@ async def ask(client: httpx2.AsyncClient, route: Route, **request: Any) -> tuple
         return reply.status_code, reply.text
 
 
-CHANGING: Final = re.compile("/workers/|/stats|/overview")
+CHANGING: Final = re.compile("/workers/|/stats|/overview|/calendar")
 LASTING: Final = ("id", "execution_id", "webhook_id", "url", "created_at")
 """Of a delivery."""
 

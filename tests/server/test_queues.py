@@ -102,3 +102,26 @@ async def test_both_transports_and_the_client_without_a_loop_answer_alike(databa
         assert listed.pause is not None
         assert paused.pause is not None
         assert resumed == QueueState("q")
+
+
+async def test_the_next_in_line_come_in_order_with_their_reasons(served: Served, hand: Hand) -> None:
+    first = await served.start(queue_name="narrow", queue_concurrency_limit=1)
+    assert (await hand.claim())["id"] == first
+    later = await served.start(queue_name="narrow")
+    sooner = await served.start(queue_name="narrow", priority=5, key="k")
+    found = (await served.client.get(f"{PATH}/narrow/next")).json()
+    assert found["exact"]
+    assert [one["id"] for one in found["executions"]] == [sooner, later]
+    next_one = found["executions"][0]
+    assert (next_one["key"], next_one["workflow_id"], next_one["why"]["execution_id"]) == ("k", "w", sooner)
+    asked = (await served.client.get(f"/api/v1/executions/{sooner}/why")).json()
+    assert next_one["why"]["rule"] == asked["rule"]
+    assert (await served.client.get(f"{PATH}/none/next")).json() == {"executions": [], "exact": True}
+    assert (await served.client.get(f"{PATH}/none/next?limit=51")).status_code == 400
+
+
+async def test_the_next_in_line_of_a_paused_queue_wait_for_the_end_of_the_pause(served: Served, hand: Hand) -> None:
+    id = await served.start()
+    await served.client.post(f"{PATH}/w/pause")
+    [found] = (await served.client.get(f"{PATH}/w/next")).json()["executions"]
+    assert (found["id"], found["why"]["rule"]) == (id, "queue_pause")

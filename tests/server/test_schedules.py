@@ -244,3 +244,25 @@ async def test_every_minute_for_real(served: Served, hand: Hand) -> None:
                 due.append(datetime.fromisoformat(item["payload"]["timestamp"]))
                 await hand.complete(item)
     assert due[1] - due[0] == timedelta(minutes=1)
+
+
+async def test_a_calendar_has_past_and_coming_due_times(served: Served, hand: Hand) -> None:
+    id = await made(served, cron="0 * * * *", timezone="UTC", key="hourly")
+    await made(served, cron="0 9 * * *", timezone="UTC", key="paused", status="paused")
+    now = datetime.fromisoformat((await served.client.get("/api/v1/overview")).json()["as_of"])
+    start, end = now - timedelta(hours=2), now + timedelta(hours=3)
+    found = (
+        await served.client.get(f"{PATH}/calendar", params={"from": start.isoformat(), "to": end.isoformat()})
+    ).json()
+    one = next(each for each in found["schedules"] if each["schedule_id"] == id)
+    assert (one["key"], one["more"], [slot["state"] for slot in one["slots"]]) == ("hourly", False, ["due"] * 3)
+    dues = [datetime.fromisoformat(slot["due_at"]) for slot in one["slots"]]
+    assert dues == sorted(dues)
+    assert all(now < due < end and due.minute == 0 for due in dues)
+    first = (await served.client.get(f"{PATH}/calendar", params={"limit": 1})).json()
+    second = (await served.client.get(f"{PATH}/calendar", params={"limit": 1, "cursor": first["next_cursor"]})).json()
+    keys = {each["key"] for page in (first, second) for each in page["schedules"]}
+    assert (keys, second["next_cursor"]) == ({"hourly", "paused"}, None)
+    for refused in ({"to": start.isoformat()}, {"to": (now + timedelta(days=9)).isoformat()}):
+        reply = await served.client.get(f"{PATH}/calendar", params=refused)
+        assert (reply.status_code, "at most 8 days" in reply.json()["error"]) == (400, True)

@@ -1,11 +1,25 @@
 """The service of queues."""
 
+from msgspec.structs import asdict
+
 from perdure.engine.core import Core
+from perdure.engine.dispatch import LEASE_US
 from perdure.engine.pauses import Pauses
 from perdure.engine.service import Scope, Service, serves
-from perdure.store.verbs import queues
+from perdure.store.verbs import queues, why
+from perdure.wire.explain import explain
 from perdure.wire.pauses import EndPause, PauseKind, PutPause
-from perdure.wire.queues import GetQueue, ListQueues, PauseQueue, QueueList, QueueState, ResumeQueue
+from perdure.wire.queues import (
+    GetNextInQueue,
+    GetQueue,
+    ListQueues,
+    NextExecution,
+    NextInQueue,
+    PauseQueue,
+    QueueList,
+    QueueState,
+    ResumeQueue,
+)
 
 
 class Queues(Service):
@@ -21,6 +35,25 @@ class Queues(Service):
     async def get(self, scope: Scope, op: GetQueue) -> QueueState:
         found = await self.scan(queues.list_queues(project_id=scope.project_id, name=op.name))
         return found[0] if found else QueueState(op.name)
+
+    @serves(GetNextInQueue)
+    async def next(self, scope: Scope, op: GetNextInQueue) -> NextInQueue:
+        now_us = self.now_us()
+        found, exact = await self.scan(
+            why.next_in_queue(
+                project_id=scope.project_id,
+                name=op.name,
+                limit=op.limit,
+                now_us=now_us,
+                lease_us=self._core.lease_us,
+                push_lease_us=LEASE_US,
+            )
+        )
+        explained = [
+            NextExecution(**asdict(one), why=None if facts is None else explain(facts, (), now_us))
+            for one, facts in found
+        ]
+        return NextInQueue(explained, exact)
 
     @serves(PauseQueue)
     async def pause(self, scope: Scope, op: PauseQueue) -> QueueState:

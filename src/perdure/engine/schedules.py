@@ -8,8 +8,10 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from perdure.engine.core import Core
+from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
+from perdure.wire.calendar import SLOTS_MAX, Calendar, GetCalendar, calendar_of
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.executions import StartedExecution
@@ -100,6 +102,29 @@ class Schedules(Service):
     @serves(GetSchedulesForWorkflow)
     async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulePage:
         return await self._page(scope, op)
+
+    @serves(GetCalendar)
+    async def calendar(self, scope: Scope, op: GetCalendar) -> Calendar:
+        now_us = self.now_us()
+        from_us, to_us = op.range(now_us)
+        (before,) = (NEWEST,) if op.cursor is None else read_cursor(op.cursor, tuple[str], "newest")
+        found = await self.scan(
+            schedules.fires_between(
+                project_id=scope.project_id,
+                before=before,
+                limit=op.limit + 1,
+                from_us=from_us,
+                to_us=to_us,
+                fires_max=SLOTS_MAX,
+            )
+        )
+        page = found[: op.limit]
+        return Calendar(
+            from_us=from_us,
+            to_us=to_us,
+            schedules=[calendar_of(schedule, fires, from_us, to_us, now_us) for schedule, fires in page],
+            next_cursor=write_cursor((page[-1][0].id,)) if len(found) > op.limit else None,
+        )
 
     async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> SchedulePage:
         found = await self.read(

@@ -52,6 +52,7 @@ from perdure.store.open import open_store
 from perdure.wire import (
     budgets,
     bulk,
+    calendar,
     conversations,
     definitions,
     deployments,
@@ -125,6 +126,7 @@ def all_routes() -> list[Route]:
         queues.queues,
         bulk.bulk,
         schedules.schedules,
+        calendar.calendar,
         triggers.triggers,
         sessions.sessions,
         transcripts.transcripts,

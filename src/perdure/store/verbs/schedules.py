@@ -324,6 +324,20 @@ async def list_fires(*, project_id: str, schedule_id: str, before_us: int, limit
     return await records(Fire, "list_fires", schedule_id=schedule_id, before_us=before_us, limit=limit)
 
 
+@verb(looks=True)
+async def fires_between(
+    *, project_id: str, before: str, limit: int, from_us: int, to_us: int, fires_max: int
+) -> list[tuple[StoredSchedule, list[Fire]]]:
+    """Schedules, each with its fires of the range: the latest, if they are too many."""
+    found: list[tuple[StoredSchedule, list[Fire]]] = []
+    for schedule in await records(
+        StoredSchedule, "list_schedules", project_id=project_id, workflow_id=None, before=before, limit=limit
+    ):
+        fires = await records(Fire, "list_fires", schedule_id=schedule.id, before_us=to_us, limit=fires_max)
+        found.append((schedule, [fire for fire in fires if fire.slot_us >= from_us]))
+    return found
+
+
 async def _schedule(name: str, project_id: str, schedule_id: str) -> StoredSchedule:
     found = await record(StoredSchedule, name, project_id=project_id, id=schedule_id)
     if found is None:

@@ -12,8 +12,10 @@ from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs import pending
 from perdure.store.verbs.why_queued import queued
 from perdure.wire.critical_path import PathExecution, PathRow, PathWait
+from perdure.wire.errors import NotFound
 from perdure.wire.fields import INT64_MAX
 from perdure.wire.hands import PendingCall, PendingKind
+from perdure.wire.queues import ReadyExecution
 from perdure.wire.records import Kind
 from perdure.wire.status import LEASED, Phase
 from perdure.wire.why_facts import (
@@ -42,6 +44,8 @@ ACTS_MAX: Final = 3
 LEVELS_MAX: Final = 20
 STEPS_COMPARED_MAX: Final = 1_000
 PATH_PAGE: Final = 1_000
+READY_MAX: Final = 10_000
+"""So many ready executions of a queue are sorted, of each kind."""
 _decode_id: Final = msgspec.json.Decoder(str).decode
 
 
@@ -54,6 +58,23 @@ async def explained(
         project_id, execution_id, {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
     )
     return facts, await records(ActFact, "newest_acts", execution_id=execution_id, limit=ACTS_MAX)
+
+
+@verb(looks=True)
+async def next_in_queue(
+    *, project_id: str, name: str, limit: int, now_us: int, lease_us: int, push_lease_us: int
+) -> tuple[list[tuple[ReadyExecution, Facts | None]], bool]:
+    """Ready executions with the facts about each, and whether the order is exact."""
+    of_queue = {"project_id": project_id, "queue_name": name, "looked": READY_MAX}
+    times = {"now_us": now_us, "lease_us": lease_us, "push_lease_us": push_lease_us}
+    found = await records(ReadyExecution, "next_in_queue", limit=limit, **of_queue)
+    facts: list[Facts | None] = []
+    for one in found:
+        try:
+            facts.append(await _facts(project_id, one.id, times))
+        except NotFound:
+            facts.append(None)
+    return list(zip(found, facts, strict=True)), not await query("many_in_queue", **of_queue)
 
 
 async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -> Facts:

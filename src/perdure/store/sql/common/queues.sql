@@ -90,3 +90,23 @@ LIMIT :limit;
 SELECT id FROM executions
 WHERE project_id = :project_id AND queue_name = :queue_name AND COALESCE(concurrency_key, '') = :concurrency_key
   AND phase IN ('running', 'cancelling') AND gate = 1 LIMIT :limit;
+
+-- text: ready
+SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us, rank FROM executions
+  WHERE project_id = :project_id AND queue_name = :queue_name
+
+-- name: next_in_queue
+-- Also what pauses hold. Each part is cut, because any number may be ready.
+SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us FROM (
+  SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us, rank FROM ({= ready} AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL LIMIT :looked) AS rows
+  UNION ALL SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us, rank FROM ({= ready} AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL LIMIT :looked) AS rows
+  UNION ALL SELECT id, workflow_id, deployment_id, key, concurrency_key, ready_at_us, rank FROM ({= ready} AND {= is_paused} LIMIT :looked) AS rows) AS found
+ORDER BY rank, ready_at_us, id LIMIT :limit;
+
+-- name: many_in_queue
+-- Whether more executions are ready than `next_in_queue` sorts.
+SELECT 1 FROM (
+  SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND queue_name = :queue_name
+    AND phase = 'queued' AND gate = 0 AND due_at_us IS NULL LIMIT 1 OFFSET :looked) AS rows
+  UNION ALL SELECT id FROM (SELECT id FROM executions WHERE project_id = :project_id AND queue_name = :queue_name
+    AND phase = 'queued' AND gate = 1 AND due_at_us IS NULL LIMIT 1 OFFSET :looked) AS rows) AS found LIMIT 1;
