@@ -414,6 +414,12 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     ):
         some = [name_of(executions + 20 + n) for n in range(100)] + [has_children]
         found[query] = {"ids": json.dumps(some), "rows": 20, "children": 20}
+    for query in ("queues", "used_queues"):
+        found[f"{query}_beginning"] = {"first": "n", "last": "o", "limit": 5}
+    found["workflows_beginning"] = {"first": "work", "last": "x", "type": "workflow", "limit": 5}
+    found["sessions_beginning"] = {"first": "session-2", "last": "session-3", "limit": 5}
+    found["topics_beginning"] = {"first": "topic-1", "last": "topic-2", "limit": 5}
+    found["deployments_beginning"] = {"first": "d", "last": "e", "limit": 5}
     found["served_deployments"] = {"ids": json.dumps(["d", "other"])}
     for query in ("explained_waits", "path_waits"):
         found[query] = {"execution_id": ids["waiting_for_event"]}

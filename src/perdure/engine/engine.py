@@ -33,6 +33,7 @@ from perdure.engine.projects import Projects
 from perdure.engine.push import Push
 from perdure.engine.queues import Queues
 from perdure.engine.schedules import Schedules
+from perdure.engine.search import Searches
 from perdure.engine.service import Scope, Services
 from perdure.engine.sessions import Sessions
 from perdure.engine.settings import EngineSettings
@@ -137,6 +138,7 @@ class Engine(Core):
                 Definitions(self),
                 Deployments(self),
                 Sessions(self),
+                Searches(self),
                 self.approvals,
                 self.push,
                 self.events,

@@ -186,7 +186,7 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
     phases = filters.wanted_phases()
     tag_name, equals, tag_value = (filters.tag or "").partition("=")
     part, q = filters.key_part, filters.q
-    ids = None if q is None else _ids_beginning_with(q)
+    ids = None if q is None else ids_beginning_with(q)
     names = {name: several(wanted[name]) for name in ("workflow_id", "queue_name", "deployment_id")}
     return (
         wanted
@@ -218,7 +218,7 @@ def several(value: str | None) -> list[str] | None:
     return [value, *filter(None, value.split(","))] if "," in value else [value]
 
 
-def _ids_beginning_with(q: str) -> Terms | None:
+def ids_beginning_with(q: str) -> Terms | None:
     return beginning_with(q.lower()) if _ID_PART.fullmatch(q) else None
 
 
