@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { LogOut, PanelLeft, Search, Settings } from "lucide-preact";
 import { useQuery } from "@tanstack/preact-query";
+import { toggleTheme } from "./appearance";
 import { actIn, send } from "./api/client";
 import { queries } from "./api/query";
 import { commands, useCommands, type Command } from "./keys";
@@ -39,13 +40,6 @@ export function setNavCount(path: string, n: number, bad = false): void {
 export async function signOut(): Promise<void> {
   await send("POST", "/api/v1/auth/signout").catch(() => null);
   location.assign("/");
-}
-
-export function toggleTheme(): void {
-  const root = document.documentElement;
-  const dark = getComputedStyle(root).colorScheme === "dark" || (root.dataset.theme === undefined && matchMedia("(prefers-color-scheme: dark)").matches);
-  root.dataset.theme = dark ? "light" : "dark";
-  localStorage.setItem("perdure.theme", root.dataset.theme);
 }
 
 export function Frame({ children, narrow }: { children: ComponentChildren; narrow: boolean }) {

@@ -4,6 +4,7 @@ import { Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
 import { Redirect, Route, Router, Switch, useLocation } from "wouter-preact";
 import { QueryClientProvider, useQuery } from "@tanstack/preact-query";
+import { showAppearance } from "./appearance";
 import { actIn, api, whenSignedOut } from "./api/client";
 import { ApiError } from "./api/errors";
 import { queries } from "./api/query";
@@ -19,8 +20,7 @@ import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/app.css";
 
-const theme = localStorage.getItem("perdure.theme");
-if (theme !== null) document.documentElement.dataset.theme = theme;
+showAppearance();
 
 const named = /^\/p\/([0-9a-f-]{36})(?=\/|$)/.exec(location.pathname)?.[1] ?? null;
 actIn(named);
