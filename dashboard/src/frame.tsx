@@ -9,6 +9,7 @@ import { queries } from "./api/query";
 import { commands, useCommands, type Command } from "./keys";
 import { navigation } from "./routes";
 import { useIdentity } from "./session";
+import { killWorker } from "./parts/dev";
 import { Dialog } from "./parts/dialog";
 import { Key } from "./parts/text";
 import { Toasts } from "./parts/toast";
@@ -53,6 +54,7 @@ export function Frame({ children, narrow }: { children: ComponentChildren; narro
     { title: "Search or jump to", key: "mod+k", everywhere: true, quiet: true, run: () => setOpen("palette") },
     { title: "Show the keys of this page", key: "?", run: () => setOpen("keys") },
     { title: "Start an execution", key: "n", run: () => navigate(path.startsWith("/workflows/") ? `${path}?run=1` : "/workflows?run=1") },
+    ...(identity.features?.includes("dev") === true ? [{ title: "Kill the worker", key: "shift+k", run: () => void killWorker() }] : []),
     { title: "Fold the navigation", key: "mod+\\", run: () => setFolded(!folded) },
     { title: "Switch between light and dark", run: toggleTheme },
     ...navigation.map((item) => ({ title: `Go to ${item.word}`, key: `g ${item.key}`, group: "Go to", run: () => navigate(item.path) })),

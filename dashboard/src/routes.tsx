@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { CalendarClock, House, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { CalendarClock, ChartGantt, House, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -25,6 +25,9 @@ export const routes: Route[] = [
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
   { path: "/queues", page: lazy(() => import("./pages/queues")) },
+  { path: "/traces", page: lazy(() => import("./pages/traces")) },
+  { path: "/traces/:id", page: lazy(() => import("./pages/traces/one")) },
+  { path: "/welcome", page: lazy(() => import("./pages/welcome")) },
   { path: "/settings", page: lazy(() => import("./pages/settings")) },
   { path: "/settings/:part", page: lazy(() => import("./pages/settings")) },
   { path: "/schedules", page: lazy(() => import("./pages/schedules")) },
@@ -43,4 +46,5 @@ export const navigation: NavItem[] = [
   { word: "Schedules", path: "/schedules", icon: CalendarClock, key: "c", group: "Resources" },
   { word: "Events", path: "/events", icon: Radio, key: "t", group: "Resources" },
   { word: "Deployments", path: "/deployments", icon: Rocket, key: "d", group: "Operations" },
+  { word: "Traces", path: "/traces", icon: ChartGantt, key: "r", group: "Operations" },
 ];

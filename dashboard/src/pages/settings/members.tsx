@@ -41,7 +41,7 @@ export function Members() {
       <Loaded of={members}>
         {(found) =>
           found.length === 0 ? (
-            <p class="dim">No members yet. Whoever has a key can work without one.</p>
+            <p class="dim">No members yet. Workers and commands need only an API key.</p>
           ) : (
             <table>
               <thead>
