@@ -90,7 +90,7 @@ def test_field_notes_come_from_the_source() -> None:
         "data",
         "expires_at_us",
     }
-    assert schemas.field_notes(requests.StartReply) == {}
+    assert schemas.field_notes(requests.BeatReply) == {}
 
 
 def test_times_are_exact() -> None:
