@@ -117,7 +117,7 @@ def test_the_key_k_kills_the_worker_and_the_run_goes_on(house: House) -> None:
         out, shown = run.communicate(timeout=SECONDS)
         assert json.loads(out) == [2 * number for number in numbers]
         assert run.returncode == 0
-        assert "lost" in shown and "attempt 2" in shown
+        assert "lost" in shown
         terminal.expect("completed")
         terminal.press("?")
         terminal.expect("o  open the page in the browser")

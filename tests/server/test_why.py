@@ -17,7 +17,7 @@ async def test_an_execution_is_explained_to_readers(served: Served, hand: Hand) 
     assert found["sentence"].startswith(f"Worker {hand.id} has run it since ")
     assert found["path"] is None
     facts = {fact["name"]: fact for fact in found["facts"]}
-    assert facts["claimed"] == {"name": "claimed", "text": "attempt 1", "at": found["since"]}
+    assert facts["claimed"] == {"name": "claimed", "text": "", "at": found["since"]}
     (part, *_) = (await served.client.get(f"{path}?slow=true")).json()["path"]
     assert set(part) == {"kind", "name", "execution_id", "started_at", "seconds", "percent", "times"}
     async with Client(HttpTransport(served.server.url, served.key)) as client:

@@ -368,26 +368,25 @@ class DevSession:
                         now = (one.phase.value, one.attempt)
                         before = seen.get(one.id)
                         if before != now and not (first and one.completed_at_us is not None):
-                            lines.append((one, before))
+                            lines.append(one)
                         seen[one.id] = now
-                    for one, before in lines[-LINES_MAX:]:
-                        self._say_execution(one, before)
+                    for one in lines[-LINES_MAX:]:
+                        self._say_execution(one)
                     first = False
                     seen = {one.id: seen[one.id] for one in page.executions}
                 await asyncio.sleep(LOOK_SECONDS)
 
-    def _say_execution(self, one: Execution, before: tuple[str, int] | None) -> None:
+    def _say_execution(self, one: Execution) -> None:
         if self.as_json:
             self._say(
                 "execution", "", id=one.id, workflow_id=one.workflow_id, phase=one.phase.value, attempt=one.attempt
             )
             return
         says = one.error or (value(one.result, 80) if one.phase is Phase.COMPLETED else "")
-        again = f"attempt {one.attempt} " if before is not None and one.attempt > max(1, before[1]) else ""
         took_ = took(one.started_at_us, one.completed_at_us)
         self._print(
             (f"  {one.phase.value:<11}", PHASE_STYLE[one.phase]),
-            (f" {one.workflow_id} {one.id} {again}{took_ + ' ' if took_ else ''}{says}", ""),
+            (f" {one.workflow_id} {one.id} {took_ + ' ' if took_ else ''}{says}", ""),
         )
 
     def _print(self, *parts: tuple[str, str]) -> None:

@@ -90,7 +90,7 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("waits for", behind),
         ("due", "" if behind else due(one)),
         ("took", took(one.started_at_us, one.completed_at_us)),
-        ("attempt", str(one.attempt) + (f", {one.retry_count} retries" if one.retry_count else "")),
+        ("retries", str(one.retry_count) if one.retry_count else None),
         ("worker", one.assigned_to_worker),
         ("progress", progress(one)),
         ("input", value(one.payload, 400)),
@@ -113,9 +113,14 @@ def due(one: Execution) -> str:
     return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
+_GONE_WRONG: Final = frozenset({Kind.LOST, Kind.RETRIED, Kind.BLOCKED})
+
+
 def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
-    """`present` describes what the execution waits for now."""
+    """`present` describes what the execution waits for now. Attempts are shown if one of them went wrong; a wait also
+    ends one."""
     table: list[tuple[Cell, ...]] = []
+    with_attempts = any(row.kind in _GONE_WRONG for row in rows)
     for n, row in enumerate(rows, 1):
         said = outcome(row)
         if row.kind is Kind.WAITING:
@@ -125,7 +130,7 @@ def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
                 str(row.seq),
                 clock_time(row.at_us),
                 duration(row.at_us - execution.created_at_us),
-                str(row.attempt or ""),
+                *([str(row.attempt or "")] if with_attempts else []),
                 (row.kind.value, kind_style(row.kind, ok=row.ok)),
                 subject(row),
                 "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
@@ -133,10 +138,11 @@ def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
             )
         )
     at = f"AT {zone(execution.created_at_us)}"
-    columns = ("SEQ", at, "AFTER", "ATT", "WHAT", "KEY", "TOOK", "OUTCOME")
+    attempt = ("ATT",) if with_attempts else ()
+    columns = ("SEQ", at, "AFTER", *attempt, "WHAT", "KEY", "TOOK", "OUTCOME")
     say()
     print_table(
-        columns, table, whole=("SEQ", at, "AFTER", "ATT", "WHAT", "TOOK"), right=("SEQ", "AFTER", "ATT", "TOOK")
+        columns, table, whole=("SEQ", at, "AFTER", *attempt, "WHAT", "TOOK"), right=("SEQ", "AFTER", *attempt, "TOOK")
     )
     if execution.phase is Phase.COMPLETED:
         return  # its failures were handled or retried
@@ -195,8 +201,6 @@ def text_line(item: Row | LogLine) -> Text:
         line.append(subject(item), style="default")
         if said := outcome(item, 200):
             line.append(f"  {said}", style="default" if item.ok else "red")
-        if item.kind.value == "claimed":
-            line.append(f"  attempt {item.attempt}", style="default")
         if where := traceback(item):
             line.append(f"\n{where}", style="dim")
     else:

@@ -156,7 +156,7 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
         yield Fact("worker", worker_words(worker))
         if worker.last_beat_at_us is not None:
             yield Fact("last beat", "", worker.last_beat_at_us)
-    yield Fact("claimed", f"attempt {subject.attempt}", facts.claimed_at_us)
+    yield Fact("claimed", "", facts.claimed_at_us)
     for step in facts.steps:
         tried = f", after {step.tries} failed tries" if step.tries else ""
         yield Fact("step", f"{step.key}{tried}", step.since_us)
@@ -180,7 +180,7 @@ def explain_blocked(facts: Blocked) -> Why:
     since, deployment = moment(row.at_us), quoted(subject.deployment_id or "")
     sentence = f"It has been blocked since {since}: {cut(str(message or subject.error)).rstrip('.')}."
     remedy = f"a worker that registers for deployment {deployment} with workflow {quoted(subject.workflow_id)}"
-    details = [Fact("blocked", f"by worker {subject.worker_id}, attempt {subject.attempt}", row.at_us)]
+    details = [Fact("blocked", f"by worker {subject.worker_id}", row.at_us)]
     if isinstance(recorded, dict):
         there = f" ({cut(source)})" if isinstance(source, str) else ""
         asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
@@ -270,7 +270,7 @@ _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 def _failed_facts(facts: Failed) -> Iterator[Fact]:
     subject = facts.subject
     took = "" if subject.completed_at_us is None else f"{_after(subject)} after its creation"
-    yield Fact("failed", f"{took}, attempt {subject.attempt}", subject.completed_at_us)
+    yield Fact("failed", took, subject.completed_at_us)
     for cause in facts.causes[1:]:
         yield Fact("in child", f"{cause.id} ({cause.workflow_id})", cause.end.at_us)
     for cause in facts.causes[-1:]:
@@ -326,7 +326,6 @@ def explain_end(facts: Ended) -> Why:
     if subject.started_at_us is not None:
         details.append(Fact("began", f"{queued} its creation", subject.started_at_us))
     details.append(Fact("steps", f"{facts.steps:,}"))
-    details.append(Fact("attempts", str(subject.attempt)))
     return explained(
         subject,
         sentence,

@@ -234,8 +234,8 @@ def _details(facts: Queued) -> Iterator[Fact]:
     if subject.concurrency_key is not None:
         queue += f" / {subject.concurrency_key}"
     yield Fact("queue", queue)
-    if subject.attempt:
-        yield Fact("attempts", f"{subject.attempt} so far")
+    if subject.started_at_us is not None:
+        yield Fact("began", "", subject.started_at_us)
     for worker in facts.workers[:WORKERS_SHOWN_MAX]:
         yield Fact("worker", worker_words(worker.listed))
     if len(facts.workers) > WORKERS_SHOWN_MAX:
