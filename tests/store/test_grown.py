@@ -116,7 +116,7 @@ MAY_READ_MUCH: Final = {
         ("first_waits", "open_among_children", "last_rows", "long_steps", "numbered_pauses"),
         "a few rows of each execution of a page",
     ),
-    "rooms": "what is held of a page's queues and keys, at most their limits",
+    "held_of_queues": "the running executions of a page's queues, at most their limits",
     "ended_floor": "index entries of what ended last, at most LIST_DEPTH of them",
 }
 ANSWERS_NOTHING: Final = {
@@ -409,7 +409,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "open_among_children",
         "last_rows",
         "long_steps",
-        "rooms",
         "numbered_pauses",
     ):
         some = [name_of(executions + 20 + n) for n in range(100)] + [has_children]
@@ -420,6 +419,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["sessions_beginning"] = {"first": "session-2", "last": "session-3", "limit": 5}
     found["topics_beginning"] = {"first": "topic-1", "last": "topic-2", "limit": 5}
     found["deployments_beginning"] = {"first": "d", "last": "e", "limit": 5}
+    for query in ("limits_of_queues", "held_of_queues"):
+        found[query] = {"ids": json.dumps(["narrow"])}
     found["served_deployments"] = {"ids": json.dumps(["d", "other"])}
     for query in ("explained_waits", "path_waits"):
         found[query] = {"execution_id": ids["waiting_for_event"]}

@@ -11,7 +11,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.store.interface import query, records
-from perdure.store.verbs.admission import GroupRoom, room
 from perdure.wire.admission import Rule
 from perdure.wire.details import CHILDREN_MAX, Beside, FirstWait, LastRow, Listed, OpenChildren, Served, details
 from perdure.wire.pauses import Pause
@@ -23,14 +22,8 @@ VALUE_BYTES_MAX: Final = 4 << 10
 """Of a question, or of a failed try's error."""
 ROWS_MAX: Final = 20
 """So many of an execution's last rows are looked at."""
-GROUPS_MAX: Final = 20
-"""Groups under limits, of which the rooms are counted."""
-
-
-class _Group(Struct, frozen=True):
-    queue_name: str
-    concurrency_key: str
-    room: GroupRoom
+QUEUES_MAX: Final = 20
+"""Queues with limits of which the running executions are counted."""
 
 
 class _Pause(Struct, frozen=True):
@@ -55,7 +48,7 @@ async def _beside(project_id: str, page: list[Listed]) -> Beside:
         children=await _children(project_id, waiting),
         steps=await _steps(project_id, running),
         rows=await _rows(project_id, [*running, *{*waiting} & {*paused_tries}]),
-        limits=await _limits(project_id, [one.summary.id for one in queued if one.gate == 1]),
+        limits=await _limits(project_id, queued),
         pauses=await _pauses(project_id, [one.summary.id for one in queued if one.gate > 1]),
         served=await _served(project_id, {one.summary.deployment_id for one in queued}),
     )
@@ -95,19 +88,25 @@ async def _rows(project_id: str, ids: list[str]) -> Mapping[str, LastRow]:
     return {one.execution_id: one for one in found}
 
 
-async def _limits(project_id: str, ids: list[str]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
-    if not ids:
+async def _limits(project_id: str, page: list[Listed]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
+    groups = {(one.summary.queue_name, one.summary.concurrency_key or "") for one in page if one.gate == 1}
+    names = sorted({name for name, _ in groups})[:QUEUES_MAX]
+    if not names:
         return {}
-    reached = {}
-    for group in await records(_Group, "rooms", project_id=project_id, ids=json.dumps(ids), limit=GROUPS_MAX):
-        _, rule = room(group.room)
-        held = {
-            Rule.QUEUE_LIMIT: (group.room.total_limit, group.room.held_of_queue),
-            Rule.KEY_LIMIT: (group.room.key_limit, group.room.held_of_key),
-        }
-        if rule is not None:
-            most, amount = held[rule]
-            reached[group.queue_name, group.concurrency_key] = rule, Limit(most or 0, amount or 0)
+    queues = {"project_id": project_id, "ids": json.dumps(names)}
+    held: dict[tuple[str, str | None], int] = {}
+    for name, key, count in await query("held_of_queues", **queues):
+        held[name, key] = count
+        held[name, None] = held.get((name, None), 0) + count
+    reached: dict[tuple[str, str], tuple[Rule, Limit]] = {}
+    for name, total, each in await query("limits_of_queues", **queues):
+        of_queue = held.get((name, None), 0)
+        for key in (key for one, key in groups if one == name):
+            of_key = held.get((name, key), 0)
+            if total is not None and of_queue >= total:
+                reached[name, key] = Rule.QUEUE_LIMIT, Limit(total, of_queue)
+            elif each is not None and of_key >= each:
+                reached[name, key] = Rule.KEY_LIMIT, Limit(each, of_key)
     return reached
 
 

@@ -54,17 +54,13 @@ SELECT o.id, o.key FROM (
   FROM executions e WHERE e.project_id = :project_id AND e.id {= of_page}) o
 WHERE o.key IS NOT NULL;
 
--- name: rooms
--- The limits of the groups of ready executions: some groups, because each is counted.
-SELECT found.queue_name, found.concurrency_key, q.total_limit, CASE WHEN q.total_limit IS NOT NULL THEN (
-    SELECT COUNT(*) FROM executions h WHERE h.project_id = :project_id AND h.queue_name = found.queue_name
-      AND h.phase IN ('running', 'cancelling') AND h.gate = 1) END AS held_of_queue,
-  q.concurrency_limit AS key_limit, CASE WHEN q.concurrency_limit IS NOT NULL THEN (
-    SELECT COUNT(*) FROM executions h WHERE h.project_id = :project_id AND h.queue_name = found.queue_name
-      AND COALESCE(h.concurrency_key, '') = found.concurrency_key AND h.phase IN ('running', 'cancelling') AND h.gate = 1) END AS held_of_key
-FROM (SELECT DISTINCT queue_name, COALESCE(concurrency_key, '') AS concurrency_key FROM executions
-  WHERE project_id = :project_id AND id {= of_page} AND phase = 'queued' AND gate = 1 LIMIT :limit) found
-JOIN queues q ON q.project_id = :project_id AND q.name = found.queue_name;
+-- name: limits_of_queues
+SELECT name, total_limit, concurrency_limit FROM queues WHERE project_id = :project_id AND name {= of_page};
+
+-- name: held_of_queues
+SELECT queue_name, COALESCE(concurrency_key, ''), COUNT(*) FROM executions WHERE project_id = :project_id
+  AND queue_name {= of_page} AND phase IN ('running', 'cancelling') AND gate = 1
+GROUP BY queue_name, COALESCE(concurrency_key, '');
 
 -- name: numbered_pauses
 SELECT z.number, z.kind, z.name, z.paused_at_us, z.paused_by,
