@@ -5,7 +5,11 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
+from perdure import Client
+from perdure.sdk.http import HttpTransport
 from perdure.wire.attention import pattern_of, words_of
+from perdure.wire.executions import ListFilters
+from perdure.wire.matches import CountReply
 from perdure.wire.stats import class_of, percentile_ms
 
 Json = Any
@@ -51,6 +55,8 @@ async def test_failures_are_one_entry_per_error(served: Served, hand: Hand) -> N
     assert second["sentence"] == "1 execution of w failed: boom."
     page = (await served.client.get("/api/v1/executions", params=first["filter"])).json()
     assert {one["id"] for one in page["executions"]} == set(ids)
+    await served.client.post(f"/api/v1/executions/{ids[0]}/retry", json={})
+    assert [one["count"] for one in (await _get(served, "/overview"))["attention"]] == [2, 1], "a retry took its place"
 
 
 async def test_a_pause_and_a_blocked_execution_need_attention(served: Served, hand: Hand) -> None:
@@ -125,3 +131,21 @@ def test_patterns_leave_out_numbers_and_ids() -> None:
     assert str(pattern) == "perdure.Timeout: order # waited # ms for #"
     assert words_of(pattern) == "perdure Timeout order waited ms for"
     assert words_of(pattern_of("17")) is None
+
+
+async def test_the_client_asks_for_numbers(served: Served, hand: Hand) -> None:
+    await _failed(served, hand, "boom 7")
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        overview = await client.stats.overview("1h")
+        assert [one.sentence for one in overview.attention] == ["1 execution of w failed: boom #."]
+        failed = ListFilters(status=["failed"])
+        assert await client.stats.count(failed) == CountReply(1, True)
+        assert [group.message for group in (await client.stats.errors(failed)).groups] == ["boom #"]
+        assert [one.value for one in (await client.stats.facets("phase")).values] == ["failed"]
+        assert [bucket.phases for bucket in (await client.stats.histogram(over="ended")).buckets] == [{"failed": 1}]
+        assert (await client.stats.workflow("w")).failed == 1
+        assert [one.workflow_id for one in (await client.stats.workflows()).workflows] == ["w"]
+        assert sum(bucket.failed for bucket in (await client.stats.queue("w")).ended) == 1
+        assert (await client.queues.next("w")).executions == []
+        with pytest.raises(ValueError, match="1y"):
+            await client.stats.overview("1y")

@@ -17,6 +17,7 @@ from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.forks import ForkOptions, RetryOptions, fork_request, retry_request
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
+from perdure.sdk.project_stats import ProjectStats
 from perdure.sdk.queues import Queues
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.start_options import StartOptions, start_fields
@@ -161,7 +162,7 @@ class Handle(Generic[R]):
 class Client:
     """A client of one project.
 
-    `schedules`, `queues` and `bulk` have further methods. Without a server, calls raise `Unavailable` or
+    `schedules`, `queues`, `stats` and `bulk` have further methods. Without a server, calls raise `Unavailable` or
     `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
@@ -176,6 +177,7 @@ class Client:
         self._begin(transport)
         self.schedules = Schedules(self)
         self.queues = Queues(self)
+        self.stats = ProjectStats(self)
         self.bulk = Bulk(self)
 
     def _begin(self, transport: Transport) -> None:

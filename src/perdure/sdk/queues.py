@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.queues import GetQueue, ListQueues, PauseQueue, QueueState, ResumeQueue
+from perdure.wire.queues import GetNextInQueue, GetQueue, ListQueues, NextInQueue, PauseQueue, QueueState, ResumeQueue
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -22,6 +22,10 @@ class Queues:
     async def get(self, name: str) -> QueueState:
         """One queue's limits, its pause, and how many executions are ready and running."""
         return await self._client._transport.call(GetQueue(name))
+
+    async def next(self, name: str, *, limit: int = 20) -> NextInQueue:
+        """Ready executions in the order of claims, at most 50, each with the rule that holds it back."""
+        return await self._client._transport.call(GetNextInQueue(name, limit))
 
     async def pause(self, name: str) -> QueueState:
         """Pause a queue: no server hands out its executions, running ones end as usual. Needs the role `admin`.
@@ -42,5 +46,6 @@ class Queues:
 class SyncQueues(Blocking[Queues]):
     list = blocking(Queues.list)
     get = blocking(Queues.get)
+    next = blocking(Queues.next)
     pause = blocking(Queues.pause)
     resume = blocking(Queues.resume)

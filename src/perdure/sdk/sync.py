@@ -20,6 +20,7 @@ from perdure.sdk.client import Client, Handle
 from perdure.sdk.credentials import find
 from perdure.sdk.forks import ForkOptions, RetryOptions
 from perdure.sdk.http import HttpTransport
+from perdure.sdk.project_stats import SyncProjectStats
 from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
 from perdure.sdk.start_options import StartOptions
@@ -89,6 +90,7 @@ class SyncClient:
         self._is_forked = False
         self.schedules = SyncSchedules(self, self._twin.schedules)
         self.queues = SyncQueues(self, self._twin.queues)
+        self.stats = SyncProjectStats(self, self._twin.stats)
         self.bulk = SyncBulk(self, self._twin.bulk)
         _open_clients.add(self)
 

@@ -1,8 +1,7 @@
 """Things that need attention: facts of the store in words, the worst first."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -72,8 +71,8 @@ class Troubles(Struct, frozen=True, kw_only=True):
     blocked: Sequence[Stuck] = ()
     held: Sequence[Stuck] = ()
     failed: Sequence[Stuck] = ()
-    failures_of: dict[str, int]
-    """Failures of each workflow in the range, also those that are not among `failed`."""
+    more_failed: Collection[str] = ()
+    """Workflows with failures that are not among `failed`."""
     unserved: Sequence[Unserved] = ()
     questions: Questions
     asking: Sequence[str] = ()
@@ -172,9 +171,8 @@ def _clusters(stuck: Sequence[Stuck], kind: AttentionKind) -> list[Attention]:
 
 
 def _failures(facts: Troubles) -> Iterator[Attention]:
-    seen = Counter(one.workflow_id for one in facts.failed)
     for cluster in clusters_of(facts.failed)[:CLUSTERS_MAX]:
-        exact = seen[cluster.workflow_id] >= facts.failures_of.get(cluster.workflow_id, 0)
+        exact = cluster.workflow_id not in facts.more_failed
         filters = cluster.filter("failed") | {"retried": "false"}
         yield _cluster(cluster, AttentionKind.FAILURES, "failed", filters, exact=exact)
 

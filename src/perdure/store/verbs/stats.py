@@ -292,9 +292,12 @@ async def _troubles(
 ) -> Troubles:
     failing = sorted((one for one in workflows if one.failed), key=lambda one: -one.failed)[:FAILING_MAX]
     failed: list[Stuck] = []
+    more_failed: set[str] = set()
     for one in failing:
         of_workflow = {"project_id": project_id, "workflow_id": one.workflow_id}
         newest = await records(Stuck, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
+        if len(newest) == FAILURES_MAX:
+            more_failed.add(one.workflow_id)
         failed += [each for each in newest if each.at_us >= buckets.from_us]
     asking = []
     if questions.waiting:
@@ -304,7 +307,7 @@ async def _troubles(
         blocked=await _stuck("blocked_executions", project_id, counts.blocked),
         held=await _stuck("held_executions", project_id, counts.held),
         failed=failed,
-        failures_of={one.workflow_id: one.failed for one in failing},
+        more_failed=more_failed,
         unserved=await records(
             Unserved, "unserved_of_project", project_id=project_id, before_us=now_us - READY_US, limit=DEPLOYMENTS_MAX
         ),

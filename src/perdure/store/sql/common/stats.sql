@@ -89,7 +89,7 @@ SELECT {= stuck} FROM executions WHERE project_id = :project_id AND phase = 'hel
 -- The newest that no retry has replaced.
 SELECT id, workflow_id, deployment_id, phase, completed_at_us AS at_us, error FROM executions
 WHERE project_id = :project_id AND workflow_id = :workflow_id AND phase = 'failed' AND completed_at_us IS NOT NULL
-ORDER BY id DESC LIMIT :limit;
+  AND retried_as IS NULL ORDER BY id DESC LIMIT :limit;
 
 -- name: unserved_of_project
 -- As `unserved`.
