@@ -20,6 +20,7 @@ export interface NavItem {
 /** One line a page. Each page is a chunk of its own, loaded when it is first shown. */
 export const routes: Route[] = [
   { path: "/executions", page: lazy(() => import("./pages/executions")) },
+  { path: "/executions/:id", page: lazy(() => import("./pages/execution")) },
   { path: "/bulk", page: lazy(() => import("./pages/bulk/list")) },
   { path: "/bulk/:id", page: lazy(() => import("./pages/bulk")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },

@@ -1,0 +1,194 @@
+/** Where the timeline is drawn to scale, and where a wait is folded. */
+
+import type { Journal, Row } from "./timeline";
+
+export interface Stretch {
+  from: number;
+  to: number;
+  /** Why it is folded; `null`: drawn to scale. */
+  cause: string | null;
+}
+
+/** Bars of work: of everything else the execution waits. */
+const WORK = new Set(["done", "fail", "lost", "live"]);
+
+/** The shortest wait that folds: two seconds, or 20 times the median step. */
+export function shortestFold(rows: readonly Row[]): number {
+  const steps = rows.flatMap((row) => row.bars.filter((bar) => bar.kind === "done").map((bar) => bar.to - bar.from)).sort((a, b) => a - b);
+  return Math.max(2_000, 20 * (steps[steps.length >> 1] ?? 0));
+}
+
+/**
+ * The time from the first bar to the end in stretches. A stretch in which nothing worked is folded, if it is long
+ * enough. A child whose rows are not loaded counts as work. `shown` are the starts of folds that the user opened.
+ */
+export function stretches(rows: readonly Row[], loaded: ReadonlyMap<string, Journal>, now: number, shown: ReadonlySet<number> = new Set()): Stretch[] {
+  let from = Number.POSITIVE_INFINITY;
+  let to = Number.NEGATIVE_INFINITY;
+  const work: [number, number][] = [];
+  for (const row of rows) {
+    for (const bar of row.bars) {
+      from = Math.min(from, bar.from);
+      to = Math.max(to, bar.to);
+      if (WORK.has(bar.kind)) work.push([bar.from, bar.to]);
+      else if (bar.kind === "dot") work.push([bar.from, bar.from]);
+      else if (bar.kind === "child" && row.folds === "child") {
+        const child = loaded.get(row.span.child!.execution_id);
+        if (child === undefined) work.push([bar.from, bar.to]);
+        else for (const [start, end] of heldBy(child, now)) work.push([Math.max(start, bar.from), Math.min(end, bar.to)]);
+      } else if (bar.kind === "child" && !row.unfolded) work.push([bar.from, bar.to]); // a folded group
+    }
+  }
+  if (!(to >= from)) return [];
+  const shortest = shortestFold(rows);
+  const found: Stretch[] = [];
+  let start = from;
+  const pushGap = (gapFrom: number, gapTo: number) => {
+    if (gapTo - gapFrom < shortest || shown.has(gapFrom)) return;
+    if (gapFrom > start) found.push({ from: start, to: gapFrom, cause: null });
+    found.push({ from: gapFrom, to: gapTo, cause: causeOf(rows, gapFrom, gapTo) });
+    start = gapTo;
+  };
+  let end = from;
+  for (const [workFrom, workTo] of work.filter(([a, b]) => b >= a).sort((a, b) => a[0] - b[0])) {
+    if (workFrom > end) pushGap(end, workFrom);
+    end = Math.max(end, workTo);
+  }
+  if (to > end) pushGap(end, to);
+  if (to > start || found.length === 0) found.push({ from: start, to, cause: null });
+  return found;
+}
+
+/** When a worker held the execution, and so worked on it. */
+function heldBy(child: Journal, now: number): [number, number][] {
+  return [...child.claims.values()].flatMap((claim): [number, number][] =>
+    claim.from == null ? [] : [[Date.parse(claim.from), claim.to == null ? now : Date.parse(claim.to)]],
+  );
+}
+
+/** What lay over the stretch: the wait that began last before it and did not end within it. */
+function causeOf(rows: readonly Row[], from: number, to: number): string {
+  let best: { words: string; rank: number } | null = null;
+  for (const row of rows) {
+    for (const bar of row.bars) {
+      if (bar.from > from + 1 || bar.to < to - 1) continue;
+      const words = wordsOf(row, bar.kind);
+      const rank = words === null ? 0 : { wait: 3, held: 5, pause: 4, queue: 2, child: 1 }[bar.kind as string] ?? 0;
+      if (words !== null && (best === null || rank > best.rank)) best = { words, rank };
+    }
+  }
+  return best?.words ?? "nothing ran";
+}
+
+function wordsOf(row: Row, kind: string): string | null {
+  if (kind === "wait") {
+    if (row.span.kind === "timer") return "asleep";
+    return row.span.kind === "answer" ? `waiting for an answer: ${row.span.key}` : `waiting for ${row.span.wait?.topic ?? row.span.name ?? row.span.key}`;
+  }
+  if (kind === "held") return `held at ${row.span.key}`;
+  if (kind === "pause") return `pause before the next try of ${row.span.key}`;
+  if (kind === "queue") return `${row.span.name ?? row.span.key} was queued`;
+  return kind === "child" ? `waiting for ${row.span.name ?? row.span.key}` : null;
+}
+
+export interface Placed extends Stretch {
+  /** In pixels of the bars' column. */
+  left: number;
+  width: number;
+}
+
+export interface Scale {
+  stretches: Placed[];
+  /** The place of a moment, in pixels. */
+  x: (at: number) => number;
+  /** The moment at a place. */
+  at: (x: number) => number;
+  /** How many milliseconds a pixel of the stretches to scale shows. */
+  msPerPixel: number;
+}
+
+const FOLD = 52;
+const EDGE = 6;
+
+/** Folds have a fixed width, all other stretches share one scale. */
+export function scaleOf(found: readonly Stretch[], width: number): Scale {
+  const folds = found.filter((one) => one.cause !== null).length;
+  const fold = folds === 0 ? 0 : Math.max(4, Math.min(FOLD, ((width - 2 * EDGE) * 0.45) / folds));
+  const drawn = found.reduce((sum, one) => sum + (one.cause === null ? one.to - one.from : 0), 0);
+  const room = Math.max(1, width - 2 * EDGE - folds * fold);
+  const msPerPixel = Math.max(drawn, 1) / room;
+  let left = EDGE;
+  const placed = found.map((one) => {
+    const wide = one.cause === null ? (one.to - one.from) / msPerPixel : fold;
+    const here = { ...one, left, width: wide };
+    left += wide;
+    return here;
+  });
+  const find = (test: (one: Placed) => boolean) => {
+    let low = 0;
+    let high = placed.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (test(placed[middle]!)) high = middle;
+      else low = middle + 1;
+    }
+    return placed[low];
+  };
+  return {
+    stretches: placed,
+    msPerPixel,
+    x: (when) => {
+      const one = find((stretch) => when <= stretch.to);
+      if (one === undefined) return EDGE;
+      const share = one.to > one.from ? Math.min(1, Math.max(0, (when - one.from) / (one.to - one.from))) : 0;
+      return one.left + share * one.width;
+    },
+    at: (x) => {
+      const one = find((stretch) => x <= stretch.left + stretch.width);
+      if (one === undefined) return 0;
+      const share = one.width > 0 ? Math.min(1, Math.max(0, (x - one.left) / one.width)) : 0;
+      return one.from + share * (one.to - one.from);
+    },
+  };
+}
+
+/** How long the drawn stretches are together, and how long the folded ones. */
+export function workedAndWaited(found: readonly Stretch[]): { worked: number; waited: number } {
+  let worked = 0;
+  let waited = 0;
+  for (const one of found) {
+    if (one.cause === null) worked += one.to - one.from;
+    else waited += one.to - one.from;
+  }
+  return { worked, waited };
+}
+
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000, 21_600_000, 43_200_000, 86_400_000, 172_800_000, 604_800_000, 2_592_000_000];
+
+export interface Tick {
+  at: number;
+  x: number;
+  /** From the start of its stretch; `null`: the start itself, shown as a time of day. */
+  since: number | null;
+}
+
+/** Marks on the clock's ruler, at least 84 pixels apart. */
+export function ticks(scale: Scale): Tick[] {
+  const found: Tick[] = [];
+  let last = Number.NEGATIVE_INFINITY;
+  const step = STEPS.find((one) => one / scale.msPerPixel >= 84) ?? STEPS.at(-1)!;
+  for (const one of scale.stretches) {
+    if (one.cause !== null || one.width < 24) continue;
+    if (one.left - last >= 62) {
+      found.push({ at: one.from, x: one.left, since: null });
+      last = one.left;
+    }
+    for (let since = step; one.from + since < one.to; since += step) {
+      const x = one.left + since / scale.msPerPixel;
+      if (x - last < 62 || one.left + one.width - x < 40) continue;
+      found.push({ at: one.from + since, x, since });
+      last = x;
+    }
+  }
+  return found;
+}

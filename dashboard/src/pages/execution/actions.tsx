@@ -1,0 +1,268 @@
+import { useState } from "preact/hooks";
+import { useLocation } from "wouter-preact";
+import type { Schemas } from "../../api/client";
+import { asPython, quoted } from "../../model/calls";
+import { counted, shortId, visible } from "../../model/words";
+import { pretty } from "../../model/json";
+import { ActionDialog } from "../../parts/action";
+import { toast } from "../../parts/toast";
+
+export type Execution = Schemas["ExecutionResponse"];
+export type Pending = Schemas["PendingCallResponse"];
+export type ActName = Schemas["ActRequest"]["action"];
+
+export type Asked =
+  | { what: "retry" }
+  | { what: "fork"; step: string | null }
+  | { what: "cancel" }
+  | { what: "start" }
+  | { what: "act"; action: ActName; pending: Pending };
+
+interface Props {
+  execution: Execution;
+  asked: Asked;
+  /** How many outcomes the journal has, as far as it is loaded. */
+  outcomes: number;
+  openChildren: number;
+  /** The input as it was sent. */
+  payload: string;
+  onClose: () => void;
+}
+
+export function Action(props: Props) {
+  const { asked } = props;
+  if (asked.what === "retry") return <Retry {...props} />;
+  if (asked.what === "fork") return <Fork {...props} step={asked.step} />;
+  if (asked.what === "cancel") return <Cancel {...props} />;
+  if (asked.what === "start") return <Start {...props} />;
+  return <Act {...props} action={asked.action} pending={asked.pending} />;
+}
+
+/** JSON that a user typed: its text, or what is wrong with it. An empty text is nothing. */
+function checked(text: string, what: string): { invalid: string | null } {
+  if (text.trim() === "") return { invalid: null };
+  try {
+    JSON.parse(text);
+    if (/(?<![\w."])-?\d{16,}/.test(text)) return { invalid: `${what} has a number of more than 15 digits, which a page cannot send exactly. Copy the command instead.` };
+    return { invalid: null };
+  } catch (error) {
+    return { invalid: `${what} is not JSON: ${error instanceof Error ? error.message : String(error)}` };
+  }
+}
+
+const path = (execution: Execution, rest: string) => `/api/v1/executions/${execution.id}/${rest}`;
+
+function flag(name: string, value: string): string {
+  return value === "" ? "" : ` ${name} ${quoted(value)}`;
+}
+
+function keyword(name: string, value: unknown): string {
+  return value === "" || value === null || value === undefined || value === false ? "" : `, ${name}=${asPython(value)}`;
+}
+
+function filled<T extends object>(fields: T): Partial<T> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== "" && value !== null && value !== false && value !== undefined)) as Partial<T>;
+}
+
+function Note({ value, onChange }: { value: string; onChange: (value: string) => void }) {
+  return (
+    <label class="field">
+      <span>Note</span>
+      <input class="input" value={value} placeholder="Why. The server keeps it beside your name." onInput={(event) => onChange(event.currentTarget.value)} />
+    </label>
+  );
+}
+
+function useOpened(): (answer: unknown) => void {
+  const [, navigate] = useLocation();
+  return (answer) => {
+    const id = (answer as { execution_id: string }).execution_id;
+    toast(`Started ${shortId(id)}.`);
+    navigate(`/executions/${id}`);
+  };
+}
+
+function Retry({ execution, onClose }: Props) {
+  const [deployment, setDeployment] = useState("");
+  const [note, setNote] = useState("");
+  const opened = useOpened();
+  const body = filled({ deployment_id: deployment, note });
+  return (
+    <ActionDialog
+      title={`Retry ${visible(execution.workflow_id)}`}
+      word="Retry"
+      effects={[
+        "A new execution keeps the recorded results and runs again from what failed.",
+        execution.key == null ? "The steps that run again keep their idempotency keys." : `It takes over the key ${visible(execution.key)}. Idempotency keys stay the same.`,
+        execution.parent_execution_id == null ? null : "Its parent has ended with the old result and does not get the new one.",
+      ].filter((one) => one !== null)}
+      call={{ method: "POST", path: path(execution, "retry"), body }}
+      command={`perdure retry ${execution.id}${flag("--deployment", deployment)}${flag("--note", note)}`}
+      python={`await client.retry(${asPython(execution.id)}${keyword("deployment_id", deployment)}${keyword("note", note)})`}
+      onClose={onClose}
+      onDone={opened}
+    >
+      <label class="field">
+        <span>Deployment</span>
+        <input class="input" value={deployment} placeholder="The current one" onInput={(event) => setDeployment(event.currentTarget.value)} />
+      </label>
+      <Note value={note} onChange={setNote} />
+    </ActionDialog>
+  );
+}
+
+function Fork({ execution, step, payload, onClose }: Props & { step: string | null }) {
+  const [from, setFrom] = useState(step ?? "");
+  const [input, setInput] = useState("");
+  const [key, setKey] = useState("");
+  const [note, setNote] = useState("");
+  const [fresh, setFresh] = useState(false);
+  const opened = useOpened();
+  const { invalid } = checked(input, "The input");
+  const edits = input.trim() === "" || invalid !== null ? undefined : { payload: JSON.parse(input) as unknown };
+  const body = filled({ from_step: from, edits, key, note, fresh_keys: fresh });
+  return (
+    <ActionDialog
+      title={`Fork ${visible(execution.workflow_id)}`}
+      word="Fork"
+      effects={[
+        from === "" ? "A new execution runs from the start." : `A new execution keeps the results before ${visible(from)} and runs from there.`,
+        "This execution does not change.",
+        fresh ? "Services count the steps that run again as new requests." : "Steps that run again keep their idempotency keys: services count them as the same request.",
+      ]}
+      call={{ method: "POST", path: path(execution, "fork"), body }}
+      command={`perdure fork ${execution.id}${flag("--from", from)}${flag("--payload", input.trim())}${flag("--key", key)}${fresh ? " --fresh-keys" : ""}${flag("--note", note)}`}
+      python={`await client.fork(${asPython(execution.id)}${keyword("from_step", from)}${edits === undefined ? "" : `, payload=${asPython(edits.payload)}`}${keyword("key", key)}${keyword("fresh_keys", fresh)}${keyword("note", note)})`}
+      invalid={invalid}
+      onClose={onClose}
+      onDone={opened}
+    >
+      <label class="field">
+        <span>First step that runs again</span>
+        <input class="input" value={from} placeholder="The start" onInput={(event) => setFrom(event.currentTarget.value)} />
+      </label>
+      <label class="field">
+        <span>Another input (JSON)</span>
+        <textarea class="input" value={input} placeholder="The same" spellcheck={false} onInput={(event) => setInput(event.currentTarget.value)} />
+        {input === "" && payload.length < 65_536 && (
+          <small>
+            <button type="button" class="btn ghost sm" onClick={() => setInput(pretty(payload))}>
+              Edit the input of this execution
+            </button>
+          </small>
+        )}
+      </label>
+      <label class="field">
+        <span>Key</span>
+        <input class="input" value={key} placeholder="None" onInput={(event) => setKey(event.currentTarget.value)} />
+      </label>
+      <label class="row">
+        <input type="checkbox" checked={fresh} onChange={(event) => setFresh(event.currentTarget.checked)} /> New idempotency keys
+      </label>
+      <Note value={note} onChange={setNote} />
+    </ActionDialog>
+  );
+}
+
+function Cancel({ execution, openChildren, onClose }: Props) {
+  return (
+    <ActionDialog
+      title={openChildren > 0 ? `Cancel this execution and ${counted(openChildren, "child", "children")}` : "Cancel this execution"}
+      word="Cancel it"
+      danger
+      effects={[
+        `${visible(execution.workflow_id)} ${visible(execution.key ?? shortId(execution.id))} ends as cancelled. Its clean-up runs, if the code has one.`,
+        openChildren > 0 ? "Everything below it is cancelled, too." : "Executions below it are cancelled, too.",
+        "This cannot be undone. Recorded results stay: a retry can go on from them.",
+      ]}
+      call={{ method: "POST", path: path(execution, "cancel") }}
+      command={`perdure cancel ${execution.id}`}
+      python={`await client.cancel(${asPython(execution.id)})`}
+      onClose={onClose}
+      done="Cancelling it."
+    />
+  );
+}
+
+function Start({ execution, payload, onClose }: Props) {
+  const [input, setInput] = useState(payload.length < 65_536 ? pretty(payload) : "");
+  const [key, setKey] = useState("");
+  const opened = useOpened();
+  const { invalid } = checked(input, "The input");
+  const value = invalid === null && input.trim() !== "" ? (JSON.parse(input) as unknown) : null;
+  return (
+    <ActionDialog
+      title={`Start ${visible(execution.workflow_id)}`}
+      word="Start"
+      effects={["A new execution runs from the start on the current deployment.", "It shares nothing with this one but the input below."]}
+      call={{ method: "POST", path: `/api/v1/workflows/${encodeURIComponent(execution.workflow_id)}/run`, body: filled({ payload: value, key }) }}
+      command={`perdure run ${quoted(execution.workflow_id)} --input ${quoted(input.trim() === "" ? "null" : input)}${flag("--key", key)}`}
+      python={`await client.start(${asPython(execution.workflow_id)}, ${asPython(value)}${keyword("key", key)})`}
+      invalid={invalid}
+      onClose={onClose}
+      onDone={opened}
+    >
+      <label class="field">
+        <span>Input (JSON)</span>
+        <textarea class="input" rows={10} value={input} spellcheck={false} onInput={(event) => setInput(event.currentTarget.value)} />
+      </label>
+      <label class="field">
+        <span>Key</span>
+        <input class="input" value={key} placeholder="None" onInput={(event) => setKey(event.currentTarget.value)} />
+      </label>
+    </ActionDialog>
+  );
+}
+
+const ACTS: Record<ActName, { word: string; effects: (key: string) => string[]; danger?: boolean }> = {
+  try: { word: "Try it now", effects: (key) => [`${key} runs again now.`, "Its idempotency key stays the same."] },
+  fire: { word: "End the wait", effects: (key) => [`The timer ${key} ends now, and the code goes on.`] },
+  complete: { word: "Complete it", effects: (key) => [`${key} gets the value below as its result.`, "The code goes on as if the call had given it. The first outcome stands."] },
+  fail: { word: "Fail it", danger: true, effects: (key) => [`${key} fails, and the code sees the error.`, "The first outcome stands."] },
+  time_out: { word: "Time it out", danger: true, effects: (key) => [`The code that waits for ${key} gets a TimeoutError.`] },
+};
+
+export function actWord(action: ActName): string {
+  return ACTS[action].word;
+}
+
+function Act({ execution, action, pending, onClose }: Props & { action: ActName; pending: Pending }) {
+  const [value, setValue] = useState("");
+  const [error, setError] = useState("");
+  const [note, setNote] = useState("");
+  const known = ACTS[action];
+  const key = pending.key;
+  const { invalid } = action === "complete" ? (value.trim() === "" ? { invalid: "Give a value: null is one." } : checked(value, "The value")) : { invalid: null };
+  const given = action === "complete" && invalid === null ? (JSON.parse(value) as unknown) : undefined;
+  const body = { action, ...(key === null ? {} : { key }), ...(given === undefined ? {} : { value: given }), ...filled({ error: action === "fail" ? error : "", note }) };
+  const option = { try: "--try", fire: "--fire", complete: `--complete ${quoted(value)}`, fail: "--fail", time_out: "--time-out" }[action];
+  const shown = visible(key ?? "the execution");
+  return (
+    <ActionDialog
+      title={`${known.word}: ${shown}`}
+      word={known.word}
+      danger={known.danger === true}
+      effects={[...known.effects(shown), "The journal keeps your name and the note."]}
+      call={{ method: "POST", path: path(execution, "act"), body }}
+      command={`perdure act ${execution.id}${key === null ? "" : ` ${quoted(key)}`} ${option}${action === "fail" ? flag("--error", error) : ""}${flag("--note", note)}`}
+      python={`await client.act(${asPython(execution.id)}, ${asPython(action)}${keyword("key", key)}${given === undefined ? "" : `, value=${asPython(given)}`}${keyword("error", action === "fail" ? error : "")}${keyword("note", note)})`}
+      invalid={invalid}
+      onClose={onClose}
+      done="Done."
+    >
+      {action === "complete" && (
+        <label class="field">
+          <span>Value (JSON)</span>
+          <textarea class="input" value={value} spellcheck={false} autofocus onInput={(event) => setValue(event.currentTarget.value)} />
+        </label>
+      )}
+      {action === "fail" && (
+        <label class="field">
+          <span>Error</span>
+          <input class="input" value={error} placeholder="Its recorded error" onInput={(event) => setError(event.currentTarget.value)} />
+        </label>
+      )}
+      <Note value={note} onChange={setNote} />
+    </ActionDialog>
+  );
+}

@@ -1,0 +1,148 @@
+import { useEffect, useReducer, useRef, useState } from "preact/hooks";
+import { api, currentProject, now, projectHeaders } from "../../api/client";
+import { errorOf } from "../../api/errors";
+import { follow } from "../../api/sse";
+import { useGet, useRefresh } from "../../api/query";
+import { useQuery } from "@tanstack/preact-query";
+import { emptyJournal, merge, type Journal } from "../../model/timeline";
+
+const FIRST_PAGE = 500; // the first rows are drawn while the rest is on its way
+const PAGE = 5_000;
+
+export interface Timeline {
+  journal: Journal;
+  /** Grows with each change of `journal`, which is changed in place. */
+  version: number;
+  error: unknown;
+}
+
+async function load(journal: Journal, signal: AbortSignal, limit: number): Promise<void> {
+  const { data } = await api.GET("/api/v1/executions/{execution_id}/timeline", {
+    params: { path: { execution_id: journal.id }, query: { after: journal.lastSeq, limit } },
+    signal,
+  });
+  if (!signal.aborted) merge(journal, data!);
+}
+
+/** The timeline of an execution: loaded page by page, then kept up to date by its stream of rows. */
+export function useTimeline(id: string, live: boolean): Timeline {
+  const state = useRef(emptyJournal(id));
+  const [version, changed] = useReducer((count: number) => count + 1, 0);
+  const [error, setError] = useState<unknown>(null);
+  const refresh = useRefresh();
+  if (state.current.id !== id) state.current = emptyJournal(id);
+  useEffect(() => {
+    const journal = state.current;
+    const ending = new AbortController();
+    let busy = false;
+    let again = false;
+    let frame = 0;
+    const draw = () => (frame ||= requestAnimationFrame(() => ((frame = 0), changed(0))));
+    const catchUp = async () => {
+      again = true;
+      if (busy) return;
+      busy = true;
+      try {
+        while (again && !ending.signal.aborted) {
+          again = false;
+          do {
+            await load(journal, ending.signal, journal.lastSeq === 0 ? FIRST_PAGE : PAGE);
+            draw();
+          } while (!journal.whole && !ending.signal.aborted);
+        }
+        setError(null);
+      } catch (problem) {
+        if (!ending.signal.aborted) setError(problem);
+      }
+      busy = false;
+    };
+    let soon = 0;
+    const heard = () => {
+      soon ||= window.setTimeout(() => {
+        soon = 0;
+        void catchUp();
+        refresh(`/api/v1/executions/{execution_id}/why`, `/api/v1/executions/{execution_id}/pending`, "logs");
+      }, 250);
+    };
+    void catchUp().then(() => {
+      if (!live || ending.signal.aborted) return;
+      // The stream is not read for its values: a row says only that there is more to ask for.
+      void follow(`/api/v1/executions/${id}/events`, heard, ending.signal, `${journal.lastSeq}-0`);
+    });
+    // A step that begins has no row: the worker's beat names it.
+    const beats = live ? window.setInterval(() => document.visibilityState === "visible" && void catchUp(), 2_000) : 0;
+    return () => {
+      ending.abort();
+      clearInterval(beats);
+      clearTimeout(soon);
+      cancelAnimationFrame(frame);
+    };
+  }, [id, live]);
+  return { journal: state.current, version, error };
+}
+
+/** Timelines of children, by id. Those that are open are asked for again every two seconds. */
+export function useChildren(ids: readonly string[], open: ReadonlySet<string>): { loaded: ReadonlyMap<string, Journal>; version: number } {
+  const loaded = useRef(new Map<string, Journal>());
+  const asked = useRef(new Set<string>());
+  const [version, changed] = useReducer((count: number) => count + 1, 0);
+  const wanted = ids.join(" ");
+  useEffect(() => {
+    const ending = new AbortController();
+    const look = async (id: string) => {
+      if (asked.current.has(id)) return;
+      asked.current.add(id);
+      const journal = loaded.current.get(id) ?? emptyJournal(id);
+      try {
+        do await load(journal, ending.signal, PAGE);
+        while (!journal.whole && !ending.signal.aborted && journal.lastSeq < 20_000);
+        loaded.current.set(id, journal);
+        changed(0);
+      } catch {
+        // A child that was deleted, or whose rows cannot be read now, stays folded.
+      }
+      asked.current.delete(id);
+    };
+    for (const id of ids) if (!loaded.current.has(id)) void look(id);
+    const timer = window.setInterval(() => {
+      if (document.visibilityState === "visible") for (const id of ids) if (open.has(id)) void look(id);
+    }, 2_000);
+    return () => {
+      ending.abort();
+      asked.current.clear();
+      clearInterval(timer);
+    };
+  }, [wanted]);
+  return { loaded: loaded.current, version };
+}
+
+/** Looked at again each second while something is open. */
+export function useNow(live: boolean): number {
+  const [at, setAt] = useState(now());
+  useEffect(() => {
+    setAt(now());
+    if (!live) return;
+    const timer = setInterval(() => document.visibilityState === "visible" && setAt(now()), 1_000);
+    return () => clearInterval(timer);
+  }, [live]);
+  return at;
+}
+
+/** The text of an answer, for values that are shown as they were sent. */
+export function useText(path: string | null) {
+  return useQuery<string, Error>({
+    queryKey: ["text", currentProject(), path],
+    enabled: path !== null,
+    staleTime: 30_000,
+    placeholderData: undefined,
+    queryFn: async ({ signal }) => {
+      const reply = await fetch(path!, { headers: projectHeaders(), signal });
+      if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
+      return reply.text();
+    },
+  });
+}
+
+export function useWhy(id: string, live: boolean) {
+  return useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, live ? { every: 5_000 } : {});
+}

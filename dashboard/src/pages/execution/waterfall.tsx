@@ -1,0 +1,215 @@
+import type { ComponentChildren, RefObject } from "preact";
+import { useMemo, useRef } from "preact/hooks";
+import { Skull } from "lucide-preact";
+import { clock, duration } from "../../model/time";
+import { visible } from "../../model/words";
+import type { Scale, Tick } from "../../model/folds";
+import { readOut, saidBeside } from "../../model/says";
+import { short } from "../../model/then";
+import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
+import { useRows, useScrollTo, useWidth } from "../../parts/virtual";
+
+const ROW = 23;
+const HEAD = 46;
+
+interface Props {
+  rows: Row[];
+  scale: (width: number) => { scale: Scale; ticks: Tick[] };
+  holdings: Holding[];
+  losses: Loss[];
+  now: number | null;
+  /** Time travel: what lies after this moment fades. */
+  then: number | null;
+  selected: string | null;
+  slowest: string | null;
+  scroller: RefObject<HTMLDivElement>;
+  onSelect: (row: Row) => void;
+  onFold: (row: Row) => void;
+  /** Opens a folded wait. */
+  onStretch: (from: number) => void;
+  below?: ComponentChildren;
+}
+
+export function Waterfall(props: Props) {
+  const { rows, scroller } = props;
+  const column = useRef<HTMLDivElement>(null);
+  const width = useWidth(column);
+  const shown = useRows(scroller, rows.length, ROW, { above: HEAD });
+  const selected = useMemo(() => rows.findIndex((row) => row.id === props.selected), [rows, props.selected]);
+  useScrollTo(scroller, selected, ROW, HEAD);
+  const { scale, ticks } = useMemo(() => props.scale(width), [props.scale, width]);
+  const x = (at: number) => scale.x(at);
+  const thenX = props.then === null ? null : x(props.then);
+  const inView = rows.slice(shown.first, shown.last);
+
+  return (
+    <div class="wf" ref={scroller} tabIndex={-1}>
+      <div class="wfhead" aria-hidden="true">
+        <div class="wfh1">Step</div>
+        <div class="wfh2">Duration</div>
+        <div class="axis" ref={column}>
+          {props.holdings.map((one, at) => (
+            <Lane key={at} one={one} from={x(one.from)} to={x(one.to)} tone={toneOf(props.holdings, one.worker)} />
+          ))}
+          {scale.stretches.map((one) =>
+            one.cause === null || one.width < 30 ? null : (
+              <span key={one.from} class="foldcap" style={{ left: `${one.left + one.width / 2}px` }}>
+                {duration(one.to - one.from)}
+              </span>
+            ),
+          )}
+          {ticks.map((tick) => (
+            <span key={tick.at} class="tick" style={{ left: `${tick.x}px` }}>
+              {tick.since === null ? clock(new Date(tick.at).toISOString()) : `+${duration(tick.since)}`}
+            </span>
+          ))}
+        </div>
+      </div>
+      <div class="wfbody" style={{ height: `${Math.max(shown.total, 1)}px` }}>
+        <div class="wfunder" aria-hidden="true">
+          {ticks.map((tick) => (
+            <i key={tick.at} class="gl" style={{ left: `${tick.x}px` }} />
+          ))}
+          {scale.stretches.map((one) =>
+            one.cause === null ? null : (
+              <button
+                key={one.from}
+                type="button"
+                tabIndex={-1}
+                class="fold"
+                title={`${duration(one.to - one.from)}: ${visible(one.cause)}. Click to draw it to scale.`}
+                style={{ left: `${one.left}px`, width: `${one.width}px` }}
+                onClick={() => props.onStretch(one.from)}
+              >
+                {one.width >= 18 && <span>{visible(one.cause)}</span>}
+              </button>
+            ),
+          )}
+        </div>
+        <div class="wfrows" role="treegrid" aria-label="Timeline" aria-rowcount={rows.length} style={{ transform: `translateY(${shown.first * ROW}px)` }}>
+          {inView.map((row, index) => (
+            <RowLine
+              key={row.id}
+              row={row}
+              index={shown.first + index}
+              x={x}
+              width={width}
+              selected={row.id === props.selected}
+              faded={props.then !== null && !(row.from <= props.then)}
+              slowest={props.slowest}
+              onSelect={props.onSelect}
+              onFold={props.onFold}
+            />
+          ))}
+        </div>
+        <div class="wfover" aria-hidden="true">
+          {thenX !== null && (
+            <>
+              <i class="veil2" style={{ left: `${thenX}px` }} />
+              <i class="thenline" style={{ left: `${thenX}px` }}>
+                <span class={thenX > width * 0.7 ? "crashcap acc back" : "crashcap acc"}>at {clock(new Date(props.then!).toISOString(), true)}</span>
+              </i>
+            </>
+          )}
+          {props.losses.map((loss) => (
+            <i key={loss.at} class="crash" style={{ left: `${x(loss.at)}px` }}>
+              <span class={x(loss.at) > width * 0.7 ? "crashcap back" : "crashcap"}>
+                <Skull size={12} />
+                worker {short(loss.worker)} lost
+              </span>
+              {loss.next !== null && <small class={x(loss.at) > width * 0.7 ? "back" : ""}>{`${short(loss.next.worker)} went on ${duration(loss.next.at - loss.at)} later`}</small>}
+            </i>
+          ))}
+          {props.now !== null && props.then === null && <i class="now" style={{ left: `${x(props.now)}px` }} />}
+        </div>
+      </div>
+      {props.below}
+    </div>
+  );
+}
+
+function Lane({ one, from, to, tone }: { one: Holding; from: number; to: number; tone: number }) {
+  const wide = Math.max(3, to - from);
+  return (
+    <span class={`holder t${tone}${one.lost ? " lost" : ""}`} title={`Worker ${one.worker}`} style={{ left: `${from}px`, width: `${wide}px` }}>
+      {wide > 90 ? `worker ${short(one.worker)}` : wide > 34 ? short(one.worker) : ""}
+    </span>
+  );
+}
+
+/** Workers take turns with four tones, in the order in which they came. */
+function toneOf(all: Holding[], worker: string): number {
+  return [...new Set(all.map((one) => one.worker))].indexOf(worker) % 4;
+}
+
+interface RowProps {
+  row: Row;
+  index: number;
+  x: (at: number) => number;
+  width: number;
+  selected: boolean;
+  faded: boolean;
+  slowest: string | null;
+  onSelect: (row: Row) => void;
+  onFold: (row: Row) => void;
+}
+
+function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onFold }: RowProps) {
+  const said = saidBeside(row, slowest);
+  const took = tookOf(row);
+  const last = row.bars.at(-1);
+  const end = last === undefined ? 0 : Math.max(x(last.to), x(last.from) + 3);
+  const back = end > width * 0.72;
+  const isGroup = row.folds === "group";
+  const name = isGroup || row.span.kind === "child" ? (row.span.name ?? row.span.key) : row.span.key;
+  const sub = isGroup
+    ? `${row.members.length} children`
+    : row.span.kind === "child"
+      ? row.span.key.replace(name, "")
+      : row.span.name != null && row.span.name !== row.span.key && !row.span.key.startsWith(`${row.span.name}#`)
+        ? row.span.name
+        : row.span.wait != null
+          ? row.span.wait.for
+          : row.span.kind === "step"
+            ? ""
+            : row.span.kind;
+  return (
+    <div
+      class={`wrow${selected ? " cur" : ""}${faded ? " faded" : ""}`}
+      id={`row-${index}`}
+      role="row"
+      aria-level={row.depth + 1}
+      aria-rowindex={index + 1}
+      aria-selected={selected}
+      aria-expanded={row.folds === null ? undefined : row.unfolded}
+      aria-label={visible(readOut(row, said))}
+      style={{ "--d": row.depth }}
+      onClick={(event) => {
+        const inTwist = row.folds !== null && (event.target as Element).classList.contains("lab") && event.offsetX < 26 + 17 * row.depth;
+        if (inTwist) onFold(row);
+        else onSelect(row);
+      }}
+      onDblClick={() => row.folds !== null && onFold(row)}
+    >
+      <span role="gridcell" class={`lab k-${isGroup ? "group" : row.span.kind}${row.folds === null ? "" : row.unfolded ? " tw open" : " tw"}`}>
+        {visible(name)}
+        {sub !== "" && <small>{visible(sub)}</small>}
+      </span>
+      <span role="gridcell" class={row.open ? "du open" : "du"}>
+        {took === null ? "" : duration(took)}
+      </span>
+      {row.bars.map((bar, at) => (
+        <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${x(bar.from).toFixed(1)}px)`, width: `${Math.max(bar.kind === "pause" ? 0 : 3, x(bar.to) - x(bar.from)).toFixed(1)}px` }} />
+      ))}
+      {said !== null && (
+        <span class={`blab ${said.tone}${back ? " left" : ""}`} style={{ left: `calc(var(--col) + ${(back && row.bars[0] !== undefined ? x(row.bars[0].from) : end).toFixed(1)}px)` }}>
+          {visible(said.text)}
+        </span>
+      )}
+    </div>
+  );
+}
+
+function barClass(bar: Bar): string {
+  return `bar1 ${bar.kind} p-${bar.phase}${bar.open === true ? " open" : ""}`;
+}
