@@ -14,15 +14,24 @@ const WORK = new Set(["done", "fail", "lost", "live"]);
 
 /** The shortest wait that folds: two seconds, or 20 times the median step. */
 export function shortestFold(rows: readonly Row[]): number {
-  const steps = rows.flatMap((row) => row.bars.filter((bar) => bar.kind === "done").map((bar) => bar.to - bar.from)).sort((a, b) => a - b);
+  const steps: number[] = [];
+  for (const row of rows) for (const bar of row.bars) if (bar.kind === "done") steps.push(bar.to - bar.from);
+  steps.sort((a, b) => a - b);
   return Math.max(2_000, 20 * (steps[steps.length >> 1] ?? 0));
 }
 
 /**
- * The time from the first bar to the end in stretches. A stretch in which nothing worked is folded, if it is long
+ * The time from the first bar to the end, or to now, in stretches. A stretch in which nothing worked is folded, if it is long
  * enough. A child whose rows are not loaded counts as work. `shown` are the starts of folds that the user opened.
  */
-export function stretches(rows: readonly Row[], loaded: ReadonlyMap<string, Journal>, now: number, shown: ReadonlySet<number> = new Set()): Stretch[] {
+export function stretches(
+  rows: readonly Row[],
+  journal: Journal,
+  loaded: ReadonlyMap<string, Journal>,
+  now: number,
+  live: boolean,
+  shown: ReadonlySet<number> = new Set(),
+): Stretch[] {
   let from = Number.POSITIVE_INFINITY;
   let to = Number.NEGATIVE_INFINITY;
   const work: [number, number][] = [];
@@ -39,6 +48,11 @@ export function stretches(rows: readonly Row[], loaded: ReadonlyMap<string, Jour
       } else if (bar.kind === "child" && !row.unfolded) work.push([bar.from, bar.to]); // a folded group
     }
   }
+  for (const claim of journal.claims.values()) {
+    if (claim.from != null) from = Math.min(from, Date.parse(claim.from));
+    if (claim.to != null) to = Math.max(to, Date.parse(claim.to));
+  }
+  if (live) to = Math.max(to, now);
   if (!(to >= from)) return [];
   const shortest = shortestFold(rows);
   const found: Stretch[] = [];
@@ -46,7 +60,7 @@ export function stretches(rows: readonly Row[], loaded: ReadonlyMap<string, Jour
   const pushGap = (gapFrom: number, gapTo: number) => {
     if (gapTo - gapFrom < shortest || shown.has(gapFrom)) return;
     if (gapFrom > start) found.push({ from: start, to: gapFrom, cause: null });
-    found.push({ from: gapFrom, to: gapTo, cause: causeOf(rows, gapFrom, gapTo) });
+    found.push({ from: gapFrom, to: gapTo, cause: causeOf(rows, journal, gapFrom, gapTo) });
     start = gapTo;
   };
   let end = from;
@@ -67,7 +81,7 @@ function heldBy(child: Journal, now: number): [number, number][] {
 }
 
 /** What lay over the stretch: the wait that began last before it and did not end within it. */
-function causeOf(rows: readonly Row[], from: number, to: number): string {
+function causeOf(rows: readonly Row[], journal: Journal, from: number, to: number): string {
   let best: { words: string; rank: number } | null = null;
   for (const row of rows) {
     for (const bar of row.bars) {
@@ -77,7 +91,11 @@ function causeOf(rows: readonly Row[], from: number, to: number): string {
       if (words !== null && (best === null || rank > best.rank)) best = { words, rank };
     }
   }
-  return best?.words ?? "nothing ran";
+  if (best !== null) return best.words;
+  const claims = [...journal.claims.values()];
+  if (claims.some((claim) => claim.how === "lost" && claim.to != null && Date.parse(claim.to) >= from && Date.parse(claim.to) <= to + 1)) return "its worker was lost";
+  const held = claims.some((claim) => claim.from != null && Date.parse(claim.from) <= from + 1 && (claim.to == null || Date.parse(claim.to) >= to - 1));
+  return held ? "no step recorded" : "no worker held it";
 }
 
 function wordsOf(row: Row, kind: string): string | null {

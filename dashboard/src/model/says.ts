@@ -17,6 +17,7 @@ export interface Said {
 
 export function saidBeside(row: Row, slowest: string | null): Said | null {
   const { span } = row;
+  if (row.folds === "quiet") return null;
   if (row.folds === "group") {
     const ended = row.members.filter((one) => FINAL.has(one.state));
     const failed = row.members.filter((one) => one.state === "failed").length;
@@ -52,7 +53,7 @@ export function slowestStep(rows: readonly Row[]): string | null {
   let best: Row | null = null;
   let steps = 0;
   for (const row of rows) {
-    if (row.depth > 0 || row.span.kind !== "step" || row.open) continue;
+    if (row.depth > 0 || row.folds !== null || row.span.kind !== "step" || row.open) continue;
     steps += 1;
     if (best === null || row.to - row.from > best.to - best.from) best = row;
   }
@@ -62,6 +63,6 @@ export function slowestStep(rows: readonly Row[]): string | null {
 /** A row as it is read out: "charge_card, step, completed, 890 ms, 2nd run, same idempotency key". */
 export function readOut(row: Row, said: Said | null): string {
   const took = tookOf(row);
-  const name = row.folds === "group" ? counted(row.members.length, "child", "children") : row.span.kind;
+  const name = row.folds === "group" ? counted(row.members.length, "child", "children") : row.folds === "quiet" ? counted(row.members.length, "small step") : row.span.kind;
   return [row.span.key, name, row.span.state, took === null ? null : duration(took), said?.text].filter((part) => part != null).join(", ");
 }

@@ -65,7 +65,7 @@ function outcomeSeq(span: Span): number {
   return seqs.at(-1) ?? Number.POSITIVE_INFINITY;
 }
 
-export function then(journal: Journal, seq: number): Then {
+export function stateAt(journal: Journal, seq: number): Then {
   const all = moments(journal);
   let at = Number.NaN;
   for (let row = seq; row >= 1 && Number.isNaN(at); row -= 1) at = all.get(row)?.at ?? Number.NaN;

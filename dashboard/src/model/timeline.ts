@@ -2,9 +2,12 @@
 
 import type { Schemas } from "../api/client";
 
-export type Page = Schemas["TimelineResponse"];
-export type Span = Schemas["TimelineSpan"];
-export type Claim = Schemas["TimelineClaim"];
+/** Fields that are false are left out of answers. */
+type Sent<T, Flags extends keyof T> = Omit<T, Flags> & Partial<Pick<T, Flags>>;
+
+export type Span = Sent<Schemas["TimelineSpan"], "copied" | "quiet">;
+export type Claim = Sent<Schemas["TimelineClaim"], "copied">;
+export type Page = Omit<Schemas["TimelineResponse"], "spans" | "claims"> & { spans: Span[]; claims: Claim[] };
 export type Mark = Schemas["TimelineMark"];
 
 /** What is loaded of a timeline. Pages of one execution are merged into it by key and attempt. */
@@ -26,7 +29,7 @@ export function emptyJournal(id: string): Journal {
 }
 
 const LAST_WINS = ["state", "ended_at", "wait", "child", "error", "bytes", "usd", "tokens", "edited"] as const;
-const FIRST_WINS = ["queued_at", "started_at", "name"] as const;
+const FIRST_WINS = ["queued_at", "started_at", "name", "label", "quiet"] as const;
 
 /** Adds a page that follows the rows that are known. Changes `known` and returns it. */
 export function merge(known: Journal, page: Page): Journal {
@@ -67,7 +70,7 @@ function mergeSpans(old: Span, later: Span): Span {
     seqs: [...(old.seqs ?? []), ...(later.seqs ?? [])],
   };
   for (const name of LAST_WINS) if (later[name] != null) (both as Record<string, unknown>)[name] = later[name];
-  for (const name of FIRST_WINS) if (both[name] == null && later[name] != null) both[name] = later[name];
+  for (const name of FIRST_WINS) if (both[name] == null && later[name] != null) (both as Record<string, unknown>)[name] = later[name];
   return both;
 }
 
@@ -94,10 +97,10 @@ export interface Row {
   from: number;
   to: number;
   open: boolean;
-  /** Rows below it: the rows of a child, or the children of a group. */
-  folds: "child" | "group" | null;
+  /** Rows below it: the rows of a child, the children of a group, or small steps. */
+  folds: "child" | "group" | "quiet" | null;
   unfolded: boolean;
-  /** Of a group: its children. */
+  /** Of a group: its children or steps. */
   members: Span[];
 }
 
@@ -113,8 +116,18 @@ export function phaseOf(span: Span): string {
   return { closed: "cancelled", lost: "failed", paused: "waiting" }[span.state as string] ?? span.state;
 }
 
+const known = new WeakMap<Span, Bar[]>();
+
 /** The bars of a span, from left to right. They never overlap, and there are at most six. */
 export function barsOf(span: Span, now: number): Bar[] {
+  const before = known.get(span);
+  if (before !== undefined) return before;
+  const bars = layOut(span, now);
+  if (FINAL.has(span.state)) known.set(span, bars);
+  return bars;
+}
+
+function layOut(span: Span, now: number): Bar[] {
   const phase = phaseOf(span);
   const done = FINAL.has(span.state);
   const end = done ? at(span.ended_at) : now;
@@ -177,15 +190,6 @@ function fewer(bars: Bar[]): Bar[] {
   return [...head, { kind: "fail", from: between[0]!.from, to: between.at(-1)!.to, phase: "failed" }, ...tail];
 }
 
-/** A timer that only bounds another wait has the same end; the wait's row says it. */
-function isTimeout(span: Span, spans: Iterable<Span>): boolean {
-  if (span.kind !== "timer" || span.wait?.until == null) return false;
-  for (const other of spans) {
-    if (other !== span && other.kind !== "timer" && other.wait?.until === span.wait.until) return true;
-  }
-  return false;
-}
-
 export interface Open {
   /** Ids of rows that the user folded out or in, against the default. */
   has: (id: string) => boolean;
@@ -194,15 +198,20 @@ export interface Open {
 /** The rows of a journal, with those of unfolded children and groups below theirs. */
 export function rowsOf(journal: Journal, now: number, unfolded: Open, children: ReadonlyMap<string, Journal>, depth = 0): Row[] {
   const rows: Row[] = [];
-  const bounded = [...journal.spans.values()].filter((span) => span.kind !== "timer" && span.wait?.until != null);
-  const spans = [...journal.spans.values()].filter((span) => !isTimeout(span, bounded));
+  // A timer that only bounds another wait ends at the same time; that wait's row says it.
+  const bounds = new Set<string>();
+  for (const span of journal.spans.values()) if (span.kind !== "timer" && span.wait?.until != null) bounds.add(span.wait.until);
+  const spans = [...journal.spans.values()].filter((span) => span.kind !== "timer" || span.wait?.until == null || !bounds.has(span.wait.until));
   for (let index = 0; index < spans.length; ) {
     const span = spans[index]!;
+    const alike: ((other: Span) => boolean) | null =
+      span.kind === "child" ? (other) => other.kind === "child" && other.name === span.name : isQuiet(span) ? isQuiet : null;
     let last = index + 1;
-    if (span.kind === "child") while (last < spans.length && spans[last]!.kind === "child" && spans[last]!.name === span.name) last += 1;
+    if (alike !== null) while (last < spans.length && alike(spans[last]!)) last += 1;
     const members = spans.slice(index, last);
+    const quiet = span.kind !== "child";
     index = last;
-    if (members.length < GROUP_FROM) {
+    if (members.length < (quiet ? 2 : GROUP_FROM)) {
       for (const one of members) addRow(rows, journal, one, now, unfolded, children, depth);
       continue;
     }
@@ -212,14 +221,28 @@ export function rowsOf(journal: Journal, now: number, unfolded: Open, children: 
     const open = members.some((one) => !FINAL.has(one.state));
     const phase = worst(members.map(phaseOf));
     const id = `${journal.id} group ${span.key}`;
-    const shown = unfolded.has(id) !== members.length <= 12;
+    const shown = unfolded.has(id) !== (!quiet && members.length <= 12);
     rows.push({
-      id, depth, span: { ...span, state: span.state }, execution: journal.id, from, to, open, folds: "group", unfolded: shown, members,
-      bars: bars.length === 0 ? [] : [{ kind: "child", from, to, open, phase }],
+      id,
+      depth,
+      span,
+      execution: journal.id,
+      from,
+      to,
+      open,
+      folds: quiet ? "quiet" : "group",
+      unfolded: shown,
+      members,
+      bars: bars.length === 0 ? [] : [{ kind: quiet ? "done" : "child", from, to, open, phase }],
     });
-    if (shown) for (const one of interesting(members)) addRow(rows, journal, one, now, unfolded, children, depth + 1);
+    if (shown) for (const one of quiet ? members : interesting(members)) addRow(rows, journal, one, now, unfolded, children, depth + 1);
   }
   return rows;
+}
+
+/** Small steps that went well fold into one row. */
+function isQuiet(span: Span): boolean {
+  return span.quiet === true && span.state === "completed" && (span.tries ?? []).length === 1;
 }
 
 /** Of a large group: those that failed, those that are open, and the slowest. */
@@ -308,7 +331,7 @@ export function losses(journal: Journal): Loss[] {
 
 /** One word a journal row, by its number: what the ribbon's cells show. */
 export function cells(journal: Journal): string[] {
-  const found: string[] = new Array<string>(journal.lastSeq).fill("mark");
+  const found: string[] = Array.from({ length: journal.lastSeq }, () => "mark");
   const put = (seq: number | null | undefined, phase: string) => {
     if (seq != null && seq >= 1 && seq <= found.length) found[seq - 1] = phase;
   };

@@ -46,4 +46,13 @@ export function splitError(text: string): { type: string; message: string; step:
   const [, type, message] = /^([A-Za-z_][\w.]*): (.*)$/s.exec(of?.[3] ?? text) ?? [];
   if (type === undefined || message === undefined) return null;
   return { type, message, step: of?.[1] ?? null, tries: Number(of?.[2] ?? 1) };
+/** The server's sentences name ids in full and times in UTC: here ids are short, and times are those of the browser's zone. */
+export function plainer(text: string): string {
+  return text
+    .replace(/\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{8}([0-9a-f]{4})\b/g, "…$1")
+    .replace(/(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC/g, (_, day: string, time: string) => {
+      const at = new Date(`${day}T${time}Z`);
+      const date = at.toDateString() === new Date().toDateString() ? "" : `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} `;
+      return date + at.toLocaleTimeString("en-GB");
+    });
 }

@@ -1,4 +1,4 @@
-import { useEffect, useReducer, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { api, currentProject, now, projectHeaders } from "../../api/client";
 import { errorOf } from "../../api/errors";
 import { follow } from "../../api/sse";
@@ -116,16 +116,16 @@ export function useChildren(ids: readonly string[], open: ReadonlySet<string>): 
   return { loaded: loaded.current, version };
 }
 
-/** Looked at again each second while something is open. */
-export function useNow(live: boolean): number {
-  const [at, setAt] = useState(now());
+/** The time, looked at again with each change, and each second while something is open. */
+export function useNow(live: boolean, version: number, rows: number): number {
+  const every = rows > 5_000 ? 5_000 : 1_000;
+  const [second, tick] = useReducer((count: number) => count + 1, 0);
   useEffect(() => {
-    setAt(now());
     if (!live) return;
-    const timer = setInterval(() => document.visibilityState === "visible" && setAt(now()), 1_000);
+    const timer = setInterval(() => document.visibilityState === "visible" && tick(0), every);
     return () => clearInterval(timer);
-  }, [live]);
-  return at;
+  }, [live, every]);
+  return useMemo(() => now(), [live, version, second]);
 }
 
 /** The text of an answer, for values that are shown as they were sent. */

@@ -6,10 +6,10 @@ import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
 import { scaleOf, stretches, shortestFold, ticks, workedAndWaited, type Stretch } from "../../model/folds";
 import { slowestStep } from "../../model/says";
-import { then as stateThen } from "../../model/then";
+import { stateAt } from "../../model/then";
 import { cells, FINAL, holdings, losses, rowsOf, type Row } from "../../model/timeline";
 import { clock, duration, exact, when } from "../../model/time";
-import { count, counted, money, shortId, visible } from "../../model/words";
+import { count, counted, money, plainer, shortId, visible } from "../../model/words";
 import { rawAt } from "../../model/json";
 import { Phase } from "../../parts/phase";
 import { Empty, Problem, Skeleton } from "../../parts/state";
@@ -61,9 +61,10 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const live = !FINAL.has(execution.phase);
   const mayWrite = useMay("write");
   const { journal, version, error } = useTimeline(id, live);
-  const now = useNow(live);
+  const now = useNow(live, version, journal.spans.size);
   const pending = useGet("/api/v1/executions/{execution_id}/pending", { params: { path: { execution_id: id } } }, { enabled: live });
-  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }, live ? { every: 10_000 } : {});
+  const spends = useMemo(() => [...journal.spans.values()].some((span) => span.tokens != null), [version]);
+  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }, { enabled: spends, ...(live ? { every: 10_000 } : {}) });
   const [asked, setAsked] = useState<Asked | null>(null);
   const [inspected, setInspected] = useState(innerWidth > 720);
   const [width, setWidth] = useState(() => Number(localStorage.getItem("perdure.inspector")) || 424);
@@ -80,8 +81,8 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const [openChildren, setOpenChildren] = useState<ReadonlySet<string>>(new Set());
   const children = useChildren(wanted, openChildren);
   const rows = useMemo(() => rowsOf(journal, now, unfolded, children.loaded), [version, children.version, now, unfolded]);
+  const shortest = useMemo(() => shortestFold(rows), [rows]);
   useEffect(() => {
-    const shortest = shortestFold(rows);
     const all = rows.filter((row) => row.folds === "child");
     const long = all.filter((row) => row.to - row.from >= shortest).slice(0, 8);
     const ids = [...new Set([...all.filter((row) => row.unfolded), ...long].map((row) => row.span.child!.execution_id))];
@@ -90,7 +91,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
     if (open.join() !== [...openChildren].join()) setOpenChildren(new Set(open));
   }, [rows]);
 
-  const folded: Stretch[] = useMemo(() => stretches(rows, children.loaded, now, opened), [rows, children.version, opened]);
+  const folded: Stretch[] = useMemo(() => stretches(rows, journal, children.loaded, now, live, opened), [rows, children.version, live, opened]);
   const drawn: Stretch[] = useMemo(() => {
     if (!clockTime || folded.length === 0) return folded;
     return [{ from: folded[0]!.from, to: folded.at(-1)!.to, cause: null }];
@@ -102,14 +103,14 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
     },
     [drawn],
   );
-  const lanes = useMemo(() => holdings(journal, now, shortestFold(rows)), [version, rows]);
+  const lanes = useMemo(() => holdings(journal, now, shortest), [version, rows]);
   const lost = useMemo(() => losses(journal), [version]);
   const slowest = useMemo(() => slowestStep(rows), [rows]);
   const ribbon = useMemo(() => cells(journal), [version]);
-  const past = useMemo(() => (at === null ? null : stateThen(journal, Math.min(at, Math.max(1, journal.lastSeq)))), [version, at]);
+  const past = useMemo(() => (at === null ? null : stateAt(journal, Math.min(at, Math.max(1, journal.lastSeq)))), [version, at]);
   const selected = useMemo(() => (chosen === null ? null : (rows.find((row) => nameOf(row, id) === chosen || row.span.seqs?.includes(Number(chosen)) === true) ?? null)), [rows, chosen]);
 
-  const isAgent = journal.spans.has("step model.request") || [...journal.spans.keys()].slice(0, 40).some((key) => key.startsWith("transcript ") || /^step model/.test(key));
+  const isAgent = spends || [...journal.spans.values()].some((span) => span.kind === "transcript" || span.kind === "message");
   const tabs: string[] = isAgent && Conversation !== null ? ["conversation", ...TABS] : [...TABS];
   const tab = tabs.includes(params.get("tab") ?? "") ? params.get("tab")! : tabs[0]!;
 
@@ -130,6 +131,10 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const fork = (step: string | null) => setAsked({ what: "fork", step });
   const canRetry = !live && execution.retried_as == null;
   const acts = live ? (pending.data?.pending ?? []) : [];
+
+  // Steps and children that run are decided in their rows: an action here is for what holds the execution up.
+  const bounds = new Set(acts.filter((one) => one.kind !== "timer").map((one) => one.due_at));
+  const offered = acts.filter((one) => one.kind !== "step" && one.kind !== "child" && (one.kind !== "timer" || !bounds.has(one.due_at)));
 
   useCommands([
     { title: "Next row", key: "j", quiet: true, run: () => move(1) },
@@ -212,15 +217,15 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
             </>
           ) : (
             <>
-              <span class="m">{visible(sentence ?? "")}</span>
-              {live && remedy !== null && <span class="dim"> It goes on with {visible(remedy)}.</span>}
+              <span class="m">{visible(plainer(sentence ?? ""))}</span>
+              {live && remedy !== null && <span class="dim"> It goes on with {visible(plainer(remedy))}.</span>}
             </>
           )}
         </p>
         <Facts execution={execution} folded={folded} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
-        {acts.length > 0 && mayWrite && (
+        {offered.length > 0 && mayWrite && (
           <div class="pendbar">
-            {acts.slice(0, 4).map((one) => (
+            {offered.slice(0, 4).map((one) => (
               <span key={`${one.kind} ${one.key}`} class="row gap4">
                 <code>{visible(one.key ?? "execution")}</code>
                 {one.actions.map((action) => (
@@ -230,7 +235,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
                 ))}
               </span>
             ))}
-            {acts.length > 4 && <span class="dim3">{counted(acts.length - 4, "more pending call")}</span>}
+            {offered.length > 4 && <span class="dim3">{counted(offered.length - 4, "more pending call")}</span>}
           </div>
         )}
       </header>

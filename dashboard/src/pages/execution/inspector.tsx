@@ -128,7 +128,7 @@ export function RowInspector({ row, execution, pending, now, onClose, onFork, on
             {row.folds !== "group" && span.kind === "step" && <p class="dim3">Inputs of steps are not kept. The journal has a fingerprint of each.</p>}
             {span.kind === "step" && (
               <div class="row" style={{ fontSize: "12px" }}>
-                <span class="dim3">Idempotency key</span>
+                <span class="dim3 nowrap">Idempotency key</span>
                 <code class="trunc" title={`${row.execution}:${visible(span.key)}`}>
                   {visible(`${row.execution}:${span.key}`)}
                 </code>

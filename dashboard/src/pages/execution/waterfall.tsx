@@ -43,7 +43,7 @@ export function Waterfall(props: Props) {
   const inView = rows.slice(shown.first, shown.last);
 
   return (
-    <div class="wf" ref={scroller} tabIndex={-1}>
+    <div class={props.below == null ? "wf" : "wf short"} ref={scroller} tabIndex={0} role="group" aria-label="Steps over time">
       <div class="wfhead" aria-hidden="true">
         <div class="wfh1">Step</div>
         <div class="wfh2">Duration</div>
@@ -161,18 +161,7 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
   const end = last === undefined ? 0 : Math.max(x(last.to), x(last.from) + 3);
   const back = end > width * 0.72;
   const isGroup = row.folds === "group";
-  const name = isGroup || row.span.kind === "child" ? (row.span.name ?? row.span.key) : row.span.key;
-  const sub = isGroup
-    ? `${row.members.length} children`
-    : row.span.kind === "child"
-      ? row.span.key.replace(name, "")
-      : row.span.name != null && row.span.name !== row.span.key && !row.span.key.startsWith(`${row.span.name}#`)
-        ? row.span.name
-        : row.span.wait != null
-          ? row.span.wait.for
-          : row.span.kind === "step"
-            ? ""
-            : row.span.kind;
+  const [name, sub] = titleOf(row);
   return (
     <div
       class={`wrow${selected ? " cur" : ""}${faded ? " faded" : ""}`}
@@ -191,7 +180,7 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
       }}
       onDblClick={() => row.folds !== null && onFold(row)}
     >
-      <span role="gridcell" class={`lab k-${isGroup ? "group" : row.span.kind}${row.folds === null ? "" : row.unfolded ? " tw open" : " tw"}`}>
+      <span role="gridcell" class={`lab k-${isGroup || row.folds === "quiet" ? "group" : row.span.kind}${row.folds === null ? "" : row.unfolded ? " tw open" : " tw"}`}>
         {visible(name)}
         {sub !== "" && <small>{visible(sub)}</small>}
       </span>
@@ -208,6 +197,18 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
       )}
     </div>
   );
+}
+
+/** The row's name, and what tells it from others of the name. */
+function titleOf(row: Row): [string, string] {
+  const { span } = row;
+  if (row.folds === "group") return [span.name ?? span.key, `${row.members.length} children`];
+  if (row.folds === "quiet") return [`${row.members.length} small steps`, ""];
+  if (span.kind === "child") return [span.name ?? span.key, span.label ?? span.key.replace(span.name ?? span.key, "")];
+  if (span.label != null) return [span.key, span.label];
+  if (span.wait != null) return [span.key, span.wait.for === "event" ? `event ${span.wait.topic ?? ""}` : span.wait.for];
+  if (span.kind === "step") return [span.key, span.name == null || span.key === span.name || span.key.startsWith(`${span.name}#`) ? "" : span.name];
+  return [span.name ?? span.key, span.kind];
 }
 
 function barClass(bar: Bar): string {
