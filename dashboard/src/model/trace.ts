@@ -1,10 +1,11 @@
-/** A Python traceback as text, in frames: those of the user's code are told from those of libraries. */
+/** The traceback of a failed try. Journals of today have its frames; older ones have it as text. */
 
 export interface Frame {
   file: string;
-  line: string;
+  line: number;
   name: string;
   source: string[];
+  /** Of the user's code, not of a library's. */
   own: boolean;
 }
 
@@ -24,7 +25,7 @@ export function traceOf(text: string): Trace | null {
   for (const line of text.split("\n")) {
     const found = FRAME.exec(line);
     if (found !== null) {
-      frame = { file: found[1]!, line: found[2]!, name: found[3] ?? "", source: [], own: !LIBRARY.test(found[1]!) };
+      frame = { file: found[1]!, line: Number(found[2]), name: found[3] ?? "", source: [], own: !LIBRARY.test(found[1]!) };
       frames.push(frame);
     } else if (frame !== null && line.startsWith("    ")) frame.source.push(line.slice(4));
     else {
@@ -33,4 +34,24 @@ export function traceOf(text: string): Trace | null {
     }
   }
   return frames.length === 0 ? null : { frames, rest: rest.join("\n") };
+}
+
+interface Sent {
+  file?: unknown;
+  line?: unknown;
+  function?: unknown;
+  source?: unknown;
+  own?: unknown;
+}
+
+/** The frames of a recorded error, the innermost last. */
+export function framesOf(sent: unknown): Frame[] {
+  if (!Array.isArray(sent)) return [];
+  return (sent as Sent[]).map((one) => ({
+    file: String(one.file ?? ""),
+    line: Number(one.line ?? 0),
+    name: String(one.function ?? ""),
+    source: typeof one.source === "string" && one.source !== "" ? one.source.split("\n") : [],
+    own: one.own === true,
+  }));
 }

@@ -46,6 +46,8 @@ export function splitError(text: string): { type: string; message: string; step:
   const [, type, message] = /^([A-Za-z_][\w.]*): (.*)$/s.exec(of?.[3] ?? text) ?? [];
   if (type === undefined || message === undefined) return null;
   return { type, message, step: of?.[1] ?? null, tries: Number(of?.[2] ?? 1) };
+}
+
 /** The server's sentences name ids in full and times in UTC: here ids are short, and times are those of the browser's zone. */
 export function plainer(text: string): string {
   return text

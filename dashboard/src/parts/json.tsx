@@ -4,7 +4,7 @@ import { isContainer, keyText, linesOf, moreAfter, nodeAt, openAtFirst, parentsO
 import { bytes, count, counted, visible } from "../model/words";
 import { CopyButton } from "./text";
 import { copy } from "./toast";
-import { useRows } from "./virtual";
+import { useRows } from "./window";
 
 const LINE = 19;
 const ASK_ABOVE = 256 * 1_024;

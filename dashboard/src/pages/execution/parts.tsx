@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { rawAt } from "../../model/json";
-import { traceOf } from "../../model/trace";
+import { framesOf, traceOf, type Trace } from "../../model/trace";
 import { clock } from "../../model/time";
 import { counted, visible } from "../../model/words";
 import type { Schemas } from "../../api/client";
@@ -43,7 +43,7 @@ interface Recorded {
   type?: unknown;
   message: string;
   detail?: unknown;
-  traceback?: unknown;
+  frames?: unknown;
 }
 
 function errorIn(raw: string): Recorded | null {
@@ -58,7 +58,9 @@ function errorIn(raw: string): Recorded | null {
 export function ErrorShown({ raw }: { raw: string }) {
   const error = errorIn(raw);
   if (error === null) return <Json text={raw} what="error" />;
-  const detail = typeof error.traceback === "string" ? error.traceback : typeof error.detail === "string" ? error.detail : null;
+  const detail = typeof error.detail === "string" ? error.detail : null;
+  const frames = framesOf(error.frames);
+  const trace = frames.length > 0 ? { frames, rest: "" } : detail === null ? null : traceOf(detail);
   return (
     <div class="sect">
       <div class="hd">
@@ -67,15 +69,13 @@ export function ErrorShown({ raw }: { raw: string }) {
         <CopyButton text={detail ?? error.message} what="error" />
       </div>
       <div style={{ overflowWrap: "anywhere" }}>{visible(error.message)}</div>
-      {detail !== null && <Traceback text={detail} />}
+      {trace !== null ? <Traceback trace={trace} /> : detail !== null && <pre class="box err trace">{visible(detail)}</pre>}
     </div>
   );
 }
 
-function Traceback({ text }: { text: string }) {
-  const trace = traceOf(text);
+function Traceback({ trace }: { trace: Trace }) {
   const [all, setAll] = useState(false);
-  if (trace === null) return <pre class="box err trace">{visible(text)}</pre>;
   const own = trace.frames.filter((frame) => frame.own);
   const shown = all || own.length === 0 ? trace.frames : own;
   const folded = trace.frames.length - shown.length;

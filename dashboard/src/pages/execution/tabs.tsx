@@ -12,7 +12,7 @@ import { Json } from "../../parts/json";
 import { Phase } from "../../parts/phase";
 import { Empty, Loaded, Problem } from "../../parts/state";
 import { Time } from "../../parts/text";
-import { useRows } from "../../parts/virtual";
+import { useRows } from "../../parts/window";
 import { Failure, LogLines, LogsNear, RowValue, useLogs } from "./parts";
 import type { Execution } from "./actions";
 

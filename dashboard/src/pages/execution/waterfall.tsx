@@ -7,7 +7,7 @@ import type { Scale, Tick } from "../../model/folds";
 import { readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
-import { useRows, useScrollTo, useWidth } from "../../parts/virtual";
+import { useRows, useScrollTo, useWidth } from "../../parts/window";
 
 const ROW = 23;
 const HEAD = 46;
