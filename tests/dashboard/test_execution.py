@@ -199,7 +199,7 @@ async def test_five_thousand_rows_are_few_nodes(served: Served, hand: Hand, chro
         await page.goto(f"/executions/{id}")
         await page.locator(".wrow").first.wait_for()
         first_row = time.monotonic() - began
-        await expect(page.locator(".ribbon")).to_contain_text("5,001 rows")
+        await expect(page.locator(".ribbon")).to_contain_text("5,001 rows", timeout=30_000)
         assert await page.locator(".wf *").count() <= 200
         await page.locator(".wf").evaluate("(it) => (it.scrollTop = it.scrollHeight)")
         await expect(row(page, "item 4999")).to_be_visible()
