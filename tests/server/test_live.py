@@ -95,6 +95,7 @@ async def test_a_stream_that_comes_back_gets_only_what_it_lacks(served: Served, 
         assert {event.event for event in events if event} == {"page", "counts", "queues"}
         seen = events[-1]
         assert seen is not None and seen.id is not None and seen.id.startswith("list=")
+        assert events[0] is not None and events[0].id in ("", seen.id), "cut behind it, it would lack the others"
     async with following(served, path, **{"Last-Event-ID": seen.id}) as stream:
         await served.start()
         event = await stream.next()

@@ -309,15 +309,12 @@ class Live(Service):
     @serves(FollowLive)
     async def follow(self, scope: Scope, op: FollowLive) -> Stream[LiveEvent]:
         """Raises BadRequest for an invalid cursor, and what the list of executions raises for its filters."""
-        watches = [watch for watch in Watch if watch in op.watch]
         states = _read_states(op.last_event_id)
         filters = ListFilters(**{name: getattr(op, name) for name in ListFilters.__struct_fields__})
         first = None
-        if Watch.LIST in watches:
+        if Watch.LIST in op.watch:
             first = await self._page(scope, filters, op.limit, states.get(Watch.LIST, ""))
-        return Stream(
-            self._follow(scope.project_id, op.limit, filters=filters, watches=watches, states=states, first=first)
-        )
+        return Stream(self._follow(scope.project_id, op, filters, first))
 
     async def _page(self, scope: Scope, filters: ListFilters, limit: int, state: str) -> SummaryPage:
         """The newest page or, after a state, the page from its newest execution on."""
@@ -329,15 +326,10 @@ class Live(Service):
         return await self._executions.summaries(scope, ListSummaries(**given, cursor=before, limit=limit))
 
     async def _follow(
-        self,
-        project_id: str,
-        limit: int,
-        *,
-        filters: ListFilters,
-        watches: Sequence[Watch],
-        states: dict[str, str],
-        first: SummaryPage | None,
+        self, project_id: str, op: FollowLive, filters: ListFilters, first: SummaryPage | None
     ) -> AsyncGenerator[list[tuple[str, LiveEvent]], None]:
+        watches = [watch for watch in Watch if watch in op.watch]
+        cursor, states = op.last_event_id or "", _read_states(op.last_event_id)
         with self._watching(project_id, filters, watches) as watchers:
             pages: dict[Watch, Page] = {}
             events: list[LiveEvent] = []
@@ -345,7 +337,7 @@ class Live(Service):
                 for watch, watcher in watchers.items():
                     state = states.get(watch, "")
                     if isinstance(watcher, ListWatcher) and first is not None:
-                        pages[watch] = ListPage(watcher, first, limit, state)
+                        pages[watch] = ListPage(watcher, first, op.limit, state)
                         if pages[watch].state != state:
                             events.append(first)
                     elif isinstance(watcher, RecordWatcher):
@@ -355,8 +347,9 @@ class Live(Service):
                 while True:
                     events += [event for page in pages.values() for event in page.take()]
                     if events:
-                        cursor = ";".join(f"{watch}={page.state}" for watch, page in pages.items())
-                        yield [(cursor, event) for event in events]
+                        before, cursor = cursor, ";".join(f"{watch}={page.state}" for watch, page in pages.items())
+                        # A client that is cut between two of them gets all again.
+                        yield [*((before, event) for event in events[:-1]), (cursor, events[-1])]
                         events = []
                     else:
                         await self._changed()
