@@ -137,6 +137,7 @@ async def test_workflows_are_listed_once_per_deployment(served: Served) -> None:
         "scheduled": True,
         "created_at": listed[0]["created_at"],
         "queue_name": "a",
+        **dict.fromkeys(("description", "takes_input", "input_schema", "output_schema", "source")),
     }
     assert await get(served, "workflows?limit=1&offset=1") == [listed[1]]
     assert await get(served, "workflows/a") == listed[0]

@@ -222,7 +222,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
-        **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable"), None),
+        **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable", "described"), None),
         **dict.fromkeys(("workflow_ids", "queue_names", "deployment_ids"), None),
         **dict.fromkeys(("q", "q_end", "first_id", "last_id"), None),
         **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
@@ -455,6 +455,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"name": "narrow", "total_limit": 1_000}
     for query in ("lock_schedule", "try_lock_schedule", "read_schedule", "update_schedule", "advance_schedule"):
         found[query] = {"id": "schedule-3"}
+    found["read_description"] = {"deployment_id": "d", "id": "workflow-0"}
     for query in ("lock_deployment", "upsert_deployment", "read_deployment", "retire_deployment"):
         found[query] = {"id": "d"}
     for query in ("put_definition", "read_definition"):

@@ -5,14 +5,14 @@ from typing import Final
 
 from msgspec.json import encode
 
-from perdure.wire.codec import check_json, check_name
+from perdure.wire.codec import check_json, check_name, check_text
 from perdure.wire.definitions import DEFINITION_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
 from perdure.wire.operation import validated
 from perdure.wire.requests import RegisterRequest
 from perdure.wire.search import check_fields
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.workflows import DESCRIBED_BYTES_MAX, SCHEMA_BYTES_MAX, WorkflowDescription, WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
 
@@ -23,6 +23,8 @@ async def check_registration(request: RegisterRequest) -> None:
     for spec in request.workflows:
         check_name(spec.id, where="workflows.id")
         check_fields(spec.searchable, "workflows.searchable")
+        if spec.description is not None:
+            _check_description(spec.description)
         if spec.agent is not None:
             if spec.type is not WorkflowType.AGENT or spec.agent.id != spec.id:
                 raise BadValue(f"Workflow {spec.id!r}: `agent` must be the definition of that agent.")
@@ -37,6 +39,19 @@ async def check_registration(request: RegisterRequest) -> None:
         raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
     await _check_schedules(request)
     _check_triggers(request)
+
+
+def _check_description(given: WorkflowDescription) -> None:
+    for name in ("input_schema", "output_schema"):
+        schema = getattr(given, name)
+        if schema is not None:
+            check_json(memoryview(schema), where=f"workflows.description.{name}", max_bytes=SCHEMA_BYTES_MAX)
+    for name in ("file", "text"):
+        text = getattr(given, name)
+        if text is not None:
+            check_text(text, where=f"workflows.description.{name}", max_bytes=DESCRIBED_BYTES_MAX)
+    if given.line is not None and not 0 <= given.line < 1 << 31:
+        raise BadValue(f"workflows.description.line: must be 0 to 2,147,483,647, got {given.line}")
 
 
 def _check_counts(request: RegisterRequest) -> None:

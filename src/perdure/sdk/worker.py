@@ -30,7 +30,7 @@ from perdure.sdk.steps import StepCall
 from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, Workflow
-from perdure.wire.errors import InternalError, LeaseLost, PerdureError, error_classes
+from perdure.wire.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
 from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
@@ -158,7 +158,12 @@ class Worker:
             protocol=WORKER_PROTOCOL,
         )
         sent = 0.0 if self.lease is None else self.lease.now()
-        reply = await self.transport.call(request)
+        try:
+            reply = await self.transport.call(request)
+        except BadValue:
+            # A server of an earlier release refuses descriptions, which only people need.
+            plain = [structs.replace(one, description=None) for one in workflows]
+            reply = await self.transport.call(structs.replace(request, workflows=plain))
         if reply.epoch != self._epoch:
             self._epoch = reply.epoch
             self.transcripts.forget()

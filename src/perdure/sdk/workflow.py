@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.declared_schedules import NO_INPUT, Schedule
+from perdure.sdk.descriptions import describe
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.steps import ONCE, OnFailure, Retry, as_policy, checked_on_failure, current_context
@@ -20,6 +21,7 @@ from perdure.wire.requests import QueueSpec, WorkflowSpec
 from perdure.wire.schedules import ScheduledFor, ScheduleSpec
 from perdure.wire.search import check_fields
 from perdure.wire.triggers import EventBatch, TopicEvent, TriggerSpec
+from perdure.wire.workflows import WorkflowDescription
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
@@ -217,9 +219,17 @@ class Workflow(Generic[I_contra, R_co]):
         """Raises if a client must not start it. `outside` holds the context variables around the start of the client's
         own worker, if any."""
 
+    @functools.cached_property
+    def _description(self) -> WorkflowDescription | None:
+        try:
+            return describe(self.fn, self._hints)
+        except TypeError:  # a hint that cannot be resolved; `check_hints` tells it where it matters
+            return None
+
     def spec(self) -> WorkflowSpec:
         return WorkflowSpec(
             id=self.name,
+            description=self._description,
             queue_name=None if self.queue is None else self.queue.name,
             output_schema_name=self.output_schema_name,
             run_timeout_seconds=self.run_timeout_seconds,

@@ -107,6 +107,9 @@ def _made(cls: type[Any], within: str, columns: list[str], left: set[str], env: 
     for one in msgspec.structs.fields(cls):
         record, optional = _record_of(one.type)
         if record is not None:
+            inner = {_column(name, one.name, columns) for name in record.__struct_fields__}
+            if not one.required and inner.isdisjoint(columns):
+                continue
             text = _made(record, one.name, columns, left, env)
             if optional:
                 first = _column(record.__struct_fields__[0], one.name, columns)

@@ -16,7 +16,7 @@ from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.transcripts import OnConflict
 from perdure.wire.triggers import TriggerSpec
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.workflows import WorkflowDescription, WorkflowType
 
 PROTOCOL_VERSION: Final = 1
 """A server refuses native workers with another version."""
@@ -119,6 +119,8 @@ class WorkflowSpec(Request, frozen=True):
     agent: "AgentSpec | None" = None
     searchable: list[str] = []
     """Fields of payload and result, such as `payload.customer.id`, by which its executions are found."""
+    description: WorkflowDescription | None = None
+    """Servers of earlier releases refuse it."""
 
 
 class AgentSpec(Request, frozen=True):

@@ -4,10 +4,12 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field
+from msgspec.structs import replace
 
 from perdure.wire.fields import PAGE_MAX, Cursor, Int64, PageCursor, Time, Uuid, Value, between
 from perdure.wire.operation import Listed, Noun, Operation
-from perdure.wire.record import Record
+from perdure.wire.record import Record, not_null
+from perdure.wire.records import MaybeRaw
 from perdure.wire.status import Status
 
 OFFSET_MAX: Final = 100_000
@@ -17,6 +19,33 @@ class WorkflowType(StrEnum):
     WORKFLOW = "workflow"
     AGENT = "agent"
     TOOL = "tool"
+
+
+SCHEMA_BYTES_MAX: Final = 64 << 10
+DESCRIBED_BYTES_MAX: Final = 2_000
+"""For a text or a path."""
+
+
+class WorkflowDescription(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A workflow's function, described for people. No code depends on it."""
+
+    takes_input: bool = True
+    input_schema: MaybeRaw = None
+    """JSON Schema (draft 2020-12), at most 64 KiB."""
+    output_schema: MaybeRaw = None
+    file: str | None = None
+    """Relative to the project, or to the folder from which it was imported."""
+    line: int | None = None
+    text: str | None = None
+    """The docstring's first paragraph."""
+
+
+class Source(Record, frozen=True):
+    """The place of a workflow's function."""
+
+    file: str
+    """Relative to the worker's project."""
+    line: int | None = None
 
 
 class RegisteredWorkflow(Record, frozen=True):
@@ -32,6 +61,25 @@ class RegisteredWorkflow(Record, frozen=True):
     created_at_us: Time = field(name="created_at")
     queue_name: str
     """The queue of its executions, unless a start names another."""
+    description: str | None = None
+    """The first paragraph of its docstring. This and the following fields are null in lists, and where a worker said
+    nothing of them."""
+    takes_input: bool | None = None
+    input_schema: Value = None
+    """JSON Schema of its input."""
+    output_schema: Value = None
+    """JSON Schema of its result."""
+    source: Source | None = None
+
+    def described_by(self, said: WorkflowDescription) -> "RegisteredWorkflow":
+        return replace(
+            self,
+            description=said.text,
+            takes_input=said.takes_input,
+            input_schema=not_null(said.input_schema),
+            output_schema=not_null(said.output_schema),
+            source=None if said.file is None else Source(said.file, said.line),
+        )
 
 
 class WorkflowRun(Record, frozen=True):

@@ -109,6 +109,7 @@ async def register(
                 int(spec.id in scheduled),
                 ages.get(spec.id, now_us),
                 msgspec.json.encode(spec.searchable).decode() if spec.searchable else None,
+                None if spec.description is None else msgspec.json.encode(spec.description),
             )
             for spec in request.workflows
         ],

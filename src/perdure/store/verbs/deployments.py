@@ -4,6 +4,7 @@ kind."""
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from msgspec import json
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow
@@ -13,7 +14,7 @@ from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeploym
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import QueueSpec
-from perdure.wire.workflows import RegisteredWorkflow, WorkflowType
+from perdure.wire.workflows import RegisteredWorkflow, WorkflowDescription, WorkflowType
 
 
 class Standing(NamedTuple):
@@ -212,7 +213,10 @@ async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str 
     if found is None:
         where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
         raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
-    return found
+    described = await value(
+        "read_description", project_id=project_id, deployment_id=found.deployment_id, id=workflow_id
+    )
+    return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
 
 
 @verb(sweep=True)

@@ -56,9 +56,9 @@ DELETE FROM workflows WHERE project_id = :project_id AND deployment_id = :deploy
 -- name: insert_workflow
 -- holds: deployment=deployment_id
 INSERT INTO workflows (project_id, deployment_id, id, queue_name, output_schema_name, run_timeout_seconds, wake_on_cancel,
-  type, trigger_on_event, scheduled, created_at_us, searchable)
+  type, trigger_on_event, scheduled, created_at_us, searchable, described)
 VALUES (:project_id, :deployment_id, :id, :queue_name, :output_schema_name, :run_timeout_seconds, :wake_on_cancel,
-  :type, :trigger_on_event, :scheduled, :now_us, :searchable);
+  :type, :trigger_on_event, :scheduled, :now_us, :searchable, :described);
 
 -- name: put_workflow
 -- holds: deployment=deployment_id
@@ -87,6 +87,9 @@ SELECT {= workflow}
 WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type = 'workflow'
   AND (:deployment_id{::TEXT} IS NULL OR w.deployment_id = :deployment_id)
 ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT 1;
+
+-- name: read_description
+SELECT described FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id AND id = :id;
 
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
