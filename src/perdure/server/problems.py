@@ -64,32 +64,36 @@ def undecodable(body: bytes, error: Exception, kind: type | None = None, where: 
 
 
 def shape_problem(error: msgspec.ValidationError, where: str, kind: type | None = None) -> BadValue:
-    """Adds the field's path: `body.items[3].priority: Expected `int`, got `str``. With `kind`, an unknown field's error
-    lists the valid ones."""
+    """Adds the field's path: `body.items[3].priority: Expected `int`, got `str``. With `kind`, the errors
+    of an unknown field and of an unknown word list the valid ones."""
     text = str(error)
     found = _PATH.search(text)
     path = where + found[1] if found else where
     what = text[: found.start()] if found else text
-    if kind is not None and "unknown field" in what:
-        fields = _fields_at(msgspec.inspect.type_info(kind), _PARTS.findall(found[1] if found else ""))
-        what += f"; it takes {', '.join(f'`{name}`' for name in fields)}" if fields else ""
+    if kind is not None:
+        types = _types_at(msgspec.inspect.type_info(kind), _PARTS.findall(found[1] if found else ""))
+        structs = [one for one in types if isinstance(one, msgspec.inspect.StructType)]
+        enums = [one for one in types if isinstance(one, msgspec.inspect.EnumType)]
+        if "unknown field" in what and len(structs) == 1:
+            what += f"; it takes {', '.join(f'`{field.encode_name}`' for field in structs[0].fields)}"
+        elif "Invalid enum value" in what and len(enums) == 1:
+            what += f"; it takes {', '.join(str(one.value) for one in enums[0].cls)}"
     return BadValue(f"{path}: {what}", {"path": path})
 
 
-def _fields_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[str]:
-    """Empty if several structs are possible."""
+def _types_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[msgspec.inspect.Type]:
+    """Several if unions leave a choice."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return _fields_at(kind.type, parts)
+        return _types_at(kind.type, parts)
     if isinstance(kind, msgspec.inspect.UnionType):
-        found = [fields for one in kind.types if (fields := _fields_at(one, parts))]
-        return found[0] if len(found) == 1 else []
+        return [found for one in kind.types for found in _types_at(one, parts)]
+    if not parts:
+        return [kind]
     if isinstance(kind, msgspec.inspect.StructType):
-        if not parts:
-            return [field.encode_name for field in kind.fields]
         below = [field.type for field in kind.fields if field.encode_name == parts[0].lstrip(".")]
-        return _fields_at(below[0], parts[1:]) if below else []
-    if isinstance(kind, msgspec.inspect.ListType) and parts:
-        return _fields_at(kind.item_type, parts[1:])
+        return _types_at(below[0], parts[1:]) if below else []
+    if isinstance(kind, msgspec.inspect.ListType):
+        return _types_at(kind.item_type, parts[1:])
     return []
 
 

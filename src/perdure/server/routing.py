@@ -398,7 +398,7 @@ class Route:
         try:
             return msgspec.convert(values, self.query_type, strict=False)
         except msgspec.ValidationError as error:
-            problem = shape_problem(error, "query")
+            problem = shape_problem(error, "query", self.query_type)
             raise BadRequest(problem.message, problem.details) from None
 
 
