@@ -7,6 +7,7 @@ import itertools
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of, until
 
@@ -16,9 +17,11 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.hands import PendingKind
 from perdure.wire.records import Kind
 from perdure.wire.requests import OpenWait, ReportReply, ReportRequest
 from perdure.wire.status import Phase
+from perdure.wire.timelines import SpanKind
 
 
 @dataclasses.dataclass
@@ -421,3 +424,41 @@ async def _is_back(handle: Handle[Any]) -> bool:
     steps = await keys_of(handle, Kind.STEP)
     events = await keys_of(handle, Kind.EVENT)
     return execution.phase is Phase.WAITING and len(steps) == len(events)
+
+
+async def test_a_wait_for_an_event_says_until_when(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waiting(ctx: Context) -> None:
+        await ctx.wait_for_event("news", timeout=3_600)
+
+    async with house.open(app) as p:
+        handle = await p.start(waiting)
+        await reaches(handle, Phase.WAITING)
+        call = next(one for one in await p.pending(handle.id) if one.kind is PendingKind.EVENT)
+        assert call.since_us is not None and call.due_at_us is not None
+        assert abs(call.due_at_us - call.since_us - 3_600_000_000) < 60_000_000
+        (span,) = [one for one in (await p.timeline(handle.id)).spans if one.kind is SpanKind.EVENT]
+        assert span.wait is not None and span.wait.until_us == call.due_at_us
+
+
+async def test_progress_is_a_share_or_a_count(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def going(ctx: Context, share: bool) -> None:
+        if share:
+            ctx.progress(0.4, "x" * 1_000)
+        else:
+            ctx.progress(2, 5, "shipping")
+        await ctx.wait_for_event("never")
+
+    async with house.open(app) as p:
+        said = []
+        for share in (True, False):
+            handle = await p.start(going, share)
+            await reaches(handle, Phase.WAITING)
+            said.append(msgspec.json.decode(bytes((await handle.get()).progress or b"null")))
+    assert (said[0]["done"], said[0]["total"], len(said[0]["text"].encode())) == (0.4, None, 500)
+    assert said[1] == {"done": 2, "total": 5, "text": "shipping"}

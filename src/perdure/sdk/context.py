@@ -200,7 +200,7 @@ class Context(ExecutionState):
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
         `latest=True` all published so far. Raises `TimeoutError` after `timeout` seconds.
         """
-        call = event_call(self.machine, topic, match, after=after, latest=latest, key=key)
+        call = event_call(self.machine, topic, match, after=after, latest=latest, timeout=timeout, key=key)
         return take_event(self.machine, call, data_type, timeout)
 
     @overload

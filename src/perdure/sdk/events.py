@@ -53,6 +53,7 @@ def event_call(
     *,
     after: int | None,
     latest: bool,
+    timeout: float | None = None,
     key: str | None,
 ) -> DurableCall:
     topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
@@ -72,8 +73,10 @@ def event_call(
     if latest and print_ is not None:
         print_ = LATEST + print_  # Such a wait takes no event of an earlier wait (see `same_question`).
 
+    until_us = _until_us(timeout)
+
     def request(key: str) -> OpenWait:
-        return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest)
+        return OpenWait(key, print_, topic=topic, match=wanted, after=after, latest=latest, expires_at_us=until_us)
 
     return machine.new_call(Kind.EVENT, topic, print_, request, key=key)
 
@@ -88,13 +91,16 @@ async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeou
 
 def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> DurableCall:
     print_ = fingerprint(bytes(shown))
-    until_us = None
-    if timeout is not None and timeout < FOREVER_SECONDS:
-        # From then on the server refuses an answer, which the code would not see.
-        until_us = int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
+    until_us = _until_us(timeout)  # from then on the server refuses an answer, which the code would not see
     return machine.new_call(
         Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us), key=key
     )
+
+
+def _until_us(timeout: float | None) -> int | None:
+    if timeout is None or timeout >= FOREVER_SECONDS:
+        return None
+    return int((asyncio.get_running_loop().time() + timeout) * 1_000_000)
 
 
 async def take_answer(machine: Machine, call: DurableCall, answer_type: Any, timeout: float | None) -> Any:
