@@ -34,6 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from perdure import Client, Context, Queue, RetryPolicy, current_step, step, workflow
+from perdure.cli.connect import ask
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import ListFilters
@@ -336,6 +337,8 @@ async def demo(folder: Path, console: Console) -> bool:
         processes.append(worker)
         client = Client.connect(access["url"], access["key"])
         try:
+            link = json.loads(await ask(client, "POST", "/api/v1/sign-in-links"))["path"]
+            console.print(f"The dashboard, while this runs: {access['url']}{link}", soft_wrap=True)
             return await run(client, access, folder, worker, processes, console)
         finally:
             await client.close()
