@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,6 +61,15 @@ async def test_an_application_serves_its_executions(capsys: pytest.CaptureFixtur
     assert find(environ={}).urls != (p.url,)
     with pytest.raises(OSError, match=r"."):
         socket.create_connection(("127.0.0.1", int(p.url.rpartition(":")[2]))).close()
+
+
+async def test_its_log_has_the_link_and_nothing_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with serving() as p, browser(p) as client:
+            await client.get("/ready")
+            logging.getLogger("uvicorn.error").info("The application's own server says this.")
+    said = [record.message for record in caplog.records if record.name in ("uvicorn.error", "perdure")]
+    assert len(said) == 2 and "signs a browser in once" in said[0], said
 
 
 async def test_the_link_signs_a_browser_in_once() -> None:

@@ -4,6 +4,8 @@ It listens on the loopback address, shares the engine and its event loop, and st
 """
 
 import asyncio
+import logging
+from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
 from msgspec.structs import asdict, replace
@@ -19,6 +21,15 @@ from perdure.wire.errors import BadRequest
 
 DRAIN_SECONDS: Final = 2.0
 """How long requests may take to finish when the process closes."""
+
+
+_inside: ContextVar[bool] = ContextVar("perdure-attached", default=False)
+
+
+def _hides_uvicorn(record: logging.LogRecord) -> bool:
+    """uvicorn's words on starts and ends say nothing to the log of an application. Its level is not changed: the
+    application may run in uvicorn itself."""
+    return record.levelno >= logging.WARNING or not _inside.get()
 
 
 async def _no_write() -> None:
@@ -54,7 +65,10 @@ class AttachedServer(Server):
 
     async def begin(self) -> None:
         """Raises BadRequest if the port is taken."""
-        self._serving = asyncio.create_task(self.run_until_stopped(), name="perdure-server")
+        logging.getLogger("uvicorn.error").addFilter(_hides_uvicorn)
+        context = copy_context()
+        context.run(_inside.set, True)
+        self._serving = asyncio.create_task(self.run_until_stopped(), name="perdure-server", context=context)
         ready = asyncio.create_task(self.ready.wait())
         try:
             await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
