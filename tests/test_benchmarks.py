@@ -77,6 +77,11 @@ def test_an_unknown_workload_is_refused_with_those_there_are() -> None:
     ("program", "arguments", "names"),
     [
         ("crowd", ["--streams", "20", "--rounds", "2", "--seconds", "0.2"], ["idle_cpu_percent", "last_ms"]),
+        (
+            "followers",
+            ["--streams", "6", "--rate", "20", "--rounds", "1", "--seconds", "0.5"],
+            ["added_cpu_percent", "rss_mb"],
+        ),
         ("looks", ["--executions", "2000", "--seconds", "0.2"], ["pages", "gets_per_s"]),
         ("conversation", ["--turns", "12", "--compact"], ["last_to_tenth", "stored_to_message_bytes"]),
     ],
