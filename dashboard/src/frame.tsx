@@ -1,13 +1,15 @@
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { LogOut, PanelLeft, Search, Settings } from "lucide-preact";
 import { useQuery } from "@tanstack/preact-query";
 import { toggleTheme } from "./appearance";
-import { actIn, send } from "./api/client";
+import { actIn, now, send } from "./api/client";
+import { useConnection, useLive } from "./api/live";
 import { queries } from "./api/query";
 import { commands, useCommands, type Command } from "./keys";
 import { navigation } from "./routes";
+import { clock } from "./model/time";
 import { useIdentity } from "./session";
 import { killWorker } from "./parts/dev";
 import { Dialog } from "./parts/dialog";
@@ -62,6 +64,7 @@ export function Frame({ children, narrow }: { children: ComponentChildren; narro
     ...(identity.can_sign_out ? [{ title: "Sign out", run: () => void signOut() }] : []),
   ];
   useCommands(given);
+  useLive("counts", (event) => event.event === "counts" && setNavCount("/inbox", event.data.questions));
   return (
     <div class={folded ? "app rail" : "app"}>
       <a class="skip" href="#main">
@@ -150,6 +153,7 @@ export function Frame({ children, narrow }: { children: ComponentChildren; narro
         </div>
       </nav>
       <div id="main" class="slot">
+        <Away />
         {children}
       </div>
       {open === "palette" && <Palette onClose={() => setOpen(null)} />}
@@ -162,7 +166,7 @@ export function Frame({ children, narrow }: { children: ComponentChildren; narro
 /** The dot that says whether the server answers, with its version and store. */
 function Alive({ folded }: { folded: boolean }) {
   const identity = useIdentity();
-  const away = useAway();
+  const { away } = useConnection();
   const store = identity.store === "sqlite" ? "SQLite" : "PostgreSQL";
   return (
     <div class={away ? "live away" : "live"} role="status" title={folded ? `${identity.version} · ${store}` : undefined}>
@@ -179,18 +183,23 @@ function Alive({ folded }: { folded: boolean }) {
   );
 }
 
-function useAway(): boolean {
-  const { error } = useQuery({
-    queryKey: ["ready"],
-    queryFn: async () => {
-      const reply = await fetch("/ready");
-      if (!reply.ok) throw new TypeError("not ready");
-      return true;
-    },
-    refetchInterval: (query) => (query.state.error === null ? false : 3_000),
-    retry: false,
-  });
-  return error !== null;
+/** The server does not answer: when the page tries again, and how old its data are. Actions stay, and fail with words. */
+function Away() {
+  const connection = useConnection();
+  const [, tick] = useState(0);
+  useEffect(() => {
+    if (!connection.away) return;
+    const timer = setInterval(() => tick((n) => n + 1), 1_000);
+    return () => clearInterval(timer);
+  }, [connection.away]);
+  if (!connection.away) return null;
+  const left = Math.ceil((connection.retryAt - now()) / 1_000);
+  return (
+    <p class="away" role="alert">
+      Server unreachable. {left > 0 ? `Retrying in ${left} s.` : "Retrying now."}
+      {connection.heardAt !== null && ` Data from ${clock(new Date(connection.heardAt).toISOString())}.`}
+    </p>
+  );
 }
 
 function KeyList({ onClose }: { onClose: () => void }) {

@@ -19,6 +19,7 @@ export interface NavItem {
 
 /** One line a page. Each page is a chunk of its own, loaded when it is first shown. */
 export const routes: Route[] = [
+  { path: "/", page: lazy(() => import("./pages/overview")) },
   { path: "/executions", page: lazy(() => import("./pages/executions")) },
   { path: "/executions/:id", page: lazy(() => import("./pages/execution")) },
   { path: "/bulk", page: lazy(() => import("./pages/bulk/list")) },

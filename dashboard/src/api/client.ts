@@ -20,6 +20,10 @@ export function whenSignedOut(listener: () => void): void {
   onSignedOut = listener;
 }
 
+export function signedOut(): void {
+  onSignedOut();
+}
+
 export function projectHeaders(): Record<string, string> {
   return project === null ? {} : { "X-Project-ID": project };
 }

@@ -1,7 +1,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { EventReader } from "../model/sse";
-import { now, projectHeaders, type Schemas } from "./client";
+import { now, projectHeaders, signedOut, type Schemas } from "./client";
 import { errorOf, isAway } from "./errors";
+import { queries } from "./query";
 
 type Summary = Schemas["ExecutionSummary"];
 
@@ -76,6 +77,7 @@ function settle(): void {
 
 function become(next: Connection): void {
   if (!next.away && !connection.away) return;
+  if (!next.away) void queries.invalidateQueries(); // what has no part in the feed
   connection = next;
   for (const listener of listeners) listener(next);
 }
@@ -116,6 +118,7 @@ async function listen(asked: string, signal: AbortSignal, onOpen: () => void): P
     const headers: Record<string, string> = { ...projectHeaders(), Accept: "text/event-stream" };
     if (lastId !== null && lastIdOf === asked) headers["Last-Event-ID"] = lastId;
     const reply = await fetch(`/api/v1/live?${asked}`, { headers, signal: AbortSignal.any([signal, silent.signal]) });
+    if (reply.status === 401) signedOut();
     if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
     onOpen();
     become({ away: false });
@@ -162,11 +165,12 @@ export function reopen(): void {
   settle();
 }
 
-/** Hear of changes for as long as the part is shown. `query`: the filters of a list. */
-export function useLive(topic: Topic, hear: (event: LiveEvent) => void, query = ""): void {
+/** Hear of changes for as long as the part is shown. `query`: the filters of a list; null: not yet. */
+export function useLive(topic: Topic, hear: (event: LiveEvent) => void, query: string | null = ""): void {
   const latest = useRef(hear);
   latest.current = hear;
   useEffect(() => {
+    if (query === null) return;
     const watcher: Watcher = { topic, query, hear: (event) => latest.current(event) };
     watchers.add(watcher);
     settle();

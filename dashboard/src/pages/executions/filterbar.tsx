@@ -13,6 +13,7 @@ import {
   type Filters,
   type Suggestion,
 } from "../../model/filters";
+import { visible } from "../../model/words";
 import { PHASES } from "../../parts/phase";
 import { Key, Shown } from "../../parts/text";
 import { useFacet } from "./numbers";
@@ -99,7 +100,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
             <button
               type="button"
               class="plain"
-              title={`Change: ${chip.says} ${chip.shows}`}
+              title={visible(`Change: ${chip.says} ${chip.shows}`)}
               onClick={() => {
                 setField(chip.name);
                 setText(chip.name.startsWith("created_") || chip.value.includes(",") ? "" : chip.value);
@@ -111,7 +112,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
                 <Shown text={chip.shows} />
               </b>
             </button>
-            <button type="button" class="x plain" aria-label={`Remove the filter: ${chip.says} ${chip.shows}`} onClick={() => onChange(without(filters, chip.name))}>
+            <button type="button" class="x plain" aria-label={visible(`Remove the filter: ${chip.says} ${chip.shows}`)} onClick={() => onChange(without(filters, chip.name))}>
               <X size={12} aria-hidden="true" />
             </button>
           </span>

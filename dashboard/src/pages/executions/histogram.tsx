@@ -13,10 +13,11 @@ export function HistogramBar({ filters, onRange }: { filters: Filters; onRange: 
   const found = useHistogram(filters);
   const svg = useRef<SVGSVGElement>(null);
   const [brush, setBrush] = useState<[number, number] | null>(null);
-  if (found === undefined || found.buckets.length === 0) return null;
+  if (found?.from == null || found.to == null || found.buckets.length === 0) return null;
+  const [begin, end] = [found.from, found.to];
   const step = found.step_seconds * 1_000;
-  const from = Math.floor(Date.parse(found.from) / step) * step;
-  const slots = Math.max(1, Math.ceil((Date.parse(found.to) - from) / step));
+  const from = Math.floor(Date.parse(begin) / step) * step;
+  const slots = Math.max(1, Math.ceil((Date.parse(end) - from) / step));
   const sums = found.buckets.map((bucket) => Object.values(bucket.phases).reduce((sum, n) => sum + n, 0));
   const most = Math.max(1, ...sums);
   const slotAt = (event: PointerEvent) => {
@@ -33,7 +34,7 @@ export function HistogramBar({ filters, onRange }: { filters: Filters; onRange: 
         viewBox={`0 0 ${slots} ${HEIGHT}`}
         preserveAspectRatio="none"
         role="img"
-        aria-label={`Created from ${exact(found.from)} to ${exact(found.to)}: at most ${count(most)} in one bar`}
+        aria-label={`Created from ${exact(begin)} to ${exact(end)}: at most ${count(most)} in one bar`}
         onPointerDown={(event) => {
           svg.current!.setPointerCapture(event.pointerId);
           setBrush([slotAt(event), slotAt(event)]);

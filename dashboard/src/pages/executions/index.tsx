@@ -5,7 +5,7 @@ import { now } from "../../api/client";
 import { useCommands, type Command } from "../../keys";
 import { asFlags, builtInViews, chips, FIELDS, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
 import { duration } from "../../model/time";
-import { count, counted, splitError } from "../../model/words";
+import { count, counted, errorWords, splitError, visible } from "../../model/words";
 import { Copies } from "../../parts/action";
 import { Dialog } from "../../parts/dialog";
 import { Page } from "../../parts/page";
@@ -24,7 +24,7 @@ import { Peek } from "./peek";
 import { savedViews, saveView, dropView } from "./views";
 import "./executions.css";
 
-const ROW = 34;
+const rowHeight = () => (document.documentElement.dataset["density"] === "compact" ? 28 : 34);
 /** Where the list was, by its address: going back finds the same place. */
 const places = new Map<string, number>();
 
@@ -45,7 +45,7 @@ export default function Executions() {
   useTick(5_000);
   const anchor = useRef<string | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
-  const virtual = useVirtual(scroller, rows.length, ROW);
+  const virtual = useVirtual(scroller, rows.length, rowHeight());
   const peek = params.get("peek");
   const at = rows.findIndex((row) => row.id === cursor);
 
@@ -155,20 +155,20 @@ export default function Executions() {
           <div class="row errors" role="group" aria-label="Errors">
             <span class="dim3">Errors</span>
             {groups.map((group) => (
-              <button type="button" class="btn" key={`${group.class} ${group.message} ${group.workflow_id}`} onClick={() => setFilters({ ...wanted, ...group.filter })}>
+              <button type="button" class="btn" key={`${group.class} ${group.message} ${group.workflow_id}`} onClick={() => setFilters({ ...wanted, ...(group.filter as Filters) })}>
                 <b class="num">{count(group.count)}</b>
                 <code class="trunc">
-                  <Shown text={group.message === "" ? group.class : `${group.class}: ${group.message}`} />
+                  <Shown text={errorWords([group.class, group.message].filter(Boolean).join(": "), false)} />
                 </code>
                 <span class="dim3">
-                  <Shown text={group.place ?? group.workflow_id} />
+                  <Shown text={group.place ?? group.workflow_id ?? ""} />
                 </span>
               </button>
             ))}
           </div>
         )}
         <HistogramBar filters={wanted} onRange={(after, before) => setFilters({ ...wanted, created_after: after, created_before: before })} />
-        <div class="split">
+        <div class="listsplit">
           <div class="scroll rows" ref={scroller} tabIndex={-1}>
             {(fresh.count > 0 || gone.size > 0) && (
               <button type="button" class="fresh" onClick={load}>
@@ -278,7 +278,7 @@ interface RowProps {
 }
 
 function Row({ row, index, current, selected, gone, onSelect, onPoint }: RowProps) {
-  const name = `${row.workflow_id} ${row.key ?? row.id}`;
+  const name = visible(`${row.workflow_id} ${row.key ?? row.id}`);
   const classes = [selected && "sel", current && "cur", gone && "gone"].filter(Boolean).join(" ");
   return (
     <tr class={classes} aria-rowindex={index + 2} aria-current={current ? "true" : undefined} onClick={onPoint}>
@@ -304,7 +304,7 @@ function Row({ row, index, current, selected, gone, onSelect, onPoint }: RowProp
           <Shown text={row.key ?? `…${row.id.slice(-8)}`} />
         </code>
       </td>
-      <td class="trunc says" title={row.details ?? undefined}>
+      <td class="trunc says" title={row.details == null ? undefined : visible(row.details)}>
         <Details row={row} />
       </td>
       <td class="queue trunc dim">

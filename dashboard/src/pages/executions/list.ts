@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/preact-query";
 import { api, currentProject, type Schemas } from "../../api/client";
 import { reopen, useLive } from "../../api/live";
@@ -9,6 +9,8 @@ type Page = Schemas["SummariesResponse"];
 type Pages = InfiniteData<Page, string | null>;
 
 export const PAGE_ROWS = 100;
+/** Counts and the histogram follow the changes of the list this late: each costs a search. */
+const NUMBERS_MS = 5_000;
 const NOTHING_NEW = { count: 0, failed: 0, at_least: false };
 
 function mapRows(pages: Pages | undefined, change: (row: Summary) => Summary): Pages | undefined {
@@ -41,9 +43,14 @@ export function useExecutions(filters: Filters) {
   };
   useEffect(forget, [queryKey]);
 
+  const numbers = useRef<ReturnType<typeof setTimeout> | null>(null);
   useLive(
     "list",
     (event) => {
+      numbers.current ??= setTimeout(() => {
+        numbers.current = null;
+        void client.invalidateQueries({ predicate: (query) => /^\/api\/v1\/executions\/(count|histogram|errors)$/.test(String(query.queryKey[0])) });
+      }, NUMBERS_MS);
       if (event.event === "new") setFresh(event.data);
       else if (event.event === "gone") setGone((known) => new Set([...known, ...event.data.ids]));
       else if (event.event === "changed" || event.event === "page") {
@@ -60,7 +67,7 @@ export function useExecutions(filters: Filters) {
         }
       }
     },
-    new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
+    list.data === undefined ? null : new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
   );
 
   const rows = useMemo(() => list.data?.pages.flatMap((page) => page.executions) ?? [], [list.data]);
@@ -76,8 +83,7 @@ export function useExecutions(filters: Filters) {
     load: () => {
       forget();
       client.setQueryData<Pages>(queryKey, (pages) => pages && { pages: pages.pages.slice(0, 1), pageParams: pages.pageParams.slice(0, 1) });
-      void list.refetch();
-      reopen();
+      void list.refetch().then(reopen);
     },
   };
 }

@@ -1,0 +1,35 @@
+"""The first page answers whether anything needs attention, and does the next step."""
+
+from playwright.async_api import Browser, expect
+from tests.dashboard.pages import HOSTILE, completed, failed, opened
+from tests.server.serving import Hand, Served
+
+
+async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromium: Browser) -> None:
+    for n in range(3):
+        await failed(served, hand, key=f"order-{n}", error=f"ValueError: {HOSTILE}")
+    await completed(served, hand)
+    async with opened(chromium, served, "/") as shown:
+        page = shown.page
+        await expect(page.get_by_text("1 item needs attention")).to_be_visible()
+        item = page.get_by_role("list", name="Needs attention").get_by_role("listitem")
+        await expect(item).to_contain_text("3 executions of w failed")
+        await expect(item).to_contain_text("<img")
+        await expect(page.get_by_role("region", name="Workflows and agents")).to_contain_text("75 %")
+        fold = await page.evaluate("document.querySelector('.scroll').scrollHeight <= innerHeight")
+        assert fold, "all of it is above the fold"
+        await page.get_by_role("button", name="Retry 3").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Retry 3").click()
+        await expect(page.get_by_text("Retrying 3 executions")).to_be_visible()
+        await expect(page.get_by_text("Nothing needs attention")).to_be_visible(timeout=20_000)
+        await expect(page.get_by_role("region", name="Open now").get_by_role("link", name="Queued")).to_contain_text(
+            "3"
+        )
+        await page.get_by_role("button", name="7 d").click()
+        assert page.url.endswith("?range=7d")
+
+
+async def test_an_empty_project_is_told_how_to_begin(served: Served, chromium: Browser) -> None:
+    async with opened(chromium, served, "/") as shown:
+        await expect(shown.page.get_by_text("@workflow").first).to_be_visible()
+        assert shown.page.url.endswith("/welcome")
