@@ -22,6 +22,7 @@ export const routes: Route[] = [
   { path: "/", page: lazy(() => import("./pages/overview")) },
   { path: "/executions", page: lazy(() => import("./pages/executions")) },
   { path: "/executions/:id", page: lazy(() => import("./pages/execution")) },
+  { path: "/executions/:id/compare/:other", page: lazy(() => import("./pages/execution/compare")) },
   { path: "/bulk", page: lazy(() => import("./pages/bulk/list")) },
   { path: "/bulk/:id", page: lazy(() => import("./pages/bulk")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },

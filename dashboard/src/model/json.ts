@@ -252,3 +252,16 @@ export function moreAfter(tree: Tree, node: number): boolean {
   const parent = tree.parent[node]!;
   return parent >= 0 && tree.next[node]! < tree.next[parent]!;
 }
+
+/** The texts of the items of a list. */
+export function rawItems(list: string): string[] {
+  const found: string[] = [];
+  let at = skip(list, 1);
+  while (at < list.length && list[at] !== "]") {
+    const end = ending(list, at);
+    found.push(list.slice(at, end));
+    at = skip(list, end);
+    if (list[at] === ",") at = skip(list, at + 1);
+  }
+  return found;
+}

@@ -45,7 +45,12 @@ export function saidBeside(row: Row, slowest: string | null): Said | null {
 
 function lastError(row: Row): string {
   const error = row.span.error ?? (row.span.tries ?? []).findLast((one) => one.error != null)?.error;
-  return error == null ? "failed" : error.message === "" ? error.type : error.message.split("\n", 1)[0]!.slice(0, 120);
+  return error == null ? "failed" : errorLine(error).slice(0, 120);
+}
+
+/** The first line of an error. Empty texts are left out of answers. */
+export function errorLine(error: { type?: string; message?: string }): string {
+  return error.message == null || error.message === "" ? (error.type ?? "failed") : error.message.split("\n", 1)[0]!;
 }
 
 /** The step that took longest, if there are enough to compare. */

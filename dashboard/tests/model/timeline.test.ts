@@ -106,6 +106,12 @@ test("a lost run is torn, the next run follows in its row, and the row says so",
   expect(saidBeside(row!, null)?.text).toBe("2nd run, same idempotency key");
 });
 
+test("an error without a message is named by its class", () => {
+  const span: Span = { ...step("s", 2, 0, 10), state: "failed", error: { type: "TimeoutError" } as never, tries: [] };
+  const [row] = rowsOf(merge(emptyJournal("x"), page([span])), T0, CLOSED, new Map());
+  expect(saidBeside(row!, null)).toEqual({ text: "TimeoutError", tone: "bad" });
+});
+
 test("a long wait folds with its cause, a short one is drawn", () => {
   const journal = merge(emptyJournal("x"), page([step("a", 2, 0, 100), wait("approve", "answer", 100, 8_000_000), step("b", 4, 8_000_000, 8_000_100), wait("scan", "event", 8_000_100, 8_001_000), step("c", 6, 8_001_000, 8_001_100)]));
   const rows = rowsOf(journal, T0, CLOSED, new Map());
@@ -172,4 +178,4 @@ test("100,000 rows are laid out fast enough to scroll", () => {
   const took = performance.now() - began;
   expect([rows.length, found.length]).toEqual([100_000, 1]);
   console.info(`100,000 rows: ${Math.round(took)} ms`);
-});
+}, 60_000);

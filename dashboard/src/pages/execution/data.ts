@@ -4,7 +4,7 @@ import { errorOf } from "../../api/errors";
 import { follow } from "../../api/sse";
 import { useGet, useRefresh } from "../../api/query";
 import { useQuery } from "@tanstack/preact-query";
-import { emptyJournal, merge, type Journal } from "../../model/timeline";
+import { emptyJournal, FINAL, merge, type Journal } from "../../model/timeline";
 
 const FIRST_PAGE = 500; // the first rows are drawn while the rest is on its way
 const PAGE = 5_000;
@@ -25,11 +25,12 @@ async function load(journal: Journal, signal: AbortSignal, limit: number): Promi
 }
 
 /** The timeline of an execution: loaded page by page, then kept up to date by its stream of rows. */
-export function useTimeline(id: string, live: boolean): Timeline {
+export function useTimeline(id: string, live: boolean, running: boolean): Timeline {
   const state = useRef(emptyJournal(id));
   const [version, changed] = useReducer((count: number) => count + 1, 0);
   const [error, setError] = useState<unknown>(null);
   const refresh = useRefresh();
+  const look = useRef(() => {});
   if (state.current.id !== id) state.current = emptyJournal(id);
   useEffect(() => {
     const journal = state.current;
@@ -69,15 +70,19 @@ export function useTimeline(id: string, live: boolean): Timeline {
       // The stream is not read for its values: a row says only that there is more to ask for.
       void follow(`/api/v1/executions/${id}/events`, heard, ending.signal, `${journal.lastSeq}-0`);
     });
-    // A step that begins has no row: the worker's beat names it.
-    const beats = live ? window.setInterval(() => document.visibilityState === "visible" && void catchUp(), 2_000) : 0;
+    look.current = () => void catchUp();
     return () => {
       ending.abort();
-      clearInterval(beats);
       clearTimeout(soon);
       cancelAnimationFrame(frame);
     };
   }, [id, live]);
+  // A step that begins has no row: the worker's beat names it.
+  useEffect(() => {
+    if (!running) return;
+    const beats = window.setInterval(() => document.visibilityState === "visible" && look.current(), 2_000);
+    return () => clearInterval(beats);
+  }, [id, running]);
   return { journal: state.current, version, error };
 }
 
@@ -143,6 +148,8 @@ export function useText(path: string | null) {
   });
 }
 
-export function useWhy(id: string, live: boolean) {
-  return useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, live ? { every: 5_000 } : {});
+/** Asked for again with each new row. Places in queues and silent workers change without one. */
+export function useWhy(id: string, phase: string | null) {
+  const every = phase === null || phase === "waiting" || FINAL.has(phase) ? {} : { every: 5_000 };
+  return useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, every);
 }

@@ -9,7 +9,7 @@ import { slowestStep } from "../../model/says";
 import { stateAt } from "../../model/then";
 import { cells, FINAL, holdings, losses, rowsOf, type Row } from "../../model/timeline";
 import { clock, duration, exact, when } from "../../model/time";
-import { count, counted, money, plainer, shortId, visible } from "../../model/words";
+import { count, counted, money, plainer, share, shortId, visible } from "../../model/words";
 import { rawAt } from "../../model/json";
 import { Phase } from "../../parts/phase";
 import { Empty, Problem, Skeleton } from "../../parts/state";
@@ -28,7 +28,7 @@ import "./execution.css";
 export default function ExecutionPage({ params }: { params: Record<string, string> }) {
   const id = params.id!;
   const answer = useText(`/api/v1/executions/${id}`);
-  const why = useWhy(id, answer.data !== undefined && !FINAL.has(phaseIn(answer.data)));
+  const why = useWhy(id, answer.data === undefined ? null : phaseIn(answer.data));
   const phase = why.data?.phase;
   // The whole execution may be large: it is asked for again only when its phase changes.
   useEffect(() => {
@@ -60,7 +60,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const [params, change] = useQueryParams();
   const live = !FINAL.has(execution.phase);
   const mayWrite = useMay("write");
-  const { journal, version, error } = useTimeline(id, live);
+  const { journal, version, error } = useTimeline(id, live, execution.phase === "running");
   const now = useNow(live, version, journal.spans.size);
   const pending = useGet("/api/v1/executions/{execution_id}/pending", { params: { path: { execution_id: id } } }, { enabled: live });
   const spends = useMemo(() => [...journal.spans.values()].some((span) => span.tokens != null), [version]);
@@ -70,6 +70,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const [width, setWidth] = useState(() => Number(localStorage.getItem("perdure.inspector")) || 424);
   const [opened, setOpened] = useState<ReadonlySet<number>>(new Set());
   const scroller = useRef<HTMLDivElement>(null);
+  const finder = useRef<HTMLInputElement>(null);
 
   const clockTime = params.get("time") === "clock";
   const at = params.has("at") ? Math.max(1, Number(params.get("at")) || 1) : null;
@@ -108,7 +109,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const slowest = useMemo(() => slowestStep(rows), [rows]);
   const ribbon = useMemo(() => cells(journal), [version]);
   const past = useMemo(() => (at === null ? null : stateAt(journal, Math.min(at, Math.max(1, journal.lastSeq)))), [version, at]);
-  const selected = useMemo(() => (chosen === null ? null : (rows.find((row) => nameOf(row, id) === chosen || row.span.seqs?.includes(Number(chosen)) === true) ?? null)), [rows, chosen]);
+  const selected = useMemo(() => (chosen === null ? null : findRow(rows, id, chosen)), [rows, chosen]);
 
   const isAgent = spends || [...journal.spans.values()].some((span) => span.kind === "transcript" || span.kind === "message");
   const tabs: string[] = isAgent && Conversation !== null ? ["conversation", ...TABS] : [...TABS];
@@ -139,6 +140,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   useCommands([
     { title: "Next row", key: "j", quiet: true, run: () => move(1) },
     { title: "Row before", key: "k", quiet: true, run: () => move(-1) },
+    { title: "Find a row", key: "/", run: () => finder.current?.focus() },
     { title: "Unfold or fold the row", key: "o", quiet: true, run: () => selected !== null && selected.folds !== null && fold(selected) },
     { title: "Unfold or fold the row", key: "e", quiet: true, run: () => selected !== null && selected.folds !== null && fold(selected) },
     { title: "Switch work time and clock time", key: "t", run: () => change({ time: clockTime ? null : "clock" }) },
@@ -222,6 +224,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
             </>
           )}
         </p>
+        {execution.phase === "running" && <Progress id={id} />}
         <Facts execution={execution} folded={folded} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
         {offered.length > 0 && mayWrite && (
           <div class="pendbar">
@@ -249,6 +252,24 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
         ))}
         <span class="grow" />
         <span class="tools">
+          {tab === "timeline" && (
+            <input
+              ref={finder}
+              class="input finder"
+              type="search"
+              placeholder="Find a row  /"
+              aria-label="Find a row"
+              onKeyDown={(event) => {
+                const words = event.currentTarget.value.toLowerCase();
+                if (event.key === "Escape") return event.currentTarget.blur();
+                if (event.key !== "Enter" || words === "") return;
+                const from = selected === null ? -1 : rows.indexOf(selected);
+                const fits = (row: Row) => `${row.span.key} ${row.span.name ?? ""} ${row.span.label ?? ""} ${row.span.state}`.toLowerCase().includes(words);
+                const next = rows.slice(from + 1).find(fits) ?? rows.find(fits);
+                if (next !== undefined) select(next);
+              }}
+            />
+          )}
           {tab === "timeline" && (
             <span class="seg" role="group" aria-label="Time">
               <button type="button" class={clockTime ? "" : "on"} aria-pressed={!clockTime} onClick={() => change({ time: null })}>
@@ -348,6 +369,16 @@ function nameOf(row: Row, id: string): string {
   return row.folds === "group" ? `${own}group ${row.span.key}` : row.span.kind === "step" ? `${own}${row.span.key}` : `${own}${row.span.kind} ${row.span.key}`;
 }
 
+/** By its name in the address, its key, or the number of a journal row. */
+function findRow(rows: readonly Row[], id: string, chosen: string): Row | null {
+  return (
+    rows.find((row) => nameOf(row, id) === chosen) ??
+    rows.find((row) => row.execution === id && row.folds !== "group" && row.span.key === chosen) ??
+    rows.find((row) => row.execution === id && row.span.seqs?.includes(Number(chosen)) === true) ??
+    null
+  );
+}
+
 function tagsOf(tags: unknown): string[] {
   if (Array.isArray(tags)) return tags.map(String);
   if (tags === null || typeof tags !== "object") return [];
@@ -363,6 +394,23 @@ function Proof({ lost, rerun, whole }: { lost: number; rerun: number; whole: boo
       {whole ? "" : "At least "}
       {counted(lost, "worker")} lost · {counted(rerun, "recorded step")} repeated
     </span>
+  );
+}
+
+/** What the code said with `ctx.progress`. The summary is asked for, because the execution itself may be large. */
+function Progress({ id }: { id: string }) {
+  const found = useGet("/api/v1/executions/summaries", { params: { query: { q: id, limit: 1 } } }, { every: 2_000 });
+  const one = found.data?.executions[0];
+  const progress = one?.id === id ? (one.progress as { done?: unknown; total?: unknown; text?: unknown } | null | undefined) : null;
+  if (progress == null || typeof progress.done !== "number") return null;
+  const { done } = progress;
+  const total = typeof progress.total === "number" && progress.total > 0 ? progress.total : null;
+  return (
+    <div class="row gap12" style={{ marginTop: "6px", fontSize: "12px" }}>
+      <progress class="exprogress" aria-label="Progress" value={done} max={total ?? 1} />
+      <span class="num">{total !== null ? `${count(done)} of ${count(total)}` : share(done, 1)}</span>
+      {typeof progress.text === "string" && <span class="dim">{visible(progress.text)}</span>}
+    </div>
   );
 }
 

@@ -4,7 +4,7 @@ import { GitFork, Link2, ShieldCheck, X } from "lucide-preact";
 import { useGet } from "../../api/query";
 import { duration, clock } from "../../model/time";
 import { bytes, counted, count, money, visible } from "../../model/words";
-import { ordinal } from "../../model/says";
+import { errorLine, ordinal } from "../../model/says";
 import { short, type Then } from "../../model/then";
 import { phaseOf, tookOf, type Row } from "../../model/timeline";
 import { rawAt } from "../../model/json";
@@ -230,7 +230,7 @@ function Tries({ row }: { row: Row }) {
                 <span class="dim">
                   {run === null ? `in attempt ${one!.attempt}` : `on worker ${short(run.worker)}, attempt ${run.attempt}`}
                   {run !== null && (run.lost_at == null ? ", running" : ", lost with its worker")}
-                  {one?.error != null && `: ${visible(one.error.type)} ${visible(one.error.message)}`}
+                  {one?.error != null && `: ${visible(errorLine(one.error))}`}
                 </span>
                 {one?.retry_at != null && <span class="dim3"> Next try at {clock(one.retry_at, true)}.</span>}
               </span>
