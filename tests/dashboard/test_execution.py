@@ -205,3 +205,16 @@ async def test_five_thousand_rows_are_few_nodes(served: Served, hand: Hand, chro
         await expect(row(page, "item 4999")).to_be_visible()
         assert await page.locator(".wf *").count() <= 200
         print(f"first of 5,000 rows after {first_row * 1000:.0f} ms")  # noqa: T201  # a time on a busy machine decides nothing
+
+
+async def test_two_executions_are_compared_by_key(served: Served, hand: Hand, chromium: Browser) -> None:
+    ids = []
+    for cents in (1290, 1390):
+        ids.append(await served.start(payload={"order": 7}))
+        entries = [step("stock", True), step("quote", {"cents": cents, "exact": HUGE})]
+        await hand.report(await hand.claim(), entries=entries, end={"type": "complete", "result": "paid"})
+    async with opened(chromium, served, f"/executions/{ids[0]}/compare/{ids[1]}") as shown:
+        main = shown.page.get_by_role("main")
+        await expect(main).to_contain_text("1 difference, 3 equal outcomes")
+        await expect(main.locator(".diff")).to_have_text(['"cents": 1290,', '"cents": 1390,'])
+        await expect(main).to_contain_text(str(HUGE))
