@@ -1,4 +1,5 @@
-import type { ComponentChildren } from "preact";
+import { cloneElement, type ComponentChildren, type VNode } from "preact";
+import { useId } from "preact/hooks";
 import "./controls.css";
 
 /** A choice of a few, side by side. */
@@ -28,18 +29,24 @@ export function Split({ children, aside, label }: { children: ComponentChildren;
   );
 }
 
-export function Switch({ on, word, disabled, onChange }: { on: boolean; word: string; disabled?: boolean; onChange: (on: boolean) => void }) {
-  return <button type="button" role="switch" aria-checked={on} aria-label={word} disabled={disabled} class={on ? "switch on" : "switch"} onClick={() => onChange(!on)} />;
+export function Switch({ on, word, disabled, id, onChange }: { id?: string | undefined; on: boolean; word: string; disabled?: boolean; onChange: (on: boolean) => void }) {
+  return <button type="button" id={id} role="switch" aria-checked={on} aria-label={word} disabled={disabled} class={on ? "switch on" : "switch"} onClick={() => onChange(!on)} />;
 }
 
-/** A field of a form, with its help and what is wrong with it. */
-export function Labelled({ label, help, wrong, children }: { label: string; help?: ComponentChildren; wrong?: string | undefined; children: ComponentChildren }) {
+/** A field of a form, with its help and what is wrong with it. The control is its only child. */
+export function Labelled({ label, help, wrong, path, children }: { label: ComponentChildren; help?: ComponentChildren; wrong?: string | undefined; path?: string; children: VNode }) {
+  const id = useId();
+  const described = wrong !== undefined || help !== undefined ? `${id}-help` : undefined;
   return (
-    <label class="field">
-      <span>{label}</span>
-      {children}
-      {wrong !== undefined && <small class="bad">{wrong}</small>}
-      {help !== undefined && <small>{help}</small>}
-    </label>
+    <div class="field" data-path={path}>
+      <label for={id}>{label}</label>
+      {cloneElement(children, { id, "aria-describedby": described, "aria-invalid": wrong !== undefined })}
+      {described !== undefined && (
+        <small id={described}>
+          {wrong !== undefined && <span class="bad">{wrong} </span>}
+          {help}
+        </small>
+      )}
+    </div>
   );
 }

@@ -1,6 +1,6 @@
 import { Plus, X } from "lucide-preact";
 import { below, draftOf, fieldOf, type Draft, type Field, type Schema } from "../model/schema";
-import { Switch } from "./controls";
+import { Labelled, Switch } from "./controls";
 import { Shown } from "./text";
 
 interface Props {
@@ -75,16 +75,9 @@ function Part({ schema, name, path, required, depth, ...props }: PartProps) {
     );
   }
   return (
-    <label class="field" data-path={path}>
-      <span>{label}</span>
+    <Labelled label={label} path={path} wrong={wrong} help={help === undefined ? undefined : <Shown text={help} />}>
       <Control {...props} field={field} optional={optional} name={name} wrong={wrong !== undefined} onTouch={() => props.onTouch?.(path)} />
-      {wrong !== undefined && <small class="bad">{wrong}</small>}
-      {help !== undefined && (
-        <small>
-          <Shown text={help} />
-        </small>
-      )}
-    </label>
+    </Labelled>
   );
 }
 
@@ -118,14 +111,17 @@ function Items({ field, name, path, depth, ...props }: Props & { field: Field & 
   );
 }
 
-function Control({ field, draft, optional, name, wrong, onChange, onTouch }: Props & { field: Field; optional: boolean; name: string; wrong: boolean }) {
+/** `id` and what describes it come from `Labelled`. */
+type ControlProps = Props & { field: Field; optional: boolean; name: string; wrong: boolean; id?: string; "aria-describedby"?: string };
+
+function Control({ field, draft, optional, name, wrong, onChange, onTouch, id, ...given }: ControlProps) {
   const text = typeof draft === "string" ? draft : "";
-  const shared = { class: wrong ? "input wrong" : "input", "aria-invalid": wrong, onBlur: () => onTouch?.("") };
+  const shared = { id, class: wrong ? "input wrong" : "input", "aria-invalid": wrong, "aria-describedby": given["aria-describedby"], onBlur: () => onTouch?.("") };
   switch (field.kind) {
     case "switch":
       return (
         <span class="row">
-          <Switch on={draft === true} word={name} onChange={onChange} />
+          <Switch id={id} on={draft === true} word={name} onChange={onChange} />
           <span class="dim">{draft === undefined ? "not set" : String(draft)}</span>
         </span>
       );

@@ -35,7 +35,7 @@ export default function Welcome() {
   const online = (workers.data?.workers ?? []).some((one) => one.state === "online");
   const served = [...new Set((workflows.data ?? []).map((one) => one.workflow_id))];
   const { word: _, run, start, text } = CODE[language];
-  const lost = (timeline.data?.proof?.lost ?? 0) > 0 || (status.data?.last_kill?.held ?? 0) > 0;
+  const lost = (timeline.data?.proof?.lost ?? 0) > 0 || status.data?.last_kill != null;
   const done = [true, online, execution !== undefined, lost, false];
   const at = done.indexOf(false);
   const step = (index: number) => ({ n: index + 1, done: done[index]!, on: index === at });
@@ -197,6 +197,8 @@ function Survived({ status, timeline }: { status: Schemas["DevStatus"] | undefin
   );
 }
 
+const SCALE = 0.7; // beside the longest bar is room for its words
+
 function Mini({ timeline, ended }: { timeline: Schemas["TimelineResponse"] | undefined; ended: string | null }) {
   const spans = (timeline?.spans ?? []).filter((span) => span.started_at != null || span.queued_at != null).slice(-8);
   if (spans.length === 0) return <p class="dim mini">Its steps appear here.</p>;
@@ -215,7 +217,7 @@ function Mini({ timeline, ended }: { timeline: Schemas["TimelineResponse"] | und
       };
     }),
     now(),
-  ).rows;
+  ).rows.map((row) => ({ ...row, left: row.left * SCALE, width: row.width * SCALE }));
   const until = new Map(spans.map((span) => [`${span.kind} ${span.key}`, span.wait?.until]));
   return (
     <div class="mini">
@@ -223,7 +225,7 @@ function Mini({ timeline, ended }: { timeline: Schemas["TimelineResponse"] | und
         rows={rows}
         label="Steps of the newest execution"
         note={(row) => {
-          if (row.to !== null) return row.kind === "wait" ? "over" : "recorded";
+          if (row.to !== null) return row.failed ? "failed" : "recorded";
           const end = until.get(row.id);
           return end == null ? "open" : `${duration(Date.parse(end) - now())} to go`;
         }}
