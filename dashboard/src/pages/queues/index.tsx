@@ -2,7 +2,6 @@ import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { Pause, Play } from "lucide-preact";
 import { now, type Schemas } from "../../api/client";
-import { useOptional } from "../../api/optional";
 import { useGet } from "../../api/query";
 import { duration } from "../../model/time";
 import { count, counted } from "../../model/words";
@@ -19,18 +18,6 @@ import { useQueryParams } from "../../url";
 import "./queues.css";
 
 type QueueState = Schemas["QueueState"];
-
-interface NextInLine {
-  exact: boolean;
-  executions: {
-    id: string;
-    workflow_id: string;
-    key: string | null;
-    concurrency_key: string | null;
-    ready_at: string | null;
-    why: { code: string; sentence: string };
-  }[];
-}
 
 const EXAMPLE = `from perdure import Context, Queue, workflow
 
@@ -152,9 +139,8 @@ function Use({ n, limit }: { n: number; limit: number | null }) {
 
 /** One queue: its keys as slots, who is next and why, and what ended. */
 function One({ queue }: { queue: QueueState }) {
-  const path = `/api/v1/queues/${encodeURIComponent(queue.name)}`;
   const stats = useGet("/api/v1/queues/{name}/stats", { params: { path: { name: queue.name }, query: { range: "24h" } } }, { every: 3_000 }).data;
-  const next = useOptional<NextInLine>(`${path}/next?limit=20`, { every: 2_000 });
+  const next = useGet("/api/v1/queues/{name}/next", { params: { path: { name: queue.name }, query: { limit: 20 } } }, { every: 2_000 }).data;
   const limit = queue.concurrency_limit ?? null;
   const oldest = next?.executions[0]?.ready_at;
   return (
@@ -218,8 +204,8 @@ function One({ queue }: { queue: QueueState }) {
                       </span>
                     )}
                     <span class="grow" />
-                    <span class="dim trunc" title={one.why.sentence}>
-                      <Shown text={one.why.sentence} />
+                    <span class="dim trunc" title={one.why?.sentence}>
+                      <Shown text={one.why?.sentence ?? "It has left the queue."} />
                     </span>
                   </li>
                 ))}

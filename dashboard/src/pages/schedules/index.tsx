@@ -2,7 +2,6 @@ import { useEffect, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { Pause, Play, Plus, Trash2 } from "lucide-preact";
 import { now, type Schemas } from "../../api/client";
-import { useOptional } from "../../api/optional";
 import { useGet } from "../../api/query";
 import { quoted, type Call } from "../../model/calls";
 import { inWords } from "../../model/cron";
@@ -134,7 +133,7 @@ function List({ found, chosen, onAct, onOpen }: { found: Schedule[]; chosen: str
 function Acting({ kind, of, onClose }: Act & { onClose: () => void }) {
   const path = `/api/v1/schedules/${of.id}`;
   const name = `${of.workflow_id} ${of.key}`;
-  const shared = { onClose, refresh: ["/api/v1/schedules", "/api/v1/calendar", "/api/v1/executions"] };
+  const shared = { onClose, refresh: ["/api/v1/schedules", "/api/v1/executions"] };
   if (kind === "run") {
     return (
       <ActionDialog
@@ -181,10 +180,6 @@ function Acting({ kind, of, onClose }: Act & { onClose: () => void }) {
   );
 }
 
-interface Calendar {
-  schedules: { schedule_id: string; workflow_id: string; key: string; slots: { at: string; state: string; execution_id: string | null }[]; more: boolean }[];
-}
-
 const DAY = 86_400_000;
 
 /** Seven days of 24 hours: yesterday and the days after it. A tick for each due time. */
@@ -198,7 +193,7 @@ function Week({ found }: { found: Schedule[] }) {
   });
   const end = new Date(days[6]!);
   end.setDate(end.getDate() + 1);
-  const calendar = useOptional<Calendar>(`/api/v1/calendar?from=${days[0]!.toISOString()}&to=${end.toISOString()}`, { every: 30_000 });
+  const calendar = useGet("/api/v1/schedules/calendar", { params: { query: { from: days[0]!.toISOString(), to: end.toISOString() } } }, { every: 30_000 }).data;
   if (calendar === undefined) return null;
   const known = new Set(found.map((one) => one.id));
   const slots = calendar.schedules.filter((one) => known.has(one.schedule_id)).flatMap((one) => one.slots.map((slot) => ({ ...slot, name: `${one.workflow_id} ${one.key}` })));
@@ -206,7 +201,7 @@ function Week({ found }: { found: Schedule[] }) {
     <section aria-label="Seven days">
       <div class="row">
         <h2>Seven days</h2>
-        <span class="dim3">your time zone · filled: started · hollow: due · crossed: skipped or missed</span>
+        <span class="dim3">your time zone · filled: started · hollow: due · crossed: skipped</span>
       </div>
       <div class="week" role="table" aria-label="Due times of seven days">
         <div class="hours" aria-hidden="true">
@@ -219,7 +214,7 @@ function Week({ found }: { found: Schedule[] }) {
         {days.map((day, at) => {
           const next = days[at + 1] ?? end;
           const length = next.getTime() - day.getTime(); // 23 or 25 hours where clocks change
-          const inside = slots.filter((slot) => Date.parse(slot.at) >= day.getTime() && Date.parse(slot.at) < next.getTime());
+          const inside = slots.filter((slot) => Date.parse(slot.due_at) >= day.getTime() && Date.parse(slot.due_at) < next.getTime());
           return (
             <div class="day" key={day.getTime()} role="row">
               <span role="rowheader" class={day.getTime() === today.getTime() ? "m" : "dim"}>
@@ -228,7 +223,7 @@ function Week({ found }: { found: Schedule[] }) {
               </span>
               <div class="ticks" role="cell" aria-label={`${inside.length} due times`}>
                 {inside.map((slot) => (
-                  <i key={`${slot.at} ${slot.name}`} class={`due ${slot.state}`} title={`${slot.name}: ${clock(slot.at).slice(0, 5)}, ${slot.state}`} style={{ left: `${(100 * (Date.parse(slot.at) - day.getTime())) / length}%` }} />
+                  <i key={`${slot.due_at} ${slot.name}`} class={`due ${slot.state}`} title={`${slot.name}: ${clock(slot.due_at).slice(0, 5)}, ${slot.state}`} style={{ left: `${(100 * (Date.parse(slot.due_at) - day.getTime())) / length}%` }} />
                 ))}
                 {day.getTime() === today.getTime() && <i class="nowline" style={{ left: `${(100 * (now() - day.getTime())) / length}%` }} />}
               </div>
@@ -331,7 +326,7 @@ function NewSchedule({ onClose }: { onClose: () => void }) {
       command={`perdure schedules create ${quoted(workflow)} ${quoted(fields.cron)} --timezone ${quoted(fields.timezone)} --key ${quoted(fields.key)} --overlap ${fields.overlap} --missed ${fields.missed}${input}`}
       invalid={workflow === "" ? "Register a workflow first: a schedule starts one." : fields.key === "" ? "The key needs a value." : fault}
       done={`Created the schedule ${workflow} ${fields.key}.`}
-      refresh={["/api/v1/schedules", "/api/v1/calendar"]}
+      refresh={["/api/v1/schedules"]}
       onClose={onClose}
     >
       <div class="two">

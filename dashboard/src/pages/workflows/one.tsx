@@ -35,8 +35,8 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
   const pause = pauses.data?.pauses.find((one) => one.kind === "workflow" && one.name === workflow);
   const start = () => change({ run: "1" });
   useCommands([{ title: pause === undefined ? "Pause this workflow" : "End the pause of this workflow", run: () => setPausing(true) }]);
-  const source = (known.data as { source?: { file: string; line: number } | null } | undefined)?.source;
-  const description = (known.data as { description?: string | null } | undefined)?.description;
+  const source = known.data?.source;
+  const description = known.data?.description;
   return (
     <Page
       title={workflow}

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { useLocation } from "wouter-preact";
 import { ChevronDown, ChevronRight, Lock, Play, X } from "lucide-preact";
-import { currentProject, send } from "../../api/client";
+import { currentProject, send, type Schemas } from "../../api/client";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
 import { asCurl } from "../../model/calls";
@@ -14,13 +14,7 @@ import { CopyButton, Key, Shown } from "../../parts/text";
 import { toast } from "../../parts/toast";
 import { useMay } from "../../session";
 
-/** What registrations carry since workers tell the types of a workflow; null or absent: not known. */
-interface Typed {
-  input_schema?: Schema | null;
-  output_schema?: Schema | null;
-  description?: string | null;
-  takes_input?: boolean | null;
-}
+type Typed = Schemas["DeploymentWorkflow"];
 
 interface Props {
   workflow: string;
@@ -41,7 +35,7 @@ export function RunForm(props: Props) {
       {(definition) => {
         if (props.from !== null && source.data?.id !== props.from) return <Loaded of={source}>{() => null}</Loaded>;
         const given = props.from === null ? undefined : ((source.data!.payload ?? null) as Json);
-        return <Form key={`${props.workflow} ${props.from}`} {...props} typed={definition as Typed} given={given} queue={definition.queue_name} />;
+        return <Form key={`${props.workflow} ${props.from}`} {...props} typed={definition} given={given} queue={definition.queue_name} />;
       }}
     </Loaded>
   );
@@ -53,7 +47,7 @@ function nameOf(schema: Schema | null | undefined): string | null {
 }
 
 function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed: Typed; given: Json | undefined; queue: string }) {
-  const schema = typed.takes_input === false ? null : (typed.input_schema ?? null);
+  const schema = typed.takes_input === false ? null : ((typed.input_schema as Schema | null | undefined) ?? null);
   const [mode, setMode] = useState<"form" | "json">(schema === null ? "json" : "form");
   const [draft, setDraft] = useState<Draft>(() => (schema === null ? undefined : draftOf(schema, schema, given)));
   const [text, setText] = useState(() => JSON.stringify(given ?? (typed.takes_input === false ? null : {}), null, 2));
@@ -112,7 +106,7 @@ function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed:
     setMode(next);
   };
   const takes = nameOf(schema);
-  const gives = nameOf(typed.output_schema);
+  const gives = nameOf(typed.output_schema as Schema | null | undefined);
   const option = (name: keyof StartOptions, label: string, help?: string) => (
     <Labelled label={label} help={help} wrong={bad[name]}>
       <input class={bad[name] === undefined ? "input" : "input wrong"} value={options[name]} onInput={(event) => setOptions({ ...options, [name]: event.currentTarget.value })} />
