@@ -30,7 +30,7 @@ export function Empty({ title, children, code, docs }: { title: string; children
       {code !== undefined && (
         <div class="box code">
           <CopyButton text={code} what="code" />
-          <pre>{code}</pre>
+          <pre tabIndex={0}>{code}</pre>
         </div>
       )}
       {docs !== undefined && (

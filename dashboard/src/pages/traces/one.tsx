@@ -85,7 +85,7 @@ function Details({ span, onClose }: { span: Schemas["Span"]; onClose: () => void
         )}
       </p>
       {span.error != null && (
-        <pre class="box err">
+        <pre class="box err" tabIndex={0}>
           <Shown text={errorText(span.error)} />
         </pre>
       )}
@@ -124,7 +124,7 @@ function Value({ name, value }: { name: string; value: unknown }) {
         <h3 class="grow">{name}</h3>
         <CopyButton text={text} what={name.toLowerCase()} />
       </div>
-      <pre class="box json">
+      <pre class="box json" tabIndex={0}>
         <Shown text={text.slice(0, MOST)} />
       </pre>
       {text.length > MOST && <p class="dim3">The first 20,000 characters. Copy it to see the rest.</p>}

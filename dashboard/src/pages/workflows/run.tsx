@@ -236,7 +236,9 @@ function AsCode(of: { command: string | null; curl: string; python: string }) {
         />
         <CopyButton text={text} what="start" />
       </div>
-      <pre class="box json">{text}</pre>
+      <pre class="box json" tabIndex={0}>
+        {text}
+      </pre>
     </section>
   );
 }
