@@ -80,7 +80,7 @@ export default function Welcome() {
               )}
             </Step>
             <Step {...step(2)} title="You start an execution">
-              <Copied text={language === "fastapi" ? "curl -X POST http://127.0.0.1:8000/orders/7" : `perdure run ${first ?? start[0]} --input ${quoted(JSON.stringify(start[1]))}`} />, or the key <Key keys="n" />
+              <Copied text={language === "fastapi" ? "curl -X POST http://127.0.0.1:8000/orders/7" : `perdure run ${first ?? start[0]}${first === undefined || first === start[0] ? ` --input ${quoted(JSON.stringify(start[1]))}` : ""}`} />, or the key <Key keys="n" />
             </Step>
             <Step {...step(3)} title={lost ? "You killed the worker" : "Kill the worker"}>
               {lost ? (
