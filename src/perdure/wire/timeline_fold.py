@@ -235,7 +235,7 @@ class _Fold:
             self._before_us = row.at_us
 
     def place_waits(self, waits: Sequence[FoldedWait]) -> None:
-        """Those of the page's keys, and in the last page the open and the closed ones."""
+        """Waits of the page's keys, and in the last page also open and closed ones."""
         for wait in waits:
             span = self.spans.get((SpanKind.EVENT, wait.key)) or self.spans.get((SpanKind.ANSWER, wait.key))
             is_met = span is not None
