@@ -218,3 +218,19 @@ async def test_two_executions_are_compared_by_key(served: Served, hand: Hand, ch
         await expect(main).to_contain_text("1 difference, 3 equal outcomes")
         await expect(main.locator(".diff")).to_have_text(['"cents": 1290,', '"cents": 1390,'])
         await expect(main).to_contain_text(str(HUGE))
+
+
+async def test_a_person_decides_a_wait(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await ordered(served, hand)
+    async with opened(chromium, served, f"/executions/{id}?row=paid") as shown:
+        inspector = shown.page.get_by_label("Inspector", exact=True)
+        await inspector.get_by_role("button", name="Complete it").click()
+        dialog = shown.page.get_by_role("dialog")
+        await expect(dialog.get_by_role("button", name="Complete it")).to_be_disabled()
+        await dialog.get_by_label("Value (JSON)").fill('{"paid": true}')
+        await dialog.get_by_label("Note").fill("paid in cash")
+        await dialog.get_by_role("button", name="Complete it").click()
+        await expect(dialog).to_have_count(0)
+        await expect(row(shown.page, "paid")).to_contain_text("decided by hand")
+    acts = (await served.client.get(f"/api/v1/executions/{id}/steps")).json()["acts"]
+    assert [(act["action"], act["key"], act["note"]) for act in acts] == [("complete", "paid", "paid in cash")]

@@ -242,7 +242,8 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
           </div>
         )}
       </header>
-      <div class="tabs extabs" role="tablist" aria-label="Parts of this execution">
+      <div class="tabs extabs">
+        <div class="tabset" role="tablist" aria-label="Parts of this execution">
         {tabs.map((one) => (
           <button key={one} type="button" role="tab" aria-selected={tab === one} class={tab === one ? "on" : ""} onClick={() => change({ tab: one === tabs[0] ? null : one })}>
             {WORDS[one]}
@@ -250,6 +251,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
             {one === "children" && counts.children > 0 && <span class="c">{count(counts.children)}</span>}
           </button>
         ))}
+        </div>
         <span class="grow" />
         <span class="tools">
           {tab === "timeline" && (

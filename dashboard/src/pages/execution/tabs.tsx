@@ -256,11 +256,11 @@ export function Failed({ row, error }: { row: Row; error: string | null }) {
   const one = failed[chosen ?? failed.length - 1];
   return (
     <div class="wfbelow">
-      {failed.length > 1 && (
-        <div class="row">
-          <h2 class="grow">
-            Why <code>{visible(row.span.key)}</code> failed
-          </h2>
+      <div class="row">
+        <h2 class="grow trunc">
+          Why <code>{visible(row.span.key)}</code> failed
+        </h2>
+        {failed.length > 1 && (
           <span class="seg" role="group" aria-label="Try">
             {failed.slice(-6).map((other) => (
               <button key={other.seq} type="button" class={other === one ? "on" : ""} aria-pressed={other === one} onClick={() => setChosen(failed.indexOf(other))}>
@@ -268,8 +268,8 @@ export function Failed({ row, error }: { row: Row; error: string | null }) {
               </button>
             ))}
           </span>
-        </div>
-      )}
+        )}
+      </div>
       {one !== undefined ? <Failure execution={row.execution} seq={one.seq} /> : error !== null && <div class="box err">{visible(error)}</div>}
       <LogsNear execution={row.execution} from={row.from} to={row.to} />
     </div>

@@ -111,7 +111,7 @@ export function Waterfall(props: Props) {
               </i>
             </>
           )}
-          {props.losses.map((loss) => (
+          {props.losses.filter((loss) => props.then === null || loss.at <= props.then).map((loss) => (
             <i key={loss.at} class="crash" style={{ left: `${x(loss.at)}px` }}>
               <span class={x(loss.at) > width * 0.7 ? "crashcap back" : "crashcap"}>
                 <Skull size={12} />
