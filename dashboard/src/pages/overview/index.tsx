@@ -39,7 +39,7 @@ export default function OverviewPage() {
       void client.invalidateQueries({ queryKey: ["/api/v1/overview"] });
     }, REFRESH_MS);
   });
-  const start = () => navigate("/workflows");
+  const start = () => navigate("/workflows?run=1");
   useCommands([{ title: "Start an execution", key: "n", run: start }]);
   return (
     <Page
