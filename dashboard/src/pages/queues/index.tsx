@@ -2,6 +2,8 @@ import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { Pause, Play } from "lucide-preact";
 import { now, type Schemas } from "../../api/client";
+import { useQueryClient } from "@tanstack/preact-query";
+import { useLive } from "../../api/live";
 import { useGet } from "../../api/query";
 import { duration } from "../../model/time";
 import { count, counted } from "../../model/words";
@@ -27,7 +29,11 @@ mail = Queue("mail", concurrency_limit=50)
 async def send_mail(ctx: Context, to: str) -> None: ...`;
 
 export default function Queues() {
-  const queues = useGet("/api/v1/queues", {}, { every: 2_000 });
+  const queues = useGet("/api/v1/queues", {}, { every: 30_000 });
+  const client = useQueryClient();
+  useLive("queues", ({ event, data }) => {
+    if (event === "queues") client.setQueriesData<Schemas["QueueList"]>({ queryKey: ["/api/v1/queues"] }, { queues: data.queues });
+  });
   return (
     <Page title="Queues" bare>
       <Loaded of={queues}>
