@@ -33,7 +33,7 @@ SECONDS_MAX: Final = 90
 @contextmanager
 def process(*arguments: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One `perdure` command with its log in the folder."""
-    environment = os.environ | {"PERDURE_URL": URL, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PERDURE_URL": URL, "PYTHONPATH": str(folder)}
     with (folder / f"{arguments[0]}.log").open("ab") as log:
         command = [sys.executable, "-m", "perdure.cli.main", *arguments]
         started = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -46,7 +46,7 @@ def process(*arguments: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def worker(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    return process("work", str(ROOT / "examples" / "shop.py"), "--deployment", "2026-11-29", folder=folder)
+    return process("work", "examples/shop.py", "--deployment", "2026-11-29", folder=folder)
 
 
 async def until(what: str, found: Any) -> Any:
@@ -155,7 +155,8 @@ async def main() -> None:
         raise SystemExit("screenshots: no Chromium on this machine (Debian: apt install chromium)")
     IMAGES.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shop-")))
+        shutil.copytree(ROOT / "examples", folder / "examples")  # tracebacks in the pictures show where the code is
         stack.enter_context(process("serve", "--insecure-local", "--port", str(PORT), folder=folder))
         client = await stack.enter_async_context(Client.connect(URL))
         ids = await fill(client, folder, stack)

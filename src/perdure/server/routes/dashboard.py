@@ -78,9 +78,9 @@ class Identity(Record, frozen=True, kw_only=True):
     project_id: str | None
     """Null for a user who names no project."""
     projects: list[Project]
-    """Those that the caller may name: all of a user's, or the key's own."""
+    """All projects of a user, or the one of a key."""
     can_sign_out: bool
-    """False if the server runs with `--insecure-local`, where nobody signs in."""
+    """False if the server runs with `--insecure-local`, which takes all callers without a sign-in."""
     version: str
     """Of the server."""
     store: str
