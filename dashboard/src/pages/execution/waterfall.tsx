@@ -159,7 +159,7 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
   const took = tookOf(row);
   const last = row.bars.at(-1);
   const end = last === undefined ? 0 : Math.max(x(last.to), x(last.from) + 3);
-  const back = end > width * 0.72;
+  const back = said !== null && width - end < Math.min(340, 14 + 6 * said.text.length); // no room on the right
   const isGroup = row.folds === "group";
   const [name, sub] = titleOf(row);
   return (
