@@ -161,7 +161,11 @@ export function Logs({ execution, live }: { execution: string; live: boolean }) 
             <>
               <input class="input" type="search" placeholder="Find in the log" aria-label="Find in the log" value={query} onInput={(event) => setQuery(event.currentTarget.value)} />
               <LogLines logs={found} />
-              {data.has_more && <p class="dim3">These are the first 1,000 lines. `perdure logs` shows them all.</p>}
+              {data.has_more && (
+                <p class="dim3">
+                  These are the first 1,000 lines. <code>perdure logs {execution}</code> shows them all.
+                </p>
+              )}
             </>
           );
         }}
