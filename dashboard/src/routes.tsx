@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { CalendarClock, ChartGantt, House, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { CalendarClock, ChartGantt, House, Inbox, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -25,6 +25,7 @@ export const routes: Route[] = [
   { path: "/executions/:id/compare/:other", page: lazy(() => import("./pages/execution/compare")) },
   { path: "/bulk", page: lazy(() => import("./pages/bulk/list")) },
   { path: "/bulk/:id", page: lazy(() => import("./pages/bulk")) },
+  { path: "/inbox", page: lazy(() => import("./pages/inbox")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
   { path: "/queues", page: lazy(() => import("./pages/queues")) },
@@ -44,6 +45,7 @@ export const routes: Route[] = [
 export const navigation: NavItem[] = [
   { word: "Overview", path: "/", icon: House, key: "o", group: "Activity" },
   { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
+  { word: "Inbox", path: "/inbox", icon: Inbox, key: "i", group: "Activity" },
   { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
   { word: "Queues", path: "/queues", icon: Layers, key: "q", group: "Resources" },
   { word: "Schedules", path: "/schedules", icon: CalendarClock, key: "c", group: "Resources" },

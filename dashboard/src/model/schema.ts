@@ -7,6 +7,8 @@ export interface Schema {
   $defs?: Record<string, Schema>;
   type?: string | string[];
   title?: string;
+  /** In place of the name of a field, where a form and not a type asks for it. */
+  label?: string;
   description?: string;
   default?: Json;
   const?: Json;
@@ -34,7 +36,7 @@ export type Field = { schema: Schema; nullable: boolean } & (
   | { kind: "text"; input: "text" | "date" | "datetime-local" | "time" }
   | { kind: "number"; whole: boolean }
   | { kind: "switch" }
-  | { kind: "choice"; values: Json[] }
+  | { kind: "choice"; values: Json[]; words?: (string | undefined)[] }
   | { kind: "object"; of: { name: string; schema: Schema; required: boolean }[] }
   | { kind: "list"; items: Schema }
   | { kind: "json" }
@@ -76,6 +78,8 @@ export function resolved(schema: Schema, root: Schema): { schema: Schema; nullab
 
 export function fieldOf(given: Schema, root: Schema, depth = 0): Field {
   const { schema, nullable } = resolved(given, root);
+  const named = schema.oneOf?.every((one) => one.const !== undefined) === true ? schema.oneOf : undefined;
+  if (named !== undefined) return { kind: "choice", values: named.map((one) => one.const!), words: named.map((one) => one.title), schema, nullable };
   const values = schema.enum ?? (schema.const === undefined ? undefined : [schema.const]);
   if (values !== undefined) return { kind: "choice", values: values.filter((one) => one !== null), schema, nullable: nullable || values.includes(null) };
   switch (schema.type) {

@@ -10,6 +10,8 @@ interface Props {
   /** By path, as `read` gives them. Only those of fields that were touched, or of all after a try to send. */
   problems: Map<string, string>;
   onTouch?: (path: string) => void;
+  /** What the form held first. A field that differs shows it. */
+  was?: Draft;
 }
 
 /** The fields for a value of a JSON Schema. */
@@ -21,6 +23,7 @@ export function SchemaForm(props: Props) {
 
 function Members({ field, path, depth, ...props }: Props & { field: Field & { kind: "object" }; path: string; depth: number }) {
   const known = (props.draft ?? {}) as Record<string, Draft>;
+  const first = (props.was ?? {}) as Record<string, Draft>;
   return (
     <>
       {field.of.map(({ name, schema, required }) => (
@@ -33,6 +36,7 @@ function Members({ field, path, depth, ...props }: Props & { field: Field & { ki
           required={required}
           depth={depth + 1}
           draft={known[name]}
+          was={first[name]}
           onChange={(draft) => props.onChange({ ...known, [name]: draft })}
         />
       ))}
@@ -49,7 +53,7 @@ function Part({ schema, name, path, required, depth, ...props }: PartProps) {
   const wrong = props.problems.get(path);
   const label = (
     <>
-      <Shown text={name} /> {optional && <span class="opt">optional</span>}
+      <Shown text={schema.label ?? name} /> {optional && <span class="opt">optional</span>}
     </>
   );
   const help = field.schema.description;
@@ -77,6 +81,14 @@ function Part({ schema, name, path, required, depth, ...props }: PartProps) {
   return (
     <Labelled label={label} path={path} wrong={wrong} help={help === undefined ? undefined : <Shown text={help} />}>
       <Control {...props} field={field} optional={optional} name={name} wrong={wrong !== undefined} onTouch={() => props.onTouch?.(path)} />
+      {props.was !== undefined && props.was !== props.draft && (
+        <small class="was">
+          You changed this.{" "}
+          <s>
+            <Shown text={String(props.was)} />
+          </s>
+        </small>
+      )}
     </Labelled>
   );
 }
@@ -96,6 +108,7 @@ function Items({ field, name, path, depth, ...props }: Props & { field: Field & 
               required
               depth={depth + 1}
               draft={item}
+              was={undefined}
               onChange={(draft) => props.onChange(items.with(at, draft))}
             />
           </div>
@@ -129,9 +142,9 @@ function Control({ field, draft, optional, name, wrong, onChange, onTouch, id, .
       return (
         <select {...shared} value={text} onChange={(event) => onChange(event.currentTarget.value === "" ? undefined : event.currentTarget.value)}>
           {(optional || text === "") && <option value="">{optional ? "not set" : "Choose one"}</option>}
-          {field.values.map((value) => (
+          {field.values.map((value, at) => (
             <option key={JSON.stringify(value)} value={JSON.stringify(value)}>
-              {typeof value === "string" ? value : JSON.stringify(value)}
+              {field.words?.[at] ?? (typeof value === "string" ? value : JSON.stringify(value))}
             </option>
           ))}
         </select>
