@@ -78,18 +78,28 @@ function Part({ schema, name, path, required, depth, ...props }: PartProps) {
       </fieldset>
     );
   }
+  const changed = props.was !== undefined && props.was !== props.draft;
   return (
-    <Labelled label={label} path={path} wrong={wrong} help={help === undefined ? undefined : <Shown text={help} />}>
+    <Labelled label={label} path={path} wrong={wrong} help={help === undefined && !changed ? undefined : changed ? <Changed was={props.was} help={help} /> : <Shown text={help!} />}>
       <Control {...props} field={field} optional={optional} name={name} wrong={wrong !== undefined} onTouch={() => props.onTouch?.(path)} />
-      {props.was !== undefined && props.was !== props.draft && (
-        <small class="was">
-          You changed this.{" "}
-          <s>
-            <Shown text={String(props.was)} />
-          </s>
-        </small>
-      )}
     </Labelled>
+  );
+}
+
+function Changed({ was, help }: { was: Draft; help: string | undefined }) {
+  return (
+    <>
+      You changed this.{" "}
+      <s>
+        <Shown text={String(was)} />
+      </s>
+      {help !== undefined && (
+        <>
+          {" "}
+          <Shown text={help} />
+        </>
+      )}
+    </>
   );
 }
 
