@@ -450,12 +450,13 @@ const USED_MAX = 12;
 
 function UsagePart({ id, open }: { id: string; open: boolean }) {
   const usage = useGet("/api/v1/executions/{execution_id}/usage", { params: { path: { execution_id: id } } }, open ? { every: 3_000 } : {}).data;
-  const [by, setBy] = useState<"cost" | "tokens" | "time">("cost");
+  const [chosen, setBy] = useState<"cost" | "tokens" | "time" | null>(null);
   if (usage === undefined || usage.calls.length === 0) return null;
+  const priced = usage.total.unpriced < usage.total.calls;
+  const by = chosen ?? (priced ? "cost" : "tokens");
   const size = (call: Used) => (by === "cost" ? (call.usd ?? 0) : by === "time" ? (call.ms ?? 0) : call.input_tokens + call.output_tokens);
   const most = Math.max(...usage.calls.map(size), 1e-9);
   const { total } = usage;
-  const priced = total.unpriced < total.calls;
   return (
     <section class="col gap6">
       <div class="row">

@@ -1,0 +1,81 @@
+"""An agent's run as a conversation: what it said, called and spent, and the question that it waits for."""
+
+from typing import Any
+
+from playwright.async_api import Browser, expect
+from tests.dashboard.pages import HOSTILE, SHOWN, opened
+from tests.dashboard.test_inbox import tool
+from tests.server.serving import Hand, Served
+
+REFUND = "approve_refund_c1"
+
+
+def said(*parts: dict[str, Any]) -> dict[str, Any]:
+    """A model's answer as a durable agent records it."""
+    usage = {"input_tokens": 2914, "output_tokens": 61, "cost": "0.0061"}
+    return {"kind": "response", "model_name": "gpt-5.2", "parts": list(parts), "usage": usage}
+
+
+def calls(name: str, id: str, **args: Any) -> dict[str, Any]:
+    return {"part_kind": "tool-call", "tool_name": name, "tool_call_id": id, "args": args}
+
+
+def step(key: str, name: str, value: Any) -> dict[str, Any]:
+    return {
+        "type": "step",
+        "key": key,
+        "name": name,
+        "fingerprint": None,
+        "ok": True,
+        "value": value,
+        "started_at_us": 1,
+    }
+
+
+async def run(served: Served, hand: Hand, *, text: str = "I looked it up.") -> str:
+    """A run that has answered twice, called a tool, and waits for an approval."""
+    id = await served.start("w", payload="My cup arrived broken.", session_id="mara", user_id="mara")
+    item = await hand.claim()
+    assert item["id"] == id
+    entries = [
+        step("model:1", "model.request", said(calls("find_order", "f1", order=text))),
+        step("tool:find_order:f1", "tool.find_order", {"kind": "tool_return", "result": {"parcel": text}}),
+        step(
+            "model:2",
+            "model.request",
+            said({"part_kind": "text", "content": f"**Well**: {text}"}, calls("refund", "c1", euros=48)),
+        ),
+        {"type": "wait", "key": REFUND, "fingerprint": "f", "data": tool(euros=48), "expires_at_us": None},
+    ]
+    reply = await hand.report(item, entries=entries, end={"type": "suspend", "waits": [REFUND], "timer": None})
+    assert reply["ended"], reply
+    return id
+
+
+async def test_a_run_is_read_priced_and_approved_where_it_is_told(
+    served: Served, hand: Hand, chromium: Browser
+) -> None:
+    id = await run(served, hand)
+    async with opened(chromium, served, f"/executions/{id}?tab=conversation") as shown:
+        page = shown.page
+        talk = page.get_by_label("Conversation", exact=True)
+        await expect(talk).to_contain_text("My cup arrived broken.")
+        await expect(talk.locator("strong")).to_have_text("Well")
+        await expect(talk).to_contain_text("2,914 → 61")
+        await expect(page.get_by_text("$0.0122")).to_be_visible()  # of both calls
+        await talk.locator("summary", has_text="find_order").click()
+        await expect(talk).to_contain_text('{"parcel":"I looked it up."}')
+        await page.get_by_label("euros").fill("45")
+        await page.get_by_role("button", name="Approve with edits").click()
+        await expect(talk.locator(".tool.ask")).to_have_count(0)
+    stands = (await served.client.get(f"/api/v1/approvals/{id}/{REFUND}")).json()
+    assert stands["answer"] == {"approved": True, "arguments": {"euros": 45}}
+
+
+async def test_text_of_models_and_tools_is_shown_as_text(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await run(served, hand, text=f"{HOSTILE} [x](javascript:alert(1))")
+    async with opened(chromium, served, f"/executions/{id}?tab=conversation", width=390, height=844) as shown:
+        talk = shown.page.get_by_label("Conversation", exact=True)
+        await expect(talk).to_contain_text(f"Well: {SHOWN} [x](javascript:alert(1))")
+        await talk.locator("summary", has_text="find_order").click()
+        assert await talk.locator("img, a[href^=javascript]").count() == 0
