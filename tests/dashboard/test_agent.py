@@ -53,7 +53,7 @@ async def run(served: Served, hand: Hand, *, text: str = "I looked it up.") -> s
 
 
 async def test_a_run_is_read_priced_and_approved_where_it_is_told(
-    served: Served, hand: Hand, chromium: Browser
+    chromium: Browser, served: Served, hand: Hand
 ) -> None:
     id = await run(served, hand)
     async with opened(chromium, served, f"/executions/{id}?tab=conversation") as shown:
@@ -72,7 +72,7 @@ async def test_a_run_is_read_priced_and_approved_where_it_is_told(
     assert stands["answer"] == {"approved": True, "arguments": {"euros": 45}}
 
 
-async def test_text_of_models_and_tools_is_shown_as_text(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_text_of_models_and_tools_is_shown_as_text(chromium: Browser, served: Served, hand: Hand) -> None:
     id = await run(served, hand, text=f"{HOSTILE} [x](javascript:alert(1))")
     async with opened(chromium, served, f"/executions/{id}?tab=conversation", width=390, height=844) as shown:
         talk = shown.page.get_by_label("Conversation", exact=True)

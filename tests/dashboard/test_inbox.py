@@ -45,7 +45,7 @@ async def answer(served: Served, id: str) -> Any:
     return (await served.client.get(f"/api/v1/approvals/{id}/approve")).json()
 
 
-async def test_a_call_is_approved_with_edits_in_five_clicks(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_a_call_is_approved_with_edits_in_five_clicks(chromium: Browser, served: Served, hand: Hand) -> None:
     first = await asked(served, hand, tool(order=7, euros=480))
     second = await asked(served, hand, FIELDS)
     async with opened(chromium, served, "/executions") as shown:
@@ -70,7 +70,7 @@ async def test_a_call_is_approved_with_edits_in_five_clicks(served: Served, hand
     assert (await answer(served, second))["answer"] == {"way": "air", "boxes": 2}
 
 
-async def test_questions_are_answered_by_keys_alone(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_questions_are_answered_by_keys_alone(chromium: Browser, served: Served, hand: Hand) -> None:
     ids = [await asked(served, hand, tool(n=n)) for n in range(3)]
     async with opened(chromium, served, "/inbox") as shown:
         page = shown.page
@@ -92,7 +92,7 @@ async def test_questions_are_answered_by_keys_alone(served: Served, hand: Hand, 
     assert given == [{"approved": True}, {"approved": False}, {"approved": True, "arguments": {"n": 9}}]
 
 
-async def test_who_comes_second_sees_who_was_first(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_who_comes_second_sees_who_was_first(chromium: Browser, served: Served, hand: Hand) -> None:
     id = await asked(served, hand, tool(n=1))
     async with opened(chromium, served, "/inbox") as shown:
         page = shown.page
@@ -105,7 +105,7 @@ async def test_who_comes_second_sees_who_was_first(served: Served, hand: Hand, c
         await expect(shown.page.get_by_text("The first answer stands.")).to_be_visible()
 
 
-async def test_a_link_is_made_for_a_person(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_a_link_is_made_for_a_person(chromium: Browser, served: Served, hand: Hand) -> None:
     await asked(served, hand, tool(n=1))
     async with opened(chromium, served, "/inbox") as shown:
         page = shown.page
@@ -119,7 +119,7 @@ async def test_a_link_is_made_for_a_person(served: Served, hand: Hand, chromium:
         await expect(shown.page.get_by_role("button", name="Approve")).to_be_disabled()
 
 
-async def test_text_of_models_is_text_and_fits_a_telephone(served: Served, hand: Hand, chromium: Browser) -> None:
+async def test_text_of_models_is_text_and_fits_a_telephone(chromium: Browser, served: Served, hand: Hand) -> None:
     id = await asked(served, hand, tool(to=HOSTILE) | {HOSTILE: {"deep": [HOSTILE]}})
     async with opened(chromium, served, f"/inbox?item={id}/approve", width=390, height=844) as shown:
         page = shown.page
