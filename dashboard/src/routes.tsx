@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
 import { lazy } from "preact/compat";
-import { CalendarClock, ChartGantt, House, Inbox, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { CalendarClock, ChartGantt, Bot, House, Inbox, MessagesSquare, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */
@@ -26,6 +26,11 @@ export const routes: Route[] = [
   { path: "/bulk", page: lazy(() => import("./pages/bulk/list")) },
   { path: "/bulk/:id", page: lazy(() => import("./pages/bulk")) },
   { path: "/inbox", page: lazy(() => import("./pages/inbox")) },
+  { path: "/sessions", page: lazy(() => import("./pages/sessions")) },
+  { path: "/sessions/:id", page: lazy(() => import("./pages/sessions/one")) },
+  { path: "/agents", page: lazy(() => import("./pages/agents")) },
+  { path: "/agents/:id", page: lazy(() => import("./pages/agents/one")) },
+  { path: "/agents/:id/chat", page: lazy(() => import("./pages/agents/chat")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
   { path: "/queues", page: lazy(() => import("./pages/queues")) },
@@ -46,7 +51,9 @@ export const navigation: NavItem[] = [
   { word: "Overview", path: "/", icon: House, key: "o", group: "Activity" },
   { word: "Executions", path: "/executions", icon: List, key: "e", group: "Activity" },
   { word: "Inbox", path: "/inbox", icon: Inbox, key: "i", group: "Activity" },
+  { word: "Sessions", path: "/sessions", icon: MessagesSquare, key: "s", group: "Activity" },
   { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
+  { word: "Agents", path: "/agents", icon: Bot, key: "a", group: "Resources" },
   { word: "Queues", path: "/queues", icon: Layers, key: "q", group: "Resources" },
   { word: "Schedules", path: "/schedules", icon: CalendarClock, key: "c", group: "Resources" },
   { word: "Events", path: "/events", icon: Radio, key: "t", group: "Resources" },

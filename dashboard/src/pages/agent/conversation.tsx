@@ -60,14 +60,14 @@ function useJournal(id: string, open: boolean) {
 }
 
 /** An agent's run: what was said and called, what it cost, and the field for the next message. */
-export default function Conversation({ execution, nested = false }: { execution: Run; nested?: boolean }) {
+export default function Conversation({ execution, nested = false, turn = false }: { execution: Run; nested?: boolean; turn?: boolean }) {
   const open = !FINAL.includes(execution.phase ?? execution.status ?? "");
   const journal = useJournal(execution.id, open);
   const live = useStream(execution.id, open && !nested, (item) => {
     if (["question", "function_tool_result", "final_result"].includes(item.kind)) void journal.refetch();
   });
   return (
-    <div class="talk">
+    <div class={turn ? "talk turnof" : "talk"}>
       <div class="said" aria-label="Conversation">
         <Loaded of={journal}>
           {({ spans, values, more }) => (
@@ -77,9 +77,9 @@ export default function Conversation({ execution, nested = false }: { execution:
             </>
           )}
         </Loaded>
-        {!nested && <NextMessage execution={execution} />}
+        {!nested && !turn && <NextMessage execution={execution} />}
       </div>
-      {!nested && (
+      {!nested && !turn && (
         <aside aria-label="About this run">
           <BudgetPart id={execution.id} open={open} />
           <UsagePart id={execution.id} open={open} />
