@@ -79,3 +79,15 @@ async def test_text_of_models_and_tools_is_shown_as_text(chromium: Browser, serv
         await expect(talk).to_contain_text(f"Well: {SHOWN} [x](javascript:alert(1))")
         await talk.locator("summary", has_text="find_order").click()
         assert await talk.locator("img, a[href^=javascript]").count() == 0
+
+
+async def test_what_an_agent_spent_is_five_clicks_away(chromium: Browser, served: Served, hand: Hand) -> None:
+    await run(served, hand)
+    async with opened(chromium, served, "/") as shown:
+        page = shown.page
+        await shown.count_clicks()
+        await page.get_by_role("link", name="Executions").click()
+        await page.locator("tbody tr:not([aria-hidden]) a").first.click()
+        await page.get_by_role("button", name="Conversation").or_(page.get_by_role("tab", name="Conversation")).click()
+        await expect(page.get_by_text("$0.0122")).to_be_visible()
+        assert await shown.clicks() <= 5

@@ -41,7 +41,7 @@ const PAGE = 1_000;
 /** The spans and values of a run's journal, read anew while it is open. */
 function useJournal(id: string, open: boolean) {
   return useQuery({
-    queryKey: ["/api/v1/executions/conversation", currentProject(), id],
+    queryKey: ["/api/v1/executions/conversation", currentProject(), id, open], // once more when it has ended
     queryFn: async (): Promise<{ spans: Span[]; values: Map<number, Json>; more: boolean }> => {
       const spans = new Map<string, Span>();
       const values = new Map<number, Json>();
