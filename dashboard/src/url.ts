@@ -1,8 +1,9 @@
-import { useLocation, useSearch } from "wouter-preact";
+import { useLocation, useRouter, useSearch } from "wouter-preact";
 
 /** The address is the state: filters, tab, selected row and open dialog are in its query. */
 export function useQueryParams(): [URLSearchParams, (changes: Record<string, string | readonly string[] | null>, push?: boolean) => void] {
-  const [path, navigate] = useLocation();
+  const [, navigate] = useLocation();
+  const { base } = useRouter();
   const search = useSearch();
   const params = new URLSearchParams(search);
   const change = (changes: Record<string, string | readonly string[] | null>, push = false) => {
@@ -12,6 +13,7 @@ export function useQueryParams(): [URLSearchParams, (changes: Record<string, str
       for (const one of value === null ? [] : typeof value === "string" ? [value] : value) next.append(name, one);
     }
     const query = next.toString();
+    const path = location.pathname.slice(base.length) || "/"; // as it is: the router's path is decoded
     navigate(query === "" ? path : `${path}?${query}`, { replace: !push });
   };
   return [params, change];

@@ -1,6 +1,6 @@
 import createClient, { type Middleware } from "openapi-fetch";
 import type { components, paths } from "../../openapi";
-import { ApiError, errorOf } from "./errors";
+import { ApiError, errorOf, reach } from "./errors";
 
 export type Schemas = components["schemas"];
 
@@ -55,7 +55,7 @@ const middleware: Middleware = {
 };
 
 /** All operations of the API, with the types of its OpenAPI document. Answers that are not 2xx are thrown. */
-export const api = createClient<paths>({ baseUrl: location.origin });
+export const api = createClient<paths>({ baseUrl: location.origin, fetch: reach });
 api.use(middleware);
 
 /** For operations by a path that is known only at run time, such as those of an action's dialog. */
@@ -63,7 +63,7 @@ export async function send(method: string, path: string, body?: unknown, key?: s
   const headers: Record<string, string> = { ...projectHeaders() };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key !== undefined) headers["Idempotency-Key"] = key;
-  const reply = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const reply = await reach(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   heardAt(reply.headers.get("date"));
   const answer: unknown = reply.status === 204 ? null : await reply.json().catch(() => null);
   if (!reply.ok) {

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { EventReader } from "../model/sse";
 import { now, projectHeaders, signedOut, type Schemas } from "./client";
-import { errorOf, isAway } from "./errors";
+import { errorOf, isAway, reach } from "./errors";
 import { queries } from "./query";
 
 type Summary = Schemas["ExecutionSummary"];
@@ -117,7 +117,7 @@ async function listen(asked: string, signal: AbortSignal, onOpen: () => void): P
   try {
     const headers: Record<string, string> = { ...projectHeaders(), Accept: "text/event-stream" };
     if (lastId !== null && lastIdOf === asked) headers["Last-Event-ID"] = lastId;
-    const reply = await fetch(`/api/v1/live?${asked}`, { headers, signal: AbortSignal.any([signal, silent.signal]) });
+    const reply = await reach(`/api/v1/live?${asked}`, { headers, signal: AbortSignal.any([signal, silent.signal]) });
     if (reply.status === 401) signedOut();
     if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
     onOpen();

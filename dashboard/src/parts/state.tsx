@@ -1,13 +1,11 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { CircleAlert } from "lucide-preact";
-import { ApiError, isAway } from "../api/errors";
 import { CopyButton } from "./text";
 
 /** An error in the server's words, at the place of what could not be shown. */
 export function Problem({ error, again }: { error: unknown; again?: () => void }) {
-  const text =
-    isAway(error) && !(error instanceof ApiError) ? "The server does not answer." : error instanceof Error ? error.message : String(error);
+  const text = error instanceof Error ? error.message : String(error);
   return (
     <div class="note p-failed" role="alert">
       <CircleAlert size={16} aria-hidden="true" />

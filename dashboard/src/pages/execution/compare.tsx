@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { useQuery } from "@tanstack/preact-query";
 import { currentProject, projectHeaders } from "../../api/client";
-import { errorOf } from "../../api/errors";
+import { errorOf, reach } from "../../api/errors";
 import { align, differing, folded, type Outcome, type Pair } from "../../model/compare";
 import { pretty, rawAt, rawItems, readString } from "../../model/json";
 import { bytes, counted, visible } from "../../model/words";
@@ -26,7 +26,7 @@ interface Side {
 }
 
 async function text(path: string, signal: AbortSignal): Promise<string> {
-  const reply = await fetch(path, { headers: projectHeaders(), signal });
+  const reply = await reach(path, { headers: projectHeaders(), signal });
   if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
   return reply.text();
 }

@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { api, currentProject, now, projectHeaders } from "../../api/client";
-import { errorOf } from "../../api/errors";
+import { errorOf, reach } from "../../api/errors";
 import { follow } from "../../api/sse";
 import { useGet, useRefresh } from "../../api/query";
 import { useQuery } from "@tanstack/preact-query";
@@ -141,7 +141,7 @@ export function useText(path: string | null) {
     staleTime: 30_000,
     placeholderData: undefined,
     queryFn: async ({ signal }) => {
-      const reply = await fetch(path!, { headers: projectHeaders(), signal });
+      const reply = await reach(path!, { headers: projectHeaders(), signal });
       if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
       return reply.text();
     },

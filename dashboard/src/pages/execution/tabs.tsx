@@ -2,7 +2,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { useQuery } from "@tanstack/preact-query";
 import { currentProject, projectHeaders } from "../../api/client";
-import { errorOf } from "../../api/errors";
+import { errorOf, reach } from "../../api/errors";
 import { useGet } from "../../api/query";
 import { rawAt } from "../../model/json";
 import type { Row } from "../../model/timeline";
@@ -125,7 +125,7 @@ function useJournalPage(execution: string, page: number, lastSeq: number) {
       const rows = new Map<number, Raw>();
       let from = after;
       for (;;) {
-        const reply = await fetch(`/api/v1/executions/${execution}/steps?after=${from}&limit=${after + PAGE - from}`, { headers: projectHeaders(), signal });
+        const reply = await reach(`/api/v1/executions/${execution}/steps?after=${from}&limit=${after + PAGE - from}`, { headers: projectHeaders(), signal });
         if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
         const text = await reply.text();
         const answer = JSON.parse(text) as { steps: Raw[]; has_more: boolean };

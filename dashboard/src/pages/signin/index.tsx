@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
-import { errorOf } from "../../api/errors";
+import { errorOf, reach } from "../../api/errors";
 import { Mark } from "../../frame";
 import { Problem } from "../../parts/state";
 
 async function signIn(fields: Record<string, string>): Promise<void> {
-  const reply = await fetch("/api/v1/sign-in", {
+  const reply = await reach("/api/v1/sign-in", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(fields),
