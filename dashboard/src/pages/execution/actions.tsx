@@ -15,7 +15,6 @@ export type Asked =
   | { what: "retry" }
   | { what: "fork"; step: string | null }
   | { what: "cancel" }
-  | { what: "start" }
   | { what: "act"; action: ActName; pending: Pending };
 
 interface Props {
@@ -34,7 +33,6 @@ export function Action(props: Props) {
   if (asked.what === "retry") return <Retry {...props} />;
   if (asked.what === "fork") return <Fork {...props} step={asked.step} />;
   if (asked.what === "cancel") return <Cancel {...props} />;
-  if (asked.what === "start") return <Start {...props} />;
   return <Act {...props} action={asked.action} pending={asked.pending} />;
 }
 
@@ -181,36 +179,6 @@ function Cancel({ execution, openChildren, onClose }: Props) {
       onClose={onClose}
       done="Cancelling it."
     />
-  );
-}
-
-function Start({ execution, payload, onClose }: Props) {
-  const [input, setInput] = useState(payload.length < 65_536 ? pretty(payload) : "");
-  const [key, setKey] = useState("");
-  const opened = useOpened();
-  const { invalid } = checked(input, "The input");
-  const value = invalid === null && input.trim() !== "" ? (JSON.parse(input) as unknown) : null;
-  return (
-    <ActionDialog
-      title={`Start ${visible(execution.workflow_id)}`}
-      word="Start"
-      effects={["A new execution runs from the start on the current deployment.", "It shares nothing with this one but the input below."]}
-      call={{ method: "POST", path: `/api/v1/workflows/${encodeURIComponent(execution.workflow_id)}/run`, body: filled({ payload: value, key }) }}
-      command={`perdure run ${quoted(execution.workflow_id)} --input ${quoted(input.trim() === "" ? "null" : input)}${flag("--key", key)}`}
-      python={`await client.start(${asPython(execution.workflow_id)}, ${asPython(value)}${keyword("key", key)})`}
-      invalid={invalid}
-      onClose={onClose}
-      onDone={opened}
-    >
-      <label class="field">
-        <span>Input (JSON)</span>
-        <textarea class="input" rows={10} value={input} spellcheck={false} onInput={(event) => setInput(event.currentTarget.value)} />
-      </label>
-      <label class="field">
-        <span>Key</span>
-        <input class="input" value={key} placeholder="None" onInput={(event) => setKey(event.currentTarget.value)} />
-      </label>
-    </ActionDialog>
   );
 }
 

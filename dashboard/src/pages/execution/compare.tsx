@@ -65,7 +65,7 @@ export default function Compare({ params }: { params: Record<string, string> }) 
     queryFn: ({ signal }) => Promise.all([side(params.id!, signal), side(params.other!, signal)]),
   });
   return (
-    <Page title="Compare two executions">
+    <Page title="Compare two executions" styled="execution">
       <Loaded of={both}>{([left, right]) => <Sides left={left} right={right} />}</Loaded>
     </Page>
   );

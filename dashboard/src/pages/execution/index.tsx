@@ -1,6 +1,6 @@
 import { lazy, Suspense } from "preact/compat";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { Link } from "wouter-preact";
+import { Link, useLocation } from "wouter-preact";
 import { ArrowLeft, CircleStop, GitFork, Link2, PanelRight, Play, RotateCcw, ShieldAlert, ShieldCheck } from "lucide-preact";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
@@ -40,7 +40,7 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
   }, [execution]);
   if (execution === undefined) {
     return (
-      <main class="main">
+      <main class="main execution">
         <div class="pad">{answer.error === null ? <Skeleton rows={8} /> : <Problem error={answer.error} again={() => void answer.refetch()} />}</div>
       </main>
     );
@@ -58,6 +58,7 @@ const WORDS: Record<string, string> = { conversation: "Conversation", timeline: 
 function Loaded({ execution, text, sentence, remedy }: { execution: Execution; text: string; sentence: string | null; remedy: string | null }) {
   const { id } = execution;
   const [params, change] = useQueryParams();
+  const [, navigate] = useLocation();
   const live = !FINAL.has(execution.phase);
   const mayWrite = useMay("write");
   const { journal, version, error } = useTimeline(id, live, execution.phase === "running");
@@ -129,6 +130,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   };
   const travel = (seq: number | null) => change({ at: seq === null || seq > journal.lastSeq ? null : String(Math.max(1, seq)) });
   const copyLink = () => copy(location.href, "link");
+  const startFromThis = () => navigate(`/workflows/${encodeURIComponent(execution.workflow_id)}?run=1&from=${id}`);
   const fork = (step: string | null) => setAsked({ what: "fork", step });
   const canRetry = !live && execution.retried_as == null;
   const acts = live ? (pending.data?.pending ?? []) : [];
@@ -152,7 +154,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
     { title: "Fork this execution", key: "f", run: () => mayWrite && fork(past?.inFlight[0]?.key ?? (selected?.execution === id ? selected.span.key : null)) },
     ...(canRetry ? [{ title: "Retry this execution", key: "r", run: () => setAsked({ what: "retry" }) }] : []),
     ...(live ? [{ title: "Cancel this execution", key: "c", run: () => setAsked({ what: "cancel" }) }] : []),
-    { title: "Start from this execution", key: "n", run: () => setAsked({ what: "start" }) },
+    { title: "Start from this execution", key: "n", run: startFromThis },
     ...acts.flatMap((one) => one.actions.map((action) => ({ title: `${actWord(action as ActName)}: ${visible(one.key ?? "the execution")}`, run: () => setAsked({ what: "act", action: action as ActName, pending: one }) }))),
     ...tabs.map((one) => ({ title: `Show the tab ${WORDS[one]}`, run: () => change({ tab: one === tabs[0] ? null : one }) })),
   ]);
@@ -162,7 +164,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const counts = { journal: journal.lastSeq, children: (journal.counts.child_started ?? 0) as number };
 
   return (
-    <main class="main">
+    <main class="main execution">
       <header class="exhead">
         <div class="row exbar">
           <Link href="/executions" class="dim row gap4" onClick={(event) => history.length > 1 && document.referrer !== "" && (event.preventDefault(), history.back())}>
@@ -173,7 +175,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
           <button type="button" class="btn sm ghost" onClick={copyLink}>
             <Link2 size={14} aria-hidden="true" /> Copy link <Key keys="y" />
           </button>
-          <button type="button" class="btn sm ghost" onClick={() => setAsked({ what: "start" })}>
+          <button type="button" class="btn sm ghost" onClick={startFromThis}>
             <Play size={14} aria-hidden="true" /> Start from this <Key keys="n" />
           </button>
           <button type="button" class="btn sm" onClick={() => fork(selected?.execution === id ? selected.span.key : null)}>
