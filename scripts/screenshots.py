@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parent.parent
 IMAGES: Final = ROOT / "docs" / "images"
 PORT: Final = 8399
 URL: Final = f"http://127.0.0.1:{PORT}"
-ORDER: Final = {"order": 48213, "items": 6, "total": 128.9, "charge_seconds": 2.5}
+ORDER: Final = {"order": 48213, "items": 6, "total": 128.9, "charge_seconds": 4.0}
 SECONDS_MAX: Final = 90
 
 
@@ -74,7 +74,7 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     await until("the order's question", lambda: _asks(client, order.id))
     await client.resume(order.id, "approve_total", {"approved": True, "total": 120.0, "note": "a discount"})
     await until("the answer", lambda: _has(client, order.id, "approve_total"))
-    await asyncio.sleep(1)  # the card is being charged
+    await asyncio.sleep(2.5)  # a beat names the step, so that the picture shows where it was torn
     stack.enter_context(worker(folder))
     first.kill()
     await until("the parcel", lambda: _has(client, order.id, "ship_order"))
