@@ -71,3 +71,14 @@ export function readOut(row: Row, said: Said | null): string {
   const name = row.folds === "group" ? counted(row.members.length, "child", "children") : row.folds === "quiet" ? counted(row.members.length, "small step") : row.span.kind;
   return [row.span.key, name, row.span.state, took === null ? null : duration(took), said?.text].filter((part) => part != null).join(", ");
 }
+
+/** Where words of a length stand beside bars: behind the last one, else before the last one that has room there. */
+export function placeFor(length: number, bars: [from: number, to: number][], width: number): { at: number; left: boolean } | null {
+  const end = bars.at(-1)?.[1] ?? 0;
+  if (width - end >= length) return { at: end, left: false };
+  for (let at = bars.length - 1; at >= 0; at--) {
+    const from = bars[at]![0];
+    if (from - (bars[at - 1]?.[1] ?? 0) >= length) return { at: from, left: true };
+  }
+  return null;
+}

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { scaleOf, stretches, ticks, workedAndWaited } from "../../src/model/folds";
-import { saidBeside } from "../../src/model/says";
+import { placeFor, saidBeside } from "../../src/model/says";
 import { stateAt } from "../../src/model/then";
 import { barsOf, cells, emptyJournal, losses, merge, MOST_BARS, rowsOf, type Journal, type Page, type Span } from "../../src/model/timeline";
 
@@ -179,3 +179,10 @@ test("100,000 rows are laid out fast enough to scroll", () => {
   expect([rows.length, found.length]).toEqual([100_000, 1]);
   console.info(`100,000 rows: ${Math.round(took)} ms`);
 }, 60_000);
+
+test("words stand behind the bars, else before one with room, else nowhere", () => {
+  expect(placeFor(100, [[10, 50]], 200)).toEqual({ at: 50, left: false });
+  expect(placeFor(100, [[10, 20], [150, 190]], 200)).toEqual({ at: 150, left: true });
+  expect(placeFor(100, [[120, 130], [150, 190]], 200)).toEqual({ at: 120, left: true });
+  expect(placeFor(100, [[10, 190]], 200)).toBeNull();
+});

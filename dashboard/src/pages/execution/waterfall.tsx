@@ -4,7 +4,7 @@ import { Skull } from "lucide-preact";
 import { clock, duration } from "../../model/time";
 import { visible } from "../../model/words";
 import type { Scale, Tick } from "../../model/folds";
-import { readOut, saidBeside } from "../../model/says";
+import { placeFor, readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
 import { useRows, useScrollTo, useWidth } from "../../parts/window";
@@ -157,9 +157,7 @@ interface RowProps {
 function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onFold }: RowProps) {
   const said = saidBeside(row, slowest);
   const took = tookOf(row);
-  const last = row.bars.at(-1);
-  const end = last === undefined ? 0 : Math.max(x(last.to), x(last.from) + 3);
-  const back = said !== null && width - end < Math.min(340, 14 + 6 * said.text.length); // no room on the right
+  const place = said === null ? null : placeFor(Math.min(340, 14 + 6 * said.text.length), row.bars.map((bar) => [x(bar.from), Math.max(x(bar.to), x(bar.from) + 3)]), width);
   const isGroup = row.folds === "group";
   const [name, sub] = titleOf(row);
   return (
@@ -190,8 +188,8 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
       {row.bars.map((bar, at) => (
         <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${x(bar.from).toFixed(1)}px)`, width: `${Math.max(bar.kind === "pause" ? 0 : 3, x(bar.to) - x(bar.from)).toFixed(1)}px` }} />
       ))}
-      {said !== null && (
-        <span class={`blab ${said.tone}${back ? " left" : ""}`} style={{ left: `calc(var(--col) + ${(back && row.bars[0] !== undefined ? x(row.bars[0].from) : end).toFixed(1)}px)` }}>
+      {said !== null && place !== null && (
+        <span class={`blab ${said.tone}${place.left ? " left" : ""}`} style={{ left: `calc(var(--col) + ${place.at.toFixed(1)}px)` }}>
           {visible(said.text)}
         </span>
       )}
