@@ -167,7 +167,7 @@ class House:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code. In a process of its own if it changes the process it is
         in, or if a test wants it `apart`; the others here, because starting Python takes longer than all they do."""
-        if apart or arguments[0] in ("serve", "work", "dev"):
+        if apart or arguments[0] in ("serve", "work", "dev", "open"):
             done = subprocess.run(
                 [*PERDURE, *arguments],
                 cwd=self.folder,

@@ -1,13 +1,11 @@
 """Projects and their members: who sees what, who may do what, and that nobody is locked out."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import pytest
-from tests.server.people import AUTH, PROJECTS, Person, an_email, browser, invite, member, person, use_link
+from tests.server.people import AUTH, PROJECTS, Person, an_email, browser, invite, member, use_link
 from tests.server.serving import Served, serving
 
 from perdure.store.verbs import accounts
@@ -279,31 +277,17 @@ async def test_a_user_and_their_project_are_not_a_keys(served: Served) -> None:
 # --- the live page -------------------------------------------------------------------------------------------------
 
 
-async def test_the_live_page_shows_a_users_projects(served: Served) -> None:
-    id = await served.start("of-default")
-    async with member(served) as ann, person_without_project(served) as bob:
-        assert "of-default" in (await ann.client.get("/")).text
+async def test_a_users_link_opens_one_project_and_ends_with_the_users_session(served: Served) -> None:
+    await served.start("of-default")
+    async with member(served) as ann, browser(served) as other:
         mine = await ann.project()
         body = {"payload": 1, "accept_early": True}
         await ann.client.post("/api/v1/workflows/of-mine/run", json=body, headers={"x-project-id": mine})
-        page = (await ann.client.get("/")).text
-        assert "of-mine" in page and "of-default" not in page, "the newest project, unless one is named"
-        page = (await ann.client.get(f"/?project={served.project_id}")).text
-        assert f"/?execution={id}&amp;project={served.project_id}" in page
-        assert "of-default" in (await ann.client.get(f"/?execution={id}&project={served.project_id}")).text
-        for url in ("/", f"/?project={served.project_id}", f"/?execution={id}&project={served.project_id}"):
-            page = (await bob.client.get(url)).text
-            assert "Sign in" in page and "of-default" not in page
         link = (await ann.client.post("/api/v1/sign-in-links", headers={"x-project-id": mine})).json()["path"]
-        async with browser(served) as other:
-            assert (await use_link(other, link)).status_code == 303
-            assert "of-mine" in (await other.get("/")).text
-            await ann.client.post(f"{AUTH}/signout")
-            for client in (ann.client, other):
-                assert "Sign in" in (await client.get("/")).text
-
-
-def person_without_project(served: Served) -> AbstractAsyncContextManager[Person]:
-    services = served.app.services
-    services.settings = msgspec.structs.replace(services.settings, signup=True)
-    return person(served)
+        assert (await use_link(other, link)).status_code == 303
+        page = (await other.get("/api/v1/executions")).text
+        assert "of-mine" in page and "of-default" not in page
+        assert (await other.get("/api/v1/me")).json()["project_id"] == mine
+        await ann.client.post(f"{AUTH}/signout")
+        for client in (ann.client, other):
+            assert (await client.get("/api/v1/me")).status_code == 401
