@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 from tests.dashboard.pages import BUILT, CHROMIUM
 from tests.server.serving import Hand, Served, serving
+
+expect.set_options(timeout=30_000)  # milliseconds; a busy machine draws late
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
