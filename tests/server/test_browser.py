@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright
 from tests.server.serving import Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of
 from tests.server.test_approve_page import FIELDS, HOSTILE, REVERSED, TOOL
@@ -135,33 +135,3 @@ async def test_a_page_of_another_origin_cannot_show_it_in_a_frame(served: Served
         await page.wait_for_load_state("networkidle")
         shown = [await frame.content() for frame in page.frames[1:]]
         assert not any("rm -rf" in text for text in shown)
-
-
-async def test_the_live_page_keeps_itself_up_to_date(served: Served, chromium: Browser) -> None:
-    hand = Hand(served.client)
-    await hand.register()
-    for n in range(55):
-        reply = await served.client.post(
-            "/api/v1/executions", json={"items": [{"workflow_id": "w", "key": f"order-{n}"}]}
-        )
-        assert reply.status_code == 200, reply.text
-    link = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
-    async with page_of(chromium, served, scripts=True) as (page, heard):
-        await page.goto(link)
-        await expect(page.get_by_role("button", name="Sign in")).to_be_focused()  # a moment after the page has loaded
-        await page.keyboard.press("Enter")
-        await page.locator("tbody tr").first.wait_for()
-        assert await page.locator("tbody tr").count() == 50
-        assert await page.locator("tbody tr").first.locator("td").nth(3).inner_text() == "order-54"
-        await served.client.post("/api/v1/executions", json={"items": [{"workflow_id": "w", "key": "one more"}]})
-        await page.get_by_text("one more").wait_for()
-        await page.locator("tbody tr a").first.click()
-        await page.get_by_role("heading", name="Journal").wait_for()
-        assert await page.locator("tbody tr").count() == 0
-        await hand.say("claim", {**hand.claiming(), "capacity": 100})
-        await page.locator("tbody tr").first.wait_for()
-        assert "claimed" in await page.inner_text("tbody")
-        assert await page.locator("script:not([src])").count() == 0
-        await page.get_by_role("button", name="Sign out").click()
-        await page.get_by_text("Sign in with the link").wait_for()
-        assert heard == []
