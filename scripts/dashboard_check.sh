@@ -6,6 +6,10 @@ node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 ||
     echo "dashboard-check: skipped, because it needs Node 20.19 or newer"
     exit 0
 }
+make dashboard/node_modules/.package-lock.json || {
+    echo "dashboard-check: skipped, because npm could not install the packages"
+    exit 0
+}
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 cp -R src/perdure/dashboard "$built/committed"
