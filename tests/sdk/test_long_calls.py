@@ -1,6 +1,8 @@
 """The steps and timers that a worker lists as pending."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,6 +11,10 @@ from perdure.sdk.long_calls import LISTED_MAX, LONG_SECONDS, LongCalls
 from perdure.sdk.replay.machine import Machine
 from perdure.wire.limits import IN_FLIGHT_MAX
 from perdure.wire.requests import Claimed, OpenCall
+
+
+class Task:
+    """What a look needs of a task: a place in a dict."""
 
 
 class Run:
@@ -20,7 +26,7 @@ class Run:
         self.claimed = cast("Claimed", SimpleNamespace(id="execution"))
         self.listed: list[OpenCall] = []
         self.asked = 0
-        tasks = cast("Mapping[str, asyncio.Task[None]]", {key: object() for key in keys})
+        tasks = cast("Mapping[str, asyncio.Task[None]]", {key: Task() for key in keys})
         self.step_runner: Any = SimpleNamespace(tasks=tasks)
         calls = [
             SimpleNamespace(key=key, name=f"name of {key}", begun=begun_us and (2, begun_us + n))
@@ -50,6 +56,16 @@ def test_the_list_of_many_long_steps_is_bounded() -> None:
     assert len(run.listed) == LISTED_MAX
     assert run.listed[0] == OpenCall("k0", "step", "name of k0", 5_000_000)
     assert run.asked == 3, "once in each look, and once for the list"
+
+
+def test_a_look_keeps_no_step_that_has_ended() -> None:
+    run = Run(["k"])
+    calls = LongCalls()
+    calls.look([run], 100.0)
+    task = weakref.ref(run.step_runner.tasks["k"])
+    del run  # the worker is idle from here on, and looks no more
+    gc.collect()  # `Run` is a cycle
+    assert task() is None
 
 
 def test_a_beat_names_the_oldest_steps() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from perdure.wire.limits import IN_FLIGHT_MAX
 from perdure.wire.requests import Claimed, OpenCall, StepInFlight
@@ -45,7 +46,8 @@ class LongCalls:
     """It samples the tasks of steps, so a step's begin is known to a second."""
 
     def __init__(self) -> None:
-        self._seen: dict[asyncio.Task[None], float] = {}
+        self._seen: WeakKeyDictionary[asyncio.Task[None], float] = WeakKeyDictionary()
+        """An idle worker looks no more, and a task that failed holds its execution by its traceback."""
         self._looked = 0.0
         self.in_flight: Sequence[StepInFlight] = ()
         """Replaced at each look; the lease's thread reads it."""
@@ -55,7 +57,7 @@ class LongCalls:
         if now < self._looked + LOOK_SECONDS:
             return
         self._looked = now
-        seen: dict[asyncio.Task[None], float] = {}
+        seen: WeakKeyDictionary[asyncio.Task[None], float] = WeakKeyDictionary()
         in_flight: list[StepInFlight] = []
         for run in runs:
             if run.step_runner.tasks and len(in_flight) < IN_FLIGHT_MAX:
