@@ -83,7 +83,7 @@ class Watcher(Protocol):
 
 
 class ListWatcher:
-    """The executions on the pages of its followers, and those that belong there."""
+    """Watches one list: the rows that its followers show, and the rows that match now."""
 
     def __init__(self, core: Core, project_id: str, filters: ListFilters) -> None:
         self._core = core
@@ -172,7 +172,7 @@ def _read_state(state: str) -> ListState | None:
 
 
 class ListPage:
-    """The state of a list that one follower has sent."""
+    """Remembers the rows that one follower shows."""
 
     def __init__(self, watcher: ListWatcher, page: SummaryPage, limit: int, state: str) -> None:
         rows = [Row(one, digest(one)) for one in page.executions]
