@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 /** Something that the user can do here: by key, from the palette, or by a button. */
 export interface Command {
@@ -24,11 +24,11 @@ export function commands(): Command[] {
   return stack.toReversed().flatMap((given) => given());
 }
 
-/** The commands of a part, for as long as it is shown. */
+/** The commands of a part, from the moment it is in the page: a key that is pressed at once must not be lost. */
 export function useCommands(given: Command[]): void {
   const latest = useRef(given);
   latest.current = given;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const entry = () => latest.current;
     stack.push(entry);
     return () => void stack.splice(stack.indexOf(entry), 1);

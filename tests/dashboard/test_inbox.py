@@ -92,6 +92,27 @@ async def test_questions_are_answered_by_keys_alone(chromium: Browser, served: S
     assert given == [{"approved": True}, {"approved": False}, {"approved": True, "arguments": {"n": 9}}]
 
 
+async def test_a_key_works_as_soon_as_its_question_is_shown(chromium: Browser, served: Served, hand: Hand) -> None:
+    for n in range(2):
+        await asked(served, hand, tool(n=n))
+    async with opened(chromium, served, "/inbox") as shown:
+        page = shown.page
+        await expect(page.get_by_role("heading", name="refund(n=0)")).to_be_visible()
+        focused = page.evaluate(
+            """() => new Promise((resolve) => {
+                const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+                new MutationObserver((_, observer) => {
+                    if (!document.querySelector("h2")?.textContent.includes("n=1")) return;
+                    observer.disconnect();
+                    press("e");
+                    resolve(document.activeElement.tagName);
+                }).observe(document.body, { childList: true, subtree: true, characterData: true });
+                press("j");
+            })"""
+        )
+        assert await focused == "INPUT"
+
+
 async def test_who_comes_second_sees_who_was_first(chromium: Browser, served: Served, hand: Hand) -> None:
     id = await asked(served, hand, tool(n=1))
     async with opened(chromium, served, "/inbox") as shown:

@@ -1,4 +1,4 @@
-import{A as e,I as t,L as n,T as r,V as i}from"./useQuery-BVrLWVWp.js";import{t as a}from"./message-square-3FBgc4hj.js";import{C as o,h as s,t as c,w as l}from"./index-sXEQiXXM.js";import{t as u}from"./rows-r5gkWYmE.js";var d=`from pydantic_ai import Agent
+import{A as e,I as t,L as n,T as r,V as i}from"./useQuery-BVrLWVWp.js";import{t as a}from"./message-square-3FBgc4hj.js";import{C as o,h as s,t as c,w as l}from"./index-B3h7AC1R.js";import{t as u}from"./rows-mamYYhDS.js";var d=`from pydantic_ai import Agent
 
 from perdure.agents import durable
 

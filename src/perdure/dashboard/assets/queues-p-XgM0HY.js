@@ -1,4 +1,4 @@
-import{$ as e,I as t,Ot as n,T as r,U as i,V as a,W as o,at as s,w as c,yt as l}from"./useQuery-BVrLWVWp.js";import{t as u}from"./pause-DpFYzb86.js";import{t as d}from"./play-C-UUW3J1.js";import{C as f,a as p,d as m,h,l as g,p as _,t as v,w as y}from"./index-sXEQiXXM.js";import{t as b}from"./bars-DEbrzBRz.js";import{n as x,t as S}from"./pauses-B8cvH1U0.js";import{t as C}from"./rows-r5gkWYmE.js";import{n as w}from"./url-D8UojoqO.js";var T=`from perdure import Context, Queue, workflow
+import{$ as e,I as t,Ot as n,T as r,U as i,V as a,W as o,at as s,w as c,yt as l}from"./useQuery-BVrLWVWp.js";import{t as u}from"./pause-DpFYzb86.js";import{t as d}from"./play-C-UUW3J1.js";import{C as f,a as p,d as m,h,l as g,p as _,t as v,w as y}from"./index-B3h7AC1R.js";import{t as b}from"./bars-DEbrzBRz.js";import{n as x,t as S}from"./pauses-BvfIb5y0.js";import{t as C}from"./rows-mamYYhDS.js";import{n as w}from"./url-D8UojoqO.js";var T=`from perdure import Context, Queue, workflow
 
 mail = Queue("mail", concurrency_limit=50)
 
