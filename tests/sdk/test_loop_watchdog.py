@@ -52,8 +52,8 @@ async def test_code_that_does_not_let_go_of_the_loop_is_named_once(capture: Call
     with loop_watchdog(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
         await asyncio.create_task(body())
         await asyncio.to_thread(ended.came.wait, 60)
-    [text] = [text for text in blocked.texts if "is blocked by" in text]
-    assert "'body'" in text and f"({__file__}:" in text and "asks_a_slow_service" in text and "asyncio" not in text
+    [text] = [text for text in blocked.texts if "is blocked by 'body'" in text]  # on a busy machine, others, too
+    assert f"({__file__}:" in text and "asks_a_slow_service" in text and "asyncio" not in text
 
 
 def test_a_loop_that_waits_runs_nobody_s_code() -> None:

@@ -70,11 +70,10 @@ class Served:
         """Until the server holds so many long polls (claims apart) and streams."""
         await self.until(lambda: len(self.app.services.drain._polls) == count)
 
-    async def lease_left_us(self, worker_id: str) -> int:
-        """How long the lease of a worker lasts from now on."""
+    async def lease_until_us(self, worker_id: str) -> int:
         known = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
         [until_us] = [one.lease_until_us for one in known if one.id == worker_id]
-        return until_us - self.engine.clock.now_us()
+        return until_us
 
     async def until_parted(self, connections: int) -> None:
         """Until so many connections are left, and what follows from a parting is done."""
