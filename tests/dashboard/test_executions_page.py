@@ -57,13 +57,37 @@ async def test_all_that_failed_since_noon_are_retried_in_five_clicks(
         await page.get_by_role("button", name="Select all", exact=False).click()
         await page.get_by_role("button", name="Retry…").click()
         await page.get_by_role("button", name="Retry 3").click()
-        await expect(page.get_by_text("Retrying 3 executions")).to_be_visible()
+        await expect(page.get_by_text(re.compile(r"Retrying 3 executions in \d+ s"))).to_be_visible()
         assert await shown.clicks() <= 5
+        await page.get_by_role("button", name="Start now").click()
         await page.get_by_role("button", name="Open the job").click()
         await expect(page.get_by_text("3 of 3 done").first).to_be_visible(timeout=20_000)
         await expect(page.locator("tbody tr")).to_have_count(3)
     [job] = (await served.client.get("/api/v1/bulk")).json()["jobs"]
     assert (job["action"], job["done"], job["refused"]) == ("retry", 3, 0)
+
+
+async def test_a_job_of_a_page_waits_and_can_be_undone(served: Served, hand: Hand, chromium: Browser) -> None:
+    ids = [await served.start(key=f"order-{n}") for n in range(2)]
+    async with opened(chromium, served, "/executions?phase=queued") as shown:
+        page = shown.page
+        await page.get_by_role("checkbox", name="Select all that are loaded").click()
+        await page.get_by_role("button", name="Select all", exact=False).click()
+        await page.get_by_role("button", name="Cancel…").click()
+        await page.get_by_role("button", name="Cancel 2").click()
+        await expect(page.get_by_text(re.compile(r"Cancelling 2 executions in \d+ s"))).to_be_visible()
+        await page.keyboard.press("Control+Z")
+        await expect(page.get_by_text("Undone: no execution has changed.")).to_be_visible()
+        [undone] = (await served.client.get("/api/v1/bulk")).json()["jobs"]
+        assert (undone["state"], undone["done"]) == ("stopped", 0)
+        phases = [(await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] for id in ids]
+        assert phases == ["queued", "queued"]
+        held = {"action": "cancel", "filters": {"phase": ["queued"]}, "hold_seconds": 60}
+        job = (await served.client.post("/api/v1/bulk", json=held)).json()
+        await page.goto(f"/bulk/{job['id']}")
+        await expect(page.get_by_text(re.compile(r"It starts in \d+ s"))).to_be_visible()
+        await page.get_by_role("button", name="Start now").click()
+        await expect(page.get_by_text("2 of 2 done").first).to_be_visible()
 
 
 async def test_some_are_cancelled_by_keys_alone(served: Served, chromium: Browser) -> None:

@@ -79,6 +79,7 @@ async def test_a_job_from_its_preview_to_its_items(served: Served, hand: Hand) -
         "later": 0,
         "per_second": 0,
         "created_at": "",
+        "starts_at": None,
         "moved_at": "",
         "ended_at": None,
         "left": 3,
@@ -116,6 +117,8 @@ async def test_a_wrong_request_is_told_what_would_work(
     for path in (f"{PATH}/preview", PATH):
         reply = await served.client.post(path, json=body)
         assert (reply.status_code, error in reply.json()["error"]) == (status, True), reply.text
+    reply = await served.client.post(PATH, json=CANCEL | {"hold_seconds": 301})
+    assert (reply.status_code, reply.json()["error"]) == (422, "hold_seconds: must be 0 to 300, got 301")
     assert (await served.client.get(PATH)).json() == {"jobs": [], "next_cursor": None}
 
 

@@ -124,6 +124,37 @@ async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> Non
     assert not await world.store.read(verbs.running_jobs(limit=9))
 
 
+async def test_a_held_job_starts_on_time_also_on_another_server(world: World, service: Bulk) -> None:
+    await world.register()
+    ids = await started(world, 3)
+    job = await begin(service, "cancel", hold_seconds=30)
+    assert job.starts_at_us == world.now_us + 30_000_000
+    assert 0 < await service.work() <= 7.5, "it looks no more often than without a job"
+    world.now_us += 29_000_000
+    other = server(world)
+    assert await other.work() == pytest.approx(1.0), "it wakes when the job starts"
+    assert await phases(world, ids) == {Phase.QUEUED}
+    world.now_us += 1_000_000
+    done = await finish(server(world), job)
+    assert (done.done, done.starts_at_us, await phases(world, ids)) == (3, job.starts_at_us, {Phase.CANCELLED})
+    assert done.per_second is None or done.per_second > 1, "the hold is no work"
+
+
+async def test_a_held_job_is_undone_by_a_stop_and_started_by_a_continuation(world: World, service: Bulk) -> None:
+    await world.register()
+    ids = await started(world, 3)
+    job = await begin(service, "cancel", hold_seconds=30)
+    undone = await service.stop(SCOPE, StopBulkJob(job.id))
+    assert (undone.state, undone.done, undone.left, undone.starts_at_us) == (JobState.STOPPED, 0, 3, None)
+    world.now_us += 60_000_000
+    await server(world).work()
+    assert await phases(world, ids) == {Phase.QUEUED}
+    held = await begin(service, "cancel", hold_seconds=30)
+    now = await service.go_on(SCOPE, ContinueBulkJob(held.id))
+    assert (now.state, now.starts_at_us) == (JobState.RUNNING, None)
+    assert (await finish(service, now)).done == 3
+
+
 async def test_a_running_execution_is_asked_to_end(world: World, service: Bulk) -> None:
     await world.register()
     id = await world.running()

@@ -301,7 +301,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("secret", "links", "answered_by", "how"), "text"),
         **{"action": "cancel", "filters": PAYLOAD, "options": PAYLOAD, "note": None, "started_by": "text"},
         **{"newest": "~", "place": "", "total": 1, "at_least": 0, "done": 1, "later": 1, "pause_us": 1},
-        **{"job_id": "job-3", "made_id": None},
+        **{"job_id": "job-3", "made_id": None, "starts_at_us": None},
         **{"url": "https://example.com/x", "host": "example.com", "description": None, "is_root": 1, "busy": "[]"},
         **{"after_us": 0, "after_id": "", "after_key": "", "after_project_id": ""},
         "until_us": NOW_US + 120_000_000,

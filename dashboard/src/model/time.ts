@@ -48,3 +48,8 @@ export function clock(iso: string, milliseconds = false): string {
 export function exact(iso: string): string {
   return new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "long" });
 }
+
+/** The whole seconds until a time: `24 s`. */
+export function secondsLeft(until: number, now: number): string {
+  return `${Math.max(0, Math.ceil((until - now) / SECOND))} s`;
+}

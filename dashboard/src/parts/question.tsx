@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { ArrowRight, Check, Lock, Send, X } from "lucide-preact";
 import { ApiError, now, send, type Schemas } from "../api/client";
 import { useGet, useRefresh } from "../api/query";
@@ -230,13 +230,4 @@ export function timeLeft(expiresAt: string): string {
 export function roughly(ms: number): string {
   if (ms < 60_000) return `${Math.max(1, Math.floor(ms / 1_000))} s`;
   return ms < 3_600_000 ? `${Math.floor(ms / 60_000)} min` : duration(Math.floor(ms / 60_000) * 60_000);
-}
-
-/** Draws again every few seconds, for times that pass. */
-export function useTick(ms: number): void {
-  const [, draw] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => draw((n) => n + 1), ms);
-    return () => clearInterval(timer);
-  }, [ms]);
 }

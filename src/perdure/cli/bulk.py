@@ -1,6 +1,7 @@
 """Bulk jobs: one action on all executions that filters find."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -318,7 +319,7 @@ def ls(
         lambda job: (
             job.id,
             job.action.value,
-            (job.state.value, STATE_STYLE[job.state]),
+            _state(job),
             _words(job.total, job.at_least),
             f"{job.done:,}",
             f"{job.refused:,}",
@@ -331,7 +332,16 @@ def ls(
     )
 
 
-STATE_STYLE: Final = {"running": "blue", "stopped": "yellow", "completed": "green"}
+STATE_STYLE: Final = {"held": "yellow", "running": "blue", "stopped": "yellow", "completed": "green"}
+
+
+def _state(job: "BulkJob") -> tuple[str, str]:
+    word = "held" if _is_held(job) else job.state.value
+    return word, STATE_STYLE[word]
+
+
+def _is_held(job: "BulkJob") -> bool:
+    return job.state.value == "running" and (job.starts_at_us or 0) > time.time() * 1e6
 
 
 def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
@@ -347,7 +357,7 @@ def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> N
         [
             ("id", job.id),
             ("action", job.action.value),
-            ("state", (job.state.value, STATE_STYLE[job.state])),
+            ("state", _state(job)),
             ("filters", value(job.filters, 400)),
             ("options", None if job.options is None or bytes(job.options) == b"{}" else value(job.options, 400)),
             ("newest", job.newest),
@@ -358,10 +368,13 @@ def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> N
             ("left", f"{job.left:,}" if job.left else None),
             ("rate", rate),
             ("started", f"{date_time(job.created_at_us)} by {job.started_by}"),
+            ("starts" if _is_held(job) else "held until", date_time(job.starts_at_us) or None),
             ("ended", None if job.ended_at_us is None else date_time(job.ended_at_us)),
             ("note", job.note),
         ]
     )
+    if _is_held(job):
+        note(f"`perdure bulk continue {job.id}` starts it now, `perdure bulk stop {job.id}` undoes it.")
     if job.state.value == "stopped":
         note(f"`perdure bulk continue {job.id}` continues it.")
 
@@ -411,13 +424,13 @@ ITEM_STYLE: Final = {"done": "green", "refused": "red", "later": "yellow"}
 
 
 def stop(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Stop a bulk job. It takes no further execution until it is continued."""
+    """Stop a bulk job. It takes no further execution until it is continued; a held one has changed nothing."""
     job = with_client(url, lambda client: client.bulk.stop(id))
     text = f"{id} is stopped with {job.left:,} left; `perdure bulk continue {id}` continues it."
     print_result(as_json, job, text)
 
 
 def continue_(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Continue a stopped bulk job, and show its progress."""
+    """Continue a stopped bulk job or start a held one now, and show its progress."""
     job = with_client(url, lambda client: client.bulk.continue_job(id))
     _watch_to_end(url, job, as_json=as_json)

@@ -100,6 +100,7 @@ class Bulk(Service):
     async def start(self, scope: Scope, op: StartBulkJob) -> BulkJob:
         started_by = await self._callers.name(scope.principal)
         counted = await self._count(scope.project_id, op, newest=op.newest)
+        now_us = self.now_us()
         job: NewJob | PerdureError
         if counted.newest is None:
             job = await self._nothing(scope.project_id, op)
@@ -118,9 +119,10 @@ class Bulk(Service):
                 total=counted.amount,
                 at_least=counted.at_least,
                 note=op.note,
+                starts_at_us=now_us + op.hold_seconds * 1_000_000 if op.hold_seconds else None,
             )
         made = await self.write(
-            bulk.start_job(project_id=scope.project_id, job=job, now_us=self.now_us(), idempotency=scope.idempotency)
+            bulk.start_job(project_id=scope.project_id, job=job, now_us=now_us, idempotency=scope.idempotency)
         )
         self._notify()
         return made
@@ -213,18 +215,22 @@ class Bulk(Service):
         return f"{len(found.ids):,}{more}" if found.ids else ""
 
     async def work(self) -> float:
-        """A page of each running job, then a pause as long: jobs use at most half of the writer."""
+        """A page of each running job, then a pause as long: jobs use at most half of the writer. Held jobs start on
+        time."""
         jobs = await self.read(bulk.running_jobs(limit=JOBS_MAX))
         running = {job.id for job in jobs}
         self._work = {id: work for id, work in self._work.items() if id in running}
         self._stuck &= running
         loop = asyncio.get_running_loop()
         began = loop.time()
-        in_turn = sorted(jobs, key=lambda job: (job.id <= self._gave_up, job.id))
+        now_us = self.now_us()
+        due = [job for job in jobs if job.starts_at_us is None or job.starts_at_us <= now_us]
+        in_turn = sorted(due, key=lambda job: (job.id <= self._gave_up, job.id))
         moved = [job.id for job in in_turn if await self._take_page(job)]
-        if not jobs:
-            return self._core.spread(IDLE_SECONDS)
-        return loop.time() - began if moved else self._core.spread(1.0)
+        if moved:
+            return loop.time() - began
+        held = [job.starts_at_us - now_us for job in jobs if job.starts_at_us is not None and job.starts_at_us > now_us]
+        return min([self._core.spread(1.0 if due else IDLE_SECONDS), *(us / 1e6 for us in held)])
 
     async def _take_page(self, job: RunningJob) -> bool:
         """False: nothing was done, because another server works at the job, or rows are locked."""

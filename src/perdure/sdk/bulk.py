@@ -92,6 +92,7 @@ class Bulk:
         newest: str | None = None,
         expect: int | None = None,
         note: str | None = None,
+        hold_seconds: int = 0,
         **options: Unpack[BulkChoices],
     ) -> BulkJob:
         """Start a job in the background. It takes each execution once, also if its server is killed.
@@ -99,11 +100,22 @@ class Bulk:
         `newest` and `expect` are `newest` and `count` of a preview: later executions are left out, and another number
         raises `Conflict`. Raises also as `preview`.
 
+        `hold_seconds` (at most 300) pass before the first execution changes. `stop` undoes the job until then, and
+        `continue_job` starts it at once.
+
             >>> job = await client.bulk.start("cancel", ListFilters(workflow_id="order"))       # doctest: +SKIP
             >>> (await client.bulk.get(job.id)).left                                            # doctest: +SKIP
             0
         """
-        op = StartBulkJob(BulkAction(action), filters, _options(options), newest=newest, expect=expect, note=note)
+        op = StartBulkJob(
+            BulkAction(action),
+            filters,
+            _options(options),
+            newest=newest,
+            expect=expect,
+            note=note,
+            hold_seconds=hold_seconds,
+        )
         return await self._client._transport.call(op)
 
     async def get(self, job_id: str) -> BulkJob:
@@ -131,7 +143,7 @@ class Bulk:
         return await self._client._transport.call(StopBulkJob(job_id))
 
     async def continue_job(self, job_id: str) -> BulkJob:
-        """Continue a stopped job with the executions that are left. Raises as `stop`."""
+        """Continue a stopped job with the executions that are left, or start a held one at once. Raises as `stop`."""
         return await self._client._transport.call(ContinueBulkJob(job_id))
 
 

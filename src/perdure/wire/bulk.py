@@ -24,6 +24,7 @@ from perdure.wire.fields import (
     Uuid,
     Value,
     id_check,
+    within,
 )
 from perdure.wire.forks import Edits, ForkExecution, RetryExecution
 from perdure.wire.hands import Action, ActOnExecution, Note
@@ -34,6 +35,7 @@ from perdure.wire.status import FINAL, STATUS, Phase
 T = TypeVar("T", bound=Record)
 
 SAMPLE: Final = 20
+HOLD_SECONDS_MAX: Final = 300
 _SOME_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 
@@ -147,6 +149,9 @@ class BulkJob(Record, frozen=True, kw_only=True):
     per_second: Double | None = None
     """While it ran."""
     created_at_us: Time
+    starts_at_us: Time | None = None
+    """The end of the hold: no execution changes before it. Null: the job was not held, or was stopped or continued
+    since."""
     moved_at_us: Time
     """Its last page, stop or continuation."""
     ended_at_us: Time | None = None
@@ -293,6 +298,8 @@ class StartBulkJob(Selection, Operation[BulkJob], frozen=True, kw_only=True):
     """From the preview: refuse with 409 if another number matches now."""
     note: Note | None = None
     """Why, for the list of jobs."""
+    hold_seconds: Annotated[int, within(0, HOLD_SECONDS_MAX)] = 0
+    """Wait so long before the first execution changes, at most 300 seconds. Stopping the job meanwhile undoes it."""
 
 
 @bulk.get("/api/v1/bulk")
@@ -322,14 +329,15 @@ class ListBulkItems(Operation[BulkItemPage], frozen=True):
 
 @bulk.post("/api/v1/bulk/{job_id}/stop", role=Role.ADMIN)
 class StopBulkJob(Operation[BulkJob], frozen=True):
-    """Stop a bulk job. After the reply it takes no execution until it is continued."""
+    """Stop a bulk job. After the reply it takes no execution until it is continued. A held job has changed nothing
+    then."""
 
     job_id: JobId
 
 
 @bulk.post("/api/v1/bulk/{job_id}/continue", role=Role.ADMIN)
 class ContinueBulkJob(Operation[BulkJob], frozen=True):
-    """Continue a stopped bulk job with the executions that are left."""
+    """Continue a stopped bulk job with the executions that are left, or start a held one at once."""
 
     job_id: JobId
 

@@ -1,23 +1,22 @@
 import { useEffect, useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
-import type { Schemas } from "../../api/client";
-import { useGet } from "../../api/query";
+import { useGet, useRefresh } from "../../api/query";
 import { useCommands } from "../../keys";
 import { VERB, type Act } from "../../model/bulk";
 import type { Call } from "../../model/calls";
 import { chips, type Filters } from "../../model/filters";
 import { now } from "../../api/client";
 import { count, counted, shortId } from "../../model/words";
-import { duration } from "../../model/time";
+import { duration, secondsLeft } from "../../model/time";
 import { ActionDialog } from "../../parts/action";
 import { Page } from "../../parts/page";
 import { Empty, Loaded } from "../../parts/state";
 import { Id, Key, Shown, Time } from "../../parts/text";
+import { useTick } from "../../parts/tick";
 import { useQueryParams } from "../../url";
 import { useMay } from "../../session";
+import { decide, startOf, type Job } from "./held";
 import "./bulk.css";
-
-type Job = Schemas["BulkJob"];
 
 const STATE = { running: "running", stopped: "held", completed: "completed" } as const;
 
@@ -47,6 +46,8 @@ function Progress({ job }: { job: Job }) {
 }
 
 function numbers(job: Job): string {
+  const start = startOf(job);
+  if (start !== null) return `starts in ${secondsLeft(start, now())}`;
   return [
     `${count(job.done)} of ${count(job.total)} done`,
     ...(job.refused > 0 ? [`${count(job.refused)} refused`] : []),
@@ -59,6 +60,7 @@ function numbers(job: Job): string {
 /** The list of jobs, newest first. */
 export function BulkJobs() {
   const jobs = useGet("/api/v1/bulk", { params: { query: { limit: 100 } } }, { every: 2_000 });
+  useTick(1_000);
   return (
     <Page title="Bulk jobs" bare>
       <Loaded of={jobs}>
@@ -82,7 +84,7 @@ export function BulkJobs() {
               <tbody>
                 {page.jobs.map((job) => (
                   <tr key={job.id}>
-                    <td class={`p-${STATE[job.state]} m`}>{job.state}</td>
+                    <td class={`p-${startOf(job) === null ? STATE[job.state] : "held"} m`}>{startOf(job) === null ? job.state : "held"}</td>
                     <td>
                       <Link href={`/bulk/${job.id}`} class="m">
                         {title(job)}
@@ -125,9 +127,19 @@ function Shows({ job }: { job: Job }) {
   const [acting, setActing] = useState<"stop" | "continue" | null>(null);
   const [, navigate] = useLocation();
   const may = useMay("admin");
+  const refresh = useRefresh();
   const query = new URLSearchParams(asFilters(job)).toString();
+  useTick(1_000);
+  const start = startOf(job);
+  const at = (word: "stop" | "continue") => void decide(job, word, () => navigate(`/bulk/${job.id}`)).then(() => refresh("/api/v1/bulk"));
   useCommands([
-    ...(job.state === "running" ? [{ title: "Stop the job", key: "c", run: () => setActing("stop") }] : []),
+    ...(start !== null && may
+      ? [
+          { title: "Undo the job", key: "mod+z", run: () => at("stop") },
+          { title: "Start the job now", key: "r", run: () => at("continue") },
+        ]
+      : []),
+    ...(start === null && job.state === "running" ? [{ title: "Stop the job", key: "c", run: () => setActing("stop") }] : []),
     ...(job.state === "stopped" ? [{ title: "Continue the job", key: "r", run: () => setActing("continue") }] : []),
     { title: "Show the executions that the job's filters find now", run: () => navigate(`/executions?${query}`) },
   ]);
@@ -135,14 +147,25 @@ function Shows({ job }: { job: Job }) {
   return (
     <div class="bulkjob">
       <p class="sentence" role="status">
-        {job.state === "running" && "The job is running. "}
+        {start !== null && "The job is held: until it starts, no execution changes. "}
+        {start === null && job.state === "running" && "The job is running. "}
         {job.state === "stopped" && "The job is stopped: it takes no execution until it is continued. "}
         {job.state === "completed" && `The job has ended${job.ended_at != null ? ` after ${duration(Date.parse(job.ended_at) - Date.parse(job.created_at))}` : ""}. `}
-        {numbers(job)}.
+        {start === null ? numbers(job) : <span class="num">It {numbers(job)}</span>}.
       </p>
       <Progress job={job} />
       <div class="row">
-        {job.state === "running" && (
+        {start !== null && (
+          <>
+            <button type="button" class="btn" disabled={!may} onClick={() => at("stop")}>
+              Undo <Key keys="mod+z" />
+            </button>
+            <button type="button" class="btn" disabled={!may} onClick={() => at("continue")}>
+              Start now <Key keys="r" />
+            </button>
+          </>
+        )}
+        {start === null && job.state === "running" && (
           <button type="button" class="btn" disabled={!may} onClick={() => setActing("stop")}>
             Stop <Key keys="c" />
           </button>

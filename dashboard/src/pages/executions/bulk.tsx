@@ -12,6 +12,7 @@ import { Problem } from "../../parts/state";
 import { Key, Shown } from "../../parts/text";
 import { toast } from "../../parts/toast";
 import { useCommands } from "../../keys";
+import { HOLD_SECONDS, say, type Job } from "../bulk/held";
 import type { Summary } from "./list";
 
 export type { Act };
@@ -61,6 +62,7 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
   const [options, setOptions] = useState(NO_OPTIONS);
   const [, navigate] = useLocation();
   const [at] = useState(now);
+  const refresh = useRefresh();
   const wrong = wrongOptions(act, options);
   const body = wrong === null ? selection(act, filters, options, at) : null;
   const asked = useSettled(JSON.stringify(body));
@@ -83,7 +85,7 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
       effects={[
         ...(found === undefined ? [] : effects(act, n)),
         "Executions that start after this count are left out.",
-        "The job runs in the background. It can be stopped and continued.",
+        `The job starts after ${HOLD_SECONDS} s and can be undone until then. Later it can be stopped and continued.`,
       ]}
       word={found === undefined ? VERB[act] : `${VERB[act]} ${count(n)}`}
       danger={act === "cancel" || act === "delete"}
@@ -91,7 +93,7 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
       call={{
         method: "POST",
         path: "/api/v1/bulk",
-        body: { ...body, ...(found === undefined ? {} : { newest: found.newest, expect: found.at_least ? undefined : n }), ...(note === "" ? {} : { note }) },
+        body: { ...body, hold_seconds: HOLD_SECONDS, ...(found === undefined ? {} : { newest: found.newest, expect: found.at_least ? undefined : n }), ...(note === "" ? {} : { note }) },
       }}
       command={flags === null || act === "resume" ? undefined : ["perdure bulk", act, ...flags.map((one) => (/^[\w@%+=:,./-]+$/.test(one) ? one : `'${one}'`))].join(" ")}
       invalid={wrong ?? (found === undefined ? (preview.error === null ? "Counting…" : "The count failed.") : null)}
@@ -99,8 +101,8 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
       onClose={onClose}
       onDone={(answer) => {
         onDone();
-        const job = answer as Schemas["BulkJob"];
-        toast(`${ING[act]} ${counted(job.total, "execution")}`, { word: "Open the job", run: () => navigate(`/bulk/${job.id}`) });
+        const job = answer as Job;
+        say(job, () => navigate(`/bulk/${job.id}`), refresh);
       }}
     >
       {preview.error !== null && <Problem error={preview.error} again={() => void preview.refetch()} />}

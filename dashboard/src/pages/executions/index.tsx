@@ -12,6 +12,7 @@ import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
 import { Empty, Problem, Skeleton } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
+import { useTick } from "../../parts/tick";
 import { useVirtual } from "../../parts/virtual";
 import { useQueryParams } from "../../url";
 import { useMay } from "../../session";
@@ -256,15 +257,6 @@ export default function Executions() {
       )}
     </Page>
   );
-}
-
-/** Draw again, so that "13 s ago" stays true. */
-function useTick(ms: number): void {
-  const [, tick] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => !document.hidden && tick((n) => n + 1), ms);
-    return () => clearInterval(timer);
-  }, [ms]);
 }
 
 interface RowProps {

@@ -68,6 +68,7 @@ class NewJob(Struct, frozen=True):
     total: int
     at_least: bool
     note: str | None
+    starts_at_us: int | None = None
 
 
 class RunningJob(Struct, frozen=True):
@@ -77,6 +78,7 @@ class RunningJob(Struct, frozen=True):
     filters: bytes
     options: bytes
     place: str
+    starts_at_us: int | None
 
 
 class Page(Struct, frozen=True):
@@ -205,15 +207,15 @@ async def stop_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
 
 @verb(locks="bulk_job=job_id")
 async def continue_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
-    """Raises NotFound, and Conflict if the job is completed."""
+    """A held job starts at once. Raises NotFound, and Conflict if the job is completed."""
     return await _set_state(project_id, job_id, JobState.RUNNING, now_us)
 
 
 async def _set_state(project_id: str, job_id: str, state: JobState, now_us: int) -> BulkJob:
-    for before, ended_at_us in await query("lock_job", project_id=project_id, id=job_id):
+    for before, ended_at_us, starts_at_us in await query("lock_job", project_id=project_id, id=job_id):
         if before == JobState.COMPLETED:
             raise Conflict(f"Bulk job {job_id!r} completed at {rfc3339(ended_at_us)}.")
-        if before != state:
+        if before != state or starts_at_us is not None:
             await query("set_job_state", project_id=project_id, id=job_id, state=state.value, now_us=now_us)
     return await _read(project_id, job_id)
 

@@ -2,7 +2,7 @@
 
 -- text: job
 id, action, state, filters, options, note, started_by, newest, total, at_least, done, refused, later, created_at_us,
-  moved_at_us, ended_at_us,
+  starts_at_us, moved_at_us, ended_at_us,
   CASE WHEN worked_us > 0 THEN CAST((done + refused) * 1000000.0 / worked_us AS DOUBLE PRECISION) END AS per_second
 
 -- name: asking_among
@@ -14,9 +14,9 @@ SELECT w.execution_id FROM waits w WHERE w.key = :key AND w.state = 'open'
 -- name: insert_job
 -- holds: bulk_job=id
 INSERT INTO bulk_jobs (project_id, id, action, filters, options, note, started_by, state, newest, place, total, at_least,
-  done, refused, later, worked_us, created_at_us, moved_at_us)
+  done, refused, later, worked_us, created_at_us, starts_at_us, moved_at_us)
 VALUES (:project_id, :id, :action, :filters, :options, :note, :started_by, 'running', :newest, :place, :total, :at_least,
-  0, 0, 0, 0, :now_us, :now_us);
+  0, 0, 0, 0, :now_us, :starts_at_us, :now_us);
 
 -- name: read_job
 SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id = :id;
@@ -25,7 +25,7 @@ SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id = :id;
 SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT :limit;
 
 -- name: running_jobs
-SELECT project_id, id, action, filters, options, place FROM bulk_jobs WHERE state = 'running' ORDER BY id LIMIT :limit;
+SELECT project_id, id, action, filters, options, place, starts_at_us FROM bulk_jobs WHERE state = 'running' ORDER BY id LIMIT :limit;
 
 -- name: try_lock_job
 -- picks: a running job, unless it is locked
@@ -34,17 +34,18 @@ SELECT place, started_by, note, later FROM bulk_jobs WHERE project_id = :project
 
 -- name: lock_job
 -- holds: bulk_job=id
-SELECT state, ended_at_us FROM bulk_jobs WHERE project_id = :project_id AND id = :id {FOR UPDATE};
+SELECT state, ended_at_us, starts_at_us FROM bulk_jobs WHERE project_id = :project_id AND id = :id {FOR UPDATE};
 
 -- name: set_job_state
 -- holds: bulk_job=id
-UPDATE bulk_jobs SET state = :state, moved_at_us = :now_us WHERE project_id = :project_id AND id = :id;
+UPDATE bulk_jobs SET state = :state, starts_at_us = NULL, moved_at_us = :now_us WHERE project_id = :project_id AND id = :id;
 
 -- name: move_job
 -- holds: bulk_job=id
--- Time counts as work while pages follow each other.
+-- Time counts as work while pages follow each other, and from the start of a held job.
 UPDATE bulk_jobs SET place = :place, done = done + :done, refused = refused + :refused, later = later + :later,
-  worked_us = worked_us + {MIN|LEAST}({MAX|GREATEST}(:now_us - moved_at_us, 0), :pause_us), moved_at_us = :now_us,
+  worked_us = worked_us + {MIN|LEAST}({MAX|GREATEST}(:now_us - {MAX|GREATEST}(moved_at_us, COALESCE(starts_at_us, 0)), 0),
+    :pause_us), moved_at_us = :now_us,
   state = :state, ended_at_us = :ended_at_us
 WHERE project_id = :project_id AND id = :id AND state = 'running';
 

@@ -1,0 +1,1 @@
+export{BulkJobs as default}from"./bulk-CARXNG0O.js";
