@@ -100,7 +100,8 @@ async def test_a_key_works_as_soon_as_its_question_is_shown(chromium: Browser, s
         await expect(page.get_by_role("heading", name="refund(n=0)")).to_be_visible()
         focused = page.evaluate(
             """() => new Promise((resolve) => {
-                const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+                const pressed = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
+                const press = (key) => document.body.dispatchEvent(pressed(key));
                 new MutationObserver((_, observer) => {
                     if (!document.querySelector("h2")?.textContent.includes("n=1")) return;
                     observer.disconnect();

@@ -34,7 +34,7 @@ from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
 from perdure.wire.search import key_terms
 from perdure.wire.transcripts import OnConflict
 
-INLINE_BYTES_MAX = 64 << 10
+INLINE_BYTES_MAX = 1 << 10
 """A larger payload has a row of its own."""
 COMPARED_BYTES_MAX = 16 << 10
 """Larger inputs are compared as bytes, not as JSON values."""
