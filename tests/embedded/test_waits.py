@@ -256,6 +256,28 @@ async def test_an_answer_of_another_type_is_told_and_can_be_asked_for_again(hous
         assert await again.result() == 5
 
 
+async def test_a_server_of_an_earlier_release_gets_no_schemas(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def asking(ctx: Context) -> int:
+        return (await ctx.suspend("approve", answer_type=Payment)).amount
+
+    async with house.open(app) as p:
+
+        async def older(report: Report, request: ReportRequest) -> ReportReply:
+            if b"answer_schema" in msgspec.json.encode(request):
+                raise BadValue("body.items[0].entries[0]: Object contains unknown field `answer_schema`")
+            return await report(request)
+
+        on_reports(p, older)
+        handles = [await p.start(asking) for _ in range(3)]
+        for handle in handles:
+            await reaches(handle, Phase.WAITING)
+            await handle.resume("approve", {"order_id": 1, "amount": 7})
+            assert await handle.result() == 7
+
+
 async def test_an_early_answer_is_kept_until_it_is_asked_for(house: House) -> None:
     app = Registry()
 

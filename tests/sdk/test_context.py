@@ -668,8 +668,25 @@ def test_suspending_for_an_answer() -> None:
     live = Live(flow)
     wait = live.request("approve")
     assert (wait.topic, bytes(wait.data)) == (None, b'{"amount":120}')
+    assert msgspec.json.decode(wait.answer_schema) == {
+        "$ref": "#/$defs/Size",
+        "$defs": {"Size": {"enum": ["l", "s"], "title": "Size"}},
+    }
     live.answer("approve", "l")
     assert live.result is Size.LARGE
+
+
+def test_a_question_without_a_type_has_no_schema_and_a_large_one_is_left_out() -> None:
+    large = msgspec.defstruct("Large", [(f"field_{n}", int) for n in range(1_000)])
+
+    for answer_type in (Any, large):
+
+        @workflow
+        async def flow(ctx: Context, answer_type: Any = answer_type) -> None:
+            await ctx.suspend("ask", answer_type=answer_type)
+
+        wait = Live(flow).request("ask")
+        assert isinstance(wait, OpenWait) and wait.answer_schema is None
 
 
 def test_answering_another_execution() -> None:

@@ -13,6 +13,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.clock import ManualClock
 from perdure.wire.access import Role
+from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 
 Json = Any
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
@@ -21,13 +22,19 @@ OURS = {"sec-fetch-site": "same-origin"}
 
 
 async def asked(
-    served: Served, hand: Hand, data: Json = None, *, key: str = "approve", expires_at_us: int | None = None
+    served: Served,
+    hand: Hand,
+    data: Json = None,
+    *,
+    key: str = "approve",
+    expires_at_us: int | None = None,
+    **wait: Json,
 ) -> str:
     """An execution that waits for an answer; its id."""
     id = await served.start("w")
     item = await hand.claim()
     assert item["id"] == id
-    wait = {"type": "wait", "key": key, "fingerprint": "f", "data": data, "expires_at_us": expires_at_us}
+    wait |= {"type": "wait", "key": key, "fingerprint": "f", "data": data, "expires_at_us": expires_at_us}
     timer = None if expires_at_us is None else ["timer-1", expires_at_us]
     reply = await hand.report(item, entries=[wait], end={"type": "suspend", "waits": [key], "timer": timer})
     assert reply["ended"], reply
@@ -69,6 +76,19 @@ async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Se
     item = await hand.claim()
     [row] = [row for row in item["rows"] if row["kind"] == "resume"]
     assert row["value"] == {"approved": True}
+
+
+async def test_a_question_says_what_its_code_expects(served: Served, hand: Hand) -> None:
+    schema = {"type": "object", "properties": {"way": {"enum": ["land", "air"]}}, "required": ["way"]}
+    id = await asked(served, hand, answer_schema=schema)
+    assert (await served.client.get(path_of(id))).json()["answer_schema"] == schema
+    assert "answer_schema" not in (await served.client.get("/api/v1/approvals")).json()["approvals"][0]
+    plain = await asked(served, hand)
+    assert (await served.client.get(path_of(plain))).json()["answer_schema"] is None
+    assert (await submit(served.client, id, "anything")).status_code == 200, "the code decides"
+    wait = {"type": "wait", "key": "a", "fingerprint": "f", "data": 1, "answer_schema": "x" * ANSWER_SCHEMA_BYTES_MAX}
+    refused = await hand.report(await hand.claim(), entries=[wait])
+    assert "answer_schema: 16,386 bytes" in refused["problem"]["error"]
 
 
 async def test_of_many_who_answer_at_once_one_is_first(served: Served, hand: Hand) -> None:

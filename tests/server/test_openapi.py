@@ -89,6 +89,7 @@ def test_field_notes_come_from_the_source() -> None:
     assert notes["data"] == "The suspended step's data for the person who answers." and set(notes) == {
         "data",
         "expires_at_us",
+        "answer_schema",
     }
     assert schemas.field_notes(requests.BeatReply) == {}
 

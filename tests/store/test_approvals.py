@@ -197,6 +197,40 @@ async def test_a_step_that_asks_something_else_under_its_key_asks_anew(world: Wo
     await world.check()
 
 
+def typed(schema: object, **fields: Any) -> OpenWait:
+    return OpenWait("ask", "f", data=raw({"n": 1}), answer_schema=None if schema is None else raw(schema), **fields)
+
+
+async def test_a_question_keeps_the_schema_of_its_answer(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [typed({"type": "integer"})])
+    shown = await find(world, id)
+    assert shown.answer_schema == raw({"type": "integer"})
+    await world.report(id, [typed(None)])
+    assert await find(world, id) == shown, "an older worker knows no schema"
+    await world.report(id, [typed({"type": "number"})])
+    found = await find(world, id)
+    assert (found.id, found.answer_schema) == (shown.id, raw({"type": "number"})), "the code has changed"
+    await world.report(id, [CloseWait("ask")])
+    await world.wait_for(id, typed({"type": "string"}))
+    assert (await find(world, id)).answer_schema == raw({"type": "string"})
+    await answer(world, id, "yes")
+    await world.claim()
+    await world.finish(id)
+    fork = (await world.fork(id, steps={"ask": "no"})).execution_id
+    assert (await find(world, fork)).answer_schema == raw({"type": "string"})
+    await world.check()
+
+
+async def test_a_question_that_is_asked_anew_has_the_schema_of_its_code(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [typed({"type": "integer"})])
+    await world.report(id, [OpenWait("ask", "g", data=raw({"n": 2}))])
+    assert (await find(world, id)).answer_schema is None
+
+
 async def test_what_nobody_asks_is_not_answered_by_its_name(world: World) -> None:
     await world.register()
     id = await world.running()

@@ -221,6 +221,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("error", "progress", "tags", "due_at_us", "timer_key", "parked_worker", "parked_seq"), None),
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
+        "answer_schema": b"{}",
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
         **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable", "described"), None),
         **dict.fromkeys(("workflow_ids", "queue_names", "deployment_ids"), None),
@@ -428,7 +429,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"id": old}
     for query in ("read_wait", "meet_wait", "close_wait", "close_waits", "open_waits", "list_waits", "count_early"):
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1", "event_seq": 1}
-    for query in ("ask_anew", "reopen_wait", "taken_events", "read_answer"):
+    for query in ("ask_anew", "reopen_wait", "taken_events", "read_answer", "set_answer_schema"):
         found[query] = {"execution_id": ids["waiting_for_event"], "key": "wait-1"}
     for query in ("insert_journal", "insert_log", "insert_wait", "last_log", "read_journal", "journal_sizes"):
         found[query] = {"execution_id": done, "key": "another", "state": "open"}

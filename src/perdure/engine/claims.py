@@ -21,6 +21,7 @@ from perdure.engine.transcripts import check_transcript_entry
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
+from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import (
     KEY_BYTES_MAX,
     LABEL_BYTES_MAX,
@@ -573,6 +574,8 @@ def _check_wait(wait: OpenWait) -> None:
         check_name(wait.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
     if wait.data is not None:
         check_json(bytes(wait.data), where="data")
+    if wait.answer_schema is not None:
+        check_json(memoryview(wait.answer_schema), where="answer_schema", max_bytes=ANSWER_SCHEMA_BYTES_MAX)
     for name, value in (wait.match or {}).items():
         check_name(name, where="match")
         check_json(bytes(value), where=f"match.{name}")

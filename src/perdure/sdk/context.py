@@ -216,13 +216,13 @@ class Context(ExecutionState):
     ) -> Coroutine[object, None, Any]:
         """Show the question `data`, and wait for the answer under `key`.
 
-        Raises `TimeoutError` after `timeout` seconds, and `BadValue` if the answer does not fit `answer_type`. The
-        first answer stands, so ask again under another key.
+        Pages show the fields of `answer_type`. Raises `TimeoutError` after `timeout` seconds, and `BadValue` if the
+        answer does not fit `answer_type`. The first answer stands, so ask again under another key.
 
             answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
         shown = Raw(encode(data, where="data"))
-        call = question_call(self.machine, shown, timeout, key)
+        call = question_call(self.machine, shown, timeout, key, answer_type=answer_type)
         if not self.machine.replaying:  # a person who follows the stream may have the answer
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
             self.outbox.add(

@@ -11,9 +11,11 @@ from msgspec import Raw
 from perdure.sdk.checks import checked_int, checked_name
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
+from perdure.sdk.payloads.schemas import schema_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
+from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
 from perdure.wire.events import JournalEvent
@@ -89,12 +91,18 @@ async def take_event(machine: Machine, call: DurableCall, data_type: Any, timeou
     return Event(**event, created_at=datetime.fromtimestamp(at_us / 1e6, UTC))
 
 
-def question_call(machine: Machine, shown: Raw, timeout: float | None, key: str) -> DurableCall:
+def question_call(
+    machine: Machine, shown: Raw, timeout: float | None, key: str, *, answer_type: Any = Any
+) -> DurableCall:
     print_ = fingerprint(bytes(shown))
     until_us = _until_us(timeout)  # from then on the server refuses an answer, which the code would not see
-    return machine.new_call(
-        Kind.RESUME, None, print_, lambda key: OpenWait(key, print_, data=shown, expires_at_us=until_us), key=key
-    )
+
+    def request(key: str) -> OpenWait:
+        schema = schema_of(answer_type, ANSWER_SCHEMA_BYTES_MAX)
+        expected = None if schema is None else Raw(schema)
+        return OpenWait(key, print_, data=shown, expires_at_us=until_us, answer_schema=expected)
+
+    return machine.new_call(Kind.RESUME, None, print_, request, key=key)
 
 
 def _until_us(timeout: float | None) -> int | None:

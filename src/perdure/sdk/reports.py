@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec import structs
+
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
 from perdure.wire.errors import Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.executions import Row
@@ -9,6 +13,7 @@ from perdure.wire.requests import (
     AppendMessages,
     Entry,
     ItemReply,
+    OpenWait,
     Publish,
     ReportItem,
     StartChild,
@@ -37,6 +42,8 @@ def entry_size(entry: Entry) -> int:
         return 200 + sum(100 + memoryview(one).nbytes for one in entry.messages)
     if isinstance(entry, Summarize):
         return 200 + memoryview(entry.summary).nbytes
+    if isinstance(entry, OpenWait) and entry.answer_schema is not None:
+        return 200 + memoryview(entry.answer_schema).nbytes + memoryview(entry.data or b"").nbytes
     data = getattr(entry, "data", None)
     return 200 if data is None else 200 + memoryview(data).nbytes
 
@@ -50,6 +57,18 @@ def item_size(item: ReportItem) -> int:
         size += 100 + memoryview(one.data).nbytes
     result = getattr(item.end, "result", None)
     return size if result is None else size + memoryview(result).nbytes
+
+
+def drop_schemas(items: Sequence[ReportItem]) -> bool:
+    """Take the schemas of answers out of the items, as servers of earlier releases refuse them. False if they have
+    none."""
+    found = False
+    for item in items:
+        for n, entry in enumerate(item.entries):
+            if isinstance(entry, OpenWait) and entry.answer_schema is not None:
+                item.entries[n] = structs.replace(entry, answer_schema=None)
+                found = True
+    return found
 
 
 def cut(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -447,6 +447,8 @@ class Worker:
                 return
             except PerdureError as error:
                 if reports.is_refused(error):
+                    if reports.drop_schemas(request.items):
+                        continue
                     await self._refused(runners, request.items, error)
                     return
                 problem = error

@@ -1,6 +1,6 @@
-"""A suspended step's data as a form, and a person's input as the answer.
+"""A suspended step's data, or the schema of its answer, as a form, and a person's input as the answer.
 
-The data is untrusted. If `_form` is invalid, the page shows the data and asks for JSON.
+Both are untrusted. If `_form` is invalid and the schema has parts without a simple field, the page asks for JSON.
 """
 
 import json
@@ -8,12 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from perdure.wire.approvals import Question
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadValue
 
 FIELDS_MAX: Final = 50
 OPTIONS_MAX: Final = 200
 TEXT_CHARACTERS_MAX: Final = 100_000
+LINE_CHARACTERS_MAX: Final = 200
+"""A text that may be longer gets several lines."""
+DEEPEST: Final = 20
 APPROVED: Final = "approved"
 JSON_ANSWER: Final = "answer"
 
@@ -48,6 +52,14 @@ class Field(NamedTuple):
     default: Any
     description: str
     options: tuple[Option, ...]
+    empty: tuple[Any, ...] = ()
+    """The value of a field that is left empty, if the answer must have one."""
+    least: float | None = None
+    """Of a number, or of the length of a text."""
+    most: float | None = None
+    beyond: float | None = None
+    """A number must be larger."""
+    below: float | None = None
 
 
 class Form(NamedTuple):
@@ -60,20 +72,32 @@ class Form(NamedTuple):
     """None: the answer is asked for as JSON."""
     data: Any
     """The other data to show."""
+    bare: bool = False
+    """The answer is the value of the only field, not an object."""
 
     @property
     def decides(self) -> bool:
         return any(field.key == APPROVED and field.kind == "boolean" for field in self.fields or ())
 
 
-def form_of(data: bytes) -> Form:
+def question_form(question: Question) -> Form:
+    schema = question.answer_schema
+    return form_of(bytes(question.data), None if schema is None else bytes(schema))
+
+
+def form_of(data: bytes, schema: bytes | None = None) -> Form:
+    """`schema` is the JSON Schema of the answer, for data without fields."""
     shown = json.loads(data)
+    expected, bare = (None, False) if schema is None else _schema_fields(json.loads(schema))
     if not isinstance(shown, dict):
-        return Form(title=None, description=None, context=None, source=None, tool=None, fields=None, data=shown)
+        return Form(
+            title=None, description=None, context=None, source=None, tool=None, fields=expected, data=shown, bare=bare
+        )
     notify = shown.get("_notify")
     said = shown.get("_form")
     rest = {name: value for name, value in shown.items() if name not in _OURS}
     found = said if isinstance(said, dict) else {}
+    said_fields = _fields(found.get("fields"))
     message = notify.get("message") if isinstance(notify, dict) else None
     return Form(
         title=_text(found.get("title")),
@@ -81,8 +105,9 @@ def form_of(data: bytes) -> Form:
         context=found.get("context"),
         source=_text(shown.get("_source")),
         tool=_text(shown.get("_tool")),
-        fields=_fields(found.get("fields")),
+        fields=expected if said_fields is None else said_fields,
         data=rest or None,
+        bare=bare and said_fields is None,
     )
 
 
@@ -137,6 +162,108 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def _schema_fields(schema: Any) -> tuple[tuple[Field, ...] | None, bool]:
+    """The fields of an object, or the one field of another value."""
+    found, nullable = _resolved(schema, schema)
+    properties = found.get("properties")
+    if found.get("type") != "object" or not isinstance(properties, dict) or nullable:
+        field = _schema_field("answer", schema, schema, needed=True)
+        return (None, False) if field is None else ((field,), True)
+    required = found.get("required")
+    needed = required if isinstance(required, list) else []
+    fields = [_schema_field(name, one, schema, needed=name in needed) for name, one in properties.items()]
+    if not 1 <= len(fields) <= FIELDS_MAX or None in fields:
+        return None, False
+    return tuple(field for field in fields if field is not None), False
+
+
+def _schema_field(key: str, schema: Any, root: Any, *, needed: bool) -> Field | None:
+    """None for a part that only JSON can say."""
+    found, nullable = _resolved(schema, root)
+    kind, options = _schema_kind(found, root)
+    if kind is None:
+        return None
+    if kind == "text" and (_bound(found, "maxLength") or 0) > LINE_CHARACTERS_MAX:
+        kind = "textarea"
+    numeric = kind in ("integer", "number")
+    is_text = kind in ("text", "textarea") and found.get("format") is None and not found.get("minLength")
+    empty: tuple[Any, ...] = ()
+    if needed and (nullable or is_text or kind == "multiselect"):
+        empty = (None if nullable else "" if is_text else [],)
+    least, most = ("minimum", "maximum") if numeric else ("minLength", "maxLength")
+    return Field(
+        key=key,
+        kind=kind,
+        label="Your answer" if schema is root else key or "?",
+        required=needed and not empty,
+        default=found.get("default"),
+        description="\n".join(filter(None, (_text(found.get("description")), _said_format(found)))),
+        options=options,
+        empty=empty,
+        least=_bound(found, least),
+        most=_bound(found, most),
+        beyond=_bound(found, "exclusiveMinimum"),
+        below=_bound(found, "exclusiveMaximum"),
+    )
+
+
+def _schema_kind(schema: dict[str, Any], root: Any) -> tuple[str | None, tuple[Option, ...]]:
+    values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else None
+    if values is not None:
+        options = _options([{"value": one} for one in values if one is not None]) if isinstance(values, list) else None
+        return ("select", options) if options else (None, ())
+    match schema.get("type"):
+        case "array":
+            items, _ = _resolved(schema.get("items"), root)
+            kind, options = _schema_kind(items, root) if "enum" in items else (None, ())
+            return ("multiselect" if kind else None, options)
+        case "string":
+            return "date" if schema.get("format") == "date" else "text", ()
+        case "boolean" | "integer" | "number" as kind:
+            return str(kind), ()
+    return None, ()
+
+
+def _resolved(schema: Any, root: Any) -> tuple[dict[str, Any], bool]:
+    """The schema in place of references and of wrappers that only add null, and whether it takes null."""
+    nullable = False
+    for _ in range(DEEPEST):
+        if not isinstance(schema, dict):
+            return {}, nullable
+        around = {name: one for name, one in schema.items() if name not in ("$ref", "anyOf", "oneOf", "allOf")}
+        reference = schema.get("$ref")
+        choices = next((schema[name] for name in ("anyOf", "oneOf", "allOf") if name in schema), None)
+        if isinstance(reference, str):
+            name = reference.removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")
+            within = root.get("$defs")
+            inner = within.get(name) if isinstance(within, dict) else None
+        elif isinstance(choices, list):
+            some = [one for one in choices if not (isinstance(one, dict) and one.get("type") == "null")]
+            nullable = nullable or len(some) < len(choices)
+            inner = some[0] if len(some) == 1 else None
+        else:
+            types = schema.get("type")
+            if isinstance(types, list) and "null" in types and len(types) == 2:
+                return {**schema, "type": types[types.index("null") - 1]}, True
+            return schema, nullable
+        if not isinstance(inner, dict):
+            return {}, nullable
+        schema = {**inner, **around}
+    return {}, nullable
+
+
+def _bound(schema: Mapping[str, Any], name: str) -> float | None:
+    found = schema.get(name)
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def _said_format(schema: Mapping[str, Any]) -> str | None:
+    pattern, format = _text(schema.get("pattern")), _text(schema.get("format"))
+    if pattern is not None:
+        return f"Must match {pattern}"
+    return None if format in (None, "date") else f"A {format}"
+
+
 def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None, dict[str, str]]:
     """The answer, or errors by field. Fields are named f0, f1, …, because their keys are untrusted."""
     if form.fields is None:
@@ -150,8 +277,12 @@ def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None
             errors[f"f{n}"] = error
         elif value is not None:
             answer[field.key] = value
+        elif field.empty:
+            answer[field.key] = field.empty[0]
     if errors:
         return None, errors
+    if form.bare:
+        return json.dumps(answer[form.fields[0].key], ensure_ascii=False).encode(), {}
     return json.dumps(answer, ensure_ascii=False).encode(), {}
 
 
@@ -176,12 +307,31 @@ def _read(field: Field, values: list[str]) -> tuple[str | None, Any]:
     if field.kind == "boolean":
         return (None, text == "true") if text in ("true", "false") else ("Say yes or no.", None)
     if field.kind == "integer":
-        return (None, int(text)) if _INTEGER.fullmatch(text.strip()) else ("This must be a whole number.", None)
+        if not _INTEGER.fullmatch(text.strip()):
+            return "This must be a whole number.", None
+        return _in_bounds(field, int(text))
     if field.kind == "number":
-        return _read_number(text.strip())
+        error, number = _read_number(text.strip())
+        return (error, None) if error is not None else _in_bounds(field, number)
     if field.kind == "date" and not _DATE.fullmatch(text.strip()):
         return "This must be a date, as 2026-01-31.", None
+    if field.least is not None and len(text) < field.least:
+        return f"This needs at least {field.least:,} characters.", None
+    if field.most is not None and len(text) > field.most:
+        return f"This may have at most {field.most:,} characters.", None
     return None, text
+
+
+def _in_bounds(field: Field, number: int | float) -> tuple[str | None, Any]:
+    if field.least is not None and number < field.least:
+        return f"This must be at least {field.least:,}.", None
+    if field.most is not None and number > field.most:
+        return f"This must be at most {field.most:,}.", None
+    if field.beyond is not None and number <= field.beyond:
+        return f"This must be more than {field.beyond:,}.", None
+    if field.below is not None and number >= field.below:
+        return f"This must be less than {field.below:,}.", None
+    return None, number
 
 
 def _read_number(text: str) -> tuple[str | None, Any]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from perdure.server.approval_form import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, form_of
+from perdure.server.approval_form import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
 from perdure.wire.approvals import How, Question, QuestionState
 
 SHOWN_MAX: Final = 200_000
@@ -76,7 +76,7 @@ def question_page(
     errors: Mapping[str, str] | None = None,
 ) -> str:
     """After a mistake, `sent` is the input and `errors` its faults."""
-    form = form_of(bytes(question.data))
+    form = question_form(question)
     errors = errors or {}
     title = form.title or question.step_key
     heading = "<h1>An answer is wanted</h1>"
@@ -97,7 +97,7 @@ def question_page(
 
 def closed_page(question: Question, *, mine: str | None = None) -> str:
     """`mine` is the reader's name."""
-    form = form_of(bytes(question.data))
+    form = question_form(question)
     said = question.approval
     if said is not None:
         you = " (you)" if mine == said.answered_by else ""

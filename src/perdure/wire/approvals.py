@@ -15,6 +15,7 @@ ASKED: Final = "suspend_"
 ANSWERED: Final = "resume_"
 """Event types of push workers; the step's key follows."""
 
+ANSWER_SCHEMA_BYTES_MAX: Final = 16 << 10
 LINK_SECONDS: Final = 24 * 3_600
 LINK_SECONDS_MAX: Final = 90 * 86_400
 
@@ -102,6 +103,7 @@ class Question(Struct, frozen=True):
     """From before the question; it does not count."""
     must_name: bool = False
     """Whether an answer must name the question, because it could be meant for another one."""
+    answer_schema: Raw | None = None
 
 
 class ApprovalStatus(Record, frozen=True):
@@ -128,6 +130,8 @@ class ApprovalStatus(Record, frozen=True):
     answered_how: How | None = None
     asked: Value = None
     """The question's data, also after the answer."""
+    answer_schema: Value = None
+    """JSON Schema of the type that the code expects. Null: its code names none. The server takes any answer."""
     early: EarlyAnswer | None = None
 
     @classmethod
@@ -152,6 +156,7 @@ class ApprovalStatus(Record, frozen=True):
             answered_at_us=None if said is None else said.answered_at_us,
             answered_how=None if said is None else said.how,
             asked=question.data,
+            answer_schema=question.answer_schema,
             early=None if early is None else EarlyAnswer(early.data, early.answered_by, early.answered_at_us),
         )
 

@@ -293,6 +293,8 @@ class OpenWait(Request, frozen=True, tag="wait"):
     """The suspended step's data for the person who answers."""
     expires_at_us: int | None = None
     """From then on the code continues without an answer."""
+    answer_schema: MaybeRaw = None
+    """JSON Schema of the answer, for people, at most 16 KiB. Servers of earlier releases refuse it."""
 
 
 class CloseWait(Request, frozen=True, tag="close"):

@@ -1,4 +1,4 @@
-"""JSON Schemas of type hints, for people who fill in an input."""
+"""JSON Schemas of type hints, for people who fill in an input or an answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import msgspec
 
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.models import is_model_type
+from perdure.wire.codec import check_json
 from perdure.wire.workflows import SCHEMA_BYTES_MAX
 
 _REFERENCE: Final = "#/$defs/{model}"
 
 
-def schema_of(type_: Any) -> bytes | None:
-    """None if the hint says nothing, if its schema is larger than 64 KiB, or if the type has none.
+def schema_of(type_: Any, bytes_max: int = SCHEMA_BYTES_MAX) -> bytes | None:
+    """None if the hint says nothing, if its schema is larger than `bytes_max` or no server takes it, or if the type has
+    none.
 
     >>> schema_of(list[int])
     b'{"type":"array","items":{"type":"integer"}}'
@@ -24,9 +26,10 @@ def schema_of(type_: Any) -> bytes | None:
         return None
     try:
         schema = msgspec.json.encode(_schema(type_))
+        check_json(schema, where="schema", max_bytes=bytes_max)
     except Exception:  # a hint may be anything, and a model's hooks may raise anything
         return None
-    return schema if len(schema) <= SCHEMA_BYTES_MAX else None
+    return schema
 
 
 def _schema(type_: Any) -> dict[str, Any]:

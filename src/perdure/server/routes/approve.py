@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from perdure.engine.service import Scope
 from perdure.server import approval_page
-from perdure.server.approval_form import form_of, read_answer
+from perdure.server.approval_form import question_form, read_answer
 from perdure.server.auth import check_role
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Reply
@@ -66,7 +66,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
             return _html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
-        answer, errors = read_answer(form_of(bytes(question.data)), sent)
+        answer, errors = read_answer(question_form(question), sent)
         if answer is None:
             page = await _drawn(
                 approval_page.question_page,

@@ -41,7 +41,7 @@ async def _find(
         waits = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
     if not waits:
         return phase, None
-    (asking, state, topic, data, asked_at_us, expires_at_us, must_name), *more = waits
+    (asking, state, topic, data, asked_at_us, expires_at_us, must_name, schema), *more = waits
     said = await records(Approval, "read_approvals", execution_id=asking, key=step_key)
     return phase, Question(
         id=question_name(asking, asked_at_us),
@@ -56,6 +56,7 @@ async def _find(
         approval=next((one for one in said if one.answered_at_us >= asked_at_us), None),
         early=next((one for one in said if one.answered_at_us < asked_at_us), None),
         must_name=bool(must_name) or any(other == "open" for _, other, *_ in more),
+        answer_schema=None if schema is None else Raw(schema),
     )
 
 

@@ -226,6 +226,9 @@ async def open_wait(
         assert known.data is not None
         return await met(Kind.RESUME, known.data, None)
     changed = known is not None and known.state in ("open", "closed") and known.shows_another(topic, data)
+    schema = None if wait.answer_schema is None else bytes(wait.answer_schema)
+    if known is not None and known.state in ("open", "closed") and not changed and schema is not None:
+        await query("set_answer_schema", execution_id=execution_id, key=wait.key, answer_schema=schema)
     if known is not None and (known.state == "met" or (known.state == "open" and not changed)):
         return None
     match = None if wait.match is None else msgspec.json.encode(wait.match)
@@ -242,6 +245,7 @@ async def open_wait(
         "after_seq": after,
         "data": data,
         "expires_at_us": wait.expires_at_us,
+        "answer_schema": schema,
     }
     if known is None:
         await query_many("insert_wait", [{**values, "project_id": project_id, "state": "open", "now_us": now_us}])

@@ -4,12 +4,12 @@
 SELECT workflow_id, phase, root_execution_id FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: question_of
-SELECT execution_id, state, topic, data, opened_at_us, expires_at_us, must_name FROM waits
+SELECT execution_id, state, topic, data, opened_at_us, expires_at_us, must_name, answer_schema FROM waits
 WHERE execution_id = :execution_id AND key = :key AND data IS NOT NULL AND state <> 'early';
 
 -- name: question_below
 -- The open question and the next one, among all below a root under a key; without an open one, the first two.
-SELECT w.execution_id, w.state, w.topic, w.data, w.opened_at_us, w.expires_at_us, w.must_name
+SELECT w.execution_id, w.state, w.topic, w.data, w.opened_at_us, w.expires_at_us, w.must_name, w.answer_schema
 FROM executions e JOIN waits w ON w.execution_id = e.id AND w.key = :key AND w.data IS NOT NULL AND w.state <> 'early'
 WHERE e.project_id = :project_id AND e.root_execution_id = :id
 ORDER BY CASE WHEN w.state = 'open' THEN 0 ELSE 1 END, w.opened_at_us, w.execution_id LIMIT 2;

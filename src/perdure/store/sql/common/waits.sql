@@ -13,20 +13,27 @@ SELECT COUNT(*) FROM waits WHERE execution_id = :execution_id AND state = 'early
 -- name: insert_wait
 -- holds: execution=execution_id
 INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us,
-  expires_at_us)
-VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us, :expires_at_us);
+  expires_at_us, answer_schema)
+VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us, :expires_at_us,
+  :answer_schema);
 
 -- name: ask_anew
 -- holds: execution=execution_id
 -- An answer came before the question, or the code's question changed: an answer must name it.
 UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
-  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, must_name = 1
+  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, answer_schema = :answer_schema, must_name = 1
 WHERE execution_id = :execution_id AND key = :key AND state <> 'met' RETURNING key;
 
 -- name: reopen_wait
 -- holds: execution=execution_id
 UPDATE waits SET state = 'open', expires_at_us = :expires_at_us
 WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
+
+-- name: set_answer_schema
+-- holds: execution=execution_id
+-- The code that asks may have changed since it asked.
+UPDATE waits SET answer_schema = :answer_schema
+WHERE execution_id = :execution_id AND key = :key AND answer_schema {IS NOT|IS DISTINCT FROM} :answer_schema;
 
 -- name: meet_wait
 -- holds: execution=execution_id
