@@ -106,6 +106,7 @@ $(DASHBOARD): dashboard/package-lock.json
 dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure/dashboard (needs Node 20.19 or newer)
 	@$(PY) -m scripts.openapi > dashboard/openapi.json
 	@cd dashboard && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
+	@$(PY) -m scripts.dashboard_sizes
 
 .PHONY: screenshots
 screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)

@@ -1,11 +1,10 @@
 import { render } from "preact";
 import { ErrorBoundary } from "./parts/boundary";
-import { Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
 import { Redirect, Route, Router, Switch, useLocation } from "wouter-preact";
 import { QueryClientProvider, useQuery } from "@tanstack/preact-query";
 import { showAppearance } from "./appearance";
-import { actIn, api, whenSignedOut } from "./api/client";
+import { actIn, get, whenSignedOut } from "./api/client";
 import { ApiError } from "./api/errors";
 import { queries } from "./api/query";
 import { Frame } from "./frame";
@@ -26,8 +25,7 @@ const named = /^\/p\/([0-9a-f-]{36})(?=\/|$)/.exec(location.pathname)?.[1] ?? nu
 actIn(named);
 
 async function whoAmI(): Promise<Identity> {
-  const { data } = await api.GET("/api/v1/me");
-  return data!;
+  return get("/api/v1/me");
 }
 
 function App() {
@@ -68,21 +66,19 @@ function Pages() {
   return (
     <Frame narrow={innerWidth < 1_280 || (path.startsWith("/executions/") && innerWidth < 1_600)}>
       <ErrorBoundary key={path}>
-        <Suspense fallback={<Skeleton />}>
-          <Switch>
-            {path === "/" && old !== null && <Redirect to={`/executions/${old}`} replace />}
-            {routes.map(({ path, page: Shown }) => (
-              <Route key={path} path={path}>
-                {(params) => <Shown params={params as Record<string, string>} />}
-              </Route>
-            ))}
-            <Route>
-              <Page title="Page not found">
-                <Empty title="This address leads nowhere">Check it, or search with the key ⌘K.</Empty>
-              </Page>
+        <Switch>
+          {path === "/" && old !== null && <Redirect to={`/executions/${old}`} replace />}
+          {routes.map(({ path, page: Shown }) => (
+            <Route key={path} path={path}>
+              {(params) => <Shown params={params as Record<string, string>} />}
             </Route>
-          </Switch>
-        </Suspense>
+          ))}
+          <Route>
+            <Page title="Page not found">
+              <Empty title="This address leads nowhere">Check it, or search with the key ⌘K.</Empty>
+            </Page>
+          </Route>
+        </Switch>
       </ErrorBoundary>
     </Frame>
   );

@@ -1,6 +1,6 @@
 import type { ComponentType } from "preact";
-import { lazy } from "preact/compat";
 import { CalendarClock, ChartGantt, Bot, House, Inbox, MessagesSquare, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { lazy } from "./parts/lazy";
 
 export interface Route {
   /** Below the base of the project. `:id` is a parameter of the page. */

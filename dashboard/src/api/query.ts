@@ -1,8 +1,5 @@
 import { keepPreviousData, QueryClient, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/preact-query";
-import type { PathsWithMethod } from "openapi-typescript-helpers";
-import type { FetchOptions, FetchResponse } from "openapi-fetch";
-import type { paths } from "../../openapi";
-import { api, currentProject } from "./client";
+import { currentProject, get, type Answer, type GetOptions, type GetPath } from "./client";
 import { ApiError, isAway } from "./errors";
 
 export const queries = new QueryClient({
@@ -18,12 +15,6 @@ export const queries = new QueryClient({
   },
 });
 
-type GetPath = PathsWithMethod<paths, "get">;
-type Answer<P extends GetPath> = NonNullable<
-  FetchResponse<NonNullable<paths[P]["get"]>, object, "application/json">["data"]
->;
-export type GetOptions<P extends GetPath> = FetchOptions<NonNullable<paths[P]["get"]>>;
-
 interface Watching {
   /** Look again after so many milliseconds, while the page is visible. */
   every?: number;
@@ -38,10 +29,7 @@ export function useGet<P extends GetPath>(
 ): UseQueryResult<Answer<P>, ApiError> {
   return useQuery({
     queryKey: [path, currentProject(), options ?? null],
-    queryFn: async ({ signal }) => {
-      const { data } = await api.GET(path, { ...options, signal } as never);
-      return data as unknown as Answer<P>;
-    },
+    queryFn: ({ signal }) => get(path, options, signal),
     refetchInterval: every ?? false,
     enabled: enabled ?? true,
   }) as UseQueryResult<Answer<P>, ApiError>;

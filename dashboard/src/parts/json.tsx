@@ -4,7 +4,7 @@ import { isContainer, keyText, linesOf, moreAfter, nodeAt, openAtFirst, parentsO
 import { bytes, count, counted, visible } from "../model/words";
 import { CopyButton } from "./text";
 import { copy } from "./toast";
-import { useRows } from "./window";
+import { useWindow } from "./window";
 
 const LINE = 19;
 const ASK_ABOVE = 256 * 1_024;
@@ -40,7 +40,7 @@ function Viewer({ text, what, tall }: { text: string; what: string; tall: boolea
   useEffect(() => setOpen(first), [first]);
   const lines = useMemo(() => linesOf(tree, open), [tree, open]);
   const scroller = useRef<HTMLDivElement>(null);
-  const shown = useRows(scroller, lines.length, LINE, { more: 6 });
+  const shown = useWindow(scroller, lines.length, LINE, { more: 6 });
   const rows = Array.from(lines.subarray(shown.first, shown.last));
 
   const toggle = (node: number) => {

@@ -1,7 +1,7 @@
 import type { RefObject } from "preact";
-import { useEffect, useLayoutEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
-export interface Shown {
+export interface Window {
   first: number;
   /** After the last row that is drawn. */
   last: number;
@@ -10,7 +10,7 @@ export interface Shown {
 }
 
 /** Which rows of equal height a scrolling element shows, and a few more on both sides. */
-export function useRows(scroller: RefObject<HTMLElement>, count: number, height: number, { above = 0, more = 4 } = {}): Shown {
+export function useWindow(scroller: RefObject<HTMLElement>, count: number, height: number, { above = 0, more = 4 } = {}): Window {
   const [view, setView] = useState({ top: 0, height: 900 });
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -37,16 +37,13 @@ export function useRows(scroller: RefObject<HTMLElement>, count: number, height:
   return { first: Math.min(first, last), last, total: count * height };
 }
 
-/** Scrolls so that a row can be seen, when it changes. */
-export function useScrollTo(scroller: RefObject<HTMLElement>, row: number, height: number, above = 0): void {
-  useEffect(() => {
-    const element = scroller.current;
-    if (element === null || row < 0) return;
-    const top = row * height;
-    const room = element.clientHeight - above;
-    if (top < element.scrollTop) element.scrollTop = top;
-    else if (top + height > element.scrollTop + room) element.scrollTop = top + height - room + height;
-  }, [row]);
+/** Scrolls so that a row can be seen. `above`: the height of what stays at the top. */
+export function scrollToRow(element: HTMLElement | null, row: number, height: number, above = 0): void {
+  if (element === null || row < 0) return;
+  const top = row * height;
+  const room = element.clientHeight - above;
+  if (top < element.scrollTop) element.scrollTop = top;
+  else if (top + height > element.scrollTop + room) element.scrollTop = top + height - room + height;
 }
 
 /** The width of an element, as it changes. */

@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
-import { api, currentProject, now, projectHeaders } from "../../api/client";
+import { currentProject, get, now, projectHeaders } from "../../api/client";
 import { errorOf, reach } from "../../api/errors";
 import { follow } from "../../api/sse";
 import { useGet, useRefresh } from "../../api/query";
@@ -17,11 +17,8 @@ export interface Timeline {
 }
 
 async function load(journal: Journal, signal: AbortSignal, limit: number): Promise<void> {
-  const { data } = await api.GET("/api/v1/executions/{execution_id}/timeline", {
-    params: { path: { execution_id: journal.id }, query: { after: journal.lastSeq, limit } },
-    signal,
-  });
-  if (!signal.aborted) merge(journal, data!);
+  const page = await get("/api/v1/executions/{execution_id}/timeline", { params: { path: { execution_id: journal.id }, query: { after: journal.lastSeq, limit } } }, signal);
+  if (!signal.aborted) merge(journal, page);
 }
 
 /** The timeline of an execution: loaded page by page, then kept up to date by its stream of rows. */

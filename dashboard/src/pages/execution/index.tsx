@@ -1,4 +1,3 @@
-import { lazy, Suspense } from "preact/compat";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ArrowLeft, CircleStop, GitFork, Link2, PanelRight, Play, RotateCcw, ShieldAlert, ShieldCheck } from "lucide-preact";
@@ -12,6 +11,7 @@ import { clock, duration, exact, when } from "../../model/time";
 import { count, counted, money, plainer, share, shortId, visible } from "../../model/words";
 import { rawAt } from "../../model/json";
 import { Phase } from "../../parts/phase";
+import { lazy } from "../../parts/lazy";
 import { Empty, Problem, Skeleton } from "../../parts/state";
 import { Id, Key, Shown } from "../../parts/text";
 import { copy } from "../../parts/toast";
@@ -320,11 +320,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
           {tab === "logs" && <Logs execution={id} live={live} />}
           {tab === "values" && <Values execution={execution} text={text} live={live} />}
           {tab === "children" && <Children execution={id} />}
-          {tab === "conversation" && Conversation !== null && (
-            <Suspense fallback={<Skeleton />}>
-              <Conversation execution={execution} />
-            </Suspense>
-          )}
+          {tab === "conversation" && <Conversation execution={execution} />}
         </div>
         {inspected && tab !== "conversation" && (
           <aside class="insp" aria-label="Inspector">
@@ -363,9 +359,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   );
 }
 
-const conversations = import.meta.glob<{ default: (props: { execution: Execution }) => preact.JSX.Element }>("../agent/conversation.tsx");
-const [loadConversation] = Object.values(conversations);
-const Conversation = loadConversation === undefined ? null : lazy(loadConversation);
+const Conversation = lazy(() => import("../agent/conversation"));
 
 /** How the address names a row: its key, with its execution if that is a child. */
 function nameOf(row: Row, id: string): string {

@@ -12,7 +12,7 @@ import { Json } from "../../parts/json";
 import { Phase } from "../../parts/phase";
 import { Empty, Loaded, Problem } from "../../parts/state";
 import { Time } from "../../parts/text";
-import { useRows } from "../../parts/window";
+import { useWindow } from "../../parts/window";
 import { Failure, LogLines, LogsNear, RowValue, useLogs } from "./parts";
 import type { Execution } from "./actions";
 
@@ -35,7 +35,7 @@ interface Raw {
 /** The raw rows of the journal. Pages of it are loaded when they come into view. */
 export function Journal({ execution, lastSeq, at, onAt }: { execution: string; lastSeq: number; at: number | null; onAt: (seq: number | null) => void }) {
   const scroller = useRef<HTMLDivElement>(null);
-  const shown = useRows(scroller, lastSeq, LINE, { above: LINE });
+  const shown = useWindow(scroller, lastSeq, LINE, { above: LINE });
   const [open, setOpen] = useState<number | null>(null);
   const first = Math.floor(shown.first / PAGE);
   const pages = [useJournalPage(execution, first, lastSeq), useJournalPage(execution, first + 1, lastSeq)];

@@ -1,5 +1,5 @@
 import type { ComponentChildren, RefObject } from "preact";
-import { useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Skull } from "lucide-preact";
 import { clock, duration } from "../../model/time";
 import { visible } from "../../model/words";
@@ -7,7 +7,7 @@ import type { Scale, Tick } from "../../model/folds";
 import { placeFor, readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
-import { useRows, useScrollTo, useWidth } from "../../parts/window";
+import { scrollToRow, useWidth, useWindow } from "../../parts/window";
 
 const ROW = 23;
 const HEAD = 46;
@@ -34,9 +34,9 @@ export function Waterfall(props: Props) {
   const { rows, scroller } = props;
   const column = useRef<HTMLDivElement>(null);
   const width = useWidth(column);
-  const shown = useRows(scroller, rows.length, ROW, { above: HEAD });
+  const shown = useWindow(scroller, rows.length, ROW, { above: HEAD });
   const selected = useMemo(() => rows.findIndex((row) => row.id === props.selected), [rows, props.selected]);
-  useScrollTo(scroller, selected, ROW, HEAD);
+  useEffect(() => scrollToRow(scroller.current, selected, ROW, HEAD), [selected]);
   const { scale, ticks } = useMemo(() => props.scale(width), [props.scale, width]);
   const x = (at: number) => scale.x(at);
   const thenX = props.then === null ? null : x(props.then);

@@ -1,5 +1,5 @@
 import { useRef, useState } from "preact/hooks";
-import { useId } from "preact/compat";
+import { useId } from "preact/hooks";
 import { ListFilter, X } from "lucide-preact";
 import { now } from "../../api/client";
 import { useCommands } from "../../keys";

@@ -13,7 +13,7 @@ import { Phase } from "../../parts/phase";
 import { Empty, Problem, Skeleton } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { useTick } from "../../parts/tick";
-import { useVirtual } from "../../parts/virtual";
+import { scrollToRow, useWindow } from "../../parts/window";
 import { useQueryParams } from "../../url";
 import { useMay } from "../../session";
 import { BulkDialog, type Act, type Chosen } from "./bulk";
@@ -25,6 +25,7 @@ import { Peek } from "./peek";
 import { savedViews, saveView, dropView } from "./views";
 import "./executions.css";
 
+const HEAD = 28;
 const rowHeight = () => (document.documentElement.dataset["density"] === "compact" ? 28 : 34);
 /** Where the list was, by its address: going back finds the same place. */
 const places = new Map<string, number>();
@@ -46,7 +47,8 @@ export default function Executions() {
   useTick(5_000);
   const anchor = useRef<string | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
-  const virtual = useVirtual(scroller, rows.length, rowHeight());
+  const height = rowHeight();
+  const { first, last, total } = useWindow(scroller, rows.length, height, { above: HEAD, more: 10 });
   const peek = params.get("peek");
   const at = rows.findIndex((row) => row.id === cursor);
 
@@ -59,7 +61,6 @@ export default function Executions() {
   useEffect(clear, [wanted]);
 
   useEffect(() => {
-    const last = virtual.getVirtualItems().at(-1)?.index ?? 0;
     if (last >= rows.length - 20 && list.hasNextPage && !list.isFetchingNextPage && !list.isError) void list.fetchNextPage();
   });
   const loaded = list.data !== undefined;
@@ -76,7 +77,7 @@ export default function Executions() {
     const next = rows[at < 0 ? 0 : Math.min(Math.max(at + step, 0), rows.length - 1)];
     if (next === undefined) return;
     setCursor(next.id);
-    virtual.scrollToIndex(rows.indexOf(next), { align: "auto" });
+    scrollToRow(scroller.current, rows.indexOf(next), height, HEAD);
     if (peek !== null) change({ peek: next.id });
   };
   const toggle = (row: Summary | undefined, range = false) => {
@@ -208,27 +209,23 @@ export default function Executions() {
                   </tr>
                 </thead>
                 <tbody>
-                  <tr aria-hidden="true" style={{ height: `${virtual.getVirtualItems()[0]?.start ?? 0}px` }} />
-                  {virtual.getVirtualItems().map(({ index }) => {
-                    const row = rows[index];
-                    if (row === undefined) return null;
-                    return (
-                      <Row
-                        key={row.id}
-                        row={row}
-                        index={index}
-                        current={row.id === cursor}
-                        selected={all || selected.has(row.id)}
-                        gone={gone.has(row.id)}
-                        onSelect={(range) => toggle(row, range)}
-                        onPoint={() => {
-                          setCursor(row.id);
-                          if (peek !== null) change({ peek: row.id });
-                        }}
-                      />
-                    );
-                  })}
-                  <tr aria-hidden="true" style={{ height: `${virtual.getTotalSize() - (virtual.getVirtualItems().at(-1)?.end ?? 0)}px` }} />
+                  <tr aria-hidden="true" style={{ height: `${first * height}px` }} />
+                  {rows.slice(first, last).map((row, at) => (
+                    <Row
+                      key={row.id}
+                      row={row}
+                      index={first + at}
+                      current={row.id === cursor}
+                      selected={all || selected.has(row.id)}
+                      gone={gone.has(row.id)}
+                      onSelect={(range) => toggle(row, range)}
+                      onPoint={() => {
+                        setCursor(row.id);
+                        if (peek !== null) change({ peek: row.id });
+                      }}
+                    />
+                  ))}
+                  <tr aria-hidden="true" style={{ height: `${total - last * height}px` }} />
                 </tbody>
               </table>
             )}

@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/preact-query";
-import { api, currentProject, type Schemas } from "../../api/client";
+import { currentProject, get, type Schemas } from "../../api/client";
 import { reopen, useLive } from "../../api/live";
 import type { Filters } from "../../model/filters";
 
@@ -26,11 +26,7 @@ export function useExecutions(filters: Filters) {
 
   const list = useInfiniteQuery({
     queryKey,
-    queryFn: async ({ pageParam, signal }) => {
-      const query = { ...filters, limit: PAGE_ROWS, cursor: pageParam ?? undefined };
-      const { data } = await api.GET("/api/v1/executions/summaries", { params: { query: query as never }, signal });
-      return data!;
-    },
+    queryFn: ({ pageParam, signal }) => get("/api/v1/executions/summaries", { params: { query: { ...filters, limit: PAGE_ROWS, cursor: pageParam ?? undefined } as never } }, signal),
     initialPageParam: null as string | null,
     getNextPageParam: (page: Page) => page.next_cursor ?? null,
     staleTime: 60_000, // the feed keeps it up to date

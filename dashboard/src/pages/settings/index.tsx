@@ -26,7 +26,7 @@ export default function Settings({ params: { part } }: { params: Record<string, 
   const Part = open.part;
   return (
     <Page title="Settings" bare>
-      <nav class="tabs links" aria-label="Settings">
+      <nav class="tabs" aria-label="Settings">
         {shown.map((one) => (
           <Link key={one.path} href={`/settings/${one.path}`} class={one === open ? "on" : ""} aria-current={one === open ? "page" : undefined}>
             {one.word}

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { Check, Flame, Play, Skull } from "lucide-preact";
-import { api, now, type Schemas } from "../../api/client";
+import { now, send, type Schemas } from "../../api/client";
 import { useGet, useRefresh } from "../../api/query";
 import { quoted } from "../../model/calls";
 import { rowsOf, type Span } from "../../model/spans";
@@ -242,7 +242,7 @@ function Chaos({ status }: { status: Schemas["DevStatus"] }) {
   const on = status.chaos_seconds != null;
   const turn = async (next: boolean) => {
     try {
-      await api.PUT("/api/v1/dev/chaos", { body: { every_seconds: next ? EVERY_SECONDS : null } });
+      await send("PUT", "/api/v1/dev/chaos", { every_seconds: next ? EVERY_SECONDS : null });
     } catch (error) {
       toast(error instanceof Error ? error.message : String(error));
     }

@@ -1,5 +1,5 @@
-import type { Schemas } from "../../api/client";
-import { useGet, type GetOptions } from "../../api/query";
+import type { GetOptions, Schemas } from "../../api/client";
+import { useGet } from "../../api/query";
 
 export type WorkflowNumbers = Schemas["WorkflowDetails"];
 type Range = NonNullable<NonNullable<GetOptions<"/api/v1/workflows/{workflow_id}/stats">["params"]>["query"]>["range"];

@@ -1,1 +1,0 @@
-export{BulkJobs as default}from"./bulk-CARXNG0O.js";
