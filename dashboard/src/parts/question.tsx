@@ -15,7 +15,7 @@ import { toast } from "./toast";
 import { Pairs } from "./value";
 import "./question.css";
 
-type Status = Schemas["ApprovalResponse"] & { answer_schema?: Schema | null };
+type Status = Schemas["ApprovalResponse"];
 
 /** What an answer is for. */
 export interface Asked {
@@ -33,7 +33,7 @@ export function useQuestion(of: Asked | null) {
 }
 
 export function formOf(of: Asked, status: Status): Form {
-  return questionForm(of.step_key, status.asked ?? status.data, status.answer_schema);
+  return questionForm(of.step_key, status.asked ?? status.data, status.answer_schema as Schema | null | undefined);
 }
 
 /** Form and buttons of an open question, or how it ended. */
