@@ -29,7 +29,25 @@ async def test_a_page_of_summaries(served: Served, hand: Hand) -> None:
     assert await found("workflow_id=none,w&phase=completed") == [ids[0]]
     assert await found(f"forked_from={ids[0]}") == []
     assert len((await served.client.get("/api/v1/executions?q=order")).json()["executions"]) == 3
+    assert await found("not_phase=completed,running") == [ids[2], ids[1]]
+    assert await found("not_tag=shop=2&not_workflow_id=none") == ids[::-1]
+    assert await found("not_workflow_id=w") == []
     _, other = await served.other_project()
     assert (await served.client.get(path, headers=other)).json()["executions"] == []
-    for query in ("q=x", "unknown=1", "limit=501"):
+    cursor = first["next_cursor"]
+    wrong = ("q=x", "unknown=1", "limit=501", "not_phase=faild", f"sort=ended&cursor={cursor}", f"cursor=17-{cursor}")
+    for query in wrong:
         assert (await served.client.get(f"{path}?{query}")).status_code in (400, 422), query
+
+
+async def test_a_list_by_end(served: Served, hand: Hand) -> None:
+    ids = [await served.start() for _ in range(4)]
+    items = {item["id"]: item for item in [await hand.claim() for _ in range(3)]}
+    for id in (ids[1], ids[0], ids[2]):
+        await hand.complete(items[id], None)
+    path, found, cursor = "/api/v1/executions/summaries?sort=ended&limit=2", [], ""
+    while cursor is not None:
+        page = (await served.client.get(path + cursor)).json()
+        found += [one["id"] for one in page["executions"]]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    assert found == [ids[2], ids[0], ids[1]]

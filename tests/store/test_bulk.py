@@ -155,6 +155,22 @@ async def test_a_held_job_is_undone_by_a_stop_and_started_by_a_continuation(worl
     assert (await finish(service, now)).done == 3
 
 
+async def test_phases_that_are_left_out_name_none(world: World, service: Bulk) -> None:
+    await world.register()
+    broken = await failed(world, 2)
+    [done] = await started(world, 1)
+    await world.claim()
+    await world.finish(done)
+    assert (await preview(service, "retry", ListFilters(not_phase=["held"]))).count == len(broken), (
+        "none that completed"
+    )
+    assert (await preview(service, "delete", ListFilters(not_phase=["failed"]))).count == 1
+    with pytest.raises(NothingMatches, match="No failed execution matches not_phase failed"):
+        await preview(service, "retry", ListFilters(not_phase=["failed"]))
+    await started(world, 3)
+    assert (await preview(service, "cancel", ListFilters(not_phase=["running"]))).count == 3
+
+
 async def test_a_running_execution_is_asked_to_end(world: World, service: Bulk) -> None:
     await world.register()
     id = await world.running()

@@ -84,7 +84,7 @@ async def fill(world: World, chance: random.Random) -> None:
 
 
 def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
-    """One to three filters."""
+    """One to four filters."""
     one = chance.choice(every)
     choices: dict[str, Any] = {
         "status": chance.sample(["pending", "running", "completed", "failed", "cancelled"], chance.randint(1, 2)),
@@ -105,10 +105,15 @@ def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
         "error": chance.choice(("timeout", "TIME", "order such", "such timeouterror", "it", "none")),
         "field": f"{chance.choice(FIELDS)}={chance.choice(('7', '8', '1', 'a=b', 'true', 'null', ''))}",
         "retried": chance.random() < 0.5,
+        "not_phase": chance.sample([phase.value for phase in Phase], chance.randint(1, 4)),
+        "not_workflow_id": chance.choice((*WORKFLOWS, "none", "one,two")),
+        "not_queue_name": chance.choice(("q", *WORKFLOWS, "q,one")),
+        "not_deployment_id": chance.choice(("d", "e", "none")),
+        "not_tag": chance.choice(("a=1", "a", "b=", "c")),
         "created_after_us": one.created_at_us,
         "created_before_us": one.created_at_us + chance.choice((0, 1)),
     }
-    names = chance.sample(sorted(choices), chance.randint(1, 3))
+    names = chance.sample(sorted(choices), chance.randint(1, 4))
     if "field" in names:  # no list by a field of an unknown workflow
         choices["workflow_id"] = chance.choice((one.workflow_id, f"{one.workflow_id},none"))
     return ListFilters(**{name: choices[name] for name in names})
@@ -132,6 +137,11 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
     for name in ("workflow_id", "queue_name", "deployment_id"):
         if (names := getattr(wanted, name)) is not None and getattr(one, name) not in names.split(","):
             return False
+        if (names := getattr(wanted, f"not_{name}")) is not None and getattr(one, name) in names.split(","):
+            return False
+    unwanted, has_value, value = (wanted.not_tag or "").partition("=")
+    if unwanted in tags and (not has_value or tags[unwanted] == value):
+        return False
     name, equals, value = (wanted.tag or "").partition("=")
     words = [] if one.phase is not Phase.FAILED else error_words(one.error or "")
     part, q = wanted.key_part, wanted.q
@@ -143,6 +153,7 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
     return (
         (wanted.status is None or STATUS[one.phase] in wanted.status)
         and (wanted.phases is None or one.phase in wanted.phases)
+        and (wanted.not_phase is None or one.phase not in wanted.not_phase)
         and (wanted.session_id is None or wanted.session_id in (one.session_id, one.id))
         and (not name or (name in tags and (not equals or tags[name] == value)))
         and (part is None or any(start.startswith(part) for start in starts))
@@ -164,6 +175,17 @@ async def listed(world: World, filters: ListFilters, limit: int) -> list[str]:
         assert len(page) <= limit
         assert cursor is None or not page or cursor <= page[-1].id
         ids += [execution.id for execution in page]
+    return ids
+
+
+async def listed_by_end(world: World, filters: ListFilters, limit: int) -> list[str]:
+    ids: list[str] = []
+    cursor: str | None = "~"
+    while cursor is not None:
+        listing = find.list_ended(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
+        page, cursor = await world.store.scan(listing)
+        assert len(page) <= limit
+        ids += [summary.id for summary in page]
     return ids
 
 
@@ -189,6 +211,9 @@ async def test_filters_equal_a_look_at_every_execution(
         expected = [one.id for one in every if fits(one, wanted, tags[one.id])]
         some += bool(expected)
         assert await listed(world, wanted, chance.choice((1, 4, 50))) == expected, wanted
+        ends = {one.id: (one.completed_at_us, one.id) for one in every if one.completed_at_us is not None}
+        by_end = sorted((id for id in expected if id in ends), key=ends.__getitem__, reverse=True)
+        assert await listed_by_end(world, wanted, chance.choice((1, 4, 50))) == by_end, wanted
     assert some > LISTS // 4
 
 

@@ -110,7 +110,7 @@ MAY_READ_MUCH: Final = {
     "open_of_session": "all that a session has, when that is erased",
     "list_runs": "the newest executions, at most LIST_DEPTH",
     "run_sizes": "the newest executions, at most LIST_DEPTH",
-    **dict.fromkeys(FLOORS.values(), "index entries, at most as deep as asked"),
+    **dict.fromkeys((*FLOORS.values(), "by_end_floor"), "index entries, at most as deep as asked"),
     "traces_floor": "index entries of the newest traces, at most LIST_DEPTH of them",
     **dict.fromkeys(
         ("first_waits", "open_among_children", "last_rows", "long_steps", "numbered_pauses"),
@@ -224,7 +224,8 @@ def defaults(executions: int) -> dict[str, Any]:
         "answer_schema": b"{}",
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
         **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable", "described"), None),
-        **dict.fromkeys(("workflow_ids", "queue_names", "deployment_ids"), None),
+        **{f"{no}{name}": None for name in ("workflow_ids", "queue_names", "deployment_ids") for no in ("", "not_")},
+        **dict.fromkeys(("not_tag_name", "not_tag_value"), None),
         **dict.fromkeys(("q", "q_end", "first_id", "last_id"), None),
         **dict.fromkeys(("created_at_us", "updated_at_us"), NOW_US),
         **dict.fromkeys(("created_after_us", "created_before_us", "event_type", "concurrency_limit"), None),
@@ -716,6 +717,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         **{FLOORS[name]: nothing | own | {"depth": 1} for name, own in walks.items()},
         "all_floor": nothing,
         "list_among": nothing,
+        "list_by_end": nothing
+        | {"below_us": 1 << 62, "floor_us": START_US + max(executions - LIST_DEPTH, 0) * 1_000_000},
+        "by_end_floor": {"below_us": 1 << 62, "depth": 1},
         "with_key": {"key_from": "key-59", "key_to": "key-599"},
         "with_retried_key": {"key_from": "key-59", "key_to": "key-599"},
         "with_term": {"term_from": "k:1", "term_to": "k:2"},

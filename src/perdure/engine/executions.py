@@ -47,7 +47,7 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import NULL, Problem
 from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
 from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
-from perdure.wire.summaries import ListSummaries, SummaryPage
+from perdure.wire.summaries import ListSummaries, SummaryPage, SummarySort, read_ended
 
 T = TypeVar("T")
 
@@ -174,12 +174,13 @@ class Executions(Service):
 
     @serves(ListSummaries)
     async def summaries(self, scope: Scope, op: ListSummaries) -> SummaryPage:
-        return SummaryPage(*await self._search(scope.project_id, op, find.list_summaries))
+        look = find.list_ended if op.sort is SummarySort.ENDED else find.list_summaries
+        return SummaryPage(*await self._search(scope.project_id, op, look))
 
     async def _search(
         self, project_id: str, op: ListExecutions | ListSummaries, look: Callable[..., Verb[tuple[list[T], str | None]]]
     ) -> tuple[list[T], str | None, int | None, int | None]:
-        before, loop = op.cursor or NEWEST, asyncio.get_running_loop()
+        before, loop = (op.cursor or NEWEST).lower(), asyncio.get_running_loop()
         until = loop.time() + SEARCH_SECONDS
         while True:
             found, following = await self.scan(look(project_id=project_id, filters=op, before=before, limit=op.limit))
@@ -188,7 +189,10 @@ class Executions(Service):
             before = following
         searched_to_us = searchable_from_us = None
         if not found and following is not None:
-            searched_to_us = await self.read(find.created_at(project_id=project_id, id=following))
+            if isinstance(op, ListSummaries) and op.sort is SummarySort.ENDED:
+                searched_to_us = read_ended(following).at_us
+            else:
+                searched_to_us = await self.read(find.created_at(project_id=project_id, id=following))
         if op.field is not None:
             name, _, _ = op.field.partition("=")
             place = find.searchable_from(

@@ -210,7 +210,7 @@ class Selection(Struct, frozen=True):
     @property
     def only(self) -> Phase | None:
         """The one phase that the action takes here. A retry takes completed executions only if a filter names them."""
-        if self.action is BulkAction.RETRY and self.filters.wanted_phases() is None:
+        if self.action is BulkAction.RETRY and not self.filters.names_phases:
             return Phase.FAILED
         return Phase.HELD if self.action is BulkAction.ACT and self.options.key is None else None
 
@@ -229,7 +229,7 @@ class Selection(Struct, frozen=True):
         need.check_options([one.name for one in fields if getattr(options, one.name) is not None], self.action)
         if (single := self.single(_SOME_ID, None)) is not None:
             validated(single, "options.")
-        wanted = self.filters.wanted_phases()
+        wanted = self.filters.wanted_phases() if self.filters.names_phases else None
         if wanted is not None and not set(wanted) <= set(need.phases):
             statuses = ", ".join(dict.fromkeys(STATUS[phase] for phase in need.phases))
             raise BadValue(
@@ -256,7 +256,7 @@ class Selection(Struct, frozen=True):
             return filters
         able = self.need.phases if self.only is None else [self.only]
         phases = [phase.value for phase in able if given is None or phase in given]
-        return msgspec.structs.replace(filters, status=None, phases=phases)
+        return msgspec.structs.replace(filters, status=None, phases=phases, not_phase=None)
 
 
 def place_after(id: str) -> str:
@@ -264,7 +264,7 @@ def place_after(id: str) -> str:
     return id + "~"
 
 
-_PLAIN: Final = frozenset({"status", "phase", "created_after", "created_before"})
+_PLAIN: Final = frozenset({"status", "phase", "not_phase", "created_after", "created_before"})
 
 
 def filters_in_words(filters: ListFilters) -> str:

@@ -364,15 +364,32 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Whether a retry has taken its place."""
     created_after_us: Time | None = None
     created_before_us: Time | None = None
+    not_phase: Annotated[list[str], words_check(Phase)] | None = None
+    """Leave these phases out; several with commas."""
+    not_workflow_id: str | None = None
+    """Leave these workflows out; several with commas."""
+    not_deployment_id: str | None = None
+    """Leave these deployments out; several with commas."""
+    not_queue_name: str | None = None
+    """Leave these queues out; several with commas."""
+    not_tag: str | None = None
+    """Leave out what has this tag: `name=value`, or `name` with any value."""
+
+    @property
+    def names_phases(self) -> bool:
+        """Whether a filter says which phases are wanted, and not only which are not."""
+        return self.status is not None or self.phases is not None
 
     def wanted_phases(self) -> list[str] | None:
         """None: all."""
-        if self.status is None and self.phases is None:
+        if not self.names_phases and self.not_phase is None:
             return None
         return [
             phase.value
             for phase, status in STATUS.items()
-            if (self.status is None or status in self.status) and (self.phases is None or phase in self.phases)
+            if (self.status is None or status in self.status)
+            and (self.phases is None or phase in self.phases)
+            and phase not in (self.not_phase or ())
         ]
 
 

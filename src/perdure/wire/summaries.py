@@ -1,9 +1,22 @@
 """Lists of executions for people: rows without payload and result, each with a line that says where it stands."""
 
-from typing import Annotated, ClassVar, Final
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final, NamedTuple
 
+from perdure.wire.errors import BadRequest
 from perdure.wire.executions import LIST_MAX, ListFilters
-from perdure.wire.fields import Cursor, Int32, Int64, NextCursor, Time, Uuid, Value, between
+from perdure.wire.fields import (
+    Int32,
+    Int64,
+    NextCursor,
+    PageCursor,
+    Time,
+    Uuid,
+    Value,
+    between,
+    checked_cursor,
+    is_uuid,
+)
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, derived, shown_before
 from perdure.wire.status import STATUS, Phase, Status
@@ -70,6 +83,26 @@ class SummaryPage(Record, frozen=True):
     """As in `ExecutionsResponse`."""
 
 
+class Ended(NamedTuple):
+    """An ended execution, and its place in a list by end."""
+
+    at_us: int
+    id: str
+
+
+def read_ended(cursor: str) -> Ended:
+    """Raises BadRequest."""
+    at_us, _, id = cursor.partition("-")
+    if not (at_us.isdecimal() and len(at_us) < 19 and is_uuid(id)):
+        raise BadRequest("`cursor` is not one that a list by end gave; leave it out to start with the newest.")
+    return Ended(int(at_us), id.lower())
+
+
+class SummarySort(StrEnum):
+    CREATED = "created"
+    ENDED = "ended"
+
+
 summaries: Final = Noun("Executions")
 
 
@@ -77,6 +110,17 @@ summaries: Final = Noun("Executions")
 class ListSummaries(ListFilters, Operation[SummaryPage], frozen=True):
     """List executions for people, newest first: without payloads and results, each with a line of details."""
 
-    cursor: Cursor | None = None
+    cursor: PageCursor | None = None
     limit: Annotated[int, between(1, LIST_MAX)] = 50
     """1 to 500."""
+    sort: SummarySort = SummarySort.CREATED
+    """`ended`: only ended executions, the newest end first."""
+
+    def check(self) -> None:
+        """Raises BadRequest for the cursor of another list."""
+        if self.cursor is None:
+            return
+        if self.sort is SummarySort.ENDED:
+            read_ended(self.cursor)
+        else:
+            checked_cursor(self.cursor, "cursor")

@@ -14,10 +14,11 @@ from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.summaries import summaries_of
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.fields import NEWEST
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.search import Terms, beginning_with, error_terms
 from perdure.wire.status import FINAL, Phase
-from perdure.wire.summaries import ExecutionSummary
+from perdure.wire.summaries import Ended, ExecutionSummary, read_ended
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 """How many index entries each further window of a search passes."""
@@ -56,7 +57,10 @@ _BY_PHASE: Final = {Phase.FAILED.value: "list_failed", Phase.CANCELLED.value: "l
 _ID_PART: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,28}", re.IGNORECASE)
 """A shorter beginning is in the ids of more than a minute."""
 _OPEN: Final = frozenset(Phase) - FINAL
-_FILTERS: Final = {*ListFilters.__struct_fields__, "tag_name", "terms"}
+_FILTERS: Final = {*ListFilters.__struct_fields__, "tag_name", "not_tag_name", "terms"}
+UNENDED_US: Final = 1 << 62
+"""After every end."""
+_NAMES: Final = ("workflow_id", "queue_name", "deployment_id")
 
 
 class Found(NamedTuple):
@@ -113,10 +117,9 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
     wanted = _wanted(project_id, filters, terms)
     before, least = await _bounds(wanted, before)
     least = max(least, since)
-    asked = [await _matches(project_id, before, queries) for queries in _sets(wanted, terms)]
-    sets = [ids for ids in asked if ids is not None]
-    if sets:
-        ids = await _among(wanted, (id for id in set.intersection(*sets) if id >= least), limit)
+    matching = await _matching(wanted, terms, before)
+    if matching is not None:
+        ids = await _among(wanted, (id for id in matching if id >= least), limit)
         return Found(ids[:limit], ids[limit - 1] if len(ids) > limit else None)
     ways = _ways(wanted)
     given = {name for name in _FILTERS if wanted[name] is not None}
@@ -139,6 +142,50 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
             return Found(ids, None)
         before = floor
     return Found(ids, before)
+
+
+@verb(looks=True)
+async def list_ended(
+    *, project_id: str, filters: ListFilters, before: str, limit: int
+) -> tuple[list[ExecutionSummary], str | None]:
+    """Ended executions, the newest end first. `before` is NEWEST or a place that this answered."""
+    place = Ended(UNENDED_US, NEWEST) if before == NEWEST else read_ended(before)
+    found, following = await _find_ended(project_id, filters, place, limit)
+    rows = {one.id: one for one in await summaries_of(project_id, [one.id for one in found])}
+    page = [rows[one.id] for one in found if one.id in rows]  # one may be deleted by now
+    return page, None if following is None else f"{following.at_us}-{following.id}"
+
+
+async def _find_ended(
+    project_id: str, filters: ListFilters, before: Ended, limit: int
+) -> tuple[list[Ended], Ended | None]:
+    if filters.field is not None:
+        await _check_field(project_id, filters.field, several(filters.workflow_id))
+    terms = _terms(filters)
+    wanted = _wanted(project_id, filters, terms)
+    matching = await _matching(wanted, terms, NEWEST)
+    if matching is not None:
+        ids = await _among(wanted, matching, len(matching))
+        rows = await query("ends_among", project_id=project_id, ids=json.dumps(ids))
+        found = sorted((one for id, at_us in rows if (one := Ended(at_us, id)) < before), reverse=True)
+        return found[:limit], found[limit - 1] if len(found) > limit else None
+    # What was created later has ended later.
+    least = Ended(max((filters.created_after_us or 0) - CLOCKS_APART_US, 0), "")
+    found = []
+    for depth in DEPTHS:
+        where = {"project_id": project_id, "below_us": before.at_us, "before": before.id}
+        floor = least
+        for id, at_us in await query("by_end_floor", **where, depth=depth):
+            floor = max(Ended(at_us, id), least)
+        left = limit + 1 - len(found)
+        rows = await query("list_by_end", **wanted | where, floor_us=floor.at_us, floor_id=floor.id, limit=left)
+        found += [Ended(at_us, id) for id, at_us in rows]
+        if len(found) > limit:
+            return found[:limit], found[limit - 1]
+        if floor == least:
+            return found, None
+        before = floor
+    return found, before
 
 
 async def that_fit(project_id: str, filters: ListFilters, ids: Sequence[str]) -> list[str]:
@@ -184,10 +231,11 @@ def _terms(filters: ListFilters) -> list[Terms]:
 def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> dict[str, Any]:
     wanted: dict[str, Any] = {name: getattr(filters, name) for name in ListFilters.__struct_fields__}
     phases = filters.wanted_phases()
-    tag_name, equals, tag_value = (filters.tag or "").partition("=")
+    tag_name, tag_value = _tag(filters.tag)
+    not_tag_name, not_tag_value = _tag(filters.not_tag)
     part, q = filters.key_part, filters.q
     ids = None if q is None else ids_beginning_with(q)
-    names = {name: several(wanted[name]) for name in ("workflow_id", "queue_name", "deployment_id")}
+    names = {f"{no}{name}": several(wanted[f"{no}{name}"]) for name in _NAMES for no in ("", "not_")}
     return (
         wanted
         | names
@@ -199,8 +247,12 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
             "error": None,
             "field": None,
             "phases": None if phases is None else f" {' '.join(phases)} ",
-            "tag_name": tag_name or None,
-            "tag_value": tag_value if equals else None,
+            "not_phase": None,
+            "tag_name": tag_name,
+            "tag_value": tag_value,
+            "not_tag": None,
+            "not_tag_name": not_tag_name,
+            "not_tag_value": not_tag_value,
             "key_end": None if part is None else beginning_with(part).last,
             "q_end": None if q is None else beginning_with(q).last,
             "first_id": None if ids is None else ids.first,
@@ -209,6 +261,12 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
             "retried": None if filters.retried is None else int(filters.retried),
         }
     )
+
+
+def _tag(given: str | None) -> tuple[str | None, str | None]:
+    """Its name and its value; None: any."""
+    name, equals, value = (given or "").partition("=")
+    return name or None, value if equals else None
 
 
 def several(value: str | None) -> list[str] | None:
@@ -242,6 +300,13 @@ def _id_at(at_us: int) -> str:
     """The smallest id of this millisecond."""
     digits = f"{min(max(at_us // 1_000, 0), (1 << 48) - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
+
+
+async def _matching(wanted: dict[str, Any], terms: Sequence[Terms], before: str) -> set[str] | None:
+    """None: no filter has few matches."""
+    asked = [await _matches(wanted["project_id"], before, queries) for queries in _sets(wanted, terms)]
+    sets = [ids for ids in asked if ids is not None]
+    return set.intersection(*sets) if sets else None
 
 
 def _sets(wanted: dict[str, Any], terms: Sequence[Terms]) -> Sequence[Sequence[tuple[str, dict[str, str]]]]:
@@ -343,7 +408,8 @@ async def _ways_by_phase(wanted: dict[str, Any]) -> list[Way]:
         workflows |= {id for (id,) in rows}
     if len(workflows) > WORKFLOWS_MAX:
         return []
-    return [Way(_of_workflows(workflows, phases), _covered(phases))]
+    unwanted = wanted["not_workflow_id"] or ()
+    return [Way(_of_workflows(workflows.difference(unwanted), phases), [*_covered(phases), "not_workflow_id"])]
 
 
 async def _floor(way: Way, wanted: dict[str, Any], before: str, depth: int) -> str:

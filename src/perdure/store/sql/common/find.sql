@@ -27,6 +27,14 @@
     SELECT 1 FROM {json_each(:terms) w|json_array_elements(:terms::JSON) w (value)} WHERE NOT EXISTS (
       SELECT 1 FROM search_terms t WHERE t.execution_id = executions.id
         AND t.term BETWEEN w.value ->> 0 AND w.value ->> 1)))
+  AND (:not_workflow_ids{::TEXT} IS NULL
+    OR workflow_id {NOT IN (SELECT value FROM json_each(:not_workflow_ids))|<> ALL(ARRAY(SELECT json_array_elements_text(:not_workflow_ids::JSON)))})
+  AND (:not_queue_names{::TEXT} IS NULL
+    OR queue_name {NOT IN (SELECT value FROM json_each(:not_queue_names))|<> ALL(ARRAY(SELECT json_array_elements_text(:not_queue_names::JSON)))})
+  AND (:not_deployment_ids{::TEXT} IS NULL OR deployment_id IS NULL
+    OR deployment_id {NOT IN (SELECT value FROM json_each(:not_deployment_ids))|<> ALL(ARRAY(SELECT json_array_elements_text(:not_deployment_ids::JSON)))})
+  AND (:not_tag_name{::TEXT} IS NULL OR NOT EXISTS (SELECT 1 FROM execution_tags t WHERE t.execution_id = executions.id
+    AND t.name = :not_tag_name AND (:not_tag_value{::TEXT} IS NULL OR t.value = :not_tag_value)))
   AND (:created_after_us{::BIGINT} IS NULL OR created_at_us >= :created_after_us)
   AND (:created_before_us{::BIGINT} IS NULL OR created_at_us < :created_before_us)
 
@@ -220,6 +228,24 @@ WHERE project_id = :project_id AND workflow_id = :workflow_id AND field = :field
 SELECT id, {= payload} AS payload, result FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
 {FOR KEY SHARE OF executions};
+
+-- text: by_end
+FROM executions WHERE project_id = :project_id AND completed_at_us IS NOT NULL
+  AND (completed_at_us, id) < (:below_us, :before)
+
+-- text: newest_end
+ORDER BY completed_at_us DESC, id DESC LIMIT
+
+-- name: list_by_end
+SELECT id, completed_at_us {= by_end} AND (completed_at_us, id) >= (:floor_us, :floor_id) AND {= fits}
+{= newest_end} :limit;
+
+-- name: by_end_floor
+SELECT id, completed_at_us {= by_end} {= newest_end} 1 OFFSET :depth;
+
+-- name: ends_among
+SELECT id, completed_at_us FROM executions WHERE project_id = :project_id AND completed_at_us IS NOT NULL
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
 -- name: list_among
 -- Of these ids, those that fit.
