@@ -43,6 +43,35 @@ async def test_filters_are_chips_and_the_address(served: Served, hand: Hand, chr
         await expect(rows).to_have_count(1)
 
 
+async def test_chips_leave_out_and_the_address_keeps_columns_order_and_selection(
+    served: Served, hand: Hand, chromium: Browser
+) -> None:
+    await failed(served, hand, key="order-1", tags={"shop": "1"})
+    await completed(served, hand, key="order-2")
+    await completed(served, hand, key="order-3")
+    async with opened(chromium, served, "/executions?phase=failed&sort=ended&cols=tags,ended") as shown:
+        page = shown.page
+        rows = page.locator("tbody tr:not([aria-hidden])")
+        await expect(rows).to_contain_text("shop=1")
+        await page.get_by_role("button", name="phase is. Leave these out").click()
+        await expect(rows).to_have_count(2)
+        assert "not_phase=failed" in page.url and "cols=tags" in page.url
+        await expect(rows.first).to_contain_text("order-3")
+        await page.get_by_role("checkbox", name="Select w order-2").click()
+        await expect(page).to_have_url(re.compile("sel="))
+        await page.reload()
+        await expect(page.get_by_text("1 selected")).to_be_visible()
+        await expect(page.get_by_role("checkbox", name="Select w order-2")).to_be_checked()
+        await page.get_by_role("button", name="Columns", exact=True).click()
+        await page.get_by_role("checkbox", name="Deployment").check()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("columnheader", name="Deployment")).to_be_visible()
+        await completed(served, hand, key="order-4")
+        await expect(page.get_by_role("button", name="1 new")).to_be_visible()
+        await page.keyboard.press(".")
+        await expect(rows.first).to_contain_text("order-4")
+
+
 async def test_all_that_failed_since_noon_are_retried_in_five_clicks(
     served: Served, hand: Hand, chromium: Browser
 ) -> None:

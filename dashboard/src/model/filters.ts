@@ -8,19 +8,21 @@ export interface Field {
   relation: "is" | "begins with" | "has" | "contains" | "=" | "after" | "before";
   /** Several values are alternatives. */
   several?: boolean;
+  /** The filter `not_…` leaves its values out. */
+  negatable?: boolean;
   /** The field of `/executions/facets` that knows its values. */
   facet?: string;
   hint: string;
 }
 
 export const FIELDS: readonly Field[] = [
-  { name: "phase", word: "phase", relation: "is", several: true, facet: "phase", hint: "failed, waiting, running, …" },
-  { name: "workflow_id", word: "workflow", relation: "is", several: true, facet: "workflow_id", hint: "a workflow or an agent" },
-  { name: "deployment_id", word: "deployment", relation: "is", several: true, facet: "deployment_id", hint: "a deployment" },
-  { name: "queue_name", word: "queue", relation: "is", several: true, facet: "queue_name", hint: "a queue" },
+  { name: "phase", word: "phase", relation: "is", several: true, negatable: true, facet: "phase", hint: "failed, waiting, running, …" },
+  { name: "workflow_id", word: "workflow", relation: "is", several: true, negatable: true, facet: "workflow_id", hint: "a workflow or an agent" },
+  { name: "deployment_id", word: "deployment", relation: "is", several: true, negatable: true, facet: "deployment_id", hint: "a deployment" },
+  { name: "queue_name", word: "queue", relation: "is", several: true, negatable: true, facet: "queue_name", hint: "a queue" },
   { name: "key", word: "key", relation: "is", hint: "the whole key" },
   { name: "key_part", word: "key part", relation: "begins with", hint: "the beginning of the key, or of a word in it" },
-  { name: "tag", word: "tag", relation: "is", facet: "tag", hint: "name=value, or a name" },
+  { name: "tag", word: "tag", relation: "is", negatable: true, facet: "tag", hint: "name=value, or a name" },
   { name: "user_id", word: "user", relation: "is", facet: "user_id", hint: "a user id" },
   { name: "session_id", word: "session", relation: "is", facet: "session_id", hint: "a session id" },
   { name: "batch_id", word: "batch", relation: "is", facet: "batch_id", hint: "a batch id" },
@@ -35,13 +37,37 @@ export const FIELDS: readonly Field[] = [
 ];
 
 const byName = new Map(FIELDS.map((field) => [field.name, field]));
+const NOT = "not_";
+
+/** The names of all filters, as the address has them. */
+export const NAMES: readonly string[] = [...FIELDS.map((field) => field.name), ...FIELDS.flatMap((field) => (field.negatable === true ? [NOT + field.name] : [])), "status", "q"];
+
+/** The field of a filter; one of `not_phase` is `phase`. */
+export function fieldOf(name: string): Field | undefined {
+  return byName.get(name) ?? (name.startsWith(NOT) ? byName.get(name.slice(NOT.length)) : undefined);
+}
+
+/** The beginning of a chip: "phase is", "phase is not". */
+export function begins(name: string): string {
+  const field = fieldOf(name);
+  return field === undefined ? `${name} is` : `${field.word} ${field.relation}${name === field.name ? "" : " not"}`;
+}
+
+/** The same filter the other way around: without its values in place of with them. Null: it has no other way. */
+export function negated(filters: Filters, name: string): Filters | null {
+  const field = fieldOf(name);
+  if (field?.negatable !== true) return null;
+  const other = name === field.name ? NOT + name : field.name;
+  const values = [...new Set([filters[other], filters[name]].flatMap((value) => (value === undefined ? [] : value.split(","))))];
+  return { ...without(filters, name), [other]: field.several === true ? values.join(",") : filters[name]! };
+}
 
 /** What the address says, by the API's names. `q` has free words, `status` the five words of the contract. */
 export type Filters = Record<string, string>;
 
 export function readFilters(params: URLSearchParams): Filters {
   const given: Filters = {};
-  for (const name of [...byName.keys(), "status", "q"]) {
+  for (const name of NAMES) {
     const value = params.getAll(name).join(",");
     if (value !== "") given[name] = value;
   }
@@ -60,16 +86,15 @@ export interface Chip {
 export function chips(filters: Filters, now: number): Chip[] {
   return Object.entries(filters).flatMap(([name, value]) => {
     if (name === "q") return [];
-    const field = byName.get(name) ?? { word: name, relation: "is" as const, several: true };
-    const shows = name.startsWith("created_") ? moment(value, now) : field.several === true ? value.split(",").join(" or ") : value;
-    return [{ name, value, says: `${field.word} ${field.relation}`, shows }];
+    const shows = name.startsWith("created_") ? moment(value, now) : (fieldOf(name)?.several ?? true) ? value.split(",").join(" or ") : value;
+    return [{ name, value, says: begins(name), shows }];
   });
 }
 
 /** With one more value: another alternative, where a field takes several. */
 export function withValue(filters: Filters, name: string, value: string): Filters {
   const known = filters[name];
-  const several = byName.get(name)?.several === true && known !== undefined;
+  const several = fieldOf(name)?.several === true && known !== undefined;
   const values = several ? [...new Set([...known.split(","), value])].join(",") : value;
   return { ...filters, [name]: values };
 }
@@ -121,13 +146,15 @@ export interface Suggestion {
 /** What may be meant by words that are typed: fields, a `field:value`, or free words. */
 export function suggestFields(text: string): Suggestion[] {
   const wanted = text.trim().toLowerCase();
-  const pair = /^([\w ]+?)\s*[:=]\s*(.+)$/.exec(text.trim());
+  const pair = /^([\w ]+?)\s*(!?)[:=]\s*(.+)$/.exec(text.trim());
   const found = FIELDS.filter((field) => `${field.word} ${field.relation}`.includes(wanted) || field.name.includes(wanted)).map(
     (field) => ({ name: field.name, text: `${field.word} ${field.relation}`, hint: field.hint }),
   );
   if (pair === null) return found;
   const field = FIELDS.find(({ word, name }) => word === pair[1]!.toLowerCase() || name === pair[1]!.toLowerCase());
-  return field === undefined ? found : [{ name: field.name, value: pair[2]!, text: `${field.word} ${field.relation} ${pair[2]!}` }];
+  if (field === undefined) return found;
+  const name = pair[2] === "!" && field.negatable === true ? NOT + field.name : field.name;
+  return [{ name, value: pair[3]!, text: `${begins(name)} ${pair[3]!}` }];
 }
 
 /** A typed value as the API takes it, or why it is none. */
@@ -167,7 +194,7 @@ export function bulkFilters(filters: Filters): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(filters).map(([name, value]) => [
       name,
-      name === "status" || name === "phase" ? value.split(",") : name === "retried" ? value === "true" : value,
+      name === "status" || name === "phase" || name === "not_phase" ? value.split(",") : name === "retried" ? value === "true" : value,
     ]),
   );
 }
@@ -187,7 +214,7 @@ const FLAGS: Record<string, string> = {
 
 /** As flags of `perdure ls` and `perdure bulk`; null if these lack one of the filters. */
 export function asFlags(filters: Filters): string[] | null {
-  if ("q" in filters || "forked_from" in filters) return null;
+  if ("q" in filters || "forked_from" in filters || Object.keys(filters).some((name) => name.startsWith(NOT))) return null;
   return Object.entries(filters).flatMap(([name, value]) =>
     name === "retried" ? [value === "true" ? "--retried" : "--not-retried"] : [`--${FLAGS[name] ?? name.replaceAll("_", "-")}`, value],
   );

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { asFlags, bulkFilters, chips, parseMoment, readFilters, readValue, sameFilters, suggestFields, withValue } from "../../src/model/filters";
+import { asFlags, bulkFilters, chips, negated, parseMoment, readFilters, readValue, sameFilters, suggestFields, withValue } from "../../src/model/filters";
 import { callFor, leftOut, NO_OPTIONS, selection, wrongOptions } from "../../src/model/bulk";
 import { EventReader } from "../../src/model/sse";
 
@@ -15,6 +15,19 @@ describe("filters", () => {
     expect(withValue({ phase: "failed" }, "phase", "held")).toEqual({ phase: "failed,held" });
     expect(withValue({ phase: "failed" }, "phase", "failed")).toEqual({ phase: "failed" });
     expect(withValue({ key: "a" }, "key", "b")).toEqual({ key: "b" });
+  });
+  it("leave values out, and take them back", () => {
+    const out = negated({ phase: "failed", not_phase: "held" }, "phase")!;
+    expect(out).toEqual({ not_phase: "held,failed" });
+    expect(chips(out, now)).toEqual([{ name: "not_phase", value: "held,failed", says: "phase is not", shows: "held or failed" }]);
+    expect(negated(out, "not_phase")).toEqual({ phase: "held,failed" });
+    expect(negated({ tag: "a=1,2" }, "tag")).toEqual({ not_tag: "a=1,2" });
+    expect(negated({ key: "k" }, "key")).toBeNull();
+    expect(withValue(out, "not_phase", "queued")).toEqual({ not_phase: "held,failed,queued" });
+    expect(suggestFields("phase != failed")).toEqual([{ name: "not_phase", value: "failed", text: "phase is not failed" }]);
+    expect(readFilters(new URLSearchParams("not_phase=held&not_key=k"))).toEqual({ not_phase: "held" });
+    expect(bulkFilters(out)).toEqual({ not_phase: ["held", "failed"] });
+    expect(asFlags(out)).toBeNull();
   });
   it("are suggested by field, and typed whole", () => {
     expect(suggestFields("work").map((one) => one.name)).toEqual(["workflow_id"]);

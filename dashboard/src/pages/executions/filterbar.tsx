@@ -4,8 +4,10 @@ import { ListFilter, X } from "lucide-preact";
 import { now } from "../../api/client";
 import { useCommands } from "../../keys";
 import {
+  begins,
   chips,
-  FIELDS,
+  fieldOf,
+  negated,
   readValue,
   suggestFields,
   without,
@@ -29,7 +31,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
   const [at, setAt] = useState(-1);
   const [wrong, setWrong] = useState<string | null>(null);
   const id = useId();
-  const known = FIELDS.find((one) => one.name === field);
+  const known = field === null ? undefined : fieldOf(field);
   const values = useFacet(known?.facet ?? null, filters, open);
   const shown = chips(filters, now());
 
@@ -48,7 +50,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
               : values
         )
           .filter(({ value }) => value.toLowerCase().includes(text.trim().toLowerCase()))
-          .map(({ value, count }) => ({ name: known.name, value, text: value, hint: count === undefined ? undefined : String(count) }));
+          .map(({ value, count }) => ({ name: field!, value, text: value, hint: count === undefined ? undefined : String(count) }));
 
   const reset = () => {
     setText("");
@@ -81,7 +83,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
   const enter = () => {
     const chosen = offered[at];
     if (chosen !== undefined) choose(chosen);
-    else if (known !== undefined && text.trim() !== "") add(known.name, text);
+    else if (field !== null && text.trim() !== "") add(field, text);
     else if (text.trim() === "") onChange(without(filters, "q"));
     else {
       const typed = suggestFields(text)[0];
@@ -97,6 +99,7 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
         <ListFilter size={14} aria-hidden="true" class="dim3" />
         {shown.map((chip) => (
           <span class="chip set" key={chip.name}>
+            <Begins name={chip.name} filters={filters} onChange={onChange} />{" "}
             <button
               type="button"
               class="plain"
@@ -107,7 +110,6 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
                 input.current?.focus();
               }}
             >
-              <em>{chip.says}</em>{" "}
               <b class="trunc">
                 <Shown text={chip.shows} />
               </b>
@@ -130,14 +132,14 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
         )}
         {known !== undefined && (
           <span class="chip add">
-            {known.word} {known.relation}
+            {begins(field!)}
           </span>
         )}
         <input
           ref={input}
           class="bare grow"
           role="combobox"
-          aria-label={known === undefined ? "Filter" : `${known.word} ${known.relation}`}
+          aria-label={known === undefined ? "Filter" : begins(field!)}
           aria-expanded={open}
           aria-controls={`${id}-offered`}
           aria-activedescendant={at >= 0 ? `${id}-${at}` : undefined}
@@ -208,5 +210,20 @@ export function FilterBar({ filters, onChange }: { filters: Filters; onChange: (
         </ul>
       )}
     </div>
+  );
+}
+
+/** "phase is": a click makes it "phase is not", if the field can leave values out. */
+function Begins({ name, filters, onChange }: { name: string; filters: Filters; onChange: (filters: Filters) => void }) {
+  const other = negated(filters, name);
+  if (other === null) return <em>{begins(name)}</em>;
+  const word = fieldOf(name)!.word;
+  const change = name.startsWith("not_") ? "Show only these" : "Leave these out";
+  return (
+    <button type="button" class="plain" title={change} aria-label={`${begins(name)}. ${change}`} onClick={() => onChange(other)}>
+      <em>
+        {word} <u>{begins(name).slice(word.length + 1)}</u>
+      </em>
+    </button>
   );
 }

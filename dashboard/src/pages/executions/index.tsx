@@ -1,10 +1,9 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Link, useLocation, useSearch } from "wouter-preact";
-import { Bookmark, Lock, X } from "lucide-preact";
+import { ArrowDown, Bookmark, Columns3, Lock, X } from "lucide-preact";
 import { now } from "../../api/client";
 import { useCommands, type Command } from "../../keys";
-import { asFlags, builtInViews, chips, FIELDS, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
-import { duration } from "../../model/time";
+import { asFlags, builtInViews, chips, NAMES, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
 import { count, counted, errorWords, splitError, visible } from "../../model/words";
 import { Copies } from "../../parts/action";
 import { Dialog } from "../../parts/dialog";
@@ -17,11 +16,13 @@ import { scrollToRow, useWindow } from "../../parts/window";
 import { useQueryParams } from "../../url";
 import { useMay } from "../../session";
 import { BulkDialog, type Act, type Chosen } from "./bulk";
+import { ColumnsDialog, columnsOf, type Column } from "./columns";
 import { FilterBar } from "./filterbar";
 import { HistogramBar } from "./histogram";
 import { useExecutions, type Summary } from "./list";
 import { useCount, useErrorGroups } from "./numbers";
 import { Peek } from "./peek";
+import { useSelection } from "./selection";
 import { savedViews, saveView, dropView } from "./views";
 import "./executions.css";
 
@@ -38,10 +39,14 @@ export default function Executions() {
   const known = useRef(filters);
   if (!sameFilters(known.current, filters)) known.current = filters;
   const wanted = known.current;
-  const { list, rows, fresh, gone, load, searchedTo } = useExecutions(wanted);
+  const sort = params.get("sort") === "ended" ? "ended" : "created";
+  const { list, rows, fresh, gone, load, searchedTo } = useExecutions(wanted, sort);
+  const chosenColumns = columnsOf(params.get("cols"), sort);
+  const columns = params.get("peek") === null ? chosenColumns : chosenColumns.slice(-1);
   const [cursor, setCursor] = useState<string | null>(null);
-  const [selected, setSelected] = useState<ReadonlyMap<string, Summary>>(new Map());
-  const [all, setAll] = useState(false);
+  const loaded = list.data !== undefined;
+  const { selected, setSelected, all, setAll, clear } = useSelection(wanted, rows, loaded);
+  const [choosing, setChoosing] = useState(false);
   const [dialog, setDialog] = useState<{ act: Act; chosen: Chosen } | null>(null);
   const [copying, setCopying] = useState(false);
   useTick(5_000);
@@ -53,25 +58,20 @@ export default function Executions() {
   const at = rows.findIndex((row) => row.id === cursor);
 
   const setFilters = (next: Filters) =>
-    change(Object.fromEntries([...FIELDS.map((field) => field.name), "status", "q", "peek"].map((name) => [name, next[name] ?? null])), true);
-  const clear = () => {
-    setSelected(new Map());
-    setAll(false);
-  };
-  useEffect(clear, [wanted]);
+    change(Object.fromEntries([...NAMES, "peek", "sel"].map((name) => [name, next[name] ?? null])), true);
 
   useEffect(() => {
     if (last >= rows.length - 20 && list.hasNextPage && !list.isFetchingNextPage && !list.isError) void list.fetchNextPage();
   });
-  const loaded = list.data !== undefined;
+  const place = `${sort} ${JSON.stringify(wanted)}`;
   useLayoutEffect(() => {
     const element = scroller.current;
     if (element === null) return;
-    element.scrollTop = places.get(search) ?? 0;
-    const remember = () => void places.set(search, element.scrollTop);
+    element.scrollTop = places.get(place) ?? 0;
+    const remember = () => void places.set(place, element.scrollTop);
     element.addEventListener("scroll", remember, { passive: true });
     return () => element.removeEventListener("scroll", remember);
-  }, [search, loaded]);
+  }, [place, loaded]);
 
   const move = (step: number) => {
     const next = rows[at < 0 ? 0 : Math.min(Math.max(at + step, 0), rows.length - 1)];
@@ -128,6 +128,8 @@ export default function Executions() {
     { title: "Answer", key: "a", run: () => start("resume") },
     { title: "Retry all that match", run: () => start("retry", { filters: wanted }) },
     { title: "Cancel all that match", run: () => start("cancel", { filters: wanted }) },
+    { title: "Choose columns", run: () => setChoosing(true) },
+    { title: sort === "ended" ? "Show what was created last first" : "Show what ended last first", run: () => change({ sort: sort === "ended" ? null : "ended" }, true) },
   ];
   useCommands(commands);
 
@@ -143,6 +145,10 @@ export default function Executions() {
           <Link href="/bulk" class="btn sm ghost">
             Bulk jobs
           </Link>
+          <button type="button" class="btn sm ghost" onClick={() => setChoosing(true)}>
+            <Columns3 size={14} aria-hidden="true" />
+            Columns
+          </button>
           <SaveView filters={wanted} />
           <button type="button" class="btn sm ghost" onClick={() => setCopying(true)}>
             Copy as
@@ -186,7 +192,7 @@ export default function Executions() {
             {!loaded && list.error === null && <Skeleton rows={12} />}
             {loaded && rows.length === 0 && <NoRows filters={wanted} onChange={setFilters} />}
             {rows.length > 0 && (
-              <table aria-rowcount={list.hasNextPage ? -1 : rows.length + 1}>
+              <table aria-rowcount={list.hasNextPage ? -1 : rows.length + 1} style={{ minWidth: `${columns.reduce((sum, column) => sum + column.width, 540)}px` }}>
                 <thead>
                   <tr>
                     <th class="pick">
@@ -203,9 +209,18 @@ export default function Executions() {
                     <th class="phase">Phase</th>
                     <th class="name">Workflow and key</th>
                     <th>Details</th>
-                    <th class="queue">Queue</th>
-                    <th class="r started">Created</th>
-                    <th class="r took">Duration</th>
+                    {columns.map((column) => (
+                      <th key={column.name} class={`col${column.right === true ? " r" : ""}`} style={{ width: `${column.width}px` }} aria-sort={column.name === sort ? "descending" : undefined}>
+                        {column.name === "created" || column.name === "ended" ? (
+                          <button type="button" class="plain" title={`Show what was ${column.name} last first`} onClick={() => change({ sort: column.name === "ended" ? "ended" : null }, true)}>
+                            {column.word}
+                            {column.name === sort && <ArrowDown size={11} aria-hidden="true" />}
+                          </button>
+                        ) : (
+                          column.word
+                        )}
+                      </th>
+                    ))}
                   </tr>
                 </thead>
                 <tbody>
@@ -214,6 +229,7 @@ export default function Executions() {
                     <Row
                       key={row.id}
                       row={row}
+                      columns={columns}
                       index={first + at}
                       current={row.id === cursor}
                       selected={all || selected.has(row.id)}
@@ -242,6 +258,7 @@ export default function Executions() {
           <BulkBar selected={selected.size} all={all} more={list.hasNextPage || selected.size === rows.length} filters={wanted} onAll={() => setAll(true)} onClear={clear} onAct={(act) => start(act)} />
         )}
       </div>
+      {choosing && <ColumnsDialog shown={chosenColumns} sort={sort} onChange={(cols) => change({ cols })} onClose={() => setChoosing(false)} />}
       {dialog !== null && <BulkDialog act={dialog.act} chosen={dialog.chosen} onClose={() => setDialog(null)} onDone={clear} />}
       {copying && (
         <Dialog title="Copy this list as" onClose={() => setCopying(false)}>
@@ -258,6 +275,7 @@ export default function Executions() {
 
 interface RowProps {
   row: Summary;
+  columns: readonly Column[];
   index: number;
   current: boolean;
   selected: boolean;
@@ -266,7 +284,7 @@ interface RowProps {
   onPoint: () => void;
 }
 
-function Row({ row, index, current, selected, gone, onSelect, onPoint }: RowProps) {
+function Row({ row, columns, index, current, selected, gone, onSelect, onPoint }: RowProps) {
   const name = visible(`${row.workflow_id} ${row.key ?? row.id}`);
   const classes = [selected && "sel", current && "cur", gone && "gone"].filter(Boolean).join(" ");
   return (
@@ -296,15 +314,11 @@ function Row({ row, index, current, selected, gone, onSelect, onPoint }: RowProp
       <td class="trunc says" title={row.details == null ? undefined : visible(row.details)}>
         <Details row={row} />
       </td>
-      <td class="queue trunc dim">
-        <Shown text={row.queue_name} />
-      </td>
-      <td class="r dim started">
-        <Time at={row.created_at} />
-      </td>
-      <td class="r num">
-        <Took row={row} />
-      </td>
+      {columns.map((column) => (
+        <td key={column.name} class={`col trunc ${column.right === true ? "r num" : "dim"}`}>
+          {column.show(row)}
+        </td>
+      ))}
     </tr>
   );
 }
@@ -341,13 +355,6 @@ export function Details({ row }: { row: Summary }) {
       {row.retried_as != null && <i> · retried</i>}
     </>
   );
-}
-
-/** How long it took, or how long it has run so far. */
-function Took({ row }: { row: Summary }) {
-  if (row.took_ms != null) return <>{duration(row.took_ms)}</>;
-  if (row.started_at == null || row.completed_at != null) return null;
-  return <span class="dim3">{duration(now() - Date.parse(row.started_at))}</span>;
 }
 
 function Views({ filters, onChange }: { filters: Filters; onChange: (filters: Filters) => void }) {

@@ -2,6 +2,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/preact-query";
 import { currentProject, get, type Schemas } from "../../api/client";
 import { reopen, useLive } from "../../api/live";
+import { useGet } from "../../api/query";
 import type { Filters } from "../../model/filters";
 
 export type Summary = Schemas["ExecutionSummary"];
@@ -9,6 +10,9 @@ type Page = Schemas["SummariesResponse"];
 type Pages = InfiniteData<Page, string | null>;
 
 export const PAGE_ROWS = 100;
+export type Sort = "created" | "ended";
+/** The feed knows the newest executions. What ended last is asked for this often. */
+const ENDED_MS = 5_000;
 /** Counts and the histogram follow the changes of the list this late: each costs a search. */
 const NUMBERS_MS = 5_000;
 const NOTHING_NEW = { count: 0, failed: 0, at_least: false };
@@ -18,15 +22,15 @@ function mapRows(pages: Pages | undefined, change: (row: Summary) => Summary): P
 }
 
 /** The rows of the list. Changes come in place; new rows wait for `load`, and rows that no longer match fade until then. */
-export function useExecutions(filters: Filters) {
+export function useExecutions(filters: Filters, sort: Sort) {
   const client = useQueryClient();
-  const queryKey = useMemo(() => ["/api/v1/executions/summaries", currentProject(), filters, "pages"], [filters]);
+  const queryKey = useMemo(() => ["/api/v1/executions/summaries", currentProject(), filters, sort, "pages"], [filters, sort]);
   const [fresh, setFresh] = useState(NOTHING_NEW);
   const [gone, setGone] = useState<ReadonlySet<string>>(new Set());
 
   const list = useInfiniteQuery({
     queryKey,
-    queryFn: ({ pageParam, signal }) => get("/api/v1/executions/summaries", { params: { query: { ...filters, limit: PAGE_ROWS, cursor: pageParam ?? undefined } as never } }, signal),
+    queryFn: ({ pageParam, signal }) => get("/api/v1/executions/summaries", { params: { query: { ...filters, ...(sort === "ended" && { sort }), limit: PAGE_ROWS, cursor: pageParam ?? undefined } as never } }, signal),
     initialPageParam: null as string | null,
     getNextPageParam: (page: Page) => page.next_cursor ?? null,
     staleTime: 60_000, // the feed keeps it up to date
@@ -38,6 +42,25 @@ export function useExecutions(filters: Filters) {
     setGone(new Set());
   };
   useEffect(forget, [queryKey]);
+
+  /** The newest page, as it is now. */
+  const sawTop = (top: Page) => {
+    if (list.data === undefined) return;
+    const known = new Set(list.data.pages[0]!.executions.map((row) => row.id));
+    const above = top.executions.findIndex((row) => known.has(row.id));
+    const added = top.executions.slice(0, above < 0 ? undefined : above);
+    setFresh({ count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: above < 0 && added.length >= PAGE_ROWS });
+    const rows = new Set(top.executions.map((row) => row.id));
+    if (top.next_cursor === null) setGone(new Set([...known].filter((id) => !rows.has(id))));
+  };
+  const top = useGet(
+    "/api/v1/executions/summaries",
+    { params: { query: { ...filters, sort, limit: PAGE_ROWS } as never } },
+    { enabled: sort === "ended" && list.data !== undefined, every: ENDED_MS },
+  );
+  useEffect(() => {
+    if (sort === "ended" && top.data !== undefined && !top.isPlaceholderData) sawTop(top.data);
+  }, [sort, top.data, top.isPlaceholderData]);
 
   const numbers = useRef<ReturnType<typeof setTimeout> | null>(null);
   useLive(
@@ -53,17 +76,10 @@ export function useExecutions(filters: Filters) {
         const rows = new Map(event.data.executions.map((one) => [one.id, one]));
         client.setQueryData<Pages>(queryKey, (pages) => mapRows(pages, (row) => rows.get(row.id) ?? row));
         if (event.event === "changed") setGone((known) => new Set([...known].filter((id) => !rows.has(id))));
-        else if (list.data !== undefined) {
-          const first = list.data.pages[0]!.executions;
-          const known = new Set(first.map((row) => row.id));
-          const above = event.data.executions.findIndex((row) => known.has(row.id));
-          const added = event.data.executions.slice(0, above < 0 ? undefined : above);
-          setFresh({ count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: above < 0 && added.length >= PAGE_ROWS });
-          if (event.data.next_cursor === null) setGone(new Set([...known].filter((id) => !rows.has(id))));
-        }
+        else sawTop(event.data);
       }
     },
-    list.data === undefined ? null : new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
+    list.data === undefined || sort === "ended" ? null : new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
   );
 
   const rows = useMemo(() => list.data?.pages.flatMap((page) => page.executions) ?? [], [list.data]);
