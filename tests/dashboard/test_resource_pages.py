@@ -92,12 +92,17 @@ async def test_a_queue_is_paused_with_a_reason_and_resumed(served: Served, hand:
 
 async def test_new_executions_are_sent_to_another_deployment(served: Served, hand: Hand, chromium: Browser) -> None:
     await served.start()
+    await served.start()
+    wait: Any = {"type": "wait", "key": "ok?", "fingerprint": None, "data": {}}
+    await hand.report(await hand.claim(), entries=[wait], end={"type": "suspend", "waits": ["ok?"]})
     await post(served, "/workers/deployments", {"deployment_id": "newer"})
     async with opened(chromium, served, "/deployments") as shown:
         page = shown.page
         await expect(page.get_by_role("listitem", name="newer")).to_contain_text("current")
         row = page.get_by_role("listitem", name="default")
         await expect(row.get_by_role("link", name="1 queued")).to_be_visible()
+        await expect(row).to_contain_text("Drains since")
+        await expect(row).to_contain_text("1 waits for an answer without a time limit.")
         await row.get_by_role("button", name="Use default", exact=True).click()
         await confirm(page, "Use")
         await expect(row).to_contain_text("current")

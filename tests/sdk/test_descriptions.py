@@ -145,7 +145,7 @@ class OlderServer(LocalTransport):
     """It knows no descriptions."""
 
     async def call(self, op: Operation[Any], key: str | None = None) -> Any:
-        if isinstance(op, RegisterRequest) and any(one.description for one in op.workflows):
+        if isinstance(op, RegisterRequest) and (op.host or op.pid or any(one.description for one in op.workflows)):
             raise BadValue("body.workflows[0]: Object contains unknown field `description`")
         return await super().call(op, key)
 

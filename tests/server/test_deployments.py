@@ -128,3 +128,54 @@ async def test_other_projects_and_readers(served: Served) -> None:
     for what in ("use", "retire"):
         assert (await served.client.post(f"{PATH}/v1/{what}", headers=headers)).status_code == 404
         assert (await served.client.post(f"{PATH}/v1/{what}", headers=reader)).status_code == 403
+
+
+async def drain(served: Served, id: str, status: int = 200) -> Any:
+    reply = await served.client.get(f"{PATH}/{id}/drain")
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+async def suspend(hand: Hand, key: str | None = None, timer: Any = None, **wait: Any) -> str:
+    item = await hand.claim()
+    entries = [] if key is None else [{"type": "wait", "key": key, "fingerprint": None, **wait}]
+    await hand.report(
+        item, entries=entries, end={"type": "suspend", "waits": [key] if key is not None else [], "timer": timer}
+    )
+    return str(item["id"])
+
+
+async def test_a_drain_says_what_is_open_and_what_its_end_waits_for(served: Served) -> None:
+    old = await worker(served, "v1")
+    found = await drain(served, "v1")
+    assert (found["current"], found["sentence"]) == (True, "Nothing is open. New executions go there.")
+    for _ in range(5):
+        await served.start()
+    due_us = 4_102_444_800_000_000
+    timed = await suspend(old, timer=["nap", due_us])
+    await suspend(old, "ok?", data={"title": "Go on?"})
+    await suspend(old, "paid", topic="payments")
+    running = await old.claim()
+    await worker(served, "v2")
+    found = await drain(served, "v1")
+    assert found["draining_since"] is not None and found["current"] is False
+    assert (found["open"], found["total"], found["workers"]) == ({"queued": 1, "running": 1, "waiting": 3}, 5, 1)
+    assert found["untimed"] == {"answer": 1, "event": 1, "child": 0}
+    assert (found["last"]["execution_id"], found["last"]["due_at"]) == (timed, "2100-01-01T00:00:00.000000+00:00")
+    assert found["sentence"] == (
+        "5 open: 1 queued, 1 running, 3 waiting. 1 waits for an answer without a time limit. "
+        "1 waits for an event without a time limit. The last timed wait ends at 2100-01-01 00:00:00 UTC."
+    )
+    await old.complete(running)
+    await old.complete(await old.claim())
+    for id in [
+        one["id"] for one in (await served.client.get("/api/v1/executions?deployment_id=v1")).json()["executions"]
+    ]:
+        await served.client.post(f"/api/v1/executions/{id}/cancel")
+    assert (await drain(served, "v1"))["sentence"] == "Nothing is open. Stop its worker, then retire it."
+    await leave(old)
+    assert (await drain(served, "v1"))["sentence"] == "Nothing is open. It can be retired."
+    await act(served, "v1", "use")
+    assert (await drain(served, "v1"))["draining_since"] is None
+    assert (await drain(served, "v2"))["draining_since"] is not None
+    await drain(served, "v3", 404)

@@ -39,9 +39,29 @@ async def test_workers_are_listed_in_pages(served: Served, hand: Hand) -> None:
         "lease_until": one["lease_until"],
         "python": "3.11",
         "url": None,
+        "host": None,
+        "pid": None,
     }
     assert one["registered_at"] <= one["last_beat_at"] < one["lease_until"]
     _, other_project = await served.other_project()
     assert (await served.client.get(PATH, headers=other_project)).json()["workers"] == []
     for wrong in ("cursor=x", "limit=0", "limit=1001"):
         assert (await served.client.get(f"{PATH}?{wrong}")).status_code == 400, wrong
+
+
+async def test_a_worker_says_where_it_runs(served: Served, hand: Hand) -> None:
+    body = {
+        "worker_id": hand.id,
+        "deployment_id": "default",
+        "python": "3.11",
+        "workflows": [],
+        "host": "web-3",
+        "pid": 7,
+    }
+    await hand.say("register", body)
+    (one,) = (await served.client.get(PATH)).json()["workers"]
+    assert (one["host"], one["pid"]) == ("web-3", 7)
+    refused = await served.client.post(
+        "/worker/v1/register", json=body | {"host": "a\x00b"}, headers={"perdure-protocol": "1"}
+    )
+    assert refused.status_code == 422 and "host" in refused.json()["error"]

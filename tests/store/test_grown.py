@@ -443,7 +443,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "delete_worker",
         "read_listed_worker",
     ):
-        found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US}
+        found[query] = {"id": WORKER, "capacity": 500, "now_us": NOW_US, "host": "here", "pid": 1}
     for query in ("place_in_queue", "holders_of_queue", "holders_of_key"):
         found[query] = {"id": ids["queued_limited"], "limit": 10}
     for query in ("put_pause", "read_pause", "end_pause", "try_lock_pause", "note_marked", "mark_again"):
@@ -660,6 +660,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "insert_trigger": {"id": "another"},
         "list_triggers": {"before": "~"},
         "list_deployments": {"before_us": NOW_US, "after": ""},
+        "last_delayed_of_deployment": {"beyond_us": 1 << 60},
         "insert_message": {"id": 1_000_000},
         "suspend_next": {"id": ids["running"], "seq": 2, "due_at_us": NOW_US, "number": 9},
         "start_and_wait": {"id": ids["running"], "seq": 2, "due_at_us": None, "number": 9},

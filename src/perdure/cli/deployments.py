@@ -19,7 +19,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, a
 
 def add_to(app: typer.Typer) -> None:
     help = "Versions of workers' code: what runs on which, and where new executions go."
-    add_group(app, "Operate", "deployments", help, ls, use, retire, others={"list": ls})
+    add_group(app, "Operate", "deployments", help, ls, show, use, retire, others={"list": ls})
 
 
 def ls(
@@ -78,6 +78,20 @@ async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
         cursor = page.next_cursor
         if cursor is None:
             return found
+
+
+def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Say what is open on a deployment, and what the last executions wait for."""
+    from perdure.cli.render import date_time
+    from perdure.wire.drains import GetDrain
+
+    found = call(url, GetDrain(id))
+    lines = [found.sentence]
+    if found.draining_since_us is not None:
+        lines.append(f"New executions have gone elsewhere since {date_time(found.draining_since_us)}.")
+    if found.last is not None:
+        lines.append(f"The last timed wait is of execution {found.last.execution_id}.")
+    print_result(as_json, found, "\n".join(lines))
 
 
 def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:

@@ -119,6 +119,13 @@ def tools(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = 
     )
 
 
+def _place_of(one: "ListedWorker") -> str:
+    if one.url is not None:
+        return one.url
+    where = "" if one.host is None else f", {one.host}"
+    return f"Python {one.python}{where}{'' if one.pid is None else f', process {one.pid}'}"
+
+
 def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List workers by deployment: their state, how many executions each runs, and their last beat."""
     from perdure.cli.render import date_time
@@ -138,7 +145,7 @@ def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag 
             f"{one.running}/{one.capacity}",
             "" if beat_us is None else f"{duration(max(0, now_us - beat_us))} ago",
             date_time(one.registered_at_us),
-            f"Python {one.python}" if one.url is None else one.url,
+            _place_of(one),
         )
 
     found, more = _fetch(url, limit, lambda cursor, amount: ListWorkers(cursor, amount), lambda page: page.workers)

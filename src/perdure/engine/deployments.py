@@ -19,6 +19,7 @@ from perdure.wire.deployments import (
     RetireDeployment,
     UseDeployment,
 )
+from perdure.wire.drains import Drain, GetDrain
 from perdure.wire.fields import NEWEST
 from perdure.wire.operation import Listed
 from perdure.wire.record import DONE, Done
@@ -90,9 +91,19 @@ class Deployments(Service):
         more = len(found) > op.limit
         return DeploymentPage(page, f"{page[-1].created_at_us}-{page[-1].id}" if more else None)
 
+    @serves(GetDrain)
+    async def drain(self, scope: Scope, op: GetDrain) -> Drain:
+        return await self.scan(
+            deployments.drain(project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us())
+        )
+
     @serves(UseDeployment)
     async def use(self, scope: Scope, op: UseDeployment) -> Deployment:
-        return await self.write(deployments.use_deployment(project_id=scope.project_id, deployment_id=op.deployment_id))
+        return await self.write(
+            deployments.use_deployment(
+                project_id=scope.project_id, deployment_id=op.deployment_id, now_us=self.now_us()
+            )
+        )
 
     @serves(RetireDeployment)
     async def retire(self, scope: Scope, op: RetireDeployment) -> Deployment:

@@ -15,11 +15,14 @@ from perdure.wire.search import check_fields
 from perdure.wire.workflows import DESCRIBED_BYTES_MAX, SCHEMA_BYTES_MAX, WorkflowDescription, WorkflowType
 
 SCHEDULES_AT_ONCE: Final = 50
+HOST_BYTES_MAX: Final = 255
 
 
 async def check_registration(request: RegisterRequest) -> None:
     _check_counts(request)
     check_name(request.deployment_id, where="deployment_id")
+    if request.host is not None:
+        check_text(request.host, where="host", max_bytes=HOST_BYTES_MAX)
     for spec in request.workflows:
         check_name(spec.id, where="workflows.id")
         check_fields(spec.searchable, "workflows.searchable")

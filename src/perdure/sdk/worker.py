@@ -10,7 +10,9 @@ import gc
 import inspect
 import logging
 import math
+import os
 import random
+import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -156,14 +158,16 @@ class Worker:
             schedules=schedules,
             triggers=triggers,
             protocol=WORKER_PROTOCOL,
+            host=socket.gethostname() or None,
+            pid=os.getpid(),
         )
         sent = 0.0 if self.lease is None else self.lease.now()
         try:
             reply = await self.transport.call(request)
         except BadValue:
-            # A server of an earlier release refuses descriptions, which only people need.
+            # A server of an earlier release refuses what only people need.
             plain = [structs.replace(one, description=None) for one in workflows]
-            reply = await self.transport.call(structs.replace(request, workflows=plain))
+            reply = await self.transport.call(structs.replace(request, workflows=plain, host=None, pid=None))
         if reply.epoch != self._epoch:
             self._epoch = reply.epoch
             self.transcripts.forget()

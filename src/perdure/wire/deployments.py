@@ -61,6 +61,8 @@ class Deployment(Record, frozen=True):
     """`native` workers ask for work; the server sends it to `push` workers."""
     registered_at_us: Time | None = field(default=None, name="registered_at")
     """When a worker last registered for it."""
+    superseded_at_us: Time | None = field(default=None, name="superseded_at")
+    """When new executions began to go to another deployment. Null for the current one, or if the time is not known."""
 
 
 class ListedDeployment(Deployment, frozen=True):

@@ -8,7 +8,7 @@ from perdure.wire.budgets import BudgetSpec
 from perdure.wire.errors import BadRequest
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
 from perdure.wire.executions import LogLine, Row
-from perdure.wire.fields import KeyName, Most
+from perdure.wire.fields import Int64, KeyName, Most
 from perdure.wire.limits import IN_FLIGHT_MAX, REGISTERED_MAX, REPORT_ITEMS_MAX
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
@@ -172,6 +172,9 @@ class RegisterRequest(Operation[RegisterReply], frozen=True):
     """The same for event triggers."""
     protocol: int = 1
     """The worker gets no execution that needs a greater one."""
+    host: str | None = None
+    """Its machine. Servers of earlier releases refuse this and `pid`."""
+    pid: Int64 | None = None
 
 
 class Claimed(Struct, frozen=True, omit_defaults=True, gc=False):

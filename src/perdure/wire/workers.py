@@ -47,6 +47,10 @@ class ListedWorker(Record, frozen=True):
     """The Python version of a native or embedded worker."""
     url: str | None = None
     """The URL of a push worker."""
+    host: str | None = None
+    """The name of the machine of a native or embedded worker."""
+    pid: Int64 | None = None
+    """Its process on that machine."""
 
 
 class WorkerPage(Record, frozen=True):

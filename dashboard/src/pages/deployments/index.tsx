@@ -5,7 +5,7 @@ import type { Schemas } from "../../api/client";
 import { useGet } from "../../api/query";
 import { setNavCount } from "../../frame";
 import { quoted } from "../../model/calls";
-import { count, counted } from "../../model/words";
+import { count, counted, plainer } from "../../model/words";
 import { ActionDialog } from "../../parts/action";
 import { Segments } from "../../parts/controls";
 import { Page } from "../../parts/page";
@@ -78,6 +78,22 @@ function openOf(one: Deployment, phase: string): number {
   return (one.open as Record<string, number>)[phase] ?? 0;
 }
 
+/** What the end of a drain waits for. */
+function Outlook({ id }: { id: string }) {
+  const { data } = useGet("/api/v1/deployments/{deployment_id}/drain", { params: { path: { deployment_id: id } } }, { every: 5_000 });
+  if (data === undefined || data.outlook === "") return null;
+  return (
+    <p class="dim small outlook">
+      <Shown text={plainer(data.outlook)} />{" "}
+      {data.last != null && (
+        <Link href={`/executions/${data.last.execution_id}`} class="accent">
+          Open that execution
+        </Link>
+      )}
+    </p>
+  );
+}
+
 function List({ found, workers, chosen }: { found: Deployment[]; workers: Schemas["WorkerResponse"][]; chosen: string | null }) {
   const [act, setAct] = useState<Act | null>(null);
   const pauses = useGet("/api/v1/pauses", {}, { every: 5_000 });
@@ -95,6 +111,7 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
         {found.map((one) => {
           const open = total(one);
           const pythons = [...new Set(workers.filter((worker) => worker.deployment_id === one.id && worker.python != null).map((worker) => worker.python))];
+          const hosts = [...new Set(workers.flatMap((worker) => (worker.deployment_id === one.id && worker.host != null ? [worker.host] : [])))];
           const state = one.status === "retired" ? "retired" : one.current ? "current" : open > 0 ? "draining" : "empty";
           return (
             <li key={one.id} class={one.id === chosen ? "on" : ""} aria-label={one.id}>
@@ -104,13 +121,20 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
                 </b>{" "}
                 <span class={state === "current" ? "tag acc" : "tag"}>{state}</span>
                 <div class="dim3 small">
-                  Since <Time at={one.created_at} />
+                  {state === "draining" && one.superseded_at != null ? "Drains since " : "Since "}
+                  <Time at={state === "draining" && one.superseded_at != null ? one.superseded_at : one.created_at} />
                 </div>
               </div>
               <div class={one.workers === 0 && open > 0 ? "bad small" : "dim small"}>
                 {one.workers === 0 ? "No worker" : counted(one.workers, "worker")}
                 {pythons.length > 0 && ` · Python ${pythons.join(", ")}`}
                 {one.served_by === "push" && " · push"}
+                {hosts.length > 0 && (
+                  <div class="dim3 trunc" title={hosts.join(", ")}>
+                    <Shown text={hosts.slice(0, 3).join(", ")} />
+                    {hosts.length > 3 && ` and ${hosts.length - 3} more`}
+                  </div>
+                )}
               </div>
               <div>
                 {open === 0 ? (
@@ -134,6 +158,7 @@ function List({ found, workers, chosen }: { found: Deployment[]; workers: Schema
                     </div>
                   </>
                 )}
+                {state === "draining" && <Outlook id={one.id} />}
               </div>
               <div class="row acts">
                 {one.status === "active" && pauseOf(one) === undefined && (

@@ -5,7 +5,7 @@ import { PhaseIcon } from "../../parts/phase";
 import { Empty } from "../../parts/state";
 import { CopyButton, Shown, Time } from "../../parts/text";
 
-type Worker = Schemas["WorkerResponse"] & { draining?: boolean | null; host?: string | null };
+type Worker = Schemas["WorkerResponse"];
 
 /** Workers with what they hold. `lapsed`: the lease has ended, and its executions go to another worker. */
 export function Workers({ found, full, deployment }: { found: Worker[]; full: boolean; deployment: string | null }) {
@@ -46,8 +46,8 @@ export function Workers({ found, full, deployment }: { found: Worker[]; full: bo
         </thead>
         <tbody>
           {shown.map((one) => {
-            const phase = one.state === "lapsed" ? "failed" : one.draining === true ? "cancelling" : one.state === "registered" ? "queued" : "running";
-            const word = one.state === "lapsed" ? "lost: its lease has ended" : one.draining === true ? "draining" : one.state === "registered" ? "registered, no beat yet" : "online";
+            const phase = one.state === "lapsed" ? "failed" : one.state === "registered" ? "queued" : "running";
+            const word = one.state === "lapsed" ? "lost: its lease has ended" : one.state === "registered" ? "registered, no beat yet" : "online";
             return (
               <tr key={one.id}>
                 <td>
@@ -55,9 +55,10 @@ export function Workers({ found, full, deployment }: { found: Worker[]; full: bo
                     <PhaseIcon phase={phase} />
                     <code title={one.id}>{one.id.slice(0, 8)}</code>
                     {one.kind !== "native" && <span class="tag">{one.kind}</span>}
-                    {one.url != null && (
-                      <span class="dim3 trunc">
-                        <Shown text={one.url} />
+                    {(one.host ?? one.url) != null && (
+                      <span class="dim trunc" title={one.pid == null ? undefined : `Process ${one.pid} on ${one.host}`}>
+                        <Shown text={(one.host ?? one.url)!} />
+                        {one.pid != null && <span class="dim3 num"> · {one.pid}</span>}
                       </span>
                     )}
                   </span>

@@ -81,6 +81,8 @@ async def register(
         embedded=int(request.embedded),
         lease_until_us=now_us + lease_us,
         now_us=now_us,
+        host=request.host,
+        pid=request.pid,
     )
     if not kept:
         raise Conflict(f"Worker id {request.worker_id!r} is taken; make a new random one.")

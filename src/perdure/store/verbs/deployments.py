@@ -10,11 +10,16 @@ from msgspec.structs import asdict
 from perdure.store.executions import JournalRow
 from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.queues import put_queue
+from perdure.store.verbs.turns import HELD_US
 from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
+from perdure.wire.drains import Drain, IdleExecution, drain_of
 from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import RegisteredWorkflow, WorkflowDescription, WorkflowType
+
+IDLE_MAX: Final = 1_000
+"""So many waiting executions are looked at for the end of a drain."""
 
 
 class Standing(NamedTuple):
@@ -59,7 +64,7 @@ async def enter_deployment(project_id: str, deployment_id: str, now_us: int, sta
     """After `look_at_deployment`, make the deployment active."""
     await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
     if standing.fresh:
-        await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
+        await _make_current(project_id, deployment_id, now_us)
 
 
 async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
@@ -219,10 +224,15 @@ async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str 
     return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
 
 
-@verb(sweep=True)
-async def use_deployment(*, project_id: str, deployment_id: str) -> Deployment:
-    await _lock_active(project_id, deployment_id)
+async def _make_current(project_id: str, deployment_id: str, now_us: int) -> None:
+    await query("supersede_deployments", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
     await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
+
+
+@verb(sweep=True)
+async def use_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
+    await _lock_active(project_id, deployment_id)
+    await _make_current(project_id, deployment_id, now_us)
     return await _read(project_id, deployment_id)
 
 
@@ -270,3 +280,21 @@ async def list_deployments(
     return [
         ListedDeployment(**asdict(one), workers=workers.get(one.id, 0), open=open_.get(one.id, {})) for one in found
     ]
+
+
+@verb(looks=True)
+async def drain(*, project_id: str, deployment_id: str, now_us: int) -> Drain:
+    """Raises DeploymentNotFound."""
+    of_deployment = {"project_id": project_id, "deployment_id": deployment_id}
+    deployment = await _read(project_id, deployment_id)
+    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
+    counts = await query("count_open_by_deployment", project_id=project_id)
+    idle = await records(IdleExecution, "idle_of_deployment", limit=IDLE_MAX + 1, **of_deployment)
+    delayed = await record(IdleExecution, "last_delayed_of_deployment", beyond_us=HELD_US, **of_deployment)
+    return drain_of(
+        deployment,
+        workers=workers.get(deployment_id, 0),
+        open={phase: amount for id, phase, amount in counts if id == deployment_id},
+        idle=idle[:IDLE_MAX] + ([] if delayed is None else [delayed]),
+        exact=len(idle) <= IDLE_MAX,
+    )

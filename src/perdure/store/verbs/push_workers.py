@@ -97,6 +97,8 @@ async def register_push_worker(
         embedded=PUSHED,
         lease_until_us=now_us + lease_us,
         now_us=now_us,
+        host=None,
+        pid=None,
     )
     await query("insert_push_worker", id=worker_id, project_id=project_id, url=url, check_at_us=now_us + check_us)
     return deployment_id

@@ -37,10 +37,17 @@ GROUP BY e.project_id, d.id, d.push;
 -- holds: project=project_id
 UPDATE projects SET current_deployment_id = :deployment_id WHERE id = :project_id RETURNING id;
 
+-- name: supersede_deployments
+-- picks: a deployment that becomes current, and the one that was
+UPDATE deployments SET superseded_at_us = CASE WHEN id = :deployment_id THEN NULL ELSE :now_us{::BIGINT} END
+WHERE project_id = :project_id AND (id = :deployment_id
+  OR id = (SELECT current_deployment_id FROM projects WHERE id = :project_id))
+RETURNING id;
+
 -- text: deployment
 d.id, d.project_id, CASE WHEN d.retired_at_us IS NULL THEN 'active' ELSE 'retired' END AS status, d.created_at_us,
   CASE WHEN p.current_deployment_id = d.id THEN 1 ELSE 0 END AS current,
-  CASE WHEN d.push = 1 THEN 'push' ELSE 'native' END AS served_by, d.registered_at_us
+  CASE WHEN d.push = 1 THEN 'push' ELSE 'native' END AS served_by, d.registered_at_us, d.superseded_at_us
 FROM deployments d JOIN projects p ON p.id = d.project_id
 
 -- name: read_deployment
@@ -153,6 +160,21 @@ SELECT deployment_id, phase, COUNT(*) FROM (
   UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase IN ('waiting', 'blocked')
   UNION ALL SELECT deployment_id, phase FROM executions WHERE project_id = :project_id AND phase = 'held') AS open
 WHERE deployment_id IS NOT NULL GROUP BY deployment_id, phase ORDER BY deployment_id, phase;
+
+-- name: idle_of_deployment
+-- What waits, and when the wait ends by itself.
+SELECT e.id AS execution_id, e.workflow_id, e.key, e.due_at_us,
+  (SELECT CASE WHEN w.topic IS NULL OR w.topic = 'workflow/' || e.workflow_id || '/' || e.id THEN 'answer' ELSE 'event' END
+    FROM waits w WHERE w.execution_id = e.id AND w.state = 'open' ORDER BY w.opened_at_us, w.key LIMIT 1) AS waits_for
+FROM executions e WHERE e.project_id = :project_id AND e.deployment_id = :deployment_id
+  AND e.phase IN ('waiting', 'blocked') AND e.phase = 'waiting'
+LIMIT :limit;
+
+-- name: last_delayed_of_deployment
+-- The delayed start that is due last. Turns wait until `beyond_us`.
+SELECT e.id AS execution_id, e.workflow_id, e.key, e.due_at_us
+FROM executions e WHERE e.project_id = :project_id AND e.deployment_id = :deployment_id AND e.phase = 'queued'
+  AND e.due_at_us IS NOT NULL AND e.due_at_us < :beyond_us ORDER BY e.due_at_us DESC LIMIT 1;
 
 -- name: count_live_workers
 SELECT deployment_id, COUNT(*) FROM workers

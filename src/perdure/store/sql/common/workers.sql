@@ -2,10 +2,11 @@
 
 -- name: upsert_worker
 -- holds: worker=id
-INSERT INTO workers (id, project_id, deployment_id, python, protocol, capacity, embedded, lease_until_us, registered_at_us)
-VALUES (:id, :project_id, :deployment_id, :python, :protocol, :capacity, :embedded, :lease_until_us, :now_us)
-ON CONFLICT (id) DO UPDATE SET lease_until_us = excluded.lease_until_us, python = excluded.python,
-  protocol = excluded.protocol, deployment_id = excluded.deployment_id, registered_at_us = excluded.registered_at_us
+INSERT INTO workers (id, project_id, deployment_id, python, protocol, capacity, embedded, lease_until_us, registered_at_us,
+  host, pid)
+VALUES (:id, :project_id, :deployment_id, :python, :protocol, :capacity, :embedded, :lease_until_us, :now_us, :host, :pid)
+ON CONFLICT (id) DO UPDATE SET lease_until_us = excluded.lease_until_us, python = excluded.python, host = excluded.host,
+  pid = excluded.pid, protocol = excluded.protocol, deployment_id = excluded.deployment_id, registered_at_us = excluded.registered_at_us
 WHERE workers.project_id = excluded.project_id RETURNING id;
 
 -- name: read_worker
@@ -31,7 +32,7 @@ w.id, w.deployment_id, CASE w.embedded WHEN 0 THEN 'native' WHEN 1 THEN 'embedde
   w.registered_at_us,
   w.lease_until_us - CASE w.embedded WHEN 0 THEN :lease_us{::BIGINT} WHEN 2 THEN :push_lease_us END AS last_beat_at_us,
   CASE WHEN w.embedded <> 1 THEN w.lease_until_us END AS lease_until_us,
-  CASE WHEN w.embedded <> 2 THEN w.python END AS python, p.url
+  CASE WHEN w.embedded <> 2 THEN w.python END AS python, p.url, w.host, w.pid
 
 -- name: list_all_workers
 -- For operators: by id, with what each holds.
