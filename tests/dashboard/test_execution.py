@@ -130,6 +130,40 @@ async def test_a_person_forks_from_a_row_with_another_input(served: Served, hand
     assert (found["forked_from"], found["forked_at_step"], found["payload"]) == (id, "charge", {"order": 8})
 
 
+async def test_a_person_forks_with_another_result_of_a_step(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await ordered(served, hand)
+    async with opened(chromium, served, f"/executions/{id}?row=quote") as shown:
+        page = shown.page
+        await page.get_by_role("button", name="Fork with another result").click()
+        dialog = page.get_by_role("dialog")
+        quote = dialog.get_by_label("Result of quote (JSON)")
+        await expect(quote).to_have_value(re.compile(str(HUGE)))
+        await expect(dialog).to_contain_text("a number of more than 15 digits")
+        await quote.fill('{"cents": 5}')
+        await dialog.get_by_label("Replace a recorded result").select_option("charge")
+        await expect(dialog.get_by_label("Result of charge (JSON)")).to_have_value('"receipt-7"')
+        await dialog.get_by_role("button", name="Keep the recorded result of charge").click()
+        await page.keyboard.press("Control+Enter")
+        await expect(page.locator(".facts")).to_contain_text("its source")
+        fork = page.url.rsplit("/", 1)[1].split("?")[0]
+    rows = (await served.client.get(f"/api/v1/executions/{fork}/steps")).json()["steps"]
+    assert [(one["key"], one["value"]) for one in rows if one["kind"] == "step"] == [("quote", {"cents": 5})]
+
+
+async def test_a_queued_execution_shows_the_line_that_it_is_in(served: Served, hand: Hand, chromium: Browser) -> None:
+    ids = [await served.start(key=f"mail-{n}", queue_name="mail", queue_concurrency_limit=1) for n in range(3)]
+    item = await hand.claim()
+    assert item["id"] == ids[0]
+    async with opened(chromium, served, f"/executions/{ids[2]}") as shown:
+        line = shown.page.get_by_role("region", name="Next in line")
+        await expect(line.get_by_role("heading")).to_contain_text("Next in line of mail · this one is number 2")
+        await expect(line.locator("tbody tr")).to_have_count(2)
+        await expect(line.locator("tbody tr").first).to_contain_text("mail-1")
+        slots = shown.page.get_by_role("region", name="What it waits for")
+        await slots.get_by_role("link").click()
+        await shown.page.wait_for_url(f"**/executions/{ids[0]}")
+
+
 async def test_a_lost_worker_is_a_line_and_no_step_ran_twice(served: Served, hand: Hand, chromium: Browser) -> None:
     id = await ordered(served, hand)
     page_of = f"/api/v1/executions/{id}/timeline"

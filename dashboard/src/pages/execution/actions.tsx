@@ -1,11 +1,14 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { useLocation } from "wouter-preact";
 import type { Schemas } from "../../api/client";
 import { asPython, quoted } from "../../model/calls";
 import { counted, shortId, visible } from "../../model/words";
-import { pretty } from "../../model/json";
+import { pretty, rawAt } from "../../model/json";
+import type { Span } from "../../model/timeline";
 import { ActionDialog } from "../../parts/action";
 import { toast } from "../../parts/toast";
+import { useText } from "./data";
+import { rowPath } from "./parts";
 
 export type Execution = Schemas["ExecutionResponse"];
 export type Pending = Schemas["PendingCallResponse"];
@@ -13,15 +16,15 @@ export type ActName = Schemas["ActRequest"]["action"];
 
 export type Asked =
   | { what: "retry" }
-  | { what: "fork"; step: string | null }
+  | { what: "fork"; step: string | null; edit?: string }
   | { what: "cancel" }
   | { what: "act"; action: ActName; pending: Pending };
 
 interface Props {
   execution: Execution;
   asked: Asked;
-  /** How many outcomes the journal has, as far as it is loaded. */
-  outcomes: number;
+  /** What a fork can give another value, as far as the journal is loaded. */
+  recorded: readonly Span[];
   openChildren: number;
   /** The input as it was sent. */
   payload: string;
@@ -31,7 +34,7 @@ interface Props {
 export function Action(props: Props) {
   const { asked } = props;
   if (asked.what === "retry") return <Retry {...props} />;
-  if (asked.what === "fork") return <Fork {...props} step={asked.step} />;
+  if (asked.what === "fork") return <Fork {...props} step={asked.step} edit={asked.edit} />;
   if (asked.what === "cancel") return <Cancel {...props} />;
   return <Act {...props} action={asked.action} pending={asked.pending} />;
 }
@@ -109,35 +112,53 @@ function Retry({ execution, onClose }: Props) {
   );
 }
 
-function Fork({ execution, step, payload, onClose }: Props & { step: string | null }) {
+/** Whether a fork can replace what is recorded of it. */
+export function isEditable(span: Span): boolean {
+  const outcomes = (span.seqs ?? []).length;
+  return outcomes > (span.kind === "child" ? 1 : 0) && ["step", "answer", "event", "child"].includes(span.kind) && ["completed", "failed"].includes(span.state);
+}
+
+const OFFERED_MAX = 1_000;
+const EDITED_BYTES_MAX = 65_536;
+
+function Fork({ execution, step, edit, recorded, payload, onClose }: Props & { step: string | null; edit: string | undefined }) {
+  /** New values by key, as they are typed; undefined: the recorded one is on its way. */
+  const [values, setValues] = useState<Readonly<Record<string, string | undefined>>>(edit === undefined ? {} : { [edit]: undefined });
   const [from, setFrom] = useState(step ?? "");
   const [input, setInput] = useState("");
   const [key, setKey] = useState("");
   const [note, setNote] = useState("");
   const [fresh, setFresh] = useState(false);
   const opened = useOpened();
-  const { invalid } = checked(input, "The input");
-  const edits = input.trim() === "" || invalid !== null ? undefined : { payload: JSON.parse(input) as unknown };
+  const typed = Object.entries(values);
+  const invalid =
+    checked(input, "The input").invalid ??
+    typed.map(([name, text]) => ((text ?? "").trim() === "" ? `Give a value for ${visible(name)}: null is one.` : checked(text!, `The value of ${visible(name)}`).invalid)).find((one) => one !== null) ??
+    null;
+  const steps = typed.length === 0 || invalid !== null ? undefined : Object.fromEntries(typed.map(([name, text]) => [name, JSON.parse(text!) as unknown]));
+  const payloadGiven = input.trim() !== "" && invalid === null;
+  const edits = steps === undefined && !payloadGiven ? undefined : { ...(payloadGiven && { payload: JSON.parse(input) as unknown }), ...(steps && { steps }) };
+  const sets = typed.map(([name, text]) => flag("--set", `${name}=${(text ?? "").trim()}`)).join("");
   const body = filled({ from_step: from, edits, key, note, fresh_keys: fresh });
   return (
     <ActionDialog
       title={`Fork ${visible(execution.workflow_id)}`}
       word="Fork"
       effects={[
-        from === "" ? "A new execution runs from the start." : `A new execution keeps the results before ${visible(from)} and runs from there.`,
+        from === "" && typed.length > 0 ? "A new execution keeps the results up to the last edited one and runs from there." : from === "" ? "A new execution runs from the start." : `A new execution keeps the results before ${visible(from)} and runs from there.`,
         "This execution does not change.",
         fresh ? "Services count the steps that run again as new requests." : "Steps that run again keep their idempotency keys: services count them as the same request.",
       ]}
       call={{ method: "POST", path: path(execution, "fork"), body }}
-      command={`perdure fork ${execution.id}${flag("--from", from)}${flag("--payload", input.trim())}${flag("--key", key)}${fresh ? " --fresh-keys" : ""}${flag("--note", note)}`}
-      python={`await client.fork(${asPython(execution.id)}${keyword("from_step", from)}${edits === undefined ? "" : `, payload=${asPython(edits.payload)}`}${keyword("key", key)}${keyword("fresh_keys", fresh)}${keyword("note", note)})`}
+      command={`perdure fork ${execution.id}${flag("--from", from)}${flag("--payload", input.trim())}${sets}${flag("--key", key)}${fresh ? " --fresh-keys" : ""}${flag("--note", note)}`}
+      python={`await client.fork(${asPython(execution.id)}${keyword("from_step", from)}${payloadGiven ? `, payload=${asPython(edits!.payload)}` : ""}${keyword("steps", steps)}${keyword("key", key)}${keyword("fresh_keys", fresh)}${keyword("note", note)})`}
       invalid={invalid}
       onClose={onClose}
       onDone={opened}
     >
       <label class="field">
         <span>First step that runs again</span>
-        <input class="input" value={from} placeholder="The start" onInput={(event) => setFrom(event.currentTarget.value)} />
+        <input class="input" value={from} placeholder={typed.length > 0 ? "The one after the last edited result" : "The start"} onInput={(event) => setFrom(event.currentTarget.value)} />
       </label>
       <label class="field">
         <span>Another input (JSON)</span>
@@ -150,6 +171,33 @@ function Fork({ execution, step, payload, onClose }: Props & { step: string | nu
           </small>
         )}
       </label>
+      {typed.map(([name, text]) => (
+        <Edited
+          key={name}
+          execution={execution}
+          span={recorded.find((one) => one.key === name)}
+          name={name}
+          text={text}
+          onChange={(next) => setValues((all) => ({ ...all, [name]: next }))}
+          onRemove={() => setValues((all) => Object.fromEntries(Object.entries(all).filter(([known]) => known !== name)))}
+        />
+      ))}
+      {recorded.some((one) => !(one.key in values)) && (
+        <label class="field">
+          <span>Replace a recorded result</span>
+          <select class="input" value="" onChange={(event) => setValues({ ...values, [event.currentTarget.value]: undefined })}>
+            <option value="">Choose a step or a wait</option>
+            {recorded
+              .filter((one) => !(one.key in values))
+              .slice(0, OFFERED_MAX)
+              .map((one) => (
+                <option key={`${one.kind} ${one.key}`} value={one.key}>
+                  {visible(one.key)}
+                </option>
+              ))}
+          </select>
+        </label>
+      )}
       <label class="field">
         <span>Key</span>
         <input class="input" value={key} placeholder="None" onInput={(event) => setKey(event.currentTarget.value)} />
@@ -159,6 +207,39 @@ function Fork({ execution, step, payload, onClose }: Props & { step: string | nu
       </label>
       <Note value={note} onChange={setNote} />
     </ActionDialog>
+  );
+}
+
+interface EditedProps {
+  execution: Execution;
+  span: Span | undefined;
+  name: string;
+  text: string | undefined;
+  onChange: (text: string) => void;
+  onRemove: () => void;
+}
+
+/** Another value for a recorded result. It begins with the recorded one. */
+function Edited({ execution, span, name, text, onChange, onRemove }: EditedProps) {
+  const seq = span?.seqs?.at(-1);
+  const answer = useText(seq === undefined ? null : rowPath(execution.id, seq));
+  useEffect(() => {
+    if (text !== undefined || (answer.data === undefined && answer.error === null && seq !== undefined)) return;
+    const value = span?.state !== "completed" || answer.data === undefined ? undefined : rawAt(answer.data, ["steps", 0, "value", ...(span.kind === "event" ? ["data"] : [])]);
+    onChange(value === undefined || value.length > EDITED_BYTES_MAX ? "" : pretty(value));
+  }, [answer.data, answer.error]);
+  return (
+    <div class="field">
+      <span class="row">
+        <label class="grow" for={`edited-${name}`}>
+          Result of <code>{visible(name)}</code> (JSON)
+        </label>
+        <button type="button" class="btn ghost sm" aria-label={`Keep the recorded result of ${visible(name)}`} onClick={onRemove}>
+          Keep the recorded one
+        </button>
+      </span>
+      <textarea id={`edited-${name}`} class="input" rows={4} value={text ?? ""} disabled={text === undefined} spellcheck={false} onInput={(event) => onChange(event.currentTarget.value)} />
+    </div>
   );
 }
 

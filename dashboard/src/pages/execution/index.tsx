@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ArrowLeft, CircleStop, GitFork, Link2, PanelRight, Play, RotateCcw, ShieldAlert, ShieldCheck } from "lucide-preact";
+import type { Schemas } from "../../api/client";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
 import { scaleOf, stretches, shortestFold, ticks, workedAndWaited, type Stretch } from "../../model/folds";
@@ -17,9 +18,10 @@ import { Id, Key, Shown } from "../../parts/text";
 import { copy } from "../../parts/toast";
 import { useMay } from "../../session";
 import { useQueryParams } from "../../url";
-import { Action, actWord, type ActName, type Asked, type Execution, type Pending } from "./actions";
+import { Action, actWord, isEditable, type ActName, type Asked, type Execution, type Pending } from "./actions";
 import { useChildren, useNow, useText, useTimeline, useWhy } from "./data";
 import { ExecutionInspector, RowInspector, ThenInspector } from "./inspector";
+import { Line } from "./line";
 import { Children, Failed, Journal, Logs, Values } from "./tabs";
 import { Ribbon } from "./ribbon";
 import { Waterfall } from "./waterfall";
@@ -45,7 +47,7 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
       </main>
     );
   }
-  return <Loaded key={id} execution={execution} text={answer.data!} sentence={why.data?.sentence ?? null} remedy={why.data?.remedy ?? null} />;
+  return <Loaded key={id} execution={execution} text={answer.data!} why={why.data} />;
 }
 
 function phaseIn(text: string): string {
@@ -55,8 +57,10 @@ function phaseIn(text: string): string {
 const TABS = ["timeline", "journal", "logs", "values", "children"] as const;
 const WORDS: Record<string, string> = { conversation: "Conversation", timeline: "Timeline", journal: "Journal", logs: "Logs", values: "Input and result", children: "Children" };
 
-function Loaded({ execution, text, sentence, remedy }: { execution: Execution; text: string; sentence: string | null; remedy: string | null }) {
+function Loaded({ execution, text, why }: { execution: Execution; text: string; why: Schemas["Why"] | undefined }) {
   const { id } = execution;
+  const sentence = why?.sentence ?? null;
+  const remedy = why?.remedy ?? null;
   const [params, change] = useQueryParams();
   const [, navigate] = useLocation();
   const live = !FINAL.has(execution.phase);
@@ -132,6 +136,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
   const copyLink = () => copy(location.href, "link");
   const startFromThis = () => navigate(`/workflows/${encodeURIComponent(execution.workflow_id)}?run=1&from=${id}`);
   const fork = (step: string | null) => setAsked({ what: "fork", step });
+  const edit = (key: string) => setAsked({ what: "fork", step: null, edit: key });
   const canRetry = !live && execution.retried_as == null;
   const acts = live ? (pending.data?.pending ?? []) : [];
 
@@ -295,7 +300,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
           {tab === "timeline" && (
             <>
               {rows.length === 0 && journal.whole ? (
-                <NotBegun execution={execution} remedy={remedy} />
+                <NotBegun execution={execution} why={why} />
               ) : (
                 <Waterfall
                   rows={rows}
@@ -310,7 +315,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
                   onSelect={(row) => (setInspected(true), select(row))}
                   onFold={fold}
                   onStretch={(from) => setOpened(new Set([...opened, from]))}
-                  below={failedRow !== null && past === null && rows.length < 200 ? <Failed row={failedRow} error={execution.error ?? null} /> : null}
+                  below={failedRow !== null && past === null && rows.length < 200 ? <Failed row={failedRow} error={execution.error ?? null} /> : execution.phase === "queued" && past === null && rows.length < 200 ? <Line execution={execution} why={why} /> : null}
                 />
               )}
               <Ribbon cells={ribbon} at={past?.seq ?? null} selected={selected?.execution === id ? (selected.span.seqs?.at(-1) ?? null) : null} live={live} onAt={travel} />
@@ -336,6 +341,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
                 now={now}
                 onClose={() => select(null)}
                 onFork={fork}
+                onEdit={edit}
                 onAct={(action: ActName, one: Pending) => setAsked({ what: "act", action, pending: one })}
                 onCopyLink={copyLink}
               />
@@ -349,7 +355,7 @@ function Loaded({ execution, text, sentence, remedy }: { execution: Execution; t
         <Action
           execution={execution}
           asked={asked}
-          outcomes={journal.counts.step ?? 0}
+          recorded={[...journal.spans.values()].filter(isEditable)}
           openChildren={[...journal.spans.values()].filter((span) => span.kind === "child" && !FINAL.has(span.state)).length}
           payload={payload}
           onClose={() => setAsked(null)}
@@ -489,13 +495,10 @@ function Facts({ execution, folded, now, usd, onFields }: { execution: Execution
   );
 }
 
-function NotBegun({ execution, remedy }: { execution: Execution; remedy: string | null }) {
+function NotBegun({ execution, why }: { execution: Execution; why: Schemas["Why"] | undefined }) {
   if (FINAL.has(execution.phase)) return <Empty title="No steps">The code of this execution recorded no step and no wait.</Empty>;
-  return (
-    <Empty title={execution.phase === "queued" ? "Not started yet" : "Nothing recorded yet"}>
-      {remedy === null ? "Its first step or wait appears here." : `It goes on with ${visible(remedy)}.`}
-    </Empty>
-  );
+  if (execution.phase === "queued") return <Line execution={execution} why={why} />;
+  return <Empty title="Nothing recorded yet">{why?.remedy == null ? "Its first step or wait appears here." : `It goes on with ${visible(plainer(why.remedy))}.`}</Empty>;
 }
 
 function Grip({ width, onWidth }: { width: number; onWidth: (width: number) => void }) {

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
-import { GitFork, Link2, ShieldCheck, X } from "lucide-preact";
+import { GitFork, Link2, Pencil, ShieldCheck, X } from "lucide-preact";
 import { useGet } from "../../api/query";
 import { duration, clock } from "../../model/time";
 import { bytes, counted, count, money, visible } from "../../model/words";
@@ -13,7 +13,7 @@ import { Phase, PhaseIcon } from "../../parts/phase";
 import { CopyButton, Id, Key, Time } from "../../parts/text";
 import { copy } from "../../parts/toast";
 import { Failure, LogsNear, RowValue } from "./parts";
-import { actWord, type ActName, type Execution, type Pending } from "./actions";
+import { actWord, isEditable, type ActName, type Execution, type Pending } from "./actions";
 import { useText } from "./data";
 
 interface RowProps {
@@ -23,12 +23,14 @@ interface RowProps {
   now: number;
   onClose: () => void;
   onFork: (key: string) => void;
+  /** Fork with another value in place of the recorded one. */
+  onEdit: (key: string) => void;
   onAct: (action: ActName, pending: Pending) => void;
   onCopyLink: () => void;
 }
 
 /** What is known of one row of the timeline. */
-export function RowInspector({ row, execution, pending, now, onClose, onFork, onAct, onCopyLink }: RowProps) {
+export function RowInspector({ row, execution, pending, now, onClose, onFork, onEdit, onAct, onCopyLink }: RowProps) {
   const { span } = row;
   const own = row.execution === execution.id;
   const tries = span.tries ?? [];
@@ -147,6 +149,11 @@ export function RowInspector({ row, execution, pending, now, onClose, onFork, on
           {own && row.folds !== "group" && span.kind !== "message" && (
             <button type="button" class="btn sm" onClick={() => onFork(span.key)}>
               <GitFork size={13} aria-hidden="true" /> Fork from here <Key keys="f" />
+            </button>
+          )}
+          {own && row.folds !== "group" && isEditable(span) && (
+            <button type="button" class="btn sm" onClick={() => onEdit(span.key)}>
+              <Pencil size={13} aria-hidden="true" /> Fork with another result
             </button>
           )}
           <button type="button" class="btn sm" onClick={onCopyLink}>
