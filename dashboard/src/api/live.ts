@@ -1,8 +1,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { EventReader } from "../model/sse";
-import { now, projectHeaders, signedOut, type Schemas } from "./client";
-import { errorOf, isAway, reach } from "./errors";
-import { queries } from "./query";
+import type { ServerEvent } from "../model/sse";
+import { now, projectHeaders, type Schemas } from "./client";
+import { isAway } from "./errors";
+import { refresh } from "./query";
+import { follow, type Cursor } from "./sse";
 
 type Summary = Schemas["ExecutionSummary"];
 
@@ -39,20 +40,13 @@ interface Watcher {
 /** Whether the server answers. `heard_at` is when it last did. */
 export type Connection = { away: false } | { away: true; retryAt: number; heardAt: number | null };
 
-const PAUSE_MS = 1_000;
-const PAUSE_MAX_MS = 10_000;
-const SILENCE_MS = 45_000; // the server sends a comment every 15 s
-const HIDDEN_MAX = 200;
-
 const watchers = new Set<Watcher>();
 const listeners = new Set<(connection: Connection) => void>();
 let connection: Connection = { away: false };
 let running: AbortController | null = null;
 let wanted = "";
-let lastId: string | null = null;
-let lastIdOf = "";
+let anew = () => {};
 let heardAt: number | null = null;
-let kept: LiveEvent[] = [];
 let timer = 0;
 
 function query(): string {
@@ -71,98 +65,73 @@ function settle(): void {
     wanted = next;
     running?.abort();
     running = null;
-    if (wanted !== "") void follow(wanted);
+    if (wanted !== "") share(wanted, (running = new AbortController()).signal);
   }, 20);
 }
 
 function become(next: Connection): void {
   if (!next.away && !connection.away) return;
-  if (!next.away) void queries.invalidateQueries(); // what has no part in the feed
+  if (!next.away) refresh(); // what has no part in the feed
   connection = next;
   for (const listener of listeners) listener(next);
 }
 
-async function follow(asked: string): Promise<void> {
-  const stop = new AbortController();
-  running = stop;
-  let pause = PAUSE_MS;
-  while (!stop.signal.aborted) {
-    try {
-      const ended = await listen(asked, stop.signal, () => (pause = PAUSE_MS));
-      if (!ended) return;
-    } catch (error) {
-      if (stop.signal.aborted) return;
-      if (!isAway(error) && !(error instanceof DOMException)) pause = PAUSE_MAX_MS; // refused: signed out, or too many streams
-      else become({ away: true, retryAt: now() + pause, heardAt });
-    }
-    await new Promise<void>((resolve) => {
-      const wake = () => {
-        clearTimeout(after);
-        removeEventListener("online", wake);
-        resolve();
-      };
-      const after = setTimeout(wake, pause + Math.random() * pause * 0.2);
-      addEventListener("online", wake);
-      stop.signal.addEventListener("abort", wake);
-    });
-    pause = Math.min(pause * 2, PAUSE_MAX_MS);
-  }
-}
+/** What tabs tell each other. `anew`: the tab that reads the stream begins it again, for a tab that has just come. */
+type Told = { sent: ServerEvent } | { connection: Connection } | { anew: true };
 
-/** Reads one response to its end. True: connect again. */
-async function listen(asked: string, signal: AbortSignal, onOpen: () => void): Promise<boolean> {
-  const silent = new AbortController();
-  const alarm = () => setTimeout(() => silent.abort(new DOMException("The server is silent.", "TimeoutError")), SILENCE_MS);
-  let watch = alarm();
-  try {
-    const headers: Record<string, string> = { ...projectHeaders(), Accept: "text/event-stream" };
-    if (lastId !== null && lastIdOf === asked) headers["Last-Event-ID"] = lastId;
-    const reply = await reach(`/api/v1/live?${asked}`, { headers, signal: AbortSignal.any([signal, silent.signal]) });
-    if (reply.status === 401) signedOut();
-    if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
-    onOpen();
-    become({ away: false });
-    const reader = reply.body!.pipeThrough(new TextDecoderStream()).getReader();
-    const events = new EventReader();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return !signal.aborted;
-      clearTimeout(watch);
-      watch = alarm();
+/** Tabs that watch the same share one stream: one of them holds the lock and reads, the others hear it from that tab. */
+function share(asked: string, signal: AbortSignal): void {
+  const name = `perdure ${projectHeaders()["X-Project-ID"] ?? ""} ${asked}`;
+  const channel = "locks" in navigator ? new BroadcastChannel(name) : null; // without TLS a browser has no locks
+  const cursor: Cursor = { id: null };
+  const tell = (told: Told) => channel?.postMessage(told);
+  const change = (next: Connection) => {
+    if (next.away || connection.away) tell({ connection: next });
+    become(next);
+  };
+  anew = () => {
+    cursor.id = null;
+    if (cursor.cut === undefined) tell({ anew: true });
+    else cursor.cut();
+  };
+  channel?.addEventListener("message", ({ data: told }: MessageEvent<Told>) => {
+    if ("sent" in told) {
+      cursor.id = told.sent.id ?? cursor.id;
+      become({ away: false });
+      hear(told.sent);
+    } else if ("connection" in told) become(told.connection);
+    else if (cursor.cut !== undefined) anew();
+  });
+  signal.addEventListener("abort", () => channel?.close());
+  tell({ anew: true });
+  const onEvent = (sent: ServerEvent) => {
+    tell({ sent });
+    hear(sent);
+  };
+  void follow(`/api/v1/live?${asked}`, onEvent, {
+    signal,
+    cursor,
+    patient: true,
+    onHeard: () => {
       heardAt = now();
-      for (const one of events.read(value)) {
-        if (one.id !== null) [lastId, lastIdOf] = [one.id, asked];
-        if (one.event in TOPIC) hear({ event: one.event, data: JSON.parse(one.data) } as LiveEvent);
-      }
-    }
-  } finally {
-    clearTimeout(watch);
-  }
+      change({ away: false });
+    },
+    onFailed: (error, pause) => {
+      if (isAway(error) || error instanceof DOMException) change({ away: true, retryAt: now() + pause, heardAt });
+    },
+    around: channel === null ? undefined : async (connect) => void (await navigator.locks.request(name, { signal }, connect)),
+  }).catch(() => {}); // aborted while it waited for the lock
 }
 
-/** A hidden tab listens but does not draw. */
-function hear(event: LiveEvent): void {
-  if (document.hidden) {
-    kept.push(event);
-    if (kept.length > HIDDEN_MAX) reopen();
-    return;
-  }
+function hear(sent: ServerEvent): void {
+  if (!(sent.event in TOPIC)) return;
+  const event = { event: sent.event, data: JSON.parse(sent.data) } as LiveEvent;
   for (const one of watchers) if (one.topic === TOPIC[event.event]) one.hear(event);
 }
 
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  const missed = kept;
-  kept = [];
-  missed.forEach(hear);
-});
-
 /** Begin anew: the next events say everything, as for a page that was just opened. */
 export function reopen(): void {
-  kept = [];
-  lastId = null;
-  wanted = "";
-  settle();
+  anew();
 }
 
 /** Hear of changes for as long as the part is shown. `query`: the filters of a list; null: not yet. */
@@ -179,6 +148,20 @@ export function useLive(topic: Topic, hear: (event: LiveEvent) => void, query: s
       settle();
     };
   }, [topic, query]);
+}
+
+/** Ask again for what is below the given paths when the list with these filters (and its `limit`) changes. */
+export function useListChanges(query: string | null, ...prefixes: string[]): void {
+  const isOpen = useRef(false);
+  useLive(
+    "list",
+    ({ event }) => {
+      if (event === "new") reopen(); // so that the new rows are followed, too
+      else if (isOpen.current) refresh(...prefixes);
+      isOpen.current = true;
+    },
+    query,
+  );
 }
 
 export function useConnection(): Connection {

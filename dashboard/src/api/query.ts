@@ -1,4 +1,4 @@
-import { keepPreviousData, QueryClient, useQuery, useQueryClient, type UseQueryResult } from "@tanstack/preact-query";
+import { keepPreviousData, QueryClient, useQuery, type UseQueryResult } from "@tanstack/preact-query";
 import { currentProject, get, type Answer, type GetOptions, type GetPath } from "./client";
 import { ApiError, isAway } from "./errors";
 
@@ -36,12 +36,10 @@ export function useGet<P extends GetPath>(
 }
 
 /** Ask again for all that is shown below the given paths: after an action, or when the live feed says so. */
-export function useRefresh(): (...prefixes: string[]) => void {
-  const client = useQueryClient();
-  return (...prefixes) => {
-    void client.invalidateQueries({
-      predicate: ({ queryKey }) =>
-        prefixes.length === 0 || prefixes.some((prefix) => String(queryKey[0]).startsWith(prefix)),
-    });
-  };
+export function refresh(...prefixes: string[]): void {
+  void queries.invalidateQueries({
+    predicate: ({ queryKey }) => prefixes.length === 0 || prefixes.some((prefix) => String(queryKey[0]).startsWith(prefix)),
+  });
 }
+
+export const useRefresh = () => refresh;

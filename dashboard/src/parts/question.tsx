@@ -24,11 +24,12 @@ export interface Asked {
   workflow_id: string;
 }
 
+/** The inbox asks for it again when the live feed says so; the page of an execution with each new row. */
 export function useQuestion(of: Asked | null) {
   return useGet(
     "/api/v1/approvals/{execution_id}/{step_key}",
     { params: { path: { execution_id: of?.execution_id ?? "", step_key: of?.step_key ?? "" } } },
-    { enabled: of !== null, every: 2_000 },
+    { enabled: of !== null },
   );
 }
 

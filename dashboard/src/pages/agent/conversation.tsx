@@ -1,14 +1,14 @@
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
-import { useQuery } from "@tanstack/preact-query";
 import { Bot, Hand, Plus, Send, UserRound, Wrench } from "lucide-preact";
-import { currentProject, send, type Schemas } from "../../api/client";
+import { get, send, type Schemas } from "../../api/client";
 import { useGet, useRefresh } from "../../api/query";
 import { useCommands } from "../../keys";
 import { conversationOf, words, type Answer, type Call, type Entry, type Live, type Span } from "../../model/conversation";
 import { brief } from "../../model/questions";
 import type { Json } from "../../model/schema";
 import { duration } from "../../model/time";
+import { FINAL } from "../../model/timeline";
 import { count, counted, money } from "../../model/words";
 import { ActionDialog } from "../../parts/action";
 import { Labelled, Segments } from "../../parts/controls";
@@ -19,6 +19,7 @@ import { Loaded, Problem } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { Value } from "../../parts/value";
 import { useMay } from "../../session";
+import { useTimeline, type Timeline } from "../execution/data";
 import { useStream } from "./stream";
 import "./conversation.css";
 
@@ -35,45 +36,80 @@ export interface Run {
   created_at?: string;
 }
 
-const FINAL = ["completed", "failed", "cancelled"];
 const PAGE = 1_000;
+/** Rows whose values are read. */
+const ROWS_MAX = 10_000;
 
-/** The spans and values of a run's journal, read anew while it is open. */
-function useJournal(id: string, open: boolean) {
-  return useQuery({
-    queryKey: ["/api/v1/executions/conversation", currentProject(), id, open], // once more when it has ended
-    queryFn: async (): Promise<{ spans: Span[]; values: Map<number, Json>; more: boolean }> => {
-      const spans = new Map<string, Span>();
-      const values = new Map<number, Json>();
-      const folded = (await send("GET", `/api/v1/executions/${id}/timeline?limit=10000`)) as Schemas["TimelineResponse"];
-      for (const span of (folded.spans ?? []) as Span[]) spans.set(`${span.kind} ${span.key}`, span);
-      for (let after = 0, more = true; more; ) {
-        const page = (await send("GET", `/api/v1/executions/${id}/steps?after=${after}&limit=${PAGE}`)) as { steps: { seq: number; value: Json }[]; has_more: boolean };
-        for (const row of page.steps) values.set(row.seq, row.value);
-        after = page.steps.at(-1)?.seq ?? after;
-        more = page.has_more && page.steps.length > 0 && after < folded.last_seq;
+/** The values of a journal's rows. Each is read once. */
+function useValues(id: string, lastSeq: number): { values: ReadonlyMap<number, Json>; read: number; error: unknown; again: () => void } {
+  const state = useRef({ values: new Map<number, Json>(), read: 0, wanted: 0, busy: false });
+  const [, draw] = useReducer<number, void>((n) => n + 1, 0);
+  const [error, setError] = useState<unknown>(null);
+  const [tries, again] = useReducer<number, void>((n) => n + 1, 0);
+  const ending = useRef<AbortController | null>(null);
+  useEffect(() => {
+    const { signal } = (ending.current = new AbortController());
+    return () => ending.current?.abort(signal.reason);
+  }, [id]);
+  useEffect(() => {
+    const known = state.current;
+    known.wanted = Math.min(lastSeq, ROWS_MAX);
+    const { signal } = ending.current!;
+    const catchUp = async () => {
+      while (known.read < known.wanted && !signal.aborted) {
+        const page = await get("/api/v1/executions/{execution_id}/steps", { params: { path: { execution_id: id }, query: { after: known.read, limit: PAGE } } }, signal);
+        for (const row of page.steps) known.values.set(row.seq, row.value as Json);
+        known.read = page.steps.at(-1)?.seq ?? known.wanted;
       }
-      return { spans: [...spans.values()], values, more: folded.has_more === true };
-    },
-    refetchInterval: open ? 2_000 : false,
-  });
+      setError(null);
+      draw();
+    };
+    if (known.busy || known.read >= known.wanted) return;
+    known.busy = true;
+    catchUp()
+      .catch((problem: unknown) => signal.aborted || setError(problem))
+      .finally(() => (known.busy = false));
+  }, [id, lastSeq, tries]);
+  return { ...state.current, error, again };
+}
+
+interface Props {
+  execution: Run;
+  nested?: boolean;
+  turn?: boolean;
+  /** The rows, if the page follows them already. */
+  timeline?: Timeline;
 }
 
 /** An agent's run: what was said and called, what it cost, and the field for the next message. */
-export default function Conversation({ execution, nested = false, turn = false }: { execution: Run; nested?: boolean; turn?: boolean }) {
-  const open = !FINAL.includes(execution.phase ?? execution.status ?? "");
-  const journal = useJournal(execution.id, open);
+export default function Conversation(props: Props) {
+  return props.timeline === undefined ? <Followed {...props} /> : <Talk {...props} timeline={props.timeline} />;
+}
+
+const isOpen = (execution: Run) => !FINAL.has(execution.phase ?? execution.status ?? "");
+
+function Followed(props: Props) {
+  const open = isOpen(props.execution);
+  return <Talk {...props} timeline={useTimeline(props.execution.id, open, open)} />;
+}
+
+function Talk({ execution, nested = false, turn = false, timeline }: Props & { timeline: Timeline }) {
+  const open = isOpen(execution);
+  const { journal, version } = timeline;
+  const { values, read, error, again } = useValues(execution.id, journal.lastSeq);
   const live = useStream(execution.id, open && !nested, (item) => {
-    if (["question", "function_tool_result", "final_result"].includes(item.kind)) void journal.refetch();
+    if (["question", "function_tool_result", "final_result"].includes(item.kind)) timeline.look();
   });
+  const entries = useMemo(() => conversationOf([...journal.spans.values()] as Span[], values as Map<number, Json>), [version, read]);
+  const loaded = read > 0 || (journal.whole && journal.lastSeq === 0);
   return (
     <div class={turn ? "talk turnof" : "talk"}>
       <div class="said" aria-label="Conversation">
-        <Loaded of={journal}>
-          {({ spans, values, more }) => (
+        <Loaded of={{ data: loaded ? entries : undefined, error: timeline.error ?? error, refetch: () => (timeline.look(), again()) }}>
+          {(entries) => (
             <>
-              <Messages execution={execution} entries={conversationOf(spans, values)} live={live} nested={nested} open={open} />
-              {more && <p class="dim">The conversation is longer than this page shows. The journal has the rest.</p>}
+              <Messages execution={execution} entries={entries} live={live} nested={nested} open={open} />
+              {journal.lastSeq > ROWS_MAX && <p class="dim">The conversation is longer than this page shows. The journal has the rest.</p>}
             </>
           )}
         </Loaded>
@@ -82,7 +118,7 @@ export default function Conversation({ execution, nested = false, turn = false }
       {!nested && !turn && (
         <aside aria-label="About this run">
           <BudgetPart id={execution.id} open={open} />
-          <UsagePart id={execution.id} open={open} />
+          <UsagePart id={execution.id} />
           <Turns execution={execution} />
           <Tools agent={execution.workflow_id} />
         </aside>
@@ -385,7 +421,7 @@ const KINDS = [
 ] as const;
 
 function BudgetPart({ id, open }: { id: string; open: boolean }) {
-  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }, open ? { every: 3_000 } : {}).data;
+  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }).data;
   const [raising, setRaising] = useState(false);
   const [amounts, setAmounts] = useState<Record<string, string>>({});
   useCommands(budget === undefined || !open ? [] : [{ title: "Raise the budget", key: "b", run: () => setRaising(true) }]);
@@ -448,8 +484,8 @@ type Used = Schemas["UsageResponse"]["calls"][number];
 
 const USED_MAX = 12;
 
-function UsagePart({ id, open }: { id: string; open: boolean }) {
-  const usage = useGet("/api/v1/executions/{execution_id}/usage", { params: { path: { execution_id: id } } }, open ? { every: 3_000 } : {}).data;
+function UsagePart({ id }: { id: string }) {
+  const usage = useGet("/api/v1/executions/{execution_id}/usage", { params: { path: { execution_id: id } } }).data;
   const [chosen, setBy] = useState<"cost" | "tokens" | "time" | null>(null);
   if (usage === undefined || usage.calls.length === 0) return null;
   const priced = usage.total.unpriced < usage.total.calls;
@@ -503,7 +539,7 @@ function UsagePart({ id, open }: { id: string; open: boolean }) {
 
 function Turns({ execution }: { execution: Run }) {
   const session = execution.session_id ?? "";
-  const found = useGet("/api/v1/executions/summaries", { params: { query: { session_id: session, limit: 20 } } }, { enabled: session !== "", every: 4_000 });
+  const found = useGet("/api/v1/executions/summaries", { params: { query: { session_id: session, limit: 20 } } }, { enabled: session !== "", every: 30_000 });
   const turns = (found.data?.executions ?? []).filter((one) => one.parent_execution_id === null);
   if (session === "" || turns.length < 2) return null;
   return (

@@ -1,5 +1,6 @@
 import { Link } from "wouter-preact";
 import { Hand, MessageSquare } from "lucide-preact";
+import { useListChanges } from "../../api/live";
 import { useGet } from "../../api/query";
 import { duration } from "../../model/time";
 import { Page } from "../../parts/page";
@@ -19,7 +20,8 @@ interface Tool {
 export default function OneAgent({ params: { id } }: { params: Record<string, string> }) {
   const agent = named(id);
   const found = useGet("/api/v1/agents/{agent_id}", { params: { path: { agent_id: agent } } });
-  const runs = useGet("/api/v1/executions/summaries", { params: { query: { workflow_id: agent, limit: 20 } } }, { every: 4_000 });
+  const runs = useGet("/api/v1/executions/summaries", { params: { query: { workflow_id: agent, limit: 20 } } });
+  useListChanges(new URLSearchParams({ workflow_id: agent, limit: "20" }).toString(), "/api/v1/executions/summaries");
   return (
     <Page
       title={agent}

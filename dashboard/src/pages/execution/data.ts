@@ -1,19 +1,24 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
-import { currentProject, get, now, projectHeaders } from "../../api/client";
+import { currentProject, get, now, projectHeaders, type Schemas } from "../../api/client";
 import { errorOf, reach } from "../../api/errors";
 import { follow } from "../../api/sse";
-import { useGet, useRefresh } from "../../api/query";
+import { useLive } from "../../api/live";
+import { refresh, useGet } from "../../api/query";
 import { useQuery } from "@tanstack/preact-query";
 import { emptyJournal, FINAL, merge, type Journal } from "../../model/timeline";
 
 const FIRST_PAGE = 500; // the first rows are drawn while the rest is on its way
 const PAGE = 5_000;
+/** What changes with the rows and the phase of an execution. */
+const FOLLOWED = ["/api/v1/approvals/", ...["why", "pending", "budget", "usage"].map((part) => `/api/v1/executions/{execution_id}/${part}`)];
 
 export interface Timeline {
   journal: Journal;
   /** Grows with each change of `journal`, which is changed in place. */
   version: number;
   error: unknown;
+  /** Asks for what is new. */
+  look: () => void;
 }
 
 async function load(journal: Journal, signal: AbortSignal, limit: number): Promise<void> {
@@ -26,7 +31,6 @@ export function useTimeline(id: string, live: boolean, running: boolean): Timeli
   const state = useRef(emptyJournal(id));
   const [version, changed] = useReducer((count: number) => count + 1, 0);
   const [error, setError] = useState<unknown>(null);
-  const refresh = useRefresh();
   const look = useRef(() => {});
   if (state.current.id !== id) state.current = emptyJournal(id);
   useEffect(() => {
@@ -55,35 +59,68 @@ export function useTimeline(id: string, live: boolean, running: boolean): Timeli
       busy = false;
     };
     let soon = 0;
+    let later = 0;
     const heard = () => {
       soon ||= window.setTimeout(() => {
         soon = 0;
         void catchUp();
-        refresh(`/api/v1/executions/{execution_id}/why`, `/api/v1/executions/{execution_id}/pending`, "logs");
       }, 250);
+      later ||= window.setTimeout(() => {
+        later = 0;
+        refresh(...FOLLOWED);
+      }, 1_000);
     };
     void catchUp().then(() => {
       if (!live || ending.signal.aborted) return;
       // The stream is not read for its values: a row says only that there is more to ask for.
-      void follow(`/api/v1/executions/${id}/events`, heard, ending.signal, `${journal.lastSeq}-0`);
+      void follow(`/api/v1/executions/${id}/events`, heard, { signal: ending.signal, cursor: { id: `${journal.lastSeq}-0` } });
     });
     look.current = () => void catchUp();
     return () => {
       ending.abort();
       clearTimeout(soon);
+      clearTimeout(later);
       cancelAnimationFrame(frame);
     };
   }, [id, live]);
-  // A step that begins has no row: the worker's beat names it.
+  // A step that begins has no row: the worker's beat names it. A long step is looked at less and less often.
+  const { lastSeq } = state.current;
   useEffect(() => {
     if (!running) return;
-    const beats = window.setInterval(() => document.visibilityState === "visible" && look.current(), 2_000);
-    return () => clearInterval(beats);
-  }, [id, running]);
-  return { journal: state.current, version, error };
+    return pausing(() => look.current());
+  }, [id, running, lastSeq]);
+  return { journal: state.current, version, error, look: () => look.current() };
 }
 
-/** Timelines of children, by id. Those that are open are asked for again every two seconds. */
+/** Calls `look` after 2 s, and again after ever longer pauses, while the page is visible. */
+function pausing(look: () => void): () => void {
+  let pause = 2_000;
+  const go = () => {
+    if (document.visibilityState === "visible") look();
+    pause = Math.min(pause * 1.5, 15_000);
+    timer = window.setTimeout(go, pause);
+  };
+  let timer = window.setTimeout(go, pause);
+  return () => clearTimeout(timer);
+}
+
+/** An open execution as lists show it: its phase and progress. Asks anew for what depends on these when it changes. */
+export function useSummary(id: string, open: boolean): Schemas["ExecutionSummary"] | null {
+  const [summary, setSummary] = useState<Schemas["ExecutionSummary"] | null>(null);
+  useLive(
+    "list",
+    ({ event, data }) => {
+      const row = event === "page" || event === "changed" ? data.executions.find((one) => one.id === id) : undefined;
+      if (row === undefined) return;
+      setSummary(row);
+      if (event === "changed") refresh(...FOLLOWED);
+    },
+    open ? `q=${id}&limit=1` : null,
+  );
+  return summary;
+}
+
+/** Timelines of children, by id. Those that are open are asked for again after ever longer pauses. */
 export function useChildren(ids: readonly string[], open: ReadonlySet<string>): { loaded: ReadonlyMap<string, Journal>; version: number } {
   const loaded = useRef(new Map<string, Journal>());
   const asked = useRef(new Set<string>());
@@ -106,15 +143,13 @@ export function useChildren(ids: readonly string[], open: ReadonlySet<string>): 
       asked.current.delete(id);
     };
     for (const id of ids) if (!loaded.current.has(id)) void look(id);
-    const timer = window.setInterval(() => {
-      if (document.visibilityState === "visible") for (const id of ids) if (open.has(id)) void look(id);
-    }, 2_000);
+    const stop = open.size === 0 ? () => {} : pausing(() => ids.forEach((id) => open.has(id) && void look(id)));
     return () => {
       ending.abort();
       asked.current.clear();
-      clearInterval(timer);
+      stop();
     };
-  }, [wanted]);
+  }, [wanted, [...open].join(" ")]);
   return { loaded: loaded.current, version };
 }
 
@@ -145,8 +180,8 @@ export function useText(path: string | null) {
   });
 }
 
-/** Asked for again with each new row. Places in queues and silent workers change without one. */
+/** Asked for again with each new row and change of the phase. Places in queues and silent workers change without these. */
 export function useWhy(id: string, phase: string | null) {
-  const every = phase === null || phase === "waiting" || FINAL.has(phase) ? {} : { every: 5_000 };
+  const every = phase === null || phase === "waiting" || FINAL.has(phase) ? {} : { every: 10_000 };
   return useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, every);
 }

@@ -19,7 +19,7 @@ import { copy } from "../../parts/toast";
 import { useMay } from "../../session";
 import { useQueryParams } from "../../url";
 import { Action, actWord, isEditable, type ActName, type Asked, type Execution, type Pending } from "./actions";
-import { useChildren, useNow, useText, useTimeline, useWhy } from "./data";
+import { useChildren, useNow, useSummary, useText, useTimeline, useWhy } from "./data";
 import { ExecutionInspector, RowInspector, ThenInspector } from "./inspector";
 import { Line } from "./line";
 import { Children, Failed, Journal, Logs, Values } from "./tabs";
@@ -31,7 +31,8 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
   const id = params.id!;
   const answer = useText(`/api/v1/executions/${id}`);
   const why = useWhy(id, answer.data === undefined ? null : phaseIn(answer.data));
-  const phase = why.data?.phase;
+  const summary = useSummary(id, answer.data !== undefined && !FINAL.has(phaseIn(answer.data)));
+  const phase = summary?.phase ?? why.data?.phase;
   // The whole execution may be large: it is asked for again only when its phase changes.
   useEffect(() => {
     if (phase !== undefined && answer.data !== undefined && phase !== phaseIn(answer.data)) void answer.refetch();
@@ -47,7 +48,7 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
       </main>
     );
   }
-  return <Loaded key={id} execution={execution} text={answer.data!} why={why.data} />;
+  return <Loaded key={id} execution={execution} text={answer.data!} why={why.data} progress={summary?.progress} />;
 }
 
 function phaseIn(text: string): string {
@@ -57,7 +58,7 @@ function phaseIn(text: string): string {
 const TABS = ["timeline", "journal", "logs", "values", "children"] as const;
 const WORDS: Record<string, string> = { conversation: "Conversation", timeline: "Timeline", journal: "Journal", logs: "Logs", values: "Input and result", children: "Children" };
 
-function Loaded({ execution, text, why }: { execution: Execution; text: string; why: Schemas["Why"] | undefined }) {
+function Loaded({ execution, text, why, progress }: { execution: Execution; text: string; why: Schemas["Why"] | undefined; progress: unknown }) {
   const { id } = execution;
   const sentence = why?.sentence ?? null;
   const remedy = why?.remedy ?? null;
@@ -65,11 +66,17 @@ function Loaded({ execution, text, why }: { execution: Execution; text: string; 
   const [, navigate] = useLocation();
   const live = !FINAL.has(execution.phase);
   const mayWrite = useMay("write");
-  const { journal, version, error } = useTimeline(id, live, execution.phase === "running");
+  const timeline = useTimeline(id, live, execution.phase === "running");
+  const { journal, version, error } = timeline;
+  const before = useRef(execution.phase);
+  useEffect(() => {
+    if (before.current !== execution.phase) timeline.look(); // it may wait now, which is no row
+    before.current = execution.phase;
+  }, [execution.phase]);
   const now = useNow(live, version, journal.spans.size);
   const pending = useGet("/api/v1/executions/{execution_id}/pending", { params: { path: { execution_id: id } } }, { enabled: live });
   const spends = useMemo(() => [...journal.spans.values()].some((span) => span.tokens != null), [version]);
-  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }, { enabled: spends, ...(live ? { every: 10_000 } : {}) });
+  const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }, { enabled: spends });
   const [asked, setAsked] = useState<Asked | null>(null);
   const [inspected, setInspected] = useState(innerWidth > 720);
   const [width, setWidth] = useState(() => Number(localStorage.getItem("perdure.inspector")) || 424);
@@ -231,7 +238,7 @@ function Loaded({ execution, text, why }: { execution: Execution; text: string; 
             </>
           )}
         </p>
-        {execution.phase === "running" && <Progress id={id} />}
+        {execution.phase === "running" && <Progress of={progress} />}
         <Facts execution={execution} folded={folded} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
         {offered.length > 0 && mayWrite && (
           <div class="pendbar">
@@ -322,10 +329,10 @@ function Loaded({ execution, text, why }: { execution: Execution; text: string; 
             </>
           )}
           {tab === "journal" && <Journal execution={id} lastSeq={journal.lastSeq} onAt={travel} at={at} />}
-          {tab === "logs" && <Logs execution={id} live={live} />}
+          {tab === "logs" && <Logs execution={id} live={execution.phase === "running"} />}
           {tab === "values" && <Values execution={execution} text={text} live={live} />}
           {tab === "children" && <Children execution={id} />}
-          {tab === "conversation" && <Conversation execution={execution} />}
+          {tab === "conversation" && <Conversation execution={execution} timeline={timeline} />}
         </div>
         {inspected && tab !== "conversation" && (
           <aside class="insp" aria-label="Inspector">
@@ -401,11 +408,9 @@ function Proof({ lost, rerun, whole }: { lost: number; rerun: number; whole: boo
   );
 }
 
-/** What the code said with `ctx.progress`. The summary is asked for, because the execution itself may be large. */
-function Progress({ id }: { id: string }) {
-  const found = useGet("/api/v1/executions/summaries", { params: { query: { q: id, limit: 1 } } }, { every: 2_000 });
-  const one = found.data?.executions[0];
-  const progress = one?.id === id ? (one.progress as { done?: unknown; total?: unknown; text?: unknown } | null | undefined) : null;
+/** What the code said with `ctx.progress`. */
+function Progress({ of }: { of: unknown }) {
+  const progress = of as { done?: unknown; total?: unknown; text?: unknown } | null | undefined;
   if (progress == null || typeof progress.done !== "number") return null;
   const { done } = progress;
   const total = typeof progress.total === "number" && progress.total > 0 ? progress.total : null;

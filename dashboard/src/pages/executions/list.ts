@@ -2,7 +2,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useInfiniteQuery, useQueryClient, type InfiniteData } from "@tanstack/preact-query";
 import { currentProject, get, type Schemas } from "../../api/client";
 import { reopen, useLive } from "../../api/live";
-import { useGet } from "../../api/query";
+import { refresh, useGet } from "../../api/query";
 import type { Filters } from "../../model/filters";
 
 export type Summary = Schemas["ExecutionSummary"];
@@ -13,6 +13,8 @@ export const PAGE_ROWS = 100;
 export type Sort = "created" | "ended";
 /** The feed knows the newest executions. What ended last is asked for this often. */
 const ENDED_MS = 5_000;
+/** The rows that the feed follows at most. */
+const FOLLOWED_ROWS = 500;
 /** Counts and the histogram follow the changes of the list this late: each costs a search. */
 const NUMBERS_MS = 5_000;
 const NOTHING_NEW = { count: 0, failed: 0, at_least: false };
@@ -43,15 +45,17 @@ export function useExecutions(filters: Filters, sort: Sort) {
   };
   useEffect(forget, [queryKey]);
 
-  /** The newest page, as it is now. */
+  /** The newest rows, as they are now. */
   const sawTop = (top: Page) => {
     if (list.data === undefined) return;
-    const known = new Set(list.data.pages[0]!.executions.map((row) => row.id));
-    const above = top.executions.findIndex((row) => known.has(row.id));
+    const known = list.data.pages.flatMap((page) => page.executions);
+    const ids = new Set(known.map((row) => row.id));
+    const above = top.executions.findIndex((row) => ids.has(row.id));
     const added = top.executions.slice(0, above < 0 ? undefined : above);
     setFresh({ count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: above < 0 && added.length >= PAGE_ROWS });
     const rows = new Set(top.executions.map((row) => row.id));
-    if (top.next_cursor === null) setGone(new Set([...known].filter((id) => !rows.has(id))));
+    const oldest = top.next_cursor === null ? "" : sort === "created" ? top.executions.at(-1)?.created_at : undefined;
+    if (oldest !== undefined) setGone(new Set(known.filter((row) => !rows.has(row.id) && row.created_at > oldest).map((row) => row.id)));
   };
   const top = useGet(
     "/api/v1/executions/summaries",
@@ -62,14 +66,19 @@ export function useExecutions(filters: Filters, sort: Sort) {
     if (sort === "ended" && top.data !== undefined && !top.isPlaceholderData) sawTop(top.data);
   }, [sort, top.data, top.isPlaceholderData]);
 
+  const heard = useRef<unknown>(null);
   const numbers = useRef<ReturnType<typeof setTimeout> | null>(null);
   useLive(
     "list",
     (event) => {
-      numbers.current ??= setTimeout(() => {
-        numbers.current = null;
-        void client.invalidateQueries({ predicate: (query) => /^\/api\/v1\/executions\/(count|histogram|errors)$/.test(String(query.queryKey[0])) });
-      }, NUMBERS_MS);
+      const isFirst = heard.current !== queryKey; // of what the page has just asked for
+      heard.current = queryKey;
+      if (!isFirst) {
+        numbers.current ??= setTimeout(() => {
+          numbers.current = null;
+          refresh(...["count", "histogram", "errors"].map((part) => `/api/v1/executions/${part}`));
+        }, NUMBERS_MS);
+      }
       if (event.event === "new") setFresh(event.data);
       else if (event.event === "gone") setGone((known) => new Set([...known, ...event.data.ids]));
       else if (event.event === "changed" || event.event === "page") {
@@ -79,7 +88,7 @@ export function useExecutions(filters: Filters, sort: Sort) {
         else sawTop(event.data);
       }
     },
-    list.data === undefined || sort === "ended" ? null : new URLSearchParams({ ...filters, limit: String(PAGE_ROWS) }).toString(),
+    list.data === undefined || sort === "ended" ? null : new URLSearchParams({ ...filters, limit: String(Math.min(list.data.pages.length * PAGE_ROWS, FOLLOWED_ROWS)) }).toString(),
   );
 
   const rows = useMemo(() => list.data?.pages.flatMap((page) => page.executions) ?? [], [list.data]);

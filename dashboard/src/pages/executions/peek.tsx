@@ -1,3 +1,4 @@
+import { useEffect } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { X } from "lucide-preact";
 import { useGet } from "../../api/query";
@@ -12,7 +13,9 @@ const FINAL = ["completed", "failed", "cancelled"];
 /** An execution beside the list: where it stands, and why. */
 export function Peek({ id, row, onClose }: { id: string; row: Summary | undefined; onClose: () => void }) {
   const open = row !== undefined && !FINAL.includes(row.phase);
-  const why = useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, { enabled: open, every: 2_000 });
+  const why = useGet("/api/v1/executions/{execution_id}/why", { params: { path: { execution_id: id } } }, { enabled: open, every: 10_000 });
+  useEffect(() => void (open && why.refetch()), [row]); // the feed has replaced it
+
   return (
     <aside class="peek" aria-label="The chosen execution">
       <header class="row">

@@ -40,7 +40,7 @@ export function nameOf(item: { execution_id: string; step_key: string }): string
 }
 
 export default function Inbox() {
-  const found = useGet("/api/v1/approvals", { params: { query: { limit: 500 } } }, { every: 5_000 });
+  const found = useGet("/api/v1/approvals", { params: { query: { limit: 500 } } });
   const refresh = useRefresh();
   useLive("inbox", () => refresh("/api/v1/approvals"));
   const more = found.data?.next_cursor != null;

@@ -30,10 +30,14 @@ export default function OverviewPage() {
   const overview = useGet("/api/v1/overview", { params: { query: { range } } }, { every: 60_000 });
   const client = useQueryClient();
   const timer = useRef<ReturnType<typeof setTimeout> | null>(null);
+  const heard = useRef(false);
   useLive("counts", ({ event, data }) => {
     if (event !== "counts") return;
     const { queued = 0, ...phases } = data.phases;
     client.setQueriesData<Overview>({ queryKey: ["/api/v1/overview"] }, (known) => known && { ...known, open: { ...known.open, ...phases, queued: queued - data.paused, paused: data.paused } });
+    const isFirst = !heard.current; // of what the page has just asked for
+    heard.current = true;
+    if (isFirst) return;
     timer.current ??= setTimeout(() => {
       timer.current = null;
       void client.invalidateQueries({ queryKey: ["/api/v1/overview"] });

@@ -1,4 +1,5 @@
 import { Link } from "wouter-preact";
+import { useListChanges } from "../../api/live";
 import { useGet } from "../../api/query";
 import type { Json } from "../../model/schema";
 import { words } from "../../model/conversation";
@@ -24,7 +25,7 @@ const TURNS = 20;
 export default function OneSession({ params: { id } }: { params: Record<string, string> }) {
   const [params, change] = useQueryParams();
   const tab = TABS.find(([name]) => name === params.get("tab"))?.[0] ?? "conversation";
-  const found = useGet("/api/v1/sessions/{execution_id}", { params: { path: { execution_id: named(id) } } }, { every: 5_000 });
+  const found = useGet("/api/v1/sessions/{execution_id}", { params: { path: { execution_id: named(id) } } }, { every: 30_000 });
   const session = found.data?.session_id ?? named(id);
   return (
     <Page title={session} bare actions={<Link href="/sessions">All sessions</Link>}>
@@ -54,7 +55,8 @@ export default function OneSession({ params: { id } }: { params: Record<string, 
 
 /** The newest turns, oldest first, and the field for the next message. */
 export function Turns({ session, agent }: { session: string; agent: string }) {
-  const found = useGet("/api/v1/executions/summaries", { params: { query: { session_id: session, limit: 100 } } }, { every: 2_000 });
+  const found = useGet("/api/v1/executions/summaries", { params: { query: { session_id: session, limit: 100 } } });
+  useListChanges(new URLSearchParams({ session_id: session, limit: "100" }).toString(), "/api/v1/executions/summaries", "/api/v1/executions/{execution_id}", "/api/v1/sessions");
   return (
     <div class="col gap16">
       <Loaded of={found}>
@@ -88,8 +90,7 @@ export function Turns({ session, agent }: { session: string; agent: string }) {
 }
 
 function Turn({ id, phase, at }: { id: string; phase: string; at: string }) {
-  const open = !["completed", "failed", "cancelled"].includes(phase);
-  const found = useGet("/api/v1/executions/{execution_id}", { params: { path: { execution_id: id } } }, open ? { every: 2_000 } : {});
+  const found = useGet("/api/v1/executions/{execution_id}", { params: { path: { execution_id: id } } });
   return (
     <section aria-label={`Turn of ${at}`}>
       <div class="row pad dim">

@@ -1,6 +1,7 @@
 import { Link } from "wouter-preact";
 import { useState } from "preact/hooks";
 import { Pause, Play } from "lucide-preact";
+import { useListChanges } from "../../api/live";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
 import { duration } from "../../model/time";
@@ -27,8 +28,10 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
   const range = params.get("range") ?? "24h";
   const deployment = params.get("deployment") ?? undefined;
   const known = useGet("/api/v1/workflows/{workflow_id}", { params: { path: { workflow_id: workflow }, query: deployment === undefined ? {} : { deployment_id: deployment } } });
-  const recent = useGet("/api/v1/executions/summaries", { params: { query: { workflow_id: workflow, limit: 15, ...(deployment === undefined ? {} : { deployment_id: deployment }) } } }, { every: 2_000 });
-  const pauses = useGet("/api/v1/pauses", {}, { every: 5_000 });
+  const newest = { workflow_id: workflow, ...(deployment === undefined ? {} : { deployment_id: deployment }) };
+  const recent = useGet("/api/v1/executions/summaries", { params: { query: { ...newest, limit: 15 } } });
+  useListChanges(new URLSearchParams({ ...newest, limit: "15" }).toString(), "/api/v1/executions/summaries");
+  const pauses = useGet("/api/v1/pauses", {}, { every: 15_000 });
   const stats = useWorkflowStats(workflow, range);
   const listed = useWorkflows().data?.find((one) => one.id === workflow);
   const [pausing, setPausing] = useState(false);

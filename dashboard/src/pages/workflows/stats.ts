@@ -11,5 +11,5 @@ export function useStats(): Map<string, Schemas["WorkflowStats"]> | undefined {
 }
 
 export function useWorkflowStats(id: string, range: string): WorkflowNumbers | undefined {
-  return useGet("/api/v1/workflows/{workflow_id}/stats", { params: { path: { workflow_id: id }, query: { range: range as Range } } }, { every: 5_000 }).data;
+  return useGet("/api/v1/workflows/{workflow_id}/stats", { params: { path: { workflow_id: id }, query: { range: range as Range } } }, { every: 15_000 }).data;
 }
