@@ -90,7 +90,7 @@ export function ActionDialog(props: Props) {
         </>
       }
     >
-      <ul class="effects">
+      <ul class="box effects">
         {props.effects.map((effect, at) => (
           <li key={at}>{effect}</li>
         ))}

@@ -210,7 +210,7 @@ function Shows({ job }: { job: Job }) {
           <Id id={job.id} />
         </dd>
       </dl>
-      <Items job={job} />
+      {start === null && <Items job={job} />}
       {acting !== null && (
         <ActionDialog
           title={acting === "stop" ? "Stop this job" : "Continue this job"}

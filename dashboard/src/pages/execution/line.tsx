@@ -15,7 +15,7 @@ export function Line({ execution, why }: { execution: Schemas["ExecutionResponse
   const holders = why?.holders ?? [];
   const held = why?.held_by_count ?? holders.length;
   return (
-    <div class="pad">
+    <div class="pad col gap16">
       {holders.length > 0 && (
         <section aria-label="What it waits for">
           <h2>{why?.rule === "turn" ? "The turn before" : "Who uses the slots"}</h2>
@@ -85,8 +85,8 @@ export function Line({ execution, why }: { execution: Schemas["ExecutionResponse
               ))}
             </tbody>
           </table>
-          <p>
-            <Link href={`/queues?queue=${encodeURIComponent(name)}`}>Open the queue</Link>
+          <p style={{ marginTop: "8px" }}>
+            <Link class="accent" href={`/queues?queue=${encodeURIComponent(name)}`}>Open the queue</Link>
           </p>
         </section>
       )}

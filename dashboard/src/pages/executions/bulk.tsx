@@ -107,7 +107,7 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
     >
       {preview.error !== null && <Problem error={preview.error} again={() => void preview.refetch()} />}
       {found !== undefined && n > 0 && (
-        <p class="dim sample">
+        <p class="dim3">
           Among them:{" "}
           {found.sample.slice(0, 3).map((one, index) => (
             <span key={one.id}>
@@ -193,7 +193,7 @@ function Several({ act, rows, onClose, onDone }: Props & { rows: Summary[] }) {
         </>
       }
     >
-      <ul class="effects">
+      <ul class="box effects">
         {taken.length > 0 && effects(act, taken.length).map((line) => <li key={line}>{line}</li>)}
         {[...reasons].map(([why, n]) => (
           <li key={why}>
@@ -206,7 +206,7 @@ function Several({ act, rows, onClose, onDone }: Props & { rows: Summary[] }) {
       {refused.length > 0 && (
         <div role="alert">
           <p class="bad">{counted(refused.length, "execution")} refused:</p>
-          <ul class="effects">
+          <ul class="box effects">
             {refused.slice(0, 20).map((one) => (
               <li key={one.row.id}>
                 <code>

@@ -5,6 +5,8 @@ import { count } from "../../model/words";
 import { useHistogram } from "./numbers";
 
 const HEIGHT = 36;
+/** A short time fills the right end: a few wide bars would look like a steady stream. */
+const SLOTS_MIN = 40;
 /** Bottom to top. */
 const ORDER = ["completed", "cancelled", "queued", "running", "waiting", "held", "cancelling", "blocked", "failed"];
 
@@ -16,8 +18,9 @@ export function HistogramBar({ filters, onRange }: { filters: Filters; onRange: 
   if (found?.from == null || found.to == null || found.buckets.length === 0) return null;
   const [begin, end] = [found.from, found.to];
   const step = found.step_seconds * 1_000;
-  const from = Math.floor(Date.parse(begin) / step) * step;
-  const slots = Math.max(1, Math.ceil((Date.parse(end) - from) / step));
+  const first = Math.floor(Date.parse(begin) / step) * step;
+  const slots = Math.max(SLOTS_MIN, Math.ceil((Date.parse(end) - first) / step));
+  const from = Math.ceil(Date.parse(end) / step) * step - slots * step;
   const sums = found.buckets.map((bucket) => Object.values(bucket.phases).reduce((sum, n) => sum + n, 0));
   const most = Math.max(1, ...sums);
   const slotAt = (event: PointerEvent) => {
@@ -26,7 +29,7 @@ export function HistogramBar({ filters, onRange }: { filters: Filters; onRange: 
   };
   const time = (slot: number) => new Date(from + slot * step).toISOString();
   const day = step * slots > 864e5;
-  const label = (at: number) => (day ? exact(new Date(at).toISOString()).slice(0, 17) : clock(new Date(at).toISOString()).slice(0, 5));
+  const label = (at: number) => (day ? exact(new Date(at).toISOString()).slice(0, 17) : clock(new Date(at).toISOString()).slice(0, step < 60_000 ? 8 : 5));
   return (
     <figure class="histogram">
       <svg

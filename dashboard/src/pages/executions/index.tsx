@@ -1,6 +1,6 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Link, useLocation, useSearch } from "wouter-preact";
-import { ArrowDown, Bookmark, Columns3, Lock, X } from "lucide-preact";
+import { ArrowDown, Bookmark, CircleStop, Columns3, GitFork, Lock, Play, RotateCcw, X, type LucideIcon } from "lucide-preact";
 import { now } from "../../api/client";
 import { useCommands, type Command } from "../../keys";
 import { asFlags, builtInViews, chips, NAMES, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
@@ -153,6 +153,9 @@ export default function Executions() {
           <button type="button" class="btn sm ghost" onClick={() => setCopying(true)}>
             Copy as
           </button>
+          <Link href="/workflows" class="btn sm pri">
+            <Play size={13} aria-hidden="true" /> Start a run
+          </Link>
         </>
       }
     >
@@ -192,7 +195,7 @@ export default function Executions() {
             {!loaded && list.error === null && <Skeleton rows={12} />}
             {loaded && rows.length === 0 && <NoRows filters={wanted} onChange={setFilters} />}
             {rows.length > 0 && (
-              <table aria-rowcount={list.hasNextPage ? -1 : rows.length + 1} style={{ minWidth: `${columns.reduce((sum, column) => sum + column.width, 540)}px` }}>
+              <table aria-rowcount={list.hasNextPage ? -1 : rows.length + 1} style={{ minWidth: `${columns.reduce((sum, column) => sum + column.width, 640)}px` }}>
                 <thead>
                   <tr>
                     <th class="pick">
@@ -207,10 +210,10 @@ export default function Executions() {
                       />
                     </th>
                     <th class="phase">Phase</th>
-                    <th class="name">Workflow and key</th>
+                    <th style={{ width: columns.length > 3 ? "220px" : "23%" }}>Workflow and key</th>
                     <th>Details</th>
                     {columns.map((column) => (
-                      <th key={column.name} class={`col${column.right === true ? " r" : ""}`} style={{ width: `${column.width}px` }} aria-sort={column.name === sort ? "descending" : undefined}>
+                      <th key={column.name} class={column.right === true ? "r" : undefined} style={{ width: `${column.width}px` }} aria-sort={column.name === sort ? "descending" : undefined}>
                         {column.name === "created" || column.name === "ended" ? (
                           <button type="button" class="plain" title={`Show what was ${column.name} last first`} onClick={() => change({ sort: column.name === "ended" ? "ended" : null }, true)}>
                             {column.word}
@@ -315,7 +318,7 @@ function Row({ row, columns, index, current, selected, gone, onSelect, onPoint }
         <Details row={row} />
       </td>
       {columns.map((column) => (
-        <td key={column.name} class={`col trunc ${column.right === true ? "r num" : "dim"}`}>
+        <td key={column.name} class={column.right === true ? "r num" : "trunc dim"}>
           {column.show(row)}
         </td>
       ))}
@@ -430,11 +433,11 @@ function SaveView({ filters }: { filters: Filters }) {
   );
 }
 
-const ACTS: { act: Act; word: string; key?: string }[] = [
-  { act: "retry", word: "Retry…", key: "r" },
-  { act: "fork", word: "Fork with edits…", key: "f" },
-  { act: "cancel", word: "Cancel…", key: "c" },
-  { act: "resume", word: "Answer…", key: "a" },
+const ACTS: { act: Act; word: string; Icon?: LucideIcon }[] = [
+  { act: "retry", word: "Retry…", Icon: RotateCcw },
+  { act: "fork", word: "Fork with edits…", Icon: GitFork },
+  { act: "cancel", word: "Cancel…", Icon: CircleStop },
+  { act: "resume", word: "Answer…" },
   { act: "delete", word: "Delete…" },
 ];
 
@@ -460,9 +463,9 @@ function BulkBar({ selected, all, more, filters, onAll, onClear, onAct }: BarPro
         </button>
       )}
       <span class="sep" />
-      {ACTS.map(({ act, word }) => (
+      {ACTS.map(({ act, word, Icon }) => (
         <button type="button" key={act} class="btn sm ghost inherit" disabled={!may} title={may ? undefined : `Needs the role ${all ? "admin" : "write"}.`} onClick={() => onAct(act)}>
-          {!may && <Lock size={12} aria-hidden="true" />}
+          {may ? Icon !== undefined && <Icon size={13} aria-hidden="true" /> : <Lock size={12} aria-hidden="true" />}
           {word}
         </button>
       ))}
