@@ -6,6 +6,7 @@ Served by the embedded programs here, and over HTTP by `perdure work benchmarks.
 import asyncio
 import os
 import time
+from datetime import datetime
 from typing import Final
 
 from perdure import Context, Registry, current_step
@@ -59,6 +60,11 @@ async def waits100(ctx: Context, value: Value) -> int:
 @app.workflow
 async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
+
+
+@app.workflow
+async def sleeper_until(ctx: Context, moment: datetime) -> None:
+    await ctx.sleep_until(moment)
 
 
 async def model(tokens: int) -> None:

@@ -82,6 +82,12 @@ def test_an_unknown_workload_is_refused_with_those_there_are() -> None:
             ["--streams", "6", "--rate", "20", "--rounds", "1", "--seconds", "0.5"],
             ["added_cpu_percent", "rss_mb"],
         ),
+        (
+            "crew",
+            ["--workers", "3", "--turns", "1", "--seconds", "0.2", "--idle-seconds", "0.5"],
+            ["idle_cpu_percent", "written_kb_per_s", "all_to_one", "beside_to_one"],
+        ),
+        ("due", ["--sleepers", "50", "--seconds", "0"], ["last_s_late", "server_us_per_wake"]),
         ("looks", ["--executions", "2000", "--seconds", "0.2"], ["pages", "gets_per_s"]),
         ("conversation", ["--turns", "12", "--compact"], ["last_to_tenth", "stored_to_message_bytes"]),
     ],

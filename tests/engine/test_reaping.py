@@ -125,7 +125,7 @@ async def test_the_reaper_looks_when_the_rest_of_a_cut_lease_is_over(url: str) -
     engine = Engine(await open_store(url), settings=EngineSettings(lease_seconds=LONG_SECONDS))  # nobody reaps
     await _register(engine)
     cursor = engine.notifier.cursor(("loop", "reap"))
-    await engine.claims.disconnected("w")
+    await engine.beats.disconnected("w")
     assert await engine.notifier.wait(("loop", "reap"), cursor, 60)
     assert await engine.store.write(claims.reap(now_us=engine.clock.now_us(), limit=1)) == 1
     await engine.stop()

@@ -9,12 +9,14 @@ from tests.server.people import cheap_passwords
 from tests.server.serving import Hand, Served, serving
 
 ON_BOTH = {
+    "test_beats.py",
     "test_claims.py",
     "test_events.py",
     "test_executions.py",
     "test_idempotency.py",
     "test_nul.py",
     "test_schedules.py",
+    "test_waiting_claims.py",
 }
 """What the other files try of the store, tests/store tries on both databases: on PostgreSQL they are part of the full
 suite."""

@@ -61,7 +61,7 @@ class Served:
 
     def is_waiting(self, worker_id: str) -> bool:
         """Whether a claim of this worker waits for work."""
-        return any(one.worker_id == worker_id for one in self.engine.claims._polls.get(self.project_id, ()))
+        return self.engine.claims._waiting.is_waiting(worker_id)
 
     async def until_waiting(self, worker_id: str) -> None:
         await self.until(lambda: self.is_waiting(worker_id))
@@ -100,6 +100,7 @@ class Hand:
         self.client = client
         self.id = str(uuid4())
         self.workflows = workflows
+        self.deployment_id = "default"
         self.epoch = ""
         self.seen: dict[str, int] = {}
 
@@ -113,7 +114,7 @@ class Hand:
             "register",
             {
                 "worker_id": self.id,
-                "deployment_id": "default",
+                "deployment_id": self.deployment_id,
                 "python": "3.11",
                 "workflows": [{"id": id} for id in self.workflows],
             },

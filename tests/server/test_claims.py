@@ -233,7 +233,7 @@ async def test_what_is_handed_over_while_its_claim_looks_comes_once(served: Serv
     _, handed = await served.engine.store.write(start)
     looked = claims._turn
     claims.notify(served.project_id)
-    poll.wake()  # a hint, before the start has said what it handed over
+    poll.stir()  # a hint, before the start has said what it handed over
     await served.until(lambda: claims._turn > looked)
     await served.engine.store.write(access.touch(now_us=0))  # behind the look
     claims.settle(poll, handed)

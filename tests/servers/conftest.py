@@ -62,8 +62,8 @@ class Hand:
         self.id = str(uuid4())
         self.epoch = engine.store.epoch
 
-    async def register(self) -> None:
-        request = RegisterRequest(self.id, "default", "3.11", [WorkflowSpec("w")], [])
+    async def register(self, deployment_id: str = "default") -> None:
+        request = RegisterRequest(self.id, deployment_id, "3.11", [WorkflowSpec("w")], [])
         await self.engine.serve(Scope(self.project_id), request)
 
     async def claim(
@@ -75,7 +75,7 @@ class Hand:
 
     def waits(self) -> bool:
         """Whether its claim waits for work."""
-        return any(poll.worker_id == self.id for poll in self.engine.claims._polls.get(self.project_id, ()))
+        return self.engine.claims._waiting.is_waiting(self.id)
 
     async def report(
         self, claimed: Claimed, number: int, entries: tuple[Entry, ...] = (), end: End | None = None

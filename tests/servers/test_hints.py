@@ -11,7 +11,7 @@ import pytest
 from msgspec import json
 from tests import postgres
 from tests.databases import migrated
-from tests.servers.conftest import NEVER, Pair, engine_on, exchange, pair_on, raw, until
+from tests.servers.conftest import NEVER, Hand, Pair, engine_on, exchange, pair_on, raw, until
 from tests.store.world import step
 
 from perdure.engine import live
@@ -51,6 +51,25 @@ async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:
     await until(hand.waits)
     id = await pair.start(pair.a)
     assert [one.id for one in (await claim).items] == [id]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_claims_at_b_get_the_starts_at_a_beside_one_of_another_deployment(url: str, deaf: bool) -> None:
+    """Deaf: the fallback poller wakes the first claim, and each that finds work wakes the next."""
+    async with pair_on(url, poll_seconds=0.05 if deaf else NEVER, deaf=deaf) as pair:
+        other = Hand(pair.b, pair.project_id)
+        await other.register("other")
+        claims = [asyncio.ensure_future(other.claim())]
+        await until(other.waits)
+        for _ in range(3):
+            hand = await pair.hand(pair.b)
+            claims.append(asyncio.ensure_future(hand.claim()))
+            await until(hand.waits)
+        ids = await asyncio.gather(*[pair.start(pair.a) for _ in range(3)])
+        found = [item.id for claim in claims[1:] for item in (await claim).items]
+        assert sorted(found) == sorted(ids)
+        claims[0].cancel()
+        await asyncio.gather(*claims, return_exceptions=True)
 
 
 async def test_a_result_awaited_at_a_comes_from_b(pair: Pair) -> None:
@@ -287,7 +306,7 @@ async def test_what_is_committed_together_is_told_by_one_message(url: str) -> No
         await asyncio.gather(*[pair.start(pair.a) for _ in range(100)])
         await pair.a.serve(Scope(pair.project_id), PublishEvent("last", [EventData(raw(1))]))
         await until(lambda: Published(pair.project_id, "last") in heard)
-        assert Ready(pair.project_id, None) in heard
+        assert Ready(pair.project_id, "default") in heard
         assert path.sent - sent <= store.groups - groups < 50, (path.sent - sent, store.groups - groups)
 
 
@@ -360,6 +379,7 @@ def test_what_others_can_use_is_told_once_each() -> None:
         Metric("claimed"),
     )
     assert said == [
+        Ready("p", "d"),
         Ready("p", None),
         EndedElsewhere("p", "x"),
         Written("x"),
@@ -387,6 +407,8 @@ def test_what_others_say_on_the_channel_is_ignored() -> None:
     assert decode('{"x": 1}') is None
     newer = decode('{"s": "a", "written": ["x"], "weather": "fine"}')
     assert newer is not None and newer.hints() == [Written("x")]
+    older = decode('{"s": "a", "ready": ["p"]}')
+    assert older is not None and older.hints() == [Ready("p", None)]
 
 
 async def test_names_of_any_kind_reach_the_other_server(url: str) -> None:

@@ -115,13 +115,13 @@ async def test_a_worker_that_beats_at_b_keeps_its_lease_when_its_connection_to_a
     assert not (await hand.beat())["lost"]
     until_us = await b.lease_until_us(hand.id)
     gone = asyncio.Event()
-    real = a.engine.claims.disconnected
+    real = a.engine.beats.disconnected
 
     async def disconnected(worker_id: str, granted_us: int | None = None) -> None:
         await real(worker_id, granted_us)
         gone.set()
 
-    a.engine.claims.disconnected = disconnected  # type: ignore[method-assign]  # to know when it is over
+    a.engine.beats.disconnected = disconnected  # type: ignore[method-assign]  # to know when it is over
     await a.client.aclose()
     await gone.wait()
     assert await b.lease_until_us(hand.id) == until_us

@@ -192,6 +192,9 @@ class Audit:
         self.recorded: dict[tuple[str, str], int] = {}
         self.bodies: Counter[tuple[str, str]] = Counter()
         self._leases: dict[str, int] = {}
+        """As the store has them."""
+        self._told: dict[str, int] = {}
+        """As the answers to beats promise them, which may be later."""
         self._ended: set[str] = set()
         self._woken: set[str] = set()
         """Woken and claimed by one statement of the present group."""
@@ -208,6 +211,17 @@ class Audit:
         self.server_started_us = 0
         """In store time. What ran out before is the server's fault, not the worker's."""
 
+    def told(self, worker: str, until_us: int) -> None:
+        """The answer to a beat: its lease lasts until then."""
+        self._told[worker] = max(self._told.get(worker, 0), until_us)
+
+    def cut(self, worker: str) -> None:
+        """Its connection is gone, so what it was told counts no more."""
+        self._told.pop(worker, None)
+
+    def _lease(self, worker: str) -> int:
+        return max(self._leases.get(worker, 0), self._told.get(worker, 0))
+
     # --- what workers do ---------------------------------------------------------------------------------------------
 
     def body(self, execution_id: str, attempt: int, key: str, worker: str, idempotency_key: str) -> int:
@@ -222,7 +236,7 @@ class Audit:
             raise Violation("I3 lease check", f"{what}, whose outcome is recorded already")
         if seen.attempt > attempt:
             raise Violation("I3 lease check", f"{what}, but attempt {seen.attempt} was handed out since")
-        if self._leases.get(worker, 0) <= self._now_us():
+        if self._lease(worker) <= self._now_us():
             raise Violation("I3 lease check", f"{what}, but its lease has run out at the server")
         self.bodies[execution_id, key] += 1
         if self.bodies[execution_id, key] > 1:
@@ -269,8 +283,7 @@ class Audit:
                 self._reported(verb.values, None if answer is None else answer[0], error)
             elif verb.name == "beat" and answer is not None and "grant_leases" not in names:
                 worker, now_us = verb.values["worker_id"], verb.values["now_us"]
-                until_us = self._leases.get(worker)
-                if until_us is None or until_us <= now_us:
+                if worker not in self._leases or self._lease(worker) <= now_us:
                     raise Violation("heartbeat guard", f"the expired lease of {worker} was renewed")
             elif verb.name == "reap":
                 self._reaped(verb.values["now_us"], changes)
@@ -302,6 +315,8 @@ class Audit:
                     raise Violation(
                         "what ended stays ended", f"registration {id} was reaped or drained, and is open again"
                     )
+                if values[0] < self._leases.get(id, 0):
+                    self.cut(id)
                 self._leases[id] = values[0]
             elif what == "gone":
                 self._leases.pop(id, None)
@@ -451,7 +466,7 @@ class Audit:
             if what != "gone":
                 continue
             self._counts["registrations reaped"] += 1
-            if values[0] > now_us:
+            if max(values[0], self._told.get(id, 0)) > now_us:
                 raise Violation("reap guard", f"the lease of {id} had not run out")
             if values[0] < self.server_started_us:
                 raise Violation("restart grants leases", f"the lease of {id} ran out while there was no server")

@@ -16,7 +16,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.errors import PerdureError
 from perdure.wire.executions import CancelExecution, ResumeExecution
 from perdure.wire.operation import Operation
-from perdure.wire.requests import StartItem
+from perdure.wire.requests import BeatRequest, StartItem
 
 if TYPE_CHECKING:
     from tests.sim.network import Respond
@@ -111,13 +111,20 @@ class Server:
 
     async def _desk(self, name: str, request: Any) -> object:
         engine, project = self.engine, self.world.project_id
+        if isinstance(request, BeatRequest):
+            now_us = engine.clock.now_us()
+            reply = await engine.serve(Scope(project), request)
+            if not reply.lost:
+                self.world.audit.told(request.worker_id, now_us + engine.lease_us)
+            return reply
         if isinstance(request, Operation):
             return await engine.serve(Scope(project), request)
         if isinstance(request, Once):
             op = request.operation
             return await engine.serve(Scope(project, once(op, request.idempotency_key)), op)
         if name == "gone":
-            await engine.claims.disconnected(request.worker_id)
+            self.world.audit.cut(request.worker_id)
+            await engine.beats.disconnected(request.worker_id)
             return None
         if name == "start":
             return await self._start(request)

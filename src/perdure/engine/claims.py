@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
@@ -18,9 +18,10 @@ from perdure.engine.registrations import check_registration
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.start_checks import check_item
 from perdure.engine.transcripts import check_transcript_entry
+from perdure.engine.waiting_claims import NAMES_MAX, Kind, Poll, WaitingClaims
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
-from perdure.store.verbs.direct_dispatch import WaitingClaim, with_journal
+from perdure.store.verbs.direct_dispatch import with_journal
 from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import (
     KEY_BYTES_MAX,
@@ -38,8 +39,6 @@ from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     Answer,
-    BeatReply,
-    BeatRequest,
     Block,
     Claimed,
     ClaimReply,
@@ -65,10 +64,6 @@ from perdure.wire.streams import ITEM_BYTES_MAX
 
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
-CUT_SECONDS = 1.0
-"""A lease is cut to this when its connection is lost."""
-PRESENT_SECONDS = 5.0
-"""A worker counts as absent this long after its last claim."""
 JOURNAL_ROWS_MAX = 10_000
 CHANGED_MAX = 10_000
 
@@ -76,79 +71,25 @@ CHANGED_MAX = 10_000
 class _Looked(NamedTuple):
     """Hints from a worker's last claim for its next one."""
 
-    deployment_id: str
-    python: str
-    protocol: int
-    after: tuple[str, str]
-    notified: int
-
-
-class Poll:
-    __slots__ = (
-        "_future",
-        "capacity",
-        "channels",
-        "claim_id",
-        "ended_at",
-        "handed",
-        "project_id",
-        "settled",
-        "superseded",
-        "taken",
-        "waiting_claim",
-        "worker_id",
-    )
-
-    def __init__(self, project_id: str, request: ClaimRequest, capacity: int) -> None:
-        self.project_id = project_id
-        self.capacity = capacity
-        self.worker_id = request.worker_id
-        self.claim_id = request.claim_id
-        self.channels = (("ready", project_id), ("worker", request.worker_id))
-        self.waiting_claim: WaitingClaim | None = None
-        """Known after its first query."""
-        self.taken = False
-        self.superseded = False
-        """The worker has sent a newer claim and does not read this one's answer."""
-        self.handed: list[Claimed] = []
-        self.settled = asyncio.Event()
-        self.ended_at: float | None = None
-        """In the loop's time."""
-        self._future: asyncio.Future[None] | None = None
-
-    def offer(self, deployment_id: str, python: str, protocol: int) -> None:
-        self.waiting_claim = WaitingClaim(
-            worker_id=self.worker_id,
-            deployment_id=deployment_id,
-            python=python,
-            claim_id=self.claim_id,
-            capacity=self.capacity,
-            protocol=protocol,
-        )
-
-    def sleep(self) -> asyncio.Future[None]:
-        self._future = asyncio.get_running_loop().create_future()
-        return self._future
-
-    def is_recent(self, now: float) -> bool:
-        return self.ended_at is None or now < self.ended_at + PRESENT_SECONDS
-
-    def wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+    kind: Kind
+    missed: int
+    """Hints before it that woke no claim of this kind. -1: there may be more work."""
 
 
 class Claims(Service):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._looked: OrderedDict[str, _Looked] = OrderedDict()
-        self._notified: dict[str, int] = {}
+        self._after: OrderedDict[Kind, tuple[str, str]] = OrderedDict()
+        """The limited group where the next claim of a kind goes on."""
+        self._current: dict[str, str] = {}
+        """By project: the deployment of the last start that named none. It only helps to choose a claim."""
         self._turn = 0
-        self._polls: dict[str, deque[Poll]] = {}
+        self._waiting = WaitingClaims()
         self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
         """By project and deployment, while the database is crowded."""
         self._latest: OrderedDict[str, Poll] = OrderedDict()
-        self._recalls = Recalls(core, self._polls)
+        self._recalls = Recalls(core, self._waiting)
         self._changed: dict[str, set[str]] = {}
 
     def note_changed(self, worker_id: str, execution_id: str) -> None:
@@ -210,21 +151,19 @@ class Claims(Service):
 
     async def _wait_for_work(self, poll: Poll, request: ClaimRequest, began: float) -> tuple[list[Claimed], list[str]]:
         core = self._core
-        project_id, capacity = poll.project_id, poll.capacity
+        capacity = poll.capacity
         again = self._supersede(poll)
         until = began + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
         try:
             while True:
                 if poll.superseded:
                     return poll.handed, []
-                cursors = core.notifier.cursors(*poll.channels)
+                cursors = core.notifier.cursors(("worker", request.worker_id))
                 changed = self._take_changed(request.worker_id)
                 items: list[Claimed] = []
-                if capacity and (self._worth_a_look(poll) or again):
+                if capacity and (poll.woken or again or self._worth_a_look(poll)):
                     again = False
-                    items = await self._try(poll, request)
-                    if len(items) == capacity:
-                        core.notifier.notify_one(poll.channels[0])  # there may be more for others
+                    items = await self._look(poll, request)
                 if poll.taken:  # a start is on its way to this claim
                     await poll.settled.wait()
                 if poll.handed:  # the query may have found the same executions
@@ -233,22 +172,32 @@ class Claims(Service):
                 left = until - asyncio.get_running_loop().time()
                 if items or changed or left <= 0 or core.closing:
                     return items, changed
-                if capacity and poll not in self._polls.setdefault(project_id, deque()):
-                    self._polls[project_id].append(poll)
+                if capacity:
+                    if poll.woken or self._worth_a_look(poll):  # a hint came during the look
+                        continue
+                    self._waiting.enter(poll)
                     self._recalls.look_soon()  # this worker could take unacknowledged executions
-                look = core.settings.poll_seconds
-                pause = min(left, (look if core.store.alone else core.own_look(look)) * random.uniform(0.5, 1.5))
-                if not await core.notifier.wait_any(cursors, pause, poll.sleep()):
+                pause = self._pause(poll)
+                if not await core.notifier.wait_any(cursors, min(left, pause), poll.sleep()) and pause < left:
                     looked = self._looked.get(request.worker_id)
-                    if looked is not None:  # no hint came: query anyway, from where the last query stopped
-                        self._looked[request.worker_id] = looked._replace(notified=-1)
+                    if looked is not None:  # no hint came: query anyway
+                        self._looked[request.worker_id] = looked._replace(missed=-1)
                 if poll.handed and not poll.taken:
                     return poll.handed, self._take_changed(request.worker_id)
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
-            polls = self._polls.get(project_id)
-            if polls is not None and poll in polls:
-                polls.remove(poll)
+            self._waiting.leave(poll)
+            if poll.woken:  # it has not looked: its client has gone, or its registration
+                self._waiting.wake_next(poll)
+
+    def _pause(self, poll: Poll) -> float:
+        """Until it looks without a hint. On SQLite the claims of one kind share the looks, since each asks for all."""
+        core, look = self._core, self._core.settings.poll_seconds
+        if core.store.alone:
+            look *= 1 if poll.kind is None else len(self._waiting.of(poll.kind))
+        else:
+            look = core.own_look(look)
+        return look * random.uniform(0.5, 1.5)
 
     def _supersede(self, poll: Poll) -> bool:
         """End the worker's earlier claim, whose connection is gone. True if this claim repeats it: the store must
@@ -261,10 +210,8 @@ class Claims(Service):
         if earlier is None:
             return False
         earlier.superseded = True
-        waiting = self._polls.get(earlier.project_id)
-        if waiting is not None and earlier in waiting:
-            waiting.remove(earlier)
-        earlier.wake()
+        self._waiting.leave(earlier)
+        earlier.stir()
         return earlier.claim_id == poll.claim_id
 
     def _was_here(self, worker_id: str, claim_id: str) -> bool:
@@ -280,44 +227,45 @@ class Claims(Service):
         return [id for id, poll in self._latest.items() if poll.is_recent(now)]
 
     def waiting_for(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for project_id, polls in self._polls.items():
-            deployments = {poll.waiting_claim.deployment_id for poll in polls if poll.waiting_claim is not None}
-            if deployments:
-                found[project_id] = sorted(deployments)
-        return found
+        return self._waiting.deployments()
 
     def wake_for(self, ready: Set[tuple[str, str]], unacknowledged: Set[tuple[str, str]]) -> None:
-        """Wake claims with ready executions, or with a batch of their own from another server."""
-        for project_id, polls in self._polls.items():
-            mine = [
-                poll
-                for poll in polls
-                if (poll.waiting_claim is not None and (project_id, poll.waiting_claim.deployment_id) in ready)
-                or (poll.worker_id, poll.claim_id) in unacknowledged
-            ]
-            if mine:
-                self.notify(project_id)
-            for poll in mine:
-                poll.wake()
+        """Wake claims for ready executions, and those with a batch of their own from another server."""
+        for worker_id, claim_id in unacknowledged:
+            poll = self._latest.get(worker_id)
+            if poll is not None and poll.claim_id == claim_id:
+                self._looked.pop(worker_id, None)
+                self._waiting.wake_this(poll)
+        for project_id, deployment_id in ready:
+            self.notify(project_id, deployment_id)
 
-    def notify(self, project_id: str) -> None:
-        self._notified[project_id] = self._notified.get(project_id, 0) + 1
+    def notify(self, project_id: str, deployment_id: str | None = None, amount: int = 1) -> None:
+        """So many executions, or more, may be claimable. None: of any deployment."""
+        if not self._waiting.wake(project_id, deployment_id, amount):
+            self._looked.clear()
+
+    def note_current(self, project_id: str, deployment_id: str) -> None:
+        self._current[project_id] = deployment_id
 
     def _worth_a_look(self, poll: Poll) -> bool:
         """False if the worker's last query took everything and no hint came since."""
         looked = self._looked.get(poll.worker_id)
-        if looked is None or looked.notified != self._notified.get(poll.project_id, 0):
+        if looked is None or looked.missed != self._waiting.missed(looked.kind):
             return True
-        poll.offer(looked.deployment_id, looked.python, looked.protocol)
+        poll.offer(looked.kind)
         return False
 
-    def take_waiting(self, project_id: str) -> Poll | None:
-        """Reserve a waiting claim. Call `settle` after the start."""
-        polls = self._polls.get(project_id)
-        if not polls or self._core.crowded:  # queries are slow then
+    def take_waiting(self, project_id: str, deployment_id: str | None = None, of_worker: str = "") -> Poll | None:
+        """Reserve a waiting claim for a start in this deployment, that of a worker, or the current one. Call `settle`
+        after the start."""
+        if self._core.crowded:  # queries are slow then
             return None
-        poll = polls.popleft()
+        if deployment_id is None:
+            looked = self._looked.get(of_worker)
+            deployment_id = self._current.get(project_id) if looked is None else looked.kind.deployment_id
+        poll = self._waiting.take(project_id, deployment_id)
+        if poll is None:
+            return None
         poll.taken = True
         poll.settled.clear()
         return poll
@@ -329,20 +277,36 @@ class Claims(Service):
         poll.settled.set()
         if handed:
             self._core.stats.claim_latency_seconds.extend(0.0 for _ in handed)
-            poll.wake()
-        elif poll.waiting_claim is not None and not poll.superseded:
-            self._polls.setdefault(poll.project_id, deque()).appendleft(poll)
+            poll.stir()
+        elif poll.ended_at is None and not poll.superseded:
+            self._waiting.enter(poll, first=True)
+            if self._worth_a_look(poll):  # a hint came while it was taken
+                self._waiting.wake_this(poll)
 
-    async def _try(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
+    async def _look(self, poll: Poll, request: ClaimRequest) -> list[Claimed]:
+        """A wake is used up if the look succeeds. A claim that a start had taken did not ask for all."""
+        self._waiting.leave(poll)
+        woken, poll.woken = poll.woken, False
+        try:
+            items, more = await self._try(poll, request)
+        except BaseException:
+            poll.woken = poll.woken or woken
+            raise
+        if more or poll.taken or poll.handed:
+            self._waiting.wake_next(poll)
+        return items
+
+    async def _try(self, poll: Poll, request: ClaimRequest) -> tuple[list[Claimed], bool]:
+        """Also answers whether more may be left."""
         core = self._core
         self._turn += 1
-        notified = self._notified.get(poll.project_id, 0)
         looked = self._looked.pop(request.worker_id, None)
+        missed = -1 if looked is None else self._waiting.missed(looked.kind)
         marks = None
         ranges = None
         started = asyncio.get_running_loop().time()
         if looked is not None and core.crowded:
-            marks = self._low_water_marks.setdefault((poll.project_id, looked.deployment_id), LowWaterMarks())
+            marks = self._low_water_marks.setdefault((poll.project_id, looked.kind.deployment_id), LowWaterMarks())
             ranges = marks.ranges(started)
         picked, after, now = await core.store.write(
             claims.claim(
@@ -352,7 +316,7 @@ class Claims(Service):
                 capacity=poll.capacity,
                 now_us=core.clock.now_us(),
                 grace_us=core.grace_us,
-                after=looked.after if looked is not None else ("", ""),
+                after=("", "") if looked is None else self._after.get(looked.kind, ("", "")),
                 limited_first=self._turn % 2 == 0,
                 ranges=ranges,
             )
@@ -361,14 +325,19 @@ class Claims(Service):
             marks.note(now.heads, ranges, started, asyncio.get_running_loop().time())
         elif self._low_water_marks and not core.crowded:
             self._low_water_marks.clear()
-        poll.offer(now.deployment_id, now.python, now.protocol)
-        if len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX:
-            notified = -1  # there may be more
-        self._looked[request.worker_id] = _Looked(now.deployment_id, now.python, now.protocol, after, notified)
-        while len(self._looked) > 10_000:
+        kind = Kind(poll.project_id, now.deployment_id, now.python, now.protocol)
+        poll.offer(kind)
+        self._after[kind] = after
+        if len(self._after) > NAMES_MAX:
+            self._after.popitem(last=False)
+        more = len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX
+        if more or looked is None or looked.kind != kind:
+            missed = -1
+        self._looked[request.worker_id] = _Looked(kind, missed)
+        while len(self._looked) > NAMES_MAX:
             self._looked.popitem(last=False)
         if not picked:
-            return []
+            return [], False
         now_us = core.clock.now_us()
         core.stats.claim_latency_seconds.extend(
             (now_us - claimed.created_at_us) / 1e6 for claimed, _ in picked if claimed.attempt == 1
@@ -381,7 +350,8 @@ class Claims(Service):
                     claims.journals(wanted=wanted, rows_max=JOURNAL_ROWS_MAX, bytes_max=REPLY_BYTES_MAX)
                 )
             )
-        return [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
+        items = [with_journal(claimed, base, *next(found)) if claimed.base else claimed for claimed, base in picked]
+        return items, more
 
     @serves(ReportRequest)
     async def report(self, scope: Scope, op: ReportRequest) -> ReportReply:
@@ -395,7 +365,9 @@ class Claims(Service):
         steps = _steps_of(items) if core.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
         # A waiting claim takes what one item makes ready; the next claim takes what several do.
-        poll = self.take_waiting(project_id) if sum(map(_makes_ready, others)) == 1 else None
+        poll = None
+        if sum(map(_makes_ready, others)) == 1:
+            poll = self.take_waiting(project_id, of_worker=op.worker_id)
         waiting_claim = None if poll is None else poll.waiting_claim
         verbs: list[Verb[Any]] = []
         same: dict[str, Any] = {"project_id": project_id, "worker_id": op.worker_id, "now_us": now_us}
@@ -435,37 +407,6 @@ class Claims(Service):
                 for item, problem in zip(op.items, problems, strict=True)
             ]
         )
-
-    @serves(BeatRequest)
-    async def beat(self, scope: Scope, op: BeatRequest) -> BeatReply:
-        """The reply names held executions, or says that all are lost."""
-        core = self._core
-        if op.epoch != core.store.epoch:
-            return BeatReply(lost=True)
-        now_us = self.now_us()
-        held = await self.write(
-            claims.beat(
-                project_id=scope.project_id,
-                worker_id=op.worker_id,
-                now_us=now_us,
-                lease_us=core.lease_us,
-                steps=op.in_flight,
-            )
-        )
-        if held is not None and scope.leases is not None:
-            scope.leases[op.worker_id] = now_us + core.lease_us
-        return BeatReply(lost=held is None, holding=held or [])
-
-    async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
-        """Cut the lease to `CUT_SECONDS`.
-
-        `granted_us` is its end from this connection's last beat. A later beat over another connection, perhaps to
-        another server, keeps its lease.
-        """
-        core = self._core
-        until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
-        await core.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
-        asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     @serves(DrainRequest)
     async def drain(self, scope: Scope, op: DrainRequest) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from perdure.engine.accounts import Accounts
 from perdure.engine.approvals import Approvals
+from perdure.engine.beats import Beats
 from perdure.engine.budgets import Budgets
 from perdure.engine.bulk import Bulk
 from perdure.engine.callers import Callers
@@ -92,6 +94,7 @@ class Engine(Core):
         self.dispatcher = Dispatcher(self, self.signing)
         self.push = Push(self, self.dispatcher)
         self.claims = Claims(self)
+        self.beats = Beats(self)
         self.callers = Callers(self)
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
@@ -130,7 +133,7 @@ class Engine(Core):
                 Timelines(self),
                 Usages(self),
                 Hands(self, self.callers),
-                Workers(self),
+                Workers(self, self.beats),
                 Statistics(self),
                 Matches(self),
                 self.pauses,
@@ -143,10 +146,11 @@ class Engine(Core):
                 self.push,
                 self.events,
                 self.claims,
+                self.beats,
             ]
         )
         self.timers = Timers(self)
-        self.reaper = Reaper(self, self.timers)
+        self.reaper = Reaper(self, self.timers, self.beats)
         self.housekeeping = Housekeeping(self)
         self.folding = Folding(self)
         self.fallback_poller = FallbackPoller(self, self.claims, self.dispatcher)
@@ -237,7 +241,7 @@ class Engine(Core):
         """Notify each channel once per commit."""
         self.hints_received += 1
         ready: set[str] = set()
-        brought: set[tuple[str, str | None]] = set()
+        brought: Counter[tuple[str, str | None]] = Counter()
         asked: dict[str, list[str]] = {}
         notifier = self.notifier
         for hint in hints:
@@ -245,7 +249,9 @@ class Engine(Core):
                 notifier.notify(("written", hint.execution_id))
             elif isinstance(hint, Ready):
                 ready.add(hint.project_id)
-                brought.add((hint.project_id, hint.deployment_id))
+                brought[hint.project_id, hint.deployment_id] += 1
+                if hint.of_current and hint.deployment_id is not None:
+                    self.claims.note_current(hint.project_id, hint.deployment_id)
             elif isinstance(hint, Ended):
                 self.end_listeners.tell(hint)
                 self.stats.end(hint.project_id, hint.workflow_id, hint.phase)
@@ -281,9 +287,9 @@ class Engine(Core):
         if asked and not self.closing:
             self._ask_for_ends(asked)
         for project_id in ready:
-            self.claims.notify(project_id)
             notifier.notify_one(("ready", project_id))
-        for project_id, deployment_id in brought:
+        for (project_id, deployment_id), amount in brought.items():
+            self.claims.notify(project_id, deployment_id, amount)
             self.dispatcher.ready(project_id, deployment_id)
 
     def _ask_for_ends(self, asked: dict[str, list[str]]) -> None:

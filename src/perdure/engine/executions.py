@@ -119,7 +119,7 @@ class Executions(Service):
             except PerdureError as error:
                 answers.append(Problem(error.message, error.code, error.details))
         core = self._core
-        poll = self._claims.take_waiting(project_id) if news else None
+        poll = self._claims.take_waiting(project_id, news[0].item.deployment_id) if news else None
         handed: list[Claimed] = []
         try:
             given, handed = await core.store.write(

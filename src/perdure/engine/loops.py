@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
+from perdure.engine.beats import Beats
 from perdure.engine.clock import boottime_us
 from perdure.engine.core import Core
 from perdure.engine.notifier import Notifier
@@ -159,9 +160,10 @@ class Timers:
 
 
 class Reaper:
-    def __init__(self, core: Core, timers: Timers) -> None:
+    def __init__(self, core: Core, timers: Timers, beats: Beats) -> None:
         self._core = core
         self._timers = timers
+        self._beats = beats
         self.reaped_at_us = 0
         """Time since boot: the end of the last round, if this server ran all the time."""
         self._granting_until_us = 0
@@ -212,6 +214,7 @@ class Reaper:
             self._granting_until_us = 0
         if not core.store.alone and not await self._may_reap(now_us):
             return tick_us / 1e6
+        await self._beats.write_due(now_us)
         reaped = claims.reap(now_us=now_us, limit=BATCH, patience_us=core.lease_us, by_database=core.clock.of_database)
         if await core.store.write(reaped) == BATCH:
             return 0.0

@@ -12,15 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from perdure.engine.core import Core
+from perdure.engine.waiting_claims import Poll, WaitingClaims
 from perdure.store.verbs import claims
 from perdure.wire.errors import PerdureError
-
-if TYPE_CHECKING:
-    from perdure.engine.claims import Poll
 
 logger = logging.getLogger("perdure.engine")
 
@@ -31,7 +28,7 @@ WORKERS_MAX: Final = 10_000
 
 
 class Recalls:
-    def __init__(self, core: Core, waiting: Mapping[str, Iterable[Poll]]) -> None:
+    def __init__(self, core: Core, waiting: WaitingClaims) -> None:
         self._core = core
         self._waiting = waiting
         self._answered: OrderedDict[str, Poll] = OrderedDict()
@@ -42,7 +39,7 @@ class Recalls:
     def add(self, poll: Poll) -> bool:
         """Remember a claim that got work. True if another worker waits. The answer then says so, and the worker must
         ask again at once, which costs a full worker one request."""
-        if not self._is_wanted(poll):
+        if not self._waiting.any_like(poll):
             return False
         self._answered[poll.worker_id] = poll
         if len(self._answered) > WORKERS_MAX:
@@ -70,21 +67,11 @@ class Recalls:
             if poll.ended_at is None or loop.time() < poll.ended_at + CONFIRM_SECONDS:
                 self.look_soon()
                 break
-            if self._is_wanted(poll):
+            if self._waiting.any_like(poll):
                 del self._answered[poll.worker_id]
                 task = loop.create_task(self._recall(poll))
                 self._recalls.add(task)
                 task.add_done_callback(self._recalls.discard)
-
-    def _is_wanted(self, poll: Poll) -> bool:
-        mine = poll.waiting_claim
-        return mine is not None and any(
-            other.waiting_claim is not None
-            and other.worker_id != mine.worker_id
-            and (other.waiting_claim.deployment_id, other.waiting_claim.python) == (mine.deployment_id, mine.python)
-            and other.waiting_claim.protocol >= mine.protocol
-            for other in self._waiting.get(poll.project_id, ())
-        )
 
     async def _recall(self, poll: Poll) -> None:
         core = self._core

@@ -224,7 +224,7 @@ class App:
     def worker_gone(self, worker_id: str, granted_us: int) -> None:
         if self.services.drain.closing:
             return
-        task = asyncio.ensure_future(self.engine.claims.disconnected(worker_id, granted_us))
+        task = asyncio.ensure_future(self.engine.beats.disconnected(worker_id, granted_us))
         self._partings.add(task)
         task.add_done_callback(self._parted)
 

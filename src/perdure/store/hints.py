@@ -5,7 +5,7 @@ NOTIFY becomes `everything`.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,8 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
     beat: int | None = None
     ready: list[str] = []
     """Projects."""
+    ready_in: list[tuple[str, str | None]] = []
+    """The same, with deployments."""
     ended: dict[str, list[str]] = {}
     """Executions by project. They are not in `written` as well."""
     written: list[str] = []
@@ -50,7 +52,9 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
     everything: bool = False
 
     def hints(self) -> list[Hint]:
-        hints: list[Hint] = [Ready(project_id, None) for project_id in self.ready]
+        named = {project_id for project_id, _ in self.ready_in}
+        hints: list[Hint] = [Ready(project_id, deployment_id) for project_id, deployment_id in self.ready_in]
+        hints.extend(Ready(project_id, None) for project_id in self.ready if project_id not in named)
         for project_id, ids in self.ended.items():
             hints.extend(EndedElsewhere(project_id, id) for id in ids)
             hints.extend(Written(id) for id in ids)
@@ -69,7 +73,7 @@ class Message(msgspec.Struct, omit_defaults=True, rename={"server": "s", "change
 _SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
     Written: ("written", "execution_id"),
     Ended: ("ended", "project_id", "execution_id"),
-    Ready: ("ready", "project_id"),
+    Ready: ("ready_in", "project_id", "deployment_id"),
     Changed: ("changed", "worker_id", "execution_id"),
     Published: ("published", "project_id", "topic"),
     Streamed: ("streamed", "project_id", "root_id"),
@@ -81,7 +85,7 @@ _SENT: Final[dict[type[Hint], tuple[str, ...]]] = {
 
 class Gathered:
     def __init__(self) -> None:
-        self._hints: dict[tuple[str, ...], None] = {}
+        self._hints: dict[tuple[Any, ...], None] = {}
         self.everything = False
         self.beat: int | None = None
 
@@ -111,6 +115,7 @@ class Gathered:
                     into.setdefault(names[0], []).append(names[1])
                 else:
                     into.append(names[0] if len(names) == 1 else tuple(names))
+            message.ready = sorted({project_id for project_id, _ in message.ready_in})
             if message.ended:
                 ended = {id for ids in message.ended.values() for id in ids}
                 message.written = [id for id in message.written if id not in ended]

@@ -70,6 +70,8 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
 
     project_id: str
     deployment_id: str | None
+    of_current: bool = False
+    """Started without a deployment's name, so it is the current one."""
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):

@@ -44,6 +44,18 @@ class Range(NamedTuple):
     rank_before: int
 
 
+Held = list[tuple[str, int, int]]
+"""Executions, each with its attempt and last seq."""
+
+
+class Beat(NamedTuple):
+    project_id: str
+    worker_id: str
+    now_us: int
+    """When it came."""
+    steps: Sequence[StepInFlight] = ()
+
+
 class Looked(NamedTuple):
     deployment_id: str
     python: str
@@ -332,7 +344,7 @@ async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_ma
 @verb(sweep=True)
 async def beat(
     *, project_id: str, worker_id: str, now_us: int, lease_us: int, steps: Sequence[StepInFlight] = ()
-) -> list[tuple[str, int, int]] | None:
+) -> Held | None:
     """`steps` are in flight. None: the lease has ended, so the worker must drop everything."""
     rows = await query(
         "beat_worker",
@@ -346,6 +358,48 @@ async def beat(
         return None
     held = await query("held_by", worker_id=worker_id)
     return [(id, attempt, seq) for _, id, attempt, seq in held]
+
+
+@verb(sweep=True)
+async def beat_together(*, beats: Sequence[Beat], lease_us: int) -> dict[str, Held]:
+    """As `beat`, for many workers. Leaves locked ones out, and those whose lease has ended."""
+    rows = [
+        {
+            "id": beat.worker_id,
+            "project_id": beat.project_id,
+            "now_us": beat.now_us,
+            "lease_until_us": beat.now_us + lease_us,
+            "in_flight": in_flight.write(beat.steps),
+        }
+        for beat in beats
+    ]
+    held: dict[str, Held] = {id: [] for (id,) in await query_many("beat_unlocked", rows)}
+    if held:
+        workers = msgspec.json.encode(list(held)).decode()
+        for worker_id, id, attempt, seq in await query("held_by_all", workers=workers):
+            held[worker_id].append((id, attempt, seq))
+    return held
+
+
+@verb(sweep=True)
+async def renew_leases(*, leases: Sequence[tuple[int, str]]) -> None:
+    """Ends of leases and their workers."""
+    await query_many("renew_lease", leases)
+
+
+class Lease(NamedTuple):
+    lease_until_us: int
+    in_flight: bytes | None
+    """As `in_flight.write` makes it."""
+    held: Held
+
+
+@verb(looks=True)
+async def read_lease(*, project_id: str, worker_id: str) -> Lease | None:
+    for lease_until_us, steps in await query("read_lease", id=worker_id, project_id=project_id):
+        held = await query("held_by", worker_id=worker_id)
+        return Lease(lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held])
+    return None
 
 
 @verb(locks="worker=worker_id")

@@ -198,6 +198,8 @@ class _Starts:
         self._keys: dict[tuple[str, str], tuple[Started, Raw]] = {}
         """The started execution and the input, by workflow and key."""
         self._claimed: list[Claimed] = []
+        self._current: str | None = None
+        """The current deployment, if an item names none."""
         self._tags: list[dict[str, object]] = []
         self._terms: list[tuple[str, str, str]] = []
         """In the order of `insert_term`'s values."""
@@ -211,6 +213,8 @@ class _Starts:
         target = self.targets.get(where_of(item)) or await self._find_target(item)
         if isinstance(target, PerdureError):
             raise target
+        if item.deployment_id is None:
+            self._current = target.deployment_id
         key = None if item.key is None else (item.workflow_id, item.key)
         if key is not None:
             holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
@@ -265,7 +269,12 @@ class _Starts:
                 await deliver(self.project_id, holder, Kind.MESSAGE, self.now_us, name=id)
         if self.dispatch is not None and self._claimed:
             await self.dispatch.note(self._claimed, self.now_us)
-        notices: set[Ready | Due] = {Ready(self.project_id, row.deployment_id) for row in self.rows if not row.attempt}
+        current = self._current
+        notices: set[Ready | Due] = {
+            Ready(self.project_id, row.deployment_id, row.deployment_id is not None and row.deployment_id == current)
+            for row in self.rows
+            if not row.attempt
+        }
         notices |= {Due(row.due_at_us) for row in self.rows if row.due_at_us not in (None, HELD_US)}
         if notices:
             await Notify(*notices)

@@ -52,6 +52,20 @@ UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_
 WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us
 RETURNING id;
 
+-- name: beat_unlocked
+-- picks: a worker, unless it is locked
+UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us), in_flight = :in_flight
+WHERE id {IN (|= ANY(ARRAY(}
+  SELECT id FROM workers WHERE id = :id AND project_id = :project_id AND lease_until_us > :now_us {FOR NO KEY UPDATE SKIP LOCKED}{)|))}
+RETURNING id;
+
+-- name: renew_lease
+-- holds: worker=id
+UPDATE workers SET lease_until_us = {MAX|GREATEST}(lease_until_us, :lease_until_us) WHERE id = :id;
+
+-- name: read_lease
+SELECT lease_until_us, in_flight FROM workers WHERE id = :id AND project_id = :project_id;
+
 -- name: worker_in_flight
 SELECT in_flight FROM workers WHERE id = :worker_id AND in_flight IS NOT NULL;
 
@@ -147,6 +161,12 @@ WHERE me.id = :worker_id AND w.registered_at_us > me.registered_at_us LIMIT 1;
 -- name: held_by
 SELECT project_id, id, attempt, next_seq - 1 FROM executions
 WHERE assigned_to_worker = :worker_id AND phase IN ('running', 'cancelling') ORDER BY id;
+
+-- name: held_by_all
+SELECT assigned_to_worker, id, attempt, next_seq - 1 FROM executions
+WHERE phase IN ('running', 'cancelling')
+  AND assigned_to_worker {IN (SELECT value FROM json_each(:workers))|= ANY(ARRAY(SELECT json_array_elements_text(:workers::JSON)))}
+ORDER BY assigned_to_worker, id;
 
 -- name: orphaned
 -- Executions whose registration is gone: nothing else would take them back.

@@ -1,0 +1,166 @@
+"""The service of beats: leases are renewed with few commits.
+
+**SQLite.** The file has one server, so a renewed lease may live in its memory: a server that starts grants every
+registration a full lease before it takes anything back. The file gets all renewed leases in one commit, before the half
+of a lease in the file has passed, and before the reaper would look at one that seems to end. So no reader of the file
+ever sees the lease of a worker that beats run out.
+
+**PostgreSQL.** Other servers read leases, so each beat is on disk before its answer. The first one leaves at once, and
+those of the next moment together.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from perdure.engine.core import Core
+from perdure.engine.service import Scope, Service, serves
+from perdure.store.interface import Verb
+from perdure.store.verbs import claims, in_flight
+from perdure.store.verbs.claims import Beat, Held
+from perdure.wire.requests import BeatReply, BeatRequest
+
+logger = logging.getLogger("perdure.engine")
+
+CUT_SECONDS = 1.0
+"""A lease is cut to this when its connection is lost."""
+GATHER_SECONDS: Final = 0.5
+"""So long after the beats before, the next ones are written. At most an eighth of the time between two beats."""
+
+
+class Renewed(NamedTuple):
+    """A lease that the file does not have yet."""
+
+    until_us: int
+    written_us: int
+    """Its end in the file."""
+
+
+class Beats(Service):
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._renewed: dict[str, Renewed] = {}
+        self._gathered: list[tuple[Beat, asyncio.Future[Held | None]]] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._sent_at = 0.0
+
+    @serves(BeatRequest)
+    async def beat(self, scope: Scope, op: BeatRequest) -> BeatReply:
+        """The reply names held executions, or says that all are lost."""
+        core = self._core
+        if op.epoch != core.store.epoch:
+            return BeatReply(lost=True)
+        now_us = self.now_us()
+        beat = Beat(scope.project_id, op.worker_id, now_us, op.in_flight)
+        held = await (self._note(beat) if core.store.alone else self._gather(beat))
+        if held is not None and scope.leases is not None:
+            scope.leases[op.worker_id] = now_us + core.lease_us
+        return BeatReply(lost=held is None, holding=held or [])
+
+    async def _note(self, beat: Beat) -> Held | None:
+        """In memory, unless the file needs it."""
+        core = self._core
+        worker_id, now_us = beat.worker_id, beat.now_us
+        found = await core.store.read(claims.read_lease(project_id=beat.project_id, worker_id=worker_id))
+        if found is None or now_us >= max(found.lease_until_us, self.lease_until_us(worker_id)):
+            return None
+        if found.lease_until_us - now_us <= core.lease_us // 2 or found.in_flight != in_flight.write(beat.steps):
+            return await self._write(now_us, beat)
+        self._renewed[worker_id] = Renewed(now_us + core.lease_us, found.lease_until_us)
+        return found.held
+
+    async def write_due(self, now_us: int) -> None:
+        """Write the renewed leases if one seems to end soon. Raises what the store raises."""
+        soon_us = now_us + self._core.lease_us // 4
+        if any(one.written_us <= soon_us for one in self._renewed.values()):
+            await self._write(now_us)
+
+    async def _write(self, now_us: int, beat: Beat | None = None) -> Held | None:
+        """All renewed leases, and a beat. No lease may end later than one that begins now: the clock may have gone
+        back."""
+        some, latest_us = list(self._renewed.items()), now_us + self._core.lease_us
+        leases = [(min(one.until_us, latest_us), worker_id) for worker_id, one in some]
+        verbs: list[Verb[Any]] = [claims.renew_leases(leases=leases)]
+        if beat is not None:
+            verbs.append(self._alone(beat))
+        answers = await self._core.store.write_all(verbs)
+        held: Held | None = None
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+            held = answer
+        for worker_id, one in some:
+            if self._renewed.get(worker_id) is one:
+                del self._renewed[worker_id]
+        return held
+
+    def _alone(self, beat: Beat) -> Verb[Held | None]:
+        project_id, worker_id, now_us, steps = beat
+        lease_us = self._core.lease_us
+        return claims.beat(project_id=project_id, worker_id=worker_id, now_us=now_us, lease_us=lease_us, steps=steps)
+
+    def lease_until_us(self, worker_id: str) -> int:
+        """As far as the file does not know; else 0."""
+        known = self._renewed.get(worker_id)
+        return 0 if known is None else known.until_us
+
+    async def disconnected(self, worker_id: str, granted_us: int | None = None) -> None:
+        """Cut the lease to `CUT_SECONDS`.
+
+        `granted_us` is its end from this connection's last beat. A later beat over another connection, perhaps to
+        another server, keeps its lease.
+        """
+        core = self._core
+        until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
+        known = self._renewed.get(worker_id)
+        if known is not None:
+            if granted_us not in (None, known.until_us):
+                return
+            del self._renewed[worker_id]
+            if granted_us is not None:
+                granted_us = known.written_us
+        await core.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
+        asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
+
+    async def _gather(self, beat: Beat) -> Held | None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Held | None] = loop.create_future()
+        self._gathered.append((beat, future))
+        if self._sending is None or self._sending.done():
+            self._sending = loop.create_task(self._send(), name="perdure-beats")
+        return await future
+
+    async def _send(self) -> None:
+        loop, pause = asyncio.get_running_loop(), min(GATHER_SECONDS, self._core.beat_us / 8e6)
+        while self._gathered:
+            await asyncio.sleep(max(0.0, self._sent_at + pause - loop.time()))
+            self._sent_at = loop.time()
+            gathered, self._gathered = self._gathered, []
+            answers = await self._write_together([beat for beat, _ in gathered])
+            for (_, future), answer in zip(gathered, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    async def _write_together(self, beats: Sequence[Beat]) -> Sequence[Held | Exception | None]:
+        """A beat that is not renewed with the others is written alone, which tells a locked row from an ended lease."""
+        store = self._core.store
+        held: Mapping[str, Held] = {}
+        if len(beats) > 1:
+            try:
+                held = await store.write(claims.beat_together(beats=beats, lease_us=self._core.lease_us))
+            except Exception as error:
+                logger.warning("%d beats could not be written together; each is written alone: %s", len(beats), error)
+        answers: list[Held | Exception | None] = [held.get(beat.worker_id) for beat in beats]
+        left = [n for n, answer in enumerate(answers) if answer is None]
+        try:
+            alone = await store.write_all([self._alone(beats[n]) for n in left])
+        except Exception as error:  # the store is closed
+            alone = [error] * len(left)
+        for n, answer in zip(left, alone, strict=True):
+            answers[n] = answer
+        return answers

@@ -1,0 +1,238 @@
+"""Leases are renewed with few commits, and neither lost nor longer for that. Commits are counted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.server.serving import Hand, Served, serving
+from tests.store.locks import held
+
+from perdure.store.interface import query, verb
+from perdure.store.open import is_postgres
+from perdure.store.verbs import claims
+from perdure.store.verbs.claims import Beat, Held
+
+LEASE_US = 1_000_000_000
+"""So long that nothing but a test's own clock ends it."""
+
+
+class StoodClock:
+    """Store time that only a test moves."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._us = served.engine.clock.now_us()
+        monkeypatch.setattr(served.engine.clock, "now_us", lambda: self._us)
+
+    def advance(self, share: float) -> None:
+        """By this share of a lease."""
+        self._us += int(share * LEASE_US)
+
+
+@pytest.fixture
+async def served(database: str) -> AsyncIterator[Served]:
+    async with serving(database, lease_seconds=LEASE_US / 1e6, poll_seconds=600.0) as served:
+        served.engine.beat_us = 8_000  # beats on PostgreSQL wait for 1 ms at most
+        yield served
+
+
+@pytest.fixture
+def clock(served: Served, monkeypatch: pytest.MonkeyPatch) -> StoodClock:
+    return StoodClock(served, monkeypatch)
+
+
+async def crew(served: Served, amount: int) -> list[Hand]:
+    hands = [Hand(served.client) for _ in range(amount)]
+    for hand in hands:
+        await hand.register()
+    return hands
+
+
+async def left(served: Served, hand: Hand) -> float:
+    """Shares of a lease that are left in the store."""
+    return (await served.lease_until_us(hand.id) - served.engine.clock.now_us()) / LEASE_US
+
+
+async def reap(served: Served) -> int:
+    now_us = served.engine.clock.now_us()
+    await served.engine.beats.write_due(now_us)
+    return await served.engine.store.write(claims.reap(now_us=now_us, limit=100))
+
+
+def sqlite_only(database: str) -> None:
+    if is_postgres(database):
+        pytest.skip("on PostgreSQL each beat is written")
+
+
+async def test_beats_on_a_file_are_written_together_before_half_a_lease_has_passed(
+    served: Served, database: str, clock: StoodClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_only(database)
+    hands = await crew(served, 10)
+    writes: list[int] = []
+    write = served.engine.beats._write
+
+    async def counted(now_us: int, beat: Beat | None = None) -> Held | None:
+        writes.append(now_us)
+        return await write(now_us, beat)
+
+    monkeypatch.setattr(served.engine.beats, "_write", counted)
+    for _ in range(3):
+        clock.advance(0.125)
+        assert not any([(await hand.beat())["lost"] for hand in hands])
+    assert not writes
+    assert {await left(served, hand) for hand in hands} == {0.625}
+    clock.advance(0.125)
+    assert not any([(await hand.beat())["lost"] for hand in hands])
+    assert len(writes) == 1  # the first wrote all, as of their beats before
+    clock.advance(0.125)
+    assert not any([(await hand.beat())["lost"] for hand in hands])
+    assert len(writes) == 1
+    assert min([await left(served, hand) for hand in hands]) >= 0.75
+
+
+async def test_a_lease_in_memory_is_neither_lost_nor_longer(served: Served, clock: StoodClock) -> None:
+    [hand, silent] = await crew(served, 2)
+    clock.advance(0.25)
+    await hand.beat()
+    clock.advance(0.74)
+    assert await reap(served) == 0
+    clock.advance(0.02)  # the lease of the registration is over
+    assert await reap(served) == 1 and (await silent.beat())["lost"]
+    assert not (await hand.beat())["lost"]
+    clock.advance(0.99)
+    assert await reap(served) == 0
+    clock.advance(0.02)
+    assert (await hand.beat())["lost"]
+    assert await reap(served) == 1
+
+
+async def test_a_beat_that_comes_too_late_is_lost_however_the_lease_was_renewed(
+    served: Served, clock: StoodClock
+) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.25)
+    await hand.beat()
+    clock.advance(1.0)
+    assert (await hand.beat())["lost"]
+
+
+async def test_a_lease_that_seems_to_end_is_written_before_a_reader_sees_it_end(
+    served: Served, clock: StoodClock
+) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.25)
+    await hand.beat()
+    clock.advance(0.51)  # a quarter of the first lease is left
+    assert await reap(served) == 0
+    assert 0.48 < await left(served, hand) < 0.5
+
+
+async def test_steps_in_flight_are_written_when_they_change(served: Served, clock: StoodClock) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.125)
+    steps = [["id", "key", 1, 2]]
+    for said in (steps, steps, []):
+        await hand.say("beat", {"worker_id": hand.id, "epoch": hand.epoch, "in_flight": said})
+        assert await served.engine.store.read(_any_steps(worker_id=hand.id)) == bool(said)
+
+
+async def test_the_list_of_workers_shows_the_newest_beat(served: Served, clock: StoodClock) -> None:
+    [hand] = await crew(served, 1)
+    before = (await served.client.get("/api/v1/workers")).json()["workers"][0]
+    clock.advance(0.25)
+    await hand.beat()
+    after = (await served.client.get("/api/v1/workers")).json()["workers"][0]
+    assert after["state"] == "online"
+    assert after["last_beat_at"] > before["last_beat_at"] and after["lease_until"] > before["lease_until"]
+
+
+async def test_a_closed_connection_cuts_a_lease_in_memory_unless_a_later_beat_went_elsewhere(
+    served: Served, clock: StoodClock
+) -> None:
+    beats, now_us = served.engine.beats, served.engine.clock.now_us
+    stays, goes = await crew(served, 2)
+    clock.advance(0.125)
+    for hand in (stays, goes):
+        await hand.beat()
+    granted_us = now_us() + LEASE_US
+    clock.advance(0.125)
+    await stays.beat()
+    for hand in (stays, goes):
+        await beats.disconnected(hand.id, granted_us)
+    assert await left(served, goes) * LEASE_US == 1_000_000
+    assert await left(served, stays) >= 0.75
+    clock.advance(0.01)
+    assert (await goes.beat())["lost"] and not (await stays.beat())["lost"]
+
+
+async def test_a_worker_that_drained_is_lost(served: Served, clock: StoodClock) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.125)
+    await hand.beat()
+    await hand.say("drain", {"worker_id": hand.id, "epoch": hand.epoch})
+    assert (await hand.beat())["lost"]
+    clock.advance(0.74)
+    assert await reap(served) == 0
+    assert (await hand.beat())["lost"]
+
+
+async def test_a_beat_lists_what_its_worker_holds(served: Served) -> None:
+    hands = await crew(served, 3)
+    items = []
+    for hand in hands:
+        await served.start()
+        items.append(await hand.claim())
+    for replies in (await asyncio.gather(*[hand.beat() for hand in hands]), [await hand.beat() for hand in hands]):
+        assert [[one[0] for one in reply["holding"]] for reply in replies] == [[item["id"]] for item in items]
+
+
+async def test_a_server_that_starts_grants_what_was_renewed_in_memory(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, so it has written nothing of its last beats."""
+    sqlite_only(database)
+    async with serving(database, lease_seconds=10.0) as served:
+        clock = served.engine.clock
+        [hand] = await crew(served, 1)
+        at_us = clock.now_us() + 3_000_000
+        monkeypatch.setattr(clock, "now_us", lambda: at_us)
+        assert not (await hand.beat())["lost"]
+        served.engine.beats._renewed.clear()
+    async with serving(database, lease_seconds=10.0) as served:
+        began = served.engine.reaper.reaped_at_us
+        await served.until(lambda: served.engine.reaper.reaped_at_us > began)
+        assert await served.lease_until_us(hand.id) > served.engine.clock.now_us() + 8_000_000
+
+
+async def test_beats_on_postgresql_that_come_together_are_one_commit(
+    served: Served, database: str, clock: StoodClock
+) -> None:
+    if not is_postgres(database):
+        pytest.skip("a file has no commit for a beat")
+    hands = await crew(served, 10)
+    strangers = [Hand(served.client) for _ in range(2)]
+    for stranger in strangers:
+        stranger.epoch = hands[0].epoch
+    clock.advance(0.25)
+    served.engine.beat_us = 8_000_000
+    groups = served.engine.store.groups
+    replies = await asyncio.gather(*[hand.beat() for hand in [*hands, *strangers]])
+    assert [reply["lost"] for reply in replies] == [False] * 10 + [True] * 2
+    assert {await left(served, hand) for hand in hands} == {1.0}
+    assert served.engine.store.groups - groups <= 6  # and not 12
+
+
+async def test_a_locked_worker_does_not_delay_the_beats_of_others(served: Served, database: str) -> None:
+    if not is_postgres(database):
+        pytest.skip("a file has no locks of rows")
+    hands = await crew(served, 3)
+    now_us = served.engine.clock.now_us()
+    beats = [Beat(served.project_id, hand.id, now_us) for hand in hands]
+    async with held(database, "workers", hands[0].id):
+        found = await served.engine.store.write(claims.beat_together(beats=beats, lease_us=LEASE_US))
+    assert found == {hand.id: [] for hand in hands[1:]}
+
+
+@verb(looks=True)
+async def _any_steps(*, worker_id: str) -> bool:
+    return bool(await query("worker_in_flight", worker_id=worker_id))

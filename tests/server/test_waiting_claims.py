@@ -1,0 +1,170 @@
+"""Work wakes as many waiting claims as can take it, in their order, and no wake is lost. Looks are counted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.server.serving import Hand, Served, serving
+from uuid_utils import uuid7
+
+from perdure.engine.waiting_claims import Kind, Poll, WaitingClaims
+from perdure.store.verbs import claims, starts
+from perdure.store.verbs.starts import New
+from perdure.wire.requests import ClaimRequest, StartItem
+
+Reply = asyncio.Task[Any]
+
+
+@pytest.fixture
+async def served(database: str) -> AsyncIterator[Served]:
+    """No claim looks without a hint, for longer than a test may take."""
+    async with serving(database, poll_seconds=600.0) as served:
+        yield served
+
+
+async def waiting(served: Served, amount: int, deployment_id: str = "default") -> tuple[list[Hand], list[Reply]]:
+    """So many workers, each with a claim that waits, in this order."""
+    hands: list[Hand] = []
+    replies: list[Reply] = []
+    for _ in range(amount):
+        hand = Hand(served.client)
+        hand.deployment_id = deployment_id
+        await hand.register()
+        replies.append(asyncio.create_task(hand.claim(60)))
+        await served.until_waiting(hand.id)
+        hands.append(hand)
+    return hands, replies
+
+
+async def start_undispatched(served: Served, amount: int = 1) -> list[str]:
+    """Executions that no transaction hands to a waiting claim, started together."""
+    news = [New(str(uuid7()), StartItem("w")) for _ in range(amount)]
+    now_us = served.engine.clock.now_us()
+    await served.engine.store.write(starts.start(project_id=served.project_id, news=news, now_us=now_us))
+    return [new.id for new in news]
+
+
+async def ids(replies: list[Reply]) -> list[str]:
+    async with asyncio.timeout(60):
+        return [item["id"] for item in await asyncio.gather(*replies)]
+
+
+async def give_up(replies: list[Reply]) -> None:
+    for reply in replies:
+        reply.cancel()
+    await asyncio.gather(*replies, return_exceptions=True)
+
+
+async def test_a_start_finds_its_worker_behind_claims_of_another_deployment(served: Served) -> None:
+    _, others = await waiting(served, 3, "other")
+    [hand], replies = await waiting(served, 1)
+    looks = served.engine.claims._turn
+    for _ in range(3):
+        id = await served.start()
+        assert await ids(replies) == [id]
+        replies = [asyncio.create_task(hand.claim(60))]
+        await served.until_waiting(hand.id)
+    assert served.engine.claims._turn - looks <= 6  # one for each new claim, and one for the first start at most
+    assert not any(one.done() for one in others)
+    await give_up([*others, *replies])
+
+
+async def test_one_execution_wakes_one_claim_the_longest_waiting(served: Served) -> None:
+    _, replies = await waiting(served, 4)
+    looks = served.engine.claims._turn
+    [id] = await start_undispatched(served)
+    assert await ids(replies[:1]) == [id]
+    await served.until(lambda: served.engine.claims._turn - looks >= 2)  # it was full, so the next one looked, too
+    assert not any(one.done() for one in replies[1:])
+    await give_up(replies[1:])
+
+
+async def test_executions_started_together_reach_all_that_can_take_them(served: Served) -> None:
+    _, replies = await waiting(served, 4)
+    started = await start_undispatched(served, 3)
+    assert sorted(await ids(replies[:3])) == sorted(started)
+    assert not replies[3].done()
+    await give_up(replies[3:])
+
+
+async def test_a_woken_claim_without_a_registration_wakes_the_next(served: Served) -> None:
+    hands, replies = await waiting(served, 3)
+    for hand in hands[:2]:  # another server may end a registration whose claim waits here
+        now_us = served.engine.clock.now_us()
+        await served.engine.store.write(claims.drain(project_id=served.project_id, worker_id=hand.id, now_us=now_us))
+    [id] = await start_undispatched(served)
+    assert await ids(replies[2:]) == [id]
+    await asyncio.gather(*replies, return_exceptions=True)
+
+
+async def test_a_woken_claim_whose_client_leaves_wakes_the_next(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, replies = await waiting(served, 2)
+    service = served.engine.claims
+    notify, polls = service.notify, list(service._latest.values())
+
+    def leave(project_id: str, deployment_id: str | None = None, amount: int = 1) -> None:
+        notify(project_id, deployment_id, amount)
+        assert polls[0].woken
+        polls[0].superseded = True  # the client has sent another request, and reads no answer to this one
+
+    monkeypatch.setattr(service, "notify", leave)
+    [id] = await start_undispatched(served)
+    monkeypatch.undo()
+    assert await ids(replies[1:]) == [id]
+    await give_up(replies)
+
+
+# --- the list itself -------------------------------------------------------------------------------------------------
+
+
+def poll(kind: Kind, capacity: int = 1) -> Poll:
+    one = Poll(kind.project_id, ClaimRequest(str(uuid7()), "e", "1", capacity), capacity)
+    one.offer(kind)
+    return one
+
+
+NEW, OLD = Kind("p", "d", "3.13", 2), Kind("p", "d", "3.11", 2)
+
+
+def test_a_hint_wakes_enough_claims_of_each_kind_in_their_order() -> None:
+    waiting = WaitingClaims()
+    some = [poll(NEW, 1), poll(NEW, 5), poll(NEW, 5), poll(OLD, 1)]
+    foreign = [poll(Kind("p", "e", "3.13", 2)), poll(Kind("q", "d", "3.13", 2))]
+    for one in (*some, *foreign):
+        waiting.enter(one)
+    waiting.wake("p", "d", 3)
+    assert [one.woken for one in (*some, *foreign)] == [True, True, False, True, False, False]
+    assert waiting.missed(NEW) == 0  # so a claim that looks meanwhile need not look again
+    assert waiting.missed(OLD) == 1  # room for one of three
+    waiting.wake("p", None)
+    assert [one.woken for one in (*some, *foreign)] == [True, True, True, True, True, False]
+
+
+def test_a_hint_that_wakes_no_claim_is_missed() -> None:
+    waiting = WaitingClaims()
+    waiting.wake("p", "d")
+    waiting.wake("p", None)
+    waiting.wake("p", "e")
+    assert waiting.missed(NEW) == 2
+
+
+def test_a_claim_is_taken_once_and_returns_to_its_place() -> None:
+    waiting = WaitingClaims()
+    first, second = poll(NEW), poll(NEW)
+    waiting.enter(first)
+    waiting.enter(second)
+    assert waiting.take("p", "e") is None and waiting.take("q", None) is None
+    assert waiting.take("p", "d") is first
+    waiting.enter(first, first=True)
+    assert waiting.take("p", None) is first and waiting.take("p", "d") is second
+    assert waiting.take("p", None) is None and waiting.deployments() == {}
+
+
+def test_counts_that_grow_too_many_are_forgotten_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.engine.waiting_claims.NAMES_MAX", 3)
+    waiting = WaitingClaims()
+    assert all(waiting.wake("p", str(n)) for n in range(4))
+    assert not waiting.wake("p", "new")  # each worker looks once
