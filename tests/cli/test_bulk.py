@@ -3,6 +3,9 @@
 import pytest
 from tests.cli.processes import House
 
+from perdure import Client
+from perdure.wire.executions import ListFilters
+
 
 @pytest.fixture
 def waiting(busy_house: House) -> list[str]:
@@ -33,6 +36,16 @@ def test_a_job_is_looked_at_and_run(busy_house: House, waiting: list[str]) -> No
     refused = house.run("bulk", "delete", "--workflow", "double", "--status", "running", "--yes", code=2).stderr
     assert "delete needs final executions" in refused
     assert house.json("bulk", "delete", "--workflow", "double", "--yes")["done"] == 2
+
+
+def test_a_held_job_says_when_it_starts_and_what_starts_it(busy_house: House, waiting: list[str]) -> None:
+    house = busy_house
+    with Client.sync(house.env["PERDURE_URL"], house.env["PERDURE_API_KEY"]) as client:
+        held = client.bulk.start("cancel", ListFilters(workflow_id="double"), hold_seconds=300)
+    assert "held" in house.run("bulk", "ls").stdout
+    shown = house.run("bulk", "show", held.id)
+    assert "starts" in shown.stdout and f"`perdure bulk continue {held.id}` starts it now" in shown.stderr
+    assert "2 of 2 cancelled." in house.run("bulk", "continue", held.id).stdout
 
 
 def test_a_retry_is_refused_with_the_reason(busy_house: House) -> None:

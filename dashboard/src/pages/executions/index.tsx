@@ -136,6 +136,7 @@ export default function Executions() {
   const failures = showsFailures(wanted);
   const groups = useErrorGroups(wanted, failures);
   const flags = asFlags(wanted);
+  const query = new URLSearchParams({ ...wanted, ...(sort === "ended" && { sort }) }).toString();
   return (
     <Page
       title="Executions"
@@ -267,8 +268,8 @@ export default function Executions() {
         <Dialog title="Copy this list as" onClose={() => setCopying(false)}>
           <p class="dim">The same list for a terminal or a program.</p>
           <Copies
-            call={{ method: "GET", path: `/api/v1/executions/summaries${Object.keys(wanted).length === 0 ? "" : `?${new URLSearchParams(wanted)}`}` }}
-            command={flags === null ? undefined : ["perdure ls", ...flags.map((flag) => (/^[\w@%+=:,./-]+$/.test(flag) ? flag : `'${flag.replaceAll("'", `'\\''`)}'`))].join(" ")}
+            call={{ method: "GET", path: `/api/v1/executions/summaries${query === "" ? "" : `?${query}`}` }}
+            command={flags === null || sort === "ended" ? undefined : ["perdure ls", ...flags.map((flag) => (/^[\w@%+=:,./-]+$/.test(flag) ? flag : `'${flag.replaceAll("'", `'\\''`)}'`))].join(" ")}
           />
         </Dialog>
       )}

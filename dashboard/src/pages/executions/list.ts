@@ -17,6 +17,7 @@ const ENDED_MS = 5_000;
 const FOLLOWED_ROWS = 500;
 /** Counts and the histogram follow the changes of the list this late: each costs a search. */
 const NUMBERS_MS = 5_000;
+const NUMBERS = ["count", "histogram", "errors"].map((part) => `/api/v1/executions/${part}`);
 const NOTHING_NEW = { count: 0, failed: 0, at_least: false };
 
 function mapRows(pages: Pages | undefined, change: (row: Summary) => Summary): Pages | undefined {
@@ -63,7 +64,9 @@ export function useExecutions(filters: Filters, sort: Sort) {
     { enabled: sort === "ended" && list.data !== undefined, every: ENDED_MS },
   );
   useEffect(() => {
-    if (sort === "ended" && top.data !== undefined && !top.isPlaceholderData) sawTop(top.data);
+    if (sort !== "ended" || top.data === undefined || top.isPlaceholderData) return;
+    sawTop(top.data);
+    refresh(...NUMBERS);
   }, [sort, top.data, top.isPlaceholderData]);
 
   const heard = useRef<unknown>(null);
@@ -76,7 +79,7 @@ export function useExecutions(filters: Filters, sort: Sort) {
       if (!isFirst) {
         numbers.current ??= setTimeout(() => {
           numbers.current = null;
-          refresh(...["count", "histogram", "errors"].map((part) => `/api/v1/executions/${part}`));
+          refresh(...NUMBERS);
         }, NUMBERS_MS);
       }
       if (event.event === "new") setFresh(event.data);
