@@ -33,6 +33,11 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
     assert said["answered_by"].startswith("key ")
     assert "was answered by" in house.run("approve", id, "approve", "--reject", code=2).stderr
     assert id not in house.run("approvals").stdout
+    [answered] = [one for one in house.lines("approvals", "--state", "answered") if one["execution_id"] == id]
+    assert (answered["answered_by"], answered["answer"]["limit"]) == (said["answered_by"], 5)
+    [line] = [line for line in house.run("approvals", "--state", "answered").stdout.splitlines() if id in line]
+    assert said["answered_by"] in line and '"limit": 5' in line
+    assert "No question expired." in house.run("approvals", "--state", "expired").stdout
     with urlopen(url) as page:
         assert b"This has been answered" in page.read()
 

@@ -91,6 +91,29 @@ async def test_a_question_says_what_its_code_expects(served: Served, hand: Hand)
     assert "answer_schema: 16,386 bytes" in refused["problem"]["error"]
 
 
+async def test_answered_and_expired_questions_are_listed_page_by_page(served: Served, hand: Hand) -> None:
+    ids = [await asked(served, hand, {"n": n}, key=f"a/{n}") for n in range(3)]
+    past = await asked(served, hand, expires_at_us=served.engine.clock.now_us() + 1)
+    for n, id in enumerate(ids):
+        assert (await served.client.post(f"{path_of(id, f'a/{n}')}/submit", json={"data": n})).status_code == 200
+    seen, cursor = [], None
+    while True:
+        query = {"state": "answered", "limit": "2", **({} if cursor is None else {"cursor": cursor})}
+        page = (await served.client.get("/api/v1/approvals", params=query)).json()
+        seen += page["approvals"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [(one["execution_id"], one["answer"], one["state"]) for one in seen] == [
+        (id, n, "answered") for n, id in reversed(list(enumerate(ids)))
+    ]
+    assert seen[0]["answered_by"].startswith("key ") and seen[0]["answered_how"] == "api" and seen[0]["answered_at"]
+    [expired] = (await served.client.get("/api/v1/approvals", params={"state": "expired"})).json()["approvals"]
+    assert (expired["execution_id"], expired["state"], expired["answered_by"]) == (past, "expired", None)
+    wrong = await served.client.get("/api/v1/approvals", params={"state": "closed"})
+    assert wrong.status_code in (400, 422) and "state" in wrong.text
+
+
 async def test_of_many_who_answer_at_once_one_is_first(served: Served, hand: Hand) -> None:
     id = await asked(served, hand)
     replies = await asyncio.gather(*(submit(served.client, id, {"n": n}) for n in range(12)))

@@ -74,6 +74,19 @@ INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, af
 SELECT id, 'wait-1', 'p', 'met', 'topic-' || (n / 1000), 1, 0, n % 1000 / 10 + 1 FROM names
 WHERE n % 10 = 6 AND n < :executions;
 
+-- name: questions_finished
+-- picks: a question for one execution in twenty-five, every second one answered, the others expired
+INSERT INTO waits (execution_id, key, project_id, state, opened_at_us, data, expires_at_us, closed_at_us)
+SELECT id, 'ask', 'p', CASE WHEN n % 50 = 14 THEN 'met' ELSE 'closed' END, :start_us{::BIGINT} + n * 1000000, :payload,
+  :start_us{::BIGINT} + n * 1000000 + 3000, :start_us{::BIGINT} + n * 1000000 + 3000
+FROM names WHERE n % 25 = 14 AND n < :executions;
+
+-- name: approvals
+-- picks: the answers
+INSERT INTO approvals (execution_id, key, answered_at_us, project_id, answered_by, how, data)
+SELECT id, 'ask', :start_us{::BIGINT} + n * 1000000 + 2000, 'p', 'ann', 'api', :payload
+FROM names WHERE n % 50 = 14 AND n < :executions;
+
 -- name: tags_finished
 -- picks: two tags for one execution in fifty
 INSERT INTO execution_tags (project_id, name, value, execution_id)

@@ -231,6 +231,54 @@ async def test_a_question_that_is_asked_anew_has_the_schema_of_its_code(world: W
     assert (await find(world, id)).answer_schema is None
 
 
+async def ended(world: World, list_: Any = approvals.list_answered, before: Any = None, limit: int = 10) -> list[Any]:
+    more = {"now_us": world.now_us} if list_ is approvals.list_expired else {}
+    place = before or (1 << 62, "", "")
+    found = await world.store.read(list_(project_id=PROJECT, before=place, limit=limit, **more))
+    return list(found)
+
+
+async def test_answered_questions_are_listed_newest_first_and_only_where_they_were_answered(world: World) -> None:
+    await world.register()
+    early = await world.running()
+    await world.resume(early, "ask", "early")
+    ids = []
+    for n in range(3):
+        ids.append(await ask_natively(world))
+        world.advance(1)
+        await answer(world, ids[-1], n, by=f"Ann {n}")
+    for id in ids:
+        await world.fork(id)
+    first, second = await ended(world, limit=2)
+    assert [first.execution_id, second.execution_id] == [ids[2], ids[1]]
+    assert (first.answered_by, json.decode(first.answer), first.answered_how) == ("Ann 2", 2, How.LINK)
+    assert (first.state, json.decode(first.data), first.root_execution_id) == ("answered", {"n": 1}, ids[2])
+    assert first.question == (await find(world, ids[2])).id
+    rest = await ended(world, before=(second.answered_at_us, second.execution_id, second.step_key))
+    assert [one.execution_id for one in rest] == [ids[0]]
+    assert await ended(world, approvals.list_expired) == []
+
+
+async def test_a_question_expires_only_if_it_was_open_until_its_time(world: World) -> None:
+    later, sooner, cancelled, open_ = [await ask_natively(world, seconds) for seconds in (9, 5, 5, 20)]
+    await world.cancel(cancelled)
+    assert (await find(world, cancelled)).state is QuestionState.CLOSED
+    world.advance(10)
+    assert [one.execution_id for one in await ended(world, approvals.list_expired)] == [later, sooner]
+    await world.wake_due()
+    assert {later, sooner} <= {*await world.claim_ids()}
+    await world.report(later, [CloseWait("ask")])
+    await world.finish(sooner)
+    found = await ended(world, approvals.list_expired)
+    assert [(one.execution_id, one.state, one.answer) for one in found] == [
+        (later, "expired", None),
+        (sooner, "expired", None),
+    ]
+    assert (await find(world, cancelled)).state is QuestionState.CLOSED
+    assert open_ in await listed(world)
+    await world.check()
+
+
 async def test_what_nobody_asks_is_not_answered_by_its_name(world: World) -> None:
     await world.register()
     id = await world.running()

@@ -43,6 +43,7 @@ LARGE_TABLES: Final = (
     "executions",
     "journal",
     "waits",
+    "approvals",
     "events",
     "topics",
     "execution_tags",
@@ -90,6 +91,7 @@ MAY_READ_MUCH: Final = {
     "unserved": "all that is ready, once a minute",
     **dict.fromkeys(("open_by_phase", "open_by_workflow", "unserved_of_project"), "all that is open, for a person"),
     **dict.fromkeys(("count_questions", "blocked_executions"), "all that waits for a person, for a person"),
+    "newest_questions": "what waits for a person, up to a limit",
     **dict.fromkeys(("keys_of_queue", "next_in_queue", "many_in_queue"), "all that is ready, for a person"),
     "step_times": "the journals of a list",
     "open_of_workflow": "what is open of a workflow, up to a limit, for a person",
@@ -503,6 +505,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
         found[query] |= {"state": "delivered", "next_at_us": None}
     found["postpone_delivery"] |= {"next_at_us": NOW_US}
+    for query in ("list_answered", "list_expired"):
+        found[query] = {"before_us": 1 << 62, "before_id": "", "before_key": "", "skew_us": 0}
     for query in ("question_of", "read_approvals", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}
     for query in ("lock_budget", "read_budget", "reserve_budget", "pause_budget", "settle_budget", "raise_budget"):

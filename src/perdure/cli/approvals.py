@@ -1,7 +1,7 @@
 """Questions of suspended steps."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
 
 
+State = Literal["open", "answered", "expired"]
+
+
 def add_to(app: typer.Typer) -> None:
     add_commands(app, "Look", approvals)
     add_commands(app, "Run", approve)
@@ -23,17 +26,39 @@ def add_to(app: typer.Typer) -> None:
 
 def approvals(
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=1_000)] = 100,
+    state: Annotated[
+        State, typer.Option("--state", help="With answered or expired: questions that ended so, newest first.")
+    ] = "open",
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List questions that wait for an answer, oldest first."""
     from perdure.cli.render import cut, date_time
     from perdure.cli.waits import decoded
-    from perdure.wire.approvals import ListApprovals
+    from perdure.wire.approvals import ListApprovals, ListedState
 
+    found = call(url, ListApprovals(state=ListedState(state), limit=limit)).approvals
+    if state == "answered":
+        print_list(
+            as_json,
+            found,
+            ("ID", "STEP", "WORKFLOW", "ANSWERED", "BY", "QUESTION", "ANSWER"),
+            lambda one: (
+                one.execution_id,
+                one.step_key,
+                one.workflow_id,
+                date_time(one.answered_at_us),
+                one.answered_by or "",
+                cut(asked_words(decoded(one.data)), 60),
+                cut(json.dumps(decoded(one.answer), ensure_ascii=False), 60),
+            ),
+            empty="No question was answered.",
+            whole=("ID", "ANSWERED"),
+        )
+        return
     print_list(
         as_json,
-        call(url, ListApprovals(limit=limit)).approvals,
+        found,
         ("ID", "STEP", "WORKFLOW", "ASKED", "UNTIL", "ASKS"),
         lambda one: (
             one.execution_id,
@@ -43,7 +68,7 @@ def approvals(
             date_time(one.expires_at_us),
             cut(asked_words(decoded(one.data)), 80),
         ),
-        empty="Nothing waits for an answer.",
+        empty="Nothing waits for an answer." if state == "open" else "No question expired.",
         whole=("ID", "ASKED", "UNTIL"),
     )
 

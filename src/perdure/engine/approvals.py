@@ -20,6 +20,7 @@ from perdure.wire.approvals import (
     ApprovalLink,
     How,
     ListApprovals,
+    ListedState,
     MakeApprovalLink,
     OpenApprovals,
     Question,
@@ -30,6 +31,7 @@ from perdure.wire.errors import Conflict, Unauthorized
 from perdure.wire.fields import checked_id, is_uuid
 from perdure.wire.status import Phase
 
+_END: Final = (1 << 62, "", "")
 _PURPOSE: Final = b"perdure approval link\n"
 
 
@@ -51,17 +53,27 @@ class Approvals(Service):
 
     @serves(ListApprovals)
     async def list(self, scope: Scope, op: ListApprovals) -> OpenApprovals:
-        after = (0, "", "")
+        is_open = op.state is ListedState.OPEN
+        first = "oldest" if is_open else "newest"
+        place = (0, "", "") if is_open else _END
         if op.cursor is not None:
-            after = read_cursor(op.cursor, tuple[int, str, str], "oldest")
-            if not is_uuid(after[1]):
-                raise none_of_ours("oldest")
-        found = await self.read(approvals.list_questions(project_id=scope.project_id, after=after, limit=op.limit + 1))
+            place = read_cursor(op.cursor, tuple[int, str, str], first)
+            if not is_uuid(place[1]):
+                raise none_of_ours(first)
+        limit = op.limit + 1
+        if is_open:
+            look = approvals.list_questions(project_id=scope.project_id, after=place, limit=limit)
+        elif op.state is ListedState.ANSWERED:
+            look = approvals.list_answered(project_id=scope.project_id, before=place, limit=limit)
+        else:
+            look = approvals.list_expired(project_id=scope.project_id, before=place, now_us=self.now_us(), limit=limit)
+        found = await self.read(look)
         page = found[: op.limit]
         if len(found) <= op.limit:
             return OpenApprovals(page, None)
         last = page[-1]
-        return OpenApprovals(page, write_cursor((last.asked_at_us, last.execution_id, last.step_key)))
+        at_us = {ListedState.ANSWERED: last.answered_at_us, ListedState.EXPIRED: last.expires_at_us}.get(op.state)
+        return OpenApprovals(page, write_cursor((at_us or last.asked_at_us, last.execution_id, last.step_key)))
 
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None

@@ -62,7 +62,15 @@ class EarlyAnswer(Record, frozen=True):
     answered_at_us: Time = field(name="answered_at")
 
 
+class ListedState(StrEnum):
+    OPEN = "open"
+    ANSWERED = "answered"
+    EXPIRED = "expired"
+
+
 class OpenApproval(Record, frozen=True):
+    """A question: an open one, or one that was answered or has expired."""
+
     execution_id: Uuid
     """The execution whose step asks."""
     root_execution_id: Uuid
@@ -71,6 +79,12 @@ class OpenApproval(Record, frozen=True):
     data: Raw
     asked_at_us: Time = field(name="asked_at")
     expires_at_us: Time | None = field(name="expires_at")
+    state: ListedState = ListedState.OPEN
+    answer: Value = None
+    answered_by: str | None = None
+    """An API key's name, a user's e-mail, or the name in a link."""
+    answered_at_us: Time | None = field(default=None, name="answered_at")
+    answered_how: How | None = None
 
     @derived
     def question(self) -> str:
@@ -199,8 +213,12 @@ questions: Final = Noun("Approvals")
 
 @questions.get("/api/v1/approvals")
 class ListApprovals(Operation[OpenApprovals], frozen=True):
-    """Open questions, oldest first."""
+    """Open questions, oldest first.
 
+    With a `state`, those that were answered or that expired, the newest of them first.
+    """
+
+    state: ListedState = ListedState.OPEN
     cursor: PageCursor | None = None
     limit: Limit = 100
 

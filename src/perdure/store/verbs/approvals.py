@@ -1,5 +1,7 @@
 """Questions and their answers. The first answer stands, and its author is kept."""
 
+from typing import Final
+
 from msgspec import Raw
 
 from perdure.store.executions import unknown_execution
@@ -10,6 +12,9 @@ from perdure.wire.approvals import Approval, How, OpenApproval, Question, Questi
 from perdure.wire.errors import Conflict
 from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
+
+SKEW_US: Final = 1_000_000
+"""A worker's clock may be so far ahead when it gives up a question whose time is over."""
 
 
 @verb(looks=True)
@@ -41,14 +46,14 @@ async def _find(
         waits = await query("question_below", project_id=project_id, id=execution_id, key=step_key)
     if not waits:
         return phase, None
-    (asking, state, topic, data, asked_at_us, expires_at_us, must_name, schema), *more = waits
+    (asking, state, topic, data, asked_at_us, expires_at_us, must_name, schema, closed_at_us), *more = waits
     said = await records(Approval, "read_approvals", execution_id=asking, key=step_key)
     return phase, Question(
         id=question_name(asking, asked_at_us),
         execution_id=asking,
         workflow_id=workflow_id,
         step_key=step_key,
-        state=_state(state, expires_at_us, now_us),
+        state=_state(state, expires_at_us, closed_at_us or now_us),
         data=Raw(data),
         asked_at_us=asked_at_us,
         expires_at_us=expires_at_us,
@@ -60,8 +65,9 @@ async def _find(
     )
 
 
-def _state(state: str, expires_at_us: int | None, now_us: int) -> QuestionState:
-    over = expires_at_us is not None and expires_at_us <= now_us
+def _state(state: str, expires_at_us: int | None, at_us: int) -> QuestionState:
+    """`at_us`: when the wait was given up; now, if it was not."""
+    over = expires_at_us is not None and expires_at_us <= at_us + (SKEW_US if state == "closed" else 0)
     if state == "open":
         return QuestionState.EXPIRED if over else QuestionState.OPEN
     if state == "met":
@@ -135,4 +141,30 @@ async def list_questions(*, project_id: str, after: tuple[int, str, str], limit:
     at_us, id, key = after
     return await records(
         OpenApproval, "list_questions", project_id=project_id, after_us=at_us, after_id=id, after_key=key, limit=limit
+    )
+
+
+@verb(looks=True)
+async def list_answered(*, project_id: str, before: tuple[int, str, str], limit: int) -> list[OpenApproval]:
+    """The answered questions before a place: time of the answer, execution and key."""
+    at_us, id, key = before
+    return await records(
+        OpenApproval, "list_answered", project_id=project_id, before_us=at_us, before_id=id, before_key=key, limit=limit
+    )
+
+
+@verb(looks=True)
+async def list_expired(*, project_id: str, before: tuple[int, str, str], now_us: int, limit: int) -> list[OpenApproval]:
+    """The expired questions before a place: time of expiry, execution and key."""
+    at_us, id, key = before
+    return await records(
+        OpenApproval,
+        "list_expired",
+        project_id=project_id,
+        before_us=at_us,
+        before_id=id,
+        before_key=key,
+        now_us=now_us,
+        skew_us=SKEW_US,
+        limit=limit,
     )

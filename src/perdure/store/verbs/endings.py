@@ -168,7 +168,7 @@ async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
     wanted = set(end.waits)
     for (key,) in await query("open_waits", execution_id=at.execution_id) if moved.waits else ():
         if key not in wanted:  # an earlier, lost attempt left it open
-            await query("close_wait", execution_id=at.execution_id, key=key)
+            await query("close_wait", execution_id=at.execution_id, key=key, now_us=at.now_us)
     due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])
     row = JournalRow(at.execution_id, moved.seq, moved.at_us, Kind.WAITING, at.attempt, fingerprint=due)
     await query_many("insert_journal", [row])

@@ -236,7 +236,7 @@ async def _take(
             accepted.append(0 if is_late else seq)
             seq += 1
         elif type(entry) is CloseWait:
-            await query("close_wait", execution_id=item.execution_id, key=entry.key)
+            await query("close_wait", execution_id=item.execution_id, key=entry.key, now_us=at.now_us)
             accepted.append(0)
         elif type(entry) is OpenWait:
             met = await open_wait(at.project_id, at.execution_id, at.attempt, entry, now_us=at.now_us, at_us=at_us)

@@ -174,7 +174,7 @@ async def ended(
     if end.gate:
         await Notify(Ready(project_id, None))
     if end.waits:
-        await query("close_waits", execution_id=execution_id)
+        await query("close_waits", execution_id=execution_id, now_us=now_us)
     if phase is Phase.FAILED and error:
         await query_many("insert_term", [(project_id, term, execution_id) for term in error_terms(error)])
     if result is not None and end.told & SEARCHABLE:

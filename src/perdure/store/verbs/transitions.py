@@ -243,7 +243,9 @@ async def wake_due(*, now_us: int, limit: int) -> int:
         [one.row(one.id, Kind.WOKEN if one.timer_key is None else Kind.TIMER, key=one.timer_key) for one in woken],
     )
     # In a push execution a wait and its time-out share a key; only one of them happens.
-    timers = [{"execution_id": one.id, "key": one.timer_key} for one in woken if one.timer_key is not None]
+    timers = [
+        {"execution_id": one.id, "key": one.timer_key, "now_us": now_us} for one in woken if one.timer_key is not None
+    ]
     await query_many("close_wait", timers)
     ready = await records(Ready, "ready_delayed", now_us=now_us, limit=limit)
     hints = {Ready(one.project_id, one.deployment_id) for one in woken} | set(ready)

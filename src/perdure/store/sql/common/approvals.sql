@@ -4,23 +4,46 @@
 SELECT workflow_id, phase, root_execution_id FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: question_of
-SELECT execution_id, state, topic, data, opened_at_us, expires_at_us, must_name, answer_schema FROM waits
+SELECT execution_id, state, topic, data, opened_at_us, expires_at_us, must_name, answer_schema, closed_at_us FROM waits
 WHERE execution_id = :execution_id AND key = :key AND data IS NOT NULL AND state <> 'early';
 
 -- name: question_below
 -- The open question and the next one, among all below a root under a key; without an open one, the first two.
-SELECT w.execution_id, w.state, w.topic, w.data, w.opened_at_us, w.expires_at_us, w.must_name, w.answer_schema
+SELECT w.execution_id, w.state, w.topic, w.data, w.opened_at_us, w.expires_at_us, w.must_name, w.answer_schema, w.closed_at_us
 FROM executions e JOIN waits w ON w.execution_id = e.id AND w.key = :key AND w.data IS NOT NULL AND w.state <> 'early'
 WHERE e.project_id = :project_id AND e.root_execution_id = :id
 ORDER BY CASE WHEN w.state = 'open' THEN 0 ELSE 1 END, w.opened_at_us, w.execution_id LIMIT 2;
 
--- name: list_questions
-SELECT w.execution_id, COALESCE(e.root_execution_id, e.id) AS root_execution_id, e.workflow_id, w.key AS step_key, w.data,
+-- text: listed
+w.execution_id, COALESCE(e.root_execution_id, e.id) AS root_execution_id, e.workflow_id, w.key AS step_key, w.data,
   w.opened_at_us AS asked_at_us, w.expires_at_us
+
+-- name: list_questions
+SELECT {= listed}, 'open' AS state, NULL AS answer, NULL AS answered_by, NULL AS answered_at_us, NULL AS answered_how
 FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
 WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
   AND (w.opened_at_us, w.execution_id, w.key) > (:after_us, :after_id, :after_key)
 ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
+
+-- name: list_answered
+-- Without answers that came before their questions, and without those that a fork copied.
+SELECT {= listed}, 'answered' AS state, a.data AS answer, a.answered_by, a.answered_at_us, a.how AS answered_how
+FROM approvals a JOIN waits w ON w.execution_id = a.execution_id AND w.key = a.key
+JOIN executions e ON e.project_id = a.project_id AND e.id = a.execution_id
+WHERE a.project_id = :project_id AND w.state = 'met' AND w.data IS NOT NULL
+  AND a.answered_at_us >= w.opened_at_us AND a.answered_at_us >= e.created_at_us
+  AND (a.answered_at_us, a.execution_id, a.key) < (:before_us, :before_id, :before_key)
+ORDER BY a.answered_at_us DESC, a.execution_id DESC, a.key DESC LIMIT :limit;
+
+-- name: list_expired
+-- A worker's clock may be a little ahead when it gives a question up. Waits of earlier releases do not say when they closed.
+SELECT {= listed}, 'expired' AS state, NULL AS answer, NULL AS answered_by, NULL AS answered_at_us, NULL AS answered_how
+FROM waits w JOIN executions e ON e.project_id = w.project_id AND e.id = w.execution_id
+WHERE w.project_id = :project_id AND w.state <> 'met' AND w.data IS NOT NULL AND w.expires_at_us IS NOT NULL
+  AND w.expires_at_us <= :now_us AND w.opened_at_us >= e.created_at_us
+  AND (w.state = 'open' OR w.closed_at_us IS NULL OR w.closed_at_us >= w.expires_at_us - :skew_us)
+  AND (w.expires_at_us, w.execution_id, w.key) < (:before_us, :before_id, :before_key)
+ORDER BY w.expires_at_us DESC, w.execution_id DESC, w.key DESC LIMIT :limit;
 
 -- name: read_approvals
 -- The newest two: an answer older than the question came before it.

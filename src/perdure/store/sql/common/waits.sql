@@ -21,12 +21,13 @@ VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, 
 -- holds: execution=execution_id
 -- An answer came before the question, or the code's question changed: an answer must name it.
 UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
-  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, answer_schema = :answer_schema, must_name = 1
+  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, answer_schema = :answer_schema, must_name = 1,
+  closed_at_us = NULL
 WHERE execution_id = :execution_id AND key = :key AND state <> 'met' RETURNING key;
 
 -- name: reopen_wait
 -- holds: execution=execution_id
-UPDATE waits SET state = 'open', expires_at_us = :expires_at_us
+UPDATE waits SET state = 'open', expires_at_us = :expires_at_us, closed_at_us = NULL
 WHERE execution_id = :execution_id AND key = :key AND state = 'closed' RETURNING key;
 
 -- name: set_answer_schema
@@ -42,12 +43,13 @@ WHERE execution_id = :execution_id AND key = :key AND state IN ('open', 'early')
 
 -- name: close_wait
 -- holds: execution=execution_id
-UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND key = :key AND state = 'open' RETURNING key;
+UPDATE waits SET state = 'closed', closed_at_us = :now_us
+WHERE execution_id = :execution_id AND key = :key AND state = 'open' RETURNING key;
 
 -- name: close_waits
 -- holds: execution=execution_id
 -- An ended execution waits for nothing, so publishing need not look at it.
-UPDATE waits SET state = 'closed' WHERE execution_id = :execution_id AND state = 'open';
+UPDATE waits SET state = 'closed', closed_at_us = :now_us WHERE execution_id = :execution_id AND state = 'open';
 
 -- name: locked_waits
 -- How many open waits of an execution are locked elsewhere. It locks the rest.
