@@ -49,12 +49,13 @@ export function questionForm(stepKey: string, data: unknown, answerSchema?: Sche
   const said = fieldsSchema(form.fields, call);
   const answer = said ?? answerSchema ?? null;
   const { schema, decides } = answer === null ? { schema: null, decides: false } : withoutDecision(answer);
+  const titled = textOf(form.title) !== null ? null : ["question", "title"].find((name) => textOf(shown[name]) !== null);
   const limit = shown._source === "watchdog" || "budget" in shown;
   const title = call !== null && said !== null && tool !== null && /^Allow .*\?$/s.test(textOf(form.title) ?? "") ? `${tool}(${brief(call)})` : null;
   return {
     title: title ?? textOf(form.title) ?? textOf(shown.question) ?? textOf(shown.title) ?? stepKey,
     description: textOf(notify.message) ?? textOf(form.description),
-    context: [...context, ...rest.filter(([name]) => name !== "question" || textOf(form.title) !== null)].filter(([, value]) => value !== null && value !== form.title),
+    context: [...context, ...rest.filter(([name]) => name !== titled)].filter(([, value]) => value !== null && value !== form.title),
     kind: limit ? "limit" : shown._source === "agent" ? "agent" : "workflow",
     tool,
     schema,
@@ -62,6 +63,20 @@ export function questionForm(stepKey: string, data: unknown, answerSchema?: Sche
     arguments: said === null ? null : call,
     decides,
   };
+}
+
+/** How an address names a question. */
+export function nameOf(item: { execution_id: string; step_key: string }): string {
+  return `${item.execution_id}/${item.step_key}`;
+}
+
+/** `Approved by Ann: note=fine` */
+export function verdict(answer: unknown, by: string): string {
+  const said = isDict(answer) ? answer[APPROVED] : answer;
+  const decided = typeof said === "boolean";
+  const rest = isDict(answer) ? Object.fromEntries(Object.entries(answer).filter(([name]) => name !== APPROVED || !decided)) : answer;
+  const none = isDict(rest) ? Object.keys(rest).length === 0 : decided;
+  return `${decided ? (said ? "Approved" : "Rejected") : "Answered"} by ${by}${none ? "" : `: ${brief((rest ?? null) as Json)}`}`;
 }
 
 /** `order=48213, euros=48`, cut. */

@@ -146,7 +146,7 @@ function Open({ of, status, onAnswered, keys }: { of: Asked; status: Status; onA
       }}
     >
       {mode === "form" && form.schema !== null && (
-        <SchemaForm root={form.schema} draft={draft} was={form.initial} onChange={setDraft} problems={shown} onTouch={(path) => setTouched(new Set([...touched, path]))} />
+        <SchemaForm word="Answer" root={form.schema} draft={draft} was={form.initial} onChange={setDraft} problems={shown} onTouch={(path) => setTouched(new Set([...touched, path]))} />
       )}
       {mode === "json" && (
         <label class="field">

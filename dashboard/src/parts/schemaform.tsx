@@ -12,13 +12,15 @@ interface Props {
   onTouch?: (path: string) => void;
   /** What the form held first. A field that differs shows it. */
   was?: Draft;
+  /** What the whole is, where it is no object. */
+  word?: string;
 }
 
 /** The fields for a value of a JSON Schema. */
-export function SchemaForm(props: Props) {
+export function SchemaForm({ word = "Input", ...props }: Props) {
   const field = fieldOf(props.root, props.root);
   if (field.kind === "object") return <Members {...props} field={field} path="" depth={0} />;
-  return <Part {...props} schema={props.root} name="Input" path="" required depth={0} />;
+  return <Part {...props} schema={props.root} name={word} path="" required depth={0} />;
 }
 
 function Members({ field, path, depth, ...props }: Props & { field: Field & { kind: "object" }; path: string; depth: number }) {

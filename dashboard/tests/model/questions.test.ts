@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { answerOf, questionForm, urgency } from "../../src/model/questions";
+import { answerOf, questionForm, urgency, verdict } from "../../src/model/questions";
 import { fieldOf } from "../../src/model/schema";
 
 const CALL = {
@@ -65,4 +65,24 @@ test("a question turns amber and red before it expires", () => {
   expect(urgency("1970-01-01T02:00:00Z", 0)).toBeNull();
   expect(urgency("1970-01-01T00:59:00Z", 0)).toBe("amber");
   expect(urgency("1970-01-01T00:09:00Z", 0)).toBe("red");
+});
+
+test("the type of an answer makes the form of data without fields", () => {
+  const schema = { $ref: "#/$defs/S", $defs: { S: { type: "object", properties: { way: { enum: ["air", "land"] }, approved: { type: "boolean" } }, required: ["way"] } } };
+  const form = questionForm("choose", { title: "How?", weight: 2 }, schema);
+  expect(form).toMatchObject({ title: "How?", context: [["weight", 2]], decides: true });
+  expect(answerOf(form, { way: '"air"' }, true).value).toEqual({ approved: true, way: "air" });
+  const bare = questionForm("sure", { question: "Sure?", title: "A title" }, { type: "integer", maximum: 3 });
+  expect(bare).toMatchObject({ title: "Sure?", context: [["title", "A title"]], decides: false });
+  expect(answerOf(bare, "2", null).value).toBe(2);
+  expect([...answerOf(bare, "4", null).problems]).toEqual([["", "At most 3"]]);
+});
+
+test("who answered what, in a line", () => {
+  expect(verdict({ approved: true }, "Ann")).toBe("Approved by Ann");
+  expect(verdict({ approved: false, note: "no" }, "Ann")).toBe("Rejected by Ann: note=no");
+  expect(verdict({ way: "air" }, "Ann")).toBe("Answered by Ann: way=air");
+  expect(verdict(false, "Ann")).toBe("Rejected by Ann");
+  expect(verdict("yes", "Ann")).toBe("Answered by Ann: yes");
+  expect(verdict(null, "Ann")).toBe("Answered by Ann: null");
 });

@@ -243,14 +243,12 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
         {offered.length > 0 && mayWrite && (
           <div class="pendbar">
             {offered.slice(0, 4).map((one) => (
-              <span key={`${one.kind} ${one.key}`} class="row gap4">
-                <code>{visible(one.key ?? "execution")}</code>
-                {one.actions.map((action) => (
-                  <button key={action} type="button" class="btn sm" onClick={() => setAsked({ what: "act", action: action as ActName, pending: one })}>
-                    {actWord(action as ActName)}
-                  </button>
-                ))}
-              </span>
+              <Offer
+                key={`${one.kind} ${one.key}`}
+                one={one}
+                answer={one.kind === "answer" && tab !== "conversation" ? `/inbox?item=${encodeURIComponent(`${id}/${one.key}`)}` : null}
+                onAct={(action) => setAsked({ what: "act", action, pending: one })}
+              />
             ))}
             {offered.length > 4 && <span class="dim3">{counted(offered.length - 4, "more pending call")}</span>}
           </div>
@@ -387,6 +385,36 @@ function findRow(rows: readonly Row[], id: string, chosen: string): Row | null {
     rows.find((row) => row.execution === id && row.folds !== "group" && row.span.key === chosen) ??
     rows.find((row) => row.execution === id && row.span.seqs?.includes(Number(chosen)) === true) ??
     null
+  );
+}
+
+/** What may decide a pending call. A question is answered in its form; what overrules it is one step further. */
+function Offer({ one, answer, onAct }: { one: Pending; answer: string | null; onAct: (action: ActName) => void }) {
+  const [more, setMore] = useState(false);
+  const acts = one.actions.map((action) => (
+    <button key={action} type="button" class="btn sm" onClick={() => onAct(action as ActName)}>
+      {actWord(action as ActName)}
+    </button>
+  ));
+  return (
+    <span class="row gap4">
+      <code>{visible(one.key ?? "execution")}</code>
+      {answer !== null && (
+        <Link href={answer} class="btn sm pri">
+          Answer
+        </Link>
+      )}
+      {one.kind === "answer" ? (
+        <>
+          <button type="button" class="btn sm ghost" aria-expanded={more} onClick={() => setMore(!more)}>
+            {more ? "Less" : "More"}
+          </button>
+          {more && acts}
+        </>
+      ) : (
+        acts
+      )}
+    </span>
   );
 }
 

@@ -6,7 +6,7 @@ import { useGet, useRefresh } from "../../api/query";
 import { useLive } from "../../api/live";
 import { setNavCount } from "../../frame";
 import { useCommands } from "../../keys";
-import { brief, questionForm, urgency, type QuestionKind } from "../../model/questions";
+import { brief, nameOf, questionForm, urgency, type QuestionKind } from "../../model/questions";
 import { duration } from "../../model/time";
 import { Segments } from "../../parts/controls";
 import { Page } from "../../parts/page";
@@ -17,6 +17,7 @@ import { Empty, Loaded } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { Pairs } from "../../parts/value";
 import { useQueryParams } from "../../url";
+import { EndedList } from "./ended";
 import { LinkDialog, Made, type MadeLink } from "./link";
 import "./inbox.css";
 
@@ -35,11 +36,16 @@ const WORDS: [QuestionKind, string][] = [
   ["limit", "Continue?"],
 ];
 
-export function nameOf(item: { execution_id: string; step_key: string }): string {
-  return `${item.execution_id}/${item.step_key}`;
-}
+const STATES = [
+  ["open", "Open"],
+  ["answered", "Answered"],
+  ["expired", "Expired"],
+] as const;
 
 export default function Inbox() {
+  const [params, change] = useQueryParams();
+  const state = params.get("state");
+  const ended = state === "answered" || state === "expired" ? state : null;
   const found = useGet("/api/v1/approvals", { params: { query: { limit: 500 } } });
   const refresh = useRefresh();
   useLive("inbox", () => refresh("/api/v1/approvals"));
@@ -49,8 +55,23 @@ export default function Inbox() {
     if (found.data !== undefined) setNavCount("/inbox", all.length);
   }, [found.data]);
   return (
-    <Page title="Inbox" bare actions={<span class="dim num">{found.data === undefined ? "" : `${all.length}${more ? "+" : ""} open`}</span>}>
-      <Loaded of={found}>{() => <Items all={all} />}</Loaded>
+    <Page
+      title="Inbox"
+      bare
+      actions={
+        <>
+          <span class="dim num inbox-count">{found.data === undefined ? "" : `${all.length}${more ? "+" : ""} open`}</span>
+          <Segments label="State" of={STATES} value={ended ?? "open"} onChange={(to) => change({ state: to === "open" ? null : to, item: null, kind: null, sort: null }, true)} />
+        </>
+      }
+    >
+      {ended === null ? (
+        <Loaded of={found}>{() => <Items all={all} />}</Loaded>
+      ) : (
+        <EndedList key={ended} state={ended}>
+          {(name, item) => <Detail key={name} name={name} item={item} onBack={() => change({ item: null })} />}
+        </EndedList>
+      )}
     </Page>
   );
 }
@@ -168,7 +189,7 @@ function Items({ all: given }: { all: Item[] }) {
   );
 }
 
-function Detail({ name, item, onAnswered, onBack }: { name: string; item: Item | undefined; onAnswered: () => void; onBack: () => void }) {
+function Detail({ name, item, onAnswered, onBack }: { name: string; item: Item | undefined; onAnswered?: () => void; onBack: () => void }) {
   const cut = name.indexOf("/");
   const [execution_id, step_key] = [name.slice(0, cut), name.slice(cut + 1)];
   const [params, change] = useQueryParams();
@@ -188,7 +209,7 @@ function Detail({ name, item, onAnswered, onBack }: { name: string; item: Item |
           <Link href={`/executions/${execution_id}`} class="accent">
             <Shown text={of.workflow_id} />
           </Link>{" "}
-          {execution.data?.key != null && <Shown text={execution.data.key} mono />} <span class="dim">asks in</span> <Shown text={step_key} mono />
+          {execution.data?.key != null && <Shown text={execution.data.key} mono />} <span class="dim">{status.data === undefined || status.data.state === "open" ? "asks" : "asked"} in</span> <Shown text={step_key} mono />
         </span>
         {status.data?.state === "open" && (
           <button type="button" class="btn sm ghost" onClick={() => change({ link: "1" })}>
@@ -261,7 +282,7 @@ function SoFar({ execution, step }: { execution: string; step: string }) {
               <b>
                 <Shown text={brief(span.label ?? span.name ?? span.key, 40)} />
               </b>
-              {span.key === step ? "waits" : span.started_at != null && span.ended_at != null && duration(Date.parse(span.ended_at) - Date.parse(span.started_at))}
+              {span.key === step && span.state === "waiting" ? "waits" : span.started_at != null && span.ended_at != null && duration(Date.parse(span.ended_at) - Date.parse(span.started_at))}
               {(span.tries?.length ?? 0) > 1 && `, ${span.tries!.length} tries`}
             </span>
           </li>
