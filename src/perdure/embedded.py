@@ -4,7 +4,8 @@
         handle = await p.start(order, {"id": 7})
         print(await handle.result())
 
-`embedded("app.db", serve=8080)` also serves the API and the pages to this machine.
+`embedded("app.db", serve=8080)` also serves the API and the pages to this machine. `embedded_sync` is the same for code
+without an event loop.
 
 A composition root: this file may import both wings.
 """
@@ -12,9 +13,10 @@ A composition root: this file may import both wings.
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine
@@ -23,11 +25,12 @@ from perdure.engine.settings import EngineSettings
 from perdure.sdk import dev_note
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease
+from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.access import Role
-from perdure.wire.errors import PerdureError
+from perdure.wire.errors import PerdureError, Unavailable
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation, Stream
 from perdure.wire.records import Problem
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure")
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -221,6 +225,74 @@ async def embedded(
                 await asyncio.shield(worker.drain())
     finally:
         await engine.stop()
+
+
+class SyncEmbedded(SyncClient):
+    """A `SyncClient` that contains its engine and its worker. They run in the event loop of a thread."""
+
+    _twin: Embedded
+
+    def __init__(self, application: AbstractAsyncContextManager[Embedded]) -> None:
+        self._begin_thread()
+        self._ending = asyncio.Event()
+        self._block: asyncio.Task[None] | None = None
+        try:
+            self._wrap(self._call(self._open(application)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str | None:
+        """The address of the API and the pages; None without `serve`."""
+        return self._twin.url
+
+    @property
+    def api_key(self) -> str | None:
+        """As `Embedded.api_key`."""
+        return self._twin.api_key
+
+    def sign_in_link(self) -> str:
+        """As `Embedded.sign_in_link`."""
+        return self._twin.sign_in_link()
+
+    async def _open(self, application: AbstractAsyncContextManager[Embedded]) -> Embedded:
+        """One task enters and leaves the block."""
+        opened: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        self._block = asyncio.create_task(self._hold(application, opened), name="perdure-embedded")
+        either: list[asyncio.Future[Any]] = [opened, self._block]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            await self._block  # it raises
+        return opened.result()
+
+    async def _hold(self, application: AbstractAsyncContextManager[Embedded], opened: asyncio.Future[Embedded]) -> None:
+        async with application as twin:
+            opened.set_result(twin)
+            await self._ending.wait()
+
+    async def _end(self) -> None:
+        self._ending.set()
+        if self._block is not None and not self._block.done():
+            await self._block
+
+    def _begin_after_fork(self) -> None:
+        raise Unavailable("The parent process has this application open; use a server, or open it after the fork.")
+
+
+def _in_a_thread(opened: Callable[P, AbstractAsyncContextManager[Embedded]]) -> Callable[P, SyncEmbedded]:
+    @wraps(opened)
+    def open(*args: P.args, **options: P.kwargs) -> SyncEmbedded:
+        return SyncEmbedded(opened(*args, **options))
+
+    return open
+
+
+embedded_sync = _in_a_thread(embedded)
+"""`embedded` for code without an event loop: `with embedded_sync("app.db", serve=8080) as p: …`.
+
+Calls block, from any thread. The engine, the worker and the server of `serve` run in one thread of their own.
+"""
 
 
 @asynccontextmanager

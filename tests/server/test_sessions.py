@@ -7,6 +7,8 @@ import pytest
 from tests.server.serving import Hand, Served
 from tests.server.test_approvals import asking, submit
 
+from perdure import Client
+from perdure.sdk.http import HttpTransport
 from perdure.wire import agent_runs
 
 MEMORY = "/internal/session/a%2Fb/memory"
@@ -114,6 +116,9 @@ async def test_sessions_are_grouped_runs_of_agents(served: Served, agent: Agent)
         "approval_count": 0,
         "error": "broken",
         "execution_count": 2,
+        "last_at": found[1]["last_at"],
+        "last_message_preview": "And now?",
+        "whole": found[1]["whole"],
     }
     for query, ids in {
         "agent_id=x": [alone],
@@ -184,6 +189,7 @@ async def test_a_session_has_a_timeline(served: Served, agent: Agent) -> None:
         "total_tokens": 15,
         "tool_call_count": 1,
         "approval_count": 1,
+        "whole": rest["whole"],
     }
     assert [one["approval_count"] for one in await listed(served)] == [1]
 
@@ -326,3 +332,72 @@ def test_the_output_of_a_durable_agent_is_what_it_said() -> None:
     assert agent_runs.assistant_message("hello") == "hello"
     assert agent_runs.assistant_message({"text": "hello", "sure": True}) == {"text": "hello", "sure": True}
     assert agent_runs.assistant_message({"result": 1, "usage": {}}) == 1
+
+
+def answer(key: str, tokens: int, cost: str | None = None, model: str = "large") -> Any:
+    used = {"input_tokens": tokens, "output_tokens": 1, **({"cost": cost} if cost else {})}
+    value = {"kind": "response", "model_name": model, "parts": [], "usage": used}
+    step = {"type": "step", "key": key, "name": "model.request", "fingerprint": None, "ok": True, "value": value}
+    return {**step, "started_at_us": 1}
+
+
+async def test_a_session_is_summed_over_all_its_turns(served: Served, agent: Agent) -> None:
+    for n in range(3):
+        await served.start(payload={"input": f"Question {n}"}, session_id="mara", key=f"order-{n}")
+        item = await agent.claim()
+        entries = [answer("model.request", 10, "0.25"), answer("model.request#2", 5)]
+        await agent.report(item, entries=entries, end={"type": "complete", "result": "done"})
+    other = await served.start("x", {"input": "Where is my parcel?"})
+    (first, newest) = await listed(served, "limit=2")
+    assert first["execution_id"] == other and first["whole"]["calls"] == 0
+    assert (newest["execution_count"], newest["last_message_preview"]) == (1, "Question 2"), "of this page"
+    whole = {"turns": 3, "calls": 6, "input_tokens": 45, "output_tokens": 6, "usd": 0.75, "unpriced": 3}
+    assert newest["whole"] == {**whole, "cached_tokens": 0, "exact": True}
+    detail = await served.client.get(f"/api/v1/sessions/{newest['execution_id']}")
+    assert detail.json()["whole"] == newest["whole"]
+    for words, sessions in (
+        ("mar", ["mara"]),
+        ("order-1", ["mara"]),
+        ("question 0", ["mara"]),
+        ("PARCEL", [other]),
+        (other[:13], [other]),
+        ("nothing", []),
+    ):
+        found = await served.client.get("/api/v1/sessions", params={"q": words})
+        assert [one["session_id"] for one in found.json()["sessions"]] == sessions, words
+        assert found.json()["next_cursor"] is None
+    _, headers = await served.other_project()
+    assert (await served.client.get("/api/v1/sessions?q=mara", headers=headers)).json()["sessions"] == []
+
+
+async def test_what_agents_spent_is_told_by_time_model_and_agent(served: Served, agent: Agent) -> None:
+    for workflow, model, cost in (
+        ("w", "large", "0.5"),
+        ("w", "small", None),
+        ("x", "large", "0.25"),
+        ("plain", "large", "9"),
+    ):
+        await served.start(workflow)
+        entries = [answer("model.request", 10, cost, model)]
+        await agent.report(await agent.claim(), entries=entries, end={"type": "complete", "result": None})
+    await served.start("w")
+    found = (await served.client.get("/api/v1/stats/spend")).json()
+    assert (found["executions"], found["total"]["usd"], found["total"]["unpriced"], found["exact"]) == (
+        4,
+        0.75,
+        1,
+        True,
+    )
+    assert [(one["agent_id"], one["executions"], one["usd"]) for one in found["agents"]] == [
+        ("w", 3, 0.5),
+        ("x", 1, 0.25),
+    ]
+    assert [(one["model"], one["calls"]) for one in found["models"]] == [("large", 2), ("small", 1)]
+    assert (len(found["buckets"]), found["step_seconds"]) == (96, 900)
+    used = [one for one in found["buckets"] if one["calls"]]
+    assert sum(one["usd"] for one in used) == 0.75 and sum(one["tokens"] for one in used) == 33
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        one = await client.stats.spend("7d", agent="x")
+    assert (one.total.usd, one.total.input_tokens, [agent.agent_id for agent in one.agents]) == (0.25, 10, ["x"])
+    for wrong in ("range=2h", "agent_id="):
+        assert (await served.client.get(f"/api/v1/stats/spend?{wrong}")).status_code in (400, 422), wrong

@@ -168,6 +168,7 @@ ANSWERS_NOTHING: Final = {
     "unmarked_queues": "all that is open knows of its queue's limits",
     "forgotten_early": "nothing waits for a first deployment",
     "model_calls": "no model was asked",
+    "calls_of_agents": "no model was asked",
     "worker_in_flight": "no worker has said that a step runs",
     "taken_events": "the wait is still open",
     "insert_project": "it is there",
@@ -400,6 +401,9 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     found["spending_execution"] = {"id": done}
     found["spending_below"] = {"ids": json.dumps([has_children])}
     found["model_calls"] = {"execution_id": done}
+    found["calls_of_agents"] = {"ids": json.dumps([done])}
+    for query in ("ended_of_agent", "open_of_agent"):
+        found[query] = {"workflow_id": "workflow-1", "phase": "completed", "floor_id": name_of(executions - 40)}
     found["timeline_execution"] = {"id": done}
     found["timeline_rows"] = {"execution_id": done}
     found["steps_rerun"] = {"execution_id": done, "first_seq": 1, "last_seq": 100}

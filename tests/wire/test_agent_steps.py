@@ -7,7 +7,7 @@ from msgspec import structs
 from perdure.wire.agent_steps import (
     ToolStep,
     ToolUse,
-    answer_tokens,
+    call_usage,
     genai_attributes,
     genai_name,
     model_answer,
@@ -68,8 +68,9 @@ def test_a_cost_that_is_no_amount_is_left_out(cost: bytes) -> None:
     ],
 )
 def test_tokens_of_another_shape_are_not_counted(usage: object, tokens: tuple[int, int]) -> None:
-    found = answer_tokens(msgspec.json.encode({"usage": usage}))
-    assert found == tokens and {*map(type, found)} == {int}
+    found = call_usage("model.request", msgspec.json.encode({"kind": "response", "usage": usage}))
+    said = (0, 0) if found is None else (found.input_tokens, found.output_tokens)
+    assert said == tokens and {*map(type, said)} == {int}
 
 
 def test_a_tools_step_says_which_call_it_was() -> None:

@@ -2,16 +2,6 @@
 
 import { counted } from "./words";
 
-export const RANGES = ["1h", "6h", "24h", "7d", "30d"] as const;
-export type Range = (typeof RANGES)[number];
-export const RANGE_WORDS: Record<Range, string> = {
-  "1h": "the last hour",
-  "6h": "the last 6 hours",
-  "24h": "the last 24 hours",
-  "7d": "the last 7 days",
-  "30d": "the last 30 days",
-};
-
 export function headline(n: number): string {
   return n === 0 ? "Nothing needs attention" : counted(n, "item needs attention", "items need attention");
 }

@@ -53,3 +53,13 @@ export function exact(iso: string): string {
 export function secondsLeft(until: number, now: number): string {
   return `${Math.max(0, Math.ceil((until - now) / SECOND))} s`;
 }
+
+export const RANGES = ["1h", "6h", "24h", "7d", "30d"] as const;
+export type Range = (typeof RANGES)[number];
+export const RANGE_WORDS: Record<Range, string> = {
+  "1h": "the last hour",
+  "6h": "the last 6 hours",
+  "24h": "the last 24 hours",
+  "7d": "the last 7 days",
+  "30d": "the last 30 days",
+};

@@ -20,6 +20,12 @@ export function money(usd: number): string {
   return usd >= 1 ? `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}` : `$${usd.toFixed(4)}`;
 }
 
+/** The sum of some calls: of those whose price is known, and "at least" if not all calls are counted. */
+export function spent(of: { usd: number; unpriced: number; calls: number }, exact = true): string {
+  if (of.calls > 0 && of.unpriced === of.calls) return "price unknown";
+  return exact && of.unpriced === 0 ? money(of.usd) : `at least ${money(of.usd)}`;
+}
+
 export function bytes(n: number): string {
   if (n < 1_024) return counted(n, "byte");
   if (n < 1_048_576) return `${(n / 1_024).toFixed(1).replace(/\.0$/, "")} KB`;

@@ -83,3 +83,22 @@ export function EndBars({ buckets, height = 72 }: { buckets: Bucket[]; height?: 
     </figure>
   );
 }
+
+/** Amounts over time in one row of bars; each has its words in its title. */
+export function Amounts({ of, label, height = 48 }: { of: { at: string; value: number; words: string }[]; label: string; height?: number }) {
+  const most = Math.max(...of.map((one) => one.value)) || 1;
+  return (
+    <svg class="amounts" viewBox={`0 0 ${of.length * 8} ${height}`} preserveAspectRatio="none" role="img" aria-label={label} style={{ height: `${height}px` }}>
+      {of.map((one, at) => {
+        const tall = one.value === 0 ? 0 : Math.max(2, (one.value / most) * (height - 1));
+        return (
+          <g key={one.at}>
+            <title>{`${exact(one.at)}: ${one.words}`}</title>
+            <rect x={at * 8} y={0} width={8} height={height} fill="transparent" />
+            <rect class="amount" x={at * 8 + 1} y={height - tall} width={6} height={tall} />
+          </g>
+        );
+      })}
+    </svg>
+  );
+}

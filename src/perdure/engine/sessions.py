@@ -22,7 +22,7 @@ class Sessions(Service):
     @serves(GetSessions)
     async def list(self, scope: Scope, op: GetSessions) -> SessionPage:
         phases = None if op.status is None else [phase for phase, status in STATUS.items() if status is op.status]
-        runs, following = await self.scan(
+        runs, totals, following = await self.scan(
             sessions.list_agent_runs(
                 project_id=scope.project_id,
                 agent_id=op.agent_id,
@@ -32,9 +32,10 @@ class Sessions(Service):
                 before=op.cursor or NEWEST,
                 limit=op.limit,
                 offset=op.offset,
+                q=op.q.strip(),
             )
         )
-        return SessionPage(group_runs(runs), following)
+        return SessionPage(group_runs(runs, totals), following)
 
     @serves(GetSessionDetail)
     async def get(self, scope: Scope, op: GetSessionDetail) -> SessionDetail:

@@ -4,6 +4,7 @@ import asyncio
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import usage
+from perdure.wire.spend import GetSpend, Spend
 from perdure.wire.usage import ExecutionUsage, GetUsage
 from perdure.wire.usage_sums import sums
 
@@ -13,3 +14,9 @@ class Usages(Service):
     async def get(self, scope: Scope, op: GetUsage) -> ExecutionUsage:
         facts = await self.scan(usage.usage(project_id=scope.project_id, execution_id=op.execution_id))
         return await asyncio.to_thread(sums, facts)
+
+    @serves(GetSpend)
+    async def spend(self, scope: Scope, op: GetSpend) -> Spend:
+        return await self.scan(
+            usage.spend(project_id=scope.project_id, agent_id=op.agent_id, range=op.range, now_us=self.now_us())
+        )

@@ -21,6 +21,7 @@ from perdure.wire.matches import (
     Histogram,
     HistogramTime,
 )
+from perdure.wire.spend import GetSpend, Spend
 from perdure.wire.stats import (
     GetOverview,
     GetQueueStats,
@@ -55,6 +56,17 @@ class ProjectStats:
             ['7 executions of order failed: TimeoutError: connect to tax-#.']
         """
         return await self._client._transport.call(GetOverview(Range(range)))
+
+    async def spend(self, range: str = "24h", *, agent: str | None = None) -> Spend:
+        """What executions of agents that began in the range spent on models: `total`, `models`, `agents`, `buckets`.
+
+        Without `exact`, the sums are at least that. Raises `ValueError` for an unknown range.
+
+            >>> spend = await client.stats.spend("7d", agent="support")                     # doctest: +SKIP
+            >>> spend.total.usd, spend.executions                                           # doctest: +SKIP
+            (1.8214, 412)
+        """
+        return await self._client._transport.call(GetSpend(Range(range), agent))
 
     async def workflows(self, range: str = "24h", *, cursor: str | None = None, limit: int = 100) -> WorkflowStatsPage:
         """Numbers of each workflow, by id. Raises `ValueError` for an unknown range."""
@@ -103,6 +115,7 @@ def _given(filters: ListFilters | None) -> dict[str, Any]:
 
 
 class SyncProjectStats(Blocking[ProjectStats]):
+    spend = blocking(ProjectStats.spend)
     overview = blocking(ProjectStats.overview)
     workflows = blocking(ProjectStats.workflows)
     workflow = blocking(ProjectStats.workflow)

@@ -82,12 +82,18 @@ class SyncClient:
 
     def __init__(self, url: str | Sequence[str] | None = None, api_key: str | None = None) -> None:
         self._access = find(url, api_key)
-        self._twin = Client(HttpTransport(*self._access))
+        self._begin_thread()
+        self._wrap(Client(HttpTransport(*self._access)))
+
+    def _begin_thread(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
         self._is_forked = False
+
+    def _wrap(self, twin: Client) -> None:
+        self._twin = twin
         self.schedules = SyncSchedules(self, self._twin.schedules)
         self.queues = SyncQueues(self, self._twin.queues)
         self.stats = SyncProjectStats(self, self._twin.stats)
@@ -175,13 +181,16 @@ class SyncClient:
         if self._closed:
             raise Unavailable("This client is closed; make a new one.")
         if self._is_forked:  # not at the fork: a TLS context takes 20 ms to make
+            self._begin_after_fork()
             self._is_forked = False
-            self._twin._begin(HttpTransport(*self._access))
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_run, args=(self._loop,), name="perdure-client", daemon=True)
             self._thread.start()
         return self._loop
+
+    def _begin_after_fork(self) -> None:
+        self._twin._begin(HttpTransport(*self._access))
 
     def _after_fork(self) -> None:
         """The thread, its connections and perhaps the lock's holder stay with the parent."""
@@ -199,10 +208,15 @@ class SyncClient:
             loop, thread = self._loop, self._thread
             if loop is None or thread is None or not thread.is_alive():
                 return
-        asyncio.run_coroutine_threadsafe(self._twin.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
-            thread.join()
+        try:
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            if thread is not threading.current_thread():
+                thread.join()
+
+    async def _end(self) -> None:
+        await self._twin.close()
 
     def __enter__(self) -> Self:
         return self

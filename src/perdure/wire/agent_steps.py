@@ -75,15 +75,6 @@ def model_answer(name: str | None, value: bytes | None) -> ModelAnswer | None:
     )
 
 
-def answer_tokens(value: bytes) -> tuple[int, int]:
-    """Input and output tokens, without decoding the rest. Both are 0 unless both are integers."""
-    try:
-        used = _answer(value).usage
-    except (msgspec.MsgspecError, ValueError):
-        return 0, 0
-    return max(used.input_tokens, 0), max(used.output_tokens, 0)
-
-
 class CallUsage(NamedTuple):
     """The usage of a model call. `usd` is None if the model's price is not known."""
 

@@ -1,20 +1,22 @@
 """Sessions, the conversations of agents, and the functions that show them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw, Struct, field
+from msgspec.structs import fields, replace
 
 from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, tool_calls, usage, user_message
-from perdure.wire.agent_steps import tool_outcome, tool_status
+from perdure.wire.agent_steps import CallUsage, tool_outcome, tool_status
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.executions import BriefExecution
 from perdure.wire.fields import (
     INT64_MAX,
     Cursor,
+    Double,
     Header,
     Int64,
     KeyName,
@@ -25,16 +27,19 @@ from perdure.wire.fields import (
     Value,
     between,
     id_check,
+    text_check,
 )
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL
 from perdure.wire.status import STATUS, Status
 from perdure.wire.transcripts import NewVersion
+from perdure.wire.usage_sums import SUMMED
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
 LIST_MAX: Final = 500
 OFFSET_MAX: Final = 10_000
+SEARCHED_BYTES_MAX: Final = 500
 TOOL_CALL: Final = "tool_call"
 
 
@@ -45,6 +50,35 @@ class SessionTool(Struct, frozen=True):
     ok: bool
     at_us: int
     value: bytes | None
+
+
+class SessionTotals(Record, frozen=True, kw_only=True):
+    """A whole session: its turns, and what they and all below them spent on models."""
+
+    turns: Int64 = 0
+    calls: Int64 = 0
+    input_tokens: Int64 = 0
+    output_tokens: Int64 = 0
+    cached_tokens: Int64 = 0
+    """The part of the input that providers read from their caches."""
+    usd: Double = 0.0
+    unpriced: Int64 = 0
+    """Calls whose price is not known; `usd` is without them."""
+    exact: bool = True
+    """False: the sums are of some of the turns or calls only."""
+
+    def plus(self, call: CallUsage) -> "SessionTotals":
+        return replace(
+            self,
+            calls=self.calls + 1,
+            usd=self.usd + (call.usd or 0.0),
+            unpriced=self.unpriced + (call.usd is None),
+            **{name: getattr(self, name) + getattr(call, name) for name in SUMMED},
+        )
+
+    def with_turn(self, turn: "SessionTotals") -> "SessionTotals":
+        sums = {one.name: getattr(self, one.name) + getattr(turn, one.name) for one in fields(self)}
+        return replace(self, **sums | {"turns": self.turns + 1, "exact": self.exact and turn.exact})
 
 
 class SessionRun(BriefExecution, frozen=True, kw_only=True):
@@ -58,6 +92,8 @@ class SessionRun(BriefExecution, frozen=True, kw_only=True):
     """How many suspended steps asked a question."""
     input_tokens: int = 0
     output_tokens: int = 0
+    spent: SessionTotals = SessionTotals()
+    """On calls of models, by its journal and those below it."""
     tools: Sequence[SessionTool] = ()
 
 
@@ -102,6 +138,12 @@ class SessionSummary(Record, frozen=True):
     """The user's first message, up to 200 bytes."""
     error: str | None = None
     """Of the newest run."""
+    last_at_us: Time | None = field(default=None, name="last_at")
+    """When the newest run was created."""
+    last_message_preview: str | None = None
+    """The user's newest message, up to 200 bytes."""
+    whole: SessionTotals | None = None
+    """The session with all its runs."""
 
 
 class SessionPage(Record, frozen=True):
@@ -150,6 +192,8 @@ class SessionDetail(Record, frozen=True):
     duration_ms: Int64 | None = None
     error: str | None = None
     result: Value = None
+    whole: SessionTotals | None = None
+    """The session with all its runs."""
 
 
 sessions: Final = Noun("Sessions")
@@ -170,6 +214,9 @@ class GetSessions(Operation[SessionPage], frozen=True):
     """Only runs that began then or earlier."""
     status: Status | None = None
     agent_id: str | None = None
+    q: Annotated[str, text_check(SEARCHED_BYTES_MAX)] = ""
+    """The beginning of a session's name or of a run's id or key, or a part of a user's message in the newest 500 runs.
+    Such an answer is one page."""
 
 
 @sessions.get("/api/v1/sessions/{execution_id}", contract=True)
@@ -217,17 +264,23 @@ class PutSessionMemory(Operation[NewVersion], frozen=True):
 _VERSION: Final = re.compile(r'"?([0-9]{1,19})"?', re.ASCII)
 
 
-def group_runs(runs: Sequence[SessionRun]) -> list[SessionSummary]:
+def said_in(run: SessionRun, words: str) -> bool:
+    message = preview(user_message(decoded(run.payload)))
+    return message is not None and words.casefold() in message.casefold()
+
+
+def group_runs(runs: Sequence[SessionRun], totals: Mapping[str, SessionTotals]) -> list[SessionSummary]:
     """`runs` are ordered from the newest."""
     by_session: dict[str, list[SessionRun]] = {}
     for run in runs:
         by_session.setdefault(run.session_id, []).append(run)
-    return [_summary(members) for members in by_session.values()]
+    return [_summary(members, totals.get(id)) for id, members in by_session.items()]
 
 
-def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
+def _summary(runs: Sequence[SessionRun], whole: SessionTotals | None) -> SessionSummary:
     newest, first = runs[0], runs[-1]
     results = [decoded(run.result) for run in runs]
+    last_message = preview(user_message(decoded(newest.payload)))
     return SessionSummary(
         execution_id=newest.id,
         agent_id=first.workflow_id,
@@ -237,13 +290,18 @@ def _summary(runs: Sequence[SessionRun]) -> SessionSummary:
         tool_call_count=sum(len(_tools(run, result)) for run, result in zip(runs, results, strict=True)),
         approval_count=sum(run.approvals for run in runs),
         execution_count=len(runs),
-        session_id=newest.session_id,
+        session_id=first.session_id,
         user_message_preview=preview(user_message(decoded(first.payload))),
         error=newest.error,
+        last_at_us=newest.created_at_us,
+        last_message_preview=last_message,
+        whole=whole,
     )
 
 
-def show_session(run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[Question]) -> SessionDetail:
+def show_session(
+    run: SessionRun, runs: Sequence[SessionRun], questions: Sequence[Question], whole: SessionTotals
+) -> SessionDetail:
     """One run, and all runs of its session, oldest first."""
     results = [decoded(one.result) for one in runs]
     used = [_used(one, result) for one, result in zip(runs, results, strict=True)]
@@ -273,6 +331,7 @@ def show_session(run: SessionRun, runs: Sequence[SessionRun], questions: Sequenc
         duration_ms=duration_ms,
         error=run.error,
         result=None if run.result is None else Raw(run.result),
+        whole=whole,
     )
 
 

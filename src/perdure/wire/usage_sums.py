@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from perdure.wire.agent_steps import call_usage
+from perdure.wire.agent_steps import CallUsage, call_usage
 from perdure.wire.usage import ChildUsage, ExecutionUsage, ModelCall, ModelUsage, Spent
 
 S = TypeVar("S", bound=Spent)
@@ -52,20 +52,21 @@ def sums(facts: UsageFacts) -> ExecutionUsage:
     children: dict[str, ChildUsage] = {}
     total = own = Spent()
     for call in calls:
-        total = _plus(total, call)
-        models[call.model] = _plus(models.get(call.model) or ModelUsage(model=call.model), call)
+        ms = call.ms or 0.0
+        total = plus(total, call, ms)
+        models[call.model] = plus(models.get(call.model) or ModelUsage(model=call.model), call, ms)
         child = below.get(call.execution_id)
         if child is None:
-            own = _plus(own, call)
+            own = plus(own, call, ms)
         else:
             known = children.get(child.id) or ChildUsage(execution_id=child.id, workflow_id=child.workflow_id)
-            children[child.id] = _plus(known, call)
+            children[child.id] = plus(known, call, ms)
     return ExecutionUsage(
         execution_id=root.id,
         total=total,
         own=own,
-        models=_dearest(models),
-        children=_dearest(children),
+        models=dearest(models),
+        children=dearest(children),
         calls=calls,
         exact=facts.whole and all(row.value is not None for row in facts.rows),
     )
@@ -80,20 +81,21 @@ def _call(row: CallRow) -> ModelCall | None:
     return ModelCall(execution_id=row.execution_id, seq=row.seq, key=row.key, at_us=row.at_us, ms=ms, **said)
 
 
-_SUMMED: Final = ("input_tokens", "output_tokens", "cached_tokens")
+SUMMED: Final = ("input_tokens", "output_tokens", "cached_tokens")
 
 
-def _plus(spent: S, call: ModelCall) -> S:
+def plus(spent: S, call: ModelCall | CallUsage, ms: float) -> S:
     return replace(
         spent,
         calls=spent.calls + 1,
         usd=spent.usd + (call.usd or 0.0),
         unpriced=spent.unpriced + (call.usd is None),
-        ms=spent.ms + (call.ms or 0.0),
-        **{name: getattr(spent, name) + getattr(call, name) for name in _SUMMED},
+        ms=spent.ms + ms,
+        **{name: getattr(spent, name) + getattr(call, name) for name in SUMMED},
     )
 
 
-def _dearest(found: Mapping[str, S] | Mapping[str | None, S]) -> list[S]:
+def dearest(found: Mapping[str, S] | Mapping[str | None, S]) -> list[S]:
+    """The most expensive first."""
     values: Iterable[S] = found.values()
     return sorted(values, key=lambda one: (-one.usd, -one.input_tokens - one.output_tokens))

@@ -8,6 +8,7 @@ import { Phase } from "../../parts/phase";
 import { Empty, Loaded } from "../../parts/state";
 import { Shown, Time } from "../../parts/text";
 import { named } from "../../url";
+import { Spend } from "./spend";
 import "../workflows/workflows.css";
 
 interface Tool {
@@ -97,6 +98,7 @@ export default function OneAgent({ params: { id } }: { params: Record<string, st
             </>
           )}
         </Loaded>
+        <Spend agent={agent} />
         <section>
           <h2>Newest executions</h2>
           <Loaded of={runs}>

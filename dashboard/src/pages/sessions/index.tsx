@@ -1,6 +1,6 @@
 import { Link, useLocation } from "wouter-preact";
 import { useGet } from "../../api/query";
-import { count } from "../../model/words";
+import { count, spent } from "../../model/words";
 import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
 import { useRows } from "../../parts/rows";
@@ -16,8 +16,9 @@ export default function Sessions() {
   const [params, change] = useQueryParams();
   const [, navigate] = useLocation();
   const agent = params.get("agent") ?? "";
+  const words = params.get("q") ?? "";
   const cursor = params.get("cursor");
-  const found = useGet("/api/v1/sessions", { params: { query: { limit: 100, ...(agent === "" ? {} : { agent_id: agent }), ...(cursor === null ? {} : { cursor }) } } }, { every: 5_000 });
+  const found = useGet("/api/v1/sessions", { params: { query: { limit: 50, ...(words === "" ? {} : { q: words }), ...(agent === "" ? {} : { agent_id: agent }), ...(cursor === null ? {} : { cursor }) } } }, { every: 5_000 });
   const agents = useGet("/api/v1/agents");
   const names = [...new Set((agents.data ?? []).map((one) => one.id))];
   const sessions = found.data?.sessions ?? [];
@@ -27,21 +28,33 @@ export default function Sessions() {
       title="Sessions"
       bare
       actions={
-        (names.length > 1 || agent !== "") && (
-          <select class="input" style={{ width: "200px" }} aria-label="Agent" value={agent} onChange={(event) => change({ agent: event.currentTarget.value || null, cursor: null })}>
-            <option value="">All agents</option>
-            {names.map((one) => (
-              <option key={one} value={one}>
-                {one}
-              </option>
-            ))}
-          </select>
-        )
+        <>
+          <input
+            class="input find"
+            type="search"
+            aria-label="Find a session"
+            placeholder="Name, key or message"
+            value={words}
+            onInput={(event) => change({ q: event.currentTarget.value || null, cursor: null })}
+          />
+          {(names.length > 1 || agent !== "") && (
+            <select class="input" style={{ width: "200px" }} aria-label="Agent" value={agent} onChange={(event) => change({ agent: event.currentTarget.value || null, cursor: null })}>
+              <option value="">All agents</option>
+              {names.map((one) => (
+                <option key={one} value={one}>
+                  {one}
+                </option>
+              ))}
+            </select>
+          )}
+        </>
       }
     >
       <Loaded of={found}>
         {({ next_cursor }) =>
-          sessions.length === 0 ? (
+          sessions.length === 0 && words !== "" ? (
+            <Empty title={`No session for “${words}”`}>The search takes the beginning of a session's name, of an execution's key or id, and words of the newest messages.</Empty>
+          ) : sessions.length === 0 ? (
             <Empty title="No conversation yet" code={EXAMPLE} docs="docs/sessions.md">
               A session holds the turns of a conversation with an agent. Start one with a session:
             </Empty>
@@ -52,12 +65,13 @@ export default function Sessions() {
                   <tr>
                     <th>Session</th>
                     <th>Agent</th>
-                    <th>First message</th>
+                    <th>Last message</th>
                     <th>State</th>
                     <th class="r">Turns</th>
                     <th class="r">Calls</th>
                     <th class="r">Tokens</th>
-                    <th>Began</th>
+                    <th class="r">Cost</th>
+                    <th>Last turn</th>
                   </tr>
                 </thead>
                 <tbody>
@@ -72,16 +86,17 @@ export default function Sessions() {
                         <Shown text={one.agent_id} />
                       </td>
                       <td class="fit dim">
-                        <Shown text={one.user_message_preview ?? ""} />
+                        <Shown text={one.last_message_preview ?? one.user_message_preview ?? ""} />
                       </td>
                       <td>
                         <Phase phase={PHASES[one.status] ?? one.status} />
                       </td>
-                      <td class="r num">{count(one.execution_count)}</td>
+                      <td class="r num">{count(one.whole?.turns ?? one.execution_count)}</td>
                       <td class="r num">{count(one.tool_call_count)}</td>
-                      <td class="r num">{count(one.total_tokens)}</td>
+                      <td class="r num">{count(Math.max(one.total_tokens, one.whole == null ? 0 : one.whole.input_tokens + one.whole.output_tokens))}</td>
+                      <td class="r num">{one.whole == null || one.whole.calls === 0 ? "–" : spent(one.whole, one.whole.exact)}</td>
                       <td>
-                        <Time at={one.created_at} />
+                        <Time at={one.last_at ?? one.created_at} />
                       </td>
                     </tr>
                   ))}

@@ -3,7 +3,7 @@ import { useListChanges } from "../../api/live";
 import { useGet } from "../../api/query";
 import type { Json } from "../../model/schema";
 import { words } from "../../model/conversation";
-import { count, counted } from "../../model/words";
+import { count, counted, spent } from "../../model/words";
 import { Segments } from "../../parts/controls";
 import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
@@ -37,7 +37,10 @@ export default function OneSession({ params: { id } }: { params: Record<string, 
                 <Shown text={one.agent_id} />
               </Link>
               <span class="dim num">
-                {count(one.total_input_tokens)} → {counted(one.total_output_tokens, "token")} · {counted(one.tool_call_count, "call")} · {counted(one.approval_count, "question")}
+                {one.whole != null && `${counted(one.whole.turns, "turn")} · `}
+                {count(Math.max(one.total_input_tokens, one.whole?.input_tokens ?? 0))} → {counted(Math.max(one.total_output_tokens, one.whole?.output_tokens ?? 0), "token")} ·{" "}
+                {one.whole != null && one.whole.calls > 0 && `${spent(one.whole, one.whole.exact)} · `}
+                {counted(one.tool_call_count, "call")} · {counted(one.approval_count, "question")}
               </span>
             </div>
             <div class="row sesstabs">

@@ -115,7 +115,7 @@ async def find_ids(project_id: str, filters: ListFilters, before: str, limit: in
         await _check_field(project_id, filters.field, several(filters.workflow_id))
     terms = _terms(filters)
     wanted = _wanted(project_id, filters, terms)
-    before, least = await _bounds(wanted, before)
+    before, least = await id_bounds(wanted, before)
     least = max(least, since)
     matching = await _matching(wanted, terms, before)
     if matching is not None:
@@ -280,7 +280,7 @@ def ids_beginning_with(q: str) -> Terms | None:
     return beginning_with(q.lower()) if _ID_PART.fullmatch(q) else None
 
 
-async def _bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
+async def id_bounds(wanted: dict[str, Any], before: str) -> tuple[str, str]:
     """Below which id, and from which on, executions of the wanted time are. Ids have the time, but perhaps of another
     clock: a bound holds only if its neighbour beyond was created outside."""
     project_id, after_us, before_us = (wanted[name] for name in ("project_id", "created_after_us", "created_before_us"))

@@ -1,15 +1,25 @@
 """Model calls of an execution and of all below it."""
 
+import builtins
 import json
 from typing import Final
 
 from perdure.store.executions import unknown_execution
-from perdure.store.interface import record, records, verb
+from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.verbs.find import id_bounds
+from perdure.wire.fields import NEWEST
+from perdure.wire.spend import AgentCall, Spend, SpendSums
+from perdure.wire.stats import Range, buckets_of
+from perdure.wire.status import FINAL
 from perdure.wire.usage import CALLS_MAX, EXECUTIONS_MAX
 from perdure.wire.usage_sums import CallRow, SpendingExecution, UsageFacts
 
 PAGE: Final = 50
 VALUE_BYTES_MAX: Final = 1 << 20
+AGENTS_MAX: Final = 500
+AGENT_RUNS_MAX: Final = 2_000
+AGENT_CALLS_MAX: Final = 5_000
+AGENT_VALUE_BYTES_MAX: Final = 256 << 10
 
 
 @verb(looks=True)
@@ -42,3 +52,38 @@ async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
             rows += page
             after = page[-1].seq if page else after
     return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole)
+
+
+@verb(looks=True)
+async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: int) -> Spend:
+    """Of executions that began in the range. It reads the newest ones first."""
+    buckets = buckets_of(range, now_us)
+    sums = SpendSums(buckets, now_us)
+    names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
+    bounds = {"project_id": project_id, "created_after_us": buckets.from_us, "created_before_us": None}
+    _, floor_id = await id_bounds(bounds, NEWEST)
+    wanted = {"project_id": project_id, "floor_id": floor_id, "from_us": buckets.from_us, "limit": AGENT_RUNS_MAX + 1}
+    of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
+    rows = await query_many("ended_of_agent", [one | {"phase": phase} for one in of_agents for phase in sorted(FINAL)])
+    rows += await query_many("open_of_agent", of_agents)
+    runs = sorted(rows, reverse=True)
+    whole = len(runs) <= AGENT_RUNS_MAX
+    runs = runs[:AGENT_RUNS_MAX]
+    for _, name in runs:
+        sums.began(name)
+    ids = [id for id, _ in runs]
+    left = AGENT_CALLS_MAX
+    for first in builtins.range(0, len(ids), PAGE):
+        calls = await records(
+            AgentCall,
+            "calls_of_agents",
+            project_id=project_id,
+            ids=json.dumps(ids[first : first + PAGE]),
+            bytes_max=AGENT_VALUE_BYTES_MAX,
+            limit=left + 1,
+        )
+        sums.add(calls[:left])
+        left -= len(calls)
+        if left < 0:
+            break
+    return sums.result(range, whole=whole and left >= 0)
