@@ -100,6 +100,7 @@ MAY_READ_MUCH: Final = {
     "orphaned": "all that is held, at the start of a process that is alone",
     "group_room": "what is held of a queue and of a key, at most its limits",
     "changed_of_workers": "all that a worker holds, once a second while it waits",
+    "held_by_all": "all that some workers hold, at each beat",
     "unacknowledged_claims": "all that a worker holds, once a second while it waits",
     "list_all_workers": "what workers hold, when a person asks",
     **dict.fromkeys(("read_listed_worker", "serving_workers"), "what workers hold, when a person asks"),

@@ -12,7 +12,9 @@ from tests.store.world import PROJECT, World, event_wait, step
 
 from perdure.store.interface import Verb, verb
 from perdure.store.verbs import claims, events, push_steps, queries, reports
+from perdure.store.verbs.rows import journal_after
 from perdure.wire.errors import BadRequest
+from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 
 T = TypeVar("T")
@@ -150,6 +152,36 @@ async def test_of_a_journal_of_small_rows_a_claim_hands_out_as_many_as_may_be(wo
         look = claims.journals(wanted=[(id, 0)], rows_max=rows_max, bytes_max=1 << 20)
         [(rows, more)] = await world.store.read(look)
         assert ([row.seq for row in rows], more) == (list(range(1, min(rows_max, 201) + 1)), rows_max < 201)
+
+
+@pytest.mark.parametrize("room", [ROOM, 1 << 20])
+async def test_short_journals_are_read_together_and_are_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    ids = [await world.running() for _ in range(9)]
+    for steps, id in enumerate(ids[:6]):
+        await world.report(id, [step(f"s{n}", n) for n in range(steps)])
+    await world.report(ids[6], [step(f"s{n}", n) for n in range(14)])  # and its claim: one less than is too many
+    await world.report(ids[7], [step(f"s{n}", n) for n in range(16)])
+    await world.report(ids[8], [step("large", "x" * SIZE)])
+    alone: list[str] = []
+
+    async def counted(execution_id: str, seq: int, **bounds: Any) -> tuple[list[Row], bool]:
+        alone.append(execution_id)
+        return await journal_after(execution_id, seq, **bounds)
+
+    monkeypatch.setattr("perdure.store.verbs.claims.journal_after", counted)
+    wanted = [(id, n % 2) for n, id in enumerate(ids)]
+    found = await world.store.read(claims.journals(wanted=wanted, rows_max=10_000, bytes_max=room))
+    left = room
+    for (id, after), (rows, more) in zip(wanted, found, strict=True):
+        [(same, more_alone)] = await world.store.read(
+            claims.journals(wanted=[(id, after)], rows_max=10_000, bytes_max=max(left, 0))
+        )
+        assert (rows, more) == (same, more_alone)
+        left -= sum(120 + len(bytes(row.value)) for row in rows)
+    if room > ROOM:
+        assert alone[: -len(ids)] == [ids[7]]
 
 
 async def test_the_news_that_a_report_is_answered_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

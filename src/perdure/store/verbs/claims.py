@@ -1,6 +1,6 @@
 """Worker registrations and claims. A lease decides when work is handed out again, never whether a message counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,6 +33,8 @@ REAPED = "reaped_at_us"
 PUSHED = 2
 """`workers.embedded` of push workers."""
 GROUPS_PER_CLAIM = 256
+SHORT_ROWS = 16
+"""A journal with fewer rows is read together with others."""
 
 
 class Range(NamedTuple):
@@ -332,13 +334,42 @@ async def recall(*, project_id: str, worker_id: str, claim_id: str, now_us: int)
 @verb(looks=True)
 async def journals(*, wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> list[tuple[list[Row], bool]]:
     """Journals, each after a seq, and whether rows were left out for size."""
+    short = await _short_journals(wanted, min(rows_max, SHORT_ROWS), bytes_max)
     found: list[tuple[list[Row], bool]] = []
     room = bytes_max
     for execution_id, after in wanted:
-        rows, more = await journal_after(execution_id, after, rows_max=rows_max, bytes_max=room)
+        rows, more = short.get(execution_id, []), False
+        if not rows:
+            rows, more = await journal_after(execution_id, after, rows_max=rows_max, bytes_max=room)
         room -= sum(ROW_BYTES + len(bytes(row.value)) for row in rows)
         found.append((rows, more))
     return found
+
+
+async def _short_journals(wanted: Sequence[tuple[str, int]], rows_max: int, bytes_max: int) -> Mapping[str, list[Row]]:
+    """All rows of the executions that have few, while there is room: two queries in place of two for each."""
+    places: dict[int, list[str]] = {}
+    for execution_id, after in wanted:
+        places.setdefault(after, []).append(execution_id)
+    found: dict[str, list[Row]] = {}
+    for after, ids in places.items():
+        if len(ids) < 2:
+            continue
+        fits: list[str] = []
+        where = {"after": after, "last": after + rows_max}
+        for execution_id, rows, size in await query("short_sizes", ids=_json(ids), **where):
+            bytes_max -= rows * ROW_BYTES + size
+            if bytes_max < 0:
+                break
+            if rows < rows_max:
+                fits.append(execution_id)
+        for row in await records(JournalRow, "read_short", ids=_json(fits), **where):
+            found.setdefault(row.execution_id, []).append(row.to_row())
+    return {execution_id: rows for execution_id, rows in found.items() if len(rows) < rows_max}
+
+
+def _json(ids: Sequence[str]) -> str:
+    return msgspec.json.encode(ids).decode()
 
 
 @verb(sweep=True)
@@ -375,8 +406,7 @@ async def beat_together(*, beats: Sequence[Beat], lease_us: int) -> dict[str, He
     ]
     held: dict[str, Held] = {id: [] for (id,) in await query_many("beat_unlocked", rows)}
     if held:
-        workers = msgspec.json.encode(list(held)).decode()
-        for worker_id, id, attempt, seq in await query("held_by_all", workers=workers):
+        for worker_id, id, attempt, seq in await query("held_by_all", workers=_json(list(held))):
             held[worker_id].append((id, attempt, seq))
     return held
 

@@ -15,6 +15,17 @@ WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 SELECT seq, OCTET_LENGTH(value) AS size FROM journal
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
+-- name: short_sizes
+-- For many executions at once: how many rows each has within a range, and the sizes of their values.
+SELECT execution_id, COUNT(*), CAST(SUM(OCTET_LENGTH(value)) AS BIGINT) FROM journal
+WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+  AND seq > :after AND seq <= :last GROUP BY execution_id;
+
+-- name: read_short
+SELECT {columns JournalRow} FROM journal
+WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
+  AND seq > :after AND seq <= :last ORDER BY execution_id, seq;
+
 -- name: take_back_step
 -- holds: execution=execution_id
 UPDATE journal SET kind = 'step_failed'
