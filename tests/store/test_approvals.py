@@ -10,6 +10,7 @@ from tests.store.world import PROJECT, SECOND, World, raw
 from perdure.store.verbs import approvals
 from perdure.wire.approvals import Approval, How, Question, QuestionState
 from perdure.wire.errors import Conflict
+from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
 from perdure.wire.status import Phase
@@ -277,6 +278,14 @@ async def test_a_question_expires_only_if_it_was_open_until_its_time(world: Worl
     assert (await find(world, cancelled)).state is QuestionState.CLOSED
     assert open_ in await listed(world)
     await world.check()
+
+
+async def test_a_question_that_was_timed_out_was_not_answered(world: World) -> None:
+    id = await ask_natively(world)
+    await world.act(id, Action.TIME_OUT, "ask")
+    assert (await find(world, id)).state is QuestionState.EXPIRED
+    with pytest.raises(Conflict, match="its time is over"):
+        await answer(world, id, "yes")
 
 
 async def test_what_nobody_asks_is_not_answered_by_its_name(world: World) -> None:

@@ -7,7 +7,7 @@ from msgspec import Raw
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import Rows, query, records, verb
 from perdure.store.verbs.push_questions import note_answer
-from perdure.store.verbs.waits import answer_wait, said_by
+from perdure.store.verbs.waits import answer_wait, said_by, was_timed_out
 from perdure.wire.approvals import Approval, How, OpenApproval, Question, QuestionState, question_name
 from perdure.wire.errors import Conflict
 from perdure.wire.records import Problem
@@ -48,12 +48,15 @@ async def _find(
         return phase, None
     (asking, state, topic, data, asked_at_us, expires_at_us, must_name, schema, closed_at_us), *more = waits
     said = await records(Approval, "read_approvals", execution_id=asking, key=step_key)
+    ended = _state(state, expires_at_us, closed_at_us or now_us)
+    if ended is QuestionState.ANSWERED and not said and await was_timed_out(asking, step_key):
+        ended = QuestionState.EXPIRED  # by an act
     return phase, Question(
         id=question_name(asking, asked_at_us),
         execution_id=asking,
         workflow_id=workflow_id,
         step_key=step_key,
-        state=_state(state, expires_at_us, closed_at_us or now_us),
+        state=ended,
         data=Raw(data),
         asked_at_us=asked_at_us,
         expires_at_us=expires_at_us,

@@ -113,7 +113,7 @@ async def _refusal(
         elif state in ("met", "early"):
             said = await standing(execution_id, step_key)
             before = f"{what} was answered {said_by(said)}; the first answer stands."
-            if said is None and state == "met" and await _was_timed_out(execution_id, step_key):
+            if said is None and state == "met" and await was_timed_out(execution_id, step_key):
                 before = f"{what} no longer waits for an answer: it was timed out."
         elif state == "closed":
             before = f"{what} no longer waits for an answer."
@@ -148,7 +148,7 @@ async def _refusal(
     return None
 
 
-async def _was_timed_out(execution_id: str, step_key: str) -> bool:
+async def was_timed_out(execution_id: str, step_key: str) -> bool:
     rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=step_key)
     return any(row.kind is Kind.RESUME and not row.ok for row in rows)
 
