@@ -126,7 +126,7 @@ INSERT INTO large_payloads (execution_id, payload) SELECT id, :payload FROM name
 
 -- name: topics
 -- picks: a topic for every thousand executions
-INSERT INTO topics (project_id, topic, last_seq) SELECT 'p', 'topic-' || n, 100 FROM numbers WHERE n <= :executions / 1000;
+INSERT INTO topics (project_id, topic, last_seq, indexed_after) SELECT 'p', 'topic-' || n, 100, 0 FROM numbers WHERE n <= :executions / 1000;
 
 -- name: events
 -- picks: a hundred events in each topic
@@ -134,6 +134,12 @@ INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, cre
 SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, CASE WHEN n % 10 = 7 THEN 'made' END, :payload,
   CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :start_us{::BIGINT} + n * 10000000
 FROM numbers WHERE n < :executions / 10;
+
+-- name: event_fields
+-- picks: the fields of the events, and of an older block of each topic
+INSERT INTO event_fields (project_id, topic, part, seq, entries)
+SELECT 'p', 'topic-' || (n / 100), part, n % 100 + 1, :payload FROM numbers, (SELECT 3 AS part UNION ALL SELECT 16) AS parts
+WHERE n < :executions / 10 AND (part = 16 OR n % 100 = 0);
 
 -- name: idempotency
 -- picks: an answer for one execution in fifty
@@ -167,9 +173,11 @@ WHERE n >= :executions AND n < :executions + :open AND n % 10 > 2;
 
 -- name: waits_open
 -- picks: what those wait for that have no timer
-INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq, data)
+INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq, data, match_names, match_hash)
 SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500 / 10) END, :now_us, 0,
-  CASE WHEN n % 10 = 8 THEN :payload{::BYTEA} END FROM names
+  CASE WHEN n % 10 = 8 THEN :payload{::BYTEA} END,
+  CASE WHEN n % 10 = 6 AND n / 500 % 2 = 0 THEN '["lines","order"]' END,
+  CASE WHEN n % 10 = 6 AND n / 500 % 2 = 0 THEN n END FROM names
 WHERE n >= :executions AND n < :executions + :open AND n % 10 IN (6, 8);
 
 -- name: schedules

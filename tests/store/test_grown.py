@@ -45,6 +45,7 @@ LARGE_TABLES: Final = (
     "waits",
     "approvals",
     "events",
+    "event_fields",
     "topics",
     "execution_tags",
     "search_terms",
@@ -93,6 +94,7 @@ MAY_READ_MUCH: Final = {
     **dict.fromkeys(("count_questions", "blocked_executions"), "all that waits for a person, for a person"),
     "newest_questions": "what waits for a person, up to a limit",
     **dict.fromkeys(("keys_of_queue", "next_in_queue", "many_in_queue"), "all that is ready, for a person"),
+    "newest_questions": "open questions, up to a limit",
     "step_times": "the journals of a list",
     "open_of_workflow": "what is open of a workflow, up to a limit, for a person",
     "skipped_fires": "all schedules of a project, for a person",
@@ -226,6 +228,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **dict.fromkeys(("parent_execution_id", "root_execution_id", "step_key", "batch_id", "session_id"), None),
         **dict.fromkeys(("output_schema_name", "run_timeout_seconds", "key", "started_at_us", "match"), None),
         "answer_schema": b"{}",
+        **dict.fromkeys(("match_names", "match_hash"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
         **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable", "described"), None),
         **{f"{no}{name}": None for name in ("workflow_ids", "queue_names", "deployment_ids") for no in ("", "not_")},
@@ -774,6 +777,10 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         },
         "count_early": {"execution_id": ids["waiting_for_event"]},
         "last_event_before": {"execution_id": ids["running"]},
+        "names_matched": {"first": '["lines","order"]'},
+        "waits_matching": {"match_names": '["lines","order"]', "match_hash": executions + 36},
+        "find_event_fields": {"part": 3, "hash": PAYLOAD[:6], "unknown": bytes(6), "long": bytes(6)},
+        "insert_event_fields": {"part": 9, "seq": 1_024, "entries": PAYLOAD},
     }
     return found
 

@@ -11,7 +11,7 @@ import pytest
 from tests.store.declared import declarations
 
 from perdure.store.interface import verb
-from perdure.store.locks import Row
+from perdure.store.locks import Row, SharedRow
 from perdure.store.statements import load
 from perdure.store.verbs.idempotency import Idempotency
 
@@ -53,6 +53,15 @@ def test_arguments_name_rows(
     locks: str | Callable[[dict[str, Any]], list[Row]], arguments: dict[str, Any], rows: list[Row]
 ) -> None:
     assert list(verb(locks=locks)(_plain)(id="x", **arguments).locks()) == rows
+
+
+def test_a_row_that_a_verb_shares_and_wants_alone_is_wanted_alone() -> None:
+    alone, shared = ("topic", "t"), SharedRow(("topic", "t"))
+    for rows in ([shared, alone], [alone, shared], [shared, alone, shared]):
+        [row] = verb(locks=lambda arguments, rows=rows: rows)(_plain)(id="x").locks()  # type: ignore[misc]
+        assert type(row) is tuple
+    [row] = verb(locks=lambda arguments: [shared, shared])(_plain)(id="x").locks()
+    assert type(row) is SharedRow
 
 
 @pytest.mark.parametrize("locks", ["execution=id", lambda arguments: [("execution", arguments["id"])]])

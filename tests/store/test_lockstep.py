@@ -25,7 +25,7 @@ from tests.store.scene import KINDS, Scene
 from perdure.store import postgres_writer
 from perdure.store.executions import JournalRow
 from perdure.store.interface import Query, Verb, query, query_many, verb
-from perdure.store.locks import Row
+from perdure.store.locks import Row, SharedRow
 from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.postgres import PostgresStore
 from perdure.store.sqlite import SQLiteStore
@@ -411,6 +411,51 @@ def test_verbs_that_wait_for_each_other_are_told_apart() -> None:
         steps.round()
     assert [run.number for run in stuck.value.runs] == [0, 1]
     steps.close()
+
+
+@verb(locks=lambda arguments: [SharedRow(("topic", arguments["topic"]))])
+async def _shares(*, topic: str) -> int:
+    found = await query("share_topic", project_id="p", topic=topic)
+    await query("take_numbers", project_id="p", topic="own", events=1)
+    return len(found)
+
+
+@verb(locks="topic=topic")
+async def _owns(*, topic: str) -> int:
+    return len(await query("take_numbers", project_id="p", topic=topic, events=1))
+
+
+def test_a_row_is_shared_until_a_verb_wants_it_alone_and_none_overtakes_that() -> None:
+    verbs = [_shares(topic="a"), _owns(topic="b"), _shares(topic="a"), _owns(topic="a"), _shares(topic="a")]
+    steps = Lockstep(verbs, load("postgres"))
+    asked = []
+    while batches := steps.round():
+        asked.append({run.number: batch.statement.name for batch in batches for run in batch.runs})
+        for batch in batches:
+            steps.answer(batch, [[] for _ in batch.runs])
+    assert asked == [
+        {0: "share_topic", 2: "share_topic", 1: "take_numbers"},
+        {0: "take_numbers"},
+        {2: "take_numbers"},
+        {3: "take_numbers"},
+        {4: "share_topic"},
+        {4: "take_numbers"},
+    ]
+
+
+def test_the_last_that_shares_a_row_may_have_it_alone() -> None:
+    verbs = [_shares(topic="own"), _shares(topic="a")]
+    steps = Lockstep(verbs, load("postgres"))
+    while batches := steps.round():
+        for batch in batches:
+            steps.answer(batch, [[] for _ in batch.runs])
+    assert [run.error for run in steps.runs] == [None, None]
+    both = Lockstep([_shares(topic="own"), _shares(topic="own")], load("postgres"))
+    for batch in both.round():
+        both.answer(batch, [[] for _ in batch.runs])
+    with pytest.raises(Stuck):
+        both.round()
+    both.close()
 
 
 def test_what_the_arguments_name_is_taken_at_once_and_in_order() -> None:

@@ -20,6 +20,14 @@ from typing import Any
 
 Row = tuple[str, Any]
 """A kind, and the value that names the row."""
+
+
+class SharedRow(tuple[str, Any]):
+    """A row that several verbs may hold at once, if all of them share it. It is equal to the row."""
+
+    __slots__ = ()
+
+
 Arguments = dict[str, Any]
 Locks = Iterator[Row]
 
@@ -42,11 +50,12 @@ def read_locks(
     parts = read if isinstance(locks, str) else [*read, locks]
 
     def rows(arguments: Arguments) -> Sequence[Row]:
-        found: dict[Row, None] = {}
+        found: dict[Row, Row] = {}
         for part in parts:
             for row in part(arguments):
-                found[row] = None
-        return list(found)
+                if type(found.setdefault(row, row)) is SharedRow:
+                    found[row] = row
+        return list(found.values())
 
     return rows
 

@@ -10,6 +10,7 @@ output. A driver's transaction is
 **Holds.** Every query names the row that it touches (`-- holds:` in the SQL). A verb owns a row from its first touch
 until it ends; a verb that needs another verb's row sits the round out. A group thus equals some serial order. A verb
 takes the rows that its arguments name before its first query, so two verbs for one execution keep their order.
+Verbs that only share a row (`-- shares:`) hold it together.
 
 **Late.** Only reads of their own table need some rows (`-- late:`, the journal's). One statement writes those of all
 verbs when such a read comes, or at the end. A read of one key (`-- sees:`) lets rows of other keys wait longer.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.store.interface import Hint, Notify, Query, Rows, Verb
-from perdure.store.locks import Row
+from perdure.store.locks import Row, SharedRow
 from perdure.store.statements import Statement
 from perdure.wire.errors import PerdureError
 
@@ -125,6 +126,7 @@ class Lockstep:
         self._waiting: list[VerbRun] = list(self.runs)
         self._live: dict[int, VerbRun] = {}
         self._holders: dict[Row, VerbRun] = {}
+        self._sharers: dict[Row, set[int]] = {}
         self._late: dict[str, list[tuple[Any, ...]]] = {}
         self._known: dict[tuple[str, tuple[int, ...]], tuple[int, set[tuple[Any, ...]]]] = {}
         """Of deferred rows, the values of some columns and the number of rows read so far."""
@@ -179,26 +181,36 @@ class Lockstep:
             return
         self._freed = False
         ahead: set[Row] = set()
+        shared_ahead: set[Row] = set()
         still: list[VerbRun] = []
         for run in self._waiting:
-            if any(row in self._holders or row in ahead for row in run.named):
-                ahead.update(run.named)
+            overtakes = any(row in ahead or (row in shared_ahead and type(row) is tuple) for row in run.named)
+            if overtakes or not self._take(run, run.named):
+                for row in run.named:
+                    (shared_ahead if type(row) is SharedRow else ahead).add(row)
                 still.append(run)
                 continue
-            self._take(run, run.named)
             run.coroutine = run.verb.start()
             self._advance(run, None)
         self._waiting = still
 
     def _take(self, run: VerbRun, rows: Sequence[Row]) -> bool:
-        holders = self._holders
+        holders, sharers = self._holders, self._sharers
         for row in rows:
             if holders.get(row, run) is not run:
                 return False
+            if row in sharers and type(row) is tuple and sharers[row] != {run.number}:
+                return False
         for row in rows:
-            if row not in holders:
+            if row in holders:
+                continue
+            if type(row) is SharedRow:
+                if run.number in sharers.setdefault(row, set()):
+                    continue
+                sharers[row].add(run.number)
+            else:
                 holders[row] = run
-                run.held.append(row)
+            run.held.append(row)
         return True
 
     def answer(self, batch: Batch, rows: Sequence[Rows]) -> None:
@@ -284,11 +296,17 @@ class Lockstep:
             return
         kind, place = statement.holds
         run.rows = [(kind, one[place]) for one in values] if len(values) > 1 else ((kind, values[0][place]),)
+        if statement.shares:
+            run.rows = [SharedRow(row) for row in run.rows]
 
     def _free(self, run: VerbRun) -> None:
         self._freed = True
         for row in run.held:
-            if self._holders.get(row) is run:
+            if type(row) is SharedRow:
+                self._sharers[row].discard(run.number)
+                if not self._sharers[row]:
+                    del self._sharers[row]
+            elif self._holders.get(row) is run:
                 del self._holders[row]
 
     def close(self) -> None:

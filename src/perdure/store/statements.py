@@ -8,6 +8,7 @@ Header lines:
 
 - `-- holds: table=value`: the row that the arguments name. A statement that writes needs this or `-- picks:`, because
   drivers run many verbs in one transaction. A read that a verb decides by declares it, too.
+- `-- shares: table=value`: as `holds`, but verbs that share the row do not keep each other out.
 - `-- picks: …`: a predicate chooses the rows.
 - `-- effect: none`: the write only locks.
 - `-- bulk: now_us seq; bytes value`: PostgreSQL gets a second text for many rows of values. The line names the values
@@ -39,7 +40,7 @@ _WRITES = re.compile(
     r"\b(INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|REPLACE\s+INTO)\b", re.IGNORECASE
 )
 _CHOICE = re.compile(r"\s?\{([^{}|]*)\}|\{([^{}|]*)\|([^{}|]*)\}")
-_HOLDS = re.compile(r"-- holds: (\w+)=(\w+)")
+_HOLDS = re.compile(r"-- (?:holds|shares): (\w+)=(\w+)")
 _SEES = re.compile(r"-- sees: (\w+)((?: \w+=\w+)+)$")
 _BULK = re.compile(r"-- bulk:([ \w]*)(?:; bytes([ \w]+))?$")
 _NUMBERED = re.compile(r"\$(\d+)")
@@ -59,6 +60,7 @@ class Statement(NamedTuple):
     returns: bool = True
     holds: tuple[str, int] | None = None
     """The kind of row, and the place of the value that names it."""
+    shares: bool = False
     effect: bool = False
     """Whether an answered row means a change. Also true if it cannot answer with rows."""
     counted: bool = False
@@ -123,7 +125,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
         sql = _said(sql, dialect)
         plain = _TEXT.sub("", sql)
         writes = bool(_WRITES.search(plain))
-        if writes and not any(line.startswith(("-- holds:", "-- picks:")) for line in comments):
+        if writes and not any(line.startswith(("-- holds:", "-- shares:", "-- picks:")) for line in comments):
             raise ValueError(f"{source}: query {name!r} writes but does not say what it holds or picks.")
         if name in found:
             raise ValueError(f"{source}: query {name!r} stands there twice.")
@@ -137,7 +139,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
         text_of = _PARAMETER.sub(number, sql)
         held: tuple[str, int] | None = None
         for line in comments:
-            if line.startswith("-- holds:"):
+            if line.startswith(("-- holds:", "-- shares:")):
                 match = _HOLDS.match(line)
                 if match is None or match[2] not in names:
                     raise ValueError(f"{source}: query {name!r}: {line!r} names none of its values.")
@@ -153,6 +155,7 @@ def parse(text: str, source: str, dialect: str = "sqlite") -> dict[str, Statemen
             writers={},
             returns=returns,
             holds=held,
+            shares=any(line.startswith("-- shares:") for line in comments),
             effect=writes and "-- effect: none" not in comments,
             counted="-- answer: how many" in comments and not returns,
             late=_late(comments),

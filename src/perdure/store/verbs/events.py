@@ -5,17 +5,29 @@ Publishing and registering a wait lock the topic's row, so no event falls betwee
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow, StoredWait
-from perdure.store.interface import Notify, Published, Written, query, query_many, record, records, value, verb
+from perdure.store.interface import Notify, Published, Query, Written, query, query_many, record, records, value, verb
 from perdure.store.records import to_values
+from perdure.store.verbs.event_fields import (
+    BLOCK,
+    Fields,
+    FieldsRow,
+    Wanted,
+    block_rows,
+    hash_of,
+    new_rows,
+    read_names,
+    wanted_by,
+)
+from perdure.store.verbs.event_search import events_page, first_event
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.pages import fitting, page_of
+from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ASKED
@@ -24,10 +36,8 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.requests import EventItem, OpenWait
 
-PAGE = 500
 _LAST_CHARACTER = "\U0010ffff"
 _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
 
 
 @verb(locks="topic=topic execution=asked_by")
@@ -66,11 +76,50 @@ class WaitingExecution(Struct, frozen=True, gc=False):
     event_type: str | None
     """Of a suspended step of a push worker: the type of its answer."""
     fingerprint: str | None
+    opened_at_us: int
+    match_names: str | None
+    match_hash: int | None
 
     def admits(self, event: Event, answers: str | None) -> bool:
         if event.sequence_id <= (self.after_seq or 0):
             return False
         return self.event_type is None or (self.event_type == event.event_type and answers in (None, self.execution_id))
+
+
+def _oldest_first(wait: WaitingExecution) -> tuple[str, int, str]:
+    return wait.execution_id, wait.opened_at_us, wait.key
+
+
+class Waiting:
+    """The open waits that some events of a topic may meet."""
+
+    def __init__(self, events: Sequence[Fields], compared: Sequence[WaitingExecution], names: Sequence[str]) -> None:
+        """`compared`: with each event. `names`: the sets of names that other waits match."""
+        self._compared = sorted(compared, key=_oldest_first)
+        several = [(text, read_names(text)) for text in names]
+        self._hashes = [[(text, event.match_hash(names)) for text, names in several] for event in events]
+        self._matching: dict[tuple[str | None, int | None], list[WaitingExecution]] = {}
+        self._met: set[tuple[str, str]] = set()
+
+    def wanted(self) -> list[dict[str, object]]:
+        """Which waits to `add`."""
+        pairs = dict.fromkeys(pair for pairs in self._hashes for pair in pairs if pair[1] is not None)
+        return [{"match_names": names, "match_hash": hash} for names, hash in pairs]
+
+    def add(self, wait: WaitingExecution) -> None:
+        self._matching.setdefault((wait.match_names, wait.match_hash), []).append(wait)
+
+    def for_event(self, n: int) -> Sequence[WaitingExecution]:
+        """The oldest of an execution first."""
+        lists = [self._compared, *(self._matching[pair] for pair in self._hashes[n] if pair in self._matching)]
+        if self._met:
+            for waits in lists:
+                waits[:] = [wait for wait in waits if (wait.execution_id, wait.key) not in self._met]
+        together = [wait for waits in lists for wait in waits]
+        return together if len(together) == len(self._compared) else sorted(together, key=_oldest_first)
+
+    def remove(self, wait: WaitingExecution) -> None:
+        self._met.add((wait.execution_id, wait.key))
 
 
 async def publish_events(
@@ -118,17 +167,30 @@ async def publish_events(
         await query("advance_topic", project_id=project_id, topic=topic, events=len(rows))
     await query_many("insert_event", rows)
     await Notify(Published(project_id, topic))
-    waits = await records(WaitingExecution, "waiting_for", project_id=project_id, topic=topic)
-    wanted = {wait.match: wanted_by(wait.match) for wait in waits}
-    for event in fresh:
-        fields = Fields(bytes(event.data))
+    contents = [Fields(bytes(event.data)) for event in fresh]
+    await _index(project_id, topic, fresh[0].sequence_id, contents)
+    where = {"project_id": project_id, "topic": topic}
+    waits = await records(WaitingExecution, "waiting_for", **where)
+    if not waits:
+        return numbers
+    names: Sequence[str] = ()
+    for wait in waits:
+        if wait.match_names is not None:
+            names = [text for (text,) in await query("names_matched", first=wait.match_names, **where)]
+    waiting = Waiting(contents, [wait for wait in waits if wait.match_names is None], names)
+    if wanted := [where | pair for pair in waiting.wanted()]:
+        for wait in await Query("waits_matching", wanted, many=True, record=WaitingExecution):
+            waiting.add(wait)
+    matches: dict[bytes | None, Wanted] = {}
+    for n, (event, fields) in enumerate(zip(fresh, contents, strict=True)):
         taken: set[str] = set()  # one execution takes an event once, with its oldest wait that matches
-        rest: list[WaitingExecution] = []
-        for wait in waits:
+        for wait in waiting.for_event(n):
             id = wait.execution_id
-            if id in taken or not wait.admits(event, answers) or not fields.match(wanted[wait.match]):
-                rest.append(wait)
+            if wait.match not in matches:
+                matches[wait.match] = wanted_by(wait.match)
+            if id in taken or not wait.admits(event, answers) or not fields.match(matches[wait.match]):
                 continue
+            waiting.remove(wait)
             if not await query("meet_wait", execution_id=id, key=wait.key, event_seq=event.sequence_id, data=None):
                 continue  # closed since the look
             taken.add(id)
@@ -147,53 +209,18 @@ async def publish_events(
                 fingerprint=wait.fingerprint,
                 value=event_value(event),
             )
-        waits = rest
     return numbers
 
 
-Wanted = Mapping[str, object] | None
-
-
-def wanted_by(match: bytes | None) -> Wanted:
-    """Top-level fields; None: any event matches."""
-    return None if match is None else json.loads(match)
-
-
-class Fields:
-    """An event's top-level fields. It decodes each at most once, and a large event only in part."""
-
-    __slots__ = ("_data", "_raw", "_read")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._raw: dict[str, msgspec.Raw] | None = None
-        self._read: dict[str, object] = {}
-
-    def match(self, wanted: Wanted) -> bool:
-        if wanted is None:
-            return True
-        if self._raw is None:
-            if not self._data.lstrip().startswith(b"{"):
-                return False
-            self._raw = _FIELDS.decode(self._data)
-        return all(name in self._raw and _same(self._value(name), value) for name, value in wanted.items())
-
-    def _value(self, name: str) -> object:
-        assert self._raw is not None
-        if name not in self._read:
-            self._read[name] = json.loads(bytes(self._raw[name]))
-        return self._read[name]
-
-
-def _same(left: object, right: object) -> bool:
-    """JSON equality: true is not 1."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return left == right
+async def _index(project_id: str, topic: str, first: int, events: Sequence[Fields]) -> None:
+    """Add events to the index of the topic's events. The number of the first is given."""
+    where = {"project_id": project_id, "topic": topic}
+    await query_many("insert_event_fields", [asdict(row) | where for row in new_rows(first, events)])
+    last = (first + len(events) - 1) // BLOCK * BLOCK
+    if last >= first:
+        new = await records(FieldsRow, "new_event_fields", upto=last, **where)
+        await query("delete_new_event_fields", upto=last, **where)
+        await query_many("insert_event_fields", [asdict(row) | where for row in block_rows(last, new)])
 
 
 def event_value(event: Event) -> bytes:
@@ -218,8 +245,9 @@ async def open_wait(
         await Notify(Written(execution_id))
         return row
 
+    last, indexed_after = 0, None
     if topic is not None:
-        await query("lock_topic", project_id=project_id, topic=topic)
+        last, indexed_after = await share_topic(project_id, topic)
     known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
     data = None if wait.data is None else bytes(wait.data)
     if known is not None and known.state == "early" and topic is None and not asks(data):
@@ -235,12 +263,13 @@ async def open_wait(
     after: int | None = None
     if topic is not None:
         reopened = known is not None and known.state == "closed" and known.topic == topic
-        after = known.after_seq if reopened and known else await _start_of(project_id, execution_id, topic, wait)
+        after = known.after_seq if reopened and known else await _start_of(project_id, execution_id, wait, last)
     values: dict[str, object] = {
         "execution_id": execution_id,
         "key": wait.key,
         "topic": topic,
         "match": match,
+        **hash_of(match),
         "fingerprint": wait.fingerprint,
         "after_seq": after,
         "data": data,
@@ -256,34 +285,32 @@ async def open_wait(
     if topic is None:
         return None
     assert after is not None
-    event = await first_event(project_id, execution_id, topic, match, after)
+    if after >= last:
+        return None
+    event = await first_event(project_id, execution_id, topic, match, after, indexed_after=indexed_after)
     if event is None:
         return None
     return await met(Kind.EVENT, event_value(event), event.sequence_id)
 
 
-async def first_event(project_id: str, execution_id: str, topic: str, match: bytes | None, after: int) -> Event | None:
-    """The first matching event that the execution has not taken."""
-    wanted = wanted_by(match)
-    taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
-    while after + 1 in taken:  # numbers have no gaps, so these are not read
-        after += 1
-    while True:
-        page, more = await _page(project_id, topic, after, PAGE, REPLY_BYTES_MAX)
-        for event in page:
-            if event.sequence_id not in taken and Fields(bytes(event.data)).match(wanted):
-                return event
-        if not page or not more:
-            return None
-        after = page[-1].sequence_id
+async def share_topic(project_id: str, topic: str) -> tuple[int, int | None]:
+    """Keep publishers out, but not verbs that open waits. Answers the number of the newest event, and the number after
+    which events are in the index."""
+    found = await query("share_topic", project_id=project_id, topic=topic)
+    if not found:
+        await query("make_topic", project_id=project_id, topic=topic)
+        found = await query("share_topic", project_id=project_id, topic=topic)
+    [(last, indexed_after)] = found
+    return last, indexed_after
 
 
-async def _start_of(project_id: str, execution_id: str, topic: str, wait: OpenWait) -> int:
+async def _start_of(project_id: str, execution_id: str, wait: OpenWait, last: int) -> int:
+    assert wait.topic is not None
     if wait.after is not None:
         return wait.after
-    if wait.latest:
-        return await value("newest_event", project_id=project_id, topic=topic) or 0
-    return await number_before(project_id, execution_id, topic)
+    if wait.latest or last == 0:
+        return last
+    return await number_before(project_id, execution_id, wait.topic)
 
 
 async def number_before(project_id: str, execution_id: str, topic: str) -> int:
@@ -317,19 +344,12 @@ async def list_topics(
     return await records(ListedTopic, "list_topics", limit=fits, **where), fits < len(sizes)
 
 
-async def _page(project_id: str, topic: str, after: int, limit: int, bytes_max: int) -> tuple[list[Event], bool]:
-    fits, more = await page_of("event_sizes", after, limit, bytes_max, project_id=project_id, topic=topic)
-    if not fits:
-        return [], more
-    return await records(Event, "read_events", after=after, limit=fits, project_id=project_id, topic=topic), more
-
-
 @verb(looks=True)
 async def read_events(
     *, project_id: str, topic: str, after: int, limit: int, bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Event], bool]:
     """A page of events, and whether there may be more."""
-    return await _page(project_id, topic, after, limit, bytes_max)
+    return await events_page(project_id, topic, after, limit, bytes_max)
 
 
 @verb(looks=True)

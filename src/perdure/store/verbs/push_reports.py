@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 from perdure.store.executions import EndedExecution, Moved, State, StoredWait, unknown_execution
 from perdure.store.interface import Due, Notify, Ready, Written, query, query_many, record, records, verb
 from perdure.store.locks import Arguments, Locks
-from perdure.store.verbs.events import event_value, first_event, number_before
+from perdure.store.verbs.event_search import first_event
+from perdure.store.verbs.events import event_value, number_before
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_questions import asks, later, outcome_there, take_early
 from perdure.store.verbs.push_steps import ENDS

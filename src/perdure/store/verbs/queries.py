@@ -54,6 +54,7 @@ DOCTOR = (
     "doctor_held_by_a_pause",
     "doctor_final_waits_for_nothing",
     "doctor_topic_has_no_gap",
+    "doctor_index_of_events",
     "doctor_schedule_goes_on",
     "doctor_execution_of_one_fire",
     "doctor_trigger_not_ahead",
@@ -199,6 +200,8 @@ async def prune(
         free = await query("lock_old", project_id=project_id, ids=json.dumps(ids))
         deleted += await delete_executions(project_id, [id for (id,) in free])  # locked executions are for a later walk
     events = await query("prune_events", before_us=finished_before_us, limit=limit)
+    topics = [{"project_id": project_id, "topic": topic} for project_id, topic in sorted(set(events))]
+    await query_many("prune_event_fields", topics)
     # A fire's row keeps its slot from a second fire, so it outlasts a wrong clock.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)

@@ -9,7 +9,7 @@ from msgspec import Raw, structs
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
 from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, record, records, value, verb
-from perdure.store.locks import Arguments, Locks
+from perdure.store.locks import Arguments, Locks, SharedRow
 from perdure.store.verbs import turns
 from perdure.store.verbs.continued_keys import continue_keys, continued
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
@@ -71,7 +71,7 @@ def _locks(arguments: Arguments) -> Locks:
             yield "topic", entry.topic
         elif type(entry) is OpenWait:
             if entry.topic is not None:
-                yield "topic", entry.topic
+                yield SharedRow(("topic", entry.topic))
         elif type(entry) is Answer:
             yield "execution", entry.execution_id
         elif type(entry) is StartChild:

@@ -85,7 +85,7 @@ async def answer_wait(
     if problem is not None:
         return Problem(problem, Conflict.code)
     if wait is None:
-        early = (execution_id, step_key, project_id, "early", None, None, None, None, bytes(data), now_us, None, None)
+        early = (execution_id, step_key, project_id, "early", *(None,) * 6, bytes(data), now_us, None, None)
         await query_many("insert_wait", [early])
         return Became.EARLY
     if wait.topic is not None and wait.event_type is not None:

@@ -86,4 +86,15 @@ WHERE phase NOT IN ('completed', 'failed', 'cancelled');
 -- picks: expired events
 WITH due AS MATERIALIZED (
   SELECT project_id, topic, seq FROM events WHERE created_at_us < :before_us LIMIT :limit {FOR UPDATE SKIP LOCKED})
-DELETE FROM events WHERE (project_id, topic, seq) IN (SELECT project_id, topic, seq FROM due) RETURNING seq;
+DELETE FROM events WHERE (project_id, topic, seq) IN (SELECT project_id, topic, seq FROM due)
+RETURNING project_id, topic;
+
+-- name: prune_event_fields
+-- picks: unlocked rows of the index of which no event is left
+WITH due AS MATERIALIZED (
+  SELECT part, seq FROM event_fields WHERE project_id = :project_id AND topic = :topic
+    AND part IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
+    AND seq < COALESCE((SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic), 1 + (
+      SELECT last_seq FROM topics WHERE project_id = :project_id AND topic = :topic)) {FOR UPDATE SKIP LOCKED})
+DELETE FROM event_fields WHERE project_id = :project_id AND topic = :topic
+  AND (part, seq) IN (SELECT part, seq FROM due);

@@ -4,18 +4,31 @@
 -- holds: topic=topic
 -- effect: none
 -- The common lock of publishing and of registering a wait (I5), and the topic's sequence.
-INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, 0)
+INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, 0, 0)
 ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq RETURNING last_seq;
+
+-- name: share_topic
+-- shares: topic=topic
+-- Verbs of a transaction that open waits do not keep each other out. Between connections the lock is exclusive.
+SELECT last_seq, indexed_after FROM topics WHERE project_id = :project_id AND topic = :topic {FOR UPDATE};
+
+-- name: make_topic
+-- shares: topic=topic
+-- effect: none
+INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, 0, 0)
+ON CONFLICT (project_id, topic) DO NOTHING;
 
 -- name: advance_topic
 -- holds: topic=topic
-UPDATE topics SET last_seq = last_seq + :events WHERE project_id = :project_id AND topic = :topic RETURNING last_seq;
+UPDATE topics SET indexed_after = COALESCE(indexed_after, last_seq), last_seq = last_seq + :events
+WHERE project_id = :project_id AND topic = :topic RETURNING last_seq;
 
 -- name: take_numbers
 -- holds: topic=topic
 -- Both at once, if the number of events is known.
-INSERT INTO topics (project_id, topic, last_seq) VALUES (:project_id, :topic, :events)
-ON CONFLICT (project_id, topic) DO UPDATE SET last_seq = topics.last_seq + excluded.last_seq RETURNING last_seq;
+INSERT INTO topics (project_id, topic, last_seq, indexed_after) VALUES (:project_id, :topic, :events, 0)
+ON CONFLICT (project_id, topic) DO UPDATE SET indexed_after = COALESCE(topics.indexed_after, topics.last_seq),
+  last_seq = topics.last_seq + excluded.last_seq RETURNING last_seq;
 
 -- name: insert_event
 -- holds: topic=topic
@@ -29,15 +42,23 @@ SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND ded
 SELECT id, seq AS sequence_id, topic, data, created_at_us, event_type FROM events
 WHERE project_id = :project_id AND topic = :topic AND seq > :after ORDER BY seq LIMIT :limit;
 
--- name: last_event_before
--- The newest event before an execution started; later events are for that execution.
-SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic AND CASE
-  WHEN created_number IS NULL
+-- text: is_before
+CASE WHEN e.created_number IS NULL
     OR (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id) IS NULL
-  THEN created_at_us < (SELECT x.created_at_us FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
-  ELSE created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
+  THEN e.created_at_us < (SELECT x.created_at_us FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
+  ELSE e.created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
   END
-ORDER BY seq DESC LIMIT 1;
+
+-- name: last_event_before
+-- The newest event before an execution started; later events are for that execution. Numbers ascend with time, so this
+-- halves the topic.
+SELECT low FROM (WITH RECURSIVE rows (low, high) AS (
+  SELECT (SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic) - 1,
+    (SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic)
+  UNION ALL SELECT CASE WHEN {= is_before} THEN e.seq ELSE rows.low END, CASE WHEN {= is_before} THEN rows.high ELSE (rows.low + rows.high - 1) / 2 END
+  FROM rows LEFT JOIN events e ON e.project_id = :project_id AND e.topic = :topic AND e.seq = (rows.low + rows.high + 1) / 2
+  WHERE rows.low < rows.high)
+SELECT low FROM rows WHERE low >= high) AS found;
 
 -- text: listed_topics
 FROM topics t LEFT JOIN events e ON e.project_id = t.project_id AND e.topic = t.topic AND e.seq = t.last_seq
@@ -54,3 +75,27 @@ SELECT t.topic, t.last_seq AS last_sequence_id,
 
 -- name: newest_event
 SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic;
+
+-- name: insert_event_fields
+-- holds: topic=topic
+-- late: event_fields
+-- bulk: part seq; bytes entries
+INSERT INTO event_fields (project_id, topic, part, seq, entries) VALUES (:project_id, :topic, :part, :seq, :entries);
+
+-- name: new_event_fields
+-- holds: topic=topic
+SELECT seq, entries FROM event_fields WHERE project_id = :project_id AND topic = :topic AND part = 16 AND seq <= :upto
+ORDER BY seq;
+
+-- name: delete_new_event_fields
+-- holds: topic=topic
+DELETE FROM event_fields WHERE project_id = :project_id AND topic = :topic AND part = 16 AND seq <= :upto;
+
+-- name: find_event_fields
+-- Rows that have a hash or, in parts for any value, one of two others.
+SELECT seq, entries FROM event_fields
+WHERE project_id = :project_id AND topic = :topic AND part IN (:part, 16, 17) AND seq > :after
+  AND ({INSTR(entries, :hash)|POSITION(:hash::BYTEA IN entries)} > 0
+    OR part > 15 AND ({INSTR(entries, :unknown)|POSITION(:unknown::BYTEA IN entries)} > 0
+      OR {INSTR(entries, :long)|POSITION(:long::BYTEA IN entries)} > 0))
+ORDER BY seq LIMIT :limit;

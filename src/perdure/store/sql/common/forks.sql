@@ -117,10 +117,10 @@ WHERE execution_id = :execution_id AND seq = :seq RETURNING seq;
 -- name: copy_waits
 -- holds: execution=fork_id
 -- The waits whose outcomes were copied, and answers that came before their questions.
-INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, event_seq, data, opened_at_us,
-  expires_at_us, event_type, batch_id, must_name, answer_schema, closed_at_us)
-SELECT :fork_id, key, project_id, state, topic, match, fingerprint, after_seq, event_seq, data, opened_at_us,
-  expires_at_us, event_type, batch_id, must_name, answer_schema, closed_at_us
+INSERT INTO waits (execution_id, key, project_id, state, topic, match, match_names, match_hash, fingerprint, after_seq,
+  event_seq, data, opened_at_us, expires_at_us, event_type, batch_id, must_name, answer_schema, closed_at_us)
+SELECT :fork_id, key, project_id, state, topic, match, match_names, match_hash, fingerprint, after_seq, event_seq, data,
+  opened_at_us, expires_at_us, event_type, batch_id, must_name, answer_schema, closed_at_us
 FROM waits w WHERE w.execution_id = :execution_id
   AND (w.state = 'early' AND w.opened_at_us <= :cut_at_us OR (w.state = 'met' OR w.state = 'closed') AND EXISTS (SELECT 1 FROM journal j
     WHERE j.execution_id = :fork_id AND j.key = w.key AND (j.kind = 'event' OR j.kind = 'resume')));

@@ -12,17 +12,18 @@ SELECT COUNT(*) FROM waits WHERE execution_id = :execution_id AND state = 'early
 
 -- name: insert_wait
 -- holds: execution=execution_id
-INSERT INTO waits (execution_id, key, project_id, state, topic, match, fingerprint, after_seq, data, opened_at_us,
-  expires_at_us, answer_schema)
-VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :fingerprint, :after_seq, :data, :now_us, :expires_at_us,
-  :answer_schema);
+-- bulk: match_hash after_seq now_us expires_at_us; bytes match data answer_schema
+INSERT INTO waits (execution_id, key, project_id, state, topic, match, match_names, match_hash, fingerprint, after_seq, data,
+  opened_at_us, expires_at_us, answer_schema)
+VALUES (:execution_id, :key, :project_id, :state, :topic, :match, :match_names, :match_hash, :fingerprint, :after_seq, :data,
+  :now_us, :expires_at_us, :answer_schema);
 
 -- name: ask_anew
 -- holds: execution=execution_id
 -- An answer came before the question, or the code's question changed: an answer must name it.
-UPDATE waits SET state = 'open', topic = :topic, match = :match, fingerprint = :fingerprint, after_seq = :after_seq,
-  data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us, answer_schema = :answer_schema, must_name = 1,
-  closed_at_us = NULL
+UPDATE waits SET state = 'open', topic = :topic, match = :match, match_names = :match_names, match_hash = :match_hash,
+  fingerprint = :fingerprint, after_seq = :after_seq, data = :data, opened_at_us = :now_us, expires_at_us = :expires_at_us,
+  answer_schema = :answer_schema, must_name = 1, closed_at_us = NULL
 WHERE execution_id = :execution_id AND key = :key AND state <> 'met' RETURNING key;
 
 -- name: reopen_wait
@@ -67,6 +68,25 @@ ORDER BY opened_at_us, key;
 -- name: taken_events
 SELECT event_seq FROM waits WHERE execution_id = :execution_id AND topic = :topic AND event_seq IS NOT NULL;
 
+-- text: of_topic
+project_id = :project_id AND topic = :topic AND state = 'open'
+
+-- text: waiting
+execution_id, key, match, after_seq, event_type, fingerprint, opened_at_us, match_names, match_hash
+
 -- name: waiting_for
-SELECT execution_id, key, match, after_seq, event_type, fingerprint FROM waits
-WHERE project_id = :project_id AND topic = :topic AND state = 'open' ORDER BY execution_id, opened_at_us, key;
+-- The waits that are compared with each event, and one row for the first names that other waits match.
+SELECT {= waiting} FROM (
+  SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names IS NULL
+  UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, MIN(match_names), NULL FROM waits WHERE {= of_topic}
+  HAVING MIN(match_names) IS NOT NULL) AS found;
+
+-- name: names_matched
+-- All sets of names that waits match, from the first on.
+SELECT names FROM (WITH RECURSIVE rows (names) AS (
+  SELECT CAST(:first AS TEXT) {COLLATE "C"}
+  UNION ALL SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic} AND match_names > rows.names) FROM rows
+  WHERE rows.names IS NOT NULL) SELECT names FROM rows WHERE names IS NOT NULL) AS found;
+
+-- name: waits_matching
+SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names = :match_names AND match_hash = :match_hash;

@@ -1,0 +1,248 @@
+"""Finds waits and events by the top-level fields of an event (docs/decisions/0002).
+
+A hash stands for a field with its value. Equal JSON values have equal hashes. Hashes only select candidates;
+`Fields.match` decides.
+
+An entry is a hash and the distance of its event to the last event of the row. A publish adds one row of entries. Once a
+block of events is complete, its rows become one row per part: the entries whose hashes begin with the same bits. So a
+publish writes next to the publish before it, and a search reads two parts of each block.
+"""
+
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from sys import byteorder
+from typing import Any, Final
+
+import msgspec
+
+BLOCK: Final = 1_024
+"""Events. Below 2 to the 16, because an entry keeps a distance in two bytes."""
+PARTS: Final = 16
+"""The numbers stand in the SQL, too."""
+NEW: Final = 16
+"""The part of the events after the last complete block."""
+ANY: Final = 17
+"""The part of hashes that stand for more than one value; they begin with a zero byte."""
+FIELDS_MAX: Final = 64
+"""An event with more is a candidate of each search."""
+VALUE_BYTES_MAX: Final = 256
+"""An event with a longer object or list under a name is a candidate of each search for an object or list there."""
+NAMES_BYTES_MAX: Final = 512
+"""A wait for longer names is compared with each event. PostgreSQL limits the columns of an index."""
+UNKNOWN: Final = bytes(6)
+
+_ENTRY: Final = 8
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAMES = msgspec.json.Decoder(list[str])
+_CONTAINERS: Final = (b"{", b"[")
+
+Wanted = Mapping[str, object] | None
+
+
+def wanted_by(match: bytes | None) -> Wanted:
+    """Top-level fields; None: any event matches."""
+    return None if match is None else json.loads(match)
+
+
+class Fields:
+    """An event's top-level fields. It decodes each at most once, and a large event only in part."""
+
+    __slots__ = ("_data", "_hashes", "_raw", "_read")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._raw: dict[str, msgspec.Raw] | None = None
+        self._read: dict[str, object] = {}
+        self._hashes: dict[str, bytes] = {}
+
+    @property
+    def raw(self) -> dict[str, msgspec.Raw] | None:
+        """None: it is not an object."""
+        if self._raw is None and self._data.lstrip().startswith(b"{"):
+            self._raw = _FIELDS.decode(self._data)
+        return self._raw
+
+    def match(self, wanted: Wanted) -> bool:
+        if wanted is None:
+            return True
+        raw = self.raw
+        return raw is not None and all(name in raw and _same(self._value(name), wanted[name]) for name in wanted)
+
+    def _value(self, name: str) -> object:
+        assert self._raw is not None
+        if name not in self._read:
+            self._read[name] = json.loads(bytes(self._raw[name]))
+        return self._read[name]
+
+    def _hash(self, name: str) -> bytes:
+        found = self._hashes.get(name)
+        if found is None:
+            assert self._raw is not None
+            text = bytes(self._raw[name])
+            found = self._hashes[name] = _hash(name, text if _is_plain(text) else _plain(self._value(name)))
+        return found
+
+    def match_hash(self, names: Sequence[str]) -> int | None:
+        """Of the values under these names together; None: a field is missing."""
+        raw = self.raw
+        if raw is None or not all(name in raw for name in names):
+            return None
+        together = b"".join([self._hash(name) for name in names])
+        return int.from_bytes(blake2b(together, digest_size=8).digest(), "big", signed=True)
+
+    def hashes(self) -> Iterable[bytes]:
+        """For the index of events."""
+        raw = self.raw
+        if raw is None:
+            return ()
+        if len(raw) > FIELDS_MAX:
+            return (UNKNOWN,)
+        found: list[bytes] = []
+        for name, value in raw.items():
+            text = bytes(value)
+            if len(text) > VALUE_BYTES_MAX and _holds_more(text):
+                found.append(long_hash(name))
+            else:
+                found.append(_hash(name, text) if _is_plain(text) else self._hash(name))
+        return found
+
+    def searches(self) -> list[tuple[bytes, bytes]]:
+        """Of a match: by field its hash, and the hash of a long value that may be equal."""
+        return [
+            (self._hash(name), long_hash(name) if _holds_more(bytes(text)) else UNKNOWN)
+            for name, text in (self.raw or {}).items()
+        ]
+
+
+def _same(left: object, right: object) -> bool:
+    """JSON equality: true is not 1."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return left == right
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether `_plain` gives the same text for the value."""
+    first = text[:1]
+    if first == b'"':
+        return b"\\" not in text
+    return first in (b"t", b"f", b"n") or text.isdigit() or (first == b"-" and text[1:].isdigit() and text != b"-0")
+
+
+def _plain(value: object) -> bytes:
+    """The same text for values that `_same` finds equal."""
+    return json.dumps(_whole(value), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in value.items()}
+    return list(map(_whole, value)) if isinstance(value, list) else value
+
+
+def _hash(name: str, plain: bytes) -> bytes:
+    found = blake2b(b"%b\0%b" % (name.encode(), plain), digest_size=6).digest()
+    return found if found[0] else b"\1" + found[1:]
+
+
+def long_hash(name: str) -> bytes:
+    return b"\0" + blake2b(name.encode(), digest_size=5).digest()
+
+
+def _holds_more(text: bytes) -> bool:
+    return text[:1] in _CONTAINERS
+
+
+def names_of(match: bytes) -> str | None:
+    """The names of a match in order, as JSON."""
+    names = msgspec.json.encode(sorted(_FIELDS.decode(match)))
+    return names.decode() if len(names) <= NAMES_BYTES_MAX else None
+
+
+def read_names(names: str) -> list[str]:
+    return _NAMES.decode(names)
+
+
+def hash_of(match: bytes | None) -> dict[str, Any]:
+    """The columns of a wait by which publishing finds it."""
+    names = None if match is None else names_of(match)
+    if match is None or names is None:
+        return {"match_names": None, "match_hash": None}
+    return {"match_names": names, "match_hash": Fields(match).match_hash(read_names(names))}
+
+
+class FieldsRow(msgspec.Struct, frozen=True, gc=False):
+    """Entries of some events. `seq` is the number of the last one."""
+
+    seq: int
+    entries: bytes
+    part: int = NEW
+
+
+def new_rows(first: int, events: Sequence[Fields]) -> list[FieldsRow]:
+    """The entries of events, the number of the first is given. No row crosses a block."""
+    rows: list[FieldsRow] = []
+    beyond = first + len(events)
+    while first < beyond:
+        last = min((first + BLOCK - 1) // BLOCK * BLOCK, beyond - 1)
+        part = events[len(events) - beyond + first : len(events) - beyond + last + 1]
+        entries = b"".join(
+            [hash + away.to_bytes(2, "big") for away, event in enumerate(reversed(part)) for hash in event.hashes()]
+        )
+        if entries:
+            rows.append(FieldsRow(last, entries))
+        first = last + 1
+    return rows
+
+
+def block_rows(last: int, rows: Iterable[FieldsRow]) -> list[FieldsRow]:
+    """All rows of a block, up to its event `last`, by part."""
+    together: list[int] = []
+    for row in rows:
+        away = last - row.seq
+        together += [entry + away for entry in _numbers(row.entries)]
+    together.sort()
+    begins = {ANY: 0} | {part: max(part << 60, 1 << 56) for part in range(PARTS)}
+    edges = [bisect_left(together, begin) for begin in begins.values()] + [len(together)]
+    return [
+        FieldsRow(last, _bytes(together[begin:end]), part)
+        for part, begin, end in zip(begins, edges[:-1], edges[1:], strict=True)
+        if begin < end
+    ]
+
+
+def _numbers(entries: bytes) -> "array[int]":
+    found = array("Q", entries)
+    if byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def _bytes(numbers: list[int]) -> bytes:
+    found = array("Q", numbers)
+    if byteorder == "little":
+        found.byteswap()
+    return found.tobytes()
+
+
+def part_of(hash: bytes) -> int:
+    return hash[0] >> 4
+
+
+def events_in(row: FieldsRow, hashes: Iterable[bytes]) -> Iterable[int]:
+    """The numbers of the events whose entries have one of these hashes."""
+    for wanted in hashes:
+        place = row.entries.find(wanted)
+        while place >= 0:
+            if place % _ENTRY == 0:
+                yield row.seq - int.from_bytes(row.entries[place + 6 : place + 8], "big")
+            place = row.entries.find(wanted, place + 1)
