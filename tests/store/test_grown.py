@@ -94,7 +94,6 @@ MAY_READ_MUCH: Final = {
     **dict.fromkeys(("count_questions", "blocked_executions"), "all that waits for a person, for a person"),
     "newest_questions": "what waits for a person, up to a limit",
     **dict.fromkeys(("keys_of_queue", "next_in_queue", "many_in_queue"), "all that is ready, for a person"),
-    "newest_questions": "open questions, up to a limit",
     "step_times": "the journals of a list",
     "open_of_workflow": "what is open of a workflow, up to a limit, for a person",
     "skipped_fires": "all schedules of a project, for a person",
