@@ -232,3 +232,24 @@ async def test_empty_pages_teach_the_next_step(served: Served, chromium: Browser
     ):
         async with opened(chromium, served, path) as shown:
             await expect(shown.page.locator("pre").filter(has_text=code)).to_be_visible()
+
+
+async def test_a_trigger_is_made_and_changed_in_a_form(served: Served, hand: Hand, chromium: Browser) -> None:
+    async with opened(chromium, served, "/events/triggers") as shown:
+        page = shown.page
+        await page.get_by_role("button", name="New trigger").click()
+        dialog = page.get_by_role("dialog")
+        await dialog.get_by_label("Topic").fill("orders/placed")
+        await expect(dialog.get_by_text("Each event of the topic starts an execution of w.")).to_be_visible()
+        await confirm(page, "Create")
+        row = page.get_by_role("row").filter(has_text="orders/placed")
+        await expect(row).to_contain_text("each event")
+        await page.get_by_role("button", name="Edit the trigger of w on orders/placed").click()
+        await dialog.get_by_label("Events for one execution").fill("0")
+        await expect(dialog.get_by_role("button", name="Change")).to_be_disabled()
+        await dialog.get_by_label("Events for one execution").fill("50")
+        await dialog.get_by_label("Seconds to wait for them").fill("30")
+        await confirm(page, "Change")
+        await expect(row).to_contain_text("50 events or after 30 s")
+    [one] = (await get(served, "/event-triggers"))["triggers"]
+    assert (one["workflow_id"], one["batch_size"], one["batch_timeout_seconds"]) == ("w", 50, 30)
