@@ -372,3 +372,31 @@ def test_what_queries_share_may_name_more_of_it_and_stands_once() -> None:
         parse(shared + "-- name: q\nSELECT {= c};\n", "file.sql")
     with pytest.raises(ValueError, match="twice"):
         parse(shared + "-- text: a\n3\n\n-- name: q\nSELECT {= a};\n", "file.sql")
+
+
+def test_publishing_reads_as_little_among_many_waits_as_among_few(planner: apsw.Connection) -> None:
+    names = '["order"]'
+    steps: list[int] = []
+    planner.execute("SAVEPOINT filled")
+    for first, beyond in ((0, 100), (100, 5_000)):
+        for n in range(first, beyond):
+            planner.execute(
+                "INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, match_names, match_hash)"
+                " VALUES (?, 'k', 'p', 'open', 't', 1, ?, ?)",
+                (f"x{n}", names, n),
+            )
+        count = [0]
+
+        def step(counted: list[int] = count) -> bool:
+            counted[0] += 1
+            return False
+
+        planner.set_progress_handler(step, 1)
+        for name in ("waiting_for", "names_matched", "waits_matching"):
+            statement = load("sqlite")[name]
+            asked = {"project_id": "p", "topic": "t", "first": names, "match_names": names, "match_hash": 7}
+            assert len(list(planner.execute(statement.sql, statement.values(asked)))) == 1
+        planner.set_progress_handler(None)
+        steps.append(count[0])
+    planner.execute("ROLLBACK TO filled; RELEASE filled")
+    assert steps[1] == steps[0]

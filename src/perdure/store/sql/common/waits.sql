@@ -78,8 +78,8 @@ execution_id, key, match, after_seq, event_type, fingerprint, opened_at_us, matc
 -- The waits that are compared with each event, and one row for the first names that other waits match.
 SELECT {= waiting} FROM (
   SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names IS NULL
-  UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, MIN(match_names), NULL FROM waits WHERE {= of_topic}
-  HAVING MIN(match_names) IS NOT NULL) AS found;
+  UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, names, NULL
+  FROM (SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic}) AS names) AS rows WHERE names IS NOT NULL) AS found;
 
 -- name: names_matched
 -- All sets of names that waits match, from the first on.
