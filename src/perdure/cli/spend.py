@@ -1,4 +1,4 @@
-"""What agents spent on models."""
+"""Costs of agents: their tokens and calls of models."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated

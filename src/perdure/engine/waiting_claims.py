@@ -198,7 +198,7 @@ class WaitingClaims:
         )
 
     def deployments(self) -> dict[str, list[str]]:
-        """Those with a waiting claim, by project."""
+        """Deployments with a waiting claim, by project."""
         return {project_id: sorted(deployments) for project_id, deployments in self._projects.items()}
 
     def is_waiting(self, worker_id: str) -> bool:

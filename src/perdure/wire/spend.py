@@ -1,4 +1,4 @@
-"""What agents spent on models in a range of time."""
+"""Costs of agents in a range of time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ spending: Final = Noun("Statistics")
 
 @spending.get("/api/v1/stats/spend")
 class GetSpend(Operation[Spend], frozen=True):
-    """What the executions of agents that began in a range spent on models: by time, by model and by agent."""
+    """Models and their costs, of executions of agents that began in a range: by time, by model and by agent."""
 
     range: RangeOf = Range.DAY
     agent_id: Name | None = None

@@ -169,7 +169,7 @@ async def _find_ended(
         rows = await query("ends_among", project_id=project_id, ids=json.dumps(ids))
         found = sorted((one for id, at_us in rows if (one := Ended(at_us, id)) < before), reverse=True)
         return found[:limit], found[limit - 1] if len(found) > limit else None
-    # What was created later has ended later.
+    # An execution that was created later has ended later.
     least = Ended(max((filters.created_after_us or 0) - CLOCKS_APART_US, 0), "")
     found = []
     for depth in DEPTHS:
