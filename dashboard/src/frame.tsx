@@ -48,6 +48,7 @@ export async function signOut(): Promise<void> {
 export function Frame({ children, narrow }: { children: ComponentChildren; narrow: boolean }) {
   const identity = useIdentity();
   const [folded, setFolded] = useState(narrow);
+  useEffect(() => setFolded(narrow), [narrow]);
   const [open, setOpen] = useState<"palette" | "keys" | null>(null);
   const [path, navigate] = useLocation();
   const counts = useNavCounts();

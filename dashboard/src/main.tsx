@@ -60,11 +60,22 @@ function App() {
   );
 }
 
+/** Whether the window has fewer pixels, as it changes. */
+function useNarrow(pixels: number): boolean {
+  const [width, setWidth] = useState(innerWidth);
+  useEffect(() => {
+    const look = () => setWidth(innerWidth);
+    addEventListener("resize", look);
+    return () => removeEventListener("resize", look);
+  }, []);
+  return width < pixels;
+}
+
 function Pages() {
   const [path] = useLocation();
   const old = new URLSearchParams(location.search).get("execution");
   return (
-    <Frame narrow={innerWidth < 1_280 || (path.startsWith("/executions/") && innerWidth < 1_600)}>
+    <Frame narrow={useNarrow(path.startsWith("/executions/") ? 1_600 : 1_280)}>
       <ErrorBoundary key={path}>
         <Switch>
           {path === "/" && old !== null && <Redirect to={`/executions/${old}`} replace />}

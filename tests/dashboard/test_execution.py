@@ -190,6 +190,40 @@ async def test_a_lost_worker_is_a_line_and_no_step_ran_twice(served: Served, han
         await expect(row(shown.page, "charge")).to_have_attribute("aria-label", read_out)
 
 
+async def test_the_timeline_zooms_pans_and_fits(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await served.start()
+    item = await hand.claim()
+    now_us = served.engine.clock.now_us()
+    steps = [step("quote", started_at_us=now_us - 8_000_000), step("charge", started_at_us=now_us - 400_000)]
+    await hand.report(item, entries=steps, end={"type": "complete", "result": None})
+    wider = "([width, times]) => document.querySelectorAll('.bar1')[1].offsetWidth > times * width"
+    async with opened(chromium, served, f"/executions/{id}") as shown:
+        page = shown.page
+        charge = row(page, "charge").locator(".bar1")
+        fitted = await charge.bounding_box()
+        assert fitted is not None
+        middle = (fitted["x"] + fitted["width"] / 2, fitted["y"] + 5)
+        await page.mouse.move(*middle)
+        await page.keyboard.down("Control")
+        await page.mouse.wheel(0, -600)
+        await page.keyboard.up("Control")
+        await page.wait_for_function(wider, arg=[fitted["width"], 2])
+        zoomed = await charge.bounding_box()
+        assert zoomed is not None
+        assert abs(zoomed["x"] + zoomed["width"] / 2 - middle[0]) < 20  # what was under the pointer stays there
+        await page.mouse.down()
+        await page.mouse.move(middle[0] + 60, middle[1], steps=4)
+        await page.mouse.up()
+        panned = await charge.bounding_box()
+        assert panned is not None
+        assert panned["x"] - zoomed["x"] > 30
+        assert "row=" not in page.url  # the drag chose no row
+        await charge.click()
+        await page.wait_for_url("**row=charge")
+        await page.mouse.dblclick(middle[0] + 60, middle[1])
+        await page.wait_for_function(f"(it) => !({wider})(it)", arg=[fitted["width"], 1.1])
+
+
 async def test_hostile_text_stays_text(served: Served, hand: Hand, chromium: Browser) -> None:
     id = await served.start(
         payload={HOSTILE: HOSTILE},

@@ -191,20 +191,23 @@ export interface Tick {
 }
 
 /** Marks on the clock's ruler, at least 84 pixels apart. */
-export function ticks(scale: Scale): Tick[] {
+/** The ticks between two places in pixels. */
+export function ticks(scale: Scale, left = 0, right = Number.POSITIVE_INFINITY): Tick[] {
   const found: Tick[] = [];
   let last = Number.NEGATIVE_INFINITY;
   const step = STEPS.find((one) => one / scale.msPerPixel >= 84) ?? STEPS.at(-1)!;
   for (const one of scale.stretches) {
-    if (one.cause !== null || one.width < 24) continue;
-    if (one.left - last >= 62) {
+    if (one.cause !== null || one.width < 24 || one.left + one.width < left || one.left > right) continue;
+    if (one.left - last >= 62 && one.left >= left) {
       found.push({ at: one.from, x: one.left, since: null });
       last = one.left;
     }
-    for (let since = step; one.from + since < one.to; since += step) {
+    const first = Math.max(1, Math.ceil(((left - one.left) * scale.msPerPixel) / step));
+    for (let since = first * step; one.from + since < one.to; since += step) {
       const x = one.left + since / scale.msPerPixel;
-      if (x - last < 62 || one.left + one.width - x < 40) continue;
-      found.push({ at: one.from + since, x, since });
+      if (x > right) break;
+      if (x < left || x - last < 62 || one.left + one.width - x < 40) continue;
+      found.push({ at: one.from + since, x, since: found.length === 0 ? null : since }); // the first one in view names the time
       last = x;
     }
   }

@@ -261,9 +261,43 @@ export function worst(phases: string[]): string {
   return "completed";
 }
 
+/**
+ * Runs that were lost before a beat of their worker named the step, by the row of the step that came next: the code is
+ * deterministic, so it had gone beyond the last outcome and was on its way there.
+ */
+function unnamedLosses({ claims, spans }: Journal): ReadonlyMap<string, Bar> {
+  const found = new Map<string, Bar>();
+  for (const claim of claims.values()) {
+    if (claim.how !== "lost" || claim.to_seq == null) continue;
+    const to = at(claim.to);
+    let from = at(claim.from);
+    let next: { id: string; seq: number } | null = null;
+    let isNamed = false;
+    for (const [id, span] of spans) {
+      isNamed ||= (span.runs ?? []).some((run) => run.attempt === claim.attempt && run.lost_at != null);
+      const seq = span.seqs?.[0];
+      if (seq === undefined) continue;
+      if (seq < claim.to_seq) from = at(span.ended_at) <= to ? Math.max(from, at(span.ended_at)) : from;
+      else if (span.kind === "step" && (next === null || seq < next.seq)) next = { id, seq };
+    }
+    if (!isNamed && next !== null && from < to) found.set(next.id, { kind: "lost", from, to, phase: "failed" });
+  }
+  return found;
+}
+
+const torn = new WeakMap<Journal, { seq: number; bars: ReadonlyMap<string, Bar> }>();
+
+function tornBar(journal: Journal, key: string): Bar | undefined {
+  if (journal.lost === 0) return undefined;
+  let known = torn.get(journal);
+  if (known?.seq !== journal.lastSeq) torn.set(journal, (known = { seq: journal.lastSeq, bars: unnamedLosses(journal) }));
+  return known.bars.get(key);
+}
+
 function addRow(rows: Row[], journal: Journal, span: Span, now: number, unfolded: Open, children: ReadonlyMap<string, Journal>, depth: number): void {
   const id = `${journal.id} ${span.kind} ${span.key}`;
-  const bars = barsOf(span, now);
+  const lost = tornBar(journal, `${span.kind} ${span.key}`);
+  const bars = lost === undefined ? barsOf(span, now) : [lost, ...barsOf(span, now).filter((bar) => bar.from >= lost.to)];
   const child = span.kind === "child" && span.child != null ? span.child.execution_id : null;
   const shown = child !== null && unfolded.has(id);
   rows.push({

@@ -98,6 +98,22 @@ test("a failed try, its pause and the next one are three bars", () => {
   expect(barsOf(span, T0).map((bar) => [bar.kind, bar.from - T0, bar.to - T0])).toEqual([["fail", 0, 300], ["pause", 300, 1_050], ["done", 1_050, 2_000]]);
 });
 
+test("a run that was lost before a beat named its step is torn in the row of the step that came next", () => {
+  const claims = [{ attempt: 1, worker: "a", from: iso(0), seq: 1, to: iso(4_000), to_seq: 5, how: "lost" as const }, { attempt: 2, worker: "b", from: iso(4_200), seq: 6 }];
+  const journal = merge(emptyJournal("x"), page([step("first", 4, 100, 900), step("charge", 7, 4_300, 5_000)], { claims, proof: { lost: 1, steps_rerun: 0 } }));
+  const [first, charge] = rowsOf(journal, T0 + 6_000, CLOSED, new Map());
+  expect(first!.bars.map((bar) => bar.kind)).toEqual(["done"]);
+  expect(charge!.bars).toMatchObject([{ kind: "lost", from: T0 + 900, to: T0 + 4_000 }, { kind: "done" }]);
+  expect(saidBeside(charge!, null)?.text).toBe("its worker was lost");
+});
+
+test("a zoomed scale has ticks for its view only", () => {
+  const scale = scaleOf([{ from: 0, to: 10_000, cause: null }], 1_000_000);
+  const shown = ticks(scale, 500_000, 501_000);
+  expect(shown.length).toBeGreaterThan(5);
+  expect(shown.every((tick) => tick.x > 499_000 && tick.x <= 501_000)).toBe(true);
+});
+
 test("a lost run is torn, the next run follows in its row, and the row says so", () => {
   const span: Span = { ...step("charge", 9, 5_000, 6_000), runs: [{ attempt: 1, worker: "a", n: 1, started_at: iso(1_000), lost_at: iso(2_500) }] };
   const journal = merge(emptyJournal("x"), page([span]));

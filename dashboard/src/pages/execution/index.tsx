@@ -4,7 +4,7 @@ import { ArrowLeft, CircleStop, GitFork, Link2, PanelRight, Play, RotateCcw, Shi
 import type { Schemas } from "../../api/client";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
-import { scaleOf, stretches, shortestFold, ticks, workedAndWaited, type Stretch } from "../../model/folds";
+import { scaleOf, stretches, shortestFold, workedAndWaited, type Stretch } from "../../model/folds";
 import { slowestStep } from "../../model/says";
 import { stateAt } from "../../model/then";
 import { cells, FINAL, holdings, losses, rowsOf, type Row } from "../../model/timeline";
@@ -109,13 +109,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
     if (!clockTime || folded.length === 0) return folded;
     return [{ from: folded[0]!.from, to: folded.at(-1)!.to, cause: null }];
   }, [folded, clockTime]);
-  const scale = useCallback(
-    (pixels: number) => {
-      const made = scaleOf(drawn, pixels);
-      return { scale: made, ticks: ticks(made) };
-    },
-    [drawn],
-  );
+  const scale = useCallback((pixels: number) => scaleOf(drawn, pixels), [drawn]);
   const lanes = useMemo(() => holdings(journal, now, shortest), [version, rows]);
   const lost = useMemo(() => losses(journal), [version]);
   const slowest = useMemo(() => slowestStep(rows), [rows]);

@@ -1,9 +1,10 @@
 import type { ComponentChildren, RefObject } from "preact";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Skull } from "lucide-preact";
+import { useCommands } from "../../keys";
 import { clock, duration } from "../../model/time";
 import { visible } from "../../model/words";
-import type { Scale, Tick } from "../../model/folds";
+import { ticks, type Scale } from "../../model/folds";
 import { placeFor, readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
@@ -14,7 +15,7 @@ const HEAD = 46;
 
 interface Props {
   rows: Row[];
-  scale: (width: number) => { scale: Scale; ticks: Tick[] };
+  scale: (width: number) => Scale;
   holdings: Holding[];
   losses: Loss[];
   now: number | null;
@@ -37,13 +38,14 @@ export function Waterfall(props: Props) {
   const shown = useWindow(scroller, rows.length, ROW, { above: HEAD });
   const selected = useMemo(() => rows.findIndex((row) => row.id === props.selected), [rows, props.selected]);
   useEffect(() => scrollToRow(scroller.current, selected, ROW, HEAD), [selected]);
-  const { scale, ticks } = useMemo(() => props.scale(width), [props.scale, width]);
-  const x = (at: number) => scale.x(at);
+  const { scale, left, zoomed } = useZoom(scroller, column, width, props.scale);
+  const marks = useMemo(() => ticks(scale, left, left + width), [scale, left, width]);
+  const x = (at: number) => scale.x(at) - left;
   const thenX = props.then === null ? null : x(props.then);
   const inView = rows.slice(shown.first, shown.last);
 
   return (
-    <div class={props.below == null ? "wf" : "wf short"} ref={scroller} tabIndex={0} role="group" aria-label="Steps over time">
+    <div class={props.below == null ? "wf" : "wf short"} ref={scroller} tabIndex={0} role="group" aria-label="Steps over time" style={{ userSelect: zoomed ? "none" : undefined }}>
       <div class="wfhead" aria-hidden="true">
         <div class="wfh1">Step</div>
         <div class="wfh2">Duration</div>
@@ -53,13 +55,13 @@ export function Waterfall(props: Props) {
           ))}
           {scale.stretches.map((one) =>
             one.cause === null || one.width < 30 ? null : (
-              <span key={one.from} class="foldcap" style={{ left: `${one.left + one.width / 2}px` }}>
+              <span key={one.from} class="foldcap" style={{ left: `${one.left + one.width / 2 - left}px` }}>
                 {duration(one.to - one.from)}
               </span>
             ),
           )}
-          {ticks.map((tick) => (
-            <span key={tick.at} class="tick" style={{ left: `${tick.x}px` }}>
+          {marks.map((tick) => (
+            <span key={tick.at} class="tick" style={{ left: `${tick.x - left}px` }}>
               {tick.since === null ? clock(new Date(tick.at).toISOString()) : `+${duration(tick.since)}`}
             </span>
           ))}
@@ -67,8 +69,8 @@ export function Waterfall(props: Props) {
       </div>
       <div class="wfbody" style={{ height: `${Math.max(shown.total, 1)}px` }}>
         <div class="wfunder" aria-hidden="true">
-          {ticks.map((tick) => (
-            <i key={tick.at} class="gl" style={{ left: `${tick.x}px` }} />
+          {marks.map((tick) => (
+            <i key={tick.at} class="gl" style={{ left: `${tick.x - left}px` }} />
           ))}
           {scale.stretches.map((one) =>
             one.cause === null ? null : (
@@ -78,7 +80,7 @@ export function Waterfall(props: Props) {
                 tabIndex={-1}
                 class="fold"
                 title={`${duration(one.to - one.from)}: ${visible(one.cause)}. Click to draw it to scale.`}
-                style={{ left: `${one.left}px`, width: `${one.width}px` }}
+                style={{ left: `${one.left - left}px`, width: `${one.width}px` }}
                 onClick={() => props.onStretch(one.from)}
               >
                 {one.width >= 18 && <span>{visible(one.cause)}</span>}
@@ -137,6 +139,83 @@ function Lane({ one, from, to, tone }: { one: Holding; from: number; to: number;
   );
 }
 
+const ZOOM_MAX = 5_000;
+const DRAG_FROM = 4; // pixels; less is a click
+
+interface View {
+  zoom: number;
+  /** The moment at the left edge. */
+  from: number;
+}
+
+/**
+ * The scale of a zoomed timeline, and how many of its pixels lie left of the column. ⌘ and the wheel zoom at the pointer,
+ * a drag pans, a double click fits; `+`, `-` and `0` do the same.
+ */
+function useZoom(scroller: RefObject<HTMLDivElement>, column: RefObject<HTMLDivElement>, width: number, scaleFor: (width: number) => Scale) {
+  const [view, setView] = useState<View | null>(null);
+  const zoom = view?.zoom ?? 1;
+  const scale = useMemo(() => scaleFor(width * zoom), [scaleFor, width, zoom]);
+  const left = view === null ? 0 : Math.min(Math.max(0, scale.x(view.from)), width * (zoom - 1));
+  const zoomAt = (x: number, factor: number) => {
+    const next = Math.min(zoom * factor, ZOOM_MAX);
+    if (next <= 1.001) return setView(null);
+    const wider = scaleFor(width * next);
+    setView({ zoom: next, from: wider.at(wider.x(scale.at(x + left)) - x) });
+  };
+  const pan = (by: number) => view !== null && setView({ zoom, from: scale.at(Math.min(Math.max(0, left + by), width * (zoom - 1))) });
+  const zoomed = view !== null;
+  const latest = useRef({ zoomAt, pan, zoomed });
+  latest.current = { zoomAt, pan, zoomed };
+  useEffect(() => {
+    const element = scroller.current!;
+    const inColumn = (event: MouseEvent) => event.clientX - column.current!.getBoundingClientRect().left;
+    const onWheel = (event: WheelEvent) => {
+      const x = inColumn(event);
+      if (x < 0 || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault();
+      latest.current.zoomAt(x, Math.exp(-event.deltaY * (event.deltaMode === 0 ? 0.002 : 0.05)));
+    };
+    const onDown = (event: PointerEvent) => {
+      if (event.button !== 0 || !latest.current.zoomed || inColumn(event) < 0) return;
+      let dragged = false;
+      let at = event.clientX;
+      const onMove = (moved: PointerEvent) => {
+        if (!dragged && Math.abs(moved.clientX - event.clientX) < DRAG_FROM) return;
+        dragged = true;
+        latest.current.pan(at - moved.clientX);
+        at = moved.clientX;
+      };
+      const onUp = () => {
+        removeEventListener("pointermove", onMove);
+        if (!dragged) return;
+        const ignore = (click: MouseEvent) => click.detail > 0 && click.stopPropagation(); // the end of a drag chooses no row
+        addEventListener("click", ignore, { capture: true });
+        addEventListener("pointerdown", () => removeEventListener("click", ignore, { capture: true }), { capture: true, once: true });
+      };
+      addEventListener("pointermove", onMove);
+      addEventListener("pointerup", onUp, { once: true });
+    };
+    const onDouble = (event: MouseEvent) => inColumn(event) >= 0 && setView(null);
+    element.addEventListener("wheel", onWheel, { passive: false });
+    element.addEventListener("pointerdown", onDown);
+    element.addEventListener("dblclick", onDouble);
+    return () => {
+      element.removeEventListener("wheel", onWheel);
+      element.removeEventListener("pointerdown", onDown);
+      element.removeEventListener("dblclick", onDouble);
+    };
+  }, []);
+  useCommands([
+    { title: "Zoom into the timeline", key: "+", quiet: true, run: () => zoomAt(width / 2, 1.5) },
+    { title: "Zoom out", key: "-", quiet: true, run: () => zoomAt(width / 2, 1 / 1.5) },
+    { title: "Fit the timeline", key: "0", quiet: true, run: () => setView(null) },
+    { title: "Pan the timeline back", key: "shift+arrowleft", quiet: true, run: () => pan(-width / 4) },
+    { title: "Pan the timeline on", key: "shift+arrowright", quiet: true, run: () => pan(width / 4) },
+  ]);
+  return { scale, left, zoomed };
+}
+
 /** Workers take turns with four tones, in the order in which they came. */
 function toneOf(all: Holding[], worker: string): number {
   return [...new Set(all.map((one) => one.worker))].indexOf(worker) % 4;
@@ -157,7 +236,11 @@ interface RowProps {
 function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onFold }: RowProps) {
   const said = saidBeside(row, slowest);
   const took = tookOf(row);
-  const place = said === null ? null : placeFor(Math.min(340, 14 + 6 * said.text.length), row.bars.map((bar) => [x(bar.from), Math.max(x(bar.to), x(bar.from) + 3)]), width);
+  // What a zoom leaves in view. The row clips its right side; the names must stay free.
+  const bars = row.bars
+    .map((bar) => ({ bar, from: Math.max(0, x(bar.from)), to: Math.min(width + 12, Math.max(x(bar.to), x(bar.from) + (bar.kind === "pause" ? 0 : 3))) }))
+    .filter(({ from, to }) => to >= 0 && from <= width && to >= from);
+  const place = said === null || bars.length === 0 ? null : placeFor(Math.min(340, 14 + 6 * said.text.length), bars.map(({ from, to }) => [from, Math.min(to, width)]), width);
   const isGroup = row.folds === "group";
   const [name, sub] = titleOf(row);
   return (
@@ -176,7 +259,7 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
         if (inTwist) onFold(row);
         else onSelect(row);
       }}
-      onDblClick={() => row.folds !== null && onFold(row)}
+      onDblClick={(event) => row.folds !== null && (event.target as Element).classList.contains("lab") && onFold(row)}
     >
       <span role="gridcell" class={`lab k-${isGroup || row.folds === "quiet" ? "group" : row.span.kind}${row.folds === null ? "" : row.unfolded ? " tw open" : " tw"}`}>
         {visible(name)}
@@ -185,8 +268,8 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
       <span role="gridcell" class={row.open ? "du open" : "du"}>
         {took === null ? "" : duration(took)}
       </span>
-      {row.bars.map((bar, at) => (
-        <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${x(bar.from).toFixed(1)}px)`, width: `${Math.max(bar.kind === "pause" ? 0 : 3, x(bar.to) - x(bar.from)).toFixed(1)}px` }} />
+      {bars.map(({ bar, from, to }, at) => (
+        <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${from.toFixed(1)}px)`, width: `${(to - from).toFixed(1)}px` }} />
       ))}
       {said !== null && place !== null && (
         <span class={`blab ${said.tone}${place.left ? " left" : ""}`} style={{ left: `calc(var(--col) + ${place.at.toFixed(1)}px)` }}>
