@@ -212,15 +212,15 @@ async def test_the_timeline_zooms_pans_and_fits(served: Served, hand: Hand, chro
         assert zoomed is not None
         assert abs(zoomed["x"] + zoomed["width"] / 2 - middle[0]) < 20  # what was under the pointer stays there
         await page.mouse.down()
-        await page.mouse.move(middle[0] + 60, middle[1], steps=4)
+        await page.mouse.move(middle[0] + 10, middle[1], steps=4)
         await page.mouse.up()
         panned = await charge.bounding_box()
         assert panned is not None
-        assert panned["x"] - zoomed["x"] > 30
+        assert panned["x"] - zoomed["x"] > 4
         assert "row=" not in page.url  # the drag chose no row
-        await charge.click()
+        await page.mouse.click(*middle)
         await page.wait_for_url("**row=charge")
-        await page.mouse.dblclick(middle[0] + 60, middle[1])
+        await page.mouse.dblclick(*middle)
         await page.wait_for_function(f"(it) => !({wider})(it)", arg=[fitted["width"], 1.1])
 
 
