@@ -1,4 +1,4 @@
-"""Tabs that nobody uses: they send nothing, and those of one browser share their stream."""
+"""Idle tabs send nothing, and tabs of one browser share their stream."""
 
 import asyncio
 
