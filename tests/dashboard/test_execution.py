@@ -210,7 +210,7 @@ async def test_the_timeline_zooms_pans_and_fits(served: Served, hand: Hand, chro
         await page.wait_for_function(wider, arg=[fitted["width"], 2])
         zoomed = await charge.bounding_box()
         assert zoomed is not None
-        assert abs(zoomed["x"] + zoomed["width"] / 2 - middle[0]) < 20  # what was under the pointer stays there
+        assert abs(zoomed["x"] + zoomed["width"] / 2 - middle[0]) < 20  # the moment under the pointer stays there
         await page.mouse.down()
         await page.mouse.move(middle[0] + 10, middle[1], steps=4)
         await page.mouse.up()
