@@ -58,7 +58,7 @@ class ProjectStats:
         return await self._client._transport.call(GetOverview(Range(range)))
 
     async def spend(self, range: str = "24h", *, agent: str | None = None) -> Spend:
-        """Models and their costs, of executions of agents that began in the range: `total`, `models`, `agents`, `buckets`.
+        """Models and their costs, of executions of agents begun in the range: `total`, `models`, `agents`, `buckets`.
 
         Without `exact`, the sums are at least that. Raises `ValueError` for an unknown range.
 
