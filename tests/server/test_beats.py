@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.server.serving import Hand, Served, serving
 from tests.store.locks import held
 
-from perdure.store.interface import query, verb
+from perdure.store.interface import Verb, query, verb
 from perdure.store.open import is_postgres
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Beat, Held
@@ -165,6 +166,102 @@ async def test_a_closed_connection_cuts_a_lease_in_memory_unless_a_later_beat_we
     assert (await goes.beat())["lost"] and not (await stays.beat())["lost"]
 
 
+class LateRead:
+    """Holds back what the next look at a lease has found."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found, self._goes_on = asyncio.Event(), asyncio.Event()
+        read = served.engine.store.read
+
+        async def late(verb: Verb[Any]) -> Any:
+            answer = await read(verb)
+            if verb.name == "read_lease" and not self.found.is_set():
+                self.found.set()
+                await self._goes_on.wait()
+            return answer
+
+        monkeypatch.setattr(served.engine.store, "read", late)
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+
+async def test_a_beat_that_comes_while_its_lease_is_cut_keeps_it(
+    served: Served, database: str, clock: StoodClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has opened a new connection before the server sees the end of the old one."""
+    sqlite_only(database)
+    [hand] = await crew(served, 1)
+    clock.advance(0.125)
+    await hand.beat()
+    granted_us = served.engine.clock.now_us() + LEASE_US
+    clock.advance(0.125)
+    late = LateRead(served, monkeypatch)
+    beat = asyncio.create_task(hand.beat())
+    await late.found.wait()
+    await served.engine.beats.disconnected(hand.id, granted_us)
+    late.go_on()
+    assert not (await beat)["lost"]
+    clock.advance(0.01)
+    assert await reap(served) == 0
+    assert not (await hand.beat())["lost"]
+
+
+async def test_a_lease_that_is_being_written_can_be_cut(served: Served, database: str, clock: StoodClock) -> None:
+    sqlite_only(database)
+    [hand] = await crew(served, 1)
+    clock.advance(0.25)
+    await hand.beat()
+    beats, now_us = served.engine.beats, served.engine.clock.now_us()
+    await asyncio.gather(beats._write(now_us), beats.disconnected(hand.id, now_us + LEASE_US))
+    assert await left(served, hand) * LEASE_US == 1_000_000
+
+
+async def test_a_beat_is_not_lost_while_its_lease_is_granted(
+    served: Served, database: str, clock: StoodClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_only(database)
+    [hand] = await crew(served, 1)
+    clock.advance(2.0)  # a jump: the reaper grants
+    late = LateRead(served, monkeypatch)
+    beat = asyncio.create_task(hand.beat())
+    await late.found.wait()
+    await served.engine.store.write(claims.grant_leases(until_us=served.engine.clock.now_us() + LEASE_US))
+    late.go_on()
+    assert not (await beat)["lost"]
+
+
+async def test_a_lease_in_memory_does_not_last_longer_because_the_clock_went_back(
+    served: Served, clock: StoodClock
+) -> None:
+    [silent, hand] = await crew(served, 2)
+    clock.advance(0.25)
+    await silent.beat()
+    clock.advance(-3.0)
+    served.engine.reaper._granting_until_us = 1  # the time to grant is over: now leases are limited
+    await served.engine.reaper._round(away=False)
+    clock.advance(0.75)
+    assert not (await hand.beat())["lost"]
+    assert await left(served, hand) == 1.0 and await left(served, silent) <= 0.25
+
+
+async def test_a_beat_of_another_project_is_lost(served: Served) -> None:
+    [hand] = await crew(served, 1)
+    await served.start()
+    item = await hand.claim()
+    _, key = await served.other_project()
+
+    async def foreign() -> Any:
+        body = {"worker_id": hand.id, "epoch": hand.epoch}
+        return (await served.client.post("/worker/v1/beat", json=body, headers={**key, "perdure-protocol": "1"})).json()
+
+    served.engine.beat_us = 800_000
+    replies = await asyncio.gather(foreign(), hand.beat(), foreign(), hand.beat(), foreign())
+    assert [reply["lost"] for reply in replies] == [True, False, True, False, True]
+    assert [reply["holding"] != [] for reply in replies] == [False, True, False, True, False]
+    assert replies[1]["holding"][0][0] == item["id"]
+
+
 async def test_a_worker_that_drained_is_lost(served: Served, clock: StoodClock) -> None:
     [hand] = await crew(served, 1)
     clock.advance(0.125)
@@ -231,6 +328,37 @@ async def test_a_locked_worker_does_not_delay_the_beats_of_others(served: Served
     async with held(database, "workers", hands[0].id):
         found = await served.engine.store.write(claims.beat_together(beats=beats, lease_us=LEASE_US))
     assert found == {hand.id: [] for hand in hands[1:]}
+
+
+async def test_the_beats_after_a_locked_one_do_not_wait(served: Served, database: str) -> None:
+    if not is_postgres(database):
+        pytest.skip("a file has no locks of rows")
+    hands = await crew(served, 3)
+    async with held(database, "workers", hands[0].id):
+        locked = asyncio.create_task(hands[0].beat())
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                replies = await asyncio.gather(*[hand.beat() for hand in hands[1:]])
+            assert not any(reply["lost"] for reply in replies)
+        assert not locked.done()
+    assert not (await locked)["lost"]
+
+
+async def test_a_beat_whose_request_has_ended_is_not_renewed_and_others_are(
+    served: Served, database: str, clock: StoodClock
+) -> None:
+    if not is_postgres(database):
+        pytest.skip("on a file no beat waits for others")
+    hands = await crew(served, 3)
+    clock.advance(0.25)
+    served.engine.beat_us = 2_000_000
+    beats, now_us = served.engine.beats, served.engine.clock.now_us()
+    await hands[0].beat()
+    tasks = [asyncio.create_task(beats._gather(Beat(served.project_id, hand.id, now_us))) for hand in hands]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert [await left(served, hand) for hand in hands] == [1.0, 0.75, 1.0]
 
 
 @verb(looks=True)

@@ -163,6 +163,7 @@ MAY_SCAN = {
     "grant_leases": "one row per worker",
     "count_shorter_leases": "one row per worker",
     "any_lease": "one row, or none",
+    "any_lease_until": "one row per worker",
     "limit_leases": "one row per worker, after the clock went back",
     "count_longer_leases": "one row per worker, after the clock went back",
     "expired_workers": "one row per worker",

@@ -59,11 +59,12 @@ class Beats(Service):
         return BeatReply(lost=held is None, holding=held or [])
 
     async def _note(self, beat: Beat) -> Held | None:
-        """In memory, unless the file needs it."""
+        """In memory, unless the file needs it. Only the file's writer says that a lease has ended: it may be about to
+        grant one."""
         core = self._core
         worker_id, now_us = beat.worker_id, beat.now_us
         found = await core.store.read(claims.read_lease(project_id=beat.project_id, worker_id=worker_id))
-        if found is None or now_us >= max(found.lease_until_us, self.lease_until_us(worker_id)):
+        if found is None:
             return None
         if found.lease_until_us - now_us <= core.lease_us // 2 or found.in_flight != in_flight.write(beat.steps):
             return await self._write(now_us, beat)
@@ -71,10 +72,20 @@ class Beats(Service):
         return found.held
 
     async def write_due(self, now_us: int) -> None:
-        """Write the renewed leases if one seems to end soon. Raises what the store raises."""
-        soon_us = now_us + self._core.lease_us // 4
-        if any(one.written_us <= soon_us for one in self._renewed.values()):
+        """Write the renewed leases if one seems to end soon. Raises what the store raises.
+
+        The file is asked as well, because a lease may have been cut there while a beat of another connection came.
+        """
+        soon_us, renewed, store = now_us + self._core.lease_us // 4, self._renewed, self._core.store
+        if any(one.written_us <= soon_us for one in renewed.values()) or (
+            renewed and await store.read(claims.any_lease_until(until_us=soon_us))
+        ):
             await self._write(now_us)
+
+    def limit(self, until_us: int) -> None:
+        """The clock has gone back, and the file's leases end then at the latest."""
+        for worker_id, one in self._renewed.items():
+            self._renewed[worker_id] = Renewed(min(one.until_us, until_us), min(one.written_us, until_us))
 
     async def _write(self, now_us: int, beat: Beat | None = None) -> Held | None:
         """All renewed leases, and a beat. No lease may end later than one that begins now: the clock may have gone
@@ -113,23 +124,30 @@ class Beats(Service):
         """
         core = self._core
         until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
+        ends = {granted_us}
         known = self._renewed.get(worker_id)
         if known is not None:
             if granted_us not in (None, known.until_us):
                 return
             del self._renewed[worker_id]
             if granted_us is not None:
-                granted_us = known.written_us
-        await core.store.write(claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=granted_us))
+                ends.add(known.written_us)  # the other one if it is being written now
+        cuts = [claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=end) for end in ends]
+        for answer in await core.store.write_all(cuts):
+            if isinstance(answer, Exception):
+                raise answer
         asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     async def _gather(self, beat: Beat) -> Held | None:
+        """A beat that is not renewed with the others is written alone, which tells a locked row from an ended lease. So
+        no beat waits for the lock of another one."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Held | None] = loop.create_future()
         self._gathered.append((beat, future))
         if self._sending is None or self._sending.done():
             self._sending = loop.create_task(self._send(), name="perdure-beats")
-        return await future
+        held = await future
+        return await self._core.store.write(self._alone(beat)) if held is None else held
 
     async def _send(self) -> None:
         loop, pause = asyncio.get_running_loop(), min(GATHER_SECONDS, self._core.beat_us / 8e6)
@@ -137,30 +155,21 @@ class Beats(Service):
             await asyncio.sleep(max(0.0, self._sent_at + pause - loop.time()))
             self._sent_at = loop.time()
             gathered, self._gathered = self._gathered, []
-            answers = await self._write_together([beat for beat, _ in gathered])
-            for (_, future), answer in zip(gathered, answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
-
-    async def _write_together(self, beats: Sequence[Beat]) -> Sequence[Held | Exception | None]:
-        """A beat that is not renewed with the others is written alone, which tells a locked row from an ended lease."""
-        store = self._core.store
-        held: Mapping[str, Held] = {}
-        if len(beats) > 1:
+            # One beat of each id: another project may name a worker that is not its own.
+            beats = {beat.worker_id: beat for beat, future in gathered if not future.done()}
+            held: Mapping[str, Held] = {}
             try:
-                held = await store.write(claims.beat_together(beats=beats, lease_us=self._core.lease_us))
-            except Exception as error:
-                logger.warning("%d beats could not be written together; each is written alone: %s", len(beats), error)
-        answers: list[Held | Exception | None] = [held.get(beat.worker_id) for beat in beats]
-        left = [n for n, answer in enumerate(answers) if answer is None]
+                held = await self._write_together(list(beats.values()))
+            finally:
+                for beat, future in gathered:
+                    if not future.done():
+                        future.set_result(held.get(beat.worker_id) if beats[beat.worker_id] is beat else None)
+
+    async def _write_together(self, beats: Sequence[Beat]) -> Mapping[str, Held]:
+        if len(beats) < 2:
+            return {}
         try:
-            alone = await store.write_all([self._alone(beats[n]) for n in left])
-        except Exception as error:  # the store is closed
-            alone = [error] * len(left)
-        for n, answer in zip(left, alone, strict=True):
-            answers[n] = answer
-        return answers
+            return await self._core.store.write(claims.beat_together(beats=beats, lease_us=self._core.lease_us))
+        except Exception as error:
+            logger.warning("%d beats could not be written together; each is written alone: %s", len(beats), error)
+            return {}

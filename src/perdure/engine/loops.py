@@ -210,8 +210,10 @@ class Reaper:
             return tick_us / 1e6
         if away and await self._grant_unless_another_was_there():
             return tick_us / 1e6
-        if self._granting_until_us and not await core.store.write(claims.limit_leases(until_us=until_us)):
-            self._granting_until_us = 0
+        if self._granting_until_us:
+            self._beats.limit(until_us)
+            if not await core.store.write(claims.limit_leases(until_us=until_us)):
+                self._granting_until_us = 0
         if not core.store.alone and not await self._may_reap(now_us):
             return tick_us / 1e6
         await self._beats.write_due(now_us)

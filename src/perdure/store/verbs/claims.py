@@ -64,6 +64,8 @@ class Looked(NamedTuple):
     protocol: int
     heads: Sequence[tuple[int, int]] = ()
     """With `ranges`: by rank, when its first execution became ready."""
+    repeated: bool = False
+    """No ready execution was looked for."""
 
 
 @verb(sweep=True)
@@ -174,9 +176,9 @@ async def claim(
     looked = Looked(worker.deployment_id, worker.python, worker.protocol)
     if claim_id == worker.last_claim_id:
         before = await records(HandedOut, "claimed_before", worker_id=worker_id, claim_id=claim_id)
-        return [row.to_claimed(worker_id, again=True) for row in before], after, looked
+        return [row.to_claimed(worker_id, again=True) for row in before], after, looked._replace(repeated=True)
     if worker.last_claim_id is not None and claim_id < worker.last_claim_id:
-        return [], after, looked
+        return [], after, looked._replace(repeated=True)
     values = {
         "project_id": project_id,
         "deployment_id": worker.deployment_id,
@@ -430,6 +432,11 @@ async def read_lease(*, project_id: str, worker_id: str) -> Lease | None:
         held = await query("held_by", worker_id=worker_id)
         return Lease(lease_until_us, steps, [(id, attempt, seq) for _, id, attempt, seq in held])
     return None
+
+
+@verb(looks=True)
+async def any_lease_until(*, until_us: int) -> bool:
+    return bool(await query("any_lease_until", until_us=until_us))
 
 
 @verb(locks="worker=worker_id")

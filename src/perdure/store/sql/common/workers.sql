@@ -97,6 +97,9 @@ SELECT COUNT(*) FROM workers WHERE embedded <> 1 AND lease_until_us < :lease_unt
 -- A worker whose lease can run out.
 SELECT id FROM workers WHERE embedded <> 1 LIMIT 1;
 
+-- name: any_lease_until
+SELECT id FROM workers WHERE embedded = 0 AND lease_until_us <= :until_us LIMIT 1;
+
 -- name: limit_leases
 -- picks: workers with leases from before the clock went back
 UPDATE workers SET lease_until_us = :lease_until_us WHERE id {IN (|= ANY(ARRAY(}
