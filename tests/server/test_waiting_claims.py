@@ -117,6 +117,72 @@ async def test_a_woken_claim_whose_client_leaves_wakes_the_next(
     await give_up(replies)
 
 
+async def test_a_wake_that_nobody_waits_for_is_seen_by_the_claim_that_a_start_had_taken(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, replies = await waiting(served, 2)
+    service = served.engine.claims
+    notify, [_, second] = service.notify, list(service._latest.values())
+    taken = service.take_waiting(served.project_id, "default")
+    assert taken is not None and taken is not second
+
+    def leave(project_id: str, deployment_id: str | None = None, amount: int = 1) -> None:
+        notify(project_id, deployment_id, amount)
+        assert second.woken
+        second.superseded = True  # its client has gone
+
+    monkeypatch.setattr(service, "notify", leave)
+    [id] = await start_undispatched(served)
+    monkeypatch.undo()
+    await replies[1]
+    service.settle(taken, [])  # the start was refused
+    assert await ids(replies[:1]) == [id]
+
+
+async def test_a_claim_after_a_repeated_one_looks_for_what_came_meanwhile(served: Served) -> None:
+    hand = Hand(served.client)
+    await hand.register()
+    first = await served.start()
+    body = {**hand.claiming(), "capacity": 5}
+    assert [one["id"] for one in (await hand.say("claim", body))["items"]] == [first]
+    [id] = await start_undispatched(served)
+    assert [one["id"] for one in (await hand.say("claim", body))["items"]] == [first]
+    assert await ids([asyncio.create_task(hand.claim(60))]) == [id]
+
+
+@pytest.mark.parametrize("ends", ["retry", "raise"])
+async def test_a_free_slot_wakes_the_claims_of_any_deployment(served: Served, ends: str) -> None:
+    """A limit of a queue counts for all deployments."""
+    hands = []
+    for deployment_id in ("old", "new"):
+        hand = Hand(served.client)
+        hand.deployment_id = deployment_id
+        await register_limited(hand, 1)
+        hands.append(hand)
+    held, waits = [await served.start(deployment_id=one.deployment_id) for one in hands]
+    item = await hands[0].claim()
+    assert item["id"] == held
+    reply = asyncio.create_task(hands[1].claim(60))
+    await served.until_waiting(hands[1].id)
+    if ends == "retry":
+        end = {"type": "fail", "error": "no", "detail": {"message": "no"}, "retry_delay_us": 3_600_000_000}
+        await hands[0].report(item, end=end)
+    else:
+        await register_limited(hands[0], 2)
+    assert await ids([reply]) == [waits]
+
+
+async def register_limited(hand: Hand, limit: int) -> None:
+    body = {
+        "worker_id": hand.id,
+        "deployment_id": hand.deployment_id,
+        "python": "3.11",
+        "workflows": [{"id": "w", "queue_name": "q"}],
+        "queues": [{"name": "q", "concurrency_limit": limit}],
+    }
+    hand.epoch = (await hand.say("register", body))["epoch"]
+
+
 # --- the list itself -------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +215,16 @@ def test_a_hint_that_wakes_no_claim_is_missed() -> None:
     waiting.wake("p", None)
     waiting.wake("p", "e")
     assert waiting.missed(NEW) == 2
+
+
+def test_a_wake_that_nobody_waits_for_is_missed_too() -> None:
+    waiting = WaitingClaims()
+    one, other = poll(NEW), poll(OLD)
+    waiting.enter(one)
+    waiting.enter(other)
+    waiting.wake("p", "d")
+    waiting.wake_next(one)
+    assert waiting.missed(NEW) == 1 and waiting.missed(OLD) == 0
 
 
 def test_a_claim_is_taken_once_and_returns_to_its_place() -> None:

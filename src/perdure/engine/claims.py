@@ -170,7 +170,7 @@ class Claims(Service):
                     found = {one.id for one in items}
                     items += [one for one in poll.handed if one.id not in found]
                 left = until - asyncio.get_running_loop().time()
-                if items or changed or left <= 0 or core.closing:
+                if items or changed or left <= 0 or core.closing or poll.repeats:
                     return items, changed
                 if capacity:
                     if poll.woken or self._worth_a_look(poll):  # a hint came during the look
@@ -187,7 +187,7 @@ class Claims(Service):
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
             self._waiting.leave(poll)
-            if poll.woken:  # it has not looked: its client has gone, or its registration
+            if poll.woken:  # it has not looked: its client has gone, or its registration, or it cannot take work
                 self._waiting.wake_next(poll)
 
     def _pause(self, poll: Poll) -> float:
@@ -292,7 +292,9 @@ class Claims(Service):
         except BaseException:
             poll.woken = poll.woken or woken
             raise
-        if more or poll.taken or poll.handed:
+        if poll.repeats:
+            poll.woken = poll.woken or woken
+        elif more or poll.taken or poll.handed:
             self._waiting.wake_next(poll)
         return items
 
@@ -327,11 +329,12 @@ class Claims(Service):
             self._low_water_marks.clear()
         kind = Kind(poll.project_id, now.deployment_id, now.python, now.protocol)
         poll.offer(kind)
+        poll.repeats = now.repeated
         self._after[kind] = after
         if len(self._after) > NAMES_MAX:
             self._after.popitem(last=False)
         more = len(picked) == poll.capacity or sum(len(one.payload) for one, _ in picked) >= REPLY_BYTES_MAX
-        if more or looked is None or looked.kind != kind:
+        if more or now.repeated or looked is None or looked.kind != kind:
             missed = -1
         self._looked[request.worker_id] = _Looked(kind, missed)
         while len(self._looked) > NAMES_MAX:

@@ -43,6 +43,7 @@ class Poll:
         "handed",
         "kind",
         "project_id",
+        "repeats",
         "settled",
         "superseded",
         "taken",
@@ -62,6 +63,8 @@ class Poll:
         self.taken = False
         self.woken = False
         """It has been woken and has not looked since."""
+        self.repeats = False
+        """It has an id that the store knows, so it can take nothing new."""
         self.superseded = False
         """The worker has sent a newer claim and does not read this one's answer."""
         self.handed: list[Claimed] = []
@@ -103,7 +106,7 @@ class WaitingClaims:
         self._hints: Counter[tuple[str, str | None]] = Counter()
         """By project and deployment."""
         self._passed_on: Counter[Kind] = Counter()
-        """The hints that woke enough claims of a kind."""
+        """The hints that woke enough claims of a kind, less the wakes that met no waiting claim."""
 
     def enter(self, poll: Poll, *, first: bool = False) -> None:
         """`first`: as if it had waited longest."""
@@ -173,11 +176,13 @@ class WaitingClaims:
         return hints[project_id, deployment_id] + hints[project_id, None] - self._passed_on[kind]
 
     def wake_next(self, poll: Poll) -> None:
-        """Wake one claim that can take what `poll` could."""
+        """Wake one claim that can take what `poll` could. If none waits, this is a hint that each looks for: one may be
+        looking right now."""
         if poll.kind is not None:
             for other in self.of(poll.kind):
                 self.wake_this(other)
                 return
+            self._passed_on[poll.kind] -= 1
 
     def wake_this(self, poll: Poll) -> None:
         if self.leave(poll):
