@@ -218,7 +218,8 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
         row = JournalRow(at.execution_id, moved.seq, at.at_us, Kind.RELEASED, at.attempt, name=at.worker_id)
     await query_many("insert_journal", [row])
     again = Due(due_at_us) if due_at_us else Ready(at.project_id, moved.deployment_id)
-    await Notify(again, Written(at.execution_id))
+    freed = [Ready(at.project_id, None)] if moved.gate else []
+    await Notify(again, Written(at.execution_id), *freed)
     return True
 
 

@@ -1,6 +1,6 @@
 """Queues and their limits."""
 
-from perdure.store.interface import query, record, records, verb
+from perdure.store.interface import Notify, Ready, query, record, records, verb
 from perdure.wire.queues import QueueState
 from perdure.wire.requests import QueueSpec
 
@@ -17,6 +17,8 @@ async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = Fal
     await query("upsert_queue", after, project_id=project_id)
     if limited != was_limited:
         await query("mark_limited", project_id=project_id, name=after.name, gate=int(limited))
+    if after != before:
+        await Notify(Ready(project_id, None))  # executions of any deployment
 
 
 def _is_limited(queue: QueueSpec) -> bool:

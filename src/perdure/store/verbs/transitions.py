@@ -200,7 +200,8 @@ async def lose(
                 "note_loss", worker_id=worker_id, project_id=project_id, execution_id=execution_id, now_us=now_us
             )
     again = Due(now_us + delay_us) if delay_us else Ready(project_id, moved.deployment_id)
-    await Notify(again, Written(execution_id))
+    freed = [Ready(project_id, None)] if moved.gate else []
+    await Notify(again, Written(execution_id), *freed)
 
 
 def _backoff_us(execution_id: str, count: int) -> int:
