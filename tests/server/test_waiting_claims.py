@@ -139,6 +139,26 @@ async def test_a_wake_that_nobody_waits_for_is_seen_by_the_claim_that_a_start_ha
     assert await ids(replies[:1]) == [id]
 
 
+async def test_one_claim_of_each_kind_looks_without_a_hint_however_many_waited_before(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(database, poll_seconds=0.2) as served:
+        hands, replies = await waiting(served, 40)
+        service = served.engine.claims
+        for hand in hands[:-1]:
+            service._latest[hand.id].superseded = True  # its client has gone
+            service._latest[hand.id].stir()
+        await asyncio.gather(*replies[:-1])
+        monkeypatch.setattr(service, "notify", lambda *_: None)
+        [id] = await start_undispatched(served)
+        if not served.engine.store.alone:  # there the fallback poller looks
+            monkeypatch.undo()
+        looks = service._turn
+        async with asyncio.timeout(2):
+            assert await ids(replies[-1:]) == [id]
+        assert service._turn - looks <= 10
+
+
 async def test_a_claim_after_a_repeated_one_looks_for_what_came_meanwhile(served: Served) -> None:
     hand = Hand(served.client)
     await hand.register()

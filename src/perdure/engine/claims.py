@@ -85,6 +85,7 @@ class Claims(Service):
         self._current: dict[str, str] = {}
         """By project: the deployment of the last start that named none. It only helps to choose a claim."""
         self._turn = 0
+        self._next_turn: asyncio.TimerHandle | None = None
         self._waiting = WaitingClaims()
         self._low_water_marks: dict[tuple[str, str], LowWaterMarks] = {}
         """By project and deployment, while the database is crowded."""
@@ -175,9 +176,11 @@ class Claims(Service):
                 if capacity:
                     if poll.woken or self._worth_a_look(poll):  # a hint came during the look
                         continue
-                    self._waiting.enter(poll)
+                    self._enter(poll)
                     self._recalls.look_soon()  # this worker could take unacknowledged executions
-                pause = self._pause(poll)
+                pause = (
+                    left if core.store.alone else core.own_look(core.settings.poll_seconds) * random.uniform(0.5, 1.5)
+                )
                 if not await core.notifier.wait_any(cursors, min(left, pause), poll.sleep()) and pause < left:
                     looked = self._looked.get(request.worker_id)
                     if looked is not None:  # no hint came: query anyway
@@ -190,14 +193,23 @@ class Claims(Service):
             if poll.woken:  # it has not looked: its client has gone, or its registration, or it cannot take work
                 self._waiting.wake_next(poll)
 
-    def _pause(self, poll: Poll) -> float:
-        """Until it looks without a hint. On SQLite the claims of one kind share the looks, since each asks for all."""
-        core, look = self._core, self._core.settings.poll_seconds
-        if core.store.alone:
-            look *= 1 if poll.kind is None else len(self._waiting.of(poll.kind))
-        else:
-            look = core.own_look(look)
-        return look * random.uniform(0.5, 1.5)
+    def _enter(self, poll: Poll, *, first: bool = False) -> None:
+        """On SQLite the claims of one kind look without a hint by turns, since each asks for all."""
+        self._waiting.enter(poll, first=first)
+        if self._core.store.alone and self._next_turn is None:
+            self._look_by_turns()
+
+    def _look_by_turns(self) -> None:
+        pause = self._core.settings.poll_seconds * random.uniform(0.5, 1.5)
+        self._next_turn = asyncio.get_running_loop().call_later(pause, self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._next_turn = None
+        longest = self._waiting.longest()
+        if longest and not self._core.closing:
+            for poll in longest:
+                self._waiting.wake_this(poll)
+            self._look_by_turns()
 
     def _supersede(self, poll: Poll) -> bool:
         """End the worker's earlier claim, whose connection is gone. True if this claim repeats it: the store must
@@ -252,6 +264,8 @@ class Claims(Service):
         looked = self._looked.get(poll.worker_id)
         if looked is None or looked.missed != self._waiting.missed(looked.kind):
             return True
+        if poll.kind not in (None, looked.kind):
+            return True
         poll.offer(looked.kind)
         return False
 
@@ -279,7 +293,7 @@ class Claims(Service):
             self._core.stats.claim_latency_seconds.extend(0.0 for _ in handed)
             poll.stir()
         elif poll.ended_at is None and not poll.superseded:
-            self._waiting.enter(poll, first=True)
+            self._enter(poll, first=True)
             if self._worth_a_look(poll):  # a hint came while it was taken
                 self._waiting.wake_this(poll)
 
@@ -328,6 +342,8 @@ class Claims(Service):
         elif self._low_water_marks and not core.crowded:
             self._low_water_marks.clear()
         kind = Kind(poll.project_id, now.deployment_id, now.python, now.protocol)
+        if poll.kind != kind:  # the worker has registered anew, as another kind
+            self._waiting.leave(poll)
         poll.offer(kind)
         poll.repeats = now.repeated
         self._after[kind] = after

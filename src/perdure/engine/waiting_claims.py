@@ -189,6 +189,15 @@ class WaitingClaims:
             poll.woken = True
             poll.stir()
 
+    def longest(self) -> list[Poll]:
+        """Of each kind, the one that waits longest."""
+        return [
+            next(iter(polls))
+            for deployments in self._projects.values()
+            for kinds in deployments.values()
+            for polls in kinds.values()
+        ]
+
     def any_like(self, poll: Poll) -> bool:
         """Whether another worker waits that could take what `poll` got."""
         mine = poll.kind
