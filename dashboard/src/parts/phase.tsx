@@ -5,7 +5,7 @@ const shapes = {
   running: (
     <>
       <circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="1.6" opacity=".35" />
-      <path class="turns" d="M8 2a6 6 0 0 1 6 6" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round" />
+      <path d="M8 2a6 6 0 0 1 6 6" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round" />
       <circle cx="8" cy="8" r="2.2" fill="currentColor" />
     </>
   ),
