@@ -61,10 +61,11 @@ export function useTimeline(id: string, live: boolean, running: boolean): Timeli
     let soon = 0;
     let later = 0;
     const heard = () => {
+      // All rows are laid out anew: of a long journal less often.
       soon ||= window.setTimeout(() => {
         soon = 0;
         void catchUp();
-      }, 250);
+      }, Math.min(1_000, 250 + journal.spans.size / 8));
       later ||= window.setTimeout(() => {
         later = 0;
         refresh(...FOLLOWED);
@@ -107,13 +108,19 @@ function pausing(look: () => void): () => void {
 /** An open execution as lists show it: its phase and progress. Asks anew for what depends on these when it changes. */
 export function useSummary(id: string, open: boolean): Schemas["ExecutionSummary"] | null {
   const [summary, setSummary] = useState<Schemas["ExecutionSummary"] | null>(null);
+  const newest = useRef<Schemas["ExecutionSummary"] | null>(null);
+  const soon = useRef(0);
   useLive(
     "list",
     ({ event, data }) => {
       const row = event === "page" || event === "changed" ? data.executions.find((one) => one.id === id) : undefined;
       if (row === undefined) return;
-      setSummary(row);
-      if (event === "changed") refresh(...FOLLOWED);
+      newest.current = row;
+      soon.current ||= window.setTimeout(() => {
+        soon.current = 0;
+        setSummary(newest.current); // an execution of short waits changes its phase often
+        if (event === "changed") refresh(...FOLLOWED);
+      }, event === "page" ? 0 : 250);
     },
     open ? `q=${id}&limit=1` : null,
   );
