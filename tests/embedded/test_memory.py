@@ -285,27 +285,3 @@ async def test_an_execution_that_waits_keeps_neither_journal_nor_input_in_memory
         assert runner.context.tags == {"kind": "long"}
         await p.publish("then", None)
         assert await p.handle(handle.id, waiting).result() == sum(2 * n for n in range(40))
-
-
-async def test_a_sleeper_that_has_done_little_is_not_kept_in_memory(house: House) -> None:
-    """Its replay costs less. What has done more is kept, and what waits for something else besides its time."""
-    app = Registry()
-
-    @app.workflow
-    async def sleeping(ctx: Context, steps: int) -> str:
-        for n in range(steps):
-            await ctx.step(double, n)
-        await ctx.sleep(600)
-        return "slept"
-
-    @app.workflow
-    async def waiting(ctx: Context) -> None:
-        await ctx.wait_for_event("never", timeout=600)
-
-    async with house.open(app, parks=True) as p:
-        short, long = await p.start(sleeping, 1), await p.start(sleeping, 20)
-        other = await p.start(waiting, None)
-        for handle in (short, long, other):
-            await reaches(handle, Phase.WAITING)
-        await until(lambda: not p.worker._running)
-        assert p.worker._parked.keys() == {long.id, other.id}

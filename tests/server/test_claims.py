@@ -58,7 +58,7 @@ async def _takes_all(hand: Hand, wait_seconds: float = 20.0) -> list[Any]:
 
 async def test_work_that_a_worker_does_not_take_up_goes_to_one_that_waits(database: str) -> None:
     """Its event loop stands still: its lease holds, and it would keep the work for as long."""
-    async with serving(database) as served:
+    async with serving(database, lease_seconds=60) as served:
         stuck, idle = Hand(served.client), Hand(served.client)
         await stuck.register()
         await idle.register()

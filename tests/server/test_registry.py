@@ -49,6 +49,7 @@ async def test_a_push_deployment_takes_any_workflow(served: Served) -> None:
         "current": True,
         "served_by": "push",
         "registered_at": shown["created_at"],
+        "superseded_at": None,
     }
     id = await served.start("another", accept_early=False)
     for one, workflow in ((early, "whatever"), (id, "another")):

@@ -70,9 +70,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.worker")
 
-REPLAYED_ROWS_MAX = 8
-PARKED_SLEEP_US = 1_000_000
-"""Longer sleeps after a short journal are not kept in memory."""
 SLEPT_IN_WORKER_US = 10_000_000
 """Longer pauses between tries suspend the execution."""
 
@@ -355,16 +352,7 @@ class Runner:
             return
         self._stop_timer()
         self._list_timers(timer)
-        waits = self.machine.waits()
-        self.end = Suspend(waits, timer, self.worker.parks and (bool(waits) or not self._replays_cheaply(timer)))
-
-    def _replays_cheaply(self, timer: tuple[str, int] | None) -> bool:
-        """A sleeper that has done little: its replay takes some 20 µs, and parked it would take 4 KB for as long as it
-        sleeps."""
-        assert self.machine is not None
-        if timer is None or self.fetched > REPLAYED_ROWS_MAX or self.machine.outstanding():
-            return False
-        return timer[1] - self.now_us() > PARKED_SLEEP_US
+        self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
 
     def _may_rest(self) -> bool:
         assert self.machine is not None

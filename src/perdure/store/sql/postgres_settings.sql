@@ -7,7 +7,7 @@ ALTER TABLE workers SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, au
   autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE topics SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0);
-ALTER TABLE event_fields SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+ALTER TABLE event_fields SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE waits SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0);
