@@ -60,8 +60,8 @@ async def until(what: str, found: Any) -> Any:
 
 async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str, str]:
     """Executions in every phase that the pictures show. Returns what the addresses name."""
-    first = stack.enter_context(worker(folder))
-    await until("a worker", lambda: _worker(client))
+    stack.enter_context(worker(folder))
+    await until("a worker", lambda: _workers(client, 1))
     order = await client.start("fulfil_order", ORDER, key="order-48213", tags={"tier": "vip"}, user_id="mara")
     for number in range(30):
         total = 20.0 + number if number % 7 else 150.0 + number
@@ -72,11 +72,15 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
         await client.start("send_mail", f"customer-{number}@example.com")
     agent = await client.start("support", "My cup arrived broken. Order 48213.", session_id="mara", user_id="mara")
     await until("the order's question", lambda: _asks(client, order.id))
+    stack.enter_context(worker(folder))
+    await until("a second worker", lambda: _workers(client, 2))
     await client.resume(order.id, "approve_total", {"approved": True, "total": 120.0, "note": "a discount"})
     await until("the answer", lambda: _has(client, order.id, "approve_total"))
     await asyncio.sleep(2.5)  # a beat names the step, so that the picture shows where it was torn
-    stack.enter_context(worker(folder))
-    first.kill()
+    holder = (await client.get(order.id)).assigned_to_worker
+    [pid] = [one.pid for one in (await client.workers()).workers if one.id == holder]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     await until("the parcel", lambda: _has(client, order.id, "ship_order"))
     await client.start("fulfil_order", ORDER | {"order": 0, "total": 0}, key="order-0")
     await until("the agent's question", lambda: _asks(client, agent.id))
@@ -87,9 +91,9 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     return {"order": order.id, "agent": agent.id, "failed": failed}
 
 
-async def _worker(client: Client) -> str | None:
-    page = await client.workers()
-    return page.workers[0].id if page.workers else None
+async def _workers(client: Client, amount: int) -> int | None:
+    found = len((await client.workers()).workers)
+    return found if found >= amount else None
 
 
 async def _asks(client: Client, id: str) -> str | None:
