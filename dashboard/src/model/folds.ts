@@ -85,7 +85,8 @@ function causeOf(rows: readonly Row[], journal: Journal, from: number, to: numbe
   let best: { words: string; rank: number } | null = null;
   for (const row of rows) {
     for (const bar of row.bars) {
-      if (bar.from > from + 1 || bar.to < to - 1) continue;
+      // Some milliseconds of a wait may pass before it is recorded, and after its end.
+      if (Math.min(bar.to, to) - Math.max(bar.from, from) < 0.9 * (to - from)) continue;
       const words = wordsOf(row, bar.kind);
       const rank = words === null ? 0 : { wait: 3, held: 5, pause: 4, queue: 2, child: 1 }[bar.kind as string] ?? 0;
       if (words !== null && (best === null || rank > best.rank)) best = { words, rank };

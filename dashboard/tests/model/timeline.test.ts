@@ -129,7 +129,7 @@ test("an error without a message is named by its class", () => {
 });
 
 test("a long wait folds with its cause, a short one is drawn", () => {
-  const journal = merge(emptyJournal("x"), page([step("a", 2, 0, 100), wait("approve", "answer", 100, 8_000_000), step("b", 4, 8_000_000, 8_000_100), wait("scan", "event", 8_000_100, 8_001_000), step("c", 6, 8_001_000, 8_001_100)]));
+  const journal = merge(emptyJournal("x"), page([step("a", 2, 0, 100), wait("approve", "answer", 140, 7_999_970), step("b", 4, 8_000_000, 8_000_100), wait("scan", "event", 8_000_100, 8_001_000), step("c", 6, 8_001_000, 8_001_100)]));
   const rows = rowsOf(journal, T0, CLOSED, new Map());
   const found = stretches(rows, journal, new Map(), T0, false);
   expect(found.map((one) => one.cause)).toEqual([null, "waiting for an answer: approve", null]);
