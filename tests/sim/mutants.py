@@ -89,10 +89,7 @@ _ALL = (
     _code("refusal: everybody is answered as if he held it", reports, "_refused", _refuses_nobody),
     # Leases.
     _sql("reap: leases that have not run out", changed("expired_workers", (":now_us", ":now_us + 2000000"))),
-    # On a file the lease is compared with the time as it is read.
-    _sql(
-        "beat: renews what has run out", changed("read_lease", ("lease_until_us,", "lease_until_us + 1000000000000,"))
-    ),
+    _sql("beat: renews what has run out", changed("beat_worker", ("AND lease_until_us > :now_us", ""))),
     _sql("restart: no new leases", nothing("grant_leases")),
     _sql("register: opens again what has ended", nothing("read_ended"), focus="late registrations"),
     _sql("reap: forgets what was held", nothing("held_by")),
