@@ -141,6 +141,7 @@ def test_a_journal_of_an_older_release_is_read_as_it_was(record: bytes, kind: ty
     assert type(recorded_failure(read(record), "m")[0]) is kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [FAILURES[0], FAILURES[5], FAILURES[12], FAILURES[16]], ids=lambda one: str(one)[:20])
 async def test_a_fallback_sees_the_same_failure_live_and_in_a_replay(error: Exception) -> None:
     seen: list[Exception] = []

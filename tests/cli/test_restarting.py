@@ -16,7 +16,10 @@ from tests.cli.processes import House, Terminal, end, free_port, serving, until_
 from perdure.cli import restarting
 from perdure.sdk.credentials import Access
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be forked there")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be forked there"),
+    pytest.mark.slow,
+]
 
 # A step tells which process it runs in, and waits for a file.
 CODE = """

@@ -20,6 +20,8 @@ from perdure.sdk.workflow import Registry
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
+pytestmark = pytest.mark.slow
+
 PARTS = (Runner, StepRunner, Machine, InnerLoop, Context)
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 

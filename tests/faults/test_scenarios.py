@@ -9,6 +9,7 @@ from tests.faults.scenarios.index import SCENARIOS
 CASES = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.databases]
 MEDIUM = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.medium]
 FAST = [(name, database) for name, scenario in SCENARIOS.items() for database in scenario.fast]
+SMALL = [pytest.param(*case, marks=[] if case[1] == "sqlite" else pytest.mark.slow) for case in FAST]
 
 
 async def play(name: str, database: str, size: Size, say: Callable[[str], None]) -> None:
@@ -21,7 +22,7 @@ async def play(name: str, database: str, size: Size, say: Callable[[str], None])
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("name", "database"), FAST)
+@pytest.mark.parametrize(("name", "database"), SMALL)
 async def test_a_small_run_keeps_every_promise(name: str, database: str, say: Callable[[str], None]) -> None:
     await play(name, database, Size.SMALL, say)
 

@@ -236,6 +236,7 @@ MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mutate", "options"), MUTANTS, ids=[mutate.__name__ for mutate, _ in MUTANTS])
 def test_a_mutant_is_caught(
     mutate: Callable[[pytest.MonkeyPatch], None], options: dict[str, Any], say: Callable[[str], None]

@@ -16,7 +16,10 @@ from tests.faults.cluster import Cluster, Server, until
 from perdure import Client
 from perdure.wire.records import Kind
 
-pytestmark = pytest.mark.timeout(300)  # a busy machine takes its time to start eight processes one after the other
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]  # a busy machine takes its time to start eight processes one after the other
 EXECUTIONS = 40
 SECONDS = 60.0
 

@@ -17,7 +17,7 @@ from perdure.store.verbs import claims, queries
 from perdure.wire.errors import Unavailable
 from perdure.wire.requests import Complete
 
-pytestmark = pgbouncer.needed
+pytestmark = [pgbouncer.needed, pytest.mark.slow]
 
 
 async def _round_trip(pair: Pair) -> None:

@@ -223,7 +223,15 @@ async def test_a_limit_counts_by_key_and_a_total_counts_the_queue(world: World) 
     assert len(await world.claim(capacity=100)) == 1
 
 
-@pytest.mark.parametrize("limits", [(1, None), (3, None), (None, 4), (2, 5), (0, None), (None, 0)], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        (1, None),
+        (2, 5),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ((3, None), (None, 4), (0, None), (None, 0))),
+    ],
+    ids=str,
+)
 async def test_limits_hold_whatever_happens(world: World, limits: tuple[int | None, int | None]) -> None:
     """Random lives in a limited queue; every slot that is let go of can be taken again."""
     dice = random.Random(str(limits))
