@@ -20,7 +20,8 @@ async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromi
         assert fold, "all of it is above the fold"
         await page.get_by_role("button", name="Retry 3").click()
         await page.get_by_role("dialog").get_by_role("button", name="Retry 3").click()
-        await expect(page.get_by_text("Retrying 3 executions")).to_be_visible()
+        await expect(page.get_by_text("Retrying 3 executions in")).to_be_visible()
+        await page.get_by_role("button", name="Start now").click()
         await expect(page.get_by_text("Nothing needs attention")).to_be_visible(timeout=20_000)
         await expect(page.get_by_role("region", name="Open now").get_by_role("link", name="Queued")).to_contain_text(
             "3"
