@@ -7,7 +7,7 @@ from tests.sim.audit import Violation
 from tests.sim.mutants import MUTANTS
 from tests.sim.world import Mutant, simulate
 
-SEEDS_MAX = 1_000
+SEEDS_MAX = 3_000
 
 
 @pytest.mark.slow
