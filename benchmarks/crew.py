@@ -1,8 +1,8 @@
 """Many workers of one server: `python -m benchmarks.crew --workers 200 --seconds 20 --database postgres`.
 
-The workers are real ones, each with a lease and a claim of its own, in one process. Measured: what the server (and the
-sessions of PostgreSQL) cost and write while all of them wait; and W1 with one worker, with all, and with one beside so
-many of another deployment, in turns.
+The workers are real ones, each with a lease and a claim of its own, in one process. Two things are measured: the
+processor time and the writes of the server (and of PostgreSQL) while all workers wait; and W1 with one worker, with
+all, and with one beside so many of another deployment, in turns.
 """
 
 import argparse
@@ -65,7 +65,7 @@ async def serve(url: str, key: str, amount: int, deployment: str) -> None:
 
 
 class Database:
-    """The processes and the log of a PostgreSQL; of a file it has none."""
+    """The processes and the log of PostgreSQL. A file has neither."""
 
     def __init__(self, store: str) -> None:
         self._store = store

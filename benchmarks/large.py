@@ -2,7 +2,7 @@
 
 Embedded on a file: ten small steps with an input of so many bytes, and W1 with a value of so many bytes as its input,
 the result of its step and its own result. For each: executions/s, processor time of one, bytes written for one, and the
-longest time for which the event loop answered nobody.
+longest time for which the event loop stood still.
 """
 
 import argparse
