@@ -222,6 +222,12 @@ async def test_the_timeline_zooms_pans_and_fits(served: Served, hand: Hand, chro
         await page.wait_for_url("**row=charge")
         await page.mouse.dblclick(*middle)
         await page.wait_for_function(f"(it) => !({wider})(it)", arg=[fitted["width"], 1.1])
+        for _ in range(4):
+            await page.keyboard.press("+")
+        await expect(charge).to_have_count(0)  # keys zoom into the middle, and the last bar leaves the view
+        await page.keyboard.press("-")
+        await page.keyboard.press("0")
+        await expect(charge).to_have_count(1)
 
 
 async def test_hostile_text_stays_text(served: Served, hand: Hand, chromium: Browser) -> None:
