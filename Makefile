@@ -108,6 +108,10 @@ dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure
 	@cd dashboard && npm run --silent types && npm run --silent check && npm test --silent && npm run --silent build
 	@$(PY) -m scripts.dashboard_sizes
 
+.PHONY: docs
+docs: $(STAMP) ## Build the site from docs/ into build/site: strict links, search, Markdown beside each page
+	@$(PY) -m scripts.site
+
 .PHONY: screenshots
 screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)
 	@$(PY) -m scripts.screenshots

@@ -25,7 +25,7 @@ class Page:
         self._name = name
         self._blocks = blocks(name)
         self._next = 0
-        self.module = types.ModuleType(f"documented_{name}")
+        self.module = types.ModuleType(f"documented_{name.replace('/', '_').replace('-', '_')}")
         sys.modules[self.module.__name__] = self.module  # where type hints are looked up
 
     async def run(self, **given: object) -> Any:

@@ -321,11 +321,6 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in map(slug, re.findall(r"^#+ (.*)$", text, re.MULTILINE)), f"{page.name}: {link}"
 
 
-def test_every_page_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme] == []
-
-
 def test_public_names_are_on_a_page() -> None:
     """Those of `perdure.agents` are looked for by tests/agents/test_docs.py: loading them takes seconds."""
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *PAGES))

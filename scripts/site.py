@@ -1,0 +1,95 @@
+"""Builds the site from docs/ into build/site: `make docs`.
+
+Each page lies there as HTML and as Markdown, and llms.txt lists them. A broken link fails the build, and so does a page
+that the nav of zensical.toml leaves out.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCE: Final = ROOT / "docs"
+CONFIG: Final = "zensical.toml"
+
+
+class Entry(NamedTuple):
+    part: str
+    title: str
+    path: str
+
+
+def entries(nav: list[dict[str, Any]], part: str = "") -> Iterator[Entry]:
+    """The pages of a nav, each with the part of the site that it belongs to."""
+    for item in nav:
+        for title, below in item.items():
+            if isinstance(below, str):
+                yield Entry(part, title, below)
+            else:
+                yield from entries(below, part or title)
+
+
+def description(markdown: str) -> str:
+    """The first sentence of a page that is neither a heading nor code, without its links."""
+    text = re.sub(r"^```.*?^```|^#.*?$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.split(r"(?<=[.!?])\s", paragraph)[0])
+
+
+def project() -> dict[str, Any]:
+    """The settings of the site."""
+    return dict(tomllib.loads((ROOT / CONFIG).read_text(encoding="utf-8"))["project"])
+
+
+def index(pages: list[Entry], docs: Path) -> str:
+    """llms.txt: all pages by part, for programs that read them."""
+    settings = project()
+    lines = [f"# {settings['site_name']}", "", f"> {settings['site_description']}"]
+    for part in dict.fromkeys(page.part for page in pages if page.part):
+        lines += ["", f"## {part}", ""]
+        lines += [
+            f"- [{page.title}]({page.path}): {description((docs / page.path).read_text(encoding='utf-8'))}"
+            for page in pages
+            if page.part == part
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def build(root: Path = ROOT) -> list[str]:
+    """Build the site; return what is wrong with it."""
+    settings = project()
+    docs, site = (root / settings[name] for name in ("docs_dir", "site_dir"))
+    for folder in (docs, site):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(SOURCE, docs)
+    pages = list(entries(settings["nav"]))
+    found = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    if lost := found - {page.path for page in pages}:
+        return [f"docs/{path}: add it to the nav of {CONFIG}" for path in sorted(lost)]
+    if root != ROOT:
+        shutil.copy(ROOT / CONFIG, root)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    built = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if built.returncode:
+        return [built.stdout]
+    for path in found:
+        shutil.copy(docs / path, site / path)
+    (site / "llms.txt").write_text(index(pages, docs), encoding="utf-8")
+    return []
+
+
+def main() -> int:
+    errors = build()
+    print(*errors or [f"site: built, see {ROOT / 'build' / 'site' / 'index.html'}"], sep="\n")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The site builds with strict links, has each page as HTML and as Markdown, and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from scripts import site
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("site")
+    assert site.build(root) == []
+    return root / "build" / "site"
+
+
+def test_each_page_is_html_and_markdown_and_in_the_index(built: Path) -> None:
+    index = (built / "llms.txt").read_text(encoding="utf-8")
+    for page in site.SOURCE.rglob("*.md"):
+        path = page.relative_to(site.SOURCE)
+        assert (built / path).read_bytes() == page.read_bytes()
+        assert (built / path.with_suffix(".html")).exists()
+        assert f"({path.as_posix()})" in index or path.name == "index.md"
+
+
+def test_pages_load_nothing_from_elsewhere(built: Path) -> None:
+    for page in built.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(
+            r'<(?:script|img|source|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="([^"]*)"', text
+        )
+        assert loaded and not [url for url in loaded if url.startswith(("http:", "https:", "//"))], page
+
+
+def test_a_broken_link_or_a_page_outside_of_the_nav_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = tmp_path / "docs"
+    monkeypatch.setattr(site, "SOURCE", docs)
+    for path in (entry.path for entry in site.entries(site.project()["nav"])):
+        (docs / path).parent.mkdir(parents=True, exist_ok=True)
+        (docs / path).write_text("# A page\n\nWithout links.\n")
+    assert site.build(tmp_path) == []
+    (docs / "index.md").write_text("# Home\n\n[a heading](client.md#that-is-not-there)\n")
+    assert "anchor does not exist" in site.build(tmp_path)[0]
+    (docs / "lost.md").write_text("# Lost\n")
+    assert site.build(tmp_path) == ["docs/lost.md: add it to the nav of zensical.toml"]
