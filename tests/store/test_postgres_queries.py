@@ -1,5 +1,6 @@
 """The named SQL as PostgreSQL understands it."""
 
+import json
 import sys
 
 import asyncpg
@@ -59,6 +60,26 @@ async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
                     await connection.execute("DEALLOCATE one")
                 assert "Index Scan using executions_pkey" in plan, plan
                 assert "Nested Loop" in plan and "Seq Scan" not in plan and "Hash" not in plan, plan
+        await connection.close()
+
+
+async def test_the_last_event_before_an_execution_is_found_by_halving_its_topic() -> None:
+    """Without statistics, too: a join with the events would read each of them."""
+    async with postgres.fresh(migrated) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "INSERT INTO events (project_id, topic, seq, id, data, created_at_us) "
+            "SELECT 'p', 't', n, 'event-' || n, convert_to(repeat('x', 500), 'UTF8'), n FROM generate_series(1, 5000) AS n"
+        )
+        async with connection.transaction():
+            await connection.fetchval(PREPARE["write"], 1)
+            await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            await connection.execute(f"PREPARE one AS {load('postgres')['last_event_before'].sql}")
+            told = await connection.fetchval(
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE one('p', 't', 'no such execution')"
+            )
+        [found] = json.loads(told)
+        assert found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"] < 100
         await connection.close()
 
 

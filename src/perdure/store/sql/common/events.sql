@@ -51,14 +51,15 @@ CASE WHEN e.created_number IS NULL
 
 -- name: last_event_before
 -- The newest event before an execution started; later events are for that execution. Numbers ascend with time, so this
--- halves the topic.
-SELECT low FROM (WITH RECURSIVE rows (low, high) AS (
+-- halves the topic. A join with the events would read the whole topic on PostgreSQL.
+SELECT low FROM (WITH RECURSIVE rows (low, size) AS (
   SELECT (SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic) - 1,
     (SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic)
-  UNION ALL SELECT CASE WHEN {= is_before} THEN e.seq ELSE rows.low END, CASE WHEN {= is_before} THEN rows.high ELSE (rows.low + rows.high - 1) / 2 END
-  FROM rows LEFT JOIN events e ON e.project_id = :project_id AND e.topic = :topic AND e.seq = (rows.low + rows.high + 1) / 2
-  WHERE rows.low < rows.high)
-SELECT low FROM rows WHERE low >= high) AS found;
+    - (SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic) + 2
+  UNION ALL SELECT rows.low + COALESCE((SELECT CASE WHEN {= is_before} THEN rows.size / 2 ELSE 0 END FROM events e
+      WHERE e.project_id = :project_id AND e.topic = :topic AND e.seq = rows.low + rows.size / 2), 0), rows.size - rows.size / 2
+  FROM rows WHERE rows.size > 1)
+SELECT low FROM rows WHERE size = 1) AS found;
 
 -- text: listed_topics
 FROM topics t LEFT JOIN events e ON e.project_id = t.project_id AND e.topic = t.topic AND e.seq = t.last_seq
