@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,11 +34,24 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float | None = None) ->
     subprocess.run([str(part) for part in command], cwd=cwd, env=env, timeout=timeout, check=True)
 
 
+@contextmanager
+def with_pages() -> Iterator[None]:
+    """The wheel carries the documentation, which `perdure docs` reads."""
+    place = ROOT / "src" / "perdure" / "docs"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", place, ignore=shutil.ignore_patterns("images"))
+    try:
+        yield
+    finally:
+        shutil.rmtree(place)
+
+
 def build(python: Path) -> Path:
     dist = ROOT / "dist"
     for old in dist.glob("perdure-*.whl"):
         old.unlink()
-    run(UV, "build", "--quiet", "--wheel", "--no-build-isolation", "--python", python, "--out-dir", dist)
+    with with_pages():
+        run(UV, "build", "--quiet", "--wheel", "--no-build-isolation", "--python", python, "--out-dir", dist)
     (wheel,) = dist.glob("perdure-*.whl")
     return wheel
 
@@ -57,6 +73,7 @@ def prove(wheel: Path, python: Path) -> None:
         run(UV, "pip", "install", "--quiet", "--python", alone, "--require-hashes", "-r", pins)
         run(UV, "pip", "install", "--quiet", "--python", alone, "--no-deps", wheel)
         run(alone, "-c", f"import perdure; assert not perdure.__file__.startswith({str(ROOT)!r}), perdure.__file__")
+        run(alone, "-c", "from perdure.mcp import docs; docs.page('workflows')", cwd=place)
         for number, block in enumerate(blocks, 1):
             script = place / f"quickstart_{number}.py"
             script.write_text(block, encoding="utf-8")

@@ -12,6 +12,7 @@ from perdure.cli import (
     database,
     deployments,
     dev,
+    docs,
     forks,
     hands,
     keys,
@@ -61,6 +62,7 @@ def main(
 for commands in (
     new,
     dev,
+    docs,
     run,
     chat,
     look,

@@ -1,0 +1,1 @@
+"""Tools, documentation and a skill for programs that write code."""

@@ -1,0 +1,155 @@
+"""The documentation of this release: its pages, and a search over their sections.
+
+The wheel has the pages in `perdure/docs`. A clone reads its folder `docs`.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from perdure.wire.errors import NotFound
+
+HEADING_WEIGHT: Final = 4
+"""A word of a heading counts as so many words of the text."""
+SATURATION: Final = 1.2
+"""As in BM25: repeating a word adds less each time."""
+
+
+class Page(NamedTuple):
+    name: str
+    """Its path without `.md`: `workflows`, `decisions/0001-statements-on-the-loop`."""
+    title: str
+    text: str
+
+
+class Section(NamedTuple):
+    page: str
+    heading: str
+    text: str
+
+
+class _Indexed(NamedTuple):
+    section: Section
+    words: Counter[str]
+
+
+class _Index(NamedTuple):
+    sections: list[_Indexed]
+    found_in: Counter[str]
+    """How many sections have a word."""
+    usual_words: float
+
+
+@cache
+def pages() -> dict[str, Page]:
+    """By name, in the order of the names."""
+    found = {name: Page(name, _title(text), text) for name, text in _texts(_folder(), "")}
+    return dict(sorted(found.items()))
+
+
+def page(name: str) -> Page:
+    """A page by its name or by the last part of it. Raises `NotFound`."""
+    wanted = name.strip().removesuffix(".md").strip("/").lower()
+    for known, found in pages().items():
+        if wanted in (known.lower(), known.lower().rpartition("/")[2]):
+            return found
+    near = get_close_matches(wanted, pages(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise NotFound(f"The documentation has no page {name!r}.{hint} Its pages are: {', '.join(pages())}.")
+
+
+def search(words: str, limit: int = 5) -> list[Section]:
+    """The sections that fit best, the best first."""
+    index = _index()
+    wanted = set(_words(words))
+    scored = [(score, at) for at, one in enumerate(index.sections) if (score := _score(one, wanted, index)) > 0]
+    scored.sort(key=lambda pair: (-pair[0], pair[1]))
+    return [index.sections[at].section for _, at in scored[:limit]]
+
+
+def sections(found: Page) -> Iterator[Section]:
+    """A page cut at its headings. Lines of code that begin with # are not headings."""
+    heading, lines, in_code = found.title, list[str](), False
+    for line in found.text.splitlines():
+        in_code ^= line.lstrip().startswith("```")
+        if not in_code and (headed := _HEADING.match(line)):
+            if any(lines):
+                yield Section(found.name, heading, "\n".join(lines).strip())
+            heading, lines = headed[1], []
+        else:
+            lines.append(line)
+    if any(lines):
+        yield Section(found.name, heading, "\n".join(lines).strip())
+
+
+def skill() -> str:
+    return (files("perdure.mcp") / "skill.md").read_text(encoding="utf-8")
+
+
+def _folder() -> Traversable:
+    in_wheel = files("perdure") / "docs"
+    return in_wheel if in_wheel.is_dir() else Path(__file__).parents[3] / "docs"
+
+
+def _texts(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for one in folder.iterdir() if folder.is_dir() else ():
+        if one.is_dir():
+            yield from _texts(one, f"{prefix}{one.name}/")
+        elif one.name.endswith(".md"):
+            yield prefix + one.name.removesuffix(".md"), one.read_text(encoding="utf-8")
+
+
+def _title(text: str) -> str:
+    headed = _HEADING.search(text)
+    return headed[1] if headed else ""
+
+
+@cache
+def _index() -> _Index:
+    indexed = [_Indexed(one, _count(one)) for found in pages().values() for one in sections(found)]
+    found_in = Counter(word for one in indexed for word in one.words)
+    return _Index(indexed, found_in, sum(one.words.total() for one in indexed) / max(1, len(indexed)))
+
+
+def _count(section: Section) -> Counter[str]:
+    counted = Counter(_words(section.text))
+    for word in [*_words(section.heading), *_words(section.page)]:
+        counted[word] += HEADING_WEIGHT
+    return counted
+
+
+def _score(one: _Indexed, wanted: set[str], index: _Index) -> float:
+    length = 0.25 + 0.75 * one.words.total() / index.usual_words
+    return sum(
+        math.log(1 + len(index.sections) / index.found_in[word]) * times / (times + SATURATION * length)
+        for word in wanted
+        if (times := one.words[word])
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [_stem(word) for word in _WORD.findall(text.lower())]
+
+
+def _stem(word: str) -> str:
+    """
+    >>> [_stem(word) for word in ("retries", "retry", "steps", "waiting", "class")]
+    ['retry', 'retry', 'step', 'wait', 'class']
+    """
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    for ending in ("ing", "ed", "s"):
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
+            return word.removesuffix(ending)
+    return word
+
+
+_HEADING: Final = re.compile(r"^#{1,6} +(.+?)\s*#*$", re.MULTILINE)
+_WORD: Final = re.compile(r"[a-z0-9]{2,}")
