@@ -69,7 +69,7 @@ async def test_the_last_event_before_an_execution_is_found_by_halving_its_topic(
         connection = await asyncpg.connect(url)
         await connection.execute(
             "INSERT INTO events (project_id, topic, seq, id, data, created_at_us) "
-            "SELECT 'p', 't', n, 'event-' || n, convert_to(repeat('x', 500), 'UTF8'), n FROM generate_series(1, 5000) AS n"
+            "SELECT 'p', 't', n, 'event-' || n, CAST(repeat('x', 500) AS BYTEA), n FROM generate_series(1, 5000) AS n"
         )
         async with connection.transaction():
             await connection.fetchval(PREPARE["write"], 1)
