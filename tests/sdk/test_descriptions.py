@@ -13,10 +13,11 @@ from perdure import Context, Registry, Workflow
 from perdure.embedded import LocalTransport, embedded
 from perdure.sdk.payloads.schemas import schema_of
 from perdure.sdk.worker import Worker
+from perdure.wire.definitions import RegisterAgent
 from perdure.wire.errors import BadValue
 from perdure.wire.operation import Operation
 from perdure.wire.requests import RegisterRequest
-from perdure.wire.workflows import SCHEMA_BYTES_MAX, GetWorkflow, GetWorkflows
+from perdure.wire.workflows import SCHEMA_BYTES_MAX, GetStartable, GetWorkflow, GetWorkflows, WorkflowType
 
 Json = Any
 
@@ -128,6 +129,28 @@ async def test_a_registration_tells_types_place_and_docstring() -> None:
         assert (strange.takes_input, strange.input_schema, strange.output_schema) == (True, None, None)
         listed = (await p._transport.call(GetWorkflows())).items
         assert [one.source for one in listed] == [None] * 3, "lists stay small"
+
+
+async def test_what_can_be_started_is_listed_once_with_its_schema(database: str) -> None:
+    """Over pages, and as the newest deployment has it."""
+    async with embedded(database, registry) as p:
+        first = await p._transport.call(GetStartable(limit=2))
+        last = await p._transport.call(GetStartable(first.next_cursor, 2))
+        assert last.next_cursor is None
+        found = {one.id: one for one in (*first.items, *last.items)}
+        assert list(found) == ["odd", "plain", "ship"]
+        assert "Parcel" in json.loads(bytes(found["ship"].input_schema or b""))["$defs"]
+        specs, _, _, _ = registry.specs()
+        helper = RegisterAgent("helper", "openai", "gpt", deployment_id="newer")
+        agent = structs.replace(specs[0], id="helper", type=WorkflowType.AGENT, agent=helper)
+        await p._transport.call(
+            RegisterRequest("0190a5f2-7c1e-7b3a-9d55-0242ac120002", "newer", "3.11", [agent, *specs], embedded=True)
+        )
+        again = (await p._transport.call(GetStartable())).items
+        assert {one.id: (one.deployment_id, one.type) for one in again} == {
+            "helper": ("newer", "agent"),
+            **{id: ("newer", "workflow") for id in found},
+        }
 
 
 async def test_a_worker_without_descriptions_takes_those_of_its_predecessor_back() -> None:

@@ -139,8 +139,14 @@ async def test_what_an_execution_below_the_root_asks_is_found_by_the_root(served
     assert (shown["execution_id"], shown["asked_by"], shown["data"]) == (root, below, "below")
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]
     assert (listed["execution_id"], listed["root_execution_id"]) == (below, root)
+    for id in (root, below):
+        [question] = (await served.client.get(f"/api/v1/executions/{id}/questions")).json()["questions"]
+        assert (question["execution_id"], question["data"]) == (below, "below")
+        assert question["question"] == shown["question"]
     assert (await submit(served.client, root, 1)).status_code == 200
     assert (await served.client.get(path_of(below))).json()["answer"] == 1
+    assert (await served.client.get(f"/api/v1/executions/{root}/questions")).json() == {"questions": []}
+    assert (await served.client.get(f"/api/v1/executions/{UNKNOWN}/questions")).status_code == 404
 
 
 async def test_an_answer_is_for_the_question_that_was_shown(served: Served, hand: Hand) -> None:

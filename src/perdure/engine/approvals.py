@@ -18,11 +18,13 @@ from perdure.store.verbs import approvals
 from perdure.wire.approvals import (
     Approval,
     ApprovalLink,
+    GetOpenQuestions,
     How,
     ListApprovals,
     ListedState,
     MakeApprovalLink,
     OpenApprovals,
+    OpenQuestions,
     Question,
     QuestionState,
 )
@@ -32,6 +34,7 @@ from perdure.wire.fields import checked_id, is_uuid
 from perdure.wire.status import Phase
 
 _END: Final = (1 << 62, "", "")
+QUESTIONS_MAX: Final = 100
 _PURPOSE: Final = b"perdure approval link\n"
 
 
@@ -74,6 +77,14 @@ class Approvals(Service):
         last = page[-1]
         at_us = {ListedState.ANSWERED: last.answered_at_us, ListedState.EXPIRED: last.expires_at_us}.get(op.state)
         return OpenApprovals(page, write_cursor((at_us or last.asked_at_us, last.execution_id, last.step_key)))
+
+    @serves(GetOpenQuestions)
+    async def of_run(self, scope: Scope, op: GetOpenQuestions) -> OpenQuestions:
+        return OpenQuestions(
+            await self.read(
+                approvals.open_questions(project_id=scope.project_id, execution_id=op.execution_id, limit=QUESTIONS_MAX)
+            )
+        )
 
     async def get(
         self, project_id: str, execution_id: str, step_key: str, question_id: str | None = None

@@ -25,6 +25,7 @@ from perdure.wire.operation import Listed
 from perdure.wire.record import DONE, Done
 from perdure.wire.requests import QueueSpec
 from perdure.wire.workflows import (
+    GetStartable,
     GetWorkflow,
     GetWorkflowRuns,
     GetWorkflows,
@@ -121,6 +122,14 @@ class Deployments(Service):
             )
         )
         return Listed(page, None if following is None else write_cursor(following))
+
+    @serves(GetStartable)
+    async def startable(self, scope: Scope, op: GetStartable) -> Listed[RegisteredWorkflow]:
+        after = "" if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")[0]
+        page, last = await self.read(
+            deployments.list_startable(project_id=scope.project_id, after_id=after, limit=op.limit)
+        )
+        return Listed(page, None if last is None else write_cursor((last,)))
 
     @serves(GetWorkflow)
     async def workflow(self, scope: Scope, op: GetWorkflow) -> RegisteredWorkflow:

@@ -99,6 +99,33 @@ class OpenApprovals(Record, frozen=True):
     next_cursor: NextCursor | None
 
 
+class OpenQuestion(Record, frozen=True):
+    """With what a form needs."""
+
+    execution_id: Uuid
+    """The execution whose step asks."""
+    workflow_id: str
+    step_key: str
+    data: Raw
+    asked_at_us: Time = field(name="asked_at")
+    expires_at_us: Time | None = field(default=None, name="expires_at")
+    answer_schema: Value = None
+    """JSON Schema of the type that the code expects. Null: its code names none."""
+
+    @derived
+    def question(self) -> str:
+        """Names this question."""
+        return question_name(self.execution_id, self.asked_at_us)
+
+
+class OpenQuestions(Record, frozen=True):
+    """Oldest first, at most 100."""
+
+    shown_as: ClassVar[str] = "OpenQuestionsResponse"
+
+    questions: list[OpenQuestion]
+
+
 class Question(Struct, frozen=True):
     id: str
     execution_id: str
@@ -221,6 +248,13 @@ class ListApprovals(Operation[OpenApprovals], frozen=True):
     state: ListedState = ListedState.OPEN
     cursor: PageCursor | None = None
     limit: Limit = 100
+
+
+@questions.get("/api/v1/executions/{execution_id}/questions")
+class GetOpenQuestions(Operation[OpenQuestions], frozen=True):
+    """Open questions of an execution and everything below it."""
+
+    execution_id: ExecutionId
 
 
 @questions.post("/api/v1/approvals/{execution_id}/{step_key}/links", rest=True, body="ApprovalLinkRequest")

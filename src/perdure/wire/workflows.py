@@ -13,6 +13,8 @@ from perdure.wire.records import MaybeRaw
 from perdure.wire.status import Status
 
 OFFSET_MAX: Final = 100_000
+STARTABLE_MAX: Final = 50
+"""Each may have 128 KiB of schemas."""
 
 
 class WorkflowType(StrEnum):
@@ -119,6 +121,18 @@ class GetWorkflows(RegistryPage, Operation[Listed[RegisteredWorkflow]], frozen=T
 
     Each deployment that has a workflow has its own entry. Agents, tools and retired deployments are left out.
     """
+
+
+@workflows.get("/api/v1/startable")
+class GetStartable(Operation[Listed[RegisteredWorkflow]], frozen=True):
+    """Workflows and agents by name, with descriptions and schemas.
+
+    Each is shown as the newest deployment has it. Retired deployments are left out.
+    """
+
+    cursor: PageCursor | None = None
+    limit: Annotated[Int64, between(1, STARTABLE_MAX)] = STARTABLE_MAX
+    """1 to 50."""
 
 
 @workflows.get("/api/v1/workflows/runs", contract=True)

@@ -8,7 +8,15 @@ from perdure.store.executions import unknown_execution
 from perdure.store.interface import Rows, query, records, verb
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.waits import answer_wait, said_by, was_timed_out
-from perdure.wire.approvals import Approval, How, OpenApproval, Question, QuestionState, question_name
+from perdure.wire.approvals import (
+    Approval,
+    How,
+    OpenApproval,
+    OpenQuestion,
+    Question,
+    QuestionState,
+    question_name,
+)
 from perdure.wire.errors import Conflict
 from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
@@ -145,6 +153,18 @@ async def list_questions(*, project_id: str, after: tuple[int, str, str], limit:
     return await records(
         OpenApproval, "list_questions", project_id=project_id, after_us=at_us, after_id=id, after_key=key, limit=limit
     )
+
+
+@verb(looks=True)
+async def open_questions(*, project_id: str, execution_id: str, limit: int) -> list[OpenQuestion]:
+    """Of an execution and its descendants, the oldest first. Raises NotFound."""
+    same = {"project_id": project_id, "id": execution_id}
+    for *_, root_id in await query("question_target", **same):
+        found = await records(OpenQuestion, "open_questions_of", **same, limit=limit)
+        if root_id is None:
+            found += await records(OpenQuestion, "open_questions_below", **same, limit=limit)
+        return sorted(found, key=lambda one: (one.asked_at_us, one.execution_id, one.step_key))[:limit]
+    raise unknown_execution(execution_id)
 
 
 @verb(looks=True)

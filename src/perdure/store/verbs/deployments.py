@@ -184,6 +184,10 @@ async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
     return await _read(project_id, deployment_id)
 
 
+STARTABLE_ROWS: Final = 1_000
+"""Old deployments have rows of the same names."""
+
+
 class RegistryPlace(NamedTuple):
     """A place in registries: by name, then the newest first."""
 
@@ -218,10 +222,26 @@ async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str 
     if found is None:
         where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
         raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
-    described = await value(
-        "read_description", project_id=project_id, deployment_id=found.deployment_id, id=workflow_id
-    )
+    return await _described(project_id, found)
+
+
+async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWorkflow:
+    described = await value("read_description", project_id=project_id, deployment_id=found.deployment_id, id=found.id)
     return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
+
+
+@verb(looks=True)
+async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple[list[RegisteredWorkflow], str | None]:
+    """Workflows and agents of active deployments, each in its newest one, and the last name if there are more."""
+    rows = await records(
+        RegisteredWorkflow, "list_startable", project_id=project_id, after_id=after_id, limit=STARTABLE_ROWS
+    )
+    newest: dict[str, RegisteredWorkflow] = {}
+    for one in rows:
+        newest.setdefault(one.id, one)
+    page = [await _described(project_id, one) for one in list(newest.values())[:limit]]
+    more = len(newest) > limit or len(rows) == STARTABLE_ROWS
+    return page, page[-1].id if more else None
 
 
 async def _make_current(project_id: str, deployment_id: str, now_us: int) -> None:

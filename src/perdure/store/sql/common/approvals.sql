@@ -25,6 +25,19 @@ WHERE w.project_id = :project_id AND w.state = 'open' AND w.data IS NOT NULL
   AND (w.opened_at_us, w.execution_id, w.key) > (:after_us, :after_id, :after_key)
 ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
 
+-- text: open_question
+SELECT w.execution_id, e.workflow_id, w.key AS step_key, w.data, w.opened_at_us AS asked_at_us, w.expires_at_us, w.answer_schema
+FROM executions e JOIN waits w ON w.execution_id = e.id AND w.state = 'open' AND w.data IS NOT NULL
+
+-- name: open_questions_of
+{= open_question}
+WHERE e.project_id = :project_id AND e.id = :id ORDER BY w.opened_at_us, w.key LIMIT :limit;
+
+-- name: open_questions_below
+{= open_question}
+WHERE e.project_id = :project_id AND e.root_execution_id = :id AND e.phase IN ('running', 'waiting', 'queued')
+ORDER BY w.opened_at_us, w.execution_id, w.key LIMIT :limit;
+
 -- name: list_answered
 -- Without answers that came before their questions, and without those that a fork copied.
 SELECT {= listed}, 'answered' AS state, a.data AS answer, a.answered_by, a.answered_at_us, a.how AS answered_how

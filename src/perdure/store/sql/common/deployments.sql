@@ -88,6 +88,11 @@ WHERE w.project_id = :project_id AND w.type = 'workflow' AND w.id >= :after_id A
   OR COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) = :before_us AND w.deployment_id > :after)
 ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit OFFSET :offset;
 
+-- name: list_startable
+SELECT {= workflow}
+WHERE w.project_id = :project_id AND w.type IN ('workflow', 'agent') AND w.id > :after_id
+ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit;
+
 -- name: read_workflow
 -- Without a deployment: the newest.
 SELECT {= workflow}
