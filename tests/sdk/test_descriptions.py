@@ -149,7 +149,7 @@ async def test_what_can_be_started_is_listed_once_with_its_schema(database: str)
         again = (await p._transport.call(GetStartable())).items
         assert {one.id: (one.deployment_id, one.type) for one in again} == {
             "helper": ("newer", "agent"),
-            **{id: ("newer", "workflow") for id in found},
+            **dict.fromkeys(found, ("newer", "workflow")),
         }
 
 
