@@ -1,4 +1,4 @@
-"""The Python blocks of docs/agents.md."""
+"""The Python blocks of docs/agents.md and of the guide of long agents."""
 
 from __future__ import annotations
 
@@ -41,6 +41,30 @@ async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
             await answer_when_asked(handle, "approve_refund_c1", {"approved": True})
             assert (await handle.result()).text == "Done."
     assert "400 euros" in str(calls.heard[1][-1])
+    assert page.all_ran
+
+
+class Priced(TestModel):
+    """A budget of dollars needs a model whose price is known."""
+
+    @property
+    def model_name(self) -> str:
+        return "gpt-5.2"
+
+    @property
+    def system(self) -> str:
+        return "openai"
+
+
+async def test_long_agents(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Page("guides/long-agents")
+    module = await page.run()
+    model = Priced(call_tools=["search"], custom_output_text="Bark and leaves.")
+    with module.agent.override(model=model):
+        async with embedded(Registry(module.researcher)) as p:
+            await page.run(client=p)
+    assert capsys.readouterr().out == "Bark and leaves.Bark and leaves. None\n"
+    assert module.spent.calls.spent == 2
     assert page.all_ran
 
 
