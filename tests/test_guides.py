@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 import pytest
 from tests.documented import DOCS, Page, blocks
+from tests.embedded.house import reaches
 
 from perdure import ExecutionFailed, Registry
 from perdure.embedded import embedded as opened
@@ -97,9 +98,8 @@ async def test_approvals_in_a_web_application(tmp_path: Path, monkeypatch: pytes
     module = await page.run()
     async with calling(module.app) as client:
         id = (await client.post("/expenses", json={"number": 7, "euros": 120})).json()["id"]
-        while not (state := (await client.get(f"/expenses/{id}")).json())["questions"]:
-            await asyncio.sleep(0.01)
-        assert state["questions"] == ["approve"]
+        await reaches(module.perdure().handle(id), Phase.WAITING)
+        assert (await client.get(f"/expenses/{id}")).json() == {"phase": "waiting", "questions": ["approve"]}
         yes = {"approved": True, "by": "ann"}
         decided = await client.post(f"/expenses/{id}/decision", json=yes)
         assert decided.json() == {"result": "paid 120 euros"}
@@ -156,10 +156,10 @@ async def test_versions(tmp_path: Path) -> None:
     file = str(tmp_path / "app.db")
     async with opened(file, Registry(module.order_v1)) as p:
         handle = await p.start(module.order_v1, 7, key="order-7")
-        await reaches(p, handle.id, Phase.WAITING)
+        await reaches(handle, Phase.WAITING)
     async with opened(file, Registry(module.order_v2)) as p:
         await p.act(handle.id, "fire", key=await timer(p, handle.id))
-        await reaches(p, handle.id, Phase.BLOCKED)
+        await reaches(p.handle(handle.id), Phase.BLOCKED)
     async with opened(file, Registry(module.order_v1)) as p:
         assert await p.handle(handle.id, module.order_v1).result() == "receipt-7"
     assert page.all_ran
@@ -169,12 +169,6 @@ async def timer(p: Any, id: str) -> str:
     (call,) = await p.pending(id)
     assert call.kind == PendingKind.TIMER
     return str(call.key)
-
-
-async def reaches(p: Any, id: str, phase: Phase) -> None:
-    async with asyncio.timeout(30):
-        while (await p.get(id)).phase != phase:
-            await asyncio.sleep(0.01)
 
 
 async def test_fastapi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,9 +233,7 @@ async def test_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert page.all_ran
 
 
-async def test_embedded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     page = Page("guides/embedded")
     module = await page.run()
