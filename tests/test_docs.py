@@ -47,6 +47,11 @@ SOURCE = ROOT / "src" / "perdure"
 
 EVERYWHERE = {"--help", "--json", "--url", "--database"}
 """Options that docs/commands.md explains once."""
+FILTERS = (
+    "`--status` `--phase` `--workflow` `--key` `--key-part` `--tag` `--field` `--error` `--retried` `--queue` `--session` "
+    "`--user` `--parent` `--root` `--batch` `--deployment` `--since` `--before`"
+)
+"""Those of `perdure ls` and `perdure bulk`, which docs/commands.md lists once."""
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 RUN = {"budgets", "client", "hands-on-runs", "schedules", "sessions", "streams", "triggers", "webhooks", "workflows"}
 RUN_ELSEWHERE = {"agents", "testing"}
@@ -280,14 +285,16 @@ def commands(group: Any, path: str = "perdure") -> Iterator[tuple[str, str, str]
         shown = [param for param in one.params if not getattr(param, "hidden", False)]
         arguments = [param.metavar for param in shown if param.param_type_name == "argument"]
         options = [param.opts[0] for param in shown if param.param_type_name == "option"]
+        listed = " ".join(f"`{option}`" for option in options if option not in EVERYWHERE).replace(FILTERS, "*filters*")
         usage = " ".join([path, name, *arguments])
         says = " ".join(one.help.partition("\n\n")[0].split())
-        yield f"`{usage}`", says, " ".join(f"`{option}`" for option in options if option not in EVERYWHERE)
+        yield f"`{usage}`", says, listed
 
 
 def test_the_page_of_commands_has_all_with_their_options() -> None:
     expected = set(commands(typer.main.get_command(app)))
     assert {row for row in rows("commands") if row[0].startswith("`perdure ")} == expected
+    assert FILTERS in text_of("commands")
 
 
 def test_commands_on_the_pages_have_the_options_that_they_name() -> None:
@@ -352,7 +359,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
         ("schedules", f"at most {schedules.WAITING_MAX} wait"),
         ("accounts", f"at least {PASSWORD_CHARACTERS_MIN} characters"),
         ("accounts", f"After {settings.auth_failures_max} wrong passwords"),
-        ("operating", f"its lease ({settings.lease_seconds:.0f} s) runs out"),
+        ("understand/failures", f"its lease ({settings.lease_seconds:.0f} s) runs out"),
         ("workflows", f"{THREADS_MAX} at once in a worker"),
         ("workflows", f"clean-up steps for {settings.grace_seconds:.0f} s"),
         ("workflows", f"may call {limits.STEPS_MAX:,} steps"),
