@@ -115,6 +115,7 @@ docs: $(STAMP) ## Build the site from docs/ into build/site: strict links, searc
 .PHONY: screenshots
 screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)
 	@$(PY) -m scripts.screenshots
+	@$(PY) -m scripts.learn_pictures
 
 .PHONY: dashboard-check
 dashboard-check: $(STAMP) ## Build the dashboard elsewhere and compare: the committed files are those of its source

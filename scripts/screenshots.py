@@ -45,6 +45,10 @@ def process(*arguments: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         started.wait(20)
 
 
+def serve(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    return process("serve", "--insecure-local", "--port", str(PORT), folder=folder)
+
+
 def worker(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     return process("work", "examples/shop.py", "--deployment", "2026-11-29", folder=folder)
 
@@ -61,7 +65,7 @@ async def until(what: str, found: Any) -> Any:
 async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str, str]:
     """Executions in every phase that the pictures show. Returns what the addresses name."""
     stack.enter_context(worker(folder))
-    await until("a worker", lambda: _workers(client, 1))
+    await until("a worker", lambda: workers(client, 1))
     order = await client.start("fulfil_order", ORDER, key="order-48213", tags={"tier": "vip"}, user_id="mara")
     for number in range(30):
         total = 20.0 + number if number % 7 else 150.0 + number
@@ -71,19 +75,19 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     for number in range(12):
         await client.start("send_mail", f"customer-{number}@example.com")
     agent = await client.start("support", "My cup arrived broken. Order 48213.", session_id="mara", user_id="mara")
-    await until("the order's question", lambda: _asks(client, order.id))
+    await until("the order's question", lambda: asks(client, order.id))
     stack.enter_context(worker(folder))
-    await until("a second worker", lambda: _workers(client, 2))
+    await until("a second worker", lambda: workers(client, 2))
     await client.resume(order.id, "approve_total", {"approved": True, "total": 120.0, "note": "a discount"})
-    await until("the answer", lambda: _has(client, order.id, "approve_total"))
+    await until("the answer", lambda: has(client, order.id, "approve_total"))
     await asyncio.sleep(2.5)  # a beat names the step, so that the picture shows where it was torn
     holder = (await client.get(order.id)).assigned_to_worker
     [pid] = [one.pid for one in (await client.workers()).workers if one.id == holder]
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await until("the parcel", lambda: _has(client, order.id, "ship_order"))
+    await until("the parcel", lambda: has(client, order.id, "ship_order"))
     await client.start("fulfil_order", ORDER | {"order": 0, "total": 0}, key="order-0")
-    await until("the agent's question", lambda: _asks(client, agent.id))
+    await until("the agent's question", lambda: asks(client, agent.id))
     failed = await until("a failure", lambda: _failed(client))
     await client.queues.pause("mail")
     for number in range(5):
@@ -91,16 +95,16 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     return {"order": order.id, "agent": agent.id, "failed": failed}
 
 
-async def _workers(client: Client, amount: int) -> int | None:
+async def workers(client: Client, amount: int) -> int | None:
     found = len((await client.workers()).workers)
     return found if found >= amount else None
 
 
-async def _asks(client: Client, id: str) -> str | None:
+async def asks(client: Client, id: str) -> str | None:
     return next((call.key for call in await client.pending(id) if call.kind is PendingKind.ANSWER), None)
 
 
-async def _has(client: Client, id: str, name: str) -> str | None:
+async def has(client: Client, id: str, name: str) -> str | None:
     return name if any(name in (row.name, row.key) for row in await client.journal(id)) else None
 
 
@@ -130,10 +134,12 @@ def addresses(ids: dict[str, str]) -> dict[str, str]:
     }
 
 
-async def take(browser: Browser, pages: dict[str, str]) -> None:
+async def take(browser: Browser, pages: dict[str, str], width: int = 1440, height: int = 900) -> None:
     for scheme in ("light", "dark"):
         context = await browser.new_context(
-            base_url=URL, color_scheme="dark" if scheme == "dark" else "light", viewport={"width": 1440, "height": 900}
+            base_url=URL,
+            color_scheme="dark" if scheme == "dark" else "light",
+            viewport={"width": width, "height": height},
         )
         page = await context.new_page()
         page.on("pageerror", lambda error: print(f"screenshots: {error}", file=sys.stderr))
@@ -150,15 +156,19 @@ async def _shot(page: Page, path: str, file: Path) -> None:
     print(f"screenshots: {file.relative_to(ROOT)}", flush=True)
 
 
-async def main() -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+def browser_path() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
         raise SystemExit("screenshots: no Chromium on this machine (Debian: apt install chromium)")
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+async def main() -> None:
+    chromium = browser_path()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shop-")))
         shutil.copytree(ROOT / "examples", folder / "examples")  # tracebacks in the pictures show where the code is
-        stack.enter_context(process("serve", "--insecure-local", "--port", str(PORT), folder=folder))
+        stack.enter_context(serve(folder))
         client = await stack.enter_async_context(Client.connect(URL))
         ids = await fill(client, folder, stack)
         playwright = await stack.enter_async_context(async_playwright())

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from scripts import learn
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "docs"
 CONFIG: Final = "zensical.toml"
@@ -62,6 +64,14 @@ def index(pages: list[Entry], docs: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def add_programs(docs: Path) -> None:
+    """Let each page of Learn end with the whole program, for readers who begin in the middle."""
+    for page in learn.PAGES[1:]:
+        with (docs / "learn" / f"{page}.md").open("a", encoding="utf-8") as file:
+            for name, text in learn.files(page).items():
+                file.write(f"\n## {name} after this page\n\n```python\n{text}```\n")
+
+
 def build(root: Path = ROOT) -> list[str]:
     """Build the site; return what is wrong with it."""
     settings = project()
@@ -69,6 +79,7 @@ def build(root: Path = ROOT) -> list[str]:
     for folder in (docs, site):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(SOURCE, docs)
+    add_programs(docs)
     pages = list(entries(settings["nav"]))
     found = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     if lost := found - {page.path for page in pages}:
@@ -78,7 +89,7 @@ def build(root: Path = ROOT) -> list[str]:
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     built = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if built.returncode:
-        return [built.stdout]
+        return [re.sub(r"\x1b\[[0-9;]*m", "", built.stdout).partition("Traceback")[0]]
     for path in found:
         shutil.copy(docs / path, site / path)
     (site / "llms.txt").write_text(index(pages, docs), encoding="utf-8")

@@ -232,9 +232,9 @@ def serving(house: House, *arguments: str) -> Iterator[str]:
 
 
 @contextmanager
-def working(house: House, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`perdure work app.py` for the length of the block; registered when the block begins."""
-    process = house.start("work", "app.py", *arguments, stderr=subprocess.PIPE)
+def working(house: House, *arguments: str, app: str = "app.py") -> Iterator[subprocess.Popen[str]]:
+    """`perdure work` for the length of the block; registered when the block begins."""
+    process = house.start("work", app, *arguments, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said: list[str] = []
     serves = threading.Event()
