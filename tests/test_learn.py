@@ -142,6 +142,7 @@ def test_step(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_crash(reader: Reader, house: House) -> None:
     charges = house.folder / "charges.txt"
     charges.write_text("order 7: 42 euros\n")
@@ -164,6 +165,7 @@ def journal(house: House) -> str:
     return house.run("show", id).stdout
 
 
+@pytest.mark.slow
 def test_wait(reader: Reader, house: House) -> None:
     reader.saves()
     for _ in developing(house):
@@ -178,6 +180,7 @@ def test_wait(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_approval(reader: Reader, house: House) -> None:
     reader.saves()
     for _ in developing(house):
@@ -189,6 +192,7 @@ def test_approval(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_children(reader: Reader, house: House) -> None:
     reader.saves()
     for _ in developing(house):
@@ -201,6 +205,7 @@ def test_children(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_schedule(reader: Reader, house: House) -> None:
     (house.folder / "charges.txt").write_text("order 7: 42 euros\norder 8: 58 euros\n")
     reader.saves()
@@ -213,6 +218,7 @@ def test_schedule(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_agent(reader: Reader, house: House) -> None:
     (house.folder / "charges.txt").write_text("order 7: 42 euros\n")
     reader.saves()
@@ -224,6 +230,7 @@ def test_agent(reader: Reader, house: House) -> None:
     assert reader.is_through
 
 
+@pytest.mark.slow
 def test_production(reader: Reader, house: House) -> None:
     reader.saves()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py"]
