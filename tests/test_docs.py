@@ -39,6 +39,7 @@ from perdure.wire.errors import BadRequest, PerdureError, error_classes
 from perdure.wire.requests import ListFilters
 from perdure.wire.signatures import make_secret, signed_headers
 from perdure.wire.signing import OVERLAP_HOURS
+from perdure.wire.status import STATUS, Phase
 from perdure.wire.streams import ITEM_BYTES_MAX
 
 ROOT = DOCS.parent
@@ -48,8 +49,8 @@ SOURCE = ROOT / "src" / "perdure"
 EVERYWHERE = {"--help", "--json", "--url", "--database"}
 """Options that docs/commands.md explains once."""
 FILTERS = (
-    "`--status` `--phase` `--workflow` `--key` `--key-part` `--tag` `--field` `--error` `--retried` `--queue` `--session` "
-    "`--user` `--parent` `--root` `--batch` `--deployment` `--since` `--before`"
+    "`--status` `--phase` `--workflow` `--key` `--key-part` `--tag` `--field` `--error` `--retried` `--queue` "
+    "`--session` `--user` `--parent` `--root` `--batch` `--deployment` `--since` `--before`"
 )
 """Those of `perdure ls` and `perdure bulk`, which docs/commands.md lists once."""
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
@@ -223,20 +224,26 @@ def test_a_file_and_the_environment_say_the_same(tmp_path: Path) -> None:
     assert settings.retention_workflows == {"report": 7, "order": 90}
 
 
-def test_the_page_of_the_api_has_all_errors() -> None:
+def test_the_page_of_errors_has_all() -> None:
     kinds = {kind for kind in error_classes() if kind is not PerdureError}
     expected = {(f"{kind.status}", f"`{kind.code}`", f"`{kind.__name__}`", kind.retryable) for kind in kinds}
-    assert {(*row[:3], row[3].startswith("↻")) for row in rows("http-api") if len(row) == 4} - {
+    assert {(*row[:3], row[3].startswith("↻")) for row in rows("errors") if len(row) == 4} - {
         ("status", "`error_type`", "class", False)
     } == expected
 
 
-async def test_the_page_of_operations_has_all_metrics() -> None:
+def test_the_page_of_phases_has_all_with_their_statuses() -> None:
+    assert [(phase, status) for phase, status, *_ in rows("phases")][1:] == [
+        (f"`{phase}`", f"`{STATUS[phase]}`") for phase in Phase
+    ]
+
+
+async def test_the_page_of_metrics_has_all() -> None:
     async with embedded(Registry()) as p:
         page = await exposition(p.engine, None, Health(p.engine.health), 0, 0)
     told = dict(re.findall(r"^# HELP (\w+) (.*)$", page, re.MULTILINE))
-    assert {(f"`{name}`", note) for name, note in told.items()} <= set(rows("operating"))
-    known = {row[0] for row in rows("operating") if row[0].startswith("`perdure_")}
+    assert {(f"`{name}`", note) for name, note in told.items()} <= set(rows("metrics"))
+    known = {row[0] for row in rows("metrics") if row[0].startswith("`perdure_")}
     assert known == {f"`{name}`" for name in told}
 
 

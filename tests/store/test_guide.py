@@ -1,4 +1,4 @@
-"""docs/postgresql.md: what it has operators type works, and the numbers in it are those of the code."""
+"""docs/postgresql.md and the guide of failover: what operators type works, and the numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from perdure.wire.errors import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "postgresql.md").read_text(encoding="utf-8")
+FAILOVER = (DOCS / "guides" / "postgresql-and-failover.md").read_text(encoding="utf-8")
 
 
 def block(name: str, database: str) -> list[str]:
@@ -178,7 +180,7 @@ async def test_a_database_that_is_away_is_told_at_start(guided: tuple[postgres.S
 def test_the_numbers_of_the_guide_are_those_of_the_code() -> None:
     limits = {name: value.removesuffix("s") for name, value in postgres_writer._SETTINGS.items()}
     unknown = postgres_connection.COMMAND_SECONDS_MAX + postgres_connection.RECONNECT_SECONDS_MAX
-    flowing = " ".join(GUIDE.split())
+    flowing = " ".join(f"{GUIDE} {FAILOVER}".split())
     for said in (
         f"for up to {postgres_connection.RECONNECT_SECONDS_MAX:.0f} s; changes wait",
         f"`UNKNOWN_OUTCOME` after {unknown:.0f} s",
