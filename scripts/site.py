@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from scripts import learn
+from scripts import learn, reference
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "docs"
@@ -64,8 +64,15 @@ def index(pages: list[Entry], docs: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def add_programs(docs: Path) -> None:
-    """Let each page of Learn end with the whole program, for readers who begin in the middle."""
+def write_pages(docs: Path) -> None:
+    """All pages as Markdown: those of docs/, and the Python reference.
+
+    Each page of Learn ends with the whole program, for readers who begin in the middle.
+    """
+    shutil.copytree(SOURCE, docs)
+    for path, text in reference.pages().items():
+        (docs / path).parent.mkdir(exist_ok=True)
+        (docs / path).write_text(text, encoding="utf-8")
     for page in learn.PAGES[1:]:
         with (docs / "learn" / f"{page}.md").open("a", encoding="utf-8") as file:
             for name, text in learn.files(page).items():
@@ -78,8 +85,7 @@ def build(root: Path = ROOT) -> list[str]:
     docs, site = (root / settings[name] for name in ("docs_dir", "site_dir"))
     for folder in (docs, site):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(SOURCE, docs)
-    add_programs(docs)
+    write_pages(docs)
     pages = list(entries(settings["nav"]))
     found = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     if lost := found - {page.path for page in pages}:

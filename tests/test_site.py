@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from scripts import site
+from scripts import reference, site
+
+import perdure.agents
+import perdure.testing
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,16 @@ def test_each_page_is_html_and_markdown_and_in_the_index(built: Path) -> None:
         assert (built / path).read_bytes().startswith(page.read_bytes())
         assert (built / path.with_suffix(".html")).exists()
         assert f"({path.as_posix()})" in index or path.name == "index.md"
+
+
+def test_the_python_reference_has_every_public_name_with_its_docstring() -> None:
+    pages = reference.pages()
+    headings = {line.removeprefix("## ") for text in pages.values() for line in text.splitlines()}
+    assert {*perdure.__all__, *perdure.agents.__all__, *perdure.testing.__all__, *reference.EMBEDDED} <= headings
+    for path, text in pages.items():
+        for entry in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+            words = re.sub(r"^```.*?^```", "", entry, flags=re.MULTILINE | re.DOTALL).split()
+            assert len(words) > 1 or path.endswith("records.md"), f"{path}: {entry}"
 
 
 def test_pages_load_nothing_from_elsewhere(built: Path) -> None:
