@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
+from perdure.wire.calendar import GetCalendar, calendar_of
 from perdure.wire.executions import CancelExecution, ListExecutions
 from perdure.wire.schedules import (
     ChangeSchedule,
@@ -321,3 +323,31 @@ async def test_what_comes_next_is_shown_in_the_schedules_zone(engine: Engine) ->
         "2026-11-02T01:30:00-05:00",
     ]
     assert len((await engine.serve(Scope(project_id), GetNextRuns(id))).next) == 10
+
+
+async def test_a_calendar_lets_others_go_on_between_its_schedules(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 due times of each of 100 schedules take a second of the processor, for any key that reads."""
+    turns = 0
+    seen: list[int] = []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def watched(*args: Any) -> Any:
+        seen.append(turns)
+        return calendar_of(*args)
+
+    monkeypatch.setattr("perdure.engine.schedules.calendar_of", watched)
+    project_id = await engine.projects.default()
+    for n in range(3):
+        await put(engine, project_id, spec("* * * * *", f"k{n}"))
+    beside = asyncio.create_task(others())
+    found = await engine.serve(Scope(project_id), GetCalendar())
+    beside.cancel()
+    assert [len(one.slots) for one in found.schedules] == [500] * 3
+    assert seen[0] < seen[1] < seen[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from perdure.engine.core import Core
 from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
-from perdure.wire.calendar import SLOTS_MAX, Calendar, GetCalendar, calendar_of
+from perdure.wire.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.executions import StartedExecution
@@ -119,10 +120,14 @@ class Schedules(Service):
             )
         )
         page = found[: op.limit]
+        shown: list[CalendarSchedule] = []
+        for schedule, fires in page:
+            shown.append(calendar_of(schedule, fires, from_us, to_us, now_us))
+            await asyncio.sleep(0)  # 500 due times take milliseconds
         return Calendar(
             from_us=from_us,
             to_us=to_us,
-            schedules=[calendar_of(schedule, fires, from_us, to_us, now_us) for schedule, fires in page],
+            schedules=shown,
             next_cursor=write_cursor((page[-1][0].id,)) if len(found) > op.limit else None,
         )
 
