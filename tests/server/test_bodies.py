@@ -11,7 +11,7 @@ from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, Wire, error_of, wire
 
-from perdure.server.bodies import SMALL, USUAL, VALUES, check_lists
+from perdure.server.bodies import SMALL, USUAL, VALUES, check_lists, check_texts
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
 from perdure.wire.access import Caller
 from perdure.wire.errors import BadValue, TooManyRequests, Unavailable
@@ -165,6 +165,36 @@ def test_a_list_of_as_many_items_as_it_may_have_is_taken() -> None:
         check_lists(body, limits)
     with pytest.raises(BadValue, match=r"^body\.events: holds more than 3 entries"):
         check_lists(b'{"events":[1,[2,2,2,2],3,4', limits)
+
+
+TAGS = b'{"tags":{%b}}' % b",".join([b'"%d":"x"' % n for n in range(100_100)])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (RUN, TAGS),
+        ("/api/v1/executions", b'{"items":[{"workflow_id":"w"},%b]}' % TAGS),
+        ("/api/v1/workflows/batch_run", b'{"workflows":[{"workflow_id":"w"},%b]}' % TAGS),
+        ("/worker/v1/report", b'{"items":[{"entries":[{"type":"step"},{"type":"child","item":%b}]}]}' % TAGS),
+    ],
+)
+async def test_tags_without_end_are_refused_before_they_are_decoded(served: Served, path: str, body: bytes) -> None:
+    refused = await served.client.post(path, content=body, headers={"perdure-protocol": "1"})
+    assert refused.status_code == 422 and "more than 100,000 tags" in refused.json()["error"]
+
+
+def test_counting_tags_takes_a_small_part_of_what_decoding_them_takes() -> None:
+    [route] = [route for route in ROUTES if name_of(route) == "POST /api/v1/executions"]
+    assert route._skeleton is not None and route._decode is not None
+    body = b'{"items":[{"workflow_id":"w","payload":{"tags":1},%b]}' % TAGS[1:]
+    begun = time.thread_time()
+    with pytest.raises(BadValue, match="more than 100,000 tags"):
+        check_texts(body, route._skeleton)
+    counted = time.thread_time() - begun
+    begun = time.thread_time()
+    route._decode(body)
+    assert counted * 3 < time.thread_time() - begun
 
 
 # --- bytes in flight -----------------------------------------------------------------------------------------------

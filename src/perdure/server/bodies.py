@@ -1,8 +1,8 @@
 """Reads request bodies within limits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -10,7 +10,8 @@ from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
 from perdure.wire.accounts import BODY_BYTES_MAX
-from perdure.wire.errors import TooLarge, UnsupportedMediaType
+from perdure.wire.codec import commas_in
+from perdure.wire.errors import BadValue, TooLarge, UnsupportedMediaType
 from perdure.wire.fields import Most
 from perdure.wire.records import NULL
 
@@ -22,6 +23,8 @@ VALUES: Final = 1 << 30
 
 COUNTED_BYTES_MIN: Final = 256 << 10
 """Decoding checks smaller bodies in milliseconds."""
+TEXTS_MAX: Final = 100_000
+"""10 tags for each of 10,000 starts."""
 
 
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
@@ -47,6 +50,46 @@ def _count(name: str, items_max: int) -> Callable[[bytes], object]:
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
     items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
+
+
+def check_texts(body: bytes, skeleton: Callable[[bytes], object]) -> None:
+    """As `check_lists`, for tags: objects of texts."""
+    try:
+        found = [bytes(one) for one in _raws(skeleton(body))]
+    except (msgspec.MsgspecError, RecursionError):
+        return  # decoding reports the error
+    if sum(one.count(b",") for one in found) > TEXTS_MAX and sum(map(commas_in, found)) > TEXTS_MAX:
+        raise BadValue(f"body: holds more than {TEXTS_MAX:,} tags in all; an execution may have 10")
+
+
+def skeleton_of(body_type: type[msgspec.Struct]) -> Callable[[bytes], object] | None:
+    """Decodes only the way to objects of texts, and leaves these raw."""
+    found = _skeleton(msgspec.inspect.type_info(body_type))
+    return None if found is None else msgspec.json.Decoder(found).decode
+
+
+def _skeleton(kind: msgspec.inspect.Type) -> Any:
+    if isinstance(kind, msgspec.inspect.DictType):
+        return Raw if isinstance(kind.value_type, msgspec.inspect.StrType) else None
+    if isinstance(kind, msgspec.inspect.ListType):
+        item = _skeleton(kind.item_type)
+        return None if item is None else list[item]  # type: ignore[valid-type]  # made here
+    structs = [kind] if isinstance(kind, msgspec.inspect.StructType) else []
+    if isinstance(kind, msgspec.inspect.UnionType):
+        structs = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
+        if not structs:
+            return next((found for one in kind.types if (found := _skeleton(one)) is not None), None)
+    fields = {one.encode_name: found for kind in structs for one in kind.fields if (found := _skeleton(one.type))}
+    given = [(name, Raw, NULL) if one is Raw else (name, one | None, None) for name, one in fields.items()]
+    return msgspec.defstruct("Skeleton", given) if given else None
+
+
+def _raws(value: object) -> Iterator[Raw]:
+    if isinstance(value, Raw):
+        yield value
+    elif value is not None:
+        for part in value if isinstance(value, list) else msgspec.structs.astuple(value):  # type: ignore[arg-type]  # a skeleton
+            yield from _raws(part)
 
 
 async def read_body(

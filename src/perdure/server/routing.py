@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate, check_role
-from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, read_body, read_bytes
+from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, check_texts, read_body, read_bytes, skeleton_of
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
 from perdure.server.health import Health
@@ -342,6 +342,7 @@ class Route:
         if parameters != wanted:
             raise TypeError(f"{self.name} takes {parameters}, but {method} {path} gives {wanted}")
         self._decode = None if self.body_type is None else msgspec.json.Decoder(self.body_type).decode
+        self._skeleton = None if self.body_type is None else skeleton_of(self.body_type)
         self._fields = {} if self.query_type is None else _query_fields(self.query_type)
 
     async def answer(self, call: Call, path_values: tuple[str, ...]) -> object:
@@ -359,8 +360,10 @@ class Route:
     async def read(self, call: Call) -> Struct:
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
-        if len(body) >= COUNTED_BYTES_MIN and self.lists:
+        if len(body) >= COUNTED_BYTES_MIN:
             check_lists(body, self.lists)
+            if self._skeleton is not None:
+                check_texts(body, self._skeleton)
         try:
             if not body.isascii():
                 body.decode()  # msgspec skips unknown fields without checking that they are UTF-8
