@@ -33,7 +33,6 @@ from perdure.agents.names import as_tool_name, key_prefix, part
 from perdure.agents.options import DurableOptions, RunOptions, check_start_options
 from perdure.agents.outputs import check_apart, output_hint, schema_name
 from perdure.agents.overrides import Overrides
-from perdure.agents.plain_runs import refuse_plain_runs
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
@@ -57,7 +56,6 @@ OutT_co = TypeVar("OutT_co", covariant=True)
 WATCHDOG: Final = 5
 OVERRIDDEN: Final = "perdure.overridden"
 _INLINE: Final = InlineExecutor()
-refuse_plain_runs()
 
 
 class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):

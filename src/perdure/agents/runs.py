@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from msgspec import Raw
 
 from perdure.agents.names import Keys
+from perdure.sdk import plain_agents
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
 
@@ -101,3 +102,14 @@ def current_run() -> AgentRun | None:
     """None in steps and outside executions."""
     run = _current.get()
     return run if run is not None and run.ctx.is_active else None
+
+
+def _begins() -> bool:
+    run = current_run()
+    if run is None or run.has_begun:
+        return False
+    run.has_begun = True
+    return True
+
+
+plain_agents.begins_durable_run = _begins

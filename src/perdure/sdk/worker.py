@@ -26,6 +26,7 @@ from perdure.sdk import reports
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import WORKERS_LOG
 from perdure.sdk.long_calls import LongCalls
+from perdure.sdk.plain_agents import refuse_plain_agents
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
@@ -137,6 +138,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
         _collect_less()
+        refuse_plain_agents()
         if wait:
             await self._register_anew(refusals=True)
         else:

@@ -1,5 +1,8 @@
 """Agents that are not durable: refused in workflow code, and as they are everywhere else."""
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -86,3 +89,30 @@ async def test_a_plain_agent_is_refused_in_a_durable_agents_code_and_a_durable_o
         with pytest.raises(ExecutionFailed, match="'plain'"):
             await refused.run(p, "?")
         assert await (await p.start(body)).result() == "done"
+
+
+def test_a_plain_agent_is_refused_in_a_program_without_durable_ones() -> None:
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        from perdure import Context, ExecutionFailed, workflow
+        from perdure.testing import embedded
+        from pydantic_ai import Agent
+        from pydantic_ai.models.test import TestModel
+
+        @workflow
+        async def body(ctx: Context) -> str:
+            return (await Agent(TestModel(), name="plain").run("?")).output
+
+        async def main() -> None:
+            async with embedded() as p:
+                try:
+                    await (await p.start(body)).result()
+                except ExecutionFailed as failed:
+                    print(failed.type, "perdure.agents" in sys.modules)
+
+        asyncio.run(main())
+        """
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "Misplaced False\n"
