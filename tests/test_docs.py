@@ -335,6 +335,14 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in map(slug, re.findall(r"^#+ (.*)$", text, re.MULTILINE)), f"{page.name}: {link}"
 
 
+def test_troubleshooting_quotes_what_perdure_says() -> None:
+    paths = [SOURCE / "wire" / "explain_queued.py", *(SOURCE / "store").glob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in paths)
+    said = [quote for row in rows("understand/troubleshooting") for quote in re.findall(r"`([^`]+)`", row[0])]
+    assert [quote for quote in said if quote not in code and quote != "is open in another process"] == []
+    assert len(said) > 10
+
+
 def test_public_names_are_on_a_page() -> None:
     """Those of `perdure.agents` are looked for by tests/agents/test_docs.py: loading them takes seconds."""
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *PAGES))
