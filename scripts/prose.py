@@ -1,4 +1,4 @@
-"""Checks the English of src/perdure: docstrings, comments and messages. `make check` runs it.
+"""Checks the English of src/perdure (docstrings, comments, messages) and of the pages. `make check` runs it.
 
 Each sentence that breaks a rule is an error, unless its file stands in `unfinished.txt`. A file that passes leaves that
 list, and never comes back.
@@ -22,11 +22,13 @@ from typing import Final, Literal, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "src" / "perdure"
+PAGES: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs")
 
 RULES: Final = {
     "vague": re.compile(r"(?i)\b(?:whoever|whatever|whichever|somebody|nobody|someone|anybody)\b"),
     "clause": re.compile(
-        r"(?i)^\W*(?:what|who|whose|those (?:that|who|whose|which|of|in|among|up|with|without|below|above))\b(?!.*\?$)"
+        r"(?i)^\W*(?:what|who|whose|those (?:that|who|whose|which|of|in|among|up|with|without|below|above))\b"
+        r"(?!.*\?\**$)"
     ),
     "is no": re.compile(r"\b(?i:is|are|was|were) (?:no|none)\b(?! (?:longer|more|less|later|earlier)\b)"),
     "long": re.compile(r"(?:\S+ ){35}\S"),
@@ -41,12 +43,15 @@ ADVICE: Final = {
 UNFINISHED: Final = ROOT / "scripts" / "unfinished.txt"
 
 CODE: Final = re.compile(r"``[^`]+``|`[^`]+`|'[^' ]+'|\"[^\" ]+\"|https?://\S+")
-SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']*\s+")
+SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"'*]*\s+")
 DIRECTIVE: Final = re.compile(r"# *(?:type:|noqa|pragma|fmt:|ruff:)[^#]*")
 MESSAGE_WORDS_MIN: Final = 4
-"""A string with fewer words is a name or a value."""
+"""A string or a cell of a table with fewer words is a name or a value."""
 
-Kind = Literal["docstring", "comment", "message"]
+FENCE: Final = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+LINK: Final = re.compile(r"!?\[([^]]*)\]\([^)]*\)")
+
+Kind = Literal["docstring", "comment", "message", "page"]
 
 
 class Text(NamedTuple):
@@ -80,15 +85,16 @@ class Report(NamedTuple):
         return 1000 * self.count(rule) / max(self.words.total(), 1)
 
 
-def modules(paths: Iterable[Path] = (SOURCE,)) -> list[Path]:
-    return sorted(found for path in paths for found in (path.rglob("*.py") if path.is_dir() else [path]))
+def modules(paths: Iterable[Path] = (SOURCE,), suffix: str = ".py") -> list[Path]:
+    files = (found for path in paths for found in (path.rglob(f"*{suffix}") if path.is_dir() else [path]))
+    return sorted(path for path in files if path.suffix == suffix)
 
 
-def report(source: str) -> Report:
-    """Measure a module."""
+def report(source: str, *, is_page: bool = False) -> Report:
+    """Measure a module or a page."""
     words: Counter[Kind] = Counter()
     offences = []
-    for text in texts(source):
+    for text in page_texts(source) if is_page else texts(source):
         for sentence in sentences(text):
             words[text.kind] += len(sentence.bare.split())
             offences += [
@@ -112,6 +118,25 @@ def texts(source: str) -> Iterator[Text]:
     """The English of a module. Strings below fields and constants are docstrings, too."""
     yield from _strings(ast.parse(source))
     yield from _comments(source)
+
+
+def page_texts(source: str) -> Iterator[Text]:
+    """The paragraphs, items and table cells of a page, without its code, links and headings."""
+    without = FENCE.sub(lambda found: "\n" * found[0].count("\n"), source)
+    without = LINK.sub(lambda found: found[1] + "\n" * (found[0].count("\n") - found[1].count("\n")), without)
+    paragraph: list[str] = []
+    for number, line in enumerate([*without.split("\n"), ""], 1):
+        words = line.strip()
+        is_cell, is_item = words.startswith("|"), bool(re.match(r"[-*] |\d+\. ", words))
+        if not words or words.startswith(("#", "<")) or is_cell or is_item:
+            if paragraph:
+                yield Text(number - len(paragraph), "page", "\n".join(paragraph))
+            paragraph = []
+        if is_cell:
+            cells = words.replace("\\|", "/").strip("|").split("|")
+            yield from (Text(number, "page", cell) for cell in cells if len(cell.split()) >= MESSAGE_WORDS_MIN)
+        elif words and not words.startswith(("#", "<")) and (paragraph or not line.startswith("    ")):
+            paragraph.append(words)
 
 
 def _strings(node: ast.AST) -> Iterator[Text]:
@@ -195,8 +220,10 @@ def rates(name: str, one: Report) -> str:
 
 def main(*arguments: str) -> int:
     paths = [Path(argument).resolve() for argument in arguments if argument != "--shrink"]
+    read = paths or [SOURCE, *PAGES]
     reports = {
-        str(path.relative_to(ROOT)): report(path.read_text(encoding="utf-8")) for path in modules(paths or [SOURCE])
+        str(path.relative_to(ROOT)): report(path.read_text(encoding="utf-8"), is_page=path.suffix == ".md")
+        for path in [*modules(read), *modules(read, ".md")]
     }
     excused = set() if paths else set(UNFINISHED.read_text(encoding="utf-8").split())
     if "--shrink" in arguments:

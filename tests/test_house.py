@@ -204,6 +204,29 @@ def test_the_check_of_prose_finds_each_offence_with_its_line() -> None:
     assert [(line, rule) for line, rule, _ in long.offences] == [(2, "long")]
 
 
+PAGE = """# Who reads this
+
+A page has [paragraphs](of.md) that go
+on. Nobody reads code.
+
+```sh
+whoever
+```
+
+- **What is it?** An item.
+- those who wait, wait
+| who | whatever is the cell of a table |
+"""
+
+
+def test_the_check_of_prose_reads_pages() -> None:
+    assert [(line, rule) for line, rule, _ in prose.report(PAGE, is_page=True).offences] == [
+        (4, "vague"),
+        (11, "clause"),
+        (12, "vague"),
+    ]
+
+
 def test_the_check_of_prose_excuses_only_files_that_need_it() -> None:
     reports = {"a.py": prose.report("# nobody"), "b.py": prose.report("# A worker.")}
     assert prose.faults(reports, {"a.py"}) == []
