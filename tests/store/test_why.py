@@ -205,7 +205,33 @@ async def test_its_code_is_held(world: World) -> None:
     await world.report(id, end=replace(HOLD, steps=[]))
     found = await ask(world, id)
     assert found.sentence == f"It has been held since {NOW}, because its code failed: Down: down."
+    assert found.remedy == "an act that tries it again or lets it fail"
     assert found.commands == [f"perdure act {id} --try", f"perdure act {id} --fail"]
+
+
+async def test_a_step_ended_its_code(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    ended = step("pay", {"type": "Down", "message": "down"}, ok=False)
+    await world.report(id, [ended], replace(HOLD, steps=[], take_back=["pay"]))
+    found = await ask(world, id)
+    assert found.sentence == f"It has been held since {NOW}, because its code failed: Down: down."
+    assert found.remedy == "an act that tries it again, gives the step a value, or lets it fail"
+    assert found.commands == [
+        f"perdure act {id} --try",
+        f"perdure act {id} pay --complete JSON",
+        f"perdure act {id} --fail",
+    ]
+
+
+async def test_an_open_child_did_not_hold_it(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [child("below"), failed_step("pay", 3, last=False, held=True)])
+    await world.report(id, end=HOLD)
+    found = await ask(world, id)
+    assert found.phase is Phase.HELD and "below" not in found.sentence
+    assert list(texts(found))[0] == "pay" and "below" not in texts(found)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

@@ -133,19 +133,23 @@ def _text(data: bytes) -> str:
 
 def explain_held(facts: Held) -> Why:
     subject = facts.subject
-    whole = [call for call in facts.calls if call.key is None]
-    steps = [call for call in facts.calls if call.key is not None and Action.FAIL in call.actions]
+    held = [call for call in facts.calls if call.kind is PendingKind.HELD]
+    steps = [call for call in held if call.key is not None and Action.FAIL in call.actions]
+    takes_value = next((call.key for call in held if Action.COMPLETE in call.actions), None)
     if steps:
         things = listed([_failure(call) for call in steps])
     else:
-        things = f"its code failed: {cut(next((call.error or '' for call in whole), subject.error or ''))}"
+        whole = (call.error or "" for call in held if call.key is None)
+        things = f"its code failed: {cut(next(whole, subject.error or ''))}"
     return explained(
         subject,
         f"It has been held since {moment(subject.moved_at_us)}, because {things}.",
         since_us=subject.moved_at_us,
-        remedy="an act that tries it again, gives the step a value, or lets it fail",
-        commands=[*_acts(subject.id, steps)],
-        details=[Fact(call.key or "code", cut(call.error or ""), call.since_us) for call in facts.calls[:_SHOWN_MAX]],
+        remedy="an act that tries it again or lets it fail"
+        if takes_value is None
+        else "an act that tries it again, gives the step a value, or lets it fail",
+        commands=[*_acts(subject.id, takes_value, fails=steps[0].key if steps else None)],
+        details=[Fact(call.key or "code", cut(call.error or ""), call.since_us) for call in held[:_SHOWN_MAX]],
     )
 
 
@@ -155,10 +159,9 @@ def _failure(call: PendingCall) -> str:
     return f"step {quoted(call.key or '')} failed{tried} with {cut(call.error or 'an error')}"
 
 
-def _acts(id: str, steps: Sequence[PendingCall]) -> Iterator[str]:
+def _acts(id: str, takes_value: str | None, fails: str | None) -> Iterator[str]:
+    """The keys of steps. `fails` is None if only the execution can fail as a whole."""
     yield f"perdure act {id} --try"
-    for call in steps[:1]:
-        yield f"perdure act {id} {shlex.quote(call.key or '')} --complete JSON"
-        yield f"perdure act {id} {shlex.quote(call.key or '')} --fail"
-    if not steps:
-        yield f"perdure act {id} --fail"
+    if takes_value is not None:
+        yield f"perdure act {id} {shlex.quote(takes_value)} --complete JSON"
+    yield f"perdure act {id} {'' if fails is None else shlex.quote(fails) + ' '}--fail"
