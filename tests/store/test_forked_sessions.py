@@ -3,11 +3,13 @@
 import pytest
 from msgspec import json
 from tests.store.test_budgets import budget_of, reserve, settle
+from tests.store.test_event_fields import prune
 from tests.store.test_transcripts import append, do, said
-from tests.store.world import World, child, failure, raw, step
+from tests.store.world import PROJECT, World, child, failure, raw, step
 
+from perdure.store.verbs import queries
 from perdure.wire.budgets import BudgetSpec, Verdict
-from perdure.wire.errors import Conflict
+from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Kind
 from perdure.wire.requests import Complete, ReadTranscript, Summarize
 from perdure.wire.status import Phase
@@ -36,6 +38,30 @@ async def test_a_fork_keeps_the_version_that_it_reads_again(world: World) -> Non
     assert read == "r"
     with pytest.raises(Conflict, match="Version 3 of the transcript of session 's' is gone"):
         await world.fork(fork_id, from_step="again")
+
+
+@pytest.mark.parametrize("way", ["erase", "retention"])
+async def test_a_fork_stays_whole_when_its_source_goes(world: World, way: str) -> None:
+    await world.register(protocol=2)
+    await append(world, "s", 1, 2, 3)
+    id = await world.running(user_id="u", session_id="s")
+    await do(world, id, ReadTranscript("r", "s"))
+    await world.report(id, [step("a", 1), step("b", 2)], failure())
+    fork_id = (await world.fork(id, from_step="b")).execution_id
+    kept = await world.journal(fork_id)
+    if way == "erase":
+        erased = await world.store.write(queries.erase(project_id=PROJECT, user_id="u", session_id=None, limit=10))
+        assert erased == (1, 1)
+    else:
+        world.advance(10)
+        await prune(world, world.now_us)
+    with pytest.raises(NotFound):
+        await world.get(id)
+    assert await world.journal(fork_id) == kept
+    [claimed] = await world.claim()
+    assert [row.key for row in claimed.rows if row.kind is Kind.STEP] == ["a"]
+    assert await said(world, "s", 3) == [1, 2, 3]
+    await world.report(fork_id, [step("b", 3)], Complete(raw("done")))
 
 
 async def test_the_fork_of_a_turn_waits_for_its_turn(world: World) -> None:
