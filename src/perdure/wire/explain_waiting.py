@@ -1,7 +1,7 @@
 """Explanations of executions that wait for an outcome, or are held for an act."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from perdure.wire.budgets import topic_of

@@ -60,28 +60,13 @@ class PolledWork(Record, frozen=True):
     initial_state: Value = None
 
 
-class PushedWork(Record, frozen=True):
-    """The body of `POST {url}/execute`."""
+class PushedWork(PolledWork, frozen=True, kw_only=True):
+    """The body of `POST {url}/execute`. A root is its own `root_execution_id`."""
 
     worker_id: str
-    execution_id: str
-    workflow_id: str
-    created_at_us: Time = field(name="created_at")
-    retry_count: int
-    payload: Raw
-    deployment_id: str | None
-    parent_execution_id: str | None
-    root_execution_id: str
-    """Its own id for a root."""
     root_workflow_id: str
-    step_key: str | None
-    session_id: str | None
-    user_id: str | None
-    otel_traceparent: str | None
-    otel_span_id: str | None
-    initial_state: Raw | None
-    channel_context: Raw | None
-    run_timeout_seconds: int | None
+    channel_context: Value = None
+    run_timeout_seconds: Int32 | None = None
 
 
 class ListedStep(Record, frozen=True):

@@ -16,7 +16,6 @@ from perdure.wire.executions import BriefExecution
 from perdure.wire.fields import (
     INT64_MAX,
     Cursor,
-    Double,
     Header,
     Int64,
     KeyName,
@@ -34,6 +33,7 @@ from perdure.wire.record import Record
 from perdure.wire.records import NULL
 from perdure.wire.status import STATUS, Status
 from perdure.wire.transcripts import NewVersion
+from perdure.wire.usage import CallSums
 from perdure.wire.usage_sums import SUMMED
 
 SUMMARY_BYTES_MAX: Final = 1 << 20
@@ -52,18 +52,10 @@ class SessionTool(Struct, frozen=True):
     value: bytes | None
 
 
-class SessionTotals(Record, frozen=True, kw_only=True):
+class SessionTotals(CallSums, frozen=True, kw_only=True):
     """A whole session: its turns, and what they and all below them spent on models."""
 
     turns: Int64 = 0
-    calls: Int64 = 0
-    input_tokens: Int64 = 0
-    output_tokens: Int64 = 0
-    cached_tokens: Int64 = 0
-    """The part of the input that providers read from their caches."""
-    usd: Double = 0.0
-    unpriced: Int64 = 0
-    """Calls whose price is not known; `usd` is without them."""
     exact: bool = True
     """False: the sums are of some of the turns or calls only."""
 

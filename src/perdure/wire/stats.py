@@ -205,13 +205,18 @@ class WorkflowStats(Record, frozen=True, kw_only=True):
     failed_by_bucket: list[Int64] = field(default_factory=list)
 
 
-class Overview(Record, frozen=True, kw_only=True):
+class InRange(Record, frozen=True, kw_only=True):
+    """The range of time that the numbers of an answer are of."""
+
     as_of_us: Time
     range: Range
     from_us: Time
     step_seconds: Int64
     counted_from_us: Time | None = None
     """Ends before this time are not counted yet. Only while the server counts the past of an older store."""
+
+
+class Overview(InRange, frozen=True, kw_only=True):
     ended: list[EndedBucket]
     ended_total: EndedCounts
     open: OpenCounts
@@ -226,12 +231,7 @@ class Overview(Record, frozen=True, kw_only=True):
     """The worst first, at most 100."""
 
 
-class WorkflowStatsPage(Record, frozen=True, kw_only=True):
-    as_of_us: Time
-    range: Range
-    from_us: Time
-    step_seconds: Int64
-    counted_from_us: Time | None = None
+class WorkflowStatsPage(InRange, frozen=True, kw_only=True):
     workflows: list[WorkflowStats]
     """By id."""
     next_cursor: NextCursor | None = None
@@ -306,12 +306,7 @@ class KeyCounts(Record, frozen=True):
     queued: Int64
 
 
-class QueueStats(Record, frozen=True, kw_only=True):
-    as_of_us: Time
-    range: Range
-    from_us: Time
-    step_seconds: Int64
-    counted_from_us: Time | None = None
+class QueueStats(InRange, frozen=True, kw_only=True):
     ended: list[EndedBucket]
     keys: list[KeyCounts]
     """Only of a queue with limits: the busiest, at most 100."""

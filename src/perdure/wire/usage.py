@@ -12,8 +12,8 @@ CALLS_MAX: Final = 2_000
 EXECUTIONS_MAX: Final = 500
 
 
-class Spent(Record, frozen=True, kw_only=True):
-    """A sum over model calls."""
+class CallSums(Record, frozen=True, kw_only=True):
+    """Sums over model calls."""
 
     calls: Int64 = 0
     input_tokens: Int64 = 0
@@ -23,6 +23,11 @@ class Spent(Record, frozen=True, kw_only=True):
     usd: Double = 0.0
     unpriced: Int64 = 0
     """Calls whose price is not known; `usd` is without them."""
+
+
+class Spent(CallSums, frozen=True, kw_only=True):
+    """A sum over model calls."""
+
     ms: Double = 0.0
     """The time of the successful tries."""
 
