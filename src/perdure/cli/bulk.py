@@ -1,7 +1,10 @@
 """Bulk jobs: one action on all executions that filters find."""
 
+import functools
+import inspect
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -46,6 +49,8 @@ DetachFlag = Annotated[bool, typer.Option("--detach", "-d", help="Print the job'
 OnOption = Annotated[
     str | None, typer.Option("--on", help="Run the new executions in this deployment. Default: the current one.")
 ]
+Options = dict[str, Any]
+"""The options of a job, by the names of `BulkOptions`."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,9 +59,24 @@ def add_to(app: typer.Typer) -> None:
     add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
 
 
-@with_filters
-def cancel(
+def _starting_a_job(options_of: Callable[..., Options]) -> Callable[..., None]:
+    """A command that starts a job of this name. Beside its own options it has the filters and those of `_run`."""
+    own = inspect.signature(options_of).parameters
+    filters, _, _, *common = inspect.signature(_run).parameters.values()
+
+    def command(filters: "ListFilters", **values: Any) -> None:
+        options = options_of(**{name: values.pop(name) for name in own})
+        _run(filters, options_of.__name__, options, **values)
+
+    functools.update_wrapper(command, options_of)
+    command.__signature__ = inspect.Signature([filters, *own.values(), *common])  # type: ignore[attr-defined]  # typer
+    return with_filters(command)
+
+
+def _run(
     filters: "ListFilters",
+    action: str,
+    options: Options,
     note: NoteOption = None,
     dry_run: DryRunFlag = False,
     yes: YesFlag = False,
@@ -64,86 +84,66 @@ def cancel(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
+    _Command(action, filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@_starting_a_job
+def cancel() -> Options:
     """Cancel all open executions that match, with everything below them."""
-    _Command("cancel", filters, {}, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+    return {}
 
 
-@with_filters
+@_starting_a_job
 def retry(
-    filters: "ListFilters",
     from_step: FromOption = None,
     from_end: FromEndFlag = False,
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
+) -> Options:
     """Retry all failed executions that match and were not retried yet. Name a --status to retry others."""
-    options = {
+    return {
         "from_step": from_step,
         "from_end": from_end or None,
         "deployment_id": on,
         "fresh_keys": fresh_keys or None,
     }
-    _Command("retry", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
 
 
-@with_filters
+@_starting_a_job
 def fork(
-    filters: "ListFilters",
     from_step: FromOption = None,
     payload: PayloadOption = None,
     edits: SetOption = None,
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
+) -> Options:
     """Fork all executions that match: new ones that keep the outcomes before a step."""
     from msgspec import Raw
 
     from perdure.wire.forks import Edits
 
     given = None if payload is None else Raw(parse_json(payload, "--payload"))
-    options = {
+    return {
         "from_step": from_step,
         "edits": Edits(given, dict(map(parse_edit, edits or ()))) if payload or edits else None,
         "deployment_id": on,
         "fresh_keys": fresh_keys or None,
     }
-    _Command("fork", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
 
 
-@with_filters
+@_starting_a_job
 def resume(
-    filters: "ListFilters",
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
     data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
+) -> Options:
     """Give the same answer to all executions that match and wait for one under STEP."""
     from msgspec import Raw
 
-    options = {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
-    _Command("resume", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+    return {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
 
 
-@with_filters
+@_starting_a_job
 def act(
-    filters: "ListFilters",
     pending: Annotated[
         str | None, typer.Argument(metavar="[KEY]", help="The pending call of each. Without it: held executions.")
     ] = None,
@@ -156,36 +156,21 @@ def act(
     on: Annotated[
         str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
     ] = None,
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
+) -> Options:
     """Decide the same pending call in all open executions that match, or how held ones go on."""
-    options = {
+    return {
         "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
         "key": pending,
         "value": parse_value(complete),
         "error": message,
         "deployment_id": on,
     }
-    _Command("act", filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
 
 
-@with_filters
-def delete(
-    filters: "ListFilters",
-    note: NoteOption = None,
-    dry_run: DryRunFlag = False,
-    yes: YesFlag = False,
-    detach: DetachFlag = False,
-    url: UrlOption = None,
-    as_json: JsonFlag = False,
-) -> None:
+@_starting_a_job
+def delete() -> Options:
     """Delete all final executions that match, with everything below them."""
-    _Command("delete", filters, {}, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+    return {}
 
 
 class _Command:
