@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,10 +146,22 @@ async def measure(server: Server, given: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-async def make_postgres(server: postgres.Server) -> str:
+async def _make_postgres(server: postgres.Server) -> str:
     url = server.database_url(await postgres.make(server=server))
     await migrated(url)
     return url
+
+
+@contextlib.contextmanager
+def new_store(database: str) -> Iterator[tuple[Path, str | None]]:
+    """A folder, and the address of a database on a PostgreSQL of its own. None: a file in the folder."""
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
+        store = None
+        if database == "postgres":
+            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
+            store = run_loop(_make_postgres(started))
+        yield folder, store
 
 
 def main() -> None:
@@ -165,12 +177,7 @@ def main() -> None:
     if given.crew is not None:
         url, key, amount, deployment = given.crew
         return run_loop(serve(url, key, int(amount), deployment))
-    with contextlib.ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
-        store = None
-        if given.database == "postgres":
-            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
-            store = run_loop(make_postgres(started))
+    with new_store(given.database) as (folder, store), contextlib.ExitStack() as opened:
         server = Server(folder, store=store)
         opened.callback(server.kill)
         server.start()

@@ -8,19 +8,16 @@ import argparse
 import asyncio
 import contextlib
 import json
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import workloads
-from benchmarks.crew import Database, make_postgres
+from benchmarks.crew import Database, new_store
 from benchmarks.figures import cpu_seconds, run_loop
 from benchmarks.http import HttpLab, running
 from msgspec import Raw
 from msgspec.json import encode
-from tests import postgres
 
 from perdure import Client
 from perdure.wire.requests import ListFilters, StartItem
@@ -81,15 +78,10 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds after the due time to give up")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     given = parser.parse_args()
-    with contextlib.ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
-        store = None
-        if given.database == "postgres":
-            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
-            store = run_loop(make_postgres(started))
+    with new_store(given.database) as (folder, store):
         options = argparse.Namespace(store=store, servers=1, workers=1)
-        servers, workers = opened.enter_context(running(options, folder))
-        print(json.dumps(run_loop(over_client(given, HttpLab(servers, workers[0])))))
+        with running(options, folder) as (servers, workers):
+            print(json.dumps(run_loop(over_client(given, HttpLab(servers, workers[0])))))
 
 
 if __name__ == "__main__":

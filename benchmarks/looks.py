@@ -5,20 +5,18 @@ for it. Measured: GET of one execution by a load program outside Python, and pag
 """
 
 import argparse
-import contextlib
 import http.client
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import load
+from benchmarks.crew import new_store
 from benchmarks.figures import run_loop
 from benchmarks.processes import Server
 from tests import postgres
-from tests.databases import migrated
 from tests.store.grown import fill_postgres, fill_sqlite, name_of
 from tests.store.world import START_US
 
@@ -93,12 +91,9 @@ def pages(server: Server, filters: dict[str, str], times: int = 20) -> dict[str,
     return found
 
 
-async def make_postgres(server: postgres.Server, executions: int) -> str:
-    url = server.database_url(await postgres.make(server=server))
-    await migrated(url)
+async def _fill(url: str, executions: int) -> None:
     await fill_postgres(url, executions, executions // 100)
     await postgres.admin("VACUUM ANALYZE", url=url)
-    return url
 
 
 def time_of(n: float) -> str:
@@ -113,12 +108,10 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--store", help="a file that was filled before (default: a new one)")
     given = parser.parse_args()
-    with contextlib.ExitStack() as opened:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
-        store = given.store or str(folder / "perdure.db")
-        if given.database == "postgres":
-            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
-            store = run_loop(make_postgres(started, given.executions))
+    with new_store(given.database) as (folder, url):
+        store = url or given.store or str(folder / "perdure.db")
+        if url is not None:
+            run_loop(_fill(url, given.executions))
         elif not Path(store).exists():
             run_loop(make(store))
             fill_sqlite(store, given.executions, given.executions // 100)
