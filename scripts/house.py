@@ -104,6 +104,7 @@ FIGURES: Final = (
     Figure("modules in the import knot of sdk", 6, lambda house: house.knot("perdure.sdk")),
     Figure("lines of Python", 47_500, House.lines),
     Figure("words of docstrings and comments", 42_000, House.words),
+    Figure("words of them per 1,000 lines", 884, lambda house: 1_000 * house.words() // house.lines()),
     Figure("whoever, somebody … per 1,000 words", 0.3, lambda house: house.rate("vague")),
     Figure("What, Who, Those clauses per 1,000 words", 0.3, lambda house: house.rate("clause")),
     Figure("is no, is none … per 1,000 words", 0.3, lambda house: house.rate("is no")),

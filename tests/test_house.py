@@ -19,11 +19,12 @@ HELD = {
     "field-by-field copies": 9,
     "columns of rows read by number": 8,
     "calls with 6 or more positional arguments": 6,
-    "modules in the import knot of engine": 2,
+    "modules in the import knot of engine": 1,
     "modules in the import knot of sdk": 4,
-    "whoever, somebody … per 1,000 words": 0.05,
-    "What, Who, Those clauses per 1,000 words": 0.1,
-    "is no, is none … per 1,000 words": 0.05,
+    "words of them per 1,000 lines": 860,
+    "whoever, somebody … per 1,000 words": 0.02,
+    "What, Who, Those clauses per 1,000 words": 0.05,
+    "is no, is none … per 1,000 words": 0.0,
     "sentences above 35 words": 0,
 }
 """Figures of `make house` that no change needs to make worse. A number here may only go down.

@@ -231,7 +231,7 @@ async def test_an_open_child_did_not_hold_it(world: World) -> None:
     await world.report(id, end=HOLD)
     found = await ask(world, id)
     assert found.phase is Phase.HELD and "below" not in found.sentence
-    assert list(texts(found))[0] == "pay" and "below" not in texts(found)
+    assert next(iter(texts(found))) == "pay" and "below" not in texts(found)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
