@@ -448,7 +448,7 @@ def _steps_of(items: Sequence[ReportItem]) -> dict[str, ReportItem]:
     by_execution = {item.execution_id: item for item in items}
     if len(by_execution) < len(items):
         return {}
-    steps = {id: item for id, item in by_execution.items() if reports.is_next_step(item)}
+    steps = {id: item for id, item in by_execution.items() if reports.is_small_step(item)}
     return steps if len(steps) > 1 else {}
 
 

@@ -46,7 +46,7 @@ from perdure.wire.executions import (
     Row,
 )
 from perdure.wire.hands import Action, ActOnExecution, GetPending
-from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.limits import GATHERED_BYTES_MAX
 from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseKindName, PutPause
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
@@ -571,7 +571,7 @@ class Client:
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
-    room = REPLY_BYTES_MAX
+    room = GATHERED_BYTES_MAX
     for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
         if room < 0 and n:

@@ -34,7 +34,7 @@ from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.wire.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
-from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
+from perdure.wire.limits import GATHERED_BYTES_MAX, REPORT_ITEMS_MAX
 from perdure.wire.records import Problem
 from perdure.wire.requests import (
     WORKER_PROTOCOL,
@@ -416,7 +416,7 @@ class Worker:
         while self._dirty and len(self._reports) < REPORTS_IN_FLIGHT:
             runners: list[Runner] = []
             items: list[ReportItem] = []
-            room = REPLY_BYTES_MAX
+            room = GATHERED_BYTES_MAX
             for runner in list(self._dirty):
                 del self._dirty[runner]
                 item = runner.take_report()

@@ -19,6 +19,8 @@ P = ParamSpec("P")
 
 Rows = list[tuple[Any, ...]]
 
+WEIGHED_BYTES = 1 << 10
+
 
 class Query(msgspec.Struct, gc=False):
     """A verb awaits it, and the driver sends the rows in."""
@@ -241,7 +243,7 @@ def verb(
     - `looks=True`: it changes nothing.
 
     With `locks`, `sweep` may be a function of the arguments. `weight` is such a function, too: about how many rows the
-    verb writes, which bounds a driver's groups.
+    verb writes, and one for each `WEIGHED_BYTES` of their values. It bounds a driver's groups.
     """
     if bare or (locks is not None) + (sweep is True) + looks != 1:
         raise TypeError("A verb declares one of locks=…, sweep=True and looks=True: @verb(locks=…).")

@@ -32,6 +32,8 @@ STEPS_MAX: Final = _limit("STEPS_MAX", 100_000, least=100, most=10_000_000)
 """Steps per execution."""
 REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
 """One reply: a claim's, a report's or a list. One item always passes, however large."""
+GATHERED_BYTES_MAX: Final = 1 << 20
+"""Starts or reports that share a request. A server reads and writes a request in one go, while all others wait."""
 REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
 """Executions in one report of a worker."""
 FORK_BYTES_MAX: Final = _limit("FORK_BYTES_MAX", 256 << 20, least=1 << 20, most=1 << 40)

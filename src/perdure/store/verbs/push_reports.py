@@ -117,7 +117,7 @@ async def complete_pushed(
     if held is None:
         return
     fence = _fence(project_id, execution_id, held, now_us)
-    [end] = await records(EndedExecution, "complete", result=result, **fence)
+    [end] = await records(EndedExecution, "complete", result=result, result_seq=None, **fence)
     if output_schema_name is not None:
         await query("put_output_schema", project_id=project_id, id=execution_id, output_schema_name=output_schema_name)
     if final_state is not None:

@@ -64,6 +64,7 @@ DOCTOR = (
     "doctor_waits_for_a_turn",
     "doctor_budget_adds_up",
     "doctor_payload_there",
+    "doctor_shared_value_there",
     "doctor_bulk_job_adds_up",
     "doctor_ended_counts_agree",
     "doctor_orphan_rows",

@@ -8,7 +8,19 @@ import msgspec
 from msgspec import Raw, structs
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
-from perdure.store.interface import Metric, Notify, Query, Written, query, query_many, record, records, value, verb
+from perdure.store.interface import (
+    WEIGHED_BYTES,
+    Metric,
+    Notify,
+    Query,
+    Written,
+    query,
+    query_many,
+    record,
+    records,
+    value,
+    verb,
+)
 from perdure.store.locks import Arguments, Locks, SharedRow
 from perdure.store.verbs import turns
 from perdure.store.verbs.continued_keys import continue_keys, continued
@@ -17,6 +29,7 @@ from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, s
 from perdure.store.verbs.events import open_wait, publish_events
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import ended, journal_after
+from perdure.store.verbs.shared_values import is_large, share, step_of_result
 from perdure.store.verbs.starts import New, item_locks, start_items
 from perdure.store.verbs.streams import append
 from perdure.store.verbs.waits import answer_wait
@@ -92,7 +105,11 @@ def _is_sweep(arguments: Arguments) -> bool:
 
 def _weight(arguments: Arguments) -> int:
     item: ReportItem = arguments["item"]
-    return 1 + len(item.entries)
+    size = len(item.end.result) if type(item.end) is Complete else 0
+    for entry in item.entries:
+        if type(entry) is StepDone:
+            size += len(entry.value)
+    return 1 + len(item.entries) + size // WEIGHED_BYTES
 
 
 @verb(locks=_locks, sweep=_is_sweep, weight=_weight)
@@ -143,7 +160,7 @@ async def report_and_dispatch(
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
-    """As `report`, for `items` of different executions that all are `is_next_step`, with two statements for all of
+    """As `report`, for `items` of different executions that all are `is_small_step`, with two statements for all of
     them."""
     # `_fence` in the order of the SQL: by name, a step would cost 10 % more here.
     fences = [
@@ -172,6 +189,11 @@ def is_next_step(item: ReportItem) -> bool:
         and item.open_calls is None
         and not (item.logs or item.stream)
     )
+
+
+def is_small_step(item: ReportItem) -> bool:
+    """Whether `record_steps` may take the item. A large value is compared with the payload."""
+    return is_next_step(item) and not any(type(entry) is StepDone and is_large(entry.value) for entry in item.entries)
 
 
 def is_final(end: End | None) -> TypeGuard[Complete | Fail | Cancelled]:
@@ -251,7 +273,7 @@ async def _take(
             accepted.append(seq)
             seq += 1
     if rows:
-        await query_many("insert_journal", rows)
+        await _insert(rows)
         await Notify(Written(item.execution_id))
     if touched:  # its own events or answers may have resolved its own waits
         told = {seq for entry, seq in zip(entries, accepted, strict=True) if type(entry) in (StepDone, TimerFired)}
@@ -293,9 +315,17 @@ async def _record(project_id: str, worker_id: str, item: ReportItem, now_us: int
     moved = await query("advance_next", **_fence(project_id, worker_id, item, now_us))
     if not moved:
         return await _take(project_id, worker_id, item, now_us, ())
-    await query_many("insert_journal", (_outcome(item, item.seen + 1, now_us, item.entries[0]),))
+    await _insert((_outcome(item, item.seen + 1, now_us, item.entries[0]),))
     await Notify(Written(item.execution_id))
     return ItemReply(accepted=[item.seen + 1], at_us=now_us)
+
+
+async def _insert(rows: Sequence[JournalRow]) -> None:
+    for row in rows:
+        if is_large(row.value):
+            rows = await share(rows)
+            break
+    await query_many("insert_journal", rows)
 
 
 def _fence(project_id: str, worker_id: str, item: ReportItem, now_us: int) -> dict[str, Any]:
@@ -556,7 +586,9 @@ async def _finish(
     values["progress"] = _bytes(item.progress)
     result = error = detail = None
     if type(end) is Complete:
-        values["result"] = result = bytes(end.result)
+        result = bytes(end.result)
+        values["result_seq"] = same = await step_of_result(item.execution_id, result, item.seen)
+        values["result"] = result if same is None else b""
         name, phase, kind = "complete", Phase.COMPLETED, Kind.COMPLETED
     elif type(end) is Fail:
         values["error"] = error = end.error
@@ -574,7 +606,7 @@ async def _finish(
         rows = [structs.replace(row, kind=Kind.IGNORED) if row.key in given else row for row in rows]
     told = b"null" if detail is None else detail
     rows.append(JournalRow(item.execution_id, over.seq, at_us, kind, item.attempt, ok=detail is None, value=told))
-    await query_many("insert_journal", rows)
+    await _insert(rows)
     if item.logs:
         await _log(item)
     if item.stream:

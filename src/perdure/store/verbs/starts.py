@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution, Parent, StoredWorker
-from perdure.store.interface import Due, Notify, Ready, query, query_many, record, verb
+from perdure.store.interface import WEIGHED_BYTES, Due, Notify, Ready, query, query_many, record, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
@@ -512,7 +512,7 @@ def news_sweep(arguments: Arguments) -> bool:
 
 def news_weight(arguments: Arguments) -> int:
     news: Sequence[New] = arguments["news"]
-    return len(news)
+    return len(news) + sum(len(new.item.payload) for new in news) // WEIGHED_BYTES
 
 
 @verb(locks=news_locks, sweep=news_sweep, weight=news_weight)

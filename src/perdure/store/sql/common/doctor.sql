@@ -92,6 +92,10 @@ HAVING SUM(r.usd_micros) > b.usd_micros_reserved OR SUM(r.tokens) > b.tokens_res
 SELECT id FROM executions WHERE OCTET_LENGTH(payload) = 0
   AND NOT EXISTS (SELECT 1 FROM large_payloads x WHERE x.execution_id = executions.id) LIMIT 20;
 
+-- name: doctor_shared_value_there
+SELECT execution_id FROM journal j WHERE {= value} IS NULL
+UNION SELECT id FROM executions WHERE result_seq IS NOT NULL AND {= result} IS NULL LIMIT 20;
+
 -- name: doctor_orphan_rows
 SELECT execution_id FROM journal WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = journal.execution_id)
 UNION SELECT execution_id FROM waits WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = waits.execution_id)

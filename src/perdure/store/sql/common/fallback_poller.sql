@@ -1,11 +1,11 @@
 -- One query per kind, for all that wait.
 
 -- name: ended_among
-SELECT e.id, e.phase, e.result, e.error,
-  CASE WHEN e.phase = 'failed' THEN
-    (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
-FROM executions e WHERE e.project_id = :project_id AND e.phase IN ('completed', 'failed', 'cancelled')
-  AND e.id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
+SELECT id, phase, {= result}, error,
+  CASE WHEN phase = 'failed' THEN
+    (SELECT j.value FROM journal j WHERE j.execution_id = executions.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+FROM executions WHERE project_id = :project_id AND phase IN ('completed', 'failed', 'cancelled')
+  AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
 -- name: journals_at
 SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),

@@ -225,7 +225,7 @@ WHERE project_id = :project_id AND workflow_id = :workflow_id AND field = :field
 -- name: documents_of
 -- picks: executions of a list
 -- Keeps them from being deleted.
-SELECT id, {= payload} AS payload, result FROM executions WHERE project_id = :project_id
+SELECT id, {= payload} AS payload, {= result} AS result FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
 {FOR KEY SHARE OF executions};
 
@@ -300,7 +300,7 @@ SELECT created_at_us FROM executions WHERE project_id = :project_id AND id < :id
 SELECT created_at_us FROM executions WHERE project_id = :project_id AND id >= :id ORDER BY id LIMIT 1;
 
 -- name: sizes_of
-SELECT id, {= payload_size} + COALESCE(OCTET_LENGTH(result), 0) FROM executions WHERE project_id = :project_id
+SELECT id, {= payload_size} + COALESCE({= result_size}, 0) FROM executions WHERE project_id = :project_id
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))} ORDER BY id DESC;
 
 -- text: among

@@ -38,13 +38,13 @@ GROUP BY key ORDER BY MAX(seq) DESC LIMIT :limit;
 
 -- name: kept_facts
 -- The rows before `cut` as a whole.
-SELECT COALESCE(SUM(OCTET_LENGTH(value)), 0){::BIGINT} AS value_bytes, MAX(at_us) AS at_us, COALESCE(MAX(attempt), 0) AS attempt,
+SELECT COALESCE(SUM({= value_size}), 0){::BIGINT} AS value_bytes, MAX(at_us) AS at_us, COALESCE(MAX(attempt), 0) AS attempt,
   MIN(CASE WHEN kind = 'cancel_asked' THEN seq END) AS cancel_seq,
   (SELECT at_us FROM journal WHERE execution_id = :execution_id AND seq = :cut) AS cut_at_us
-FROM journal WHERE execution_id = :execution_id AND seq < :cut;
+FROM journal j WHERE execution_id = :execution_id AND seq < :cut;
 
 -- name: row_at
-SELECT {columns Row} FROM journal WHERE execution_id = :execution_id AND seq = :seq;
+SELECT {= row} FROM journal j WHERE execution_id = :execution_id AND seq = :seq;
 
 -- name: failed_step_of
 -- The failed outcomes at the end of a journal, after the last good one.
@@ -105,8 +105,8 @@ UPDATE executions SET retried_as = :retried_as WHERE project_id = :project_id AN
 -- name: copy_journal
 -- holds: execution=fork_id
 INSERT INTO journal ({columns JournalRow})
-SELECT :fork_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, value, started_at_us, tries, label, quiet
-FROM journal WHERE execution_id = :execution_id AND seq < :cut;
+SELECT :fork_id, seq, at_us, kind, attempt, key, name, fingerprint, ok, {= value}, started_at_us, tries, label, quiet
+FROM journal j WHERE execution_id = :execution_id AND seq < :cut;
 
 -- name: replace_value
 -- holds: execution=execution_id

@@ -7,22 +7,22 @@
 INSERT INTO journal ({columns JournalRow}) VALUES ({values JournalRow});
 
 -- name: read_journal
-SELECT {columns Row} FROM journal
+SELECT {= row} FROM journal j
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: journal_sizes
 -- Sizes of the values that read_journal would answer with.
-SELECT seq, OCTET_LENGTH(value) AS size FROM journal
+SELECT seq, {= value_size} AS size FROM journal j
 WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: short_sizes
 -- For many executions at once: how many rows each has within a range, and the sizes of their values.
-SELECT execution_id, COUNT(*), CAST(SUM(OCTET_LENGTH(value)) AS BIGINT) FROM journal
+SELECT execution_id, COUNT(*), CAST(SUM({= value_size}) AS BIGINT) FROM journal j
 WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
   AND seq > :after AND seq <= :last GROUP BY execution_id;
 
 -- name: read_short
-SELECT {columns JournalRow} FROM journal
+SELECT execution_id, {= row}, label, quiet FROM journal j
 WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
   AND seq > :after AND seq <= :last ORDER BY execution_id, seq;
 

@@ -89,7 +89,7 @@ WHERE project_id = :project_id AND id = :id AND phase = 'cancelling' AND attempt
 
 -- name: outcomes_of_key
 -- The journal's rows under a key, in any order. The list of kinds must equal the index's, word for word.
-SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, {= value} AS value FROM journal j
 WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
 
 -- name: recorded_runs
@@ -99,18 +99,18 @@ WHERE j.execution_id = :execution_id AND j.key = :key AND ({= outcomes});
 
 -- name: outcome_sizes
 -- All outcomes of an execution, with the sizes of their values.
-SELECT j.seq, j.kind, j.key, OCTET_LENGTH(j.value) FROM journal j
+SELECT j.seq, j.kind, j.key, {= value_size} FROM journal j
 WHERE j.execution_id = :execution_id AND j.key IS NOT NULL AND ({= outcomes}) LIMIT :limit;
 
 -- name: outcomes_at
-SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, j.value FROM journal j
+SELECT j.seq, j.at_us, j.kind, j.key, j.name, j.fingerprint, j.ok, {= value} AS value FROM journal j
 WHERE j.execution_id = :execution_id
   AND j.seq {IN (SELECT value FROM json_each(:seqs))|= ANY(ARRAY(SELECT json_array_elements_text(:seqs::JSON)::BIGINT))};
 
 -- name: step_of_pushed
 -- The most frequent question of push workers in one query: an execution, its holder, and the rows under a key; one row
 -- with NULL in front if there are none.
-SELECT j.seq, j.at_us, j.kind, j.attempt AS row_attempt, j.key, j.name, j.fingerprint, j.ok, j.value, e.attempt, e.acked,
+SELECT j.seq, j.at_us, j.kind, j.attempt AS row_attempt, j.key, j.name, j.fingerprint, j.ok, {= value} AS value, e.attempt, e.acked,
   p.id AS push_worker_id
 FROM executions e
 LEFT JOIN push_workers p ON p.id = e.assigned_to_worker
@@ -125,7 +125,7 @@ SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'waiting
 SELECT output_schema_name FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: batch_children
-SELECT id, workflow_id, phase, result, error, output_schema_name FROM executions
+SELECT id, workflow_id, phase, {= result} AS result, error, output_schema_name FROM executions
 WHERE project_id = :project_id AND batch_id = :batch_id ORDER BY id;
 
 -- name: any_open_of_batch

@@ -1,7 +1,7 @@
 -- Queries for executions.
 
 -- text: shown
-id, workflow_id, {= payload} AS payload, created_at_us, retry_count, result, error, started_at_us, completed_at_us,
+id, workflow_id, {= payload} AS payload, created_at_us, retry_count, {= result} AS result, error, started_at_us, completed_at_us,
   deployment_id, assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key,
   batch_id, COALESCE(session_id, id) AS session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by,
   run_timeout_seconds, key, phase, attempt, tags, progress, forked_from, forked_at_step, retried_as,
@@ -13,11 +13,11 @@ id, workflow_id, {= payload} AS payload, created_at_us, retry_count, result, err
 SELECT {= shown} FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: read_end
-SELECT e.id, e.phase, e.result, e.error,
-  CASE WHEN e.phase = 'failed' THEN
-    (SELECT j.value FROM journal j WHERE j.execution_id = e.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
+SELECT id, phase, {= result} AS result, error,
+  CASE WHEN phase = 'failed' THEN
+    (SELECT j.value FROM journal j WHERE j.execution_id = executions.id AND j.kind = 'failed' ORDER BY j.seq DESC LIMIT 1) END
     AS detail
-FROM executions e WHERE e.project_id = :project_id AND e.id = :id;
+FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: how_ended
 SELECT phase, error FROM executions WHERE project_id = :project_id AND id = :id;

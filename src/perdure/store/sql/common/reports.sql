@@ -55,8 +55,8 @@ WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
--- bulk: now_us rows number attempt; bytes result progress
-UPDATE executions SET phase = 'completed', result = :result, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
+-- bulk: now_us rows number attempt result_seq; bytes result progress
+UPDATE executions SET phase = 'completed', result = :result, result_seq = :result_seq, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
@@ -119,6 +119,17 @@ RETURNING {= moved}, {= waits_open} AS waits, COALESCE(root_execution_id, id) AS
   COALESCE(session_id, id) AS session_id, user_id,
   COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0)
     AS budgeted;
+
+-- name: equals_payload
+-- holds: execution=execution_id
+SELECT 1 FROM large_payloads WHERE execution_id = :execution_id AND OCTET_LENGTH(payload) = :size AND payload = :value;
+
+-- name: step_of_value
+-- holds: execution=execution_id
+-- The newest step after `after` with this value.
+SELECT seq FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq <= :upto AND kind = 'step' AND ok = 1
+  AND {= value_size} = :size AND {= value} = :value
+ORDER BY seq DESC LIMIT 1;
 
 -- name: timer_fired
 -- holds: execution=execution_id

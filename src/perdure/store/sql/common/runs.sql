@@ -15,10 +15,10 @@ ORDER BY executions.id DESC LIMIT :limit OFFSET :offset
 -- Root executions of one type, newest first. Unregistered workflows have the type `workflow`.
 SELECT executions.id, executions.root_execution_id, executions.workflow_id,
   COALESCE(executions.session_id, executions.id) AS session_id, executions.created_at_us, executions.phase AS status,
-  executions.completed_at_us, {= payload} AS payload, executions.result, executions.error
+  executions.completed_at_us, {= payload} AS payload, {= result} AS result, executions.error
 {= runs};
 
 -- name: run_sizes
 -- Sizes of the runs that list_runs would answer with.
-SELECT executions.id, {= payload_size} + COALESCE(OCTET_LENGTH(executions.result), 0) AS size
+SELECT executions.id, {= payload_size} + COALESCE({= result_size}, 0) AS size
 {= runs};

@@ -63,7 +63,7 @@ ORDER BY id DESC LIMIT :limit;
 -- Without values larger than `bytes_max`. Counts the questions of the run and its first thousand descendants.
 SELECT id, workflow_id, phase, COALESCE(session_id, id) AS session_id, created_at_us, started_at_us, completed_at_us, error,
   CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS payload,
-  CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END AS result,
+  CASE WHEN {= result_size} <= :bytes_max THEN {= result} END AS result,
   (SELECT COUNT(*) FROM waits w WHERE w.execution_id = executions.id
     AND ((w.topic IS NULL AND w.data IS NOT NULL) OR w.topic = 'workflow/' || executions.workflow_id || '/' || executions.id))
   + (SELECT COUNT(*) FROM (SELECT c.id FROM executions c WHERE c.project_id = :project_id AND c.root_execution_id = :id
@@ -76,7 +76,7 @@ FROM executions WHERE project_id = :project_id AND id = :id AND root_execution_i
 -- Model answers and tool values of a run and its first thousand descendants. Tool values larger than `bytes_max` are
 -- left out. Without statistics PostgreSQL would use the kind, and begin with the steps of all executions.
 SELECT j.execution_id, j.kind, j.key, j.name, j.ok, j.at_us,
-  CASE WHEN j.name = :model OR j.name = :summary OR OCTET_LENGTH(j.value) <= :bytes_max THEN j.value END AS value,
+  CASE WHEN j.name = :model OR j.name = :summary OR {= value_size} <= :bytes_max THEN {= value} END AS value,
   j.seq <= of_session.kept_rows AS copied
 FROM (SELECT id, COALESCE(kept_rows, 0) AS kept_rows FROM executions WHERE project_id = :project_id AND id = :id
   UNION ALL SELECT id, kept_rows FROM (SELECT id, COALESCE(kept_rows, 0) AS kept_rows FROM executions

@@ -1,4 +1,5 @@
--- Texts for queries of several files. A large payload is a row of its own, and empty in `executions`.
+-- Texts for queries of several files. A large payload is a row of its own, and empty in `executions`. A large value that
+-- equals another of its execution is empty, too (verbs/shared_values.py).
 
 -- text: payload
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
@@ -7,6 +8,26 @@ CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
 -- text: payload_size
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
     ELSE (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = executions.id) END
+
+-- text: value
+CASE WHEN OCTET_LENGTH(j.value) = 0 THEN (SELECT x.payload FROM large_payloads x WHERE x.execution_id = j.execution_id)
+    ELSE j.value END
+
+-- text: value_size
+CASE WHEN OCTET_LENGTH(j.value) = 0
+    THEN (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = j.execution_id)
+    ELSE OCTET_LENGTH(j.value) END
+
+-- text: row
+seq, at_us, kind, attempt, key, name, fingerprint, ok, {= value} AS value, started_at_us, tries
+
+-- text: result
+CASE WHEN executions.result_seq IS NULL THEN executions.result
+    ELSE (SELECT {= value} FROM journal j WHERE j.execution_id = executions.id AND j.seq = executions.result_seq) END
+
+-- text: result_size
+CASE WHEN executions.result_seq IS NULL THEN OCTET_LENGTH(executions.result)
+    ELSE (SELECT {= value_size} FROM journal j WHERE j.execution_id = executions.id AND j.seq = executions.result_seq) END
 
 -- text: of_page
 {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}

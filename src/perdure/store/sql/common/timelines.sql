@@ -6,11 +6,11 @@ FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: timeline_rows
 -- From the row `after` on, with the values that the fold reads.
-SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, OCTET_LENGTH(value) AS size,
+SELECT seq, at_us, kind, attempt, key, name, fingerprint, ok, {= value_size} AS size,
   CASE WHEN (ok = 0 OR kind IN ('child_started', 'lost') OR name IN ('model.request', 'conversation.summarize'))
-    AND OCTET_LENGTH(value) <= :bytes_max THEN value END AS value,
+    AND {= value_size} <= :bytes_max THEN {= value} END AS value,
   started_at_us, tries, label, quiet
-FROM journal WHERE execution_id = :execution_id AND seq >= :after ORDER BY seq LIMIT :limit;
+FROM journal j WHERE execution_id = :execution_id AND seq >= :after ORDER BY seq LIMIT :limit;
 
 -- name: timeline_waits
 -- Of the named keys.

@@ -54,8 +54,8 @@ FROM spans WHERE project_id = :project_id AND trace_id = :trace_id ORDER BY span
 id, workflow_id, phase, created_at_us, started_at_us, completed_at_us, parent_execution_id, root_execution_id, step_key,
   deployment_id, session_id, user_id, attempt, retry_count, error AS failure,
   CASE WHEN {= payload_size} <= :bytes_max THEN {= payload} END AS input,
-  CASE WHEN OCTET_LENGTH(result) <= :bytes_max THEN result END AS output,
-  CASE WHEN {= payload_size} > :bytes_max OR OCTET_LENGTH(result) > :bytes_max OR OCTET_LENGTH(x.initial_state) > :bytes_max
+  CASE WHEN {= result_size} <= :bytes_max THEN {= result} END AS output,
+  CASE WHEN {= payload_size} > :bytes_max OR {= result_size} > :bytes_max OR OCTET_LENGTH(x.initial_state) > :bytes_max
     OR OCTET_LENGTH(x.final_state) > :bytes_max THEN 1 ELSE 0 END AS cut,
   COALESCE((SELECT w.type FROM workflows w WHERE w.project_id = executions.project_id
     AND w.deployment_id = executions.deployment_id AND w.id = executions.workflow_id), 'workflow') AS kind,
@@ -79,8 +79,8 @@ WHERE project_id = :project_id AND root_execution_id = :id AND id > :after ORDER
 
 -- name: traced_rows
 -- The rows that become spans, without values larger than `bytes_max`.
-SELECT seq, at_us, kind, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END AS value, started_at_us, tries
-FROM journal WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
+SELECT seq, at_us, kind, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value, started_at_us, tries
+FROM journal j WHERE execution_id = :execution_id AND seq > :after ORDER BY seq LIMIT :limit;
 
 -- name: traced_waits
 SELECT key, topic, state, opened_at_us FROM waits WHERE execution_id = :execution_id ORDER BY key LIMIT :limit;

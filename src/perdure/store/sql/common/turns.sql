@@ -25,7 +25,7 @@ ON CONFLICT (execution_id, session_id) DO UPDATE
 RETURNING taken_by;
 
 -- name: result_of
-SELECT phase, result FROM executions WHERE project_id = :project_id AND id = :id;
+SELECT phase, {= result} FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: messages_to_take
 -- Each execution by its key: PostgreSQL might turn a join into a scan of a whole workflow.

@@ -7,7 +7,7 @@ id, workflow_id, phase, deployment_id, queue_name, concurrency_key, COALESCE(ses
   run_timeout_seconds, forked_from, forked_at_step, retried_as
 
 -- text: fact_row
-seq, at_us, kind, attempt, key, name, ok, CASE WHEN OCTET_LENGTH(value) <= :bytes_max THEN value END AS value,
+seq, at_us, kind, attempt, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
   started_at_us, tries
 
 -- name: explained
@@ -66,15 +66,15 @@ SELECT id, phase FROM executions WHERE project_id = :project_id
 SELECT at_us, action, key, acted_by, note FROM acts WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT :limit;
 
 -- name: newest_outcome
-SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
+SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind IN ('step', 'timer', 'event', 'resume',
   'child_started', 'child', 'published', 'sent', 'transcript', 'message', 'cancel_asked')
 ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_row
-SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
+SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id ORDER BY seq DESC LIMIT 1;
 
 -- name: newest_of_kind
-SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
+SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind = :kind ORDER BY seq DESC LIMIT 1;
 
 -- name: count_losses
 SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind = 'released' THEN 1 END) AS released,
@@ -82,11 +82,11 @@ SELECT COUNT(CASE WHEN kind = 'lost' THEN 1 END) AS lost, COUNT(CASE WHEN kind =
 FROM journal WHERE execution_id = :execution_id;
 
 -- name: failed_outcomes
-SELECT {= fact_row} FROM journal
+SELECT {= fact_row} FROM journal j
 WHERE execution_id = :execution_id AND kind IN ('step', 'child_started', 'child') AND ok = 0 ORDER BY seq DESC LIMIT :limit;
 
 -- name: failed_tries
-SELECT {= fact_row} FROM journal WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
+SELECT {= fact_row} FROM journal j WHERE execution_id = :execution_id AND kind = 'step_failed' AND key = :key
 ORDER BY seq DESC LIMIT :limit;
 
 -- name: child_of_row

@@ -1,0 +1,41 @@
+"""A large value that its execution has already is stored once, because the log and the file hold each stored value.
+
+A step's value that equals the payload is empty, and so is a result that equals the value of a step (`result_seq`).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Raw, structs
+
+from perdure.store.executions import JournalRow
+from perdure.store.interface import query, value
+from perdure.wire.records import Kind
+
+SHARED_BYTES_MIN: Final = 16 << 10
+ROWS_BACK: Final = 20
+"""So many rows are compared with a result."""
+
+
+async def share(rows: Sequence[JournalRow]) -> Sequence[JournalRow]:
+    """The rows to insert. Call it only if one is large."""
+    return [await _shared(row) if is_large(row.value) and row.kind is Kind.STEP and row.ok else row for row in rows]
+
+
+async def _shared(row: JournalRow) -> JournalRow:
+    same = await query("equals_payload", execution_id=row.execution_id, size=len(row.value), value=bytes(row.value))
+    return structs.replace(row, value=b"") if same else row
+
+
+async def step_of_result(execution_id: str, result: bytes, seen: int) -> int | None:
+    """The number of a row whose value equals a large result, among the newest that the worker has seen."""
+    if not (seen and is_large(result)):
+        return None
+    found: int | None = await value(
+        "step_of_value", execution_id=execution_id, after=seen - ROWS_BACK, upto=seen, size=len(result), value=result
+    )
+    return found
+
+
+def is_large(data: bytes | Raw) -> bool:
+    return len(data) >= SHARED_BYTES_MIN
