@@ -36,6 +36,7 @@ ACTED = {
     Action.FAIL: {Kind.STEP, Kind.CHILD, Kind.FAILED},
     Action.FIRE: {Kind.TIMER},
     Action.TRY: {Kind.RETRIED, Kind.WOKEN},
+    Action.TIME_OUT: {Kind.EVENT, Kind.RESUME},
 }
 
 _WATCH = """

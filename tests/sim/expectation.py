@@ -43,6 +43,7 @@ class Expectation:
         self._decided = set(
             store.rows("SELECT execution_id, key FROM acts WHERE action = 'complete' OR action = 'fail'")
         )
+        self._timed_out = set(store.rows("SELECT execution_id, key FROM acts WHERE action = 'time_out'"))
         self._forked_from: dict[str, str] = dict(
             store.rows("SELECT id, forked_from FROM executions WHERE forked_from IS NOT NULL")
         )
@@ -128,7 +129,7 @@ class Expectation:
         elif isinstance(op, scripts.Suspended):
             first = self._asked.answers.get((ended.id, op.key))
             allowed = ("from outside", "from the child")
-            right = (result == "timeout" and op.timeout is not None) or (
+            right = (result == "timeout" and self._may_time_out(ended, op)) or (
                 str(result).startswith(allowed) and first in (None, result)
             )
         elif isinstance(op, scripts.Event):
@@ -140,6 +141,9 @@ class Expectation:
             right = right or ((ended.id, op.key) in self._decided and result in given)
         if not right:
             raise Violation("results", f"{op} of {ended.id} had the outcome {result!r}")
+
+    def _may_time_out(self, ended: Ended, op: scripts.Suspended | scripts.Event) -> bool:
+        return op.timeout is not None or (ended.id, op.key) in self._timed_out
 
     def _child_of(self, id: str, key: str) -> str:
         """Its own, or the one that it has kept of its source."""
@@ -162,7 +166,7 @@ class Expectation:
             late = self._taken.get((ended.id, op.key))
             if late is not None:
                 taken[late] = False  # it came while the worker said that the time was over: a later wait may have it
-            return op.timeout is not None
+            return self._may_time_out(ended, op)
         for seq, data, at_us in self.topics.get(op.topic, ()):
             if at_us < ended.created_at_us or not matches(op.number, data) or taken.get(seq, False):
                 continue

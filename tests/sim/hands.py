@@ -166,6 +166,8 @@ class Hands:
                 )
             elif call.kind is PendingKind.TIMER and not (call.key or "").endswith("timeout"):
                 acts.append(ActOnExecution(id, Action.FIRE, call.key))
+            elif call.kind in (PendingKind.EVENT, PendingKind.ANSWER):
+                acts.append(ActOnExecution(id, Action.TIME_OUT, call.key))
         return acts
 
     def _act(self, request: ActOnExecution) -> None:

@@ -8,7 +8,10 @@ import pytest
 from tests.sim.audit import Violation
 from tests.sim.world import simulate
 
-ACTS = ("acts asked again", "acts: complete", "acts: fail", "acts: fire", "acts: try", "forks of held", "rows ignored")
+ACTS = (
+    *("acts asked again", "acts: complete", "acts: fail", "acts: fire", "acts: time_out", "acts: try"),
+    *("forks of held", "rows ignored"),
+)
 INTERESTING = (
     "forks asked again",
     "forks of cancelled",
