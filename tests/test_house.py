@@ -21,7 +21,7 @@ HELD = {
     "calls with 6 or more positional arguments": 6,
     "modules in the import knot of engine": 1,
     "modules in the import knot of sdk": 4,
-    "words of them per 1,000 lines": 860,
+    "words of them per 1,000 lines": 884,
     "whoever, somebody … per 1,000 words": 0.02,
     "What, Who, Those clauses per 1,000 words": 0.05,
     "is no, is none … per 1,000 words": 0.0,
