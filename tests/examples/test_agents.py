@@ -3,20 +3,27 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from examples.agents import (
     budget,
     chat_memory,
     guardrails,
+    handoff,
     order_approval,
+    reasoning,
     research,
     router,
     streaming,
     structured_output,
     tools,
+    web,
+    workspace,
 )
 from tests.agents.provider import Provider, serving
+
+from perdure.testing import crash_everywhere
 
 
 async def test_tools() -> None:
@@ -82,3 +89,27 @@ async def test_mcp_tools() -> None:
 
 async def test_a_budget_that_is_raised() -> None:
     assert await budget.main() == ("It will rain.", 3)
+
+
+async def test_a_hand_off() -> None:
+    assert await handoff.main() == "The parcel arrives tomorrow."
+
+
+async def test_reasoning_is_recorded() -> None:
+    assert await reasoning.main() == (["17 × 3 is 51, and 51 + 4 is 55."], "55")
+
+
+async def test_web_search_and_page_fetch() -> None:
+    assert await web.main() == "It says: High water in Porto is at 14:05."
+    report = await crash_everywhere(web.reader, "When is high water in Porto?")
+    assert report.result == "It says: High water in Porto is at 14:05."
+
+
+async def test_no_recorded_command_of_a_workspace_runs_again(tmp_path: Path) -> None:
+    """Each run of the program adds a line, so the lines are the runs and those that a crash kept from the journal."""
+    agent = workspace.builder(str(tmp_path), program="open('ran', 'a').write('.'); print(sum(range(10)))")
+    report = await crash_everywhere(agent, "What is the sum?")
+    assert report.result == "The program prints 45."
+    again = sum(amount for key, amount in report.repeated.items() if key.startswith("tool:run:"))
+    assert 0 < again < len(report.crashes)
+    assert len((tmp_path / "ran").read_text()) == 1 + len(report.crashes) + again
