@@ -110,7 +110,7 @@ dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure
 
 .PHONY: docs
 docs: $(STAMP) ## Build the site from docs/ into build/site: strict links, search, Markdown beside each page
-	@$(PY) -m scripts.site
+	@$(PY) -m scripts.website
 
 .PHONY: screenshots
 screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)
@@ -123,7 +123,7 @@ dashboard-check: $(STAMP) ## Build the dashboard elsewhere and compare: the comm
 
 .PHONY: dist
 dist: $(STAMP) ## Build the wheel, install it alone elsewhere, run the README's quickstart with it
-	@$(PY) scripts/dist.py
+	@$(PY) -m scripts.dist
 
 .PHONY: lock
 lock: $(STAMP) ## Pin and hash requirements/*.txt anew (UPGRADE=1 takes the newest versions)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts import website
+
 ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".venv" / "bin" / "uv"
 QUICKSTART = re.compile(r"^<!-- quickstart -->\s*\n```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,7 +41,8 @@ def with_pages() -> Iterator[None]:
     """The wheel carries the documentation, which `perdure docs` reads."""
     place = ROOT / "src" / "perdure" / "docs"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", place, ignore=shutil.ignore_patterns("images"))
+    website.write_pages(place)
+    shutil.rmtree(place / "images")
     try:
         yield
     finally:

@@ -47,8 +47,8 @@ class Shop:
         await self.client.publish("scans", {"order": id, "parcel": f"P-{id}"})
         await order.result()
 
-    async def take(self, page: str, path: str) -> None:
-        await take(self.browser, {f"learn-{page}": path}, width=1200, height=640)
+    async def take(self, page: str, path: str, height: int = 560) -> None:
+        await take(self.browser, {f"learn-{page}": path}, width=1200, height=height, without=["Hide the inspector"])
 
     async def kill_worker(self) -> None:
         [pid] = [one.pid for one in (await self.client.workers()).workers if one.state == "online"]
@@ -99,7 +99,7 @@ async def follow(shop: Shop) -> None:
     async with shop.worker("agent"):
         run = await shop.client.start("support", "My cup is broken. Order 7.")
         await until("a question", lambda: asks(shop.client, run.id))
-        await shop.take("agent", f"/executions/{run.id}")
+        await shop.take("agent", f"/executions/{run.id}", height=760)
 
     async with shop.worker("production", "v1"):
         order = await shop.order(12, 1, 12)

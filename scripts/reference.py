@@ -15,7 +15,7 @@ import griffe
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = "reference"
-LINE_MAX: Final = 96
+LINE_MAX: Final = 84
 
 
 @dataclass

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -134,7 +134,10 @@ def addresses(ids: dict[str, str]) -> dict[str, str]:
     }
 
 
-async def take(browser: Browser, pages: dict[str, str], width: int = 1440, height: int = 900) -> None:
+async def take(
+    browser: Browser, pages: dict[str, str], width: int = 1440, height: int = 900, without: Sequence[str] = ()
+) -> None:
+    """Take pictures of these pages. `without` names buttons that hide a part of the page."""
     for scheme in ("light", "dark"):
         context = await browser.new_context(
             base_url=URL,
@@ -144,14 +147,17 @@ async def take(browser: Browser, pages: dict[str, str], width: int = 1440, heigh
         page = await context.new_page()
         page.on("pageerror", lambda error: print(f"screenshots: {error}", file=sys.stderr))
         for name, path in pages.items():
-            await _shot(page, path, IMAGES / f"{name}-{scheme}.png")
+            await _shot(page, path, IMAGES / f"{name}-{scheme}.png", without)
         await context.close()
 
 
-async def _shot(page: Page, path: str, file: Path) -> None:
+async def _shot(page: Page, path: str, file: Path, without: Sequence[str]) -> None:
     await page.goto(path)
     await page.wait_for_load_state("load")
     await page.wait_for_timeout(1_200)  # the live feed keeps the network busy, so nothing says when a page is drawn
+    for name in without:
+        if await (button := page.get_by_role("button", name=name)).count():
+            await button.click()
     await page.screenshot(path=file)
     print(f"screenshots: {file.relative_to(ROOT)}", flush=True)
 

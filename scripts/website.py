@@ -20,6 +20,8 @@ from scripts import learn, reference
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "docs"
 CONFIG: Final = "zensical.toml"
+CELL: Final = re.compile(r"<td.*?</td>", re.DOTALL)
+"""A cell of a table. Python-Markdown shows the backslash of `a \\| b` in code there, which GitHub needs."""
 
 
 class Entry(NamedTuple):
@@ -98,6 +100,8 @@ def build(root: Path = ROOT) -> list[str]:
         return [re.sub(r"\x1b\[[0-9;]*m", "", built.stdout).partition("Traceback")[0]]
     for path in found:
         shutil.copy(docs / path, site / path)
+    for page in site.rglob("*.html"):
+        page.write_text(CELL.sub(lambda cell: cell[0].replace("\\|", "|"), page.read_text("utf-8")), encoding="utf-8")
     (site / "llms.txt").write_text(index(pages, docs), encoding="utf-8")
     return []
 
