@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -36,6 +37,12 @@ RUN_ELSEWHERE = {"long-agents"}
 def test_each_guide_with_python_blocks_has_a_test() -> None:
     guides = {page.stem for page in DOCS.glob("guides/*.md")}
     assert {guide for guide in guides if blocks(f"guides/{guide}")} == RUN | RUN_ELSEWHERE
+
+
+def test_the_examples_that_guides_name_are_there() -> None:
+    named = {path for page in DOCS.glob("guides/*.md") for path in re.findall(r"`(examples/[^`]+)`", page.read_text())}
+    assert len(named) > 5
+    assert [path for path in named if not (DOCS.parent / path).exists()] == []
 
 
 @asynccontextmanager
