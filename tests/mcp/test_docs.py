@@ -35,7 +35,7 @@ def test_a_page_is_found_by_its_name_and_by_the_last_part_of_it() -> None:
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("idempotency key of a step that ran twice", "workflows"),
+        ("idempotency key of a step that ran twice", "crash"),
         ("signing secret rotate", "webhooks"),
         ("cron expression and time zones", "schedules"),
         ("budget raise money", "budgets"),
