@@ -151,7 +151,7 @@ async def test_rate_limits() -> None:
         before = p.clock.now_us()
         handle = await p.start(module.sync, ["/a", "/b"])
         assert await handle.result() == ["page /a", "page /b"]
-        assert p.clock.now_us() - before >= 30_000_000
+        assert 30_000_000 <= p.clock.now_us() - before < 60_000_000  # both wait at once: no slot is held
     assert asked == {"/a": 2, "/b": 2}
     assert page.all_ran
 
@@ -167,8 +167,9 @@ async def test_versions(tmp_path: Path) -> None:
     async with opened(file, Registry(module.order_v2)) as p:
         await p.act(handle.id, "fire", key=await timer(p, handle.id))
         await reaches(p.handle(handle.id), Phase.BLOCKED)
-    async with opened(file, Registry(module.order_v1)) as p:
-        assert await p.handle(handle.id, module.order_v1).result() == "receipt-7"
+    await page.run()
+    async with opened(file, Registry(module.order_v3)) as p:
+        assert await p.handle(handle.id, module.order_v3).result() == "receipt-7"
     assert page.all_ran
 
 
