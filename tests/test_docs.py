@@ -17,7 +17,7 @@ import typer
 from tests.documented import DOCS, Page, blocks
 
 import perdure.testing
-from perdure import Budget, Client, Context, Handle, Registry, Workflow, workflow
+from perdure import Budget, Client, Context, Handle, Registry, Workflow, step, workflow
 from perdure.cli.main import app
 from perdure.engine import dispatch, webhooks
 from perdure.sdk.events import WaitOptions
@@ -333,6 +333,27 @@ def test_links_lead_somewhere() -> None:
             if anchor:
                 text = re.sub(r"^```.*?^```", "", target.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
                 assert anchor in map(slug, re.findall(r"^#+ (.*)$", text, re.MULTILINE)), f"{page.name}: {link}"
+
+
+async def test_the_journal_of_how_it_works() -> None:
+    @step
+    async def charge(order_id: int) -> str:
+        return f"receipt-{order_id}"
+
+    @step
+    async def mail(text: str) -> None: ...
+
+    @workflow
+    async def order(ctx: Context, order_id: int) -> None:
+        receipt = await charge(order_id)
+        await ctx.sleep(3_600)
+        await mail(receipt)
+
+    async with embedded(Registry(order)) as p:
+        handle = await p.start(order, 7)
+        await handle.result()
+        journal = [(str(row.seq), str(row.kind)) for row in await p.journal(handle.id)]
+    assert [row[:2] for row in rows("understand/how-it-works")[1:]] == journal
 
 
 def test_troubleshooting_quotes_what_perdure_says() -> None:
