@@ -626,6 +626,8 @@ REFUSED: dict[str, tuple[Any, Any, str, str]] = {
         "0:01:01 is not in whole minutes",
     ),
     "raw bytes that are not JSON": ({"a": msgspec.Raw(b"[NaN]")}, Any, "input.a", "NaN"),
+    "raw bytes that overflow": ({"a": msgspec.Raw(b"1e999")}, dict[str, msgspec.Raw], "input[...]", "overflows"),
+    "raw bytes that are not UTF-8": ({"a": msgspec.Raw(b'"\xff"')}, dict[str, msgspec.Raw], "input", "not UTF-8"),
     "a secret": (Login(user="a", keys=[Key(secret=SecretStr("s"))]), Login, "input.keys[0].secret", "asterisks"),
     "a secret in a dict": (Level(inner={"a": SecretStr("s")}), Level, "input.inner.a", "asterisks"),
     "a secret alone": ({"a": SecretStr("s")}, Any, "input.a", "`SecretStr` is not JSON"),

@@ -379,7 +379,7 @@ class Claims(Service):
             raise BadRequest(f"A report carries at most {REPORT_ITEMS_MAX} items, got {len(op.items)}.")
         core, project_id = self._core, scope.project_id
         now_us = self.now_us()
-        problems = [check_report(item) for item in op.items]
+        problems = [check_report(item, encoded=scope.encoded) for item in op.items]
         items = [item for item, problem in zip(op.items, problems, strict=True) if problem is None]
         steps = _steps_of(items) if core.store.alone else {}
         others = [item for item in items if item.execution_id not in steps] if steps else items
@@ -479,14 +479,15 @@ def fresh_ids(item: ReportItem) -> Sequence[str]:
     return ids
 
 
-def check_report(item: ReportItem) -> Problem | None:
-    """Our SDKs never send invalid values."""
+def check_report(item: ReportItem, *, encoded: bool = False) -> Problem | None:
+    """Our SDKs never send invalid values. `encoded`: as for `check_item`."""
     try:
         for entry in item.entries:
             check_name(entry.key, where="key", max_bytes=KEY_BYTES_MAX)
             if type(entry) is StepDone:
                 check_name(entry.name, where="name", max_bytes=KEY_BYTES_MAX)
-                check_json(bytes(entry.value), where=f"step {entry.key!r}")
+                if not (encoded and entry.ok):
+                    check_json(bytes(entry.value), where=f"step {entry.key!r}")
                 if entry.label is not None:
                     check_text(entry.label, where="label", max_bytes=LABEL_BYTES_MAX)
             elif type(entry) is Publish:
@@ -494,7 +495,7 @@ def check_report(item: ReportItem) -> Problem | None:
                 for event in entry.events:
                     check_json(bytes(event.data), where="event")
             elif type(entry) is StartChild:
-                check_item(entry.item)
+                check_item(entry.item, encoded=encoded)
             elif type(entry) is Answer:
                 check_name(entry.step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
                 check_json(bytes(entry.data), where="data")
@@ -508,7 +509,8 @@ def check_report(item: ReportItem) -> Problem | None:
             _check_stream(item)
         end = item.end
         if type(end) is Complete:
-            check_json(bytes(end.result), where="result")
+            if not encoded:
+                check_json(bytes(end.result), where="result")
         elif type(end) is Fail or type(end) is Block or type(end) is Hold:
             check_json(bytes(end.detail), where="detail")
         elif type(end) is Suspend and len(end.waits) > 100_000:

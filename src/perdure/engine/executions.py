@@ -102,14 +102,19 @@ class Executions(Service):
         return StartReply([StartAnswer.of(answer) for answer in answers])
 
     async def start(
-        self, project_id: str, items: Sequence[StartItem], *, idempotency: Idempotency | None = None
+        self,
+        project_id: str,
+        items: Sequence[StartItem],
+        *,
+        idempotency: Idempotency | None = None,
+        encoded: bool = False,
     ) -> list[Started | Problem]:
-        """Independent executions, with an answer for each."""
+        """Independent executions, with an answer for each. `encoded`: as for `check_item`."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
         for item in items:
             try:
-                check_item(item)
+                check_item(item, encoded=encoded)
                 if item.webhook_url is not None:
                     await self._core.outbound.check_url(item.webhook_url, "webhook_url")
                 if item.batch_id is not None:

@@ -43,6 +43,9 @@ class Scope(Struct, frozen=True):
     leases: dict[str, int] | None = None
     """By worker whose beats came over the caller's connection, the end of the lease (µs)."""
 
+    encoded: bool = False
+    """The SDK of this process has made the request's payloads and results, and checked them."""
+
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)
 

@@ -13,15 +13,16 @@ _NAMES: Final = ("deployment_id", "queue_name", "concurrency_key", "session_id",
 _names_of: Final[Callable[[StartItem], tuple[str | None, ...]]] = attrgetter(*_NAMES)
 
 
-def check_item(item: StartItem) -> None:
-    """Raises BadValue with the field."""
+def check_item(item: StartItem, *, encoded: bool = False) -> None:
+    """Raises BadValue with the field. `encoded`: the SDK of this process has made the payload."""
     check_name(item.workflow_id, where="workflow_id")
     names = _names_of(item)
     if names.count(None) < len(names):
         for name, value in zip(_NAMES, names, strict=True):
             if value is not None:
                 check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
-    check_json(bytes(item.payload), where="payload")
+    if not encoded:
+        check_json(bytes(item.payload), where="payload")
     if item.initial_state is not None:
         check_json(bytes(item.initial_state), where="initial_state")
     if item.channel_context is not None:

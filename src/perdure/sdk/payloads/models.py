@@ -28,21 +28,23 @@ def is_validated_dataclass(type_: object) -> bool:
 
 
 def holds_validated(type_: Any) -> bool:
-    return "pydantic" in sys.modules and _holds_validated(type_, {})
+    return "pydantic" in sys.modules and holds(type_, is_validated_dataclass)
 
 
-def _holds_validated(type_: Any, seen: dict[int, Any]) -> bool:
+def holds(type_: Any, test: Callable[[Any], bool], seen: dict[int, Any] | None = None) -> bool:
+    """Whether the test is true for a part of a hint, outside models."""
+    seen = {} if seen is None else seen
     if id(type_) in seen or is_model_type(type_):
         return False
     seen[id(type_)] = type_  # hints may be made on demand, and compare in ways of their own
-    if is_validated_dataclass(type_):
+    if test(type_):
         return True
     within = [*typing.get_args(type_), typing.get_origin(type_), getattr(type_, "__supertype__", None)]
     with contextlib.suppress(Exception):  # may raise anything; msgspec reports it
         within.append(getattr(type_, "__value__", None))
         if isinstance(type_, type):
             within += typing.get_type_hints(type_, include_extras=True).values()
-    return any(_holds_validated(one, seen) for one in within if one is not None)
+    return any(holds(one, test, seen) for one in within if one is not None)
 
 
 def validate_within(value: Any, names_of: Callable[[Any], tuple[str, ...] | None], path: str = "") -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from perdure.sdk.payloads.faults import Fault, not_readable, type_name
-from perdure.sdk.payloads.models import holds_validated, is_model_type, validate, validate_within
+from perdure.sdk.payloads.models import holds, holds_validated, is_model_type, validate, validate_within
 from perdure.sdk.payloads.writing import field_names, write_plain
 
 _T = TypeVar("_T")
@@ -35,6 +35,11 @@ def native_reader(type_: Any) -> Callable[[bytes], Any] | None:
     except NameError as error:
         raise Fault("", f"the type hint {type_name(type_)!r} cannot be resolved: {error}") from None
     return functools.partial(_read_and_validate, read) if holds_validated(type_) else read
+
+
+@remembered
+def holds_raw(type_: Any) -> bool:
+    return holds(type_, lambda one: one is msgspec.Raw)
 
 
 def _read_and_validate(read: Callable[[bytes], Any], data: bytes) -> Any:

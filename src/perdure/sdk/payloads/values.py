@@ -1,5 +1,6 @@
 """`encode` reads its own output back, because msgspec would silently write NaN as null. It walks through the value only
-if they differ. So a result that does not fit its own hint is refused at once, not at a later replay."""
+if they differ. So a result that does not fit its own hint is refused at once, not at a later replay. The bytes
+would pass `check_json`, so an engine in the same process does not check them again."""
 
 from typing import Any
 
@@ -9,6 +10,7 @@ from perdure.sdk.payloads.changes import JSON_SCALARS, refuse_changes
 from perdure.sdk.payloads.faults import to_fault, type_name
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.inspection import refuse
+from perdure.sdk.payloads.native import holds_raw
 from perdure.sdk.payloads.reading import reader_for
 from perdure.sdk.payloads.writing import dump_foreign, read_plain, write
 from perdure.wire.codec import check_json, check_limits
@@ -50,6 +52,8 @@ def encode_and_read(value: object, type_: Any = Any, *, where: str = "value") ->
     except Exception as error:  # validators may raise anything
         refuse(value, value, where)
         raise BadValue(_message(where, error)) from error
+    if read is not read_plain and holds_raw(type_):
+        check_json(data, where=where)
     same = _equal(twin, value)
     if not (same and (read is read_plain or _is_finite(value, data))):
         refuse(value, value if same else twin, where)
