@@ -266,7 +266,7 @@ def _dedented(docstring: griffe.Docstring) -> str:
     lines = (docstring.source or "").splitlines()
     margin = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
     value: str = ast.literal_eval("\n".join([lines[0].strip(), *(line[margin:] for line in lines[1:])]))
-    return value.strip()
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](../\1)", value.strip())
 
 
 def _line(one: griffe.Object) -> str:

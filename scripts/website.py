@@ -41,10 +41,11 @@ def entries(nav: list[dict[str, Any]], part: str = "") -> Iterator[Entry]:
 
 
 def description(markdown: str) -> str:
-    """The first sentence of a page that is neither a heading nor code, without its links."""
-    text = re.sub(r"^```.*?^```|^#.*?$", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
-    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.split(r"(?<=[.!?])\s", paragraph)[0])
+    """The first sentence of a page outside of headings, code, tables and lists, without its links."""
+    text = re.sub(r"^```.*?^```|^(?:#|\||<|- |  )[^\n]*$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    firsts = (re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0] for paragraph in plain.split("\n\n"))
+    return next((first for first in firsts if first.endswith(".")), "")
 
 
 def project() -> dict[str, Any]:
@@ -58,11 +59,9 @@ def index(pages: list[Entry], docs: Path) -> str:
     lines = [f"# {settings['site_name']}", "", f"> {settings['site_description']}"]
     for part in dict.fromkeys(page.part for page in pages if page.part):
         lines += ["", f"## {part}", ""]
-        lines += [
-            f"- [{page.title}]({page.path}): {description((docs / page.path).read_text(encoding='utf-8'))}"
-            for page in pages
-            if page.part == part
-        ]
+        for page in (page for page in pages if page.part == part):
+            text = (docs / page.path).read_text(encoding="utf-8")
+            lines.append(f"- [{text.splitlines()[0].strip('# ')}]({page.path}): {description(text)}")
     return "\n".join(lines) + "\n"
 
 
