@@ -10,6 +10,7 @@ RUN python -m venv /opt/perdure \
     && /opt/perdure/bin/python -m pip install --require-hashes -r requirements/server.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY docs src/perdure/docs
 # The wheel brings the programs; its dependencies are there, each with the hash that we tested.
 RUN uv build --wheel --out-dir dist \
     && /opt/perdure/bin/python -m pip install --no-deps --no-index dist/*.whl \

@@ -122,7 +122,7 @@ dashboard-check: $(STAMP) ## Build the dashboard elsewhere and compare: the comm
 	@sh scripts/dashboard_check.sh
 
 .PHONY: dist
-dist: $(STAMP) ## Build the wheel, install it alone elsewhere, run the README's quickstart with it
+dist: $(STAMP) ## Build sdist and wheel twice, and prove them: alone, with uvx, in an image where a container engine runs
 	@$(PY) -m scripts.dist
 
 .PHONY: lock

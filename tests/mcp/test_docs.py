@@ -68,6 +68,15 @@ def test_the_command_lists_pages_shows_one_and_searches(tmp_path: Path) -> None:
     assert "No page has these words." in house.run("docs", "xyzzy").stdout
 
 
+def test_a_build_without_documentation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(tmp_path)
+    monkeypatch.setattr(docs, "_texts", lambda *_: iter(()))
+    monkeypatch.setattr(docs, "pages", docs.pages.__wrapped__)
+    monkeypatch.setattr(docs, "_index", docs._index.__wrapped__)
+    for words in ([], ["workflows"], ["signing", "secret"]):
+        assert "build the wheel with `make dist`" in house.run("docs", *words, code=2).stderr
+
+
 def test_the_skill_is_written_where_coding_agents_look(tmp_path: Path) -> None:
     house = House(tmp_path)
     house.run("skill", "install")

@@ -1,6 +1,6 @@
 """The documentation of this release: its pages, and a search over their sections.
 
-The wheel has the pages in `perdure/docs`. A clone reads its folder `docs`.
+A release has the pages in `perdure/docs`. A clone reads its folder `docs`.
 """
 
 import math
@@ -49,8 +49,12 @@ class _Index(NamedTuple):
 
 @cache
 def pages() -> dict[str, Page]:
-    """By name, in the order of the names."""
+    """By name, in the order of the names. Raises `NotFound` if this build has none."""
     found = {name: Page(name, _title(text), text) for name, text in _texts(_folder(), "")}
+    if not found:
+        raise NotFound(
+            "This build of Perdure carries no documentation. Install a release, or build the wheel with `make dist`."
+        )
     return dict(sorted(found.items()))
 
 
