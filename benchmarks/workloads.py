@@ -100,7 +100,7 @@ async def sleepers(lab: Lab, count: int = 2_000) -> dict[str, Any]:
     cursor: str | None = None
     while True:
         page = await lab.client.list(ListFilters(workflow_id="sleeper"), cursor=cursor, limit=500)
-        for execution in page.executions:
+        for execution in (one.raw for one in page.executions):
             assert execution.started_at_us is not None and execution.completed_at_us is not None
             due = max(due, execution.started_at_us + int(SLEEP_SECONDS * 1e6))
             finished = max(finished, execution.completed_at_us)

@@ -269,6 +269,10 @@ async def test_clients() -> None:
         module = await page.run(client=p, order=order)
         await page.run()
         assert module.receipt == "receipt-7"
+        module = await page.run()
+        assert (module.one.input, module.one.result) == (7, "receipt-7")
+        module = await page.run()
+        assert module.one.id == module.handle.id and module.page.executions == []
     assert page.all_ran
 
 

@@ -19,17 +19,35 @@ if TYPE_CHECKING:
         StepFailed,
     )
     from perdure.sdk.events import Event
+    from perdure.sdk.executions import ExecutionInfo
     from perdure.sdk.start_options import Budget
     from perdure.sdk.steps import current_step, step
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
     from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
-    from perdure.wire.errors import BadValue, PerdureError
+    from perdure.wire.errors import (
+        BadRequest,
+        BadValue,
+        Conflict,
+        DeploymentNotFound,
+        Forbidden,
+        NotCancellable,
+        NotFound,
+        PerdureError,
+        SessionBusy,
+        TooLarge,
+        TooManyRequests,
+        Unauthorized,
+        Unavailable,
+        UnknownOutcome,
+        WorkflowNotFound,
+    )
     from perdure.wire.retry import RetryPolicy
     from perdure.wire.schedules import ScheduledFor
     from perdure.wire.triggers import EventBatch, TopicEvent
 
 __all__ = [
+    "BadRequest",
     "BadValue",
     "Budget",
     "BudgetExceeded",
@@ -37,15 +55,21 @@ __all__ = [
     "ChildFailed",
     "ChildHandle",
     "Client",
+    "Conflict",
     "Context",
+    "DeploymentNotFound",
     "Event",
     "EventBatch",
     "EventTrigger",
     "ExecutionCancelled",
     "ExecutionFailed",
+    "ExecutionInfo",
     "Fatal",
+    "Forbidden",
     "Handle",
     "Mapped",
+    "NotCancellable",
+    "NotFound",
     "PerdureError",
     "Queue",
     "Registry",
@@ -53,10 +77,17 @@ __all__ = [
     "RetryPolicy",
     "Schedule",
     "ScheduledFor",
+    "SessionBusy",
     "StepFailed",
     "StreamItem",
+    "TooLarge",
+    "TooManyRequests",
     "TopicEvent",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownOutcome",
     "Workflow",
+    "WorkflowNotFound",
     "current_step",
     "step",
     "workflow",
@@ -79,12 +110,29 @@ _HOMES = {
         "StepFailed",
     ),
     "perdure.sdk.events": ("Event",),
+    "perdure.sdk.executions": ("ExecutionInfo",),
     "perdure.sdk.declared_schedules": ("Schedule",),
     "perdure.sdk.steps": ("current_step", "step"),
     "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "workflow"),
-    "perdure.wire.errors": ("BadValue", "PerdureError"),
+    "perdure.wire.errors": (
+        "BadRequest",
+        "BadValue",
+        "Conflict",
+        "DeploymentNotFound",
+        "Forbidden",
+        "NotCancellable",
+        "NotFound",
+        "PerdureError",
+        "SessionBusy",
+        "TooLarge",
+        "TooManyRequests",
+        "Unauthorized",
+        "Unavailable",
+        "UnknownOutcome",
+        "WorkflowNotFound",
+    ),
     "perdure.wire.retry": ("RetryPolicy",),
     "perdure.wire.schedules": ("ScheduledFor",),
     "perdure.wire.triggers": ("EventBatch", "TopicEvent"),

@@ -162,7 +162,7 @@ async def test_a_model_that_calls_tools_all_the_same_ends_with_its_last_words() 
         assert await h.run("greet") == "The budget is used up: 0 of 0 calls."
         one = await h.bench.get(h.id)
         assert stop_reason(one) == "budget"
-        assert one.progress is not None and b"ended early (budget)" in bytes(one.progress)
+        assert one.progress is not None and "ended early (budget)" in one.progress["text"]
     async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
         assert await h.run("greet") == "hello"
         assert stop_reason(await h.bench.get(h.id)) is None, "it was done"
@@ -196,7 +196,7 @@ async def test_what_each_request_cost_is_in_the_journal_and_shown(price: Any) ->
             assert costs == [Decimal("0.25")] * 2
         spans = [genai_attributes(row.name, row.key, bytes(row.value)) for row in rows]
         assert [one["operation.cost"] for one in spans] == list(map(float, costs))
-        shown = [line.note for line in conversation(await handle.get(), rows) if line.note]
+        shown = [line.note for line in conversation((await handle.get()).raw, rows) if line.note]
         assert [f", ${one:f}," in note for one, note in zip(costs, shown, strict=True)] == [True, True]
         assert spent(rows).endswith(f" tokens, ${sum(costs):f}")
         engine = h.bench.engine

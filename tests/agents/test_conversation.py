@@ -108,7 +108,7 @@ async def test_what_comes_while_it_works_is_rejected_or_delivered(database: str)
         assert await queued.result() == "first | second | queued"
         took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
         assert took == ["read", "take", "append"]
-        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        shown = [(line.who, line.text) for line in conversation((await first.get()).raw, await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "second"]
 
 
@@ -130,7 +130,7 @@ async def test_a_run_that_fails_before_its_model_has_said_anything_is_shown_as_o
             await handle.result()
         rows = await rows_of(handle)
         assert is_agent_run(rows)
-        shown = [line.who for line in conversation(await handle.get(), rows)]
+        shown = [line.who for line in conversation((await handle.get()).raw, rows)]
         assert shown == ["user", *(["model:1"] if what == "model" else ["tools:crm:1"] * 4), "error"]
 
 
@@ -163,7 +163,7 @@ async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(database: str
         for handle in empty:
             assert (await handle.result()).startswith("first | good")
             assert [row.name for row in await rows_of(handle) if row.kind is Kind.TRANSCRIPT] == ["read", "append"]
-        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        shown = [(line.who, line.text) for line in conversation((await first.get()).raw, await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "good"]
         logged = [line.text for _, line in await p.logs(first.id) if bad[0].id in line.text]
         assert len(logged) == 1 and "cannot be read" in logged[0]
@@ -198,7 +198,7 @@ async def test_what_a_guard_does_not_let_into_the_open_turn_fails_as_a_turn_of_i
             assert failure.value.type == type_
         logged = [line.text for _, line in await p.logs(first.id) if bad[0].id in line.text]
         assert len(logged) == 1 and "only parcels" in logged[0]
-        shown = [(line.who, line.text) for line in conversation(await first.get(), await rows_of(first))]
+        shown = [(line.who, line.text) for line in conversation((await first.get()).raw, await rows_of(first))]
         assert [text for who, text in shown if who == "user"] == ["first", "good"]
 
 
@@ -299,7 +299,9 @@ async def test_a_long_conversation_is_summarized_once(database: str) -> None:
         assert answer.endswith("they counted | 3 | 4") and "1" not in answer
         assert asked == [7]
         names = [row.name for row in await rows_of(handle) if row.kind in (Kind.TRANSCRIPT, Kind.STEP)]
-        shown = [line.text for line in conversation(await handle.get(), await rows_of(handle)) if line.who == "summary"]
+        shown = [
+            line.text for line in conversation((await handle.get()).raw, await rows_of(handle)) if line.who == "summary"
+        ]
         assert shown == ["they counted"]
         assert names == ["read", "conversation.summarize", "summarize", "model.request", "append"]
         transcript = await p.transcript("s")
@@ -401,7 +403,9 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         assert asked == [ASK, ASK] and p.clock.now_us() - before >= 60_000_000
         budget = await p.budget(handle.id)
         assert (budget.calls.spent, budget.calls.reserved) == (2, 0) and budget.tokens.spent > 7_000
-        notes = [line.note for line in conversation(await handle.get(), await rows_of(handle)) if line.who == "summary"]
+        notes = [
+            line.note for line in conversation((await handle.get()).raw, await rows_of(handle)) if line.who == "summary"
+        ]
         assert [note.rpartition(",")[0] for note in notes] == ["sums, 7000 + 7 tokens, $0.0003"]
         session = await p.engine.serve(Scope(await p.engine.projects.default()), GetSessionDetail(handle.id))
         assert session.total_input_tokens > 7_000

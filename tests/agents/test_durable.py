@@ -121,7 +121,7 @@ async def test_an_output_type_names_the_result_and_reads_it() -> None:
     async with embedded(Registry()) as p:
         handle = await support.start(p, "Where is it?")
         assert await handle.result() == Answer(text="here", sure=False)
-        assert (await handle.get()).output_schema_name == "Answer"
+        assert (await handle.get()).raw.output_schema_name == "Answer"
     assert support.result_type is Answer
 
 

@@ -36,7 +36,7 @@ async def test_queued_and_waiting_executions_are_cancelled_at_once_and_run_no_mo
         await reaches(handle, Phase.WAITING)
         cancelled = await handle.cancel()
         assert (cancelled.phase, cancelled.cancelled_by) == (Phase.CANCELLED, "user")
-        assert cancelled.cancelled_at_us is not None
+        assert cancelled.cancelled_at is not None
         with pytest.raises(ExecutionCancelled):
             await handle.result()
         with pytest.raises(NotCancellable):

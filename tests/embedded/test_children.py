@@ -103,7 +103,7 @@ async def test_children_know_their_family(house: House) -> None:
         by_workflow = {execution.workflow_id: execution for execution in family.executions}
         assert (root, parent, session, user) == (handle.id, by_workflow["middle"].id, "s-1", "u-1")
         assert by_workflow["middle"].parent_execution_id == handle.id
-        assert by_workflow["middle"].step_key == "the middle"
+        assert by_workflow["middle"].raw.step_key == "the middle"
         assert by_workflow["leaf"].root_execution_id == handle.id
 
 

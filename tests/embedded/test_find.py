@@ -44,15 +44,15 @@ async def test_an_empty_page_says_how_far_the_search_came(house: House, monkeypa
     monkeypatch.setattr(find, "DEPTHS", (2,))
     async with house.open(app) as p:
         handles = [await p.start(order) for _ in range(5)]
-        created_us = [(await handle.get()).created_at_us for handle in handles]
+        created = [(await handle.get()).created_at for handle in handles]
         nowhere = ListFilters(deployment_id="nowhere")
         page = await p.list(nowhere)
-        assert (page.executions, page.next_cursor, page.searched_to_us) == ([], None, None), "it goes on while it may"
+        assert (page.executions, page.next_cursor, page.searched_to) == ([], None, None), "it goes on while it may"
         monkeypatch.setattr(executions, "SEARCH_SECONDS", 0.0)
         page = await p.list(nowhere)
-        assert (page.executions, page.searched_to_us) == ([], created_us[2])
+        assert (page.executions, page.searched_to) == ([], created[2])
         page = await p.list(nowhere, cursor=page.next_cursor)
-        assert (page.next_cursor, page.searched_to_us) == (None, None)
+        assert (page.next_cursor, page.searched_to) == (None, None)
 
 
 @pytest.mark.parametrize("field", ["customer.id", "payload", "payload.", 'payload.a"b', "payload.a,b"])

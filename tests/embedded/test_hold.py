@@ -71,7 +71,7 @@ async def test_a_held_step_is_tried_again_with_fresh_tries(house: House, app: Re
         await reaches(handle, Phase.HELD)
         held = await handle.get()
         assert held.error == "step 'pay' failed after 2 tries: ConnectionError: the till is down"
-        assert held.due_at_us is None
+        assert held.due_at is None
         [call] = await p.pending(handle.id)
         assert (call.key, call.kind, call.tries, list(call.actions)) == ("pay", "held", 2, ["try", "complete", "fail"])
         assert call.error == "ConnectionError: the till is down"

@@ -198,7 +198,7 @@ async def _compare_with_journals(store: str, runs: collections.Counter[str]) -> 
         repeats = 0
         for execution in page.executions:
             rows = await p.journal(execution.id)
-            name = bytes(execution.payload).decode().strip('"')
+            name = execution.input
             recorded = [row for row in rows if row.kind is Kind.STEP]
             assert len(recorded) == survivor.STEPS
             previous = 0

@@ -142,9 +142,9 @@ async def test_everything_given_at_the_start_is_there_in_the_workflow_and_on_the
         record = await handle.get()
         assert (record.queue_name, record.concurrency_key, record.session_id, record.user_id) == ("lane", "c", "s", "u")
         assert (record.run_timeout_seconds, record.deployment_id, record.attempt) == (77, "default", 1)
-        assert record.output_schema_name == "list[object]"
+        assert record.raw.output_schema_name == "list[object]"
         assert record.assigned_to_worker == p.worker.id
-        assert record.started_at_us is not None and record.completed_at_us is not None
+        assert record.started_at is not None and record.completed_at is not None
         assert await (await p.start(plain)).result() == ["plain", None, True, None, {}]
         by_tag = await p.list(ListFilters(tag="team=blue"))
         assert [execution.id for execution in by_tag.executions] == [handle.id]

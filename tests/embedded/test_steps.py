@@ -673,7 +673,7 @@ async def test_a_long_pause_between_tries_suspends_and_the_count_of_tries_goes_o
     async with house.open(app, clock=clock) as p:
         handle = await p.start(backing_off)
         await reaches(handle, Phase.WAITING)
-        assert (await handle.get()).due_at_us == clock.now_us() + 600_000_000 or count["flaky"] == 1
+        assert (await handle.get()).raw.due_at_us == clock.now_us() + 600_000_000 or count["flaky"] == 1
         await pass_time(p, clock, 601)
         await until(lambda: count["flaky"] == 2)
         await reaches(handle, Phase.WAITING)

@@ -44,11 +44,11 @@ async def test_sleeps_of_all_kinds_suspend_and_wake_when_due(house: House) -> No
             await reaches(handle, Phase.WAITING)
             await pass_time(p, clock, seconds - 1)
             assert (await handle.get()).phase is Phase.WAITING
-            due_before = (await handle.get()).due_at_us
+            due_before = (await handle.get()).due_at
             await pass_time(p, clock, 1)
 
-            async def moved_on(before: int | None = due_before) -> bool:
-                return (await handle.get()).due_at_us != before
+            async def moved_on(before: datetime | None = due_before) -> bool:
+                return (await handle.get()).due_at != before
 
             await until(moved_on)
         assert await handle.result() == [3 * DAY, 3 * DAY + 60, 5 * DAY]

@@ -190,7 +190,7 @@ class Run:
         """An execution that may fail, once it is final."""
         with contextlib.suppress(ExecutionFailed):
             await handle.result()
-        return await handle.get()
+        return (await handle.get()).raw
 
     # --- faults ------------------------------------------------------------------------------------------------------
 

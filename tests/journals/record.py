@@ -58,7 +58,7 @@ async def keep(
         await handle.result(timeout=30)
     except PerdureError as error:
         sys.stderr.write(f"{name}: {error}\n")
-    execution = await handle.get()
+    execution = (await handle.get()).raw
     rows = await client.journal(handle.id, limit=500)
     kept: dict[str, Any] = {
         "workflow": name.partition("-")[0],

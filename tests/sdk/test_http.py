@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -210,10 +211,11 @@ async def test_a_workflow_runs_on_a_worker_elsewhere(served: Served, client: Cli
             await client.start(doubled, 5, key="answer")
         assert (await client.find(doubled, "answer")).id == handle.id
         execution = await handle.get()
-        assert (execution.phase, execution.result, execution.payload) == (Phase.COMPLETED, Raw(b"42"), Raw(b"21"))
-        assert execution.tags == Raw(b'{"team":"blue"}')
-        assert execution.progress is not None and b"half" in bytes(execution.progress)
-        assert execution.created_at_us <= (execution.started_at_us or 0) <= (execution.completed_at_us or 0)
+        assert (execution.phase, execution.result, execution.input) == (Phase.COMPLETED, 42, 21)
+        assert execution.tags == {"team": "blue"}
+        assert execution.progress is not None and execution.progress["text"] == "half"
+        assert execution.started_at is not None and execution.completed_at is not None
+        assert datetime.now(UTC) > execution.completed_at >= execution.started_at >= execution.created_at
         rows = await client.journal(handle.id)
         assert [row.kind for row in rows if row.kind is Kind.STEP] == [Kind.STEP]
         assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
@@ -231,7 +233,7 @@ async def test_a_result_of_none_is_a_result(served: Served, client: Client) -> N
     async with working(served):
         handle = await client.start(nothing)
         await handle.result()
-        assert (await handle.get()).result == Raw(b"null")
+        assert (await handle.get()).raw.result == Raw(b"null")
 
 
 async def test_failures_and_cancellations_are_told(served: Served, client: Client) -> None:
@@ -768,7 +770,7 @@ async def test_what_a_silent_server_was_asked_is_asked_another_one(served: Serve
 
 async def test_a_silent_server_that_is_the_only_one_is_not_left() -> None:
     async with silent() as (url, asked), Client(HttpTransport(url)) as client:
-        listing = asyncio.create_task(client.list())
+        listing = asyncio.create_task(client.list().page())
         await asked.wait()
         client._transport.leave(url)  # type: ignore[attr-defined]  # it is an HttpTransport
         await asyncio.sleep(0)
@@ -891,7 +893,7 @@ def test_a_client_may_be_used_by_one_event_loop_after_another() -> None:
     client = Client(HttpTransport("http://127.0.0.1:1", patience_seconds=0))
     for _ in range(2):
         with pytest.raises(Unavailable):
-            asyncio.run(client.list())
+            asyncio.run(client.list().page())
 
 
 def test_a_bad_address_or_key_is_refused_at_once() -> None:
@@ -951,6 +953,11 @@ async def test_threads_share_a_client_without_a_loop(served: Served) -> None:
         assert handle.resume("word", "fine") in ("early", "answered")
         assert client.result(handle.id) == "fine"
         assert client.find(waits_for_a_word, "one").id == handle.id
+        page = client.list(workflow=doubled, limit=15)
+        assert (len(page.executions), sorted(one.result or 0 for one in page)) == (
+            15,
+            [2 * number for number in range(40)],
+        )
         assert client.publish("t", {"a": 1}) == 1
         assert client.append_messages("s", [{"said": 1}, "two"]) == 2
         assert [bytes(entry.message) for entry in client.transcript("s").entries] == [b'{"said":1}', b'"two"']

@@ -12,7 +12,7 @@ from tests.store.world import BLOCK, PROJECT, World, failure, raw
 from perdure.store.interface import query, verb
 from perdure.store.verbs import fields, find, queries
 from perdure.wire.errors import BadValue
-from perdure.wire.executions import Execution
+from perdure.wire.executions import Execution, read_tags
 from perdure.wire.requests import ListFilters, StartItem, WorkflowSpec
 from perdure.wire.search import error_words, key_terms
 from perdure.wire.status import STATUS, Phase
@@ -102,6 +102,8 @@ def some_filters(chance: random.Random, every: list[Execution]) -> ListFilters:
         "key": one.key or "none",
         "key_part": chance.choice(((one.key or "none")[:3], "47", "eu", "order-47", "Invoice", "voice", "-eu", "é")),
         "tag": chance.choice(("a=1", "a", "b=", "b", "c", "c=1")),
+        "tags": chance.choice(('{"a":"1"}', '{"b":"","a":"2"}', '{"a":"1","b":""}', "{}")),
+        "roots": chance.random() < 0.5,
         "error": chance.choice(("timeout", "TIME", "order such", "such timeouterror", "it", "none")),
         "field": f"{chance.choice(FIELDS)}={chance.choice(('7', '8', '1', 'a=b', 'true', 'null', ''))}",
         "retried": chance.random() < 0.5,
@@ -160,6 +162,8 @@ def fits(one: Execution, wanted: ListFilters, tags: dict[str, str]) -> bool:
         and (q is None or has_id or any(start.startswith(q) for start in starts))
         and all(any(word.startswith(start) for word in words) for start in error_words(wanted.error or ""))
         and (not field or (document is not None and asked in values_of(json.decode(document), path)))
+        and (wanted.tags is None or read_tags(wanted.tags).items() <= tags.items())
+        and (wanted.roots is None or wanted.roots == (one.parent_execution_id is None))
         and (wanted.retried is None or wanted.retried == (one.retried_as is not None))
         and (wanted.created_after_us is None or one.created_at_us >= wanted.created_after_us)
         and (wanted.created_before_us is None or one.created_at_us < wanted.created_before_us)

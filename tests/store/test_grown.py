@@ -230,7 +230,9 @@ def defaults(executions: int) -> dict[str, Any]:
         "answer_schema": b"{}",
         **dict.fromkeys(("match_names", "match_hash"), None),
         **dict.fromkeys(("fingerprint", "phases", "user_id", "tag_name", "tag_value", "assigned_to_worker"), None),
-        **dict.fromkeys(("key_part", "key_end", "terms", "retried", "searchable", "described"), None),
+        **dict.fromkeys(
+            ("key_part", "key_end", "terms", "retried", "roots", "searchable", "described", "tags", "input_check"), None
+        ),
         **{f"{no}{name}": None for name in ("workflow_ids", "queue_names", "deployment_ids") for no in ("", "not_")},
         **dict.fromkeys(("not_tag_name", "not_tag_value"), None),
         **dict.fromkeys(("q", "q_end", "first_id", "last_id"), None),

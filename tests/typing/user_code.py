@@ -16,6 +16,7 @@ from perdure import (
     Client,
     Context,
     Event,
+    ExecutionInfo,
     Handle,
     Mapped,
     Registry,
@@ -206,6 +207,8 @@ async def client_side(client: Client, order: Order) -> None:
     assert_type(await handle.result(), Receipt)
     assert_type(await (await client.start(nightly)).result(), int)
     assert_type(await client.start("elsewhere", {"any": 1}), Handle[object])
+    assert_type(await handle.get(), ExecutionInfo[Receipt])
+    assert_type((await handle.get()).created_at, datetime)
     assert_type(client.handle(handle.id), Handle[object])
     assert_type(client.handle(handle.id, order_flow), Handle[Receipt])
     later = await client.start(order_flow, order, key="7", priority=2, delay=timedelta(days=1), tags={"a": "b"})

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
-from msgspec import MsgspecError, json
 from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from perdure.agents.runs import STOPPED, AgentRun, StopReason
-from perdure.wire.executions import Execution
+from perdure.sdk.executions import ExecutionInfo
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Called before each model request, and again in a replay, so it must depend on the run alone."""
@@ -113,18 +112,13 @@ def last_said(messages: Sequence[ModelMessage], run_id: str | None) -> str | Non
     return None
 
 
-def stop_reason(execution: Execution) -> StopReason | None:
+def stop_reason(execution: ExecutionInfo[Any]) -> StopReason | None:
     """Why an agent answered early. None if it ended by itself or has not ended.
 
     >>> stop_reason(await handle.get())                                                 # doctest: +SKIP
     'budget'
     """
-    if execution.progress is None:
-        return None
-    try:
-        said = json.decode(execution.progress)
-    except MsgspecError:
-        return None
+    said = execution.progress
     by = said.get(STOPPED) if isinstance(said, dict) else None
     return by if by in get_args(StopReason) else None
 

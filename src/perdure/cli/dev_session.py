@@ -364,7 +364,8 @@ class DevSession:
                 with contextlib.suppress(PerdureError):  # the server is busy or away: look again
                     page = await client.list(limit=100)
                     lines = []
-                    for one in reversed(page.executions):
+                    found = [one.raw for one in page.executions]
+                    for one in reversed(found):
                         now = (one.phase.value, one.attempt)
                         before = seen.get(one.id)
                         if before != now and not (first and one.completed_at_us is not None):
@@ -373,7 +374,7 @@ class DevSession:
                     for one in lines[-LINES_MAX:]:
                         self._say_execution(one)
                     first = False
-                    seen = {one.id: seen[one.id] for one in page.executions}
+                    seen = {one.id: seen[one.id] for one in found}
                 await asyncio.sleep(LOOK_SECONDS)
 
     def _say_execution(self, one: Execution) -> None:

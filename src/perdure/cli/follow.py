@@ -22,7 +22,7 @@ async def follow(
     after = after_log = 0
     while True:
         # First, because a final execution has all its rows.
-        execution = await client.get(execution_id)
+        execution = (await client.get(execution_id)).raw
         rows = await client.journal(execution_id, after=after, limit=PAGE)
         lines = await client.logs(execution_id, after=after_log, limit=PAGE)
         items: list[tuple[int, int, Row | LogLine]] = [(row.at_us, 0, row) for row in rows]

@@ -61,7 +61,7 @@ def fork(
         options["payload"] = Raw(parse_json(payload, "--payload"))
 
     async def work(client: "Client") -> None:
-        made = await (await client.fork(id, **options)).get()
+        made = (await (await client.fork(id, **options)).get()).raw
         print_result(as_json, made, _words(made))
 
     with_client(url, work)
@@ -92,7 +92,7 @@ def retry(
     async def work(client: "Client") -> None:
         for id in ids:
             try:
-                made = await (await client.retry(id, **options)).get()
+                made = (await (await client.retry(id, **options)).get()).raw
             except Unavailable:
                 raise
             except PerdureError as error:

@@ -35,16 +35,17 @@ def ls(
     from perdure.cli.render import date_time
     from perdure.wire.executions import ListFilters
     from perdure.wire.status import Phase
+    from perdure.wire.times import microseconds
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
         found: list[Execution] = []
         cursor: str | None = None
         while True:
             page = await client.list(filters, cursor=cursor, limit=min(limit - len(found), 500))
-            found.extend(page.executions)
+            found.extend(one.raw for one in page.executions)
             cursor = page.next_cursor
-            if page.searched_to_us is not None:
-                note(f"No match back to {date_time(page.searched_to_us)}; searching on.")
+            if page.searched_to is not None:
+                note(f"No match back to {date_time(microseconds(page.searched_to))}; searching on.")
             if cursor is None or len(found) >= limit:
                 return found, cursor is not None
 
@@ -88,7 +89,7 @@ def show(
 
     async def work(client: "Client") -> "tuple[Execution, list[Row], PendingWaits, bool | None]":
         nonlocal pushed
-        execution = await client.get(id)
+        execution = (await client.get(id)).raw
         rows: list[Row] = []
         while (page := await client._transport.call(GetSteps(id, rows[-1].seq if rows else 0, 1_000))).steps:
             rows.extend(page.steps)
@@ -108,7 +109,7 @@ def show(
             if execution.phase is Phase.WAITING:
                 open_ones = [phase.value for phase in Phase if phase not in FINAL]
                 found = await client.list(ListFilters(phases=open_ones, parent_execution_id=id), limit=CHILDREN_SHOWN)
-                children.extend(found.executions)
+                children.extend(one.raw for one in found.executions)
         served = await is_served(client, execution)
         if served is False and execution.deployment_id is not None:
             pushed = await _is_pushed(client, execution.deployment_id)
@@ -200,7 +201,7 @@ def cancel(
     async def work(client: "Client") -> None:
         for id in ids:
             try:
-                execution = await client.cancel(id)
+                execution = (await client.cancel(id)).raw
             except (BadRequest, NotFound) as error:
                 refused.append(error.message)
                 continue

@@ -83,6 +83,7 @@ def run(
     from msgspec import Raw
 
     from perdure.sdk.client import start_item
+    from perdure.wire.errors import BadValue
 
     item = start_item(
         workflow,
@@ -101,7 +102,12 @@ def run(
     payload = Raw(parse_json(input or "null", "--input"))
     item = msgspec.structs.replace(item, payload=payload, accept_early=accept_early, budget=_budget(budget))
 
-    id, existing = with_client(url, partial(_start, item=item))
+    try:
+        id, existing = with_client(url, partial(_start, item=item))
+    except BadValue as error:
+        if input is None and str((error.details or {}).get("path", "")).startswith("payload"):
+            note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
+        raise
     if existing and not quiet:
         note(f"An execution of {workflow!r} with the key {key!r} and this input exists already; it is shown: {id}")
     elif not (quiet or detach or as_json):
@@ -114,10 +120,7 @@ def run(
         else:
             say(id)
         return
-    code = _print_end(execution, unserved, as_json=as_json)
-    if not as_json and input is None and (execution.error or "").startswith("BadValue: input"):
-        note(f"{workflow!r} takes an input: perdure run {workflow} --input JSON")
-    raise typer.Exit(code)
+    raise typer.Exit(_print_end(execution, unserved, as_json=as_json))
 
 
 def wait(
@@ -194,7 +197,7 @@ async def _look(client: "Client", id: str) -> tuple["Execution", str]:
     from perdure.wire.status import Phase
     from perdure.wire.waits import GetWaits
 
-    execution = await client.get(id)
+    execution = (await client.get(id)).raw
     if await is_served(client, execution) is False:
         return execution, f", and no worker serves deployment {execution.deployment_id!r}"
     if execution.phase is Phase.QUEUED:

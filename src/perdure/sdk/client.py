@@ -14,6 +14,8 @@ from msgspec import Raw, structs
 from perdure.sdk.bulk import Bulk
 from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.executions import ExecutionInfo, ExecutionInfoPage, ExecutionSearch
+from perdure.sdk.filters import FindOptions, find_filters
 from perdure.sdk.forks import ForkOptions, RetryOptions, fork_request, retry_request
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.values import decode, encode
@@ -33,8 +35,6 @@ from perdure.wire.executions import (
     CancelExecution,
     DeleteExecution,
     EraseExecutions,
-    Execution,
-    ExecutionPage,
     Finished,
     GetExecution,
     GetLogs,
@@ -83,11 +83,13 @@ STARTS_IN_FLIGHT = 2
 class Handle(Generic[R]):
     """One execution: its result, its stream, its answers, its end."""
 
-    __slots__ = ("_client", "_type", "existing", "id")
+    __slots__ = ("_client", "_workflow", "existing", "id")
 
-    def __init__(self, client: Client, id: str, type_: Any, *, existing: bool = False) -> None:
+    def __init__(
+        self, client: Client, id: str, workflow: Workflow[Any, R] | None = None, *, existing: bool = False
+    ) -> None:
         self._client = client
-        self._type = type_
+        self._workflow = workflow
         self.id = id
         self.existing = existing
         """True if `key=` named an earlier execution."""
@@ -112,9 +114,8 @@ class Handle(Generic[R]):
 
     def _value(self, finished: Finished) -> R:
         if finished.phase == Phase.COMPLETED:
-            value: R = decode(
-                bytes(finished.result) if finished.result is not None else b"null", self._type, where="result"
-            )
+            type_ = Any if self._workflow is None else self._workflow.result_type
+            value: R = decode(bytes(finished.result) if finished.result is not None else b"null", type_, where="result")
             return value
         if finished.phase == Phase.CANCELLED:
             raise ExecutionCancelled(f"Execution {self.id} was cancelled.", execution_id=self.id)
@@ -125,9 +126,15 @@ class Handle(Generic[R]):
         message = record.message if shown == str(record) else shown
         raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
 
-    async def get(self) -> Execution:
-        """The execution as it is now."""
-        return await self._client.get(self.id)
+    async def get(self) -> ExecutionInfo[R]:
+        """The execution as it is now. Its input and result have the workflow's types."""
+        return self._info(await self._client.get(self.id))
+
+    def _info(self, found: ExecutionInfo[Any]) -> ExecutionInfo[R]:
+        workflow = self._workflow
+        if workflow is None:
+            return found
+        return ExecutionInfo(found.raw, input_type=workflow.input_type, result_type=workflow.result_type)
 
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """Follow the items of this execution and its descendants, from the oldest one kept to the end.
@@ -139,9 +146,9 @@ class Handle(Generic[R]):
         """
         return self._client.stream(self.id, after=after)
 
-    async def cancel(self) -> Execution:
+    async def cancel(self) -> ExecutionInfo[R]:
         """As `Client.cancel`."""
-        return await self._client.cancel(self.id)
+        return self._info(await self._client.cancel(self.id))
 
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
         """As `Client.resume`."""
@@ -149,11 +156,11 @@ class Handle(Generic[R]):
 
     async def fork(self, **options: Unpack[ForkOptions]) -> Handle[R]:
         """As `Client.fork`."""
-        return Handle(self._client, (await self._client.fork(self.id, **options)).id, self._type)
+        return Handle(self._client, (await self._client.fork(self.id, **options)).id, self._workflow)
 
     async def retry(self, **options: Unpack[RetryOptions]) -> Handle[R]:
         """As `Client.retry`."""
-        return Handle(self._client, (await self._client.retry(self.id, **options)).id, self._type)
+        return Handle(self._client, (await self._client.retry(self.id, **options)).id, self._workflow)
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}>"
@@ -251,8 +258,8 @@ class Client:
         answer = await future
         if isinstance(answer, Problem):
             raise from_code(answer.error_type, answer.error, answer.details)
-        type_ = Any if isinstance(workflow, str) else workflow.result_type
-        return Handle(self, answer.execution_id, type_, existing=answer.existing)
+        known = None if isinstance(workflow, str) else workflow
+        return Handle(self, answer.execution_id, known, existing=answer.existing)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -308,18 +315,18 @@ class Client:
     def handle(self, execution_id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
     def handle(self, execution_id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
         """A handle for an execution whose id is known. With `workflow`, the result has the workflow's type."""
-        return Handle(self, execution_id, Any if workflow is None else workflow.result_type)
+        return Handle(self, execution_id, workflow)
 
     async def find(self, workflow: Workflow[Any, R], key: str) -> Handle[R]:
         """The execution that a key names within its workflow. Raises `NotFound`."""
         page = await self._transport.call(ListExecutions(workflow_id=workflow.name, key=key, retried=False))
         if not page.executions:
             raise NotFound(f"No execution of workflow {workflow.name!r} has the key {key!r}.")
-        return Handle(self, page.executions[0].id, workflow.result_type, existing=True)
+        return Handle(self, page.executions[0].id, workflow, existing=True)
 
-    async def get(self, execution_id: str) -> Execution:
+    async def get(self, execution_id: str) -> ExecutionInfo[Any]:
         """The execution with its state, result and error. Raises `NotFound`."""
-        return await self._transport.call(GetExecution(execution_id))
+        return ExecutionInfo(await self._transport.call(GetExecution(execution_id)))
 
     async def why(self, execution_id: str, *, slow: bool = False) -> Why:
         """Why an execution is where it is: one sentence, then the details. Raises `NotFound`.
@@ -344,12 +351,33 @@ class Client:
         """The model calls of an execution and of all below it, with sums by model and child. Raises `NotFound`."""
         return await self._transport.call(GetUsage(execution_id))
 
-    async def list(
-        self, filters: ListFilters | None = None, *, cursor: str | None = None, limit: int = 50
-    ) -> ExecutionPage:
-        """A page of executions, newest first."""
-        given = {} if filters is None else structs.asdict(filters)
-        return await self._transport.call(ListExecutions(**given, cursor=cursor, limit=limit))
+    def list(
+        self,
+        filters: ListFilters | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        **options: Unpack[FindOptions],
+    ) -> ExecutionSearch:
+        """The executions that fit all filters, newest first: all with `async for`, a page of `limit` with `await`.
+
+            async for one in client.list(workflow="order", status="failed", tags={"customer": "ann"}):
+                print(one.id, one.error)
+
+            page = await client.list(roots_only=True, limit=100)
+
+        `FindOptions` has all filters. `filters` is the form that `bulk` and `stats` take. `cursor` is the `next_cursor`
+        of a page. Raises `BadValue` and `BadRequest`.
+        """
+        given = structs.asdict(find_filters(options) if filters is None else filters)
+        if filters is not None and options:
+            raise TypeError(f"list() takes either a ListFilters or {', '.join(options)}.")
+
+        async def page(cursor: str | None = cursor) -> ExecutionInfoPage:
+            op = ListExecutions(**given, cursor=cursor, limit=limit)
+            return ExecutionInfoPage(await self._transport.call(op), page)
+
+        return ExecutionSearch(page)
 
     async def journal(self, execution_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Row]:
         """The journal's rows after the seq `after`. Large values may make a page shorter than `limit`; only after the
@@ -376,7 +404,7 @@ class Client:
         """As `Handle.stream`."""
         return follow(self._transport, execution_id, after)
 
-    async def cancel(self, execution_id: str) -> Execution:
+    async def cancel(self, execution_id: str) -> ExecutionInfo[Any]:
         """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
         await self._transport.call(CancelExecution(execution_id))
         return await self.get(execution_id)
@@ -393,7 +421,7 @@ class Client:
             print(await fork.result())
         """
         made = await self._transport.call(fork_request(execution_id, options))
-        return Handle(self, made.execution_id, object)
+        return Handle(self, made.execution_id)
 
     async def retry(self, execution_id: str, **options: Unpack[RetryOptions]) -> Handle[object]:
         """Fork a final execution from the step that failed, or from its start if the code itself failed.
@@ -405,7 +433,7 @@ class Client:
             again = await client.retry(handle.id, deployment_id="v2")
         """
         made = await self._transport.call(retry_request(execution_id, options))
-        return Handle(self, made.execution_id, object)
+        return Handle(self, made.execution_id)
 
     async def delete(self, execution_id: str) -> None:
         """Delete a final execution and its descendants."""

@@ -110,7 +110,7 @@ def _seconds(value: float | timedelta, where: str) -> float:
     return checked_seconds(value.total_seconds() if isinstance(value, timedelta) else value, where)
 
 
-def _moment(value: datetime, where: str) -> int:
+def checked_moment(value: datetime, where: str) -> int:
     if not isinstance(value, datetime):
         raise BadValue(f"{where}: must be a datetime, got a `{type(value).__name__}`")
     if value.tzinfo is None:
@@ -133,7 +133,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "user_id": ("user_id", checked_name),
     "tags": ("tags", lambda value, _: checked_tags(value)),
     "delay": ("delay_seconds", _seconds),
-    "at": ("start_at_us", _moment),
+    "at": ("start_at_us", checked_moment),
     "deployment_id": ("deployment_id", checked_name),
     "run_timeout_seconds": ("run_timeout_seconds", checked_int),
     "webhook_url": ("webhook_url", _url),

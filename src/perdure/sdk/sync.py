@@ -18,6 +18,8 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from perdure.sdk.bulk import SyncBulk
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.credentials import find
+from perdure.sdk.executions import ExecutionInfo, ExecutionInfoPage
+from perdure.sdk.filters import FindOptions
 from perdure.sdk.forks import ForkOptions, RetryOptions
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.project_stats import SyncProjectStats
@@ -28,6 +30,7 @@ from perdure.sdk.streams import StreamItem
 from perdure.sdk.sync_methods import Blocking, ClientThread, blocking
 from perdure.sdk.workflow import Workflow
 from perdure.wire.errors import Unavailable
+from perdure.wire.executions import ListFilters
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in client.py
@@ -71,6 +74,29 @@ class SyncHandle(Blocking[Handle[R]]):
 
     def __repr__(self) -> str:
         return f"<SyncHandle {self.id}>"
+
+
+class SyncExecutionInfoPage:
+    """As `ExecutionInfoPage`."""
+
+    def __init__(self, client: ClientThread, twin: ExecutionInfoPage) -> None:
+        self._client = client
+        self._twin = twin
+        self.executions = twin.executions
+        self.next_cursor = twin.next_cursor
+        self.searched_to = twin.searched_to
+        self.searchable_from = twin.searchable_from
+
+    def next(self) -> SyncExecutionInfoPage | None:
+        """The page after this one, or None."""
+        page = self._client._call(self._twin.next())
+        return None if page is None else SyncExecutionInfoPage(self._client, page)
+
+    def __iter__(self) -> Iterator[ExecutionInfo[Any]]:
+        page: SyncExecutionInfoPage | None = self
+        while page is not None:
+            yield from page.executions
+            page = page.next()
 
 
 class SyncClient:
@@ -143,6 +169,21 @@ class SyncClient:
         """As `Handle.result`."""
         handle: Handle[object] = self._twin.handle(execution_id)
         return self._call(handle.result(timeout=timeout))
+
+    def list(
+        self,
+        filters: ListFilters | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        **options: Unpack[FindOptions],
+    ) -> SyncExecutionInfoPage:
+        """As `Client.list`. The page is at hand; a `for` goes on with the following ones.
+
+        >>> [one.id for one in client.list(status="failed")]                    # doctest: +SKIP
+        """
+        search = self._twin.list(filters, cursor=cursor, limit=limit, **options)
+        return SyncExecutionInfoPage(self, self._call(search.page()))
 
     get = blocking(Client.get)
     why = blocking(Client.why)

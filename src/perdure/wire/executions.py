@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Final
 
-from msgspec import Raw, Struct, field
+from msgspec import DecodeError, Raw, Struct, field, json
 from msgspec.structs import force_setattr
 
 from perdure.wire.access import Role
@@ -42,6 +42,7 @@ from perdure.wire.streams import StreamEnd, StreamItem
 
 IDS_MAX: Final = 10_000
 LIST_MAX: Final = 500
+_TAGS: Final = json.Decoder(dict[str, str])
 
 
 class Execution(Record, frozen=True, kw_only=True, gc=False):
@@ -275,6 +276,22 @@ def _part(value: str, where: str) -> str:
     return value[:KEY_PART_CHARS]
 
 
+def _tags(value: str, where: str) -> str:
+    read_tags(value, _path(where))
+    return value
+
+
+def read_tags(value: str, where: str = "tags") -> dict[str, str]:
+    """Raises `BadValue`."""
+    try:
+        return _TAGS.decode(value)
+    except DecodeError:
+        raise BadValue(
+            f'{where}: must be a JSON object of names and texts, such as {{"customer": "ann"}}; got {value!r}',
+            {"path": where},
+        ) from None
+
+
 def _field(value: str, where: str) -> str:
     name, equals, wanted = value.partition("=")
     if not equals:
@@ -347,6 +364,8 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Everything below this root, without the root itself, whose `root_execution_id` is null."""
     forked_from: _LowerCase | None = None
     """Executions that began with the outcomes of this one: its forks and retries."""
+    roots: bool | None = None
+    """Whether it has no parent."""
     deployment_id: str | None = None
     """Several with commas."""
     key: str | None = None
@@ -356,6 +375,8 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """The beginning of the key, or of one of its next three words; case counts. 2 to 64 characters."""
     tag: str | None = None
     """`name=value`, or `name` for any value."""
+    tags: Annotated[str, _tags] | None = None
+    """Several tags, all of which it has: a JSON object of names and values."""
     error: Annotated[str, _words_of_error] | None = None
     """Words of the error of a failed execution, or their beginnings; case does not count."""
     field: Annotated[str, _field] | None = None

@@ -32,6 +32,15 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def moment(at_us: int) -> datetime:
+    """The reverse.
+
+    >>> moment(1_750_000_000_000_000).isoformat()
+    '2025-06-15T15:06:40+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=at_us)
+
+
 def duration(us: int) -> str:
     """For people.
 

@@ -13,7 +13,7 @@ from perdure.store.interface import query, query_many, records, value, verb
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.summaries import summaries_of
 from perdure.wire.errors import BadValue
-from perdure.wire.executions import Execution, ListFilters
+from perdure.wire.executions import Execution, ListFilters, read_tags
 from perdure.wire.fields import NEWEST
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.search import Terms, beginning_with, error_terms
@@ -232,6 +232,9 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
     wanted: dict[str, Any] = {name: getattr(filters, name) for name in ListFilters.__struct_fields__}
     phases = filters.wanted_phases()
     tag_name, tag_value = _tag(filters.tag)
+    tags = None if filters.tags is None else read_tags(filters.tags)
+    if tags and tag_name is None:  # one of them leads the walk
+        tag_name, tag_value = tags.popitem()
     not_tag_name, not_tag_value = _tag(filters.not_tag)
     part, q = filters.key_part, filters.q
     ids = None if q is None else ids_beginning_with(q)
@@ -259,6 +262,8 @@ def _wanted(project_id: str, filters: ListFilters, terms: Sequence[Terms]) -> di
             "last_id": None if ids is None else ids.last,
             "terms": json.dumps(terms) if terms else None,
             "retried": None if filters.retried is None else int(filters.retried),
+            "roots": None if filters.roots is None else int(filters.roots),
+            "tags": json.dumps([*tags.items()]) if tags else None,
         }
     )
 

@@ -16,9 +16,14 @@
     OR deployment_id {IN (SELECT value FROM json_each(:deployment_ids))|= ANY(ARRAY(SELECT json_array_elements_text(:deployment_ids::JSON)))})
   AND (:forked_from{::TEXT} IS NULL OR forked_from = :forked_from)
   AND (:key{::TEXT} IS NULL OR key = :key)
+  AND (:roots{::BIGINT} IS NULL OR CASE WHEN parent_execution_id IS NULL THEN 1 ELSE 0 END = :roots)
   AND (:retried{::BIGINT} IS NULL OR CASE WHEN retried_as IS NULL THEN 0 ELSE 1 END = :retried)
   AND (:tag_name{::TEXT} IS NULL OR EXISTS (SELECT 1 FROM execution_tags t WHERE t.execution_id = executions.id
     AND t.name = :tag_name AND (:tag_value{::TEXT} IS NULL OR t.value = :tag_value)))
+  AND (:tags{::TEXT} IS NULL OR NOT EXISTS (
+    SELECT 1 FROM {json_each(:tags) w|json_array_elements(:tags::JSON) w (value)} WHERE NOT EXISTS (
+      SELECT 1 FROM execution_tags t WHERE t.execution_id = executions.id
+        AND t.name = w.value ->> 0 AND t.value = w.value ->> 1)))
   AND (:key_part{::TEXT} IS NULL OR key BETWEEN :key_part AND :key_end OR EXISTS (SELECT 1 FROM search_terms t
     WHERE t.execution_id = executions.id AND t.term BETWEEN 'k:' || :key_part AND 'k:' || :key_end))
   AND (:q{::TEXT} IS NULL OR id BETWEEN :first_id AND :last_id OR key BETWEEN :q AND :q_end OR EXISTS (
