@@ -193,7 +193,7 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
 
 
 def test_a_run_without_the_input_that_it_needs_says_how_to_give_one(busy_house: House) -> None:
-    said = busy_house.run("run", "double", code=1).stderr
+    said = busy_house.run("run", "double", code=2).stderr
     assert "perdure run double --input JSON" in said
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from perdure.sdk.payloads.hints import Hints
-from perdure.sdk.payloads.schemas import schema_of
+from perdure.sdk.payloads.schemas import input_check, schema_of
 from perdure.wire.codec import scrub_text
 from perdure.wire.workflows import WorkflowDescription
 
@@ -24,6 +24,8 @@ def describe(fn: Callable[..., Any], hints: Hints) -> WorkflowDescription:
     file, line = _source(inspect.unwrap(fn))
     return WorkflowDescription(
         takes_input=hints.takes_input,
+        input_optional=hints.has_default,
+        input_check=input_check(hints.input) if taken is not None else None,
         input_schema=None if taken is None else Raw(taken),
         output_schema=None if given is None else Raw(given),
         file=file,

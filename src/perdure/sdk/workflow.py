@@ -5,9 +5,8 @@ import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, overload
 
-import msgspec
 from msgspec import Raw
 
 from perdure.sdk.declared_schedules import NO_INPUT, Schedule
@@ -18,9 +17,10 @@ from perdure.sdk.steps import ONCE, OnFailure, Retry, as_policy, checked_on_fail
 from perdure.sdk.triggers import EventTrigger
 from perdure.wire.errors import BadValue
 from perdure.wire.requests import QueueSpec, WorkflowSpec
-from perdure.wire.schedules import ScheduledFor, ScheduleSpec
+from perdure.wire.schedules import ScheduleSpec
 from perdure.wire.search import check_fields
-from perdure.wire.triggers import EventBatch, TopicEvent, TriggerSpec
+from perdure.wire.server_inputs import is_made_by_server
+from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowDescription
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Workflow(Generic[I_contra, R_co]):
         if self.takes_input:
             return self.fn(ctx) if input is NO_INPUT else self.fn(ctx, input)
         # A started execution goes on: the release before dropped its input.
-        if not (_is_empty(input) or ctx.machine.replaying or _is_from_server(input)):
+        if not (_is_empty(input) or ctx.machine.replaying or is_made_by_server(input)):
             return self._refuse_input(input)
         return self.fn(ctx)
 
@@ -274,18 +274,6 @@ def encode_scheduled(workflow: "Workflow[Any, Any] | str", input: object) -> Raw
 def _is_empty(input: object) -> bool:
     """Clients send these to mean none."""
     return input is None or (isinstance(input, dict) and not input)
-
-
-_FROM_SERVER: Final = (ScheduledFor, TopicEvent, EventBatch)
-
-
-def _is_from_server(input: object) -> bool:
-    """A workflow need not take the input of a schedule or trigger."""
-    for kind in _FROM_SERVER:
-        with contextlib.suppress(msgspec.ValidationError):
-            msgspec.convert(input, kind)
-            return True
-    return False
 
 
 class _WithDefault(Protocol[I_contra, R_co]):

@@ -28,10 +28,22 @@ DESCRIBED_BYTES_MAX: Final = 2_000
 """For a text or a path."""
 
 
+class InputCheck(StrEnum):
+    """Whether the worker reads exactly what the schema says."""
+
+    EXACT = "exact"
+    WIDE = "wide"
+    """It has models, which read more times and numbers."""
+
+
 class WorkflowDescription(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A workflow's function, described for people. No code depends on it."""
+    """A workflow's function, described for people, and for the check of inputs at the start."""
 
     takes_input: bool = True
+    input_optional: bool = False
+    """Null stands for the function's default."""
+    input_check: InputCheck | None = None
+    """None: inputs may fit the function and not the schema, and are not checked."""
     input_schema: MaybeRaw = None
     """JSON Schema (draft 2020-12), at most 64 KiB."""
     output_schema: MaybeRaw = None

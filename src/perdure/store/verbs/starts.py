@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import NewExecution, Parent, StoredWorker
-from perdure.store.interface import WEIGHED_BYTES, Due, Notify, Ready, query, query_many, record, verb
+from perdure.store.input_checks import check_input, compile_check, find_check
+from perdure.store.interface import WEIGHED_BYTES, Due, Notify, Ready, query, query_many, record, value, verb
 from perdure.store.locks import Arguments, Locks
 from perdure.store.verbs.budgets import give_budget
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
@@ -59,6 +60,8 @@ class Target(Struct, frozen=True, gc=False):
     output_schema_name: str | None
     run_timeout_seconds: int | None
     wake_on_cancel: int | None
+    input_check: str | None
+    """The name of the check of inputs."""
     queue: str | None
     """The queue's name, if it has a row."""
     gate: int
@@ -151,6 +154,7 @@ async def start_items(
     *,
     batch_id: str | None = None,
     independent: bool = True,
+    checks_input: bool = False,
     dispatch: DirectDispatch | None = None,
     parents: dict[str, Parent] | None = None,
     targets: dict[Where, Target | PerdureError] | None = None,
@@ -158,12 +162,14 @@ async def start_items(
 ) -> list[Started | Problem]:
     """Start the items. If `independent`, a refused item does not disturb the rest.
 
-    `dispatch` claims some at once. `parents`, `targets` and `budgeted` (by root id) hold rows that the caller has read.
+    `checks_input` refuses inputs that do not fit the registered schema. `dispatch` claims some at once. `parents`,
+    `targets` and `budgeted` (by root id) hold rows that the caller has read.
     """
     if dispatch is not None:
         await dispatch.open(project_id)
     starts = _Starts(project_id, now_us, dispatch)
     starts.batch_id = batch_id
+    starts.checks_input = checks_input
     starts.parents |= parents or {}
     starts.targets |= targets or {}
     starts.budgeted |= budgeted or {}
@@ -189,6 +195,7 @@ class _Starts:
         self.now_us = now_us
         self.dispatch = dispatch
         self.batch_id: str | None = None
+        self.checks_input = False
         self.parents: dict[str, Parent] = {}
         self.targets: dict[Where, Target | PerdureError] = {}
         self.budgeted: dict[str | None, bool] = {}
@@ -220,6 +227,8 @@ class _Starts:
             holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
             if holder is not None:
                 return holder
+        if target.input_check is not None and self.checks_input:
+            await self._check_input(target.input_check, target, item)
         gate = target.gate
         if item.queue_concurrency_limit is not None or self._queues:
             gate = await self._limit(item, target)
@@ -287,6 +296,13 @@ class _Starts:
             target = refusal
         self.targets[where_of(item)] = target
         return target
+
+    async def _check_input(self, name: str, target: Target, item: StartItem) -> None:
+        check = find_check(name)
+        if check is None:
+            where = {"project_id": self.project_id, "deployment_id": target.deployment_id, "id": item.workflow_id}
+            check = compile_check(await value("read_description", **where))
+        check_input(check, bytes(item.payload))
 
     async def _key_gate(self, queue_name: str, concurrency_key: str) -> int:
         """0: no pause holds the key."""
@@ -428,8 +444,8 @@ class _Starts:
         )
 
     def _keep_details(self, id: str, item: StartItem, parent: Parent) -> None:
-        for name, value in (item.tags or {}).items():
-            self._tags.append({"project_id": self.project_id, "name": name, "value": value, "execution_id": id})
+        for name, text in (item.tags or {}).items():
+            self._tags.append({"project_id": self.project_id, "name": name, "value": text, "execution_id": id})
         context = _value(item.channel_context) or parent.channel_context
         state = _value(item.initial_state)
         if item.otel_traceparent is not None or state is not None or context is not None:
@@ -553,7 +569,13 @@ async def _once(
     if first is not None:
         return [answer.outcome() for answer in _ANSWERS.decode(first)]
     answers = await start_items(
-        project_id, news, now_us, batch_id=batch_id, independent=batch_id is None, dispatch=dispatch
+        project_id,
+        news,
+        now_us,
+        batch_id=batch_id,
+        independent=batch_id is None,
+        checks_input=True,
+        dispatch=dispatch,
     )
     if idempotency is not None:
         ids = [answer.execution_id for answer in answers if isinstance(answer, Started)]

@@ -63,9 +63,9 @@ DELETE FROM workflows WHERE project_id = :project_id AND deployment_id = :deploy
 -- name: insert_workflow
 -- holds: deployment=deployment_id
 INSERT INTO workflows (project_id, deployment_id, id, queue_name, output_schema_name, run_timeout_seconds, wake_on_cancel,
-  type, trigger_on_event, scheduled, created_at_us, searchable, described)
+  type, trigger_on_event, scheduled, created_at_us, searchable, described, input_check)
 VALUES (:project_id, :deployment_id, :id, :queue_name, :output_schema_name, :run_timeout_seconds, :wake_on_cancel,
-  :type, :trigger_on_event, :scheduled, :now_us, :searchable, :described);
+  :type, :trigger_on_event, :scheduled, :now_us, :searchable, :described, :input_check);
 
 -- name: put_workflow
 -- holds: deployment=deployment_id
@@ -105,7 +105,7 @@ SELECT described FROM workflows WHERE project_id = :project_id AND deployment_id
 
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
-  w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, q.name AS queue,
+  w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, w.input_check, q.name AS queue,
   COALESCE(CASE WHEN (SELECT 1 FROM pauses z WHERE z.project_id = p.id LIMIT 1) IS NOT NULL THEN COALESCE(
     (SELECT z.number FROM pauses z WHERE z.project_id = p.id AND z.kind = 'deployment' AND z.name = d.id
       AND z.concurrency_key = '' AND z.state <> 'ending'),

@@ -1,0 +1,248 @@
+"""A start is refused if its input does not fit the schema that the workflow's worker registered."""
+
+import copy
+import json
+import random
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pydantic
+import pytest
+from msgspec import Meta, Raw
+from tests.embedded.house import House
+
+from perdure import BadValue, Context, Registry
+from perdure.wire.records import Problem
+from perdure.wire.requests import StartItem
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+@dataclass
+class Line:
+    sku: Annotated[str, Meta(min_length=1, max_length=8)]
+    count: Annotated[int, Meta(ge=1)]
+    weights: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Order:
+    id: int
+    customer: str
+    lines: list[Line]
+    day: date
+    at: datetime
+    within: timedelta
+    ref: UUID
+    price: Decimal
+    size: Size
+    way: Literal["air", "sea"]
+    photo: bytes
+    notes: dict[str, str | None]
+    counts: dict[int, str]
+    box: tuple[int, int]
+    gift: Line | None = None
+    marks: set[str] = field(default_factory=set)
+
+
+class Model(pydantic.BaseModel):
+    id: int
+    at: datetime
+    lines: list[Line]
+
+
+class Reading(pydantic.BaseModel):
+    """Reads a text, although its schema says an integer."""
+
+    count: int
+
+    @pydantic.field_validator("count", mode="before")
+    @classmethod
+    def _counted(cls, value: object) -> object:
+        return len(value) if isinstance(value, list) else value
+
+
+class Renamed(pydantic.BaseModel):
+    count: int = pydantic.Field(validation_alias="Count")
+
+
+app = Registry()
+
+
+@app.workflow
+async def order(ctx: Context, order: Order) -> int:
+    return order.id
+
+
+@app.workflow
+async def modelled(ctx: Context, model: Model) -> int:
+    return model.id
+
+
+@app.workflow
+async def reading(ctx: Context, reading: Reading) -> int:
+    return reading.count
+
+
+@app.workflow
+async def renamed(ctx: Context, renamed: Renamed) -> int:
+    return renamed.count
+
+
+@app.workflow
+async def optional(ctx: Context, count: int = 7) -> int:
+    return count
+
+
+@app.workflow
+async def nothing(ctx: Context) -> str:
+    return "nothing"
+
+
+@app.workflow
+async def anything(ctx: Context, given: Any) -> Any:
+    return given
+
+
+RIGHT: dict[str, Any] = {
+    "id": 7,
+    "customer": "ann",
+    "lines": [{"sku": "tea", "count": 2, "weights": [0.5, 1]}, {"sku": "cup", "count": 1}],
+    "day": "2026-11-30",
+    "at": "2026-11-30T07:00:00+01:00",
+    "within": "P1DT2H",
+    "ref": "0199a5c8-73f7-77f2-99c2-26c47dee6e01",
+    "price": "12.50",
+    "size": "s",
+    "way": "air",
+    "photo": "YWJj",
+    "notes": {"door": None, "floor": "3"},
+    "counts": {"1": "one", "-2": "two"},
+    "box": [1, 2],
+    "gift": None,
+    "marks": ["a", "a"],
+    "unknown": "is ignored",
+}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    if isinstance(value, dict):
+        found += [place for name, part in value.items() for place in places(part, (*path, name))]
+    elif isinstance(value, list):
+        found += [place for n, part in enumerate(value) for place in places(part, (*path, n))]
+    return found
+
+
+STRANGE: tuple[Any, ...] = (None, True, -1, 0.5, 1e300, "", "yesterday", "2026-13-01", [], [None], {}, {"a": 1}, 2**70)
+
+
+def wrong_inputs(seed: int) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Inputs with one value replaced or taken away, and the path of the change."""
+    chance = random.Random(seed)
+    made: list[tuple[Any, tuple[Any, ...]]] = []
+    while len(made) < 1_500:
+        value, place = copy.deepcopy(RIGHT), chance.choice(places(RIGHT)[1:])
+        inner = value
+        for name in place[:-1]:
+            inner = inner[name]
+        if isinstance(inner, dict) and chance.random() < 0.2:
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = chance.choice(STRANGE)
+        made.append((value, place))
+    return made
+
+
+def reads(value: Any) -> bool:
+    """Whether the worker would take it."""
+    try:
+        order.read_input(json.dumps(value).encode())
+    except BadValue:
+        return False
+    return True
+
+
+async def test_500_wrong_inputs_are_refused_with_the_path_of_the_field_and_right_ones_run(house: House) -> None:
+    tried = wrong_inputs(7)
+    wrong = [(value, place) for value, place in tried if not reads(value)][:500]
+    right = [value for value, _ in tried if reads(value)][:50]
+    assert (len(wrong), len(right)) == (500, 50)
+    async with house.open(app) as p:
+        items = [StartItem("order", Raw(json.dumps(value).encode())) for value, _ in wrong]
+        answers = await p._transport.start(items)
+        for (value, place), answer in zip(wrong, answers, strict=True):
+            assert isinstance(answer, Problem), value
+            assert answer.error_type == "BAD_VALUE" and answer.details is not None
+            path = answer.details["path"]
+            assert answer.error.startswith(f"{path}: ")
+            names = [f"[{name}]" if isinstance(name, int) else f".{name}" for name in place]
+            changed = f"payload{''.join(names)}"
+            assert changed.startswith(str(path)) or str(path).startswith(changed), (path, place, answer.error)
+            assert str(path).startswith(f"payload{names[0]}")
+        assert (await p.list()).executions == []
+        for value in [RIGHT, *right]:
+            assert isinstance(await (await p.start("order", value)).result(timeout=60), int)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "refused"),
+    [
+        ("order", None, 'payload: null is not of type "object"'),
+        ("order", {**RIGHT, "id": "seven"}, 'payload.id: "seven" is not of type "integer"'),
+        ("order", {**RIGHT, "lines": [{"sku": "tea"}]}, "payload.lines[0].count: is missing"),
+        ("order", {**RIGHT, "gift": {"sku": "tea", "count": "x"}}, "payload.gift.count: "),
+        ("modelled", {"id": 7, "at": "yesterday", "lines": []}, 'payload.at: "yesterday" is not a "date-time"'),
+        ("nothing", {"a": 1}, "payload: the workflow takes no input"),
+        ("optional", "seven", 'payload: "seven" is not of type "integer"'),
+        ("modelled", {"id": 7, "at": "2026-11-30 07:00", "lines": []}, None),
+        ("modelled", {"id": 7, "at": 1_750_000_000, "lines": []}, "payload.at: "),
+        ("reading", {"count": [1, 2, 3]}, None),
+        ("renamed", {"Count": 3}, None),
+        ("optional", None, None),
+        ("nothing", {}, None),
+        ("nothing", {"id": "e", "topic": "t", "sequence_id": 1, "data": 1, "created_at": "2026-01-01T00:00:00Z"}, None),
+        ("anything", {"a": [1]}, None),
+        ("order", {**RIGHT, "price": 12.5}, None),
+    ],
+)
+async def test_an_input_is_refused_with_its_path_or_runs(
+    house: House, name: str, given: Any, refused: str | None
+) -> None:
+    async with house.open(app) as p:
+        if refused is None:
+            await (await p.start(name, given)).result(timeout=60)
+            return
+        with pytest.raises(BadValue) as info:
+            await p.start(name, given)
+        assert str(info.value).startswith(refused)
+        assert (await p.list()).executions == []
+
+
+async def test_the_deployment_that_will_run_it_says_what_it_takes(house: House) -> None:
+    newer = Registry()
+
+    @newer.workflow(name="optional")
+    async def takes_text(ctx: Context, text: str) -> str:
+        return text
+
+    async with house.open(app) as p:
+        await (await p.start("optional", 7)).result()
+    async with house.open(newer) as p:
+        assert await (await p.start("optional", "seven")).result() == "seven"
+        with pytest.raises(BadValue, match=r'payload: 7 is not of type "string"'):
+            await p.start("optional", 7)
+
+
+async def test_a_schema_makes_the_server_fetch_nothing_and_an_impossible_one_checks_nothing(house: House) -> None:
+    from perdure.store.input_checks import check_input, compile_check
+
+    described = b'{"input_check":"exact","input_schema":{"$ref":"http://127.0.0.1:9/schema"}}'
+    check_input(compile_check(described), b'{"any":1}')
