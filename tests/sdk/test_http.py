@@ -940,6 +940,22 @@ def test_the_file_of_keys_is_its_owners_alone(home: Path) -> None:
         credentials.find()
 
 
+async def test_a_client_with_a_timeout_gives_up_on_servers_that_are_away_or_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as gone:
+        silent_url, gone_url = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (silent, gone))
+        gone.close()
+        for url in (silent_url, gone_url, [gone_url, silent_url]):
+            async with asyncio.timeout(25), Client.connect(url, "key", timeout=0.2) as client:
+                with pytest.raises(Unavailable):
+                    await client.get("0199a5c8-73f7-77f2-99c2-26c47dee6e01")
+                with pytest.raises((Unavailable, UnknownOutcome)):
+                    await client.start("order", 7)
+        with Client.sync(gone_url, "key", timeout=0.2) as blocking, pytest.raises(Unavailable):
+            await asyncio.to_thread(blocking.get, "0199a5c8-73f7-77f2-99c2-26c47dee6e01")
+    with pytest.raises(BadValue, match="`timeout` must be a finite number"):
+        Client.connect(timeout=-1)
+
+
 # --- without an event loop -----------------------------------------------------------------------------------------
 
 

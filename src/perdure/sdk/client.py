@@ -170,7 +170,7 @@ class Client:
     """A client of one project.
 
     `schedules`, `queues`, `stats` and `bulk` have further methods. Without a server, calls raise `Unavailable` or
-    `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes.
+    `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes; `connect(timeout=5)` says otherwise.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
@@ -195,12 +195,17 @@ class Client:
         self._starts: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def connect(cls, url: str | Sequence[str] | None = None, api_key: str | None = None) -> Client:
+    def connect(
+        cls, url: str | Sequence[str] | None = None, api_key: str | None = None, *, timeout: float | None = None
+    ) -> Client:
         """A client of a server, or of several that serve one store (a list, or text with commas).
 
         The URL defaults to `PERDURE_URL`, then to the `perdure dev` of this folder or one above, then to
         http://127.0.0.1:8080. The key defaults to `PERDURE_API_KEY`, then to that server's in
-        `~/.config/perdure/credentials.toml`. The first call connects. Close the client, or use it as a block:
+        `~/.config/perdure/credentials.toml`. Without an answer, calls raise `Unavailable` or `UnknownOutcome` after
+        `timeout` seconds; waits for a result count them from the last answer. The first call connects.
+
+        Close the client, or use it as a block:
 
             async with Client.connect() as client:
                 print(await (await client.start(order, {"id": 7})).result())
@@ -208,14 +213,16 @@ class Client:
         from perdure.sdk.credentials import find
         from perdure.sdk.http import HttpTransport
 
-        return Client(HttpTransport(*find(url, api_key)))
+        return Client(HttpTransport(*find(url, api_key), timeout=timeout))
 
     @staticmethod
-    def sync(url: str | Sequence[str] | None = None, api_key: str | None = None) -> SyncClient:
+    def sync(
+        url: str | Sequence[str] | None = None, api_key: str | None = None, *, timeout: float | None = None
+    ) -> SyncClient:
         """A client for code without an event loop."""
         from perdure.sdk.sync import SyncClient
 
-        return SyncClient(url, api_key)
+        return SyncClient(url, api_key, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import structs
 
 from perdure.sdk import sse
+from perdure.sdk.checks import checked_seconds
 from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
@@ -83,7 +84,9 @@ class HttpTransport:
         *,
         patience_seconds: float = PATIENCE_SECONDS,
         outage_seconds: float = OUTAGE_SECONDS,
+        timeout: float | None = None,
     ) -> None:
+        """`timeout` replaces both, and bounds a call from its begin, even if a server is silent."""
         self._servers = [ServerConnections(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self._servers:
             raise BadRequest("No server is named; give an address like http://127.0.0.1:8080.")
@@ -95,8 +98,9 @@ class HttpTransport:
             f"Host: {server.host_header}\r\n{authorization}Accept: application/json\r\nUser-Agent: perdure\r\n".encode()
             for server in self._servers
         ]
-        self._patience = patience_seconds
-        self._outage = outage_seconds
+        self._timeout = None if timeout is None else checked_seconds(timeout, "timeout")
+        self._patience = patience_seconds if self._timeout is None else self._timeout
+        self._outage = outage_seconds if self._timeout is None else self._timeout
         self._turn = random.randrange(len(self._servers))
         self._results = Results(self._wait)
 
@@ -127,14 +131,18 @@ class HttpTransport:
     ) -> Response:
         """The server may hold the request for `held_seconds`. Raises the server's refusal, and `Unavailable` or
         `UnknownOutcome` when the patience is over."""
-        seconds = ANSWER_SECONDS if held_seconds is None else ANSWER_SECONDS + held_seconds
+        seconds = ANSWER_SECONDS + (held_seconds or 0.0)
         content = _NO_BODY if body is None else b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         tail = b"".join((content, headers, b"\r\n", body or b""))
         patience = self._patience if patience is None else patience
         tries = _Tries() if tries is None else tries
+        if self._timeout is not None:
+            tries.until = asyncio.get_running_loop().time() + self._timeout + (held_seconds or 0.0)
         while True:
             turn = self._turn % len(self._servers)
             server = self._servers[turn]
+            if self._timeout is not None and tries.until is not None:
+                seconds = max(tries.until - asyncio.get_running_loop().time(), 0.001)
             head = f"{method} {server.prefix}{path} HTTP/1.1\r\n".encode("ascii")
             try:
                 response = await server.request(

@@ -106,10 +106,16 @@ class SyncClient:
     ...     print(client.start(order, {"id": 7}).result())
     """
 
-    def __init__(self, url: str | Sequence[str] | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str | Sequence[str] | None = None, api_key: str | None = None, *, timeout: float | None = None
+    ) -> None:
         self._access = find(url, api_key)
+        self._timeout = timeout
         self._begin_thread()
-        self._wrap(Client(HttpTransport(*self._access)))
+        self._wrap(Client(self._transport()))
+
+    def _transport(self) -> HttpTransport:
+        return HttpTransport(*self._access, timeout=self._timeout)
 
     def _begin_thread(self) -> None:
         self._lock = threading.Lock()
@@ -231,7 +237,7 @@ class SyncClient:
         return self._loop
 
     def _begin_after_fork(self) -> None:
-        self._twin._begin(HttpTransport(*self._access))
+        self._twin._begin(self._transport())
 
     def _after_fork(self) -> None:
         """The thread, its connections and perhaps the lock's holder stay with the parent."""
