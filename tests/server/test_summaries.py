@@ -16,7 +16,9 @@ async def test_a_page_of_summaries(served: Served, hand: Hand) -> None:
     rest = (await served.client.get(f"{path}?cursor={first['next_cursor']}")).json()
     [done] = rest["executions"]
     assert (done["id"], done["status"], done["details"], done["key"]) == (ids[0], "completed", None, "order-0")
-    assert isinstance(done["took_ms"], int) and done["attempt"] is None and done["tags"] == {"shop": "1"}
+    assert (
+        isinstance(done["took_ms"], int) and (done["losses"], done["tries"]) == (0, 1) and done["tags"] == {"shop": "1"}
+    )
     assert not {"payload", "result"} & {*done}
     assert first["executions"][0]["details"] == "Ready for a worker"
 

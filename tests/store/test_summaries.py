@@ -39,7 +39,7 @@ async def test_a_row_has_the_fields_of_its_execution_but_its_values(world: World
     await world.register()
     id = await world.start(key="k-1", tags={"a": "b"}, session_id="s", user_id="u", payload=raw({"large": 1}))
     row, whole = (await rows(world))[id], await world.get(id)
-    shared = {*row.__struct_fields__} & {*whole.__struct_fields__} - {"attempt"}
+    shared = {*row.__struct_fields__} & {*whole.__struct_fields__}
     assert {name: getattr(row, name) for name in shared} == {name: getattr(whole, name) for name in shared}
     assert {*whole.__struct_fields__} - shared >= {"payload", "result"}
     shown = json.decode(json.encode(to_json(row)))
@@ -159,13 +159,18 @@ async def test_limits_and_pauses(world: World) -> None:
     assert await details(world, waits) == "The pause that held it has ended, and the server releases it"
 
 
-async def test_the_attempt_shows_only_after_a_loss_or_a_retry(world: World) -> None:
+async def test_a_row_counts_losses_and_tries_and_no_wakes(world: World) -> None:
     await world.register()
     id = await world.running()
-    assert (await rows(world))[id].attempt is None
+    await world.wait_for(id, OpenWait("ask", None))
+    await world.resume(id, "ask")
+    assert await world.claim_ids() == [id]
+    await world.acknowledge(id, attempt=2)
+    row = (await rows(world))[id]
+    assert ((await world.get(id)).attempt, row.losses, row.tries) == (2, 0, 1)
     await world.lose()
     row = (await rows(world))[id]
-    assert (row.attempt, row.details) == (1, "No worker serves deployment 'd'")
+    assert (row.losses, row.tries, row.details) == (1, 1, "No worker serves deployment 'd'")
 
 
 async def test_a_page_of_waiting_executions_takes_few_queries(world: World) -> None:

@@ -7,9 +7,8 @@ export interface Then {
   /** When the row was recorded, in milliseconds. */
   at: number;
   phase: string;
-  /** The worker that held it, and its attempt. */
+  /** The worker that held it. */
   worker: string | null;
-  attempt: number | null;
   inFlight: { key: string; since: number; n: number }[];
   waits: Span[];
   childrenOpen: number;
@@ -34,8 +33,8 @@ export function moments(journal: Journal): Map<number, Moment> {
     if (seq != null && iso != null) found.set(seq, { at: Date.parse(iso), words });
   };
   for (const claim of journal.claims.values()) {
-    put(claim.seq, claim.from, `Worker ${short(claim.worker)} claimed it, attempt ${claim.attempt}`);
-    put(claim.to_seq, claim.to, claim.how === "lost" ? `Worker ${short(claim.worker)} was lost` : `Attempt ${claim.attempt} ended: ${claim.how ?? "released"}`);
+    put(claim.seq, claim.from, `Worker ${short(claim.worker)} claimed it`);
+    put(claim.to_seq, claim.to, claim.how === "lost" ? `Worker ${short(claim.worker)} was lost` : `Worker ${short(claim.worker)} let it go: ${claim.how ?? "released"}`);
   }
   for (const mark of journal.marks) put(mark.seq, mark.at, `${mark.kind}${mark.key == null ? "" : ` ${mark.key}`}`);
   for (const span of journal.spans.values()) {
@@ -106,7 +105,6 @@ export function stateAt(journal: Journal, seq: number): Then {
     at,
     phase: phaseThen(last, holder !== undefined, before?.how ?? null, before?.to_seq ?? 0),
     worker: holder?.worker ?? null,
-    attempt: holder?.attempt ?? null,
     inFlight,
     waits,
     childrenOpen,

@@ -61,8 +61,6 @@ class Listed(Struct, frozen=True, kw_only=True):
     error: str | None
     gate: int
     timer_key: str | None
-    retry_count: int
-    losses: int
     python: str | None
     needs_protocol: int | None
     waits_for_turn: bool
@@ -171,8 +169,10 @@ def _queued(one: Listed, beside: Beside) -> str:
 
 
 def _later(one: Listed) -> str:
-    if one.retry_count:
-        return f"Runs again after the pause of its retry policy; it failed {times(one.retry_count)}"
-    if one.losses:
-        return f"Runs again after a pause, because its worker was lost {times(one.losses)} without a new outcome"
+    if one.summary.tries > 1:
+        return f"Runs again after the pause of its retry policy; it failed {times(one.summary.tries - 1)}"
+    if one.summary.losses:
+        return (
+            f"Runs again after a pause, because its worker was lost {times(one.summary.losses)} without a new outcome"
+        )
     return "Waits for its start time"

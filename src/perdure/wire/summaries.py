@@ -39,8 +39,10 @@ class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
     created_at_us: Time
     started_at_us: Time | None
     completed_at_us: Time | None
-    attempt: Int32 | None
-    """Only if a worker was lost since its last outcome, or if its retry policy ran it again."""
+    losses: Int32
+    """How many workers were lost with it since its last outcome."""
+    tries: Int32
+    """How often its retry policy has begun it."""
     progress: Value
     """Null above 1 KiB."""
     deployment_id: str | None

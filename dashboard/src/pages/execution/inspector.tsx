@@ -235,8 +235,7 @@ function Tries({ row }: { row: Row }) {
               <span>
                 <b class="m">{ordinal(one?.n ?? run!.n)} try</b>{" "}
                 <span class="dim">
-                  {run === null ? `in attempt ${one!.attempt}` : `on worker ${short(run.worker)}, attempt ${run.attempt}`}
-                  {run !== null && (run.lost_at == null ? ", running" : ", lost with its worker")}
+                  {run === null ? !one!.ok && "failed" : `on worker ${short(run.worker)}, ${run.lost_at == null ? "running" : "lost with its worker"}`}
                   {one?.error != null && `: ${visible(errorLine(one.error))}`}
                 </span>
                 {one?.retry_at != null && <span class="dim3"> Next try at {clock(one.retry_at, true)}.</span>}
@@ -394,7 +393,7 @@ export function ThenInspector({ then, execution, now, onClose, onFork, onCopyLin
             <Phase phase={then.phase} />
           </dd>
           <dt>held by</dt>
-          <dd>{then.worker === null ? "no worker" : `worker ${short(then.worker)}, attempt ${then.attempt}`}</dd>
+          <dd>{then.worker === null ? "no worker" : `worker ${short(then.worker)}`}</dd>
           <dt>in flight</dt>
           <dd>
             {then.inFlight.length === 0

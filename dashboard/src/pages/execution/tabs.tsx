@@ -23,7 +23,6 @@ interface Raw {
   seq: number;
   at: string;
   kind: string;
-  attempt: number;
   key: string | null;
   name: string | null;
   fingerprint: string | null;
@@ -50,7 +49,7 @@ export function Journal({ execution, lastSeq, at, onAt }: { execution: string; l
       <div class="vtable" ref={scroller} role="table" aria-label="Journal" aria-rowcount={lastSeq} tabIndex={0}>
         <div role="rowgroup">
           <div class="vt head" role="row">
-            {["Row", "At", "Kind", "Key or name", "Attempt", "Try", "Fingerprint", "Value"].map((word) => (
+            {["Row", "At", "Kind", "Key or name", "Tries", "Fingerprint", "Value"].map((word) => (
               <span key={word} role="columnheader">
                 {word}
               </span>
@@ -76,9 +75,6 @@ export function Journal({ execution, lastSeq, at, onAt }: { execution: string; l
                   </span>
                   <span role="cell" title={visible(raw?.key ?? raw?.name ?? "")}>
                     {visible(raw?.key ?? raw?.name ?? "")}
-                  </span>
-                  <span role="cell" class="num dim">
-                    {raw?.attempt ?? ""}
                   </span>
                   <span role="cell" class="num dim">
                     {raw === undefined || raw.tries === 0 ? "" : raw.tries}

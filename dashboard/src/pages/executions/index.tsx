@@ -4,6 +4,7 @@ import { ArrowDown, Bookmark, CircleStop, Columns3, GitFork, Lock, Play, RotateC
 import { now } from "../../api/client";
 import { useCommands, type Command } from "../../keys";
 import { asFlags, builtInViews, chips, NAMES, readFilters, sameFilters, showsFailures, without, type Filters, type View } from "../../model/filters";
+import { ordinal } from "../../model/says";
 import { count, counted, errorWords, splitError, visible } from "../../model/words";
 import { Copies } from "../../parts/action";
 import { Dialog } from "../../parts/dialog";
@@ -355,7 +356,8 @@ export function Details({ row }: { row: Summary }) {
         </i>
       )}
       {row.paused && <i> · paused</i>}
-      {row.attempt != null && <i> · attempt {row.attempt}</i>}
+      {row.losses > 0 && <i> · lost {counted(row.losses, "worker", "workers")}</i>}
+      {row.tries > 1 && <i> · {ordinal(row.tries)} try</i>}
       {row.retried_as != null && <i> · retried</i>}
     </>
   );
