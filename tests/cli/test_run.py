@@ -166,6 +166,26 @@ def test_a_reader_who_goes_away_is_no_failure(busy_house: House) -> None:
         assert process.wait(SECONDS) == 130
 
 
+def test_ls_folds_children_into_their_roots_unless_it_is_asked_for_them(busy_house: House) -> None:
+    id = busy_house.run("run", "hands_over", "--detach").stdout.strip()
+    until_true(lambda: busy_house.lines("ls", "--parent", id))
+    [child] = [one["id"] for one in busy_house.lines("ls", "--parent", id)]
+    roots, every = ([one["id"] for one in busy_house.lines("ls", *options)] for options in ((), ("--all",)))
+    assert id in roots and child not in roots and {id, child} <= {*every}
+    assert child in [one["id"] for one in busy_house.lines("ls", "--workflow", "asks")]
+    table = busy_house.run("ls").stdout
+    assert "BELOW" in table and re.search(rf"{id} +hands_over .* 1\b", table)
+    busy_house.run("cancel", id)
+
+
+def test_show_limits_the_rows_of_the_journal(busy_house: House) -> None:
+    id = busy_house.run("run", "double", "--input", "[1, 2, 3]", "--detach").stdout.strip()
+    busy_house.run("wait", id)
+    shown = busy_house.run("show", id, "--limit", "2")
+    assert "body#2" not in shown.stdout and "body#3" in shown.stdout and "The newest 2 of " in shown.stderr
+    assert len(busy_house.json("show", id, "--limit", "2")["steps"]) > 2
+
+
 def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> None:
     asking = busy_house.run("run", "asks", "--detach").stdout.strip()
     listening = busy_house.run("run", "listens", "--detach").stdout.strip()

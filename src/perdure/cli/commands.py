@@ -28,6 +28,9 @@ CANCELLED: Final = 3
 STILL_RUNNING: Final = 4
 INTERRUPTED: Final = 130
 
+DESTRUCTIVE: Final = frozenset({"cancel", "delete", "erase", "remove", "restore", "retire", "rm", "withdraw"})
+"""No suggestion names these: it could be run without a thought."""
+
 
 class Refused(Exception):
     """The message says why and what to do."""
@@ -57,6 +60,15 @@ class _Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        every = self.commands
+        if args and args[0] not in every:  # the rest may be suggested
+            self.commands = {name: command for name, command in every.items() if name not in DESTRUCTIVE}
+        try:
+            return super().resolve_command(ctx, args)
+        finally:
+            self.commands = every
 
 
 class _Noun(_Group):

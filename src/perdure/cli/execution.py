@@ -3,7 +3,7 @@
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.text import Text
@@ -34,26 +34,32 @@ from perdure.wire.times import duration, rfc3339
 WARNINGS_SHOWN: Final = 5
 
 
-def print_executions(found: Sequence[Execution], *, empty: str, as_json: bool = False) -> None:
+def print_executions(
+    found: Sequence[Execution], below: Mapping[str, str] | None = None, *, empty: str, as_json: bool = False
+) -> None:
+    """`below` says how many descendants each has."""
+    below = below or {}
+    folded = ("BELOW",) if any(below.values()) else ()
     print_list(
         as_json,
         found,
-        ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", "KEY", "OUTCOME"),
+        ("ID", "WORKFLOW", "PHASE", "CREATED", "TOOK", *folded, "KEY", "OUTCOME"),
         lambda one: (
             one.id,
             one.workflow_id,
             (one.phase.value, PHASE_STYLE[one.phase]),
             date_time(one.created_at_us),
             took(one.started_at_us, one.completed_at_us),
+            *(below.get(one.id, "") for _ in folded),
             one.key or "",
             cut(one.error or (progress(one) if one.result is None else value(one.result, 40)), 60),
         ),
         empty=empty,
-        whole=("ID", "PHASE", "CREATED", "TOOK"),
+        whole=("ID", "PHASE", "CREATED", "TOOK", *folded),
     )
 
 
-def print_execution(one: Execution, served: bool | None, behind: str, *, pushed: bool) -> None:
+def print_execution(one: Execution, served: bool | None, behind: str, *, pushed: bool, losses: int) -> None:
     phase = Text(one.phase.value, style=PHASE_STYLE[one.phase])
     if served is False and one.deployment_id is None:
         phase.append("  no worker has registered yet; start one with `perdure work`", style="yellow")
@@ -90,7 +96,8 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("waits for", behind),
         ("due", "" if behind else due(one)),
         ("took", took(one.started_at_us, one.completed_at_us)),
-        ("retries", str(one.retry_count) if one.retry_count else None),
+        ("tries", str(one.retry_count + 1) if one.retry_count else None),
+        ("losses", str(losses) if losses else None),
         ("worker", one.assigned_to_worker),
         ("progress", progress(one)),
         ("input", value(one.payload, 400)),
@@ -113,15 +120,11 @@ def due(one: Execution) -> str:
     return f"{what} at {date_time(one.due_at_us)}" + (f" (in {duration(left_us)})" if left_us > 0 else "")
 
 
-_GONE_WRONG: Final = frozenset({Kind.LOST, Kind.RETRIED, Kind.BLOCKED})
-
-
-def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
-    """`present` describes what the execution waits for now. Attempts are shown if one of them went wrong; a wait also
-    ends one."""
+def print_journal(rows: list[Row], execution: Execution, present: str, limit: int) -> None:
+    """`present` describes what the execution waits for now."""
     table: list[tuple[Cell, ...]] = []
-    with_attempts = any(row.kind in _GONE_WRONG for row in rows)
-    for n, row in enumerate(rows, 1):
+    first = max(len(rows) - limit, 0)
+    for n, row in enumerate(rows[first:], first + 1):
         said = outcome(row)
         if row.kind is Kind.WAITING:
             said = went_on_with(rows, n) or (present if n == len(rows) else "")
@@ -130,7 +133,6 @@ def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
                 str(row.seq),
                 clock_time(row.at_us),
                 duration(row.at_us - execution.created_at_us),
-                *([str(row.attempt or "")] if with_attempts else []),
                 (row.kind.value, kind_style(row.kind, ok=row.ok)),
                 subject(row),
                 "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
@@ -138,12 +140,9 @@ def print_journal(rows: list[Row], execution: Execution, present: str) -> None:
             )
         )
     at = f"AT {zone(execution.created_at_us)}"
-    attempt = ("ATT",) if with_attempts else ()
-    columns = ("SEQ", at, "AFTER", *attempt, "WHAT", "KEY", "TOOK", "OUTCOME")
+    columns = ("SEQ", at, "AFTER", "WHAT", "KEY", "TOOK", "OUTCOME")
     say()
-    print_table(
-        columns, table, whole=("SEQ", at, "AFTER", *attempt, "WHAT", "TOOK"), right=("SEQ", "AFTER", *attempt, "TOOK")
-    )
+    print_table(columns, table, whole=("SEQ", at, "AFTER", "WHAT", "TOOK"), right=("SEQ", "AFTER", "TOOK"))
     if execution.phase is Phase.COMPLETED:
         return  # its failures were handled or retried
     if told := [where for row in rows if (where := traceback(row))]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from perdure.wire.executions import Act, Execution, ListFilters, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
+ROWS_SHOWN: Final = 200
+COUNTED_MAX: Final = 50
+"""The descendants of so many roots are counted."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,17 +28,26 @@ def add_to(app: typer.Typer) -> None:
 @with_filters
 def ls(
     filters: "ListFilters",
+    every: Annotated[bool, typer.Option("--all", help="Children, too. Without filters only roots are listed.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=100_000)] = 20,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List executions, newest first."""
+    import asyncio
+
     from perdure.cli.execution import print_executions
     from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
     from perdure.wire.executions import ListFilters
     from perdure.wire.status import Phase
     from perdure.wire.times import microseconds
+
+    is_unfiltered = filters == ListFilters()
+    folds = is_unfiltered and not every
+    below: dict[str, str] = {}
+    if folds:
+        filters = ListFilters(roots=True)
 
     async def work(client: "Client") -> "tuple[list[Execution], bool]":
         found: list[Execution] = []
@@ -47,11 +59,16 @@ def ls(
             if page.searched_to is not None:
                 note(f"No match back to {date_time(microseconds(page.searched_to))}; searching on.")
             if cursor is None or len(found) >= limit:
-                return found, cursor is not None
+                break
+        if folds and not as_json and len(found) <= COUNTED_MAX:
+            counts = (client.stats.count(ListFilters(root_execution_id=one.id)) for one in found)
+            for one, count in zip(found, await asyncio.gather(*counts), strict=True):
+                below[one.id] = f"{count.count:,}{'' if count.exact else '+'}" if count.count else ""
+        return found, cursor is not None
 
     found, more = with_client(url, work)
-    empty = "No executions." if filters == ListFilters() else "No executions match."
-    print_executions(found, empty=empty, as_json=as_json)
+    empty = "No executions." if is_unfiltered else "No executions match."
+    print_executions(found, below, empty=empty, as_json=as_json)
     if more and not as_json:
         note(f"The newest {len(found)}; --limit shows more.")
     if not as_json and any(one.phase is Phase.QUEUED for one in found):
@@ -63,6 +80,9 @@ def show(
     journal: Annotated[
         bool, typer.Option("--journal", help="For an agent's run, show the journal instead of the conversation.")
     ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", help="At most this many rows of the journal, the newest.", min=1)
+    ] = ROWS_SHOWN,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -78,6 +98,7 @@ def show(
     )
     from perdure.cli.waits import behind_words, page_link, print_waits, waiting_words
     from perdure.wire.executions import GetSteps, ListFilters
+    from perdure.wire.records import Kind
     from perdure.wire.status import FINAL, Phase
     from perdure.wire.waits import GetWaits, PendingWaits
 
@@ -128,12 +149,15 @@ def show(
             }
         )
         return
-    print_execution(execution, served, behind_words(waiting.queued_behind), pushed=pushed)
+    losses = sum(row.kind is Kind.LOST for row in rows)
+    print_execution(execution, served, behind_words(waiting.queued_behind), pushed=pushed, losses=losses)
     if not journal and is_agent_run(rows):
         print_conversation(execution, rows, logged)
     else:
         present = waiting_words(waiting.waits, children, due(execution))
-        print_journal(rows, execution, present if execution.phase is Phase.WAITING else "")
+        print_journal(rows, execution, present if execution.phase is Phase.WAITING else "", limit)
+        if len(rows) > limit:
+            note(f"The newest {limit:,} of {len(rows):,} rows; --limit shows more.")
     print_acts(acts)
     print_warnings(logged)
     print_waits(id, waiting.waits, links, children)

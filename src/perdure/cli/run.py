@@ -19,7 +19,7 @@ from perdure.cli.options import (
     UserOption,
     parse_json,
 )
-from perdure.cli.output import console, emit, note, say
+from perdure.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
@@ -209,25 +209,18 @@ async def _look(client: "Client", id: str) -> tuple["Execution", str]:
 
 async def _watch(client: "Client", id: str, timeout: float | None, quiet: bool) -> None:
     import asyncio
-    from contextlib import nullcontext
+    from contextlib import suppress
 
-    from perdure.cli.execution import progress, text_line
     from perdure.cli.follow import follow
-    from perdure.wire.executions import LogLine, Row
+    from perdure.cli.watching import Watch
 
-    out = console(stderr=True)
-    spinner: Any = out.status("queued") if not quiet and out.is_terminal else nullcontext()
-    try:
+    if quiet:
+        await _wait(client, id, timeout)
+        return
+    with suppress(TimeoutError), Watch(id) as watch:
         async with asyncio.timeout(timeout):
-            with spinner as status:
-                async for item in follow(client, id, look_seconds=1.0 if out.is_terminal else 10.0):
-                    if isinstance(item, Row | LogLine):
-                        if not quiet:
-                            out.print(text_line(item), soft_wrap=True)
-                    elif status is not None:
-                        status.update(f"{item.phase.value} {progress(item)}".strip())
-    except TimeoutError:
-        pass
+            async for item in follow(client, id, look_seconds=watch.look_seconds):
+                watch.see(item)
 
 
 async def _wait(client: "Client", id: str, timeout: float | None) -> None:
