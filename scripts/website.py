@@ -61,7 +61,7 @@ def index(pages: list[Entry], docs: Path) -> str:
         lines += ["", f"## {part}", ""]
         for page in (page for page in pages if page.part == part):
             text = (docs / page.path).read_text(encoding="utf-8")
-            lines.append(f"- [{text.splitlines()[0].strip('# ')}]({page.path}): {description(text)}")
+            lines.append(f"- [{text.splitlines()[0].strip('# ')}]({page.path}): {description(text)}".removesuffix(": "))
     return "\n".join(lines) + "\n"
 
 
