@@ -2,7 +2,8 @@
 
 The workers are real ones, each with a lease and a claim of its own, in one process. Two things are measured: the
 processor time and the writes of the server (and of PostgreSQL) while all workers wait; and W1 with one worker, with
-all, and with one beside so many of another deployment, in turns.
+all, and with one beside so many of another deployment, in turns, with the processor time that server and database spend
+on an execution.
 """
 
 import argparse
@@ -31,8 +32,10 @@ from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.store.open import is_postgres
+from perdure.wire.deployments import UseDeployment
 
 SETTLE_SECONDS: Final = 4.0
+STARTS_AT_ONCE: Final = 20
 
 
 class Crew:
@@ -57,8 +60,8 @@ async def serve(url: str, key: str, amount: int, deployment: str) -> None:
     for _ in range(amount):
         transport = HttpTransport([url], key)
         workers.append(Worker(transport, app, deployment=deployment, lease=HttpLease([url], key, transport.leave)))
-    for worker in workers:
-        await worker.start()
+    for first in range(0, amount, STARTS_AT_ONCE):
+        await asyncio.gather(*[worker.start() for worker in workers[first : first + STARTS_AT_ONCE]])
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await asyncio.gather(*[worker.drain() for worker in workers])
@@ -116,16 +119,25 @@ class Lab:
         return None
 
 
-async def rate(server: Server, seconds: float, conc: int) -> float:
+async def rate(server: Server, seconds: float, conc: int) -> tuple[float, float]:
+    """Executions per second, and the microseconds of processor time that server and database spend on one."""
     lab = Lab(server)
+    await lab.client._transport.call(UseDeployment("default"))
+    database = Database(server.store)
+    spent = cpu_seconds(server.pid) + (await database.read())[0]
+    begin = time.perf_counter()
     figures = await workloads.throughput(lab, "W1", seconds, conc)
+    took = time.perf_counter() - begin
+    spent = cpu_seconds(server.pid) + (await database.read())[0] - spent
     await lab.client.close()
-    return float(figures["executions_per_s"])
+    per_s = float(figures["executions_per_s"])
+    return per_s, 1e6 * spent / (per_s * took)
 
 
 async def measure(server: Server, given: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"workers": given.workers}
     rates: dict[str, list[float]] = {"one": [], "all": [], "beside": []}
+    costs: dict[str, list[float]] = {kind: [] for kind in rates}
     for turn in range(given.turns):
         for kind, found in rates.items():
             crews = [] if kind != "beside" else [await asyncio.to_thread(Crew, server, given.workers, "other")]
@@ -134,12 +146,16 @@ async def measure(server: Server, given: argparse.Namespace) -> dict[str, Any]:
             if kind == "all" and not turn and given.idle_seconds:
                 figures |= await idle(server, given.idle_seconds)
             if given.seconds:
-                found.append(await rate(server, given.seconds, given.conc))
+                per_s, cost = await rate(server, given.seconds, given.conc)
+                found.append(per_s)
+                costs[kind].append(cost)
+                print(f"turn {turn + 1} of {given.turns}, {kind}: {per_s:,.0f}/s, {cost:.0f} µs", file=sys.stderr)
             for crew in crews:
                 await asyncio.to_thread(crew.end)
     if given.seconds:
         for kind, found in rates.items():
             figures[f"{kind}_per_s"] = statistics.median(found)
+            figures[f"{kind}_us"] = statistics.median(costs[kind])
             figures[f"{kind}_to_one"] = statistics.median(
                 many / one for one, many in zip(rates["one"], found, strict=True)
             )

@@ -7,6 +7,7 @@ checkout with its own `.venv`; this file runs there, too.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workloads
+from benchmarks.crew import Database, make_postgres
 from benchmarks.figures import cpu_seconds, run_loop
 from benchmarks.http import HttpLab, running
+from tests import postgres
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -26,12 +29,12 @@ HERE = Path(__file__).resolve().parents[1]
 class Side:
     """The server, the worker and the client of one checkout."""
 
-    def __init__(self, folder: Path, workload: str) -> None:
+    def __init__(self, folder: Path, workload: str, database: str) -> None:
         self.folder = folder
         python = folder / ".venv/bin/python"
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
-            [python, "-P", __file__, workload, "--side"],
+            [python, "-P", __file__, workload, "--side", "--database", database],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
@@ -54,24 +57,35 @@ class Side:
         self._process.communicate()
 
     def said(self) -> str:
-        server, worker, client = (statistics.median(each) for each in zip(*self.costs, strict=True))
+        spent = [statistics.median(each) for each in zip(*self.costs, strict=True)]
         rate = statistics.median(self.rates)
-        cost = f"server {server:.0f}, worker {worker:.0f}, client {client:.0f} µs"
+        names = ("server", "worker", "client", "database")
+        cost = ", ".join(f"{name} {each:.0f}" for name, each in zip(names, spent, strict=True)) + " µs"
         return f"{self.folder}: {rate:,.0f} executions/s; processor time of each: {cost}"
 
 
-def serve_turns(workload: str) -> None:
+def serve_turns(workload: str, database: str) -> None:
     """One side: a burst for each line of standard input."""
-    folder = Path(tempfile.mkdtemp())
-    given = argparse.Namespace(store=str(folder / "store.db"), servers=1, workers=1)
+    with contextlib.ExitStack() as opened:
+        folder = Path(tempfile.mkdtemp())
+        store = str(folder / "store.db")
+        if database == "postgres":
+            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
+            store = run_loop(make_postgres(started))
+        _serve_turns(workload, folder, store)
+
+
+def _serve_turns(workload: str, folder: Path, store: str) -> None:
+    given = argparse.Namespace(store=store, servers=1, workers=1)
 
     async def bursts() -> None:
-        lab = HttpLab(servers, workers[0])
+        lab, database = HttpLab(servers, workers[0]), Database(store)
         while line := await asyncio.to_thread(sys.stdin.readline):
             pids = servers[0].pid, workers[0].pid, os.getpid()
-            before = [cpu_seconds(pid) for pid in pids]
+            before = [*map(cpu_seconds, pids), (await database.read())[0]]
             figures: dict[str, Any] = await workloads.throughput(lab, workload, float(line), 256)
-            cpu = [cpu_seconds(pid) - spent for pid, spent in zip(pids, before, strict=True)]
+            after = [*map(cpu_seconds, pids), (await database.read())[0]]
+            cpu = [now - then for now, then in zip(after, before, strict=True)]
             print(json.dumps({"per_s": figures["executions_per_s"], "cpu": cpu}), flush=True)
         await lab.aclose()
 
@@ -85,13 +99,14 @@ def main() -> None:
     parser.add_argument("other", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        return serve_turns(given.workload)
+        return serve_turns(given.workload, given.database)
     if given.other is None:
         parser.error("name the folder of the other checkout")
-    other, here = Side(given.other.resolve(), given.workload), Side(HERE, given.workload)
+    other, here = (Side(folder, given.workload, given.database) for folder in (given.other.resolve(), HERE))
     for number in range(given.turns + 1):
         for side in (other, here) if number % 2 else (here, other):
             side.turn(given.seconds)
