@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 
 import asyncpg
 import pytest
@@ -9,6 +10,7 @@ from tests import postgres
 from tests.databases import migrated
 
 from perdure.store.migrate import migrations, split_statements
+from perdure.store.postgres_send import bulk, with_common
 from perdure.store.postgres_writer import PREPARE
 from perdure.store.statements import load
 
@@ -38,11 +40,15 @@ async def test_postgresql_understands_every_query() -> None:
                 assert [one.type for one in bulk.get_attributes()[1:]] == [
                     one.type for one in prepared.get_attributes()
                 ]
+                common = await connection.prepare(with_common(query.bulk, set(range(1, len(wide)))))
+                assert [one.name for one in common.get_parameters()] == [f"{wide[0]}[]", *wide[1:]]
+                assert common.get_attributes() == bulk.get_attributes()
         await connection.close()
 
 
 async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
-    """Whatever is known of the tables, and in the order of its values, which is the order of locks."""
+    """Whatever is known of the tables, and in the order of its values, which is the order of locks; also if the rows
+    have all values but their keys in common."""
     async with postgres.fresh(migrated) as url:
         connection = await asyncpg.connect(url)
         bulk = [query for query in load("postgres").values() if query.bulk is not None and query.returns]
@@ -51,16 +57,35 @@ async def test_a_bulk_change_finds_each_row_by_an_index() -> None:
             if analysed:
                 await connection.execute("ANALYZE")
             for mark, query in enumerate(bulk, 1_000 * analysed):
-                async with connection.transaction():
-                    await connection.fetchval(PREPARE["write"], mark)
-                    await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                    await connection.execute(f"PREPARE one AS {query.bulk}")
-                    nulls = ", ".join(["NULL"] * len(query.parameters))
-                    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE one({nulls})"))
-                    await connection.execute("DEALLOCATE one")
-                assert "Index Scan using executions_pkey" in plan, plan
-                assert "Nested Loop" in plan and "Seq Scan" not in plan and "Hash" not in plan, plan
+                assert query.bulk is not None
+                keys = {query.parameters.index(name) for name in ("project_id", "id")}
+                texts = [query.bulk, with_common(query.bulk, set(range(len(query.parameters))) - keys)]
+                for text in texts:
+                    async with connection.transaction():
+                        await connection.fetchval(PREPARE["write"], 2 * mark + texts.index(text))
+                        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                        await connection.execute(f"PREPARE one AS {text}")
+                        nulls = ", ".join(["NULL"] * len(query.parameters))
+                        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE one({nulls})"))
+                        await connection.execute("DEALLOCATE one")
+                    assert "Index Scan using executions_pkey" in plan, plan
+                    assert "Nested Loop" in plan and "Seq Scan" not in plan and "Hash" not in plan, plan
         await connection.close()
+
+
+def test_what_rows_have_in_common_is_sent_once() -> None:
+    text = str(load("postgres")["advance"].bulk)
+    places = load("postgres")["advance"].parameters
+    row = dict.fromkeys(places, 1) | {"project_id": "p", "id": "a", "progress": None}
+    other = row | {"id": "b", "rows": 2}
+
+    def sent(*rows: Mapping[str, object]) -> dict[str, object]:
+        _, values = bulk(text, [tuple(one[name] for name in places) for one in rows])
+        return dict(zip(places, values, strict=True))
+
+    assert sent(row, other) == row | {"project_id": ("p", "p"), "id": ("a", "b"), "rows": (1, 2)}
+    again = sent(row, row | {"id": "b", "number": 2})
+    assert (again["number"], again["rows"], again["progress"]) == ((1, 2), 1, None)
 
 
 async def test_the_last_event_before_an_execution_is_found_by_halving_its_topic() -> None:

@@ -1,7 +1,7 @@
 """Sends a batch in as few statements as possible, with each run's rows kept apart."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from typing import Any, Final
 
@@ -10,6 +10,14 @@ from perdure.store.lockstep import Batch
 from perdure.store.postgres_connection import AsyncpgConnection
 
 _NUMBERED: Final = re.compile(r"\$(\d+)")
+_ARRAY: Final = re.compile(r"\$(\d+)::(\w+)\[\]")
+_UNNEST: Final = re.compile(r"unnest\(([^()]+)\) WITH ORDINALITY AS v \([^()]+\)")
+_VALUE: Final = re.compile(r"\bv\.p(\d+)\b")
+_KEY: Final = re.compile(r"\b(?:project_id|id) = v\.p(\d+)")
+_TEXTS_MAX: Final = 8
+"""Of one statement: each connection prepares them."""
+_texts: Final[dict[str, dict[frozenset[int], str]]] = {}
+"""By a statement's text for many rows: its texts for rows that have the values at these places in common."""
 
 
 async def send_late(connection: AsyncpgConnection, batches: Sequence[Batch]) -> Sequence[Batch]:
@@ -23,8 +31,9 @@ async def send_late(connection: AsyncpgConnection, batches: Sequence[Batch]) -> 
         flat = [one for several in rows for one in several]
         if len(flat) > 1 and statement.bulk is None:
             return batches
-        texts.append((statement.sql if len(flat) == 1 else str(statement.bulk), len(statement.parameters)))
-        values += flat[0] if len(flat) == 1 else zip(*flat, strict=True)
+        text, given = (statement.sql, flat[0]) if len(flat) == 1 else bulk(str(statement.bulk), flat)
+        texts.append((text, len(statement.parameters)))
+        values += given
     await connection.fetch(_together(tuple(texts)), *values)
     return batches[len(late) :]
 
@@ -72,8 +81,38 @@ async def _send_bulk(connection: AsyncpgConnection, batch: Batch) -> list[Rows]:
     """Pays the statement's overhead once for all rows."""
     statement, runs, values = batch
     assert statement.bulk is not None
-    arrays = zip(*(one for several in values for one in several), strict=True)
+    text, given = bulk(statement.bulk, [one for several in values for one in several])
     found: list[Rows] = [[] for _ in runs]
-    for record in await connection.fetch(statement.bulk, *arrays):
+    for record in await connection.fetch(text, *given):
         found[record[0] - 1].append(tuple(record)[1:])
     return found
+
+
+def bulk(text: str, rows: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """A value that all rows have in common is sent once: the driver and PostgreSQL pay for each element of an array."""
+    columns = list(zip(*rows, strict=True))
+    same = {n for n, column in enumerate(columns) if column[-1] == column[0] and column.count(column[0]) == len(rows)}
+    texts = _texts.setdefault(text, {})
+    places = max((known for known in texts if known <= same), key=len, default=frozenset[int]())
+    # PostgreSQL finds the rows of an UPDATE by their keys, which stay in the join.
+    same -= {int(place) - 1 for place in _KEY.findall(text)}
+    if len(places) < len(same) < len(columns) and len(texts) < _TEXTS_MAX:
+        places = frozenset(same)
+        texts[places] = with_common(text, places)
+    return texts.get(places, text), [column[0] if n in places else column for n, column in enumerate(columns)]
+
+
+def with_common(text: str, places: Set[int]) -> str:
+    """A statement for many rows, with one value instead of an array at these places."""
+    head, arrays, tail = _UNNEST.split(text)
+    kinds = {int(place): kind for place, kind in _ARRAY.findall(arrays)}
+    left = [n for n in kinds if n - 1 not in places]
+
+    def once(match: re.Match[str]) -> str:
+        place = int(match[1])
+        return f"v.p{place}" if place in left else f"${place}::{kinds[place]}"
+
+    arrays = ", ".join(f"${n}::{kinds[n]}[]" for n in left)
+    names = ", ".join(f"p{n}" for n in left)
+    head, tail = (_VALUE.sub(once, part) for part in (head, tail))
+    return f"{head}unnest({arrays}) WITH ORDINALITY AS v ({names}, ord){tail}"
