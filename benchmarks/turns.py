@@ -7,21 +7,18 @@ checkout with its own `.venv`; this file runs there, too.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import workloads
-from benchmarks.crew import Database, make_postgres
+from benchmarks.crew import Database, new_store
 from benchmarks.figures import cpu_seconds, run_loop
 from benchmarks.http import HttpLab, running
-from tests import postgres
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -66,31 +63,22 @@ class Side:
 
 def serve_turns(workload: str, database: str) -> None:
     """One side: a burst for each line of standard input."""
-    with contextlib.ExitStack() as opened:
-        folder = Path(tempfile.mkdtemp())
-        store = str(folder / "store.db")
-        if database == "postgres":
-            started = opened.enter_context(postgres.running(postgres.SAFE | {"shared_buffers": "1GB"}))
-            store = run_loop(make_postgres(started))
-        _serve_turns(workload, folder, store)
-
-
-def _serve_turns(workload: str, folder: Path, store: str) -> None:
-    given = argparse.Namespace(store=store, servers=1, workers=1)
 
     async def bursts() -> None:
-        lab, database = HttpLab(servers, workers[0]), Database(store)
+        lab, postgres = HttpLab(servers, workers[0]), Database(servers[0].store)
         while line := await asyncio.to_thread(sys.stdin.readline):
             pids = servers[0].pid, workers[0].pid, os.getpid()
-            before = [*map(cpu_seconds, pids), (await database.read())[0]]
+            before = [*map(cpu_seconds, pids), (await postgres.read())[0]]
             figures: dict[str, Any] = await workloads.throughput(lab, workload, float(line), 256)
-            after = [*map(cpu_seconds, pids), (await database.read())[0]]
+            after = [*map(cpu_seconds, pids), (await postgres.read())[0]]
             cpu = [now - then for now, then in zip(after, before, strict=True)]
             print(json.dumps({"per_s": figures["executions_per_s"], "cpu": cpu}), flush=True)
         await lab.aclose()
 
-    with running(given, folder) as (servers, workers):
-        run_loop(bursts())
+    with new_store(database) as (folder, store):
+        given = argparse.Namespace(store=store, servers=1, workers=1)
+        with running(given, folder) as (servers, workers):
+            run_loop(bursts())
 
 
 def main() -> None:
