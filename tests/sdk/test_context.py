@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import logging
 import re
 import threading
@@ -224,7 +225,7 @@ def test_options_of_a_step() -> None:
     assert (first.retry.max_attempts, first.timeout_seconds, first.is_async) == (5, 3, True)
     second = live.request("a key")
     assert (live.call("a key").name, second.retry.max_attempts, second.timeout_seconds) == ("own", 2, 3)
-    assert asyncio.iscoroutinefunction(second.fn)
+    assert inspect.iscoroutinefunction(second.fn)
     third = live.request("pack")
     assert (third.retry.max_attempts, third.timeout_seconds) == (4, 9)
     assert live.request("pack#2").is_async

@@ -14,6 +14,7 @@
     ├── DuplicateKey
     ├── Misplaced
     ├── Stuck
+    ├── UnsupportedPython
     └── Diverged
         └── Outdated
 
@@ -205,6 +206,12 @@ class Stuck(PerdureError):
     """Every branch of the workflow waits, and nothing can wake one."""
 
     code: ClassVar[str] = "STUCK"
+
+
+class UnsupportedPython(PerdureError):
+    """A worker does not start on a Python whose asyncio it cannot replay."""
+
+    code: ClassVar[str] = "UNSUPPORTED_PYTHON"
 
 
 class Diverged(PerdureError):

@@ -28,6 +28,7 @@ from perdure.sdk.logs import WORKERS_LOG
 from perdure.sdk.long_calls import LongCalls
 from perdure.sdk.plain_agents import refuse_plain_agents
 from perdure.sdk.replay.calls import DurableCall
+from perdure.sdk.replay.self_test import check_python
 from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
 from perdure.sdk.transcripts import TranscriptReader
@@ -134,7 +135,8 @@ class Worker:
         self._emit_timer: asyncio.TimerHandle | None = None
 
     async def start(self, *, wait: bool = False) -> None:
-        """Raises the server's refusals, and `Unavailable` without `wait`."""
+        """Raises the server's refusals, `Unavailable` without `wait`, and `UnsupportedPython`."""
+        check_python()
         self.loop = asyncio.get_running_loop()
         self.outside = contextvars.copy_context()
         _collect_less()

@@ -41,6 +41,24 @@ _set_running_loop = asyncio._set_running_loop
 _enter_task = asyncio.tasks._enter_task
 _leave_task = asyncio.tasks._leave_task
 
+if sys.version_info >= (3, 14):  # a thread has one current task, not one for each loop
+    _swap_current_task = asyncio.tasks._swap_current_task
+
+    def _suspend_task(outer: Any) -> Any:
+        return None if outer is None else _swap_current_task(outer, None)
+
+    def _resume_task(outer: Any, task: Any) -> None:
+        if task is not None:
+            _swap_current_task(outer, task)
+else:
+
+    def _suspend_task(outer: Any) -> Any:
+        return None
+
+    def _resume_task(outer: Any, task: Any) -> None:
+        return
+
+
 SPIN_MAX: Final = 100_000
 """A busy loop (`while not ready: await asyncio.sleep(0)`) counts as settled after so many callbacks, in every
 replay."""
@@ -90,15 +108,18 @@ class InnerLoop(asyncio.AbstractEventLoop):
         if "anyio" in sys.modules and not patches.anyio_is_patched:
             patches.patch_anyio(InnerLoop)
 
-    def enter(self) -> tuple[Any, Any]:
-        before = (_get_running_loop(), sys.get_asyncgen_hooks())
+    def enter(self) -> tuple[Any, Any, Any]:
+        outer = _get_running_loop()
+        before = (outer, sys.get_asyncgen_hooks(), _suspend_task(outer))
         _set_running_loop(self)
         sys.set_asyncgen_hooks(None, self._finalize_generator)
         return before
 
-    def leave(self, before: tuple[Any, Any]) -> None:
-        _set_running_loop(before[0])
-        sys.set_asyncgen_hooks(*before[1])
+    def leave(self, before: tuple[Any, Any, Any]) -> None:
+        outer, hooks, task = before
+        _set_running_loop(outer)
+        sys.set_asyncgen_hooks(*hooks)
+        _resume_task(outer, task)
 
     def pump(self, budget: int) -> int:
         """Returns the rest of `budget`. At 0 and unsettled, pump again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from perdure.sdk.errors import Misplaced
@@ -39,7 +40,7 @@ def refuse_the_rest(loop_class: type[Any]) -> None:
     for name, member in vars(asyncio.AbstractEventLoop).items():
         if name.startswith("_") or name in vars(loop_class) or not callable(member):
             continue
-        setattr(loop_class, name, _refusal(name, asyncio.iscoroutinefunction(member)))
+        setattr(loop_class, name, _refusal(name, inspect.iscoroutinefunction(member)))
 
 
 def _message(name: str) -> str:
