@@ -14,8 +14,8 @@ compile() {
 }
 
 compile pyproject.toml --output-file requirements/base.txt
-compile pyproject.toml --extra postgres --constraints requirements/base.txt --output-file requirements/server.txt
-compile pyproject.toml --extra agents --extra postgres --group dev --constraints requirements/base.txt --output-file requirements/dev.txt
+compile pyproject.toml --extra mcp --extra postgres --constraints requirements/base.txt --output-file requirements/server.txt
+compile pyproject.toml --extra agents --extra mcp --extra postgres --group dev --constraints requirements/base.txt --output-file requirements/dev.txt
 echo uv | compile - --output-file requirements/uv.txt
 # What tests/client is played with: the existing client, as it is.
 echo polos-sdk==0.1.15 | compile - --output-file requirements/existing-client.txt

@@ -33,18 +33,18 @@ def test_a_page_is_found_by_its_name_and_by_the_last_part_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "page"),
+    ("words", "text"),
     [
-        ("idempotency key of a step that ran twice", "crash"),
-        ("signing secret rotate", "webhooks"),
-        ("cron expression and time zones", "schedules"),
-        ("budget raise money", "budgets"),
-        ("failover of postgres to a standby", "postgresql"),
+        ("idempotency key of a step that ran twice", "idempotency_key"),
+        ("rotate the signing secret", "rotate"),
+        ("cron expression and time zones", "cron"),
+        ("raise a budget", "budget raise"),
+        ("failover of postgres to a standby", "standby"),
     ],
 )
-def test_a_search_finds_the_page_that_explains_it(words: str, page: str) -> None:
+def test_a_search_finds_the_sections_that_explain_it(words: str, text: str) -> None:
     found = docs.search(words, 5)
-    assert page in [one.page.rpartition("/")[2] for one in found]
+    assert len(found) == 5 and sum(text in one.text.lower() for one in found) >= 2, [one.heading for one in found]
 
 
 def test_a_search_without_known_words_finds_nothing() -> None:

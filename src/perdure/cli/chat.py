@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.sync import SyncClient, SyncHandle
-    from perdure.server.approval_form import Field, Form
+    from perdure.wire.answer_forms import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
 """For a tool's arguments and results."""
@@ -121,7 +121,7 @@ class _Screen:
         return input(prompt)
 
     def words(self, text: str) -> None:
-        from perdure.cli.render import plain
+        from perdure.wire.wording import plain
 
         text = plain(text)
         if text:
@@ -130,7 +130,7 @@ class _Screen:
             self._open = not text.endswith("\n")
 
     def aside(self, text: str, colour: str = "bright_black") -> None:
-        from perdure.cli.render import plain
+        from perdure.wire.wording import plain
 
         self.line()
         typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
@@ -281,7 +281,7 @@ def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
 
 def _ask(asked: dict[str, Any], screen: _Screen) -> object:
     from perdure.cli.waits import about
-    from perdure.server.approval_form import APPROVED, form_of
+    from perdure.wire.answer_forms import APPROVED, form_of
 
     form = form_of(json.dumps(asked).encode())
     fields = {field.key: field for field in form.fields or ()}
@@ -325,7 +325,7 @@ def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
 
 def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
     """Reads an empty line as the default."""
-    from perdure.server.approval_form import Form, read_answer
+    from perdure.wire.answer_forms import Form, read_answer
 
     found: dict[str, Any] = {}
     for field in fields:

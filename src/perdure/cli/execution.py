@@ -18,7 +18,6 @@ from perdure.cli.render import (
     decoded_object,
     kind_style,
     outcome,
-    plain,
     subject,
     took,
     traceback,
@@ -30,6 +29,7 @@ from perdure.wire.executions import Act, Execution, LogLine, Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import duration, rfc3339
+from perdure.wire.wording import plain
 
 WARNINGS_SHOWN: Final = 5
 

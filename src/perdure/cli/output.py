@@ -23,7 +23,7 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """To stderr."""
-    from perdure.cli.render import plain
+    from perdure.wire.wording import plain
 
     typer.echo(plain(text), err=True)
 
@@ -119,7 +119,7 @@ def print_facts(facts: Iterable[tuple[str, Cell | None]]) -> None:
 def _text(cell: Cell) -> "Text":
     from rich.text import Text
 
-    from perdure.cli.render import plain
+    from perdure.wire.wording import plain
 
     if isinstance(cell, Text):
         return cell

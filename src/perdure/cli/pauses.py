@@ -125,7 +125,8 @@ def paused_words(one: "Pause") -> str:
     >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
     "key 'ci': moving"
     """
-    from perdure.cli.render import date_time, plain
+    from perdure.cli.render import date_time
+    from perdure.wire.wording import plain
 
     until = "" if one.until_us is None else f" until {date_time(one.until_us)}"
     why = "" if one.note is None else f": {one.note}"

@@ -10,6 +10,7 @@ from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.times import duration, microseconds
+from perdure.wire.wording import plain
 
 PHASE_STYLE: Final = {
     Phase.QUEUED: "cyan",
@@ -140,12 +141,3 @@ def kind_style(kind: Kind, *, ok: bool = True) -> str:
 
 def took(started_us: int | None, ended_us: int | None) -> str:
     return "" if started_us is None or ended_us is None else duration(ended_us - started_us)
-
-
-def plain(text: str) -> str:
-    """Replace characters that control a terminal, except line breaks and tabs.
-
-    >>> plain("a\\x1b[2Jb\\n\\tc")
-    'a�[2Jb\\n\\tc'
-    """
-    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

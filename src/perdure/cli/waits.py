@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.cli.output import say
 from perdure.cli.pauses import paused_words
-from perdure.cli.render import date_time, plain, subject
+from perdure.cli.render import date_time, subject
 from perdure.wire.pauses import unpause_command
 from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.wording import plain
 
 if TYPE_CHECKING:
     from msgspec import Raw

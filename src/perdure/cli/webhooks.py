@@ -69,8 +69,9 @@ def deliveries(
     as_json: JsonFlag = False,
 ) -> None:
     """List deliveries, sent and pending, newest first, with their outcome."""
-    from perdure.cli.render import cut, date_time, plain
+    from perdure.cli.render import cut, date_time
     from perdure.wire.webhooks import DeliveryState, ListDeliveries
+    from perdure.wire.wording import plain
 
     check_choice("--state", state, [*DeliveryState])
     wanted = None if state is None else DeliveryState(state)

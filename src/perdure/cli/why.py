@@ -43,8 +43,9 @@ def _print(found: "Why", now_us: int) -> None:
     from rich.text import Text
 
     from perdure.cli.output import console
-    from perdure.cli.render import PHASE_STYLE, plain
+    from perdure.cli.render import PHASE_STYLE
     from perdure.wire.status import Phase
+    from perdure.wire.wording import plain
 
     line = Text(f"{found.phase.value}  ", style=PHASE_STYLE[found.phase])
     line.append(plain(in_local_time(found.sentence, now_us)), style="default")

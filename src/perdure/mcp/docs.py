@@ -61,9 +61,10 @@ def pages() -> dict[str, Page]:
 def page(name: str) -> Page:
     """A page by its name or by the last part of it. Raises `NotFound`."""
     wanted = name.strip().removesuffix(".md").strip("/").lower()
-    for known, found in pages().items():
-        if wanted in (known.lower(), known.lower().rpartition("/")[2]):
-            return found
+    by_last = {known.lower().rpartition("/")[2]: found for known, found in reversed(pages().items())}
+    found = {known.lower(): one for known, one in pages().items()}.get(wanted) or by_last.get(wanted)
+    if found is not None:
+        return found
     near = get_close_matches(wanted, pages(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise NotFound(f"The documentation has no page {name!r}.{hint} Its pages are: {', '.join(pages())}.")

@@ -38,6 +38,7 @@ from perdure.server.routes import (
     dashboard,
     dev,
     events,
+    mcp,
     operations,
     otlp,
     push_workers,
@@ -46,6 +47,7 @@ from perdure.server.routes import (
 from perdure.server.routing import Route, Services
 from perdure.server.settings import Settings
 from perdure.server.stopping import when_asked_to_stop
+from perdure.server.tool_server import ToolServer
 from perdure.server.written import CachedDocument
 from perdure.store.interface import Store
 from perdure.store.open import open_store
@@ -149,6 +151,7 @@ def all_routes() -> list[Route]:
         keys.keys,
         webhooks.webhooks,
         signing.signing,
+        mcp,
         dev,
         operations,
         dashboard,
@@ -182,6 +185,8 @@ class App:
         engine.projects.admit = self.services.added_members.check
         engine.user_changed = self.services.forget_user
         self.router = Router(self.services, all_routes())
+        self.tools = ToolServer()
+        self.services.answer_mcp = self.tools.answer
         # Built on first use.
         document = cache(lambda: openapi.document(self.router.routes, version=API_VERSION))
         self.services.openapi_json = cache(lambda: CachedDocument(msgspec.json.encode(document()), "application/json"))
@@ -221,6 +226,7 @@ class App:
     async def stop(self) -> None:
         self.drain()
         await self.services.health.stop()
+        await self.tools.stop()
         await self.engine.stop()
 
     def worker_gone(self, worker_id: str, granted_us: int) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from perdure.server.approval_form import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
+from perdure.wire.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
 from perdure.wire.approvals import How, Question, QuestionState
 
 SHOWN_MAX: Final = 200_000

@@ -27,14 +27,14 @@ from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
 from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
-from perdure.server.problems import Header, shape_problem, undecodable
+from perdure.server.problems import Header, Reply, shape_problem, undecodable
 from perdure.server.settings import Settings
 from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
 from perdure.wire.access import Caller, Principal, Role
-from perdure.wire.errors import BadRequest, ReadOnly
+from perdure.wire.errors import BadRequest, NotFound, ReadOnly
 from perdure.wire.fields import Most, checked_id
 from perdure.wire.record import expression, function
 
@@ -49,6 +49,10 @@ class Text(Struct, frozen=True):
     body: str
     content_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+async def _no_mcp(call: "Call", body: bytes) -> Reply:
+    raise NotFound("This server does not serve MCP.")
 
 
 class Services:
@@ -76,6 +80,7 @@ class Services:
         self.in_flight = InFlight(settings.in_flight_bytes_max, settings.in_flight_per_address_bytes_max)
         self.connections: Callable[[], int] = lambda: 0
         self.openapi_json: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "application/json")
+        self.answer_mcp: Callable[[Call, bytes], Awaitable[Reply]] = _no_mcp
         self.docs_html: Callable[[], CachedDocument] = lambda: CachedDocument(b"", "text/html; charset=utf-8")
 
     def forget_key(self, key_id: str | None) -> None:
@@ -168,6 +173,10 @@ class Call:
         return None if self.principal is None else self.principal.user_id
 
     @property
+    def asgi_scope(self) -> Scope:
+        return self._scope
+
+    @property
     def raw_path(self) -> bytes:
         found: bytes = self._scope["raw_path"]
         return found
@@ -211,9 +220,7 @@ class Call:
         principal = await gate.principal(
             self.headers, self.address, named[0] if named else None, safe=self.route.safe, alone=alone
         )
-        if self.services.read_only is not None and not principal.role.includes(role):
-            raise ReadOnly(self.services.read_only)
-        check_role(principal, role)
+        self.check_role(principal, role)
         if principal.project_id:
             for project_id in named:
                 gate.check_project(principal, project_id)
@@ -221,6 +228,12 @@ class Call:
         self.recognize()
         self.project_id = principal.project_id
         return principal
+
+    def check_role(self, principal: Principal, role: Role) -> None:
+        """Raises `ReadOnly` and `Forbidden`."""
+        if self.services.read_only is not None and not principal.role.includes(role):
+            raise ReadOnly(self.services.read_only)
+        check_role(principal, role)
 
     async def identify_user(self) -> None:
         """Raises as `Gate.user`."""

@@ -51,3 +51,12 @@ def decoded_object(data: bytes | None) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def plain(text: str) -> str:
+    """Replace characters that control a terminal, except line breaks and tabs.
+
+    >>> plain("a\\x1b[2Jb\\n\\tc")
+    'a�[2Jb\\n\\tc'
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

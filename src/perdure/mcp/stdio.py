@@ -1,0 +1,13 @@
+"""MCP over standard input and output, for a program that starts the server itself."""
+
+from mcp.server.stdio import stdio_server
+
+from perdure.mcp.asking import Caller
+from perdure.mcp.server import Tools
+
+
+async def serve(caller: Caller) -> None:
+    """Until the input ends."""
+    server = Tools(lambda ctx: caller).server()
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())

@@ -1,0 +1,261 @@
+"""The tools to look at executions and to act on them. Each is a function of typed arguments that returns text."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from perdure.mcp import docs, lines, runs
+from perdure.mcp.asking import Ask, full_id
+from perdure.wire.access import Role
+from perdure.wire.approvals import GetOpenQuestions, ListApprovals
+from perdure.wire.errors import BadRequest
+from perdure.wire.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
+from perdure.wire.forks import RetryExecution
+from perdure.wire.status import Status
+from perdure.wire.summaries import ListSummaries
+from perdure.wire.why import ExplainExecution
+
+Json = Any
+A = TypeVar("A", bound=Struct)
+
+PAGE: Final = 50
+SECTION_CHARS: Final = 1_500
+SECTIONS: Final = 4
+PAGE_CHARS: Final = 16_000
+WAIT_SECONDS_MAX: Final = 45.0
+
+Id = Annotated[str, Meta(description="The execution's id, or its first 8 characters or more.")]
+
+
+class Tool(NamedTuple):
+    name: str
+    description: str
+    role: Role
+    arguments: type[Struct]
+    call: Callable[[Ask, Any], Awaitable[str]]
+    destroys: bool
+
+    @property
+    def schema(self) -> dict[str, Json]:
+        (found,), defs = msgspec.json.schema_components([self.arguments], ref_template="#/$defs/{name}")
+        schema: dict[str, Json] = dict(defs.pop(found["$ref"].rpartition("/")[2]))
+        schema.pop("title", None)
+        schema["properties"] = {name: _without_null(one) for name, one in schema["properties"].items()}
+        return schema | ({"$defs": defs} if defs else {})
+
+
+TOOLS: Final[dict[str, Tool]] = {}
+
+
+def tool(
+    role: Role, *, destroys: bool = False
+) -> Callable[[Callable[[Ask, A], Awaitable[str]]], Callable[[Ask, A], Awaitable[str]]]:
+    """The function's name and docstring are the tool's."""
+
+    def add(function: Callable[[Ask, A], Awaitable[str]]) -> Callable[[Ask, A], Awaitable[str]]:
+        arguments = function.__annotations__["given"]
+        description = " ".join((function.__doc__ or "").split())
+        TOOLS[function.__name__] = Tool(
+            name=function.__name__,
+            description=description,
+            role=role,
+            arguments=arguments,
+            call=function,
+            destroys=destroys,
+        )
+        return function
+
+    return add
+
+
+class Listing(Struct, forbid_unknown_fields=True):
+    status: Annotated[Status, Meta(description="Only this status.")] | None = None
+    workflow: Annotated[str, Meta(description="Only this workflow or agent.")] | None = None
+    search: Annotated[str, Meta(description="The beginning of an id, of a key, or of a word in a key.")] | None = None
+    error: Annotated[str, Meta(description="Words of the error of failed executions.")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE)] = PAGE
+    cursor: Annotated[str, Meta(description="From the page before.")] | None = None
+
+
+@tool(Role.READ)
+async def list_executions(ask: Ask, given: Listing) -> str:
+    """List executions, the newest first. Each line has the beginning of the id, the workflow, the phase, the age, and
+    what the execution waits for or why it failed."""
+    op = ListSummaries(
+        status=None if given.status is None else [given.status.value],
+        workflow_id=given.workflow,
+        q=given.search,
+        error=given.error,
+        cursor=given.cursor,
+        limit=given.limit,
+    )
+    page = await ask(op)
+    found = lines.executions(page.executions, _now_us())
+    more = [] if page.next_cursor is None else [f"More: cursor={page.next_cursor}"]
+    return "\n".join([*found, *more]) or "No execution matches."
+
+
+class One(Struct, forbid_unknown_fields=True):
+    id: Id
+    wait: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX, description="Wait so many seconds for its end.")] | None = (
+        None
+    )
+
+
+@tool(Role.READ)
+async def get_execution(ask: Ask, given: One) -> str:
+    """Show one execution: phase, input, result or error, progress, and the questions that it asks."""
+    id = await full_id(ask, given.id)
+    run = await runs.look(ask, id, given.wait)
+    return "\n".join(lines.execution(run.execution, run.questions, _now_us()))
+
+
+class Why(Struct, forbid_unknown_fields=True):
+    id: Id
+    slow: Annotated[bool, Meta(description="Also show which steps and waits took the time.")] = False
+
+
+@tool(Role.READ)
+async def why(ask: Ask, given: Why) -> str:
+    """Explain why an execution is where it is, and what lets it go on. Use it when one hangs or failed."""
+    found = await ask(ExplainExecution(await full_id(ask, given.id), given.slow))
+    return lines.bounded(lines.why(found), "More facts were left out.")
+
+
+class After(Struct, forbid_unknown_fields=True):
+    id: Id
+    after: Annotated[int, Meta(ge=0, description="Go on after the line of this number.")] = 0
+
+
+@tool(Role.READ)
+async def get_journal(ask: Ask, given: After) -> str:
+    """Show the journal of an execution: its steps, waits and children with their outcomes, in order."""
+    id = await full_id(ask, given.id)
+    begun_us = (await ask(GetExecution(id))).created_at_us
+    page = await ask(GetSteps(id, given.after, PAGE))
+    text = lines.bounded(lines.journal(page.steps, begun_us), _more("row"))
+    return f"{text}\n{_more('row')}" if page.has_more and not text.endswith(_more("row")) else text or "No more rows."
+
+
+@tool(Role.READ)
+async def get_logs(ask: Ask, given: After) -> str:
+    """Show the log lines of an execution, in order."""
+    page = await ask(GetLogs(await full_id(ask, given.id), given.after, PAGE))
+    text = lines.bounded(lines.logs(page.logs), _more("line"))
+    return (
+        f"{text}\n{_more('line')}" if page.has_more and not text.endswith(_more("line")) else text or "No more lines."
+    )
+
+
+class Nothing(Struct, forbid_unknown_fields=True):
+    pass
+
+
+@tool(Role.READ)
+async def list_questions(ask: Ask, given: Nothing) -> str:
+    """List the open questions of all executions, the oldest first."""
+    found = (await ask(ListApprovals(limit=PAGE))).approvals
+    return lines.bounded(map(lines.question, found), "There are more questions.") or "No execution asks anything."
+
+
+class Words(Struct, forbid_unknown_fields=True):
+    words: Annotated[str, Meta(min_length=2, description="The words to look for.")]
+
+
+@tool(Role.READ)
+async def search_docs(ask: Ask, given: Words) -> str:
+    """Search the documentation of Perdure: how to write workflows, steps, agents, tests and deployments."""
+    found = docs.search(given.words, SECTIONS)
+    shown = (f"[{one.page}] {one.heading}\n\n{lines.cut(one.text, SECTION_CHARS)}" for one in found)
+    return "\n\n".join(shown) or f"No page has these words. The pages are: {', '.join(docs.pages())}."
+
+
+class Reading(Struct, forbid_unknown_fields=True):
+    page: Annotated[str, Meta(description="Its name, as the search shows it in brackets.")]
+    offset: Annotated[int, Meta(ge=0, description="The first character to show.")] = 0
+
+
+@tool(Role.READ)
+async def read_docs(ask: Ask, given: Reading) -> str:
+    """Read one page of the documentation of Perdure."""
+    text = docs.page(given.page).text
+    end = given.offset + PAGE_CHARS
+    return text[given.offset : end] + (f"\n\nMore: offset={end}" if end < len(text) else "")
+
+
+class Start(Struct, forbid_unknown_fields=True):
+    workflow: Annotated[str, Meta(description="The name of a workflow or agent.")]
+    input: Annotated[Json, Meta(description="Its input, as JSON.")] = None
+    key: Annotated[str, Meta(description="A name of your own. A second start with it starts nothing.")] | None = None
+
+
+@tool(Role.WRITE)
+async def start_execution(ask: Ask, given: Start) -> str:
+    """Start a workflow or agent and return at once. Use the tools run_… to wait for the result."""
+    id = await runs.start(ask, given.workflow, given.input, given.key)
+    return f"Started execution {id}. get_execution shows how it goes."
+
+
+class Retry(Struct, forbid_unknown_fields=True):
+    id: Id
+    from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
+
+
+@tool(Role.WRITE)
+async def retry_execution(ask: Ask, given: Retry) -> str:
+    """Run a failed or cancelled execution again from what failed, as a new execution. Recorded steps stay."""
+    fork = await ask(RetryExecution(await full_id(ask, given.id), from_step=given.from_step))
+    return f"Started execution {fork.execution_id}, which keeps {fork.kept_rows} rows of the journal."
+
+
+class Target(Struct, forbid_unknown_fields=True):
+    id: Id
+
+
+@tool(Role.WRITE, destroys=True)
+async def cancel_execution(ask: Ask, given: Target) -> str:
+    """Cancel an execution and everything below it. Ask the user first."""
+    done = await ask(CancelExecution(await full_id(ask, given.id)))
+    if done.status is Status.CANCELLED:
+        return f"Execution {done.execution_id} is cancelled."
+    return f"Execution {done.execution_id} is being cancelled; its worker has been told."
+
+
+class Answer(Struct, forbid_unknown_fields=True):
+    id: Id
+    step: Annotated[str, Meta(description="The key of the step that asks.")]
+    answer: Annotated[Json, Meta(description="The answer, as JSON that fits answer_schema.")]
+
+
+@tool(Role.WRITE)
+async def answer_question(ask: Ask, given: Answer) -> str:
+    """Answer an open question of an execution. The first answer stands. Answer only what the user decided."""
+    id = await full_id(ask, given.id)
+    open_ones = (await ask(GetOpenQuestions(id))).questions
+    fitting = [one for one in open_ones if one.step_key == given.step]
+    if len(fitting) != 1:
+        listed = "\n".join(map(lines.question, open_ones)) or "It asks nothing at the moment."
+        raise BadRequest(f"Execution {id} has {len(fitting)} open questions under {given.step!r}.\n{listed}")
+    (one,) = fitting
+    data = Raw(msgspec.json.encode(given.answer))
+    done = await ask(ResumeExecution(one.execution_id, one.step_key, data, one.question))
+    return f"Answered {lines.quoted(done.step_key)} of execution {done.execution_id}."
+
+
+def _without_null(schema: Json) -> Json:
+    """A model leaves out what it does not want."""
+    match schema:
+        case {"anyOf": [inner, {"type": "null"}]}:
+            return inner
+    return schema
+
+
+def _more(what: str) -> str:
+    return f"There are more: ask again with `after`, the number of the last {what}."
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,17 @@
+"""MCP: tools for coding agents."""
+
+from perdure.server.bodies import VALUES
+from perdure.server.problems import Reply
+from perdure.server.routing import Call, Routes
+from perdure.wire.access import Role
+
+routes = Routes("MCP")
+
+
+@routes.post("/mcp", role=Role.READ, raw_body=("application/json",), body_bytes_max=VALUES)
+async def mcp(call: Call) -> Reply:
+    """The Model Context Protocol over streamable HTTP, without sessions.
+
+    Each tool checks the role of its operation. Every workflow and agent is a tool, run as a task.
+    """
+    return await call.services.answer_mcp(call, await call.raw_body())
