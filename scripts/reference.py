@@ -30,13 +30,16 @@ class Sheet:
 SHEETS: Final = {
     "workflows": ("Python: workflows", "Names of `perdure` with which workflows and steps are written."),
     "client": ("Python: clients", "Clients start executions, wait for them and steer them."),
-    "errors": ("Python: errors", "Errors that Perdure raises. All are below `PerdureError`."),
+    "errors": (
+        "Python: errors",
+        "Errors that Perdure raises. All are below `PerdureError`; [errors](../errors.md) says what each means.",
+    ),
     "agents": ("Python: agents", "Names of `perdure.agents`: durable agents on Pydantic AI."),
     "testing": ("Python: testing", "Names of `perdure.testing`: workflows in the process of a test."),
     "embedded": ("Python: embedded", "Names of `perdure.embedded`: engine and worker inside a program."),
     "records": ("Python: records", "Records that clients return. Each has the fields of the HTTP API's JSON."),
 }
-CLIENT_MODULES: Final = {"perdure.sdk.client", "perdure.sdk.streams", "perdure.sdk.start_options"}
+CLIENT_MODULES: Final = {f"perdure.sdk.{name}" for name in ("client", "executions", "streams", "start_options")}
 BESIDE_CLIENT: Final = (
     "sdk.sync.SyncClient",
     "sdk.sync.SyncHandle",
@@ -71,6 +74,10 @@ INTERNAL: Final = {
 RECORD_BASES: Final = re.compile(r"Struct|Record|TypedDict|NamedTuple")
 OF_DECLARATIONS: Final = {"shown_as", "sent_as", "answers_in_full", "is_active"}
 """Attributes of records, and of the context, that say nothing to users."""
+WITH_PROPERTIES: Final = {"Context", "ExecutionInfo"}
+"""Classes whose properties are all shown, also those whose name says enough."""
+DESCRIPTOR: Final = re.compile(r"_\w+\[(.+)\]\(\)")
+"""The value of a field that is read from a record: `_Moment[datetime]()`."""
 PLAIN_TYPES: Final = {"Int64": "int", "Uuid": "str", "Time": "int", "Double": "float", "MaybeRaw": "object"}
 """Aliases of msgspec constraints. A time is in microseconds."""
 
@@ -169,7 +176,7 @@ def entry(one: griffe.Object) -> list[str]:
         return parts + call_parts(one, one.name)
     if one.name in MADE_BY_CODE and isinstance(made := one.members.get("__init__"), griffe.Function):
         parts.append(code(signature(made, one.name)))
-    parts += [*text(one), *table("field", fields(one)), *values(one)]
+    parts += [*text(one), *answer(one), *table("field", fields(one)), *values(one)]
     for call in calls(one):
         parts += [f"### {one.name}.{call.name}", *call_parts(call, call.name)]
     return parts
@@ -191,6 +198,17 @@ def table(head: str, members: list[griffe.Attribute]) -> list[str]:
     columns = 3 if any(words for *_, words in rows) else 2
     lines = [(head, "type", "meaning"), ("---", "---", "---"), *rows]
     return ["\n".join(f"| {' | '.join(line[:columns])} |" for line in lines)]
+
+
+def answer(one: griffe.Object) -> list[str]:
+    """How the server answers an error."""
+    code_, status = (one.members.get(name) for name in ("code", "status"))
+    if not (is_error(one) and isinstance(code_, griffe.Attribute)):
+        return []
+    words = str(code_.value).strip("'\"")
+    number = f", HTTP status {status.value}" if isinstance(status, griffe.Attribute) else ""
+    parents = "".join(f", below `{base.name}`" for base in one.mro()[:1]) if isinstance(one, griffe.Class) else ""
+    return [f"`error_type`: `{words}`{number}{parents}."]
 
 
 def values(one: griffe.Object) -> list[str]:
@@ -218,16 +236,20 @@ def fields(one: griffe.Object) -> list[griffe.Attribute]:
     if not isinstance(one, griffe.Class):
         return []
     is_record = "dataclass" in one.labels or any(RECORD_BASES.search(str(base)) for base in _bases(one))
-    members = one.all_members if is_record or one.name == "Context" else one.members
+    members = one.all_members if is_record or one.name in WITH_PROPERTIES else one.members
     found = [final(member) for name, member in members.items() if not name.startswith("_")]
     return [
         member
         for member in found
         if isinstance(member, griffe.Attribute)
-        and member.annotation is not None
+        and _type(member)
         and member.name not in OF_DECLARATIONS
-        and (is_record or ("property" in member.labels if one.name == "Context" else member.docstring))
+        and (is_record or member.annotation is None or _is_shown(one, member))
     ]
+
+
+def _is_shown(one: griffe.Class, member: griffe.Attribute) -> bool:
+    return "property" in member.labels if one.name in WITH_PROPERTIES else member.docstring is not None
 
 
 def _bases(one: griffe.Class) -> Iterator[object]:
@@ -274,7 +296,14 @@ def _line(one: griffe.Object) -> str:
 
 
 def _annotation(one: griffe.Attribute) -> str:
-    return f"`{_cell(_plain(one.annotation))}`"
+    return f"`{_cell(_type(one))}`"
+
+
+def _type(one: griffe.Attribute) -> str:
+    if one.annotation is not None:
+        return _plain(one.annotation)
+    read = DESCRIPTOR.fullmatch(str(one.value))
+    return read[1] if read else ""
 
 
 def _cell(words: str) -> str:
