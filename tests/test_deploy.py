@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from ipaddress import ip_network
@@ -237,6 +239,7 @@ def test_a_manifest_with_a_wrong_word_is_found() -> None:
 def test_a_pod_has_no_rights(manifest: Json) -> None:
     pod = pod_of(manifest)
     assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False  # PERDURE_PORT=tcp://… would keep a server from starting
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == NOBODY
     secrets = {one["metadata"]["name"] for one in manifests() if one["kind"] == "Secret"}
@@ -289,6 +292,128 @@ def test_a_pod_is_given_the_time_to_drain() -> None:
     assert worker["terminationGracePeriodSeconds"] >= grace_seconds() + 10
 
 
+# --- Helm ----------------------------------------------------------------------------------------------------------
+
+CHART: Final = ROOT / "deploy" / "helm" / "perdure"
+with_helm = pytest.mark.skipif(sys.platform != "linux", reason="the chart's engine is installed on Linux only")
+
+
+def chart(release: str, values: Json) -> Json:
+    """What the engine gives, in a process of its own: it brings the run-time of another language."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.chart", release, json.dumps(values)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode:
+        raise ValueError(done.stderr)
+    found: Json = json.loads(done.stdout)
+    return found
+
+
+@with_helm
+def test_the_manifests_are_the_chart_with_its_defaults() -> None:
+    """`python -m scripts.chart --write` writes them."""
+    found = chart("perdure", {})
+    assert [one["error"] for one in found["lint"]] == ["icon is recommended"]
+    rendered = {name: text for name, text in found["files"].items() if name.endswith(".yaml")}
+    assert rendered == {
+        path.name: path.read_text(encoding="utf-8") for path in MANIFESTS if path.name != "secret.example.yaml"
+    }
+
+
+@with_helm
+def test_a_release_with_other_values_keeps_to_the_schemas_and_to_itself() -> None:
+    worker = {"image": "shop:2", "replicas": 0, "app": "/srv/shop.py", "secret": "keys", "graceSeconds": 600}
+    values = {
+        "imagePullSecrets": [{"name": "registry"}],
+        "server": {"image": "perdure@sha256:1", "replicas": 3, "env": {"PERDURE_PROXIES": None}, "resources": None},
+        "workers": {"worker": None, "v1": worker, "v2": {**worker, "env": {"PERDURE_DEPLOYMENT": "2"}}},
+    }
+    found = [one for text in chart("shop", values)["files"].values() for one in yaml.safe_load_all(text)]
+    found = [one for one in found if isinstance(one, dict) and "kind" in one]
+    for manifest in found:
+        kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
+        assert manifest["metadata"]["name"].split("-")[0] == "shop"
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == "shop"
+    deployments = {one["metadata"]["name"]: one["spec"] for one in found if one["kind"] == "Deployment"}
+    assert {name: spec["replicas"] for name, spec in deployments.items()} == {
+        "shop-server": 3,
+        "shop-v1": 0,
+        "shop-v2": 0,
+    }
+    selectors = {json.dumps(spec["selector"], sort_keys=True) for spec in deployments.values()}
+    assert len(selectors) == 3
+    for spec in deployments.values():
+        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+        assert spec["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    pod = deployments["shop-v2"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 615
+    assert pod["containers"][0]["args"] == ["work", "/srv/shop.py", "--grace", "600"]
+    assert pod["containers"][0]["env"] == [
+        {"name": "PERDURE_URL", "value": "http://shop:8080"},
+        {"name": "PERDURE_DEPLOYMENT", "value": "2"},
+    ]
+
+
+@with_helm
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"server": {"replica": 3}}, "/server"),
+        ({"server": {"replicas": "3"}}, "/server/replicas"),
+        ({"server": {"env": {"PERDURE_PORT": 80}}}, "/server/env/PERDURE_PORT"),
+        ({"workers": {"v2": {"image": "shop:2"}}}, "/workers/v2"),
+        ({"workers": {"server": {}}}, "server"),
+    ],
+)
+def test_the_schema_of_the_chart_s_values_refuses_a_mistake(values: Json, where: str) -> None:
+    with pytest.raises(ValueError, match=f"(at|propertyName) '{where}'"):
+        chart("perdure", values)
+
+
+def test_the_versions_of_the_chart_are_the_project_s() -> None:
+    said = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert said["version"] == said["appVersion"] == project["version"]
+    images = {container["image"] for one in manifests() for container in pod_of(one).get("containers", ())}
+    assert images == {f"perdure-{name}:{project['version']}" for name in ("server", "worker")}
+
+
+# --- systemd -------------------------------------------------------------------------------------------------------
+
+UNITS: Final = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+PROGRAM: Final = "/srv/perdure/venv/bin/perdure"
+
+
+def unit(path: Path) -> dict[str, str]:
+    """What its [Service] says."""
+    service = path.read_text(encoding="utf-8").partition("[Service]")[2].partition("[Install]")[0]
+    return dict(line.split("=", 1) for line in service.splitlines() if line and not line.startswith("#"))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units_and_finds_them_hardened(tmp_path: Path) -> None:
+    assert len(UNITS) == 2
+    for path in UNITS:
+        text = path.read_text(encoding="utf-8").replace(PROGRAM, str(Path(sys.executable).parent / "perdure"))
+        (tmp_path / path.name.replace("@", "@1")).write_text(text)
+    for path in tmp_path.iterdir():
+        for check in (["verify", "--man=no"], ["security", "--offline=true", "--no-pager", "--threshold=20"]):
+            done = subprocess.run(["systemd-analyze", *check, path], capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda one: one.stem)
+def test_a_unit_gives_the_time_to_drain_and_never_gives_up(path: Path) -> None:
+    found = unit(path)
+    assert int(found["TimeoutStopSec"]) > max(DRAIN_SECONDS, grace_seconds())
+    assert (found["Restart"], found["User"]) == ("always", "perdure")
+    assert "StartLimitIntervalSec=0\n" in path.read_text(encoding="utf-8")
+
+
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +426,9 @@ def commands() -> dict[str, list[str]]:
     for manifest in manifests():
         for container in pod_of(manifest).get("containers", ()):
             found[f"{manifest['kind']} {container['name']}"] = container["args"]
+    for path in UNITS:
+        program, *found[path.name] = unit(path)["ExecStart"].split()
+        assert program == PROGRAM
     return found
 
 
