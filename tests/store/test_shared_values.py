@@ -1,11 +1,15 @@
 """A large value that its execution has already is stored once, and every reader sees it whole."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.interface import query, verb
-from perdure.store.verbs import find, queries, runs, trace_queries
+from perdure.store.interface import query, value, verb
+from perdure.store.verbs import find, queries, runs, shared_values, trace_queries
 from perdure.store.verbs.shared_values import ROWS_BACK, SHARED_BYTES_MIN
 from perdure.wire.forks import Edits
 from perdure.wire.journal_spans import trace_id_of
@@ -57,6 +61,24 @@ async def test_other_values_are_stored_each(world: World, payload: str, first: s
     await world.finish(id, result=result)
     assert await world.store.read(_stored()) > 3 * len(LARGE)
     assert [json.decode((await world.get(id)).result or b""), *await _steps(world, id)] == [result, first]
+
+
+async def test_only_values_of_one_size_are_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value goes to the database once more for it."""
+    compared: list[str] = []
+
+    def noted(ask: Callable[..., Any], name: str, **values: Any) -> Any:
+        compared.extend([name] * ("value" in values))
+        return ask(name, **values)
+
+    for ask in (query, value):
+        monkeypatch.setattr(shared_values, ask.__name__, partial(noted, ask))
+    id = await world.running(payload=raw(LARGE + "x"))
+    await world.report(id, [step("a", LARGE + "yy")])
+    await world.finish(id, result=LARGE + "zzz")
+    assert compared == []
+    await _same(world)
+    assert compared == ["equals_payload", "step_of_value"]
 
 
 async def test_every_list_page_and_trace_has_the_whole_value(world: World) -> None:

@@ -23,7 +23,10 @@ async def share(rows: Sequence[JournalRow]) -> Sequence[JournalRow]:
 
 
 async def _shared(row: JournalRow) -> JournalRow:
-    same = await query("equals_payload", execution_id=row.execution_id, size=len(row.value), value=bytes(row.value))
+    execution_id = row.execution_id
+    if not await query("payload_of_size", execution_id=execution_id, size=len(row.value)):
+        return row
+    same = await query("equals_payload", execution_id=execution_id, value=bytes(row.value))
     return structs.replace(row, value=b"") if same else row
 
 
@@ -31,9 +34,10 @@ async def step_of_result(execution_id: str, result: bytes, seen: int) -> int | N
     """The number of a row whose value equals a large result, among the newest that the worker has seen."""
     if not (seen and is_large(result)):
         return None
-    found: int | None = await value(
-        "step_of_value", execution_id=execution_id, after=seen - ROWS_BACK, upto=seen, size=len(result), value=result
-    )
+    rows = {"execution_id": execution_id, "after": seen - ROWS_BACK, "upto": seen, "size": len(result)}
+    if not await query("any_step_of_size", **rows):
+        return None
+    found: int | None = await value("step_of_value", value=result, **rows)
     return found
 
 

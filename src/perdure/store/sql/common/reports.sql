@@ -120,16 +120,27 @@ RETURNING {= moved}, {= waits_open} AS waits, COALESCE(root_execution_id, id) AS
   COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0)
     AS budgeted;
 
+-- name: payload_of_size
+-- holds: execution=execution_id
+-- Sizes are compared first, because a value goes over the connection to be compared.
+SELECT 1 FROM large_payloads WHERE execution_id = :execution_id AND OCTET_LENGTH(payload) = :size;
+
 -- name: equals_payload
 -- holds: execution=execution_id
-SELECT 1 FROM large_payloads WHERE execution_id = :execution_id AND OCTET_LENGTH(payload) = :size AND payload = :value;
+SELECT 1 FROM large_payloads WHERE execution_id = :execution_id AND payload = :value;
+
+-- text: steps_of_size
+FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq <= :upto AND kind = 'step' AND ok = 1
+  AND {= value_size} = :size
+
+-- name: any_step_of_size
+-- holds: execution=execution_id
+SELECT 1 {= steps_of_size} LIMIT 1;
 
 -- name: step_of_value
 -- holds: execution=execution_id
 -- The newest step after `after` with this value.
-SELECT seq FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq <= :upto AND kind = 'step' AND ok = 1
-  AND {= value_size} = :size AND {= value} = :value
-ORDER BY seq DESC LIMIT 1;
+SELECT seq {= steps_of_size} AND {= value} = :value ORDER BY seq DESC LIMIT 1;
 
 -- name: timer_fired
 -- holds: execution=execution_id
