@@ -109,14 +109,17 @@ async def test_a_group_is_bounded(store: SQLiteStore) -> None:
     assert await store.read(read_note(name="n")) == "2499"
 
 
-async def test_a_group_is_bounded_by_what_its_verbs_write_too(store: SQLiteStore) -> None:
-    """A worker's report is one verb, however many steps it brings."""
-    items = [ReportItem("nothing", 1, 1, 1, [step("s")])] * 300
+@pytest.mark.parametrize(("steps", "value", "groups"), [(300, "", 2), (50, "x" * 15_000, 3)])
+async def test_a_group_is_bounded_by_what_its_verbs_write_too(
+    store: SQLiteStore, steps: int, value: str, groups: int
+) -> None:
+    """A worker's report is one verb, however many steps it brings, and however large they are."""
+    items = [ReportItem("nothing", 1, 1, 1, [step("s", value)])] * steps
     many = [reports.record_steps(project_id="p", worker_id="w", items=items, now_us=1) for _ in range(7)]
     for replies in await store.write_all(many):
         assert not isinstance(replies, Exception)
         assert all(reply.lost for reply in replies)
-    assert (store.group_verbs, store.groups) == (7, 2)
+    assert (store.group_verbs, store.groups) == (7, groups)
 
 
 async def test_a_refusal_in_a_group_disturbs_nobody(store: SQLiteStore) -> None:

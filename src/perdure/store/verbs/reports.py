@@ -105,11 +105,20 @@ def _is_sweep(arguments: Arguments) -> bool:
 
 def _weight(arguments: Arguments) -> int:
     item: ReportItem = arguments["item"]
+    return 1 + len(item.entries) + _size(item) // WEIGHED_BYTES
+
+
+def _steps_weight(arguments: Arguments) -> int:
+    items: Sequence[ReportItem] = arguments["items"]
+    return 2 * len(items) + sum(map(_size, items)) // WEIGHED_BYTES
+
+
+def _size(item: ReportItem) -> int:
     size = len(item.end.result) if type(item.end) is Complete else 0
     for entry in item.entries:
         if type(entry) is StepDone:
             size += len(entry.value)
-    return 1 + len(item.entries) + size // WEIGHED_BYTES
+    return size
 
 
 @verb(locks=_locks, sweep=_is_sweep, weight=_weight)
@@ -156,7 +165,7 @@ async def report_and_dispatch(
     return await _take(project_id, worker_id, item, now_us, ids, dispatch=dispatch), dispatch.given
 
 
-@verb(locks="execution=items[].execution_id", weight=lambda arguments: 2 * len(arguments["items"]))
+@verb(locks="execution=items[].execution_id", weight=_steps_weight)
 async def record_steps(
     *, project_id: str, worker_id: str, items: Sequence[ReportItem], now_us: int
 ) -> Sequence[ItemReply]:
