@@ -9,19 +9,55 @@ import argparse
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvicorn
 from benchmarks.figures import run_loop
 from benchmarks.floor import Ledger
 
+from perdure.store.open import is_postgres
+
 JSON: Final = [(b"content-type", b"application/json")]
+
+
+class Records(Protocol):
+    def record(self, run: int, place: int, what: str, value: object) -> Awaitable[None]: ...
+
+
+class PostgresLedger:
+    """One connection, and a commit for each record."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, store: str) -> "PostgresLedger":
+        import asyncpg
+
+        connection = await asyncpg.connect(store)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS floor_records"
+            " (n BIGSERIAL PRIMARY KEY, run BIGINT, place BIGINT, what TEXT, value TEXT)"
+        )
+        return cls(connection)
+
+    async def record(self, run: int, place: int, what: str, value: object) -> None:
+        await self._connection.execute(
+            "INSERT INTO floor_records (run, place, what, value) VALUES ($1, $2, $3, $4)",
+            run,
+            place,
+            what,
+            json.dumps(value),
+        )
+
+    def close(self) -> None:
+        self._connection.terminate()
 
 
 class Floor:
     """The application."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Records) -> None:
         self._ledger = ledger
         self._port = 0
         self._runs = 0
@@ -78,7 +114,7 @@ class Floor:
 
 
 async def serve(store: str, port: int) -> None:
-    ledger = Ledger(store)
+    ledger = await PostgresLedger.open(store) if is_postgres(store) else Ledger(store)
     try:
         config = uvicorn.Config(
             Floor(ledger), port=port, http="httptools", lifespan="off", access_log=False, log_level="warning"

@@ -139,10 +139,10 @@ class Server(Listening):
 class FloorServer(Listening):
     """benchmarks/floor_http.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.port = free_port()
         self.key = ""
-        command = [sys.executable, "-m", "benchmarks.floor_http", str(folder / "floor.db"), str(self.port)]
+        command = [sys.executable, "-m", "benchmarks.floor_http", store or str(folder / "floor.db"), str(self.port)]
         super().__init__(command, folder / "floor.log", {})
 
 

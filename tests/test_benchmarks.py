@@ -122,3 +122,13 @@ def test_a_stand_in_for_its_worker_asks_a_server_that_does_the_least() -> None:
     assert (ours["server"], floor["server"]) == ("Server", "FloorServer")
     assert ours["requests_per_run"] == floor["requests_per_run"] == 17
     assert floor["server_cpu_ms_per_run"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_one_caller_is_measured_beside_one_commit_over_http(database: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.single", "--seconds", "0.2", "--turns", "1", "--database", database]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["p50_ms"] > 0 and found["floor_p50_ms"] > 0
