@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw, json
 
 from perdure.cli.execution import print_conversation, print_execution, text_line
-from perdure.cli.output import note
+from perdure.cli.output import note, print_table
 from perdure.wire.executions import Execution, LogLine, Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -52,3 +52,20 @@ def test_an_empty_message_and_an_empty_error_are_lines_of_a_conversation(capsys:
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()][:2] == ["user", "error"]
     print_execution(one, None, "", pushed=False, losses=0)
     assert "error" not in capsys.readouterr().out
+
+
+def test_a_table_in_a_narrow_terminal_cuts_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    id, step = "01a22b5b-4d56-767b-ba1e-7ab87e5b901a", "approve_refund_call_id__refund"
+    at = "2026-11-30 07:28:54 +00:00"
+    columns, whole = ("ID", "STEP", "WORKFLOW", "ASKED", "ASKS"), ("ID", "STEP", "ASKED")
+    print_table(columns, [(id, step, "support", at, "Allow refund?")], whole=whole)
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == list(columns)
+    assert row == f"{id}  {step}  support   {at}  Allow refund?"
+
+    print_table(("QUEUE", "PAUSED"), [("packing", "a long note " * 20)], whole=("QUEUE",))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 80

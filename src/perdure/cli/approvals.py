@@ -53,7 +53,7 @@ def approvals(
                 cut(json.dumps(decoded(one.answer), ensure_ascii=False), 60),
             ),
             empty="No question was answered.",
-            whole=("ID", "ANSWERED"),
+            whole=("ID", "STEP", "ANSWERED"),
         )
         return
     print_list(
@@ -69,7 +69,7 @@ def approvals(
             cut(asked_words(decoded(one.data)), 80),
         ),
         empty="Nothing waits for an answer." if state == "open" else "No question expired.",
-        whole=("ID", "ASKED", "UNTIL"),
+        whole=("ID", "STEP", "ASKED", "UNTIL"),
     )
 
 

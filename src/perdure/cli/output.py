@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, Union, cast
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, Union, cast
 
 import typer
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Cell = Union[str, tuple[str, str], "Text"]
 """A text, perhaps with a style."""
+
+LEGIBLE: Final = 12
+"""The least width of a column that wraps."""
 
 
 def say(text: str = "") -> None:
@@ -74,15 +77,28 @@ def print_list(
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, whole: Sequence[str] = (), right: Sequence[str] = ()
 ) -> None:
-    """The columns `whole` do not wrap."""
+    """
+    The columns `whole` do not wrap. If the others would be narrower than `LEGIBLE`, no column wraps: each row is one
+    line, and the terminal wraps it. So nothing is cut, and an id stays in one piece.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
+    texts = [[_text(cell) for cell in row] for row in rows]
+    wanted = [max(len(name), *(row[n].cell_len for row in texts)) for n, name in enumerate(columns)]
+    needed = [width if name in whole else min(width, LEGIBLE) for name, width in zip(columns, wanted, strict=True)]
+    gaps = 2 * (len(columns) - 1)
+    screen = console()
+    is_narrow = sum(needed) + gaps > screen.width
+    if is_narrow:
+        screen.width = sum(wanted) + gaps
+        screen.file = cast("IO[str]", _Unpadded(screen.file))
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name in whole, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_text, row))
-    console().print(table)
+        no_wrap = is_narrow or name in whole
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=no_wrap, overflow="fold")
+    for row in texts:
+        table.add_row(*row)
+    screen.print(table)
 
 
 def print_pairs(pairs: Iterable[tuple[Cell, Cell]], style: str = "") -> None:
@@ -147,11 +163,11 @@ def console(*, stderr: bool = False) -> "Console":
 class _Unpadded:
     """Strips the blanks that fill a table's last column."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        return self._file.write(re.sub(r" +(?=\n)", "", text))
+        return self._file.write(re.sub(r" +((?:\x1b\[[\d;]*m)*)(?=\n)", r"\1", text))
 
     def flush(self) -> None:
         self._file.flush()
