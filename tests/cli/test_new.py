@@ -72,9 +72,9 @@ def test_a_provider_for_a_workflow_is_refused(tmp_path: Path) -> None:
 
 def test_a_terminal_is_asked_for_kind_and_provider(house: House) -> None:
     with Terminal(house, "new", "desk") as terminal:
-        terminal.expect("Kind: workflow, agent, fastapi")
+        terminal.expect("Kind: workflow, agent, fastapi [workflow]")
         terminal.press("robot\n")
-        terminal.expect("Kind: workflow, agent, fastapi")
+        terminal.expect("Kind: workflow, agent, fastapi [workflow]")
         terminal.press("agent\n")
         terminal.expect("Model provider")
         terminal.press("google\n")

@@ -107,7 +107,8 @@ def new(
 
 
 def _asked(question: str, choices: type[C]) -> C:
-    answer: C = typer.prompt(f"{question}: {', '.join(choices)}", default=next(iter(choices)), type=choices)
+    text = f"{question}: {', '.join(choices)}"
+    answer: C = typer.prompt(text, default=next(iter(choices)), type=choices, show_choices=False)
     return answer
 
 
