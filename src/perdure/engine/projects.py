@@ -201,7 +201,10 @@ class Projects(Service):
         found = await self.read(access.read_key(id=id)) if prefix == "sk" else None
         given = _hash(secret)
         if not hmac.compare_digest(given, found.secret_hash if found else _NO_SECRET) or found is None:
-            raise Unauthorized("The API key is not valid; check `Authorization: Bearer sk_…`, or make a new key.")
+            raise Unauthorized(
+                "The API key is not valid on this server; set PERDURE_API_KEY, or the header "
+                "`Authorization: Bearer sk_…`, to one of its keys."
+            )
         now_us = self.now_us()
         if found.last_used_at_us is None or found.last_used_at_us < now_us - USE_NOTED_US:
             with suppress(PerdureError):  # a read-only store must not block reads

@@ -168,7 +168,7 @@ class Gate:
             return found
         token = await self._cookie_token(headers)
         if token is None:
-            raise Unauthorized("No API key; send `Authorization: Bearer sk_…`.")
+            raise Unauthorized("No API key; set PERDURE_API_KEY, or send `Authorization: Bearer sk_…`.")
         return await self._user(token, project_id, alone)
 
     def _warn_of_proxy(self, headers: Headers, address: str) -> None:
