@@ -74,9 +74,9 @@ class Reader:
                 copied = {"ID": self._id, "STEP": self._step}
                 found.append([copied.get(word, word.strip("'")) for word in words])
             else:
-                assert line in INSTALLS or line.startswith(("pip install ", "cat ", "export ", "python -m pytest ")), (
-                    line
-                )
+                assert line in INSTALLS or line.startswith(
+                    ("pip install ", "cat ", "echo ", "export ", "python -m pytest ")
+                ), line
         return found
 
     def sees(self, shown: str | None = None) -> None:
