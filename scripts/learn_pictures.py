@@ -101,6 +101,9 @@ async def follow(shop: Shop) -> None:
         await until("a question", lambda: asks(shop.client, run.id))
         await shop.take("agent", f"/executions/{run.id}", height=760)
 
+
+async def produce(shop: Shop) -> None:
+    """The last page begins with an empty store."""
     async with shop.worker("production", "v1"):
         order = await shop.order(12, 1, 12)
         await until("a wait", lambda: waits(shop.client, order.id))
@@ -108,14 +111,13 @@ async def follow(shop: Shop) -> None:
 
 
 async def main() -> None:
-    path = browser_path()
-    with tempfile.TemporaryDirectory(prefix="shop-") as name:
-        folder = Path(name)
-        with serve(folder):
-            async with Client.connect(URL) as client, async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-                await follow(Shop(folder, client, browser))
-                await browser.close()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+        for pages in (follow, produce):
+            with tempfile.TemporaryDirectory(prefix="shop-") as name, serve(Path(name)):
+                async with Client.connect(URL) as client:
+                    await pages(Shop(Path(name), client, browser))
+        await browser.close()
 
 
 if __name__ == "__main__":
