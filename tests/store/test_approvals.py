@@ -293,7 +293,7 @@ async def test_what_nobody_asks_is_not_answered_by_its_name(world: World) -> Non
     id = await world.running()
     with pytest.raises(Conflict, match="asks nothing under 'ask', yet"):
         await world.resume(id, "ask", "yes", f"{id}.1")
-    with pytest.raises(Conflict, match="asks nothing under 'ask', yet"):
+    with pytest.raises(Conflict, match="asks nothing under 'ask', yet; `perdure approvals`"):
         await answer(world, id, "yes")
     await world.finish(id)
     with pytest.raises(Conflict, match="is completed, and asked nothing under 'ask'"):

@@ -110,7 +110,9 @@ async def answer_question(
     if found is None:
         if phase in FINAL:
             raise Conflict(f"Execution {execution_id!r} is {phase.value}, and asked nothing under {step_key!r}.")
-        raise Conflict(f"Execution {execution_id!r} asks nothing under {step_key!r}, yet.")
+        raise Conflict(
+            f"Execution {execution_id!r} asks nothing under {step_key!r}, yet; `perdure approvals` lists the questions."
+        )
     if question_id is not None and question_id != found.id:
         raise Conflict(f"Step {step_key!r} of execution {execution_id!r} asks something else by now; look again.")
     again = _again(found, answered_by, data)
