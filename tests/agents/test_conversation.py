@@ -26,7 +26,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RequestUsage
 from tests.embedded.house import answer_when_asked, reaches, rows_of
 
-from perdure import Budget
+from perdure import BadValue, Budget, Context
 from perdure.agents import Compaction, Tripped, durable
 from perdure.agents.conversation import ASK, SUMMARY, summary_text
 from perdure.agents.inputs import Prompt
@@ -141,18 +141,27 @@ SAYS_NOTHING: list[Any] = [{"order": 7}, {"input": []}, {"deps": 1}]
 @pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])
 async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(database: str, parks: bool) -> None:
     chat = durable(_holding("chat"))
-    async with embedded(database, Registry(chat), parks=parks) as p:
-        turn: dict[str, Any] = {"session_id": "s", "on_conflict": "deliver"}
+    registry = Registry(chat)
+    turn: dict[str, Any] = {"session_id": "s", "on_conflict": "deliver"}
+
+    @registry.workflow
+    async def send(ctx: Context, payload: Any) -> str:
+        """The input of a child is not checked at its start."""
+        return (await ctx.start_child("chat", payload, **turn)).id
+
+    async with embedded(database, registry, parks=parks) as p:
         first = await chat.start(p, "first", session_id="s")
         await reaches(first, Phase.WAITING)
-        bad = [await p.start("chat", payload, **turn) for payload in UNREADABLE]
+        with pytest.raises(BadValue):
+            await p.start("chat", 42, **turn)
+        bad = [p.handle(await (await p.start(send, payload)).result()) for payload in UNREADABLE]
         good = await p.start("chat", {"input": "good"}, **turn)
         empty: list[Any] = [await p.start("chat", payload, **turn) for payload in SAYS_NOTHING]
         await answer_when_asked(first, "approve_hold_call", True)
         await reaches(first, Phase.WAITING)
         took = [row.name for row in await rows_of(first) if row.kind is Kind.TRANSCRIPT]
         assert took == ["read", "take", "leave"]
-        late = await p.start("chat", 42, **turn)
+        late = p.handle(await (await p.start(send, 42)).result())
         await answer_when_asked(first, "approve_hold_again", True)
         assert await first.result() == "first | good"
         assert await good.result() == "first | good"

@@ -9,7 +9,7 @@ def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     assert "Queue 'double' is paused since" in said
     assert "until" in said
     assert "End it with `perdure unpause queue double`." in " ".join(said.split())
-    started = house.run("run", "double", "--input", "4", "--detach").stdout.strip()
+    started = house.run("run", "double", "--input", "[4]", "--detach").stdout.strip()
     (listed,) = [one for one in house.lines("queues", "ls") if one["name"] == "double"]
     assert (listed["queued"], listed["pause"]["note"]) == (1, "moving")
     assert "moving" in house.run("queues", "ls").stdout

@@ -44,7 +44,7 @@ def test_an_end_is_told_and_told_again(tmp_path: Path, receiver: str) -> None:
         made = house.json("webhooks", "create", receiver, "--workflow", "double", "--description", "mine")
         assert made["id"] in house.run("webhooks", "ls").stdout
         assert "must start with https" in house.run("webhooks", "create", "http://example.com/", code=2).stderr
-        id = house.run("run", "double", "--input", "2", "--detach").stdout.strip()
+        id = house.run("run", "double", "--input", "[2]", "--detach").stdout.strip()
         until_true(lambda: [one["state"] for one in house.lines("webhooks", "deliveries")] == ["delivered"])
         [one] = house.lines("webhooks", "deliveries", "--execution", id)
         assert (one["id"], one["status"], one["answer"]) == (f"{id}.{made['id']}", 200, "thanks")

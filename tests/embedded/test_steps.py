@@ -924,8 +924,13 @@ async def test_an_input_that_does_not_fit_its_hint_fails_the_execution(house: Ho
     async def typed(ctx: Context, input: list[int]) -> int:
         return sum(input)
 
+    @app.workflow
+    async def starts(ctx: Context) -> str:
+        """The input of a child is not checked at its start."""
+        return (await ctx.start_child("typed", {"not": "a list"})).id
+
     async with house.open(app) as p:
-        handle = await p.start("typed", {"not": "a list"})
+        handle = p.handle(await (await p.start(starts)).result())
         with pytest.raises(ExecutionFailed, match="input"):
             await handle.result()
         assert b"Traceback" not in bytes((await rows_of(handle))[-1].value), "it would lead through our code alone"

@@ -118,7 +118,7 @@ async def test_asyncio_timeout_is_durable(house: House, count: Counter) -> None:
 
 async def _is_due(handle: object, due_us: int) -> bool:
     execution = await handle.get()  # type: ignore[attr-defined]  # a handle of any workflow
-    return execution.phase is Phase.WAITING and execution.due_at_us == due_us
+    return execution.phase is Phase.WAITING and execution.raw.due_at_us == due_us
 
 
 async def test_delay_and_at_put_a_start_off(house: House) -> None:

@@ -105,11 +105,10 @@ async def test_web_search_and_page_fetch() -> None:
     assert report.result == "It says: High water in Porto is at 14:05."
 
 
-async def test_no_recorded_command_of_a_workspace_runs_again(tmp_path: Path) -> None:
-    """Each run of the program adds a line, so the lines are the runs and those that a crash kept from the journal."""
+async def test_a_crash_at_every_commit_repeats_few_commands_of_a_workspace(tmp_path: Path) -> None:
+    """Each run of the program adds a dot. Only crashes while it runs or before its commit repeat it: fewer than half."""
     agent = workspace.builder(str(tmp_path), program="open('ran', 'a').write('.'); print(sum(range(10)))")
     report = await crash_everywhere(agent, "What is the sum?")
     assert report.result == "The program prints 45."
-    again = sum(amount for key, amount in report.repeated.items() if key.startswith("tool:run:"))
-    assert 0 < again < len(report.crashes)
-    assert len((tmp_path / "ran").read_text()) == 1 + len(report.crashes) + again
+    runs = 1 + len(report.crashes)
+    assert runs <= len((tmp_path / "ran").read_text()) < runs + len(report.crashes) / 2

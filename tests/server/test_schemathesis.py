@@ -25,8 +25,8 @@ from perdure.wire.access import Caller, Role
 from perdure.wire.deployments import UseDeployment
 
 # The pages are for people, and say what is wrong in HTML; test_malformed.py sends them what is no form.
-DRAWN = ("Pages", "Dashboard")
-"""Tags of routes that answer pages, and refuse with pages."""
+DRAWN = ("Pages", "Dashboard", "MCP")
+"""Tags of routes that answer pages, and refuse with pages; and MCP, whose errors are those of JSON-RPC."""
 ROUTES = [route for route in all_routes() if route.tag not in DRAWN or route.path.startswith("/api/")]
 USERS = {(route.method, route.path) for route in ROUTES if route.caller is Caller.USER}
 schema = schemathesis.openapi.from_dict(openapi.document(ROUTES, version="1"))
