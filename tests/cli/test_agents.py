@@ -12,7 +12,7 @@ STEP = "approve_refund_pyd_ai_tool_call_id__refund"
 
 @pytest.mark.slow
 def test_an_agents_project_runs_asks_and_is_shown_as_a_conversation(house: House) -> None:
-    house.run("new", "helpers", "--agent")
+    house.run("new", "helpers", "--kind", "agent")
     house.folder = house.folder / "helpers"
     tests = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
@@ -30,7 +30,7 @@ def test_an_agents_project_runs_asks_and_is_shown_as_a_conversation(house: House
         until_true(lambda: house.json("show", id)["execution"]["status"] == "completed")
         shown = house.run("show", id).stdout
         assert "Where is it?" in shown and "calls find_order(number=0)" in shown
-        assert "refund → 100 cents for order 7" in shown and f"{STEP}:" in shown
+        assert "refund → Refunded 100 cents for order 7." in shown and f"{STEP}:" in shown
         assert "2 requests to models" in shown
         assert "tool:find_order" in house.run("show", id, "--journal").stdout
         assert house.json("show", id)["execution"]["output_schema_name"] == "str"

@@ -140,7 +140,7 @@ def _texts(directory: Path, kind: Kind, provider: Provider) -> dict[str, str]:
     return {
         RENAMED.get(file.name, file.name): Template(file.read_text("utf-8")).substitute(values)
         for part in (kind.value, "all")
-        for file in sorted((templates / part).iterdir(), key=lambda file: file.name)
+        for file in sorted((templates / part).iterdir(), key=lambda file: (file.name != "app.py", file.name))
         if file.is_file()
     }
 
