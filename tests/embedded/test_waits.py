@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import re
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -132,7 +133,7 @@ async def test_a_wait_that_times_out_raises_and_a_later_event_is_for_the_next_wa
         seen: list[object] = []
         for _ in range(2):
             try:
-                seen.append((await ctx.wait_for_event("bell", timeout=60)).data)
+                seen.append((await ctx.wait_for_event("bell", timeout=timedelta(minutes=1))).data)
             except TimeoutError:
                 seen.append("timeout")
         return seen
@@ -301,7 +302,7 @@ async def test_a_suspended_step_times_out(house: House) -> None:
     @app.workflow
     async def asking(ctx: Context) -> object:
         try:
-            return await ctx.suspend("ask", timeout=3_600)
+            return await ctx.suspend("ask", timeout=timedelta(hours=1))
         except TimeoutError:
             return "nobody answered"
 

@@ -164,7 +164,7 @@ class Context(ExecutionState):
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
         """Sleep durably, for seconds or months, as `asyncio.sleep` does here."""
-        return asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+        return asyncio.sleep(_seconds(duration))
 
     async def sleep_until(self, moment: datetime) -> None:
         """Sleep until a moment with a time zone; return at once if it has passed."""
@@ -190,7 +190,7 @@ class Context(ExecutionState):
         data_type: Any = Any,
         *,
         match: Mapping[str, object] | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         after: int | None = None,
         latest: bool = False,
         key: str | None = None,
@@ -198,37 +198,39 @@ class Context(ExecutionState):
         """Wait for the next event of `topic` since this execution's creation that it has not taken.
 
         `match={"order_id": 7}` takes only events with these top-level fields. `after=n` skips events up to number n,
-        `latest=True` all published so far. Raises `TimeoutError` after `timeout` seconds.
+        `latest=True` all published so far. Raises `TimeoutError` after `timeout`, in seconds or a timedelta.
         """
-        call = event_call(self.machine, topic, match, after=after, latest=latest, timeout=timeout, key=key)
-        return take_event(self.machine, call, data_type, timeout)
+        seconds = None if timeout is None else _seconds(timeout)
+        call = event_call(self.machine, topic, match, after=after, latest=latest, timeout=seconds, key=key)
+        return take_event(self.machine, call, data_type, seconds)
 
     @overload
     def suspend(
-        self, key: str, data: object = None, *, timeout: float | None = None
+        self, key: str, data: object = None, *, timeout: float | timedelta | None = None
     ) -> Coroutine[object, None, object]: ...
     @overload
     def suspend(
-        self, key: str, data: object = None, *, answer_type: type[T], timeout: float | None = None
+        self, key: str, data: object = None, *, answer_type: type[T], timeout: float | timedelta | None = None
     ) -> Coroutine[object, None, T]: ...
     def suspend(
-        self, key: str, data: object = None, *, answer_type: Any = Any, timeout: float | None = None
+        self, key: str, data: object = None, *, answer_type: Any = Any, timeout: float | timedelta | None = None
     ) -> Coroutine[object, None, Any]:
         """Show the question `data`, and wait for the answer under `key`.
 
-        Pages show the fields of `answer_type`. Raises `TimeoutError` after `timeout` seconds, and `BadValue` if the
-        answer does not fit `answer_type`. The first answer stands, so ask again under another key.
+        Pages show the fields of `answer_type`. Raises `TimeoutError` after `timeout` (seconds or a timedelta), and
+        `BadValue` if the answer does not fit `answer_type`. The first answer stands, so ask again under another key.
 
             answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """
         shown = Raw(encode(data, where="data"))
-        call = question_call(self.machine, shown, timeout, key, answer_type=answer_type)
+        seconds = None if timeout is None else _seconds(timeout)
+        call = question_call(self.machine, shown, seconds, key, answer_type=answer_type)
         if not self.machine.replaying:  # a person who follows the stream may have the answer
             small = memoryview(shown).nbytes < ITEM_BYTES_MAX // 2
             self.outbox.add(
                 to_emitted("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
             )
-        return take_answer(self.machine, call, answer_type, timeout)
+        return take_answer(self.machine, call, answer_type, seconds)
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
@@ -385,6 +387,10 @@ class Context(ExecutionState):
 
     def __reduce__(self) -> NoReturn:
         raise Misplaced("A Context cannot be stored or sent; pass the values that the step needs.")
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def _wake(future: asyncio.Future[None]) -> None:

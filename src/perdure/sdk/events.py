@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
@@ -42,7 +42,7 @@ class Event(NamedTuple, Generic[T_co]):
 
 class WaitOptions(TypedDict, total=False):
     match: Mapping[str, object] | None
-    timeout: float | None
+    timeout: float | timedelta | None
     after: int | None
     latest: bool
     key: str | None
