@@ -92,11 +92,13 @@ class Maker:
         return kind.__name__, kind()
 
     def route(self, *, with_body: bool = False) -> Route:
-        # Streams do not end, and the pages' errors are in HTML: see OtherDoors.
+        # Streams do not end, pages have errors in HTML (see OtherDoors), and MCP those of JSON-RPC.
         found = [
             route
             for route in ROUTES
-            if route.tag != "Pages" and not route.name.startswith("stream") and (route.body_type or not with_body)
+            if route.tag not in ("Pages", "MCP")
+            and not route.name.startswith("stream")
+            and (route.body_type or not with_body)
         ]
         return self.random.choice(found)
 
