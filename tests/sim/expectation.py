@@ -126,6 +126,7 @@ class Expectation:
             parent = self._ended[ended.parent_id or ""]
             right = result == "answered" or parent.phase != "completed" or "from outside" in json.dumps(parent.result)
             right = right or parent.id in self._forked_from  # which may have kept an earlier child's answer
+            right = right or (parent.id, op.step_key) in self._timed_out
         elif isinstance(op, scripts.Suspended):
             first = self._asked.answers.get((ended.id, op.key))
             allowed = ("from outside", "from the child")
