@@ -69,3 +69,6 @@ def test_a_table_in_a_narrow_terminal_cuts_nothing(
     print_table(("QUEUE", "PAUSED"), [("packing", "a long note " * 20)], whole=("QUEUE",))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2 and max(map(len, lines)) <= 80
+
+    print_table(("SEQ", "WHAT"), [], whole=("SEQ",))
+    assert capsys.readouterr().out.split() == ["SEQ", "WHAT"], "a journal without rows"

@@ -85,7 +85,7 @@ def print_table(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     texts = [[_text(cell) for cell in row] for row in rows]
-    wanted = [max(len(name), *(row[n].cell_len for row in texts)) for n, name in enumerate(columns)]
+    wanted = [max([len(name), *(row[n].cell_len for row in texts)]) for n, name in enumerate(columns)]
     needed = [width if name in whole else min(width, LEGIBLE) for name, width in zip(columns, wanted, strict=True)]
     gaps = 2 * (len(columns) - 1)
     screen = console()
