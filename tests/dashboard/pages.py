@@ -2,11 +2,11 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Error, Page
 from tests.server.serving import Hand, Served
 
 import perdure
@@ -38,6 +38,17 @@ class Opened:
 
 
 @asynccontextmanager
+async def telling(page: Page) -> AsyncIterator[None]:
+    """A failure says where the page was and what it showed."""
+    try:
+        yield
+    except (AssertionError, Error) as error:
+        with suppress(Error):  # the browser may be gone
+            error.add_note(f"{page.url} shows:\n{await page.inner_text('body', timeout=5_000)}")
+        raise
+
+
+@asynccontextmanager
 async def opened(
     browser: Browser,
     served: Served,
@@ -65,7 +76,8 @@ async def opened(
     page.on("request", lambda request: None if f":{port}/" in request.url else wrong.append(f"asked {request.url}"))
     await page.goto(path)
     try:
-        yield Opened(page, wrong)
+        async with telling(page):
+            yield Opened(page, wrong)
     finally:
         await context.close()
     assert wrong == [], wrong

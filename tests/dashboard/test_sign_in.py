@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, Page, expect
-from tests.dashboard.pages import opened
+from tests.dashboard.pages import opened, telling
 from tests.server.people import PASSWORD, member
 from tests.server.serving import Served
 
@@ -18,7 +18,8 @@ async def visitor(browser: Browser, served: Served, path: str) -> AsyncIterator[
     context = await browser.new_context(base_url=f"http://{host}:{port}")
     page = await context.new_page()
     await page.goto(path)
-    yield page
+    async with telling(page):
+        yield page
     await context.close()
 
 
@@ -44,7 +45,6 @@ async def test_a_used_link_leads_to_the_form(served: Served, chromium: Browser) 
     path = (await served.client.post("/api/v1/sign-in-links")).json()["path"]
     async with visitor(chromium, served, path) as page:
         await page.get_by_role("button", name="Sign in").click()
-        await page.wait_for_url("**/")
         await expect(page.get_by_role("navigation")).to_be_visible()
     async with visitor(chromium, served, path) as page:
         await expect(page.get_by_role("main")).to_contain_text("was used or has expired")
