@@ -33,6 +33,7 @@ from perdure.wire.records import Kind
 SCRIPTS: dict[str, Any] = {
     "greet": [{"text": "hello"}],
     "order": [{"text": "let me see", "tools": [["find", {}]]}, {"tools": [["find", {}]]}, {"text": "it is there"}],
+    "silent": [{"tools": [["find", {}]]}, {"text": "it is there"}],
     "full": [{"text": "hello", "faults": [{"status": 429, "headers": {"retry-after": "90"}}, {"status": 429}]}],
     "broken": [{"text": "one two three", "faults": [{"break_after": 0}]}],
     "both-full": [
@@ -65,6 +66,12 @@ class House:
         handle = await self.agent.start(self.bench, prompt, **options)
         self.id = handle.id
         return await handle.result()
+
+    async def run_out(self, prompt: str, why: str) -> None:
+        """The budget's end is the run's outcome, not an answer."""
+        with pytest.raises(ExecutionFailed) as failed:
+            await self.run(prompt)
+        assert (failed.value.type, why in str(failed.value)) == (BudgetExceeded.__name__, True)
 
     async def keys(self) -> list[str | None]:
         kinds = (Kind.STEP, Kind.TIMER)
@@ -157,15 +164,27 @@ async def test_a_model_that_calls_tools_all_the_same_ends_with_its_last_words() 
     async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
         assert await h.run("order") == "let me see"
         assert len(h.provider.made()) == 2
-        assert stop_reason(await h.bench.get(h.id)) == "budget"
-    async with house(budget=Budget(calls=0, on_exceed="finish")) as h:
-        assert await h.run("greet") == "The budget is used up: 0 of 0 calls."
         one = await h.bench.get(h.id)
         assert stop_reason(one) == "budget"
         assert one.progress is not None and "ended early (budget)" in one.progress["text"]
+        assert (await h.bench.why(h.id)).sentence.endswith("It ended early (budget): The budget is used up.")
+    async with house(budget=Budget(calls=0, on_exceed="finish")) as h:
+        await h.run_out("greet", "The budget is used up: 0 of 0 calls.")
     async with house(budget=Budget(calls=2, on_exceed="finish")) as h:
         assert await h.run("greet") == "hello"
         assert stop_reason(await h.bench.get(h.id)) is None, "it was done"
+
+
+async def test_a_run_that_its_budget_ends_before_it_has_said_anything_fails_instead_of_answering() -> None:
+    async with house(budget=Budget(calls=1, on_exceed="finish")) as h:
+        await h.run_out("silent", "The budget is used up.")
+    async with house(budget=Budget(calls=1)) as h:
+        handle = await h.agent.start(h.bench, "silent")
+        await h.bench.settle()
+        await handle.resume("model_2-over_budget", {"approved": False})
+        with pytest.raises(ExecutionFailed, match="The budget is used up: 1 of 1 calls") as failed:
+            await handle.result()
+        assert failed.value.type == BudgetExceeded.__name__
 
 
 async def test_a_price_that_nobody_knows_is_asked_for() -> None:

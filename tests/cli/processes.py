@@ -30,6 +30,7 @@ APP = """
 import asyncio
 import os
 
+from msgspec import Raw
 from perdure import Budget, Context, Fatal, Registry, current_step, step
 from perdure.sdk.budgets import admitted, reserve
 
@@ -105,6 +106,13 @@ async def spend() -> None:
 async def spends(ctx: Context) -> None:
     for _ in range(2):
         await admitted(ctx, lambda: ctx.step("spend", spend))
+
+
+@registry.workflow
+async def runs_out(ctx: Context, question: str) -> str:
+    # Ends as agents do when their budget is used up.
+    ctx.pending_progress[:] = [Raw(b'{"stopped":"budget","text":"ended early (budget): The budget is used up."}')]
+    return "let me see"
 
 
 def said(text: str) -> dict[str, object]:

@@ -19,3 +19,14 @@ def test_a_budget_is_shown_and_raised(busy_house: House) -> None:
     until_true(lambda: house.json("budget", "show", id)["calls"]["spent"] == 2)
     other = house.run("run", "asks", "--detach").stdout.strip()
     assert "has no budget" in house.run("budget", "show", other, code=2).stderr
+
+
+def test_last_words_are_never_shown_without_the_end_of_their_budget(busy_house: House) -> None:
+    house = busy_house
+    ran = house.run("run", "runs_out", "--input", '"Will it rain?"', "--quiet")
+    [one] = house.lines("ls", "--workflow", "runs_out")
+    early = "ended early (budget): The budget is used up."
+    assert (ran.stdout, ran.stderr) == ('"let me see"\n', f"{one['id']} {early}\n")
+    assert early in house.run("ls", "--workflow", "runs_out").stdout
+    assert f"outcome     {early}" in house.run("show", one["id"]).stdout
+    assert f"It {early}" in house.run("why", one["id"]).stdout

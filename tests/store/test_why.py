@@ -126,7 +126,7 @@ async def test_it_waits_for_more_budget(world: World) -> None:
     await world.wait_for(id, event_wait("raised", f"budget/{holder}"))
     found = await ask(world, id)
     assert found.sentence == f"It has waited since {NOW} for more budget of execution {holder}."
-    assert found.commands[-1] == f"perdure budgets raise {holder} --usd N"
+    assert found.commands[-1] == f"perdure budget raise {holder} --usd N"
 
 
 async def test_it_waits_for_its_timer(world: World) -> None:

@@ -169,5 +169,5 @@ def ended_by(error: BudgetExceeded, params: object) -> ModelResponse | None:
         return None
     if not params.model_request_parameters.allow_text_output:
         return None
-    words = last_said(params.messages, params.run_context.run_id) or error.message
-    return ModelResponse([TextPart(words)], finish_reason="length")
+    words = last_said(params.messages, params.run_context.run_id)
+    return None if words is None else ModelResponse([TextPart(words)], finish_reason="length")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Raw
 
@@ -11,6 +11,7 @@ from perdure.agents.names import Keys
 from perdure.sdk import plain_agents
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
+from perdure.wire.agent_runs import STOPPED
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 StopReason: TypeAlias = Literal["stop", "watchdog", "budget"]
 """The option that made an agent answer early."""
-STOPPED: Final = "stopped"
-"""The key in an execution's progress."""
 
 
 class AgentRun:
@@ -53,6 +52,7 @@ class AgentRun:
         """Whether the agent has started. Its code may then run another agent."""
         self.finishing: str | None = None
         """Why the agent must answer now."""
+        self.finished_by: StopReason | None = None
         self.emitted_calls: set[str] = set()
         """Emitted calls that have no result yet."""
         self.last_call = b""
@@ -61,7 +61,7 @@ class AgentRun:
 
     def finish(self, by: StopReason, why: str) -> None:
         if self.finishing is None:
-            self.finishing = why
+            self.finishing, self.finished_by = why, by
             self.ctx.log("The agent is to answer now: %s", why)
             self.report_stop(by, why)
 

@@ -15,8 +15,10 @@ from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, T
 from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext, ToolDefinition
 
-from perdure.agents.runs import STOPPED, AgentRun, StopReason
+from perdure.agents.runs import AgentRun, StopReason
+from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.executions import ExecutionInfo
+from perdure.wire.agent_runs import STOPPED
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Called before each model request, and again in a replay, so it must depend on the run alone."""
@@ -91,7 +93,10 @@ def withheld(
 
 
 def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelResponse) -> ModelResponse:
-    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words."""
+    """Drop calls of tools that the model no longer has. An empty answer becomes the run's last words.
+
+    Raises BudgetExceeded if a budget ends the run before it has said anything.
+    """
     parameters = request.model_request_parameters
     outputs = {tool.name for tool in parameters.output_tools}
     calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
@@ -99,7 +104,10 @@ def without_calls(run: AgentRun, request: ModelRequestContext, response: ModelRe
         return response
     kept = [part for part in response.parts if not isinstance(part, ToolCallPart)]
     if not any(isinstance(part, TextPart) and part.content for part in kept):
-        kept.append(TextPart(last_said(request.messages, run.id) or run.finishing or ""))
+        words = last_said(request.messages, run.id)
+        if words is None and run.finished_by == "budget":
+            raise BudgetExceeded(run.finishing or "")
+        kept.append(TextPart(words or run.finishing or ""))
     return replace(response, parts=kept)
 
 

@@ -25,6 +25,7 @@ from perdure.cli.render import (
     zone,
 )
 from perdure.cli.waits import went_on_with
+from perdure.wire.agent_runs import early_end
 from perdure.wire.executions import Act, Execution, LogLine, Row
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -52,7 +53,12 @@ def print_executions(
             took(one.started_at_us, one.completed_at_us),
             *(below.get(one.id, "") for _ in folded),
             one.key or "",
-            cut(one.error or (progress(one) if one.result is None else value(one.result, 40)), 60),
+            cut(
+                one.error
+                or early_end(one.progress)
+                or (progress(one) if one.result is None else value(one.result, 40)),
+                60,
+            ),
         ),
         empty=empty,
         whole=("ID", "PHASE", "CREATED", "TOOK", *folded),
@@ -99,7 +105,7 @@ def print_execution(one: Execution, served: bool | None, behind: str, *, pushed:
         ("tries", str(one.retry_count + 1) if one.retry_count else None),
         ("losses", str(losses) if losses else None),
         ("worker", one.assigned_to_worker),
-        ("progress", progress(one)),
+        ("progress" if early_end(one.progress) is None else "outcome", progress(one)),
         ("input", value(one.payload, 400)),
         ("result", None if one.result is None else value(one.result, 400)),
         ("error", None if one.error is None else (one.error, "red")),

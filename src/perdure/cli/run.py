@@ -163,6 +163,7 @@ def _follow_to_end(
 
 def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
     """Answers the exit code."""
+    from perdure.wire.agent_runs import early_end
     from perdure.wire.status import Phase
 
     id = execution.id
@@ -170,6 +171,9 @@ def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
         emit(execution)
     elif execution.phase is Phase.COMPLETED:
         say(_pretty(execution.result))
+        early = early_end(execution.progress)
+        if early is not None:
+            note(f"{id} {early}")
     elif execution.phase is Phase.FAILED:
         note(f"{id} failed: {execution.error}")
     elif execution.phase is Phase.CANCELLED:

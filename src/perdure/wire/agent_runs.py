@@ -4,7 +4,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from perdure.wire.wording import decoded_object
+
 PREVIEW_BYTES_MAX: Final = 200
+STOPPED: Final = "stopped"
+"""The key in the progress of a run that a budget or another bound ended early."""
 _TEXTS: Final = ("input", "message", "content", "prompt")
 _AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent_run_id"})
 """Fields that existing clients put around an agent's output."""
@@ -18,6 +22,16 @@ class Usage(NamedTuple):
 
 def decoded(value: bytes | None) -> Any:
     return None if value is None else msgspec.json.decode(value)
+
+
+def early_end(progress: bytes | None) -> str | None:
+    """Why a run ended early, as its outcome says it. None for other executions.
+
+    >>> early_end(b'{"stopped":"budget","text":"ended early (budget): The budget is used up."}')
+    'ended early (budget): The budget is used up.'
+    """
+    said = decoded_object(progress)
+    return str(said.get("text")) if STOPPED in said else None
 
 
 def user_message(payload: Any) -> Any:

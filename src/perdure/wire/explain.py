@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from perdure.wire.agent_runs import early_end
 from perdure.wire.critical_path import Span, shares
 from perdure.wire.explain_queued import explain_queued
 from perdure.wire.explain_waiting import explain_held, explain_waiting
@@ -314,7 +315,9 @@ def explain_end(facts: Ended) -> Why:
     subject, end = facts.subject, facts.end
     at_us = subject.completed_at_us or subject.moved_at_us
     if subject.phase is Phase.COMPLETED:
+        early = early_end(subject.progress)
         sentence = f"It completed at {moment(at_us)}, {_after(subject)} after its creation."
+        sentence += f" It {cut(early)}" if early else ""
     else:
         how = {"grace over": "its worker did not clean up in time", "worker lost": "its worker vanished meanwhile"}
         note = "" if end is None else how.get(end.name or "", "")

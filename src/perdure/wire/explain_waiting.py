@@ -94,8 +94,8 @@ def _commands(call: PendingCall, facts: Waiting) -> Iterator[str]:
         if holder is None:
             yield f"perdure publish {shlex.quote(wait.topic)} --data JSON"
         else:
-            yield f"perdure budgets show {holder}"
-            yield f"perdure budgets raise {holder} --usd N"
+            yield f"perdure budget show {holder}"
+            yield f"perdure budget raise {holder} --usd N"
 
 
 def _answering(place: str, wait: OpenedWait) -> Iterator[str]:

@@ -53,6 +53,7 @@ class Subject(Struct, frozen=True, gc=False):
     forked_at_step: str | None
     retried_as: str | None
     """The execution that a retry of this one started."""
+    progress: bytes | None
 
 
 class FactRow(Struct, frozen=True, gc=False):
