@@ -10,7 +10,10 @@ import pytest
 from httpx2 import Response
 from tests.server.serving import Hand, Served
 
+from perdure.store.interface import Verb
+from perdure.store.verbs import queries
 from perdure.wire.access import Role
+from perdure.wire.executions import Finished
 
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 
@@ -107,6 +110,27 @@ async def test_wait_for_many_answers_with_the_first(served: Served, hand: Hand) 
     await served.until_held()
     await hand.complete(item, 1)
     assert [one["id"] for one in (await poll).json()["finished"]] == [item["id"]]
+
+
+async def test_a_wait_asks_the_store_only_for_what_may_have_ended(
+    served: Served, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    finished = queries.finished
+
+    def noted(*, project_id: str, ids: list[str]) -> Verb[tuple[list[Finished], list[str]]]:
+        asked.append(ids)
+        return finished(project_id=project_id, ids=ids)
+
+    monkeypatch.setattr(queries, "finished", noted)
+    ids = [await served.start() for _ in range(3)]
+    item = await hand.claim()
+    await hand.complete(item, 1)
+    reply = await served.client.post("/api/v1/executions/wait", json={"ids": ids, "wait_seconds": 20})
+    assert [one["id"] for one in reply.json()["finished"]] == [item["id"]] == asked.pop()
+    await served.client.delete(f"/api/v1/executions/{item['id']}")
+    reply = await served.client.post("/api/v1/executions/wait", json={"ids": ids, "wait_seconds": 20})
+    assert reply.json() == {"finished": [], "missing": [item["id"]]}
 
 
 async def test_wait_names_what_is_missing(served: Served) -> None:

@@ -37,7 +37,7 @@ from perdure.store.interface import (
 from perdure.store.postgres import PostgresStore
 from perdure.wire.access import Role
 from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
-from perdure.wire.executions import CancelExecution, StreamItems, WaitForExecutions
+from perdure.wire.executions import CancelExecution, DeleteExecution, StreamItems, WaitForExecutions
 from perdure.wire.keys import DeleteApiKey
 from perdure.wire.live import ChangedRows, FollowLive, LiveEvent, NewRows
 from perdure.wire.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
@@ -95,6 +95,19 @@ async def test_what_was_started_at_a_and_ended_through_b_is_known_to_have_ended(
         await hand.complete(claimed, 1)
         await until(lambda: pair.a.end_listeners.recent(pair.project_id, id) == (False, None))
         assert (await pair.a.executions.result(pair.project_id, id)).phase == "completed"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_wait_whose_hint_was_lost_asks_the_database_in_the_end(url: str, deleted: bool) -> None:
+    async with pair_on(url, deaf=True) as pair:
+        await pair.hand(pair.b)
+        id = await pair.start(pair.a)
+        assert pair.a.end_listeners.is_open(pair.project_id, id)
+        await pair.b.serve(Scope(pair.project_id), CancelExecution(id))
+        if deleted:
+            await pair.b.serve(Scope(pair.project_id), DeleteExecution(id))
+        reply = await pair.a.serve(Scope(pair.project_id), WaitForExecutions([id], 0.01))
+        assert ([one.id for one in reply.finished], reply.missing) == (([], [id]) if deleted else ([id], []))
 
 
 async def test_a_cancel_at_a_reaches_the_worker_at_b(pair: Pair) -> None:

@@ -30,6 +30,10 @@ class EndListeners:
         key = (project_id, execution_id)
         return key in self._recent, self._recent.get(key)
 
+    def is_open(self, project_id: str, execution_id: str) -> bool:
+        """Whether it started here and its end did not come."""
+        return self.recent(project_id, execution_id) == (True, None)
+
     def listen(self, project_id: str, execution_id: str, listener: Listener) -> None:
         """Listen before asking the store, so that no end is missed."""
         self._listeners.setdefault((project_id, execution_id), []).append(listener)

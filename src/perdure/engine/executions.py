@@ -226,18 +226,26 @@ class Executions(Service):
             listeners.listen(project_id, id, tell)
         try:
             # Listen before the query, so that no end is missed.
-            done, missing = await self._core.store.read(queries.finished(project_id=project_id, ids=ids))
-            if done or missing or seconds <= 0 or self._core.closing:
-                return WaitReply(done, missing)
+            unsure = [id for id in ids if seconds <= 0 or not listeners.is_open(project_id, id)]
+            reply = await self._ended(project_id, unsure)
+            if reply.finished or reply.missing or seconds <= 0 or self._core.closing:
+                return reply
             try:
                 async with asyncio.timeout(seconds):
                     await some.wait()
             except TimeoutError:
-                pass
-            return WaitReply(list(found), [])
+                # Another server may have ended and deleted one whose hint was lost.
+                return await self._ended(project_id, ids)
+            return WaitReply(list(found))
         finally:
             for id in ids:
                 listeners.forget(project_id, id, tell)
+
+    async def _ended(self, project_id: str, ids: Sequence[str]) -> WaitReply:
+        if not ids:
+            return WaitReply([])
+        done, missing = await self._core.store.read(queries.finished(project_id=project_id, ids=ids))
+        return WaitReply(done, missing)
 
     async def result(self, project_id: str, execution_id: str) -> Finished:
         """Wait without a limit. Raises NotFound."""
@@ -258,13 +266,11 @@ class Executions(Service):
         listeners.listen(project_id, execution_id, tell)
         try:
             if not known:
-                done, missing = await self._core.store.read(
-                    queries.finished(project_id=project_id, ids=(execution_id,))
-                )
-                if missing:
+                reply = await self._ended(project_id, (execution_id,))
+                if reply.missing:
                     raise NotFound(f"Execution {execution_id!r} does not exist.")
-                if done:
-                    return done[0]
+                if reply.finished:
+                    return reply.finished[0]
             return await future
         finally:
             self._awaited.discard(future)

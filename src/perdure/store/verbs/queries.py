@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from perdure.store.executions import State, unknown_execution
-from perdure.store.interface import Rows, query, query_many, record, records, value, verb
+from perdure.store.interface import Query, Rows, query, query_many, record, records, value, verb
 from perdure.store.verbs.ended import count_deleted
 from perdure.store.verbs.idempotency import prune_answers
-from perdure.store.verbs.pages import page_of
+from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
 from perdure.wire.errors import Conflict
@@ -84,17 +84,12 @@ async def finished(
     *, project_id: str, ids: Sequence[str], bytes_max: int = REPLY_BYTES_MAX
 ) -> tuple[list[Finished], list[str]]:
     """The final executions among `ids`, and the unknown ids."""
-    done: list[Finished] = []
-    missing: list[str] = []
-    for id in ids:
-        if bytes_max <= 0:
-            break
-        end = await record(Finished, "read_end", project_id=project_id, id=id)
-        if end is None:
-            missing.append(id)
-        elif end.phase in FINAL:
-            bytes_max -= len(end.result or b"")
-            done.append(end)
+    sizes: dict[str, int | None] = dict(await query("end_sizes", project_id=project_id, ids=json.dumps(ids)))
+    missing = [id for id in ids if id not in sizes]
+    final = [(id, size) for id in ids if (size := sizes.get(id)) is not None]
+    fits = fitting([size for _, size in final], bytes_max)
+    rows = [{"project_id": project_id, "id": id} for id, _ in final[:fits]]
+    done = await Query("read_end", rows, many=True, record=Finished)
     return done, missing
 
 

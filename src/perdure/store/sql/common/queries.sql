@@ -19,6 +19,11 @@ SELECT id, phase, {= result} AS result, error,
     AS detail
 FROM executions WHERE project_id = :project_id AND id = :id;
 
+-- name: end_sizes
+-- The size of the result; NULL while an execution is open.
+SELECT id, CASE WHEN phase IN ('completed', 'failed', 'cancelled') THEN COALESCE({= result_size}, 0) END
+FROM executions WHERE project_id = :project_id AND id {= of_page};
+
 -- name: how_ended
 SELECT phase, error FROM executions WHERE project_id = :project_id AND id = :id;
 
