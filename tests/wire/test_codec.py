@@ -7,19 +7,39 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
+from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.wire import codec
-from perdure.wire.codec import check_json, check_limits, check_name, check_text, same_json, scrub_text
+from perdure.wire.codec import check_json, check_limits, check_name, check_raw, check_text, same_json, scrub_text
 from perdure.wire.errors import BadValue
 
 # Above 16 KiB a document is skimmed instead of decoded: the same rules in other code. White space changes no verdict.
 PADDING = {"decoded": b"", "skimmed": b" " * (16 << 10)}
 padded = pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+
+
+class Frame(msgspec.Struct):
+    part: msgspec.Raw
+
+
+def check_part(data: bytes, *, long: bool) -> None:
+    """As the server does for a part of a request. `long`: by the code for long parts."""
+    try:
+        frame = msgspec.json.decode(b'{"part":%b}' % data, type=Frame)
+        data.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadValue(f"frame: {error}") from None
+    if bytes(frame.part) != data.strip(b" \t\r\n"):
+        raise BadValue("frame: holds more than the part")
+    with mock.patch.object(codec, "_COUNT_BYTES_MAX", 0 if long else 1 << 20):
+        check_raw(frame.part, where="part")
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]", inner: str = "") -> bytes:
@@ -63,6 +83,7 @@ ACCEPTED = {
 def test_json_that_every_reader_can_read_is_accepted(data: bytes, padding: bytes) -> None:
     check_json(data + padding, where="input")
     check_json(memoryview(data + padding), where="input")
+    check_part(data, long=bool(padding))
 
 
 REFUSED = {
@@ -125,11 +146,15 @@ def test_json_that_some_reader_cannot_read_is_refused(data: bytes, words: str, p
         check_json(data + padding, where="input")
     assert refusal.value.message.startswith("input")
     assert words in refusal.value.message
+    with pytest.raises(BadValue):
+        check_part(data, long=bool(padding))
 
 
 def test_the_path_of_a_number_is_named() -> None:
-    with pytest.raises(BadValue, match=r"^items\[1\]\.payload\[1\]: holds a number that overflows"):
-        check_json(b"[1,1e999]", where="items[1].payload")
+    data = b"[1,1e999]"
+    for check in (partial(check_json, data), partial(check_raw, msgspec.Raw(data))):
+        with pytest.raises(BadValue, match=r"^items\[1\]\.payload\[1\]: holds a number that overflows"):
+            check(where="items[1].payload")
 
 
 def test_size_is_looked_at_first() -> None:
@@ -249,9 +274,13 @@ def test_the_verdict_is_the_one_of_an_independent_judge(
         at = int(place * len(data))
         data = data[:at] + piece + data[at + removed :]
     expected = readable(data)
-    for padding in PADDING.values():
+    checks: list[Callable[[], None]] = [
+        *(partial(check_json, data + padding, where="input") for padding in PADDING.values()),
+        *(partial(check_part, data, long=long) for long in (False, True)),
+    ]
+    for check in checks:
         try:
-            check_json(data + padding, where="input")
+            check()
         except BadValue as refusal:
             assert not expected, refusal
             refusal.message.encode()

@@ -27,8 +27,8 @@ from perdure.wire.codec import (
     KEY_BYTES_MAX,
     LABEL_BYTES_MAX,
     TOPIC_BYTES_MAX,
-    check_json,
     check_name,
+    check_raw,
     check_text,
     scrub_text,
 )
@@ -487,32 +487,32 @@ def check_report(item: ReportItem, *, encoded: bool = False) -> Problem | None:
             if type(entry) is StepDone:
                 check_name(entry.name, where="name", max_bytes=KEY_BYTES_MAX)
                 if not (encoded and entry.ok):
-                    check_json(bytes(entry.value), where=f"step {entry.key!r}")
+                    check_raw(entry.value, where=f"step {entry.key!r}")
                 if entry.label is not None:
                     check_text(entry.label, where="label", max_bytes=LABEL_BYTES_MAX)
             elif type(entry) is Publish:
                 check_name(entry.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
                 for event in entry.events:
-                    check_json(bytes(event.data), where="event")
+                    check_raw(event.data, where="event")
             elif type(entry) is StartChild:
                 check_item(entry.item, encoded=encoded)
             elif type(entry) is Answer:
                 check_name(entry.step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
-                check_json(bytes(entry.data), where="data")
+                check_raw(entry.data, where="data")
             elif type(entry) is OpenWait:
                 _check_wait(entry)
             elif isinstance(entry, TranscriptEntry):
                 check_transcript_entry(entry)
         if item.progress is not None:
-            check_json(bytes(item.progress), where="progress")
+            check_raw(item.progress, where="progress")
         if item.stream:
             _check_stream(item)
         end = item.end
         if type(end) is Complete:
             if not encoded:
-                check_json(bytes(end.result), where="result")
+                check_raw(end.result, where="result")
         elif type(end) is Fail or type(end) is Block or type(end) is Hold:
-            check_json(bytes(end.detail), where="detail")
+            check_raw(end.detail, where="detail")
         elif type(end) is Suspend and len(end.waits) > 100_000:
             raise BadValue("An execution may hold at most 100,000 open waits.")
     except PerdureError as error:
@@ -528,19 +528,19 @@ def _check_stream(item: ReportItem) -> None:
     for one in item.stream:
         check_name(one.kind, where="stream.kind")
         check_name(one.key, where="stream.key", max_bytes=KEY_BYTES_MAX)
-        check_json(bytes(one.data), where="stream.data", max_bytes=ITEM_BYTES_MAX)
+        check_raw(one.data, where="stream.data", max_bytes=ITEM_BYTES_MAX)
 
 
 def _check_wait(wait: OpenWait) -> None:
     if wait.topic is not None:
         check_name(wait.topic, where="topic", max_bytes=TOPIC_BYTES_MAX)
     if wait.data is not None:
-        check_json(bytes(wait.data), where="data")
+        check_raw(wait.data, where="data")
     if wait.answer_schema is not None:
-        check_json(memoryview(wait.answer_schema), where="answer_schema", max_bytes=ANSWER_SCHEMA_BYTES_MAX)
+        check_raw(wait.answer_schema, where="answer_schema", max_bytes=ANSWER_SCHEMA_BYTES_MAX)
     for name, value in (wait.match or {}).items():
         check_name(name, where="match")
-        check_json(bytes(value), where=f"match.{name}")
+        check_raw(value, where=f"match.{name}")
 
 
 def recordable(item: ReportItem) -> ReportItem:

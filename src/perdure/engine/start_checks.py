@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Final
 
 from perdure.engine.addresses import target
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name, check_text
+from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_raw, check_text
 from perdure.wire.requests import StartItem
 from perdure.wire.starts import check_options
 
@@ -22,11 +22,11 @@ def check_item(item: StartItem, *, encoded: bool = False) -> None:
             if value is not None:
                 check_name(value, where=name, max_bytes=KEY_BYTES_MAX)
     if not encoded:
-        check_json(bytes(item.payload), where="payload")
+        check_raw(item.payload, where="payload")
     if item.initial_state is not None:
-        check_json(bytes(item.initial_state), where="initial_state")
+        check_raw(item.initial_state, where="initial_state")
     if item.channel_context is not None:
-        check_json(bytes(item.channel_context), where="channel_context")
+        check_raw(item.channel_context, where="channel_context")
     if item.otel_traceparent is not None:
         check_text(item.otel_traceparent, where="otel_traceparent", max_bytes=KEY_BYTES_MAX)
     check_options(item)

@@ -27,6 +27,13 @@ TEXTS_MAX: Final = 100_000
 """10 tags for each of 10,000 starts."""
 
 
+def has_many_items(body: bytes, lists: Mapping[str, Most]) -> bool:
+    """Whether decoding could find many times as many items as a list or the tags may have."""
+    if len(body) < COUNTED_BYTES_MIN:
+        return False
+    return body.count(b",") > min([TEXTS_MAX, *(8 * most.items for most in lists.values())])
+
+
 def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
     """Decoding millions of small items blocks the event loop for seconds, even in a thread, because msgspec keeps the
     interpreter lock. Raises the list's refusal."""

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate, check_role
-from perdure.server.bodies import COUNTED_BYTES_MIN, USUAL, check_lists, check_texts, read_body, read_bytes, skeleton_of
+from perdure.server.bodies import USUAL, check_lists, check_texts, has_many_items, read_body, read_bytes, skeleton_of
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
 from perdure.server.health import Health
@@ -373,7 +373,7 @@ class Route:
     async def read(self, call: Call) -> Struct:
         assert self._decode is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
-        if len(body) >= COUNTED_BYTES_MIN:
+        if has_many_items(body, self.lists):
             check_lists(body, self.lists)
             if self._skeleton is not None:
                 check_texts(body, self._skeleton)

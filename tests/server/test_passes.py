@@ -1,0 +1,81 @@
+"""How often code parses a start's JSON before the workflow has the value: each call of a decoder is counted."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+from tests.server.serving import serving
+
+from perdure import Client, Context, Registry
+from perdure.embedded import embedded
+from perdure.sdk.http import HttpTransport
+from perdure.sdk.lease import HttpLease
+from perdure.sdk.worker import Worker
+
+MARK = "the payload of this test"
+INPUTS = {
+    "100 bytes": {"text": MARK + "x" * 70},
+    "text": {"text": MARK + "x" * 400_000},
+    "records": [{"name": MARK, "price": 1.25, "tags": ["a", "b"]} for _ in range(6_000)],
+}
+registry = Registry()
+
+
+@registry.workflow
+async def has_input(ctx: Context, value: Any) -> None:
+    sys.setprofile(None)
+
+
+def _holds_payload(value: object) -> bool:
+    return isinstance(value, bytes | memoryview | msgspec.Raw) and MARK.encode() in bytes(value)
+
+
+async def parsers(client: Client, value: object) -> list[str]:
+    """The modules that call a decoder while they have the payload's bytes, until the workflow's code begins."""
+    found: list[str] = []
+
+    def note(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and called.__name__ == "decode":
+            decodes = isinstance(called.__self__, msgspec.json.Decoder) or called is msgspec.json.decode
+            if decodes and any(map(_holds_payload, frame.f_locals.values())):
+                found.append(frame.f_globals["__name__"].removeprefix("perdure."))
+
+    sys.setprofile(note)
+    try:
+        await (await client.start(has_input, value)).result()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+@asynccontextmanager
+async def over_http(database: str) -> AsyncIterator[Client]:
+    async with serving(database) as served:
+        transport = HttpTransport(served.server.url, served.key)
+        worker = Worker(transport, registry, lease=HttpLease(transport.urls, served.key))
+        await worker.start()
+        async with Client(transport) as client:
+            yield client
+            await worker.drain()
+
+
+@pytest.mark.parametrize("value", INPUTS.values(), ids=INPUTS)
+async def test_server_and_worker_parse_an_input_three_times(database: str, value: object) -> None:
+    async with over_http(database) as client:
+        # The client reads back what it has written. The server checks the request, and the worker reads the claim.
+        assert await parsers(client, value) == [
+            "sdk.payloads.values",
+            "server.routing",
+            "sdk.http",
+            "sdk.payloads.values",
+        ]
+
+
+@pytest.mark.parametrize("value", INPUTS.values(), ids=INPUTS)
+async def test_an_embedded_worker_parses_an_input_once(database: str, value: object) -> None:
+    async with embedded(database, registry) as client:
+        assert await parsers(client, value) == ["sdk.payloads.values", "sdk.payloads.values"]
