@@ -193,5 +193,4 @@ def test_the_numbers_of_the_guide_are_those_of_the_code() -> None:
         assert said in flowing
     tables = re.findall(r"^    (\w+) +\d+ rows, the same in both$", GUIDE, re.MULTILINE)
     made = {table for one in migrations("postgres") for table in re.findall(r"CREATE TABLE (\w+)", one.sql)}
-    assert set(tables) <= made
-    assert len(tables) > 10
+    assert tables and set(tables) <= made
