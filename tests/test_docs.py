@@ -46,7 +46,7 @@ ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
 SOURCE = ROOT / "src" / "perdure"
 
-EVERYWHERE = {"--help", "--json", "--url", "--database"}
+EVERYWHERE = {"--help", "--json", "--url", "--database", "--limit"}
 """Options that docs/commands.md explains once."""
 FILTERS = (
     "`--status` `--phase` `--workflow` `--key` `--key-part` `--tag` `--field` `--error` `--retried` `--queue` "

@@ -102,7 +102,10 @@ def approve(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer the question of a suspended step. The first answer stands; its author is kept."""
+    """Answer the question of a suspended step.
+
+    The first answer stands; its author is kept.
+    """
     import msgspec
 
     if yes and no:

@@ -42,7 +42,10 @@ def raise_(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add to the limits of a budget. Executions that wait for it continue."""
+    """Add to the limits of a budget.
+
+    Executions that wait for it continue.
+    """
     check_choice("--on-exceed", on_exceed, ["ask", "finish", "fail"])
     if not (usd or tokens or calls or seconds or on_exceed):
         raise Refused("Say what to add: --usd, --tokens, --calls or --seconds.")

@@ -89,7 +89,7 @@ def _run(
 
 @_starting_a_job
 def cancel() -> Options:
-    """Cancel all open executions that match, with everything below them."""
+    """Cancel open executions, with everything below them."""
     return {}
 
 
@@ -100,7 +100,10 @@ def retry(
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
 ) -> Options:
-    """Retry all failed executions that match and were not retried yet. Name a --status to retry others."""
+    """Retry failed executions that were not retried yet.
+
+    Name a --status to retry others.
+    """
     return {
         "from_step": from_step,
         "from_end": from_end or None,
@@ -117,7 +120,7 @@ def fork(
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
 ) -> Options:
-    """Fork all executions that match: new ones that keep the outcomes before a step."""
+    """Fork executions, with the same edits."""
     from msgspec import Raw
 
     from perdure.wire.forks import Edits
@@ -136,7 +139,7 @@ def resume(
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
     data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
 ) -> Options:
-    """Give the same answer to all executions that match and wait for one under STEP."""
+    """Give the same answer to executions that wait under STEP."""
     from msgspec import Raw
 
     return {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
@@ -157,7 +160,7 @@ def act(
         str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
     ] = None,
 ) -> Options:
-    """Decide the same pending call in all open executions that match, or how held ones go on."""
+    """Decide the same pending call, or how held executions go on."""
     return {
         "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
         "key": pending,
@@ -169,7 +172,7 @@ def act(
 
 @_starting_a_job
 def delete() -> Options:
-    """Delete all final executions that match, with everything below them."""
+    """Delete final executions, with everything below them."""
     return {}
 
 
@@ -330,7 +333,7 @@ def _is_held(job: "BulkJob") -> bool:
 
 
 def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Show one bulk job: its filters, its progress, and who started it."""
+    """Show the filters, progress and author of a bulk job."""
     from perdure.cli.render import date_time, value
 
     job = with_client(url, lambda client: client.bulk.get(id))
@@ -371,7 +374,7 @@ def items(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the executions that a bulk job has taken, newest first, with the reasons of refusals."""
+    """List the executions of a bulk job, with reasons of refusals."""
     from perdure.cli.render import date_time
     from perdure.wire.bulk import BulkItem, ItemState, ListBulkItems
 
@@ -409,13 +412,16 @@ ITEM_STYLE: Final = {"done": "green", "refused": "red", "later": "yellow"}
 
 
 def stop(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Stop a bulk job. It takes no further execution until it is continued; a held one has changed nothing."""
+    """Stop a bulk job until it is continued.
+
+    A held one has changed nothing.
+    """
     job = with_client(url, lambda client: client.bulk.stop(id))
     text = f"{id} is stopped with {job.left:,} left; `perdure bulk continue {id}` continues it."
     print_result(as_json, job, text)
 
 
 def continue_(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Continue a stopped bulk job or start a held one now, and show its progress."""
+    """Continue a stopped bulk job, or start a held one."""
     job = with_client(url, lambda client: client.bulk.continue_job(id))
     _watch_to_end(url, job, as_json=as_json)

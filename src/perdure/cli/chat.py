@@ -40,7 +40,7 @@ def chat(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Talk to an agent. Each message is an execution, and a turn of one session.
+    """Talk to an agent: each message is a turn of one session.
 
     Ctrl-C stops the agent, Ctrl-D (or `exit`) ends the chat. With --json, each input line is a message, or the answer
     (as JSON) to the question before it. Each output line is an event.

@@ -28,7 +28,10 @@ def migrate(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring a database's schema up to date. `perdure serve` does the same when it starts."""
+    """Bring a database's schema up to date.
+
+    `perdure serve` does the same when it starts.
+    """
     import asyncio
 
     from perdure.store.inspection import read_schema
@@ -62,7 +65,10 @@ def migrate(
 
 
 def size(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Show what uses the space, by workflow and table. Servers may run meanwhile. It reads everything once."""
+    """Show what uses the space, by workflow and table.
+
+    Servers may run meanwhile. It reads everything once.
+    """
     found = _sizes(store_address(database))
     ((total, free),) = found["size_all"]
     workflows = _by_workflow(found)
@@ -138,7 +144,10 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="An empty database: postgresql://…")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a stopped installation from SQLite to PostgreSQL, verified by counts and hashes of all rows."""
+    """Copy a stopped installation from SQLite to PostgreSQL.
+
+    Counts and hashes of all rows verify the copy.
+    """
     import asyncio
     import os
 

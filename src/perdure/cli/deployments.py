@@ -81,7 +81,7 @@ async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Say what is open on a deployment, and what the last executions wait for."""
+    """Say what is open on a deployment."""
     from perdure.cli.render import date_time
     from perdure.wire.drains import GetDrain
 
@@ -95,14 +95,20 @@ def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> No
 
 
 def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Send new executions to this deployment. Open executions stay where they are."""
+    """Send new executions to this deployment.
+
+    Open executions stay where they are.
+    """
     from perdure.wire.deployments import UseDeployment
 
     print_result(as_json, call(url, UseDeployment(id)), f"New executions go to {id!r} from now on.")
 
 
 def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Retire an empty deployment, until a worker registers for it again."""
+    """Retire an empty deployment.
+
+    A worker that registers for it puts it back into use.
+    """
     from perdure.wire.deployments import RetireDeployment
 
     print_result(as_json, call(url, RetireDeployment(id)), f"{id!r} is retired.")

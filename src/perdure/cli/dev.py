@@ -26,7 +26,7 @@ def dev(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a server, its pages, and a worker that reloads on change. Key o opens the pages, ? shows the other keys."""
+    """Run a server and a worker that reloads on change. Key ? shows the keys."""
     import asyncio
 
     from perdure.cli.app_loader import folder_of

@@ -24,7 +24,7 @@ def docs(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read the documentation of this release: list its pages, show one, or search for words."""
+    """List the pages of the documentation, show one, or search them."""
     from perdure.mcp import docs as library
     from perdure.wire.errors import NotFound
 
@@ -58,7 +58,7 @@ def install(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="The folder of skills.")] = SKILLS,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the skill into FOLDER/perdure/SKILL.md, where coding agents look for it."""
+    """Write FOLDER/perdure/SKILL.md for coding agents."""
     from perdure.mcp.docs import skill
 
     file = folder / "perdure" / "SKILL.md"

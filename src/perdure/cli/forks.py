@@ -48,7 +48,7 @@ def fork(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start an execution that keeps the outcomes of another one, and runs again from a step, or from the start."""
+    """Start an execution that keeps another's outcomes up to a step."""
     from msgspec import Raw
 
     from perdure.sdk.forks import ForkOptions
@@ -77,7 +77,10 @@ def retry(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run final executions again from what failed. A refusal for one does not stop the rest."""
+    """Run final executions again from what failed.
+
+    A refusal for one does not stop the rest.
+    """
     from perdure.wire.errors import PerdureError, Unavailable
 
     options: RetryOptions = {

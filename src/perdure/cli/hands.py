@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List the calls of an execution that have no outcome yet, and how to act on them."""
+    """List pending calls, and how to act on them."""
     from perdure.cli.render import cut, date_time
     from perdure.wire.hands import GetPending
 
@@ -99,7 +99,10 @@ def act(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Decide a pending call, or how a held execution goes on. The first outcome stands."""
+    """Decide a pending call, or how a held execution goes on.
+
+    The first outcome stands.
+    """
     from perdure.wire.hands import ActOnExecution
     from perdure.wire.records import NULL
 

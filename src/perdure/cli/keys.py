@@ -26,7 +26,7 @@ def create(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a key and show it, this once."""
+    """Create a key and show it once."""
     from perdure.wire.access import Role
     from perdure.wire.keys import CreateApiKey, ListApiKeys
 
@@ -72,7 +72,7 @@ def delete(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete a key. It is refused from then on."""
+    """Delete a key."""
     from perdure.wire.errors import NotFound
     from perdure.wire.keys import DeleteApiKey
 

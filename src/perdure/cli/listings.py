@@ -43,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List workflows by name, with an entry for each deployment, and what starts them."""
+    """List workflows by name and deployment."""
     from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
     from perdure.wire.pauses import PauseKind
@@ -72,7 +72,7 @@ def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFla
 
 
 def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List agents by name, with an entry for each deployment: model and tools."""
+    """List agents by name and deployment."""
     from perdure.cli.render import cut, date_time
     from perdure.wire.definitions import GetAgents
 
@@ -96,7 +96,7 @@ def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag =
 
 
 def tools(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List tools that push workers have registered, by name, with an entry for each deployment."""
+    """List tools of push workers by name and deployment."""
     from perdure.cli.render import cut, date_time
     from perdure.wire.definitions import GetTools
 
@@ -127,7 +127,7 @@ def _place_of(one: "ListedWorker") -> str:
 
 
 def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List workers by deployment: their state, how many executions each runs, and their last beat."""
+    """List workers by deployment: state, load, last beat."""
     from perdure.cli.render import date_time
     from perdure.wire.times import duration
     from perdure.wire.workers import ListWorkers, WorkerState
@@ -165,7 +165,7 @@ def topics(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List topics by name: how many events each keeps, and the last one."""
+    """List topics with the number of their events."""
     from perdure.cli.render import date_time
     from perdure.wire.events import ListTopics
 

@@ -86,7 +86,7 @@ def show(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one execution: its fields, its journal (for an agent, the conversation), its waits."""
+    """Show an execution: fields, journal or conversation, waits."""
     from perdure.cli.conversation import is_agent_run
     from perdure.cli.execution import (
         due,
@@ -216,7 +216,10 @@ def cancel(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cancel executions and everything below them. A refusal for one does not stop the rest."""
+    """Cancel executions and everything below them.
+
+    A refusal for one does not stop the rest.
+    """
     from perdure.wire.errors import BadRequest, NotFound
     from perdure.wire.status import Phase
 

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def mcp(url: UrlOption = None, database: DatabaseOption = None) -> None:
-    """Give a coding agent tools over standard input and output: MCP for a server, or for the file of a stopped one."""
+    """Give a coding agent tools (MCP) over standard input and output."""
     import asyncio
 
     try:

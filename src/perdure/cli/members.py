@@ -30,7 +30,7 @@ def add(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a user a member. If the e-mail has no user yet, show an invitation, this once."""
+    """Make a user a member, or show an invitation once."""
     from perdure.wire.access import Role
     from perdure.wire.projects import AddProjectMember
 
@@ -73,7 +73,7 @@ def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonF
 def remove(
     email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
-    """Remove a member from the project, at once. The last admin stays."""
+    """Remove a member at once; the last admin stays."""
     from perdure.wire.projects import RemoveProjectMember
 
     async def work(transport: "Transport") -> None:
@@ -105,7 +105,7 @@ def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json:
 def withdraw(
     email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
-    """Withdraw an invitation. Its token does not work any more."""
+    """Withdraw an invitation."""
     from perdure.wire.projects import WithdrawProjectInvitation
 
     async def work(transport: "Transport") -> None:
@@ -116,7 +116,7 @@ def withdraw(
 
 
 def password(email: EmailArgument, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Give a user a new password, and show it, this once.
+    """Give a user a new password and show it once.
 
     The password holds in all projects of the user, so an admin of one project may not set it. This needs the store
     itself: a stopped file or a database.

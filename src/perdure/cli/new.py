@@ -75,7 +75,7 @@ def new(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a project that runs: a workflow, an agent or a FastAPI application, with tests and a Dockerfile."""
+    """Write a project that runs, with tests and a Dockerfile."""
     if directory.exists() and not directory.is_dir():
         raise Refused(f"{str(directory)!r} is a file; name a folder.")
     asks = sys.stdin.isatty() and not as_json

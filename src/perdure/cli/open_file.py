@@ -25,7 +25,10 @@ def open_(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the link, and open no browser.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the executions of a file in the browser, read-only. Another process may have the file open."""
+    """Show the executions of a file in the browser, read-only.
+
+    Another process may have the file open.
+    """
     import asyncio
 
     from perdure.cli.server_or_file import existing_path

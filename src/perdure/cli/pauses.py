@@ -41,7 +41,10 @@ def pause(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Pause a queue, workflow, deployment or key. Running executions end; others wait."""
+    """Pause a queue, workflow, deployment or key.
+
+    Running executions end; others wait.
+    """
     from perdure.wire.pauses import PauseKind, unpause_command
 
     where, key = _place(kind, name, queue)
@@ -67,7 +70,7 @@ def unpause(
 
 
 def pauses(url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List pauses with their author, begin, note and end, and how many executions each holds."""
+    """List pauses, and how many executions each holds."""
     from perdure.cli.render import date_time
 
     print_list(

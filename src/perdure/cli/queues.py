@@ -14,7 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """List queues with their limits, pauses and numbers."""
+    """List queues with limits, pauses and numbers."""
     from perdure.cli.pauses import paused_words
 
     print_list(

@@ -47,7 +47,7 @@ def create(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a schedule, or replace the one of this workflow and key."""
+    """Create or replace the schedule of a workflow and key."""
     from msgspec import Raw
 
     from perdure.wire.schedules import CreateSchedule, Missed, Overlap
@@ -102,7 +102,7 @@ def ls(
 
 
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Show one schedule: its policies, the next due times, and the outcome of the latest."""
+    """Show the policies and due times of a schedule."""
 
     async def work(client: "Client") -> "tuple[StoredSchedule, list[datetime], list[Fire]]":
         one = await client.schedules.get(id)
@@ -124,7 +124,7 @@ def next_(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the next due times, in the schedule's zone."""
+    """Show the next due times."""
     coming = with_client(url, lambda client: client.schedules.next(id, count))
     for moment in coming:
         if as_json:
@@ -134,19 +134,25 @@ def next_(
 
 
 def run(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Start an execution of a schedule now. Its due times do not change."""
+    """Start an execution of a schedule now.
+
+    Its due times do not change.
+    """
     started = with_client(url, lambda client: client.schedules.run(id))
     print_result(as_json, {"execution_id": started.id}, started.id)
 
 
 def pause(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Pause a schedule. Due times that pass meanwhile do not count as missed."""
+    """Pause a schedule.
+
+    Due times that pass meanwhile do not count as missed.
+    """
     changed = with_client(url, lambda client: client.schedules.pause(id))
     print_result(as_json, changed, f"{id} is paused; `perdure schedules resume {id}` resumes it.")
 
 
 def resume(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
-    """Resume a paused schedule with its next due time."""
+    """Resume a schedule."""
     changed = with_client(url, lambda client: client.schedules.resume(id))
     print_result(as_json, changed, f"{id} goes on; next: {_when(changed.next_at_us, changed.timezone)}.")
 

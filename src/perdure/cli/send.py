@@ -32,7 +32,10 @@ def resume(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer a suspended step. The first answer stands; the same answer again changes nothing."""
+    """Answer a suspended step with data.
+
+    The first answer stands; the same answer again changes nothing.
+    """
     from msgspec import Raw
 
     from perdure.cli.render import date_time
@@ -71,7 +74,7 @@ def publish(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Publish an event to a topic, and print its number there."""
+    """Publish an event, and print its number."""
     from msgspec import Raw
 
     from perdure.wire.events import EventData, PublishEvent

@@ -34,7 +34,7 @@ def spend(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what agents spent on models: by agent and by model."""
+    """Show what agents spent, by agent and model."""
     from perdure.wire.spend import GetSpend
     from perdure.wire.stats import Range
 

@@ -32,7 +32,10 @@ def backup(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a consistent copy of a store. The server may run meanwhile."""
+    """Make a consistent copy of a store.
+
+    The server may run meanwhile.
+    """
     import shutil
 
     import apsw
@@ -75,7 +78,10 @@ def restore(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Replace a stopped store by a copy. Workers register anew."""
+    """Replace a stopped store by a copy.
+
+    Workers register anew.
+    """
     import asyncio
     import shutil
     from uuid import uuid4
@@ -133,7 +139,10 @@ def restore(
 
 
 def doctor(database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
-    """Check the invariants of a store. The server may run meanwhile."""
+    """Check the invariants of a store.
+
+    The server may run meanwhile.
+    """
     import asyncio
 
     from rich.text import Text
@@ -171,7 +180,10 @@ def erase(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete the final executions of a user or a session: on the server, or (--database) in a stopped store."""
+    """Delete the final executions of a user or session.
+
+    On the server, or with --database in a stopped store.
+    """
     from perdure.engine.service import Scope
     from perdure.wire.executions import EraseExecutions
 

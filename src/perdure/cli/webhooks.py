@@ -23,7 +23,7 @@ def create(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a webhook: URL is called when an execution without a parent ends."""
+    """Create a webhook for ends of root executions."""
     from perdure.wire.webhooks import CreateWebhook
 
     made = call(url, CreateWebhook(target, workflow, description))
@@ -53,7 +53,10 @@ def delete(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete a webhook. Nothing more is sent to it."""
+    """Delete a webhook.
+
+    Nothing more is sent to it.
+    """
     from perdure.wire.webhooks import DeleteWebhook
 
     call(url, DeleteWebhook(id))
@@ -68,7 +71,7 @@ def deliveries(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List deliveries, sent and pending, newest first, with their outcome."""
+    """List deliveries with their outcome, newest first."""
     from perdure.cli.render import cut, date_time
     from perdure.wire.webhooks import DeliveryState, ListDeliveries
     from perdure.wire.wording import plain
@@ -97,7 +100,7 @@ def redeliver(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send a delivery again now, under the same id."""
+    """Send a delivery again, under its id."""
     from perdure.wire.webhooks import Redeliver
 
     made = call(url, Redeliver(id))
@@ -114,7 +117,10 @@ def secret(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the signing secret, or replace it. Needs a key with the role admin."""
+    """Show or replace the signing secret.
+
+    Needs a key with the role admin.
+    """
     from perdure.cli.render import date_time
     from perdure.wire.signing import OVERLAP_HOURS, GetSigningSecret, RotateSigningSecret
 

@@ -31,7 +31,7 @@ def why(
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say why an execution waits, runs, is queued or has failed, and what lets it go on."""
+    """Say why an execution is where it is, and what lets it go on."""
     found = with_client(url, lambda client: client.why(id, slow=slow))
     if as_json:
         emit(found)

@@ -30,20 +30,18 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     retention_workflows: dict[str, Days] = {}
     """Exceptions by workflow id, in days."""
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
-    """Exceptions by final status, in days. Exceptions by workflow take precedence."""
+    """Exceptions by final status, in days. Those by workflow take precedence."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
-    """How long answers to Idempotency-Keys are kept. Answers that started executions count from their end."""
+    """How long answers to Idempotency-Keys are kept, from the end of executions that they started."""
 
     outbound_hosts: tuple[str, ...] = ()
-    """Hosts that may be called (webhooks, push workers) although they are not public, also over plain HTTP: names
-    (`hooks.internal`, `*.svc.cluster.local`), addresses, networks (`10.0.0.0/8`). Link-local and metadata addresses are
-    never called."""
+    """Hosts that may be called although they are not public, also over plain HTTP: names (`hooks.internal`,
+    `*.svc.cluster.local`), addresses, networks (`10.0.0.0/8`)."""
 
     otlp_endpoint: str = ""
-    """The collector for spans of ended executions, for OTLP over HTTP: `http://collector:4318`. Without it, no spans
-    are sent."""
+    """The collector for spans of ended executions (OTLP over HTTP): `http://collector:4318`."""
     otlp_headers: tuple[str, ...] = ()
-    """Headers for the collector, `name=value`, such as a secret."""
+    """Headers for the collector, `name=value`."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

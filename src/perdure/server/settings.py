@@ -32,25 +32,25 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     """The address to listen on. Addresses other than loopback need a key that is not for development."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
-    """The port to listen on; 0 takes a free one."""
+    """The port; 0 takes a free one."""
     insecure_local: bool = False
-    """No keys: every caller on the loopback address may do everything."""
+    """No keys: every caller on loopback may do everything."""
     hosts: tuple[str, ...] = ()
-    """Other names of a server on a loopback address, as of a proxy in front."""
+    """Other names of a server on loopback, as of a proxy."""
     origins: tuple[str, ...] = ()
-    """Origins of web pages that may read answers (CORS), like `https://app.example.com`. On a loopback address, pages
-    of loopback origins may call without reading."""
+    """Origins of web pages that may read answers (CORS): `https://app.example.com`. On loopback, pages of loopback
+    origins may call without reading."""
     proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose `X-Forwarded-For` is trusted."""
     metrics_open: bool = False
     """Show `/metrics` of all projects without a key."""
     log_level: str = "INFO"
-    """The lowest level in the log: DEBUG, INFO, WARNING or ERROR."""
+    """The lowest level: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "json"
     """`json` (one object a line) or `text`."""
 
     request_bytes_max: Bytes = 32 << 20
-    """The largest body that carries values. Other bodies may have 1 MiB, sign-ins 16 KiB."""
+    """The largest body that carries values."""
     in_flight_bytes_max: Bytes = 256 << 20
     """All bodies in progress. Callers without a key share one eighth."""
     in_flight_per_address_bytes_max: Bytes = 128 << 20
@@ -58,11 +58,11 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     url_bytes_max: Bytes = 16 << 10
     """The longest URL."""
     header_bytes_max: Bytes = 64 << 10
-    """All headers of a request together."""
+    """All headers of a request."""
     header_seconds: Seconds = 10.0
     """The time limit for the headers."""
     body_seconds: Seconds = 30.0
-    """The time limit for the body, after the headers."""
+    """The time limit for the body."""
     write_seconds: Seconds = 20.0
     """A caller that reads nothing for this long is cut off."""
     keep_alive_seconds: Seconds = 75.0
@@ -70,34 +70,32 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     drain_seconds: Seconds = 20.0
     """How long requests may take to finish after SIGTERM."""
     connections_max: Count = 10_000
-    """Open connections. A new one replaces the oldest of an unknown caller, or is refused."""
+    """Open connections. A new one replaces the oldest without a key, or is refused."""
     connections_per_address_max: Count = 5_000
     """The same for one address. Addresses in `proxies` are exempt."""
 
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request. The caller may ask again."""
     stream_seconds_max: Seconds = 900.0
-    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the stream goes on, and the server
-    checks its key or user again."""
+    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the server checks its key or user
+    again."""
     stream_comment_seconds: Seconds = 15.0
-    """How often a silent stream sends a comment, so that proxies keep it open."""
+    """How often a silent stream sends a comment."""
     streams_max: Count = 5_000
     """Open streams in all."""
     streams_per_key_max: Count = 100
     """Open streams of one key."""
 
     auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
-    """How long a good key is cached; a revoked key may work for as long."""
+    """How long a key is cached; a deleted key may work for as long."""
     auth_failures_max: Count = 20
-    """Wrong keys from one address, or wrong passwords from one address or for one e-mail, in a burst. Then one every
-    few seconds."""
+    """Wrong keys or passwords from one address, or for one e-mail, in a burst. Then one every few seconds."""
     signup: bool = False
-    """Anyone may sign up, without an invitation to a project. E-mails are not verified, and each user can make
-    projects."""
+    """Anyone may sign up without an invitation, and make projects. E-mails are not verified."""
     session_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long a user stays signed in."""
     cookie_secure: bool | None = None
-    """Send session cookies over TLS only. The default is yes, except on loopback addresses without TLS."""
+    """Send session cookies over TLS only. Default: yes, except on loopback without TLS."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,7 +31,7 @@ DEPTH_MAX: Final = _limit("DEPTH_MAX", 64, least=16, most=256)
 STEPS_MAX: Final = _limit("STEPS_MAX", 100_000, least=100, most=10_000_000)
 """Steps per execution."""
 REPLY_BYTES_MAX: Final = _limit("REPLY_BYTES_MAX", 8 << 20, least=1 << 16, most=1 << 28)
-"""One reply: a claim's, a report's or a list. One item always passes, however large."""
+"""One reply: a claim's, a report's or a list. One item always passes."""
 GATHERED_BYTES_MAX: Final = 1 << 20
 """Starts or reports that share a request. A server reads and writes a request in one go, while all others wait."""
 REPORT_ITEMS_MAX: Final = _limit("REPORT_ITEMS_MAX", 500, least=1, most=10_000)
@@ -41,4 +41,4 @@ FORK_BYTES_MAX: Final = _limit("FORK_BYTES_MAX", 256 << 20, least=1 << 20, most=
 IN_FLIGHT_MAX: Final = 200
 """Steps that a beat names."""
 REGISTERED_MAX: Final = _limit("REGISTERED_MAX", 1_000, least=1, most=100_000)
-"""Workflows, queues, schedules or event triggers in one registration, of each kind."""
+"""Workflows, queues, schedules or event triggers in one registration."""
