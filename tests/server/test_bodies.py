@@ -1,21 +1,24 @@
 """Bodies of requests: the limit of each route, and how much of them a server holds at a time."""
 
 import asyncio
+import re
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
+from msgspec import inspect
 from tests.server.requests import ROUTES, UNKNOWN, name_of, operation_of
 from tests.server.serving import Served, serving
 from tests.server.test_limits import RUN, Wire, error_of, wire
 
-from perdure.server.bodies import SMALL, USUAL, VALUES, check_lists, check_texts
+from perdure.server.bodies import COUNTED_BYTES_MIN, PARTS_MAX, SMALL, USUAL, VALUES, BodyCount
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
+from perdure.server.routing import Route
 from perdure.wire.access import Caller
-from perdure.wire.errors import BadValue, TooManyRequests, Unavailable
-from perdure.wire.events import PublishEvent
+from perdure.wire.errors import BadRequest, BadValue, PerdureError, TooManyRequests, Unavailable
 from perdure.wire.fields import Most
 
 MIB = 1 << 20
@@ -118,11 +121,66 @@ async def test_who_calls_is_found_out_before_the_body_is_read(served: Served, pa
         assert (await line.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401")
 
 
-# --- lists ---------------------------------------------------------------------------------------------------------
+# --- lists and objects ---------------------------------------------------------------------------------------------
 
 
-def body_with(name: str, item: bytes, count: int) -> bytes:
-    return b'{"topic":"t","%b":[%b]}' % (name.encode(), b",".join([item] * count))
+def collections_in(kind: Any, around: tuple[bytes, bytes]) -> Iterator[tuple[str, Any, tuple[bytes, bytes]]]:
+    """Each list and object with names of the sender: its path, its type, and the JSON around it."""
+    before, after = around
+    for one in kind.types if isinstance(kind, inspect.UnionType) else [kind]:
+        if isinstance(one, inspect.StructType):
+            tag = b"" if one.tag_field is None else b'"%b":"%b",' % (one.tag_field.encode(), str(one.tag).encode())
+            for field in one.fields:
+                opening = b'%b{%b"%b":' % (before, tag, field.encode_name.encode())
+                for path, *rest in collections_in(field.type, (opening, b"}" + after)):
+                    yield f".{field.encode_name}{path}", *rest
+        elif isinstance(one, inspect.ListType):
+            yield "", one, around
+            for path, *rest in collections_in(one.item_type, (before + b"[", b"]" + after)):
+                yield f"[]{path}", *rest
+        elif isinstance(one, inspect.DictType):
+            yield "", one, around
+            assert isinstance(one.value_type, inspect.StrType | inspect.RawType), "and below?"
+        else:
+            assert not isinstance(one, inspect.SetType | inspect.VarTupleType | inspect.AnyType), "and these?"
+
+
+COLLECTIONS = [
+    pytest.param(route, path, kind, around, id=f"{route.name}{path}")
+    for route in ROUTES
+    if route.body_type is not None
+    for path, kind, around in collections_in(inspect.type_info(route.body_type), (b"", b""))
+]
+
+
+def test_bodies_hold_lists_and_objects() -> None:
+    assert {"report.items[].entries[].item.tags", "fork_execution.edits.steps"} <= {one.id for one in COLLECTIONS}
+
+
+def large(body: bytes) -> bytes:
+    """So large, and with so many commas, that it is counted."""
+    return b'%b,"more":"%b"}' % (body[:-1], b"," * COUNTED_BYTES_MIN)
+
+
+def filled(kind: Any, around: tuple[bytes, bytes], count: int) -> bytes:
+    item = b"[]" if isinstance(kind, inspect.ListType) and type(kind.item_type) is inspect.TupleType else b"{}"
+    if isinstance(kind, inspect.DictType):
+        value = b'""' if isinstance(kind.value_type, inspect.StrType) else b"{}"
+        items = [b'"%d":%b' % (n, value) for n in range(count)]
+    else:
+        items = [b'""' if isinstance(kind.item_type, inspect.StrType) else item] * count
+    brackets = b"{%b}" if isinstance(kind, inspect.DictType) else b"[%b]"
+    return around[0] + brackets % b",".join(items) + around[1]
+
+
+@pytest.mark.parametrize(("route", "path", "kind", "around"), COLLECTIONS)
+def test_each_list_and_object_is_counted_before_it_is_decoded(
+    route: Route, path: str, kind: Any, around: tuple[bytes, bytes]
+) -> None:
+    assert route._count is not None
+    route._count.check(large(filled(kind, around, 200)))
+    with pytest.raises(PerdureError, match=r"^body[a-z_.\[\]]*: holds more than"):
+        route._count.check(large(filled(kind, around, PARTS_MAX + 1)))
 
 
 @pytest.mark.parametrize(
@@ -141,61 +199,93 @@ def body_with(name: str, item: bytes, count: int) -> bytes:
 async def test_a_list_without_end_is_refused_before_it_is_decoded(
     served: Served, path: str, name: str, status: int
 ) -> None:
-    body = body_with(name, b"{}", 1_000_000)  # no item is of the right shape, and none is looked at
+    body = b'{"topic":"t","%b":[%b]}' % (name.encode(), b",".join([b"{}"] * 1_000_000))
     refused = await served.client.post(path, content=body, headers={"perdure-protocol": "1"})
     assert refused.status_code == status and "holds more than" in refused.json()["error"]
     assert refused.json()["details"] == {"path": f"body.{name}"}
 
 
-def test_counting_a_list_takes_a_small_part_of_what_decoding_it_takes() -> None:
-    body = body_with("events", b'{"data":1}', 1_000_000)
-    decode = msgspec.json.Decoder(PublishEvent).decode
-    check_lists(body_with("events", b"1", 10), {"events": Most(10_000)})  # what is made once
-    begun = time.thread_time()
-    with pytest.raises(BadValue, match="more than 10,000"):
-        check_lists(body, {"events": Most(10_000)})
-    counted = time.thread_time() - begun
-    begun = time.thread_time()
-    decode(body)
-    assert counted * 5 < time.thread_time() - begun
-
-
-def test_a_list_of_as_many_items_as_it_may_have_is_taken() -> None:
-    limits = {"events": Most(3)}
-    for body in (b'{"events":[1,2,3]}', b'{"events":[]}', b'{"events":null}', b'{"events":{}}', b"{}", b"[", b"\xff"):
-        check_lists(body, limits)
-    with pytest.raises(BadValue, match=r"^body\.events: holds more than 3 entries"):
-        check_lists(b'{"events":[1,[2,2,2,2],3,4', limits)
-
-
-TAGS = b'{"tags":{%b}}' % b",".join([b'"%d":"x"' % n for n in range(100_100)])
+NAMES = b",".join([b'"%d":"x"' % n for n in range(PARTS_MAX + 1)])
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "words"),
     [
-        (RUN, TAGS),
-        ("/api/v1/executions", b'{"items":[{"workflow_id":"w"},%b]}' % TAGS),
-        ("/api/v1/workflows/batch_run", b'{"workflows":[{"workflow_id":"w"},%b]}' % TAGS),
-        ("/worker/v1/report", b'{"items":[{"entries":[{"type":"step"},{"type":"child","item":%b}]}]}' % TAGS),
+        (RUN, b'{"tags":{%b}}', "200,000 entries, tags"),
+        ("/api/v1/executions", b'{"items":[{"workflow_id":"w"},{"tags":{%b}}]}', "200,000 entries, tags"),
+        ("/api/v1/workflows/batch_run", b'{"workflows":[{"workflow_id":"w"},{"tags":{%b}}]}', "200,000 entries, tags"),
+        ("/worker/v1/report", b'{"items":[{"entries":[{"type":"step"},{"item":{"tags":{%b}}}]}]}', "200,000 entries"),
+        (f"/api/v1/executions/{UNKNOWN}/fork", b'{"edits":{"steps":{%b}}}', "body.edits.steps: holds more than 1,000"),
+        ("/api/v1/bulk", b'{"options":{"edits":{"steps":{%b}}}}', "body.options.edits.steps: holds more than 1,000"),
     ],
 )
-async def test_tags_without_end_are_refused_before_they_are_decoded(served: Served, path: str, body: bytes) -> None:
-    refused = await served.client.post(path, content=body, headers={"perdure-protocol": "1"})
-    assert refused.status_code == 422 and "more than 100,000 tags" in refused.json()["error"]
+async def test_names_without_end_are_refused_before_they_are_decoded(
+    served: Served, path: str, body: bytes, words: str
+) -> None:
+    refused = await served.client.post(path, content=body % NAMES, headers={"perdure-protocol": "1"})
+    assert refused.status_code == 422 and words in refused.json()["error"]
 
 
-def test_counting_tags_takes_a_small_part_of_what_decoding_them_takes() -> None:
-    [route] = [route for route in ROUTES if name_of(route) == "POST /api/v1/executions"]
-    assert route._skeleton is not None and route._decode is not None
-    body = b'{"items":[{"workflow_id":"w","payload":{"tags":1},%b]}' % TAGS[1:]
+@pytest.mark.parametrize(
+    ("name", "body", "share"),
+    [
+        ("publish_event", b'{"topic":"t","events":[%b]}' % b",".join([b'{"data":1}'] * 1_000_000), 5),
+        ("start_executions", b'{"items":[{"workflow_id":"w","payload":{"tags":1},"tags":{%b}}]}' % NAMES, 2),
+        ("fork_execution", b'{"edits":{"steps":{%b}}}' % NAMES, 10),
+    ],
+)
+def test_counting_takes_a_small_part_of_what_decoding_takes(name: str, body: bytes, share: int) -> None:
+    [route] = [route for route in ROUTES if route.name == name]
+    assert route._count is not None and route._decode is not None
     begun = time.thread_time()
-    with pytest.raises(BadValue, match="more than 100,000 tags"):
-        check_texts(body, route._skeleton)
+    with pytest.raises(PerdureError, match="holds more than"):
+        route._count.check(body)
     counted = time.thread_time() - begun
     begun = time.thread_time()
     route._decode(body)
-    assert counted * 3 < time.thread_time() - begun
+    assert counted * share < time.thread_time() - begun
+
+
+class Item(msgspec.Struct):
+    words: list[str] = []
+    values: Annotated[list[msgspec.Raw], Most(300)] = []
+
+
+class Body(msgspec.Struct):
+    items: Annotated[list[Item], Most(250, BadRequest)] | None = None
+    names: Annotated[dict[str, msgspec.Raw], Most(300)] = {}
+
+
+COMMAS = b'"' + b"," * 300 + b'"'
+
+
+def test_as_many_items_and_names_as_there_may_be_are_taken() -> None:
+    count = BodyCount(Body)
+    many = b",".join([b"[1,1]"] * 300)
+    names = b",".join([b'"%d":[1,1,{"a":1,"b":1}]' % n for n in range(300)])
+    for body in (
+        b'{"items":[{"values":[%b]},{"values":[%b]}],"names":{%b}}' % (many, many, names),
+        b'{"items":[%b]}' % b",".join([b'{"words":[%b,%b]}' % (COMMAS, COMMAS)] * 250),
+        b'{"items":null,"names":{"a":%b},"more":[%b]}' % (COMMAS, many),
+    ):
+        count.check(large(body))
+    for path, body in (
+        ("items", b'{"items":[%b]}' % b",".join([b'{"words":[1]}'] * 251)),
+        ("items[].values", b'{"items":[{},{"values":[%b,1]}]}' % many),
+        ("names", b'{"names":{%b,"a":1}}' % names),
+    ):
+        with pytest.raises(PerdureError, match=rf"^body\.{re.escape(path)}: holds more than (250|300) entries"):
+            count.check(large(body))
+    some = b'{"words":[%b]}' % b",".join([b'"a"'] * (PARTS_MAX // 200))
+    with pytest.raises(BadValue, match=r"^body: holds more than 200,000"):
+        count.check(large(b'{"items":[%b]}' % b",".join([some] * 200)))
+
+
+async def test_a_large_body_of_the_wrong_shape_is_refused_with_the_path(served: Served) -> None:
+    item = b'{"workflow_id":"w","tags":{%b}}' % b",".join([b'"a":"b"'] * 10)
+    body = b'{"workflows":[%b]}' % b",".join([item] * 9_000 + [b"1"])
+    refused = await served.client.post("/api/v1/workflows/batch_run", content=body)
+    assert refused.status_code == 422 and "body.workflows[9000]: Expected `object`" in refused.json()["error"]
 
 
 # --- bytes in flight -----------------------------------------------------------------------------------------------

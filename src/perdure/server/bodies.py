@@ -1,18 +1,22 @@
 """Reads request bodies within limits."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from functools import cache, partial
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
 from perdure.wire.accounts import BODY_BYTES_MAX
-from perdure.wire.codec import commas_in
-from perdure.wire.errors import BadValue, TooLarge, UnsupportedMediaType
+from perdure.wire.codec import commas_in, split_path
+from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
 from perdure.wire.fields import Most
+from perdure.wire.limits import STEPS_MAX
+from perdure.wire.operation import marks
+from perdure.wire.record import choices
 from perdure.wire.records import NULL
 
 SMALL: Final = BODY_BYTES_MAX
@@ -23,80 +27,143 @@ VALUES: Final = 1 << 30
 
 COUNTED_BYTES_MIN: Final = 256 << 10
 """Decoding checks smaller bodies in milliseconds."""
-TEXTS_MAX: Final = 100_000
-"""10 tags for each of 10,000 starts."""
+PARTS_MAX: Final = 2 * STEPS_MAX
+"""An execution may open so many waits, and name them, in one report."""
 
 
-def has_many_items(body: bytes, lists: Mapping[str, Most]) -> bool:
-    """Whether decoding could find many times as many items as a list or the tags may have."""
-    if len(body) < COUNTED_BYTES_MIN:
-        return False
-    return body.count(b",") > min([TEXTS_MAX, *(8 * most.items for most in lists.values())])
+class _Part(NamedTuple):
+    where: str
+    most: Most | None
+    read: Callable[[bytes], Iterable[Struct]]
+    """Takes each item or name from the count. Returns the items that have parts of their own."""
 
 
-def check_lists(body: bytes, lists: Mapping[str, Most]) -> None:
-    """Decoding millions of small items blocks the event loop for seconds, even in a thread, because msgspec keeps the
-    interpreter lock. Raises the list's refusal."""
-    for name, most in lists.items():
+class BodyCount:
+    """Counts the items of a body's lists and the names of its objects before they are decoded.
+
+    Decoding millions of them blocks the event loop for seconds, even in a thread, because msgspec keeps the interpreter
+    lock. So a list or object is read only up to its limit, and its items without their own lists and objects.
+    """
+
+    def __init__(self, body_type: type[Struct]) -> None:
+        self._left = 0
+        self._few = PARTS_MAX // 2
+        """Bodies with fewer commas need no count: a list may have an eighth of this."""
+        self._parts: dict[type, dict[str, _Part | None]] = {}
+        """The fields of each skeleton; None: a struct."""
+        take = self._take
+
+        class Name(Enum):
+            ANY = "\0"
+
+            @classmethod
+            def _missing_(cls, value: object) -> "Name":
+                take()
+                return cls.ANY
+
+        self._names = msgspec.json.Decoder(dict[Name, Raw]).decode
+        self._body = msgspec.json.Decoder(self._skeleton([body_type], "body")).decode
+
+    def check(self, body: bytes) -> None:
+        """Raises the refusal of a list, BadValue for all together, and msgspec's errors."""
+        if len(body) >= COUNTED_BYTES_MIN and body.count(b",") > self._few:
+            self._check(self._body(body), PARTS_MAX)
+
+    def _check(self, found: Struct, left: int) -> int:
+        for name, part in self._parts[type(found)].items():
+            value = getattr(found, name)
+            if part is None:
+                left = left if value is None else self._check(value, left)
+                continue
+            if (data := bytes(value)) == b"null":
+                continue
+            self._left = limit = left if part.most is None else min(left, part.most.items)
+            try:
+                items = part.read(data)
+            except msgspec.MsgspecError as error:
+                if self._left >= 0:
+                    path, text = split_path(str(error))
+                    raise type(error)(f"{text} - at `${part.where.removeprefix('body')}{path}`") from None
+                raise _too_many(part.where, part.most if limit < left else None) from None
+            left -= limit - self._left
+            for item in items:
+                left = self._check(item, left)
+        return left
+
+    def _take(self, number: int = 1) -> None:
+        self._left -= number
+        if self._left < 0:
+            raise msgspec.ValidationError
+
+    def _skeleton(self, kinds: Sequence[type[Struct]], where: str, **namespace: object) -> type[Struct]:
+        """A struct that has only the parts of `kinds`, undecoded, and the way to them."""
+        parts: dict[str, _Part | None] = {}
+        fields: list[tuple[str, Any, object]] = []
+        for one in (field for kind in kinds for field in msgspec.structs.fields(kind)):
+            name, at = one.encode_name, f"{where}.{one.encode_name}"
+            for kind in choices(one.type):
+                if get_origin(kind) in (list, dict):
+                    parts[name] = self._part(kind, at, next(iter(marks(one.type, Most)), None))
+            structs = [kind for kind in choices(one.type) if isinstance(kind, type) and issubclass(kind, Struct)]
+            if structs and self._parts[made := self._skeleton(structs, at)]:
+                parts[name] = None
+                fields.append((name, made | None, None))
+        fields += [(name, Raw, NULL) for name, part in parts.items() if part is not None]
+        skeleton = msgspec.defstruct("Skeleton", fields, namespace=namespace)
+        self._parts[skeleton] = parts
+        return skeleton
+
+    def _part(self, kind: Any, where: str, most: Most | None) -> _Part:
+        *_, item = get_args(kind)
+        values = choices(item)
+        if most is not None:
+            self._few = min(self._few, 8 * most.items)
+        if get_origin(kind) is dict and values == [Raw]:
+            return _Part(where, most, self._read_names)
+        if get_origin(kind) is list and all(isinstance(one, type) and issubclass(one, Struct) for one in values):
+            skeleton = self._skeleton(values, f"{where}[]", __post_init__=lambda _: self._take())
+            read = msgspec.json.Decoder(list[skeleton]).decode  # type: ignore[valid-type]  # made here
+            return _Part(where, most, read if self._parts[skeleton] else lambda data: read(data) and ())
+        if all(one in (str, int, float, bool) for one in values):
+            return _Part(where, most, self._read_texts)
+        if get_origin(kind) is dict or most is None:
+            raise TypeError(f"{where}: how is {kind} counted before it is decoded? Give it a limit with Most.")
+        return _Part(where, most, partial(self._read_values, most.items))
+
+    def _read_names(self, data: bytes) -> Iterable[Struct]:
+        self._names(data)
+        return ()
+
+    def _read_texts(self, data: bytes) -> Iterable[Struct]:
+        self._take(commas_in(data) + 1)
+        return ()
+
+    def _read_values(self, items_max: int, data: bytes) -> Iterable[Struct]:
         try:
-            _count(name, most.items)(body)
+            _up_to(items_max)(data)
         except msgspec.ValidationError as error:
             if "at most length" in str(error):
-                raise most.refusal(
-                    f"body.{name}: holds more than {most.items:,} entries, which is the limit; send fewer at a time",
-                    {"path": f"body.{name}"},
-                ) from None
-        except (msgspec.DecodeError, RecursionError):
-            return  # decoding reports the error
+                self._left = -1
+            raise
+        self._take(len(_list(data)))
+        return ()
 
 
 @cache
-def _count(name: str, items_max: int) -> Callable[[bytes], object]:
-    """It stops at a list that is too long, because a struct in array form with `items_max` fields has no room for
-    more."""
+def _up_to(items_max: int) -> Callable[[bytes], object]:
+    """It stops at a list that is too long, because a struct in array form has no room for more items than fields."""
     fields = [(f"item_{n}", Raw, NULL) for n in range(items_max)]
-    items = msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
-    return msgspec.json.Decoder(msgspec.defstruct("Body", [(name, items | None, None)])).decode
+    return msgspec.json.Decoder(msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)).decode
 
 
-def check_texts(body: bytes, skeleton: Callable[[bytes], object]) -> None:
-    """As `check_lists`, for tags: objects of texts."""
-    try:
-        found = [bytes(one) for one in _raws(skeleton(body))]
-    except (msgspec.MsgspecError, RecursionError):
-        return  # decoding reports the error
-    if sum(one.count(b",") for one in found) > TEXTS_MAX and sum(map(commas_in, found)) > TEXTS_MAX:
-        raise BadValue(f"body: holds more than {TEXTS_MAX:,} tags in all; an execution may have 10")
+_list: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
-def skeleton_of(body_type: type[msgspec.Struct]) -> Callable[[bytes], object] | None:
-    """Decodes only the way to objects of texts, and leaves these raw."""
-    found = _skeleton(msgspec.inspect.type_info(body_type))
-    return None if found is None else msgspec.json.Decoder(found).decode
-
-
-def _skeleton(kind: msgspec.inspect.Type) -> Any:
-    if isinstance(kind, msgspec.inspect.DictType):
-        return Raw if isinstance(kind.value_type, msgspec.inspect.StrType) else None
-    if isinstance(kind, msgspec.inspect.ListType):
-        item = _skeleton(kind.item_type)
-        return None if item is None else list[item]  # type: ignore[valid-type]  # made here
-    structs = [kind] if isinstance(kind, msgspec.inspect.StructType) else []
-    if isinstance(kind, msgspec.inspect.UnionType):
-        structs = [one for one in kind.types if isinstance(one, msgspec.inspect.StructType)]
-        if not structs:
-            return next((found for one in kind.types if (found := _skeleton(one)) is not None), None)
-    fields = {one.encode_name: found for kind in structs for one in kind.fields if (found := _skeleton(one.type))}
-    given = [(name, Raw, NULL) if one is Raw else (name, one | None, None) for name, one in fields.items()]
-    return msgspec.defstruct("Skeleton", given) if given else None
-
-
-def _raws(value: object) -> Iterator[Raw]:
-    if isinstance(value, Raw):
-        yield value
-    elif value is not None:
-        for part in value if isinstance(value, list) else msgspec.structs.astuple(value):  # type: ignore[arg-type]  # a skeleton
-            yield from _raws(part)
+def _too_many(where: str, most: Most | None) -> PerdureError:
+    if most is None:
+        return BadValue(f"body: holds more than {PARTS_MAX:,} entries, tags and other parts in all", {"path": "body"})
+    text = f"{where}: holds more than {most.items:,} entries, which is the limit; send fewer at a time"
+    return most.refusal(text, {"path": where})
 
 
 async def read_body(

@@ -18,8 +18,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.wire.access import Caller
 from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.fields import Most
-from perdure.wire.operation import Listed, Noun, Operation, marked, reply_type, server_form, streamed
+from perdure.wire.operation import Listed, Noun, Operation, reply_type, server_form, streamed
 from perdure.wire.record import Record, to_json
 from perdure.wire.requests import PROTOCOL_VERSION
 
@@ -91,7 +90,6 @@ def _route(operation: type[Operation[Any]]) -> Route:
         idempotent=idempotent,
         headers=((VERSION_HEADER,) if protocol else ("Last-Event-ID",) if streams else ()) + how.headers,
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
-        lists={one.encode_name: most for one, most in marked(operation, Most)},
         rest=options.get("rest", False),
         paged=paged,
     )

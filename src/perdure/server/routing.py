@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate, check_role
-from perdure.server.bodies import USUAL, check_lists, check_texts, has_many_items, read_body, read_bytes, skeleton_of
+from perdure.server.bodies import USUAL, BodyCount, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
 from perdure.server.health import Health
@@ -35,7 +35,7 @@ from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
 from perdure.wire.access import Caller, Principal, Role
 from perdure.wire.errors import BadRequest, NotFound, ReadOnly
-from perdure.wire.fields import Most, checked_id
+from perdure.wire.fields import checked_id
 from perdure.wire.record import expression, function
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -302,8 +302,6 @@ class RouteOptions(TypedDict, total=False):
     body: type[Struct] | None
     """Its type, if the handler uses `Call.read`."""
     body_bytes_max: int
-    lists: Mapping[str, Most]
-    """Checked before a large body is decoded."""
     asks: bool
     """The handler authenticates the caller."""
     rest: bool
@@ -332,7 +330,6 @@ class Route:
         self.media_type = options.get("media_type", "application/json")
         self.raw_body = options.get("raw_body", ())
         self.body_bytes_max = options.get("body_bytes_max", USUAL)
-        self.lists = options.get("lists", {})
         self.asks = options.get("asks", False)
         self.rest = options.get("rest", False)
         self.paged = options.get("paged", False)
@@ -355,7 +352,7 @@ class Route:
         if parameters != wanted:
             raise TypeError(f"{self.name} takes {parameters}, but {method} {path} gives {wanted}")
         self._decode = None if self.body_type is None else msgspec.json.Decoder(self.body_type).decode
-        self._skeleton = None if self.body_type is None else skeleton_of(self.body_type)
+        self._count = None if self.body_type is None else BodyCount(self.body_type)
         self._fields = {} if self.query_type is None else _query_fields(self.query_type)
 
     async def answer(self, call: Call, path_values: tuple[str, ...]) -> object:
@@ -371,13 +368,10 @@ class Route:
         return min(self.body_bytes_max, settings.request_bytes_max)
 
     async def read(self, call: Call) -> Struct:
-        assert self._decode is not None
+        assert self._decode is not None and self._count is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
-        if has_many_items(body, self.lists):
-            check_lists(body, self.lists)
-            if self._skeleton is not None:
-                check_texts(body, self._skeleton)
         try:
+            self._count.check(body)
             if not body.isascii():
                 body.decode()  # msgspec skips unknown fields without checking that they are UTF-8
             decoded: Struct = self._decode(body)

@@ -6,7 +6,7 @@ from msgspec import Raw, Struct, field
 
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import BadValue
-from perdure.wire.fields import ExecutionId, Int64, KeyName, Time, Uuid
+from perdure.wire.fields import ExecutionId, Int64, KeyName, Most, Time, Uuid
 from perdure.wire.hands import Note
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
@@ -18,7 +18,7 @@ EDITS_MAX: Final = 1_000
 class Edits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     payload: MaybeRaw = None
     """The fork's input."""
-    steps: dict[str, Raw] = field(default_factory=dict)
+    steps: Annotated[dict[str, Raw], Most(EDITS_MAX)] = field(default_factory=dict)
     """Values in place of recorded outcomes, by the key of a step, a wait or a child that is kept."""
 
 

@@ -184,14 +184,14 @@ def is_checked(cls: type[Struct]) -> bool:
 @cache
 def marked(cls: type[Struct], mark: type[M]) -> list[tuple[FieldInfo, M]]:
     """The fields whose types hold a mark of this class, with it."""
-    return [(one, found) for one in msgspec.structs.fields(cls) for found in _marks(one.type, mark)]
+    return [(one, found) for one in msgspec.structs.fields(cls) for found in marks(one.type, mark)]
 
 
-def _marks(kind: Any, mark: type[M]) -> Iterator[M]:
+def marks(kind: Any, mark: type[M]) -> Iterator[M]:
     if get_origin(kind) is Annotated:
         yield from (one for one in kind.__metadata__ if isinstance(one, mark))
     for part in get_args(kind) if get_origin(kind) is not list else ():
-        yield from _marks(part, mark)
+        yield from marks(part, mark)
 
 
 class Parts(NamedTuple):

@@ -14,7 +14,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.transcripts import MESSAGES_MAX, OnConflict
 from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowDescription, WorkflowType
 
@@ -319,7 +319,7 @@ class AppendMessages(Request, frozen=True, tag="append_messages"):
     key: str
     fingerprint: str | None
     session_id: str
-    messages: list[Raw]
+    messages: Annotated[list[Raw], Most(MESSAGES_MAX)]
     version: int | None = None
 
 
