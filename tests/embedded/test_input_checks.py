@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -13,11 +14,15 @@ from uuid import UUID
 import pydantic
 import pytest
 from msgspec import Meta, Raw
-from tests.embedded.house import House
+from tests.embedded.house import House, until
 
-from perdure import BadValue, Context, Registry
+from perdure import BadValue, ChildFailed, Context, Registry, TopicEvent
+from perdure.sdk.declared_schedules import NO_INPUT
 from perdure.wire.records import Problem
 from perdure.wire.requests import StartItem
+from perdure.wire.schedules import ScheduleStatus
+from perdure.wire.starts import BatchItem, SubmitWorkflows
+from perdure.wire.status import FINAL, Phase
 
 
 class Size(Enum):
@@ -50,6 +55,13 @@ class Order:
     box: tuple[int, int]
     gift: Line | None = None
     marks: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Packed:
+    """An event, as far as the workflow reads it."""
+
+    data: Line
 
 
 class Model(pydantic.BaseModel):
@@ -245,4 +257,113 @@ async def test_a_schema_makes_the_server_fetch_nothing_and_an_impossible_one_che
     from perdure.store.input_checks import check_input, compile_check
 
     described = b'{"input_check":"exact","input_schema":{"$ref":"http://127.0.0.1:9/schema"}}'
-    check_input(compile_check(described), b'{"any":1}')
+    check_input(compile_check(described), b'{"any":1}', "payload")
+
+
+MISSING = "payload.lines[0].count: is missing"
+WRONG: dict[str, Any] = {**RIGHT, "lines": [{"sku": "tea"}]}
+
+
+async def test_a_schedule_is_refused_with_the_path_when_its_input_is_given(house: House) -> None:
+    async with house.open(app) as p:
+        with pytest.raises(BadValue) as info:
+            await p.schedules.create("order", "0 9 * * *", input=WRONG)
+        assert (str(info.value), info.value.details) == (MISSING, {"path": "payload.lines[0].count"})
+        with pytest.raises(BadValue, match=r"^payload\.\w+: is missing"):
+            await p.schedules.create("order", "0 9 * * *")  # its input is the due time
+        assert await p.schedules.list() == []
+        made = await p.schedules.create("order", "0 9 * * *", input=RIGHT)
+        assert (await p.schedules.create("order", "0 10 * * *")).payload == made.payload
+        with pytest.raises(BadValue, match=re.escape(MISSING)):
+            await p.schedules.create("order", "0 9 * * *", input=WRONG)
+        with pytest.raises(BadValue, match=re.escape(MISSING)):
+            await p.schedules.change(made.id, input=WRONG)
+        assert (await p.schedules.get(made.id)).payload == made.payload
+        for name, given in (("nothing", NO_INPUT), ("anything", NO_INPUT), ("optional", 3)):
+            await p.schedules.create(name, "0 9 * * *", input=given)
+
+
+async def test_a_schedule_whose_input_no_longer_fits_can_still_be_paused_and_is_not_run_by_hand(house: House) -> None:
+    newer = Registry()
+
+    @newer.workflow(name="optional")
+    async def takes_text(ctx: Context, text: str) -> str:
+        return text
+
+    async with house.open(app) as p:
+        id = (await p.schedules.create("optional", "0 9 * * *", input=7)).id
+    async with house.open(newer) as p:
+        with pytest.raises(BadValue, match=r'^payload: 7 is not of type "string"'):
+            await p.schedules.run(id)
+        assert (await p.schedules.pause(id)).status is ScheduleStatus.PAUSED
+        assert (await p.list()).executions == [] and await p.schedules.fires(id) == []
+
+
+async def test_a_fork_is_refused_with_the_path_when_its_edited_input_does_not_fit(house: House) -> None:
+    async with house.open(app) as p:
+        first = await p.start("order", RIGHT)
+        assert await first.result() == 7
+        with pytest.raises(BadValue) as info:
+            await first.fork(payload=WRONG)
+        assert str(info.value) == f"edits.{MISSING}"
+        assert info.value.details == {"path": "edits.payload.lines[0].count"}
+        assert len((await p.list()).executions) == 1
+        assert await (await first.fork(payload={**RIGHT, "id": 8})).result() == 8
+
+
+async def test_the_item_of_a_batch_is_named(house: House) -> None:
+    async with house.open(app) as p:
+        items = [BatchItem("order", Raw(json.dumps(one).encode())) for one in (RIGHT, WRONG)]
+        with pytest.raises(BadValue) as info:
+            await p._transport.call(SubmitWorkflows(items))
+        assert str(info.value) == f"workflows[1].{MISSING}"
+        assert info.value.details == {"path": "workflows[1].payload.lines[0].count"}
+        assert (await p.list()).executions == []
+
+
+async def test_a_child_with_a_wrong_input_is_not_started_and_its_parent_reads_why(house: House) -> None:
+    parents = Registry()
+    parents.add(order)
+
+    @parents.workflow
+    async def parent(ctx: Context) -> list[str]:
+        told = []
+        for call in (ctx.run_child, ctx.start_child):
+            try:
+                await call("order", WRONG)
+            except ChildFailed as error:
+                told.append(f"{error.type} {error}")
+        await ctx.sleep(0)
+        return [*told, str(await ctx.run_child("order", RIGHT))]
+
+    async with house.open(parents) as p:
+        first, second, right = await (await p.start(parent)).result()
+        assert first.startswith("BAD_VALUE ") and first.endswith(f"it was not started: {MISSING}")
+        assert second.startswith("BAD_VALUE ") and second.endswith(f"it was not started: {MISSING}")
+        assert right == "7"
+        assert sorted(one.workflow_id for one in (await p.list()).executions) == ["order", "parent"]
+
+
+async def test_an_event_that_does_not_fit_is_kept_as_the_input_of_a_failed_execution(house: House) -> None:
+    booking = Registry()
+
+    @booking.workflow(trigger_on="orders")
+    async def book(ctx: Context, event: TopicEvent) -> None: ...
+
+    @booking.workflow(trigger_on="orders")
+    async def count(ctx: Context, event: Packed) -> int:
+        return event.data.count
+
+    async with house.open(booking) as p:
+        await p.publish("orders", {"sku": "tea"})
+
+        async def are_over() -> bool:
+            found = (await p.list()).executions
+            return len(found) == 2 and all(one.phase in FINAL for one in found)
+
+        await until(are_over)
+        by_name = {one.workflow_id: one for one in (await p.list()).executions}
+        assert by_name["book"].phase is Phase.COMPLETED
+        failed = await p.get(by_name["count"].id)
+        assert (failed.phase, failed.input["data"]) == (Phase.FAILED, {"sku": "tea"})
+        assert failed.error == "BadValue: input.data: Object missing required field `count`"

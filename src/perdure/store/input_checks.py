@@ -27,7 +27,7 @@ SHOWN_CHARS: Final = 300
 _DECODER: Final = msgspec.json.Decoder()
 
 Check = Callable[[Any], "tuple[str, str] | None"]
-"""Returns the path and the fault of a wrong input."""
+"""Returns the path within the input, and the fault, of a wrong one."""
 _FORMATS: Final[dict[str, Any]] = {
     "date-time": datetime,
     "date": date,
@@ -54,13 +54,13 @@ def name_of_check(said: WorkflowDescription | None) -> str | None:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def check_input(check: Check, payload: bytes) -> None:
-    """Raises BadValue with the path."""
+def check_input(check: Check, payload: bytes, at: str) -> None:
+    """Raises BadValue with the path. `at` names the input in the request."""
     if len(payload) > CHECKED_BYTES_MAX:
         return
     fault = check(_DECODER.decode(payload))
     if fault is not None:
-        path, text = fault
+        path, text = at + fault[0], fault[1]
         raise BadValue(f"{path}: {text}", {"path": path})
 
 
@@ -109,7 +109,7 @@ def _make(said: WorkflowDescription) -> Check:
 def _check_none(payload: Any) -> tuple[str, str] | None:
     if payload is None or payload == {} or is_made_by_server(payload):
         return None
-    return "payload", "the workflow takes no input; leave it out, or send null"
+    return "", "the workflow takes no input; leave it out, or send null"
 
 
 def _asserted(schema: Any, is_exact: bool) -> Any:
@@ -187,7 +187,7 @@ def _deepest(error: ValidationError) -> ValidationError:
 
 
 def _fault(error: ValidationError, payload: Any) -> tuple[str, str]:
-    path: list[str | int] = ["payload"]
+    path: list[str | int] = []
     for part in error.instance_path:
         name = part if isinstance(payload, list) else str(part)  # the library tells "1" as a number
         path.append(name)
@@ -201,7 +201,7 @@ def _fault(error: ValidationError, payload: Any) -> tuple[str, str]:
 
 def _joined(path: list[str | int]) -> str:
     """
-    >>> _joined(["payload", "lines", 0, "sku"])
-    'payload.lines[0].sku'
+    >>> _joined(["lines", 0, "sku"])
+    '.lines[0].sku'
     """
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

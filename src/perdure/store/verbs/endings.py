@@ -7,7 +7,7 @@ import msgspec
 from perdure.store.executions import JournalRow, Moved, MovedParent
 from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
 from perdure.store.verbs.direct_dispatch import DirectDispatch
-from perdure.store.verbs.starts import New, dispatch_target, start_items, where_of
+from perdure.store.verbs.starts import New, check_payload, dispatch_target, start_items, where_of
 from perdure.wire.errors import IllegalMove, PerdureError
 from perdure.wire.holds import write_held
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer
@@ -104,6 +104,7 @@ async def start_and_wait(
     )
     try:
         target = await dispatch_target(project_id, child, dispatch)
+        await check_payload(project_id, child.workflow_id, target, child.payload)
     except PerdureError:
         return None
     if not dispatch.room:

@@ -19,7 +19,7 @@ from perdure.store.verbs.continued_keys import continue_keys
 from perdure.store.verbs.events import event_value
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
-from perdure.store.verbs.starts import New, find_target, start_items
+from perdure.store.verbs.starts import New, check_payload, find_target, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.events import Event
@@ -344,6 +344,8 @@ class _Making:
         target = await find_target(self.project_id, source.workflow_id, self.request.deployment_id, source.queue_name)
         if target is not None:  # otherwise the start says what is wrong
             self.deployment_id, self.pushed = target.deployment_id, target.push
+        if self.plan.payload is not None:
+            await check_payload(self.project_id, source.workflow_id, target, self.plan.payload, "edits.payload")
         if cut == 1:
             return
         if self.pushed or source.python == PUSHED:

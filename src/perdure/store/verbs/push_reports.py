@@ -403,7 +403,7 @@ async def _start(
         )
         for id, item in news
     ]
-    found = await start_items(project_id, items, now_us, batch_id=batch_id, independent=False)
+    found = await start_items(project_id, items, now_us, batch_id=batch_id, independent=False, checks_input=True)
     answers = [answer for answer in found if isinstance(answer, Started)]
     if held.push:
         ids: object = [one.execution_id for one in answers] if batch_id is not None else answers[0].execution_id

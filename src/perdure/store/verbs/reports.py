@@ -551,7 +551,7 @@ async def _start_children(
         news, keys = await continued(at.project_id, moved.parent, news)
         if keys:
             dispatch = None  # the claim would lack the keys
-    answers = await start_items(at.project_id, news, at.now_us, dispatch=dispatch, parents=parents)
+    answers = await start_items(at.project_id, news, at.now_us, checks_input=True, dispatch=dispatch, parents=parents)
     if keys:
         await continue_keys(at.project_id, keys)
     for (_, item), answer in zip(news, answers, strict=True):

@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.starts import New, find_target, start_items
+from perdure.store.verbs.starts import New, Target, check_payload, find_target, start_items
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
 from perdure.wire.record import not_null
@@ -62,10 +62,10 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
                 continue  # deleted since the look
             payload = _payload(spec.payload, None if declared else before.payload)
             after = replace(before, **_given(spec), payload=payload, declared=before.declared or declared)
+            if spec.payload is not None and not declared:
+                await _check_payload(project_id, after, await find_target(project_id, spec.workflow_id))
             await _update(project_id, before, after, now_us)
             return before.id
-        if not declared:
-            await _check_new(project_id, spec.workflow_id)
         next_at_us = cron(spec.cron, spec.timezone).next_after(now_us)
         assert next_at_us is not None  # `ScheduleSpec.check` refused one that is never due
         new = StoredSchedule(
@@ -78,6 +78,8 @@ async def put_schedule(project_id: str, id: str, spec: ScheduleSpec, now_us: int
             declared=declared,
             **_given(spec),
         )
+        if not declared:
+            await _check_new(project_id, new)
         if await query("insert_schedule", new, project_id=project_id):
             return id
 
@@ -103,7 +105,8 @@ async def _update(project_id: str, before: StoredSchedule, after: StoredSchedule
     await query("update_schedule", replace(after, updated_at_us=now_us), project_id=project_id)
 
 
-async def _check_new(project_id: str, workflow_id: str) -> None:
+async def _check_new(project_id: str, schedule: StoredSchedule) -> None:
+    workflow_id = schedule.workflow_id
     target = await find_target(project_id, workflow_id)
     if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
@@ -112,10 +115,16 @@ async def _check_new(project_id: str, workflow_id: str) -> None:
             f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {target.deployment_id!r}, does not "
             "have it; check its name, or start a worker that has it."
         )
+    await _check_payload(project_id, schedule, target)
     if await value("count_schedules", project_id=project_id) >= SCHEDULES_MAX:
         raise TooManySchedules(
             f"The project has {SCHEDULES_MAX:,} schedules, the most there may be; delete some first."
         )
+
+
+async def _check_payload(project_id: str, schedule: StoredSchedule, target: Target | None) -> None:
+    """A declared one is left to its worker, which encodes the input by the workflow's type."""
+    await check_payload(project_id, schedule.workflow_id, target, input_of(schedule, schedule.next_at_us))
 
 
 @verb(locks="schedule=change.schedule_id")
@@ -123,6 +132,8 @@ async def change_schedule(*, project_id: str, change: ChangeSchedule, now_us: in
     before = await _schedule("lock_schedule", project_id, change.schedule_id)
     after = replace(before, **_given(change), payload=_payload(change.payload, before.payload))
     cron(after.cron, after.timezone)
+    if change.payload is not None:
+        await _check_payload(project_id, after, await find_target(project_id, after.workflow_id))
     await _update(project_id, before, after, now_us)
     return await _schedule("read_schedule", project_id, change.schedule_id)
 
@@ -257,7 +268,9 @@ async def run_schedule(
     if first is not None:
         return Started(*_RUN.decode(first))
     schedule = await _schedule("lock_schedule", project_id, schedule_id)
-    [answer] = await start_items(project_id, [New(id, _item(schedule, now_us, by_hand=True))], now_us)
+    [answer] = await start_items(
+        project_id, [New(id, _item(schedule, now_us, by_hand=True))], now_us, checks_input=True
+    )
     if isinstance(answer, Problem):
         raise from_code(answer.error_type, answer.error, answer.details)
     await query(

@@ -147,6 +147,19 @@ def _checked(project_id: str, item: StartItem, target: Target | None) -> Target:
     return target
 
 
+async def check_payload(
+    project_id: str, workflow_id: str, target: Target | None, payload: Raw, at: str = "payload"
+) -> None:
+    """Raises BadValue if the payload does not fit the schema that the target registered."""
+    if target is None or target.input_check is None:
+        return
+    check = find_check(target.input_check)
+    if check is None:
+        where = {"project_id": project_id, "deployment_id": target.deployment_id, "id": workflow_id}
+        check = compile_check(await value("read_description", **where))
+    check_input(check, bytes(payload), at)
+
+
 async def start_items(
     project_id: str,
     news: Sequence[New],
@@ -174,7 +187,9 @@ async def start_items(
     starts.targets |= targets or {}
     starts.budgeted |= budgeted or {}
     answers: list[Started | Problem] = []
-    for id, item in news:
+    for n, (id, item) in enumerate(news):
+        if batch_id is not None:
+            starts.payload_at = f"workflows[{n}].payload"
         try:
             answers.append(await starts.plan(id, item))
         except PerdureError as refusal:
@@ -196,6 +211,8 @@ class _Starts:
         self.dispatch = dispatch
         self.batch_id: str | None = None
         self.checks_input = False
+        self.payload_at = "payload"
+        """In the request."""
         self.parents: dict[str, Parent] = {}
         self.targets: dict[Where, Target | PerdureError] = {}
         self.budgeted: dict[str | None, bool] = {}
@@ -228,7 +245,7 @@ class _Starts:
             if holder is not None:
                 return holder
         if target.input_check is not None and self.checks_input:
-            await self._check_input(target.input_check, target, item)
+            await check_payload(self.project_id, item.workflow_id, target, item.payload, self.payload_at)
         gate = target.gate
         if item.queue_concurrency_limit is not None or self._queues:
             gate = await self._limit(item, target)
@@ -296,13 +313,6 @@ class _Starts:
             target = refusal
         self.targets[where_of(item)] = target
         return target
-
-    async def _check_input(self, name: str, target: Target, item: StartItem) -> None:
-        check = find_check(name)
-        if check is None:
-            where = {"project_id": self.project_id, "deployment_id": target.deployment_id, "id": item.workflow_id}
-            check = compile_check(await value("read_description", **where))
-        check_input(check, bytes(item.payload))
 
     async def _key_gate(self, queue_name: str, concurrency_key: str) -> int:
         """0: no pause holds the key."""
