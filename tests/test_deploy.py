@@ -239,7 +239,7 @@ def test_a_manifest_with_a_wrong_word_is_found() -> None:
 def test_a_pod_has_no_rights(manifest: Json) -> None:
     pod = pod_of(manifest)
     assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False  # PERDURE_PORT=tcp://… would keep a server from starting
+    assert pod["enableServiceLinks"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == NOBODY
     secrets = {one["metadata"]["name"] for one in manifests() if one["kind"] == "Secret"}

@@ -297,7 +297,8 @@ def test_dev_says_what_is_wrong_before_it_starts(house: House) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert "choose another port" in house.run("dev", "app.py", "--port", str(port), code=2).stderr
+        refused = house.run("dev", "app.py", "--port", str(port), code=2).stderr
+        assert "choose another port. `--port 0` takes a free one" in refused
         house.env["PERDURE_PORT"] = str(port)
         assert f"127.0.0.1:{port}" in house.run("dev", code=2).stderr
 

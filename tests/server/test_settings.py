@@ -12,7 +12,7 @@ from perdure.engine.engine import Engine
 from perdure.engine.settings import EngineSettings
 from perdure.server.logs import HIDDEN, JsonFormatter, TextFormatter, redact
 from perdure.server.schemas import field_notes
-from perdure.server.settings import Settings, load
+from perdure.server.settings import Settings, _is_of_kubernetes, load
 from perdure.store.sqlite import SQLiteStore
 from perdure.wire.errors import BadRequest
 
@@ -53,12 +53,38 @@ def test_the_environment_speaks_text() -> None:
     load(environ={"PERDURE_URL": "x", "PERDURE_API_KEY": "x", "PERDURE_DEPLOYMENT": "x"})
 
 
+OF_KUBERNETES = {
+    "SERVICE_HOST": "10.0.171.239",
+    "SERVICE_PORT": "8080",
+    "SERVICE_PORT_HTTP_API": "8080",
+    "PORT": "tcp://10.0.171.239:8080",
+    "PORT_8080_TCP": "tcp://10.0.171.239:8080",
+    "PORT_8080_TCP_PROTO": "tcp",
+    "PORT_8080_TCP_PORT": "8080",
+    "PORT_8080_TCP_ADDR": "10.0.171.239",
+    "PORT_53_UDP": "udp://10.0.171.239:53",
+}
+
+
+@pytest.mark.parametrize("service", ["PERDURE", "PERDURE_SERVER"])
+def test_variables_of_a_kubernetes_service_are_not_settings(service: str) -> None:
+    assert load(environ={f"{service}_{name}": value for name, value in OF_KUBERNETES.items()}) == Settings()
+
+
+def test_no_setting_has_a_name_that_kubernetes_makes() -> None:
+    for field in msgspec.structs.fields(Settings):
+        assert not _is_of_kubernetes(f"PERDURE_{field.name.upper()}", "8080"), field.name
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"PERDURE_LEASE_SECOND": "1"}, "lease_seconds"),
         ({"PERDURE_PORT": "x"}, "PERDURE_PORT"),
         ({"PERDURE_PORT": "70000"}, "PERDURE_PORT"),
+        ({"PERDURE_PORT": "http://10.0.171.239:8080"}, "PERDURE_PORT"),
+        ({"PERDURE_PORT_8080": "tcp://10.0.171.239:8080"}, "PERDURE_PORT_8080"),
+        ({"PERDURE_SERVICE": "x"}, "PERDURE_SERVICE"),
         ({"PERDURE_AUTH_CACHE_SECONDS": "31"}, "PERDURE_AUTH_CACHE_SECONDS"),
         ({"PERDURE_BODY_SECONDS": "0"}, "PERDURE_BODY_SECONDS"),
         ({"PERDURE_RETENTION_WORKFLOWS": "a=1,b"}, r"PERDURE_RETENTION_WORKFLOWS: Expected NAME=VALUE.*, got 'b'"),

@@ -362,7 +362,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise BadRequest(
-            f"Cannot listen on {host}:{port}: {error.strerror}; choose another port (0 takes a free one)."
+            f"Cannot listen on {host}:{port}: {error.strerror}; choose another port. `--port 0` takes a free one, "
+            "in an embedded application `serve=0`."
         ) from error
     bound.setblocking(False)
     return bound

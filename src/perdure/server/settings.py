@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,13 @@ PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"
 # Variables that are not settings of a server.
 _OTHERS: Final = frozenset({"PERDURE_URL", "PERDURE_API_KEY", "PERDURE_DEPLOYMENT", *limits.VARIABLES.values()})
+
+_OF_KUBERNETES: Final = re.compile(
+    r"\w+_SERVICE_HOST|\w+_SERVICE_PORT(_\w+)?|\w+_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?"
+)
+"""Kubernetes gives them to each container, for each Service of the namespace. One may be named `perdure`."""
+_PORT_OF_KUBERNETES: Final = ("tcp://", "udp://", "sctp://")
+"""The value of `*_PORT` begins so."""
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -140,6 +148,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or variable in _OTHERS or variable == FILE_VARIABLE:
             continue
+        if _is_of_kubernetes(variable, text):
+            continue
         name = variable.removeprefix(PREFIX).lower()
         _check_name(name, variable)
         kind = _TYPES[name]
@@ -150,6 +160,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             value = dict(_pair(part, variable) for part in _parts(text))
         values[name] = _convert(name, value, variable, strict=False)
     return values
+
+
+def _is_of_kubernetes(variable: str, text: str) -> bool:
+    if variable.endswith("_PORT") and text.startswith(_PORT_OF_KUBERNETES):
+        return True
+    return _OF_KUBERNETES.fullmatch(variable) is not None
 
 
 def _parts(text: str) -> list[str]:
