@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -251,13 +252,15 @@ async def test_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert page.all_ran
 
 
-async def test_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = Page("guides/embedded")
-    module = await page.run()
-    assert await module.main() == ["a-small.png", "b-small.png"]
-    assert "http://127.0.0.1:" in capsys.readouterr().out
-    assert page.all_ran
+def test_embedded(tmp_path: Path) -> None:
+    """As a reader runs it."""
+    (program,) = blocks("guides/embedded")
+    (tmp_path / "album.py").write_text(program, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "album.py"], cwd=tmp_path, input="\n", capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "['a-small.png', 'b-small.png']" in ran.stdout
+    assert re.search(r"http://127\.0\.0\.1:\d+/sign-in\?token=", ran.stderr)
 
 
 async def test_from_celery() -> None:
