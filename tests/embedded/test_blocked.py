@@ -57,6 +57,22 @@ async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblo
     assert count.runs == {"a": 1, "b": 1, "c": 1}
 
 
+async def test_the_fork_that_why_names_goes_on_with_the_code_as_it_is(house: House, count: Counter) -> None:
+    async with house.open(version(count, ["a", "b", "c"])) as p:
+        handle = await p.start("changing")
+        await reaches(handle, Phase.WAITING)
+    async with house.open(version(count, ["a", "x", "c"])) as p:
+        handle = p.handle(handle.id)
+        await p.publish("go", None)
+        await reaches(handle, Phase.BLOCKED)
+        [command] = [one for one in (await p.why(handle.id)).commands if "fork" in one]
+        *start, step = command.split()
+        assert start == ["perdure", "fork", handle.id, "--from"]
+        fork = await handle.fork(from_step=step)
+        assert await fork.result() == ["a", "x", "c"]
+    assert count.runs == {"a": 1, "x": 1, "c": 1, "b": 1}
+
+
 async def test_a_blocked_execution_can_be_cancelled(house: House, count: Counter) -> None:
     async with house.open(version(count, ["a", "b", "c"])) as p:
         handle = await p.start("changing")

@@ -310,13 +310,18 @@ async def test_its_code_does_not_match(world: World) -> None:
         f"Its code has not matched its journal since {NOW}: row 4 is step 'pay', but the code asks for step 'ship' of "
         "'send' (app.py:12)."
     )
-    assert found.remedy == ("a worker that registers for deployment 'd' with code that makes the recorded calls")
+    assert found.remedy == (
+        "a worker that registers for deployment 'd' with code that makes the recorded calls, or as a fork from 'pay' "
+        "on the code as it is"
+    )
+    assert found.commands[1] == f"perdure fork {id} --from pay"
     assert texts(found)["source"] == "app.py:12"
     other = await world.running()
     await world.report(other, end=Block("diverged", raw({"type": "UnknownWorkflow", "message": "no wf here."})))
     found = await ask(world, other)
     assert found.sentence == f"It has been blocked since {NOW}: no wf here."
     assert found.remedy == "a worker that registers for deployment 'd' with workflow 'wf'"
+    assert not any("fork" in command for command in found.commands), "the deployment does not have it"
 
 
 # --- ended -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Explanations from facts, without a clock or a database."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -182,6 +183,7 @@ def explain_blocked(facts: Blocked) -> Why:
     sentence = f"It has been blocked since {since}: {cut(str(message or subject.error)).rstrip('.')}."
     remedy = f"a worker that registers for deployment {deployment} with workflow {quoted(subject.workflow_id)}"
     details = [Fact("blocked", f"by worker {subject.worker_id}", row.at_us)]
+    commands = [f"perdure show {subject.id} --journal", f"perdure cancel {subject.id}"]
     if isinstance(recorded, dict):
         there = f" ({cut(source)})" if isinstance(source, str) else ""
         asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
@@ -190,6 +192,9 @@ def explain_blocked(facts: Blocked) -> Why:
             f"code {asks}{there}."
         )
         remedy = f"a worker that registers for deployment {deployment} with code that makes the recorded calls"
+        if isinstance(key := recorded.get("key"), str):
+            remedy += f", or as a fork from {quoted(key)} on the code as it is"
+            commands.insert(1, f"perdure fork {subject.id} --from {shlex.quote(key)}")
         details.append(Fact("recorded", _side(recorded)))
     if isinstance(asked, dict):
         details.append(Fact("the code asks for", _side(asked)))
@@ -202,7 +207,7 @@ def explain_blocked(facts: Blocked) -> Why:
         sentence,
         since_us=row.at_us,
         remedy=remedy,
-        commands=[f"perdure show {subject.id} --journal", f"perdure cancel {subject.id}"],
+        commands=commands,
         details=details,
     )
 
