@@ -82,7 +82,7 @@ async def test_hands_on_runs() -> None:
         handle = await p.start(module.order, 7)
         await p.settle()
         assert (await handle.get()).phase == "held"
-        await (await page.run()).go_on(p, handle.id)
+        await p.act(handle.id, "complete", key="pay", value="paid", note="paid by hand")
         assert await handle.result() == "paid"
     assert page.all_ran
 
