@@ -20,7 +20,6 @@ from perdure.engine.loops import BATCH
 from perdure.engine.settings import EngineSettings
 from perdure.store import postgres_connection, postgres_writer
 from perdure.store.interface import query, verb
-from perdure.store.migrate import migrations
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import parse
 from perdure.wire.errors import Unavailable
@@ -191,6 +190,3 @@ def test_the_numbers_of_the_guide_are_those_of_the_code() -> None:
         f"{limits['idle_in_transaction_session_timeout']} s between statements)",
     ):
         assert said in flowing
-    tables = re.findall(r"^    (\w+) +\d+ rows, the same in both$", GUIDE, re.MULTILINE)
-    made = {table for one in migrations("postgres") for table in re.findall(r"CREATE TABLE (\w+)", one.sql)}
-    assert tables and set(tables) <= made
