@@ -155,7 +155,8 @@ def _is_over(reply: Reply) -> bool:
 
 
 def _json(reply: Reply) -> Any:
-    return json.loads(reply.body)
+    size, _, rest = reply.body.partition(b"\n")  # the payloads of a claim follow its JSON
+    return json.loads(rest[: int(size)] if size.isdigit() else reply.body)
 
 
 def _said(twice: Twice) -> str:

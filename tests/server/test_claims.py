@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
+import msgspec
 import pytest
 from tests.server.serving import Hand, Served, serving
 from uuid_utils import uuid7
@@ -45,6 +46,19 @@ async def test_a_claim_is_answered_as_soon_as_there_is_work(database: str) -> No
 
 async def test_a_claim_without_work_comes_back_empty(served: Served, hand: Hand) -> None:
     assert await hand.claim(0.1) is None
+
+
+async def test_payloads_follow_the_json_of_a_claim_that_asks_for_them_apart(served: Served, hand: Hand) -> None:
+    given = [{"text": "é"}, 7, None]
+    ids = [await served.start(payload=payload) for payload in given]
+    headers = {"perdure-protocol": "1", "perdure-payloads": "apart"}
+    reply = await served.client.post("/worker/v1/claim", json={**hand.claiming(), "capacity": 10}, headers=headers)
+    assert reply.status_code == 200 and reply.headers["content-type"] == "application/octet-stream"
+    size, _, rest = reply.content.partition(b"\n")
+    items = msgspec.json.decode(rest[: int(size)])["items"]
+    assert {item["id"]: item["payload"] for item in items} == dict(zip(ids, [13, 1, 4], strict=True))
+    payloads = {id: msgspec.json.encode(payload) for id, payload in zip(ids, given, strict=True)}
+    assert rest[int(size) :] == b"".join(payloads[item["id"]] for item in items)
 
 
 # --- work that a worker does not take up -----------------------------------------------------------------------------

@@ -44,7 +44,15 @@ from perdure.wire.fields import checked_id
 from perdure.wire.operation import Listed, Operation, Stream, client_form, reply_type, streamed
 from perdure.wire.record import Record, reader
 from perdure.wire.records import Problem
-from perdure.wire.requests import PROTOCOL_VERSION, Started, StartItem, StartReply
+from perdure.wire.requests import (
+    PAYLOADS_APART,
+    PROTOCOL_VERSION,
+    ClaimReply,
+    ClaimRequest,
+    Started,
+    StartItem,
+    StartReply,
+)
 from perdure.wire.streams import StreamEnd
 
 logger = logging.getLogger("perdure.client")
@@ -212,7 +220,7 @@ class HttpTransport:
         if endpoint.idempotent:
             headers = fresh_key() if key is None else _key_header(sha256(key.encode()).hexdigest())
         if endpoint.options.get("protocol"):
-            headers, patience = _PROTOCOL, 0.0
+            headers, patience = _CLAIM if type(op) is ClaimRequest else _PROTOCOL, 0.0
         for name, field in how.headers:
             if (text := getattr(op, field)) is not None:
                 headers += f"{name}: {text}\r\n".encode()
@@ -324,13 +332,13 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[Response], Any]:
         return lambda answer: None
     kind = get_origin(reply)
     if kind is not list and kind is not Listed:
-        of_body = _record_reader(reply)
+        of_body = _read_claims if reply is ClaimReply else _record_reader(reply)
         return lambda answer: of_body(answer.body)
     twin = reader(*get_args(reply))
-    decoder = msgspec.json.Decoder(list[twin.type])  # type: ignore[name-defined]  # made here
+    decode = msgspec.json.Decoder(list[twin.type]).decode  # type: ignore[name-defined]  # made here
 
     def read(answer: Response) -> Any:
-        items = [twin(one) for one in _decode(decoder, answer.body)]
+        items = [twin(one) for one in _decode(decode, answer.body)]
         return items if kind is list else Listed(items, answer.next_cursor)
 
     return read
@@ -338,13 +346,20 @@ def _reader(operation: type[Operation[Any]]) -> Callable[[Response], Any]:
 
 def _record_reader(cls: type[Record]) -> Callable[[bytes], Any]:
     twin = reader(cls)
-    decoder = msgspec.json.Decoder(twin.type)
-    return lambda body: twin(_decode(decoder, body))
+    decode = msgspec.json.Decoder(twin.type).decode
+    return lambda body: twin(_decode(decode, body))
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _read_claims(body: bytes) -> ClaimReply:
+    size, _, rest = body.partition(b"\n")
+    if not size.isdigit():  # no items, or a server of an earlier release
+        return _decode(_CLAIM_REPLY, body)
+    return _decode(_CLAIM_REPLY, rest[: int(size)]).put_payloads(rest, int(size))
+
+
+def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return decoder.decode(body)
+        return decode(body)
     except msgspec.MsgspecError as error:
         raise PerdureError(f"The server's answer is not one of Perdure ({error}); is it the right server?") from error
 
@@ -366,4 +381,6 @@ def _key_header(key: str) -> bytes:
 
 _NO_BODY: Final = b"Content-Length: 0\r\n"
 _PROTOCOL: Final = b"Perdure-Protocol: %d\r\n" % PROTOCOL_VERSION
-_START_REPLY: Final = msgspec.json.Decoder(StartReply)
+_CLAIM: Final = _PROTOCOL + "{}: {}\r\n".format(*PAYLOADS_APART).encode()
+_CLAIM_REPLY: Final = msgspec.json.Decoder(ClaimReply).decode
+_START_REPLY: Final = msgspec.json.Decoder(StartReply).decode

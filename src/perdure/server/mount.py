@@ -12,6 +12,7 @@ from msgspec import Raw, Struct, structs
 
 from perdure.engine.service import Scope
 from perdure.server.bodies import USUAL, VALUES
+from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Route, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.store.verbs.idempotency import Idempotency
@@ -20,10 +21,11 @@ from perdure.wire.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest, PerdureError
 from perdure.wire.operation import Listed, Noun, Operation, reply_type, server_form, streamed
 from perdure.wire.record import Record, to_json
-from perdure.wire.requests import PROTOCOL_VERSION
+from perdure.wire.requests import PAYLOADS_APART, PROTOCOL_VERSION, ClaimReply
 
 VERSION_HEADER: Final = "Perdure-Protocol"
 _VERSION: Final = str(PROTOCOL_VERSION).encode()
+_PAYLOADS, _APART = (text.lower().encode() for text in PAYLOADS_APART)
 
 
 def mount(noun: Noun) -> Routes:
@@ -67,6 +69,9 @@ def _route(operation: type[Operation[Any]]) -> Route:
         else:
             scope = Scope(call.project_id, key, call.principal, call.poll)
         answer = await call.engine.serve(scope, op)
+        if type(answer) is ClaimReply and answer.items and call.headers.get(_PAYLOADS) == _APART:
+            body = answer.write_apart()
+            return Reply(200, body, json_headers(len(body), kind=b"application/octet-stream"))
         if paged:
             call.goes_on(answer.next_cursor)
             return answer.items

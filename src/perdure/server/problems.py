@@ -25,8 +25,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[Header, ...]
 
 
-def json_headers(size: int, extra: tuple[Header, ...] = ()) -> tuple[Header, ...]:
-    return (_JSON, _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
+def json_headers(size: int, extra: tuple[Header, ...] = (), kind: bytes = b"application/json") -> tuple[Header, ...]:
+    return ((b"content-type", kind), _NO_STORE, _NO_SNIFF, (b"content-length", b"%d" % size), *extra)
 
 
 def problem_reply(error: PerdureError) -> Reply:
@@ -100,7 +100,6 @@ def _types_at(kind: msgspec.inspect.Type, parts: list[str]) -> list[msgspec.insp
 _encode: Final = msgspec.json.Encoder().encode
 _PARTS: Final = re.compile(r"\.[^.\[]+|\[[^\]]*\]")
 _PATH: Final = re.compile(r" - at (?:`key` in )?`\$(.*)`$", re.DOTALL)
-_JSON: Final = (b"content-type", b"application/json")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 # Their rest is not read, so the connection must close.

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Final
 
-from msgspec import Raw, Struct, field
+import msgspec
+from msgspec import Raw, Struct, field, structs
 
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.errors import BadRequest
@@ -20,6 +21,8 @@ from perdure.wire.workflows import WorkflowDescription, WorkflowType
 
 PROTOCOL_VERSION: Final = 1
 """A server refuses native workers with another version."""
+PAYLOADS_APART: Final = "Perdure-Payloads", "apart"
+"""The header of a claim whose worker takes the reply of `ClaimReply.write_apart`."""
 WORKER_PROTOCOL: Final = 2
 """The abilities of this release's workers, beyond the first protocol.
 
@@ -219,6 +222,25 @@ class ClaimReply(Struct, frozen=True):
     items: list[Claimed]
     news: list[str] = []
     held_us: int | None = None
+
+    def write_apart(self) -> bytes:
+        """The size of the JSON, a newline, the JSON with sizes in place of payloads, and the payloads. So the worker
+        parses each payload once."""
+        payloads = [bytes(one.payload) for one in self.items]
+        items = [
+            structs.replace(one, payload=Raw(b"%d" % len(payload)))
+            for one, payload in zip(self.items, payloads, strict=True)
+        ]
+        head = msgspec.json.encode(structs.replace(self, items=items))
+        return b"".join((b"%d\n" % len(head), head, *payloads))
+
+    def put_payloads(self, body: bytes, begin: int) -> "ClaimReply":
+        """Replace the sizes by the payloads, which begin there."""
+        for one in self.items:
+            end = begin + int(bytes(one.payload))
+            structs.force_setattr(one, "payload", Raw(body[begin:end]))
+            begin = end
+        return self
 
 
 @workers.post("/worker/v1/claim", name="claim", body="ClaimRequest", protocol=True, held="wait_seconds")
