@@ -20,7 +20,6 @@ from msgspec import Raw
 from tests.sdk.fake_server import Journal, advance
 
 from perdure.sdk.children import ChildHandle, Mapped
-from perdure.sdk.client import start_item
 from perdure.sdk.context import Context
 from perdure.sdk.errors import (
     ChildCancelled,
@@ -38,6 +37,7 @@ from perdure.sdk.logs import LogHandler, ReplayFilter
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
+from perdure.sdk.starts import start_item
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.errors import BadValue, Conflict, NotFound

@@ -1031,13 +1031,14 @@ async def test_a_forked_process_has_a_client_of_its_own(served: Served) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_starts_under_way_stay_with_the_parent_of_a_forked_process(served: Served) -> None:
     with Client.sync(served.server.url, served.key) as client:
+        starts = client._twin._starts
         threads = [threading.Thread(target=client.start, args=(doubled, number)) for number in (1, 2, 3)]
         # The server runs in this loop, so it answers nothing until the fork: two requests are open, and a start waits.
         for number, thread in enumerate(threads, 1):
             thread.start()
-            while len(client._twin._starts) + len(client._twin._waiting) < number:
+            while len(starts._sending) + len(starts._waiting) < number:
                 time.sleep(0.001)
-        assert len(client._twin._starts) == 2
+        assert len(starts._sending) == 2
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

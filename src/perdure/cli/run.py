@@ -82,7 +82,7 @@ def run(
     import msgspec
     from msgspec import Raw
 
-    from perdure.sdk.client import start_item
+    from perdure.sdk.starts import start_item
     from perdure.wire.errors import BadValue
 
     item = start_item(

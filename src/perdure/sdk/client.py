@@ -1,18 +1,13 @@
-"""Starts made during a request share the next one. One caller's mistake must not fail another caller's start, so each
-value is checked first, and a refused request is sent again item by item."""
-
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from msgspec import Raw, structs
 
 from perdure.sdk.bulk import Bulk
-from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.executions import ExecutionInfo, ExecutionInfoPage, ExecutionSearch
 from perdure.sdk.filters import FindOptions, find_filters
@@ -22,14 +17,13 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.project_stats import ProjectStats
 from perdure.sdk.queues import Queues
 from perdure.sdk.schedules import Schedules
-from perdure.sdk.start_options import StartOptions, start_fields
+from perdure.sdk.start_options import StartOptions
+from perdure.sdk.starts import GatheredStarts, start_item
 from perdure.sdk.streams import StreamItem, follow
-from perdure.sdk.transport import REFUSALS
-from perdure.sdk.workflow import Workflow, encode_input, named
+from perdure.sdk.workflow import Workflow
 from perdure.wire.approvals import Became
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
-from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
+from perdure.wire.errors import BadValue, NotFound, from_code
 from perdure.wire.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
 from perdure.wire.executions import (
     CancelExecution,
@@ -46,10 +40,8 @@ from perdure.wire.executions import (
     Row,
 )
 from perdure.wire.hands import Action, ActOnExecution, GetPending
-from perdure.wire.limits import GATHERED_BYTES_MAX
 from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseKindName, PutPause
 from perdure.wire.records import Problem
-from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.timelines import GetTimeline, Timeline
 from perdure.wire.times import microseconds
@@ -70,14 +62,6 @@ if TYPE_CHECKING:
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")
-
-logger = logging.getLogger("perdure.client")
-
-_Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
-
-START_ITEMS_MAX = 500
-"""A single item is sent at any size."""
-STARTS_IN_FLIGHT = 2
 
 
 class Handle(Generic[R]):
@@ -190,9 +174,7 @@ class Client:
     def _begin(self, transport: Transport) -> None:
         """Also in a forked process: starts under way stay with its parent."""
         self._transport = transport
-        self._waiting: list[_Start] = []
-        self._scheduled = False
-        self._starts: set[asyncio.Task[None]] = set()
+        self._starts = GatheredStarts(transport)
 
     @classmethod
     def connect(
@@ -256,65 +238,11 @@ class Client:
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
             workflow.starting(None if self.worker is None else self.worker.outside)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Started | Problem] = loop.create_future()
-        self._waiting.append((item, future))
-        if not self._scheduled and len(self._starts) < STARTS_IN_FLIGHT:
-            self._scheduled = True
-            loop.call_soon(self._flush)
-        answer = await future
+        answer = await self._starts.start(item)
         if isinstance(answer, Problem):
             raise from_code(answer.error_type, answer.error, answer.details)
         known = None if isinstance(workflow, str) else workflow
         return Handle(self, answer.execution_id, known, existing=answer.existing)
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        while self._waiting and len(self._starts) < STARTS_IN_FLIGHT:
-            group, self._waiting = _cut(self._waiting)
-            task = asyncio.get_running_loop().create_task(self._start_group(group))
-            self._starts.add(task)
-            task.add_done_callback(self._started)
-
-    def _started(self, task: asyncio.Task[None]) -> None:
-        self._starts.discard(task)
-        if self._waiting and not self._scheduled:
-            self._flush()
-
-    async def _start_group(self, group: Sequence[_Start]) -> None:
-        try:
-            await self._send(group)
-        except BaseException as error:
-            for _, future in group:
-                if not future.done():
-                    if isinstance(error, Exception):
-                        future.set_exception(error)
-                    else:
-                        future.set_exception(Unavailable("The client was closed while this start was under way."))
-            if not isinstance(error, Exception):
-                raise
-
-    async def _send(self, group: Sequence[_Start]) -> None:
-        """Raises an error that applies to all futures still open."""
-        try:
-            answers = await self._transport.start([item for item, _ in group])
-        except REFUSALS as error:
-            if len(group) == 1:
-                raise
-            logger.debug("%d starts were refused as one request; they are sent one by one: %s", len(group), error)
-        else:
-            for (_, future), answer in zip(group, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-            return
-        for one in group:
-            try:
-                await self._send([one])
-            except Exception as error:
-                if isinstance(error, PerdureError) and error.retryable:
-                    raise  # the other starts would wait as long for the same error
-                if not one[1].done():
-                    one[1].set_exception(error)
 
     @overload
     def handle(self, execution_id: str) -> Handle[object]: ...
@@ -599,26 +527,5 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections. Executions continue."""
-        for task in list(self._starts):
-            task.cancel()
-        await asyncio.gather(*self._starts, return_exceptions=True)
+        await self._starts.close()
         await self._transport.close()
-
-
-def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
-    room = GATHERED_BYTES_MAX
-    for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
-        room -= 400 + memoryview(item.payload).nbytes
-        if room < 0 and n:
-            return starts[:n], starts[n:]
-    return starts[:START_ITEMS_MAX], starts[START_ITEMS_MAX:]
-
-
-def start_item(workflow: Workflow[Any, Any] | str, input: object, **options: Unpack[StartOptions]) -> StartItem:
-    name, _ = named(workflow)
-    return StartItem(
-        workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
-        payload=Raw(encode_input(workflow, input)),
-        accept_early=True,
-        **start_fields(options, StartOptions),
-    )

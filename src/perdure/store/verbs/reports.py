@@ -1,10 +1,9 @@
 """A worker's report of one execution, as one verb. If its guarded write matches no row, one look tells a lost execution
 from a repeat, which gets the first answer again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-import msgspec
 from msgspec import Raw, structs
 
 from perdure.store.executions import EndedExecution, JournalRow, Moved, MovedParent, State
@@ -22,24 +21,20 @@ from perdure.store.interface import (
     verb,
 )
 from perdure.store.locks import Arguments, Locks, SharedRow
-from perdure.store.verbs import turns
-from perdure.store.verbs.continued_keys import continue_keys, continued
 from perdure.store.verbs.direct_dispatch import DirectDispatch, WaitingClaim
+from perdure.store.verbs.effects import TRANSCRIPT, make_effect, start_children
 from perdure.store.verbs.endings import At, cannot_wait, start_and_wait, stop, suspend, suspend_next
-from perdure.store.verbs.events import open_wait, publish_events
-from perdure.store.verbs.push_questions import note_answer
+from perdure.store.verbs.events import open_wait
 from perdure.store.verbs.rows import ended, journal_after
 from perdure.store.verbs.shared_values import is_large, share, step_of_result
-from perdure.store.verbs.starts import New, item_locks, start_items
+from perdure.store.verbs.starts import item_locks
 from perdure.store.verbs.streams import append
-from perdure.store.verbs.waits import answer_wait
-from perdure.wire.errors import Conflict, IllegalMove
+from perdure.wire.errors import IllegalMove
 from perdure.wire.executions import Row
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import OUTCOMES, Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import (
     Answer,
-    AppendMessages,
     Cancelled,
     Claimed,
     CloseWait,
@@ -49,17 +44,13 @@ from perdure.wire.requests import (
     Fail,
     Hold,
     ItemReply,
-    LeaveMessages,
     OpenCall,
     OpenWait,
     Publish,
-    ReadTranscript,
     ReportItem,
     StartChild,
     StepDone,
-    Summarize,
     Suspend,
-    TakeMessages,
     TimerFired,
     TranscriptEntry,
 )
@@ -70,10 +61,9 @@ ROWS_MAX = 500
 LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
 
-_TRANSCRIPT = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
 _STEP, _STEP_FAILED = Kind.STEP, Kind.STEP_FAILED  # an enum's members are slow to find
 _RELEASES = (Kind.WOKEN, Kind.RETRIED)
-_ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *_TRANSCRIPT)
+_ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *TRANSCRIPT)
 
 
 def _locks(arguments: Arguments) -> Locks:
@@ -252,7 +242,7 @@ async def _take(
     shown: list[Row] = []
     fresh = iter(ids)
     children = [entry for entry in entries if type(entry) is StartChild]
-    started = await _start_children(at, children, fresh, moved, dispatch) if children else []
+    started = await start_children(at, children, fresh, moved, dispatch) if children else []
     told_of = iter(started)
     touched = False
     seq = first
@@ -276,7 +266,7 @@ async def _take(
             accepted.append(0)
         else:
             touched = touched or type(entry) is Publish or type(entry) is Answer
-            row = await _effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # the other kinds
+            row = await make_effect(at, seq, entry, fresh, told_of)  # type: ignore[arg-type]  # the other kinds
             rows.append(row)
             shown.append(row.to_row())
             accepted.append(seq)
@@ -464,107 +454,9 @@ def _kind_of(entry: object) -> Kind:
         return Kind.TIMER
     if type(entry) is StartChild:
         return Kind.CHILD_STARTED
-    if isinstance(entry, _TRANSCRIPT):
+    if isinstance(entry, TRANSCRIPT):
         return Kind.TRANSCRIPT
     return Kind.PUBLISHED if type(entry) is Publish else Kind.SENT
-
-
-async def _effect(
-    at: At,
-    seq: int,
-    entry: StartChild | Publish | Answer | TranscriptEntry,
-    fresh: Iterator[str],
-    started: Iterator[tuple[bool, bytes]],
-) -> JournalRow:
-    """The effect and its row are one transaction (I6)."""
-    name: str | None
-    if isinstance(entry, _TRANSCRIPT):
-        name, ok, value = await turns.answer(at.project_id, at.execution_id, entry, at.now_us)
-        kind = Kind.TRANSCRIPT
-    elif type(entry) is StartChild:
-        ok, value = next(started)
-        kind, name = Kind.CHILD_STARTED, entry.item.workflow_id
-    elif type(entry) is Publish:
-        event_ids = [next(fresh) for _ in entry.events]
-        seqs = await publish_events(
-            at.project_id, entry.topic, entry.events, event_ids, at.now_us, answered_by=f"execution {at.execution_id}"
-        )
-        ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
-    else:
-        assert type(entry) is Answer
-        became = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
-        problem = became if isinstance(became, Problem) else None
-        if problem is None:
-            await note_answer(
-                at.project_id,
-                entry.execution_id,
-                entry.step_key,
-                entry.data,
-                answered_by=f"execution {at.execution_id}",
-                now_us=at.now_us,
-            )
-        ok, value = problem is None, _problem(problem)
-        kind, name = Kind.SENT, entry.step_key
-    return JournalRow(
-        at.execution_id,
-        seq,
-        at.at_us,
-        kind,
-        at.attempt,
-        key=entry.key,
-        name=name,
-        fingerprint=getattr(entry, "fingerprint", None),
-        ok=ok,
-        value=value,
-    )
-
-
-def _problem(problem: Problem | None) -> bytes:
-    if problem is None:
-        return b"null"
-    return msgspec.json.encode({"type": problem.error_type, "message": problem.error})
-
-
-async def _start_children(
-    at: At, entries: Sequence[StartChild], fresh: Iterator[str], moved: MovedParent, dispatch: DirectDispatch | None
-) -> list[tuple[bool, bytes]]:
-    """For each child: whether it was started, and its id or the reason."""
-    if moved.phase is Phase.CANCELLING:
-        problem = Problem("The execution is being cancelled; it starts no more children.", "CANCELLING")
-        return [(False, _problem(problem))] * len(entries)
-    news = [
-        New(
-            next(fresh),
-            structs.replace(
-                entry.item,
-                parent_execution_id=at.execution_id,
-                step_key=entry.key,
-                deployment_id=entry.item.deployment_id or moved.deployment_id,
-            ),
-        )
-        for entry in entries
-    ]
-    told: list[tuple[bool, bytes]] = []
-    parents = {at.execution_id: moved.parent}
-    keys: dict[str, str] = {}
-    if moved.parent.keys_id is not None or moved.parent.forked_from is not None:
-        news, keys = await continued(at.project_id, moved.parent, news)
-        if keys:
-            dispatch = None  # the claim would lack the keys
-    answers = await start_items(at.project_id, news, at.now_us, checks_input=True, dispatch=dispatch, parents=parents)
-    if keys:
-        await continue_keys(at.project_id, keys)
-    for (_, item), answer in zip(news, answers, strict=True):
-        if isinstance(answer, Problem):
-            told.append((False, _problem(answer)))
-        elif answer.existing:
-            # That child's end goes to its own parent, so this execution would wait for ever.
-            id = answer.execution_id
-            message = f"Key {item.key!r} of workflow {item.workflow_id!r} names execution {id!r} already."
-            told.append((False, _problem(Problem(message, Conflict.code))))
-        else:
-            told.append((True, msgspec.json.encode(answer.execution_id)))
-    return told
 
 
 async def _log(item: ReportItem) -> None:
