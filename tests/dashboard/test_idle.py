@@ -43,11 +43,13 @@ async def test_tabs_share_one_stream(served: Served, hand: Hand, chromium: Brows
         await expect(rows).to_contain_text("Queued")
         second = await first.page.context.new_page()
         requests = asked(second)
-        await second.goto("/executions")
         others = second.locator("tbody tr:not([aria-hidden])")
+        async with first.page.expect_response(lambda one: "/api/v1/live?" in one.url):  # it begins anew for the new tab
+            await second.goto("/executions")
         await expect(others).to_contain_text("Queued")
-        await asyncio.sleep(1.0)  # the stream begins anew for the second tab
-        await hand.complete(await hand.claim())
+        worker = Hand(served.client)  # the lease of `hand` may end while pages open
+        await worker.register()
+        await worker.complete(await worker.claim())
         await expect(rows).to_contain_text("Completed")
         await expect(others).to_contain_text("Completed")
         assert not [one for one in requests if one.startswith("v1/live?watch=counts,list")]
