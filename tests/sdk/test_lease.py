@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from perdure.sdk.lease import HttpLease
+from perdure.sdk.unbegun import Unbegun
 from perdure.sdk.worker import Worker
 from perdure.wire.requests import BeatReply, RegisterReply
 
@@ -62,6 +63,7 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.beats = asyncio.Queue[float]()
         self.in_flight: list[tuple[str, str, int, int]] = []
+        self.unbegun = Unbegun()
 
     def on_beat(self, holding: object, sent: float) -> None:
         self.beats.put_nowait(sent)

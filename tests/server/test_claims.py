@@ -170,6 +170,20 @@ async def test_a_worker_tells_of_its_agents(served: Served) -> None:
     assert kept["metadata"] == agent["metadata"]
 
 
+async def test_beats_tell_whether_another_worker_waits(served: Served, hand: Hand) -> None:
+    await served.start()
+    await hand.claim()
+    assert not (await hand.beat())["others_wait"]
+    other = Hand(served.client)
+    await other.register()
+    claim = asyncio.create_task(other.claim(60))
+    await served.until_waiting(other.id)
+    assert (await hand.beat())["others_wait"]
+    assert not (await other.beat())["others_wait"]
+    claim.cancel()
+    await asyncio.gather(claim, return_exceptions=True)
+
+
 async def test_beats_tell_what_is_held_and_draining_hands_it_back(served: Served, hand: Hand) -> None:
     id = await served.start()
     await hand.claim()

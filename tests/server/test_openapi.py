@@ -91,7 +91,7 @@ def test_field_notes_come_from_the_source() -> None:
         "expires_at_us",
         "answer_schema",
     }
-    assert schemas.field_notes(requests.BeatReply) == {}
+    assert schemas.field_notes(requests.ReportReply) == {}
 
 
 def test_times_are_exact() -> None:

@@ -259,6 +259,22 @@ def test_a_claim_is_taken_once_and_returns_to_its_place() -> None:
     assert waiting.take("p", None) is None and waiting.deployments() == {}
 
 
+def test_a_claim_that_looks_for_work_could_take_it_as_well() -> None:
+    waiting = WaitingClaims()
+    mine, other, newer = poll(NEW), poll(NEW), poll(Kind("p", "d", "3.13", 3))
+    for one in (mine, other):
+        waiting.enter(one)
+    assert waiting.take("p", "d") is mine and waiting.take("p", "d") is other
+    assert waiting.any_like(mine)
+    waiting.close(other)
+    assert not waiting.any_like(mine), "its own claim does not count"
+    waiting.open(newer)
+    assert waiting.any_like(mine) and not waiting.any_like(newer)
+    waiting.close(newer)
+    waiting.close(mine)
+    assert not waiting.any_like(mine) and waiting._open == {}
+
+
 def test_counts_that_grow_too_many_are_forgotten_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure.engine.waiting_claims.NAMES_MAX", 3)
     waiting = WaitingClaims()

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from perdure.engine.claims import Claims
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.interface import Verb
@@ -38,8 +39,9 @@ class Renewed(NamedTuple):
 
 
 class Beats(Service):
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, claims: Claims) -> None:
         super().__init__(core)
+        self._claims = claims
         self._renewed: dict[str, Renewed] = {}
         self._gathered: list[tuple[Beat, asyncio.Future[Held | None]]] = []
         self._sending: asyncio.Task[None] | None = None
@@ -56,7 +58,7 @@ class Beats(Service):
         held = await (self._note(beat) if core.store.alone else self._gather(beat))
         if held is not None and scope.leases is not None:
             scope.leases[op.worker_id] = now_us + core.lease_us
-        return BeatReply(lost=held is None, holding=held or [])
+        return BeatReply(lost=held is None, holding=held or [], others_wait=self._claims.others_wait(op.worker_id))
 
     async def _note(self, beat: Beat) -> Held | None:
         """In memory, unless the file needs it. Only the file's writer says that a lease has ended: it may be about to

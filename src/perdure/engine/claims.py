@@ -154,6 +154,10 @@ class Claims(Service):
         core = self._core
         capacity = poll.capacity
         again = self._supersede(poll)
+        looked = self._looked.get(request.worker_id)
+        if capacity and looked is not None:
+            poll.offer(looked.kind)
+            self._waiting.open(poll)
         until = began + min(max(request.wait_seconds, 0.0), POLL_SECONDS_MAX)
         try:
             while True:
@@ -189,7 +193,7 @@ class Claims(Service):
                     return poll.handed, self._take_changed(request.worker_id)
         finally:
             poll.ended_at = asyncio.get_running_loop().time()
-            self._waiting.leave(poll)
+            self._waiting.close(poll)
             if poll.woken:  # it has not looked: its client has gone, or its registration, or it cannot take work
                 self._waiting.wake_next(poll)
 
@@ -233,6 +237,11 @@ class Claims(Service):
     def is_present(self, worker_id: str) -> bool:
         poll = self._latest.get(worker_id)
         return poll is not None and poll.is_recent(asyncio.get_running_loop().time())
+
+    def others_wait(self, worker_id: str) -> bool:
+        """Whether another worker waits that could take what this one has."""
+        poll = self._latest.get(worker_id)
+        return poll is not None and self._waiting.any_like(poll)
 
     def present(self) -> list[str]:
         now = asyncio.get_running_loop().time()
@@ -343,7 +352,7 @@ class Claims(Service):
             self._low_water_marks.clear()
         kind = Kind(poll.project_id, now.deployment_id, now.python, now.protocol)
         if poll.kind != kind:  # the worker has registered anew, as another kind
-            self._waiting.leave(poll)
+            self._waiting.close(poll)
         poll.offer(kind)
         poll.repeats = now.repeated
         self._after[kind] = after

@@ -94,7 +94,7 @@ class Engine(Core):
         self.dispatcher = Dispatcher(self, self.signing)
         self.push = Push(self, self.dispatcher)
         self.claims = Claims(self)
-        self.beats = Beats(self)
+        self.beats = Beats(self, self.claims)
         self.callers = Callers(self)
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)

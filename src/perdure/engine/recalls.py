@@ -21,8 +21,8 @@ from perdure.wire.errors import PerdureError
 
 logger = logging.getLogger("perdure.engine")
 
-CONFIRM_SECONDS: Final = 1.0
-"""How long a worker with work may take to ask again."""
+CONFIRM_SECONDS: Final = 2.0
+"""How long a worker with work may take to ask again. A worker whose loop is blocked hands back sooner, by a thread."""
 LOOK_SECONDS: Final = 0.5
 WORKERS_MAX: Final = 10_000
 

@@ -103,13 +103,38 @@ class WaitingClaims:
     def __init__(self) -> None:
         self._projects: dict[str, dict[str, _Kinds]] = {}
         """By project and deployment."""
+        self._open: dict[tuple[str, str], dict[Kind, dict[str, Poll]]] = {}
+        """By project and deployment: the claims with room that wait or look for work, by worker."""
         self._hints: Counter[tuple[str, str | None]] = Counter()
         """By project and deployment."""
         self._passed_on: Counter[Kind] = Counter()
         """The hints that woke enough claims of a kind, less the wakes that met no waiting claim."""
 
+    def open(self, poll: Poll) -> None:
+        """It waits or looks for work of its kind."""
+        kind = poll.kind
+        assert kind is not None
+        kinds = self._open.setdefault((kind.project_id, kind.deployment_id), {})
+        kinds.setdefault(kind, {})[poll.worker_id] = poll
+
+    def close(self, poll: Poll) -> None:
+        self.leave(poll)
+        kind = poll.kind
+        if kind is None:
+            return
+        place = (kind.project_id, kind.deployment_id)
+        kinds = self._open.get(place, {})
+        polls = kinds.get(kind, {})
+        if polls.get(poll.worker_id) is poll:
+            del polls[poll.worker_id]
+            if not polls:
+                del kinds[kind]
+                if not kinds:
+                    del self._open[place]
+
     def enter(self, poll: Poll, *, first: bool = False) -> None:
         """`first`: as if it had waited longest."""
+        self.open(poll)
         kind = poll.kind
         assert kind is not None
         deployments = self._projects.setdefault(kind.project_id, {})
@@ -199,16 +224,14 @@ class WaitingClaims:
         ]
 
     def any_like(self, poll: Poll) -> bool:
-        """Whether another worker waits that could take what `poll` got."""
+        """Whether another worker waits or looks for work that could take what `poll` got."""
         mine = poll.kind
         if mine is None:
             return False
-        kinds = self._projects.get(mine.project_id, {}).get(mine.deployment_id, {})
         return any(
-            other.worker_id != poll.worker_id
-            for kind, polls in kinds.items()
+            len(polls) > (poll.worker_id in polls)
+            for kind, polls in self._open.get((mine.project_id, mine.deployment_id), {}).items()
             if kind.python == mine.python and kind.protocol >= mine.protocol
-            for other in polls
         )
 
     def deployments(self) -> dict[str, list[str]]:

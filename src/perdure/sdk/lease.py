@@ -28,7 +28,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure.sdk.blocking import BlockingConnection
-from perdure.wire.requests import BeatReply, BeatRequest, RegisterReply, StepInFlight
+from perdure.sdk.reports import acknowledgement, hand_back
+from perdure.sdk.unbegun import LOOK_SECONDS
+from perdure.wire.limits import REPORT_ITEMS_MAX
+from perdure.wire.requests import (
+    BeatReply,
+    BeatRequest,
+    ItemReply,
+    RegisterReply,
+    ReportReply,
+    ReportRequest,
+    StepInFlight,
+)
 
 if TYPE_CHECKING:
     from perdure.sdk.worker import Worker
@@ -130,6 +141,8 @@ class HttpLease(Lease):
         self._begun = begun
         self._turn = 0
         self._named: list[StepInFlight] = []
+        self._is_blocked = False
+        """The event loop, as of the last look."""
         self._key = key
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -220,21 +233,56 @@ class HttpLease(Lease):
             self._named = steps
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
             loop.call_soon_threadsafe(self._accepted, worker_id, beat.holding, sent)
+            if self._is_blocked:
+                self._is_blocked = False
+                self._hand_back(line, worker_id, reply.epoch, others_wait=beat.others_wait)
         except RuntimeError:  # as in `_next_server`
             self._stop.set()
         return True
 
+    def _hand_back(self, line: BlockingConnection, worker_id: str, epoch: str, *, others_wait: bool) -> None:
+        assert self._worker is not None
+        worker = self._worker
+        found = worker.unbegun.hand_back(time.monotonic(), others_wait=others_wait)
+        if found is None:
+            return
+        if found.given:
+            worker.loop.call_soon_threadsafe(worker.drop, found.given)
+            logger.warning(
+                "The event loop of this worker has been blocked for %.1f s: %d executions that it has not begun go "
+                "back to their queue, and it keeps %d.",
+                found.blocked_seconds,
+                len(found.given),
+                len(worker.unbegun),
+            )
+        items = [hand_back(one.claimed.id, one.claimed.attempt) for one in found.given]
+        items += [acknowledgement(one.claimed.id, one.claimed.attempt) for one in found.kept]
+        replies: list[ItemReply] = []
+        for n in range(0, len(items), REPORT_ITEMS_MAX):
+            request = ReportRequest(worker_id, epoch, items[n : n + REPORT_ITEMS_MAX])
+            status, answer = line.post("/worker/v1/report", msgspec.json.encode(request))
+            if status != 200:
+                raise http.client.HTTPException(f"hand-back: status {status}")
+            replies += msgspec.json.decode(answer, type=ReportReply).items
+        worker.loop.call_soon_threadsafe(worker.on_kept, found.kept, replies[len(found.given) :])
+
     def _until_closed(self, line: BlockingConnection, seconds: float) -> bool:
-        """True if the peer closes before the next beat, which comes earlier if it has other steps to name."""
+        """True if the peer closes before the next beat, which comes earlier if it has other steps to name, or if the
+        event loop is blocked."""
         if line.socket is None:
             return True
+        assert self._worker is not None
+        unbegun = self._worker.unbegun
         now = time.monotonic()
         until, early = now + seconds, now + EARLY_SECONDS
         with selectors.DefaultSelector() as selector:  # `select` cannot handle descriptors from 1024 on
             selector.register(line.socket, selectors.EVENT_READ)
             while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
-                if selector.select(min(left, 0.5)) and not line.socket.recv(4096):
+                if selector.select(min(left, LOOK_SECONDS if unbegun else 0.5)) and not line.socket.recv(4096):
                     return True
+                if unbegun and unbegun.is_blocked(self._worker.loop, time.monotonic()):
+                    self._is_blocked = True
+                    return False
                 if time.monotonic() >= early and self.steps() != self._named:
                     return False
         return False

@@ -15,12 +15,25 @@ from perdure.wire.requests import (
     ItemReply,
     OpenWait,
     Publish,
+    Release,
     ReportItem,
     StartChild,
     StepDone,
     Summarize,
     TimerFired,
 )
+
+LAST_NUMBER = 1 << 40
+"""After every report, and every row."""
+
+
+def hand_back(execution_id: str, attempt: int) -> ReportItem:
+    return ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
+
+
+def acknowledgement(execution_id: str, attempt: int) -> ReportItem:
+    """It fetches no rows."""
+    return ReportItem(execution_id, attempt, 0, LAST_NUMBER)
 
 
 def is_refused(error: PerdureError) -> bool:

@@ -65,6 +65,7 @@ from perdure.wire.requests import (
 from perdure.wire.transcripts import Transcript
 
 if TYPE_CHECKING:
+    from perdure.sdk.unbegun import Unbegun
     from perdure.sdk.worker import Worker
     from perdure.sdk.workflow import Workflow
 
@@ -98,6 +99,7 @@ class Runner:
         "ours_until",
         "step_runner",
         "taken_at",
+        "unbegun",
         "wants_rows",
         "worker",
     )
@@ -108,6 +110,8 @@ class Runner:
         self.taken_at = taken_at
         self.ours_until = ours_until
         """On the lease's clock. Later steps wait for the reply to a report."""
+        self.unbegun: Unbegun | None = None
+        """While another worker may begin it instead."""
         self.machine: Machine | None = None
         self.context: Context | None = None
         self.number = 0
@@ -172,7 +176,6 @@ class Runner:
         self.entries = []
         self.step_runner.forget_failed()
         self._fired.clear()
-        self.begin()
 
     def _forget_machine(self) -> None:
         if self.machine is not None:
@@ -242,6 +245,26 @@ class Runner:
     def _give(self, rows: Sequence[Row], more: bool, replay: bool | None) -> None:
         if self.gone or self.end is not None:
             return
+        unbegun = self.unbegun
+        if unbegun is None:
+            self._advance(rows, more, replay)
+        elif unbegun.enter(self):
+            try:
+                self._advance(rows, more, replay)
+            finally:
+                unbegun.leave(self)
+        else:
+            self.drop()
+
+    def may_begin(self) -> bool:
+        """Before its first step, and before its first report with more than an acknowledgement."""
+        unbegun, self.unbegun = self.unbegun, None
+        if unbegun is None or unbegun.begin(self):
+            return True
+        self.drop()
+        return False
+
+    def _advance(self, rows: Sequence[Row], more: bool, replay: bool | None) -> None:
         if self.machine is None:
             self.machine = self._make_machine()
             if self.machine is None:
@@ -425,8 +448,11 @@ class Runner:
         if context is not None and context.outbox:
             stream = context.outbox.take(last=self.end is not None)
         open_calls, self.open_calls = self.open_calls, None
-        is_idle = not (self.entries or self.wants_rows or logs or stream)
-        if is_idle and self.end is None and progress is None and open_calls is None:
+        is_bare = not (self.entries or logs or stream)
+        is_bare = is_bare and self.end is None and progress is None and open_calls is None
+        if is_bare and not self.wants_rows:
+            return None
+        if self.unbegun is not None and not is_bare and not self.may_begin():
             return None
         end = self.end
         entries = self.entries
@@ -487,9 +513,7 @@ class Runner:
             else:
                 self.drop()
             return
-        if self.ours_until != math.inf:
-            self.ours_until = math.inf
-            self.step_runner.go_on()
+        self.acknowledged()
         if item.end is not None:
             self.end = None
             if type(item.end) is Release or is_over(item.end):
@@ -523,6 +547,12 @@ class Runner:
             return False
         return effects.state is SUSPENDED and not effects.started and not effects.abandoned
 
+    def acknowledged(self) -> None:
+        """The server does not take it back any more."""
+        if self.ours_until != math.inf:
+            self.ours_until = math.inf
+            self.step_runner.go_on()
+
     def _refused(self, item: ReportItem, reply: ItemReply) -> None:
         assert reply.problem is not None
         logger.error("Execution %s: the server refused a report: %s", self.claimed.id, reply.problem.error)
@@ -544,6 +574,9 @@ class Runner:
         if self.gone:
             return
         self.gone = True
+        if self.unbegun is not None:
+            self.unbegun.discard(self)
+            self.unbegun = None
         if self._unread is not None:
             self._unread.forget()
             self._unread = None

@@ -183,6 +183,10 @@ class StepRunner:
                 runner.wants_rows = True
                 worker.dirty(runner)
             return
+        if runner.unbegun is not None and not runner.may_begin():
+            if not step.is_async:
+                worker.free_threads.release()
+            return
         task = self._tasks.get(call.key)  # while listed, its outcome is wanted
         started_at_us = runner.now_us()
         call.begun = tries, started_at_us

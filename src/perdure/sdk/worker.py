@@ -33,6 +33,7 @@ from perdure.sdk.runner import Runner
 from perdure.sdk.steps import StepCall
 from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
+from perdure.sdk.unbegun import Delivery, Unbegun
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.wire.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
 from perdure.wire.limits import GATHERED_BYTES_MAX, REPORT_ITEMS_MAX
@@ -44,7 +45,6 @@ from perdure.wire.requests import (
     DrainRequest,
     ItemReply,
     RegisterRequest,
-    Release,
     ReportItem,
     ReportRequest,
     StepInFlight,
@@ -74,7 +74,6 @@ EMIT_SECONDS = 0.01
 BACKOFF_SECONDS_MAX = 5.0
 THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
-LAST_NUMBER = 1 << 40
 
 
 class Worker:
@@ -107,6 +106,7 @@ class Worker:
         self.outside = contextvars.Context()
         """The context variables around `start`."""
         self.watcher: Watcher | None = None
+        self.unbegun = Unbegun()
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
         self._epoch = ""
@@ -298,32 +298,35 @@ class Worker:
                 arrived = None if reply.held_us is None else claim_id
                 now = 0.0 if self.lease is None else self.lease.now()
                 ours_until = math.inf if reply.held_us is None else sent + reply.held_us / 1e6 + OURS_SECONDS
-                for claimed in reply.items:
-                    self._take(claimed, now, ours_until)
+                taken = [self._take(claimed, now, ours_until) for claimed in reply.items]
+                runners = [runner for runner in taken if runner is not None]
+                if self.lease is not None:
+                    self.unbegun.add(runners)
+                for runner in runners:
+                    with self._outliving(runner):
+                        runner.begin()
             for execution_id in reply.news:
                 self.fetch_rows(execution_id)
 
-    def _take(self, claimed: Claimed, now: float, ours_until: float) -> None:
+    def _take(self, claimed: Claimed, now: float, ours_until: float) -> Runner | None:
+        """None: it is here already."""
         if self.watcher is not None:
             self.watcher.claimed(claimed.id)
         known = self._running.get(claimed.id)
         if known is not None:
             if known.claimed.attempt >= claimed.attempt:
-                return  # the same delivery twice
+                return None  # the same delivery twice
             known.drop()
-        parked = self._parked.pop(claimed.id, None)
-        if parked is not None:
-            self._running[claimed.id] = parked
-            with self._outliving(parked):
-                parked.again(claimed, now, ours_until)
-            return
-        runner = Runner(self, claimed, now, ours_until)
+        runner = self._parked.pop(claimed.id, None)
+        if runner is not None:
+            runner.again(claimed, now, ours_until)
+        else:
+            runner = Runner(self, claimed, now, ours_until)
+            if not self._looking:
+                self._looking = True
+                self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
         self._running[claimed.id] = runner
-        if not self._looking:
-            self._looking = True
-            self.loop.call_later(REPORT_CHECK_SECONDS, self._check_reports)
-        with self._outliving(runner):
-            runner.begin()
+        return runner
 
     @contextlib.contextmanager
     def _outliving(self, runner: Runner) -> Iterator[None]:
@@ -507,6 +510,14 @@ class Worker:
         else:
             self._held_back.append((runner, call))
 
+    def on_kept(self, runners: Sequence[Delivery], replies: Sequence[ItemReply]) -> None:
+        """The lease's thread has acknowledged them."""
+        for runner, reply in zip(runners, replies, strict=True):
+            if reply.lost:
+                runner.drop()
+            elif reply.problem is None and not runner.gone:
+                runner.acknowledged()
+
     def on_lease(self) -> None:
         held, self._held_back = self._held_back, []
         for runner, call in held:
@@ -539,9 +550,13 @@ class Worker:
     async def _hand_back(self, execution_id: str, attempt: int) -> None:
         """If this fails, the next beat repeats it."""
         logger.warning("Execution %s, attempt %d, never arrived here; it is handed back.", execution_id, attempt)
-        item = ReportItem(execution_id, attempt, LAST_NUMBER, LAST_NUMBER, end=Release())
+        item = reports.hand_back(execution_id, attempt)
         with contextlib.suppress(PerdureError):
             await self.transport.call(ReportRequest(self.id, self._epoch, [item]))
+
+    def drop(self, runners: Sequence[Delivery]) -> None:
+        for runner in runners:
+            runner.drop()
 
     async def start_over(self) -> None:
         if self._registering is not None:

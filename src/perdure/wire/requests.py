@@ -514,6 +514,8 @@ class BeatReply(Struct, frozen=True):
 
     lost: bool
     holding: list[tuple[str, int, int]] = []
+    others_wait: bool = False
+    """Another worker waits that could run this one's executions."""
 
 
 StepInFlight = tuple[str, str, int, int]

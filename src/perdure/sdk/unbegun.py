@@ -1,0 +1,141 @@
+"""Hands work back while the event loop is blocked, so that another worker runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from perdure.wire.requests import Claimed
+
+LOOK_SECONDS: Final = 0.25
+BLOCKED_SECONDS: Final = 0.5
+
+
+class Delivery(Protocol):
+    """A runner, as far as it matters here."""
+
+    claimed: Claimed
+    gone: bool
+    ours_until: float
+    unbegun: Unbegun | None
+
+    def drop(self) -> None: ...
+    def acknowledged(self) -> None: ...
+
+
+class HandBack(NamedTuple):
+    given: Sequence[Delivery]
+    """They begin elsewhere."""
+    kept: Sequence[Delivery]
+    """They begin here. An acknowledgement keeps the server from taking them back."""
+    blocked_seconds: float
+
+
+class Unbegun:
+    """Executions without any begun step or report.
+
+    The lease's thread calls `is_blocked` and `hand_back`, the event loop's thread everything else. An execution belongs
+    to the thread that takes it out first. Code that runs at the moment never moves, so code that blocks an event loop
+    blocks only its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runners: dict[Delivery, bool] = {}
+        """True: its code has run up to its first call. In the order in which they came."""
+        self._running: Delivery | None = None
+        self._acknowledged: set[Delivery] = set()
+        """Kept, as the server knows."""
+        self._progress = 0
+        self._probe: _Probe | None = None
+        self._looked = 0.0
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    def add(self, runners: Iterable[Delivery]) -> None:
+        with self._lock:
+            for runner in runners:
+                if not runner.claimed.cancelling:  # it cannot go back to a queue
+                    self._runners[runner] = False
+                    runner.unbegun = self
+
+    def enter(self, runner: Delivery) -> bool:
+        """Its code is about to run. False: it was handed back."""
+        with self._lock:
+            if runner not in self._runners:
+                return False
+            self._running = runner
+            self._progress += 1
+            return True
+
+    def leave(self, runner: Delivery) -> None:
+        """Its code waits."""
+        with self._lock:
+            self._running = None
+            if runner in self._runners:
+                self._runners[runner] = True
+
+    def begin(self, runner: Delivery) -> bool:
+        """It belongs to this worker from now on. False: it was handed back."""
+        with self._lock:
+            self._progress += 1
+            self._acknowledged.discard(runner)
+            return self._runners.pop(runner, None) is not None
+
+    def discard(self, runner: Delivery) -> None:
+        with self._lock:
+            self._acknowledged.discard(runner)
+            self._runners.pop(runner, None)
+
+    def is_blocked(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
+        """Ask the loop, or look whether it has answered in time. If this thread is late too, the machine is busy."""
+        probe, is_late = self._probe, now - self._looked > BLOCKED_SECONDS
+        self._looked = now
+        if not self._runners:
+            self._probe = None
+        elif probe is None or probe.answered:
+            self._probe = probe = _Probe(now, self._progress)
+            loop.call_soon_threadsafe(probe.answer)
+        elif is_late:
+            probe.looked = now
+        elif now - probe.looked >= BLOCKED_SECONDS:
+            return True
+        return False
+
+    def hand_back(self, now: float, *, others_wait: bool) -> HandBack | None:
+        """Half of it, or all if nothing has begun since the last time. Two workers share blocking code best by halves.
+
+        Without another worker that waits, only what the server may take back moves. If code runs, executions whose code
+        has run stay.
+        """
+        probe = self._probe
+        if probe is None or probe.answered:
+            return None
+        with self._lock:
+            running = self._running
+            moving: list[Delivery] = []
+            for one, has_run in self._runners.items():
+                if one is not running and not (has_run and running) and (others_wait or one.ours_until != math.inf):
+                    moving.append(one)
+            given = moving[len(moving) // 2 :] if self._progress > probe.progress else moving
+            for runner in given:
+                del self._runners[runner]
+            self._acknowledged.difference_update(given)
+            kept = [one for one in self._runners if one.ours_until != math.inf and one not in self._acknowledged]
+            self._acknowledged.update(kept)
+            probe.looked, probe.progress = now, self._progress
+        return HandBack(given, kept, now - probe.sent)
+
+
+class _Probe:
+    def __init__(self, now: float, progress: int) -> None:
+        self.sent = self.looked = now
+        self.progress = progress
+        self.answered = False
+
+    def answer(self) -> None:
+        self.answered = True
