@@ -32,6 +32,7 @@ FITTING: Json = {
     "webhook_url": URL,
     "push_endpoint_url": URL,
     "mode": "push",
+    "per": "user",
     "password": "long enough",
     "new_password": "long enough",
 }

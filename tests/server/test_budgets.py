@@ -38,6 +38,9 @@ async def test_a_budget_from_its_start_to_its_end(served: Served, hand: Hand) ->
         "on_exceed": "finish",
         "paused_at": None,
         "asking_execution_id": None,
+        "name": None,
+        "key": None,
+        "until": None,
     }
     assert (await reserve(hand, item, "c", calls=1))["verdict"] == "busy"
     key = {"idempotency-key": "once"}

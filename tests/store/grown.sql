@@ -318,6 +318,18 @@ INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_ma
 SELECT id, 'p', id, 'ask', 1000000, 100, :now_us FROM names
 WHERE (n % 20 = 0 AND n < :executions) OR (n % 10 = 3 AND n >= :executions AND n < :executions + :open);
 
+-- name: shared_budgets
+-- picks: one for each session and day
+INSERT INTO shared_budgets (project_id, name, id, per, period, on_exceed, calls_max)
+VALUES ('p', 'daily', 'shared-1', 'session', 'day', 'ask', 1000);
+
+-- name: balances
+-- picks: those of its sessions
+INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, opened_at_us, key, used_at_us, paused_at_us)
+SELECT '00000000-' || n, 'p', 'shared-1', 'ask', :now_us{::BIGINT} - n, 'session-' || n, :now_us{::BIGINT} - n,
+  CASE n % 10 WHEN 0 THEN :now_us END
+FROM numbers WHERE n < :executions / 10;
+
 -- name: reservations
 -- picks: two calls of each of these, settled once it has ended
 INSERT INTO reservations (execution_id, id, budget_id, project_id, attempt, usd_micros, tokens, calls, settled, reserved_at_us)

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from perdure.engine.service import Scope, Service, serves
-from perdure.store.verbs import budgets
-from perdure.wire.budgets import BudgetState, GetBudget, RaiseBudget, Reserve, ReserveReply, Settle, Settled
+from perdure.store.verbs import budgets, shared_budgets
+from perdure.wire.budgets import (
+    BudgetChange,
+    BudgetState,
+    GetBudget,
+    RaiseBudget,
+    Reserve,
+    ReserveReply,
+    Settle,
+    Settled,
+)
 from perdure.wire.errors import LeaseLost
+from perdure.wire.shared_budgets import (
+    BalanceList,
+    DeleteSharedBudget,
+    ListBalances,
+    ListSharedBudgets,
+    PutSharedBudget,
+    SharedBudget,
+    SharedBudgetList,
+)
 
 
 class Budgets(Service):
@@ -39,3 +57,48 @@ class Budgets(Service):
             )
         )
         return changed.state(self.now_us())
+
+    @serves(ListSharedBudgets)
+    async def list(self, scope: Scope, op: ListSharedBudgets) -> SharedBudgetList:
+        return SharedBudgetList(await self.read(shared_budgets.list_shared(project_id=scope.project_id)))
+
+    @serves(ListBalances)
+    async def balances(self, scope: Scope, op: ListBalances) -> BalanceList:
+        now_us = self.now_us()
+        shared, found = await self.scan(
+            shared_budgets.balances(
+                project_id=scope.project_id, name=op.name, key=op.key, after=op.after, limit=op.limit, now_us=now_us
+            )
+        )
+        next_key = found[-1].key if len(found) == op.limit else None
+        return BalanceList(shared, [one.state(now_us) for one in found], next_key)
+
+    @serves(PutSharedBudget)
+    async def put(self, scope: Scope, op: PutSharedBudget) -> SharedBudget:
+        wanted = op.wanted(self.new_id())
+        put = await self.write(shared_budgets.put(project_id=scope.project_id, wanted=wanted))
+        await self._wake(scope.project_id, put)
+        return put
+
+    @serves(DeleteSharedBudget)
+    async def delete(self, scope: Scope, op: DeleteSharedBudget) -> None:
+        """Without limits first, so a repeat after a crash wakes the rest."""
+        shared = await self.write(shared_budgets.unlimit(project_id=scope.project_id, name=op.name))
+        await self._wake(scope.project_id, shared)
+        while await self.write(shared_budgets.drop_balances(shared_id=shared.id)):
+            pass
+        await self.write(shared_budgets.delete(project_id=scope.project_id, name=op.name, shared_id=shared.id))
+
+    async def _wake(self, project_id: str, shared: SharedBudget) -> None:
+        """Resume the executions that wait for its balances."""
+        while ids := await self.read(shared_budgets.paused(shared_id=shared.id)):
+            for id in ids:
+                await self.write(
+                    budgets.change_budget(
+                        project_id=project_id,
+                        budget_id=id,
+                        change=BudgetChange(),
+                        event_id=self.new_id(),
+                        now_us=self.now_us(),
+                    )
+                )

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -41,6 +41,7 @@ from perdure.wire.budgets import (
     usd_micros,
 )
 from perdure.wire.errors import PerdureError
+from perdure.wire.times import microseconds, rfc3339
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context
@@ -136,9 +137,15 @@ async def reserve(
 def _exceeded(refused: ReserveReply) -> BudgetExceeded:
     budget = refused.budget
     assert budget is not None
-    return BudgetExceeded(
-        f"The budget is used up: {spent_words(budget, refused.reached)}.", msgspec.to_builtins(refused)
-    )
+    said = f"{budget.title} is used up: {spent_words(budget, refused.reached)}."
+    if budget.name is not None:
+        said += f" `perdure budget raise {budget.execution_id}` adds to it.{_renewal(budget)}"
+    return BudgetExceeded(said, msgspec.to_builtins(refused))
+
+
+def _renewal(budget: StoredBudget) -> str:
+    """Of a day's balance."""
+    return "" if budget.until_us is None else f" It counts anew from {rfc3339(budget.until_us)[:10]} 00:00 UTC."
 
 
 def spent_words(budget: StoredBudget, reached: list[str]) -> str:
@@ -204,9 +211,10 @@ async def _more(ctx: Context, refused: ReserveReply) -> None:
 async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) -> None:
     """The execution that asks takes the answer to its question, too."""
     # Counted from the last change, since the next may come before this line.
-    changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises)
+    changed = ctx.wait_for_event(topic_of(budget.execution_id), after=budget.raises, timeout=_seconds_left(ctx, budget))
     if not refused.asks:
-        await changed
+        with suppress(TimeoutError):  # its day is over
+            await changed
         return
     # A chosen key, which people see, and another one each time.
     key = ctx.machine.loop.key_for("over budget").translate(_PLAIN).lstrip("-")
@@ -215,6 +223,8 @@ async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) ->
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         answer = waits[1].result() if waits[1].done() and not waits[0].done() else None
+        if waits[0].done():
+            waits[0].exception()  # a time-out: its day is over
     finally:
         for wait in waits:
             wait.cancel()
@@ -222,6 +232,12 @@ async def _changed(ctx: Context, budget: StoredBudget, refused: ReserveReply) ->
         change = parse_change(answer, budget, refused.reached)
         if change is not None:
             await ctx.step("raise budget", _change, budget.execution_id, change)
+
+
+def _seconds_left(ctx: Context, budget: StoredBudget) -> float | None:
+    if budget.until_us is None:
+        return None
+    return max(0, budget.until_us - microseconds(ctx.now())) / 1e6 + 0.001  # a float may round down
 
 
 async def _change(budget_id: str, change: BudgetChange) -> None:
@@ -245,14 +261,21 @@ def question(budget: StoredBudget, reached: list[str]) -> dict[str, Any]:
             fields.append({**field, "default": limit / 1e6 if name == "usd" else limit} if hit else field)
     return {
         "_form": {
-            "title": "The budget is used up",
-            "description": f"{spent_words(budget, reached)}. Approve to raise it, reject to end with what there is.",
+            "title": f"{budget.title} is used up",
+            "description": f"{spent_words(budget, reached)}. {_choice(budget)}",
             "fields": fields,
         },
         "budget": budget.execution_id,
         "spent": msgspec.to_builtins(budget.spent),
         "limits": msgspec.to_builtins(limits),
     }
+
+
+def _choice(budget: StoredBudget) -> str:
+    if budget.name is None:
+        return "Approve to raise it, reject to end with what there is."
+    choice = "Approve to raise it for all that spend from it, reject to end them with what there is."
+    return choice + _renewal(budget)
 
 
 def parse_change(answer: object, budget: StoredBudget, reached: list[str]) -> BudgetChange | None:

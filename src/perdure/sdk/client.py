@@ -17,6 +17,7 @@ from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.project_stats import ProjectStats
 from perdure.sdk.queues import Queues
 from perdure.sdk.schedules import Schedules
+from perdure.sdk.shared_budgets import SharedBudgets
 from perdure.sdk.start_options import StartOptions
 from perdure.sdk.starts import GatheredStarts, start_item
 from perdure.sdk.streams import StreamItem, follow
@@ -153,8 +154,9 @@ class Handle(Generic[R]):
 class Client:
     """A client of one project.
 
-    `schedules`, `queues`, `stats` and `bulk` have further methods. Without a server, calls raise `Unavailable` or
-    `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes; `connect(timeout=5)` says otherwise.
+    `schedules`, `queues`, `budgets`, `stats` and `bulk` have further methods. Without a server, calls raise
+    `Unavailable` or `UnknownOutcome` after 30 seconds, waits for a result after 5 minutes; `connect(timeout=5)` says
+    otherwise.
 
     >>> client = Client.connect("http://127.0.0.1:8080", api_key="sk_…")       # doctest: +SKIP
     >>> handle = await client.start(order, {"id": 7})                           # doctest: +SKIP
@@ -168,6 +170,7 @@ class Client:
         self._begin(transport)
         self.schedules = Schedules(self)
         self.queues = Queues(self)
+        self.budgets = SharedBudgets(self)
         self.stats = ProjectStats(self)
         self.bulk = Bulk(self)
 
@@ -491,7 +494,7 @@ class Client:
         return (await self._transport.call(op)).version
 
     async def budget(self, execution_id: str) -> BudgetState:
-        """The budget of an execution or of its nearest ancestor with one. Raises `NotFound`."""
+        """The budget of an execution or of its nearest ancestor with one, or a balance by its id. Raises `NotFound`."""
         return await self._transport.call(GetBudget(execution_id))
 
     async def raise_budget(
@@ -504,7 +507,7 @@ class Client:
         seconds: int = 0,
         on_exceed: Literal["ask", "finish", "fail"] | None = None,
     ) -> BudgetState:
-        """Add to the limits of an execution's budget. Executions that wait for it continue.
+        """Add to the limits of an execution's budget, or of a balance by its id. Executions that wait for it continue.
 
         Raises `NotFound`, and `BadRequest` for a limit that the budget does not have.
         """

@@ -25,6 +25,7 @@ from perdure.sdk.http import HttpTransport
 from perdure.sdk.project_stats import SyncProjectStats
 from perdure.sdk.queues import SyncQueues
 from perdure.sdk.schedules import SyncSchedules
+from perdure.sdk.shared_budgets import SyncSharedBudgets
 from perdure.sdk.start_options import StartOptions
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.sync_methods import Blocking, ClientThread, blocking
@@ -128,6 +129,7 @@ class SyncClient:
         self._twin = twin
         self.schedules = SyncSchedules(self, self._twin.schedules)
         self.queues = SyncQueues(self, self._twin.queues)
+        self.budgets = SyncSharedBudgets(self, self._twin.budgets)
         self.stats = SyncProjectStats(self, self._twin.stats)
         self.bulk = SyncBulk(self, self._twin.bulk)
         _open_clients.add(self)

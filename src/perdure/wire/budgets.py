@@ -8,12 +8,13 @@ cost.
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, Uuid
+from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, Time, Uuid
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.times import rfc3339
@@ -64,11 +65,11 @@ class BudgetSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=
             msgspec.structs.force_setattr(self, "usd", None)
 
 
-class StoredBudget(Struct, frozen=True):
+class StoredBudget(Struct, frozen=True, omit_defaults=True):
     """`reserved` is for calls under way, or lost before they settled."""
 
     execution_id: str
-    """The execution that holds it."""
+    """The execution that holds it, or the id of a shared budget's balance."""
     limits: BudgetSpec
     spent: Amounts
     reserved: Amounts
@@ -80,6 +81,20 @@ class StoredBudget(Struct, frozen=True):
     """The number of the last change in the budget's topic, or 0."""
     asking_id: str | None
     """The execution that asks for more; all others wait for the answer."""
+    key: str | None = None
+    """Of a balance: the session, the user or the tag's value; empty for a project's."""
+    shared_id: str | None = None
+    name: str | None = None
+    """Of a balance: the shared budget's name."""
+    of: str = ""
+    """Of a balance: its key in words."""
+    until_us: int | None = None
+    """Of a balance: the end of its day."""
+
+    @property
+    def title(self) -> str:
+        """The subject of messages."""
+        return "The budget" if self.name is None else f"The budget {self.name!r}{self.of}"
 
     def used_up(self, now_us: int, *, without: Amounts | None = None) -> list[str]:
         """`without` is the part of `reserved` that may yet come back."""
@@ -104,7 +119,7 @@ class StoredBudget(Struct, frozen=True):
             for name in ("usd_micros", "tokens", "calls")
         )
         elapsed = max(0, self.elapsed_us(now_us)) // 1_000_000
-        return BudgetState(
+        state = BudgetState(
             execution_id=self.execution_id,
             usd_micros=usd_micros,
             tokens=tokens,
@@ -114,6 +129,7 @@ class StoredBudget(Struct, frozen=True):
             paused_at=None if self.paused_at_us is None else rfc3339(self.paused_at_us),
             asking_execution_id=self.asking_id,
         )
+        return msgspec.structs.replace(state, name=self.name, key=self.key, until_us=self.until_us)
 
 
 class BudgetAmount(Record, frozen=True):
@@ -127,12 +143,15 @@ class BudgetAmount(Record, frozen=True):
 
 
 class BudgetState(Record, frozen=True):
-    """The amounts are those of the execution that holds the budget, and of all below it."""
+    """The amounts are those of the execution that holds the budget, and of all below it.
+
+    A balance of a shared budget has the amounts of all executions that spend from it.
+    """
 
     shown_as: ClassVar[str] = "BudgetResponse"
 
     execution_id: Uuid
-    """The execution that holds it."""
+    """The execution that holds it, or the id of a shared budget's balance, by which it is raised."""
     usd_micros: BudgetAmount
     tokens: BudgetAmount
     calls: BudgetAmount
@@ -142,10 +161,24 @@ class BudgetState(Record, frozen=True):
     """When an execution began to wait for more."""
     asking_execution_id: Uuid | None
     """The execution that asks for more, in an open question (`GET /api/v1/approvals`)."""
+    name: str | None = None
+    """The shared budget of a balance."""
+    key: str | None = None
+    """The session, user or tag value of a balance; empty for a project's."""
+    until_us: Time | None = field(default=None, name="until")
+    """When the day of a balance ends."""
 
 
 def topic_of(execution_id: str) -> str:
     return f"budget/{execution_id}"
+
+
+BALANCES_BELOW: Final = 1 << 96
+"""Ids of balances are smaller numbers, so they come before those of executions in lock order."""
+
+
+def is_balance(id: str) -> bool:
+    return UUID(id).int < BALANCES_BELOW
 
 
 class Verdict(StrEnum):
@@ -229,7 +262,8 @@ budgets: Final = Noun("Budgets")
 class GetBudget(Operation[BudgetState], frozen=True):
     """The budget that an execution spends from.
 
-    Its own, or that of the nearest execution above it. 404: none of them has one.
+    Its own, or that of the nearest execution above it. 404: none of them has one. The id of a shared budget's balance
+    is answered with the balance.
     """
 
     execution_id: ExecutionId

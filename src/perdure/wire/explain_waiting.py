@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
-from perdure.wire.budgets import topic_of
+from perdure.wire.budgets import is_balance, topic_of
 from perdure.wire.explanations import explained
 from perdure.wire.hands import Action, PendingCall, PendingKind
 from perdure.wire.why import Fact, Why
@@ -53,7 +53,7 @@ def awaited(wait: OpenedWait) -> str:
         return f"the executions of batch {wait.batch_id} to end"
     holder = _budget_holder(wait)
     if holder is not None:
-        return f"more budget of execution {holder}"
+        return f"more of shared budget {holder}" if is_balance(holder) else f"more budget of execution {holder}"
     where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
     return f"an event of topic {quoted(wait.topic)}{where}"
 

@@ -1,7 +1,8 @@
-"""Budgets. All spenders lock the budget's row. Lock order: topics, executions, budgets from the root down."""
+"""Budgets. All spenders lock the budget's row. Lock order: topics, executions, balances, budgets from the root down."""
 
 from collections.abc import Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,6 +25,7 @@ from perdure.wire.budgets import (
 )
 from perdure.wire.errors import BadRequest, LeaseLost, NotFound
 from perdure.wire.requests import EventItem
+from perdure.wire.shared_budgets import DAY_US, Payer, SharedBudget
 from perdure.wire.status import FINAL, LEASED, Phase
 
 
@@ -57,13 +59,14 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
             f"Attempt {request.attempt} of execution {execution_id!r} no longer holds it; stop working on it."
         )
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
-    budgets = [await _lock(project_id, id) for id in above]
+    charged = await _charged(project_id, spender.root_id, now_us)
+    for one in charged:
+        _check_price(f"The budget {one.shared.name!r}", one.shared.usd_micros, request.unpriced)
+    budgets = [await _lock_balance(project_id, one, now_us) for one in charged]
+    budgets += [await _lock(project_id, id) for id in above]
     own = request.budget if execution_id not in above else None
-    limits = [budget.limits for budget in budgets] if own is None else [*(budget.limits for budget in budgets), own]
-    if request.unpriced is not None and any(one.usd_micros is not None for one in limits):
-        raise BadRequest(
-            f"The budget is in US dollars, and no price is known of {request.unpriced!r}: give one, or limit tokens."
-        )
+    for limits in [*(budget.limits for budget in budgets), *([] if own is None else [own])]:
+        _check_price("The budget", limits.usd_micros, request.unpriced)
     if own is not None:
         await give_budget(project_id, execution_id, spender.root_id, own, now_us)
         budgets.append(await _lock(project_id, execution_id))
@@ -86,14 +89,54 @@ async def reserve(*, project_id: str, request: Reserve, now_us: int) -> ReserveR
         **counted,
     }
     await query_many("insert_reservation", [{"budget_id": budget.execution_id, **same} for budget in budgets])
+    day_us = now_us // DAY_US * DAY_US
     for budget in budgets:
-        await query("reserve_budget", project_id=project_id, id=budget.execution_id, **counted)
+        await query("reserve_budget", project_id=project_id, id=budget.execution_id, day_us=day_us, **counted)
     return ReserveReply(Verdict.GRANTED, is_last=is_last)
 
 
 async def give_budget(project_id: str, execution_id: str, root_id: str, spec: BudgetSpec, now_us: int) -> None:
     place = {"execution_id": execution_id, "project_id": project_id, "root_id": root_id}
     await query("insert_budget", spec, now_us=now_us, **place)
+
+
+def _check_price(title: str, usd_micros: int | None, unpriced: str | None) -> None:
+    if usd_micros is not None and unpriced is not None:
+        raise BadRequest(f"{title} is in US dollars, and no price is known of {unpriced!r}: give one, or limit tokens.")
+
+
+class _Charged(NamedTuple):
+    id: str
+    shared: SharedBudget
+    key: str
+
+
+async def _charged(project_id: str, root_id: str, now_us: int) -> list[_Charged]:
+    """The balances that a tree spends from, in lock order. Mostly none."""
+    shared = [
+        one for one in await records(SharedBudget, "list_shared_budgets", project_id=project_id) if one.is_limited
+    ]
+    payer = await record(Payer, "read_payer", project_id=project_id, id=root_id) if shared else None
+    if payer is None:
+        return []
+    keys = [(one, key) for one in shared if (key := payer.key(one.per)) is not None]
+    return sorted((_Charged(one.balance_id(key, now_us), one, key) for one, key in keys), key=attrgetter("id"))
+
+
+async def _lock_balance(project_id: str, charged: _Charged, now_us: int) -> StoredBudget:
+    id, shared, key = charged
+    while (found := await record(StoredBudget, "lock_budget", project_id=project_id, id=id)) is None:
+        begin_us, day_us = shared.begin_us(now_us), now_us // DAY_US * DAY_US
+        await query(
+            "insert_balance",
+            id=id,
+            project_id=project_id,
+            shared_id=shared.id,
+            key=key,
+            opened_at_us=now_us if begin_us is None else begin_us,
+            used_at_us=day_us if shared.period is not None or shared.per == "session" else None,
+        )
+    return shared.balance(found)
 
 
 async def _lock(project_id: str, budget_id: str) -> StoredBudget:
@@ -164,7 +207,8 @@ async def change_budget(
     budget = await _read(project_id, budget_id)
     for name in ("usd_micros", "tokens", "calls", "seconds"):
         if getattr(change, name) and getattr(budget.limits, name) is None:
-            raise BadRequest(f"The budget of execution {budget_id!r} has no limit of {name!r} that could be raised.")
+            of = f"of execution {budget_id!r}" if budget.name is None else repr(budget.name)
+            raise BadRequest(f"The budget {of} has no limit of {name!r} that could be raised.")
     event = EventItem(Raw(msgspec.json.encode(change)), "budget_changed")
     [number] = await publish_events(project_id, topic_of(budget_id), [event], [event_id], now_us)
     values: dict[str, Any] = {**_counted(change), "seconds": change.seconds, "number": number, "now_us": now_us}
@@ -172,15 +216,20 @@ async def change_budget(
     [changed] = await records(
         StoredBudget, "raise_budget", project_id=project_id, id=budget_id, on_exceed=on_exceed, **values
     )
+    changed = await _whole(project_id, changed)
     await remember(project_id, idempotency, msgspec.json.encode(changed), now_us)
     return changed
 
 
 @verb(looks=True)
 async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
-    """The budget that an execution spends from: its own or the nearest ancestor's. Raises NotFound."""
+    """The budget that an execution spends from: its own or the nearest ancestor's. Also a balance, by its id. Raises
+    NotFound."""
     above = [id for (id,) in await query("budgets_above", project_id=project_id, id=execution_id)]
     if not above:
+        balance = await record(StoredBudget, "read_budget", project_id=project_id, id=execution_id)
+        if balance is not None:
+            return await _whole(project_id, balance)
         if not await query("read_state", project_id=project_id, id=execution_id):
             raise unknown_execution(execution_id)
         raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
@@ -191,6 +240,15 @@ async def _read(project_id: str, budget_id: str) -> StoredBudget:
     budget = await record(StoredBudget, "read_budget", project_id=project_id, id=budget_id)
     if budget is None:
         raise NotFound(f"Execution {budget_id!r} holds no budget.")
+    return await _whole(project_id, budget)
+
+
+async def _whole(project_id: str, budget: StoredBudget) -> StoredBudget:
+    """A balance gets the limits of its shared budget."""
+    if budget.key is not None:
+        for shared in await records(SharedBudget, "list_shared_budgets", project_id=project_id):
+            if shared.id == budget.shared_id:
+                return shared.balance(budget)
     return budget
 
 

@@ -201,6 +201,7 @@ async def prune(
     # A fire's row keeps its slot from a second fire, so it outlasts a wrong clock.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
+    balances = await query("prune_balances", before_us=finished_before_us, limit=limit)
     more_transcripts = await prune_transcripts(finished_before_us)
     traces = await query("old_traces", before_us=finished_before_us, limit=limit)
     for project_id, trace_id, size in traces:
@@ -214,7 +215,7 @@ async def prune(
         project_id, id, _, _, _, created_at_us, _ = rows[looked - 1]
         # Ids grow with time, so the project has nothing else that is old enough.
         after = (project_id, id if created_at_us < before_us else _AFTER_EVERY_ID)
-    gone_rows = (rows, events, fires, memory, traces, registrations, losses)
+    gone_rows = (rows, events, fires, memory, balances, traces, registrations, losses)
     deleted += answers + sum(map(len, gone_rows[1:]))
     more = cut or room <= 0 or more_answers or more_transcripts or limit in map(len, gone_rows)
     return Pruned(deleted, after, more)
@@ -222,8 +223,8 @@ async def prune(
 
 @verb(sweep=True)
 async def erase(*, project_id: str, user_id: str | None, session_id: str | None, limit: int) -> tuple[int, int]:
-    """Also deletes memory, and transcripts without an open turn. Answers how many executions are deleted, and how many
-    are still open."""
+    """Also deletes memory, transcripts without an open turn, and the balances of shared budgets once nothing is open.
+    Answers how many executions are deleted, and how many are still open."""
     if user_id is not None:
         rows: dict[str, Any] = dict(await query("final_of_user", project_id=project_id, user_id=user_id, limit=limit))
         ids = list(rows)
@@ -236,6 +237,11 @@ async def erase(*, project_id: str, user_id: str | None, session_id: str | None,
         sessions = [session_id]
     deleted = await delete_executions(project_id, ids)
     await query_many("delete_memory", [{"project_id": project_id, "session_id": id} for id in sessions])
+    if not still_open:
+        spent = [("session", id) for id in sessions] if user_id is None else [("user", user_id)]
+        await query_many(
+            "delete_balances_of", [{"project_id": project_id, "per": per, "key": key} for per, key in spent]
+        )
     for id in sessions:
         while await delete_transcript(project_id, id) >= DROPPED_AT_ONCE:
             pass

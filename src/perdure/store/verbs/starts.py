@@ -69,6 +69,8 @@ class Target(Struct, frozen=True, gc=False):
     key_pauses: bool
     """Whether its queue has any."""
     searchable: bool
+    shares_budget: bool
+    """Whether its project has shared budgets."""
     push: bool
     """Push workers run any workflow of their program, registered or not."""
 
@@ -266,7 +268,8 @@ class _Starts:
         self.rows.append(row)
         if waiting_claim is not None:
             root_id = parent.root_id
-            budgeted = item.budget is not None or (root_id is not None and await self._is_budgeted(root_id))
+            budgeted = item.budget is not None or target.shares_budget
+            budgeted = budgeted or (root_id is not None and await self._is_budgeted(root_id))
             self._claimed.append(self._as_claimed(row, item, waiting_claim, budgeted=budgeted))
         if item.tags or _DETAILS(item) != _NO_DETAILS or parent.channel_context is not None:
             self._keep_details(id, item, parent)

@@ -4,7 +4,8 @@
 execution_id, usd_micros_max AS limits_usd_micros, tokens_max AS limits_tokens, calls_max AS limits_calls,
   seconds_max AS limits_seconds, on_exceed AS limits_on_exceed, usd_micros_spent AS spent_usd_micros,
   tokens_spent AS spent_tokens, calls_spent AS spent_calls, usd_micros_reserved AS reserved_usd_micros,
-  tokens_reserved AS reserved_tokens, calls_reserved AS reserved_calls, opened_at_us, paused_at_us, raises, asking_id
+  tokens_reserved AS reserved_tokens, calls_reserved AS reserved_calls, opened_at_us, paused_at_us, raises, asking_id,
+  key, CASE WHEN key IS NOT NULL THEN root_id END AS shared_id
 
 -- name: insert_budget
 -- holds: budget=execution_id
@@ -51,7 +52,7 @@ VALUES (:execution_id, :id, :budget_id, :project_id, :attempt, :usd_micros, :tok
 -- name: reserve_budget
 -- holds: budget=id
 UPDATE budgets SET usd_micros_reserved = usd_micros_reserved + :usd_micros, tokens_reserved = tokens_reserved + :tokens,
-  calls_reserved = calls_reserved + :calls
+  calls_reserved = calls_reserved + :calls, used_at_us = CASE WHEN used_at_us IS NOT NULL THEN :day_us{::BIGINT} END
 WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: live_reservations
@@ -87,10 +88,11 @@ WHERE project_id = :project_id AND execution_id = :id RETURNING execution_id;
 
 -- name: raise_budget
 -- holds: budget=id
--- The paused time does not count.
+-- The paused time does not count, except of a day.
 UPDATE budgets SET usd_micros_max = usd_micros_max + :usd_micros, tokens_max = tokens_max + :tokens,
   calls_max = calls_max + :calls, seconds_max = seconds_max + :seconds, on_exceed = COALESCE(:on_exceed, on_exceed),
-  opened_at_us = opened_at_us + COALESCE({MAX|GREATEST}(:now_us - paused_at_us, 0), 0), paused_at_us = NULL,
+  opened_at_us = opened_at_us + CASE WHEN key IS NULL THEN COALESCE({MAX|GREATEST}(:now_us - paused_at_us, 0), 0) ELSE 0 END,
+  paused_at_us = NULL,
   asking_id = NULL, raises = :number
 WHERE project_id = :project_id AND execution_id = :id RETURNING {= budget};
 
@@ -101,3 +103,9 @@ DELETE FROM budgets WHERE execution_id = :id;
 -- name: delete_reservations
 -- holds: execution=id
 DELETE FROM reservations WHERE execution_id = :id;
+
+-- name: list_balances
+-- With :opened_at_us, those of one day.
+SELECT {= budget} FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL
+  AND (:after{::TEXT} IS NULL OR key > :after) AND (:key{::TEXT} IS NULL OR key = :key) AND (:opened_at_us{::BIGINT} IS NULL OR opened_at_us = :opened_at_us)
+ORDER BY root_id, key LIMIT :limit;

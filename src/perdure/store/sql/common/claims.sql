@@ -31,7 +31,7 @@ phase = CASE WHEN cancelled_by IS NULL THEN 'running' ELSE 'cancelling' END,
 id, workflow_id, attempt, {= payload} AS payload, created_at_us, losses + undelivered > 0 AS ack_first, retry_count,
   phase = 'cancelling' AS cancelling, key, queue_name, concurrency_key, parent_execution_id, root_execution_id,
   deployment_id, COALESCE(session_id, id) AS session_id, user_id, tags, seed_id, keys_id,
-  (SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1) IS NOT NULL AS budgeted,
+  ({= budgeted}) AS budgeted,
   next_seq - 1 AS seq, moved_at_us AS at_us, parked_worker, parked_seq, rank, ready_at_us
 
 -- name: claim_executions

@@ -116,6 +116,7 @@ d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :
     CASE WHEN {= has_limits} THEN 1 ELSE 0 END) AS gate,
   (SELECT 1 FROM pauses z WHERE z.project_id = p.id AND z.kind = 'key' AND z.name = COALESCE(:queue_name, w.queue_name, :workflow_id)
     AND z.state <> 'ending' LIMIT 1) IS NOT NULL AS key_pauses, d.push,
+  (SELECT 1 FROM shared_budgets s WHERE s.project_id = p.id LIMIT 1) IS NOT NULL AS shares_budget,
   CASE WHEN EXISTS (SELECT 1 FROM search_fields s WHERE s.project_id = p.id AND s.workflow_id = :workflow_id)
     THEN 1 ELSE 0 END AS searchable
 

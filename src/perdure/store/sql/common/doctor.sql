@@ -109,7 +109,7 @@ UNION SELECT execution_id FROM large_payloads WHERE NOT EXISTS (SELECT 1 FROM ex
 UNION SELECT execution_id FROM logs WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = logs.execution_id)
 UNION SELECT execution_id FROM stream_items WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = stream_items.execution_id)
 UNION SELECT execution_id FROM search_terms WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = search_terms.execution_id)
-UNION SELECT execution_id FROM budgets WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = budgets.execution_id)
+UNION SELECT execution_id FROM budgets WHERE key IS NULL AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = budgets.execution_id)
 UNION SELECT execution_id FROM reservations WHERE NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = reservations.execution_id)
 UNION SELECT trace_id FROM spans WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = spans.project_id
   AND t.trace_id = spans.trace_id)

@@ -117,8 +117,7 @@ WHERE project_id = :project_id AND id = :id AND phase = 'running' AND attempt = 
   AND keys_id IS NULL
 RETURNING {= moved}, {= waits_open} AS waits, COALESCE(root_execution_id, id) AS root_id,
   COALESCE(session_id, id) AS session_id, user_id,
-  COALESCE((SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1), 0)
-    AS budgeted;
+  ({= budgeted}) AS budgeted;
 
 -- name: payload_of_size
 -- holds: execution=execution_id

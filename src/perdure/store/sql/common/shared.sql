@@ -36,6 +36,10 @@ CASE WHEN executions.result_seq IS NULL THEN OCTET_LENGTH(executions.result)
 j.kind = 'step' OR j.kind = 'timer' OR j.kind = 'event' OR j.kind = 'resume'
   OR j.kind = 'child_started' OR j.kind = 'child' OR j.kind = 'published' OR j.kind = 'sent'
 
+-- text: budgeted
+(SELECT 1 FROM budgets b WHERE b.root_id = COALESCE(executions.root_execution_id, executions.id) LIMIT 1) IS NOT NULL
+  OR (SELECT 1 FROM shared_budgets s WHERE s.project_id = executions.project_id LIMIT 1) IS NOT NULL
+
 -- text: anything_ready
 EXISTS (SELECT 1 FROM executions e WHERE e.project_id = w.project_id AND e.deployment_id = w.deployment_id
     AND e.phase = 'queued' AND e.gate = 0 AND e.due_at_us IS NULL)

@@ -1,0 +1,85 @@
+"""Shared budgets and their balances. Calls reserve in `budgets`."""
+
+from msgspec.structs import asdict, replace
+
+from perdure.store.interface import query, record, records, verb
+from perdure.wire.budgets import StoredBudget
+from perdure.wire.errors import BadRequest, Conflict, NotFound
+from perdure.wire.shared_budgets import SHARED_MAX, SharedBudget
+
+BALANCES_AT_ONCE = 500
+
+
+@verb(looks=True)
+async def list_shared(*, project_id: str) -> list[SharedBudget]:
+    return await records(SharedBudget, "list_shared_budgets", project_id=project_id)
+
+
+@verb(looks=True)
+async def balances(
+    *, project_id: str, name: str, key: str | None, after: str | None, limit: int, now_us: int
+) -> tuple[SharedBudget, list[StoredBudget]]:
+    """A shared budget, and its balances of the present period after a key. Raises NotFound."""
+    shared = await _read(project_id, name)
+    where = {"shared_id": shared.id, "key": key, "after": after, "opened_at_us": shared.begin_us(now_us)}
+    found = await records(StoredBudget, "list_balances", limit=limit, **where)
+    return shared, [shared.balance(one) for one in found]
+
+
+@verb(sweep=True)
+async def put(*, project_id: str, wanted: SharedBudget) -> SharedBudget:
+    """The id is for a new one. Raises Conflict for another `per` or `period`, BadRequest above SHARED_MAX."""
+    await query("begin_shared_budget")
+    before = await record(SharedBudget, "read_shared_budget", project_id=project_id, name=wanted.name)
+    if before is not None and before.counts != wanted.counts:
+        raise Conflict(
+            f"Shared budget {wanted.name!r} counts {before.counts}. Delete it before it counts {wanted.counts}, or use "
+            "another name."
+        )
+    there = await records(SharedBudget, "list_shared_budgets", project_id=project_id)
+    if before is None and len(there) >= SHARED_MAX:
+        raise BadRequest(f"The project has {SHARED_MAX} shared budgets, the most; delete one.")
+    return await _put(project_id, wanted)
+
+
+@verb(sweep=True)
+async def unlimit(*, project_id: str, name: str) -> SharedBudget:
+    """Take its limits away: from now on no call reserves in it. Raises NotFound."""
+    await query("begin_shared_budget")
+    before = await _read(project_id, name)
+    return await _put(project_id, replace(before, usd_micros=None, tokens=None, calls=None))
+
+
+@verb(looks=True)
+async def paused(*, shared_id: str) -> list[str]:
+    """Balances for which executions wait."""
+    found = await query("paused_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
+    return [id for (id,) in found]
+
+
+@verb(sweep=True)
+async def drop_balances(*, shared_id: str) -> bool:
+    """Whether there may be more."""
+    dropped = await query("delete_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
+    return len(dropped) == BALANCES_AT_ONCE
+
+
+@verb(sweep=True)
+async def delete(*, project_id: str, name: str, shared_id: str) -> None:
+    """With the balances that were locked before."""
+    await query("begin_shared_budget")
+    await query("delete_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
+    await query("delete_shared_budget", project_id=project_id, name=name)
+
+
+async def _read(project_id: str, name: str) -> SharedBudget:
+    found = await record(SharedBudget, "read_shared_budget", project_id=project_id, name=name)
+    if found is None:
+        raise NotFound(f"Shared budget {name!r} does not exist; `perdure budget ls` lists them.")
+    return found
+
+
+async def _put(project_id: str, wanted: SharedBudget) -> SharedBudget:
+    put = await record(SharedBudget, "put_shared_budget", project_id=project_id, **asdict(wanted))
+    assert put is not None
+    return put
