@@ -17,7 +17,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.wire import codec
-from perdure.wire.codec import check_json, check_limits, check_name, check_raw, check_text, same_json, scrub_text
+from perdure.wire.codec import (
+    check_json,
+    check_limits,
+    check_name,
+    check_raw,
+    check_text,
+    forget_judged,
+    judging,
+    same_json,
+    scrub_text,
+)
 from perdure.wire.errors import BadValue
 
 # Above 16 KiB a document is skimmed instead of decoded: the same rules in other code. White space changes no verdict.
@@ -39,7 +49,27 @@ def check_part(data: bytes, *, long: bool) -> None:
     if bytes(frame.part) != data.strip(b" \t\r\n"):
         raise BadValue("frame: holds more than the part")
     with mock.patch.object(codec, "_COUNT_BYTES_MAX", 0 if long else 1 << 20):
-        check_raw(frame.part, where="part")
+        try:
+            check_raw(frame.part, where="part")
+        except BadValue as refusal:
+            assert judged(bytes(frame.part)) in (refusal.message, f"part: {codec._INFINITE}")
+            raise
+        assert judged(bytes(frame.part)) == ""
+
+
+def judged(data: bytes) -> str:
+    """The refusal of a part that was judged before, as in a large body, and in the smallest slices."""
+    with mock.patch.object(codec, "_SLICE_BYTES", 1):
+        for _ in judging(data):
+            pass
+    try:
+        check_json(data, where="part")
+    except BadValue as refusal:
+        return refusal.message
+    finally:
+        forget_judged([data])
+        assert not codec._judged
+    return ""
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]", inner: str = "") -> bytes:

@@ -1,9 +1,11 @@
 """Reads request bodies within limits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache, partial
-from typing import Any, Final, NamedTuple, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from msgspec import Raw, Struct
@@ -11,7 +13,7 @@ from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
 from perdure.wire.accounts import BODY_BYTES_MAX
-from perdure.wire.codec import commas_in, split_path
+from perdure.wire.codec import commas_in, forget_judged, is_judged_slowly, judging
 from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
 from perdure.wire.fields import Most
 from perdure.wire.limits import STEPS_MAX
@@ -27,126 +29,140 @@ VALUES: Final = 1 << 30
 
 COUNTED_BYTES_MIN: Final = 256 << 10
 """Decoding checks smaller bodies in milliseconds."""
+JUDGED_BYTES_MIN: Final = 512 << 10
+"""Smaller bodies are judged within 40 ms."""
+AT_ONCE_SECONDS: Final = 0.005
+"""How long to judge values before other requests get a turn."""
 PARTS_MAX: Final = 2 * STEPS_MAX
 """An execution may open so many waits, and name them, in one report."""
 
 
-class _Part(NamedTuple):
-    where: str
-    most: Most | None
-    read: Callable[[bytes], Iterable[Struct]]
-    """Takes each item or name from the count. Returns the items that have parts of their own."""
+class _Part:
+    """A list or an object of a body. Its limit is for all of them together if it is one of structs."""
+
+    def __init__(self, where: str, most: Most | None) -> None:
+        self.where = where
+        self.most = most
+        self.limit = self.left = PARTS_MAX if most is None else most.items
+        self.read: Callable[[bytes], object] | None = None
+        """Counts one, which the skeleton has undecoded. None: the skeleton counts its items."""
 
 
 class BodyCount:
     """Counts the items of a body's lists and the names of its objects before they are decoded.
 
     Decoding millions of them blocks the event loop for seconds, even in a thread, because msgspec keeps the interpreter
-    lock. So a list or object is read only up to its limit, and its items without their own lists and objects.
+    lock. So the body is read up to its limits, and without its values.
     """
 
     def __init__(self, body_type: type[Struct]) -> None:
         self._left = 0
-        self._few = PARTS_MAX // 2
-        """Bodies with fewer commas need no count: a list may have an eighth of this."""
-        self._parts: dict[type, dict[str, _Part | None]] = {}
+        self._refusal: PerdureError | None = None
+        self._parts: list[_Part] = []
+        self._fields: dict[type, dict[str, _Part | None]] = {}
         """The fields of each skeleton; None: a struct."""
-        take = self._take
-
-        class Name(Enum):
-            ANY = "\0"
-
-            @classmethod
-            def _missing_(cls, value: object) -> "Name":
-                take()
-                return cls.ANY
-
-        self._names = msgspec.json.Decoder(dict[Name, Raw]).decode
         self._body = msgspec.json.Decoder(self._skeleton([body_type], "body")).decode
+        # A list may have an eighth of the commas that need no count.
+        self._few = min([PARTS_MAX // 2, *(8 * part.limit for part in self._parts)])
 
-    def check(self, body: bytes) -> None:
-        """Raises the refusal of a list, BadValue for all together, and msgspec's errors."""
-        if len(body) >= COUNTED_BYTES_MIN and body.count(b",") > self._few:
-            self._check(self._body(body), PARTS_MAX)
+    def check(self, body: bytes) -> bool:
+        """Whether the body was counted. Raises the refusal of a list, BadValue for all together, and msgspec's
+        errors."""
+        if len(body) < COUNTED_BYTES_MIN or body.count(b",") <= self._few:
+            return False
+        self._left, self._refusal = PARTS_MAX, None
+        for part in self._parts:
+            part.left = part.limit
+        try:
+            self._count_in(self._body(body))
+        except msgspec.MsgspecError:
+            if self._refusal is None:
+                raise
+            raise self._refusal from None
+        return True
 
-    def _check(self, found: Struct, left: int) -> int:
-        for name, part in self._parts[type(found)].items():
+    def _count_in(self, found: Struct) -> None:
+        for name, part in self._fields[type(found)].items():
             value = getattr(found, name)
+            if value is None or value is NULL:
+                continue
             if part is None:
-                left = left if value is None else self._check(value, left)
-                continue
-            if (data := bytes(value)) == b"null":
-                continue
-            self._left = limit = left if part.most is None else min(left, part.most.items)
-            try:
-                items = part.read(data)
-            except msgspec.MsgspecError as error:
-                if self._left >= 0:
-                    path, text = split_path(str(error))
-                    raise type(error)(f"{text} - at `${part.where.removeprefix('body')}{path}`") from None
-                raise _too_many(part.where, part.most if limit < left else None) from None
-            left -= limit - self._left
-            for item in items:
-                left = self._check(item, left)
-        return left
+                self._count_in(value)
+            elif part.read is None:
+                if value and self._fields[type(value[0])]:
+                    for item in value:
+                        self._count_in(item)
+            elif (data := bytes(value)) != b"null":
+                part.left = part.limit
+                part.read(data)
 
-    def _take(self, number: int = 1) -> None:
+    def _take(self, part: _Part, number: int = 1) -> None:
         self._left -= number
-        if self._left < 0:
+        part.left -= number
+        if part.left < 0 or self._left < 0:
+            self._refusal = _too_many(part.where, part.most if part.left < 0 else None)
             raise msgspec.ValidationError
 
     def _skeleton(self, kinds: Sequence[type[Struct]], where: str, **namespace: object) -> type[Struct]:
-        """A struct that has only the parts of `kinds`, undecoded, and the way to them."""
+        """A struct that has only the parts of `kinds`, and the way to them."""
         parts: dict[str, _Part | None] = {}
-        fields: list[tuple[str, Any, object]] = []
+        fields: dict[str, tuple[str, Any, object]] = {}
         for one in (field for kind in kinds for field in msgspec.structs.fields(kind)):
             name, at = one.encode_name, f"{where}.{one.encode_name}"
             for kind in choices(one.type):
                 if get_origin(kind) in (list, dict):
-                    parts[name] = self._part(kind, at, next(iter(marks(one.type, Most)), None))
-            structs = [kind for kind in choices(one.type) if isinstance(kind, type) and issubclass(kind, Struct)]
-            if structs and self._parts[made := self._skeleton(structs, at)]:
+                    parts[name] = part = _Part(at, next(iter(marks(one.type, Most)), None))
+                    self._parts.append(part)
+                    fields[name] = (name, *self._field(kind, part))
+            structs = [kind for kind in choices(one.type) if _is_struct(kind)]
+            if structs and self._fields[made := self._skeleton(structs, at)]:
                 parts[name] = None
-                fields.append((name, made | None, None))
-        fields += [(name, Raw, NULL) for name, part in parts.items() if part is not None]
-        skeleton = msgspec.defstruct("Skeleton", fields, namespace=namespace)
-        self._parts[skeleton] = parts
+                fields[name] = (name, made | None, None)
+        skeleton = msgspec.defstruct("Skeleton", list(fields.values()), namespace=namespace)
+        self._fields[skeleton] = parts
         return skeleton
 
-    def _part(self, kind: Any, where: str, most: Most | None) -> _Part:
+    def _field(self, kind: Any, part: _Part) -> tuple[Any, object]:
+        """Its type and default in the skeleton."""
         *_, item = get_args(kind)
         values = choices(item)
-        if most is not None:
-            self._few = min(self._few, 8 * most.items)
+        if get_origin(kind) is list and all(map(_is_struct, values)):
+            skeleton = self._skeleton(values, f"{part.where}[]", __post_init__=lambda _: self._take(part))
+            return list[skeleton] | None, None  # type: ignore[valid-type]  # made here
         if get_origin(kind) is dict and values == [Raw]:
-            return _Part(where, most, self._read_names)
-        if get_origin(kind) is list and all(isinstance(one, type) and issubclass(one, Struct) for one in values):
-            skeleton = self._skeleton(values, f"{where}[]", __post_init__=lambda _: self._take())
-            read = msgspec.json.Decoder(list[skeleton]).decode  # type: ignore[valid-type]  # made here
-            return _Part(where, most, read if self._parts[skeleton] else lambda data: read(data) and ())
-        if all(one in (str, int, float, bool) for one in values):
-            return _Part(where, most, self._read_texts)
-        if get_origin(kind) is dict or most is None:
-            raise TypeError(f"{where}: how is {kind} counted before it is decoded? Give it a limit with Most.")
-        return _Part(where, most, partial(self._read_values, most.items))
+            part.read = _read_names(partial(self._take, part))
+        elif all(one in (str, int, float, bool) for one in values):
+            part.read = lambda data: self._take(part, commas_in(data) + 1)
+        elif get_origin(kind) is list and part.most is not None:
+            part.read = partial(self._read_values, part)
+        else:
+            raise TypeError(f"{part.where}: how is {kind} counted before it is decoded? Give a list a limit with Most.")
+        return Raw, NULL
 
-    def _read_names(self, data: bytes) -> Iterable[Struct]:
-        self._names(data)
-        return ()
-
-    def _read_texts(self, data: bytes) -> Iterable[Struct]:
-        self._take(commas_in(data) + 1)
-        return ()
-
-    def _read_values(self, items_max: int, data: bytes) -> Iterable[Struct]:
+    def _read_values(self, part: _Part, data: bytes) -> None:
         try:
-            _up_to(items_max)(data)
+            _up_to(part.limit)(data)
         except msgspec.ValidationError as error:
             if "at most length" in str(error):
-                self._left = -1
+                self._take(part, part.limit + 1)
             raise
-        self._take(len(_list(data)))
-        return ()
+        self._take(part, len(_list(data)))
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _read_names(take: Callable[[], None]) -> Callable[[bytes], object]:
+    class Name(Enum):
+        ANY = "\0"
+
+        @classmethod
+        def _missing_(cls, value: object) -> "Name":
+            take()
+            return cls.ANY
+
+    return msgspec.json.Decoder(dict[Name, Raw]).decode
 
 
 @cache
@@ -164,6 +180,41 @@ def _too_many(where: str, most: Most | None) -> PerdureError:
         return BadValue(f"body: holds more than {PARTS_MAX:,} entries, tags and other parts in all", {"path": "body"})
     text = f"{where}: holds more than {most.items:,} entries, which is the limit; send fewer at a time"
     return most.refusal(text, {"path": where})
+
+
+async def judge_values(body: bytes, decoded: Struct) -> Sequence[bytes]:
+    """Check the values of a large body whose numbers or brackets have to be looked at one by one. Other requests get
+    turns. Returns the values, to be forgotten when the request is answered."""
+    if len(body) < JUDGED_BYTES_MIN:
+        return ()
+    await asyncio.sleep(0)
+    if not is_judged_slowly(body):
+        return ()
+    judged: list[bytes] = []
+    since = 0.0
+    try:
+        for value in _values_in(decoded):
+            judged.append(bytes(value))
+            for _ in judging(judged[-1]):
+                if time.monotonic() > since + AT_ONCE_SECONDS:
+                    await asyncio.sleep(0)
+                    since = time.monotonic()
+        await asyncio.sleep(0)
+    except BaseException:
+        forget_judged(judged)
+        raise
+    return judged
+
+
+def _values_in(decoded: object) -> Iterator[Raw]:
+    if isinstance(decoded, Raw):
+        yield decoded
+    elif isinstance(decoded, Struct):
+        for name in decoded.__struct_fields__:
+            yield from _values_in(getattr(decoded, name))
+    elif isinstance(decoded, list | dict):
+        for one in decoded if isinstance(decoded, list) else decoded.values():
+            yield from _values_in(one)
 
 
 async def read_body(

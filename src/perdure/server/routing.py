@@ -10,9 +10,10 @@ Parameters are the call, the path's names, `query` and `body`. The reply is a st
 `Text`, `Reply` or `EventStream`.
 """
 
+import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, get_type_hints
 from urllib.parse import parse_qsl
 
@@ -22,7 +23,7 @@ from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate, check_role
-from perdure.server.bodies import USUAL, BodyCount, read_body, read_bytes
+from perdure.server.bodies import USUAL, BodyCount, judge_values, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
 from perdure.server.health import Health
@@ -34,6 +35,7 @@ from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
 from perdure.wire.access import Caller, Principal, Role
+from perdure.wire.codec import forget_judged
 from perdure.wire.errors import BadRequest, NotFound, ReadOnly
 from perdure.wire.fields import checked_id
 from perdure.wire.record import expression, function
@@ -121,6 +123,7 @@ class Call:
         "extra",
         "headers",
         "held",
+        "judged",
         "known",
         "principal",
         "project_id",
@@ -140,6 +143,8 @@ class Call:
         self.known = False
         """The caller has shown a key, a session or a signed link."""
         self.held: Share | None = None
+        self.judged: Sequence[bytes] = ()
+        """Values that were checked while other requests got turns."""
         self.project_id = ""
         self._scope = scope
         self._receive = receive
@@ -359,9 +364,12 @@ class Route:
         values: tuple[object, ...] = path_values
         if self.query_type is not None:
             values = (*values, self.decode_query(call._scope["query_string"]))
-        if self._reads:
-            values = (*values, await self.read(call))
-        reply = await self.handler(call, *values)
+        try:
+            if self._reads:
+                values = (*values, await self.read(call))
+            reply = await self.handler(call, *values)
+        finally:
+            forget_judged(call.judged)
         return reply if self._show is None else self._show(reply)
 
     def bytes_max(self, settings: Settings) -> int:
@@ -371,12 +379,14 @@ class Route:
         assert self._decode is not None and self._count is not None
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
         try:
-            self._count.check(body)
+            if self._count.check(body):
+                await asyncio.sleep(0)
             if not body.isascii():
                 body.decode()  # msgspec skips unknown fields without checking that they are UTF-8
             decoded: Struct = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise undecodable(body, error, self.body_type) from None
+        call.judged = await judge_values(body, decoded)
         return decoded
 
     def decode_query(self, query_string: bytes) -> Struct:

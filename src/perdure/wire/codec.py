@@ -13,6 +13,7 @@ have a sign of it. A document above 16 KiB of many parts is skimmed, because dec
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
@@ -36,6 +37,10 @@ _FEW_BYTES: Final = 64
 _PARTS_MAX: Final = 250
 _FEW_QUOTES: Final = 16
 _COUNT_BYTES_MAX: Final = 4 << 10
+_SLICE_BYTES: Final = 32 << 10
+"""Takes two milliseconds at most."""
+_CONTAINERS_MAX: Final = 100_000
+"""It takes some milliseconds to count their depth."""
 # The largest float is 1.8e308: with a two-digit exponent, overflow takes 210 digits.
 _LARGE_DIGITS: Final = b"0" * 200
 
@@ -48,22 +53,23 @@ def check_json(
     data: bytes | memoryview, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX
 ) -> None:
     """Raise `BadValue` unless `data` is one JSON document that every reader can read."""
-    if len(data) > max_bytes:
-        raise BadValue(_too_large(where, len(data), max_bytes))
+    _check_size(data, where, max_bytes)
     if type(data) is not bytes:
         data = bytes(data)
+    if _judged and max_depth == DEPTH_MAX and (fault := _judged.get(data)) is not None:
+        _raise(where, [fault])
+        return
+    is_skimmed = len(data) >= _FEW_BYTES and not _is_read_fast(data)
     try:
-        if len(data) < _FEW_BYTES or _is_read_fast(data):
+        if not is_skimmed:
             _decode(data)
         else:
             # msgspec checks the syntax of a skipped value, but neither its UTF-8 nor the range of its numbers.
             _skim(data)
             data.decode()
-            _check_numbers(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_complaint(where, data, error, max_depth)) from None
-    if len(data) > 2 * max_depth:
-        _check_shape(data, where, max_depth)
+    _raise(where, _faults(data, max_depth, numbers=is_skimmed))
 
 
 def check_raw(value: Raw, *, where: str, max_bytes: int = VALUE_BYTES_MAX) -> None:
@@ -71,9 +77,35 @@ def check_raw(value: Raw, *, where: str, max_bytes: int = VALUE_BYTES_MAX) -> No
     data = bytes(value)
     if len(data) < len(b"1e309"):
         return
-    check_limits(data, where=where, max_bytes=max_bytes)
-    if _may_be_infinite(data):
+    if (_judged and data in _judged) or _may_be_infinite(data):  # even an empty dict hashes what is looked up
         check_json(data, where=where, max_bytes=max_bytes)
+    else:
+        check_limits(data, where=where, max_bytes=max_bytes)
+
+
+_judged: Final[dict[bytes, str]] = {}
+"""The faults of values of large requests that are being served; empty: none."""
+
+
+def is_judged_slowly(data: bytes) -> bool:
+    """Whether to look at the numbers or brackets of the document one by one."""
+    return data.count(b"[") + data.count(b"{") > _CONTAINERS_MAX or _may_be_infinite(data)
+
+
+def judging(data: bytes) -> Iterator[None]:
+    """Look at a part of a decoded document in slices of some milliseconds, so that `check_raw` knows its fault."""
+    for fault in _faults(data, DEPTH_MAX, numbers=True):
+        if fault:
+            break
+        yield
+    else:
+        fault = ""
+    _judged[data] = fault
+
+
+def forget_judged(values: Iterable[bytes]) -> None:
+    for value in values:
+        _judged.pop(value, None)
 
 
 def same_json(a: bytes, b: bytes) -> bool:
@@ -83,10 +115,8 @@ def same_json(a: bytes, b: bytes) -> bool:
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
     """Raise `BadValue` if `data` is too large, too deep, or has too long an integer."""
-    if len(data) > max_bytes:
-        raise BadValue(_too_large(where, len(data), max_bytes))
-    if len(data) > 2 * max_depth:
-        _check_shape(data, where, max_depth)
+    _check_size(data, where, max_bytes)
+    _raise(where, _faults(data, max_depth))
 
 
 def check_text(value: str, *, where: str, max_bytes: int) -> None:
@@ -142,7 +172,7 @@ def scrub_text(text: str, max_bytes: int = ERROR_BYTES_MAX) -> str:
 
 def commas_in(data: bytes) -> int:
     """Count the commas outside strings: no list has more than one item more."""
-    return _outside_strings(data, _NOT_COMMAS).count(b",")
+    return sum(part.count(b",") for part in _outside_strings(data, _NOT_COMMAS))
 
 
 def split_path(complaint: str) -> tuple[str, str]:
@@ -157,14 +187,31 @@ def split_path(complaint: str) -> tuple[str, str]:
     return found[2], complaint[: found.start()] + (" (in a key)" if found[1] else "")
 
 
-def _check_shape(data: bytes, where: str, max_depth: int) -> None:
-    half = max_depth // 2
-    if (_has_more(data, b"[", half) or _has_more(data, b"{", half)) and (
-        _depth(_outside_strings(data, _NOT_BRACKETS)) > max_depth
-    ):
-        raise BadValue(_too_deep(where, max_depth))
-    if _has_digits(data, INTEGER_DIGITS_MAX + 1) and _LONG_INTEGER.search(_outside_strings(data)):
-        raise BadValue(_long_integer(where))
+def _check_size(data: bytes | memoryview, where: str, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise BadValue(f"{where}: {len(data):,} bytes of JSON; the limit is {max_bytes:,}")
+
+
+def _raise(where: str, faults: Iterable[str]) -> None:
+    for fault in faults:
+        if fault:
+            raise BadValue(f"{where}: {fault}")
+
+
+def _faults(data: bytes, max_depth: int, *, numbers: bool = False) -> Iterator[str]:
+    """Yield the fault of a document whose syntax is right. Empty texts come between slices of the work."""
+    if numbers and _may_be_infinite(data):
+        for outside in _outside_strings(data):
+            yield _INFINITE if _may_be_infinite(outside) and _is_infinite(outside) else ""
+    if len(data) <= 2 * max_depth:
+        return
+    half, depth = max_depth // 2, 0
+    if _has_more(data, b"[", half) or _has_more(data, b"{", half):
+        for brackets in _outside_strings(data, _NOT_BRACKETS):
+            depth = _depth(brackets, depth, max_depth)
+            yield _too_deep(max_depth) if depth > max_depth else ""
+    if _has_digits(data, INTEGER_DIGITS_MAX + 1):
+        yield _LONG_INTEGER if any(map(_has_long_integer, _outside_strings(data))) else ""
 
 
 def _is_read_fast(data: bytes) -> bool:
@@ -185,19 +232,13 @@ def _has_more(data: bytes, byte: bytes, amount: int) -> bool:
     return True
 
 
-def _check_numbers(data: bytes) -> None:
-    if not _may_be_infinite(data):
-        return
-    outside = _outside_strings(data)
-    if not _may_be_infinite(outside):
-        return
+def _is_infinite(outside: bytes) -> bool:
     # Each number once: a long list is often many times the same.
     numbers = set(outside.replace(b"true", b" ").replace(b"false", b" ").translate(_BLANKS_BETWEEN_NUMBERS).split())
     # Integers never overflow.
-    if any(map(math.isinf, map(float, numbers))) and any(
+    return any(map(math.isinf, map(float, numbers))) and any(
         math.isinf(float(number)) for number in numbers if not number.lstrip(b"-").isdigit()
-    ):
-        raise msgspec.DecodeError("Number out of range")
+    )
 
 
 def _decoded(data: bytes) -> object:
@@ -218,13 +259,21 @@ def _may_be_infinite(data: bytes) -> bool:
     return b"e000" in digits or (len(digits) > len(_LARGE_DIGITS) and _LARGE_DIGITS in digits)
 
 
-def _outside_strings(data: bytes, leaving_out: bytes = b"") -> bytes:
-    """`data` without strings and the bytes of `leaving_out`, which contains no quote."""
+def _outside_strings(data: bytes, leaving_out: bytes = b"") -> Iterator[bytes]:
+    """`data` without strings and the bytes of `leaving_out`, which contains no quote. No number is cut."""
     data = _without_escaped_quotes(data)
     if leaving_out:
         # This empties most strings. Nothing stands between two adjacent quotes, string or not.
         data = data.translate(None, leaving_out).replace(b'""', b"")
-    return b"".join(data.split(b'"')[::2])
+    at = 0
+    while at < len(data):
+        end = at + _SLICE_BYTES
+        if data.count(b'"', at, end) % 2:  # in a string
+            end = data.find(b'"', end) + 1 or len(data)
+        rest = _REST_OF_NUMBER.match(data, end)
+        end = len(data) if rest is None else rest.end()
+        yield b"".join(data[at:end].split(b'"')[::2])
+        at = end
 
 
 def _outside_few_strings(data: bytes) -> bytes:
@@ -243,14 +292,26 @@ def _without_escaped_quotes(data: bytes) -> bytes:
     return data.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in data else data
 
 
-def _depth(brackets: bytes) -> int:
+def _depth(brackets: bytes, depth: int, max_depth: int) -> int:
+    """The depth behind `brackets`, or one more than `max_depth` if it was greater in between."""
     brackets = brackets.translate(_SQUARE)
-    height = 0
-    while brackets.count(b"[]") * 8 > len(brackets):  # most containers are small
-        brackets = brackets.replace(b"[]", b"")
-        height += 1
-    steps = brackets.translate(_BRACKET_STEPS)
-    return height + max(accumulate(memoryview(steps).cast("b")), default=0)
+    while brackets.count(b"][") * 8 > len(brackets):  # between siblings
+        brackets = brackets.replace(b"][", b"")
+    steps = memoryview(brackets.translate(_BRACKET_STEPS)).cast("b")
+    if max_depth + 1 in accumulate(steps, initial=depth):
+        return max_depth + 1
+    return depth + 2 * brackets.count(b"[") - len(brackets)
+
+
+def _has_long_integer(outside: bytes) -> bool:
+    digits = outside.translate(_DIGITS_AS_ZEROS)
+    at = digits.find(_LONG_DIGITS)
+    while at >= 0:
+        if _INTEGER.match(outside, at) is not None:
+            return True
+        found = _ZEROS.match(digits, at)
+        at = -1 if found is None else digits.find(_LONG_DIGITS, found.end())
+    return False
 
 
 def _has_digits(data: bytes, length: int) -> bool:
@@ -268,22 +329,14 @@ def _utf8_bytes(value: str, where: str) -> int:
         raise BadValue(f"{where}: holds a lone surrogate {found!r} (at position {error.start})") from None
 
 
-def _too_large(where: str, size: int, max_bytes: int) -> str:
-    return f"{where}: {size:,} bytes of JSON; the limit is {max_bytes:,}"
-
-
-def _too_deep(where: str, max_depth: int) -> str:
-    return f"{where}: nested deeper than {max_depth} levels"
-
-
-def _long_integer(where: str) -> str:
-    return f"{where}: holds an integer of more than {INTEGER_DIGITS_MAX:,} digits; send it as a string"
+def _too_deep(max_depth: int) -> str:
+    return f"nested deeper than {max_depth} levels"
 
 
 def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str:
     """The fault in the sender's words; msgspec's message speaks of bytes."""
     if isinstance(error, RecursionError):
-        return _too_deep(where, max_depth)
+        return f"{where}: {_too_deep(max_depth)}"
     if data.startswith(b"\xef\xbb\xbf"):
         return f"{where}: starts with a byte order mark; send UTF-8 without one"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\0" in data[:4] and len(data) % 2 == 0):
@@ -296,10 +349,9 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
         return f"{where}: is empty; send JSON, `null` if there is nothing to say"
     message = str(error)
     if "Integer value out of range" in message:
-        return _long_integer(where)
+        return f"{where}: {_LONG_INTEGER}"
     if "Number out of range" in message:
-        path = split_path(message)[0]  # none in a skimmed document: its numbers were checked apart from their places
-        return f"{where}{path}: holds a number that overflows to infinity"
+        return f"{where}{split_path(message)[0]}: {_INFINITE}"
     found = _MSGSPEC_BYTE.search(message)
     at = int(found[1]) if found else len(data)
     if "surrogate" in message or "end of hex escape" in message or (found is None and _SURROGATE_AT_END.search(data)):
@@ -312,7 +364,12 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
     return f"{where}: is not JSON: {message.removeprefix('JSON is malformed: ').lower()}"
 
 
-_LONG_INTEGER: Final = re.compile(rb"(?<![0-9.eE+])(?<![eE]-)[0-9]{%d,}(?![0-9.eE])" % (INTEGER_DIGITS_MAX + 1))
+_INFINITE: Final = "holds a number that overflows to infinity"
+_LONG_INTEGER: Final = f"holds an integer of more than {INTEGER_DIGITS_MAX:,} digits; send it as a string"
+_INTEGER: Final = re.compile(rb"(?<![0-9.eE+])(?<![eE]-)[0-9]++(?![.eE])")
+_LONG_DIGITS: Final = b"0" * (INTEGER_DIGITS_MAX + 1)
+_ZEROS: Final = re.compile(rb"0+")
+_REST_OF_NUMBER: Final = re.compile(rb"[0-9.eE+-]*+")
 _FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _NOT_COMMAS: Final = bytes(byte for byte in range(256) if byte not in b',"')
