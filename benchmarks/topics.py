@@ -61,8 +61,8 @@ def publish(world: World, topic: str, *data: dict[str, Any]) -> Awaitable[Any]:
     )
 
 
-def wanted(n: int) -> OpenWait:
-    return OpenWait("k", None, topic="topic", match={"order": Raw(b"%d" % n), "kind": Raw(b'"paid"')})
+def wanted(n: int, topic: str = "topic") -> OpenWait:
+    return OpenWait("k", None, topic=topic, match={"order": Raw(b"%d" % n), "kind": Raw(b'"paid"')})
 
 
 async def median_ms(action: Callable[[int], Awaitable[object]], times: int = TIMES) -> dict[str, float]:
@@ -107,7 +107,8 @@ async def waited_for(store: Store, amount: int) -> dict[str, Any]:
 async def after(store: Store, amount: int) -> dict[str, Any]:
     """The first wait of a topic, and later ones, each of an execution that is older than so many events."""
     world = await ready(store)
-    ids = await running(world, TIMES + 1)
+    ids = await running(world, TIMES + 2)
+    await open_wait(world, ids[TIMES + 1], wanted(-1, "another"))  # PostgreSQL plans a connection's first statements
     begin, written = time.perf_counter(), bytes_written()
     for first in range(0, amount, 100):
         await publish(world, "topic", *({"order": n, "kind": "paid", "of": "all"} for n in range(first, first + 100)))

@@ -804,7 +804,6 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "count_early": {"execution_id": ids["waiting_for_event"]},
         "last_event_before": {"execution_id": ids["running"]},
         **{name: {"ids": json.dumps([done, line]), "after": 0, "last": 8} for name in ("short_sizes", "read_short")},
-        "names_matched": {"first": '["lines","order"]'},
         "waits_matching": {"match_names": '["lines","order"]', "match_hash": executions + 36},
         "find_event_fields": {"part": 3, "hash": PAYLOAD[:6], "unknown": bytes(6), "long": bytes(6)},
         "insert_event_fields": {"part": 9, "seq": 1_024, "entries": PAYLOAD},

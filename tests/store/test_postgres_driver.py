@@ -5,7 +5,7 @@ import contextlib
 import random
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,7 +15,7 @@ from tests.databases import migrated
 from tests.faults.cluster import until
 from tests.faults.proxy import Proxy
 from tests.store.test_driver import HOWS, fail_after_writing, note, read_note, refuse
-from tests.store.world import World, step
+from tests.store.world import World, raw, step
 
 from perdure.store import postgres_connection, postgres_lock_queue, postgres_writer
 from perdure.store.interface import Metric, Notify, Verb, query, verb
@@ -23,10 +23,11 @@ from perdure.store.migrate import Migration, migrations
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import NotOurDatabase, end, parse_url, schema_at
-from perdure.store.statements import parse
+from perdure.store.postgres_writer import LOCKS
+from perdure.store.statements import load, parse
 from perdure.store.verbs import access, queries
 from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
-from perdure.wire.requests import Complete
+from perdure.wire.requests import Complete, EventItem, Publish
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 
@@ -52,6 +53,25 @@ async def test_verbs_that_wait_together_are_committed_together(store: PostgresSt
 async def test_verbs_for_one_row_keep_their_order(store: PostgresStore) -> None:
     await store.write_all([note(name="n", value=str(n)) for n in range(600)])
     assert await store.read(read_note(name="n")) == "599"
+
+
+async def test_topics_are_locked_before_all_else_and_once(store: PostgresStore) -> None:
+    world = await World.make(store)
+    await world.register()
+    connection, said = await store._write._postgres.get(), list[str]()
+    connection.add_query_logger(lambda one: said.append(one.query))
+
+    async def first_two(publishing: Awaitable[object]) -> list[str]:
+        said.clear()
+        await publishing
+        return said[2:4]  # after BEGIN and the marks
+
+    statements = load("postgres")
+    numbered = [statements["take_numbers"].sql, statements["insert_event"].sql]
+    assert await first_two(world.publish("t", 1)) == numbered
+    id = await world.running()
+    publishing = world.report(id, [Publish("p", None, "t", [EventItem(raw(2))])])
+    assert (await first_two(publishing))[0] == LOCKS["topic"]
 
 
 async def test_a_refusal_in_a_group_disturbs_nobody(store: PostgresStore) -> None:

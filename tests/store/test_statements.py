@@ -393,9 +393,9 @@ def test_publishing_reads_as_little_among_many_waits_as_among_few(planner: apsw.
             return False
 
         planner.set_progress_handler(step, 1)
-        for name in ("waiting_for", "names_matched", "waits_matching"):
+        for name in ("waiting_for", "waits_matching"):
             statement = load("sqlite")[name]
-            asked = {"project_id": "p", "topic": "t", "first": names, "match_names": names, "match_hash": 7}
+            asked = {"project_id": "p", "topic": "t", "match_names": names, "match_hash": 7}
             assert len(list(planner.execute(statement.sql, statement.values(asked)))) == 1
         planner.set_progress_handler(None)
         steps.append(count[0])

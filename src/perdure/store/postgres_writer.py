@@ -27,7 +27,7 @@ import asyncpg
 
 from perdure.store.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.locks import Row
-from perdure.store.lockstep import Alone, Barred, Guilty, Lockstep, Stuck
+from perdure.store.lockstep import Alone, Barred, Batch, Guilty, Lockstep, Stuck
 from perdure.store.postgres_connection import (
     COMMAND_SECONDS_MAX,
     RECONNECT_SECONDS_MAX,
@@ -387,14 +387,17 @@ class Writer:
                 steps = Lockstep(group, self._queries, bars, holds=holds, alone=self._alone)
                 stepper.append(steps)
                 try:
-                    if topics := steps.named("topic"):
+                    batches = steps.round()
+                    topics = [name for _, name in steps.named("topic")]
+                    if topics and batches and not _locks_all(batches[0], topics):
                         # Topics before executions on every connection, or two of them deadlock.
-                        await connection.execute(LOCKS["topic"], [name for _, name in topics])
-                    while batches := steps.round():
+                        await connection.execute(LOCKS["topic"], topics)
+                    while batches:
                         if len(batches) > 1 and not batches[1].runs:
                             batches = await send_late(connection, batches)
                         for batch in batches:
                             steps.answer(batch, await send(connection, batch))
+                        batches = steps.round()
                 finally:
                     steps.close()
                 wrote = wrote or steps.wrote
@@ -502,6 +505,14 @@ def _locks(steppers: Sequence[Lockstep]) -> dict[str, list[Any]]:
         for kind, name in steps.touched():
             locks.setdefault(kind, []).append(name)
     return {kind: sorted(set(locks[kind])) for kind in LOCKS if kind in locks}
+
+
+def _locks_all(batch: Batch, topics: Sequence[str]) -> bool:
+    """Whether a group's first statement locks all of its topics, in the common order."""
+    statement, runs, _ = batch
+    if not statement.writes or statement.holds is None or statement.holds[0] != "topic":
+        return False
+    return {name for run in runs for _, name in run.rows} == set(topics)
 
 
 def _waited_for(steppers: Sequence[Lockstep], error: _Retry) -> Sequence[Row]:

@@ -173,10 +173,7 @@ async def publish_events(
     waits = await records(WaitingExecution, "waiting_for", **where)
     if not waits:
         return numbers
-    names: Sequence[str] = ()
-    for wait in waits:
-        if wait.match_names is not None:
-            names = [text for (text,) in await query("names_matched", first=wait.match_names, **where)]
+    names = [wait.match_names for wait in waits if wait.match_names is not None]
     waiting = Waiting(contents, [wait for wait in waits if wait.match_names is None], names)
     if wanted := [where | pair for pair in waiting.wanted()]:
         for wait in await Query("waits_matching", wanted, many=True, record=WaitingExecution):

@@ -32,6 +32,7 @@ ON CONFLICT (project_id, topic) DO UPDATE SET indexed_after = COALESCE(topics.in
 
 -- name: insert_event
 -- holds: topic=topic
+-- bulk: sequence_id created_at_us; bytes data
 INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us{, created_number|})
 VALUES (:project_id, :topic, :sequence_id, :id, :event_type, :data, :dedup_key, :created_at_us{, created_number()|});
 

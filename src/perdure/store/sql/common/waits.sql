@@ -75,18 +75,13 @@ project_id = :project_id AND topic = :topic AND state = 'open'
 execution_id, key, match, after_seq, event_type, fingerprint, opened_at_us, match_names, match_hash
 
 -- name: waiting_for
--- The waits that are compared with each event, and one row for the first names that other waits match.
+-- The waits that are compared with each event, and one row for each set of names that other waits match.
 SELECT {= waiting} FROM (
   SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names IS NULL
-  UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, names, NULL
-  FROM (SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic}) AS names) AS rows WHERE names IS NOT NULL) AS found;
-
--- name: names_matched
--- All sets of names that waits match, from the first on.
-SELECT names FROM (WITH RECURSIVE rows (names) AS (
-  SELECT CAST(:first AS TEXT) {COLLATE "C"}
-  UNION ALL SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic} AND match_names > rows.names) FROM rows
-  WHERE rows.names IS NOT NULL) SELECT names FROM rows WHERE names IS NOT NULL) AS found;
+  UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, names, NULL FROM (WITH RECURSIVE rows (names) AS (
+    SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic})
+    UNION ALL SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic} AND match_names > rows.names) FROM rows
+    WHERE rows.names IS NOT NULL) SELECT names FROM rows WHERE names IS NOT NULL) AS rows) AS found;
 
 -- name: waits_matching
 SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names = :match_names AND match_hash = :match_hash;
