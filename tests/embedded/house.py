@@ -14,6 +14,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Registry
 from perdure.wire.executions import Row
+from perdure.wire.hands import PendingCall
 from perdure.wire.records import Kind
 from perdure.wire.requests import ReportReply, ReportRequest
 from perdure.wire.status import FINAL, Phase
@@ -82,6 +83,18 @@ async def reaches(handle: Handle[Any], phase: Phase) -> None:
         return now is phase
 
     await until(is_there)
+
+
+async def listed(p: Embedded, handle: Handle[Any], kind: str) -> PendingCall:
+    """Wait until one call of a kind is pending."""
+    found: list[PendingCall] = []
+
+    async def is_there() -> bool:
+        found[:] = [call for call in await p.pending(handle.id) if call.kind == kind]
+        return len(found) == 1
+
+    await until(is_there)
+    return found[0]
 
 
 Report = Callable[[ReportRequest], Awaitable[ReportReply]]

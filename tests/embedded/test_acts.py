@@ -1,38 +1,22 @@
 """Acts on what an execution waits for."""
 
 import asyncio
-from typing import Any
 
 import pytest
-from tests.embedded.house import Counter, House, Report, keys_of, on_reports, reaches, rows_of, until
+from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of, until
 
-from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
 from perdure.sdk import long_calls
-from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import Conflict
-from perdure.wire.hands import PendingCall
 from perdure.wire.records import Kind
 from perdure.wire.requests import ReportReply, ReportRequest, StepDone
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
 LATER = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
-
-
-async def listed(p: Embedded, handle: Handle[Any], kind: str) -> PendingCall:
-    """Wait until one call of a kind is pending."""
-    found: list[PendingCall] = []
-
-    async def is_there() -> bool:
-        found[:] = [call for call in await p.pending(handle.id) if call.kind == kind]
-        return len(found) == 1
-
-    await until(is_there)
-    return found[0]
 
 
 async def test_timers_are_fired(house: House) -> None:

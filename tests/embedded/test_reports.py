@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of
+from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
 from perdure.sdk import reports
 from perdure.sdk.context import Context
-from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
 from perdure.wire.records import Kind, Problem
@@ -297,3 +297,103 @@ async def test_a_pause_that_ends_while_a_suspension_is_refused_is_not_forgotten(
         p.engine.wake_loops()
         assert await handle.result() == [1, "ok"]
     assert count["flaky"] == 2
+
+
+@pytest.mark.parametrize("code", ["returns", "returns a call", "goes on", "bad result"])
+async def test_a_step_that_the_code_only_returns_is_reported_with_the_end(
+    house: House, count: Counter, code: str
+) -> None:
+    app = Registry()
+
+    async def body() -> int:
+        count("body")
+        return 7
+
+    async def text() -> Any:
+        return "seven"
+
+    @app.workflow
+    async def run(ctx: Context) -> int:
+        async def call() -> int:
+            return await ctx.step("step", body)
+
+        if code == "returns":
+            return await ctx.step("step", body)
+        if code == "returns a call":
+            return await call()
+        if code == "bad result":
+            return await ctx.step("step", text)
+        value = await ctx.step("step", body)
+        return value
+
+    sent: list[list[str]] = []
+    async with house.open(app) as p:
+
+        async def noted(report: Report, request: ReportRequest) -> ReportReply:
+            sent.extend([type(part).__name__ for part in (*item.entries, item.end) if part] for item in request.items)
+            return await report(request)
+
+        on_reports(p, noted)
+        handle = await p.start(run)
+        if code == "bad result":
+            with pytest.raises(ExecutionFailed):
+                await handle.result()
+        else:
+            assert await handle.result() == 7
+            assert count["body"] == 1
+        assert [row.kind for row in await rows_of(handle)][1] is Kind.STEP
+    together = [["StepDone", "Complete"]]
+    assert [one for one in sent if one] == (
+        together if code.startswith("returns") else [["StepDone"], ["Fail" if code == "bad result" else "Complete"]]
+    )
+
+
+@pytest.mark.parametrize("meanwhile", ["an outcome", "a cancel"])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_an_end_that_returns_its_step_yields_to_what_came_before(
+    house: House, count: Counter, meanwhile: str, lost: bool
+) -> None:
+    """The journal decides: the code sees the act's outcome, or the cancel, and then its own step."""
+    app = Registry()
+    go = asyncio.Event()
+
+    async def body() -> str:
+        count("body")
+        await go.wait()
+        return "own"
+
+    @app.workflow
+    async def run(ctx: Context) -> str:
+        return await ctx.step("step", body)
+
+    async with house.open(app) as p:
+        done = False
+
+        async def late(report: Report, request: ReportRequest) -> ReportReply:
+            nonlocal done
+            if done or not any(item.end is not None for item in request.items):
+                return await report(request)
+            done = True
+            if meanwhile == "an outcome":
+                await p.act(handle.id, "complete", key="step", value="given")
+            else:
+                await handle.cancel()
+            reply = await report(request)
+            return await report(request) if lost else reply
+
+        handle = await p.start(run)
+        await listed(p, handle, "step")
+        worker = p.worker
+        assert worker is not None
+        await until(lambda: worker._running[handle.id].in_flight is None)  # the report that lists it is answered
+        on_reports(p, late)
+        go.set()
+        if meanwhile == "a cancel":
+            with pytest.raises(ExecutionCancelled):
+                await handle.result()
+        else:
+            assert await handle.result() == "given"
+        kinds = [row.kind for row in await rows_of(handle)][1:]
+    first, last = (Kind.STEP, Kind.COMPLETED) if meanwhile == "an outcome" else (Kind.CANCEL, Kind.CANCELLED)
+    assert kinds == [first, Kind.IGNORED if meanwhile == "an outcome" else Kind.STEP, last]
+    assert count["body"] == 1

@@ -18,6 +18,7 @@ from tests.store.world import (
 )
 
 from perdure.store.verbs import queries, reports
+from perdure.store.verbs.shared_values import SHARED_BYTES_MIN
 from perdure.wire.executions import LogLine
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
@@ -429,3 +430,39 @@ async def test_steps_that_are_recorded_together_are_answered_as_each_by_itself(w
         assert await world.journal(item.execution_id) == await world.journal(other.execution_id)
         assert await world.phase(item.execution_id) == await world.phase(other.execution_id)
     assert [reply.accepted for reply in expected] == [[2], [3], [], [2], [], [3]]
+
+
+RETURNED = Complete(raw(1), returns_step=True)
+
+
+async def test_a_step_and_the_end_that_returns_it_are_one_report(world: World) -> None:
+    id = await world.running()
+    item = ReportItem(id, 1, 1, 1, [step("a", 1)], RETURNED)
+    for _ in range(2):  # the second is a repeat after a lost reply: the worker drops the execution either way
+        reply = await world.send(item)
+        assert reply.ended or reply.lost
+    execution, rows = await world.everything(id)
+    assert execution.phase is Phase.COMPLETED
+    assert bytes(execution.result or b"") == b"1"
+    assert [(row.seq, row.kind, row.key) for row in rows[1:]] == [(2, Kind.STEP, "a"), (3, Kind.COMPLETED, None)]
+
+
+async def test_an_end_that_returns_its_step_waits_for_rows_that_the_code_has_not_seen(world: World) -> None:
+    id = await world.running()
+    await world.cancel(id)
+    item = ReportItem(id, 1, 1, 1, [step("a", 1)], RETURNED)
+    for _ in range(2):
+        reply = await world.send(item)
+        assert not (reply.ended or reply.lost)
+        assert [row.kind for row in reply.rows] == [Kind.CANCEL]
+        assert reply.accepted == [3]
+    assert await world.phase(id) is Phase.CANCELLING
+    assert [row.kind for row in await world.journal(id)][1:] == [Kind.CANCEL, Kind.STEP]
+
+
+async def test_a_large_result_is_kept_as_the_value_of_its_step(world: World) -> None:
+    id = await world.running()
+    large = "x" * SHARED_BYTES_MIN
+    assert (await world.report(id, [step("a", large)], Complete(raw(large), returns_step=True), seen=1)).ended
+    assert bytes((await world.get(id)).result or b"") == bytes(raw(large))
+    assert await world.outcomes(id, Kind.STEP) == [large]

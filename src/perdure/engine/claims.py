@@ -127,7 +127,13 @@ class Claims(Service):
         if core.store.alone and any(spec.searchable for spec in op.workflows):
             core.notifier.notify(("loop", "fields"))
         return RegisterReply(
-            core.store.epoch, scope.project_id, core.lease_us, core.beat_us, core.grace_us, beats_name_steps=True
+            core.store.epoch,
+            scope.project_id,
+            core.lease_us,
+            core.beat_us,
+            core.grace_us,
+            beats_name_steps=True,
+            ends_with_steps=True,
         )
 
     @serves(ClaimRequest)

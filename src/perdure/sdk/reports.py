@@ -103,24 +103,26 @@ def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
         if not seq:
             continue
         if type(entry) is StepDone:
-            own.append(
-                Row(
-                    seq=seq,
-                    at_us=reply.at_us,
-                    kind=STEP if entry.last else STEP_FAILED,
-                    attempt=item.attempt,
-                    key=entry.key,
-                    name=entry.name,
-                    fingerprint=entry.fingerprint,
-                    ok=entry.ok,
-                    value=entry.value,
-                    started_at_us=entry.started_at_us,
-                    tries=entry.tries,
-                )
-            )
+            own.append(row_of_step(entry, seq, reply.at_us, item.attempt))
         elif type(entry) is TimerFired:
             due = fingerprint_of_timer(entry.at_us)
             own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key, fingerprint=due))
     if not rows:
         return own
     return sorted([*rows, *own], key=lambda row: row.seq)
+
+
+def row_of_step(done: StepDone, seq: int, at_us: int, attempt: int) -> Row:
+    return Row(
+        seq=seq,
+        at_us=at_us,
+        kind=STEP if done.last else STEP_FAILED,
+        attempt=attempt,
+        key=done.key,
+        name=done.name,
+        fingerprint=done.fingerprint,
+        ok=done.ok,
+        value=done.value,
+        started_at_us=done.started_at_us,
+        tries=done.tries,
+    )

@@ -1,5 +1,6 @@
 """An execution runs in callbacks of the worker's event loop; only its steps are tasks. Workflow code sees an outcome
-only after the reply to the report says that it is recorded."""
+only after the reply to the report says that it is recorded. The one exception is code that does nothing more than
+return it: then no line of the user's follows, and outcome and end are recorded together."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.run_ends import failed, hold, is_over, outcome, refused
 from perdure.sdk.step_runner import StepRunner
+from perdure.sdk.steps import step_result
 from perdure.sdk.transcripts import Unread
 from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
@@ -47,6 +49,7 @@ from perdure.wire.requests import (
     Cancelled,
     Claimed,
     CloseWait,
+    Complete,
     Emitted,
     End,
     Entry,
@@ -423,9 +426,33 @@ class Runner:
 
     def step_done(self, done: StepDone) -> None:
         self.entries.append(done)
+        if done.ok and self._only_returns(done.key):
+            self._end_with(done)
         self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
+
+    def _only_returns(self, key: str) -> bool:
+        """Whether the code does nothing more than return this step's outcome."""
+        is_alone = len(self.entries) == 1 and self.in_flight is None and not self.step_runner.running
+        return (
+            is_alone
+            and self.worker.ends_with_steps
+            and not (self.gone or self.end or self.wants_rows or self._releasing or self._held_back or self._unread)
+            and self.machine is not None
+            and self.machine.only_returns(key, step_result.__code__)
+        )
+
+    def _end_with(self, done: StepDone) -> None:
+        """Report the outcome and the end that returns it together, which saves a commit."""
+        assert self.machine is not None
+        row = reports.row_of_step(done, self.fetched + 1, self.now_us(), self.claimed.attempt)
+        self.machine.advance([row])
+        end = outcome(self) if self.machine.is_done else None
+        if type(end) is Complete:
+            self._finish(msgspec.structs.replace(end, returns_step=True))
+        else:  # the result is not one: the code comes to that again with the recorded outcome
+            self._forget_machine()
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
@@ -516,6 +543,10 @@ class Runner:
         self.acknowledged()
         if item.end is not None:
             self.end = None
+            if type(item.end) is Complete and item.end.returns_step:  # the journal has rows for the code to see first
+                self._forget_machine()
+                self.wants_rows = True
+                return
             if type(item.end) is Release or is_over(item.end):
                 # A cancel came first.
                 if type(item.end) is Release:

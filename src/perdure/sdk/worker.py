@@ -109,6 +109,8 @@ class Worker:
         self.unbegun = Unbegun()
         self.id = ""
         self.loop: asyncio.AbstractEventLoop
+        self.ends_with_steps = False
+        """The server takes an outcome and the end that returns it in one report."""
         self._epoch = ""
         self._running: dict[str, Runner] = {}
         self._parked: OrderedDict[str, Runner] = OrderedDict()
@@ -172,6 +174,7 @@ class Worker:
             # A server of an earlier release refuses what only people need.
             plain = [structs.replace(one, description=None) for one in workflows]
             reply = await self.transport.call(structs.replace(request, workflows=plain, host=None, pid=None))
+        self.ends_with_steps = reply.ends_with_steps
         if reply.epoch != self._epoch:
             self._epoch = reply.epoch
             self.transcripts.forget()

@@ -153,6 +153,8 @@ class RegisterReply(Struct, frozen=True):
     grace_us: int = 30_000_000
     beats_name_steps: bool = False
     """Beats may name the steps in flight."""
+    ends_with_steps: bool = False
+    """A report may hold a step's outcome together with the end that returns it."""
 
 
 @workers.post("/worker/v1/register", name="register", body="RegisterRequest", protocol=True)
@@ -390,7 +392,11 @@ class Suspend(Request, frozen=True, tag="suspend"):
 
 
 class Complete(Request, frozen=True, tag="complete"):
+    """`returns_step`: the code only returned the outcome of the item's one entry, before that was recorded. If the
+    journal has rows that the worker has not seen, the server records the step and not the end."""
+
     result: Raw
+    returns_step: bool = False
 
 
 class Fail(Request, frozen=True, tag="fail"):

@@ -25,6 +25,7 @@ import random
 import uuid
 from asyncio import CancelledError, current_task
 from collections.abc import Callable, Coroutine, Sequence
+from types import CodeType
 from typing import Any, Final
 
 from msgspec import structs
@@ -64,6 +65,7 @@ from perdure.sdk.replay.places import (
     swapped,
     swaps,
 )
+from perdure.sdk.replay.tail_await import only_returns
 from perdure.wire.executions import Row
 from perdure.wire.records import OUTCOMES, Kind, fingerprint_of_timer
 
@@ -205,6 +207,15 @@ class Machine(OpenCalls):
         finally:
             loop.leave(before)
         return self._finish(main) if main.done() else self._settle()
+
+    def only_returns(self, key: str, inner: CodeType) -> bool:
+        """Whether no line of the code runs between the outcome of the step `key` and the end. `inner` awaits it."""
+        main, call = self._main, self._calls.get(key)
+        if main is None or call is None or getattr(main, "_fut_waiter", None) is not call.future:
+            return False
+        if not only_returns(main.get_coro(), inner) or self.cancel_requested or self._orphaned is not None:
+            return False
+        return len(self._calls) == 1 and not self.loop.timers and self.loop.living_tasks() == [main]
 
     def close(self) -> None:
         """`Evicted` runs the code's `finally` blocks, which cannot ask for anything."""

@@ -62,6 +62,7 @@ LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
 
 _STEP, _STEP_FAILED = Kind.STEP, Kind.STEP_FAILED  # an enum's members are slow to find
+_ANY_SEQ = (1 << 63) - 1
 _RELEASES = (Kind.WOKEN, Kind.RETRIED)
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *TRANSCRIPT)
 
@@ -473,6 +474,13 @@ async def _log(item: ReportItem) -> None:
     await Notify(Written(item.execution_id))
 
 
+def _own_step(item: ReportItem, result: bytes) -> int | None:
+    """The number of the item's step, if a large result equals its value."""
+    step = item.entries[0]
+    is_same = is_large(result) and type(step) is StepDone and bytes(step.value) == result
+    return item.seen + 1 if is_same else None
+
+
 async def _finish(
     project_id: str,
     worker_id: str,
@@ -486,9 +494,15 @@ async def _finish(
     values["rows"] = len(outcomes) + 1
     values["progress"] = _bytes(item.progress)
     result = error = detail = None
+    returns_step = False
     if type(end) is Complete:
         result = bytes(end.result)
-        values["result_seq"] = same = await step_of_result(item.execution_id, result, item.seen)
+        returns_step = end.returns_step
+        values["upto"] = item.seen + 1 if returns_step else _ANY_SEQ
+        same = _own_step(item, result) if returns_step else None
+        if same is None:
+            same = await step_of_result(item.execution_id, result, item.seen)
+        values["result_seq"] = same
         values["result"] = result if same is None else b""
         name, phase, kind = "complete", Phase.COMPLETED, Kind.COMPLETED
     elif type(end) is Fail:
@@ -498,6 +512,8 @@ async def _finish(
     else:
         name, phase, kind = "confirm_cancel", Phase.CANCELLED, Kind.CANCELLED
     over: EndedExecution | None = await Query(name, values, record=EndedExecution, first=True)
+    if over is None and returns_step:
+        return await _take(project_id, worker_id, structs.replace(item, end=None), now_us, ())
     if over is None:
         return await _refused(project_id, worker_id, item)
     at_us = over.at_us

@@ -55,12 +55,13 @@ WHERE project_id = :project_id AND id = :id RETURNING next_seq;
 
 -- name: complete
 -- holds: execution=id
--- bulk: now_us rows number attempt result_seq; bytes result progress
+-- bulk: now_us rows number attempt result_seq upto; bytes result progress
+-- `upto` is the next `seq`, if the worker must have seen all rows.
 UPDATE executions SET phase = 'completed', result = :result, result_seq = :result_seq, completed_at_us = {MAX|GREATEST}(moved_at_us, :now_us), due_at_us = NULL,
   next_seq = next_seq + :rows, acked = 1, report_number = :number, progress = COALESCE(:progress, progress),
   moved_at_us = {MAX|GREATEST}(moved_at_us, :now_us)
 WHERE project_id = :project_id AND id = :id AND phase IN ('running', 'cancelling') AND attempt = :attempt
-  AND assigned_to_worker = :worker_id AND report_number < :number
+  AND assigned_to_worker = :worker_id AND report_number < :number AND next_seq <= :upto
 RETURNING {= ended}, {= waits_open} AS waits;
 
 -- name: fail
