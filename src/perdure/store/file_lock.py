@@ -71,7 +71,7 @@ class FileLock:
         except OSError as error:
             if sys.platform != "win32" and not isinstance(error, BlockingIOError):
                 raise  # this file system has no locks
-            raise _in_use(self._path, _holder(handle)) from error
+            raise _in_use(self._path, _holder(handle)) from None
 
     def release(self) -> None:
         """SQLite must have closed the file."""
