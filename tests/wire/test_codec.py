@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perdure.store.input_checks import check_input
 from perdure.wire import codec
 from perdure.wire.codec import (
     check_json,
@@ -25,6 +26,7 @@ from perdure.wire.codec import (
     check_text,
     forget_judged,
     judging,
+    read_json,
     same_json,
     scrub_text,
 )
@@ -217,6 +219,7 @@ def test_many_small_documents_cost_no_more_than_a_large_one(number: bytes) -> No
         return time.thread_time() - begun
 
     assert cost(lambda: check_json(odd, where="payload")) < 20 * cost(lambda: check_json(plain, where="payload"))
+    assert cost(lambda: check_input(lambda _: None, odd, "payload")) < 20 * cost(lambda: read_json(plain))
     assert cost(lambda: same_json(odd, odd + b" ")) < 20 * cost(lambda: same_json(plain, plain + b" "))
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
+from perdure.wire.codec import read_json
 from perdure.wire.errors import BadValue
 from perdure.wire.server_inputs import is_made_by_server
 from perdure.wire.workflows import InputCheck, WorkflowDescription
@@ -23,8 +24,6 @@ CHECKED_BYTES_MAX: Final = 1 << 20
 KEPT_MAX: Final = 1_000
 """Compiled checks."""
 SHOWN_CHARS: Final = 300
-
-_DECODER: Final = msgspec.json.Decoder()
 
 Check = Callable[[Any], "tuple[str, str] | None"]
 """Returns the path within the input, and the fault, of a wrong one."""
@@ -58,7 +57,7 @@ def check_input(check: Check, payload: bytes, at: str) -> None:
     """Raises BadValue with the path. `at` names the input in the request."""
     if len(payload) > CHECKED_BYTES_MAX:
         return
-    fault = check(_DECODER.decode(payload))
+    fault = check(read_json(payload))
     if fault is not None:
         path, text = at + fault[0], fault[1]
         raise BadValue(f"{path}: {text}", {"path": path})
