@@ -423,7 +423,8 @@ async def test_a_summary_is_charged_and_waits_for_its_provider() -> None:
         session = await p.engine.serve(Scope(await p.engine.projects.default()), GetSessionDetail(handle.id))
         assert session.total_input_tokens > 7_000
         broke = await chat.start(p, "4", session_id="s", budget=Budget(calls=0, on_exceed="finish"))
-        assert await broke.result() == "The budget is used up: 0 of 0 calls."
+        with pytest.raises(ExecutionFailed, match="used up: 0 of 0 calls"):
+            await broke.result()
         assert len(asked) == 2, "who cannot pay for a summary goes on without"
 
 

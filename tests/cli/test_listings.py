@@ -32,7 +32,7 @@ def test_topics_are_listed_over_pages(busy_house: House, monkeypatch: pytest.Mon
 def test_workflows_are_listed_with_what_starts_them(busy_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house = busy_house
     for key in ("a", "b", "c"):
-        id = house.run("schedules", "create", "double", "0 9 * * *", "--key", key).stdout.strip()
+        id = house.run("schedules", "create", "double", "0 9 * * *", "--key", key, "--input", "[1]").stdout.strip()
     house.run("schedules", "pause", id)
     assert "No tools; only push workers" in house.run("tools").stdout
     monkeypatch.setattr(listings, "PAGE", 2)

@@ -24,6 +24,7 @@ from perdure.store.verbs.transitions import cancel_tree, lose
 from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict
 from perdure.wire.executions import Row
+from perdure.wire.fields import INT64_MAX
 from perdure.wire.records import Kind
 from perdure.wire.requests import Started
 from perdure.wire.status import FINAL, LEASED, Phase
@@ -117,7 +118,7 @@ async def complete_pushed(
     if held is None:
         return
     fence = _fence(project_id, execution_id, held, now_us)
-    [end] = await records(EndedExecution, "complete", result=result, result_seq=None, **fence)
+    [end] = await records(EndedExecution, "complete", result=result, result_seq=None, upto=INT64_MAX, **fence)
     if output_schema_name is not None:
         await query("put_output_schema", project_id=project_id, id=execution_id, output_schema_name=output_schema_name)
     if final_state is not None:

@@ -31,6 +31,7 @@ from perdure.store.verbs.starts import item_locks
 from perdure.store.verbs.streams import append
 from perdure.wire.errors import IllegalMove
 from perdure.wire.executions import Row
+from perdure.wire.fields import INT64_MAX
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import OUTCOMES, Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import (
@@ -62,7 +63,6 @@ LOG_LINES_MAX = 1_000
 REPORT_ENTRIES_MAX = 100_000
 
 _STEP, _STEP_FAILED = Kind.STEP, Kind.STEP_FAILED  # an enum's members are slow to find
-_ANY_SEQ = (1 << 63) - 1
 _RELEASES = (Kind.WOKEN, Kind.RETRIED)
 _ONE_ROW = (StepDone, TimerFired, StartChild, Publish, Answer, *TRANSCRIPT)
 
@@ -498,7 +498,7 @@ async def _finish(
     if type(end) is Complete:
         result = bytes(end.result)
         returns_step = end.returns_step
-        values["upto"] = item.seen + 1 if returns_step else _ANY_SEQ
+        values["upto"] = item.seen + 1 if returns_step else INT64_MAX
         same = _own_step(item, result) if returns_step else None
         if same is None:
             same = await step_of_result(item.execution_id, result, item.seen)

@@ -14,7 +14,7 @@ from perdure.store.interface import Metric, Notify, query, record, records, valu
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.starts import New, Target, check_payload, find_target, start_items
 from perdure.wire.cron import cron
-from perdure.wire.errors import BadRequest, NotFound, TooManySchedules, from_code
+from perdure.wire.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
 from perdure.wire.record import not_null
 from perdure.wire.records import Problem
 from perdure.wire.requests import Started, StartItem
@@ -124,7 +124,12 @@ async def _check_new(project_id: str, schedule: StoredSchedule) -> None:
 
 async def _check_payload(project_id: str, schedule: StoredSchedule, target: Target | None) -> None:
     """A declared one is left to its worker, which encodes the input by the workflow's type."""
-    await check_payload(project_id, schedule.workflow_id, target, input_of(schedule, schedule.next_at_us))
+    try:
+        await check_payload(project_id, schedule.workflow_id, target, input_of(schedule, schedule.next_at_us))
+    except BadValue as error:
+        if schedule.payload is not None:
+            raise
+        raise BadValue(f"{error.message}; a schedule without `payload` gives the due time", error.details) from None
 
 
 @verb(locks="schedule=change.schedule_id")
