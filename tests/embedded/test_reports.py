@@ -1,10 +1,12 @@
 """What leaves with one report, and what becomes of an execution whose report is refused."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of, until
 
@@ -12,10 +14,11 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.step_runner import READ_BYTES_MAX
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
 from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import ItemReply, ReportReply, ReportRequest, StartChild, StepDone, Suspend
+from perdure.wire.requests import Complete, ItemReply, ReportReply, ReportRequest, StartChild, StepDone, Suspend
 from perdure.wire.retry import RetryPolicy
 from perdure.wire.status import Phase
 
@@ -396,4 +399,143 @@ async def test_an_end_that_returns_its_step_yields_to_what_came_before(
         kinds = [row.kind for row in await rows_of(handle)][1:]
     first, last = (Kind.STEP, Kind.COMPLETED) if meanwhile == "an outcome" else (Kind.CANCEL, Kind.CANCELLED)
     assert kinds == [first, Kind.IGNORED if meanwhile == "an outcome" else Kind.STEP, last]
+    assert count["body"] == 1
+
+
+class Picky(pydantic.BaseModel):
+    """It can be read once."""
+
+    text: str
+
+    @pydantic.model_validator(mode="after")
+    def count(self) -> "Picky":
+        picked.append(self)
+        if len(picked) > 1:
+            raise ValueError("again")
+        return self
+
+
+picked: list[Picky] = []
+
+
+class Kept:
+    """Freed with the code's frame."""
+
+
+@pytest.mark.parametrize("what", ["a callback", "an async generator", "a generator", "a finalizer", "a raised error"])
+async def test_what_follows_the_return_of_a_step_finds_it_recorded(house: House, what: str) -> None:
+    app = Registry()
+    lines: list[str] = []
+    picked.clear()
+
+    def say() -> None:
+        lines.append("code")
+
+    def one() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            say()
+
+    async def async_one() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            say()
+
+    async def body() -> str:
+        return "x"
+
+    async def large() -> Picky:
+        return Picky.model_construct(text="x" * READ_BYTES_MAX)
+
+    @app.workflow
+    async def run(ctx: Context) -> Any:
+        if what == "a callback":
+            task = asyncio.current_task()
+            assert task is not None
+            task.add_done_callback(lambda _: say())
+        elif what == "an async generator":
+            items = async_one()
+            await anext(items)
+        elif what == "a generator":
+            numbers = one()
+            next(numbers)
+        elif what == "a finalizer":
+            kept = Kept()
+            weakref.finalize(kept, say)
+        try:
+            return await ctx.step("step", large if what == "a raised error" else body)
+        except BadValue:
+            say()
+            return "x"
+
+    async with house.open(app) as p:
+
+        async def noted(report: Report, request: ReportRequest) -> ReportReply:
+            reply = await report(request)
+            lines.extend("recorded" for item in request.items for one in item.entries if isinstance(one, StepDone))
+            return reply
+
+        on_reports(p, noted)
+        assert await (await p.start(run)).result() == "x"
+        await until(lambda: len(lines) == 2)
+    assert lines == ["recorded", "code"]
+
+
+async def test_a_step_that_cancels_the_code_that_would_return_it(house: House) -> None:
+    app = Registry()
+    sent: list[int] = []
+
+    @app.workflow
+    async def run(ctx: Context) -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        return await ctx.step("step", task.cancel)
+
+    async with house.open(app) as p:
+
+        async def noted(report: Report, request: ReportRequest) -> ReportReply:
+            sent.extend(bool(item.entries) + 2 * (item.end is not None) for item in request.items)
+            return await report(request)
+
+        on_reports(p, noted)
+        with pytest.raises(ExecutionFailed):
+            await (await p.start(run)).result()
+    assert [one for one in sent if one] == [1, 2]
+
+
+@pytest.mark.parametrize("why", ["an unknown field", "the result"])
+async def test_a_refused_end_does_not_take_its_step_with_it(house: House, count: Counter, why: str) -> None:
+    """A server of an earlier release refuses the field, in a report with others. If the result alone is at fault, the
+    journal has the step nevertheless."""
+    app = Registry()
+
+    @app.workflow
+    async def run(ctx: Context) -> int:
+        async def body() -> int:
+            ctx.emit("item", 1)
+            return count("body")
+
+        ctx.progress(1, 2)
+        ctx.log("a line")
+        return await ctx.step("step", body)
+
+    async with house.open(app) as p:
+
+        async def refuse(report: Report, request: ReportRequest) -> ReportReply:
+            ends = [item.end for item in request.items if isinstance(item.end, Complete)]
+            if why == "an unknown field" and any(end.returns_step for end in ends):
+                raise BadValue("Object contains unknown field `returns_step`")
+            if why == "the result" and ends:
+                return ReportReply([ItemReply(problem=Problem("too deep", BadValue.code)) for _ in request.items])
+            return await report(request)
+
+        on_reports(p, refuse)
+        handle = await p.start(run)
+        assert await ends(handle) is (Phase.COMPLETED if why == "an unknown field" else Phase.FAILED)
+        assert [row.key for row in await rows_of(handle) if row.kind is Kind.STEP] == ["step"]
+        assert [line.text for _, line in await p.logs(handle.id)] == ["a line"]
+        assert [item.kind async for item in handle.stream()] == ["item"]
+        assert (await handle.get()).progress
     assert count["body"] == 1

@@ -94,3 +94,16 @@ async def test_items_of_one_execution_are_taken_in_their_order(hand: Hand) -> No
     )
     assert [reply.accepted for reply in replies] == [[2], [2], [3]]
     assert [await hand.keys(id) for id in (a, b)] == [["s", "t"], ["s"]]
+
+
+async def test_an_end_returns_one_step_and_nothing_else(hand: Hand) -> None:
+    a, b, c = await hand.take(3)
+    returned = Complete(raw(1), returns_step=True)
+    replies = await hand.report(
+        ReportItem(a, 1, 1, 1, [], returned),
+        ReportItem(b, 1, 1, 1, [step("s"), step("t")], returned),
+        ReportItem(c, 1, 1, 1, [step("s")], returned),
+    )
+    assert [reply.ended for reply in replies] == [False, False, True]
+    assert [reply.problem is not None and reply.problem.error_type for reply in replies[:2]] == ["BAD_VALUE"] * 2
+    assert [await hand.keys(id) for id in (a, b)] == [[], []]

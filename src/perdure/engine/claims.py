@@ -524,6 +524,8 @@ def check_report(item: ReportItem, *, encoded: bool = False) -> Problem | None:
             _check_stream(item)
         end = item.end
         if type(end) is Complete:
+            if end.returns_step and [type(entry) for entry in item.entries] != [StepDone]:
+                raise BadValue("returns_step: the end of a report with one step's outcome and no other entry")
             if not encoded:
                 check_raw(end.result, where="result")
         elif type(end) is Fail or type(end) is Block or type(end) is Hold:

@@ -11,6 +11,7 @@ from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind, fingerprint_of_timer
 from perdure.wire.requests import (
     AppendMessages,
+    Complete,
     Entry,
     ItemReply,
     OpenWait,
@@ -70,6 +71,11 @@ def item_size(item: ReportItem) -> int:
         size += 100 + memoryview(one.data).nbytes
     result = getattr(item.end, "result", None)
     return size if result is None else size + memoryview(result).nbytes
+
+
+def returns_step(item: ReportItem) -> bool:
+    """Whether the worker reports a step together with the end that returns it."""
+    return type(item.end) is Complete and item.end.returns_step
 
 
 def drop_schemas(items: Sequence[ReportItem]) -> bool:

@@ -66,7 +66,7 @@ def outcome(run: Run) -> End:
         workflow = run.workflow
         assert workflow is not None
         try:
-            return Complete(Raw(encode(machine.result, workflow.result_type, where="result")))
+            return completed(workflow, machine.result)
         except BaseException as problem:
             if is_interrupt(problem):
                 raise
@@ -74,6 +74,11 @@ def outcome(run: Run) -> End:
     if isinstance(error, asyncio.CancelledError) and machine.cancel_requested:
         return Cancelled()
     return failed(run, error)
+
+
+def completed(workflow: Workflow[Any, Any], result: object, *, returns_step: bool = False) -> Complete:
+    """Raises what the result's own conversion raises."""
+    return Complete(Raw(encode(result, workflow.result_type, where="result")), returns_step)
 
 
 def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail | Hold:

@@ -1,6 +1,6 @@
 """An execution runs in callbacks of the worker's event loop; only its steps are tasks. Workflow code sees an outcome
-only after the reply to the report says that it is recorded. The one exception is code that does nothing more than
-return it: then no line of the user's follows, and outcome and end are recorded together."""
+only after the reply to the report says that it is recorded. If the code does nothing more than return the outcome, the
+same report holds the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from perdure.sdk.replay.calls import (
 )
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.run_ends import failed, hold, is_over, outcome, refused
+from perdure.sdk.run_ends import completed, failed, hold, is_over, outcome, refused
 from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.steps import step_result
 from perdure.sdk.transcripts import Unread
@@ -49,7 +49,6 @@ from perdure.wire.requests import (
     Cancelled,
     Claimed,
     CloseWait,
-    Complete,
     Emitted,
     End,
     Entry,
@@ -424,35 +423,57 @@ class Runner:
             self._timer[1].cancel()
             self._timer = None
 
-    def step_done(self, done: StepDone) -> None:
+    def step_done(self, done: StepDone, call: DurableCall) -> None:
         self.entries.append(done)
-        if done.ok and self._only_returns(done.key):
-            self._end_with(done)
+        if done.ok and call.read is not None and self._only_returns(call):
+            self._end_with(call.read[1])
         self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
 
-    def _only_returns(self, key: str) -> bool:
-        """Whether the code does nothing more than return this step's outcome."""
+    def _only_returns(self, call: DurableCall) -> bool:
+        """Whether the code does nothing more than return the outcome of the step `call`."""
         is_alone = len(self.entries) == 1 and self.in_flight is None and not self.step_runner.running
         return (
             is_alone
             and self.worker.ends_with_steps
             and not (self.gone or self.end or self.wants_rows or self._releasing or self._held_back or self._unread)
             and self.machine is not None
-            and self.machine.only_returns(key, step_result.__code__)
+            and self.machine.only_returns(call, step_result.__code__)
         )
 
-    def _end_with(self, done: StepDone) -> None:
-        """Report the outcome and the end that returns it together, which saves a commit."""
-        assert self.machine is not None
-        row = reports.row_of_step(done, self.fetched + 1, self.now_us(), self.claimed.attempt)
-        self.machine.advance([row])
-        end = outcome(self) if self.machine.is_done else None
-        if type(end) is Complete:
-            self._finish(msgspec.structs.replace(end, returns_step=True))
-        else:  # the result is not one: the code comes to that again with the recorded outcome
-            self._forget_machine()
+    def _end_with(self, result: object) -> None:
+        """Report the outcome and the end that returns it together, which saves a commit. The code returns after the
+        reply: callbacks, finalizers and tracers may follow."""
+        assert self.workflow is not None
+        try:
+            end = completed(self.workflow, result, returns_step=True)
+        except BaseException as error:  # the code comes to that once the outcome is recorded
+            if is_interrupt(error):
+                raise
+            return
+        self._finish(end)
+
+    def _return(self, item: ReportItem, at_us: int) -> None:
+        """Let the code return the step whose outcome is recorded with the end."""
+        [done] = item.entries
+        assert self.machine is not None and type(done) is StepDone
+        try:
+            self.machine.advance([reports.row_of_step(done, item.seen + 1, at_us, item.attempt)])
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            logger.exception("Execution %s failed after its end.", self.claimed.id)
+
+    def without_end(self, item: ReportItem) -> ReportItem:
+        """The item, if it holds a step and the end that returns it, with the step alone: together the server refuses
+        them, perhaps as a server of an earlier release."""
+        if not reports.returns_step(item):
+            return item
+        step = msgspec.structs.replace(item, end=None)
+        if item is self.in_flight:
+            self.in_flight, self.end = step, None
+        return step
 
     def _finish(self, end: End) -> None:
         self._stop_timer()
@@ -538,16 +559,15 @@ class Runner:
                 self.wants_rows = False
                 self.worker.park(self)
             else:
+                if reports.returns_step(item):
+                    self._return(item, reply.at_us)
                 self.drop()
             return
         self.acknowledged()
         if item.end is not None:
             self.end = None
-            if type(item.end) is Complete and item.end.returns_step:  # the journal has rows for the code to see first
-                self._forget_machine()
-                self.wants_rows = True
-                return
-            if type(item.end) is Release or is_over(item.end):
+            is_final = is_over(item.end) and not reports.returns_step(item)  # else the code sees other rows first
+            if type(item.end) is Release or is_final:
                 # A cancel came first.
                 if type(item.end) is Release:
                     self.drop()

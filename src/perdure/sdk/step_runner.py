@@ -247,7 +247,7 @@ class StepRunner:
         if runner.gone or self._tasks.get(call.key) is not task:
             return
         del self._tasks[call.key]
-        runner.step_done(done)
+        runner.step_done(done, call)
 
     def _failure(
         self, call: DurableCall, step: StepCall, error: BaseException, started_at_us: int, tries: int, *, expired: bool

@@ -463,6 +463,10 @@ class Worker:
                 if reports.is_refused(error):
                     if reports.drop_schemas(request.items):
                         continue
+                    if any(map(reports.returns_step, request.items)):
+                        items = [runner.without_end(item) for runner, item in zip(runners, request.items, strict=True)]
+                        request = structs.replace(request, items=items)
+                        continue
                     await self._refused(runners, request.items, error)
                     return
                 problem = error
@@ -475,10 +479,14 @@ class Worker:
                 left: list[tuple[Runner, ReportItem]] = []
                 for runner, item, answer in zip(runners, request.items, reply.items, strict=True):
                     if answer.problem is not None and answer.problem.error_type in RETRYABLE:
-                        left.append((runner, item))
-                        problem = answer.problem
+                        again = item
+                    elif answer.problem is not None and reports.returns_step(item):
+                        again = runner.without_end(item)
                     else:
                         self._answer(runner, item, answer)
+                        continue
+                    left.append((runner, again))
+                    problem = answer.problem
                 if not left:
                     return
                 runners = [runner for runner, _ in left]

@@ -208,14 +208,14 @@ class Machine(OpenCalls):
             loop.leave(before)
         return self._finish(main) if main.done() else self._settle()
 
-    def only_returns(self, key: str, inner: CodeType) -> bool:
-        """Whether no line of the code runs between the outcome of the step `key` and the end. `inner` awaits it."""
-        main, call = self._main, self._calls.get(key)
-        if main is None or call is None or getattr(main, "_fut_waiter", None) is not call.future:
+    def only_returns(self, call: DurableCall, inner: CodeType) -> bool:
+        """Whether no line of the code runs between the outcome of the step `call` and the end. `inner` awaits it."""
+        main, loop = self._main, self.loop
+        if main is None or getattr(main, "_fut_waiter", None) is not call.future:
             return False
         if not only_returns(main.get_coro(), inner) or self.cancel_requested or self._orphaned is not None:
             return False
-        return len(self._calls) == 1 and not self.loop.timers and self.loop.living_tasks() == [main]
+        return [*self._calls.values()] == [call] and not (loop.ready or loop.timers) and loop.living_tasks() == [main]
 
     def close(self) -> None:
         """`Evicted` runs the code's `finally` blocks, which cannot ask for anything."""

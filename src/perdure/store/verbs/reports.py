@@ -476,7 +476,7 @@ async def _log(item: ReportItem) -> None:
 
 def _own_step(item: ReportItem, result: bytes) -> int | None:
     """The number of the item's step, if a large result equals its value."""
-    step = item.entries[0]
+    [step] = item.entries
     is_same = is_large(result) and type(step) is StepDone and bytes(step.value) == result
     return item.seen + 1 if is_same else None
 
@@ -513,7 +513,7 @@ async def _finish(
         name, phase, kind = "confirm_cancel", Phase.CANCELLED, Kind.CANCELLED
     over: EndedExecution | None = await Query(name, values, record=EndedExecution, first=True)
     if over is None and returns_step:
-        return await _take(project_id, worker_id, structs.replace(item, end=None), now_us, ())
+        return await _take(project_id, worker_id, item, now_us, ())
     if over is None:
         return await _refused(project_id, worker_id, item)
     at_us = over.at_us
