@@ -22,7 +22,7 @@ from perdure.wire.errors import PerdureError
 from perdure.wire.forks import Fork, RetryExecution
 from perdure.wire.hands import Acted, Action, ActOnExecution
 from perdure.wire.records import NULL, OUTCOMES, Kind
-from perdure.wire.requests import ItemReply, ReportItem
+from perdure.wire.requests import Complete, ItemReply, ReportItem
 from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
 
 CRASHES_MAX = 5
@@ -431,6 +431,10 @@ class Audit:
         if seen.worker != worker and item.attempt == seen.attempt:
             raise Violation("I4 one driver", f"{worker} was answered, but {seen.worker} holds {item.execution_id}")
         self._acked.add((item.execution_id, item.attempt))
+        if type(item.end) is Complete and item.end.returns_step:
+            self._counts[
+                "ends together with a step" if answer.ended else "ends put off until the code has seen all"
+            ] += 1
         if item.number and item.number <= seen.numbers.get(item.attempt, 0):
             self._counts["repeats answered"] += 1
         seen.numbers[item.attempt] = max(item.number, seen.numbers.get(item.attempt, 0))

@@ -35,6 +35,7 @@ class Expectation:
     """Checks every execution of a run against its script."""
 
     def __init__(self, store: SimStore, asked: Asked) -> None:
+        self._store = store
         self._asked = asked
         self._ended: dict[str, Ended] = {}
         self._children: dict[tuple[str, str], str] = {}
@@ -91,11 +92,25 @@ class Expectation:
             pass  # an act has failed the step, or the execution
         elif ended.phase != "completed":
             raise Violation("results", f"{what}: {ended.error!r}")
+        elif script.returns:
+            self._returned(ended, script.ops[-1])
         else:
             self._ops(ended, script.ops, ended.result, {})
         for op in scripts.flat(script.ops):
             if isinstance(op, scripts.Child) and (child := self._children.get((id, op.key))) is not None:
                 self.check(child, op.script, cancelled)
+
+    def _returned(self, ended: Ended, op: Op) -> None:
+        """The result is the step's recorded outcome, and no cancel came before that."""
+        self._op(ended, op, ended.result, {})
+        [(kind, ok, value), *_] = self._store.rows(
+            "SELECT kind, ok, value FROM journal WHERE execution_id = ? AND (kind = 'cancel_asked' OR (kind = 'step' "
+            "AND key = ?)) ORDER BY seq",
+            ended.id,
+            getattr(op, "key", None),
+        )
+        if kind != "step" or (ok and json.loads(value) != ended.result):
+            raise Violation("the end saw the journal", f"{ended.id} returned {ended.result!r} after {kind} {value!r}")
 
     def _ops(self, ended: Ended, ops: tuple[Op, ...], results: list[Any], taken: dict[str, dict[int, bool]]) -> None:
         wanted = [op for op in ops if not isinstance(op, scripts.Needs)]
@@ -125,6 +140,7 @@ class Expectation:
             # A parent that has failed, was cancelled or has an answer takes no other one.
             parent = self._ended[ended.parent_id or ""]
             right = result == "answered" or parent.phase != "completed" or "from outside" in json.dumps(parent.result)
+            right = right or not isinstance(parent.result, list)  # it returned another operation's outcome
             right = right or parent.id in self._forked_from  # which may have kept an earlier child's answer
             right = right or (parent.id, op.step_key) in self._timed_out
         elif isinstance(op, scripts.Suspended):

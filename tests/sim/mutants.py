@@ -164,6 +164,7 @@ _ALL = (
     _forks("act: a late outcome is recorded all the same", nothing("given_since"), sdk=True),
     # Cancel.
     _sql("cancel: spares children", nothing("children_to_cancel")),
+    _sql("cancel: the end did not see it", changed("complete", ("AND next_seq <= :upto", "")))._replace(sdk=True),
     _sql("cancel: no end of grace", changed("overdue", ("WHERE ", "WHERE :phase <> 'cancelling' AND "))),
 )
 

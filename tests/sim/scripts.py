@@ -30,6 +30,8 @@ class Step(NamedTuple):
     kills: int = 0
     holds: bool = False
     """Its execution is held once its tries are used up."""
+    cancels: bool = False
+    """A caller cancels its execution while its outcome is on its way."""
 
 
 class Sleep(NamedTuple):
@@ -93,6 +95,8 @@ class Script(NamedTuple):
     queue: str | None = None
     concurrency_key: str | None = None
     timeout: int | None = None
+    returns: bool = False
+    """The code does nothing more than return the outcome of the last operation, a step."""
 
 
 WORKFLOWS = ("plain", "wakes")
@@ -132,9 +136,10 @@ def holding(script: Script, random: Random) -> Script:
 class Writer:
     """Draws scripts."""
 
-    def __init__(self, random: Random, *, blocks: bool = True) -> None:
+    def __init__(self, random: Random, *, blocks: bool = True, returns: bool = False) -> None:
         self._random = random
         self._blocks = blocks
+        self._returns = returns
         self._topics = 0
 
     def script(self, name: str, depth: int = 0) -> Script:
@@ -162,6 +167,7 @@ class Writer:
             queue=NARROW if narrow else None,
             concurrency_key=random.choice((None, "a", "b")) if narrow else None,
             timeout=random.randint(3, 8) if random.random() < 0.05 else None,
+            returns=self._returns and isinstance(ops[-1], Step),
         )
 
     def poison(self, name: str) -> Script:
@@ -171,6 +177,10 @@ class Writer:
     def costly(self, name: str) -> Script:
         """It loses more workers than poison may, but gets on in between."""
         return Script(name, tuple(Step(f"step{n}", takes=0.05, kills=2) for n in range(3)))
+
+    def returned(self, name: str) -> Script:
+        """Its end is reported together with its last step, unless the cancel comes first."""
+        return Script(name, (Step("before"), Step("last", takes=0.3, cancels=True)), returns=True)
 
     def _ops(self, at: str, name: str, depth: int) -> list[Op]:
         random = self._random

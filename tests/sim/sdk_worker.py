@@ -352,6 +352,8 @@ def registry(world: World, process: SdkWorker) -> Registry:
         if op.poison or bodies <= op.kills:
             world.kill(process, "poison")
         await asyncio.sleep(op.takes)
+        if op.cancels:
+            world.cancel(ctx.execution_id)
         if current_step().tries <= op.fails or ctx.retry_count < op.fragile:
             raise Boom("failed")
         return f"{name}:{op.key}"
@@ -430,9 +432,12 @@ def registry(world: World, process: SdkWorker) -> Registry:
                 results.append(await one(ctx, op, name))
         return results
 
-    async def live(ctx: Context, name: str) -> list[object]:
+    async def live(ctx: Context, name: str) -> object:
         script = world.script_named(name)
         try:
+            if script.returns:
+                await run(ctx, script.ops[:-1], name)
+                return await one(ctx, script.ops[-1], name)
             return await run(ctx, script.ops, name)
         except asyncio.CancelledError:
             if script.cleanup:
@@ -440,11 +445,11 @@ def registry(world: World, process: SdkWorker) -> Registry:
             raise
 
     @app.workflow(retry=retry)
-    async def plain(ctx: Context, name: str) -> list[object]:
+    async def plain(ctx: Context, name: str) -> object:
         return await live(ctx, name)
 
     @app.workflow(retry=retry, on_cancel="wake")
-    async def wakes(ctx: Context, name: str) -> list[object]:
+    async def wakes(ctx: Context, name: str) -> object:
         return await live(ctx, name)
 
     return app

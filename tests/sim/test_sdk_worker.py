@@ -12,6 +12,8 @@ INTERESTING = (
     "bodies begun again",
     "child ended while its parent was queued",
     "early answers taken",
+    "ends put off until the code has seen all",
+    "ends together with a step",
     "failures taken back",
     "killed: chance",
     "killed: poison",

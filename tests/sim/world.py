@@ -218,7 +218,7 @@ class World:
     # --- the plan ----------------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        random, writer = self.random, Writer(self.random, blocks=not self.sdk)
+        random, writer = self.random, Writer(self.random, blocks=not self.sdk, returns=self.sdk)
         for _ in range(random.randint(2, 3)):
             self._hire(random.randrange(500_000))
         roots = [writer.script(f"r{n}") for n in range(random.randint(3, 6))]
@@ -226,6 +226,8 @@ class World:
             roots.append(writer.poison("p"))
         elif random.random() < 0.08:
             roots.append(writer.costly("c"))
+        if self.sdk:
+            roots.append(writer.returned("e"))
         if self.hands is not None and self.sdk:  # the modelled workers do not hold
             roots = [self.hands.holding(script) for script in roots]
         for script in roots:
