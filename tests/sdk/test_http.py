@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import signal
@@ -141,6 +142,7 @@ class Relay:
         self.spoil: Callable[[int, bytes], bytes | None] = lambda number, answer: answer
         """(number of the request, the server's answer) → what the client gets; None closes the connection."""
         self.port = 0
+        self.lines: dict[asyncio.Task[None] | None, tuple[asyncio.StreamWriter, ...]] = {}
 
     @property
     def url(self) -> str:
@@ -148,6 +150,7 @@ class Relay:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self.target)
+        self.lines[asyncio.current_task()] = back, writer
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
@@ -159,8 +162,10 @@ class Relay:
                         return
                     writer.write(answer)
         finally:
-            back.close()
-            writer.close()
+            for one in (back, writer):
+                one.close()
+                with contextlib.suppress(ConnectionError):
+                    await one.wait_closed()
 
     def key_of(self, request: bytes) -> bytes:
         """The Idempotency-Key of a request."""
@@ -180,6 +185,9 @@ async def relay(served: Served) -> AsyncIterator[Relay]:
     relay.port = server.sockets[0].getsockname()[1]
     yield relay
     server.close()
+    for writer in itertools.chain(*relay.lines.values()):
+        writer.close()
+    await asyncio.gather(*filter(None, relay.lines))
 
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:

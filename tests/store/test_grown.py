@@ -275,7 +275,7 @@ def defaults(executions: int) -> dict[str, Any]:
         **{"granted_us": None, "result_seq": None},
         **dict.fromkeys(("lease_us", "push_lease_us"), 12_000_000),
         **dict.fromkeys(("forked_from", "forked_at_step", "seed_id", "keys_id", "retried_as", "created_number"), None),
-        **{"kept_rows": 2, "needs_protocol": 2, "note": None},
+        **{"kept_rows": 2, "needs_protocol": 2, "note": None, "upto": 1 << 62},
         "by_database": 0,
         **dict.fromkeys(("folded_from_us", "folded_to_us", "settled_to_us"), 0),
         "took": -1,
