@@ -86,7 +86,6 @@ MAY_READ_MUCH: Final = {
     "count_phases": "all that is open, for the metrics",
     "count_queued": "all that is queued, for the metrics",
     **dict.fromkeys(("count_paused", "list_pauses", "read_pause"), "all that pauses hold, when a person asks"),
-    "paused_balances": "all balances of a shared budget, when an admin changes it",
     "count_open_by_deployment": "all that is open, when a person asks",
     "list_queues": "all that is ready or running, when a person asks",
     "any_open_of_deployment": "what is held or delayed, when a deployment is retired",
@@ -630,7 +629,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "delete_shared_budget": {"name": "daily"},
         "read_payer": {"id": ids["running"]},
         "insert_balance": {"id": "00000000-new", "key": "session-new"},
-        "list_balances": {"after": "session-3", "key": None, "opened_at_us": None},
+        "list_balances": {"after": "session-3", "opened_at_us": None},
+        "read_balance": {"key": "session-3", "opened_at_us": None},
         "delete_balances_of": {"key": "session-3"},
         "prune_balances": {"before_us": NOW_US},
         "insert_extras": {

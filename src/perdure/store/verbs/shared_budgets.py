@@ -21,8 +21,9 @@ async def balances(
 ) -> tuple[SharedBudget, list[StoredBudget]]:
     """A shared budget, and its balances of the present period after a key. Raises NotFound."""
     shared = await _read(project_id, name)
-    where = {"shared_id": shared.id, "key": key, "after": after, "opened_at_us": shared.begin_us(now_us)}
-    found = await records(StoredBudget, "list_balances", limit=limit, **where)
+    name, place = ("list_balances", {"after": after}) if key is None else ("read_balance", {"key": key})
+    where = {"shared_id": shared.id, "opened_at_us": shared.begin_us(now_us), **place}
+    found = await records(StoredBudget, name, limit=limit, **where)
     return shared, [shared.balance(one) for one in found]
 
 

@@ -106,6 +106,13 @@ DELETE FROM reservations WHERE execution_id = :id;
 
 -- name: list_balances
 -- With :opened_at_us, those of one day.
-SELECT {= budget} FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL
-  AND (:after{::TEXT} IS NULL OR key > :after) AND (:key{::TEXT} IS NULL OR key = :key) AND (:opened_at_us{::BIGINT} IS NULL OR opened_at_us = :opened_at_us)
+SELECT {= budget} FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL AND key >= COALESCE(:after{::TEXT}, '')
+  AND (:after{::TEXT} IS NULL OR key > :after) AND {= of_day}
 ORDER BY root_id, key LIMIT :limit;
+
+-- name: read_balance
+SELECT {= budget} FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL AND key = :key AND {= of_day}
+ORDER BY root_id, key LIMIT :limit;
+
+-- text: of_day
+(:opened_at_us{::BIGINT} IS NULL OR opened_at_us = :opened_at_us)

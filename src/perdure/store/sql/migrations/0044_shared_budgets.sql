@@ -22,4 +22,5 @@ ALTER TABLE budgets ADD COLUMN key {text};
 -- The day of a balance's last call, if retention may delete it; NULL: it stays as long as its shared budget.
 ALTER TABLE budgets ADD COLUMN used_at_us INTEGER;
 CREATE INDEX budgets_by_key ON budgets (root_id, key) WHERE key IS NOT NULL;
+CREATE INDEX budgets_paused ON budgets (root_id, execution_id) WHERE key IS NOT NULL AND paused_at_us IS NOT NULL;
 CREATE INDEX budgets_by_use ON budgets (used_at_us) WHERE used_at_us IS NOT NULL;
