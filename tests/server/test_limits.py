@@ -66,8 +66,8 @@ def error_of(body: bytes) -> str:
 # --- sizes ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_body_said_to_be_too_large_is_refused_unread(served: Served) -> None:
-    async with wire(served) as line:
+async def test_a_body_said_to_be_too_large_is_refused_unread(database: str) -> None:
+    async with serving(database, body_seconds=1) as served, wire(served) as line:
         await line.send(line.head("POST", RUN, f"Content-Length: {(32 << 20) + 1}"))
         status, headers, body = await line.reply()
         assert (status, error_of(body)) == (413, "TOO_LARGE") and headers["connection"] == "close"
