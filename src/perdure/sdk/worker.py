@@ -247,6 +247,17 @@ class Worker:
     def running(self) -> int:
         return len(self._running)
 
+    def _begin(self, items: Sequence[Claimed], ours_until: float) -> None:
+        """No part of `_claim`, whose names would keep the runners while its next claim waits."""
+        now = 0.0 if self.lease is None else self.lease.now()
+        taken = [self._take(claimed, now, ours_until) for claimed in items]
+        runners = [runner for runner in taken if runner is not None]
+        if self.lease is not None:
+            self.unbegun.add(runners)
+        for runner in runners:
+            with self._outliving(runner):
+                runner.begin()
+
     async def _claim(self) -> None:
         """A claim also acknowledges the work of the one before, so it leaves at once, even without room. After a lost
         reply it is repeated under the same id."""
@@ -299,15 +310,8 @@ class Worker:
                 self._claims_answered = number
             if reply.items:
                 arrived = None if reply.held_us is None else claim_id
-                now = 0.0 if self.lease is None else self.lease.now()
                 ours_until = math.inf if reply.held_us is None else sent + reply.held_us / 1e6 + OURS_SECONDS
-                taken = [self._take(claimed, now, ours_until) for claimed in reply.items]
-                runners = [runner for runner in taken if runner is not None]
-                if self.lease is not None:
-                    self.unbegun.add(runners)
-                for runner in runners:
-                    with self._outliving(runner):
-                        runner.begin()
+                self._begin(reply.items, ours_until)
             for execution_id in reply.news:
                 self.fetch_rows(execution_id)
 
