@@ -152,7 +152,9 @@ class Claims(Service):
         poll = Poll(project_id, request, max(0, min(request.capacity, CLAIM_MAX)))
         items, changed = await self._wait_for_work(poll, request, began)
         held_us = None
-        if items and not poll.superseded and self._recalls.add(poll):
+        # The first answer to a repeated claim may have said that the work stays, and may still be on its way.
+        stays = poll.superseded or poll.repeats
+        if items and not stays and self._recalls.add(poll):
             held_us = int((asyncio.get_running_loop().time() - began) * 1e6)
         return ClaimReply(items, changed, held_us)
 
