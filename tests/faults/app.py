@@ -73,13 +73,22 @@ async def advance(value: int, i: int) -> int:
     return following(value, i)
 
 
+@step
+async def finish(values: list[int]) -> list[int]:
+    """The last of five steps, with the values of all."""
+    note("begin")
+    await asyncio.sleep(STEP_SECONDS)
+    note("end")
+    return [*values[1:], following(values[-1], STEPS - 1)]
+
+
 @workflow
 async def five_steps(ctx: Context, n: int) -> list[int]:
-    """Five steps, one after the other."""
+    """Five steps, one after the other. The worker reports the last one together with the end."""
     values = [n]
-    for i in range(STEPS):
+    for i in range(STEPS - 1):
         values.append(await advance(values[-1], i))
-    return values[1:]
+    return await finish(values)
 
 
 @workflow

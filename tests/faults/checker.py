@@ -87,6 +87,11 @@ async def check_store(database: Database, verdict: Verdict) -> None:
         verdict.add(name, await database.rows(sql))
     for kind, count in await database.rows("SELECT kind, COUNT(*) FROM journal GROUP BY kind"):
         verdict.counts[f"rows {kind}"] = count
+    [[together]] = await database.rows(
+        "SELECT COUNT(*) FROM journal e JOIN journal s ON s.execution_id = e.execution_id AND s.seq = e.seq - 1 "
+        "AND s.at_us = e.at_us AND s.kind = 'step' WHERE e.kind = 'completed'"
+    )
+    verdict.counts["ends in the report of a step"] = together
     for phase, count in await database.rows("SELECT phase, COUNT(*) FROM executions GROUP BY phase"):
         verdict.counts[phase] = count
 
