@@ -19,12 +19,12 @@ from perdure.wire.records import OUTCOMES, Kind
 from perdure.wire.requests import Complete, ItemReply, OpenCall, ReportItem, StartItem, Suspend
 from perdure.wire.status import FINAL, Phase
 
-KINDS = ("step", "last step", "timer", "event", "answer", "child", "held")
+KINDS = ("step", "last step", "returned step", "timer", "event", "answer", "child", "held")
 ACT, REAL = "the act", "the real outcome"
 
 
 async def acts(run: Run) -> None:
-    wanted = run.pick(280, 10_000, 50_000 if run.database.servers_max > 1 else 20_000)
+    wanted = run.pick(320, 10_000, 50_000 if run.database.servers_max > 1 else 20_000)
     won: Counter[str] = Counter()
     async with Peers(run, 2) as peers:
         for peer in peers:
@@ -90,6 +90,9 @@ def _check(kind: str, id: str, outcome: Row, rows: Sequence[Row], acted: object,
         shown = {row.kind for row in real.rows} >= {Kind.STEP, Kind.IGNORED}
         if not right or by_act != shown or by_act != (len(ignored) == 1):
             raise Broken(f"{kind} of {id}: the worker was told {real}, and the journal has {rows}")
+    elif isinstance(real, ItemReply) and kind == "returned step":
+        if by_act != (len(ignored) == 1) or real.ended == by_act or by_act != bool(real.rows):
+            raise Broken(f"{kind} of {id}: the worker was told {real}, and the journal has {rows}")
     elif kind == "last step" and by_act != (len(ignored) == 1):
         raise Broken(f"{kind} of {id}: the journal has {rows}")
     elif kind in ("answer", "held") and isinstance(real, Exception) != by_act:
@@ -109,7 +112,7 @@ async def _prepared(peers: list[Peer], kind: str, n: int, amount: int) -> list[s
 
 async def _prepare(peer: Peer, kind: str, id: str, name: str) -> None:
     its: dict[str, Any] = {"worker": "w0", "attempt": 1, "seen": 1, "number": 1}
-    if kind in ("step", "last step"):
+    if kind.endswith("step"):
         await peer.send(structs.replace(ReportItem(id, 1, 0, 1), open_calls=[OpenCall("k", "step", "k")]), "w0")
     elif kind == "timer":
         await peer.report(id, [], Suspend([], ("k", peer.now_us)), **its)
@@ -141,6 +144,9 @@ async def _race(
             return await second.report(id, [step("k", "real")], **its)
         if kind == "last step":
             return await second.report(id, [step("k", "real")], Complete(raw("done")), **its)
+        if kind == "returned step":
+            end = Complete(raw("real"), returns_step=True)
+            return await second.report(id, [step("k", "real")], end, **its)
         if kind == "timer":
             return await second.wake_due(run.chance.randrange(1, 4))
         if kind == "event":
