@@ -24,9 +24,9 @@ from perdure.sdk.events import WaitOptions
 from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.schedules import Schedules
 from perdure.sdk.start_options import ChildOptions, StartOptions
+from perdure.sdk.step_threads import THREADS_MAX
 from perdure.sdk.steps import StepChoices
 from perdure.sdk.sync import SyncClient, SyncHandle
-from perdure.sdk.worker import THREADS_MAX
 from perdure.server.app import all_routes
 from perdure.server.health import Health
 from perdure.server.metrics import exposition

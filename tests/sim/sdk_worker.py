@@ -196,7 +196,7 @@ class SdkWorker:
             if runner.machine is not None:
                 runner.machine.close()
         self.loop.close_all()
-        self.worker.threads.shutdown(wait=False)
+        self.worker.threads.shutdown()
 
     def thaw(self) -> None:
         self.loop.thaw()

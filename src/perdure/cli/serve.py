@@ -146,7 +146,7 @@ async def _work(
     import logging
     from concurrent.futures import ThreadPoolExecutor
 
-    from perdure.sdk.worker import THREAD_NAME
+    from perdure.sdk.step_threads import THREAD_NAME
     from perdure.server.stopping import when_asked_to_stop
     from perdure.wire.errors import Unavailable, UnknownOutcome
 

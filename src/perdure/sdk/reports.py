@@ -78,6 +78,13 @@ def returns_step(item: ReportItem) -> bool:
     return type(item.end) is Complete and item.end.returns_step
 
 
+def returned_step(item: ReportItem, at_us: int) -> Row:
+    """Recorded with the end that returns it."""
+    [done] = item.entries
+    assert type(done) is StepDone
+    return row_of_step(done, item.seen + 1, at_us, item.attempt)
+
+
 def drop_schemas(items: Sequence[ReportItem]) -> bool:
     """Take the schemas of answers out of the items, as servers of earlier releases refuse them. False if they have
     none."""

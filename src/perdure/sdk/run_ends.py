@@ -1,15 +1,17 @@
-"""The end that a run of the code reports: its result, or what failed, and whether it is retried or held."""
+"""The end that a run of the code reports: its result, or what failed, and whether it is retried, held or suspended."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk.errors import RetryAfter, Stuck, is_fatal
+from perdure.sdk.errors import Diverged, RetryAfter, Stuck, is_fatal
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json, first_keys, unclear
 from perdure.sdk.payloads.values import encode
@@ -17,12 +19,47 @@ from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.wire.codec import scrub_text
 from perdure.wire.executions import Row
 from perdure.wire.records import Problem
-from perdure.wire.requests import Block, Cancelled, Claimed, Complete, End, Entry, Fail, Hold, ReportItem, StepDone
+from perdure.wire.requests import (
+    Block,
+    Cancelled,
+    Claimed,
+    CloseWait,
+    Complete,
+    End,
+    Entry,
+    Fail,
+    Hold,
+    OpenWait,
+    ReportItem,
+    StartChild,
+    StepDone,
+    Suspend,
+    TimerFired,
+)
 from perdure.wire.retry import delay_us
 
 if TYPE_CHECKING:
+    from perdure.sdk.replay.calls import DurableCall
     from perdure.sdk.replay.machine import Machine
     from perdure.sdk.workflow import Workflow
+
+
+logger = logging.getLogger("perdure.worker")
+
+SLEPT_IN_WORKER_US = 10_000_000
+"""Longer pauses between tries suspend the execution."""
+
+
+class Pause(Protocol):
+    @property
+    def until_us(self) -> int: ...
+
+
+class Steps(Protocol):
+    @property
+    def pauses(self) -> Mapping[str, Pause]: ...
+    @property
+    def held(self) -> Mapping[str, Row] | None: ...
 
 
 class Run(Protocol):
@@ -37,6 +74,10 @@ class Run(Protocol):
     def workflow(self) -> Workflow[Any, Any] | None: ...
     @property
     def is_cancelling(self) -> bool: ...
+    @property
+    def step_runner(self) -> Steps: ...
+    def now_us(self) -> int: ...
+    def wanted(self) -> list[DurableCall]: ...
 
 
 def is_over(end: End | None) -> bool:
@@ -46,8 +87,53 @@ def is_over(end: End | None) -> bool:
     return type(end) is Complete or type(end) is Fail or type(end) is Cancelled or type(end) is Block
 
 
-def hold(failures: list[Row]) -> Hold:
-    """For the last failed tries of the held steps."""
+def only_starts(entries: list[Entry]) -> bool:
+    return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in entries)
+
+
+def suspension(run: Run, timer: tuple[str, int] | None, *, parked: bool) -> Suspend | None:
+    """The execution may wait for children that the same report starts: the server suspends only if all of them were
+    started."""
+    machine = run.machine
+    assert machine is not None
+    if machine.cancel_requested or run.in_flight is not None:
+        return None
+    if any(type(entry) is TimerFired for entry in run.entries):
+        return None
+    return Suspend(machine.waits(), timer, parked)
+
+
+def rest(run: Run, timer: tuple[str, int] | None) -> Suspend | Hold | None:
+    """For a run whose every step is paused or held."""
+    wanted = run.wanted()
+    pauses, held = run.step_runner.pauses, run.step_runner.held or {}
+    failures = [held[call.key] for call in wanted if call.key in held]
+    if len(pauses) + len(failures) != len(wanted):
+        return None
+    if pauses:
+        return _suspension_for_pause(run, timer)
+    return _hold(failures) if failures and _may_rest(run) else None
+
+
+def _may_rest(run: Run) -> bool:
+    if run.is_cancelling or run.in_flight is not None:
+        return False
+    return all(type(entry) is StepDone for entry in run.entries)
+
+
+def _suspension_for_pause(run: Run, timer: tuple[str, int] | None) -> Suspend | None:
+    machine = run.machine
+    assert machine is not None
+    first = min(pause.until_us for pause in run.step_runner.pauses.values())
+    if first - run.now_us() <= SLEPT_IN_WORKER_US or not _may_rest(run):
+        return None
+    is_first = timer is not None and timer[1] < first
+    return Suspend(machine.waits(), timer if is_first else (None, first))
+
+
+def _hold(failures: list[Row]) -> Hold:
+    """For the last failed tries of the held steps. Timers and waits of other branches go on in the journal. The code
+    sees them later."""
     first = failures[0]
     tried = f" after {first.tries} tries" if first.tries > 1 else ""
     others = len(failures) - 1
@@ -66,7 +152,7 @@ def outcome(run: Run) -> End:
         workflow = run.workflow
         assert workflow is not None
         try:
-            return completed(workflow, machine.result)
+            return _completed(workflow, machine.result)
         except BaseException as problem:
             if is_interrupt(problem):
                 raise
@@ -76,7 +162,20 @@ def outcome(run: Run) -> End:
     return failed(run, error)
 
 
-def completed(workflow: Workflow[Any, Any], result: object, *, returns_step: bool = False) -> Complete:
+def returned(run: Run, result: object) -> Complete | None:
+    """Reported together with the step whose outcome it is, which saves a commit. The code returns after the reply:
+    callbacks, finalizers and tracers may follow."""
+    workflow = run.workflow
+    assert workflow is not None
+    try:
+        return _completed(workflow, result, returns_step=True)
+    except BaseException as error:  # the code comes to that once the outcome is recorded
+        if is_interrupt(error):
+            raise
+        return None
+
+
+def _completed(workflow: Workflow[Any, Any], result: object, *, returns_step: bool = False) -> Complete:
     """Raises what the result's own conversion raises."""
     return Complete(Raw(encode(result, workflow.result_type, where="result")), returns_step)
 
@@ -103,6 +202,21 @@ def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail 
     if delay is None and holds:
         return Hold(words, Raw(detail), take_back=taken)
     return Fail(words, Raw(detail), delay, [] if delay is None else taken)
+
+
+def unknown(workflow_id: str) -> Block:
+    message = f"Workflow {workflow_id!r} is not in this worker's registry; start a worker that has it."
+    return Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message})))
+
+
+def stopped(run: Run, error: BaseException) -> End:
+    """The machine cannot go on."""
+    if isinstance(error, Diverged):
+        detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
+        return Block(scrub_text(error.message), Raw(msgspec.json.encode(detail)))
+    if not isinstance(error, Stuck):
+        logger.error("Execution %s: the machine failed.", run.claimed.id, exc_info=error)
+    return failed(run, error)
 
 
 def refused(run: Run, problem: Problem) -> Fail | Hold:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from perdure.sdk import reports
+from perdure.sdk import reports, run_ends
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Diverged, Outdated, Stuck
+from perdure.sdk.errors import Outdated
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.logs import log_changed_inputs
 from perdure.sdk.long_calls import timer_calls
@@ -36,16 +36,14 @@ from perdure.sdk.replay.calls import (
 )
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.replay.machine import Machine
-from perdure.sdk.run_ends import completed, failed, hold, is_over, outcome, refused
+from perdure.sdk.run_ends import is_over, only_starts, rest, suspension
 from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.steps import step_result
 from perdure.sdk.transcripts import Unread
-from perdure.wire.codec import scrub_text
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import LogLine, Row
 from perdure.wire.records import NULL, Kind
 from perdure.wire.requests import (
-    Block,
     Cancelled,
     Claimed,
     CloseWait,
@@ -56,7 +54,6 @@ from perdure.wire.requests import (
     Hold,
     ItemReply,
     OpenCall,
-    OpenWait,
     Release,
     ReportItem,
     StartChild,
@@ -72,9 +69,6 @@ if TYPE_CHECKING:
     from perdure.sdk.workflow import Workflow
 
 logger = logging.getLogger("perdure.worker")
-
-SLEPT_IN_WORKER_US = 10_000_000
-"""Longer pauses between tries suspend the execution."""
 
 
 class Runner:
@@ -192,8 +186,7 @@ class Runner:
         claimed = self.claimed
         workflow = self.workflow
         if workflow is None:
-            message = f"Workflow {claimed.workflow_id!r} is not in this worker's registry; start a worker that has it."
-            self._finish(Block(message, Raw(msgspec.json.encode({"type": "UnknownWorkflow", "message": message}))))
+            self._finish(run_ends.unknown(claimed.workflow_id))
             return None
         try:
             value = workflow.read_input(bytes(claimed.payload))
@@ -201,7 +194,7 @@ class Runner:
             if is_interrupt(error):
                 raise
             # A bad input has no traceback: the code has not begun.
-            self._finish(failed(self, error, with_detail=not isinstance(error, BadValue)))
+            self._finish(run_ends.failed(self, error, with_detail=not isinstance(error, BadValue)))
             return None
         seed = claimed.seed_id or claimed.id
         machine = Machine(lambda: workflow.begin(context, value), seed=seed, strict=workflow.strict)
@@ -278,16 +271,10 @@ class Runner:
             self.wants_rows = True
             self.worker.dirty(self)
             return
-        except Diverged as error:
-            detail = {"type": "Diverged", "message": error.message, **(error.details or {})}
-            self._finish(Block(scrub_text(error.message), Raw(msgspec.json.encode(detail))))
-            return
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            if not isinstance(error, Stuck):
-                logger.exception("Execution %s: the machine failed.", self.claimed.id)
-            self._finish(failed(self, error))
+            self._finish(run_ends.stopped(self, error))
             return
         if self.machine.changed_inputs is not None:
             self.changed_inputs += log_changed_inputs(self.context, self.machine.changed_inputs)
@@ -310,31 +297,19 @@ class Runner:
             else:
                 self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
         if self.step_runner.let_go is not None:
-            self.step_runner.start_let_go(self._wanted())
+            self.step_runner.start_let_go(self.wanted())
         if state is DONE:
-            self._finish(outcome(self))
+            self._finish(run_ends.outcome(self))
             return
         self._set_timer(effects.timer)
-        if state is SUSPENDED or (state is STARTING and self._only_starts()):
-            self._suspend(effects.timer)
+        if state is SUSPENDED or (state is STARTING and only_starts(self.entries)):
+            self._rest(suspension(self, effects.timer, parked=self.worker.parks))
         elif self.step_runner.pauses or self.step_runner.held:
-            self._rest(effects.timer)
+            self._rest(rest(self, effects.timer))
         if self.has_report:
             self.worker.dirty(self)
 
-    def _rest(self, timer: tuple[str, int] | None) -> None:
-        """Suspend or hold, if every step is paused or held."""
-        wanted = self._wanted()
-        held = self.step_runner.held or {}
-        held_keys = [call.key for call in wanted if call.key in held]
-        if len(self.step_runner.pauses) + len(held_keys) != len(wanted):
-            return
-        if self.step_runner.pauses:
-            self._suspend_for_pause(timer)
-        elif held_keys:
-            self._hold([held[key] for key in held_keys])
-
-    def _wanted(self) -> list[DurableCall]:
+    def wanted(self) -> list[DurableCall]:
         assert self.machine is not None
         return [call for call in self.machine.outstanding() if call.kind not in (Kind.EVENT, Kind.RESUME)]
 
@@ -351,8 +326,7 @@ class Runner:
 
     def _set_timer(self, timer: tuple[str, int] | None) -> None:
         if self._timer is not None:
-            self._timer[1].cancel()
-            self._timer = None
+            self._stop_timer()
         if timer is not None and timer[0] not in self._fired:
             delay = max(0.0, (timer[1] - self.now_us()) / 1_000_000)
             self._timer = (timer[0], self.worker.loop.call_later(delay, self._timer_due, timer))
@@ -364,52 +338,15 @@ class Runner:
             self.entries.append(TimerFired(timer[0], timer[1]))
             self.worker.dirty(self)
 
-    def _only_starts(self) -> bool:
-        return all(type(entry) is StartChild or type(entry) in (OpenWait, CloseWait) for entry in self.entries)
-
-    def _suspend(self, timer: tuple[str, int] | None) -> None:
-        """The execution may wait for children that the same report starts: the server suspends only if all of them were
-        started."""
-        assert self.machine is not None
-        if self.machine.cancel_requested or self.in_flight is not None:
-            return
-        if any(type(entry) is TimerFired for entry in self.entries):
+    def _rest(self, end: Suspend | Hold | None) -> None:
+        if end is None:
             return
         self._stop_timer()
-        self._list_timers(timer)
-        self.end = Suspend(self.machine.waits(), timer, self.worker.parks)
-
-    def _may_rest(self) -> bool:
         assert self.machine is not None
-        if self.machine.cancel_requested or self.in_flight is not None:
-            return False
-        return all(type(entry) is StepDone for entry in self.entries)
-
-    def _suspend_for_pause(self, timer: tuple[str, int] | None) -> None:
-        assert self.machine is not None
-        first = min(pause.until_us for pause in self.step_runner.pauses.values())
-        if first - self.now_us() <= SLEPT_IN_WORKER_US or not self._may_rest():
-            return
-        self._stop_timer()
-        if timer is not None and timer[1] >= first:
-            timer = None
-        self._list_timers(timer)
-        key_and_due = (None, first) if timer is None else timer
-        self.end = Suspend(self.machine.waits(), key_and_due, parked=False)
-
-    def _hold(self, failures: list[Row]) -> None:
-        """Timers and waits of other branches go on in the journal. The code sees them later."""
-        if not self._may_rest():
-            return
-        self._stop_timer()
-        self._list_timers(None)
-        self.end = hold(failures)
-
-    def _list_timers(self, named: tuple[str, int] | None) -> None:
-        """The server knows the timer that the end itself names."""
-        assert self.machine is not None
-        if self.listed or len(self.machine.loop.timers) > (named is not None):
+        names_timer = type(end) is Suspend and end.timer is not None and end.timer[0] is not None
+        if self.listed or len(self.machine.loop.timers) > names_timer:  # the server knows a timer that the end names
             self.list_calls(timer_calls(self.machine))
+        self.end = end
 
     def list_calls(self, calls: list[OpenCall]) -> None:
         """Tell the server, if they have changed."""
@@ -426,7 +363,9 @@ class Runner:
     def step_done(self, done: StepDone, call: DurableCall) -> None:
         self.entries.append(done)
         if done.ok and call.read is not None and self._only_returns(call):
-            self._end_with(call.read[1])
+            end = run_ends.returned(self, call.read[1])
+            if end is not None:
+                self._finish(end)
         self.worker.dirty(self)
         if self._releasing:
             self.release_when_quiet()
@@ -442,24 +381,11 @@ class Runner:
             and self.machine.only_returns(call, step_result.__code__)
         )
 
-    def _end_with(self, result: object) -> None:
-        """Report the outcome and the end that returns it together, which saves a commit. The code returns after the
-        reply: callbacks, finalizers and tracers may follow."""
-        assert self.workflow is not None
-        try:
-            end = completed(self.workflow, result, returns_step=True)
-        except BaseException as error:  # the code comes to that once the outcome is recorded
-            if is_interrupt(error):
-                raise
-            return
-        self._finish(end)
-
     def _return(self, item: ReportItem, at_us: int) -> None:
         """Let the code return the step whose outcome is recorded with the end."""
-        [done] = item.entries
-        assert self.machine is not None and type(done) is StepDone
+        assert self.machine is not None
         try:
-            self.machine.advance([reports.row_of_step(done, item.seen + 1, at_us, item.attempt)])
+            self.machine.advance([reports.returned_step(item, at_us)])
         except BaseException as error:
             if is_interrupt(error):
                 raise
@@ -566,13 +492,11 @@ class Runner:
         self.acknowledged()
         if item.end is not None:
             self.end = None
-            is_final = is_over(item.end) and not reports.returns_step(item)  # else the code sees other rows first
-            if type(item.end) is Release or is_final:
-                # A cancel came first.
-                if type(item.end) is Release:
-                    self.drop()
-                else:
-                    self._finish(Cancelled())
+            if type(item.end) is Release:
+                self.drop()
+                return
+            if is_over(item.end) and not reports.returns_step(item):  # else the code sees other rows first
+                self._finish(Cancelled())  # a cancel came before it
                 return
         rows = reports.merge(item, reply)
         held, self._held_back = self._held_back, ()
@@ -582,21 +506,15 @@ class Runner:
         self.feed(rows, more=reply.more)
 
     def _waits_on(self, item: ReportItem, reply: ItemReply) -> bool:
-        """Show the code the children that this item started.
-
-        False if it does more than wait for them. Then the execution goes on at its next claim.
-        """
+        """Show the code the children that this item started. If it does more than wait for them, the execution goes on
+        at its next claim."""
         rows = reports.merge(item, reply)
         if not rows or not any(type(entry) is StartChild for entry in item.entries):
             return True
         assert self.machine is not None
         self.fetched = rows[-1].seq
         self._rows_at = self.worker.loop.time()
-        try:
-            effects = self.machine.advance(rows)
-        except Exception:  # any error comes up again there
-            return False
-        return effects.state is SUSPENDED and not effects.started and not effects.abandoned
+        return self.machine.only_waits(rows)
 
     def acknowledged(self) -> None:
         """The server does not take it back any more."""
@@ -610,7 +528,7 @@ class Runner:
         if type(item.end) is Fail or type(item.end) is Hold:
             self.drop()  # The failure itself is refused: the lease runs out and another worker tries.
             return
-        self._finish(refused(self, reply.problem))
+        self._finish(run_ends.refused(self, reply.problem))
 
     def release_when_quiet(self) -> None:
         self._releasing = True
@@ -649,7 +567,7 @@ class Runner:
         """Without the worker the execution must not seem to run."""
         self.in_flight = None
         if self.end is None:
-            self._finish(failed(self, error))
+            self._finish(run_ends.failed(self, error))
         else:
             self.drop()
 

@@ -166,7 +166,7 @@ class StepRunner:
         worker, step = runner.worker, call.request
         assert isinstance(step, StepCall)
         if not step.is_async:
-            await worker.free_threads.acquire()  # before the lease check and the time-out
+            await worker.threads.free.acquire()  # before the lease check and the time-out
         machine = runner.machine
         assert machine is not None
         failed_here = self._failed.get(call.key, 0) if self._failed else 0
@@ -174,7 +174,7 @@ class StepRunner:
         is_ours = runner.ours_until == math.inf or worker.lease is None or worker.lease.now() < runner.ours_until
         if not (is_ours and worker.may_start_steps()):
             if not step.is_async:
-                worker.free_threads.release()
+                worker.threads.free.release()
             self._tasks.pop(call.key, None)
             if is_ours:
                 worker.hold_back(runner, call)
@@ -185,7 +185,7 @@ class StepRunner:
             return
         if runner.unbegun is not None and not runner.may_begin():
             if not step.is_async:
-                worker.free_threads.release()
+                worker.threads.free.release()
             return
         task = self._tasks.get(call.key)  # while listed, its outcome is wanted
         started_at_us = runner.now_us()
@@ -209,10 +209,10 @@ class StepRunner:
         scope: asyncio.Timeout | None = None
         try:
             if step.timeout_seconds is None:
-                value = await (step.call() if step.is_async else worker.in_thread(step))
+                value = await (step.call() if step.is_async else worker.threads.run(step))
             else:
                 async with asyncio.timeout(step.timeout_seconds) as scope:
-                    value = await (step.call() if step.is_async else worker.in_thread(step))
+                    value = await (step.call() if step.is_async else worker.threads.run(step))
             data, read = _recordable(value, step, call.key)
             done = StepDone(
                 call.key,

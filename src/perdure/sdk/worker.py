@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import inspect
 import logging
 import math
 import os
@@ -16,7 +15,6 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -30,7 +28,7 @@ from perdure.sdk.plain_agents import refuse_plain_agents
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.self_test import check_python
 from perdure.sdk.runner import Runner
-from perdure.sdk.steps import StepCall
+from perdure.sdk.step_threads import StepThreads
 from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.unbegun import Delivery, Unbegun
@@ -63,7 +61,6 @@ class Watcher(Protocol):
 
 REPORTS_IN_FLIGHT = 2
 PARKED_MAX = 5_000
-THREADS_MAX = 64
 POLL_SECONDS = 20.0
 FULL_SECONDS = 0.25
 OURS_SECONDS = 0.75
@@ -72,7 +69,6 @@ REPORT_CHECK_SECONDS = 0.25
 EMIT_SECONDS = 0.01
 """Emitted items leave after this pause, or at once if none left within it."""
 BACKOFF_SECONDS_MAX = 5.0
-THREAD_NAME = "perdure-step"
 RETRYABLE = frozenset(kind.code for kind in error_classes() if kind.retryable)
 
 
@@ -99,10 +95,7 @@ class Worker:
         self.grace_seconds = grace_seconds
         self.parks = parks
         self.transcripts = TranscriptReader(transport)
-        threads = min(capacity, THREADS_MAX)
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
-        self.free_threads = asyncio.Semaphore(threads)
-        """Acquired before a sync step begins, released at its thread's end."""
+        self.threads = StepThreads(capacity)
         self.outside = contextvars.Context()
         """The context variables around `start`."""
         self.watcher: Watcher | None = None
@@ -221,23 +214,8 @@ class Worker:
             await self.lease.end()
         with contextlib.suppress(PerdureError):
             await self.transport.call(DrainRequest(self.id, self._epoch))
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown()
         WORKERS_LOG.end()
-
-    async def in_thread(self, step: StepCall) -> Any:
-        context = contextvars.copy_context()
-        thread = self.threads.submit(context.run, _call, step)
-        thread.add_done_callback(self._thread_ended)
-        try:
-            value = await asyncio.wrap_future(thread)
-        finally:
-            del thread  # it holds the error, whose traceback holds this frame
-        return await value if inspect.isawaitable(value) else value
-
-    def _thread_ended(self, thread: Future[Any]) -> None:
-        """Only the thread's end frees it, however long ago its step was given up."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the thread outlived the worker
-            self.loop.call_soon_threadsafe(self.free_threads.release)
 
     @property
     def epoch(self) -> str:
@@ -395,7 +373,7 @@ class Worker:
 
     def _emitted_somewhere(self, execution_id: str) -> None:
         """Called in any thread."""
-        with contextlib.suppress(RuntimeError):  # as in `_thread_ended`
+        with contextlib.suppress(RuntimeError):  # the loop is closed: a thread outlived the worker
             self.loop.call_soon_threadsafe(self._emitted, execution_id)
 
     def _emitted(self, execution_id: str) -> None:
@@ -614,13 +592,6 @@ async def _fall_back(what: str, pause: float, why: object) -> None:
     part = pause * random.uniform(0.2, 1.0)
     logger.warning("%s failed, next try in %.2f s: %s", what, part, why)
     await asyncio.sleep(part)
-
-
-def _call(step: StepCall) -> Any:
-    try:
-        return step.call()
-    except StopIteration as error:  # a future cannot hold it, and the step would never end
-        raise RuntimeError("the step raised StopIteration") from error
 
 
 def _collect_less() -> None:

@@ -217,6 +217,14 @@ class Machine(OpenCalls):
             return False
         return [*self._calls.values()] == [call] and not (loop.ready or loop.timers) and loop.living_tasks() == [main]
 
+    def only_waits(self, rows: Sequence[Row]) -> bool:
+        """Whether the code still waits, and for the same calls, after these rows."""
+        try:
+            effects = self.advance(rows)
+        except Exception:  # any error comes up again when the execution goes on
+            return False
+        return effects.state is SUSPENDED and not effects.started and not effects.abandoned
+
     def close(self) -> None:
         """`Evicted` runs the code's `finally` blocks, which cannot ask for anything."""
         self.loop.shut()
