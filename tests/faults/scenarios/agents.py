@@ -18,7 +18,7 @@ from tests.agents.provider import Call, read_log
 from tests.embedded.house import answer_when_asked
 from tests.faults import agents_app
 from tests.faults.cluster import Node, free_port
-from tests.faults.run import Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, Run
 
 from perdure.sdk.client import Handle
 
@@ -43,6 +43,7 @@ async def agents(run: Run) -> None:
             environment={"FAULTS_PROVIDER": f"http://127.0.0.1:{port}/v1"},
         )
         await cluster.start()
+        await run.client(patience_seconds=TURN_SECONDS).budgets.put("all", per="project", tokens=1_000_000_000)
         load = run.load(agents_app.order, agents_app.expected, open_max=24, also=approve, may_be_poisoned=True)
         loading = asyncio.create_task(load.run(executions))
         for n in range(kills):
@@ -105,10 +106,13 @@ async def check_calls(run: Run, calls: list[Call], given_up: Collection[str]) ->
         raise Broken(f"recorded calls were made again: {again[:3]}; more often than lost: {often[:3]}")
     if missing := recorded.keys() - made.keys():
         raise Broken(f"{len(missing)} recorded calls were never made")
-    [[spent, reserved]] = await run.database.rows(
-        "SELECT SUM(tokens_spent), SUM(tokens_reserved) FROM budgets WHERE calls_spent + calls_reserved > 0"
-    )
-    [[counted]] = await run.database.rows("SELECT SUM(calls_spent + calls_reserved) FROM budgets")
+    sums = "SUM(calls_spent + calls_reserved), SUM(tokens_spent), SUM(tokens_reserved)"
+    own, shared = [
+        await run.database.rows(f"SELECT {sums} FROM budgets WHERE key {which}") for which in ("IS NULL", "IS NOT NULL")
+    ]
+    [[counted, spent, reserved]] = own
     run.figures["budgets"] = f"{counted} calls, {spent} tokens spent, {reserved} set aside for calls that were lost"
     if counted < made.total():
         raise Broken(f"the budgets counted {counted} calls of {made.total()} that were made")
+    if own != shared:
+        raise Broken(f"the shared budget counted {shared}, and those of the executions {own}")
