@@ -17,6 +17,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry
+from perdure.store.interface import Verb
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.requests import ListFilters
 from perdure.wire.shared_budgets import DAY_US
@@ -71,6 +72,31 @@ async def test_new_limits_and_a_deleted_budget_resume_what_waits(house: House) -
         assert await questions(p) == [] and await p.budgets.list() == []
         with pytest.raises(NotFound):
             await p.budgets.delete("users")
+
+
+async def test_limits_that_are_still_too_low_wake_each_waiting_run_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All wait again before the next balance has its turn."""
+    async with house.open(app) as p:
+        await p.budgets.put("users", per="user", calls=0)
+        for name in ("ann", "bob"):
+            await p.start(talk, 1, user_id=name)
+        await until(lambda: waiting(p, 2))
+        woken: list[str] = []
+        write = p.engine.store.write
+
+        async def until_all_wait(verb: Verb[Any]) -> Any:
+            done = await write(verb)
+            if verb.name == "change_budget":
+                woken.append(verb.values["budget_id"])
+                assert len(woken) <= 2
+                await until(lambda: waiting(p, 2))
+            return done
+
+        monkeypatch.setattr(p.engine.store, "write", until_all_wait)
+        await p.budgets.put("users", per="user", calls=0)
+        assert len({*woken}) == 2
 
 
 async def test_a_day_that_is_used_up_is_waited_for_without_a_worker(house: House) -> None:

@@ -90,8 +90,10 @@ class Budgets(Service):
         await self.write(shared_budgets.delete(project_id=scope.project_id, name=op.name, shared_id=shared.id))
 
     async def _wake(self, project_id: str, shared: SharedBudget) -> None:
-        """Resume the executions that wait for its balances."""
-        while ids := await self.read(shared_budgets.paused(shared_id=shared.id)):
+        """Resume the executions that wait for its balances. They may pause again under the new limits, so each balance
+        has one turn."""
+        id = ""
+        while ids := await self.read(shared_budgets.paused(shared_id=shared.id, after=id)):
             for id in ids:
                 await self.write(
                     budgets.change_budget(

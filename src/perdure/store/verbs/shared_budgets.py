@@ -52,9 +52,9 @@ async def unlimit(*, project_id: str, name: str) -> SharedBudget:
 
 
 @verb(looks=True)
-async def paused(*, shared_id: str) -> list[str]:
-    """Balances for which executions wait."""
-    found = await query("paused_balances", shared_id=shared_id, limit=BALANCES_AT_ONCE)
+async def paused(*, shared_id: str, after: str = "") -> list[str]:
+    """Balances for which executions wait, by id."""
+    found = await query("paused_balances", shared_id=shared_id, after=after, limit=BALANCES_AT_ONCE)
     return [id for (id,) in found]
 
 

@@ -39,6 +39,7 @@ ON CONFLICT (execution_id) DO NOTHING RETURNING execution_id;
 
 -- name: paused_balances
 SELECT execution_id FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL AND paused_at_us IS NOT NULL
+  AND execution_id > :after
 ORDER BY root_id, execution_id LIMIT :limit;
 
 -- name: delete_balances
