@@ -632,7 +632,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "list_balances": {"after": "session-3", "opened_at_us": None},
         "read_balance": {"key": "session-3", "opened_at_us": None},
         "delete_balances_of": {"key": "session-3"},
-        "prune_balances": {"before_us": NOW_US},
+        "prune_balances": {"day_before_us": NOW_US},
         "insert_extras": {
             "execution_id": fresh,
             "otel_traceparent": None,

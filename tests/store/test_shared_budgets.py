@@ -261,9 +261,9 @@ async def test_a_deleted_budget_lets_go_of_all_that_waits(world: World) -> None:
     assert await spend(world, id, "b") is GRANTED, "a new one of that name begins at zero"
 
 
-async def prune(world: World) -> None:
+async def prune(world: World, days: int = 1) -> None:
     fields: dict[str, Any] = {"idempotency_before_us": 0, "now_us": world.now_us, "limit": 100}
-    await world.store.write(queries.prune(after=("", ""), finished_before_us=world.now_us - DAY_US, **fields))
+    await world.store.write(queries.prune(after=("", ""), finished_before_us=world.now_us - days * DAY_US, **fields))
 
 
 async def test_retention_drops_past_days_and_idle_sessions_only(world: World) -> None:
@@ -272,16 +272,51 @@ async def test_retention_drops_past_days_and_idle_sessions_only(world: World) ->
     await share(world, "sessions", "session", calls=9)
     await share(world, "users", "user", calls=9)
     await share(world, "asking", "session", calls=1)
+    await share(world, "asked", "user", period=Period.DAY, calls=1)
     id = await world.running(user_id="ann", session_id="s")
     begin_us = world.now_us
     await spend(world, id, "a")
+    for _ in range(2):  # each that is used up pauses what asks
+        assert (await reserve(world, id, "b")).asks
+        await share(world, "asking", "session", calls=2)
+    assert (await balances(world, "asked"))["ann"].paused_at_us is not None
+    await share(world, "asking", "session", calls=1)
     world.advance(3 * DAY_US // SECOND)
     assert (await reserve(world, id, "b")).asks
     await prune(world)
-    assert await balances(world, "daily", now_us=begin_us) == {}
+    assert [await balances(world, name, now_us=begin_us) for name in ("daily", "asked")] == [{}, {}]
     assert await balances(world, "sessions") == {}
     assert [*await balances(world, "users")] == ["ann"], "it counts for good"
     assert [*await balances(world, "asking")] == ["s"], "something waits for it"
+
+
+@pytest.mark.parametrize("days", [0, 1])
+async def test_retention_counts_from_the_end_of_the_day_of_the_last_call(world: World, days: int) -> None:
+    await world.register()
+    await share(world, "sessions", "session", calls=9)
+    id = await world.running(session_id="s")
+    world.advance((DAY_US - world.now_us % DAY_US) // SECOND - 1)
+    await spend(world, id, "a")
+    await prune(world, days)
+    world.advance(days * DAY_US // SECOND)
+    await prune(world, days)
+    assert [*await balances(world, "sessions")] == ["s"]
+    world.advance(2)
+    await prune(world, days)
+    assert await balances(world, "sessions") == {}
+
+
+async def test_retention_leaves_balances_of_calls_under_way(world: World) -> None:
+    await world.register()
+    await share(world, "sessions", "session", calls=9)
+    id = await world.running(session_id="s")
+    assert await verdict(world, id, "a") is GRANTED
+    world.advance(2 * DAY_US // SECOND)
+    await prune(world)
+    assert await spend(world, id, "b") is GRANTED
+    assert await settle(world, id, "a")
+    [one] = (await balances(world, "sessions")).values()
+    assert (one.spent.calls, one.reserved.calls) == (2, 0)
 
 
 async def test_an_erased_user_or_session_leaves_no_balance(world: World) -> None:

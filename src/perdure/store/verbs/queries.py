@@ -17,6 +17,7 @@ from perdure.wire.errors import Conflict
 from perdure.wire.executions import Execution, Finished, LogLine, Row
 from perdure.wire.journal_spans import trace_id_of
 from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.shared_budgets import DAY_US
 from perdure.wire.status import FINAL
 
 _AFTER_EVERY_ID = "\U0010ffff"
@@ -201,7 +202,7 @@ async def prune(
     # A fire's row keeps its slot from a second fire, so it outlasts a wrong clock.
     fires = await query("prune_fires", before_us=min(finished_before_us, idempotency_before_us), limit=limit)
     memory = await query("prune_memory", before_us=finished_before_us, limit=limit)
-    balances = await query("prune_balances", before_us=finished_before_us, limit=limit)
+    balances = await query("prune_balances", day_before_us=finished_before_us - DAY_US, limit=limit)
     more_transcripts = await prune_transcripts(finished_before_us)
     traces = await query("old_traces", before_us=finished_before_us, limit=limit)
     for project_id, trace_id, size in traces:

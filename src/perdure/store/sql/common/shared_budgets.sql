@@ -56,8 +56,11 @@ WITH due AS MATERIALIZED (
 DELETE FROM budgets WHERE execution_id IN (SELECT execution_id FROM due) RETURNING execution_id;
 
 -- name: prune_balances
--- picks: balances of past days and of idle sessions for which nothing waits
+-- picks: balances whose last day is over, except of sessions that wait and of calls under way
 WITH due AS MATERIALIZED (
-  SELECT execution_id FROM budgets WHERE used_at_us IS NOT NULL AND used_at_us < :before_us AND paused_at_us IS NULL
+  SELECT execution_id FROM budgets b WHERE used_at_us IS NOT NULL AND used_at_us < :day_before_us
+    AND (paused_at_us IS NULL OR EXISTS (
+      SELECT 1 FROM shared_budgets s WHERE s.project_id = b.project_id AND s.id = b.root_id AND s.period IS NOT NULL))
+    AND NOT EXISTS (SELECT 1 FROM reservations r WHERE r.budget_id = b.execution_id AND r.settled = 0)
   LIMIT :limit {FOR UPDATE SKIP LOCKED})
 DELETE FROM budgets WHERE execution_id IN (SELECT execution_id FROM due) RETURNING execution_id;
