@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.embedded.house import House, pass_time, reaches, until
-from tests.embedded.test_budgets import app, asks, calls, finishes, questions, talk
+from tests.embedded.test_budgets import app, asks, call, calls, finishes, questions, talk
 
 from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
@@ -97,6 +97,29 @@ async def test_limits_that_are_still_too_low_wake_each_waiting_run_once(
         monkeypatch.setattr(p.engine.store, "write", until_all_wait)
         await p.budgets.put("users", per="user", calls=0)
         assert len({*woken}) == 2
+
+
+async def test_a_run_that_goes_on_after_a_wait_notices_a_new_budget(house: House) -> None:
+    registry = Registry()
+
+    @registry.workflow
+    async def waits(ctx: Context) -> None:
+        for name in ("before", "after"):
+            await admitted(ctx, partial(ctx.step, "call", call, name))
+            await ctx.wait_for_event("go")
+
+    async with house.open(registry) as p:
+        await p.budgets.put("shops", per="tag:shop", calls=0)
+        handle = await p.start(waits)
+        await reaches(handle, Phase.WAITING)
+        await p.budgets.put("all", per="project", calls=0)
+        await p.publish("go", None)
+        await until(lambda: _asks(p))
+        assert calls == ["before"]
+
+
+async def _asks(p: Embedded) -> bool:
+    return len(await questions(p)) == 1 or len(calls) > 1
 
 
 async def test_a_day_that_is_used_up_is_waited_for_without_a_worker(house: House) -> None:

@@ -162,6 +162,8 @@ class Runner:
 
     def again(self, claimed: Claimed, taken_at: float, ours_until: float) -> None:
         self._keep(claimed)
+        if self.context is not None:
+            self.context.unlimited = False  # there may be a budget since
         self.taken_at = taken_at
         self.ours_until = ours_until
         self.in_flight = None
