@@ -55,8 +55,8 @@ class LocalTransport:
     async def call(self, op: Operation[R], key: str | None = None) -> R:
         return await self.engine.serve(Scope(self.project_id, None if key is None else once(op, key), encoded=True), op)
 
-    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        return await self.engine.executions.start(self.project_id, items, encoded=True)
+    async def start(self, items: Sequence[StartItem], input_check: str | None = None) -> Sequence[Started | Problem]:
+        return await self.engine.executions.start(self.project_id, items, encoded=True, input_check=input_check)
 
     async def result(self, execution_id: str) -> Finished:
         return await self.engine.executions.result(self.project_id, execution_id)

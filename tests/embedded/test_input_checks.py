@@ -1,5 +1,6 @@
 """A start is refused if its input does not fit the schema that the workflow's worker registered."""
 
+import asyncio
 import copy
 import json
 import random
@@ -16,10 +17,10 @@ import pytest
 from msgspec import Meta, Raw
 from tests.embedded.house import House, until
 
-from perdure import BadValue, ChildFailed, Context, Registry, TopicEvent
+from perdure import BadValue, ChildFailed, Context, ExecutionFailed, Registry, TopicEvent
 from perdure.sdk.declared_schedules import NO_INPUT
 from perdure.wire.records import Problem
-from perdure.wire.requests import StartItem
+from perdure.wire.requests import Started, StartItem
 from perdure.wire.schedules import ScheduleStatus
 from perdure.wire.starts import BatchItem, SubmitWorkflows
 from perdure.wire.status import FINAL, Phase
@@ -251,6 +252,27 @@ async def test_the_deployment_that_will_run_it_says_what_it_takes(house: House) 
         assert await (await p.start("optional", "seven")).result() == "seven"
         with pytest.raises(BadValue, match=r'payload: 7 is not of type "string"'):
             await p.start("optional", 7)
+        # A client whose code is older has read it as a number.
+        [answer] = await p._transport.start([StartItem("optional", Raw(b"7"))], optional.input_check)
+        assert isinstance(answer, Problem) and answer.error == 'payload: 7 is not of type "string"'
+
+
+async def test_an_input_of_which_only_the_name_is_known_is_checked_among_those_that_the_client_has_read(
+    house: House,
+) -> None:
+    async with house.open(app) as p:
+        read, unread = await asyncio.gather(p.start(optional, 7), p.start("optional", "seven"), return_exceptions=True)
+        assert isinstance(unread, BadValue) and str(unread) == 'payload: "seven" is not of type "integer"'
+        assert not isinstance(read, BaseException) and await read.result() == 7
+        assert len((await p.list()).executions) == 1
+
+
+async def test_an_input_that_its_caller_says_to_have_read_fails_in_the_execution(house: House) -> None:
+    async with house.open(app) as p:
+        [answer] = await p._transport.start([StartItem("optional", Raw(b'"seven"'))], optional.input_check)
+        assert isinstance(answer, Started)
+        with pytest.raises(ExecutionFailed, match="input: Expected `int`, got `str`"):
+            await p.handle(answer.execution_id).result()
 
 
 async def test_a_schema_makes_the_server_fetch_nothing_and_an_impossible_one_checks_nothing(house: House) -> None:

@@ -98,7 +98,7 @@ class Executions(Service):
         items: Sequence[StartItem] = op.items
         if any(item.start_at is not None or item.parent_execution_id is not None for item in op.items):
             items = [item.to_item() for item in op.items]
-        answers = await self.start(scope.project_id, items, idempotency=scope.idempotency)
+        answers = await self.start(scope.project_id, items, idempotency=scope.idempotency, input_check=op.input_check)
         return StartReply([StartAnswer.of(answer) for answer in answers])
 
     async def start(
@@ -108,8 +108,10 @@ class Executions(Service):
         *,
         idempotency: Idempotency | None = None,
         encoded: bool = False,
+        input_check: str | None = None,
     ) -> list[Started | Problem]:
-        """Independent executions, with an answer for each. `encoded`: as for `check_item`."""
+        """Independent executions, with an answer for each. `encoded`: as for `check_item`. `input_check`: as for
+        `StartExecutions`."""
         answers: list[Started | Problem | None] = []
         news: list[New] = []
         for item in items:
@@ -133,6 +135,7 @@ class Executions(Service):
                     news=news,
                     now_us=core.clock.now_us(),
                     idempotency=idempotency,
+                    input_check=input_check,
                     waiting_claim=None if poll is None else poll.waiting_claim,
                 )
             )

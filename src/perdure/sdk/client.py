@@ -241,10 +241,10 @@ class Client:
         item = start_item(workflow, input, **options)
         if isinstance(workflow, Workflow):
             workflow.starting(None if self.worker is None else self.worker.outside)
-        answer = await self._starts.start(item)
+        known = None if isinstance(workflow, str) else workflow
+        answer = await self._starts.start(item, None if known is None else known.input_check)
         if isinstance(answer, Problem):
             raise from_code(answer.error_type, answer.error, answer.details)
-        known = None if isinstance(workflow, str) else workflow
         return Handle(self, answer.execution_id, known, existing=answer.existing)
 
     @overload

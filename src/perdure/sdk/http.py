@@ -53,6 +53,7 @@ from perdure.wire.requests import (
     StartItem,
     StartReply,
 )
+from perdure.wire.starts import INPUT_CHECK
 from perdure.wire.streams import StreamEnd
 
 logger = logging.getLogger("perdure.client")
@@ -246,11 +247,14 @@ class HttpTransport:
         reply: R = _reader(type(op))(answer)
         return reply
 
-    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
+    async def start(self, items: Sequence[StartItem], input_check: str | None = None) -> Sequence[Started | Problem]:
         body = _encode({"items": items})
+        headers = fresh_key()
+        if input_check is not None:
+            headers += f"{INPUT_CHECK}: {input_check}\r\n".encode()
         tries = _Tries()
         try:
-            answer = await self.request("POST", "/api/v1/executions", body, headers=fresh_key(), tries=tries)
+            answer = await self.request("POST", "/api/v1/executions", body, headers=headers, tries=tries)
         except REFUSALS as refusal:
             if len(items) > 1 and tries.unsure:  # by a server of another version: do not repeat single starts
                 raise UnknownOutcome(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.client")
 
-_Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem]]"
+_Start: TypeAlias = "tuple[StartItem, asyncio.Future[Started | Problem], str | None]"
 
 START_ITEMS_MAX = 500
 """A single item is sent at any size."""
@@ -39,10 +39,11 @@ class GatheredStarts:
         self._scheduled = False
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def start(self, item: StartItem) -> Started | Problem:
+    async def start(self, item: StartItem, input_check: str | None) -> Started | Problem:
+        """`input_check`: the check of the workflow with whose type the input was read."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Started | Problem] = loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, input_check))
         if not self._scheduled and len(self._sending) < STARTS_IN_FLIGHT:
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -70,7 +71,7 @@ class GatheredStarts:
         try:
             await self._send(group)
         except BaseException as error:
-            for _, future in group:
+            for _, future, _ in group:
                 if not future.done():
                     if isinstance(error, Exception):
                         future.set_exception(error)
@@ -81,14 +82,16 @@ class GatheredStarts:
 
     async def _send(self, group: Sequence[_Start]) -> None:
         """Raises an error that applies to all futures still open."""
+        checks = {check for *_, check in group}
+        input_check = checks.pop() if len(checks) == 1 else None
         try:
-            answers = await self._transport.start([item for item, _ in group])
+            answers = await self._transport.start([item for item, *_ in group], input_check)
         except REFUSALS as error:
             if len(group) == 1:
                 raise
             logger.debug("%d starts were refused as one request; they are sent one by one: %s", len(group), error)
         else:
-            for (_, future), answer in zip(group, answers, strict=True):
+            for (_, future, _), answer in zip(group, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
             return
@@ -104,7 +107,7 @@ class GatheredStarts:
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
     room = GATHERED_BYTES_MAX
-    for n, (item, _) in enumerate(starts[:START_ITEMS_MAX]):
+    for n, (item, *_) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
         if room < 0 and n:
             return starts[:n], starts[n:]

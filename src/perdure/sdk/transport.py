@@ -26,8 +26,8 @@ class Transport(Protocol):
         """A repeat with the same `key` has no effect."""
         ...
 
-    async def start(self, items: Sequence[StartItem]) -> Sequence[Started | Problem]:
-        """Start independent executions. The answers are in order."""
+    async def start(self, items: Sequence[StartItem], input_check: str | None = None) -> Sequence[Started | Problem]:
+        """Start independent executions. The answers are in order. `input_check`: as for `StartExecutions`."""
         ...
 
     async def result(self, execution_id: str) -> Finished:

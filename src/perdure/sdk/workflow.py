@@ -226,6 +226,10 @@ class Workflow(Generic[I_contra, R_co]):
         except TypeError:  # a hint that cannot be resolved; `check_hints` tells it where it matters
             return None
 
+    @functools.cached_property
+    def input_check(self) -> str | None:
+        return None if self._description is None else self._description.check_name
+
     def spec(self) -> WorkflowSpec:
         return WorkflowSpec(
             id=self.name,

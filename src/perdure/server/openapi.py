@@ -12,6 +12,7 @@ from perdure.server.routing import Route, Text
 from perdure.server.schemas import REF, Json, Schemas
 from perdure.server.streams import EventStream
 from perdure.wire.access import Caller
+from perdure.wire.starts import INPUT_CHECK
 
 _ERROR: Final[Json] = {
     "type": "object",
@@ -48,6 +49,11 @@ _HEADERS: Final[dict[str, Json]] = {
     "If-Match": {
         "required": False,
         "description": "The version that was read; another one by now is 409",
+        "schema": {"type": "string"},
+    },
+    INPUT_CHECK: {
+        "required": False,
+        "description": "The check of inputs that the client has made; the server makes another one",
         "schema": {"type": "string"},
     },
     "Perdure-Protocol": {

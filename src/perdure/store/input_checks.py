@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -45,14 +44,6 @@ _VALUES: Final = ("enum", "const", "default", "examples")
 logger = logging.getLogger("perdure.starts")
 
 
-def name_of_check(said: WorkflowDescription | None) -> str | None:
-    """Equal checks have equal names. None: inputs are not checked."""
-    if said is None or (said.takes_input and (said.input_check is None or said.input_schema is None)):
-        return None
-    parts = (said.takes_input, said.input_optional, said.input_check, bytes(said.input_schema or b""))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
 def check_input(check: Check, payload: bytes, at: str) -> None:
     """Raises BadValue with the path. `at` names the input in the request."""
     if len(payload) > CHECKED_BYTES_MAX:
@@ -72,7 +63,7 @@ def compile_check(described: bytes) -> Check:
     said = msgspec.json.decode(described, type=WorkflowDescription)
     if len(_compiled) >= KEPT_MAX:
         _compiled.clear()
-    check = _compiled[name_of_check(said) or ""] = _make(said)
+    check = _compiled[said.check_name or ""] = _make(said)
     return check
 
 

@@ -10,7 +10,7 @@ from perdure.wire.budgets import BudgetSpec, check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.executions import IDS_MAX, StartedExecution
-from perdure.wire.fields import Int32, Moment, Most, Time, count_check, in_body
+from perdure.wire.fields import Header, Int32, Moment, Most, Time, count_check, in_body
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import MaybeRaw
@@ -22,6 +22,7 @@ BODY_BYTES_MAX: Final = 1 << 30
 """Payloads only have the server's limit for all requests."""
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
+INPUT_CHECK: Final = "Perdure-Input-Check"
 AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
 
@@ -179,3 +180,6 @@ class StartExecutions(Operation[StartReply], frozen=True):
     """
 
     items: Annotated[list[StartItemRequest], Most(IDS_MAX), in_body(count_check(IDS_MAX))]
+    input_check: Annotated[str, Header(INPUT_CHECK)] | None = None
+    """The name of a workflow's check of inputs (`WorkflowDescription.check_name`). The caller has read each input with
+    the type of that workflow. The server checks inputs for workflows that registered another check."""

@@ -1,5 +1,6 @@
 """Workflows as deployments register them, and their runs."""
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
@@ -52,6 +53,14 @@ class WorkflowDescription(Struct, frozen=True, omit_defaults=True, forbid_unknow
     line: int | None = None
     text: str | None = None
     """The docstring's first paragraph."""
+
+    @property
+    def check_name(self) -> str | None:
+        """Equal checks of inputs have equal names. None: inputs are not checked."""
+        if self.takes_input and (self.input_check is None or self.input_schema is None):
+            return None
+        parts = (self.takes_input, self.input_optional, self.input_check, bytes(self.input_schema or b""))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 class Source(Record, frozen=True):

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perdure.store.executions import JournalRow, StoredWorker
-from perdure.store.input_checks import name_of_check
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs import admission, in_flight
 from perdure.store.verbs.deployments import adopt_early, enter_deployment, look_at_deployment, offer_work
@@ -129,7 +128,7 @@ async def register(
                 ages.get(spec.id, now_us),
                 msgspec.json.encode(spec.searchable).decode() if spec.searchable else None,
                 None if spec.description is None else msgspec.json.encode(spec.description),
-                name_of_check(spec.description),
+                None if spec.description is None else spec.description.check_name,
             )
             for spec in request.workflows
         ],

@@ -170,6 +170,7 @@ async def start_items(
     batch_id: str | None = None,
     independent: bool = True,
     checks_input: bool = False,
+    input_check: str | None = None,
     dispatch: DirectDispatch | None = None,
     parents: dict[str, Parent] | None = None,
     targets: dict[Where, Target | PerdureError] | None = None,
@@ -177,7 +178,8 @@ async def start_items(
 ) -> list[Started | Problem]:
     """Start the items. If `independent`, a refused item does not disturb the rest.
 
-    `checks_input` refuses inputs that do not fit the registered schema. `dispatch` claims some at once. `parents`,
+    `checks_input` refuses inputs that do not fit the registered schema. `input_check` names a check that the caller has
+    made of them. `dispatch` claims some at once. `parents`,
     `targets` and `budgeted` (by root id) hold rows that the caller has read.
     """
     if dispatch is not None:
@@ -185,6 +187,7 @@ async def start_items(
     starts = _Starts(project_id, now_us, dispatch)
     starts.batch_id = batch_id
     starts.checks_input = checks_input
+    starts.input_check = input_check
     starts.parents |= parents or {}
     starts.targets |= targets or {}
     starts.budgeted |= budgeted or {}
@@ -213,6 +216,7 @@ class _Starts:
         self.dispatch = dispatch
         self.batch_id: str | None = None
         self.checks_input = False
+        self.input_check: str | None = None
         self.payload_at = "payload"
         """In the request."""
         self.parents: dict[str, Parent] = {}
@@ -246,7 +250,7 @@ class _Starts:
             holder = await _holder_of_key(self.project_id, item, self._keys.get(key))
             if holder is not None:
                 return holder
-        if target.input_check is not None and self.checks_input:
+        if self.checks_input and target.input_check not in (None, self.input_check):
             await check_payload(self.project_id, item.workflow_id, target, item.payload, self.payload_at)
         gate = target.gate
         if item.queue_concurrency_limit is not None or self._queues:
@@ -551,11 +555,15 @@ async def start(
     news: Sequence[New],
     now_us: int,
     idempotency: Idempotency | None = None,
+    input_check: str | None = None,
     waiting_claim: WaitingClaim | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions. Also answers those that the waiting claim took."""
+    """Start independent executions. Also answers those that the waiting claim took.
+
+    `input_check`: as for `start_items`.
+    """
     dispatch = None if waiting_claim is None else DirectDispatch(waiting_claim)
-    answers = await _once(project_id, news, now_us, idempotency, dispatch=dispatch)
+    answers = await _once(project_id, news, now_us, idempotency, input_check=input_check, dispatch=dispatch)
     return answers, [] if dispatch is None else dispatch.given
 
 
@@ -576,6 +584,7 @@ async def _once(
     idempotency: Idempotency | None,
     *,
     batch_id: str | None = None,
+    input_check: str | None = None,
     dispatch: DirectDispatch | None = None,
 ) -> list[Started | Problem]:
     first = await recall(project_id, idempotency)
@@ -588,6 +597,7 @@ async def _once(
         batch_id=batch_id,
         independent=batch_id is None,
         checks_input=True,
+        input_check=input_check,
         dispatch=dispatch,
     )
     if idempotency is not None:
