@@ -1,10 +1,15 @@
 """What a blocked event loop does not begin, another worker runs."""
 
 import asyncio
+import contextlib
 import math
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -203,3 +208,75 @@ async def test_others_go_on_while_one_blocks_its_worker(served: Served, where: s
         assert (await handles[0].get()).attempt == 1
     assert sorted(number for part, number in ran if part == "step") == [0, 1, 2, 3, 4]
     assert ran.count(("code", 0)) == 1
+
+
+APP = """
+import os, time
+from pathlib import Path
+from perdure import Context, Registry
+
+app = Registry()
+folder = Path(__file__).parent
+
+def note(line: str) -> None:
+    log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"{os.getpid()} {line}\\n".encode())  # one write: lines of two processes do not mix
+    os.close(log)
+
+async def body(number: int) -> None:
+    note(f"step {number}")
+
+@app.workflow
+async def blocks(ctx: Context, number: int) -> None:
+    is_first = not (folder / "log").exists()
+    note(f"code {number}")
+    time.sleep(0.02)
+    while is_first and not (folder / "gate").exists():
+        time.sleep(0.02)
+    await ctx.step("body", body, number)
+"""
+AMOUNT = 12
+
+
+@pytest.mark.slow
+async def test_a_process_begins_what_another_one_that_is_blocked_has_not(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    log = tmp_path / "log"
+
+    @contextlib.contextmanager
+    def process(name: str) -> Iterator[int]:
+        environment = {**os.environ, "PERDURE_URL": served.server.url, "PERDURE_API_KEY": served.key}
+        command = [sys.executable, "-c", "from perdure.cli.main import app; app()", "work", "app.py"]
+        with (
+            (tmp_path / name).open("wb") as told,
+            subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=told) as worker,
+        ):
+            try:
+                yield worker.pid
+            finally:
+                worker.kill()
+
+    def owners(part: str) -> dict[int, list[int]]:
+        """By number: the process of each time that this part of an execution began."""
+        found: dict[int, list[int]] = {}
+        for pid, of, number in map(str.split, log.read_text().splitlines()):
+            if of == part:
+                found.setdefault(int(number), []).append(int(pid))
+        return found
+
+    async with Client(HttpTransport(served.server.url, served.key)) as client:
+        with process("blocked") as blocked:
+            await served.until(lambda: bool(served.engine.claims.waiting_for()))
+            handles = await asyncio.gather(*[client.start("blocks", n) for n in range(AMOUNT)])
+            await served.until(log.exists)
+            [first] = owners("code")
+            moved = [one for n, one in enumerate(handles) if n != first]
+            with process("other") as other:
+                await asyncio.gather(*[one.result(timeout=240) for one in moved])
+                assert owners("code")[first] == [blocked]
+                (tmp_path / "gate").touch()
+                await handles[first].result(timeout=240)
+        assert owners("step") == {n: [blocked if n == first else other] for n in range(AMOUNT)}
+        assert (await handles[first].get()).attempt == 1
+        assert all([(await one.get()).attempt > 1 for one in moved])
+    assert "it has not begun go back to their queue" in (tmp_path / "blocked").read_text()
