@@ -159,6 +159,10 @@ def test_bodies_hold_lists_and_objects() -> None:
     assert {"report.items[].entries[].item.tags", "fork_execution.edits.steps"} <= {one.id for one in COLLECTIONS}
 
 
+BEYOND = PARTS_MAX + PARTS_MAX // 100
+"""The limit for all together is not exact, because it allows each struct to have all its fields."""
+
+
 def large(body: bytes) -> bytes:
     """So large, and with so many commas, that it is counted."""
     return b'%b,"more":"%b"}' % (body[:-1], b"," * COUNTED_BYTES_MIN)
@@ -182,7 +186,26 @@ def test_each_list_and_object_is_counted_before_it_is_decoded(
     assert route._count is not None
     route._count.check(large(filled(kind, around, 200)))
     with pytest.raises(PerdureError, match=r"^body[a-z_.\[\]]*: holds more than"):
-        route._count.check(large(filled(kind, around, PARTS_MAX + 1)))
+        route._count.check(large(filled(kind, around, BEYOND)))
+
+
+@pytest.mark.parametrize(("route", "path", "kind", "around"), COLLECTIONS)
+def test_a_list_or_object_whose_name_stands_twice_is_counted(
+    route: Route, path: str, kind: Any, around: tuple[bytes, bytes]
+) -> None:
+    assert route._count is not None
+    before, after = around
+    many = filled(kind, (b"", b""), BEYOND)
+    few = filled(kind, (b"", b""), 1)
+    names = list(re.finditer(rb'"(\w+)":(?=[\[{]|$)', before))
+    again = b',"%b":' % names[-1][1]
+    bodies = [before + again.join([few] * BEYOND) + after]
+    for name in names:
+        depth = len(re.findall(rb"[\[{]", before[name.end() :]))
+        bodies.append(before + many + after[:depth] + b',"%b":null' % name[1] + after[depth:])
+    for body in bodies:
+        with pytest.raises(PerdureError, match=r"^body[a-z_.\[\]]*: holds more than"):
+            route._count.check(large(body))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +230,7 @@ async def test_a_list_without_end_is_refused_before_it_is_decoded(
     assert refused.json()["details"] == {"path": f"body.{name}"}
 
 
-NAMES = b",".join([b'"%d":"x"' % n for n in range(PARTS_MAX + 1)])
+NAMES = b",".join([b'"%d":"x"' % n for n in range(BEYOND)])
 
 
 @pytest.mark.parametrize(
@@ -278,7 +301,7 @@ def test_as_many_items_and_names_as_there_may_be_are_taken() -> None:
     ):
         with pytest.raises(PerdureError, match=rf"^body\.{re.escape(path)}: holds more than (250|300) entries"):
             count.check(large(body))
-    some = b'{"words":[%b]}' % b",".join([b'"a"'] * (PARTS_MAX // 200))
+    some = b'{"words":[%b]}' % b",".join([b'"a"'] * (BEYOND // 200))
     with pytest.raises(BadValue, match=r"^body: holds more than 200,000"):
         count.check(large(b'{"items":[%b]}' % b",".join([some] * 200)))
 

@@ -44,24 +44,27 @@ class _Part:
         self.where = where
         self.most = most
         self.limit = self.left = PARTS_MAX if most is None else most.items
-        self.read: Callable[[bytes], object] | None = None
-        """Counts one, which the skeleton has undecoded. None: the skeleton counts its items."""
+        self.fields = 0
+        """Of a struct and those in it."""
 
 
 class BodyCount:
     """Counts the items of a body's lists and the names of its objects before they are decoded.
 
     Decoding millions of them blocks the event loop for seconds, even in a thread, because msgspec keeps the interpreter
-    lock. So the body is read up to its limits, and without its values.
+    lock. So the body is read up to its limits, and without its values. The commas outside the values count all else,
+    also under a name that stands twice, where msgspec shows the last.
     """
 
     def __init__(self, body_type: type[Struct]) -> None:
-        self._left = 0
+        self._left = self._commas = 0
         self._refusal: PerdureError | None = None
         self._parts: list[_Part] = []
-        self._fields: dict[type, dict[str, _Part | None]] = {}
-        """The fields of each skeleton; None: a struct."""
-        self._body = msgspec.json.Decoder(self._skeleton([body_type], "body")).decode
+        self._values: list[memoryview] = []
+        self._readers: dict[type, dict[str, Callable[[Any], None]]] = {}
+        """They count the fields of each skeleton."""
+        skeleton, self._fields = self._skeleton([body_type], "body")
+        self._body = msgspec.json.Decoder(skeleton).decode
         # A list may have an eighth of the commas that need no count.
         self._few = min([PARTS_MAX // 2, *(8 * part.limit for part in self._parts)])
 
@@ -70,74 +73,95 @@ class BodyCount:
         errors."""
         if len(body) < COUNTED_BYTES_MIN or body.count(b",") <= self._few:
             return False
-        self._left, self._refusal = PARTS_MAX, None
+        self._left, self._commas, self._refusal = PARTS_MAX, self._fields, None
         for part in self._parts:
             part.left = part.limit
         try:
             self._count_in(self._body(body))
+            self._check_rest(body)
         except msgspec.MsgspecError:
             if self._refusal is None:
                 raise
             raise self._refusal from None
+        finally:
+            self._values.clear()
         return True
 
+    def _check_rest(self, body: bytes) -> None:
+        most = self._left + self._commas
+        if len(body) - sum(map(len, self._values)) <= most:
+            return
+        if commas_in(body) - commas_in(b" ".join(self._values)) > most:
+            raise _too_many("body", None)
+
     def _count_in(self, found: Struct) -> None:
-        for name, part in self._fields[type(found)].items():
+        for name, read in self._readers[type(found)].items():
             value = getattr(found, name)
-            if value is None or value is NULL:
-                continue
-            if part is None:
-                self._count_in(value)
-            elif part.read is None:
-                if value and self._fields[type(value[0])]:
-                    for item in value:
-                        self._count_in(item)
-            elif (data := bytes(value)) != b"null":
-                part.left = part.limit
-                part.read(data)
+            if value is not None and value is not NULL:
+                read(value)
+
+    def _count_in_each(self, found: Sequence[Struct]) -> None:
+        for one in found:
+            self._count_in(one)
+
+    def _add(self, value: Raw) -> None:
+        self._values.append(memoryview(value))
 
     def _take(self, part: _Part, number: int = 1) -> None:
         self._left -= number
+        self._commas += part.fields
         part.left -= number
         if part.left < 0 or self._left < 0:
             self._refusal = _too_many(part.where, part.most if part.left < 0 else None)
             raise msgspec.ValidationError
 
-    def _skeleton(self, kinds: Sequence[type[Struct]], where: str, **namespace: object) -> type[Struct]:
-        """A struct that has only the parts of `kinds`, and the way to them."""
-        parts: dict[str, _Part | None] = {}
+    def _skeleton(self, kinds: Sequence[type[Struct]], where: str, **namespace: object) -> tuple[type[Struct], int]:
+        """A struct that has only the values and structs of `kinds`, and the number of all fields."""
         fields: dict[str, tuple[str, Any, object]] = {}
+        readers: dict[str, Callable[[Any], None]] = {}
+        number = 0
         for one in (field for kind in kinds for field in msgspec.structs.fields(kind)):
             name, at = one.encode_name, f"{where}.{one.encode_name}"
+            number += 1
             for kind in choices(one.type):
-                if get_origin(kind) in (list, dict):
-                    parts[name] = part = _Part(at, next(iter(marks(one.type, Most)), None))
-                    self._parts.append(part)
-                    fields[name] = (name, *self._field(kind, part))
-            structs = [kind for kind in choices(one.type) if _is_struct(kind)]
-            if structs and self._fields[made := self._skeleton(structs, at)]:
-                parts[name] = None
-                fields[name] = (name, made | None, None)
+                if (made := self._field(kind, _Part(at, next(iter(marks(one.type, Most)), None)))) is not None:
+                    fields[name], readers[name] = (name, *made[:2]), made[2]
+            if structs := [kind for kind in choices(one.type) if _is_struct(kind)]:
+                skeleton, more = self._skeleton(structs, at)
+                fields[name], readers[name] = (name, skeleton | None, None), self._count_in
+                number += more
         skeleton = msgspec.defstruct("Skeleton", list(fields.values()), namespace=namespace)
-        self._fields[skeleton] = parts
-        return skeleton
+        self._readers[skeleton] = readers
+        return skeleton, number
 
-    def _field(self, kind: Any, part: _Part) -> tuple[Any, object]:
-        """Its type and default in the skeleton."""
+    def _field(self, kind: Any, part: _Part) -> tuple[Any, object, Callable[[Any], None]] | None:
+        """Its type and default in the skeleton, and how to count it. None: its commas count."""
+        if kind is Raw:
+            return Raw, NULL, self._add
+        if get_origin(kind) not in (list, dict):
+            return None
         *_, item = get_args(kind)
         values = choices(item)
+        if all(one in (str, int, float, bool) for one in values):
+            return None
+        self._parts.append(part)
         if get_origin(kind) is list and all(map(_is_struct, values)):
-            skeleton = self._skeleton(values, f"{part.where}[]", __post_init__=lambda _: self._take(part))
-            return list[skeleton] | None, None  # type: ignore[valid-type]  # made here
+            skeleton, part.fields = self._skeleton(values, f"{part.where}[]", __post_init__=lambda _: self._take(part))
+            return list[skeleton] | None, None, self._count_in_each  # type: ignore[valid-type]  # made here
         if get_origin(kind) is dict and values == [Raw]:
-            part.read = _read_names(partial(self._take, part))
-        elif all(one in (str, int, float, bool) for one in values):
-            part.read = lambda data: self._take(part, commas_in(data) + 1)
+            read = _read_names(partial(self._take, part))
         elif get_origin(kind) is list and part.most is not None:
-            part.read = partial(self._read_values, part)
+            read = partial(self._read_values, part)
         else:
             raise TypeError(f"{part.where}: how is {kind} counted before it is decoded? Give a list a limit with Most.")
-        return Raw, NULL
+
+        def count(value: Raw) -> None:
+            self._add(value)
+            if (data := bytes(value)) != b"null":
+                part.left = part.limit
+                read(data)
+
+        return Raw, NULL, count
 
     def _read_values(self, part: _Part, data: bytes) -> None:
         try:
@@ -177,7 +201,8 @@ _list: Final = msgspec.json.Decoder(list[Raw]).decode
 
 def _too_many(where: str, most: Most | None) -> PerdureError:
     if most is None:
-        return BadValue(f"body: holds more than {PARTS_MAX:,} entries, tags and other parts in all", {"path": "body"})
+        text = f"body: holds more than {PARTS_MAX:,} entries, tags and other parts, also of repeated and unknown names"
+        return BadValue(text, {"path": "body"})
     text = f"{where}: holds more than {most.items:,} entries, which is the limit; send fewer at a time"
     return most.refusal(text, {"path": where})
 
