@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -12,17 +13,19 @@ from msgspec.json import decode
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, ToolOutput
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolReturnPart
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
-from tests.agents.scripted import Script, call
+from tests.agents.scripted import Script, call, crashed
+from tests.embedded.house import answer_when_asked
 
 from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
-from perdure.agents import Call, CallHook, DurableAgent, durable, stop_reason
+from perdure.agents import Call, CallHook, DurableAgent, durable, max_steps, stop_reason
 from perdure.cli.conversation import conversation, spent
+from perdure.embedded import embedded as stored
 from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
@@ -347,6 +350,127 @@ async def test_an_execution_holds_the_budget_of_one_agent_that_runs_inside_of_it
             await (await bench.start(both, "Find it!")).result()
         assert failed.value.type == "Misplaced"
         assert await (await bench.start(below, "Find it!")).result() == ["one shelf", "one shelf"]
+
+
+LAST_WORDS = "let me see"
+ENDED = "Agent 'clerk' ended early (budget): The budget"
+CALLS = Budget(calls=2, on_exceed="finish")
+
+
+def clerk_inside(script: Script, output_type: Any = str, **options: Any) -> tuple[DurableAgent[None, Any], Any, Any]:
+    """An agent, a workflow that returns its answer, and one that goes on with its last words after a replay."""
+    agent: Agent[None, Any] = Agent(script.model, name="clerk", output_type=output_type)
+
+    @agent.tool_plain
+    def find() -> str:
+        return "on the shelf"
+
+    clerk = durable(agent, **options)
+
+    @workflow
+    async def trusts(ctx: Context, prompt: str) -> Any:
+        return await clerk(ctx, prompt)
+
+    @workflow
+    async def handles(ctx: Context, prompt: str) -> list[Any]:
+        try:
+            return ["answer", await clerk(ctx, prompt)]
+        except BudgetExceeded as exceeded:
+            await ctx.sleep(0.01)
+            return [type(exceeded.answer).__name__, exceeded.answer]
+
+    return clerk, trusts, handles
+
+
+def insisting() -> Script:
+    """Calls a tool in each answer, also when it has none."""
+    return Script([LAST_WORDS, call("find", "c1")], call("find", "c2"), "it is there")
+
+
+async def test_last_words_inside_a_workflow_are_an_error_and_not_an_answer(database: str) -> None:
+    clerk, trusts, handles = clerk_inside(insisting(), budget=CALLS)
+    async with stored(database, Registry(clerk, trusts, handles), parks=False) as bench:
+        handle = await bench.start(trusts, "Find it!")
+        with pytest.raises(ExecutionFailed, match=re.escape(f"{ENDED} is used up.")) as failed:
+            await handle.result()
+        assert failed.value.type == BudgetExceeded.__name__
+        assert ENDED in (await bench.why(handle.id)).sentence
+        assert (await handle.get()).progress is None
+        handle = await bench.start(handles, "Find it!")
+        assert await handle.result() == ["str", LAST_WORDS]
+        assert (await handle.get()).attempt > 1, "it was replayed after the error"
+        ample = await bench.start(handles, "Find it!", budget=Budget(calls=4, on_exceed="finish"))
+        assert await ample.result() == ["answer", "it is there"]
+
+
+@pytest.mark.parametrize(
+    ("per", "period", "name"),
+    [
+        ("session", None, "'shared' of session 's'"),
+        ("user", "day", "'shared' of user 'ann'"),
+        ("tag:shop", None, "'shared' of tag 'shop' 'berlin'"),
+        ("project", "day", "'shared'"),
+    ],
+)
+async def test_a_shared_budget_ends_an_agent_inside_a_workflow_alike(
+    database: str, per: str, period: Any, name: str
+) -> None:
+    script = Script([LAST_WORDS, call("find", "c1")], call("find", "c2"), "it is there")
+    clerk, trusts, handles = clerk_inside(script)
+    whose: dict[str, Any] = {"session_id": "s", "user_id": "ann", "tags": {"shop": "berlin"}}
+    async with stored(database, Registry(clerk, trusts, handles), parks=False) as bench:
+        await bench.budgets.put("shared", per=per, period=period, calls=2, on_exceed="finish")
+        assert await (await bench.start(handles, "Find it!", **whose)).result() == ["str", LAST_WORDS]
+        await bench.budgets.put("shared", per=per, period=period, calls=3, on_exceed="ask")
+        handle = await bench.start(trusts, "Find it!", **whose)
+        await answer_when_asked(handle, "agent_clerk_model_2-over_budget", {"approved": False})
+        with pytest.raises(ExecutionFailed, match=re.escape(f"{ENDED} {name} is used up: 3 of 3 calls.")):
+            await handle.result()
+
+
+async def test_an_answer_that_a_budget_cut_short_keeps_its_type_and_stop_conditions_still_answer() -> None:
+    script = Script(call("find", "c1"), call("final_result", "f1", text="one shelf"), "never asked")
+    clerk, trusts, handles = clerk_inside(script, Found, budget=CALLS)
+    async with embedded(Registry(clerk, trusts, handles)) as bench:
+        assert await (await bench.start(handles, "Find it!")).result() == ["Found", {"text": "one shelf"}]
+    assert script.tools == [["find"], []]
+    script = Script([LAST_WORDS, call("find", "c1")], "one shelf")
+    clerk, trusts, handles = clerk_inside(script, stop=[max_steps(2)], budget=CALLS)
+    async with embedded(Registry(clerk, trusts, handles)) as bench:
+        assert await (await bench.start(trusts, "Find it!")).result() == "one shelf", "it was stopped first"
+
+
+async def test_an_agent_that_must_fail_or_has_said_nothing_leaves_no_answer() -> None:
+    for budget in (Budget(calls=1, on_exceed="fail"), Budget(calls=0, on_exceed="finish")):
+        clerk, trusts, handles = clerk_inside(insisting(), budget=budget)
+        async with embedded(Registry(clerk, trusts, handles)) as bench:
+            assert await (await bench.start(handles, "Find it!")).result() == ["NoneType", None]
+
+
+async def test_a_calling_agent_is_told_that_a_budget_ended_the_agent_behind_its_tool() -> None:
+    clerk, *_ = clerk_inside(insisting(), budget=CALLS)
+    script = Script(call("clerk", "h1", prompt="Find it!"), "It is not found yet.")
+    router = durable(Agent(script.model, name="router", tools=[clerk.as_tool()]))
+    report = await crashed(router, "Find it!", clerk)
+    assert report.result == "It is not found yet."
+    [told] = script.heard[-1][-1].parts
+    assert isinstance(told, ToolReturnPart) and told.outcome == "failed"
+    assert re.fullmatch(
+        r"Agent 'clerk' ended early \(budget\): .* Until then it had: \"let me see\"", str(told.content)
+    )
+    clerk, *_ = clerk_inside(Script("on the shelf"), budget=CALLS)
+    script = Script(call("clerk", "h1", prompt="Find it!"), "found")
+    router = durable(Agent(script.model, name="router", tools=[clerk.as_tool()]))
+    async with embedded(Registry(router, clerk)) as bench:
+        assert await router.run(bench, "Find it!") == "found"
+    [told] = script.heard[-1][-1].parts
+    assert isinstance(told, ToolReturnPart) and told.content == "on the shelf"
+
+
+async def test_a_crash_changes_nothing_about_last_words_inside_a_workflow() -> None:
+    clerk, _, handles = clerk_inside(insisting(), budget=CALLS)
+    report = await crashed(handles, "Find it!", clerk)
+    assert report.result == ["str", LAST_WORDS] and report.crashes
 
 
 async def test_hooks_come_after_a_call_in_reverse_so_they_see_what_it_cost_and_it_counts_whatever_they_say() -> None:

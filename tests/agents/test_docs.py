@@ -11,7 +11,7 @@ from tests.documented import DOCS, Page
 from tests.embedded.house import answer_when_asked, reaches
 
 import perdure.agents
-from perdure import Registry
+from perdure import Budget, Registry
 from perdure.agents.options import DurableOptions
 from perdure.testing import embedded
 from perdure.wire.status import Phase
@@ -65,6 +65,12 @@ async def test_long_agents(capsys: pytest.CaptureFixture[str]) -> None:
             await page.run(client=p)
     assert capsys.readouterr().out == "Bark and leaves.Bark and leaves. None\n"
     assert module.spent.calls.spent == 2
+    await page.run()
+    with module.agent.override(model=Priced(custom_output_text="Bark.")):
+        async with embedded(Registry(module.report)) as p:
+            ended = await p.start(module.report, "What do beavers eat?", budget=Budget(calls=1, on_exceed="finish"))
+            assert await ended.result() == "Unfinished: Bark."
+            assert await (await p.start(module.report, "What do beavers eat?")).result() == "Bark."
     assert page.all_ran
 
 

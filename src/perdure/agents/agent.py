@@ -13,6 +13,7 @@ from msgspec import structs
 from pydantic_ai.agent import AbstractAgent, Agent, EventStreamHandler
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback, ProcessEventStream
 from pydantic_ai.durable_exec import external_event_scope, replay_scope
+from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.tools import RunContext, Tool
@@ -43,9 +44,11 @@ from perdure.sdk.errors import Misplaced
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.start_options import Budget, StartOptions
-from perdure.sdk.steps import is_async_callable
+from perdure.sdk.steps import current_step, is_async_callable
 from perdure.sdk.workflow import Workflow, declare
+from perdure.wire.agent_runs import early_end
 from perdure.wire.errors import BadValue
+from perdure.wire.executions import GetExecution
 from perdure.wire.requests import AgentSpec, WorkflowSpec
 from perdure.wire.workflows import WorkflowType
 
@@ -220,7 +223,14 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
         """Run the agent inside the calling workflow's execution, which takes over the agent's own budget.
 
+        Raises `BudgetExceeded` if a budget ends the run; its `answer` is what the agent had until then, or None.
         Raises `Misplaced` if the execution has another agent's budget.
+
+        >>> async def report(ctx: Context, question: str) -> str:
+        ...     try:
+        ...         return await research(ctx, question)
+        ...     except BudgetExceeded as exceeded:
+        ...         return f"unfinished: {exceeded.answer}"
         """
         if self._budget is not None:
             if ctx.budget_of not in (None, self.name):
@@ -236,7 +246,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         The default name is the agent's, with `_` for characters that providers refuse. Without `deps` of its own, this
         agent gets the calling agent's, if they are of its `deps_type`. A call raises `BadValue` if JSON cannot hold
-        them.
+        them. A call that this agent's own budget ends early is a failed call with its last words.
 
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
@@ -245,9 +255,19 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             run = current_run()
             if run is None:
                 return (await self.agent.run(prompt, deps=self._deps_outside(ctx.deps))).output
-            key = run.keys.again(f"child:{part(self.name)}:{part(ctx.tool_call_id or 'call')}")
+            call = f"{part(self.name)}:{part(ctx.tool_call_id or 'call')}"
+            key = run.keys.again(f"child:{call}")
             deps = self._taken(ctx.deps) if self._deps is None else None
-            return await run.ctx.run_child(self, self.input(prompt, deps=deps), key=key)
+            given = self.input(prompt, deps=deps)
+            if self._budget is None:  # the caller spends from each budget that can end this agent
+                return await run.ctx.run_child(self, given, key=key)
+            child = await run.ctx.start_child(self, given, key=key)
+            output = await child.result()
+            early = await run.ctx.step("child.early_end", _early_end, child.id, key=run.keys.again(f"early_end:{call}"))
+            if early is not None:
+                words = encode(output, self._output_hint, where="result").decode()
+                raise ToolFailed(f"Agent {self.name!r} {early} Until then it had: {words}")
+            return output
 
         said = description or self.agent.description
         return Tool(
@@ -298,6 +318,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         if turn is not None:
             encode(result.output, self._output_hint, where="result")  # a run that fails here must not add messages
             await turn.end(result.new_messages())
+        run.raise_if_exceeded(result.output)
         return result.output
 
     def _check_listeners(self, has_handler: bool) -> None:
@@ -377,6 +398,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             model = models.get(model, model)
         made: PerdureDurability[DepsT] = PerdureDurability(models=models, model=model, name=self.name, **self._bounds)
         return made.for_agent(self.agent)
+
+
+async def _early_end(execution_id: str) -> str | None:
+    worker = current_step().worker
+    return None if worker is None else early_end((await worker.transport.call(GetExecution(execution_id))).progress)
 
 
 def _is_function(deps: Any) -> TypeGuard[Callable[[Context], Any]]:

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from perdure.agents.names import Keys
 from perdure.sdk import plain_agents
+from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
 from perdure.wire.agent_runs import STOPPED
@@ -53,6 +54,8 @@ class AgentRun:
         self.finishing: str | None = None
         """Why the agent must answer now."""
         self.finished_by: StopReason | None = None
+        self.exceeded: BudgetExceeded | None = None
+        """Set if a budget ended the run early."""
         self.emitted_calls: set[str] = set()
         """Emitted calls that have no result yet."""
         self.last_call = b""
@@ -63,9 +66,23 @@ class AgentRun:
         if self.finishing is None:
             self.finishing, self.finished_by = why, by
             self.ctx.log("The agent is to answer now: %s", why)
-            self.report_stop(by, why)
+            if by == "budget":
+                self.exceeded = BudgetExceeded(why)
+            self._report_stop(by, why)
 
-    def report_stop(self, by: StopReason, why: str) -> None:
+    def end_over(self, exceeded: BudgetExceeded) -> None:
+        """The run ends with the words that it has."""
+        self.ctx.log("The agent ends with what it has: %s", exceeded.message)
+        self.exceeded = exceeded
+        self._report_stop("budget", exceeded.message)
+
+    def raise_if_exceeded(self, output: object) -> None:
+        """For an agent inside another workflow, which could not tell its last words from an answer."""
+        if self.keys.prefix and self.exceeded is not None:
+            said = f"Agent {self.agent_name!r} ended early (budget): {self.exceeded.message}"
+            raise BudgetExceeded(said, self.exceeded.details, answer=output)
+
+    def _report_stop(self, by: StopReason, why: str) -> None:
         """Report it as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
             said = {STOPPED: by, "text": f"ended early ({by}): {why}"}

@@ -160,8 +160,7 @@ class _Bound(durable_exec.BoundDurableOperation[ParamsT, WireT, ResultT], Generi
             ending = ended_by(exceeded, params)
             if ending is None:
                 raise
-            run.ctx.log("The agent ends with what it has: %s", exceeded.message)
-            run.report_stop("budget", exceeded.message)
+            run.end_over(exceeded)
             return ending  # type: ignore[return-value]  # only a request for an answer is ended by one
         return operation.result_codec.load(recorded)
 

@@ -25,7 +25,7 @@ The machine raises `Diverged`, `Outdated` and `Stuck` outside of workflow code, 
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from perdure.wire.errors import PerdureError
 
@@ -185,9 +185,20 @@ class Postponed(PerdureError):
 
 
 class BudgetExceeded(PerdureError):
-    """A budget is used up. `details` name it and what is spent."""
+    """A budget is used up. `details` name it and what is spent.
+
+    `answer` is the output of an agent that the budget ended early inside a workflow (`await agent(ctx, …)`). It is None
+    if the agent has said nothing, or must fail (`on_exceed="fail"`).
+
+    >>> BudgetExceeded("The budget is used up.", answer="Two of three shelves are empty.").answer
+    'Two of three shelves are empty.'
+    """
 
     code: ClassVar[str] = "BUDGET_EXCEEDED"
+
+    def __init__(self, message: str, details: dict[str, object] | None = None, *, answer: Any = None) -> None:
+        super().__init__(message, details)
+        self.answer = answer
 
 
 class DuplicateKey(PerdureError):
