@@ -184,6 +184,22 @@ async def test_many_items_at_once_cost_few_reports(house: House) -> None:
         assert p.engine.store.group_verbs < 500
 
 
+async def test_a_last_step_may_emit_more_than_one_report_holds(house: House) -> None:
+    app = Registry()
+
+    async def burst() -> None:
+        for n in range(100):
+            current_step().emit("burst", [n, "x" * 60_000])
+
+    @app.workflow
+    async def ends_with_a_burst(ctx: Context) -> None:
+        return await ctx.step("burst", burst)
+
+    async with house.open(app) as p:
+        handle = await p.start(ends_with_a_burst)
+        assert [item.data[0] async for item in handle.stream()] == [*range(100)]
+
+
 async def test_what_cannot_be_sent_is_refused_where_it_is_emitted(house: House) -> None:
     app = Registry()
     refused: list[str] = []

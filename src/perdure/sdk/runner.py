@@ -381,6 +381,7 @@ class Runner:
             and not (self.gone or self.end or self.wants_rows or self._releasing or self._held_back or self._unread)
             and self.machine is not None
             and self.machine.only_returns(call, step_result.__code__)
+            and (self.context is None or self.context.outbox.fits)
         )
 
     def _return(self, item: ReportItem, at_us: int) -> None:

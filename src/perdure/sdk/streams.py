@@ -93,6 +93,11 @@ class Outbox:
             if self._notify is not None:
                 self._notify(self._execution_id)
 
+    @property
+    def fits(self) -> bool:
+        """Whether one report takes all items."""
+        return sum(memoryview(one.data).nbytes for one in tuple(self._items or ())) <= REPORT_BYTES
+
     def take(self, *, last: bool) -> list[Emitted]:
         """The oldest items, or the newest with `last`, in the final report."""
         self._notified = False
