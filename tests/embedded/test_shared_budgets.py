@@ -11,6 +11,7 @@ from tests.embedded.test_budgets import app, asks, call, calls, finishes, questi
 
 from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
+from perdure.engine.service import Scope
 from perdure.sdk.budgets import admitted, reserve
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
@@ -20,7 +21,7 @@ from perdure.sdk.workflow import Registry
 from perdure.store.interface import Verb
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.requests import ListFilters
-from perdure.wire.shared_budgets import DAY_US
+from perdure.wire.shared_budgets import DAY_US, ListBalances
 from perdure.wire.status import Phase
 
 
@@ -50,6 +51,8 @@ async def test_the_runs_of_a_session_spend_from_one_balance_and_go_on_together(h
         assert b"3 of 3 calls. Approve to raise it for all that spend from it" in bytes(question.data)
         assert await spent(p, "sessions") == {"s": 3, "t": 2}
         [balance] = await p.budgets.balances("sessions", key="s")
+        page = await p.engine.serve(Scope(await p.engine.projects.default()), ListBalances("sessions", "s", limit=1))
+        assert len(page.balances) == 1 and page.next_key is None
         raised = await p.raise_budget(balance.execution_id, calls=1)
         assert (raised.calls.limit, raised.name, raised.key, raised.until_us) == (4, "sessions", "s", None)
         assert [len(await one.result()) for one in (first, second)] == [2, 2]

@@ -70,7 +70,7 @@ class Budgets(Service):
                 project_id=scope.project_id, name=op.name, key=op.key, after=op.after, limit=op.limit, now_us=now_us
             )
         )
-        next_key = found[-1].key if len(found) == op.limit else None
+        next_key = found[-1].key if op.key is None and len(found) == op.limit else None
         return BalanceList(shared, [one.state(now_us) for one in found], next_key)
 
     @serves(PutSharedBudget)
