@@ -112,6 +112,10 @@ dashboard: $(STAMP) $(DASHBOARD) ## Build the dashboard's files into src/perdure
 docs: $(STAMP) ## Build the site from docs/ into build/site: strict links, search, Markdown beside each page
 	@$(PY) -m scripts.website
 
+.PHONY: tables
+tables: $(STAMP) ## Write the tables of commands and routes in docs/ from their declarations
+	@$(PY) -m scripts.tables
+
 .PHONY: screenshots
 screenshots: $(STAMP) ## Take pictures of all pages, light and dark, into docs/images (needs Chromium)
 	@$(PY) -m scripts.screenshots

@@ -7,13 +7,14 @@ import inspect
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import typer
+from scripts import tables
 from tests.documented import DOCS, Page, blocks
 
 import perdure.testing
@@ -46,15 +47,6 @@ ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
 SOURCE = ROOT / "src" / "perdure"
 
-EVERYWHERE = {"--help", "--json", "--url", "--database", "--limit"}
-"""Options that docs/commands.md explains once."""
-FILTERS = (
-    "`--status` `--phase` `--workflow` `--key` `--key-part` `--tag` `--field` `--error` `--retried` `--queue` "
-    "`--session` `--user` `--parent` `--root` `--batch` `--deployment` `--since` `--before`"
-)
-JOB = "`--note` `--dry-run` `--yes` `--detach`"
-"""Those of `perdure ls` and `perdure bulk`, and of bulk jobs, which docs/commands.md lists once."""
-METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 RUN = {"budgets", "client", "schedules", "sessions", "streams", "triggers", "webhooks", "workflows"}
 RUN_ELSEWHERE = {"agents", "testing"}
 """Pages whose blocks are run: below, and in tests/agents/test_docs.py and tests/test_testing.py."""
@@ -239,12 +231,18 @@ async def test_the_page_of_metrics_has_all() -> None:
     assert known == {f"`{name}`" for name in told}
 
 
-def test_the_tables_of_routes_have_all_that_programs_call() -> None:
-    """Those of other programs than ours: not what our worker and clients of the contract say among themselves."""
-    tables = {re.sub(r"{\w+}", "{}", cell) for page in ("http-api", "accounts") for cell, *_ in rows(page)}
-    shown = {path for cell in tables if cell.split()[0] in METHODS for path in re.findall(r"/[^ ?]*", cell)}
-    paths = {re.sub(r"{\w+}", "{}", route.path) for route in all_routes() if route.path.startswith(("/api/", "/v1/"))}
-    assert paths - shown == set()
+@pytest.mark.parametrize("path", tables.pages(), ids=lambda path: path.stem)
+def test_the_tables_of_commands_and_routes_are_those_of_their_declarations(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == tables.pages()[path], "run `make tables`"
+
+
+def test_the_tables_of_routes_name_no_other_path() -> None:
+    paths = {tables.plain(route.path) for route in all_routes()}
+    named = tables.paths_in(text_of("http-api"))
+    assert {path for path in named if path.startswith("/api/")} - paths == {
+        "/api/v1/auth/…",
+        "/api/v1/projects/…",
+    } & named
 
 
 async def test_clients() -> None:
@@ -273,33 +271,6 @@ def test_the_page_of_clients_has_every_call_and_option() -> None:
         assert {name for name in names if not re.search(rf"\b{name}\b", page)} == set(), kind
     options = {name for row in rows("client") for name in re.findall(r"`(\w+)`", row[0])}
     assert set(StartOptions.__annotations__) <= options
-
-
-def commands(group: Any, path: str = "perdure") -> Iterator[tuple[str, str, str]]:
-    """Each command with its arguments, what it does, and its options, as the page has them."""
-    for name, one in group.commands.items():
-        if one.hidden:
-            continue
-        if hasattr(one, "commands"):
-            yield from commands(one, f"{path} {name}")
-            continue
-        shown = [param for param in one.params if not getattr(param, "hidden", False)]
-        arguments = [param.metavar for param in shown if param.param_type_name == "argument"]
-        options = [param.opts[0] for param in shown if param.param_type_name == "option"]
-        listed = (
-            " ".join(f"`{option}`" for option in options if option not in EVERYWHERE)
-            .replace(FILTERS, "*filters*")
-            .replace(JOB, "*job*")
-        )
-        usage = " ".join([path, name, *arguments])
-        says = " ".join(one.help.partition("\n\n")[0].split())
-        yield f"`{usage}`", says, listed
-
-
-def test_the_page_of_commands_has_all_with_their_options() -> None:
-    expected = set(commands(typer.main.get_command(app)))
-    assert {row for row in rows("commands") if row[0].startswith("`perdure ")} == expected
-    assert FILTERS in text_of("commands") and JOB in text_of("commands")
 
 
 def test_commands_on_the_pages_have_the_options_that_they_name() -> None:

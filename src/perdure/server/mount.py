@@ -93,6 +93,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
         contract=options.get("contract", False),
         idempotent=idempotent,
+        repeated=options.get("repeated") or ("no effect" if protocol else None),
         headers=((VERSION_HEADER,) if protocol else ("Last-Event-ID",) if streams else ()) + how.headers,
         body_bytes_max=options.get("body_bytes_max") or _body_bytes_max(how.body),
         rest=options.get("rest", False),

@@ -300,6 +300,8 @@ class RouteOptions(TypedDict, total=False):
     caller: Caller
     contract: bool
     idempotent: bool
+    repeated: str | None
+    """As for operations."""
     headers: tuple[str, ...]
     media_type: str
     raw_body: tuple[str, ...]
@@ -331,6 +333,7 @@ class Route:
         self.safe = method == "GET" and role in (None, Role.READ)
         self.contract = options.get("contract", False)
         self.idempotent = options.get("idempotent", False)
+        self.repeated = options.get("repeated")
         self.headers = options.get("headers", ())
         self.media_type = options.get("media_type", "application/json")
         self.raw_body = options.get("raw_body", ())

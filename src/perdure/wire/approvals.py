@@ -257,7 +257,12 @@ class GetOpenQuestions(Operation[OpenQuestions], frozen=True):
     execution_id: ExecutionId
 
 
-@questions.post("/api/v1/approvals/{execution_id}/{step_key}/links", rest=True, body="ApprovalLinkRequest")
+@questions.post(
+    "/api/v1/approvals/{execution_id}/{step_key}/links",
+    repeated="another link to the same question",
+    rest=True,
+    body="ApprovalLinkRequest",
+)
 class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     """A signed link to the page of the open question.
 

@@ -280,7 +280,7 @@ def filters_in_words(filters: ListFilters) -> str:
     return ", ".join(words)
 
 
-@bulk.post("/api/v1/bulk/preview", role=Role.ADMIN)
+@bulk.post("/api/v1/bulk/preview", repeated="reads again", role=Role.ADMIN)
 class PreviewBulkJob(Selection, Operation[BulkPreview], frozen=True):
     """Count the executions that a bulk job would take, and show the newest 20. Nothing changes."""
 
@@ -327,7 +327,7 @@ class ListBulkItems(Operation[BulkItemPage], frozen=True):
     limit: Limit = 100
 
 
-@bulk.post("/api/v1/bulk/{job_id}/stop", role=Role.ADMIN)
+@bulk.post("/api/v1/bulk/{job_id}/stop", repeated="no effect; 409 for a completed job", role=Role.ADMIN)
 class StopBulkJob(Operation[BulkJob], frozen=True):
     """Stop a bulk job. After the reply it takes no execution until it is continued. A held job has changed nothing
     then."""
@@ -335,7 +335,7 @@ class StopBulkJob(Operation[BulkJob], frozen=True):
     job_id: JobId
 
 
-@bulk.post("/api/v1/bulk/{job_id}/continue", role=Role.ADMIN)
+@bulk.post("/api/v1/bulk/{job_id}/continue", repeated="no effect; 409 for a completed job", role=Role.ADMIN)
 class ContinueBulkJob(Operation[BulkJob], frozen=True):
     """Continue a stopped bulk job with the executions that are left, or start a held one at once."""
 

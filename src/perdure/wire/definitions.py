@@ -50,7 +50,11 @@ definitions: Final = Noun("Agents and tools")
 
 
 @definitions.post(
-    "/api/v1/agents/register", contract=True, reply="RegisterAgentResponse", body_bytes_max=BODY_BYTES_MAX
+    "/api/v1/agents/register",
+    repeated="no effect",
+    contract=True,
+    reply="RegisterAgentResponse",
+    body_bytes_max=BODY_BYTES_MAX,
 )
 class RegisterAgent(Operation[RegisteredDefinition], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace an agent's definition, at most 256 KiB."""
@@ -85,7 +89,13 @@ class GetAgentDefinition(Operation[AgentDefinition], frozen=True):
     """Default: the current one."""
 
 
-@definitions.post("/api/v1/tools/register", contract=True, reply="RegisterToolResponse", body_bytes_max=BODY_BYTES_MAX)
+@definitions.post(
+    "/api/v1/tools/register",
+    repeated="no effect",
+    contract=True,
+    reply="RegisterToolResponse",
+    body_bytes_max=BODY_BYTES_MAX,
+)
 class RegisterTool(Operation[RegisteredDefinition], frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """Make or replace a tool's definition, at most 256 KiB."""
 

@@ -93,7 +93,7 @@ class ListDeployments(Operation[DeploymentPage], frozen=True):
     limit: Limit = 100
 
 
-@deployments.post("/api/v1/deployments/{deployment_id}/use")
+@deployments.post("/api/v1/deployments/{deployment_id}/use", repeated="no effect")
 class UseDeployment(Operation[Deployment], frozen=True):
     """Make a deployment current: new executions go to it.
 
@@ -103,7 +103,7 @@ class UseDeployment(Operation[Deployment], frozen=True):
     deployment_id: str
 
 
-@deployments.post("/api/v1/deployments/{deployment_id}/retire")
+@deployments.post("/api/v1/deployments/{deployment_id}/retire", repeated="no effect")
 class RetireDeployment(Operation[Deployment], frozen=True):
     """Take a deployment out of use, until a worker registers for it again.
 
@@ -120,7 +120,7 @@ class GetDeployment(Operation[Deployment], frozen=True):
     deployment_id: str
 
 
-@deployments.post("/api/v1/workers/deployments", contract=True)
+@deployments.post("/api/v1/workers/deployments", repeated="no effect", contract=True)
 class RegisterWorkerDeployment(Operation[Done], frozen=True):
     """Make a deployment of push workers, or keep it.
 
@@ -130,7 +130,7 @@ class RegisterWorkerDeployment(Operation[Done], frozen=True):
     deployment_id: KeyName
 
 
-@deployments.post("/api/v1/workers/deployments/{deployment_id}/workflows", contract=True)
+@deployments.post("/api/v1/workers/deployments/{deployment_id}/workflows", repeated="no effect", contract=True)
 class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
     """Add a workflow, an agent or a tool to a deployment of push workers, or update it."""
 
@@ -148,7 +148,7 @@ class QueueInfo(Struct, frozen=True):
     """How many executions of one concurrency key may run at once; null: no limit."""
 
 
-@deployments.post("/api/v1/workers/queues", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
+@deployments.post("/api/v1/workers/queues", repeated="no effect", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
 class RegisterQueues(Operation[Done], frozen=True):
     """Make queues, or change how many executions run at once per concurrency key.
 

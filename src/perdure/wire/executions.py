@@ -423,7 +423,9 @@ class ListExecutions(ListFilters, Operation[ExecutionPage], frozen=True):
     """1 to 500."""
 
 
-@executions.post("/api/v1/executions/wait", role=Role.READ, body="WaitRequest", held="wait_seconds")
+@executions.post(
+    "/api/v1/executions/wait", repeated="reads again", role=Role.READ, body="WaitRequest", held="wait_seconds"
+)
 class WaitForExecutions(Operation[WaitReply], frozen=True):
     """Hold the answer until one of the executions is final.
 
@@ -477,14 +479,18 @@ class StreamItems(Operation[Stream[StreamItem | StreamEnd]], frozen=True):
     last_event_id: LastEventId | None = None
 
 
-@executions.post("/api/v1/executions/{execution_id}/cancel", contract=True)
+@executions.post("/api/v1/executions/{execution_id}/cancel", repeated="no effect; 400 after the end", contract=True)
 class CancelExecution(Operation[Cancellation], frozen=True):
     """Ask for cancellation of an execution and everything below it."""
 
     execution_id: ExecutionId
 
 
-@executions.post("/api/v1/executions/{execution_id}/resume/{step_key}", body="ResumeRequest")
+@executions.post(
+    "/api/v1/executions/{execution_id}/resume/{step_key}",
+    repeated="the first answer stands and is returned",
+    body="ResumeRequest",
+)
 class ResumeExecution(Operation[ResumeReply], frozen=True):
     """Answer a suspended step.
 
@@ -509,7 +515,7 @@ class DeleteExecution(Operation[None], frozen=True):
 _Owner = Annotated[str, text_check(KEY_BYTES_MAX)]
 
 
-@executions.post("/api/v1/executions/erase", role=Role.ADMIN, body="EraseRequest")
+@executions.post("/api/v1/executions/erase", repeated="no effect", role=Role.ADMIN, body="EraseRequest")
 class EraseExecutions(Operation[Erased], frozen=True):
     """Delete the final executions of a user or of a session."""
 

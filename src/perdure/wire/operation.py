@@ -60,6 +60,8 @@ class Options(TypedDict, total=False):
     """The server skips unknown fields, because clients of other versions send them."""
     idempotent: bool
     """The server takes an Idempotency-Key. Our client always sends one."""
+    repeated: str
+    """The effect of a repeated POST that is not `idempotent`, for docs/http-api.md."""
     recorded_as: str
     """The name under which the store keeps the answer to a repeat, if it is not `name`."""
     protocol: bool

@@ -90,7 +90,7 @@ def check_key(kind: PauseKind, concurrency_key: str | None) -> None:
         )
 
 
-@pauses.post("/api/v1/pauses", role=Role.ADMIN)
+@pauses.post("/api/v1/pauses", repeated="a repeated pause takes the newer end and note", role=Role.ADMIN)
 class PutPause(Operation[Pause], frozen=True):
     """Pause a queue, one concurrency key of a queue, a workflow or a deployment.
 

@@ -106,7 +106,11 @@ def _refusal(field: str, rule: str, given: object) -> BadRequest:
 
 
 @push_workers.post(
-    "/api/v1/workers/register", contract=True, body="RegisterWorkerRequest", body_bytes_max=_BODY_BYTES_MAX
+    "/api/v1/workers/register",
+    repeated="a new id; retires the registration under that URL",
+    contract=True,
+    body="RegisterWorkerRequest",
+    body_bytes_max=_BODY_BYTES_MAX,
 )
 class RegisterWorker(Operation[Registered], frozen=True):
     """Register a push worker under a new id.
@@ -146,14 +150,14 @@ class GetActiveWorkers(Operation[ActiveWorkers], frozen=True):
     """Live workers of the project."""
 
 
-@push_workers.post("/api/v1/workers/{worker_id}/online", contract=True)
+@push_workers.post("/api/v1/workers/{worker_id}/online", repeated="no effect", contract=True)
 class WorkerOnline(Operation[Done], frozen=True):
     """End the registration: the server may send work."""
 
     worker_id: WorkerId
 
 
-@push_workers.post("/api/v1/workers/{worker_id}/heartbeat", contract=True)
+@push_workers.post("/api/v1/workers/{worker_id}/heartbeat", repeated="no effect", contract=True)
 class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
     """Keep a worker alive.
 
@@ -178,7 +182,9 @@ State = Annotated[MaybeRaw, in_body(_state)]
 Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/complete", contract=True, body="CompleteRequest")
+@pushed_executions.post(
+    "/internal/executions/{execution_id}/complete", repeated="no effect", contract=True, body="CompleteRequest"
+)
 class CompleteExecution(Operation[Done], frozen=True):
     """End an execution with its result.
 
@@ -192,7 +198,9 @@ class CompleteExecution(Operation[Done], frozen=True):
     final_state: State = None
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/fail", contract=True, body="FailRequest")
+@pushed_executions.post(
+    "/internal/executions/{execution_id}/fail", repeated="no effect", contract=True, body="FailRequest"
+)
 class FailExecution(Operation[Done], frozen=True):
     """Report that an execution's code failed.
 
@@ -207,7 +215,7 @@ class FailExecution(Operation[Done], frozen=True):
     final_state: State = None
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/confirm-cancellation", contract=True)
+@pushed_executions.post("/internal/executions/{execution_id}/confirm-cancellation", repeated="no effect", contract=True)
 class ConfirmCancellation(Operation[Done], frozen=True):
     """Report that the worker has stopped an execution.
 
@@ -218,7 +226,9 @@ class ConfirmCancellation(Operation[Done], frozen=True):
     worker_id: WorkerId
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/wait", contract=True, body="SetWaitingRequest")
+@pushed_executions.post(
+    "/internal/executions/{execution_id}/wait", repeated="no effect", contract=True, body="SetWaitingRequest"
+)
 class WaitExecution(Operation[Waiting], frozen=True):
     """Suspend an execution until a time, an event, or an answer.
 
@@ -245,7 +255,7 @@ class PutOtelSpanId(Operation[Done], frozen=True):
     otel_span_id: Key | None = None
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/steps", contract=True)
+@pushed_executions.post("/internal/executions/{execution_id}/steps", repeated="no effect", contract=True)
 class SaveStep(Operation[Done], frozen=True):
     """Record a step's outcome; the first one stands."""
 

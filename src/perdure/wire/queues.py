@@ -80,14 +80,14 @@ class GetNextInQueue(Operation[NextInQueue], frozen=True):
     """1 to 50."""
 
 
-@queues.post("/api/v1/queues/{name}/pause", role=Role.ADMIN)
+@queues.post("/api/v1/queues/{name}/pause", repeated="a repeated pause takes the newer end and note", role=Role.ADMIN)
 class PauseQueue(Operation[QueueState], frozen=True):
     """Pause a queue, also one that does not exist yet, as `POST /api/v1/pauses` does without an end and a note."""
 
     name: Name
 
 
-@queues.post("/api/v1/queues/{name}/resume", role=Role.ADMIN)
+@queues.post("/api/v1/queues/{name}/resume", repeated="no effect", role=Role.ADMIN)
 class ResumeQueue(Operation[QueueState], frozen=True):
     """Resume a queue. Workers get its executions again, under its limits."""
 

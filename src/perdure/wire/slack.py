@@ -25,7 +25,7 @@ class SlackApps(Record, frozen=True):
 slack: Final = Noun("Slack")
 
 
-@slack.post("/api/v1/slack/apps", contract=True)
+@slack.post("/api/v1/slack/apps", repeated="no effect", contract=True)
 class RegisterSlackApp(Operation[Done], frozen=True):
     """Bind a Slack app to the project.
 

@@ -271,7 +271,7 @@ def _check_trace_id(trace_id: str, where: str) -> str:
 traces: Final = Noun("Traces")
 
 
-@traces.post("/internal/spans/batch", contract=True, body="SpansRequest")
+@traces.post("/internal/spans/batch", repeated="no effect", contract=True, body="SpansRequest")
 class PutSpans(Operation[SpansReply], frozen=True):
     """Store spans.
 

@@ -144,7 +144,9 @@ class ListDeliveries(Operation[DeliveryPage], frozen=True):
     limit: Annotated[int, between(1, LIST_MAX)] = 100
 
 
-@webhooks.post("/api/v1/webhooks/deliveries/{delivery_id}/redeliver")
+@webhooks.post(
+    "/api/v1/webhooks/deliveries/{delivery_id}/redeliver", repeated="sends the message again, under the same id"
+)
 class Redeliver(Operation[Delivery], frozen=True):
     """Send a message again now, in any state, under the same id."""
 

@@ -28,7 +28,13 @@ which would tell a known e-mail."""
 routes = Routes("Auth")
 
 
-@routes.post("/api/v1/auth/signup", role=None, contract=True, body_bytes_max=SMALL)
+@routes.post(
+    "/api/v1/auth/signup",
+    repeated="409 `EMAIL_ALREADY_EXISTS`: sign in",
+    role=None,
+    contract=True,
+    body_bytes_max=SMALL,
+)
 async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     """Make a user and sign in.
 
@@ -42,7 +48,7 @@ async def signup(call: Call, body: SignUpRequest) -> AuthResponse:
     return _answer(call, "User created", signed_in)
 
 
-@routes.post("/api/v1/auth/signin", role=None, contract=True, body_bytes_max=SMALL)
+@routes.post("/api/v1/auth/signin", repeated="another session", role=None, contract=True, body_bytes_max=SMALL)
 async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     """Sign in with a password."""
     call.services.gate.check_page(call.headers, told=False)
@@ -50,7 +56,7 @@ async def signin(call: Call, body: SignInRequest) -> AuthResponse:
     return _answer(call, "Signed in", signed_in)
 
 
-@routes.post("/api/v1/auth/signout", role=None, caller=Caller.SESSION, contract=True)
+@routes.post("/api/v1/auth/signout", repeated="no effect", role=None, caller=Caller.SESSION, contract=True)
 async def signout(call: Call) -> Message:
     """End the session and clear its cookie.
 
@@ -75,7 +81,9 @@ async def end_session(call: Call) -> None:
     call.extra = (call.session_cookie("", 0),)
 
 
-@routes.post("/api/v1/auth/password", role=None, caller=Caller.USER, body_bytes_max=SMALL)
+@routes.post(
+    "/api/v1/auth/password", repeated="401 for the old password", role=None, caller=Caller.USER, body_bytes_max=SMALL
+)
 async def change_password(call: Call, body: ChangePasswordRequest) -> AuthResponse:
     """Change the signed-in user's password.
 

@@ -39,6 +39,7 @@ async def get_approval(call: Call, execution_id: str, step_key: str, query: Appr
 
 @routes.post(
     "/api/v1/approvals/{execution_id}/{step_key}/submit",
+    repeated="the first answer stands and is returned",
     role=None,
     contract=True,
     body=SubmitApprovalRequest,

@@ -53,7 +53,9 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
     return _html(await _drawn(approval_page.closed_page, question, mine=asker.name))
 
 
-@routes.post("/approve/{execution_id}/{step_key}", role=None, rest=True)
+@routes.post(
+    "/approve/{execution_id}/{step_key}", repeated="the first answer stands and is returned", role=None, rest=True
+)
 async def answer_on_page(call: Call, execution_id: str, step_key: str, query: ApprovalQuery) -> Reply:
     """An answer from the page. It leads to the page that shows the answer."""
     shown = None
@@ -94,7 +96,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
     return _see_other(_here(call))
 
 
-@routes.post("/sign-in", role=None)
+@routes.post("/sign-in", repeated="another session, or 401 for a used link", role=None)
 async def sign_in_with_key(call: Call) -> Reply:
     """Sign in on a page.
 
@@ -119,7 +121,7 @@ async def sign_in_with_key(call: Call) -> Reply:
     return _see_other(path, (cookie,))
 
 
-@routes.post("/sign-out", role=None)
+@routes.post("/sign-out", repeated="no effect", role=None)
 async def sign_out_on_page(call: Call) -> Reply:
     """End the session of a page and clear its cookie."""
     try:

@@ -111,7 +111,7 @@ async def me(call: Call) -> Identity:
     )
 
 
-@routes.post("/api/v1/sign-in-links", role=Role.READ)
+@routes.post("/api/v1/sign-in-links", repeated="another link", role=Role.READ)
 async def make_sign_in_link(call: Call) -> SignInLink:
     """A link that signs a browser in to the dashboard.
 

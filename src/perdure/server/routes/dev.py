@@ -18,7 +18,9 @@ async def dev_status(call: Call) -> DevStatus:
     return await _dev(call).status()
 
 
-@routes.post("/api/v1/dev/kill", role=Role.ADMIN, body_bytes_max=SMALL)
+@routes.post(
+    "/api/v1/dev/kill", repeated="kills the next worker, or 409 without one", role=Role.ADMIN, body_bytes_max=SMALL
+)
 async def kill_worker(call: Call, body: Kill) -> Killed:
     """Kill the worker of `perdure dev` with SIGKILL.
 

@@ -8,7 +8,13 @@ from perdure.wire.access import Role
 routes = Routes("MCP")
 
 
-@routes.post("/mcp", role=Role.READ, raw_body=("application/json",), body_bytes_max=VALUES)
+@routes.post(
+    "/mcp",
+    repeated="a repeated `start_execution` with its `key` starts nothing; other tool calls count again",
+    role=Role.READ,
+    raw_body=("application/json",),
+    body_bytes_max=VALUES,
+)
 async def mcp(call: Call) -> Reply:
     """The Model Context Protocol over streamable HTTP, without sessions.
 

@@ -20,6 +20,7 @@ routes = Routes("Traces")
 @routes.route(
     "POST",
     "/v1/traces",
+    repeated="no effect",
     role=Role.WRITE,
     headers=("Content-Encoding",),
     raw_body=(otlp.PROTOBUF, otlp.JSON),

@@ -41,7 +41,7 @@ class BrowserSession(Record, frozen=True):
     user: Me | None = None
 
 
-@routes.post("/api/v1/sign-in", role=None, body_bytes_max=SMALL)
+@routes.post("/api/v1/sign-in", repeated="another session, or 401 for a used link", role=None, body_bytes_max=SMALL)
 async def sign_in_browser(call: Call, body: Credentials) -> BrowserSession:
     """Sign a browser in with a key, a link or a password.
 
