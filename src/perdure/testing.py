@@ -14,8 +14,8 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -138,18 +138,31 @@ async def embedded(
     With `skip_time` the clock moves to the next due moment whenever nothing else is left to do. Without it, only
     `advance` moves time.
     """
-    with _folder(path) as file:
-        async with _bench(SQLiteStore(file), registry, clock, settings, skip_time=skip_time, parks=parks) as bench:
-            yield bench
+    async with (
+        _store_file(path) as file,
+        _bench(SQLiteStore(file), registry, clock, settings, skip_time=skip_time, parks=parks) as bench,
+    ):
+        yield bench
 
 
-@contextmanager
-def _folder(path: str | Path | None) -> Iterator[str]:
+_empty_store: list[bytes] = []
+"""The first one that was made. A copy takes a tenth of the time."""
+
+
+@asynccontextmanager
+async def _store_file(path: str | Path | None) -> AsyncIterator[str]:
     if path is not None:
         yield str(path)
         return
     with tempfile.TemporaryDirectory(prefix="perdure-test-") as folder:
-        yield str(Path(folder) / "perdure.db")
+        file = Path(folder) / "perdure.db"
+        if _empty_store:
+            file.touch(mode=0o600)
+            file.write_bytes(_empty_store[0])
+        else:
+            await SQLiteStore(str(file)).close()
+            _empty_store.append(file.read_bytes())
+        yield str(file)
 
 
 @asynccontextmanager
@@ -326,7 +339,7 @@ class _Plan:
         ran: Counter[tuple[str, str]] = Counter()
         recorded: set[tuple[str, str]] = set()
         what = "without a crash"
-        with _folder(None) as file, _bodies(ran):
+        async with _store_file(None) as file, _bodies(ran):
             if crash is not None:
                 store = _Doomed(file, crash)
                 async with _bench(store, self.registry, clock, self.settings) as bench:
@@ -470,8 +483,8 @@ async def _all_executions(engine: Engine, project_id: str) -> list[Execution]:
             return found
 
 
-@contextmanager
-def _bodies(ran: Counter[tuple[str, str]]) -> Iterator[None]:
+@asynccontextmanager
+async def _bodies(ran: Counter[tuple[str, str]]) -> AsyncIterator[None]:
     call = StepCall.call
 
     def counted(step: StepCall) -> Any:
