@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import argon2
 import httpx2
-from tests.server.serving import Served
+from tests.server.serving import NO_TLS, Served
 
 from perdure.engine import passwords
 
@@ -33,7 +33,7 @@ def browser(served: Served, **headers: str) -> httpx2.AsyncClient:
     """A browser on a page of the server's own: it has cookies, and no key."""
     host, port = served.address
     own = {"sec-fetch-site": "same-origin", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=60)
+    return httpx2.AsyncClient(base_url=f"http://{host}:{port}", headers=own, timeout=60, verify=NO_TLS)
 
 
 async def use_link(client: httpx2.AsyncClient, path: str) -> httpx2.Response:

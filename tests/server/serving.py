@@ -1,6 +1,7 @@
 """A real server on a free port, a client of it, and a worker that says what it is told to say."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,8 @@ from perdure.wire.access import Role
 Json = Any  # what a reply says; tests look into it by name
 
 FAST: dict[str, Any] = {"poll_seconds": 0.05}
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without authorities, which each client would load anew."""
 
 
 class Served:
@@ -166,7 +169,7 @@ async def serving(store: str, *, clock: Clock | None = None, **values: Any) -> A
     key = await engine.projects.create_key(project_id, "test", Role.ADMIN)
     try:
         async with httpx2.AsyncClient(
-            base_url=server.url, headers={"authorization": f"Bearer {key}"}, timeout=60
+            base_url=server.url, headers={"authorization": f"Bearer {key}"}, timeout=60, verify=NO_TLS
         ) as client:
             yield Served(server, project_id, key, client)
     finally:

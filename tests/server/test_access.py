@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx2
 from tests.server.people import PROJECTS, Person, member, person
 from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, name_of, query_of, url_of
-from tests.server.serving import Hand, Served, serving
+from tests.server.serving import NO_TLS, Hand, Served, serving
 
 from perdure.engine.calls import Answer
 from perdure.server.routing import Route
@@ -159,7 +159,7 @@ class Everything:
 
     def __init__(self, owner: Person, project_id: str, key: str, address: str) -> None:
         headers = {"authorization": f"Bearer {key}", **PROTOCOL}
-        self.client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=60)
+        self.client = httpx2.AsyncClient(base_url=address, headers=headers, timeout=60, verify=NO_TLS)
         self.ids: dict[str, str] = {"project_id": project_id, "user_id": owner.id, "key_id": key.split("_")[1]}
         self.secrets = {SECRET}
 

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -111,13 +112,18 @@ class Services:
     def __init__(self, services: Sequence[Service]) -> None:
         self.methods: dict[type, Serve] = {}
         for service in services:
-            for _, method in inspect.getmembers(service, inspect.iscoroutinefunction):
-                operation = getattr(method, "operation", None)
-                if operation is not None:
-                    self.methods[operation] = method
+            for operation, name in _served(type(service)):  # type: ignore[arg-type]  # mypy asks for an instance's __hash__
+                self.methods[operation] = getattr(service, name)
 
     def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
         method = self.methods.get(type(op))
         if method is None:
             raise BadRequest(f"Nothing serves {type(op).__name__} here.")
         return method(scope, validated(op) if is_checked(type(op)) else op)
+
+
+@cache
+def _served(kind: type) -> list[tuple[type, str]]:
+    """Operations and the names of their methods."""
+    methods = inspect.getmembers(kind, inspect.iscoroutinefunction)
+    return [(method.operation, name) for name, method in methods if hasattr(method, "operation")]

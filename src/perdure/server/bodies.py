@@ -1,6 +1,7 @@
 """Reads request bodies within limits."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -57,6 +58,8 @@ class BodyCount:
     """
 
     def __init__(self, body_type: type[Struct]) -> None:
+        self._lock = threading.Lock()
+        """A server in another thread may count with it, too."""
         self._left = self._commas = 0
         self._refusal: PerdureError | None = None
         self._parts: list[_Part] = []
@@ -73,18 +76,19 @@ class BodyCount:
         errors."""
         if len(body) < COUNTED_BYTES_MIN or body.count(b",") <= self._few:
             return False
-        self._left, self._commas, self._refusal = PARTS_MAX, self._fields, None
-        for part in self._parts:
-            part.left = part.limit
-        try:
-            self._count_in(self._body(body))
-            self._check_rest(body)
-        except msgspec.MsgspecError:
-            if self._refusal is None:
-                raise
-            raise self._refusal from None
-        finally:
-            self._values.clear()
+        with self._lock:
+            self._left, self._commas, self._refusal = PARTS_MAX, self._fields, None
+            for part in self._parts:
+                part.left = part.limit
+            try:
+                self._count_in(self._body(body))
+                self._check_rest(body)
+            except msgspec.MsgspecError:
+                if self._refusal is None:
+                    raise
+                raise self._refusal from None
+            finally:
+                self._values.clear()
         return True
 
     def _check_rest(self, body: bytes) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import cache
 from types import GenericAlias
 from typing import Any, Final, get_args, get_origin
 
@@ -28,7 +29,9 @@ _VERSION: Final = str(PROTOCOL_VERSION).encode()
 _PAYLOADS, _APART = (text.lower().encode() for text in PAYLOADS_APART)
 
 
+@cache
 def mount(noun: Noun) -> Routes:
+    """Servers of one process share the routes."""
     routes = Routes(noun.tag)
     routes.all.extend(_route(operation) for operation in noun.all)
     return routes
