@@ -372,7 +372,10 @@ async def _emptied(name: str, shape: object) -> object:
 
 
 _OURS = "relnamespace = 'public'::regnamespace"
-_TABLES = f"SELECT array_agg(relname::TEXT) FROM pg_class WHERE relkind = 'r' AND relname <> 'meta' AND {_OURS}"
+_TABLES = f"""
+SELECT array_agg(relname::TEXT) FROM pg_class
+WHERE relkind = 'r' AND relname <> 'meta' AND {_OURS} AND pg_relation_size(oid) > 0
+"""
 _SHAPE = f"""
 SELECT
   to_regclass('meta') IS NOT NULL,

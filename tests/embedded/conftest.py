@@ -7,6 +7,8 @@ import pytest
 from tests import databases
 from tests.embedded.house import Counter, House
 
+from perdure.sdk import long_calls
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,3 +24,10 @@ def house(request: pytest.FixtureRequest, database: str) -> House:
 @pytest.fixture
 def count() -> Counter:
     return Counter()
+
+
+@pytest.fixture
+def listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are listed as soon as the worker looks."""
+    monkeypatch.setattr(long_calls, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(long_calls, "LOOK_SECONDS", 0.0)

@@ -6,7 +6,6 @@ import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of, until
 
 from perdure.engine.clock import ManualClock
-from perdure.sdk import long_calls
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.sdk.workflow import Registry
@@ -162,15 +161,8 @@ async def test_a_child_gets_an_outcome_and_goes_on(house: House, action: str) ->
         assert await handle.result() == "given!"
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are listed as soon as the worker looks."""
-    monkeypatch.setattr(long_calls, "LONG_SECONDS", 0.0)
-    monkeypatch.setattr(long_calls, "LOOK_SECONDS", 0.0)
-
-
 @pytest.mark.parametrize("action", ["complete", "fail"])
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("listed_at_once")
 async def test_a_running_step_gets_an_outcome(house: House, action: str) -> None:
     app = Registry()
     cancelled = asyncio.Event()
@@ -203,7 +195,7 @@ async def test_a_running_step_gets_an_outcome(house: House, action: str) -> None
 
 
 @pytest.mark.parametrize("end", ["alone", "with the end", "lost reply"])
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("listed_at_once")
 async def test_a_late_outcome_is_ignored_and_noted(house: House, end: str) -> None:
     """The step ends while the act is under way."""
     app = Registry()

@@ -353,6 +353,7 @@ async def test_a_step_that_the_code_only_returns_is_reported_with_the_end(
 
 @pytest.mark.parametrize("meanwhile", ["an outcome", "a cancel"])
 @pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.usefixtures("listed_at_once")
 async def test_an_end_that_returns_its_step_yields_to_what_came_before(
     house: House, count: Counter, meanwhile: str, lost: bool
 ) -> None:
