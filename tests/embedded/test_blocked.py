@@ -1,11 +1,15 @@
 """Code that does not match its journal blocks the execution, and the right code brings it back."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from tests.embedded.house import Counter, House, reaches, rows_of
 
+from perdure.embedded import Embedded
+from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled
 from perdure.sdk.workflow import Registry
@@ -32,16 +36,23 @@ def version(count: Counter, steps: list[str], *, strict: bool = False, input: in
     return app
 
 
-async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblocks(
-    house: House, count: Counter
-) -> None:
+@contextlib.asynccontextmanager
+async def blocked_by(steps: list[str], house: House, count: Counter) -> AsyncIterator[tuple[Embedded, Handle[object]]]:
+    """An execution that began with the steps a, b and c."""
     async with house.open(version(count, ["a", "b", "c"])) as p:
         handle = await p.start("changing")
         await reaches(handle, Phase.WAITING)
-    async with house.open(version(count, ["a", "x", "c"])) as p:
+    async with house.open(version(count, steps)) as p:
         handle = p.handle(handle.id)
         await p.publish("go", None)
         await reaches(handle, Phase.BLOCKED)
+        yield p, handle
+
+
+async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblocks(
+    house: House, count: Counter
+) -> None:
+    async with blocked_by(["a", "x", "c"], house, count) as (_, handle):
         blocked = (await rows_of(handle))[-1]
         assert blocked.kind is Kind.BLOCKED
         detail = msgspec.json.decode(blocked.value)
@@ -58,13 +69,7 @@ async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblo
 
 
 async def test_the_fork_that_why_names_goes_on_with_the_code_as_it_is(house: House, count: Counter) -> None:
-    async with house.open(version(count, ["a", "b", "c"])) as p:
-        handle = await p.start("changing")
-        await reaches(handle, Phase.WAITING)
-    async with house.open(version(count, ["a", "x", "c"])) as p:
-        handle = p.handle(handle.id)
-        await p.publish("go", None)
-        await reaches(handle, Phase.BLOCKED)
+    async with blocked_by(["a", "x", "c"], house, count) as (p, handle):
         [command] = [one for one in (await p.why(handle.id)).commands if "fork" in one]
         *start, step = command.split()
         assert start == ["perdure", "fork", handle.id, "--from"]
@@ -74,13 +79,7 @@ async def test_the_fork_that_why_names_goes_on_with_the_code_as_it_is(house: Hou
 
 
 async def test_a_blocked_execution_can_be_cancelled(house: House, count: Counter) -> None:
-    async with house.open(version(count, ["a", "b", "c"])) as p:
-        handle = await p.start("changing")
-        await reaches(handle, Phase.WAITING)
-    async with house.open(version(count, ["z"])) as p:
-        handle = p.handle(handle.id)
-        await p.publish("go", None)
-        await reaches(handle, Phase.BLOCKED)
+    async with blocked_by(["z"], house, count) as (_, handle):
         assert (await handle.cancel()).phase is Phase.CANCELLED
         with pytest.raises(ExecutionCancelled):
             await handle.result()

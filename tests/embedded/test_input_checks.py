@@ -239,13 +239,15 @@ async def test_an_input_is_refused_with_its_path_or_runs(
         assert (await p.list()).executions == []
 
 
+newer = Registry()
+
+
+@newer.workflow(name="optional")
+async def takes_text(ctx: Context, text: str) -> str:
+    return text
+
+
 async def test_the_deployment_that_will_run_it_says_what_it_takes(house: House) -> None:
-    newer = Registry()
-
-    @newer.workflow(name="optional")
-    async def takes_text(ctx: Context, text: str) -> str:
-        return text
-
     async with house.open(app) as p:
         await (await p.start("optional", 7)).result()
     async with house.open(newer) as p:
@@ -306,12 +308,6 @@ async def test_a_schedule_is_refused_with_the_path_when_its_input_is_given(house
 
 
 async def test_a_schedule_whose_input_no_longer_fits_can_still_be_paused_and_is_not_run_by_hand(house: House) -> None:
-    newer = Registry()
-
-    @newer.workflow(name="optional")
-    async def takes_text(ctx: Context, text: str) -> str:
-        return text
-
     async with house.open(app) as p:
         id = (await p.schedules.create("optional", "0 9 * * *", input=7)).id
     async with house.open(newer) as p:

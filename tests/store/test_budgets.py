@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from tests.databases import POSTGRES
 from tests.store.world import PROJECT, SECOND, World, child, event_wait
 
-from perdure.store.interface import Verb, query, verb
+from perdure.store.interface import Store, Verb, query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import budgets, queries
 from perdure.store.verbs.idempotency import Idempotency
@@ -41,6 +42,29 @@ def reserving(world: World, id: str, name: str, **fields: Any) -> Verb[ReserveRe
 
 async def reserve(world: World, id: str, name: str, **fields: Any) -> ReserveReply:
     return await world.store.write(reserving(world, id, name, **fields))
+
+
+@asynccontextmanager
+async def servers_of(world: World, database: str) -> AsyncIterator[list[Store]]:
+    """Two stores on PostgreSQL."""
+    if not database.startswith(POSTGRES):
+        yield [world.store]
+        return
+    other = await open_store(database)
+    try:
+        yield [world.store, other]
+    finally:
+        await other.close()
+
+
+async def reserve_beside(world: World, stores: Sequence[Store], ids: Sequence[str], in_turn: int = 1) -> list[int]:
+    """Each reserves 70 of 1,000, `in_turn` of them by way of one store; which of them may."""
+    verbs = [reserving(world, id, f"call {n}", usd_micros=70) for n, id in enumerate(ids)]
+    replies = await asyncio.gather(*(stores[n // in_turn % len(stores)].write(verb) for n, verb in enumerate(verbs)))
+    granted = [n for n, reply in enumerate(replies) if reply.verdict is GRANTED]
+    assert len(granted) == 15, "15 × 70 is the first that reaches 1,000"
+    assert {reply.verdict for reply in replies} == {GRANTED, BUSY}
+    return granted
 
 
 async def verdict(world: World, id: str, name: str, **fields: Any) -> Verdict:
@@ -136,16 +160,8 @@ async def test_a_hundred_children_at_once_pass_it_by_one_call_at_most(world: Wor
     """Beside each other in the same groups, and on PostgreSQL by way of two servers."""
     root = await spender(world, BudgetSpec(usd_micros=1_000))
     ids = await children(world, root, 100)
-    async with AsyncExitStack() as opened:
-        stores = [world.store]
-        if database.startswith(POSTGRES):
-            stores.append(await open_store(database))
-            opened.push_async_callback(stores[1].close)
-        verbs = [reserving(world, id, f"call {n}", usd_micros=70) for n, id in enumerate(ids)]
-        replies = await asyncio.gather(*(stores[n % len(stores)].write(verb) for n, verb in enumerate(verbs)))
-        granted = [n for n, reply in enumerate(replies) if reply.verdict is GRANTED]
-        assert len(granted) == 15, "15 × 70 is the first that reaches 1,000"
-        assert {reply.verdict for reply in replies} == {GRANTED, BUSY}
+    async with servers_of(world, database) as stores:
+        granted = await reserve_beside(world, stores, ids)
         assert (await budget_of(world, ids[0])).reserved.usd_micros == 1_050
         settling = [Settle(ids[n], f"call {n}", Amounts(20, 0, 1)) for n in granted]
         done = await asyncio.gather(

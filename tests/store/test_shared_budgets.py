@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.databases import POSTGRES
-from tests.store.test_budgets import budget_of, change, reserve, reserving, settle, verdict
+from tests.store.test_budgets import budget_of, change, reserve, reserve_beside, reserving, servers_of, settle, verdict
 from tests.store.world import PROJECT, SECOND, World, child
 
-from perdure.store.open import open_store
 from perdure.store.verbs import budgets, queries, shared_budgets
 from perdure.wire.budgets import (
     Amounts,
@@ -215,16 +212,8 @@ async def test_many_trees_at_once_pass_a_limit_by_one_call_at_most(world: World,
     assert sorted(await world.claim_ids()) == sorted(ids)
     for id in ids:
         await world.acknowledge(id)
-    async with AsyncExitStack() as opened:
-        stores = [world.store]
-        if database.startswith(POSTGRES):
-            stores.append(await open_store(database))
-            opened.push_async_callback(stores[1].close)
-        verbs = [reserving(world, id, f"call {n}", usd_micros=70) for n, id in enumerate(ids)]
-        replies = await asyncio.gather(*(stores[n // 3 % len(stores)].write(verb) for n, verb in enumerate(verbs)))
-        granted = [n for n, reply in enumerate(replies) if reply.verdict is GRANTED]
-        assert len(granted) == 15, "15 × 70 is the first that reaches 1,000"
-        assert {reply.verdict for reply in replies} == {GRANTED, BUSY}
+    async with servers_of(world, database) as stores:
+        granted = await reserve_beside(world, stores, ids, in_turn=3)
         settling = [Settle(ids[n], f"call {n}", Amounts(20, 0, 1)) for n in granted]
         again = [reserving(world, id, f"more {n}", usd_micros=50) for n, id in enumerate(ids)]
         done = await asyncio.gather(
