@@ -30,7 +30,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     retention_workflows: dict[str, Days] = {}
     """Exceptions by workflow id, in days."""
     retention_statuses: dict[Literal["completed", "failed", "cancelled"], Days] = {}
-    """Exceptions by final status, in days. Those by workflow take precedence."""
+    """Exceptions by final status, in days. `retention_workflows` takes precedence."""
     idempotency_hours: Annotated[float, Meta(gt=0, le=8_784)] = 24.0
     """How long answers to Idempotency-Keys are kept, from the end of executions that they started."""
 
