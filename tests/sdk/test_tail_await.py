@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perdure.sdk.replay.tail_await import only_returns
+from perdure.sdk.replay.tail_await import has_tails, only_returns
 
 LINES: list[str] = []
 Code = Callable[[], Coroutine[Any, Any, object]]
@@ -98,8 +98,10 @@ async def of_a_longer_one() -> object:
 def waits(code: Code, times: int = 1) -> bool:
     coro = code()
     try:
+        may = has_tails(coro)
         for _ in range(times):
             coro.send(None)
+        assert may or not only_returns(coro, inner.__code__)
         return only_returns(coro, inner.__code__)
     finally:
         coro.close()
@@ -115,6 +117,12 @@ def test_code_that_only_returns(code: Code) -> None:
 )
 def test_code_that_goes_on(code: Code) -> None:
     assert not waits(code)
+
+
+def test_code_without_such_a_place_is_known_before_it_runs() -> None:
+    coro = named()
+    assert not has_tails(coro)
+    coro.close()
 
 
 def test_the_place_counts_not_the_code() -> None:

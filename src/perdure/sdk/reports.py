@@ -78,13 +78,6 @@ def returns_step(item: ReportItem) -> bool:
     return type(item.end) is Complete and item.end.returns_step
 
 
-def returned_step(item: ReportItem, at_us: int) -> Row:
-    """Recorded with the end that returns it."""
-    [done] = item.entries
-    assert type(done) is StepDone
-    return row_of_step(done, item.seen + 1, at_us, item.attempt)
-
-
 def drop_schemas(items: Sequence[ReportItem]) -> bool:
     """Take the schemas of answers out of the items, as servers of earlier releases refuse them. False if they have
     none."""
@@ -116,26 +109,24 @@ def merge(item: ReportItem, reply: ItemReply) -> list[Row]:
         if not seq:
             continue
         if type(entry) is StepDone:
-            own.append(row_of_step(entry, seq, reply.at_us, item.attempt))
+            own.append(
+                Row(
+                    seq=seq,
+                    at_us=reply.at_us,
+                    kind=STEP if entry.last else STEP_FAILED,
+                    attempt=item.attempt,
+                    key=entry.key,
+                    name=entry.name,
+                    fingerprint=entry.fingerprint,
+                    ok=entry.ok,
+                    value=entry.value,
+                    started_at_us=entry.started_at_us,
+                    tries=entry.tries,
+                )
+            )
         elif type(entry) is TimerFired:
             due = fingerprint_of_timer(entry.at_us)
             own.append(Row(seq, reply.at_us, Kind.TIMER, item.attempt, entry.key, fingerprint=due))
     if not rows:
         return own
     return sorted([*rows, *own], key=lambda row: row.seq)
-
-
-def row_of_step(done: StepDone, seq: int, at_us: int, attempt: int) -> Row:
-    return Row(
-        seq=seq,
-        at_us=at_us,
-        kind=STEP if done.last else STEP_FAILED,
-        attempt=attempt,
-        key=done.key,
-        name=done.name,
-        fingerprint=done.fingerprint,
-        ok=done.ok,
-        value=done.value,
-        started_at_us=done.started_at_us,
-        tries=done.tries,
-    )

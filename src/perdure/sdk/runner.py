@@ -364,7 +364,9 @@ class Runner:
 
     def step_done(self, done: StepDone, call: DurableCall) -> None:
         self.entries.append(done)
-        if done.ok and call.read is not None and self._only_returns(call):
+        machine = self.machine
+        if machine is not None and machine.may_only_return and done.ok and self._only_returns(machine, call):
+            assert call.read is not None
             end = run_ends.returned(self, call.read[1])
             if end is not None:
                 self._finish(end)
@@ -372,15 +374,15 @@ class Runner:
         if self._releasing:
             self.release_when_quiet()
 
-    def _only_returns(self, call: DurableCall) -> bool:
+    def _only_returns(self, machine: Machine, call: DurableCall) -> bool:
         """Whether the code does nothing more than return the outcome of the step `call`."""
         is_alone = len(self.entries) == 1 and self.in_flight is None and not self.step_runner.running
         return (
             is_alone
+            and call.read is not None
             and self.worker.ends_with_steps
             and not (self.gone or self.end or self.wants_rows or self._releasing or self._held_back or self._unread)
-            and self.machine is not None
-            and self.machine.only_returns(call, step_result.__code__)
+            and machine.only_returns(call, step_result.__code__)
             and (self.context is None or self.context.outbox.fits)
         )
 
@@ -388,7 +390,7 @@ class Runner:
         """Let the code return the step whose outcome is recorded with the end."""
         assert self.machine is not None
         try:
-            self.machine.advance([reports.returned_step(item, at_us)])
+            self.machine.advance(reports.merge(item, ItemReply(accepted=[item.seen + 1], at_us=at_us)))
         except BaseException as error:
             if is_interrupt(error):
                 raise

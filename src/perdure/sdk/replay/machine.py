@@ -65,7 +65,7 @@ from perdure.sdk.replay.places import (
     swapped,
     swaps,
 )
-from perdure.sdk.replay.tail_await import only_returns
+from perdure.sdk.replay.tail_await import has_tails, only_returns
 from perdure.wire.executions import Row
 from perdure.wire.records import OUTCOMES, Kind, fingerprint_of_timer
 
@@ -104,6 +104,7 @@ class Machine(OpenCalls):
         "cancel_requested",
         "changed_inputs",
         "error",
+        "may_only_return",
         "messages",
         "seed",
         "seen",
@@ -127,6 +128,8 @@ class Machine(OpenCalls):
         """The reader empties the list."""
         self.error: BaseException | None = None
         """`asyncio.CancelledError` if it was cancelled."""
+        self.may_only_return = False
+        """Whether `only_returns` can be true, as far as the code of the workflow's function shows it."""
         self.changed_inputs: ChangedInputs | None = None
         """Strict workflows diverge instead."""
         self._history: ScopeHistory | None = None
@@ -260,7 +263,9 @@ class Machine(OpenCalls):
         context = contextvars.Context() if self._context is None else self._context
         assert self._start is not None
         start, self._start = self._start, None  # It refers back to this machine.
-        return self.loop.create_main(context.run(start), context)
+        coro = context.run(start)
+        self.may_only_return = has_tails(coro)
+        return self.loop.create_main(coro, context)
 
     def _feed(self, rows: Sequence[Row], replay: bool) -> None:
         fed = self._fed

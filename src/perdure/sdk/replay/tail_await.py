@@ -4,32 +4,57 @@ Then no line of the user's runs between the awaited value and the return.
 """
 
 import dis
-from functools import lru_cache
 from types import CodeType, CoroutineType
 from typing import Any, Final
 
 _NOTHING: Final = frozenset({"CACHE", "END_SEND", "NOP"})
 CODES_MAX: Final = 4_096
 
+_known: dict[int, tuple[CodeType, list[range]]] = {}
+"""By the code's id, since its hash costs more than a step may. The code is kept, so that no other code gets its id."""
+
+
+def has_tails(coro: Any) -> bool:
+    """Whether `only_returns` can be true of the coroutine."""
+    return isinstance(coro, CoroutineType) and bool((_known.get(id(coro.cr_code)) or _read(coro.cr_code))[1])
+
 
 def only_returns(coro: Any, inner: CodeType) -> bool:
     """Whether `coro`, and each coroutine that it awaits down to the one that runs `inner`, is at such a place."""
-    while isinstance(coro, CoroutineType) and coro.cr_frame is not None:
-        if coro.cr_code is inner:
+    while isinstance(coro, CoroutineType):
+        code = coro.cr_code
+        if code is inner:
             return True
-        if not _is_tail(coro.cr_code, coro.cr_frame.f_lasti):
+        _, tails = _known.get(id(code)) or _read(code)
+        frame = coro.cr_frame if tails else None  # the interpreter makes an object for it
+        if frame is None:
+            return False
+        at = frame.f_lasti
+        for tail in tails:
+            if at in tail:
+                break
+        else:
             return False
         coro = coro.cr_await
     return False
 
 
-@lru_cache(CODES_MAX)
-def _is_tail(code: CodeType, at: int) -> bool:
-    """`at` is the offset at which the code is suspended. An `await` is a loop of SEND, which jumps out of it."""
-    end: int | None = None
+def _read(code: CodeType) -> tuple[CodeType, list[range]]:
+    if len(_known) >= CODES_MAX:
+        _known.clear()
+    found = _known[id(code)] = code, _find_tails(code)
+    return found
+
+
+def _find_tails(code: CodeType) -> list[range]:
+    """Offsets at which code that only returns is suspended. An `await` is a loop of SEND, which jumps out of it."""
+    tails: list[range] = []
+    loop: range | None = None
     for one in dis.get_instructions(code):
-        if one.opname == "SEND" and one.offset <= at:
-            end = one.argval
-        elif end is not None and at < end <= one.offset and one.opname not in _NOTHING:
-            return one.opname == "RETURN_VALUE"
-    return False
+        if one.opname == "SEND":
+            loop = range(one.offset, one.argval)
+        elif loop is not None and one.offset >= loop.stop and one.opname not in _NOTHING:
+            if one.opname == "RETURN_VALUE":
+                tails.append(loop)
+            loop = None
+    return tails
