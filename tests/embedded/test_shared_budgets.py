@@ -102,6 +102,23 @@ async def test_limits_that_are_still_too_low_wake_each_waiting_run_once(
         assert len({*woken}) == 2
 
 
+async def test_another_run_asks_once_the_one_that_asked_is_over(house: House) -> None:
+    async with house.open(app) as p:
+        await p.budgets.put("users", per="user", calls=0)
+        runs = [await p.start(talk, 1, user_id="ann") for _ in range(3)]
+        await until(lambda: waiting(p, 3))
+        [first] = await questions(p)
+        await p.handle(first.execution_id).cancel()
+        p.engine.notifier.notify(("loop", "budgets"))
+        await until(lambda: _asks(p))
+        await until(lambda: waiting(p, 2))
+        [second] = await questions(p)
+        assert second.execution_id != first.execution_id
+        await p.handle(second.execution_id).resume(second.step_key, {"approved": True, "calls": 2})
+        left = [await one.result() for one in runs if one.id != first.execution_id]
+        assert left == [["call 0"], ["call 0"]]
+
+
 async def test_a_run_that_goes_on_after_a_wait_notices_a_new_budget(house: House) -> None:
     registry = Registry()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Final
+
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import budgets, shared_budgets
 from perdure.wire.budgets import (
@@ -14,7 +17,7 @@ from perdure.wire.budgets import (
     Settle,
     Settled,
 )
-from perdure.wire.errors import LeaseLost
+from perdure.wire.errors import LeaseLost, NotFound
 from perdure.wire.shared_budgets import (
     BalanceList,
     DeleteSharedBudget,
@@ -24,6 +27,8 @@ from perdure.wire.shared_budgets import (
     SharedBudget,
     SharedBudgetList,
 )
+
+LOOK_SECONDS: Final = 60.0
 
 
 class Budgets(Service):
@@ -95,12 +100,22 @@ class Budgets(Service):
         id = ""
         while ids := await self.read(shared_budgets.paused(shared_id=shared.id, after=id)):
             for id in ids:
-                await self.write(
-                    budgets.change_budget(
-                        project_id=project_id,
-                        budget_id=id,
-                        change=BudgetChange(),
-                        event_id=self.new_id(),
-                        now_us=self.now_us(),
-                    )
+                await self._wake_one(project_id, id)
+
+    async def _wake_one(self, project_id: str, id: str) -> None:
+        with suppress(NotFound):  # deleted meanwhile
+            await self.write(
+                budgets.change_budget(
+                    project_id=project_id,
+                    budget_id=id,
+                    change=BudgetChange(),
+                    event_id=self.new_id(),
+                    now_us=self.now_us(),
                 )
+            )
+
+    async def look(self) -> float:
+        """Let another execution ask where the one that did is over."""
+        for project_id, id in await self.scan(shared_budgets.unasked()):
+            await self._wake_one(project_id, id)
+        return self._core.spread(LOOK_SECONDS)

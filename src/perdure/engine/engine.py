@@ -98,6 +98,7 @@ class Engine(Core):
         self.callers = Callers(self)
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
+        self.budgets = Budgets(self)
         self.pauses = Pauses(self, self.callers)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
@@ -123,7 +124,7 @@ class Engine(Core):
                 self.webhooks,
                 self.signing,
                 self.bulk,
-                Budgets(self),
+                self.budgets,
                 Forks(self, self.callers),
                 Transcripts(self),
                 Conversations(self),
@@ -175,6 +176,7 @@ class Engine(Core):
             Loop("pause", self.pauses.work),
             Loop("deliver", self.webhooks.deliver_due),
             Loop("bulk", self.bulk.work),
+            Loop("budgets", self.budgets.look),
             Loop("prune", self.housekeeping.prune),
             Loop("alarm", self.housekeeping.alarm),
             Loop("catch up", self.housekeeping.catch_up),
