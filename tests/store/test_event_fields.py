@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from json import dumps
+from time import thread_time
 from typing import Any
 
 import apsw
@@ -71,6 +72,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_search, "ROWS_MAX", 3)
     monkeypatch.setattr(event_search, "PAGE", 4)
     monkeypatch.setattr(event_fields, "FIELDS_MAX", 3)
+    monkeypatch.setattr(event_fields, "COUNTED_BYTES_MIN", 8)
     monkeypatch.setattr(event_fields, "VALUE_BYTES_MAX", 8)
 
 
@@ -99,6 +101,26 @@ def test_an_event_without_a_field_is_not_looked_for() -> None:
 
 def test_too_long_names_are_compared_and_not_hashed() -> None:
     assert hash_of(b'{"%b":1}' % (b"n" * 600)) == {"match_names": None, "match_hash": None}
+
+
+@pytest.mark.parametrize("name", ["k7", "b\n", "missing"])
+def test_an_event_of_many_fields_is_read_only_for_those_of_waits(name: str) -> None:
+    data = dumps({f"k{n}": n for n in range(200_000)} | {"b\n": 7}).encode()
+    wanted = {name: 7}
+    begun = thread_time()
+    whole = Fields(data)
+    assert whole.raw is not None and whole.match(wanted) is (name != "missing")
+    decoded = thread_time() - begun
+    begun = thread_time()
+    fields = Fields(data)
+    assert fields.hashes() == (event_fields.UNKNOWN,)
+    if name != "b\n":  # msgspec has no field of this name
+        assert fields.match(wanted) is whole.match(wanted) and fields._raw is None
+        assert fields.match_hash([name]) == whole.match_hash([name])
+    assert 4 * (thread_time() - begun) < decoded
+    for n in range(event_fields.PASSES_MAX):
+        assert fields.match({f"k{n}": n})
+    assert fields.match(wanted) is whole.match(wanted)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,9 @@ publish writes next to the publish before it, and a search reads two parts of ea
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from sys import byteorder
 from typing import Any, Final
@@ -33,6 +35,12 @@ VALUE_BYTES_MAX: Final = 256
 NAMES_BYTES_MAX: Final = 512
 """A wait for longer names is compared with each event. PostgreSQL limits the columns of an index."""
 UNKNOWN: Final = bytes(6)
+COUNTED_BYTES_MIN: Final = 4 << 10
+"""A larger event with more than `FIELDS_MAX` fields is not decoded whole: 700,000 fields take half a second."""
+READ_MAX: Final = 32
+"""Fields that one pass over such an event reads, each for a millisecond at most."""
+PASSES_MAX: Final = 4
+"""Then it is decoded whole after all."""
 
 _ENTRY: Final = 8
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -50,13 +58,15 @@ def wanted_by(match: bytes | None) -> Wanted:
 class Fields:
     """An event's top-level fields. It decodes each at most once, and a large event only in part."""
 
-    __slots__ = ("_data", "_hashes", "_raw", "_read")
+    __slots__ = ("_data", "_hashes", "_passes", "_raw", "_read")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._raw: dict[str, msgspec.Raw] | None = None
         self._read: dict[str, object] = {}
         self._hashes: dict[str, bytes] = {}
+        self._passes: int | None = None
+        """How many may follow; None: it is not known whether the event has many fields."""
 
     @property
     def raw(self) -> dict[str, msgspec.Raw] | None:
@@ -65,36 +75,52 @@ class Fields:
             self._raw = _FIELDS.decode(self._data)
         return self._raw
 
+    def _have(self, names: Collection[str]) -> Mapping[str, msgspec.Raw] | None:
+        """Fields with these among them; None: one is missing."""
+        found: Mapping[str, msgspec.Raw] | None
+        if self._raw is None and self._has_many() and self._passes and (read := _reader(tuple(names))) is not None:
+            self._passes -= 1
+            found = read(self._data)
+        else:
+            found = self.raw
+        return None if found is None or any(name not in found for name in names) else found
+
+    def _has_many(self) -> bool:
+        if self._passes is None:
+            counted = len(self._data) >= COUNTED_BYTES_MIN and self._data.lstrip().startswith(b"{")
+            self._passes = PASSES_MAX if counted and _Name.are_many(self._data) else 0
+        return self._passes > 0
+
     def match(self, wanted: Wanted) -> bool:
         if wanted is None:
             return True
-        raw = self.raw
-        return raw is not None and all(name in raw and _same(self._value(name), wanted[name]) for name in wanted)
+        found = self._have(wanted)
+        return found is not None and all(_same(self._value(name, found[name]), wanted[name]) for name in wanted)
 
-    def _value(self, name: str) -> object:
-        assert self._raw is not None
+    def _value(self, name: str, text: msgspec.Raw) -> object:
         if name not in self._read:
-            self._read[name] = json.loads(bytes(self._raw[name]))
+            self._read[name] = json.loads(bytes(text))
         return self._read[name]
 
-    def _hash(self, name: str) -> bytes:
+    def _hash(self, name: str, raw: msgspec.Raw) -> bytes:
         found = self._hashes.get(name)
         if found is None:
-            assert self._raw is not None
-            text = bytes(self._raw[name])
-            found = self._hashes[name] = _hash(name, text if _is_plain(text) else _plain(self._value(name)))
+            text = bytes(raw)
+            found = self._hashes[name] = _hash(name, text if _is_plain(text) else _plain(self._value(name, raw)))
         return found
 
     def match_hash(self, names: Sequence[str]) -> int | None:
         """Of the values under these names together; None: a field is missing."""
-        raw = self.raw
-        if raw is None or not all(name in raw for name in names):
+        fields = self._have(names)
+        if fields is None:
             return None
-        together = b"".join([self._hash(name) for name in names])
+        together = b"".join([self._hash(name, fields[name]) for name in names])
         return int.from_bytes(blake2b(together, digest_size=8).digest(), "big", signed=True)
 
     def hashes(self) -> Iterable[bytes]:
         """For the index of events."""
+        if self._has_many():
+            return (UNKNOWN,)
         raw = self.raw
         if raw is None:
             return ()
@@ -106,15 +132,65 @@ class Fields:
             if len(text) > VALUE_BYTES_MAX and _holds_more(text):
                 found.append(long_hash(name))
             else:
-                found.append(_hash(name, text) if _is_plain(text) else self._hash(name))
+                found.append(_hash(name, text) if _is_plain(text) else self._hash(name, value))
         return found
 
     def searches(self) -> list[tuple[bytes, bytes]]:
         """Of a match: by field its hash, and the hash of a long value that may be equal."""
         return [
-            (self._hash(name), long_hash(name) if _holds_more(bytes(text)) else UNKNOWN)
+            (self._hash(name, text), long_hash(name) if _holds_more(bytes(text)) else UNKNOWN)
             for name, text in (self.raw or {}).items()
         ]
+
+
+class _Name(Enum):
+    """The name of any field. It counts itself."""
+
+    ANY = "\0"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "_Name":
+        global _names_left
+        _names_left -= 1
+        if _names_left < 0:
+            raise ValueError
+        return cls.ANY
+
+    @classmethod
+    def are_many(cls, data: bytes) -> bool:
+        """It stops at the first name too many."""
+        global _names_left
+        _names_left = FIELDS_MAX
+        try:
+            _NAMED.decode(data)
+        except msgspec.ValidationError:
+            return True
+        return False
+
+
+_names_left = 0
+_NAMED: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw])
+
+
+@lru_cache
+def _reader(names: tuple[str, ...]) -> Callable[[bytes], Mapping[str, msgspec.Raw]] | None:
+    """Skips all other fields. None: they are too many, or msgspec has no field of a name."""
+    if len(names) > READ_MAX:
+        return None
+    try:
+        fields = [(f"n{n}", msgspec.Raw, msgspec.field(default=_MISSING, name=name)) for n, name in enumerate(names)]
+        decode = msgspec.json.Decoder(msgspec.defstruct("Some", fields)).decode
+    except ValueError:
+        return None
+
+    def read(data: bytes) -> Mapping[str, msgspec.Raw]:
+        found = zip(names, msgspec.structs.astuple(decode(data)), strict=True)
+        return {name: value for name, value in found if value is not _MISSING}
+
+    return read
+
+
+_MISSING: Final = msgspec.Raw()
 
 
 def _same(left: object, right: object) -> bool:
