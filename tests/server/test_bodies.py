@@ -325,6 +325,7 @@ def list_of(item: Callable[[int], bytes]) -> bytes:
 VALUES_OF_MUCH_WORK = {
     "numbers near the largest": list_of(lambda n: b"%de290" % n),
     "strings like numbers": list_of(lambda n: b'"%de290"' % n),
+    "long numbers": list_of(lambda n: b"1.%b5e290" % (b"1" * 14_000)),
     "nested": list_of(lambda n: b"[" * 55 + b"]" * 55),
     "objects": list_of(lambda n: b'{"":{"":1}}'),
 }
@@ -370,6 +371,7 @@ async def test_other_requests_get_turns_while_a_large_value_is_checked(
     ("value", "words"),
     [
         (b"[%b%b]" % (b"1," * 600_000, b"[" * 64 + b"]" * 64), "payload: nested deeper than 64 levels"),
+        (b"1." + b"1" * 8_000_000, "payload: holds an integer of more than 4,000 digits, or a number of more than"),
         (b"[%b1e309]" % (b"1e300," * 100_000), "payload: holds a number that overflows"),
         (b'["%b",%b]' % (b"1e300" * 110_000, b"9" * 4_001), "payload: holds an integer of more than 4,000 digits"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -92,6 +93,7 @@ ACCEPTED = {
     "an integer beyond the floats": b"1" + b"0" * 400,
     "many digits, but a small number": b"1" + b"0" * 400 + b".0e-200",
     "5,000 decimals": b"0." + b"9" * 5_000,
+    "15,000 decimals": b"[%b]" % b",".join([b"0." + b"9" * 15_000] * 20),
     "the largest float": b"1.7976931348623157e308",
     "a float that rounds to zero": b"1e-999",
     "a capital E": b"1E+5",
@@ -152,6 +154,9 @@ REFUSED = {
     "1e309 behind words": (b'["1e999","true",1e309]', "overflows to infinity"),
     "4,001 digits": (b"9" * 4_001, "more than 4,000 digits"),
     "4,001 digits and a sign": (b"[-" + b"9" * 4_001 + b"]", "more than 4,000 digits"),
+    "15,001 decimals": (b"[0." + b"9" * 15_001 + b"]", "a number of more than 15,000"),
+    "15,001 decimals before an exponent": (b"[1e-320,0." + b"9" * 15_001 + b"e-99]", "a number of more than 15,000"),
+    "a number without end": (b"[1e-320,0." + b"1" * 200_000 + b"e-" + b"1" * 200_000 + b"]", "a number of more than"),
     "5,000 digits": (b'{"a":' + b"9" * 5_000 + b"}", "more than 4,000 digits"),
     "a lone high surrogate": (rb'"\ud800"', "lone surrogate"),
     "a lone high surrogate before more": (rb'"\uD800 and more"', "lone surrogate"),
@@ -244,7 +249,8 @@ def readable(data: bytes) -> bool:
 
     def finite(digits: str) -> float:
         number = float(digits)
-        return number if math.isfinite(number) else refuse(digits)
+        is_long = any(len(row) > 15_000 for row in re.findall("[0-9]+", digits))
+        return number if math.isfinite(number) and not is_long else refuse(digits)
 
     def short(digits: str) -> int:
         return int(digits) if len(digits.lstrip("-")) <= 4_000 else refuse(digits)

@@ -1,7 +1,7 @@
 r"""Rules for JSON bytes, names and texts.
 
 A value is one JSON document in UTF-8, kept byte for byte. These functions refuse documents that some reader could not
-read: NaN, numbers that overflow to infinity, lone surrogates, integers too long for Python, nesting too deep for older
+read: NaN, numbers that overflow to infinity, lone surrogates, numbers too long for Python, nesting too deep for older
 Pythons. `\u0000` is fine because the databases hold bytes. Of duplicate keys readers take the last.
 
 `check_json` runs for every payload: the usual case is one msgspec decode, and the rest is checked only if the bytes
@@ -25,6 +25,8 @@ from perdure.wire.limits import DEPTH_MAX, VALUE_BYTES_MAX
 
 # msgspec reads 4,300 digits, sign included; the margin is for every worker.
 INTEGER_DIGITS_MAX: Final = 4_000
+NUMBER_DIGITS_MAX: Final = 15_000
+"""In a row. Numbers are checked whole, and one of 8 MiB would block the event loop."""
 # Names and keys are index columns, and PostgreSQL's B-tree takes about 2,700 bytes per row.
 NAME_BYTES_MAX: Final = 256
 KEY_BYTES_MAX: Final = 512
@@ -119,7 +121,7 @@ def read_json(data: bytes) -> object:
 
 
 def check_limits(data: bytes, *, where: str, max_bytes: int = VALUE_BYTES_MAX, max_depth: int = DEPTH_MAX) -> None:
-    """Raise `BadValue` if `data` is too large, too deep, or has too long an integer."""
+    """Raise `BadValue` if `data` is too large, too deep, or has too long a number."""
     _check_size(data, where, max_bytes)
     _raise(where, _faults(data, max_depth))
 
@@ -207,6 +209,8 @@ def _faults(data: bytes, max_depth: int, *, numbers: bool = False) -> Iterator[s
     """Yield the fault of a document whose syntax is right. Empty texts come between slices of the work."""
     if numbers and _may_be_infinite(data):
         for outside in _outside_strings(data):
+            if _has_digits(outside, NUMBER_DIGITS_MAX + 1):
+                yield _LONG_NUMBER
             yield _INFINITE if _may_be_infinite(outside) and _is_infinite(outside) else ""
     if len(data) <= 2 * max_depth:
         return
@@ -216,7 +220,9 @@ def _faults(data: bytes, max_depth: int, *, numbers: bool = False) -> Iterator[s
             depth = _depth(brackets, depth, max_depth)
             yield _too_deep(max_depth) if depth > max_depth else ""
     if _has_digits(data, INTEGER_DIGITS_MAX + 1):
-        yield _LONG_INTEGER if any(map(_has_long_integer, _outside_strings(data))) else ""
+        for outside in _outside_strings(data):
+            is_long = _has_long_integer(outside) or _has_digits(outside, NUMBER_DIGITS_MAX + 1)
+            yield _LONG_NUMBER if is_long else ""
 
 
 def _is_read_fast(data: bytes) -> bool:
@@ -261,7 +267,7 @@ def _may_be_infinite(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes, leaving_out: bytes = b"") -> Iterator[bytes]:
-    """`data` without strings and the bytes of `leaving_out`, which contains no quote. No number is cut."""
+    """`data` without strings and the bytes of `leaving_out`, which contains no quote. Only too long a number is cut."""
     data = _without_escaped_quotes(data)
     if leaving_out:
         # This empties most strings. Nothing stands between two adjacent quotes, string or not.
@@ -350,7 +356,7 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
         return f"{where}: is empty; send JSON, `null` if there is nothing to say"
     message = str(error)
     if "Integer value out of range" in message:
-        return f"{where}: {_LONG_INTEGER}"
+        return f"{where}: {_LONG_NUMBER}"
     if "Number out of range" in message:
         return f"{where}{split_path(message)[0]}: {_INFINITE}"
     found = _MSGSPEC_BYTE.search(message)
@@ -366,11 +372,15 @@ def _complaint(where: str, data: bytes, error: Exception, max_depth: int) -> str
 
 
 _INFINITE: Final = "holds a number that overflows to infinity"
-_LONG_INTEGER: Final = f"holds an integer of more than {INTEGER_DIGITS_MAX:,} digits; send it as a string"
+_LONG_NUMBER: Final = (
+    f"holds an integer of more than {INTEGER_DIGITS_MAX:,} digits, or a number of more than {NUMBER_DIGITS_MAX:,}; "
+    "send it as a string"
+)
 _INTEGER: Final = re.compile(rb"(?<![0-9.eE+])(?<![eE]-)[0-9]++(?![.eE])")
 _LONG_DIGITS: Final = b"0" * (INTEGER_DIGITS_MAX + 1)
 _ZEROS: Final = re.compile(rb"0+")
-_REST_OF_NUMBER: Final = re.compile(rb"[0-9.eE+-]*+")
+# A number of that length has a row of too many digits.
+_REST_OF_NUMBER: Final = re.compile(rb"[0-9.eE+-]{0,%d}+" % (4 * NUMBER_DIGITS_MAX))
 _FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _NOT_COMMAS: Final = bytes(byte for byte in range(256) if byte not in b',"')
