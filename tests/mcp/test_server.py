@@ -16,12 +16,13 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 from tests.mcp import programs
-from tests.mcp.client import Session, accepts, http_session
+from tests.mcp.client import SECONDS, Session, accepts, http_session
 
 from perdure.embedded import Embedded, embedded
 from perdure.mcp import lines
 from perdure.mcp.runs import tool_name
 from perdure.mcp.tools import TOOLS
+from perdure.server import tool_server
 from perdure.wire.access import Role
 from perdure.wire.executions import ListExecutions
 from perdure.wire.requests import Started, StartItem
@@ -176,6 +177,22 @@ async def test_a_read_key_can_start_and_change_nothing(app: Embedded) -> None:
     assert await ids_of(app) == [created.task_id]
     (listed,) = (await app._transport.call(ListExecutions())).executions
     assert listed.phase is Phase.WAITING
+
+
+@pytest.mark.parametrize("item", ["1", [], {"": 0}])
+async def test_a_body_is_counted_before_the_library_decodes_it(app: Embedded, item: Json) -> None:
+    def call(input: Json) -> Json:
+        call = {"name": "run_double", "arguments": {"input": input}}
+        return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+
+    headers = {"authorization": f"Bearer {app.api_key}", "accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient(base_url=url_of(app), headers=headers, timeout=SECONDS) as client:
+        for taken in ([item] * 1_000, "[{," * tool_server.PARTS_MAX):
+            assert (await client.post("/mcp", json=call(taken))).status_code == 200
+        refused = await client.post("/mcp", json=call([item] * tool_server.PARTS_MAX))
+        assert refused.status_code == 413 and "30,000 entries" in refused.json()["error"]
+        large = await client.post("/mcp", json=call("x" * tool_server.BODY_BYTES_MAX))
+        assert large.status_code == 413 and f"{tool_server.BODY_BYTES_MAX:,} bytes" in large.json()["error"]
 
 
 async def test_the_door_has_the_checks_of_the_other_routes(app: Embedded) -> None:

@@ -66,7 +66,6 @@ def test_only_routes_that_take_values_of_users_have_no_limit_of_their_own() -> N
         "POST /internal/executions/{execution_id}/steps",
         "POST /worker/v1/register",
         "POST /worker/v1/report",
-        "POST /mcp",
     }
 
 

@@ -13,7 +13,9 @@ from perdure.engine import service
 from perdure.mcp.asking import Ask, Caller
 from perdure.server.problems import Reply
 from perdure.server.routing import Call
-from perdure.wire.errors import NotFound, Unavailable
+from perdure.wire.codec import parts_in
+from perdure.wire.errors import NotFound, TooLarge, Unavailable
+from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.operation import Operation
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 R = TypeVar("R")
+
+BODY_BYTES_MAX: Final = VALUE_BYTES_MAX + (64 << 10)
+"""A value as an argument, and what is around it."""
+PARTS_MAX: Final = 30_000
+"""The library takes a microsecond for each, and blocks the event loop."""
 
 CALL: Final = "perdure.call"
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -33,7 +40,9 @@ class ToolServer:
         self._ending = asyncio.Event()
 
     async def answer(self, call: Call, body: bytes) -> Reply:
-        """Raises `NotFound` if the library is not installed."""
+        """Raises `TooLarge`, and `NotFound` if the library is not installed."""
+        if sum(map(body.count, (b",", b"[", b"{"))) > PARTS_MAX and parts_in(body) > PARTS_MAX:
+            raise TooLarge(f"body: more than {PARTS_MAX:,} entries and names; start large inputs over the HTTP API.")
         if self._begun is None:
             self._begun = asyncio.ensure_future(self._begin(call.settings.request_bytes_max))
         manager = await asyncio.shield(self._begun)

@@ -182,6 +182,11 @@ def commas_in(data: bytes) -> int:
     return sum(part.count(b",") for part in _outside_strings(data, _NOT_COMMAS))
 
 
+def parts_in(data: bytes) -> int:
+    """Count the commas and opening brackets outside strings."""
+    return sum(map(len, _outside_strings(data, _NOT_PARTS)))
+
+
 def split_path(complaint: str) -> tuple[str, str]:
     """The path in a complaint of msgspec, and the rest of it.
 
@@ -384,6 +389,7 @@ _REST_OF_NUMBER: Final = re.compile(rb"[0-9.eE+-]{0,%d}+" % (4 * NUMBER_DIGITS_M
 _FOUR_DIGITS: Final = re.compile(rb"[0-9]{4}")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _NOT_COMMAS: Final = bytes(byte for byte in range(256) if byte not in b',"')
+_NOT_PARTS: Final = bytes(byte for byte in range(256) if byte not in b',[{"')
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 # Signed bytes: an opening bracket is +1, a closing one -1.
 _BRACKET_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")

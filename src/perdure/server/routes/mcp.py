@@ -1,8 +1,8 @@
 """MCP: tools for coding agents."""
 
-from perdure.server.bodies import VALUES
 from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes
+from perdure.server.tool_server import BODY_BYTES_MAX
 from perdure.wire.access import Role
 
 routes = Routes("MCP")
@@ -13,7 +13,7 @@ routes = Routes("MCP")
     repeated="a repeated `start_execution` with its `key` starts nothing; other tool calls count again",
     role=Role.READ,
     raw_body=("application/json",),
-    body_bytes_max=VALUES,
+    body_bytes_max=BODY_BYTES_MAX,
 )
 async def mcp(call: Call) -> Reply:
     """The Model Context Protocol over streamable HTTP, without sessions.
