@@ -143,6 +143,16 @@ def running(servers: list[Running]) -> Running:
     return servers[0]
 
 
+IN_PATH = frozenset({"execution_id", "schedule_id", "project_id", "key_id", "user_id"})
+IN_BODY = frozenset({"project_id", "email", "worker_id", "epoch", "claim_id", "items"})
+
+
+def names_something(case: Any) -> bool:
+    """Whether `know` may find a name."""
+    in_body = IN_BODY & case.body.keys() if isinstance(case.body, dict) else ()
+    return bool(IN_PATH & (case.path_parameters or {}).keys() or in_body)
+
+
 def know(case: Any, running: Running) -> None:
     """Put names that mean something in place of the case's own."""
     if "execution_id" in (case.path_parameters or {}):
@@ -192,9 +202,10 @@ def checks_of(reply: Any) -> Any:
 
 def hold(running: Running, case: "schemathesis.Case[Any]") -> None:
     """Ask twice, with the case's own names and with some that mean something here; each answer is as documented."""
+    of_user = (case.method.upper(), case.path) in USERS
     for known in (False, True):
-        if known:
-            running.renew(person=(case.method.upper(), case.path) in USERS)
+        if known and (of_user or names_something(case)):
+            running.renew(person=of_user)
             know(case, running)
         reply = case.call(base_url=running.served.server.url, headers=running.headers(case))
         case.validate_response(reply, checks=checks_of(reply))
