@@ -1,5 +1,5 @@
 import type { ComponentType } from "preact";
-import { CalendarClock, ChartGantt, Bot, House, Inbox, MessagesSquare, Layers, Radio, List, Rocket, Workflow, type LucideIcon } from "lucide-preact";
+import { CalendarClock, ChartGantt, Bot, House, Inbox, MessagesSquare, Layers, Radio, List, Rocket, Wallet, Workflow, type LucideIcon } from "lucide-preact";
 import { lazy } from "./parts/lazy";
 
 export interface Route {
@@ -31,6 +31,7 @@ export const routes: Route[] = [
   { path: "/agents", page: lazy(() => import("./pages/agents")) },
   { path: "/agents/:id", page: lazy(() => import("./pages/agents/one")) },
   { path: "/agents/:id/chat", page: lazy(() => import("./pages/agents/chat")) },
+  { path: "/budgets", page: lazy(() => import("./pages/budgets")) },
   { path: "/workflows", page: lazy(() => import("./pages/workflows")) },
   { path: "/workflows/:id", page: lazy(() => import("./pages/workflows/one")) },
   { path: "/queues", page: lazy(() => import("./pages/queues")) },
@@ -54,6 +55,7 @@ export const navigation: NavItem[] = [
   { word: "Sessions", path: "/sessions", icon: MessagesSquare, key: "s", group: "Activity" },
   { word: "Workflows", path: "/workflows", icon: Workflow, key: "w", group: "Resources" },
   { word: "Agents", path: "/agents", icon: Bot, key: "a", group: "Resources" },
+  { word: "Budgets", path: "/budgets", icon: Wallet, key: "b", group: "Resources" },
   { word: "Queues", path: "/queues", icon: Layers, key: "q", group: "Resources" },
   { word: "Schedules", path: "/schedules", icon: CalendarClock, key: "c", group: "Resources" },
   { word: "Events", path: "/events", icon: Radio, key: "t", group: "Resources" },

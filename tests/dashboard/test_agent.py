@@ -72,6 +72,25 @@ async def test_a_run_is_read_priced_and_approved_where_it_is_told(
     assert stands["answer"] == {"approved": True, "arguments": {"euros": 45}}
 
 
+async def test_last_words_are_shown_with_the_end_of_their_budget_wherever_they_are_read(
+    chromium: Browser, served: Served, hand: Hand
+) -> None:
+    id = await served.start("w", payload="Where is it?", session_id="mara")
+    spoken = step("model:1", "model.request", said({"part_kind": "text", "content": "Let me see."}))
+    words = "nded early (budget): The budget is used up."
+    end = {"type": "complete", "result": "Let me see."}
+    await hand.report(
+        await hand.claim(), entries=[spoken], end=end, progress={"stopped": "budget", "text": f"e{words}"}
+    )
+    for path in (f"/executions/{id}", f"/sessions/{id}"):
+        async with opened(chromium, served, path) as shown:
+            talk = shown.page.get_by_label("Conversation", exact=True)
+            await expect(talk).to_contain_text("Let me see.")
+            await expect(talk.locator(".note")).to_have_text(f"The run e{words}")
+    async with opened(chromium, served, "/executions") as shown:
+        await expect(shown.page.get_by_role("row").filter(has_text=id[-8:])).to_contain_text(f"E{words}")
+
+
 async def test_text_of_models_and_tools_is_shown_as_text(chromium: Browser, served: Served, hand: Hand) -> None:
     id = await run(served, hand, text=f"{HOSTILE} [x](javascript:alert(1))")
     async with opened(chromium, served, f"/executions/{id}?tab=conversation", width=390, height=844) as shown:

@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 from tests.dashboard.pages import completed, failed, opened
+from tests.dashboard.test_resource_pages import spends
 from tests.server.serving import Hand, Served
 
 ROUTES: Final = Path(__file__).parents[2] / "dashboard" / "src" / "routes.tsx"
@@ -36,6 +37,9 @@ def serious(found: Any) -> list[str]:
 async def test_no_page_has_a_serious_finding(served: Served, hand: Hand, chromium: Browser, scheme: str) -> None:
     id = await failed(served, hand, workflow_id="w", key="order-1")
     await completed(served, hand, {"paid": True}, workflow_id="w", key="order-2")
+    reply = await served.client.put("/api/v1/budgets/users", json={"per": "user", "calls": 1})
+    assert reply.status_code == 200, reply.text
+    assert [(await spends(served, hand, "ann"))[1] for _ in range(2)] == ["granted", "exceeded"]
     wrong: dict[str, list[str]] = {}
     for path in paths({"id": id}):
         async with opened(chromium, served, path, scheme=scheme) as shown:

@@ -253,3 +253,66 @@ async def test_a_trigger_is_made_and_changed_in_a_form(served: Served, hand: Han
         await expect(row).to_contain_text("50 events or after 30 s")
     [one] = (await get(served, "/event-triggers"))["triggers"]
     assert (one["workflow_id"], one["batch_size"], one["batch_timeout_seconds"]) == ("w", 50, 30)
+
+
+async def spends(served: Served, hand: Hand, user: str) -> tuple[str, str]:
+    """A new execution of this user makes a model call, if it is granted."""
+    id = await served.start(user_id=user)
+    item = await hand.claim()
+    call: dict[str, Any] = {"execution_id": id, "reservation_id": f"r-{id}", "amounts": {"calls": 1}}
+    asked = {"worker_id": hand.id, "epoch": hand.epoch, "attempt": item["attempt"], **call}
+    verdict = (await hand.say("reserve", asked))["verdict"]
+    if verdict == "granted":
+        await hand.say("settle", call)
+    return id, verdict
+
+
+async def test_a_shared_budget_from_its_creation_over_a_raise_to_its_end(
+    served: Served, hand: Hand, chromium: Browser
+) -> None:
+    async with opened(chromium, served, "/budgets") as shown:
+        page = shown.page
+        await expect(page.locator("pre").filter(has_text="perdure budget set users")).to_be_visible()
+        await page.get_by_role("button", name="New budget").click()
+        dialog = page.get_by_role("dialog")
+        await dialog.get_by_label("Name").fill(MARKUP)
+        await dialog.get_by_label("Calls").fill("1.5")
+        await expect(dialog.get_by_text("only dollars have decimals")).to_be_visible()
+        await dialog.get_by_label("Calls").fill("1")
+        await expect(dialog.get_by_text("Model calls of each user stop at these limits, each day.")).to_be_visible()
+        await confirm(page, "Create")
+        [made] = (await get(served, "/budgets"))["budgets"]
+        assert (made["name"], made["per"], made["period"]) == (MARKUP, "user", "day")
+        assert (made["calls"], made["usd_micros"]) == (1, None)
+        await expect(page.get_by_text("Nothing is spent yet")).to_be_visible()
+        assert (await spends(served, hand, "ann"))[1] == "granted"
+        asking, verdict = await spends(served, hand, "ann")
+        assert verdict == "exceeded"
+        balances = page.get_by_role("region", name="Balances")
+        row = balances.get_by_role("row").filter(has_text="ann")
+        await expect(row).to_contain_text("1 of 1")
+        await expect(row).to_contain_text("holds runs back")
+        link = row.get_by_role("link", name="The one that asks")
+        await expect(link).to_have_attribute("href", f"/executions/{asking}")
+        await row.get_by_role("button", name="Raise ann").click()
+        await dialog.get_by_label("Add calls").fill("4")
+        await confirm(page, "Raise")
+        await expect(row).to_contain_text("1 of 5")
+        await expect(row).not_to_contain_text("holds runs back")
+        await balances.get_by_label("Find a key").fill("bob")
+        await page.keyboard.press("Enter")
+        await expect(balances.get_by_text("This key has spent nothing.")).to_be_visible()
+        await page.get_by_role("button", name=f"Change {MARKUP}").click()
+        await dialog.get_by_label("Tokens").fill("9000")
+        await dialog.get_by_label("When it is used up").select_option("finish")
+        await confirm(page, "Change")
+        await expect(page.get_by_role("row").filter(has_text="9,000 tokens, 1 call")).to_contain_text("finishes")
+    async with opened(chromium, served, "/budgets", role=Role.WRITE) as shown:
+        await expect(shown.page.get_by_role("button", name="New budget")).to_be_disabled()
+        await expect(shown.page.get_by_role("button", name=f"Delete {MARKUP}")).to_be_disabled()
+        await expect(shown.page.get_by_role("button", name="Raise ann")).to_be_enabled()
+    async with opened(chromium, served, "/budgets") as shown:
+        await shown.page.get_by_role("button", name=f"Delete {MARKUP}").click()
+        await confirm(shown.page, "Delete")
+        await expect(shown.page.get_by_role("heading", name="No shared budgets yet")).to_be_visible()
+    assert (await get(served, "/budgets"))["budgets"] == []

@@ -13,7 +13,7 @@ from perdure.store.interface import Query, verb
 from perdure.store.verbs import find
 from perdure.wire.executions import ListFilters
 from perdure.wire.record import to_json
-from perdure.wire.requests import OpenCall, OpenWait, QueueSpec, ReportItem, StartItem, Suspend, WorkflowSpec
+from perdure.wire.requests import Complete, OpenCall, OpenWait, QueueSpec, ReportItem, StartItem, Suspend, WorkflowSpec
 from perdure.wire.status import Phase
 from perdure.wire.summaries import ExecutionSummary
 from perdure.wire.transcripts import OnConflict
@@ -44,6 +44,17 @@ async def test_a_row_has_the_fields_of_its_execution_but_its_values(world: World
     assert {*whole.__struct_fields__} - shared >= {"payload", "result"}
     shown = json.decode(json.encode(to_json(row)))
     assert (shown["status"], shown["took_ms"], shown["since"][:19]) == ("pending", None, "2025-06-15T15:06:40")
+
+
+async def test_an_early_end_is_the_detail_of_a_completed_execution(world: World) -> None:
+    await world.register()
+    early, whole = [await world.running() for _ in range(2)]
+    said = {"stopped": "budget", "text": "ended early (budget): The budget is used up."}
+    await world.report(early, end=Complete(raw("let me see")), progress=said)
+    await world.report(whole, end=Complete(raw("it is there")), progress={"done": 1, "total": None, "text": "found"})
+    found = await rows(world)
+    assert found[early].details == "Ended early (budget): The budget is used up."
+    assert found[whole].details is None
 
 
 async def test_waits(world: World) -> None:

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { clock, exact } from "../model/time";
 import { count } from "../model/words";
+import type { PhaseName } from "./phase";
 import "./bars.css";
 import "./controls.css";
 
@@ -100,5 +101,21 @@ export function Amounts({ of, label, height = 48 }: { of: { at: string; value: n
         );
       })}
     </svg>
+  );
+}
+
+/** `60 of 60` with a meter; without a limit the number alone. */
+export function Use({ n, limit, shown = count, phase = "running" }: { n: number; limit: number | null; shown?: (n: number) => string; phase?: PhaseName }) {
+  return (
+    <div class="row">
+      <span class="num n">
+        {shown(n)} {limit !== null && <span class="dim3">of {shown(limit)}</span>}
+      </span>
+      {limit !== null && (
+        <span class={`meter p-${phase} grow`}>
+          <i style={{ width: `${Math.min(100, (100 * n) / Math.max(1, limit))}%` }} />
+        </span>
+      )}
+    </div>
   );
 }

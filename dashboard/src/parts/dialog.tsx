@@ -40,7 +40,7 @@ export function Dialog({ title, onClose, children, footer, wide }: Props) {
         </button>
       </header>
       <div class="body">{children}</div>
-      {footer !== undefined && <footer class="row">{footer}</footer>}
+      {footer !== undefined && <footer class="row wrap">{footer}</footer>}
     </dialog>
   );
 }

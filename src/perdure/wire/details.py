@@ -6,6 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from perdure.wire.admission import Rule
+from perdure.wire.agent_runs import early_end
 from perdure.wire.explain import author, outcome_words
 from perdure.wire.explain_queued import limit_words, pause_words
 from perdure.wire.explain_waiting import awaited
@@ -87,7 +88,8 @@ class Beside(Struct, frozen=True):
 def details(one: Listed, beside: Beside) -> str | None:
     match one.summary.phase:
         case Phase.COMPLETED:
-            return None
+            early = early_end(one.summary.progress)
+            return None if early is None else cut(early[:1].upper() + early[1:])
         case Phase.FAILED | Phase.BLOCKED | Phase.HELD:
             return cut(one.error or "No reason was recorded.")
         case Phase.CANCELLED:

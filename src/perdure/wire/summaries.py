@@ -30,8 +30,8 @@ class ExecutionSummary(Record, frozen=True, kw_only=True, gc=False):
     key: str | None
     phase: Phase
     details: str | None = None
-    """One line: the error, else the current step, else the wait. Its times are `since` and `due_at`. Null if it
-    completed."""
+    """One line: the error, else the current step, else the wait. Its times are `since` and `due_at`. If it completed:
+    why it ended early, else null."""
     since_us: Time
     """Since when it is in this phase."""
     due_at_us: Time | None

@@ -10,8 +10,8 @@ import type { Json } from "../../model/schema";
 import { duration } from "../../model/time";
 import { FINAL } from "../../model/timeline";
 import { count, counted, money } from "../../model/words";
-import { ActionDialog } from "../../parts/action";
-import { Labelled, Segments } from "../../parts/controls";
+import { KINDS, RaiseDialog, USED_UP } from "../../parts/budget";
+import { Segments } from "../../parts/controls";
 import { Markdown } from "../../parts/markdown";
 import { Phase, PhaseIcon } from "../../parts/phase";
 import { Answering, useQuestion } from "../../parts/question";
@@ -34,6 +34,7 @@ export interface Run {
   phase?: string;
   status?: string;
   created_at?: string;
+  progress?: unknown;
 }
 
 const PAGE = 1_000;
@@ -130,6 +131,7 @@ function Talk({ execution, nested = false, turn = false, timeline }: Props & { t
 function Messages({ execution, entries, live, nested, open }: { execution: Run; entries: Entry[]; live: ReadonlyMap<string, Live>; nested: boolean; open: boolean }) {
   const asked = words(execution.payload as Json);
   const said = entries.some((one) => one.kind === "answer" && one.texts.length > 0);
+  const early = open ? null : (execution.progress as { stopped?: string; text?: string } | null | undefined);
   const known = new Set(entries.filter((one) => one.kind === "answer" && (one.texts.length > 0 || one.calls.length > 0)).map((one) => `${execution.id} ${(one as Answer).key}`));
   const streams = open ? [...live].filter(([name, one]) => name.startsWith(execution.id) && !known.has(name) && (one.text !== "" || one.withdrawn !== "")) : [];
   return (
@@ -167,6 +169,13 @@ function Messages({ execution, entries, live, nested, open }: { execution: Run; 
         </div>
       ))}
       {execution.error != null && execution.phase === "failed" && <Problem error={execution.error} />}
+      {early?.stopped !== undefined && (
+        <p class="note">
+          <span>
+            The run <Shown text={early.text ?? ""} />
+          </span>
+        </p>
+      )}
       {execution.result != null && (typeof execution.result !== "string" || !said) && (
         <div class="tool">
           <div class="kv">
@@ -412,28 +421,17 @@ export function NextMessage({ execution, onSent }: { execution: Pick<Run, "workf
   );
 }
 
-const LIMITS = { ask: "asks when it is used up", finish: "finishes when it is used up", fail: "fails when it is used up" };
-const KINDS = [
-  ["usd_micros", "usd", (n: number) => money(n / 1e6)],
-  ["tokens", "tokens", (n: number) => counted(n, "token")],
-  ["calls", "calls", (n: number) => counted(n, "call")],
-  ["seconds", "seconds", (n: number) => duration(n * 1_000)],
-] as const;
-
 function BudgetPart({ id, open }: { id: string; open: boolean }) {
   const budget = useGet("/api/v1/executions/{execution_id}/budget", { params: { path: { execution_id: id } } }).data;
   const [raising, setRaising] = useState(false);
-  const [amounts, setAmounts] = useState<Record<string, string>>({});
   useCommands(budget === undefined || !open ? [] : [{ title: "Raise the budget", key: "b", run: () => setRaising(true) }]);
   if (budget === undefined) return null;
   const limited = KINDS.filter(([name]) => budget[name].limit != null);
-  const body = Object.fromEntries(Object.entries(amounts).filter(([, text]) => text !== "").map(([name, text]) => [name, Number(text)]));
-  const wrong = Object.keys(body).length === 0 ? "Give an amount." : Object.values(body).some((n) => !(n > 0)) ? "An amount is more than 0." : null;
   return (
     <section class="col gap6">
       <div class="row">
         <h3>Budget</h3>
-        <span class="tag">{LIMITS[budget.on_exceed]}</span>
+        <span class="tag">{USED_UP[budget.on_exceed]}</span>
         <span class="grow" />
         {open && (
           <button type="button" class="btn sm" onClick={() => setRaising(true)}>
@@ -456,26 +454,7 @@ function BudgetPart({ id, open }: { id: string; open: boolean }) {
           </div>
         );
       })}
-      {raising && (
-        <ActionDialog
-          title="Raise the budget"
-          effects={["The limits grow by these amounts, for this execution and all that spend with it.", "Executions that wait for the budget go on."]}
-          word="Raise"
-          call={{ method: "POST", path: `/api/v1/executions/${id}/budget/raise`, body }}
-          command={`perdure budget raise ${id} ${Object.entries(body)
-            .map(([name, n]) => `--${name} ${n}`)
-            .join(" ")}`}
-          invalid={wrong}
-          done="Raised the budget."
-          onClose={() => setRaising(false)}
-        >
-          {limited.map(([name, field, shown]) => (
-            <Labelled key={name} label={`Add ${field === "usd" ? "US dollars" : field}`} help={`Limit now: ${shown(budget[name].limit!)}`}>
-              <input class="input" inputMode="decimal" value={amounts[field] ?? ""} onInput={(event) => setAmounts({ ...amounts, [field]: event.currentTarget.value })} />
-            </Labelled>
-          ))}
-        </ActionDialog>
-      )}
+      {raising && <RaiseDialog of={budget} title="Raise the budget" spenders="this execution and all that spend with it" onClose={() => setRaising(false)} />}
     </section>
   );
 }

@@ -7,7 +7,7 @@ import { useLive } from "../../api/live";
 import { useGet } from "../../api/query";
 import { duration } from "../../model/time";
 import { count, counted } from "../../model/words";
-import { EndBars } from "../../parts/bars";
+import { EndBars, Use } from "../../parts/bars";
 import { useCommands } from "../../keys";
 import { Page } from "../../parts/page";
 import { PauseDialog, PausedNote } from "../../parts/pauses";
@@ -123,22 +123,6 @@ function List({ queues }: { queues: QueueState[] }) {
       </table>
       <One key={open.name} queue={open} />
       {turned !== undefined && <PauseDialog kind="queue" name={turned.name} pause={turned.pause ?? undefined} onClose={() => setTurning(null)} />}
-    </div>
-  );
-}
-
-/** `60 of 60` with a meter; without a limit the number alone. */
-function Use({ n, limit }: { n: number; limit: number | null }) {
-  return (
-    <div class="row">
-      <span class="num n">
-        {count(n)} {limit !== null && <span class="dim3">of {count(limit)}</span>}
-      </span>
-      {limit !== null && (
-        <span class="meter p-running grow">
-          <i style={{ width: `${Math.min(100, (100 * n) / Math.max(1, limit))}%` }} />
-        </span>
-      )}
     </div>
   );
 }

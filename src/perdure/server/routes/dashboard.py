@@ -23,8 +23,8 @@ from perdure.wire.projects import GetProjects, Project
 from perdure.wire.record import Record
 
 PAGES: Final = (
-    *("executions", "inbox", "sessions", "workflows", "agents", "queues", "schedules", "events", "deployments"),
-    *("workers", "traces", "settings", "bulk", "search", "welcome", "p"),
+    *("executions", "inbox", "sessions", "workflows", "agents", "budgets", "queues", "schedules", "events"),
+    *("deployments", "workers", "traces", "settings", "bulk", "search", "welcome", "p"),
 )
 """First segments of the pages' addresses."""
 _COMMON: Final = ((b"referrer-policy", b"same-origin"), (b"cache-control", b"no-store"))
