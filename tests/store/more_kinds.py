@@ -38,7 +38,7 @@ KINDS: Final = (
     *("exports begin", "exports claimed", "exports noted", "exports released", "memory", "spans"),
     *("messages", "a turn"),
     *("reserve", "settle", "raise a budget"),
-    *("make a webhook", "delete a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
+    *("make a webhook", "settle a delivery", "postpone deliveries", "redeliver"),
     "reaper's mark",
 )
 PUSH_WORKER: Final = "push"
@@ -168,8 +168,6 @@ def verb_of(
         case "make a webhook":
             url = f"https://{dice.choice(['a', 'b'])}.example"
             return webhooks.make_webhook(id=f"webhook{n}", url=url, workflow_id=None, description=None, **same)
-        case "delete a webhook":
-            return webhooks.delete_webhook(project_id=PROJECT, webhook_id="webhook")
         case "settle a delivery":
             state = dice.choice([*DeliveryState])
             next_at_us = now_us + n if state is DeliveryState.PENDING else None

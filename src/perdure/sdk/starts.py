@@ -82,10 +82,10 @@ class GatheredStarts:
 
     async def _send(self, group: Sequence[_Start]) -> None:
         """Raises an error that applies to all futures still open."""
-        checks = {check for *_, check in group}
+        checks = {check for _, _, check in group}
         input_check = checks.pop() if len(checks) == 1 else None
         try:
-            answers = await self._transport.start([item for item, *_ in group], input_check)
+            answers = await self._transport.start([item for item, _, _ in group], input_check)
         except REFUSALS as error:
             if len(group) == 1:
                 raise
@@ -107,7 +107,7 @@ class GatheredStarts:
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
     room = GATHERED_BYTES_MAX
-    for n, (item, *_) in enumerate(starts[:START_ITEMS_MAX]):
+    for n, (item, _, _) in enumerate(starts[:START_ITEMS_MAX]):
         room -= 400 + memoryview(item.payload).nbytes
         if room < 0 and n:
             return starts[:n], starts[n:]
