@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perdure.store.input_checks import check_input
+from perdure.store.input_checks import CHECKED_PARTS_MAX, check_input
 from perdure.wire import codec
 from perdure.wire.codec import (
     check_json,
@@ -226,6 +226,17 @@ def test_many_small_documents_cost_no_more_than_a_large_one(number: bytes) -> No
     assert cost(lambda: check_json(odd, where="payload")) < 20 * cost(lambda: check_json(plain, where="payload"))
     assert cost(lambda: check_input(lambda _: None, odd, "payload")) < 20 * cost(lambda: read_json(plain))
     assert cost(lambda: same_json(odd, odd + b" ")) < 20 * cost(lambda: same_json(plain, plain + b" "))
+
+
+def test_an_input_of_many_parts_is_not_checked() -> None:
+    """1 MiB of brackets took half a second."""
+
+    def refuse(value: object) -> tuple[str, str]:
+        return "", "is wrong"
+
+    with pytest.raises(BadValue, match="is wrong"):
+        check_input(refuse, b"[" + b'"[{,",' * 40_000 + b"1]", "payload")
+    check_input(refuse, b"[%b[]]" % (b"[]," * (CHECKED_PARTS_MAX // 2)), "payload")
 
 
 @pytest.mark.parametrize("number", [b"1e300", b"-2.5E-310", b"1e+290", b"1.7976931348623157e308"])

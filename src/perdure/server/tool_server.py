@@ -13,7 +13,7 @@ from perdure.engine import service
 from perdure.mcp.asking import Ask, Caller
 from perdure.server.problems import Reply
 from perdure.server.routing import Call
-from perdure.wire.codec import parts_in
+from perdure.wire.codec import has_more_parts
 from perdure.wire.errors import NotFound, TooLarge, Unavailable
 from perdure.wire.limits import VALUE_BYTES_MAX
 from perdure.wire.operation import Operation
@@ -41,7 +41,7 @@ class ToolServer:
 
     async def answer(self, call: Call, body: bytes) -> Reply:
         """Raises `TooLarge`, and `NotFound` if the library is not installed."""
-        if sum(map(body.count, (b",", b"[", b"{"))) > PARTS_MAX and parts_in(body) > PARTS_MAX:
+        if has_more_parts(body, PARTS_MAX):
             raise TooLarge(f"body: more than {PARTS_MAX:,} entries and names; start large inputs over the HTTP API.")
         if self._begun is None:
             self._begun = asyncio.ensure_future(self._begin(call.settings.request_bytes_max))

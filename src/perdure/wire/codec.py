@@ -182,9 +182,9 @@ def commas_in(data: bytes) -> int:
     return sum(part.count(b",") for part in _outside_strings(data, _NOT_COMMAS))
 
 
-def parts_in(data: bytes) -> int:
-    """Count the commas and opening brackets outside strings."""
-    return sum(map(len, _outside_strings(data, _NOT_PARTS)))
+def has_more_parts(data: bytes, most: int) -> bool:
+    """Whether there are more commas and opening brackets outside strings."""
+    return sum(map(data.count, (b",", b"[", b"{"))) > most < sum(map(len, _outside_strings(data, _NOT_PARTS)))
 
 
 def split_path(complaint: str) -> tuple[str, str]:
