@@ -270,6 +270,15 @@ async def test_a_wait_is_compared_with_the_events_of_its_values(world: World, co
     assert await events_of(world, second) == [{"order": 2_400, "kind": "paid", "of": {"k": 2_400}}]
 
 
+async def test_a_wait_takes_no_event_that_its_execution_has_taken(world: World, small: None) -> None:
+    await world.register()
+    id = await world.running()
+    await world.publish("topic", *({"kind": "paid", "n": n} for n in range(20)))
+    for n in range(3):
+        await world.report(id, [event_wait(f"k{n}", "topic", match={"kind": raw("paid")})])
+    assert await events_of(world, id) == [{"kind": "paid", "n": n} for n in range(3)]
+
+
 async def test_the_index_goes_with_its_events(world: World, small: None) -> None:
     await world.register()
     old = await world.running()

@@ -27,23 +27,25 @@ class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at_us: int
 
 
-async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | None:
-    """`sure`: a child of this report, or its cancel, will wake the execution."""
+async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | list[str] | None:
+    """`sure`: a child of this report, or its cancel, will wake the execution. A list holds the open waits, if they had
+    to be read."""
     if end.timer is not None:
         if await _has_fired(at.execution_id, end.timer[0]):
             message = f"Timer {end.timer[0]!r} has fired already; each timer of an execution has a key of its own."
             return Problem(message, IllegalMove.code)
-    elif not sure and not await _has_something_coming(at, end):
-        message = "The execution would wait for ever: nothing that is open can wake it."
-        return Problem(message, IllegalMove.code)
+    elif not sure:
+        open_waits = await _open_waits(at) if end.waits else None
+        if open_waits and not set(end.waits).isdisjoint(open_waits):
+            return open_waits
+        if not await query("any_open_child", project_id=at.project_id, id=at.execution_id):
+            message = "The execution would wait for ever: nothing that is open can wake it."
+            return Problem(message, IllegalMove.code)
     return None
 
 
-async def _has_something_coming(at: At, end: Suspend) -> bool:
-    wanted = set(end.waits)
-    if wanted and any(key in wanted for (key,) in await query("open_waits", execution_id=at.execution_id)):
-        return True
-    return bool(await query("any_open_child", project_id=at.project_id, id=at.execution_id))
+async def _open_waits(at: At) -> list[str]:
+    return [key for (key,) in await query("open_waits", execution_id=at.execution_id)]
 
 
 async def _has_fired(execution_id: str, key: str | None) -> bool:
@@ -143,11 +145,11 @@ async def start_and_wait(
     return ItemReply(rows=[row.to_row()], ended=True, accepted=[seq], at_us=moved.at_us)
 
 
-async def suspend(at: At, end: Suspend, seen: int) -> bool:
-    """False: its code has not seen every outcome in its journal (I5)."""
+async def suspend(at: At, end: Suspend, seen: int, open_waits: Sequence[str] | None) -> bool:
+    """False: its code has not seen every outcome in its journal (I5). `open_waits`, if they are known."""
     moved = await record(Moved, "suspend", **_parking(at, end, seen))
     if moved is not None:
-        await _suspended(at, end, moved)
+        await _suspended(at, end, moved, open_waits)
     return moved is not None
 
 
@@ -165,9 +167,11 @@ def _parking(at: At, end: Suspend, seen: int) -> dict[str, object]:
     }
 
 
-async def _suspended(at: At, end: Suspend, moved: Moved) -> None:
+async def _suspended(at: At, end: Suspend, moved: Moved, open_waits: Sequence[str] | None = None) -> None:
     wanted = set(end.waits)
-    for (key,) in await query("open_waits", execution_id=at.execution_id) if moved.waits else ():
+    if open_waits is None:
+        open_waits = await _open_waits(at) if moved.waits else ()
+    for key in open_waits:
         if key not in wanted:  # an earlier, lost attempt left it open
             await query("close_wait", execution_id=at.execution_id, key=key, now_us=at.now_us)
     due = None if end.timer is None or end.timer[0] is None else fingerprint_of_timer(end.timer[1])

@@ -33,10 +33,7 @@ async def first_event(
 ) -> Event | None:
     """The first matching event that the execution has not taken. Events after `indexed_after` are in the index; None:
     none is."""
-    taken = {seq for (seq,) in await query("taken_events", execution_id=execution_id, topic=topic)}
-    while after + 1 in taken:  # numbers have no gaps, so these are not read
-        after += 1
-    search = _Search(project_id, topic, wanted_by(match), taken)
+    search = _Search(project_id, execution_id, topic, wanted_by(match))
     hashes = [] if match is None or indexed_after is None else Fields(match).searches()
     if not hashes or indexed_after is None:
         return await search.scan(after)
@@ -48,11 +45,23 @@ async def first_event(
 
 
 class _Search:
-    def __init__(self, project_id: str, topic: str, wanted: Wanted, taken: set[int]) -> None:
+    def __init__(self, project_id: str, execution_id: str, topic: str, wanted: Wanted) -> None:
         self._project_id = project_id
+        self._execution_id = execution_id
         self._topic = topic
         self._wanted = wanted
-        self._taken = taken
+        self._taken: set[int] = set()
+        self._has_read_taken = False
+
+    async def _pass_taken(self, after: int) -> int:
+        """Before a page is read. A search without candidates needs no look at what the execution has taken."""
+        if not self._has_read_taken:
+            found = await query("taken_events", execution_id=self._execution_id, topic=self._topic)
+            self._taken = {seq for (seq,) in found}
+            self._has_read_taken = True
+        while after + 1 in self._taken:  # numbers have no gaps, so these are not read
+            after += 1
+        return after
 
     async def _page(self, after: int, limit: int) -> tuple[Event | None, int, bool]:
         """The first matching event of a page, the page's end, and whether there may be more."""
@@ -64,6 +73,7 @@ class _Search:
 
     async def scan(self, after: int, upto: int | None = None) -> Event | None:
         more = True
+        after = await self._pass_taken(after)
         while more and (upto is None or after < upto):
             event, after, more = await self._page(after, PAGE)
             if event is not None:
@@ -75,8 +85,10 @@ class _Search:
         more = True
         while more:
             candidates, upto, more = await self._candidates(after, hashes)
+            if candidates or more:
+                after = await self._pass_taken(after)
             for seq in candidates:
-                if seq > after:
+                if seq > after and seq not in self._taken:
                     # Many candidates in vain are read by page, with all events between.
                     event, after, _ = await self._page(seq - 1, limit)
                     if event is not None:
@@ -112,7 +124,7 @@ class _Search:
                 upto = newest if upto is None else min(upto, newest)
             here = {seq for row in rows for seq in events_in(row, (hash, long, UNKNOWN))}
             found = here if found is None else found & here
-        candidates = sorted(seq for seq in found or () if seq > after and seq not in self._taken)
+        candidates = sorted(seq for seq in found or () if seq > after)
         if upto is None:
             return candidates, after, False
         return [seq for seq in candidates if seq <= upto], max(upto, first), True

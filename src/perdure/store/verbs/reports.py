@@ -291,8 +291,11 @@ async def _take(
     if end is not None:
         if type(end) is Suspend:
             if not more and not any(_is_news(row, first) for row in found):
-                problem = await cannot_wait(at, end, sure=bool(children) or moved.phase is not Phase.RUNNING)
-                stopped = problem is None and await suspend(at, end, moved.seq if children else item.seen)
+                found_open = await cannot_wait(at, end, sure=bool(children) or moved.phase is not Phase.RUNNING)
+                if isinstance(found_open, Problem):
+                    problem = found_open
+                else:
+                    stopped = await suspend(at, end, moved.seq if children else item.seen, found_open)
         elif type(end) is Hold and end.steps and (more or any(_is_news(row, seq) for row in found)):
             stopped = False  # the code may go on with what it has not seen
         elif type(end) is not Complete and type(end) is not Cancelled:
