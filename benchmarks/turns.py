@@ -2,7 +2,8 @@
 
 On a shared machine the speed changes from minute to minute, and more than a change of code that matters. Turns of two
 seconds meet the same minute, and the ratios of many pairs have a small standard error. OTHER is the folder of a
-checkout with its own `.venv`; this file runs there, too.
+checkout with its own `.venv`; this file runs there, too. With this checkout as OTHER, `--workers 2` tells what a second
+worker adds.
 """
 
 import argparse
@@ -26,12 +27,12 @@ HERE = Path(__file__).resolve().parents[1]
 class Side:
     """The server, the worker and the client of one checkout."""
 
-    def __init__(self, folder: Path, workload: str, database: str) -> None:
+    def __init__(self, folder: Path, workload: str, database: str, *options: str) -> None:
         self.folder = folder
         python = folder / ".venv/bin/python"
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
-            [python, "-P", __file__, workload, "--side", "--database", database],
+            [python, "-P", __file__, workload, "--side", "--database", database, *options],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
@@ -61,26 +62,29 @@ class Side:
         return f"{self.folder}: {rate:,.0f} executions/s; processor time of each: {cost}"
 
 
-def serve_turns(workload: str, database: str) -> None:
+def serve_turns(workload: str, database: str, amount: int) -> None:
     """One side: a burst for each line of standard input."""
 
     async def bursts() -> None:
         lab, postgres = HttpLab(servers, workers[0]), Database(servers[0].store)
+
+        async def used() -> list[float]:
+            of_workers = sum(cpu_seconds(worker.pid) for worker in workers)
+            return [cpu_seconds(servers[0].pid), of_workers, cpu_seconds(os.getpid()), (await postgres.read())[0]]
+
         while line := await asyncio.to_thread(sys.stdin.readline):
-            pids = servers[0].pid, workers[0].pid, os.getpid()
-            before = [*map(cpu_seconds, pids), (await postgres.read())[0]]
+            before = await used()
             if workload == "W3":
                 alone = await workloads.one_caller(lab, float(line), 1_000_000)
                 figures: dict[str, Any] = {"executions_per_s": 1e3 / alone["p50_ms"]}
             else:
                 figures = await workloads.throughput(lab, workload, float(line), 256)
-            after = [*map(cpu_seconds, pids), (await postgres.read())[0]]
-            cpu = [now - then for now, then in zip(after, before, strict=True)]
+            cpu = [now - then for now, then in zip(await used(), before, strict=True)]
             print(json.dumps({"per_s": figures["executions_per_s"], "cpu": cpu}), flush=True)
         await lab.aclose()
 
     with new_store(database) as (folder, store):
-        given = argparse.Namespace(store=store, servers=1, workers=1)
+        given = argparse.Namespace(store=store, servers=1, workers=amount)
         with running(given, folder) as (servers, workers):
             run_loop(bursts())
 
@@ -92,13 +96,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--workers", type=int, default=1, help="of this checkout; the other has one")
     parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        return serve_turns(given.workload, given.database)
+        return serve_turns(given.workload, given.database, given.workers)
     if given.other is None:
         parser.error("name the folder of the other checkout")
-    other, here = (Side(folder, given.workload, given.database) for folder in (given.other.resolve(), HERE))
+    other = Side(given.other.resolve(), given.workload, given.database)
+    here = Side(HERE, given.workload, given.database, "--workers", str(given.workers))
     for number in range(given.turns + 1):
         for side in (other, here) if number % 2 else (here, other):
             side.turn(given.seconds)
