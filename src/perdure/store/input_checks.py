@@ -19,9 +19,9 @@ from perdure.wire.server_inputs import is_made_by_server
 from perdure.wire.workflows import InputCheck, WorkflowDescription
 
 CHECKED_BYTES_MAX: Final = 1 << 20
-CHECKED_PARTS_MAX: Final = 50_000
-"""Each takes a microsecond, while all others wait."""
 """A larger input would hold the other verbs up."""
+CHECKED_PARTS_MAX: Final = 50_000
+"""Entries and names. Each takes some microseconds, while all others wait."""
 KEPT_MAX: Final = 1_000
 """Compiled checks."""
 SHOWN_CHARS: Final = 300
