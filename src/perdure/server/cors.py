@@ -17,6 +17,7 @@ SENT: Final = (
     "Idempotency-Key",
     "If-Match",
     "Last-Event-ID",
+    "Perdure-Input-Check",
     "Perdure-Protocol",
     "Project-ID",
     "X-Project-ID",
