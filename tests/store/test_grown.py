@@ -394,7 +394,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "any_open_child",
     ):
         found[query] = {"id": has_children}
-    for query in ("explained", "compared_run", "path_execution", "completed_before"):
+    for query in ("compared_run", "path_execution", "completed_before"):
         found[query] = {"id": done}
     for query in ("verdicts", "ready_before", "ready_before_in_group", "ready_beside_group"):
         found[query] = {"id": ids["queued"], "ready_at_us": 1 << 62, "mixed": 1}
@@ -434,7 +434,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "numbered_pauses",
     ):
         some = [name_of(executions + 20 + n) for n in range(100)] + [has_children]
-        found[query] = {"ids": json.dumps(some), "rows": 20, "children": 20}
+        found[query] = {"ids": json.dumps(some), "rows": 20, "children": 20, "progress_bytes_max": 1024}
     for query in ("queues", "used_queues"):
         found[f"{query}_beginning"] = {"first": "n", "last": "o", "limit": 5}
     found["workflows_beginning"] = {"first": "work", "last": "x", "type": "workflow", "limit": 5}

@@ -32,7 +32,7 @@ from perdure.store.verbs import acts, why
 from perdure.wire.errors import NotFound
 from perdure.wire.explain import explain
 from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
-from perdure.wire.requests import WORKER_PROTOCOL, Block, OpenWait, StepDone, Suspend
+from perdure.wire.requests import WORKER_PROTOCOL, Block, Complete, OpenWait, StepDone, Suspend
 from perdure.wire.status import Phase
 from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.why_facts import Running
@@ -481,6 +481,14 @@ async def test_it_completed(world: World) -> None:
     assert found.sentence == f"It completed at {moment(world.now_us)}, 5.0 s after its creation."
     assert texts(found)["began"] == "2.0 s after its creation"
     assert texts(found)["steps"] == "2"
+
+
+async def test_it_says_an_early_end_that_is_too_long_for_lists(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    said = {"stopped": "budget", "text": "ended early (budget): " + "x" * 2_000}
+    await world.report(id, end=Complete(raw("let me see")), progress=said)
+    assert "It ended early (budget): xxx" in (await ask(world, id)).sentence
 
 
 async def test_it_was_cancelled(world: World) -> None:

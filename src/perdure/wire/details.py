@@ -13,8 +13,7 @@ from perdure.wire.explain_waiting import awaited
 from perdure.wire.pauses import Pause
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
-from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.why_facts import Limit, OpenedWait, recorded_failure
+from perdure.wire.why_facts import Limit, OpenedWait, Subject, recorded_failure
 from perdure.wire.wording import cut, decoded_object, quoted, times
 
 CHILDREN_MAX: Final = 20
@@ -55,20 +54,6 @@ class Served(Struct, frozen=True, gc=False):
     protocol: int = 0
 
 
-class Listed(Struct, frozen=True, kw_only=True):
-    """An execution of a list, and what is known about it beside."""
-
-    summary: ExecutionSummary
-    error: str | None
-    gate: int
-    timer_key: str | None
-    python: str | None
-    needs_protocol: int | None
-    waits_for_turn: bool
-    cancelled_by: str | None
-    run_timeout_seconds: int | None
-
-
 class Beside(Struct, frozen=True):
     """Facts about the open executions of a page, by execution."""
 
@@ -85,7 +70,7 @@ class Beside(Struct, frozen=True):
     """By deployment."""
 
 
-def details(one: Listed, beside: Beside) -> str | None:
+def details(one: Subject, beside: Beside) -> str | None:
     match one.summary.phase:
         case Phase.COMPLETED:
             early = early_end(one.summary.progress)
@@ -119,7 +104,7 @@ def _error(row: LastRow) -> str:
     return cut(str(recorded_failure(row.value)) if row.value is not None else "its error is long")
 
 
-def _waiting(one: Listed, beside: Beside) -> str:
+def _waiting(one: Subject, beside: Beside) -> str:
     id = one.summary.id
     first, row, children = beside.waits.get(id), beside.rows.get(id), beside.children.get(id)
     if one.timer_key is None and one.summary.due_at_us is not None and row is not None:
@@ -144,7 +129,7 @@ def _title(wait: OpenedWait) -> str | None:
     return next((text for text in found if isinstance(text, str) and text.strip()), None)
 
 
-def _queued(one: Listed, beside: Beside) -> str:
+def _queued(one: Subject, beside: Beside) -> str:
     summary = one.summary
     if one.waits_for_turn:
         return f"Waits for its turn in session {quoted(summary.session_id)}"
@@ -170,7 +155,7 @@ def _queued(one: Listed, beside: Beside) -> str:
     return "Ready for a worker"
 
 
-def _later(one: Listed) -> str:
+def _later(one: Subject) -> str:
     if one.summary.tries > 1:
         return f"Runs again after the pause of its retry policy; it failed {times(one.summary.tries - 1)}"
     if one.summary.losses:

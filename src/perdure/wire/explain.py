@@ -14,6 +14,7 @@ from perdure.wire.explain_waiting import explain_held, explain_waiting
 from perdure.wire.explanations import explained, worker_words
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.summaries import ExecutionSummary
 from perdure.wire.times import duration
 from perdure.wire.why import Difference, Fact, PathKind, PathPart, Why
 from perdure.wire.why_facts import (
@@ -113,7 +114,8 @@ def _part(part: PathPart, id: str) -> str:
 
 
 def explain_running(facts: Running, now_us: int) -> Why:
-    subject, worker, newest = facts.subject, facts.worker, facts.newest
+    subject, summary, worker, newest = facts.subject, facts.subject.summary, facts.worker, facts.newest
+    worker_id = summary.assigned_to_worker
     if facts.steps:
         place = listed(
             [f"step {quoted(one.key or '')} has run since {moment(one.since_us or 0)}" for one in facts.steps]
@@ -125,21 +127,21 @@ def explain_running(facts: Running, now_us: int) -> Why:
         place = f"the newest outcome is {outcome_words(newest.kind, newest.key)}, recorded {ago} ago"
     if worker is not None and worker.state is WorkerState.LAPSED and worker.lease_until_us is not None:
         place += f"; the worker's lease ended at {moment(worker.lease_until_us)}, so the server takes it back"
-    if subject.phase is Phase.CANCELLING and subject.cancelled_at_us is not None:
+    if summary.phase is Phase.CANCELLING and subject.cancelled_at_us is not None:
         who = author(subject.cancelled_by, subject.run_timeout_seconds)
-        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us)}, and worker {subject.worker_id} cleans up"
+        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us)}, and worker {worker_id} cleans up"
         if subject.due_at_us is not None:
             sentence += f" until {moment(subject.due_at_us)} at the latest"
         since_us = subject.cancelled_at_us
     else:
-        sentence = f"Worker {subject.worker_id} has run it since {moment(facts.claimed_at_us)}"
+        sentence = f"Worker {worker_id} has run it since {moment(facts.claimed_at_us)}"
         since_us = facts.claimed_at_us
     return explained(
-        subject,
+        summary,
         f"{sentence}; {place}.",
         since_us=since_us,
         until_us=subject.due_at_us,
-        commands=[f"perdure logs {subject.id} --follow", *(f"perdure pending {subject.id}" for _ in facts.steps[:1])],
+        commands=[f"perdure logs {summary.id} --follow", *(f"perdure pending {summary.id}" for _ in facts.steps[:1])],
         details=_running_facts(facts),
     )
 
@@ -151,9 +153,9 @@ def outcome_words(kind: Kind, key: str | None) -> str:
 
 
 def _running_facts(facts: Running) -> Iterator[Fact]:
-    subject, worker, losses = facts.subject, facts.worker, facts.losses
+    subject, summary, worker, losses = facts.subject, facts.subject.summary, facts.worker, facts.losses
     if worker is None:
-        yield Fact("worker", f"{subject.worker_id}; its registration has ended")
+        yield Fact("worker", f"{summary.assigned_to_worker}; its registration has ended")
     else:
         yield Fact("worker", worker_words(worker))
         if worker.last_beat_at_us is not None:
@@ -167,23 +169,23 @@ def _running_facts(facts: Running) -> Iterator[Fact]:
     if losses.lost:
         last = "" if losses.last_lost_at_us is None else "; the last one"
         yield Fact(
-            "lost", f"{times(losses.lost)}, {subject.losses} since its last outcome{last}", losses.last_lost_at_us
+            "lost", f"{times(losses.lost)}, {summary.losses} since its last outcome{last}", losses.last_lost_at_us
         )
     if losses.released:
         yield Fact("handed back", times(losses.released))
     if subject.due_at_us is not None:
-        yield Fact("ends" if subject.phase is Phase.CANCELLING else "time-out", "", subject.due_at_us)
+        yield Fact("ends" if summary.phase is Phase.CANCELLING else "time-out", "", subject.due_at_us)
 
 
 def explain_blocked(facts: Blocked) -> Why:
-    subject, row = facts.subject, facts.row
+    subject, summary, row = facts.subject, facts.subject.summary, facts.row
     found = decoded_object(row.value)
     recorded, asked, source, message = (found.get(name) for name in ("recorded", "asked", "source", "message"))
-    since, deployment = moment(row.at_us), quoted(subject.deployment_id or "")
+    since, deployment = moment(row.at_us), quoted(summary.deployment_id or "")
     sentence = f"It has been blocked since {since}: {cut(str(message or subject.error)).rstrip('.')}."
-    remedy = f"a worker that registers for deployment {deployment} with workflow {quoted(subject.workflow_id)}"
-    details = [Fact("blocked", f"by worker {subject.worker_id}", row.at_us)]
-    commands = [f"perdure show {subject.id} --journal", f"perdure cancel {subject.id}"]
+    remedy = f"a worker that registers for deployment {deployment} with workflow {quoted(summary.workflow_id)}"
+    details = [Fact("blocked", f"by worker {summary.assigned_to_worker}", row.at_us)]
+    commands = [f"perdure show {summary.id} --journal", f"perdure cancel {summary.id}"]
     if isinstance(recorded, dict):
         there = f" ({cut(source)})" if isinstance(source, str) else ""
         asks = f"asks for {_side(asked)}" if isinstance(asked, dict) else "does not ask for it"
@@ -194,7 +196,7 @@ def explain_blocked(facts: Blocked) -> Why:
         remedy = f"a worker that registers for deployment {deployment} with code that makes the recorded calls"
         if isinstance(key := recorded.get("key"), str):
             remedy += f", or as a fork from {quoted(key)} on the code as it is"
-            commands.insert(1, f"perdure fork {subject.id} --from {shlex.quote(key)}")
+            commands.insert(1, f"perdure fork {summary.id} --from {shlex.quote(key)}")
         details.append(Fact("recorded", _side(recorded)))
     if isinstance(asked, dict):
         details.append(Fact("the code asks for", _side(asked)))
@@ -203,7 +205,7 @@ def explain_blocked(facts: Blocked) -> Why:
     if message:
         details.append(Fact("message", str(message)[:MESSAGE_MAX]))
     return explained(
-        subject,
+        summary,
         sentence,
         since_us=row.at_us,
         remedy=remedy,
@@ -220,15 +222,15 @@ def _side(call: dict[str, Any]) -> str:
 
 
 def explain_failed(facts: Failed) -> Why:
-    subject, causes = facts.subject, facts.causes
-    first_id = causes[-1].id if causes else subject.id
-    commands = [f"perdure retry {subject.id}" if subject.retried_as is None else f"perdure why {subject.retried_as}"]
-    commands += [f"perdure why {first_id}"] if first_id != subject.id else []
+    subject, summary, causes = facts.subject, facts.subject.summary, facts.causes
+    first_id = causes[-1].id if causes else summary.id
+    commands = [f"perdure retry {summary.id}" if summary.retried_as is None else f"perdure why {summary.retried_as}"]
+    commands += [f"perdure why {first_id}"] if first_id != summary.id else []
     found = explained(
-        subject,
+        summary,
         _failure(subject, causes),
-        since_us=subject.completed_at_us,
-        remedy="a retry" if subject.retried_as is None else None,
+        since_us=summary.completed_at_us,
+        remedy="a retry" if summary.retried_as is None else None,
         commands=[*commands, f"perdure show {first_id} --journal"],
         details=_failed_facts(facts),
     )
@@ -274,9 +276,9 @@ _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 
 
 def _failed_facts(facts: Failed) -> Iterator[Fact]:
-    subject = facts.subject
-    took = "" if subject.completed_at_us is None else f"{_after(subject)} after its creation"
-    yield Fact("failed", took, subject.completed_at_us)
+    summary = facts.subject.summary
+    took = "" if summary.completed_at_us is None else f"{_after(summary)} after its creation"
+    yield Fact("failed", took, summary.completed_at_us)
     for cause in facts.causes[1:]:
         yield Fact("in child", f"{cause.id} ({cause.workflow_id})", cause.end.at_us)
     for cause in facts.causes[-1:]:
@@ -286,8 +288,8 @@ def _failed_facts(facts: Failed) -> Iterator[Fact]:
         if row is not None and row.tries not in {failed.tries for failed in cause.tries}:
             name = f"try {row.tries}" if row.kind is Kind.STEP else "child"
             yield Fact(name, cut(str(recorded_failure(row.value))), row.at_us)
-    if subject.retry_count:
-        yield Fact("run again", f"{times(subject.retry_count)} by its own retry policy")
+    if summary.tries > 1:
+        yield Fact("run again", f"{times(summary.tries - 1)} by its own retry policy")
     if facts.before is not None:
         yield Fact("last completed", f"{facts.before.id} of the same workflow", facts.before.completed_at_us)
 
@@ -317,11 +319,11 @@ def _differences(run: Compared, before: Compared) -> Iterator[Difference]:
 
 
 def explain_end(facts: Ended) -> Why:
-    subject, end = facts.subject, facts.end
-    at_us = subject.completed_at_us or subject.moved_at_us
-    if subject.phase is Phase.COMPLETED:
-        early = early_end(subject.progress)
-        sentence = f"It completed at {moment(at_us)}, {_after(subject)} after its creation."
+    subject, summary, end = facts.subject, facts.subject.summary, facts.end
+    at_us = summary.completed_at_us or summary.since_us
+    if summary.phase is Phase.COMPLETED:
+        early = early_end(summary.progress)
+        sentence = f"It completed at {moment(at_us)}, {_after(summary)} after its creation."
         sentence += f" It {cut(early)}" if early else ""
     else:
         how = {"grace over": "its worker did not clean up in time", "worker lost": "its worker vanished meanwhile"}
@@ -329,16 +331,16 @@ def explain_end(facts: Ended) -> Why:
         who = author(subject.cancelled_by, subject.run_timeout_seconds)
         sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us or at_us)}"
         sentence += f"; {note}." if note else "."
-    queued = "" if subject.started_at_us is None else f"{duration(subject.started_at_us - subject.created_at_us)} after"
-    details = [Fact("ended", f"{_after(subject)} after its creation", at_us)]
-    if subject.started_at_us is not None:
-        details.append(Fact("began", f"{queued} its creation", subject.started_at_us))
+    queued = "" if summary.started_at_us is None else f"{duration(summary.started_at_us - summary.created_at_us)} after"
+    details = [Fact("ended", f"{_after(summary)} after its creation", at_us)]
+    if summary.started_at_us is not None:
+        details.append(Fact("began", f"{queued} its creation", summary.started_at_us))
     details.append(Fact("steps", f"{facts.steps:,}"))
     return explained(
-        subject,
+        summary,
         sentence,
         since_us=at_us,
-        commands=[f"perdure why {subject.id} --slow", f"perdure show {subject.id}"],
+        commands=[f"perdure why {summary.id} --slow", f"perdure show {summary.id}"],
         details=details,
     )
 
@@ -349,5 +351,5 @@ def author(cancelled_by: str | None, run_timeout_seconds: int | None) -> str:
     return "A caller" if cancelled_by in (None, "user") else cut(cancelled_by)
 
 
-def _after(subject: Subject) -> str:
-    return duration((subject.completed_at_us or subject.moved_at_us) - subject.created_at_us)
+def _after(summary: ExecutionSummary) -> str:
+    return duration((summary.completed_at_us or summary.since_us) - summary.created_at_us)

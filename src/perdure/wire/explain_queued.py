@@ -34,7 +34,7 @@ def explain_queued(facts: Queued) -> Why:
     if subject.cancelled_at_us is not None:
         sentence += f" It was cancelled at {moment(subject.cancelled_at_us)}, and cleans up when it starts."
     found = explained(
-        subject,
+        subject.summary,
         sentence,
         since_us=subject.ready_at_us if told.since_us is None else told.since_us,
         until_us=told.until_us,
@@ -53,7 +53,7 @@ def explain_queued(facts: Queued) -> Why:
 def _turn(facts: Queued) -> Told:
     before = "" if facts.behind_id is None else f", after execution {facts.behind_id}"
     return Told(
-        f"It waits for its turn in session {quoted(facts.session_id or facts.subject.session_id)}{before}.",
+        f"It waits for its turn in session {quoted(facts.session_id or facts.subject.summary.session_id)}{before}.",
         None if facts.behind_id is None else f"the end of execution {facts.behind_id}",
         () if facts.behind_id is None else (f"perdure why {facts.behind_id}",),
     )
@@ -64,26 +64,26 @@ def _start_time(facts: Queued) -> Told:
     assert subject.due_at_us is not None
     reason = "as its caller asked"
     if newest is not None and newest.kind is Kind.RETRIED:
-        reason = f"after the pause of its retry policy; it failed {times(subject.retry_count)}"
+        reason = f"after the pause of its retry policy; it failed {times(subject.summary.tries - 1)}"
     elif newest is not None and newest.kind is Kind.LOST:
-        reason = f"after a pause, because its worker was lost {times(subject.losses)} without a new outcome"
+        reason = f"after a pause, because its worker was lost {times(subject.summary.losses)} without a new outcome"
     elif newest is not None:
         reason = "after a pause, because its worker handed it back"
     return Told(
         f"It starts at {moment(subject.due_at_us)}, {reason}.",
         "its start time",
-        since_us=subject.moved_at_us,
+        since_us=subject.summary.since_us,
         until_us=subject.due_at_us,
     )
 
 
 def _deployment(facts: Queued) -> Told:
-    workflow = facts.subject.workflow_id
+    workflow = facts.subject.summary.workflow_id
     return Told(
         f"No deployment has registered workflow {quoted(workflow)} yet.",
         f"a worker that registers workflow {quoted(workflow)}",
         ("perdure work APP", "perdure workflows"),
-        since_us=facts.subject.created_at_us,
+        since_us=facts.subject.summary.created_at_us,
     )
 
 
@@ -118,7 +118,7 @@ def _releasing(facts: Queued) -> Told:
 def _limit(facts: Queued) -> Told:
     limit, subject = facts.limit, facts.subject
     assert limit is not None and facts.rule is not None
-    reached = limit_words(facts.rule, limit, subject.queue_name, subject.concurrency_key)
+    reached = limit_words(facts.rule, limit, subject.summary.queue_name, subject.summary.concurrency_key)
     began = [one.since_us for one in facts.holders if one.since_us is not None]
     since = f" since {moment(min(began))}" if began else ""
     return Told(
@@ -144,7 +144,7 @@ def _before(facts: Queued) -> str:
 
 
 def _no_worker(facts: Queued) -> Told:
-    deployment = facts.subject.deployment_id or ""
+    deployment = facts.subject.summary.deployment_id or ""
     return Told(
         f"No worker serves deployment {quoted(deployment)}. It has been ready since "
         f"{moment(facts.subject.ready_at_us)}.",
@@ -154,7 +154,7 @@ def _no_worker(facts: Queued) -> Told:
 
 
 def _python(facts: Queued) -> Told:
-    python, deployment = facts.subject.python, quoted(facts.subject.deployment_id or "")
+    python, deployment = facts.subject.python, quoted(facts.subject.summary.deployment_id or "")
     others = listed(sorted({worker.suits_python for worker in facts.workers}))
     return Told(
         f"It began on Python {python}, and the workers of deployment {deployment} run Python {others}.",
@@ -164,7 +164,7 @@ def _python(facts: Queued) -> Told:
 
 
 def _protocol(facts: Queued) -> Told:
-    deployment = quoted(facts.subject.deployment_id or "")
+    deployment = quoted(facts.subject.summary.deployment_id or "")
     return Told(
         f"It needs a worker of a newer release of perdure than the workers of deployment {deployment} have.",
         f"a worker of deployment {deployment} with this release",
@@ -173,7 +173,7 @@ def _protocol(facts: Queued) -> Told:
 
 
 def _capacity(facts: Queued) -> Told:
-    deployment = quoted(facts.subject.deployment_id or "")
+    deployment = quoted(facts.subject.summary.deployment_id or "")
     held = sum(one.listed.running for one in facts.workers)
     capacity = sum(one.listed.capacity for one in facts.workers)
     amount = len(facts.workers)
@@ -204,7 +204,7 @@ def _nothing(facts: Queued) -> Told:
         ended = max(worker.lease_until_us or 0 for worker in listed)
         return Told(
             f"Nothing has held it back since {ready}, but the last lease of its workers ended at {moment(ended)}.",
-            f"a worker of deployment {quoted(facts.subject.deployment_id or '')} that beats",
+            f"a worker of deployment {quoted(facts.subject.summary.deployment_id or '')} that beats",
             ("perdure workers",),
         )
     return Told(f"Nothing has held it back since {ready}; a worker takes it with its next claim.")
@@ -230,12 +230,12 @@ def _details(facts: Queued) -> Iterator[Fact]:
     subject = facts.subject
     if subject.due_at_us is None:
         yield Fact("ready", f"{facts.before:,} before it" if facts.before else "", subject.ready_at_us)
-    queue = subject.queue_name
-    if subject.concurrency_key is not None:
-        queue += f" / {subject.concurrency_key}"
+    queue = subject.summary.queue_name
+    if subject.summary.concurrency_key is not None:
+        queue += f" / {subject.summary.concurrency_key}"
     yield Fact("queue", queue)
-    if subject.started_at_us is not None:
-        yield Fact("began", "", subject.started_at_us)
+    if subject.summary.started_at_us is not None:
+        yield Fact("began", "", subject.summary.started_at_us)
     for worker in facts.workers[:WORKERS_SHOWN_MAX]:
         yield Fact("worker", worker_words(worker.listed))
     if len(facts.workers) > WORKERS_SHOWN_MAX:

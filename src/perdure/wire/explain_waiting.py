@@ -21,7 +21,7 @@ def explain_waiting(facts: Waiting) -> Why:
     if due_us is not None and not any(call.due_at_us == due_us for call in others):
         things = f"{things}, or until {moment(due_us)}" if things else f"its timer at {moment(due_us)}"
     return explained(
-        subject,
+        subject.summary,
         f"It has waited since {moment(subject.ready_at_us)} for {things or 'an outcome'}.",
         since_us=subject.ready_at_us,
         until_us=due_us,
@@ -79,7 +79,7 @@ def _remedy(call: PendingCall, facts: Waiting) -> str:
 
 
 def _commands(call: PendingCall, facts: Waiting) -> Iterator[str]:
-    id, wait = facts.subject.id, facts.waits.get(call.key or "")
+    id, wait = facts.subject.summary.id, facts.waits.get(call.key or "")
     place = f"{id} {shlex.quote(call.key or '')}"
     if call.kind is PendingKind.CHILD:
         yield f"perdure why {call.child_id}"
@@ -142,13 +142,13 @@ def explain_held(facts: Held) -> Why:
         whole = (call.error or "" for call in held if call.key is None)
         things = f"its code failed: {cut(next(whole, subject.error or ''))}"
     return explained(
-        subject,
-        f"It has been held since {moment(subject.moved_at_us)}, because {things}.",
-        since_us=subject.moved_at_us,
+        subject.summary,
+        f"It has been held since {moment(subject.summary.since_us)}, because {things}.",
+        since_us=subject.summary.since_us,
         remedy="an act that tries it again or lets it fail"
         if takes_value is None
         else "an act that tries it again, gives the step a value, or lets it fail",
-        commands=[*_acts(subject.id, takes_value, fails=steps[0].key if steps else None)],
+        commands=[*_acts(subject.summary.id, takes_value, fails=steps[0].key if steps else None)],
         details=[Fact(call.key or "code", cut(call.error or ""), call.since_us) for call in held[:_SHOWN_MAX]],
     )
 

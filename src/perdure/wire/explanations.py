@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
+from perdure.wire.summaries import ExecutionSummary
 from perdure.wire.why import Fact, Why
-from perdure.wire.why_facts import Subject
 from perdure.wire.workers import ListedWorker
 
 
 def explained(
-    subject: Subject,
+    summary: ExecutionSummary,
     sentence: str,
     *,
     details: Iterable[Fact] = (),
@@ -17,17 +17,17 @@ def explained(
     until_us: int | None = None,
     remedy: str | None = None,
 ) -> Why:
-    if subject.forked_from is not None:
-        step = "" if subject.forked_at_step is None else f" at step {subject.forked_at_step}"
-        details = [*details, Fact("forked from", f"{subject.forked_from}{step}")]
-    if subject.retried_as is not None:
-        sentence += f" It was retried as {subject.retried_as}."
-    about = [Fact("workflow", subject.workflow_id), Fact("created", "", subject.created_at_us)]
-    if subject.deployment_id is not None:
-        about.insert(1, Fact("deployment", subject.deployment_id))
+    if summary.forked_from is not None:
+        step = "" if summary.forked_at_step is None else f" at step {summary.forked_at_step}"
+        details = [*details, Fact("forked from", f"{summary.forked_from}{step}")]
+    if summary.retried_as is not None:
+        sentence += f" It was retried as {summary.retried_as}."
+    about = [Fact("workflow", summary.workflow_id), Fact("created", "", summary.created_at_us)]
+    if summary.deployment_id is not None:
+        about.insert(1, Fact("deployment", summary.deployment_id))
     return Why(
-        execution_id=subject.id,
-        phase=subject.phase,
+        execution_id=summary.id,
+        phase=summary.phase,
         sentence=sentence,
         since_us=since_us,
         until_us=until_us,

@@ -11,49 +11,30 @@ from perdure.wire.hands import PendingCall
 from perdure.wire.pauses import Pause
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
+from perdure.wire.summaries import ExecutionSummary
 from perdure.wire.why import Holder
 from perdure.wire.workers import ListedWorker
 
 BEFORE_MAX: Final = 10_000
 
 
-class Subject(Struct, frozen=True, gc=False):
-    """The explained execution."""
+class Subject(Struct, frozen=True, kw_only=True, gc=False):
+    """An execution of a list or of an explanation, with the columns that both of them need beside its summary."""
 
-    id: str
-    workflow_id: str
-    phase: Phase
-    deployment_id: str | None
-    queue_name: str
-    concurrency_key: str | None
-    session_id: str
-    created_at_us: int
-    started_at_us: int | None
-    completed_at_us: int | None
-    moved_at_us: int
-    ready_at_us: int
+    summary: ExecutionSummary
     due_at_us: int | None
-    timer_key: str | None
-    attempt: int
-    losses: int
-    undelivered: int
+    error: str | None
     gate: int
-    rank: int
-    retry_count: int
-    worker_id: str | None
-    """Its last worker."""
+    timer_key: str | None
     python: str | None
     """The version on which it began."""
-    payload_bytes: int
-    error: str | None
+    needs_protocol: int | None
+    waits_for_turn: bool
     cancelled_at_us: int | None
     cancelled_by: str | None
     run_timeout_seconds: int | None
-    forked_from: str | None
-    forked_at_step: str | None
-    retried_as: str | None
-    """The execution that a retry of this one started."""
-    progress: bytes | None
+    ready_at_us: int
+    rank: int
 
 
 class FactRow(Struct, frozen=True, gc=False):

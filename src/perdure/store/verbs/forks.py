@@ -23,7 +23,7 @@ from perdure.store.verbs.starts import New, check_payload, find_target, start_it
 from perdure.store.verbs.transcripts import StoredTranscript
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.events import Event
-from perdure.wire.executions import Finished, Row
+from perdure.wire.executions import Execution, Finished, Row
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
 from perdure.wire.holds import read_held
 from perdure.wire.limits import FORK_BYTES_MAX
@@ -44,32 +44,18 @@ _OPTIONS = (
 """Options that a fork, and a child that is asked for again, have from before."""
 
 
-class Source(Struct, frozen=True, kw_only=True):
-    id: str
-    workflow_id: str
-    deployment_id: str | None
-    phase: Phase
-    payload: Raw
-    queue_name: str
-    concurrency_key: str | None
+class Source(Execution, frozen=True, kw_only=True, gc=False):
+    """Its statements leave the result out. `session_id` is None if it is the first of its session."""
+
     priority: int
-    tags: bytes | None
-    session_id: str | None
-    user_id: str | None
-    run_timeout_seconds: int | None
-    batch_id: str | None
-    key: str | None
     seed_id: str | None
     keys_id: str | None
     python: str | None
-    retried_as: str | None
     next_seq: int
-    completed_at_us: int | None
     created_number: int | None
     initial_state: bytes | None
     channel_context: bytes | None
     webhook_url: str | None
-    parent_execution_id: str | None
 
 
 class Kept(Struct, frozen=True):

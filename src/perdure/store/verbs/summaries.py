@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from perdure.store.interface import query, records
 from perdure.wire.admission import Rule
-from perdure.wire.details import CHILDREN_MAX, Beside, FirstWait, LastRow, Listed, OpenChildren, Served, details
+from perdure.wire.details import CHILDREN_MAX, Beside, FirstWait, LastRow, OpenChildren, Served, details
 from perdure.wire.pauses import Pause
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.why_facts import Limit
+from perdure.wire.why_facts import Limit, Subject
 
+PROGRESS_BYTES_MAX: Final = 1 << 10
 VALUE_BYTES_MAX: Final = 4 << 10
 """Of a question, or of a failed try's error."""
 ROWS_MAX: Final = 20
@@ -33,12 +34,13 @@ class _Pause(Struct, frozen=True):
 
 async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSummary]:
     """Of the executions among `ids` that exist, the newest first."""
-    page = await records(Listed, "summaries", project_id=project_id, ids=json.dumps([*ids]))
+    given = {"ids": json.dumps([*ids]), "progress_bytes_max": PROGRESS_BYTES_MAX}
+    page = await records(Subject, "summaries", project_id=project_id, **given)
     beside = await _beside(project_id, [one for one in page if one.summary.phase not in FINAL])
     return [replace(one.summary, details=details(one, beside)) for one in page]
 
 
-async def _beside(project_id: str, page: list[Listed]) -> Beside:
+async def _beside(project_id: str, page: list[Subject]) -> Beside:
     waiting = _ids(page, Phase.WAITING)
     running = _ids(page, Phase.RUNNING)
     paused_tries = [one.summary.id for one in page if one.timer_key is None and one.summary.due_at_us is not None]
@@ -54,7 +56,7 @@ async def _beside(project_id: str, page: list[Listed]) -> Beside:
     )
 
 
-def _ids(page: list[Listed], phase: Phase) -> list[str]:
+def _ids(page: list[Subject], phase: Phase) -> list[str]:
     return [one.summary.id for one in page if one.summary.phase is phase]
 
 
@@ -88,7 +90,7 @@ async def _rows(project_id: str, ids: list[str]) -> Mapping[str, LastRow]:
     return {one.execution_id: one for one in found}
 
 
-async def _limits(project_id: str, page: list[Listed]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
+async def _limits(project_id: str, page: list[Subject]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
     groups = {(one.summary.queue_name, one.summary.concurrency_key or "") for one in page if one.gate == 1}
     names = sorted({name for name, _ in groups})[:QUEUES_MAX]
     if not names:

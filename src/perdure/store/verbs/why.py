@@ -17,6 +17,7 @@ from perdure.wire.fields import INT64_MAX
 from perdure.wire.hands import PendingCall, PendingKind
 from perdure.wire.queues import ReadyExecution
 from perdure.wire.records import Kind
+from perdure.wire.starts import INT32_MAX
 from perdure.wire.status import LEASED, Phase
 from perdure.wire.why_facts import (
     ActFact,
@@ -79,27 +80,29 @@ async def next_in_queue(
 
 async def _facts(project_id: str, execution_id: str, times: Mapping[str, int]) -> Facts:
     now_us = times["now_us"]
-    subject = await record(Subject, "explained", project_id=project_id, id=execution_id)
+    subject = await _subject(project_id, execution_id)
     if subject is None:
         raise unknown_execution(execution_id)
-    if subject.phase is Phase.WAITING:
+    phase = subject.summary.phase
+    if phase is Phase.WAITING:
         return await _waiting(project_id, subject, await _calls(project_id, subject, now_us))
-    if subject.phase is Phase.HELD:
+    if phase is Phase.HELD:
         return Held(subject, await _calls(project_id, subject, now_us))
-    if subject.phase in LEASED:
-        worker = await record(ListedWorker, "read_listed_worker", project_id=project_id, id=subject.worker_id, **times)
+    if phase in LEASED:
+        at = {"project_id": project_id, "id": subject.summary.assigned_to_worker}
+        worker = await record(ListedWorker, "read_listed_worker", **at, **times)
         return await _running(subject, worker, await _calls(project_id, subject, now_us))
-    if subject.phase is Phase.BLOCKED:
+    if phase is Phase.BLOCKED:
         row = await _newest(execution_id, Kind.BLOCKED)
         assert row is not None
         return Blocked(subject, row)
-    if subject.phase is Phase.QUEUED:
+    if phase is Phase.QUEUED:
         newest = next(iter(await _rows("newest_row", execution_id)), None)
         return await queued(project_id, subject, newest, times)
-    if subject.phase is Phase.FAILED:
+    if phase is Phase.FAILED:
         return await _failed(project_id, subject)
     steps = await value("count_steps", execution_id=execution_id)
-    return Ended(subject, await _newest(execution_id, Kind(subject.phase)), steps)
+    return Ended(subject, await _newest(execution_id, Kind(phase)), steps)
 
 
 @verb(looks=True)
@@ -119,6 +122,11 @@ async def path_execution(*, project_id: str, execution_id: str, rows_max: int) -
     return replace(found, rows=[*reversed(rows)], waits=waits, whole=not rows or rows[-1].seq == 1)
 
 
+async def _subject(project_id: str, id: str) -> Subject | None:
+    given = {"ids": json.dumps([id]), "progress_bytes_max": INT32_MAX}
+    return await record(Subject, "summaries", project_id=project_id, **given)
+
+
 async def _rows(name: str, execution_id: str, **values: object) -> Sequence[FactRow]:
     return await records(FactRow, name, execution_id=execution_id, bytes_max=VALUE_BYTES_MAX, **values)
 
@@ -128,33 +136,32 @@ async def _newest(execution_id: str, kind: Kind) -> FactRow | None:
 
 
 async def _calls(project_id: str, subject: Subject, now_us: int) -> list[PendingCall]:
-    of = await pending.read_actable(project_id, subject.id)
-    tries = await pending.read_tries(subject.id, of.next_seq)
-    calls = [*pending.steps(of, tries, now_us), *await pending.others(project_id, subject.id, of)]
+    of = await pending.read_actable(project_id, subject.summary.id)
+    tries = await pending.read_tries(subject.summary.id, of.next_seq)
+    calls = [*pending.steps(of, tries, now_us), *await pending.others(project_id, subject.summary.id, of)]
     return pending.allowed(calls, of) or calls
 
 
 async def _waiting(project_id: str, subject: Subject, calls: Sequence[PendingCall]) -> Waiting:
-    waits = await records(
-        OpenedWait, "explained_waits", execution_id=subject.id, bytes_max=VALUE_BYTES_MAX, limit=pending.LISTED_MAX
-    )
+    limits = {"bytes_max": VALUE_BYTES_MAX, "limit": pending.LISTED_MAX}
+    waits = await records(OpenedWait, "explained_waits", execution_id=subject.summary.id, **limits)
     ids = [call.child_id for call in calls if call.child_id is not None]
     phases = await query("phases_of", project_id=project_id, ids=json.dumps(ids))
     return Waiting(subject, calls, {wait.key: wait for wait in waits}, {id: Phase(phase) for id, phase in phases})
 
 
 async def _running(subject: Subject, worker: ListedWorker | None, calls: Sequence[PendingCall]) -> Running:
-    claimed = await _newest(subject.id, Kind.CLAIMED)
-    newest = next(iter(await _rows("newest_outcome", subject.id)), None)
-    losses = await record(Losses, "count_losses", execution_id=subject.id)
-    claimed_at_us = subject.moved_at_us if claimed is None else claimed.at_us
+    claimed = await _newest(subject.summary.id, Kind.CLAIMED)
+    newest = next(iter(await _rows("newest_outcome", subject.summary.id)), None)
+    losses = await record(Losses, "count_losses", execution_id=subject.summary.id)
+    claimed_at_us = subject.summary.since_us if claimed is None else claimed.at_us
     steps = [call for call in calls if call.kind is PendingKind.STEP]
     return Running(subject, worker, claimed_at_us, newest, losses or Losses(), steps=steps)
 
 
 async def _failed(project_id: str, subject: Subject) -> Failed:
     causes: list[Cause] = []
-    id: str | None = subject.id
+    id: str | None = subject.summary.id
     while id is not None and len(causes) < LEVELS_MAX:
         cause = await _cause(project_id, id)
         if cause is None:  # deleted, or it did not fail
@@ -164,19 +171,20 @@ async def _failed(project_id: str, subject: Subject) -> Failed:
         if cause.row is not None and cause.row.kind is Kind.CHILD:
             for (child,) in await query("child_of_row", execution_id=cause.id, key=cause.row.key):
                 id = _decode_id(child)
-    run = await _compared(project_id, subject.id)
+    run = await _compared(project_id, subject.summary.id)
     assert run is not None
-    before_id = await value("completed_before", project_id=project_id, workflow_id=subject.workflow_id, id=subject.id)
+    older = {"workflow_id": subject.summary.workflow_id, "id": subject.summary.id}
+    before_id = await value("completed_before", project_id=project_id, **older)
     before = None if before_id is None else await _compared(project_id, before_id)
     return Failed(subject, causes, run, before)
 
 
 async def _cause(project_id: str, id: str) -> Cause | None:
-    failed = await record(Subject, "explained", project_id=project_id, id=id)
+    failed = await _subject(project_id, id)
     end = await _newest(id, Kind.FAILED)
     if failed is None or end is None:
         return None
-    cause = Cause(id, failed.workflow_id, end, await _rows("failed_outcomes", id, limit=NAMED_MAX))
+    cause = Cause(id, failed.summary.workflow_id, end, await _rows("failed_outcomes", id, limit=NAMED_MAX))
     if cause.row is None or cause.row.kind is not Kind.STEP:
         return cause
     tries = await _rows("failed_tries", id, key=cause.row.key, limit=NAMED_MAX)

@@ -29,7 +29,7 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
         ServingWorker,
         "serving_workers",
         project_id=project_id,
-        deployment_id=subject.deployment_id or "",
+        deployment_id=subject.summary.deployment_id or "",
         limit=WORKERS_MAX,
         **leases,
     )
@@ -37,7 +37,7 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
     failing, workers = await _verdicts(project_id, subject, taking)
     free, limit = sys.maxsize, None
     if subject.gate == 1:
-        group = await group_room(project_id, subject.queue_name, subject.concurrency_key or "")
+        group = await group_room(project_id, subject.summary.queue_name, subject.summary.concurrency_key or "")
         free, reached = room(group)
         if reached is Rule.QUEUE_LIMIT:
             limit = Limit(group.total_limit or 0, group.held_of_queue or 0)
@@ -57,10 +57,10 @@ async def queued(project_id: str, subject: Subject, newest: FactRow | None, leas
         rule = Rule.TURN
     facts = Queued(subject, rule, newest=newest, workers=workers, limit=limit, before=before, beside=beside)
     if rule is Rule.TURN:
-        for session_id, behind_id in await query("turn_before", execution_id=subject.id):
+        for session_id, behind_id in await query("turn_before", execution_id=subject.summary.id):
             return replace(facts, session_id=session_id, behind_id=behind_id)
     if rule is not None and rule in PAUSES:
-        return replace(facts, pause=await record(Pause, "pause_of", project_id=project_id, id=subject.id))
+        return replace(facts, pause=await record(Pause, "pause_of", project_id=project_id, id=subject.summary.id))
     return replace(facts, holders=await _holders(project_id, facts))
 
 
@@ -84,8 +84,8 @@ async def _verdicts(
             Verdicts,
             "verdicts",
             project_id=project_id,
-            id=subject.id,
-            deployment_id=subject.deployment_id or "",
+            id=subject.summary.id,
+            deployment_id=subject.summary.deployment_id or "",
             python=python,
             protocol=protocol,
         )
@@ -98,21 +98,21 @@ async def _before(project_id: str, subject: Subject, *, mixed: bool) -> tuple[in
     """`mixed`: other workers may take executions behind it, and with them the room of its group."""
     order: dict[str, object] = {
         "project_id": project_id,
-        "deployment_id": subject.deployment_id or "",
+        "deployment_id": subject.summary.deployment_id or "",
         "limit": BEFORE_MAX,
     }
-    place = {"rank": subject.rank, "ready_at_us": subject.ready_at_us, "id": subject.id}
+    place = {"rank": subject.rank, "ready_at_us": subject.ready_at_us, "id": subject.summary.id}
     if subject.gate != 1:
         return await value("ready_before", **order, **place), 0
-    order |= {"queue_name": subject.queue_name, "concurrency_key": subject.concurrency_key or ""}
+    order |= {"queue_name": subject.summary.queue_name, "concurrency_key": subject.summary.concurrency_key or ""}
     beside = await value("ready_beside_group", mixed=int(mixed), **order, **place)
     return await value("ready_before_in_group", **order, **place), beside
 
 
 async def _holders(project_id: str, facts: Queued) -> list[Holder]:
     if facts.rule in (Rule.QUEUE_LIMIT, Rule.KEY_LIMIT):
-        key = (facts.subject.concurrency_key or "") if facts.rule is Rule.KEY_LIMIT else None
-        queue = {"queue_name": facts.subject.queue_name, "concurrency_key": key}
+        key = (facts.subject.summary.concurrency_key or "") if facts.rule is Rule.KEY_LIMIT else None
+        queue = {"queue_name": facts.subject.summary.queue_name, "concurrency_key": key}
         return await records(Holder, "holders_under_limit", project_id=project_id, limit=HOLDERS_MAX, **queue)
     found: list[Holder] = []
     for worker in facts.workers if facts.rule is Rule.CAPACITY else ():

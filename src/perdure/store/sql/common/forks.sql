@@ -1,11 +1,8 @@
 -- Forks and retries of executions.
 
 -- text: source
-executions.id, workflow_id, deployment_id, phase, {= payload} AS payload, queue_name, concurrency_key, priority, tags,
-  session_id, user_id, run_timeout_seconds, batch_id, key, seed_id, keys_id, python, retried_as, next_seq, completed_at_us,
-  created_number, initial_state, channel_context,
-  (SELECT w.url FROM execution_webhooks w WHERE w.execution_id = executions.id LIMIT 1) AS webhook_url,
-  parent_execution_id
+{= execution}, session_id, priority, seed_id, keys_id, python, next_seq, created_number, initial_state, channel_context,
+  (SELECT w.url FROM execution_webhooks w WHERE w.execution_id = executions.id LIMIT 1) AS webhook_url
 FROM executions LEFT JOIN execution_extras x ON x.execution_id = executions.id
 WHERE executions.project_id = :project_id AND executions.id = :id
 

@@ -1,11 +1,7 @@
 -- Queries for executions.
 
 -- text: shown
-id, workflow_id, {= payload} AS payload, created_at_us, retry_count, {= result} AS result, error, started_at_us, completed_at_us,
-  deployment_id, assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key,
-  batch_id, COALESCE(session_id, id) AS session_id, user_id, output_schema_name, cancelled_at_us, cancelled_by,
-  run_timeout_seconds, key, phase, attempt, tags, progress, forked_from, forked_at_step, retried_as,
-  CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS due_at_us
+{= execution}, {= result} AS result, COALESCE(session_id, id) AS session_id
 
 -- name: get_execution
 -- An execution without a session id is the first of its session, which has the execution's id. One that is due after the

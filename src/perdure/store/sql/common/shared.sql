@@ -5,6 +5,12 @@
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN executions.payload
     ELSE (SELECT x.payload FROM large_payloads x WHERE x.execution_id = executions.id) END
 
+-- text: execution
+id, workflow_id, {= payload} AS payload, created_at_us, retry_count, error, started_at_us, completed_at_us, deployment_id,
+  assigned_to_worker, parent_execution_id, root_execution_id, step_key, queue_name, concurrency_key, batch_id, user_id,
+  output_schema_name, cancelled_at_us, cancelled_by, run_timeout_seconds, key, phase, attempt, tags, progress, forked_from,
+  forked_at_step, retried_as, CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS due_at_us
+
 -- text: payload_size
 CASE WHEN OCTET_LENGTH(executions.payload) > 0 THEN OCTET_LENGTH(executions.payload)
     ELSE (SELECT OCTET_LENGTH(x.payload) FROM large_payloads x WHERE x.execution_id = executions.id) END

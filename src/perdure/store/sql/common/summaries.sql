@@ -2,14 +2,14 @@
 
 -- name: summaries
 SELECT id, workflow_id, key, phase, {MAX|GREATEST}(moved_at_us, COALESCE(completed_at_us, 0)) AS since_us,
-  CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS due_at_us, created_at_us, started_at_us, completed_at_us,
+  CASE WHEN due_at_us < 253402300799000000 THEN due_at_us END AS summary_due_at_us, created_at_us, started_at_us, completed_at_us,
   losses, retry_count + 1 AS tries,
-  CASE WHEN OCTET_LENGTH(progress) <= 1024 THEN progress END AS progress, deployment_id, queue_name, concurrency_key,
+  CASE WHEN OCTET_LENGTH(progress) <= :progress_bytes_max THEN progress END AS progress, deployment_id, queue_name, concurrency_key,
   CASE WHEN {= is_paused} THEN 1 ELSE 0 END AS paused, assigned_to_worker, parent_execution_id, root_execution_id, batch_id,
   COALESCE(session_id, id) AS session_id, user_id, tags, forked_from, forked_at_step, retried_as,
   SUBSTR(error, 1, 1000) AS error, gate, timer_key, python, needs_protocol,
   CASE WHEN phase = 'queued' AND due_at_us >= 253402300799000000 THEN 1 ELSE 0 END AS waits_for_turn,
-  cancelled_by, run_timeout_seconds
+  due_at_us, cancelled_at_us, cancelled_by, run_timeout_seconds, ready_at_us, rank
 FROM executions WHERE project_id = :project_id AND id {= of_page} ORDER BY id DESC;
 
 -- name: first_waits

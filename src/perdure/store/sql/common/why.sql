@@ -1,17 +1,8 @@
 -- Why an execution is where it is: the facts.
 
--- text: subject
-id, workflow_id, phase, deployment_id, queue_name, concurrency_key, COALESCE(session_id, id) AS session_id, created_at_us,
-  started_at_us, completed_at_us, moved_at_us, ready_at_us, due_at_us, timer_key, attempt, losses, undelivered, gate, rank, retry_count,
-  assigned_to_worker AS worker_id, python, {= payload_size} AS payload_bytes, error, cancelled_at_us, cancelled_by,
-  run_timeout_seconds, forked_from, forked_at_step, retried_as, progress
-
 -- text: fact_row
 seq, at_us, kind, attempt, key, name, ok, CASE WHEN {= value_size} <= :bytes_max THEN {= value} END AS value,
   started_at_us, tries
-
--- name: explained
-SELECT {= subject} FROM executions WHERE project_id = :project_id AND id = :id;
 
 -- name: verdicts
 -- The rules of admission that a queued execution fulfils, for a kind of worker.
