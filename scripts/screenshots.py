@@ -95,6 +95,16 @@ async def fill(client: Client, folder: Path, stack: AsyncExitStack) -> dict[str,
     return {"order": order.id, "agent": agent.id, "failed": failed}
 
 
+async def spend(client: Client) -> None:
+    """Shared budgets. A balance of the first holds a run back."""
+    await client.budgets.put("customers", per="user", period="day", calls=3)
+    await client.budgets.put("sessions", per="session", tokens=20_000, on_exceed="finish")
+    await client.budgets.put("shop", per="project", period="day", calls=2_000, on_exceed="fail")
+    for user in ("lena", "jonas", "jonas"):
+        await client.start("support", "My plate arrived broken. Order 48213.", user_id=user)
+    await until("a used-up budget", lambda: _asks_for_more(client, "jonas"))
+
+
 async def workers(client: Client, amount: int) -> int | None:
     found = len((await client.workers()).workers)
     return found if found >= amount else None
@@ -111,6 +121,10 @@ async def has(client: Client, id: str, name: str) -> str | None:
 async def _failed(client: Client) -> str | None:
     page = await client.list(ListFilters(phases=["failed"]), limit=1)
     return page.executions[0].id if page.executions else None
+
+
+async def _asks_for_more(client: Client, user: str) -> str | None:
+    return (await client.budgets.balances("customers", key=user))[0].asking_execution_id
 
 
 def addresses(ids: dict[str, str]) -> dict[str, str]:
@@ -180,6 +194,8 @@ async def main() -> None:
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         await take(browser, addresses(ids))
+        await spend(client)  # last: its runs and questions would crowd the other pages
+        await take(browser, {"budgets": "/budgets"})
         await browser.close()
 
 
