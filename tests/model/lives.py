@@ -24,7 +24,7 @@ Told = tuple[Kind, str | None, int | bool | None]
 
 @dataclass
 class Wait:
-    state: str  # open, met, early, closed
+    state: str  # open, met, decided (by an act), early, closed
     topic: str | None = None
     match: int | None = None
     after: int = 0
@@ -201,7 +201,7 @@ class Model:
             life.recorded()
             self.done["early answer"] += 1
             return
-        if known is not None and known.state in ("open", "met"):
+        if known is not None and known.state in ("open", "met", "decided"):
             return
         events = self.topics.get(topic, []) if topic is not None else []
         if known is None:
@@ -244,10 +244,11 @@ class Model:
             life.note(Kind.STEP, key)
         self.ended(life, Kind.FAILED)
 
-    def decided(self, life: Life, key: str, *, completed: bool) -> None:
-        """An act decides an open wait. Its event has no number."""
+    def decided(self, life: Life, key: str) -> None:
+        """An act completes an open wait or times it out: the outcome stands, and no answer is the same again. Its event
+        has no number."""
         wait = life.waits[key]
-        wait.state = "met" if completed else "closed"
+        wait.state = "decided"
         self.deliver(life, Kind.EVENT if wait.topic is not None else Kind.RESUME, key, 0 if wait.topic else None)
 
     # --- forks --------------------------------------------------------------------------------------------------------

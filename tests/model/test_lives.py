@@ -265,7 +265,7 @@ class Lives(RuleBasedStateMachine):
         stands = self.model.answered(life, key)
         if not self.model.answer(life, key):
             with pytest.raises(Conflict):
-                self._do(self.world.resume(life.id, key, "another" if stands else None))
+                self._do(self.world.resume(life.id, key, "another"))
             self.model.done["answer refused"] += 1
             if stands:
                 self._do(self.world.resume(life.id, key))
@@ -565,7 +565,7 @@ class Lives(RuleBasedStateMachine):
             st.sampled_from(sorted(key for key, wait in life.waits.items() if wait.state == "open")), label="key"
         )
         self._do(self.world.act(life.id, Action.COMPLETE if completed else Action.TIME_OUT, key))
-        self.model.decided(life, key, completed=completed)
+        self.model.decided(life, key)
         self.model.done["wait decided"] += 1
 
     @precondition(lambda self: any(life.timer_key for life in self.model.in_phase(Phase.WAITING)))
