@@ -14,6 +14,7 @@ from tests.store.world import PROJECT, World
 
 from perdure.engine.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
 from perdure.engine.service import Scope
+from perdure.engine.snapshots import Snapshots
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import load
 from perdure.store.verbs import claims
@@ -137,7 +138,13 @@ async def _claim(world: World, ranges: Sequence[Range], capacity: int) -> tuple[
 
 @pytest.mark.slow
 @on_postgres
-async def test_an_engine_on_a_crowded_database_claims_everything_the_late_included(url: str) -> None:
+async def test_an_engine_on_a_crowded_database_claims_everything_the_late_included(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(_: Snapshots) -> float:
+        return 3_600.0
+
+    monkeypatch.setattr(Snapshots, "look", look)  # it would say that nothing crowds the database
     async with engine_on(url, poll_seconds=0.1) as engine:
         pair = Pair(engine, engine, await engine.projects.default())
         hand = await pair.hand(engine)

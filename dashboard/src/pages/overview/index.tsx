@@ -34,10 +34,14 @@ export default function OverviewPage() {
   useLive("counts", ({ event, data }) => {
     if (event !== "counts") return;
     const { queued = 0, ...phases } = data.phases;
-    client.setQueriesData<Overview>({ queryKey: ["/api/v1/overview"] }, (known) => known && { ...known, open: { ...known.open, ...phases, queued: queued - data.paused, paused: data.paused } });
-    const isFirst = !heard.current; // of what the page has just asked for
+    const open: Record<string, number> = { ...phases, queued: queued - data.paused, paused: data.paused };
+    let isNews = heard.current; // the first tells what the page has just asked for, unless something changed in between
     heard.current = true;
-    if (isFirst) return;
+    client.setQueriesData<Overview>({ queryKey: ["/api/v1/overview"] }, (known) => {
+      isNews ||= known !== undefined && Object.entries(open).some(([phase, n]) => (known.open[phase as keyof Overview["open"]] ?? 0) !== n);
+      return known && { ...known, open: { ...known.open, ...open } };
+    });
+    if (!isNews) return;
     timer.current ??= setTimeout(() => {
       timer.current = null;
       void client.invalidateQueries({ queryKey: ["/api/v1/overview"] });
