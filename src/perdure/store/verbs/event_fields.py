@@ -38,7 +38,7 @@ UNKNOWN: Final = bytes(6)
 COUNTED_BYTES_MIN: Final = 4 << 10
 """A larger event with more than `FIELDS_MAX` fields is not decoded whole: 700,000 fields take half a second."""
 READ_MAX: Final = 32
-"""Fields that one pass over such an event reads, each for a millisecond at most."""
+"""One pass over such an event reads so many fields. Each takes a millisecond at most."""
 PASSES_MAX: Final = 4
 """Then it is decoded whole after all."""
 
