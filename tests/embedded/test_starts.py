@@ -14,6 +14,7 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
+from perdure.store.interface import Ended, Verb
 from perdure.wire.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
 from perdure.wire.requests import ListFilters
 from perdure.wire.status import Phase
@@ -551,3 +552,30 @@ async def test_what_is_no_workflow_is_told_by_its_name(house: House) -> None:
             await p.start(cast(Any, plain), 1)
         with pytest.raises(ExecutionFailed, match="plain is not a workflow"):
             await (await p.start(parent)).result()
+
+
+async def test_an_end_may_be_heard_before_its_start_is_answered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, ended = Registry(), asyncio.Event()
+
+    @app.workflow
+    async def plain(ctx: Context) -> str:
+        return "done"
+
+    async with house.open(app) as p:
+        engine = p.engine
+        write, tell = engine.store.write, engine.end_listeners.tell
+
+        async def answer_late(verb: Verb[Any]) -> Any:
+            answer = await write(verb)
+            if verb.name == "start":
+                await ended.wait()
+            return answer
+
+        def hear(end: Ended) -> None:
+            tell(end)
+            ended.set()
+
+        monkeypatch.setattr(engine.store, "write", answer_late)
+        monkeypatch.setattr(engine.end_listeners, "tell", hear)
+        async with asyncio.timeout(30):
+            assert await (await p.start(plain)).result() == "done"

@@ -20,10 +20,14 @@ class EndListeners:
         self._recent: OrderedDict[tuple[str, str], Finished | None] = OrderedDict()
 
     def expect(self, project_id: str, execution_id: str) -> None:
-        """Until it is crowded out, `recent` knows the end."""
+        """Expect it before it starts. Until it is crowded out, `recent` knows the end."""
         self._recent[project_id, execution_id] = None
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
+
+    def stop_expecting(self, project_id: str, execution_id: str) -> None:
+        """It did not start."""
+        self._recent.pop((project_id, execution_id), None)
 
     def recent(self, project_id: str, execution_id: str) -> tuple[bool, Finished | None]:
         """Whether it started here, and its end if it came."""
@@ -53,7 +57,7 @@ class EndListeners:
         return found
 
     def ended_elsewhere(self, project_id: str, execution_id: str) -> bool:
-        self._recent.pop((project_id, execution_id), None)
+        self.stop_expecting(project_id, execution_id)
         return (project_id, execution_id) in self._listeners
 
     def found(self, project_id: str, finished: Finished) -> None:

@@ -128,6 +128,9 @@ class Executions(Service):
         core = self._core
         poll = self._claims.take_waiting(project_id, news[0].item.deployment_id) if news else None
         handed: list[Claimed] = []
+        started: set[str] = set()
+        for new in news:
+            core.end_listeners.expect(project_id, new.id)  # its end may be heard before this task hears of its start
         try:
             given, handed = await core.store.write(
                 starts.start(
@@ -139,12 +142,13 @@ class Executions(Service):
                     waiting_claim=None if poll is None else poll.waiting_claim,
                 )
             )
+            started.update(one.execution_id for one in given if isinstance(one, Started))
         finally:
             if poll is not None:
                 self._claims.settle(poll, handed)
-        for new, answer in zip(news, given, strict=False):
-            if isinstance(answer, Started) and answer.execution_id == new.id:
-                core.end_listeners.expect(project_id, new.id)
+            for new in news:
+                if new.id not in started:
+                    core.end_listeners.stop_expecting(project_id, new.id)
         if len(given) == len(items):
             return given
         rest = iter(given)

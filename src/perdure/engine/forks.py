@@ -21,17 +21,13 @@ class Forks(Service):
         return await self._make(scope, op)
 
     async def _make(self, scope: Scope, op: ForkExecution | RetryExecution) -> Fork:
-        fork_id = self.new_id()
-        made = await self.write(
+        return await self.write(
             forks.fork(
                 project_id=scope.project_id,
                 request=op,
-                fork_id=fork_id,
+                fork_id=self.new_id(),
                 acted_by=await self._callers.name(scope.principal),
                 now_us=self.now_us(),
                 idempotency=scope.idempotency,
             )
         )
-        if made.execution_id == fork_id:  # otherwise the answer repeats an earlier one
-            self._core.end_listeners.expect(scope.project_id, fork_id)
-        return made
