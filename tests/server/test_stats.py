@@ -1,5 +1,6 @@
 """Numbers over time over HTTP: the overview, workflows and queues."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,12 +8,21 @@ from tests.server.serving import Hand, Served
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
+from perdure.store.verbs import ended
 from perdure.wire.attention import pattern_of, words_of
 from perdure.wire.executions import ListFilters
 from perdure.wire.matches import CountReply
 from perdure.wire.stats import class_of, percentile_ms
 
 Json = Any
+
+
+@pytest.fixture
+async def served(served: Served) -> Served:
+    """A server that counts: it counts nothing before the first round of its loop."""
+    while await served.engine.store.read(ended.folds()) is None:  # noqa: ASYNC110  # there is no event for it
+        await asyncio.sleep(0.01)
+    return served
 
 
 async def _get(served: Served, path: str, **params: str) -> Json:
