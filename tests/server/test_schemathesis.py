@@ -38,6 +38,9 @@ def no_protobuf(ctx: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else repr(value).encode()
 
 
+BESIDE_A_THREAD = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""The server's thread draws its pauses from `random` while the test draws cases."""
+
 CHECKS: Any = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 RENEWED_MAX = 300
@@ -188,6 +191,7 @@ FEW: Any = settings(
 )
 
 
+@BESIDE_A_THREAD
 @schema.parametrize()
 @settings(FEW, phases=[Phase.generate])
 def test_the_document_holds(running: Running, case: "schemathesis.Case[Any]") -> None:

@@ -8,7 +8,17 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from tests.server.test_schemathesis import FEW, ROUTES, Running, checks_of, hold, running, schema, servers
+from tests.server.test_schemathesis import (
+    BESIDE_A_THREAD,
+    FEW,
+    ROUTES,
+    Running,
+    checks_of,
+    hold,
+    running,
+    schema,
+    servers,
+)
 
 from perdure.server import openapi
 
@@ -17,6 +27,7 @@ __all__ = ["running", "servers"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@BESIDE_A_THREAD
 @schema.parametrize()
 @settings(FEW, max_examples=40)
 def test_every_corner_of_the_document_holds(running: Running, case: schemathesis.Case[Any]) -> None:
