@@ -34,7 +34,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def served(database: str) -> AsyncIterator[Served]:
-    async with serving(database) as served:
+    # Nothing renews the lease of a `Hand`, and browsers start late. The end of a lease is news for a page, too.
+    async with serving(database, lease_seconds=600.0) as served:
         yield served
 
 

@@ -27,7 +27,7 @@ async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromi
             "3"
         )
         await page.get_by_role("button", name="7 d").click()
-        assert page.url.endswith("?range=7d")
+        await page.wait_for_url(lambda url: url.endswith("?range=7d"))
 
 
 async def test_an_empty_project_is_told_how_to_begin(served: Served, chromium: Browser) -> None:

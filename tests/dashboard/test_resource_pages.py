@@ -183,6 +183,7 @@ async def test_a_key_is_shown_once_and_works_until_it_is_deleted(served: Served,
         key = await page.locator("code.secret").inner_text()
         assert key.startswith("sk_") and await signs_in(key)
         await page.get_by_role("button", name="I have copied it").click()
+        await expect(page.locator("code.secret")).to_have_count(0)
         assert key not in await page.content()
         row = page.get_by_role("row").filter(has_text=MARKUP)
         await expect(row).to_contain_text("read")
