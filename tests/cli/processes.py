@@ -5,7 +5,6 @@ import os
 import pty
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from tests.ports import free_port
 from typer.testing import CliRunner
 
 from perdure.cli.main import app
@@ -41,6 +41,8 @@ registry = Registry()
 async def body(number: int) -> int:
     with open(os.environ["SIDE_FILE"], "a") as side:
         side.write(f"{number}\\n")
+    while os.path.exists(f"hold {number}"):
+        await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     return number * 2
 
@@ -142,14 +144,6 @@ async def listens(ctx: Context) -> object:
 """
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class House:
     """A folder with an application, a home, and the environment in which commands run."""
 
@@ -214,9 +208,26 @@ class House:
         """Run a command with --json and read its lines."""
         return [json.loads(line) for line in self.run(*arguments, "--json").stdout.splitlines()]
 
+    def waiting(self, *arguments: str) -> str:
+        """Start an execution; gives its id once it waits."""
+        id = self.run("run", *arguments, "--detach").stdout.strip()
+        until_true(lambda: self.json("show", id)["execution"]["phase"] == "waiting")
+        return id
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command that goes on."""
         return subprocess.Popen([*PERDURE, *arguments], cwd=self.folder, env=self.env, text=True, **options)
+
+    @contextmanager
+    def holding(self, number: int) -> Iterator[None]:
+        """The step body with this number does not end within the block."""
+        hold = self.folder / f"hold {number}"
+        hold.touch()
+        yield
+        hold.unlink()
+
+    def until_body(self, number: int) -> None:
+        until_true(lambda: self.bodies()[-1:] == [number])
 
     def bodies(self) -> list[int]:
         """The step bodies that ran, in order."""

@@ -7,16 +7,9 @@ from zoneinfo import ZoneInfo
 from tests.cli.processes import House, ask_server, serving, until_true
 
 
-def ask(house: House) -> str:
-    """An execution of the workflow that asks, once it does."""
-    id = house.run("run", "asks", "--detach").stdout.strip()
-    until_true(lambda: any(one["execution_id"] == id for one in house.lines("approvals")))
-    return id
-
-
 def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> None:
     house = busy_house
-    id = ask(house)
+    id = house.waiting("asks")
     [listed] = [one for one in house.lines("approvals") if one["execution_id"] == id]
     assert (listed["step_key"], listed["workflow_id"]) == ("approve", "asks")
     assert id in house.run("approvals").stdout
@@ -45,7 +38,7 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
 def test_times_are_those_of_the_clock_on_the_wall(busy_house: House) -> None:
     """As `perdure show` tells them: who reads a time-out in another zone than it is in answers too late."""
     house = busy_house
-    id = ask(house)
+    id = house.waiting("asks")
     [listed] = [one for one in house.lines("approvals") if one["execution_id"] == id]
     asked = datetime.fromisoformat(listed["asked_at"]).astimezone(ZoneInfo("Asia/Tokyo"))
     house.env["TZ"] = "Asia/Tokyo"
@@ -58,15 +51,14 @@ def test_times_are_those_of_the_clock_on_the_wall(busy_house: House) -> None:
 
 
 def test_an_answer_may_be_any_json(busy_house: House) -> None:
-    id = ask(busy_house)
+    id = busy_house.waiting("asks")
     assert f"{id} goes on" in busy_house.run("approve", id, "approve", "--data", "[1]").stdout
 
 
 def test_who_waits_for_a_child_that_asks_is_shown_the_way_to_the_question(busy_house: House) -> None:
-    id = busy_house.run("run", "hands_over", "--detach").stdout.strip()
+    id = busy_house.waiting("hands_over")
     until_true(lambda: busy_house.lines("ls", "--parent", id, "--phase", "waiting"))
     [child] = busy_house.lines("ls", "--parent", id)
-    until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
     shown = busy_house.run("show", id).stdout
     assert f"Waits for\n  its child {child['id']} (asks), which is waiting\n" in shown
     assert f"    perdure show {child['id']}\n" in shown

@@ -12,7 +12,7 @@ import apsw
 import asyncpg
 import pytest
 from tests import postgres
-from tests.cli.processes import House, serving, until_true, working
+from tests.cli.processes import House, serving, working
 
 from perdure.cli.server_or_file import place
 from perdure.store.migrate import migrations, split_statements
@@ -132,8 +132,7 @@ def test_size_tells_what_each_workflow_uses(house: House, address: str) -> None:
     with serving(house), working(house):
         house.run("run", "double", "--input", json.dumps([1] * 30), "-q")
         house.run("run", "double", "--input", "[2]", "-q")
-        house.run("run", "asks", "--detach")
-        until_true(lambda: house.lines("ls", "--workflow", "asks")[0]["status"] == "running")
+        house.waiting("asks")
         found = house.json("db", "size")  # beside the server
     double, asks = found["workflows"]
     assert (double["workflow_id"], double["executions"], double["open"]) == ("double", 2, 0)
@@ -192,9 +191,7 @@ def test_erase_works_on_a_stopped_store(house: House, used: str) -> None:
 def test_a_moved_installation_goes_on_where_it_was(house: House, target: str) -> None:
     with serving(house), working(house):
         house.run("run", "double", "--input", "[1, 2]", "--key", "done", "-q")
-        house.run("run", "asks", "--key", "open", "--detach")
-        until_true(lambda: house.lines("ls", "--workflow", "asks")[0]["status"] == "running")
-        (open_id,) = [one["id"] for one in house.lines("ls", "--workflow", "asks")]
+        open_id = house.waiting("asks", "--key", "open")
         before = house.lines("ls")
         assert "is open in another process" in house.run("store", "copy", "perdure.db", target, code=2).stderr
     moved = house.json("store", "copy", "sqlite:perdure.db", target)

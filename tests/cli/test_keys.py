@@ -1,7 +1,8 @@
 """API keys, in the file of a stopped store and on a running server."""
 
 import pytest
-from tests.cli.processes import House, end, free_port, is_ready, serving, until_true
+from tests.cli.processes import House, end, is_ready, serving, until_true
+from tests.ports import free_port
 
 from perdure.sdk import credentials
 

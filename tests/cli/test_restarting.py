@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.cli.processes import House, Terminal, end, free_port, serving, until_true, working
+from tests.cli.processes import House, Terminal, end, serving, until_true, working
+from tests.ports import free_port
 
 from perdure.cli import restarting
 from perdure.sdk.credentials import Access

@@ -37,8 +37,9 @@ def test_run_says_by_its_exit_code_how_it_went(busy_house: House) -> None:
     assert "failed: " in failed.stderr and "no such luck" in failed.stderr and failed.stdout == ""
     for told in (failed.stderr, busy_house.run("show", _newest(busy_house)["id"]).stdout):
         assert re.search(r'app\.py", line \d+, in fails\n', told), "where the code failed"
-    watched = busy_house.json("run", "asks", "--timeout", "0.5", code=4)
-    assert watched["phase"] == "waiting"
+    first, _ = (busy_house.waiting("asks", "--key", key) for key in ("zero", "one"))
+    watched = busy_house.json("run", "asks", "--key", "zero", "--timeout", "0.5", code=4)
+    assert (watched["id"], watched["phase"]) == (first, "waiting")
     assert busy_house.json("cancel", watched["id"])["phase"] == "cancelled"
     cancelled = busy_house.run("run", "asks", "--key", "one", "--timeout", "0.5", code=4)
     assert "goes on (waiting)" in cancelled.stderr
@@ -54,7 +55,7 @@ def test_wait_says_how_an_execution_ended(busy_house: House) -> None:
     assert busy_house.json("wait", done)["result"] == [12]
     failed = busy_house.run("run", "fails", "--detach").stdout.strip()
     assert "no such luck" in busy_house.run("wait", failed, code=1).stderr
-    asks = busy_house.run("run", "asks", "--detach").stdout.strip()
+    asks = busy_house.waiting("asks")
     assert f"{asks} goes on (waiting)" in busy_house.run("wait", asks, "--timeout", "0.5", code=4).stderr
     assert busy_house.json("wait", asks, "--timeout", "0", code=4)["phase"] == "waiting"
     waiting = busy_house.start("wait", asks, stdout=subprocess.PIPE)
@@ -68,7 +69,7 @@ def test_wait_says_how_an_execution_ended(busy_house: House) -> None:
 
 
 def test_cancel_goes_on_after_what_it_cannot_cancel(busy_house: House) -> None:
-    first, second = (busy_house.run("run", "asks", "--detach").stdout.strip() for _ in range(2))
+    first, second = (busy_house.waiting("asks") for _ in range(2))
     nobody = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
     done = busy_house.run("cancel", "bogus", first, "", "a/b?c#d", nobody, "..", second, code=2)
     assert first in done.stdout and second in done.stdout
@@ -187,10 +188,7 @@ def test_show_limits_the_rows_of_the_journal(busy_house: House) -> None:
 
 
 def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> None:
-    asking = busy_house.run("run", "asks", "--detach").stdout.strip()
-    listening = busy_house.run("run", "listens", "--detach").stdout.strip()
-    until_true(lambda: busy_house.json("show", asking)["execution"]["phase"] == "waiting")
-    until_true(lambda: busy_house.json("show", listening)["execution"]["phase"] == "waiting")
+    asking, listening = busy_house.waiting("asks"), busy_house.waiting("listens")
     found = busy_house.json("show", asking)
     assert [(wait["key"], wait["data"]) for wait in found["waits"]] == [("approve", {"amount": 120})]
     assert found["served"] is True
@@ -204,8 +202,7 @@ def test_show_tells_the_journal_and_what_is_waited_for(busy_house: House) -> Non
     assert re.search(r"waiting +for an answer to approve\b", shown)
     assert "an event of topic 'orders' where {\"id\": 7}" in busy_house.run("show", listening).stdout
     assert re.search(r"waiting +for an event of topic 'orders'", busy_house.run("show", listening).stdout)
-    napping = busy_house.run("run", "naps", "--detach").stdout.strip()
-    until_true(lambda: busy_house.json("show", napping)["execution"]["phase"] == "waiting")
+    napping = busy_house.waiting("naps")
     assert re.search(r"due +wakes at .+ \(in (2 h 0|1 h 59) min\)", busy_house.run("show", napping).stdout)
     assert re.search(r"waiting +wakes at \d{4}-\d\d-\d\d ", busy_house.run("show", napping).stdout)
     busy_house.run("cancel", asking, listening, napping)
@@ -228,8 +225,7 @@ def test_show_of_what_has_completed_ends_with_no_traceback(busy_house: House) ->
 def test_show_names_calls_whose_input_has_changed(house: House) -> None:
     with serving(house):
         with working(house):
-            changed = house.run("run", "changes", "--detach", "--input", "1").stdout.strip()
-            until_true(lambda: house.json("show", changed)["execution"]["phase"] == "waiting")
+            changed = house.waiting("changes", "--input", "1")
         (house.folder / "app.py").write_text(APP.replace("body(order)", "body(order + 1)"))
         with working(house):
             house.run("publish", "go")
@@ -239,8 +235,7 @@ def test_show_names_calls_whose_input_has_changed(house: House) -> None:
 
 
 def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> None:
-    id = busy_house.run("run", "waiter", "--input", '"tea"', "--detach").stdout.strip()
-    until_true(lambda: busy_house.json("show", id)["execution"]["phase"] == "waiting")
+    id = busy_house.waiting("waiter", "--input", '"tea"')
     shown = busy_house.run("show", id).stdout
     listed = busy_house.run("approvals").stdout
     assert 'Allow charge? arguments: {"euros": 3}' in " ".join(listed.split()) and "_form" not in listed
@@ -255,7 +250,7 @@ def test_show_says_what_an_agent_asks_and_how_to_answer(busy_house: House) -> No
 
 
 def test_a_run_may_be_a_turn_of_its_session(busy_house: House) -> None:
-    first = busy_house.run("run", "asks", "--session", "turns", "--on-conflict", "reject", "--detach").stdout.strip()
+    first = busy_house.waiting("asks", "--session", "turns", "--on-conflict", "reject")
     again = ("run", "asks", "--session", "turns", "--detach", "--on-conflict")
     assert f"{first!r} has its turn" in busy_house.run(*again, "reject", code=2).stderr
     second = busy_house.run(*again, "queue").stdout.strip()
@@ -264,13 +259,13 @@ def test_a_run_may_be_a_turn_of_its_session(busy_house: House) -> None:
     shown = busy_house.run("show", second).stdout
     assert f"its turn in session 'turns', after {first}" in shown and "9999" not in shown
     busy_house.run("resume", first, "approve", "--data", "1")
+    until_true(lambda: busy_house.json("show", second)["execution"]["phase"] == "waiting")
     busy_house.run("resume", second, "approve", "--data", "2")
     until_true(lambda: busy_house.json("show", second)["execution"]["result"] == 2)
 
 
 def test_answers_and_events_are_sent(busy_house: House) -> None:
-    asking = busy_house.run("run", "asks", "--detach").stdout.strip()
-    until_true(lambda: busy_house.json("show", asking)["execution"]["phase"] == "waiting")
+    asking = busy_house.waiting("asks")
     said = busy_house.run("resume", asking, "approve", "--data", '{"yes": true}')
     assert said.stdout == f"{asking} goes on with the answer to 'approve'.\n" and said.stderr == ""
     until_true(lambda: busy_house.json("show", asking)["execution"]["result"] == {"yes": True})
@@ -285,8 +280,10 @@ def test_answers_and_events_are_sent(busy_house: House) -> None:
     assert "completed already" in late and "was answered by" in late
     assert "No step has asked for it" in busy_house.run("resume", asking, "other", "--data", "1", code=2).stderr
 
-    early = busy_house.run("run", "asks", "--delay", "0.5", "--detach").stdout.strip()
+    busy_house.run("pause", "workflow", "asks")
+    early = busy_house.run("run", "asks", "--detach").stdout.strip()
     said = busy_house.run("resume", early, "approve", "-d", "-", input="[1]")
+    busy_house.run("unpause", "workflow", "asks")
     assert "keeps the answer to 'approve'" in said.stdout and "one that asks a question will not" in said.stderr
     until_true(lambda: any(one["execution_id"] == early for one in busy_house.lines("approvals")))
     [shown] = [one for one in busy_house.lines("approvals") if one["execution_id"] == early]
@@ -317,12 +314,10 @@ def test_logs_follow_an_execution_to_its_end(busy_house: House) -> None:
 
 def test_erase_removes_what_belongs_to_a_user(busy_house: House) -> None:
     busy_house.run("run", "double", "--input", "[1]", "--user", "bob", "-q")
-    waiting = busy_house.run("run", "asks", "--user", "bob", "--detach").stdout.strip()
+    waiting = busy_house.waiting("asks", "--user", "bob")
     assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 1}
     assert "1 are still open" in busy_house.run("erase", "--user", "bob").stdout
     busy_house.run("cancel", waiting)
-    # A running one cleans up first: it is final a moment later.
-    until_true(lambda: busy_house.json("show", waiting)["execution"]["status"] == "cancelled")
     assert busy_house.json("erase", "--user", "bob") == {"erased": 1, "open": 0}
 
 
@@ -367,6 +362,8 @@ def test_a_run_outlives_its_watching_when_the_server_goes(house: House) -> None:
         )
         until_true(lambda: house.lines("ls"))
         [one] = house.lines("ls")
+        watched.send_signal(signal.SIGSTOP)  # so that the server goes before the time-out
+    watched.send_signal(signal.SIGCONT)
     told, said = watched.communicate()
     assert watched.returncode == 4
     assert json.loads(told) == {"id": one["id"]}
@@ -391,12 +388,14 @@ def test_a_wrong_key_is_told(busy_house: House) -> None:
 
 def test_a_worker_waits_for_its_server_and_goes_on_after_a_kill(house: House) -> None:
     with serving(house):
-        with working(house):
-            runner = house.start("run", "double", "--input", json.dumps(list(range(40))), stdout=subprocess.PIPE)
-            until_true(lambda: len(house.bodies()) > 5)
-        handed_back = len(house.bodies())
-        with working(house) as second:
-            until_true(lambda: len(house.bodies()) > handed_back + 5)
+        with working(house) as first:
+            with house.holding(5):
+                runner = house.start("run", "double", "--input", json.dumps(list(range(40))), stdout=subprocess.PIPE)
+                house.until_body(5)
+                first.terminate()
+            assert first.wait(SECONDS) == 0
+        with working(house) as second, house.holding(20):
+            house.until_body(20)
             second.kill()
             second.wait()
         with working(house):
@@ -404,10 +403,8 @@ def test_a_worker_waits_for_its_server_and_goes_on_after_a_kill(house: House) ->
             assert json.loads(runner.stdout.read()) == [2 * number for number in range(40)]
             assert runner.wait() == 0
             runner.stdout.close()
-        bodies = house.bodies()
-        # SIGTERM lets a step end; only the one in flight when SIGKILL came may run again.
-        assert sorted(set(bodies)) == list(range(40))
-        assert len(bodies) <= 41
+        # SIGTERM lets a step end; only the one in flight when SIGKILL came runs again.
+        assert house.bodies() == [*range(21), *range(20, 40)]
         assert house.json("doctor")["ok"] is True
 
 

@@ -15,10 +15,7 @@ def test_a_failed_run_and_one_that_waits(busy_house: House) -> None:
     told = house.run("why", failed).stdout
     assert told.startswith("failed  Its code failed: Fatal: no such luck (")
     assert f"perdure show {failed} --journal" in told
-    waiting = house.run("run", "asks", "--detach").stdout.strip()
-    deadline = time.monotonic() + 30
-    while house.json("why", waiting)["phase"] != "waiting" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    waiting = house.waiting("asks")
     told = house.run("why", waiting).stdout
     assert "for an answer to 'approve'." in told and "Goes on with" not in told
     assert f"perdure resume {waiting} approve --data JSON" in told

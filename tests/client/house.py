@@ -22,6 +22,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 import httpx2
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("programs")
@@ -84,7 +85,7 @@ class House:
 
     async def start_server(self) -> None:
         if not self.port:
-            self.port = _free_port()
+            self.port = free_port()
         arguments = ["--host", "127.0.0.1", "--port", str(self.port)]
         if not self.with_key:
             arguments.append("--insecure-local")
@@ -271,15 +272,6 @@ def _clean() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PERDURE_", "POLOS_", "VIRTUAL_ENV", "PYTHONPATH"))
     }
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tests.faults.database import Database
 from tests.faults.effects import Effect, Effects
+from tests.ports import free_port
 
 from perdure import Client
 from perdure.engine.engine import Engine
@@ -289,14 +289,6 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float,
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s and it is not so that {what}")
         await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 def _die_with_parent() -> Callable[[], None] | None:

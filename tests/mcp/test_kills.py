@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from tests.cli.processes import PERDURE, House, end, free_port, is_ready, until_true, working
+from tests.cli.processes import PERDURE, House, end, is_ready, until_true, working
 from tests.mcp import programs
 from tests.mcp.client import Session, accepts, http_session, session
+from tests.ports import free_port
 
 YES = {"action": "accept", "content": {"approved": True, "note": "fine"}}
 

@@ -17,6 +17,7 @@ import pytest
 from tests.faults.cluster import until
 from tests.faults.disk import small_disk
 from tests.faults.run import NotHere
+from tests.ports import free_port
 from tests.server.serving import Served, serving
 from tests.store.disk import watched_disk
 
@@ -40,13 +41,6 @@ class Process:
     def __init__(self, process: asyncio.subprocess.Process, client: httpx2.AsyncClient) -> None:
         self.process = process
         self.client = client
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 async def start(store: str) -> Process:

@@ -18,7 +18,8 @@ from typing import Any, Final
 import httpx2
 import psutil
 import pytest
-from tests.cli.processes import PERDURE, free_port
+from tests.cli.processes import PERDURE
+from tests.ports import free_port
 from tests.server.other_doors import QUESTION, OtherDoors
 from tests.server.requests import NOBODY, ROUTES, body_of, query_of, url_of
 from tests.server.serving import Hand

@@ -17,8 +17,9 @@ from tests.agents.asking import signature
 from tests.agents.provider import Call, read_log
 from tests.embedded.house import answer_when_asked
 from tests.faults import agents_app
-from tests.faults.cluster import Node, free_port
+from tests.faults.cluster import Node
 from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.ports import free_port
 
 from perdure.sdk.client import Handle
 
