@@ -71,3 +71,18 @@ async def test_tabs_share_one_stream(served: Served, hand: Hand, chromium: Brows
         await first.page.close()  # the other one reads the stream itself, from where it was
         await served.start(key="order-2")
         await expect(second.get_by_role("button", name="1 new")).to_be_visible()
+
+
+async def test_new_rows_are_counted_on_when_another_tab_begins_the_stream_anew(
+    served: Served, chromium: Browser
+) -> None:
+    await served.start(key="order-1")
+    async with opened(chromium, served, "/executions") as first:
+        await expect(first.page.locator("tbody tr:not([aria-hidden])")).to_have_count(1)
+        await served.start(key="order-2")
+        await expect(first.page.get_by_role("button", name="1 new")).to_be_visible()
+        second = await first.page.context.new_page()
+        async with first.page.expect_response(lambda one: "/api/v1/live?" in one.url):
+            await second.goto("/executions")
+        await served.start(key="order-3")  # the stream's page has order-2, so the stream counts one
+        await expect(first.page.get_by_role("button", name="2 new")).to_be_visible()

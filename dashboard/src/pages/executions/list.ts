@@ -40,7 +40,11 @@ export function useExecutions(filters: Filters, sort: Sort) {
     refetchOnWindowFocus: false,
   });
 
+  /** The new rows on the feed's page. The feed counts only what came after its page. */
+  const above = useRef(NOTHING_NEW);
+
   const forget = () => {
+    above.current = NOTHING_NEW;
     setFresh(NOTHING_NEW);
     setGone(new Set());
   };
@@ -51,9 +55,10 @@ export function useExecutions(filters: Filters, sort: Sort) {
     if (list.data === undefined) return;
     const known = list.data.pages.flatMap((page) => page.executions);
     const ids = new Set(known.map((row) => row.id));
-    const above = top.executions.findIndex((row) => ids.has(row.id));
-    const added = top.executions.slice(0, above < 0 ? undefined : above);
-    setFresh({ count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: above < 0 && added.length >= PAGE_ROWS });
+    const first = top.executions.findIndex((row) => ids.has(row.id));
+    const added = top.executions.slice(0, first < 0 ? undefined : first);
+    above.current = { count: added.length, failed: added.filter((row) => row.phase === "failed").length, at_least: first < 0 && added.length >= PAGE_ROWS };
+    setFresh(above.current);
     const rows = new Set(top.executions.map((row) => row.id));
     const oldest = top.next_cursor === null ? "" : sort === "created" ? top.executions.at(-1)?.created_at : undefined;
     if (oldest !== undefined) setGone(new Set(known.filter((row) => !rows.has(row.id) && row.created_at > oldest).map((row) => row.id)));
@@ -82,7 +87,10 @@ export function useExecutions(filters: Filters, sort: Sort) {
           refresh(...NUMBERS);
         }, NUMBERS_MS);
       }
-      if (event.event === "new") setFresh(event.data);
+      if (event.event === "new") {
+        const { count, failed, at_least } = above.current;
+        setFresh({ count: count + event.data.count, failed: failed + event.data.failed, at_least: at_least || event.data.at_least });
+      }
       else if (event.event === "gone") setGone((known) => new Set([...known, ...event.data.ids]));
       else if (event.event === "changed" || event.event === "page") {
         const rows = new Map(event.data.executions.map((one) => [one.id, one]));
