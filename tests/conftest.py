@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from tests import databases
+from tests.ports import free_port
 
 from perdure.server.file_limits import raise_file_limit
 
@@ -27,6 +28,12 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """The address of an empty store; whoever takes it runs on each kind of database."""
     async with databases.lent(request.param, tmp_path) as address:
         yield address
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A plugin's fixture of this name gives a port that another process may have by now."""
+    return free_port()
 
 
 @pytest.fixture
