@@ -299,7 +299,10 @@ async def test_what_an_answer_means(house: House, receiver: Receiver, answer: by
         assert one.next_at_us is not None and one.next_at_us >= house.clock.now_us() + 6_999_000_000
 
 
-async def test_a_slow_receiver_does_not_hold_up_others(house: House, receiver: Receiver) -> None:
+async def test_a_slow_receiver_does_not_hold_up_others(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CALL_SECONDS", 600.0)
     async with receiving(Receiver()) as slow:
         slow.hang.clear()
         for _ in range(30):
@@ -321,7 +324,10 @@ async def test_a_slow_receiver_does_not_hold_up_others(house: House, receiver: R
         assert len(slow.bodies) == 30, "each of them once"
 
 
-async def test_many_receivers_that_hang_leave_room_for_one_that_answers(house: House, receiver: Receiver) -> None:
+async def test_many_receivers_that_hang_leave_room_for_one_that_answers(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "CALL_SECONDS", 600.0)
     async with AsyncExitStack() as stack:
         for _ in range(desk.AT_ONCE // desk.AT_ONCE_PER_HOST + 1):
             slow = await stack.enter_async_context(receiving(Receiver()))

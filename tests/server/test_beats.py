@@ -8,6 +8,7 @@ import pytest
 from tests.server.serving import Hand, Served, serving
 from tests.store.locks import held
 
+from perdure.engine.clock import boottime_us
 from perdure.store.interface import Verb, query, verb
 from perdure.store.open import is_postgres
 from perdure.store.verbs import claims
@@ -31,7 +32,13 @@ class StoodClock:
 
 @pytest.fixture
 async def served(database: str) -> AsyncIterator[Served]:
+    """The server's own reaper has gone round and stands still: a test grants and reaps itself."""
     async with serving(database, lease_seconds=LEASE_US / 1e6, poll_seconds=600.0) as served:
+        reaper = served.engine.reaper
+        await served.until(lambda: boottime_us() - reaper.reaped_at_us < LEASE_US // 2)
+        [task] = [task for task in served.engine._tasks if task.get_name() == "perdure-reap"]
+        task.cancel()
+        await asyncio.wait([task])
         served.engine.beat_us = 8_000  # beats on PostgreSQL wait for 1 ms at most
         yield served
 

@@ -115,7 +115,10 @@ async def test_a_worker_gets_no_more_than_it_takes(served: Served) -> None:
         assert sorted(done) == sorted(ids)
 
 
-async def test_one_worker_that_hangs_slows_no_other(served: Served, worker: PushWorker) -> None:
+async def test_one_worker_that_hangs_slows_no_other(
+    served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "CALL_SECONDS", 600.0)
     async with push_worker(served, deployment="slow", capacity=100) as slow:
         slow.answer = lambda body: HANG
         stuck = [await served.start("w", deployment_id="slow") for _ in range(30)]
@@ -309,6 +312,7 @@ async def test_a_server_that_is_not_to_call_a_worker_leaves_it_to_others(
 async def test_a_lost_reply_is_no_second_push(
     served: Served, worker: PushWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatch, "ACKNOWLEDGED_SECONDS", 600.0)
     worker.answer = lambda body: DROP
     id = await start(served)
     await worker.until_pushed(id)
@@ -410,7 +414,7 @@ async def test_a_cancel_that_the_end_of_the_server_kept_from_its_worker_is_told_
     id = await start(served)
     await until_acknowledged(served, id)
     assert (await served.client.post(f"/api/v1/executions/{id}/cancel")).status_code == 200
-    await worker.until(lambda: worker.calls[-1].path == f"/cancel/{id}")
+    await worker.until(lambda: any(call.path == f"/cancel/{id}" for call in worker.calls))
     served.engine.closing = True
     await served.engine.dispatcher.close()
     where = await served.engine.store.read(push_steps.standing(project_id=served.project_id, execution_id=id))

@@ -42,8 +42,10 @@ async def test_an_overview_counts_what_ended_and_what_is_open(served: Served, ha
         await served.start()
     await hand.complete(await hand.claim())
     found = await _get(served, "/overview", range="1h")
+    while found["counted_from"] is not None:  # a loop has yet to look for older ends
+        found = await _get(served, "/overview", range="1h")
     assert found["ended_total"] == {"completed": 1, "failed": 0, "cancelled": 0}
-    assert (len(found["ended"]), found["step_seconds"], found["counted_from"]) == (60, 60, None)
+    assert (len(found["ended"]), found["step_seconds"]) == (60, 60)
     assert sum(bucket["completed"] for bucket in found["ended"][-2:]) == 1
     assert {phase: n for phase, n in found["open"].items() if n} == {"queued": 2}
     assert found["queued_oldest_at"] is not None

@@ -120,7 +120,8 @@ async def engine_on(url: str, *, poll_seconds: float, deaf: bool = False) -> Asy
     store = await PostgresStore.open(url)
     if deaf:
         store._exchange._receive = lambda *_: None  # type: ignore[method-assign]  # as if the network ate them
-    engine = Engine(store, settings=EngineSettings(poll_seconds=poll_seconds))
+    settings = EngineSettings(poll_seconds=poll_seconds, lease_seconds=60.0)  # hands do not beat
+    engine = Engine(store, settings=settings)
     await engine.start()
     try:
         yield engine
