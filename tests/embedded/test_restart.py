@@ -108,7 +108,7 @@ async def test_a_drain_lets_steps_end_and_loses_nothing(house: House, count: Cou
         return sum(both) + await ctx.step("after", count, f"after {n}")
 
     async def open_the_gate() -> None:
-        await asyncio.sleep(0.01)
+        await until(lambda: all(runner._releasing for runner in p.worker._running.values()))
         go.set()
 
     async with house.open(app) as p:

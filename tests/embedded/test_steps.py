@@ -1054,10 +1054,11 @@ async def test_a_sync_step_begins_when_a_thread_is_free(house: House, monkeypatc
 
 async def test_a_timeout_does_not_free_the_thread_that_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     app = Registry()
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     asked: list[int] = []
 
     def stuck() -> None:
+        begun.set()
         assert go_on.wait(60)
 
     async def last() -> None: ...
@@ -1087,7 +1088,8 @@ async def test_a_timeout_does_not_free_the_thread_that_goes_on(house: House, mon
                 return "last" in await keys_of(handle, Kind.STEP)
 
             await until(is_recorded)
-            assert len(asked) == 2, "its successor waits for the thread"
+            # A step that its thread did not take up in time holds none.
+            assert len(asked) == 2 or not begun.is_set(), "its successor waits for the thread"
         finally:
             go_on.set()
         assert await handle.result() == ["TimeoutError", "done"]

@@ -500,9 +500,7 @@ async def test_a_lock_that_stays_is_told_and_keeps_nobody_else(
 async def test_a_scan_that_takes_too_long_is_not_tried_again(
     store: PostgresStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        postgres_writer.PREPARE, "scan", "SELECT NULL, NULL, set_config('statement_timeout', '100ms', true)"
-    )
+    hurry = "SELECT NULL, NULL, set_config('statement_timeout', '100ms', true)"
     store._scan._queries = store._scan._queries | parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
 
     @verb(looks=True)
@@ -510,7 +508,8 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
         await query("nap")
 
     began = asyncio.get_running_loop().time()
-    with pytest.raises(Unavailable, match="statement timeout"):
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="statement timeout"):
+        patch.setitem(postgres_writer.PREPARE, "scan", hurry)
         await store.scan(nap())
     assert asyncio.get_running_loop().time() - began < 10
     assert store.epoch.startswith(str(await store.scan(read_note(name="epoch"))))
