@@ -353,7 +353,7 @@ async def the_server_starts_anew_twice(shop: House) -> None:
     napping = await invoke(shop, "nap", {"name": "server", "seconds": 3})
     asking = await invoke(shop, "asks", {})
     await shop.until(lambda: len(shop.noted("stop server")) == 1)
-    await shop.until_phase(napping, "waiting")
+    await shop.until(lambda: len(shop.noted("nap server")) >= 1)  # on a busy machine it may end before the server
     await shop.until_phase(asking, "waiting")
     await shop.stop_server()
     await shop.start_server()

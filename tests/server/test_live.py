@@ -117,6 +117,9 @@ async def test_a_stream_that_comes_back_gets_only_what_it_lacks(served: Served, 
         event = await stream.next()
         assert event is not None and event.event == "page", "it has missed a change"
         assert [(one["id"], one["phase"]) for one in event.data["executions"]] == [(first, "completed")]
+        event = await stream.next()
+        assert event is not None and event.event == "new", "a page does not have the new ones, so it begins the count"
+        assert event.data["count"] == 1
 
 
 async def test_counts_inbox_and_queues(served: Served, hand: Hand) -> None:

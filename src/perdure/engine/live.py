@@ -337,9 +337,9 @@ class Live(Service):
                 for watch, watcher in watchers.items():
                     state = states.get(watch, "")
                     if isinstance(watcher, ListWatcher) and first is not None:
-                        pages[watch] = ListPage(watcher, first, op.limit, state)
-                        if pages[watch].state != state:
-                            events.append(first)
+                        shown = pages[watch] = ListPage(watcher, first, op.limit, state)
+                        if shown.state != state:
+                            events += [first, shown.new] if shown.new.count else [first]
                     elif isinstance(watcher, RecordWatcher):
                         pages[watch] = RecordPage(watcher, state)
                         if watcher.record is None:
