@@ -32,7 +32,7 @@ async def reopened(page: Page, requests: list[str]) -> int:
     page.on("response", lambda reply: unanswered.discard(reply.request))
     page.on("requestfailed", lambda one: unanswered.discard(one))
     await page.reload()
-    count = 0
+    count = -1
     while unanswered or count < len(requests):
         count = len(requests)
         await asyncio.sleep(1.0)
