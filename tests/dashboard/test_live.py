@@ -42,6 +42,22 @@ async def test_rows_that_no_longer_match_fade(served: Served, chromium: Browser)
         await expect(shown.page.get_by_role("heading", name="No matching executions")).to_be_visible()
 
 
+async def test_rows_that_an_act_loads_are_no_longer_new(served: Served, chromium: Browser) -> None:
+    await served.start(key="order-1")
+    async with opened(chromium, served, "/executions") as shown:
+        page = shown.page
+        rows = page.locator("tbody tr:not([aria-hidden])")
+        await expect(rows).to_have_count(1)
+        await served.start(key="order-2")
+        await expect(page.get_by_role("button", name="1 new")).to_be_visible()
+        for key in ("j", "x", "c"):
+            await page.keyboard.press(key)
+        await expect(page.get_by_role("heading", name="Cancel order-1 of w")).to_be_visible()
+        await page.keyboard.press("Control+Enter")
+        await expect(rows).to_have_count(2)
+        await expect(page.get_by_role("button", name="1 new")).to_have_count(0)
+
+
 async def test_a_page_goes_on_after_its_server_was_restarted(database: str, chromium: Browser) -> None:
     async with AsyncExitStack() as first:
         served = await first.enter_async_context(serving(database))

@@ -43,6 +43,14 @@ export function useExecutions(filters: Filters, sort: Sort) {
   /** The new rows on the feed's page. The feed counts only what came after its page. */
   const above = useRef(NOTHING_NEW);
 
+  // Rows that are asked for again may be new ones: the feed counts from them on.
+  const refetching = list.isRefetching && !list.isPlaceholderData;
+  const wasRefetching = useRef(false);
+  useEffect(() => {
+    if (wasRefetching.current && !refetching && !list.isError) reopen();
+    wasRefetching.current = refetching;
+  }, [refetching]);
+
   const forget = () => {
     above.current = NOTHING_NEW;
     setFresh(NOTHING_NEW);
@@ -115,7 +123,7 @@ export function useExecutions(filters: Filters, sort: Sort) {
     load: () => {
       forget();
       client.setQueryData<Pages>(queryKey, (pages) => pages && { pages: pages.pages.slice(0, 1), pageParams: pages.pageParams.slice(0, 1) });
-      void list.refetch().then(reopen);
+      void list.refetch();
     },
   };
 }
