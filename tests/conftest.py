@@ -1,8 +1,9 @@
 """What every test shares."""
 
+import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """The address of an empty store; whoever takes it runs on each kind of database."""
     async with databases.lent(request.param, tmp_path) as address:
         yield address
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what is in no cycle is forgotten, and no collection walks all of pytest."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

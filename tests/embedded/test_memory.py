@@ -5,7 +5,7 @@ import gc
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.embedded.house import House, reaches, until
@@ -24,17 +24,6 @@ pytestmark = pytest.mark.slow
 
 PARTS = (Runner, StepRunner, Machine, InnerLoop, Context)
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only what is in no cycle is forgotten."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def there() -> Counter[str]:

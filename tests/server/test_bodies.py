@@ -340,7 +340,7 @@ VALUES_OF_MUCH_WORK = {
     ],
 )
 async def test_other_requests_get_turns_while_a_large_value_is_checked(
-    served: Served, path: str, around: bytes, value: bytes
+    served: Served, path: str, around: bytes, value: bytes, no_collector: None
 ) -> None:
     turns: list[float] = []
 
