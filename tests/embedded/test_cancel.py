@@ -46,7 +46,7 @@ async def test_queued_and_waiting_executions_are_cancelled_at_once_and_run_no_mo
 
 async def test_a_running_execution_is_told_and_cleans_up_in_steps(house: House, count: Counter) -> None:
     app = Registry()
-    inside = asyncio.Event()
+    inside, seen = asyncio.Event(), asyncio.Event()
 
     async def endless() -> None:
         inside.set()
@@ -55,13 +55,17 @@ async def test_a_running_execution_is_told_and_cleans_up_in_steps(house: House, 
         finally:
             count("step ended")
 
+    async def undo() -> None:
+        await seen.wait()
+        count("undo")
+
     @app.workflow
     async def careful(ctx: Context) -> None:
         try:
             await ctx.step("endless", endless)
         except asyncio.CancelledError:
             assert ctx.is_cancelling
-            await ctx.step("undo", count, "undo")
+            await ctx.step("undo", undo)
             await ctx.sleep(0.001)
             await ctx.publish("undone", {"by": "me"})
             raise
@@ -70,6 +74,7 @@ async def test_a_running_execution_is_told_and_cleans_up_in_steps(house: House, 
         handle = await p.start(careful)
         await inside.wait()
         assert (await handle.cancel()).phase is Phase.CANCELLING
+        seen.set()
         with pytest.raises(ExecutionCancelled):
             await handle.result()
         assert await keys_of(handle, Kind.STEP) == ["undo"]
