@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Misplaced, Postponed
 from perdure.sdk.start_options import Budget
-from perdure.sdk.workflow import Registry
+from perdure.sdk.workflow import Registry, workflow
 from perdure.wire.approvals import ListApprovals
 from perdure.wire.errors import BadRequest, BadValue, NotFound
 from perdure.wire.records import Kind
@@ -163,6 +164,70 @@ async def test_of_a_crowd_one_asks_and_all_go_on(house: House) -> None:
 async def _waiting(p: Embedded, handle: Handle[Any], amount: int) -> bool:
     page = await p.list(ListFilters(phases=["waiting"], parent_execution_id=handle.id))
     return len(page.executions) == amount and len(await questions(p)) == 1
+
+
+@workflow
+async def above(ctx: Context) -> list[str]:
+    return await ctx.run_child(talk, 1)
+
+
+@workflow
+async def gives_up(ctx: Context) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1_000):
+            await admitted(ctx, lambda: ctx.step("call", call, "call"))
+    await ctx.wait_for_event("never")
+
+
+@pytest.mark.parametrize(
+    ("asking", "ends"), [("talk", "cancel"), ("talk", "time_out"), ("above", "cancel"), ("gives_up", "give up")]
+)
+async def test_another_run_of_the_tree_asks_once_the_one_that_asked_does_not_wait_any_more(
+    house: House, asking: str, ends: str
+) -> None:
+    app, clock = Registry(talk, above, gives_up), ManualClock()
+
+    @app.workflow
+    async def tree(ctx: Context) -> list[object]:
+        await ctx.start_child(asking, 1 if asking == "talk" else None)
+        await ctx.wait_for_event("more")
+        return await asyncio.gather(*(ctx.run_child(talk, 1) for _ in range(2)))
+
+    async def is_open(amount: int) -> bool:
+        return len(await questions(p)) == amount
+
+    async with house.open(app, clock=clock) as p:
+        handle = await p.start(tree, budget=Budget(calls=0))
+        await until(lambda: is_open(1))
+        [first] = await questions(p)
+        await p.publish("more", None)
+        await until(lambda: _waiting(p, handle, 3))
+        if ends == "cancel":
+            [child] = (await p.list(ListFilters(parent_execution_id=handle.id, workflow_id=asking))).executions[-1:]
+            await p.handle(child.id).cancel()
+        elif ends == "time_out":
+            await p.act(first.execution_id, "time_out", key=first.step_key)
+        else:
+            await pass_time(p, clock, 1_001)
+        await until(lambda: is_open(0))
+        p.engine.notifier.notify(("loop", "budgets"))
+        await until(lambda: is_open(1))
+        [second] = await questions(p)
+        assert second.execution_id != first.execution_id
+        await p.handle(second.execution_id).resume(second.step_key, {"approved": True, "calls": 2})
+        assert await handle.result() == [["call 0"], ["call 0"]]
+
+
+async def test_a_fork_of_a_raised_budget_goes_on_when_its_own_is_raised(house: House) -> None:
+    async with house.open(app) as p:
+        handle = await p.start(talk, 3, budget=Budget(calls=1))
+        await asks(p, handle)
+        await p.raise_budget(handle.id, calls=1)
+        await until(lambda: _asks_under(p, "over_budget-2"))
+        fork = await handle.fork()
+        await asks(p, fork)
+        await p.raise_budget(fork.id, calls=9)
+        assert await fork.result() == ["call 0", "call 1", "call 2"]
 
 
 async def test_branches_of_one_execution_ask_once(house: House) -> None:

@@ -197,7 +197,7 @@ MAY_SCAN = {
     "count_phases": "what is open, in a thread of its own",
     "count_open_by_deployment": "what is open, in a thread of its own",
     "running_jobs": "the running bulk jobs, every few seconds",
-    "unasked_balances": "the balances that executions wait for, every minute",
+    "unasked_budgets": "the budgets that executions wait for, every minute",
     "count_queued": "what is queued, in a thread of its own",
     **dict.fromkeys(SIZES, "an operator's question, on a connection of its own"),
 }

@@ -115,7 +115,7 @@ class Budgets(Service):
             )
 
     async def look(self) -> float:
-        """Let another execution ask where the one that did is over."""
-        for project_id, id in await self.scan(shared_budgets.unasked()):
+        """Let another execution ask where the one that did does not wait any more."""
+        for project_id, id in await self.scan(budgets.unasked()):
             await self._wake_one(project_id, id)
         return self._core.spread(LOOK_SECONDS)

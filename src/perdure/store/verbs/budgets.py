@@ -28,6 +28,8 @@ from perdure.wire.requests import EventItem
 from perdure.wire.shared_budgets import DAY_US, Payer, SharedBudget
 from perdure.wire.status import FINAL, LEASED, Phase
 
+UNASKED_AT_ONCE = 500
+
 
 class Spender(Struct, frozen=True):
     phase: Phase
@@ -234,6 +236,12 @@ async def budget_of(*, project_id: str, execution_id: str) -> StoredBudget:
             raise unknown_execution(execution_id)
         raise NotFound(f"Execution {execution_id!r} has no budget, and nothing above it has one.")
     return await _read(project_id, above[-1])
+
+
+@verb(looks=True)
+async def unasked() -> Sequence[tuple[str, str]]:
+    """Paused budgets, with their projects, if the execution that asked does not wait any more."""
+    return await query("unasked_budgets", limit=UNASKED_AT_ONCE)
 
 
 async def _read(project_id: str, budget_id: str) -> StoredBudget:

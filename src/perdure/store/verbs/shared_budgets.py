@@ -1,7 +1,5 @@
 """Shared budgets and their balances. Calls reserve in `budgets`."""
 
-from collections.abc import Sequence
-
 from msgspec.structs import asdict, replace
 
 from perdure.store.interface import query, record, records, verb
@@ -58,12 +56,6 @@ async def paused(*, shared_id: str, after: str = "") -> list[str]:
     """Balances for which executions wait, by id."""
     found = await query("paused_balances", shared_id=shared_id, after=after, limit=BALANCES_AT_ONCE)
     return [id for (id,) in found]
-
-
-@verb(looks=True)
-async def unasked() -> Sequence[tuple[str, str]]:
-    """Balances, with their projects, for which executions wait although the one that asked is over."""
-    return await query("unasked_balances", limit=BALANCES_AT_ONCE)
 
 
 @verb(sweep=True)

@@ -96,6 +96,13 @@ UPDATE budgets SET usd_micros_max = usd_micros_max + :usd_micros, tokens_max = t
   asking_id = NULL, raises = :number
 WHERE project_id = :project_id AND execution_id = :id RETURNING {= budget};
 
+-- name: unasked_budgets
+-- Paused budgets that no execution waits for and asks about. A join would let PostgreSQL read all waits.
+SELECT project_id, execution_id FROM budgets b WHERE paused_at_us IS NOT NULL AND (SELECT 1 FROM waits w
+  WHERE w.project_id = b.project_id AND w.topic = 'budget/' || b.execution_id AND w.execution_id = b.asking_id
+    AND w.state = 'open' LIMIT 1) IS NULL
+ORDER BY root_id, execution_id LIMIT :limit;
+
 -- name: delete_budget
 -- holds: execution=id
 DELETE FROM budgets WHERE execution_id = :id;

@@ -139,10 +139,10 @@ WHERE execution_id = :execution_id AND seq < :cut
 -- name: copy_budget
 -- holds: budget=fork_id
 -- The spent amounts stay. Open reservations of a final source count as spent. The time from the source's end to the
--- fork does not count.
+-- fork does not count. Its topic is new, so `raises` begins at 0.
 INSERT INTO budgets (execution_id, project_id, root_id, on_exceed, usd_micros_max, tokens_max, calls_max, seconds_max,
-  usd_micros_spent, tokens_spent, calls_spent, opened_at_us, raises)
+  usd_micros_spent, tokens_spent, calls_spent, opened_at_us)
 SELECT :fork_id, project_id, :root_id, on_exceed, usd_micros_max, tokens_max, calls_max, seconds_max,
   usd_micros_spent + :is_final * usd_micros_reserved, tokens_spent + :is_final * tokens_reserved,
-  calls_spent + :is_final * calls_reserved, :now_us{::BIGINT} - (COALESCE(paused_at_us, :ended_at_us) - opened_at_us), raises
+  calls_spent + :is_final * calls_reserved, :now_us{::BIGINT} - (COALESCE(paused_at_us, :ended_at_us) - opened_at_us)
 FROM budgets WHERE execution_id = :execution_id;

@@ -42,13 +42,6 @@ SELECT execution_id FROM budgets WHERE root_id = :shared_id AND key IS NOT NULL 
   AND execution_id > :after
 ORDER BY root_id, execution_id LIMIT :limit;
 
--- name: unasked_balances
--- Balances for which executions wait, and no open one asks.
-SELECT project_id, execution_id FROM budgets b WHERE key IS NOT NULL AND paused_at_us IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.project_id = b.project_id AND e.id = b.asking_id
-    AND e.completed_at_us IS NULL)
-ORDER BY root_id, execution_id LIMIT :limit;
-
 -- name: delete_balances
 -- picks: unlocked balances of a shared budget
 WITH due AS MATERIALIZED (
