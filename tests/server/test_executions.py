@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import string
 from datetime import datetime
 from typing import Any
@@ -286,6 +287,8 @@ async def test_cancel(served: Served, hand: Hand) -> None:
     assert (reply["execution_id"], reply["status"]) == (id, "cancelled")
     found = (await served.client.get(f"/api/v1/executions/{id}")).json()
     assert found["cancelled_by"] == "user" and found["cancelled_at"] == reply["cancelled_at"]
+    why = (await served.client.get(f"/api/v1/executions/{id}/why")).json()
+    assert re.match(r"Key '.+' \(.+\) cancelled it at ", why["sentence"])
     again = await served.client.post(f"/api/v1/executions/{id}/cancel")
     assert (again.status_code, again.json()["error_type"]) == (400, "CANCELLATION_ERROR")
 

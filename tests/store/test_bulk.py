@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.store.locks import held
+from tests.store.test_why import ask
 from tests.store.world import HOLD, PROJECT, World, raw, step, try_of
 
 from perdure.engine.bulk import Bulk
@@ -121,6 +122,8 @@ async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> Non
     assert await phases(world, others) == {Phase.QUEUED}, "they are newer than the newest"
     assert [one.execution_id for one in await items(service, job)] == ids[::-1]
     assert (await world.get(ids[0])).cancelled_by == f"bulk job {job.id}"
+    why = await ask(world, ids[0])
+    assert why.sentence.startswith(f"The embedding program cancelled it with bulk job {job.id} ('a wrong import') at ")
     assert not await world.store.read(verbs.running_jobs(limit=9))
 
 

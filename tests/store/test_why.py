@@ -505,6 +505,21 @@ async def test_it_was_cancelled(world: World) -> None:
     assert (await ask(world, late)).sentence.endswith("; its worker did not clean up in time.")
 
 
+async def test_it_names_the_caller_who_cancelled_it_and_all_below_it(world: World) -> None:
+    await world.register()
+    parent = await world.running()
+    waiting = await world.start(parent_execution_id=parent, step_key="c0")
+    await world.cancel(parent, acted_by="key 'ci' (k1)")
+    said = f"Key 'ci' (k1) cancelled it at {NOW}"
+    assert (await ask(world, parent)).sentence.startswith(f"{said}, and worker w cleans up")
+    found = await ask(world, waiting)
+    assert (found.sentence, texts(found)["act"]) == (f"{said}.", "cancel by key 'ci' (k1)")
+    await world.cancel(parent, acted_by="user 'bob'")
+    world.advance(31)
+    await world.end_overdue()
+    assert (await ask(world, parent)).sentence == f"{said}; its worker did not clean up in time."
+
+
 # --- slow ------------------------------------------------------------------------------------------------------------
 
 

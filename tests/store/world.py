@@ -145,10 +145,15 @@ class World:
         )
         return [answer for answer in answers if isinstance(answer, Started)]
 
-    async def cancel(self, id: str, by: str = "user") -> Phase:
+    async def cancel(self, id: str, by: str = "user", acted_by: str | None = None) -> Phase:
         return await self.store.write(
             transitions.cancel(
-                project_id=PROJECT, execution_id=id, cancelled_by=by, now_us=self.now_us, grace_us=GRACE_US
+                project_id=PROJECT,
+                execution_id=id,
+                cancelled_by=by,
+                now_us=self.now_us,
+                grace_us=GRACE_US,
+                acted_by=acted_by,
             )
         )
 

@@ -349,6 +349,7 @@ class Executions(Service):
                 cancelled_by="user",
                 now_us=now_us,
                 grace_us=self._core.grace_us,
+                acted_by=await self._callers.name(scope.principal),
             )
         )
         execution = await self.get(scope, GetExecution(op.execution_id))

@@ -159,8 +159,12 @@ class LogLine(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     text: str
 
 
+CANCEL: Final = "cancel"
+"""The action of an act."""
+
+
 class Act(Record, frozen=True, kw_only=True):
-    """A person or a program decided a pending call, or forked the execution."""
+    """A person or a program decided a pending call, or cancelled or forked the execution."""
 
     shown_as: ClassVar[str] = "ActRecord"
 

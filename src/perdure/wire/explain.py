@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from perdure.wire.agent_runs import early_end
 from perdure.wire.critical_path import Span, shares
+from perdure.wire.executions import CANCEL
 from perdure.wire.explain_queued import explain_queued
 from perdure.wire.explain_waiting import explain_held, explain_waiting
 from perdure.wire.explanations import explained, worker_words
@@ -43,7 +44,7 @@ NAMED_PERCENT: Final = 5
 
 def explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
     """`acts` are the newest ones on the execution."""
-    found = _explain(facts, now_us)
+    found = _explain(facts, acts, now_us)
     return replace(found, facts=[*found.facts, *map(_act, acts)])
 
 
@@ -53,7 +54,7 @@ def _act(act: ActFact) -> Fact:
     return Fact("act", f"{what} by {cut(act.acted_by)}{note}", act.at_us)
 
 
-def _explain(facts: Facts, now_us: int) -> Why:
+def _explain(facts: Facts, acts: Sequence[ActFact], now_us: int) -> Why:
     match facts:
         case Queued():
             return explain_queued(facts)
@@ -62,13 +63,13 @@ def _explain(facts: Facts, now_us: int) -> Why:
         case Held():
             return explain_held(facts)
         case Running():
-            return explain_running(facts, now_us)
+            return explain_running(facts, acts, now_us)
         case Blocked():
             return explain_blocked(facts)
         case Failed():
             return explain_failed(facts)
         case Ended():
-            return explain_end(facts)
+            return explain_end(facts, acts)
 
 
 def with_path(found: Why, spans: Sequence[Span]) -> Why:
@@ -113,7 +114,7 @@ def _part(part: PathPart, id: str) -> str:
     return words if part.execution_id == id else f"{words} of execution {part.execution_id}"
 
 
-def explain_running(facts: Running, now_us: int) -> Why:
+def explain_running(facts: Running, acts: Sequence[ActFact], now_us: int) -> Why:
     subject, summary, worker, newest = facts.subject, facts.subject.summary, facts.worker, facts.newest
     worker_id = summary.assigned_to_worker
     if facts.steps:
@@ -128,8 +129,8 @@ def explain_running(facts: Running, now_us: int) -> Why:
     if worker is not None and worker.state is WorkerState.LAPSED and worker.lease_until_us is not None:
         place += f"; the worker's lease ended at {moment(worker.lease_until_us)}, so the server takes it back"
     if summary.phase is Phase.CANCELLING and subject.cancelled_at_us is not None:
-        who = author(subject.cancelled_by, subject.run_timeout_seconds)
-        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us)}, and worker {worker_id} cleans up"
+        cancelled = cancel_words(subject, acts, subject.cancelled_at_us)
+        sentence = f"{cancelled}, and worker {worker_id} cleans up"
         if subject.due_at_us is not None:
             sentence += f" until {moment(subject.due_at_us)} at the latest"
         since_us = subject.cancelled_at_us
@@ -318,7 +319,7 @@ def _differences(run: Compared, before: Compared) -> Iterator[Difference]:
         yield Difference("steps with an outcome", f"{before.step_count:,}", f"{run.step_count:,}")
 
 
-def explain_end(facts: Ended) -> Why:
+def explain_end(facts: Ended, acts: Sequence[ActFact]) -> Why:
     subject, summary, end = facts.subject, facts.subject.summary, facts.end
     at_us = summary.completed_at_us or summary.since_us
     if summary.phase is Phase.COMPLETED:
@@ -328,8 +329,7 @@ def explain_end(facts: Ended) -> Why:
     else:
         how = {"grace over": "its worker did not clean up in time", "worker lost": "its worker vanished meanwhile"}
         note = "" if end is None else how.get(end.name or "", "")
-        who = author(subject.cancelled_by, subject.run_timeout_seconds)
-        sentence = f"{who} cancelled it at {moment(subject.cancelled_at_us or at_us)}"
+        sentence = cancel_words(subject, acts, subject.cancelled_at_us or at_us)
         sentence += f"; {note}." if note else "."
     queued = "" if summary.started_at_us is None else f"{duration(summary.started_at_us - summary.created_at_us)} after"
     details = [Fact("ended", f"{_after(summary)} after its creation", at_us)]
@@ -343,6 +343,17 @@ def explain_end(facts: Ended) -> Why:
         commands=[f"perdure why {summary.id} --slow", f"perdure show {summary.id}"],
         details=details,
     )
+
+
+def cancel_words(subject: Subject, acts: Sequence[ActFact], at_us: int) -> str:
+    """With the name of the caller and the note, if they are recorded."""
+    who, rest = author(subject.cancelled_by, subject.run_timeout_seconds), ""
+    act = next((one for one in acts if one.action == CANCEL), None)
+    if act is not None and subject.cancelled_by != "system":
+        rest = "" if subject.cancelled_by == "user" else f" with {who}"
+        rest += "" if not act.note else f" ({quoted(act.note)})"
+        who = cut(act.acted_by[:1].upper() + act.acted_by[1:])
+    return f"{who} cancelled it{rest} at {moment(at_us)}"
 
 
 def author(cancelled_by: str | None, run_timeout_seconds: int | None) -> str:

@@ -24,7 +24,7 @@ from perdure.store.verbs.forks import fork_one, retry_one
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.queries import delete_executions, final_tree
-from perdure.store.verbs.transitions import cancel_tree
+from perdure.store.verbs.transitions import Canceller, cancel_tree
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.store.verbs.waits import give_answer, lock_topic_of_wait
 from perdure.wire.bulk import (
@@ -315,7 +315,8 @@ class _Job(NamedTuple):
             case BulkAction.CANCEL:
                 _demand(await try_lock_end(project_id, id, state.parent_execution_id))
                 _demand(await try_lock_below(project_id, id))
-                await cancel_tree(project_id, id, f"bulk job {self.id}", self.now_us, self.grace_us)
+                by = Canceller(f"bulk job {self.id}", self.started_by, self.note)
+                await cancel_tree(project_id, id, by, self.now_us, self.grace_us)
             case BulkAction.DELETE:
                 tree = await final_tree(project_id, id)
                 for one in tree:

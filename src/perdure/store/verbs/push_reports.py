@@ -20,7 +20,7 @@ from perdure.store.verbs.push_questions import asks, later, outcome_there, take_
 from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver, note_end, overrule
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
-from perdure.store.verbs.transitions import cancel_tree, lose
+from perdure.store.verbs.transitions import Canceller, cancel_tree, lose
 from perdure.wire.approvals import ASKED
 from perdure.wire.errors import BadRequest, Conflict
 from perdure.wire.executions import Row
@@ -173,7 +173,7 @@ async def confirm_cancel_pushed(
         if held.due_at_us is None or now_us < held.due_at_us - TIMED_OUT_US:
             await lose(project_id, execution_id, held.attempt, worker_id, now_us, released=True, begun=True)
             return
-        await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
+        await cancel_tree(project_id, execution_id, Canceller("system"), now_us, grace_us)
     fence = _fence(project_id, execution_id, held, now_us)
     [end] = await records(EndedExecution, "confirm_cancel", **fence)
     await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name="confirmed")

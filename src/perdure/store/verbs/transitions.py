@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
@@ -25,6 +25,7 @@ from perdure.store.verbs.in_flight import without_outcome
 from perdure.store.verbs.rows import note_end, overrule
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.wire.errors import NotCancellable
+from perdure.wire.executions import CANCEL
 from perdure.wire.records import Kind
 from perdure.wire.status import FINAL, LEASED, Phase
 from perdure.wire.timeline_fold import InFlight, LostWork
@@ -56,41 +57,57 @@ class Woken(Moved, frozen=True, gc=False, kw_only=True):
     timer_key: str | None
 
 
+class Canceller(NamedTuple):
+    """`cancelled_by` is a column of the execution, and the rest an act on it."""
+
+    cancelled_by: str
+    acted_by: str | None = None
+    note: str | None = None
+
+
 @verb(locks="execution=execution_id")
-async def cancel(*, project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
+async def cancel(
+    *,
+    project_id: str,
+    execution_id: str,
+    cancelled_by: str,
+    now_us: int,
+    grace_us: int,
+    acted_by: str | None = None,
+) -> Phase:
     """Cancel an execution and its open descendants."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         raise unknown_execution(execution_id)
     if state.phase in FINAL:
         raise NotCancellable(f"Execution {execution_id!r} cannot be cancelled: it is {state.phase} already.")
-    return await cancel_tree(project_id, execution_id, cancelled_by, now_us, grace_us)
+    return await cancel_tree(project_id, execution_id, Canceller(cancelled_by, acted_by), now_us, grace_us)
 
 
-async def cancel_tree(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
-    phase = await _cancel_one(project_id, execution_id, cancelled_by, now_us, grace_us)
+async def cancel_tree(project_id: str, execution_id: str, by: Canceller, now_us: int, grace_us: int) -> Phase:
+    phase = await _cancel_one(project_id, execution_id, by, now_us, grace_us)
     tree = [execution_id]
     for parent in tree:
         for id, over in await query("children_to_cancel", project_id=project_id, id=parent):
             tree.append(id)
             if not over:
-                await _cancel_one(project_id, id, cancelled_by, now_us, grace_us)
+                await _cancel_one(project_id, id, by, now_us, grace_us)
     return phase
 
 
-async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now_us: int, grace_us: int) -> Phase:
+async def _cancel_one(project_id: str, execution_id: str, by: Canceller, now_us: int, grace_us: int) -> Phase:
     [state] = await records(State, "lock_state", project_id=project_id, id=execution_id)
     phase = state.phase
-    values = {"project_id": project_id, "id": execution_id, "now_us": now_us, "cancelled_by": cancelled_by}
+    values = {"project_id": project_id, "id": execution_id, "now_us": now_us, "cancelled_by": by.cancelled_by}
     has_begun = phase in (Phase.WAITING, Phase.HELD) or (phase is Phase.QUEUED and state.attempt)
     if has_begun and state.wake_on_cancel and state.cancelled_by is None:
         [moved] = await records(Moved, "cancel_waking", **values)
-        await _note_cancel(execution_id, moved, cancelled_by)
+        await _note_cancel(project_id, execution_id, moved, by)
         await Notify(Ready(project_id, moved.deployment_id), Written(execution_id))
         return Phase.CANCELLING
     if phase is Phase.RUNNING:
         [moved] = await records(Moved, "ask_cancel", due_at_us=now_us + grace_us, **values)
-        await _note_cancel(execution_id, moved, cancelled_by)
+        await _note_cancel(project_id, execution_id, moved, by)
         await Notify(Changed(moved.worker_id, execution_id), Written(execution_id), Due(now_us + grace_us, ends=True))
         return Phase.CANCELLING
     if phase in (Phase.CANCELLING, *FINAL):
@@ -98,12 +115,23 @@ async def _cancel_one(project_id: str, execution_id: str, cancelled_by: str, now
     if state.cancelled_at_us is not None and phase is Phase.QUEUED and now_us < state.cancelled_at_us + grace_us:
         return Phase.CANCELLING  # on its way to a worker to clean up; after the grace, a second cancel ends it
     [end] = await records(EndedExecution, "cancel_idle", **values)
-    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name=cancelled_by)
+    await note_end(project_id, execution_id, Phase.CANCELLED, end, now_us, name=by.cancelled_by)
+    if state.cancelled_by is None:
+        await _note_act(project_id, execution_id, end, by)
     return Phase.CANCELLED
 
 
-async def _note_cancel(execution_id: str, moved: Moved, cancelled_by: str) -> None:
-    await query_many("insert_journal", [moved.row(execution_id, Kind.CANCEL, name=cancelled_by)])
+async def _note_cancel(project_id: str, execution_id: str, moved: Moved, by: Canceller) -> None:
+    await query_many("insert_journal", [moved.row(execution_id, Kind.CANCEL, name=by.cancelled_by)])
+    await _note_act(project_id, execution_id, moved, by)
+
+
+async def _note_act(project_id: str, execution_id: str, row: Moved | EndedExecution, by: Canceller) -> None:
+    if by.acted_by is None:
+        return
+    act = {"execution_id": execution_id, "seq": row.seq, "project_id": project_id, "at_us": row.at_us}
+    said = {"action": CANCEL, "key": None, "acted_by": by.acted_by, "note": by.note}
+    await query_many("insert_act", [act | said])
 
 
 async def try_lose(
@@ -291,7 +319,7 @@ async def end_overdue(*, project_id: str, execution_id: str, now_us: int, grace_
         if phase == Phase.RUNNING:
             if not await try_lock_below(project_id, execution_id):
                 return False
-            await cancel_tree(project_id, execution_id, "system", now_us, grace_us)
+            await cancel_tree(project_id, execution_id, Canceller("system"), now_us, grace_us)
             return True
         [state] = await records(State, "lock_state", project_id=project_id, id=execution_id)
         if not await try_lock_end(project_id, execution_id, state.parent_execution_id):
