@@ -20,7 +20,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from tests.agents.provider import Provider, serving
 from tests.agents.scripted import Script, call, crashed
-from tests.embedded.house import answer_when_asked
+from tests.embedded.house import answer_when_asked, rows_of
 
 from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable, max_steps, stop_reason
@@ -32,6 +32,8 @@ from perdure.testing import Bench, embedded
 from perdure.wire.agent_steps import genai_attributes, model_answer
 from perdure.wire.approvals import ListApprovals
 from perdure.wire.records import Kind
+from perdure.wire.requests import ListFilters
+from perdure.wire.status import Phase
 
 SCRIPTS: dict[str, Any] = {
     "greet": [{"text": "hello"}],
@@ -426,6 +428,86 @@ async def test_a_shared_budget_ends_an_agent_inside_a_workflow_alike(
         await answer_when_asked(handle, "agent_clerk_model_2-over_budget", {"approved": False})
         with pytest.raises(ExecutionFailed, match=re.escape(f"{ENDED} {name} is used up: 3 of 3 calls.")):
             await handle.result()
+
+
+def clerk_below(script: Script, output_type: Any = str, **options: Any) -> tuple[DurableAgent[None, Any], Any, Any]:
+    """As `clerk_inside`, with the agent as a child."""
+    clerk, *_ = clerk_inside(script, output_type, **options)
+
+    @workflow
+    async def trusts(ctx: Context, prompt: str) -> Any:
+        return await ctx.run_child(clerk, prompt)
+
+    @workflow
+    async def handles(ctx: Context, prompt: str) -> list[Any]:
+        try:
+            return ["answer", await ctx.run_child(clerk, prompt)]
+        except BudgetExceeded as exceeded:
+            await ctx.sleep(0.01)
+            return [type(exceeded.answer).__name__, exceeded.answer]
+
+    return clerk, trusts, handles
+
+
+async def test_last_words_of_a_child_are_an_error_to_its_parent(database: str) -> None:
+    clerk, trusts, handles = clerk_below(insisting(), budget=CALLS)
+
+    @workflow
+    async def maps(ctx: Context, prompt: str) -> list[Any]:
+        [(_, failed)] = (await ctx.map_children(clerk, [prompt])).failures
+        assert isinstance(failed.__cause__, BudgetExceeded)
+        return [failed.type, failed.message, failed.__cause__.answer]
+
+    async with stored(database, Registry(clerk, trusts, handles, maps), parks=False) as bench:
+        handle = await bench.start(trusts, "Find it!")
+        with pytest.raises(ExecutionFailed, match=re.escape(f"{ENDED} is used up.")) as failed:
+            await handle.result()
+        assert failed.value.type == BudgetExceeded.__name__
+        assert ENDED in (await bench.why(handle.id)).sentence
+        [child] = (await bench.list(ListFilters(parent_execution_id=handle.id))).executions
+        assert (child.phase, await bench.handle(child.id).result()) == (Phase.COMPLETED, LAST_WORDS)
+        handle = await bench.start(handles, "Find it!")
+        assert await handle.result() == ["str", LAST_WORDS]
+        assert (await handle.get()).attempt > 1, "it was replayed after the error"
+        assert await (await bench.start(maps, "Find it!")).result() == [
+            BudgetExceeded.__name__,
+            f"{ENDED} is used up.",
+            LAST_WORDS,
+        ]
+        ample = await bench.start(handles, "Find it!", budget=Budget(calls=9, on_exceed="finish"))
+        assert await ample.result() == ["str", LAST_WORDS], "its own budget"
+
+
+async def test_a_budget_above_ends_a_child_alike_and_a_stop_condition_still_answers() -> None:
+    clerk, _, handles = clerk_below(insisting())
+    async with embedded(Registry(clerk, handles)) as bench:
+        assert await (await bench.start(handles, "Find it!", budget=CALLS)).result() == ["str", LAST_WORDS]
+        assert await (await bench.start(handles, "Find it!")).result() == ["answer", "it is there"]
+    clerk, _, handles = clerk_below(Script([LAST_WORDS, call("find", "c1")], "one"), stop=[max_steps(2)], budget=CALLS)
+    async with embedded(Registry(clerk, handles)) as bench:
+        assert await (await bench.start(handles, "Find it!")).result() == ["answer", "one"]
+
+
+async def test_a_crash_changes_nothing_about_last_words_of_a_child() -> None:
+    clerk, _, handles = clerk_below(insisting(), budget=CALLS)
+    report = await crashed(handles, "Find it!", clerk)
+    assert report.result == ["str", LAST_WORDS] and report.crashes
+
+
+async def test_a_recorded_end_that_says_nothing_of_its_budget_stays_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("perdure.store.verbs.reports.over_budget", lambda progress: None)  # as it was recorded before
+    clerk, _, handles = clerk_below(insisting(), budget=CALLS)
+    router = durable(
+        Agent(Script(call("clerk", "h1", prompt="Find it!"), "done").model, tools=[clerk.as_tool()]), name="r"
+    )
+    async with embedded(Registry(clerk, handles, router)) as bench:
+        assert await (await bench.start(handles, "Find it!")).result() == ["answer", LAST_WORDS]
+        handle = await router.start(bench, "Find it!")
+        assert await handle.result() == "done"
+        [told] = [row.value for row in await rows_of(handle) if row.name == "child.early_end"]
+        assert b"ended early (budget)" in bytes(told)
 
 
 async def test_an_answer_that_a_budget_cut_short_keeps_its_type_and_stop_conditions_still_answer() -> None:

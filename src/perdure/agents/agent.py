@@ -40,7 +40,7 @@ from perdure.agents.stops import StopCondition
 from perdure.agents.streaming import AgentItem, events
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.errors import BudgetExceeded, Misplaced
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.start_options import Budget, StartOptions
@@ -246,7 +246,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
         The default name is the agent's, with `_` for characters that providers refuse. Without `deps` of its own, this
         agent gets the calling agent's, if they are of its `deps_type`. A call raises `BadValue` if JSON cannot hold
-        them. A call that this agent's own budget ends early is a failed call with its last words.
+        them. A call that a budget ends early is a failed call with its last words.
 
         >>> router = durable(Agent(MODEL, name="router", tools=[support.as_tool()]))        # doctest: +SKIP
         """
@@ -259,14 +259,17 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             key = run.keys.again(f"child:{call}")
             deps = self._taken(ctx.deps) if self._deps is None else None
             given = self.input(prompt, deps=deps)
-            if self._budget is None:  # the caller spends from each budget that can end this agent
-                return await run.ctx.run_child(self, given, key=key)
-            child = await run.ctx.start_child(self, given, key=key)
-            output = await child.result()
+            try:
+                if self._budget is None:
+                    return await run.ctx.run_child(self, given, key=key)
+                child = await run.ctx.start_child(self, given, key=key)
+                output = await child.result()
+            except BudgetExceeded as exceeded:
+                raise self._unfinished(exceeded.message, exceeded.answer) from None
+            # Journals of before need this step: in them the end of a child does not say it.
             early = await run.ctx.step("child.early_end", _early_end, child.id, key=run.keys.again(f"early_end:{call}"))
             if early is not None:
-                words = encode(output, self._output_hint, where="result").decode()
-                raise ToolFailed(f"Agent {self.name!r} {early} Until then it had: {words}")
+                raise self._unfinished(f"Agent {self.name!r} {early}", output)
             return output
 
         said = description or self.agent.description
@@ -277,6 +280,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
             takes_ctx=True,
             metadata={TOOL_KEY: False},
         )
+
+    def _unfinished(self, ended: str, output: Any) -> ToolFailed:
+        words = encode(output, self._output_hint, where="result").decode()
+        return ToolFailed(f"{ended} Until then it had: {words}")
 
     async def _run(self, ctx: Context, payload: AgentPayload, prefix: str) -> Any:
         with self._overrides.as_in(ctx.outside) as overridden:
@@ -318,7 +325,7 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         if turn is not None:
             encode(result.output, self._output_hint, where="result")  # a run that fails here must not add messages
             await turn.end(result.new_messages())
-        run.raise_if_exceeded(result.output)
+        run.end(result.output)
         return result.output
 
     def _check_listeners(self, has_handler: bool) -> None:

@@ -12,7 +12,7 @@ from perdure.sdk import plain_agents
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
-from perdure.wire.agent_runs import STOPPED
+from perdure.wire.agent_runs import OVER_BUDGET, STOPPED
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook
@@ -76,17 +76,25 @@ class AgentRun:
         self.exceeded = exceeded
         self._report_stop("budget", exceeded.message)
 
-    def raise_if_exceeded(self, output: object) -> None:
-        """For an agent inside another workflow, which could not tell its last words from an answer."""
-        if self.keys.prefix and self.exceeded is not None:
-            said = f"Agent {self.agent_name!r} ended early (budget): {self.exceeded.message}"
+    def end(self, output: object) -> None:
+        """Raises BudgetExceeded inside another workflow, which could not tell last words from an answer. A child says
+        it together with its end, and `ctx.run_child` raises it."""
+        if self.exceeded is None:
+            return
+        if self.keys.prefix:
+            said = f"Agent {self.agent_name!r} {OVER_BUDGET}: {self.exceeded.message}"
             raise BudgetExceeded(said, self.exceeded.details, answer=output)
+        if self.ctx.parent_execution_id is not None:
+            self._put_stop("budget", self.exceeded.message)
 
     def _report_stop(self, by: StopReason, why: str) -> None:
         """Report it as the execution's progress, unless another workflow runs the agent."""
         if not self.keys.prefix and not self.ctx.machine.replaying:
-            said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
-            self.ctx.pending_progress[:] = [Raw(encode(said, where="progress"))]
+            self._put_stop(by, why)
+
+    def _put_stop(self, by: StopReason, why: str) -> None:
+        said = {STOPPED: by, "text": f"ended early ({by}): {why}"}
+        self.ctx.pending_progress[:] = [Raw(encode(said, where="progress"))]
 
     async def ask(self, key: str, shown: object, timeout: float | None = None) -> Any:
         """Raises `TimeoutError`."""

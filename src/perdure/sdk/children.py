@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.checks import checked_name
-from perdure.sdk.errors import ChildCancelled, ChildFailed
+from perdure.sdk.errors import BudgetExceeded, ChildCancelled, ChildFailed
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
@@ -16,11 +16,13 @@ from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall
 from perdure.sdk.start_options import ChildOptions, start_fields
 from perdure.sdk.workflow import Workflow, encode_input, named
+from perdure.wire.agent_runs import OVER_BUDGET
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import StartChild, StartItem
 from perdure.wire.starts import check_options
+from perdure.wire.status import Phase
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState
@@ -31,6 +33,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OPEN_CHILDREN: Final = 100
+COMPLETED: Final = Phase.COMPLETED.value
 
 
 class ChildHandle(Generic[R_co]):
@@ -44,7 +47,7 @@ class ChildHandle(Generic[R_co]):
         self._context = context
 
     async def result(self) -> R_co:
-        """Raises `ChildFailed` or `ChildCancelled`."""
+        """As `ctx.run_child`."""
         row = await self._context.machine.child_end(self.key)
         return cast("R_co", child_result(row, self.id, self.workflow, self._result_type))
 
@@ -116,7 +119,10 @@ def child_id(row: Row, name: str) -> str:
 
 def child_result(row: Row, id: str, name: str, result_type: Any) -> Any:
     if row.ok:
-        return decode(bytes(row.value), result_type, where=f"the result of child {name!r} ({id})")
+        result = decode(bytes(row.value), result_type, where=f"the result of child {name!r} ({id})")
+        if row.name != COMPLETED and (row.name or "").startswith(OVER_BUDGET):
+            raise BudgetExceeded(f"Agent {name!r} {row.name}", answer=result)
+        return result
     if row.name == "cancelled":
         raise ChildCancelled("it was cancelled", type="Cancelled", key=row.key, workflow=name, execution_id=id)
     error = error_from_json(bytes(row.value))
@@ -226,7 +232,9 @@ class _MappedChild:
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, ChildFailed):
-            error = ChildFailed(
+            failed = ChildFailed(
                 str(error), type=type(error).__name__, key=self._call.key, workflow=self._name, execution_id=self._id
             )
+            failed.__cause__ = error
+            error = failed
         self._end(self, error)

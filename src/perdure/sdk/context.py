@@ -293,9 +293,10 @@ class Context(ExecutionState):
     def run_child(
         self, workflow: Workflow[Any, Any] | str, input: Any = None, **options: Any
     ) -> Coroutine[object, None, Any]:
-        """Start a child as `start_child`, and wait for its result. Raises `ChildFailed` or `ChildCancelled`.
+        """Start a child as `start_child`, and wait for its result.
 
-        A time-out or a cancelled branch does not cancel the child.
+        Raises `ChildFailed` or `ChildCancelled`, and `BudgetExceeded` with its last words as `answer` if a budget
+        ended an agent. A time-out or a cancelled branch does not cancel the child.
         """
         return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
 

@@ -187,8 +187,8 @@ class Postponed(PerdureError):
 class BudgetExceeded(PerdureError):
     """A budget is used up. `details` name it and what is spent.
 
-    `answer` is the output of an agent that the budget ended early inside a workflow (`await agent(ctx, …)`). It is None
-    if the agent has said nothing, or must fail (`on_exceed="fail"`).
+    `answer` is the output of an agent that the budget ended early inside a workflow (`await agent(ctx, …)`) or as its
+    child. It is None if the agent has said nothing, or must fail (`on_exceed="fail"`).
 
     >>> BudgetExceeded("The budget is used up.", answer="Two of three shelves are empty.").answer
     'Two of three shelves are empty.'

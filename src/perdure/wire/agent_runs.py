@@ -9,6 +9,8 @@ from perdure.wire.wording import decoded_object
 PREVIEW_BYTES_MAX: Final = 200
 STOPPED: Final = "stopped"
 """The key in the progress of a run that a budget or another bound ended early."""
+OVER_BUDGET: Final = "ended early (budget)"
+"""The text in that progress begins so if it was a budget, and so does the name of the end in the parent's journal."""
 _TEXTS: Final = ("input", "message", "content", "prompt")
 _AROUND: Final = frozenset({"result", "content", "usage", "tool_results", "agent_run_id"})
 """Fields that existing clients put around an agent's output."""
@@ -32,6 +34,12 @@ def early_end(progress: bytes | None) -> str | None:
     """
     said = decoded_object(progress)
     return str(said.get("text")) if STOPPED in said else None
+
+
+def over_budget(progress: bytes | None) -> str | None:
+    """The first 500 characters of `early_end`, if it was a budget."""
+    said = early_end(progress)
+    return said[:500] if said is not None and said.startswith(OVER_BUDGET) else None
 
 
 def user_message(payload: Any) -> Any:

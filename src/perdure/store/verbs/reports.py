@@ -29,6 +29,7 @@ from perdure.store.verbs.rows import ended, journal_after
 from perdure.store.verbs.shared_values import is_large, share, step_of_result
 from perdure.store.verbs.starts import item_locks
 from perdure.store.verbs.streams import append
+from perdure.wire.agent_runs import over_budget
 from perdure.wire.errors import IllegalMove
 from perdure.wire.executions import Row
 from perdure.wire.fields import INT64_MAX
@@ -531,7 +532,17 @@ async def _finish(
         await _log(item)
     if item.stream:
         await append(project_id, item, now_us)
+    early = None if result is None or item.progress is None else over_budget(bytes(item.progress))
     await ended(
-        project_id, item.execution_id, phase, over, now_us, result=result, error=error, detail=detail, taker=dispatch
+        project_id,
+        item.execution_id,
+        phase,
+        over,
+        now_us,
+        result=result,
+        error=error,
+        detail=detail,
+        early=early,
+        taker=dispatch,
     )
     return ItemReply(ended=True, at_us=at_us)

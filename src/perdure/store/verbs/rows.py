@@ -159,8 +159,10 @@ async def ended(
     result: bytes | None = None,
     error: str | None = None,
     detail: bytes | None = None,
+    early: str | None = None,
     taker: Taker | None = None,
 ) -> None:
+    """`early` names the end in the parent's journal."""
     hint = Ended(
         project_id=project_id,
         execution_id=execution_id,
@@ -184,13 +186,22 @@ async def ended(
         await enqueue(project_id, execution_id, end.workflow_id, end.parent_execution_id is None, now_us)
     if end.parent_execution_id is not None and end.step_key is not None:
         value = result if result is not None else detail if detail is not None else NULL_BYTES
-        await _tell_parent(project_id, execution_id, phase, end, now_us, value=value, taker=taker)
+        name = phase.value if early is None else early
+        await _tell_parent(project_id, execution_id, phase, end, now_us, name=name, value=value, taker=taker)
     if end.told & SESSIONS:  # last: executions are locked before sessions
         await end_turns(project_id, execution_id, phase, now_us)
 
 
 async def _tell_parent(
-    project_id: str, child_id: str, phase: Phase, end: EndedExecution, now_us: int, *, value: bytes, taker: Taker | None
+    project_id: str,
+    child_id: str,
+    phase: Phase,
+    end: EndedExecution,
+    now_us: int,
+    *,
+    name: str,
+    value: bytes,
+    taker: Taker | None,
 ) -> None:
     """A start by the API may name any parent, so the parent's journal must say that it started this child."""
     parent_id, step_key, batch_id = end.parent_execution_id, end.step_key, end.batch_id
@@ -207,7 +218,7 @@ async def _tell_parent(
         Kind.CHILD,
         now_us,
         key=step_key,
-        name=phase.value,
+        name=name,
         ok=phase is Phase.COMPLETED,
         value=value,
         started=msgspec.json.encode(child_id),
