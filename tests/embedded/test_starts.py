@@ -343,33 +343,30 @@ async def test_bad_starts_are_refused_each_with_its_field(house: House) -> None:
 SOMETHING = object()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("key", "\ud800"),
-        ("key", 7),
-        ("user_id", SOMETHING),
-        ("concurrency_key", 7),
-        ("queue", b"lane"),
-        ("session_id", 1.5),
-        ("deployment_id", ["default"]),
-        ("webhook_url", "https://example.com/\udfff"),
-        ("webhook_url", SOMETHING),
-        ("tags", {"team": 7}),
-        ("tags", {"team": "\ud800"}),
-        ("tags", {None: "blue"}),
-        ("tags", ["team"]),
-        ("priority", None),
-        ("priority", "high"),
-        ("run_timeout_seconds", 1.5),
-        ("delay", Decimal(1)),
-        ("delay", 10**400),
-        ("at", "tomorrow"),
-    ],
-)
-async def test_a_wrong_value_is_told_to_whoever_gave_it_and_to_nobody_else(
-    house: House, name: str, value: object
-) -> None:
+WRONG_VALUES: list[tuple[str, object]] = [
+    ("key", "\ud800"),
+    ("key", 7),
+    ("user_id", SOMETHING),
+    ("concurrency_key", 7),
+    ("queue", b"lane"),
+    ("session_id", 1.5),
+    ("deployment_id", ["default"]),
+    ("webhook_url", "https://example.com/\udfff"),
+    ("webhook_url", SOMETHING),
+    ("tags", {"team": 7}),
+    ("tags", {"team": "\ud800"}),
+    ("tags", {None: "blue"}),
+    ("tags", ["team"]),
+    ("priority", None),
+    ("priority", "high"),
+    ("run_timeout_seconds", 1.5),
+    ("delay", Decimal(1)),
+    ("delay", 10**400),
+    ("at", "tomorrow"),
+]
+
+
+async def test_a_wrong_value_is_told_to_whoever_gave_it_and_to_nobody_else(house: House) -> None:
     app = Registry()
 
     @app.workflow
@@ -377,12 +374,13 @@ async def test_a_wrong_value_is_told_to_whoever_gave_it_and_to_nobody_else(
         return input
 
     async with house.open(app) as p:
-        wrong: dict[str, Any] = {name: value}
-        before, refused, after = await asyncio.gather(
-            p.start(fine, 1), p.start(fine, 2, **wrong), p.start(fine, 3), return_exceptions=True
-        )
-        assert isinstance(refused, BadValue) and name in refused.message
-        assert [await cast(Handle[object], one).result() for one in (before, after)] == [1, 3]
+        for name, value in WRONG_VALUES:
+            wrong: dict[str, Any] = {name: value}
+            before, refused, after = await asyncio.gather(
+                p.start(fine, 1), p.start(fine, 2, **wrong), p.start(fine, 3), return_exceptions=True
+            )
+            assert isinstance(refused, BadValue) and name in refused.message, (name, value)
+            assert [await cast(Handle[object], one).result() for one in (before, after)] == [1, 3], (name, value)
 
 
 async def test_texts_and_numbers_of_classes_of_their_own_are_taken(house: House) -> None:

@@ -116,9 +116,8 @@ async def test_places_are_found_by_time(served: Served, amount: int) -> None:
         assert len((await served.client.get("/api/v1/events", params=params)).json()["events"]) == left
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+async def test_a_bad_query_is_refused(served: Served) -> None:
+    for query in (
         "",
         "topic=a&limit=0",
         "topic=a&limit=1001",
@@ -127,10 +126,8 @@ async def test_places_are_found_by_time(served: Served, amount: int) -> None:
         "topic=a&last_sequence_id=9223372036854775808",
         "topic=a&last_timestamp=x",
         "topic=a&topic=b",
-    ],
-)
-async def test_a_bad_query_is_refused(served: Served, query: str) -> None:
-    assert (await served.client.get(f"/api/v1/events?{query}")).status_code == 400
+    ):
+        assert (await served.client.get(f"/api/v1/events?{query}")).status_code == 400, query
 
 
 async def test_what_cannot_be_published(served: Served) -> None:
