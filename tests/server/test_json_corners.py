@@ -103,27 +103,29 @@ async def test_kept_as_it_is(served: Served, hand: Hand, text: str) -> None:
     assert b'"data":' + expected in (await served.client.get("/api/v1/events?topic=t")).content
 
 
-@pytest.mark.parametrize("text", [*(text.encode() for text in REFUSED), *BYTES], ids=ids)
-async def test_refused_everywhere(served: Served, hand: Hand, text: bytes) -> None:
-    replies = [
-        await _run(served, text),
-        await served.client.post(
-            "/api/v1/workflows/batch_run", content=b'{"workflows":[{"workflow_id":"w","payload":' + text + b"}]}"
-        ),
-        await served.client.post("/api/v1/events/publish", content=b'{"topic":"t","events":[{"data":' + text + b"}]}"),
-    ]
-    id = await served.start()
-    replies.append(await served.client.post(f"/api/v1/executions/{id}/resume/s", content=b'{"data":' + text + b"}"))
-    for reply in replies:
-        assert reply.status_code in (400, 422), reply.text
-        assert reply.json()["error"]
-    item = b'{"items":[{"workflow_id":"w","payload":' + text + b"}]}"
-    reply = await served.client.post("/api/v1/executions", content=item)
-    if reply.status_code == 200:
-        assert reply.json()["items"][0]["problem"]["error_type"] == "BAD_VALUE"
-    else:
-        assert reply.status_code in (400, 422)
-    assert (await served.client.get("/api/v1/events?topic=t")).json()["events"] == []
+async def test_refused_everywhere(served: Served, hand: Hand) -> None:
+    for text in [*(text.encode() for text in REFUSED), *BYTES]:
+        replies = [
+            await _run(served, text),
+            await served.client.post(
+                "/api/v1/workflows/batch_run", content=b'{"workflows":[{"workflow_id":"w","payload":' + text + b"}]}"
+            ),
+            await served.client.post(
+                "/api/v1/events/publish", content=b'{"topic":"t","events":[{"data":' + text + b"}]}"
+            ),
+        ]
+        id = await served.start()
+        replies.append(await served.client.post(f"/api/v1/executions/{id}/resume/s", content=b'{"data":' + text + b"}"))
+        for reply in replies:
+            assert reply.status_code in (400, 422), (text, reply.text)
+            assert reply.json()["error"]
+        item = b'{"items":[{"workflow_id":"w","payload":' + text + b"}]}"
+        reply = await served.client.post("/api/v1/executions", content=item)
+        if reply.status_code == 200:
+            assert reply.json()["items"][0]["problem"]["error_type"] == "BAD_VALUE", text
+        else:
+            assert reply.status_code in (400, 422), text
+        assert (await served.client.get("/api/v1/events?topic=t")).json()["events"] == [], text
 
 
 UNREADABLE = ["1e999", "[" * 65 + "]" * 65, "1" * 5_000]
@@ -168,23 +170,23 @@ async def test_a_worker_cannot_report_what_nobody_can_read(served: Served, hand:
 NAMES = ["\0", "a\0b", "a\nb", "\x7f", "\u2028", "\u202e", "", "x" * 3_000]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ids)
-async def test_names_show_as_what_they_are(served: Served, hand: Hand, name: str) -> None:
-    for field in ("workflow_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "deployment_id"):
-        body = {"workflows": [{"workflow_id": "w", "payload": 1, "accept_early": True}]}
-        target: Any = body if field in ("session_id", "user_id", "deployment_id") else body["workflows"][0]
-        target[field] = name
-        reply = await served.client.post("/api/v1/workflows/batch_run", json=body)
-        if name == "" and field in ("session_id", "user_id"):
-            continue  # the same as none
-        assert reply.status_code == 422, (field, reply.text)
-        assert field in reply.json()["error"]
-    tagged = {"payload": 1, "accept_early": True, "tags": {name: "x"}}
-    assert (await served.client.post("/api/v1/workflows/w/run", json=tagged)).status_code == 422
-    events = [{"data": 1, "event_type": name}]
-    assert (
-        await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": events})
-    ).status_code == 422
+async def test_names_show_as_what_they_are(served: Served, hand: Hand) -> None:
+    for name in NAMES:
+        for field in ("workflow_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "deployment_id"):
+            body = {"workflows": [{"workflow_id": "w", "payload": 1, "accept_early": True}]}
+            target: Any = body if field in ("session_id", "user_id", "deployment_id") else body["workflows"][0]
+            target[field] = name
+            reply = await served.client.post("/api/v1/workflows/batch_run", json=body)
+            if name == "" and field in ("session_id", "user_id"):
+                continue  # the same as none
+            assert reply.status_code == 422, (name, field, reply.text)
+            assert field in reply.json()["error"]
+        tagged = {"payload": 1, "accept_early": True, "tags": {name: "x"}}
+        assert (await served.client.post("/api/v1/workflows/w/run", json=tagged)).status_code == 422, name
+        events = [{"data": 1, "event_type": name}]
+        assert (
+            await served.client.post("/api/v1/events/publish", json={"topic": "t", "events": events})
+        ).status_code == 422
 
 
 async def test_names_may_be_of_any_script(served: Served) -> None:
