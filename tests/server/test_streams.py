@@ -380,7 +380,8 @@ async def test_a_claim_whose_client_left_takes_no_work(served: Served, hand: Han
     await served.until_waiting(hand.id)
     writer.close()
     await writer.wait_closed()
-    await served.until(lambda: not served.is_waiting(hand.id))
+    claim = served.engine.claims._latest[hand.id]
+    await served.until(lambda: claim.ended_at is not None)  # a claim that looks does not wait, either
     id = await served.start()
     assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "queued"
     assert (await hand.claim())["attempt"] == 1
