@@ -9,11 +9,23 @@ from tests.embedded.house import Counter, House
 
 from perdure.sdk import long_calls
 
+ON_BOTH = {
+    "test_beats.py",
+    "test_cancel.py",
+    "test_children.py",
+    "test_restart.py",
+    "test_starts.py",
+    "test_waits.py",
+}
+"""Where executions meet. On PostgreSQL the other files are part of the full suite, and so are replays: how a journal is
+replayed has little to do with where it is kept."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # How a journal is replayed has little to do with where it is kept.
-    databases.slow_on_postgres(items, Path(__file__).parent, lambda _, params: params.get("house") == "replayed")
+    databases.slow_on_postgres(
+        items, Path(__file__).parent, lambda name, params: name not in ON_BOTH or params.get("house") == "replayed"
+    )
 
 
 @pytest.fixture(params=["parked", "replayed"])
