@@ -1,10 +1,17 @@
-"""Rows of a PostgreSQL database that somebody else holds."""
+"""Rows of a PostgreSQL database that another transaction holds, and limits for those who wait for them."""
 
+import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 
 import asyncpg
+import pytest
+from tests.faults.cluster import until
+
+from perdure.store import postgres_writer
+from perdure.store.postgres import PostgresStore
 
 _COLUMN: Final = {
     "meta": "name",
@@ -33,3 +40,29 @@ async def held(url: str, table: str, name: str, how: str = "UPDATE") -> AsyncIte
     finally:
         await transaction.rollback()
         await connection.close()
+
+
+def set_limits(patch: pytest.MonkeyPatch, **milliseconds: int) -> None:
+    """Give each transaction of a store these limits: `lock_timeout`, `statement_timeout`."""
+    for kind, prepare in postgres_writer.PREPARE.items():
+        for name, limit in milliseconds.items():
+            prepare = re.sub(rf"(set_config\('{name}'), '\w+'", rf"\1, '{limit}ms'", prepare)
+        patch.setitem(postgres_writer.PREPARE, kind, prepare)
+
+
+@contextlib.asynccontextmanager
+async def without_waiting() -> AsyncIterator[None]:
+    """Fail if a statement inside waits for a held lock: that would take a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_limits(patch, lock_timeout=60_000, statement_timeout=60_000)
+        async with asyncio.timeout(30):
+            yield
+
+
+async def are_aside(store: PostgresStore, verbs: int) -> None:
+    """Wait until so many verbs are in the lock queue."""
+
+    async def there() -> bool:
+        return len(store._lock_queue.inbox) + len(store._lock_queue._taken) == verbs
+
+    await until(there, 30, "the verbs wait in the lock queue")

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 from tests.faults.cluster import until
-from tests.store.locks import held
+from tests.store.locks import held, set_limits
 from tests.store.world import PROJECT, World, answer_wait
 
+from perdure.store import postgres_lock_queue
 from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
@@ -22,7 +23,13 @@ T = TypeVar("T")
 
 @contextlib.asynccontextmanager
 async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[asyncio.Task[list[str]]]:
-    """Executions are being started at another server: written, but not committed before the block has ended."""
+    """Executions are being started at another server: written, but not committed before the block has ended.
+
+    Neither they nor those who wait for them give up meanwhile, as they would after some seconds.
+    """
+    patch = pytest.MonkeyPatch()
+    set_limits(patch, lock_timeout=60_000, statement_timeout=60_000)
+    patch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
     elsewhere = World(await open_store(database))
     elsewhere._ids = 1_000
     looking = await asyncpg.connect(database)
@@ -44,6 +51,7 @@ async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[a
         await elsewhere.store.close()
         await holding.close()
         await looking.close()
+        patch.undo()
 
 
 @verb(locks="")

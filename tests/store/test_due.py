@@ -1,11 +1,7 @@
 """What is due while somebody else has locked a row: it stops the execution that needs that row, and nothing else."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-
 import pytest
-from tests.store.locks import held
+from tests.store.locks import held, without_waiting
 from tests.store.pushing import PushWorld
 from tests.store.test_turns import QUEUE, take, turn
 from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child, event_wait
@@ -19,13 +15,6 @@ from perdure.wire.transcripts import OnConflict
 @pytest.fixture(autouse=True)
 async def _registered(world: World) -> None:
     await world.register()
-
-
-@contextlib.asynccontextmanager
-async def _in_time() -> AsyncIterator[None]:
-    """Nobody waits for a lock: that would take two seconds, and end in an error."""
-    async with asyncio.timeout(1.9):
-        yield
 
 
 async def _cancelling(world: World) -> str:
@@ -54,10 +43,10 @@ async def test_timers_and_delayed_starts_take_what_is_free(world: World, databas
     starts = [await world.start(delay_seconds=1) for _ in range(2)]
     world.advance(1)
     async with held(database, "executions", locked), held(database, "executions", starts[0]):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 2
         assert sorted(await world.claim_ids()) == sorted([free, starts[1]])
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 0
     assert await world.wake_due() == 2
     assert sorted(await world.claim_ids()) == sorted([locked, starts[0]])
@@ -71,7 +60,7 @@ async def test_a_held_execution_that_is_overdue_keeps_nobody_else_waiting(
     timer = await _timer(world)
     world.advance(1)
     async with held(database, "executions", cancelling), held(database, "executions", slow[0]):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 3
         assert await world.phase(timer) is Phase.QUEUED
         assert await world.phase(free) is Phase.CANCELLED
@@ -90,7 +79,7 @@ async def test_a_grace_whose_end_a_held_parent_would_hear_of_is_for_another_roun
     await world.cancel(kid)
     free = await _cancelling(world)
     async with held(database, "executions", parent):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 1
         assert [await world.phase(id) for id in (kid, free)] == [Phase.CANCELLING, Phase.CANCELLED]
     assert await world.wake_due() == 1
@@ -106,7 +95,7 @@ async def test_a_run_timeout_waits_for_nobody_who_holds_what_it_would_cancel(
     free = await world.running(run_timeout_seconds=1)
     world.advance(1)
     async with held(database, "executions", below):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 1
         assert [await world.phase(id) for id in (root, kid)] == [Phase.RUNNING, Phase.RUNNING]
         assert await world.phase(free) is Phase.CANCELLING
@@ -133,7 +122,7 @@ async def test_the_end_of_a_turn_waits_for_nobody_who_holds_its_session(
     row = ("transcripts", "s") if what == "transcript" else ("executions", second)
     done = world.wake_due if how == "overdue" else world.reap
     async with held(database, *row):
-        async with _in_time():
+        async with without_waiting():
             assert await done() == 1
         assert [await world.phase(id) for id in (first, free)] == [Phase.CANCELLING, Phase.CANCELLED]
     assert await done() == 1
@@ -154,7 +143,7 @@ async def test_an_end_waits_for_nobody_who_holds_a_wait_that_it_closes(
     world.advance(max(GRACE_US, LEASE_US) / SECOND)
     done = world.wake_due if how == "overdue" else world.reap
     async with held(database, "waits", first):
-        async with _in_time():
+        async with without_waiting():
             assert await done() == 1
         assert [await world.phase(id) for id in (first, free)] == [Phase.CANCELLING, Phase.CANCELLED]
     assert await done() == 1
@@ -174,7 +163,7 @@ async def test_nor_for_who_holds_the_wait_of_a_parent(
         await world.cancel(id)
     world.advance(GRACE_US / SECOND)
     async with held(database, "waits", parent):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 1
         assert [await world.phase(id) for id in (kid, free)] == [Phase.CANCELLING, Phase.CANCELLED]
     assert await world.wake_due() == 1
@@ -190,7 +179,7 @@ async def test_a_time_out_waits_for_nobody_who_holds_the_wait_that_it_closes(
         await pushes.wait(id, "ask", "suspend", topic=f"workflow/wf/{id}", seconds=1)
     world.advance(1)
     async with held(database, "waits", locked):
-        async with _in_time():
+        async with without_waiting():
             assert await world.wake_due() == 1
         assert [await world.phase(id) for id in (locked, free)] == [Phase.WAITING, Phase.QUEUED]
     assert await world.wake_due() == 1

@@ -1,13 +1,9 @@
 """Lost workers: work goes on elsewhere, lost messages are no crashes, poison is contained (I9)."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 from msgspec import json
-from tests.store.locks import held
+from tests.store.locks import held, without_waiting
 from tests.store.world import (
     LEASE_US,
     PROJECT,
@@ -493,15 +489,14 @@ async def test_one_locked_registration_keeps_no_other_from_its_lease(
 
     world.advance(3_600)
     async with held(database, "workers", "w"):
-        async with asyncio.timeout(1.9):  # nobody waits for a lock
+        async with without_waiting():
             assert await grant() == 1
         assert await world.beat("free") == []
     assert await grant() == 0
     assert await world.beat("w") == []
     world.advance(-3_600)
-    async with held(database, "workers", "w"):
-        async with asyncio.timeout(1.9):
-            assert await limit() == 1
+    async with held(database, "workers", "w"), without_waiting():
+        assert await limit() == 1
     assert await limit() == 0
     world.advance(LEASE_US / SECOND)
     assert await world.reap() == 2
@@ -522,7 +517,7 @@ async def test_a_locked_mark_is_another_server_s_and_after_a_while_somebody_s_lo
 
     async def may_reap() -> bool:
         marks = claims.mark_reaper(now_us=world.now_us, every_us=SECOND, locked_us=LEASE_US)
-        async with asyncio.timeout(1.9):  # nobody waits for a lock
+        async with without_waiting():
             return await world.store.write(marks)
 
     assert await may_reap()
@@ -570,13 +565,6 @@ async def test_the_reaper_does_not_touch_what_was_handed_on(world: World) -> Non
 # --- what others have locked -----------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def _reaping_in_time() -> AsyncIterator[None]:
-    """Nobody waits for a lock: that would take two seconds, and end in an error."""
-    async with asyncio.timeout(1.9):
-        yield
-
-
 async def test_one_locked_execution_keeps_no_other_from_being_taken_back(
     world: World, database: str, on_postgresql: None
 ) -> None:
@@ -585,12 +573,12 @@ async def test_one_locked_execution_keeps_no_other_from_being_taken_back(
     other = await world.running("w2")
     world.advance(LEASE_US / SECOND)
     async with held(database, "executions", locked):
-        async with _reaping_in_time():
+        async with without_waiting():
             assert await world.reap() == 1  # "w" is not done yet
         assert [await world.phase(id) for id in (free, other)] == [Phase.QUEUED, Phase.QUEUED]
         assert await world.phase(locked) is Phase.RUNNING
         assert await world.beat() is None  # it is lost all the same
-        async with _reaping_in_time():
+        async with without_waiting():
             assert await world.reap() == 0
     assert await world.reap() == 1
     assert await world.phase(locked) is Phase.QUEUED
@@ -615,7 +603,7 @@ async def test_an_end_that_a_locked_parent_would_hear_of_is_for_another_round(
         await connection.close()
     world.advance(LEASE_US / SECOND)
     async with held(database, "executions", parent):
-        async with _reaping_in_time():
+        async with without_waiting():
             assert await world.reap() == 0
         assert await world.phase(kid) in (Phase.RUNNING, Phase.CANCELLING)
     assert await world.reap() == 1
@@ -632,7 +620,7 @@ async def test_a_loss_does_not_wait_for_a_parent_that_hears_nothing_of_it(
     await world.acknowledge(kid)
     world.advance(LEASE_US / SECOND)
     async with held(database, "executions", parent):
-        async with _reaping_in_time():
+        async with without_waiting():
             assert await world.reap() == 0
         assert await world.phase(kid) is Phase.QUEUED
     assert await world.reap() == 1

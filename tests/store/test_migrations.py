@@ -298,7 +298,7 @@ async def test_who_comes_while_another_migrates_waits_and_does_it_when_that_one_
 async def test_who_comes_while_a_change_is_made_that_it_could_not_live_with_is_refused(url: str) -> None:
     with Stopped(url, INCOMPATIBLE._replace(sql=ADDS)) as stopped:
         opening = asyncio.create_task(open_store(url))
-        await until(lambda: _asked(url), 10, "the lock was asked for")
+        await until(lambda: _asked(url), 60, "the lock was asked for")
         assert not opening.done()
         stopped.go_on()
         with pytest.raises(PerdureError, match=f"has schema {KNOWN + 1}, .* install a newer Perdure"):

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tests import postgres
 from tests.databases import migrated
-from tests.faults.cluster import until
-from tests.store.locks import held
+from tests.store.locks import are_aside, held, set_limits
 from tests.store.test_driver import note, read_note
 from tests.store.world import LEASE_US, PROJECT, SECOND, World, step
 
@@ -26,23 +25,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's ser
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[PostgresStore]:
+async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresStore]:
+    """It soon finds a row held, and then waits for longer than a slow machine needs."""
+    set_limits(monkeypatch, lock_timeout=150)
+    monkeypatch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(postgres_lock_queue, "BELIEVED_SECONDS", 600.0)
     async with postgres.fresh(migrated) as url:
         opened = await PostgresStore.open(url)
         yield opened
         await opened.close()
-
-
-def patience(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
-    """How long the writers wait for a lock when nothing is known to be held."""
-    for kind, prepare in postgres_writer.PREPARE.items():
-        prepare = re.sub(r"(set_config\('lock_timeout'), '\w+'", rf"\1, '{milliseconds}ms'", prepare)
-        monkeypatch.setitem(postgres_writer.PREPARE, kind, prepare)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience(monkeypatch, 150)
 
 
 async def _writes(store: PostgresStore, amount: int) -> None:
@@ -50,18 +41,11 @@ async def _writes(store: PostgresStore, amount: int) -> None:
         assert await store.write(note(name=f"other{n}", value=str(n))) == str(n)
 
 
-async def _is_aside(store: PostgresStore, verbs: int) -> None:
-    async def there() -> bool:
-        return len(store._lock_queue.inbox) + len(store._lock_queue._taken) == verbs
-
-    await until(there, 30, "the verbs wait in the lock queue")
-
-
 async def test_one_held_row_keeps_nobody_else_waiting(store: PostgresStore) -> None:
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
         writing = asyncio.ensure_future(store.write(note(name="a", value="2")))
-        await _is_aside(store, 1)
+        await are_aside(store, 1)
         await _writes(store, 50)
         assert not writing.done()
     assert await writing == "2"
@@ -89,7 +73,7 @@ async def test_what_is_known_to_be_held_is_not_waited_for_again(
         verbs: list[Verb[object]] = [note(name="a", value="3"), both(first="b", second="a")]
         waiting = [asyncio.ensure_future(store.write(one)) for one in verbs]
         await _writes(store, 5)
-        await _is_aside(store, 2)
+        await are_aside(store, 2)
         assert not any(one.done() for one in waiting)
     await asyncio.gather(*waiting)
     assert await store.read(read_note(name="b")) == "x"
@@ -114,7 +98,7 @@ async def test_a_start_does_not_wait_for_the_worker_that_would_take_it(store: Po
         assert await start(2) == []
         assert not store._lock_queue.busy
         cutting = asyncio.ensure_future(store.write(claims.cut_lease(worker_id="w", until_us=world.now_us + SECOND)))
-        await _is_aside(store, 1)
+        await are_aside(store, 1)
         assert await start(3) == []
         assert not cutting.done()
     await cutting
@@ -134,10 +118,10 @@ async def test_nobody_overtakes_a_verb_that_waits_for_the_row_that_both_name(sto
 
     async with held(store.url, "executions", id):
         waiting = reports(1, 2)
-        await _is_aside(store, 2)
+        await are_aside(store, 2)
         waiting += reports(3, 1)
         await world.report(other, [step("s", 1)])
-        await _is_aside(store, 4)
+        await are_aside(store, 4)
         assert not any(one.done() for one in waiting)
     assert not any(answer.ended for answer in await asyncio.gather(*waiting))
     assert [row.key for row in await world.journal(id) if row.key] == ["s1", "s2", "s3"]
@@ -153,9 +137,9 @@ async def test_what_an_earlier_one_names_is_not_taken_by_a_later_one(store: Post
         first = asyncio.ensure_future(
             world.report(parent, [StartChild("c", None, StartItem("wf", key="k"))], attempt=1, number=1, seen=2)
         )
-        await _is_aside(store, 1)
+        await are_aside(store, 1)
         second = asyncio.ensure_future(world.answers([StartItem("wf", key="k")]))
-        await _is_aside(store, 2)
+        await are_aside(store, 2)
     await first
     [found] = await second
     assert getattr(found, "existing", False)
@@ -172,7 +156,7 @@ async def test_sweeps_step_aside_too(store: PostgresStore) -> None:
         ending = asyncio.ensure_future(
             store.write(claims.drain(project_id="project", worker_id="w", now_us=world.now_us))
         )
-        await _is_aside(store, 1)
+        await are_aside(store, 1)
         for _ in range(5):
             assert await world.start() in await world.claim_ids("v")
         assert not ending.done()
@@ -199,7 +183,7 @@ async def test_a_store_that_closes_does_not_wait_for_what_others_hold(
     await store.write(note(name="a", value="1"))
     async with held(store.url, "meta", "a"):
         waiting = asyncio.ensure_future(store.write(note(name="a", value="2")))
-        await _is_aside(store, 1)
+        await are_aside(store, 1)
         async with asyncio.timeout(60):
             await store.close()
         with pytest.raises(UnknownOutcome, match="The server stopped before"):

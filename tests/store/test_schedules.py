@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
-from tests.store.locks import held
+from tests.store.locks import held, without_waiting
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import Verb
@@ -635,7 +634,7 @@ async def test_a_locked_fire_keeps_no_other_schedule_waiting(
     planner.world.advance(15 * MINUTE)
     before = await planner.fires(locked)
     async with held(database, "schedule_fires", locked):
-        async with asyncio.timeout(1.9):  # nobody waits for a lock
+        async with without_waiting():
             fired, other = await planner.world.store.write_all([planner.firing(id) for id in (locked, free)])
         assert (fired, other) == (None, 1)
         assert [one.slot_us for one in await planner.fires(locked)] == [one.slot_us for one in before]
@@ -686,7 +685,7 @@ async def test_a_locked_fire_keeps_no_other_from_being_deleted(
     for id in (locked, free):
         await planner.world.store.write(planner.firing(id))
     async with held(database, "schedule_fires", locked):
-        async with asyncio.timeout(1.9):  # nobody waits for a lock
+        async with without_waiting():
             await prune(planner)
         assert [len(await planner.fires(id)) for id in (locked, free)] == [1, 0]
     await prune(planner)

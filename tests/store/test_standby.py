@@ -116,9 +116,10 @@ async def test_a_host_that_is_gone_without_a_word_does_not_hide_the_next(
         with pytest.raises(Lost):
             await PostgresConnection(dead, "test").get()
         postgres = PostgresConnection(dead._replace(dsns=(*dead.dsns, primary.database_url(database))), "test")
-        assert await (await postgres.get()).fetchval("SELECT 1") == 1
+        until = asyncio.get_running_loop().time() + 60  # a slow machine may need more than half a second
+        assert await (await postgres.again(until)).fetchval("SELECT 1") == 1
         postgres.drop()
-        assert await (await postgres.get()).fetchval("SELECT 1") == 1  # the good one is asked first now
+        assert await (await postgres.again(until)).fetchval("SELECT 1") == 1  # the good one is asked first now
         assert len(postgres.address.dsns) == 2
         await postgres.close()
 
@@ -128,11 +129,11 @@ async def test_a_commit_that_no_standby_has_is_not_acknowledged(
 ) -> None:
     """Ended while it waits for a standby, such a commit is done on this server, and the server says so."""
     primary, _ = pair
-    monkeypatch.setattr("perdure.store.postgres_connection.COMMAND_SECONDS_MAX", 0.5)
-    monkeypatch.setattr("perdure.store.postgres_writer.RECONNECT_SECONDS_MAX", 3.0)
     url = primary.database_url(database)
     store = await PostgresStore.open(url)
     await store.write(access.default_project(id="p", now_us=1))
+    monkeypatch.setattr("perdure.store.postgres_connection.COMMAND_SECONDS_MAX", 0.5)  # from the next connection on
+    monkeypatch.setattr("perdure.store.postgres_writer.RECONNECT_SECONDS_MAX", 3.0)
     await _wait_for("nobody", primary)
     try:
         writing = asyncio.create_task(store.write(access.new_epoch(epoch="unsure")))
@@ -145,6 +146,7 @@ async def test_a_commit_that_no_standby_has_is_not_acknowledged(
         await until(waits, 30, "the commit waits for a standby")
         with pytest.raises(UnknownOutcome):
             await writing
+        monkeypatch.undo()
     finally:
         await _wait_for("", primary)
     await store.write(access.new_epoch(epoch="sure"))
