@@ -2,8 +2,10 @@
 
 import asyncio
 
-from tests.servers.conftest import Hand, Pair, until
+import pytest
+from tests.servers.conftest import NEVER, Hand, Pair, until
 
+from perdure.engine import recalls
 from perdure.wire.requests import ClaimReply
 
 
@@ -25,9 +27,12 @@ async def test_work_goes_to_another_worker_at_a_if_its_own_asks_on_nowhere(pair:
     assert (taken.id, taken.attempt, taken.ack_first) == (reply.items[0].id, 2, True)
 
 
-async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair) -> None:
+async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalls, "CONFIRM_SECONDS", NEVER)
     hand, reply, claim_id, other = await _answered(pair)
     asking = asyncio.ensure_future(hand.claim(at=pair.b, arrived=claim_id, claim_id="02"))
+    await until(lambda: pair.b.claims._waiting.is_waiting(hand.id))
+    monkeypatch.setattr(recalls, "CONFIRM_SECONDS", 0.0)
     await until(lambda: not pair.a.claims._recalls._answered)  # A has looked
     assert not other.done()
     await hand.complete(reply.items[0])
@@ -38,8 +43,11 @@ async def test_work_stays_with_a_worker_that_asks_on_at_b(pair: Pair) -> None:
         one.cancel()
 
 
-async def test_a_batch_asked_for_again_at_b_is_acknowledged_before_it_begins(pair: Pair) -> None:
+async def test_a_batch_asked_for_again_at_b_is_acknowledged_before_it_begins(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its first answer was lost: A may take the work back, since nothing tells it that B's has arrived."""
+    monkeypatch.setattr(recalls, "CONFIRM_SECONDS", NEVER)  # here it does not
     hand, reply, claim_id, other = await _answered(pair)
     (again,) = (await hand.claim(at=pair.b, claim_id=claim_id)).items
     assert (again.id, again.attempt, again.ack_first) == (reply.items[0].id, 1, True)
