@@ -120,7 +120,7 @@ async def test_a_lost_message_leaves_its_sender_waiting_until_the_line_is_healed
         line = await echo.connect(proxy)
         proxy.set(**{fault: 1.0})
         line.send(b"x")
-        await until(lambda: sum(proxy.counts.values()) == 2)
+        await until(lambda: sum(proxy.counts.values()) == 2 and echo.seen == arrives)
         await asyncio.sleep(0.05)
         assert echo.seen == arrives
         assert not line.reader.at_eof()
