@@ -68,26 +68,17 @@ async def test_rows_locked_by_a_frozen_server_are_free_within_its_transaction_s_
     assert process.stdout is not None
     try:
         assert await process.stdout.readline() == b"freezing\n"
-        if what == "claim":
-            assert await world.claim_ids() == []  # passed over, not waited for
-            claimed: list[str] = []
+        claimed = await world.claim_ids()
+        assert store._lock_queue._task is None  # what is locked is passed over, not waited for
+        if await _sessions(url):  # a slow machine may claim after the time-out
+            assert sorted(claimed) == ([] if what == "claim" else sorted(ids[1:]))
 
-            async def all_claimed() -> bool:
-                claimed.extend(await world.claim_ids())
-                return len(claimed) == 3
+        async def all_claimed() -> bool:
+            claimed.extend(await world.claim_ids())
+            return len(claimed) == 3
 
-            await until(all_claimed)
-            assert sorted(claimed) == sorted(ids)
-        else:
-            assert sorted(await world.claim_ids()) == sorted(ids[1:])
-            ids_left: list[str] = []
-
-            async def claimed_too() -> bool:
-                ids_left.extend(await world.claim_ids())
-                return bool(ids_left)
-
-            await until(claimed_too)
-            assert ids_left == [ids[0]]
+        await until(all_claimed)
+        assert sorted(claimed) == sorted(ids)
         assert await _sessions(url) == []
         process.send_signal(signal.SIGCONT)
         answer = json.loads(await process.stdout.readline())
