@@ -23,6 +23,8 @@ from perdure.wire.access import Role
 Json = Any  # what a reply says; tests look into it by name
 
 FAST: dict[str, Any] = {"poll_seconds": 0.05}
+LASTING: dict[str, Any] = {"lease_seconds": 600.0, "beat_seconds": 3.0}
+"""A `Hand` renews no lease: it keeps this one however slow the machine is."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Without authorities, which each client would load anew."""
 
@@ -77,6 +79,15 @@ class Served:
         known = await self.engine.store.read(queries.list_workers(project_id=self.project_id))
         [until_us] = [one.lease_until_us for one in known if one.id == worker_id]
         return until_us
+
+    async def answer(self, path: str, status: int, says: str = "", **request: Any) -> httpx2.Response:
+        """The first answer with this status and text: the store of a slow machine is not well at every moment."""
+        async with asyncio.timeout(60):
+            while True:
+                reply = await self.client.get(path, **request)
+                if reply.status_code == status and says in reply.text:
+                    return reply
+                await asyncio.sleep(0.02)
 
     async def until_parted(self, connections: int) -> None:
         """Until so many connections are left, and what follows from a parting is done."""

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -137,18 +136,20 @@ async def test_a_second_server_of_a_file_is_refused(tmp_path: Path) -> None:
     )
     _, log = await second.communicate()
     assert second.returncode != 0 and b"StoreInUse" in log
-    assert (await server.client.get("/ready")).status_code == 200
+    body = {"payload": 1, "accept_early": True}
+    assert (await server.client.post("/api/v1/workflows/w/run", json=body)).status_code == 200
     server.process.send_signal(signal.SIGTERM)
     await server.process.communicate()
     await server.client.aclose()
 
 
 async def test_readiness_goes_off_first(served: Served) -> None:
-    assert (await served.client.get("/ready")).status_code == 200
+    await served.answer("/ready", 200)
     served.app.services.drain.closing = True
     reply = await served.client.get("/ready")
     assert (reply.status_code, reply.json()["error_type"]) == (503, "UNAVAILABLE")
-    assert (await served.client.get("/health")).json()["status"] == "healthy"
+    assert "going away" in reply.json()["error"]
+    await served.answer("/health", 200, '"healthy"')
     served.app.services.drain.closing = False
 
 
@@ -167,29 +168,20 @@ async def test_a_full_disk_is_seen_by_health_and_ready_and_forgotten_with_it(
     monkeypatch.setattr(health, "FRESH_SECONDS", 0.05)
     with watched_disk() as disk:
         async with serving(str(tmp_path / "perdure.db")) as served:
-
-            async def becomes(status: int) -> Any:
-                async with asyncio.timeout(60):
-                    while True:
-                        reply = await served.client.get("/health")
-                        if reply.status_code == status:
-                            return reply.json()
-                        await asyncio.sleep(0.02)
-
-            assert (await becomes(200))["status"] == "healthy"
+            await served.answer("/health", 200, '"healthy"')
             before = await served.start(payload={"n": 1})
             disk.full_from = "-wal"
             refused = await served.client.post("/api/v1/workflows/w/run", json={"payload": 2, "accept_early": True})
             assert (refused.status_code, refused.json()["error_type"]) == (503, "UNAVAILABLE")
             assert "nothing happened, try again" in refused.json()["error"]
             assert (await served.client.get(f"/api/v1/executions/{before}")).json()["payload"] == {"n": 1}
-            red = await becomes(503)
-            assert red["error_type"] == "UNAVAILABLE" and "store cannot write" in red["error"]
+            red = await served.answer("/health", 503, "store cannot write")
+            assert red.json()["error_type"] == "UNAVAILABLE"
             assert (await served.client.get("/ready")).status_code == 503
             assert "perdure_store_writable 0.0" in (await served.client.get("/metrics")).text
             disk.full_from = None
-            await becomes(200)
-            assert (await served.client.get("/ready")).status_code == 200
+            for path in ("/health", "/ready"):
+                await served.answer(path, 200)
             after = await served.start(payload=3)
             listed = (await served.client.get("/api/v1/executions")).json()["executions"]
             assert [one["id"] for one in listed] == [after, before], "what was refused did not happen"
