@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from tests import databases
 from tests.server.people import cheap_passwords
-from tests.server.serving import Hand, Served, serving
+from tests.server.serving import LASTING, Hand, Served, serving
+
+from perdure.server import auth
 
 ON_BOTH = {
     "test_beats.py",
@@ -40,9 +42,15 @@ def passwords_cost_nothing() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def failures_count_however_long_a_test_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server forgives one every six seconds."""
+    monkeypatch.setattr(auth, "REFILL_SECONDS", 3_600.0)
+
+
 @pytest.fixture
 async def served(database: str) -> AsyncIterator[Served]:
-    async with serving(database) as served:
+    async with serving(database, **LASTING) as served:
         yield served
 
 
