@@ -247,10 +247,11 @@ class Run:
             worker.thaw()
         self.note(f"{len(workers)} workers wake up after {seconds:.1f} s")
 
-    async def kill_server(self, n: int | None = None) -> None:
+    async def kill_server(self, n: int | None = None, *, amid_a_step: bool = True) -> None:
         """SIGKILL one while some step runs, and start it again."""
         server = self.cluster.servers[self.chance.randrange(len(self.cluster.servers)) if n is None else n]
-        await self.victim()
+        if amid_a_step:
+            await self.victim()
         at_us = time.time_ns() // 1_000
         server.kill()
         self.hit(f"{server.name} killed", self.cluster.effects.in_flight(w.pid for w in self.cluster.workers), at_us)

@@ -42,7 +42,7 @@ async def pauses(run: Run) -> None:
         claims = await _number(run, CLAIMS)
         run.note(f"{kind} paused after {claims} claims")
         if n % 3 == 2:
-            await run.kill_server()
+            await run.kill_server(amid_a_step=False)  # behind a pause none may run
         await _another_goes_on(client, n)
         if ends is None:
             after = await _number(run, CLAIMS)
