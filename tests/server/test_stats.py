@@ -1,9 +1,9 @@
 """Numbers over time over HTTP: the overview, workflows and queues."""
 
-import asyncio
 from typing import Any
 
 import pytest
+from tests.faults.cluster import until
 from tests.server.serving import Hand, Served
 
 from perdure import Client
@@ -20,8 +20,11 @@ Json = Any
 @pytest.fixture
 async def served(served: Served) -> Served:
     """A server that counts: it counts nothing before the first round of its loop."""
-    while await served.engine.store.read(ended.folds()) is None:  # noqa: ASYNC110  # there is no event for it
-        await asyncio.sleep(0.01)
+
+    async def counts() -> bool:
+        return await served.engine.store.read(ended.folds()) is not None
+
+    await until(counts, 60, "the server counts ends")
     return served
 
 

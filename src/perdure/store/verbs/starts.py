@@ -558,7 +558,7 @@ async def start(
     input_check: str | None = None,
     waiting_claim: WaitingClaim | None = None,
 ) -> tuple[list[Started | Problem], list[Claimed]]:
-    """Start independent executions. The answer includes those that the waiting claim took.
+    """Start independent executions. The answer includes the executions that the waiting claim took.
 
     `input_check`: as for `start_items`.
     """
