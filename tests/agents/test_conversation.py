@@ -35,7 +35,7 @@ from perdure.embedded import embedded
 from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.store.verbs import starts
+from perdure.store.verbs import start_targets
 from perdure.testing import embedded as bench
 from perdure.wire.errors import SessionBusy
 from perdure.wire.records import Kind
@@ -157,7 +157,7 @@ async def test_what_the_open_turn_cannot_read_is_a_turn_of_its_own(
         with pytest.raises(BadValue):
             await p.start("chat", 42, **turn)
         # As a release did that checked no inputs.
-        monkeypatch.setattr(starts, "check_input", lambda *_: None)
+        monkeypatch.setattr(start_targets, "check_input", lambda *_: None)
         bad = [p.handle(await (await p.start(send, payload)).result()) for payload in UNREADABLE]
         good = await p.start("chat", {"input": "good"}, **turn)
         empty: list[Any] = [await p.start("chat", payload, **turn) for payload in SAYS_NOTHING]

@@ -23,7 +23,7 @@ from perdure.store.verbs.pending import (
 )
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import add_row, note_end
-from perdure.store.verbs.starts import target_of
+from perdure.store.verbs.start_targets import target_of
 from perdure.store.verbs.waits import answer_wait, lock_topic_of_wait
 from perdure.wire.approvals import question_name
 from perdure.wire.errors import BadValue, Conflict, NotFound

@@ -7,7 +7,8 @@ import msgspec
 from perdure.store.executions import JournalRow, Moved, MovedParent
 from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, query_many, record
 from perdure.store.verbs.direct_dispatch import DirectDispatch
-from perdure.store.verbs.starts import New, check_payload, dispatch_target, start_items, where_of
+from perdure.store.verbs.start_targets import check_payload, dispatch_target, where_of
+from perdure.store.verbs.starts import New, start_items
 from perdure.wire.errors import IllegalMove, PerdureError
 from perdure.wire.holds import write_held
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer

@@ -19,7 +19,8 @@ from perdure.store.verbs.continued_keys import continue_keys
 from perdure.store.verbs.events import event_value
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
-from perdure.store.verbs.starts import New, check_payload, find_target, start_items
+from perdure.store.verbs.start_targets import check_payload, find_target
+from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.events import Event

@@ -12,7 +12,8 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.starts import New, Target, check_payload, find_target, start_items
+from perdure.store.verbs.start_targets import Target, check_payload, find_target
+from perdure.store.verbs.starts import New, start_items
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
 from perdure.wire.record import not_null

@@ -10,7 +10,8 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.starts import New, find_target, start_items
+from perdure.store.verbs.start_targets import find_target
+from perdure.store.verbs.starts import New, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.events import Event
 from perdure.wire.limits import VALUE_BYTES_MAX
