@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.faults.run import NotHere, Run, Size
+from tests.faults.run import NotHere, Size
+from tests.faults.scenarios import index
 from tests.faults.scenarios.index import BOTH, SCENARIOS
 
 
@@ -75,13 +76,12 @@ def play_apart(name: str, database: str, options: argparse.Namespace) -> dict[st
 async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> dict[str, Any]:
     """One scenario on one database; what came of it."""
     began = time.monotonic()
-    run = Run(name, database, size, seed, keep=keep)
+    figures: dict[str, Any] = {}
     wrong = ""
     try:
-        async with run:
-            await SCENARIOS[name].play(run)
+        await index.play(name, database, size, seed, figures, keep=keep)
     except NotHere as error:
-        run.figures["not played"] = str(error)
+        figures["not played"] = str(error)
     except Exception:  # whatever it was, the others are played all the same
         wrong = traceback.format_exc()
     return {
@@ -91,7 +91,7 @@ async def play(name: str, database: str, size: Size, seed: int, keep: bool) -> d
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
         "wrong": wrong,
-        **run.figures,
+        **figures,
     }
 
 

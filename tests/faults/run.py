@@ -54,7 +54,14 @@ class Size(StrEnum):
 
 
 class Broken(AssertionError):
-    """A promise was not kept, or the run did not do what it is for."""
+    """A promise was not kept."""
+
+
+class ProvesTooLittle(Broken):
+    """Every promise was kept, but the run met too few of the moments that it is for."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the run proves too little: {why}")
 
 
 class NotHere(Exception):
@@ -306,14 +313,15 @@ class Run:
         self.figures[f"given up after {LOSSES_MAX} losses in a row"] = len(load.poisoned)
 
     def demand(self, verdict: Verdict, **least: int) -> None:
-        """The run was not in vain: these counts (with `_` for spaces) reached at least so much. Raises `Broken`."""
+        """The run was not in vain: these counts (with `_` for spaces) reached at least so much. Raises
+        `ProvesTooLittle`."""
         short = [
             f"{name}: {verdict.counts[name.replace('_', ' ')]} of {wanted}"
             for name, wanted in least.items()
             if verdict.counts[name.replace("_", " ")] < wanted
         ]
         if short:
-            raise Broken(f"the run proves too little: {', '.join(short)}")
+            raise ProvesTooLittle(", ".join(short))
 
     def recoveries(self, kind: str, *, alone: bool = False) -> list[float]:
         """How long each execution that was caught by a fault of this kind took until another process went on with

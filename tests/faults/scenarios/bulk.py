@@ -9,7 +9,7 @@ from collections import Counter
 
 from tests.faults import app
 from tests.faults.cluster import until
-from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
 from perdure.wire.bulk import BulkJob, JobState
@@ -41,8 +41,6 @@ async def bulk(run: Run) -> None:
     server.kill()
     taken = await _taken(run)
     run.hit(f"{server.name} killed after {taken}", cluster.all_in_flight(), time.time_ns() // 1_000)
-    if taken == amount:
-        raise Broken("the job had ended before the kill: the run proves too little")
     if not others:
         server.start()
         await cluster.until_ready(server)
@@ -50,6 +48,8 @@ async def bulk(run: Run) -> None:
     if (job.done, job.refused, job.later) != (amount, 0, 0):
         raise Broken(f"{job.done} are done, {job.refused} refused, {job.later} for later, of {amount}")
     await _check(run, client, job, broken)
+    if taken == amount:
+        raise ProvesTooLittle("the job had ended before the kill")
 
 
 async def _run(run: Run, client: Client, amount: int) -> list[str]:

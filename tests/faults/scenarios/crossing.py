@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.faults.checker import FINAL
-from tests.faults.run import Broken, Run
+from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, yields
 from tests.store.world import GRACE_US, SECOND, child, raw, step
 
@@ -48,7 +48,7 @@ async def crossing(run: Run) -> None:
         raise Broken(f"callers heard of the database's troubles: {wrong}")
     lacking = [what for what in ("cancel", "complete", "reap", "batch", "publish") if told[what] < rounds]
     if lacking:
-        raise Broken(f"too few succeeded of {lacking}: the run proves too little")
+        raise ProvesTooLittle(f"too few succeeded of {lacking}")
 
 
 async def _round(run: Run, peers: list[Peer], n: int, told: Counter[str]) -> None:

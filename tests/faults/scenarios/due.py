@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.run import Broken, Run
+from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, together
 from tests.store.world import SECOND
 
@@ -33,7 +33,7 @@ async def due(run: Run) -> None:
     if wrong or early or sum(shares) != amount:
         raise Broken(f"{early} too early, {sum(shares)} of {amount} woken, not once: {wrong[:10]}")
     if len(shares) > 1 and sorted(shares)[-2] == 0:
-        raise Broken("one server woke them all: the run proves too little")
+        raise ProvesTooLittle("one server woke them all")
 
 
 async def _wake(peer: Peer) -> int:

@@ -16,7 +16,7 @@ import httpx2
 from tests.faults import app
 from tests.faults.cluster import until
 from tests.faults.failing import IN_FORK, POINTS
-from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
 from perdure.wire.status import Phase
@@ -71,10 +71,11 @@ async def forks(run: Run) -> None:
             deaths[asked.verb] += died
     await _complete(run, client, source, made)
     run.figures["deaths"] = dict(deaths)
+    verdict = await run.finish()
     least = run.pick(4, 6, 16)
     if min(deaths[verb] for verb in WHOLE) < least:
-        raise Broken(f"it died less than {least} times in a fork or in a retry: the run proves too little: {deaths}")
-    run.demand(await run.finish(), faults=2 * least)
+        raise ProvesTooLittle(f"it died less than {least} times in a fork or in a retry: {deaths}")
+    run.demand(verdict, faults=2 * least)
 
 
 async def _waits_for_its_child(run: Run, client: Client) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from itertools import count
+from typing import Any, NamedTuple
 
-from tests.faults.run import Run
+from tests.faults.run import ProvesTooLittle, Run, Size
 from tests.faults.scenarios.acts import acts
 from tests.faults.scenarios.agents import agents
 from tests.faults.scenarios.bulk import bulk
@@ -76,3 +77,24 @@ SCENARIOS = {
     "full-disk": Scenario(full_disk, BOTH),
     "read-only": Scenario(read_only, ("postgres",)),
 }
+PLAYED_MAX = 5
+"""How often a scenario is played when run after run proves too little: how two orders meet is left to the machine."""
+
+
+async def play(name: str, database: str, size: Size, seed: int, figures: dict[str, Any], *, keep: bool = False) -> None:
+    """Play a scenario, with the next seed again while it proves too little; `figures` tell what came of the last run.
+    Raises `NotHere` and `Broken`."""
+    for played in count(1):
+        run = Run(name, database, size, seed + played - 1, keep=keep)
+        try:
+            async with run:
+                await SCENARIOS[name].play(run)
+            return
+        except ProvesTooLittle:
+            if played == PLAYED_MAX:
+                raise
+        finally:
+            figures.clear()
+            figures.update(run.figures)
+            if played > 1:
+                figures["played"] = f"{played} times: it proved too little before"

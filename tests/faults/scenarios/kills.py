@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.run import Broken, Run, spread
+from tests.faults.run import ProvesTooLittle, Run, spread
 from tests.faults.scenarios.zombies import FOR_EVER
 
 HITS_MIN = 0.6
@@ -39,6 +39,6 @@ async def kills(run: Run) -> None:
     run.figures["within 3 s"] = f"{sum(one <= 3 for one in clean)} of {len(clean)}"
     hits = verdict.counts["faults that caught a step in flight"]
     if hits < HITS_MIN * len(faults):
-        raise Broken(f"only {hits} of {len(faults)} kills hit a step in flight")
+        raise ProvesTooLittle(f"only {hits} of {len(faults)} kills hit a step in flight")
     least = {"rows_lost": len(faults) // 2, "bodies_begun_again": 1, "ends_in_the_report_of_a_step": executions // 2}
     run.demand(verdict, faults=len(faults), completed=executions, **least)

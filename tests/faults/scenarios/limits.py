@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from tests.faults.run import Broken, Run
+from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, restart, together, yields
 from tests.store.world import RELEASE, SECOND, failure, raw
 
@@ -96,7 +96,7 @@ async def limits(run: Run) -> None:
     if slots.wrong:
         raise Broken("\n".join(slots.wrong[:10]))
     if slots.claims < wanted or slots.full < slots.claims // 10:
-        raise Broken("the limits were hardly met: the run proves too little")
+        raise ProvesTooLittle("the limits were hardly met")
 
 
 def _compare(wrong: list[str], queue: str, of_key: int, of_queue: int) -> None:

@@ -14,7 +14,7 @@ from tests.faults import app
 from tests.faults.database import Postgres
 from tests.faults.duplicates import REPORT, Twice, judge, stale
 from tests.faults.proxy import Proxy
-from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
 from perdure.wire.errors import NotCancellable
@@ -73,10 +73,10 @@ async def lines(run: Run) -> None:
         raise Broken(f"an old message was answered by a server's error: {answers}")
     for fault in ("request lost", "reply lost", "reply cut", "duplicated", "replayed"):
         if not made[fault]:
-            raise Broken(f"the run proves too little: no {fault}")
+            raise ProvesTooLittle(f"no {fault}")
     for name in ("start", "publish", "resume", "cancel", REPORT, "claim"):
         if compared[name] < periods:
-            raise Broken(f"the run proves too little: {compared[name]} answers to copies of a {name} were compared")
+            raise ProvesTooLittle(f"{compared[name]} answers to copies of a {name} were compared")
     run.demand(verdict, faults=periods, completed=10)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from tests.faults.app import expected_nap, five_steps, nap
 from tests.faults.cluster import until
-from tests.faults.run import TURN_SECONDS, Broken, Run
+from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 from tests.faults.scenarios.zombies import FOR_EVER
 
 from perdure import Client
@@ -67,7 +67,7 @@ async def pauses(run: Run) -> None:
     verdict = await run.finish()
     run.figures["held at once"] = f"{min(held)} to {max(held)}"
     if max(held) < HELD_MIN:
-        raise Broken(f"at most {max(held)} executions waited: the run proves too little")
+        raise ProvesTooLittle(f"at most {max(held)} executions waited")
     run.demand(verdict, completed=100, faults=rounds // 3)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from tests.faults.run import Broken, Run
+from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import answer_wait, child, event_wait, raw
 
@@ -36,7 +36,7 @@ async def races(run: Run) -> None:
     if sum(count for _, count in told) != done.total():
         raise Broken(f"{done.total()} races left {told}")
     if run.database.servers_max > 1 and (len(counts) < 6 or min(counts.values()) < done.total() // 200):
-        raise Broken("one order hardly ever happened: the run proves too little")
+        raise ProvesTooLittle(f"one order hardly ever happened: {counts}")
 
 
 async def _wave(run: Run, peers: list[Peer], kind: str, n: int) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.faults.run import Broken, Run, spread
+from tests.faults.run import Broken, ProvesTooLittle, Run, spread
 from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import event_wait, raw, step
 
@@ -52,7 +52,7 @@ async def retention(run: Run) -> None:
     if len(kept) != len(waiting) + len(young) + written or sum(pruned) < old:
         raise Broken(f"{len(kept)} are left of {len(waiting)} waiting, {len(young)} young and {written} written")
     if not written:
-        raise Broken("nothing was written meanwhile: the run proves too little")
+        raise ProvesTooLittle("nothing was written meanwhile")
 
 
 async def _lives(peer: Peer, amount: int, *, steps: int) -> list[str]:
