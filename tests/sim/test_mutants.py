@@ -11,6 +11,7 @@ SEEDS_MAX = 3_000
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(
     "mutant",
     [pytest.param(one, id=name) for name, one in MUTANTS.items()],
