@@ -87,6 +87,33 @@ async def test_a_long_step_is_heard_before_it_ends(house: House) -> None:
         await handle.result()
 
 
+async def test_a_long_step_is_heard_before_it_ends_though_its_worker_was_idle(house: House) -> None:
+    app = Registry()
+    go = asyncio.Event()
+
+    @app.workflow
+    async def long(ctx: Context) -> None:
+        async def body() -> None:
+            log.info("half-way")
+            await go.wait()
+
+        await ctx.wait_for_event("go")
+        await ctx.step("body", body)
+
+    async with house.open(app) as p:
+        handle = await p.start(long)
+        await reaches(handle, Phase.WAITING)
+        await until(lambda: not p.worker._looking)
+        await p.publish("go", None)
+
+        async def is_heard() -> bool:
+            return await lines(p, handle.id) == ["half-way"]
+
+        await until(is_heard)
+        go.set()
+        await handle.result()
+
+
 async def test_lines_outside_of_executions_and_after_the_end_go_nowhere(house: House) -> None:
     app = Registry()
 
