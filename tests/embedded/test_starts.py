@@ -10,7 +10,7 @@ from tests.embedded.house import Counter, House, ends, reaches, until
 
 from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
-from perdure.sdk.client import Handle
+from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
@@ -49,6 +49,24 @@ async def test_a_key_names_one_execution_with_one_input(house: House, count: Cou
         fresh = await p.start(order, 10, key="order-7")
         assert (fresh.existing, await fresh.result()) == (False, 10)
     assert count["ran"] == 2
+
+
+async def test_no_start_outlives_its_client(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def order(ctx: Context, id: int) -> int:
+        return id
+
+    async with house.open(app) as p:
+        for turns in range(6):  # of the event loop: to the flush, to the begin of the request, and into the commit
+            client = Client(p._transport)
+            starts = [asyncio.create_task(client.start(order, n)) for n in range(2)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await client.close()
+            for outcome in await asyncio.gather(*starts, return_exceptions=True):
+                assert isinstance(outcome, Handle | Unavailable), outcome
 
 
 async def test_no_input_gives_the_default_of_the_function(house: House) -> None:

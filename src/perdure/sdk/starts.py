@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from msgspec import Raw
@@ -50,6 +51,8 @@ class GatheredStarts:
         return await future
 
     async def close(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        _refuse(waiting)
         for task in list(self._sending):
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -60,25 +63,21 @@ class GatheredStarts:
             group, self._waiting = _cut(self._waiting)
             task = asyncio.get_running_loop().create_task(self._send_group(group))
             self._sending.add(task)
-            task.add_done_callback(self._sent)
+            task.add_done_callback(partial(self._sent, group))
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
+    def _sent(self, group: Sequence[_Start], task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
+        _refuse(group)  # here, because a task that is cancelled before it begins runs no code
         if self._waiting and not self._scheduled:
             self._flush()
 
     async def _send_group(self, group: Sequence[_Start]) -> None:
         try:
             await self._send(group)
-        except BaseException as error:
+        except Exception as error:
             for _, future, _ in group:
                 if not future.done():
-                    if isinstance(error, Exception):
-                        future.set_exception(error)
-                    else:
-                        future.set_exception(Unavailable("The client was closed while this start was under way."))
-            if not isinstance(error, Exception):
-                raise
+                    future.set_exception(error)
 
     async def _send(self, group: Sequence[_Start]) -> None:
         """Raises an error that applies to all futures still open."""
@@ -103,6 +102,12 @@ class GatheredStarts:
                     raise  # the other starts would wait as long for the same error
                 if not one[1].done():
                     one[1].set_exception(error)
+
+
+def _refuse(starts: Sequence[_Start]) -> None:
+    for _, future, _ in starts:
+        if not future.done():
+            future.set_exception(Unavailable("The client was closed while this start was under way."))
 
 
 def _cut(starts: list[_Start]) -> tuple[list[_Start], list[_Start]]:
