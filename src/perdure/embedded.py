@@ -99,7 +99,9 @@ class SharedLease(Lease):
             worker_id, reply, sent = self._worker_id, self._reply, self.now()
             try:
                 beat = await self._transport.call(BeatRequest(worker_id, reply.epoch, self.steps()))
-            except PerdureError as error:
+            except Exception as error:  # without this task the worker would lose everything
+                if not isinstance(error, PerdureError):
+                    logger.error("A beat failed.", exc_info=error)
                 logger.debug("Beat failed: %s", error)
                 self._unreachable_since = self._unreachable_since or self.now()
                 await asyncio.sleep(min(1.0, reply.beat_us / 1e6))

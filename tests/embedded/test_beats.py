@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import pytest
 from tests.embedded.house import House, reaches, until
 
 from perdure.embedded import Embedded
+from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
+from perdure.store.verbs import claims
+from perdure.wire.requests import BeatRequest, RegisterRequest
 from perdure.wire.status import Phase
 
 
@@ -94,3 +98,39 @@ async def test_a_delivery_that_never_arrived_is_handed_back(house: House) -> Non
         p.worker.on_beat(held, 3.0)
         assert await handle.result(timeout=60) == "through"
         assert (await handle.get()).attempt == 2
+
+
+class Odd:
+    """A transport whose next call of one kind raises what no verb should: the database refuses a statement."""
+
+    def __init__(self, p: Embedded, monkeypatch: pytest.MonkeyPatch, kind: type[object]) -> None:
+        self.calls = 0
+        call = p.worker.transport.call
+
+        async def odd(op: Any, key: str | None = None) -> Any:
+            if isinstance(op, kind):
+                self.calls += 1
+                if self.calls == 1:
+                    raise LookupError("no such plan")
+            return await call(op, key)
+
+        monkeypatch.setattr(p.worker.transport, "call", odd)
+
+
+async def test_beats_go_on_after_an_odd_error(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house.open(Registry(), settings=EngineSettings(beat_seconds=0.05)) as p:
+        if p.worker.lease is None:
+            pytest.skip("an embedded worker on a file has no lease")
+        odd = Odd(p, monkeypatch, BeatRequest)
+        await until(lambda: odd.calls >= 3)
+        assert p.worker.lease.is_good()
+
+
+async def test_a_worker_registers_again_after_an_odd_error(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, gate = app_with_a_gate()
+    gate.set()
+    async with house.open(app) as p:
+        odd, lost = Odd(p, monkeypatch, RegisterRequest), p.worker.id
+        await p.engine.store.write(claims.drain(project_id=await p.engine.projects.default(), worker_id=lost, now_us=1))
+        assert await (await p.start(app["gated"], None)).result(timeout=60) == "through"
+        assert odd.calls == 2 and p.worker.id != lost

@@ -580,9 +580,11 @@ class Worker:
             try:
                 await self._register(str(uuid4()))
                 return
-            except PerdureError as error:
-                if refusals and not error.retryable:
+            except Exception as error:  # without a registration the worker would claim nothing any more
+                if refusals and not (isinstance(error, PerdureError) and error.retryable):
                     raise
+                if not isinstance(error, PerdureError):
+                    logger.error("A registration failed.", exc_info=error)
                 await _fall_back("Registration", pause, error)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
