@@ -7,7 +7,7 @@ import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -287,3 +287,14 @@ async def test_time_stands_still_while_an_execution_is_on_its_way_to_its_worker(
         reply = await p.engine.serve(scope, ClaimRequest("w", epoch, "1", 1, 0.0))
         assert len(reply.items) == 1 and not p.worker.running
         assert not await p._is_quiet()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_process_that_dies_while_it_drains_ends_all_the_same(
+    moment: Literal["before", "after"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing_module, "CHANGES", frozenset({"drain"}))
+    store = testing_module._Doomed(str(tmp_path / "perdure.db"), testing_module._Crash(moment, 1))
+    async with testing_module._bench(store, app):
+        assert not store.is_dead
+    assert store.is_dead

@@ -35,9 +35,7 @@ from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import pauses, queries, schedules, transitions, triggers
 from perdure.wire.errors import Conflict, NotFound, Unavailable
 from perdure.wire.executions import Execution, ListExecutions
-from perdure.wire.operation import Operation
 from perdure.wire.records import Kind
-from perdure.wire.requests import DrainRequest
 from perdure.wire.status import Phase
 
 __all__ = ["Bench", "CrashReport", "ManualClock", "StepRanAgain", "crash_everywhere", "embedded"]
@@ -179,7 +177,7 @@ async def _bench(
     await engine.start()
     skipping: asyncio.Task[None] | None = None
     try:
-        transport = _MortalTransport(engine, await engine.projects.default())
+        transport = LocalTransport(engine, await engine.projects.default())
         found = registry if registry is not None else Registry.declared()
         worker = Worker(transport, found, grace_seconds=5.0, parks=parks)
         await worker.start()
@@ -200,16 +198,6 @@ async def _bench(
             await bench.close()
     finally:
         await engine.stop()
-
-
-class _MortalTransport(LocalTransport):
-    """A dead process does not drain."""
-
-    async def call(self, op: Operation[R], key: str | None = None) -> R:
-        store = self.engine.store
-        if isinstance(op, DrainRequest) and isinstance(store, _Doomed) and store.is_dead:
-            raise Unavailable("The process is dead.")
-        return await super().call(op, key)
 
 
 class StepRanAgain(AssertionError):
@@ -405,7 +393,8 @@ async def _outcome(ending: asyncio.Task[_Outcome], timeout: float, what: str) ->
 
 
 class _Doomed(SQLiteStore):
-    """A store whose process dies at a change. From then on it does not answer."""
+    """A store whose process dies at a change. From then on it does not answer, except that it refuses the drain, for
+    which the end of the process waits."""
 
     def __init__(self, path: str, crash: _Crash) -> None:
         super().__init__(path)
@@ -421,24 +410,24 @@ class _Doomed(SQLiteStore):
         name = verb.name
         counts = name in CHANGES and name not in ("claim", "wake_due")
         if self._is_due(counts, "before", name):
-            await self._for_ever()
+            await self._for_ever(name)
         result = await super().write(verb)
         if name == "claim":
             counts = bool(result[0])  # type: ignore[index]  # most claims find nothing
         elif name == "wake_due":
             counts = bool(result)
         if self._is_due(counts, "after", name):
-            await self._for_ever()
+            await self._for_ever(name)
         return result
 
     async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
         changes = [verb.name for verb in verbs if verb.name in CHANGES]
         what = "end_overdue" if "end_overdue" in changes else "report"
         if self._is_due(bool(changes), "before", what):
-            await self._for_ever()
+            await self._for_ever(what)
         result = await super().write_all(verbs)
         if self._is_due(bool(changes), "after", what):
-            await self._for_ever()
+            await self._for_ever(what)
         return result
 
     def _is_due(self, counts: bool, moment: str, what: str) -> bool:
@@ -453,7 +442,9 @@ class _Doomed(SQLiteStore):
         return self.is_dead
 
     @staticmethod
-    async def _for_ever() -> None:
+    async def _for_ever(what: str) -> None:
+        if what == "drain":
+            raise Unavailable("The process is dead.")
         await asyncio.get_running_loop().create_future()
 
 
