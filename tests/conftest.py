@@ -24,6 +24,9 @@ settings.register_profile("perdure", deadline=None, suppress_health_check=[Healt
 settings.load_profile("perdure")
 
 
+CRASHING = {"crashed", "crash_everywhere"}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Modules and tests stay to the end. Looking for garbage among them takes a fifth of the time of collecting."""
@@ -33,6 +36,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that crashes at each commit opens some 50 engines one after another, and limits each run by itself."""
+    for item in items:
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        if code is not None and CRASHING & {*code.co_names}:
+            item.add_marker(pytest.mark.timeout(3_600))
 
 
 @pytest.fixture(params=databases.KINDS)

@@ -60,5 +60,8 @@ def call(tool: str, call_id: str, **arguments: Any) -> ToolCallPart:
 async def crashed(
     workflow: Workflow[Any, R], prompt: Any, *others: Workflow[Any, Any], during: Any = None
 ) -> CrashReport[R]:
-    """Run it with a crash at each commit in turn: every run ends alike, and no recorded step runs again."""
-    return await crash_everywhere(workflow, prompt, during=during, registry=Registry(workflow, *others))
+    """Run it with a crash at each commit in turn: every run ends alike, and no recorded step runs again.
+
+    On a machine with much else to do a run of 0.2 s of processor time has taken a minute.
+    """
+    return await crash_everywhere(workflow, prompt, during=during, registry=Registry(workflow, *others), timeout=600)
