@@ -18,6 +18,12 @@ from perdure.store.verbs import access
 from perdure.wire.errors import Unavailable
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine may take its time for a probe. One that waits for a lock is refused after eight seconds."""
+    monkeypatch.setattr("perdure.engine.engine.PROBE_SECONDS_MAX", 60.0)
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     engine = Engine(await open_store(":memory:"))

@@ -83,6 +83,7 @@ R = TypeVar("R")
 
 PROBE_BYTES = 256 << 10
 """The size of the write that proves health after a refused change."""
+PROBE_SECONDS_MAX = 1.0
 TIME_QUESTIONS = 3
 """The quickest answer counts."""
 
@@ -225,7 +226,7 @@ class Engine(Core):
         if trouble is not None:
             ballast = " " + secrets.token_hex(PROBE_BYTES // 2)  # not compressible
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(PROBE_SECONDS_MAX):
                 written = await self.store.write(access.touch(now_us=self.clock.now_us(), ballast=ballast))
         except TimeoutError as error:
             raise Unavailable("The store did not commit within a second.") from error
