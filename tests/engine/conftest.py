@@ -1,10 +1,22 @@
 """What the tests of this folder share."""
 
 from collections.abc import AsyncIterator
+from functools import partialmethod
 
 import pytest
 from tests import postgres
 from tests.databases import migrated
+
+from perdure.engine.outbound import Outbound
+
+
+@pytest.fixture(autouse=True)
+def patient_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls, look-ups and idle connections outlast a machine that stands still for some seconds."""
+    monkeypatch.setattr(Outbound, "request", partialmethod(Outbound.request, seconds=60.0, connect_seconds=60.0))
+    monkeypatch.setattr("perdure.engine.outbound.LOOKUP_SECONDS", 60.0)
+    monkeypatch.setattr("perdure.engine.network.IDLE_SECONDS", 600.0)
+    monkeypatch.setattr("perdure.engine.webhooks.CALL_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -328,9 +328,9 @@ async def test_an_answer_that_does_not_come_is_not_waited_for(outbound: Outbound
             await outbound.request("GET", slow.url, seconds=0.2)
         assert failed.value.sent
         # Nor does it take anything from others, however many hang.
-        hanging = [asyncio.create_task(outbound.request("GET", slow.url, seconds=30)) for _ in range(CALLS_MAX + 1)]
+        hanging = [asyncio.create_task(outbound.request("GET", slow.url, seconds=600)) for _ in range(CALLS_MAX + 1)]
         await asyncio.sleep(0)
-        assert (await outbound.request("GET", quick.url, seconds=5)).status == 200
+        assert (await outbound.request("GET", quick.url)).status == 200
         for call in hanging:
             call.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
