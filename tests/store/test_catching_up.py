@@ -11,7 +11,6 @@ from tests.faults.cluster import until
 from tests.store.locks import held, set_limits
 from tests.store.world import PROJECT, World, answer_wait
 
-from perdure.store import postgres_lock_queue
 from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
@@ -25,11 +24,10 @@ T = TypeVar("T")
 async def a_start_under_way(database: str, *items: StartItem) -> AsyncIterator[asyncio.Task[list[str]]]:
     """Executions are being started at another server: written, but not committed before the block has ended.
 
-    Neither they nor those who wait for them give up meanwhile, as they would after some seconds.
+    No statement gives up meanwhile, as it would after some seconds.
     """
     patch = pytest.MonkeyPatch()
     set_limits(patch, lock_timeout=60_000, statement_timeout=60_000)
-    patch.setattr(postgres_lock_queue, "WAIT_SECONDS_MAX", 60.0)
     elsewhere = World(await open_store(database))
     elsewhere._ids = 1_000
     looking = await asyncpg.connect(database)
@@ -137,7 +135,7 @@ async def test_only_a_first_limit_stops_the_others(world: World, on_postgresql: 
 
 
 async def test_a_first_limit_that_has_waited_for_a_row_waits_for_the_others_too(
-    world: World, database: str, monkeypatch: pytest.MonkeyPatch, on_postgresql: None
+    world: World, database: str, on_postgresql: None
 ) -> None:
     await world.register()
     async with held(database, "workers", "w"):

@@ -124,8 +124,11 @@ async def test_a_newer_schema_that_is_not_compatible_is_refused(place: str, pret
 
 
 @on_postgres
-async def test_a_server_that_runs_goes_on_while_another_migrates(url: str, pretend: Pretend) -> None:
+async def test_a_server_that_runs_goes_on_while_another_migrates(
+    url: str, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file has one server, and is migrated when it starts."""
+    monkeypatch.setattr("perdure.store.postgres_lock_queue.WAIT_SECONDS_MAX", 60.0)
     running = await open_store(url)
     await works(running)
     stop = asyncio.Event()
@@ -165,13 +168,14 @@ async def test_servers_that_could_not_live_with_a_change_are_not_surprised_by_it
 
 @on_postgres
 async def test_a_server_that_was_cut_off_meanwhile_does_not_come_back_to_what_it_does_not_know(
-    url: str, pretend: Pretend
+    url: str, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = await open_store(url)
     await works(running)
     pretend(INCOMPATIBLE)
     with pytest.raises(PerdureError, match="stop all of them"):
         await open_store(url)
+    monkeypatch.setattr(postgres_connection, "GONE_SECONDS_MAX", 60.0)  # however long the cut takes
     async with asyncio.TaskGroup() as group:
         newer = group.create_task(open_store(url))
         while not newer.done():  # as if the network to it were cut
