@@ -64,7 +64,7 @@ def in_a_terminal(command: list[str]) -> tuple[int, str]:
     variables = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
     process = subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=ROOT, env=variables)
     os.close(terminal)
-    said, until = b"", time.monotonic() + 110
+    said, until = b"", time.monotonic() + 280
     try:
         while select.select([master], [], [], max(0.0, until - time.monotonic()))[0]:
             try:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from tests import postgres
 from tests.faults.app import expected, five_steps
-from tests.faults.cluster import Cluster, Server, until
+from tests.faults.cluster import START_SECONDS, Cluster, Server, until
 
 from perdure import Client
 from perdure.wire.records import Kind
@@ -147,7 +147,8 @@ async def in_use(cluster: Cluster) -> Server:
 
 @pytest.mark.slow
 async def test_a_frozen_server_is_left_for_the_other_while_the_lease_holds(url: str, tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, Lent(url), servers=2, workers=1, capacity=4, settings={"lease_seconds": 9})
+    settings = {"lease_seconds": 30, "beat_seconds": 3}  # a silent server is left after 8 s, or later on a slow machine
+    cluster = Cluster(tmp_path, Lent(url), servers=2, workers=1, capacity=4, settings=settings)
     await cluster.prepare()
     try:
         await cluster.start()
@@ -188,7 +189,7 @@ async def test_servers_that_start_at_once_on_an_empty_database_agree(empty: str,
         server.start()
     try:
         for server in servers:
-            await until(server.is_ready, SECONDS, f"{server.name} is ready")
+            await until(server.is_ready, START_SECONDS, f"{server.name} is ready")
         said = [server.said() for server in servers]
         assert sum("The database has schema 1 now" in text for text in said) == 1
         places = {await registered(server) for server in servers}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.server.people import Person, member
-from tests.server.serving import Hand, Served, serving
+from tests.server.serving import LASTING, Hand, Served, serving
 from tests.servers.conftest import NEVER, until
 
 from perdure.wire.access import Role
@@ -15,7 +15,7 @@ from perdure.wire.access import Role
 @pytest.fixture
 async def both(url: str) -> AsyncIterator[tuple[Served, Served]]:
     """Servers that look by themselves so rarely that whatever happens is a hint's doing."""
-    values: dict[str, Any] = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0}
+    values: dict[str, Any] = {"poll_seconds": NEVER, "stream_comment_seconds": 600.0, **LASTING}
     async with serving(url, **values) as a, serving(url, **values) as b:
         await until(lambda: a.engine.store.hints_up and b.engine.store.hints_up)
         yield a, b
