@@ -8,8 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.faults import proxy as proxies
 from tests.faults.duplicates import Reply
 from tests.faults.proxy import Proxy, read_request
+
+
+@pytest.fixture(autouse=True)
+def every_copy_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(proxies, "ANSWER_SECONDS_MAX", 60.0)
 
 
 class Echo:

@@ -13,6 +13,7 @@ from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
 from perdure.wire.bulk import BulkJob, JobState
+from perdure.wire.errors import Conflict
 from perdure.wire.executions import ListFilters
 from perdure.wire.status import Phase
 
@@ -35,7 +36,12 @@ async def bulk(run: Run) -> None:
     (run.folder / "mended").touch()
     job = await client.bulk.start("retry", FAILED, newest=found.newest, expect=found.count)
     await _until_taken(run, 1)  # on a busy machine more are taken before it is stopped, or killed
-    stopped_at = await _stop_and_continue(run, client, job)
+    try:
+        stopped_at = await _stop_and_continue(run, client, job)
+    except Conflict as error:
+        raise ProvesTooLittle("the job had ended before the stop") from error
+    if stopped_at == amount:
+        raise ProvesTooLittle("all were taken before the stop")
     await _until_taken(run, stopped_at + 1)
     [server, *others] = cluster.servers  # the first one was asked to continue
     server.kill()
