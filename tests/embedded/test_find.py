@@ -42,6 +42,7 @@ async def test_an_empty_page_says_how_far_the_search_came(house: House, monkeypa
     async def order(ctx: Context) -> None: ...
 
     monkeypatch.setattr(find, "DEPTHS", (2,))
+    monkeypatch.setattr(executions, "SEARCH_SECONDS", 600.0)
     async with house.open(app) as p:
         handles = [await p.start(order) for _ in range(5)]
         created = [(await handle.get()).created_at for handle in handles]

@@ -2,12 +2,15 @@
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import msgspec
 import pytest
 from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of, until
 
+from perdure.embedded import Embedded
 from perdure.engine.clock import ManualClock
+from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, StepFailed
 from perdure.sdk.steps import current_step, step
@@ -45,6 +48,11 @@ class Till:
         if self.is_down:
             raise ConnectionError("the till is down")
         return f"paid {what}"
+
+
+async def tried(p: Embedded, handle: Handle[Any]) -> list[str | None]:
+    """The keys of what is pending, without steps that run: on a slow machine they are listed, too."""
+    return [call.key for call in await p.pending(handle.id) if call.kind != "step"]
 
 
 @pytest.fixture
@@ -218,7 +226,7 @@ async def test_several_steps_are_held_together_and_released_one_by_one(house: Ho
         handle = await p.start(branches)
 
         async def two_have_failed() -> bool:
-            return [call.key for call in await p.pending(handle.id)] == ["pay", "pay#2"]
+            return await tried(p, handle) == ["pay", "pay#2"]
 
         await until(two_have_failed)
         assert (await handle.get()).phase is Phase.RUNNING  # `c` still runs
@@ -252,7 +260,7 @@ async def test_another_worker_does_not_run_a_held_step(house: House, till: Till)
         handle = await p.start(branches)
 
         async def has_failed() -> bool:
-            return [call.key for call in await p.pending(handle.id)] == ["pay"]
+            return await tried(p, handle) == ["pay"]
 
         await until(has_failed)
     mended = True
@@ -279,7 +287,7 @@ async def test_a_held_step_of_a_running_execution_is_tried_again(house: House, t
         handle = await p.start(branches)
 
         async def has_failed() -> bool:
-            return [call.key for call in await p.pending(handle.id)] == ["pay"]
+            return await tried(p, handle) == ["pay"]
 
         await until(has_failed)
         till.is_down = False
@@ -477,7 +485,7 @@ async def test_a_try_of_failed_code_releases_its_held_steps(house: House, till: 
         handle = await p.start(run)
 
         async def first_is_held() -> bool:
-            return [call.key for call in await p.pending(handle.id)] == ["first"]
+            return await tried(p, handle) == ["first"]
 
         await until(first_is_held)
         ready.set()
@@ -519,7 +527,7 @@ async def test_a_value_for_a_step_that_did_not_end_the_code_this_time(house: Hou
         handle = await p.start(run)
 
         async def first_is_paused() -> bool:
-            return [call.key for call in await p.pending(handle.id)] == ["first"]
+            return await tried(p, handle) == ["first"]
 
         await until(first_is_paused)
         paused.set()

@@ -164,7 +164,7 @@ async def test_over_http_it_is_the_same(database: str) -> None:
 
 
 async def test_the_client_without_a_loop_has_them_too(database: str) -> None:
-    async with serving(database) as served:
+    async with serving(database, clock=ManualClock()) as served:  # nothing is due meanwhile
 
         def manage() -> None:
             with Client.sync(served.server.url, served.key) as client:

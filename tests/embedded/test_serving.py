@@ -41,7 +41,7 @@ async def serving() -> AsyncIterator[Embedded]:
 
 def browser(p: Embedded) -> httpx2.AsyncClient:
     assert p.url is not None
-    return httpx2.AsyncClient(base_url=p.url, headers={"sec-fetch-site": "same-origin"})
+    return httpx2.AsyncClient(base_url=p.url, headers={"sec-fetch-site": "same-origin"}, timeout=60)
 
 
 async def test_an_application_serves_its_executions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ async def test_it_is_ready_and_ends_with_waiting_clients() -> None:
         assert (await client.get("/ready")).status_code == 200
         client.headers["authorization"] = f"Bearer {p.api_key}"
         handle = await p.start(asks, 7)
-        waiting = asyncio.create_task(client.get(f"/api/v1/executions/{handle.id}?wait=60", timeout=60))
+        waiting = asyncio.create_task(client.get(f"/api/v1/executions/{handle.id}?wait=60"))
         assert p._server is not None
         polls = p._server.application.services.drain._polls
         while not polls:  # noqa: ASYNC110  # there is no event for it

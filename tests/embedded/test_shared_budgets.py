@@ -170,7 +170,7 @@ async def test_a_day_that_is_used_up_is_waited_for_without_a_worker(house: House
 
 
 async def test_its_end_is_the_outcome_of_runs_that_do_not_ask(house: House) -> None:
-    async with house.open(app) as p:
+    async with house.open(app, clock=ManualClock()) as p:  # no day ends meanwhile
         await p.budgets.put("users", per="user", period="day", calls=1, on_exceed="fail")
         failing = await p.start(talk, 2, user_id="ann")
         with pytest.raises(

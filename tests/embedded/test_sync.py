@@ -35,10 +35,12 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_runs_workflows_and_serves_its_pages(capsys: pytest.CaptureFixture[str]) -> None:
     with embedded_sync("app.db", registry, serve=0) as p:
-        assert p.start(doubles, 21).result(timeout=30) == 42
+        assert p.start(doubles, 21).result(timeout=60) == 42
         assert p.url is not None
-        assert httpx2.get(p.url).status_code == 200
-        answered = httpx2.get(f"{p.url}/api/v1/executions", headers={"authorization": f"Bearer {p.api_key}"})
+        with httpx2.Client(base_url=p.url, timeout=60) as browser:
+            assert browser.get("/").status_code == 200
+            headers = {"authorization": f"Bearer {p.api_key}"}
+            answered = browser.get("/api/v1/executions", headers=headers)
         assert [one["result"] for one in answered.json()["executions"]] == [42]
         assert p.sign_in_link().startswith(p.url)
         with Client.sync() as client:
@@ -48,7 +50,7 @@ def test_it_runs_workflows_and_serves_its_pages(capsys: pytest.CaptureFixture[st
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert sorted(results) == [0, 2, 4, 6]
         url = p.url
     assert "/sign-in?token=" in capsys.readouterr().err
