@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -26,6 +27,7 @@ from perdure import Budget, BudgetExceeded, Context, Registry, current_step, wor
 from perdure.agents import Call, CallHook, DurableAgent, durable, max_steps, stop_reason
 from perdure.cli.conversation import conversation, spent
 from perdure.embedded import embedded as stored
+from perdure.engine.clock import ManualClock
 from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
@@ -405,6 +407,17 @@ async def test_last_words_inside_a_workflow_are_an_error_and_not_an_answer(datab
         assert await ample.result() == ["answer", "it is there"]
 
 
+class Afternoon(ManualClock):
+    """A clock that goes on, and on which no day ends while a test runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began_ns = time.monotonic_ns()
+
+    def now_us(self) -> int:
+        return super().now_us() + (time.monotonic_ns() - self._began_ns) // 1_000
+
+
 @pytest.mark.parametrize(
     ("per", "period", "name"),
     [
@@ -420,7 +433,8 @@ async def test_a_shared_budget_ends_an_agent_inside_a_workflow_alike(
     script = Script([LAST_WORDS, call("find", "c1")], call("find", "c2"), "it is there")
     clerk, trusts, handles = clerk_inside(script)
     whose: dict[str, Any] = {"session_id": "s", "user_id": "ann", "tags": {"shop": "berlin"}}
-    async with stored(database, Registry(clerk, trusts, handles), parks=False) as bench:
+    registry = Registry(clerk, trusts, handles)
+    async with stored(database, registry, parks=False, clock=Afternoon()) as bench:
         await bench.budgets.put("shared", per=per, period=period, calls=2, on_exceed="finish")
         assert await (await bench.start(handles, "Find it!", **whose)).result() == ["str", LAST_WORDS]
         await bench.budgets.put("shared", per=per, period=period, calls=3, on_exceed="ask")

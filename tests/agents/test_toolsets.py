@@ -49,7 +49,9 @@ async def test_an_mcp_servers_tools_and_calls_are_steps(server: MCPServer) -> No
             seen.append(f"{call.kind} {call.name}")
 
     script = Script(call("customer", "c1", number=7), told)
-    clerk = durable(Agent(script.model, name="clerk", toolsets=[MCPToolset(server, id="crm")]), hooks=[Watch()])
+    clerk = durable(
+        Agent(script.model, name="clerk", toolsets=[MCPToolset(server, id="crm", init_timeout=60)]), hooks=[Watch()]
+    )
     async with embedded(Registry(), parks=False) as p:
         handle = await clerk.start(p, "Who is 7?")
         assert "customer 7" in str(await handle.result())
@@ -70,7 +72,7 @@ async def test_a_session_that_the_workers_program_holds_serves_all_steps(held: b
     server = MCPServer("crm", lifespan=lifespan)
     server.tool()(customer)
     script = Script(call("customer", "c1", number=7), call("customer", "c2", number=8), told)
-    toolset = MCPToolset(server, id="crm")
+    toolset = MCPToolset(server, id="crm", init_timeout=60)
     clerk = durable(Agent(script.model, name="clerk", toolsets=[toolset]))
     async with toolset if held else nullcontext(), embedded(Registry(), parks=False) as p:
         assert "customer 8" in str(await clerk.run(p, "Who is 7?"))
@@ -93,7 +95,7 @@ async def test_a_look_at_what_a_server_offers_is_tried_again_and_a_call_is_not(b
     server = MCPServer("crm", instructions="Ask for the number first.", lifespan=lifespan)
     server.tool()(customer)
     script = Script(call("customer", "c1", number=7), call("customer", "c2", number=8), told)
-    toolset = MCPToolset(server, id="crm", include_instructions=True)
+    toolset = MCPToolset(server, id="crm", include_instructions=True, init_timeout=60)
     async with embedded(Registry(clerk := durable(Agent(script.model, name="clerk", toolsets=[toolset])))) as p:
         handle = await clerk.start(p, "Who is 7?")
         if 5 in broken:
