@@ -110,7 +110,7 @@ async def throughput(ledger: Ledger, workload: str, seconds: float, conc: int) -
 
     async def caller(number: int) -> None:
         nonlocal done
-        while time.perf_counter() - begin < seconds:
+        while time.perf_counter() - begin < seconds or not done:
             number += conc
             await run(ledger, number, STEPS[workload])
             done += 1
@@ -123,7 +123,7 @@ async def throughput(ledger: Ledger, workload: str, seconds: float, conc: int) -
 async def one_caller(ledger: Ledger, seconds: float) -> dict[str, Any]:
     times: list[float] = []
     begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    while time.perf_counter() - begin < seconds or not times:
         start = time.perf_counter()
         await run(ledger, len(times) + 1, 1)
         times.append((time.perf_counter() - start) * 1e3)
@@ -132,7 +132,7 @@ async def one_caller(ledger: Ledger, seconds: float) -> dict[str, Any]:
 
 async def submits(ledger: Ledger, seconds: float) -> dict[str, Any]:
     done, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    while time.perf_counter() - begin < seconds or not done:
         await asyncio.gather(*[ledger.record(done + n, 0, "start", PAYLOAD) for n in range(1, BATCH + 1)])
         done += BATCH
     return {"submits_per_s": done / (time.perf_counter() - begin)}

@@ -43,7 +43,7 @@ async def throughput(lab: Lab, workload: str, seconds: float, conc: int) -> dict
 
     async def caller(client: Client) -> None:
         nonlocal done
-        while time.perf_counter() - begin < seconds:
+        while time.perf_counter() - begin < seconds or not done:
             handle = await client.start(workflow, PAYLOAD)
             await handle.result()
             done += 1
@@ -178,7 +178,7 @@ async def submits(lab: Lab, seconds: float, callers: int = 64) -> dict[str, Any]
 
     async def caller() -> None:
         nonlocal done
-        while time.perf_counter() - begin < seconds:
+        while time.perf_counter() - begin < seconds or not done:
             await lab.client.start(noop1, PAYLOAD)
             done += 1
 
