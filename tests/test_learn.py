@@ -147,6 +147,11 @@ def test_crash(reader: Reader, house: House) -> None:
     charges = house.folder / "charges.txt"
     charges.write_text("order 7: 42 euros\n")
     reader.saves()
+    program, killed = house.folder / "shop.py", house.folder / "killed"
+    before, packs, after = program.read_text().partition("    await asyncio.sleep(PACK_SECONDS)\n")
+    assert packs
+    holds = "    while item == 'plate' and not os.path.exists('killed'):\n        await asyncio.sleep(0.02)\n"
+    program.write_text(f"import os\n{before}{holds}{after}")  # it packs until it was killed, however late that is
     for terminal in developing(house):
         run = reader.begins()
         until_true(lambda: "order 8" in charges.read_text())
@@ -154,6 +159,7 @@ def test_crash(reader: Reader, house: House) -> None:
         until_true(lambda: "pack" in journal(house))
         terminal.press("k")
         reader.sees_at(terminal)
+        killed.touch()
         reader.sees(run.communicate(timeout=SECONDS)[0])
         assert reader.commands() == []
         reader.sees(charges.read_text())

@@ -3,7 +3,6 @@
 import asyncio
 import doctest
 import re
-import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +69,10 @@ async def waits(ctx: Context) -> str:
 
 
 async def test_three_days_pass_as_soon_as_nothing_else_is_left_to_do() -> None:
-    started = time.monotonic()
     async with embedded(app) as p:
         before = p.clock.now_us()
         assert await (await p.start(order, Order(7))).result() == "receipt-7: 0,1"
         assert p.clock.now_us() - before >= 3 * 86_400 * 1_000_000
-    assert time.monotonic() - started < 30
 
 
 async def test_without_skipping_time_is_in_the_tests_hands() -> None:
