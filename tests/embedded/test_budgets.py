@@ -17,7 +17,7 @@ from perdure.engine.service import Scope
 from perdure.sdk.budgets import admitted, reserve
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
-from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Misplaced, Postponed
+from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Fatal, Misplaced, Postponed
 from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry, workflow
 from perdure.wire.approvals import ListApprovals
@@ -228,6 +228,75 @@ async def test_a_fork_of_a_raised_budget_goes_on_when_its_own_is_raised(house: H
         await asks(p, fork)
         await p.raise_budget(fork.id, calls=9)
         assert await fork.result() == ["call 0", "call 1", "call 2"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "raised"), [("cancelled", "source"), ("cancelled", "own"), ("failed", "answer"), ("open", "own")]
+)
+async def test_a_run_that_goes_on_from_one_that_asked_asks_for_its_own_budget(
+    house: House, ends: str, raised: str
+) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def two(ctx: Context) -> list[str]:
+        asking = asyncio.ensure_future(admitted(ctx, lambda: ctx.step("call", call, "call")))
+        await ctx.wait_for_event("more")
+        beside = await ctx.step("beside", beside_it)
+        if ends == "failed":
+            await ctx.wait_for_event("fail")
+            await ctx.step("breaks", breaks)
+        return [beside, await asking]
+
+    async def beside_it() -> str:
+        return "there"
+
+    async def breaks() -> None:
+        broken.append(1)
+        if len(broken) == 1:
+            raise Fatal("no")
+
+    broken: list[int] = []
+    async with house.open(app) as p:
+        handle = await p.start(two, budget=Budget(calls=0))
+        await asks(p, handle)
+        await p.publish("more", None)
+        await until(lambda: _has_step(handle, "beside"))
+        await reaches(handle, Phase.WAITING)
+        if ends == "cancelled":
+            await handle.cancel()
+        elif ends == "failed":
+            await p.publish("fail", None)
+            with pytest.raises(ExecutionFailed):
+                await handle.result()
+        if raised == "source":
+            await p.raise_budget(handle.id, calls=1)
+        again = await (handle.fork(steps={"beside": "there"}) if ends == "open" else handle.retry())
+        if raised != "source":
+            question = await asks(p, again)
+            assert json.decode(question.data)["budget"] == again.id
+            if raised == "own":
+                await p.raise_budget(again.id, calls=1)
+            else:
+                await again.resume(question.step_key, {"approved": True, "calls": 1})
+        assert await again.result() == ["there", "call"]
+        assert calls == ["call"]
+
+
+async def _has_step(handle: Handle[Any], key: str) -> bool:
+    return key in await keys_of(handle, Kind.STEP)
+
+
+async def test_a_fork_raises_its_own_budget_by_an_answer_that_it_keeps(house: House) -> None:
+    async with house.open(app) as p:
+        handle = await p.start(talk, 1, budget=Budget(calls=0))
+        question = await asks(p, handle)
+        await handle.resume(question.step_key, {"approved": True, "calls": 3})
+        assert await handle.result() == ["call 0"]
+        fork = await handle.fork(from_step="raise budget")
+        assert await fork.result() == ["call 0"]
+        limits = [(await p.budget(one.id)).calls.limit for one in (handle, fork)]
+        assert limits == [3, 6]
 
 
 async def test_branches_of_one_execution_ask_once(house: House) -> None:

@@ -10,10 +10,11 @@ from tests.store.world import World, answer_wait, child, event_wait, failure, ra
 
 from perdure.store.verbs import forks
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
+from perdure.wire.budgets import Amounts, BudgetSpec, ReserveReply, StoredBudget, Verdict, topic_of
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.hands import Action
 from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem
+from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem, StepDone
 from perdure.wire.status import Phase
 
 BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
@@ -385,6 +386,37 @@ async def test_a_cancelled_execution_goes_on_where_it_was(world: World) -> None:
     with pytest.raises(Conflict, match="before the cancel"):
         await world.fork(id, from_step="cleaned")
     assert _outcomes(await _claimed(world, (await world.retry(id)).execution_id)) == [("step", "a", 1)]
+
+
+async def test_a_call_that_waits_for_a_budget_runs_again(world: World) -> None:
+    """Other refused calls are kept: those of an earlier wait, and those that the code has handled."""
+
+    def refused(key: str, budget: str, raises: int) -> StepDone:
+        limits = BudgetSpec(calls=1)
+        told = StoredBudget(budget, limits, Amounts(calls=1), Amounts(), 0, None, raises, None)
+        reply = ReserveReply(Verdict.EXCEEDED, told, ["calls"], asks=True)
+        error = {"type": "BudgetExceeded", "message": "used up", "details": json.decode(json.encode(reply))}
+        return step(key, error, ok=False)
+
+    id, other = await world.running(), world.new_id()
+    handled = [refused("handled", other, 0), step("failed", {"type": "ValueError", "message": "no"}, ok=False)]
+    await world.report(id, [*handled, refused("first", id, 0)])
+    await world.wait_for(id, event_wait("e", topic_of(id), after=0))
+    await world.publish(topic_of(id), None)
+    await world.claim()
+    await world.report(id, [refused("a", id, 1), step("beside", 1), refused("b", id, 1)])
+    world.advance(1)
+    await world.wait_for(id, event_wait("e#2", topic_of(id), after=1))
+    world.advance(1)
+    await world.cancel(id)
+    fork, retry = await world.fork(id, from_step="b"), await world.retry(id)
+    assert (fork.forked_at_step, retry.forked_at_step) == ("b", "a")
+    for made, again in ((fork, ["a"]), (retry, ["a", "b"])):
+        rows = await world.journal(made.execution_id)
+        assert [row.key for row in rows if row.kind is Kind.STEP_FAILED] == again
+        assert [row.key for row in rows if row.kind is Kind.STEP][:3] == ["handled", "failed", "first"]
+        [back] = [json.decode(row.value) for row in rows if row.kind is Kind.RETRIED]
+        assert back == [row.seq for row in rows if row.kind is Kind.STEP_FAILED]
 
 
 async def test_of_two_retries_one_wins(world: World) -> None:

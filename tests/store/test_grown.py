@@ -212,7 +212,8 @@ ANSWERS_NOTHING: Final = {
     "recent_tries": "no try has failed of late",
     "retried_after": "nothing was retried",
     "hold_at": "it was not held",
-    "failed_step_of": "no step has failed",
+    **dict.fromkeys(("failed_step_of", "failed_steps_before"), "no step has failed"),
+    "budget_waits_at": "it waited for no budget",
     "open_children_at": "all children have ended",
     "started_child_of": "none was started",
     **dict.fromkeys(("kept_readings", "any_transcript_row"), "no transcript was read"),
@@ -536,6 +537,8 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
     forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US}
     for query in (
         "kept_facts",
+        "budget_waits_at",
+        "failed_steps_before",
         "retried_after",
         "hold_at",
         "kept_readings",

@@ -37,6 +37,7 @@ from perdure.wire.budgets import (
     Settle,
     StoredBudget,
     Verdict,
+    is_balance,
     topic_of,
     usd_micros,
 )
@@ -245,8 +246,11 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     worker = info.worker
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
+    # A fork raises a budget of its own, also for an answer that its source had: the step's input names that one's.
+    context = info.context
+    if context is not None and context.parent_execution_id is None and not is_balance(budget_id):
+        budget_id = info.execution_id
     op = RaiseBudget(budget_id, **msgspec.structs.asdict(change))
-    # A fork raises a budget of its own, so the request does not repeat the source's.
     await until_answered(lambda: worker.transport.call(op, f"{info.execution_id}:{info.key}"))
 
 

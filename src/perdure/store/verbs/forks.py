@@ -22,6 +22,7 @@ from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.start_targets import check_payload, find_target
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
+from perdure.wire.budgets import ReserveReply, topic_of
 from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
 from perdure.wire.events import Event
 from perdure.wire.executions import Execution, Finished, Row
@@ -82,6 +83,12 @@ class Failure(Struct, frozen=True):
     code: str = ""
 
 
+class Refusal(Struct, frozen=True):
+    """The part of a step's recorded failure that names the budget that refused it."""
+
+    details: ReserveReply | None = None
+
+
 class Reading(Struct, frozen=True):
     session_id: str
     version: int
@@ -132,7 +139,7 @@ async def fork(
 
 async def fork_one(project_id: str, request: ForkExecution, fork_id: str, acted_by: str, now_us: int) -> Fork:
     source = await _locked(project_id, request.execution_id, "lock_source")
-    plan = await _plan_fork(source, request.from_step, request.edits or Edits())
+    plan = await _ask_anew(source, await _plan_fork(source, request.from_step, request.edits or Edits()))
     if request.key is not None:
         where = {"project_id": project_id, "workflow_id": source.workflow_id}
         for (holder,) in await query("holder_of_key", key=request.key, **where):
@@ -151,7 +158,7 @@ async def retry_one(project_id: str, request: RetryExecution, fork_id: str, acte
                 f"Execution {source.id!r} was retried as {source.retried_as!r}. Retry that one, or fork this one.",
                 {"execution_id": source.retried_as},
             )
-    plan = await _plan_retry(source, request)
+    plan = await _ask_anew(source, await _plan_retry(source, request))
     making = _Making(project_id, source, plan, request, fork_id=fork_id, now_us=now_us)
     return await making.make(await _key_to_take(project_id, source), acted_by)
 
@@ -278,6 +285,32 @@ async def _failed_of_hold(source: Source, cut: int) -> dict[str, int]:
         found = {key: await _failed_row(source, key, (Kind.STEP,)) for key in read_held(told).take_back}
         return {key: seq for key, seq in found.items() if 0 < seq < cut}
     return {}
+
+
+async def _ask_anew(source: Source, plan: Plan) -> Plan:
+    """Also run the kept calls again that waited for a budget at the cut: the fork has a budget of its own."""
+    if plan.cut == 1:
+        return plan
+    waits = [(topic, after) for topic, after in await query("budget_waits_at", execution_id=source.id, cut=plan.cut)]
+    if not waits:
+        return plan
+    refused = {
+        row.key: row.seq
+        for row in await records(Row, "failed_steps_before", execution_id=source.id, cut=plan.cut)
+        if row.key is not None and _budget_wait(row) in waits
+    }
+    at_step = plan.at_step or min(refused, key=lambda key: refused[key], default=None)
+    return structs.replace(plan, at_step=at_step, failures=plan.failures | refused)
+
+
+def _budget_wait(row: Row) -> tuple[str, int] | None:
+    """The topic that a refused call waits for, and the event that it has seen."""
+    try:
+        refused = msgspec.json.decode(row.value, type=Refusal).details
+    except msgspec.DecodeError:  # it failed otherwise
+        return None
+    budget = None if refused is None else refused.budget
+    return None if budget is None else (topic_of(budget.execution_id), budget.raises)
 
 
 def _failure(row: Row) -> Failure:

@@ -56,6 +56,17 @@ ORDER BY seq;
 SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'held'
   AND seq = (SELECT MAX(seq) FROM journal WHERE execution_id = :execution_id AND seq < :cut AND kind IN ('held', 'claimed'));
 
+-- name: budget_waits_at
+-- The waits for budgets that had no outcome before `cut`, and were not closed before it.
+SELECT topic, after_seq FROM waits w WHERE execution_id = :execution_id AND topic LIKE 'budget/%'
+  AND (closed_at_us IS NULL
+    OR closed_at_us >= (SELECT at_us FROM journal WHERE execution_id = :execution_id AND seq = :cut))
+  AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.execution_id = :execution_id AND j.key = w.key AND j.kind = 'event'
+    AND j.seq < :cut);
+
+-- name: failed_steps_before
+SELECT {= row} FROM journal j WHERE execution_id = :execution_id AND seq < :cut AND kind = 'step' AND ok = 0;
+
 -- name: retried_after
 -- The failures that were taken back from `cut` on.
 SELECT value FROM journal WHERE execution_id = :execution_id AND seq >= :cut AND kind = 'retried';
