@@ -62,8 +62,9 @@ def test_wait_says_how_an_execution_ended(busy_house: House) -> None:
     busy_house.run("resume", asks, "approve", "--data", "true")
     assert (waiting.communicate(timeout=SECONDS)[0], waiting.returncode) == ("true\n", 0)
     cancelled = busy_house.run("run", "asks", "--detach").stdout.strip()
-    busy_house.run("cancel", cancelled)
+    busy_house.run("cancel", cancelled, "--note", "too late")
     assert "was cancelled by user" in busy_house.run("wait", cancelled, code=3).stderr
+    assert "cancelled it ('too late') at" in busy_house.run("why", cancelled).stdout
     assert "does not exist" in busy_house.run("wait", "0190a5f2-7c1e-7b3a-9d55-0242ac120002", code=2).stderr
     assert "cannot be reached" in busy_house.run("wait", done, "--url", "http://127.0.0.1:9", code=2).stderr
 

@@ -160,7 +160,7 @@ def operation_differences(path: str, theirs: Json, mine: Json) -> Iterator[str]:
 
 def _body_differences(where: str, theirs: Json, mine: Json, *, request: bool) -> Iterator[str]:
     content = {} if theirs is None else theirs.get("content", {})
-    if request and mine is not None and not content:
+    if request and not content and (mine or {}).get("required"):
         yield f"{where}: is asked for, and not known to the contract"
     for kind, one in content.items():
         here = (mine or {}).get("content", {}).get(kind)

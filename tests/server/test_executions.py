@@ -280,18 +280,21 @@ async def test_a_bad_query_names_its_parameter(served: Served) -> None:
 
 async def test_cancel(served: Served, hand: Hand) -> None:
     id = await served.start()
-    reply = (await served.client.post(f"/api/v1/executions/{id}/cancel")).json()
+    said = {"note": "by mistake", "of_another_version": 1}
+    reply = (await served.client.post(f"/api/v1/executions/{id}/cancel", json=said)).json()
     assert (reply["execution_id"], reply["status"]) == (id, "cancelled")
     found = (await served.client.get(f"/api/v1/executions/{id}")).json()
     assert found["cancelled_by"] == "user" and found["cancelled_at"] == reply["cancelled_at"]
     why = (await served.client.get(f"/api/v1/executions/{id}/why")).json()
-    assert re.match(r"Key '.+' \(.+\) cancelled it at ", why["sentence"])
+    assert re.match(r"Key '.+' \(.+\) cancelled it \('by mistake'\) at ", why["sentence"])
     again = await served.client.post(f"/api/v1/executions/{id}/cancel")
     assert (again.status_code, again.json()["error_type"]) == (400, "CANCELLATION_ERROR")
 
     id = await served.start()
     await hand.claim()
-    assert (await served.client.post(f"/api/v1/executions/{id}/cancel")).json()["status"] == "running"
+    form = {"content-type": "application/x-www-form-urlencoded"}  # as of `curl -d ''`
+    reply = (await served.client.post(f"/api/v1/executions/{id}/cancel", headers=form)).json()
+    assert reply["status"] == "running"
     assert (await served.client.get(f"/api/v1/executions/{id}")).json()["phase"] == "cancelling"
 
 

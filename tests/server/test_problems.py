@@ -163,6 +163,8 @@ async def test_a_body_that_is_none(signing_up: Served) -> None:
         for route in WITH_BODY:
             for bodies, statuses in ((NO_JSON, {400}), (NO_SHAPE, {422}), (EITHER, {400, 422})):
                 for what, body in bodies.items():
+                    if route.bodiless and not body:
+                        continue
                     with at(route):
                         reply = await as_whoever(
                             signing_up, route, user, content=body, headers={"content-type": "application/json"}

@@ -91,7 +91,7 @@ export function callFor(act: Act, id: string, options: Options): Call {
   const path = `/api/v1/executions/${encodeURIComponent(id)}`;
   const note = options.note.trim() === "" ? {} : { note: options.note.trim() };
   if (act === "delete") return { method: "DELETE", path };
-  if (act === "cancel") return { method: "POST", path: `${path}/cancel` };
+  if (act === "cancel") return { method: "POST", path: `${path}/cancel`, body: note };
   if (act === "resume") return { method: "POST", path: `${path}/resume/${encodeURIComponent(options.key.trim())}`, body: body(act, options) };
   return { method: "POST", path: `${path}/${act}`, body: { ...body(act, options), ...note } };
 }

@@ -74,6 +74,7 @@ describe("actions on several executions", () => {
     expect(callFor("fork", "1", { ...NO_OPTIONS, payload: '{"n": 1}', fromStep: "charge", note: " why " }).body).toEqual(
       { from_step: "charge", edits: { payload: { n: 1 } }, note: "why" },
     );
+    expect(callFor("cancel", "1", { ...NO_OPTIONS, note: "why" }).body).toEqual({ note: "why" });
     expect(callFor("resume", "1", { ...NO_OPTIONS, key: "a/b", data: "true" })).toEqual(
       { method: "POST", path: "/api/v1/executions/1/resume/a%2Fb", body: { data: true } },
     );

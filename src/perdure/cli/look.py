@@ -7,6 +7,7 @@ import typer
 from perdure.cli.commands import Refused, add_commands
 from perdure.cli.connect import with_client
 from perdure.cli.filters import with_filters
+from perdure.cli.hands import NoteOption
 from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
 from perdure.cli.output import console, emit, note, print_result
 
@@ -213,6 +214,7 @@ def logs(
 
 def cancel(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions.")],
+    reason: NoteOption = None,
     url: UrlOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -228,7 +230,7 @@ def cancel(
     async def work(client: "Client") -> None:
         for id in ids:
             try:
-                execution = (await client.cancel(id)).raw
+                execution = (await client.cancel(id, note=reason)).raw
             except (BadRequest, NotFound) as error:
                 refused.append(error.message)
                 continue

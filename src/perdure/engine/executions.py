@@ -350,6 +350,7 @@ class Executions(Service):
                 now_us=now_us,
                 grace_us=self._core.grace_us,
                 acted_by=await self._callers.name(scope.principal),
+                note=op.note,
             )
         )
         execution = await self.get(scope, GetExecution(op.execution_id))

@@ -131,9 +131,9 @@ class Handle(Generic[R]):
         """
         return self._client.stream(self.id, after=after)
 
-    async def cancel(self) -> ExecutionInfo[R]:
+    async def cancel(self, *, note: str | None = None) -> ExecutionInfo[R]:
         """As `Client.cancel`."""
-        return self._info(await self._client.cancel(self.id))
+        return self._info(await self._client.cancel(self.id, note=note))
 
     async def resume(self, key: str, data: object = None, *, question: str | None = None) -> Became:
         """As `Client.resume`."""
@@ -342,9 +342,10 @@ class Client:
         """As `Handle.stream`."""
         return follow(self._transport, execution_id, after)
 
-    async def cancel(self, execution_id: str) -> ExecutionInfo[Any]:
-        """Cancel an execution and its descendants. Raises `NotCancellable` if it is final."""
-        await self._transport.call(CancelExecution(execution_id))
+    async def cancel(self, execution_id: str, *, note: str | None = None) -> ExecutionInfo[Any]:
+        """Cancel an execution and its descendants. The server keeps the caller's name and `note`. Raises
+        `NotCancellable` if it is final."""
+        await self._transport.call(CancelExecution(execution_id, note))
         return await self.get(execution_id)
 
     async def fork(self, execution_id: str, **options: Unpack[ForkOptions]) -> Handle[object]:

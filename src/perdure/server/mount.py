@@ -95,6 +95,7 @@ def _route(operation: type[Operation[Any]]) -> Route:
         role=endpoint.role,
         caller=options.get("caller", Caller.USER if endpoint.role is None else Caller.PROJECT),
         contract=options.get("contract", False),
+        bodiless=options.get("bodiless", False),
         idempotent=idempotent,
         repeated=options.get("repeated") or ("no effect" if protocol else None),
         headers=((VERSION_HEADER,) if protocol else ("Last-Event-ID",) if streams else ()) + how.headers,

@@ -130,7 +130,7 @@ def _operation(route: Route, schemas: Schemas) -> Json:
         operation["parameters"] = parameters
     if route.body_type is not None:
         content = {"application/json": {"schema": schemas.add(route.body_type)}}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": not route.bodiless, "content": content}
     if route.raw_body:
         operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.raw_body}}
     operation["responses"] = _responses(route, schemas)

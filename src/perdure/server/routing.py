@@ -286,6 +286,10 @@ class Call:
         """Raises `TooLarge`."""
         return await read_bytes(self._receive, self.headers, self.route.bytes_max(self.settings), self._hold())
 
+    @property
+    def has_body(self) -> bool:
+        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
+
     def has_role(self, role: Role) -> bool:
         return self.principal is not None and self.principal.role.includes(role)
 
@@ -299,6 +303,7 @@ class RouteOptions(TypedDict, total=False):
     role: Role | None
     caller: Caller
     contract: bool
+    bodiless: bool
     idempotent: bool
     repeated: str | None
     """As for operations."""
@@ -332,6 +337,7 @@ class Route:
             raise TypeError(f"{method} {path}: a role belongs to routes for keys and members, and to no others")
         self.safe = method == "GET" and role in (None, Role.READ)
         self.contract = options.get("contract", False)
+        self.bodiless = options.get("bodiless", False)
         self.idempotent = options.get("idempotent", False)
         self.repeated = options.get("repeated")
         self.headers = options.get("headers", ())
@@ -380,6 +386,9 @@ class Route:
 
     async def read(self, call: Call) -> Struct:
         assert self._decode is not None and self._count is not None
+        if self.bodiless and not call.has_body:
+            default: Struct = self._decode(b"{}")
+            return default
         call.body = body = await read_body(call._receive, call.headers, self.bytes_max(call.settings), call._hold())
         try:
             if self._count.check(body):

@@ -22,6 +22,7 @@ from perdure.wire.fields import (
     Limit,
     Most,
     NextCursor,
+    Note,
     Position,
     Time,
     Uuid,
@@ -483,11 +484,18 @@ class StreamItems(Operation[Stream[StreamItem | StreamEnd]], frozen=True):
     last_event_id: LastEventId | None = None
 
 
-@executions.post("/api/v1/executions/{execution_id}/cancel", repeated="no effect; 400 after the end", contract=True)
+@executions.post(
+    "/api/v1/executions/{execution_id}/cancel",
+    repeated="no effect; 400 after the end",
+    contract=True,
+    body="CancelRequest",
+    bodiless=True,
+)
 class CancelExecution(Operation[Cancellation], frozen=True):
     """Ask for cancellation of an execution and everything below it."""
 
     execution_id: ExecutionId
+    note: Note | None = None
 
 
 @executions.post(

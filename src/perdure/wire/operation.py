@@ -70,6 +70,8 @@ class Options(TypedDict, total=False):
     """The path's last name matches slashes, too, up to a literal last segment."""
     body: str
     """The body's name in the API's document."""
+    bodiless: bool
+    """The body may be left out."""
     reply: str
     """The reply's name in the API's document, if it is not the record's."""
     body_bytes_max: int

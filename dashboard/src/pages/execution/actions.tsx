@@ -244,6 +244,7 @@ function Edited({ execution, span, name, text, onChange, onRemove }: EditedProps
 }
 
 function Cancel({ execution, openChildren, onClose }: Props) {
+  const [note, setNote] = useState("");
   return (
     <ActionDialog
       title={openChildren > 0 ? `Cancel this execution and ${counted(openChildren, "child", "children")}` : "Cancel this execution"}
@@ -254,12 +255,14 @@ function Cancel({ execution, openChildren, onClose }: Props) {
         openChildren > 0 ? "Everything below it is cancelled, too." : "Executions below it are cancelled, too.",
         "This cannot be undone. Recorded results stay: a retry can go on from them.",
       ]}
-      call={{ method: "POST", path: path(execution, "cancel") }}
-      command={`perdure cancel ${execution.id}`}
-      python={`await client.cancel(${asPython(execution.id)})`}
+      call={{ method: "POST", path: path(execution, "cancel"), body: filled({ note }) }}
+      command={`perdure cancel ${execution.id}${flag("--note", note)}`}
+      python={`await client.cancel(${asPython(execution.id)}${keyword("note", note)})`}
       onClose={onClose}
       done="Cancelling it."
-    />
+    >
+      <Note value={note} onChange={setNote} />
+    </ActionDialog>
   );
 }
 

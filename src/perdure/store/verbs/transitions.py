@@ -74,6 +74,7 @@ async def cancel(
     now_us: int,
     grace_us: int,
     acted_by: str | None = None,
+    note: str | None = None,
 ) -> Phase:
     """Cancel an execution and its open descendants."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
@@ -81,7 +82,7 @@ async def cancel(
         raise unknown_execution(execution_id)
     if state.phase in FINAL:
         raise NotCancellable(f"Execution {execution_id!r} cannot be cancelled: it is {state.phase} already.")
-    return await cancel_tree(project_id, execution_id, Canceller(cancelled_by, acted_by), now_us, grace_us)
+    return await cancel_tree(project_id, execution_id, Canceller(cancelled_by, acted_by, note), now_us, grace_us)
 
 
 async def cancel_tree(project_id: str, execution_id: str, by: Canceller, now_us: int, grace_us: int) -> Phase:
