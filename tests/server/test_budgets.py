@@ -50,6 +50,18 @@ async def test_a_budget_from_its_start_to_its_end(served: Served, hand: Hand) ->
     assert (await reserve(hand, item, "c", calls=1))["verdict"] == "granted"
 
 
+async def test_changes_are_events_but_no_listed_topic(served: Served) -> None:
+    id = await served.start(budget={"calls": 1})
+    assert (await served.client.post(path(id, "/raise"), json={"calls": 1})).status_code == 200
+    event = {"topic": "budget/approved", "events": [{"data": 1}]}
+    assert (await served.client.post("/api/v1/events/publish", json=event)).status_code == 200
+    listed = (await served.client.get("/api/v1/topics")).json()["topics"]
+    assert [one["topic"] for one in listed] == ["budget/approved"]
+    assert (await served.client.get("/api/v1/search?q=budget")).json()["topics"] == ["budget/approved"]
+    kept = (await served.client.get("/api/v1/events", params={"topic": f"budget/{id}"})).json()["events"]
+    assert [one["event_type"] for one in kept] == ["budget_changed"]
+
+
 async def test_executions_without_one_have_none(served: Served) -> None:
     id = await served.start()
     for method, where in (("GET", path(id)), ("GET", path(NOBODY)), ("POST", path(id, "/raise"))):

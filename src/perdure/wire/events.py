@@ -149,7 +149,7 @@ class GetEvents(Operation[EventPage], frozen=True):
 
 @events.get("/api/v1/topics")
 class ListTopics(Operation[TopicPage], frozen=True):
-    """Topics of the project, by name."""
+    """Topics of the project, by name, without those of budgets (`budget/ID`)."""
 
     prefix: Annotated[str, text_check(TOPIC_BYTES_MAX)] = ""
     """Only topics whose name begins with this."""

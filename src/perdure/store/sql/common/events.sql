@@ -65,6 +65,7 @@ SELECT low FROM rows WHERE size = 1) AS found;
 -- text: listed_topics
 FROM topics t LEFT JOIN events e ON e.project_id = t.project_id AND e.topic = t.topic AND e.seq = t.last_seq
 WHERE t.project_id = :project_id AND t.topic >= :first AND t.topic < :beyond AND t.topic <> :after_topic
+  AND {= is_own_topic}
 ORDER BY t.topic LIMIT :limit
 
 -- name: topic_sizes

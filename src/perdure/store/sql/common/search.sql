@@ -25,7 +25,8 @@ WITH RECURSIVE rows (name) AS (
 SELECT name FROM rows WHERE name IS NOT NULL LIMIT :limit;
 
 -- name: topics_beginning
-SELECT topic FROM topics WHERE project_id = :project_id AND topic BETWEEN :first AND :last ORDER BY topic LIMIT :limit;
+SELECT t.topic FROM topics t WHERE t.project_id = :project_id AND t.topic BETWEEN :first AND :last AND {= is_own_topic}
+ORDER BY t.topic LIMIT :limit;
 
 -- name: deployments_beginning
 SELECT id FROM deployments WHERE project_id = :project_id AND id BETWEEN :first AND :last AND retired_at_us IS NULL
