@@ -28,7 +28,7 @@ function named(found: Schemas["SearchResults"]): Found[] {
     names.map((name) => ({ group: "Go to", title: `${word} ${name}`, path: path(encodeURIComponent(name)) }));
   return [
     ...place("Workflow", found.workflows, (name) => `/workflows/${name}`),
-    ...place("Agent", found.agents, (name) => `/workflows/${name}`),
+    ...place("Agent", found.agents, (name) => `/agents/${name}`),
     ...place("Queue", found.queues, (name) => `/queues?queue=${name}`),
     ...place("Topic", found.topics, (name) => `/events/topics/${name}`),
     ...place("Session", found.sessions, (name) => `/executions?session_id=${name}`),

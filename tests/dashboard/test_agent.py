@@ -6,6 +6,7 @@ from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, SHOWN, opened
 from tests.dashboard.test_inbox import tool
 from tests.server.serving import Hand, Served
+from tests.server.test_sessions import Agent
 
 REFUND = "approve_refund_c1"
 
@@ -110,3 +111,25 @@ async def test_what_an_agent_spent_is_five_clicks_away(chromium: Browser, served
         await page.get_by_role("button", name="Conversation").or_(page.get_by_role("tab", name="Conversation")).click()
         await expect(page.get_by_text("$0.0122")).to_be_visible()
         assert await shown.clicks() <= 5
+
+
+async def test_an_agents_numbers_stand_where_those_of_workflows_do(chromium: Browser, served: Served) -> None:
+    agent = Agent(served.client)
+    await agent.register()
+    registered = await served.client.post(
+        "/api/v1/agents/register", json={"id": "w", "deployment_id": "default", "provider": "p", "model": "m"}
+    )
+    assert registered.status_code == 200, registered.text
+    id = await served.start("w", payload="Where is it?", session_id="mara")
+    await agent.fail(await agent.claim(), "StepFailed: step 'look' failed after 3 tries: OSError: gone")
+    async with opened(chromium, served, "/") as shown:
+        page = shown.page
+        await page.get_by_role("region", name="Workflows and agents").get_by_role("link", name="w").click()
+        await expect(page.get_by_role("row").filter(has_text="OSError: gone in look")).to_be_visible()
+        await page.get_by_role("button", name="Start with the input").click()
+        await expect(page.locator("textarea").first).to_have_value('"Where is it?"')
+        await page.locator("dl").get_by_role("link", name="w").click()
+        await page.wait_for_url("**/agents/w")
+        await page.get_by_role("link", name="Sessions").click()
+        await expect(page.get_by_role("row").filter(has_text="mara")).to_contain_text("Failed")
+        assert (await served.client.get(f"/api/v1/executions/{id}")).json()["status"] == "failed"

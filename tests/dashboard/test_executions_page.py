@@ -163,3 +163,17 @@ async def test_text_of_others_is_shown_as_text(served: Served, hand: Hand, chrom
         await shown.page.keyboard.press("Space")
         await expect(shown.page.get_by_label("The chosen execution")).to_contain_text(f"t={SHOWN}")
         assert await shown.page.locator("main img").count() == 0
+
+
+async def test_a_narrow_screen_shows_the_title_and_everything_beside_it(
+    served: Served, hand: Hand, chromium: Browser
+) -> None:
+    id = await failed(served, hand)
+    async with opened(chromium, served, "/executions", width=390, height=844) as shown:
+        page = shown.page
+        await expect(page.get_by_role("heading", name="Executions")).to_be_in_viewport()
+        await expect(page.get_by_role("link", name="Start a run")).to_be_in_viewport(ratio=1)
+        await page.goto(f"/executions/{id}")
+        for name in ("Timeline", "Journal", "Logs"):
+            await expect(page.get_by_role("tab", name=name)).to_be_in_viewport(ratio=0.9)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -103,12 +103,13 @@ async def test_sessions_are_grouped_runs_of_agents(served: Served, agent: Agent)
     found = await listed(served)
     assert [one["execution_id"] for one in found] == [alone, second]
     assert found[0]["user_message_preview"] == ("hello " * 50)[:200] + "..."
-    assert (found[0]["session_id"], found[0]["status"]) == (alone, "pending")
+    assert [found[0][name] for name in ("session_id", "status", "phase")] == [alone, "pending", "queued"]
     assert found[1] == {
         "execution_id": second,
         "agent_id": "w",
         "session_id": "s",
         "status": "failed",
+        "phase": "failed",
         "user_message_preview": "How is the weather?",
         "created_at": (await served.client.get(f"/api/v1/executions/{first}")).json()["created_at"],
         "total_tokens": 15,

@@ -31,7 +31,7 @@ from perdure.wire.fields import (
 from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL
-from perdure.wire.status import STATUS, Status
+from perdure.wire.status import STATUS, Phase, Status
 from perdure.wire.transcripts import NewVersion
 from perdure.wire.usage import CallSums
 from perdure.wire.usage_sums import SUMMED
@@ -118,6 +118,8 @@ class SessionSummary(Record, frozen=True):
     agent_id: str
     """The agent of the first run."""
     status: Status
+    """Of the newest run."""
+    phase: Phase
     """Of the newest run."""
     created_at_us: Time = field(name="created_at")
     """Of the first run."""
@@ -271,12 +273,14 @@ def group_runs(runs: Sequence[SessionRun], totals: Mapping[str, SessionTotals]) 
 
 def _summary(runs: Sequence[SessionRun], whole: SessionTotals | None) -> SessionSummary:
     newest, first = runs[0], runs[-1]
+    phase = newest.phase
     results = [decoded(run.result) for run in runs]
     last_message = preview(user_message(decoded(newest.payload)))
     return SessionSummary(
         execution_id=newest.id,
         agent_id=first.workflow_id,
-        status=STATUS[newest.phase],
+        status=STATUS[phase],
+        phase=phase,
         created_at_us=first.created_at_us,
         total_tokens=sum(_used(run, result).total for run, result in zip(runs, results, strict=True)),
         tool_call_count=sum(len(_tools(run, result)) for run, result in zip(runs, results, strict=True)),

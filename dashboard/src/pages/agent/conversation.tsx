@@ -200,7 +200,7 @@ function UserMessage({ text, at, by }: { text: string; at: string | null; by: st
         </div>
       </div>
       <span class="meta">
-        {at !== null && <Time at={at} />}
+        {at !== null && <Time at={at} />}{" "}
         {by !== null && (
           <span class="trunc">
             <Shown text={by} />

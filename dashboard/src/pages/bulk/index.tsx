@@ -78,7 +78,7 @@ export function BulkJobs() {
                   <th>Progress</th>
                   <th>Note</th>
                   <th>By</th>
-                  <th class="r">Started</th>
+                  <th class="r">Created</th>
                 </tr>
               </thead>
               <tbody>

@@ -3,6 +3,7 @@ import { Link } from "wouter-preact";
 import { Pause, Play, Plus } from "lucide-preact";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
+import { quoted } from "../../model/calls";
 import { clock, exact } from "../../model/time";
 import { count, counted } from "../../model/words";
 import { Page } from "../../parts/page";
@@ -60,7 +61,7 @@ export default function Topic({ params: { topic } }: { params: Record<string, st
           const shown = words === "" ? found : found.filter((one) => `${one.event_type ?? ""} ${JSON.stringify(one.data)}`.toLowerCase().includes(words));
           if (found.length === 0) {
             return (
-              <Empty title="No events kept" code={`perdure publish ${name} --data '{"order_id": 7}'`}>
+              <Empty title="No events kept" code={`perdure publish ${quoted(name)} --data '{"order_id": 7}'`}>
                 Each event of the topic appears here, newest first.
               </Empty>
             );

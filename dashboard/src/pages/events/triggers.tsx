@@ -85,7 +85,7 @@ export function Triggers() {
         <ActionDialog
           title={`Delete the trigger of ${gone.workflow_id} on ${gone.event_topic}`}
           effects={[
-            "Events of the topic start it no more. Executions that it started stay.",
+            "Events of the topic no longer start it. Executions that it started stay.",
             ...(gone.waiting > 0 ? [`${count(gone.waiting)} events that it has not taken start nothing.`] : []),
             ...(gone.declared ? ["The code declares it: the next registration of the current deployment makes it again, at the end of the topic."] : []),
           ]}

@@ -8,6 +8,7 @@ import { setNavCount } from "../../frame";
 import { useCommands } from "../../keys";
 import { brief, nameOf, questionForm, urgency, type QuestionKind } from "../../model/questions";
 import { duration } from "../../model/time";
+import { shortId } from "../../model/words";
 import { Segments } from "../../parts/controls";
 import { Page } from "../../parts/page";
 import { PhaseIcon } from "../../parts/phase";
@@ -159,7 +160,12 @@ function Items({ all: given }: { all: Item[] }) {
                     {roughly(now() - Date.parse(item.asked_at))}
                   </small>
                   <small class="sub trunc">
-                    <Shown text={item.workflow_id} /> asks, <Shown text={form.tool ?? item.step_key} />
+                    <Shown text={item.workflow_id} /> <code>{shortId(item.execution_id)}</code> asks
+                    {form.tool === null && form.title !== item.step_key && (
+                      <>
+                        , <Shown text={item.step_key} />
+                      </>
+                    )}
                   </small>
                   {item.expires_at != null && <small class={`num nowrap${level === null ? "" : ` left-${level}`}`}>{timeLeft(item.expires_at)}</small>}
                 </button>

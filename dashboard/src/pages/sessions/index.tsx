@@ -1,6 +1,6 @@
 import { Link, useLocation } from "wouter-preact";
 import { useGet } from "../../api/query";
-import { count, spent } from "../../model/words";
+import { count, shortId, spent } from "../../model/words";
 import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
 import { useRows } from "../../parts/rows";
@@ -9,7 +9,6 @@ import { Shown, Time } from "../../parts/text";
 import { useQueryParams } from "../../url";
 
 const EXAMPLE = `handle = await client.start(support, "Where is my parcel?", session_id="mara")`;
-const PHASES: Record<string, string> = { pending: "queued", claimed: "running" };
 
 /** Conversations of agents, the newest first. */
 export default function Sessions() {
@@ -79,7 +78,7 @@ export default function Sessions() {
                     <tr key={one.execution_id} {...row(at)}>
                       <td>
                         <Link href={`/sessions/${one.execution_id}`}>
-                          <Shown text={one.session_id ?? one.execution_id} mono />
+                          {one.whole?.turns === 1 && one.session_id === one.execution_id ? <code title={one.execution_id}>{shortId(one.execution_id)}</code> : <Shown text={one.session_id ?? one.execution_id} mono />}
                         </Link>
                       </td>
                       <td>
@@ -89,7 +88,7 @@ export default function Sessions() {
                         <Shown text={one.last_message_preview ?? one.user_message_preview ?? ""} />
                       </td>
                       <td>
-                        <Phase phase={PHASES[one.status] ?? one.status} />
+                        <Phase phase={one.phase} />
                       </td>
                       <td class="r num">{count(one.whole?.turns ?? one.execution_count)}</td>
                       <td class="r num">{count(one.tool_call_count)}</td>

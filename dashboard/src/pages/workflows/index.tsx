@@ -49,6 +49,15 @@ export function useWorkflows() {
   };
 }
 
+/** A workflow as a deployment registered it; null for an agent. */
+export function useDefinition(workflow: string, deployment: string | undefined) {
+  const agents = useGet("/api/v1/agents");
+  const isAgent = agents.data?.some((one) => one.id === workflow) === true;
+  const path = { params: { path: { workflow_id: workflow }, query: deployment === undefined ? {} : { deployment_id: deployment } } };
+  const known = useGet("/api/v1/workflows/{workflow_id}", path, { enabled: !agents.isPending && !isAgent });
+  return isAgent ? { ...agents, data: null } : known;
+}
+
 const EXAMPLE = `from perdure import Context, step, workflow
 
 @step(retry=3)

@@ -5,7 +5,7 @@ import { useListChanges } from "../../api/live";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
 import { duration } from "../../model/time";
-import { count, counted, share } from "../../model/words";
+import { count, counted, errorWords, plainer, share } from "../../model/words";
 import { EndBars } from "../../parts/bars";
 import { Segments, Split } from "../../parts/controls";
 import { Page } from "../../parts/page";
@@ -14,7 +14,7 @@ import { Phase } from "../../parts/phase";
 import { Empty, Loaded } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { named, useQueryParams } from "../../url";
-import { useWorkflows } from "./index";
+import { useDefinition, useWorkflows } from "./index";
 import { RunForm } from "./run";
 import { useWorkflowStats, type WorkflowNumbers } from "./stats";
 import "./workflows.css";
@@ -27,7 +27,7 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
   const [params, change] = useQueryParams();
   const range = params.get("range") ?? "24h";
   const deployment = params.get("deployment") ?? undefined;
-  const known = useGet("/api/v1/workflows/{workflow_id}", { params: { path: { workflow_id: workflow }, query: deployment === undefined ? {} : { deployment_id: deployment } } });
+  const known = useDefinition(workflow, deployment);
   const newest = { workflow_id: workflow, ...(deployment === undefined ? {} : { deployment_id: deployment }) };
   const recent = useGet("/api/v1/executions/summaries", { params: { query: { ...newest, limit: 15 } } });
   useListChanges(new URLSearchParams({ ...newest, limit: "15" }).toString(), "/api/v1/executions/summaries");
@@ -46,7 +46,7 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
       bare
       actions={
         <>
-          {stats !== undefined && <Segments label="Range" of={RANGES.map((one) => [one, one] as const)} value={range as (typeof RANGES)[number]} onChange={(value) => change({ range: value })} />}
+          {stats !== undefined && <Segments label="Range" of={RANGES.map((one) => [one, one.replace(/(\d+)/, "$1 ")] as const)} value={range as (typeof RANGES)[number]} onChange={(value) => change({ range: value })} />}
           {pause === undefined && (
             <button type="button" class="btn" onClick={() => setPausing(true)}>
               <Pause size={13} aria-hidden="true" /> Pause
@@ -77,19 +77,29 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
                     <Shown text={`${source.file}:${source.line}`} mono />
                   </Fact>
                 )}
-                <Fact name="Queue">
-                  <Link href={`/queues?queue=${encodeURIComponent(definition.queue_name)}`}>
-                    <Shown text={definition.queue_name} />
-                  </Link>
-                </Fact>
-                <Fact name="Deployments">
-                  {(listed?.deployments ?? [definition.deployment_id]).slice(0, 4).map((one) => (
-                    <Link key={one} href={`/deployments?id=${encodeURIComponent(one)}`} class="tag">
-                      <Shown text={one} />
+                {definition === null ? (
+                  <Fact name="Agent">
+                    <Link href={`/agents/${encodeURIComponent(workflow)}`}>
+                      <Shown text={workflow} />
                     </Link>
-                  ))}
-                  {(listed?.deployments.length ?? 0) > 4 && <span class="dim3">and {listed!.deployments.length - 4} more</span>}
-                </Fact>
+                  </Fact>
+                ) : (
+                  <>
+                    <Fact name="Queue">
+                      <Link href={`/queues?queue=${encodeURIComponent(definition.queue_name)}`}>
+                        <Shown text={definition.queue_name} />
+                      </Link>
+                    </Fact>
+                    <Fact name="Deployments">
+                      {(listed?.deployments ?? [definition.deployment_id]).slice(0, 4).map((one) => (
+                        <Link key={one} href={`/deployments?id=${encodeURIComponent(one)}`} class="tag">
+                          <Shown text={one} />
+                        </Link>
+                      ))}
+                      {(listed?.deployments.length ?? 0) > 4 && <span class="dim3">and {listed!.deployments.length - 4} more</span>}
+                    </Fact>
+                  </>
+                )}
                 {listed !== undefined && listed.causes.length > 0 && (
                   <Fact name="Starts by itself">
                     <Shown text={listed.causes.join(" · ")} />
@@ -134,7 +144,7 @@ export default function Workflow({ params: { id } }: { params: Record<string, st
                                   <Shown text={one.key ?? `…${one.id.slice(-8)}`} mono />
                                 </Link>
                               </td>
-                              <td class="fit dim">{one.details != null && <Shown text={one.details} />}</td>
+                              <td class="fit dim">{one.details != null && <Shown text={one.phase === "failed" ? errorWords(one.details) : plainer(one.details)} />}</td>
                               <td class="r num dim">{one.took_ms == null ? "" : duration(one.took_ms)}</td>
                               <td class="r">
                                 <Time at={one.created_at} />

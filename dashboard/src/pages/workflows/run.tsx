@@ -13,6 +13,7 @@ import { Loaded, Problem } from "../../parts/state";
 import { CopyButton, Key, Shown } from "../../parts/text";
 import { toast } from "../../parts/toast";
 import { useMay } from "../../session";
+import { useDefinition } from "./index";
 
 type Typed = Schemas["DeploymentWorkflow"];
 
@@ -26,16 +27,14 @@ interface Props {
 
 /** Start a workflow: its input as a form or as JSON, the options, and the same start as code. */
 export function RunForm(props: Props) {
-  const known = useGet("/api/v1/workflows/{workflow_id}", {
-    params: { path: { workflow_id: props.workflow }, query: props.deployment === undefined ? {} : { deployment_id: props.deployment } },
-  });
+  const known = useDefinition(props.workflow, props.deployment);
   const source = useGet("/api/v1/executions/{execution_id}", { params: { path: { execution_id: props.from ?? "" } } }, { enabled: props.from !== null });
   return (
     <Loaded of={known}>
       {(definition) => {
         if (props.from !== null && source.data?.id !== props.from) return <Loaded of={source}>{() => null}</Loaded>;
         const given = props.from === null ? undefined : ((source.data!.payload ?? null) as Json);
-        return <Form key={`${props.workflow} ${props.from}`} {...props} typed={definition} given={given} queue={definition.queue_name} />;
+        return <Form key={`${props.workflow} ${props.from}`} {...props} typed={definition ?? {}} given={given} queue={definition?.queue_name ?? props.workflow} />;
       }}
     </Loaded>
   );
@@ -46,7 +45,7 @@ function nameOf(schema: Schema | null | undefined): string | null {
   return name ?? (typeof schema?.type === "string" ? schema.type : null);
 }
 
-function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed: Typed; given: Json | undefined; queue: string }) {
+function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed: Partial<Typed>; given: Json | undefined; queue: string }) {
   const schema = typed.takes_input === false ? null : ((typed.input_schema as Schema | null | undefined) ?? null);
   const [mode, setMode] = useState<"form" | "json">(schema === null ? "json" : "form");
   const [draft, setDraft] = useState<Draft>(() => (schema === null ? undefined : draftOf(schema, schema, given)));
