@@ -66,7 +66,7 @@ async def test_waits(world: World) -> None:
     await world.wait_for(timer, due_us=START_US + 9 * SECOND)
     await world.wait_for(several, OpenWait("a", None), OpenWait("b", None))
     found = await rows(world)
-    assert found[asked].details == "Waits for an answer to 'approve it': Refund €480.00?"
+    assert found[asked].details == "Waits for an answer to 'Refund €480.00?'"
     assert found[event].details == "Waits for an event of topic 'payments' where {\"order\":7}"
     assert (found[timer].details, found[timer].due_at_us) == ("Waits for its timer", START_US + 9 * SECOND)
     assert found[several].details == "Waits for an answer to 'a' and 1 more"

@@ -105,6 +105,27 @@ async def test_it_waits_for_a_question_with_a_form(world: World) -> None:
         assert (await ask(world, id)).commands == [f"perdure approve {id} ask {option}" for option in commands]
 
 
+async def test_a_question_is_named_by_what_it_asks_and_its_key_is_in_the_command(world: World) -> None:
+    await world.register()
+    call = {"tool": "refund", "arguments": {"order": 48213}, "_form": {"title": "Allow refund?", "fields": []}}
+    budget = {"_form": {"title": "The budget is used up"}}
+    for key, data, title in (
+        ("approve_refund_c1", call, "Allow refund(order=48213)?"),
+        ("call_refund_c1", {"tool": "refund", "arguments": {}}, "refund()"),
+        ("model_2-over_budget", budget, "The budget is used up"),
+        ("ask_user_c1", {"question": "Which order?"}, "Which order?"),
+        ("deploy", {"_notify": {"message": "Deploy it"}}, "Deploy it"),
+        ("blank", {"_form": {"title": " "}}, "blank"),
+    ):
+        id = await world.running()
+        await world.wait_for(id, OpenWait(key, None, data=raw(data)))
+        found = await ask(world, id)
+        assert found.sentence == f"It has waited since {NOW} for an answer to {title!r}."
+        assert found.remedy == f"an answer to {title!r}"
+        assert all(f"{id} {key} --" in command for command in found.commands) and found.commands
+        assert key in texts(found)
+
+
 async def test_it_waits_for_an_event_or_until_a_time(world: World) -> None:
     await world.register()
     id = await world.running()

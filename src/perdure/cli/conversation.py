@@ -26,6 +26,7 @@ from perdure.wire.agent_steps import (
 from perdure.wire.records import Kind
 from perdure.wire.times import duration
 from perdure.wire.transcripts import LEAVE, READ, TAKE
+from perdure.wire.wording import call_words
 
 if TYPE_CHECKING:
     from perdure.wire.executions import Execution, LogLine, Row
@@ -171,8 +172,7 @@ def _answer(answer: ModelAnswer, took: str) -> Iterator[Line]:
 
 def _called(use: ToolUse) -> str:
     arguments = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
-    given = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
-    return f"calls {use.name}({given})"
+    return f"calls {call_words(use.name, arguments)}"
 
 
 def _value(row: Row) -> bytes | None:

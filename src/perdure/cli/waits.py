@@ -10,7 +10,7 @@ from perdure.cli.pauses import paused_words
 from perdure.cli.render import date_time, subject
 from perdure.wire.pauses import unpause_command
 from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.wording import plain
+from perdure.wire.wording import plain, question_title, quoted
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -81,11 +81,16 @@ def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]
     "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
     """
     found = [
-        (f"an answer to {wait.key}" if asks(wait) else f"an event of topic {wait.topic!r}") + until(wait)
+        (f"an answer to {_asked(wait)}" if asks(wait) else f"an event of topic {wait.topic!r}") + until(wait)
         for wait in waits
     ]
     found += [f"its child {child.id}" for child in children]
     return "; ".join([*([f"for {'; '.join(found)}"] if found else []), *([due] if due else [])])
+
+
+def _asked(wait: "PendingWait") -> str:
+    title = None if wait.data is None else question_title(bytes(wait.data))
+    return wait.key if title is None else quoted(title)
 
 
 def went_on_with(rows: "Sequence[Row]", at: int) -> str:
@@ -126,8 +131,8 @@ def print_waits(
 
 
 def _print_question(place: str, wait: "PendingWait", data: dict[str, Any], form: dict[str, Any]) -> None:
-    title = plain(str(form.get("title") or "An answer is wanted"))
-    say(f"  {wait.key}: {title}, since {date_time(wait.opened_at_us)}{until(wait)}")
+    title = plain(str(form.get("title") or f"{wait.key}: an answer"))
+    say(f"  {title}, since {date_time(wait.opened_at_us)}{until(wait)}")
     for line in about(data, form):
         say(f"    {plain(line)}")
     keys = [str(field.get("key")) for field in form.get("fields") or () if isinstance(field, dict)]

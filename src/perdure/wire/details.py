@@ -14,7 +14,7 @@ from perdure.wire.pauses import Pause
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 from perdure.wire.why_facts import Limit, OpenedWait, Subject, recorded_failure
-from perdure.wire.wording import cut, decoded_object, quoted, times
+from perdure.wire.wording import cut, quoted, times
 
 CHILDREN_MAX: Final = 20
 """So many of the newest children are looked at."""
@@ -111,22 +111,13 @@ def _waiting(one: Subject, beside: Beside) -> str:
         return f"Waits for try {row.tries + 1} of step {quoted(row.key or '')}; the last one failed: {_error(row)}"
     if first is not None:
         more = f" and {first.amount - 1} more" if first.amount > 1 else ""
-        title = _title(first.wait) if first.wait.is_question else None
-        return f"Waits for {awaited(first.wait)}{more}" + (f": {cut(title)}" if title else "")
+        return f"Waits for {awaited(first.wait)}{more}"
     if children is not None and children.amount == 1:
         return f"Waits for its child {children.id} ({children.workflow_id})"
     if children is not None:
         least = "at least " if children.amount == CHILDREN_MAX else ""
         return f"Waits for {least}{children.amount} children"
     return "Waits for its timer" if one.summary.due_at_us is not None else "Waits for an outcome"
-
-
-def _title(wait: OpenedWait) -> str | None:
-    shown = decoded_object(wait.data)
-    form, notify = shown.get("_form"), shown.get("_notify")
-    found = [form.get("title") if isinstance(form, dict) else None]
-    found += [notify.get("message") if isinstance(notify, dict) else None]
-    return next((text for text in found if isinstance(text, str) and text.strip()), None)
 
 
 def _queued(one: Subject, beside: Beside) -> str:

@@ -9,7 +9,7 @@ from perdure.wire.explanations import explained
 from perdure.wire.hands import Action, PendingCall, PendingKind
 from perdure.wire.why import Fact, Why
 from perdure.wire.why_facts import Held, OpenedWait, Waiting
-from perdure.wire.wording import NAMED_MAX, cut, decoded_object, listed, moment, quoted
+from perdure.wire.wording import NAMED_MAX, cut, decoded_object, listed, moment, question_title, quoted
 
 _SHOWN_MAX: Final = 10
 
@@ -48,7 +48,7 @@ def _thing(call: PendingCall, facts: Waiting) -> str:
 
 def awaited(wait: OpenedWait) -> str:
     if wait.is_question:
-        return f"an answer to {quoted(wait.key)}"
+        return f"an answer to {quoted(question_title(wait.data) or wait.key)}"
     if wait.topic is None:
         return f"the executions of batch {wait.batch_id} to end"
     holder = _budget_holder(wait)
@@ -72,7 +72,7 @@ def _remedy(call: PendingCall, facts: Waiting) -> str:
     if call.kind is PendingKind.TIMER or wait is None:
         return "the timer"
     if wait.is_question:
-        return f"an answer to {quoted(wait.key)}"
+        return awaited(wait)
     if wait.topic is None:
         return "the end of the batch"
     return f"an event of topic {quoted(wait.topic)}" if _budget_holder(wait) is None else "a raise of the budget"

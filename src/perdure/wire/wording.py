@@ -1,6 +1,7 @@
 """Words of explanations: times, lists, and texts of users."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -51,6 +52,28 @@ def decoded_object(data: bytes | None) -> dict[str, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def call_words(tool: str, arguments: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+    return f"{tool}({given})"
+
+
+def question_title(data: bytes | None) -> str | None:
+    """A question in words, if its data has them. The approval of a call has the call's arguments.
+
+    >>> question_title(b'{"tool": "refund", "arguments": {"order": 7}, "_form": {"title": "Allow refund?"}}')
+    'Allow refund(order=7)?'
+    """
+    shown = decoded_object(data)
+    form, notify, tool, arguments = (shown.get(name) for name in ("_form", "_notify", "tool", "arguments"))
+    found = [form.get("title") if isinstance(form, dict) else None, shown.get("question"), shown.get("title")]
+    found += [notify.get("message") if isinstance(notify, dict) else None]
+    title = next((text for text in found if isinstance(text, str) and text.strip()), None)
+    if not isinstance(tool, str) or not isinstance(arguments, dict):
+        return title
+    call = call_words(tool, arguments)
+    return f"Allow {call}?" if title == f"Allow {tool}?" else title or call
 
 
 def plain(text: str) -> str:
