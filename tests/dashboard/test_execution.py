@@ -83,6 +83,21 @@ async def test_the_page_says_why_and_shows_each_step(served: Served, hand: Hand,
             await expect(page.locator(".exmain")).to_contain_text(text)
 
 
+async def test_the_panel_shows_the_fields_that_say_something(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await ordered(served, hand, key="order-7", user_id="mara", session_id="tuesday")
+    async with opened(chromium, served, f"/executions/{id}") as shown:
+        panel = shown.page.get_by_label("Inspector", exact=True)
+        await expect(panel.locator("dt")).to_have_text(
+            ["Id", "Workflow", "Key", "Created", "Started", "Deployment", "Queue", "Worker", "User", "Session"]
+        )
+        await expect(panel.locator("dd").nth(2)).to_have_text("order-7")
+        await expect(panel).not_to_contain_text("null")
+        await expect(panel.get_by_role("button", name="Copy the id")).to_have_count(3)
+        await expect(panel.get_by_role("button", name="Copy the execution as JSON")).to_be_visible()
+        await panel.get_by_role("link", name="tuesday").click()
+        await shown.page.wait_for_url("**/executions?session_id=tuesday")
+
+
 async def test_new_rows_appear_and_the_end_is_shown(served: Served, hand: Hand, chromium: Browser) -> None:
     id = await served.start()
     item = await hand.claim()

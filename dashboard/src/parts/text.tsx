@@ -1,3 +1,4 @@
+import { Link } from "wouter-preact";
 import { now } from "../api/client";
 import { exact, when } from "../model/time";
 import { shortId, visible } from "../model/words";
@@ -18,10 +19,12 @@ export function Time({ at }: { at: string }) {
   );
 }
 
-export function Id({ id }: { id: string }) {
+/** An id, short, with what copies it. `to` is the address of a page. */
+export function Id({ id, to }: { id: string; to?: string }) {
+  const short = <code title={id}>{shortId(id)}</code>;
   return (
     <span class="row gap4">
-      <code title={id}>{shortId(id)}</code>
+      {to === undefined ? short : <Link href={to} class="accent">{short}</Link>}
       <CopyButton text={id} what="id" />
     </span>
   );

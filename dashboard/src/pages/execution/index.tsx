@@ -516,7 +516,7 @@ function Facts({ execution, folded, now, usd, onFields }: { execution: Execution
         </Link>
       )}
       <button type="button" onClick={onFields}>
-        All fields
+        Details
       </button>
     </div>
   );

@@ -1,3 +1,4 @@
+import { Fragment, type ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { GitFork, Link2, Pencil, ShieldCheck, X } from "lucide-preact";
@@ -10,7 +11,7 @@ import { phaseOf, tookOf, type Row } from "../../model/timeline";
 import { rawAt } from "../../model/json";
 import { Json } from "../../parts/json";
 import { Phase, PhaseIcon } from "../../parts/phase";
-import { CopyButton, Id, Key, Time } from "../../parts/text";
+import { CopyButton, Id, Key, Shown, Time } from "../../parts/text";
 import { copy } from "../../parts/toast";
 import { Failure, LogsNear, RowValue } from "./parts";
 import { actWord, isEditable, type ActName, type Execution, type Pending } from "./actions";
@@ -170,11 +171,11 @@ function WaitFacts({ row, now }: { row: Row; now: number }) {
   if (wait == null) return null;
   return (
     <dl class="dl tight">
-      <dt>waits for</dt>
+      <dt>Waits for</dt>
       <dd>{visible(wait.for === "event" ? `event ${wait.topic ?? ""}` : wait.for)}</dd>
       {wait.match != null && (
         <>
-          <dt>with</dt>
+          <dt>With</dt>
           <dd>
             <code>{visible(JSON.stringify(wait.match))}</code>
           </dd>
@@ -182,7 +183,7 @@ function WaitFacts({ row, now }: { row: Row; now: number }) {
       )}
       {wait.until != null && (
         <>
-          <dt>{wait.for === "timer" ? "ends" : "time-out"}</dt>
+          <dt>{wait.for === "timer" ? "Ends" : "Time-out"}</dt>
           <dd>
             <Time at={wait.until} /> {row.open && Date.parse(wait.until) > now && <span class="dim3">{duration(Date.parse(wait.until) - now)} left</span>}
           </dd>
@@ -190,7 +191,7 @@ function WaitFacts({ row, now }: { row: Row; now: number }) {
       )}
       {wait.by != null && (
         <>
-          <dt>answered by</dt>
+          <dt>Answered by</dt>
           <dd>{visible(wait.by)}</dd>
         </>
       )}
@@ -255,12 +256,9 @@ function Tries({ row }: { row: Row }) {
   );
 }
 
-const HIDDEN = new Set(["payload", "result", "error", "progress", "tags"]);
-
-/** All fields of the execution. */
+/** What is known of the execution itself, beside what the page's head says of it. */
 export function ExecutionInspector({ execution, text, live, onClose }: { execution: Execution; text: string; live: boolean; onClose: () => void }) {
   const forks = useGet("/api/v1/executions/summaries", { params: { query: { forked_from: execution.id, limit: 20 } } });
-  const fields = Object.entries(execution).filter(([name]) => !HIDDEN.has(name));
   return (
     <>
       <header>
@@ -275,24 +273,27 @@ export function ExecutionInspector({ execution, text, live, onClose }: { executi
       </header>
       <div class="body">
         <dl class="dl tight">
-          {fields.map(([name, value]) => (
-            <Field key={name} name={name} value={value} />
+          {fieldsOf(execution).map(([word, value]) => (
+            <Fragment key={word}>
+              <dt>{word}</dt>
+              <dd>{value}</dd>
+            </Fragment>
           ))}
         </dl>
-        {execution.tags != null && <Part name="tags" text={text} />}
-        {execution.progress != null && <Part name="progress" text={text} />}
-        <Part name="payload" text={text} />
+        {execution.tags != null && <Part title="Tags" name="tags" text={text} />}
+        {execution.progress != null && <Part title="Progress" name="progress" text={text} />}
+        <Part title="Input" name="payload" text={text} />
         {execution.error != null && (
           <div class="sect">
             <div class="hd">
-              <h3>error</h3>
+              <h3>Error</h3>
             </div>
             <div class="box err" style={{ overflowWrap: "anywhere" }}>
               {visible(execution.error)}
             </div>
           </div>
         )}
-        {!live && execution.error == null && <Part name="result" text={text} />}
+        {!live && execution.error == null && <Part title="Result" name="result" text={text} />}
         {(forks.data?.executions ?? []).length > 0 && (
           <div class="sect">
             <div class="hd">
@@ -316,41 +317,88 @@ export function ExecutionInspector({ execution, text, live, onClose }: { executi
   );
 }
 
-function Part({ name, text }: { name: string; text: string }) {
+function Part({ title, name, text }: { title: string; name: string; text: string }) {
   const raw = rawAt(text, [name]);
   if (raw === undefined) return null;
   return (
     <div class="sect">
       <div class="hd">
-        <h3>{name}</h3>
+        <h3>{title}</h3>
       </div>
-      <Json text={raw} what={name} />
+      <Json text={raw} what={title.toLowerCase()} />
     </div>
   );
 }
 
-const LINKED = new Set(["parent_execution_id", "root_execution_id", "forked_from", "retried_as"]);
-
-function Field({ name, value }: { name: string; value: unknown }) {
-  const text = typeof value === "string" ? value : value == null ? "null" : JSON.stringify(value);
-  return (
-    <>
-      <dt>{name}</dt>
-      <dd title={visible(text)}>
-        {value == null ? (
-          <span class="dim3">null</span>
-        ) : name === "phase" ? (
-          <Phase phase={text} />
-        ) : LINKED.has(name) ? (
-          <Link href={`/executions/${text}`} class="accent">
-            {text}
-          </Link>
-        ) : (
-          visible(text)
+/** The fields that say something, under their words. */
+function fieldsOf(one: Execution): [string, ComponentChildren][] {
+  const name = (text: string | null | undefined) => text != null && <Shown text={text} />;
+  const time = (at: string | null | undefined) => at != null && <Time at={at} />;
+  const other = (id: string | null | undefined, word?: string, step?: string | null) =>
+    id != null && (
+      <span class="row gap4">
+        <Id id={id} to={`/executions/${id}`} />
+        {step != null && (
+          <span class="dim trunc">
+            {word} <Shown text={step} mono />
+          </span>
         )}
-      </dd>
-    </>
-  );
+      </span>
+    );
+  const alike = (field: "session_id" | "batch_id") => one[field] != null && one[field] !== one.id && <Id id={one[field]} to={`/executions?${field}=${encodeURIComponent(one[field])}`} />;
+  const fields: [string, ComponentChildren][] = [
+    ["Id", <Id id={one.id} />],
+    [
+      "Workflow",
+      <Link href={`/workflows/${encodeURIComponent(one.workflow_id)}`} class="accent">
+        <Shown text={one.workflow_id} />
+      </Link>,
+    ],
+    [
+      "Key",
+      one.key != null && (
+        <span class="row gap4">
+          <code class="trunc">{visible(one.key)}</code>
+          <CopyButton text={one.key} what="key" />
+        </span>
+      ),
+    ],
+    ["Created", time(one.created_at)],
+    ["Started", time(one.started_at)],
+    [one.phase === "queued" ? "Starts" : "Wakes", (one.phase === "queued" || one.phase === "waiting") && time(one.due_at)],
+    ["Ended", time(one.completed_at)],
+    [
+      "Cancelled",
+      one.cancelled_at != null && (
+        <>
+          {time(one.cancelled_at)}
+          {one.cancelled_by != null && ` by ${visible(one.cancelled_by)}`}
+        </>
+      ),
+    ],
+    ["Tries", one.retry_count > 0 && count(one.retry_count + 1)],
+    ["Time-out", one.run_timeout_seconds != null && duration(one.run_timeout_seconds * 1_000)],
+    ["Deployment", name(one.deployment_id)],
+    [
+      "Queue",
+      one.queue_name != null && (
+        <Link href={`/queues?queue=${encodeURIComponent(one.queue_name)}`} class="accent">
+          <Shown text={one.queue_name} />
+        </Link>
+      ),
+    ],
+    ["Concurrency key", name(one.concurrency_key)],
+    ["Worker", one.assigned_to_worker != null && <Id id={one.assigned_to_worker} />],
+    ["User", name(one.user_id)],
+    ["Session", alike("session_id")],
+    ["Batch", alike("batch_id")],
+    ["Parent", other(one.parent_execution_id, "at", one.step_key)],
+    ["Root", one.root_execution_id !== one.parent_execution_id && other(one.root_execution_id)],
+    ["Fork of", other(one.forked_from, "from", one.forked_at_step)],
+    ["Retried as", other(one.retried_as)],
+    ["Result type", name(one.output_schema_name)],
+  ];
+  return fields.filter(([, value]) => value !== false && value != null);
 }
 
 /** How the execution stood right after a journal row. */
@@ -388,13 +436,13 @@ export function ThenInspector({ then, execution, now, onClose, onFork, onCopyLin
       </header>
       <div class="body">
         <dl class="dl">
-          <dt>phase</dt>
+          <dt>Phase</dt>
           <dd>
             <Phase phase={then.phase} />
           </dd>
-          <dt>held by</dt>
+          <dt>Held by</dt>
           <dd>{then.worker === null ? "no worker" : `worker ${short(then.worker)}`}</dd>
-          <dt>in flight</dt>
+          <dt>In flight</dt>
           <dd>
             {then.inFlight.length === 0
               ? "nothing recorded"
@@ -404,15 +452,15 @@ export function ThenInspector({ then, execution, now, onClose, onFork, onCopyLin
                   </div>
                 ))}
           </dd>
-          <dt>open waits</dt>
+          <dt>Open waits</dt>
           <dd>{then.waits.length === 0 ? "none" : then.waits.slice(0, 4).map((span) => <code key={span.key}>{visible(span.key)} </code>)}</dd>
-          <dt>children</dt>
+          <dt>Children</dt>
           <dd>
             {then.childrenEnded} ended, {then.childrenOpen} open
           </dd>
           {then.usd > 0 && (
             <>
-              <dt>spent</dt>
+              <dt>Spent</dt>
               <dd>{money(then.usd)}</dd>
             </>
           )}
