@@ -28,10 +28,11 @@ async def asked(
     *,
     key: str = "approve",
     expires_at_us: int | None = None,
+    execution_key: str | None = None,
     **wait: Json,
 ) -> str:
     """An execution that waits for an answer; its id."""
-    id = await served.start("w")
+    id = await served.start("w", key=execution_key)
     item = await hand.claim()
     assert item["id"] == id
     wait |= {"type": "wait", "key": key, "fingerprint": "f", "data": data, "expires_at_us": expires_at_us}
@@ -51,13 +52,14 @@ async def submit(client: httpx2.AsyncClient, id: str, data: Json, **more: Json) 
 
 
 async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Served, hand: Hand) -> None:
-    id = await asked(served, hand, {"amount": 120})
+    id = await asked(served, hand, {"amount": 120}, execution_key="order-48300")
     shown = (await served.client.get(path_of(id))).json()
     assert (shown["execution_id"], shown["step_key"], shown["status"]) == (id, "approve", "waiting")
     assert (shown["data"], shown["state"], shown["asked_by"]) == ({"amount": 120}, "open", id)
     assert shown["answered_by"] is None
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]
     assert (listed["execution_id"], listed["step_key"], listed["data"]) == (id, "approve", {"amount": 120})
+    assert listed["key"] == "order-48300"
 
     first = await submit(served.client, id, {"approved": True}, question=shown["question"])
     assert first.status_code == 200, first.text
@@ -92,8 +94,8 @@ async def test_a_question_says_what_its_code_expects(served: Served, hand: Hand)
 
 
 async def test_answered_and_expired_questions_are_listed_page_by_page(served: Served, hand: Hand) -> None:
-    ids = [await asked(served, hand, {"n": n}, key=f"a/{n}") for n in range(3)]
-    past = await asked(served, hand, expires_at_us=served.engine.clock.now_us() + 1)
+    ids = [await asked(served, hand, {"n": n}, key=f"a/{n}", execution_key=f"order-{n}") for n in range(3)]
+    past = await asked(served, hand, expires_at_us=served.engine.clock.now_us() + 1, execution_key="late")
     for n, id in enumerate(ids):
         assert (await served.client.post(f"{path_of(id, f'a/{n}')}/submit", json={"data": n})).status_code == 200
     seen, cursor = [], None
@@ -104,12 +106,13 @@ async def test_answered_and_expired_questions_are_listed_page_by_page(served: Se
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert [(one["execution_id"], one["answer"], one["state"]) for one in seen] == [
-        (id, n, "answered") for n, id in reversed(list(enumerate(ids)))
+    assert [(one["execution_id"], one["key"], one["answer"], one["state"]) for one in seen] == [
+        (id, f"order-{n}", n, "answered") for n, id in reversed(list(enumerate(ids)))
     ]
     assert seen[0]["answered_by"].startswith("key ") and seen[0]["answered_how"] == "api" and seen[0]["answered_at"]
     [expired] = (await served.client.get("/api/v1/approvals", params={"state": "expired"})).json()["approvals"]
-    assert (expired["execution_id"], expired["state"], expired["answered_by"]) == (past, "expired", None)
+    assert (expired["execution_id"], expired["key"], expired["state"]) == (past, "late", "expired")
+    assert expired["answered_by"] is None
     wrong = await served.client.get("/api/v1/approvals", params={"state": "closed"})
     assert wrong.status_code in (400, 422) and "state" in wrong.text
 
@@ -138,7 +141,7 @@ async def test_what_an_execution_below_the_root_asks_is_found_by_the_root(served
     shown = (await served.client.get(path_of(root))).json()
     assert (shown["execution_id"], shown["asked_by"], shown["data"]) == (root, below, "below")
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]
-    assert (listed["execution_id"], listed["root_execution_id"]) == (below, root)
+    assert (listed["execution_id"], listed["root_execution_id"], listed["key"]) == (below, root, None)
     for id in (root, below):
         [question] = (await served.client.get(f"/api/v1/executions/{id}/questions")).json()["questions"]
         assert (question["execution_id"], question["data"]) == (below, "below")

@@ -79,6 +79,8 @@ class OpenApproval(Record, frozen=True):
     data: Raw
     asked_at_us: Time = field(name="asked_at")
     expires_at_us: Time | None = field(name="expires_at")
+    key: str | None = None
+    """The execution's."""
     state: ListedState = ListedState.OPEN
     answer: Value = None
     answered_by: str | None = None

@@ -5,6 +5,7 @@ import { Hand, OctagonPause, UserRound } from "lucide-preact";
 import { currentProject, get, type Schemas } from "../../api/client";
 import { useCommands } from "../../keys";
 import { nameOf, questionForm, verdict } from "../../model/questions";
+import { shortId } from "../../model/words";
 import { Empty, Loaded } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { useQueryParams } from "../../url";
@@ -93,7 +94,7 @@ function Row({ item, on, onOpen }: { item: Item; on: boolean; onOpen: () => void
             <Shown text={verdict(item.answer, item.answered_by ?? "another client")} />
           ) : (
             <>
-              <Shown text={item.workflow_id} /> asked, <Shown text={form.tool ?? item.step_key} />
+              <Shown text={item.workflow_id} /> {item.key == null ? <code>{shortId(item.execution_id)}</code> : <Shown text={item.key} mono />} asked
             </>
           )}
         </small>

@@ -160,12 +160,7 @@ function Items({ all: given }: { all: Item[] }) {
                     {roughly(now() - Date.parse(item.asked_at))}
                   </small>
                   <small class="sub trunc">
-                    <Shown text={item.workflow_id} /> <code>{shortId(item.execution_id)}</code> asks
-                    {form.tool === null && form.title !== item.step_key && (
-                      <>
-                        , <Shown text={item.step_key} />
-                      </>
-                    )}
+                    <Shown text={item.workflow_id} /> {item.key == null ? <code>{shortId(item.execution_id)}</code> : <Shown text={item.key} mono />} asks
                   </small>
                   {item.expires_at != null && <small class={`num nowrap${level === null ? "" : ` left-${level}`}`}>{timeLeft(item.expires_at)}</small>}
                 </button>
@@ -286,7 +281,7 @@ function SoFar({ execution, step }: { execution: string; step: string }) {
                 <PhaseIcon phase={span.state} />
               </span>
               <b>
-                <Shown text={brief(span.label ?? span.name ?? span.key, 40)} />
+                <Shown text={span.key === step ? "This question" : brief(span.label ?? span.name ?? span.key, 40)} />
               </b>
               {span.key === step && span.state === "waiting" ? "waits" : span.started_at != null && span.ended_at != null && duration(Date.parse(span.ended_at) - Date.parse(span.started_at))}
               {(span.tries?.length ?? 0) > 1 && `, ${span.tries!.length} tries`}

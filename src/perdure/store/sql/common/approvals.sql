@@ -16,7 +16,7 @@ ORDER BY CASE WHEN w.state = 'open' THEN 0 ELSE 1 END, w.opened_at_us, w.executi
 
 -- text: listed
 w.execution_id, COALESCE(e.root_execution_id, e.id) AS root_execution_id, e.workflow_id, w.key AS step_key, w.data,
-  w.opened_at_us AS asked_at_us, w.expires_at_us
+  w.opened_at_us AS asked_at_us, w.expires_at_us, e.key
 
 -- name: list_questions
 SELECT {= listed}, 'open' AS state, NULL AS answer, NULL AS answered_by, NULL AS answered_at_us, NULL AS answered_how
