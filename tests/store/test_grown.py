@@ -715,6 +715,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "update_member": {"user_id": "user", "role": "read"},
         "create_project": {"id": "another"},
         "start_target": {"workflow_id": "workflow-1", "queue_name": None},
+        "neighbouring_workflows": {"workflow_id": "workflow-11"},
         "dispatch_target": {"workflow_id": "workflow-1", "queue_name": None},
         "mark_limited": {"name": "workflow-2", "gate": 1},
         "note_ended": {"id": "worker-99"},

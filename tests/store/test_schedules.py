@@ -155,6 +155,8 @@ async def test_each_workflow_has_keys_of_its_own(planner: Planner) -> None:
 async def test_a_workflow_that_nobody_has_is_refused(planner: Planner) -> None:
     with pytest.raises(BadRequest, match="'nothing' cannot be scheduled"):
         await planner.make(workflow_id="nothing")
+    with pytest.raises(BadRequest, match=r"has it\. Did you mean 'wf'\?$"):
+        await planner.make(workflow_id="wff")
 
 
 async def test_before_the_first_deployment_any_workflow_may_be_scheduled(world: World) -> None:

@@ -6,9 +6,11 @@ import pytest
 from msgspec import Raw, json
 from tests.store.world import SECOND, World, child, raw
 
+from perdure.store.interface import query, verb
 from perdure.store.verbs import access, starts
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, New
+from perdure.store.verbs.start_targets import NEIGHBOURS
+from perdure.store.verbs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, SUGGESTIONS_MAX, New
 from perdure.wire.errors import Conflict, DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import Fail, QueueSpec, Started, StartItem, WorkflowSpec
@@ -75,6 +77,38 @@ async def test_what_nobody_could_run_is_refused(world: World) -> None:
                 project_id="nowhere", news=[New(world.new_id(), StartItem("wf"))], batch_id="b", now_us=1
             )
         )
+
+
+@verb(locks="")
+async def _insert_project(*, id: str) -> None:
+    await query("insert_project", id=id, name=id, now_us=1)
+
+
+async def test_an_unknown_workflow_is_told_the_nearest_name_of_its_deployment(world: World) -> None:
+    await world.store.write(_insert_project(id="elsewhere"))
+    await world.register("other", ["order_procesin"], project="elsewhere")
+    await world.register("next", ["order_procesing_2"], deployment="next")
+    await world.register(workflows=["order_processing", "refund"])
+    nearest = {"order_procesing": "order_processing", "refunds": "refund", "Refund": "refund", "zebra": None}
+    answers = await world.answers([StartItem(name) for name in nearest])
+    for answer, name in zip(answers, nearest.values(), strict=True):
+        assert isinstance(answer, Problem)
+        assert answer.error.endswith("serve it." if name is None else f"serve it. Did you mean {name!r}?")
+    with pytest.raises(WorkflowNotFound, match=r"Did you mean 'order_procesing_2'\?$"):
+        await world.batch([StartItem("order_procesing_1", deployment_id="next")])
+
+
+async def test_the_nearest_name_is_found_among_many(world: World) -> None:
+    await world.register(workflows=["order", *(f"{letter}-{n}" for letter in "az" for n in range(NEIGHBOURS + 1))])
+    [answer] = await world.answers([StartItem("ordr")])
+    assert isinstance(answer, Problem) and answer.error.endswith("Did you mean 'order'?")
+
+
+async def test_a_request_with_many_unknown_workflows_is_told_a_few_names(world: World) -> None:
+    await world.register(workflows=["order"])
+    answers = await world.answers([StartItem(f"orde{n}") for n in range(SUGGESTIONS_MAX + 2)])
+    told = ["Did you mean 'order'?" in answer.error for answer in answers if isinstance(answer, Problem)]
+    assert told == [True] * SUGGESTIONS_MAX + [False] * 2
 
 
 async def test_a_batch_is_all_or_nothing(world: World) -> None:

@@ -133,8 +133,10 @@ async def test_a_deployment_of_yesterday_changes_nothing_that_is_there(puller: P
 
 
 async def test_what_nobody_could_run_is_refused(puller: Puller) -> None:
-    with pytest.raises(WorkflowNotFound):
+    with pytest.raises(WorkflowNotFound, match=r"in deployment 'd'\.$"):
         await puller.make(workflow_id="unknown")
+    with pytest.raises(WorkflowNotFound, match=r"in deployment 'd'\. Did you mean 'wf'\?$"):
+        await puller.make(workflow_id="wff")
     with pytest.raises(DeploymentNotFound):
         await puller.make(deployment_id="unknown")
     world = puller.world

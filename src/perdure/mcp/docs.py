@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from perdure.wire.errors import NotFound
+from perdure.wire.wording import did_you_mean
 
 HEADING_WEIGHT: Final = 4
 """A word of a heading counts as so many words of the text."""
@@ -65,8 +65,7 @@ def page(name: str) -> Page:
     found = {known.lower(): one for known, one in pages().items()}.get(wanted) or by_last.get(wanted)
     if found is not None:
         return found
-    near = get_close_matches(wanted, pages(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(wanted, pages())
     raise NotFound(f"The documentation has no page {name!r}.{hint} Its pages are: {', '.join(pages())}.")
 
 

@@ -1,6 +1,5 @@
 """The settings of a server: a TOML file, then the environment, then the command line, whose values win."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -15,6 +14,7 @@ from perdure.engine.settings import EngineSettings, Seconds, check_setting
 from perdure.server.cors import checked_origins
 from perdure.wire import limits
 from perdure.wire.errors import BadRequest
+from perdure.wire.wording import did_you_mean
 
 PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"
@@ -187,9 +187,7 @@ def _convert(name: str, value: object, where: str, *, strict: bool) -> object:
 def _check_name(name: str, where: str) -> None:
     if name in _TYPES:
         return
-    close = difflib.get_close_matches(name, _TYPES, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise BadRequest(f"The setting {where!r} does not exist{hint}")
+    raise BadRequest(f"The setting {where!r} does not exist.{did_you_mean(name, _TYPES)}")
 
 
 _TYPES: Final = {field.name: field.type for field in msgspec.structs.fields(Settings)}

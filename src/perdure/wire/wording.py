@@ -1,7 +1,8 @@
 """Words of explanations: times, lists, and texts of users."""
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,6 +30,15 @@ def listed(things: Sequence[str], last: str = " and ") -> str:
     if len(things) > NAMED_MAX:
         things = [*things[:NAMED_MAX], f"{len(things) - NAMED_MAX} more"]
     return last.join([", ".join(things[:-1]), things[-1]]) if len(things) > 1 else "".join(things)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that follows another. Empty: no name is near.
+
+    >>> did_you_mean("ordr", ["order", "refund"]), did_you_mean("zebra", ["order", "refund"])
+    (" Did you mean 'order'?", '')
+    """
+    return "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(name, known, n=1))
 
 
 def times(count: int) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.start_targets import Target, check_payload, find_target
+from perdure.store.verbs.start_targets import Target, check_payload, find_target, suggestion
 from perdure.store.verbs.starts import New, start_items
 from perdure.wire.cron import cron
 from perdure.wire.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
@@ -112,9 +112,10 @@ async def _check_new(project_id: str, schedule: StoredSchedule) -> None:
     if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
     if target.deployment_id is not None and not target.runs:
+        hint = await suggestion(project_id, target, workflow_id)
         raise BadRequest(
             f"Workflow {workflow_id!r} cannot be scheduled: the current deployment, {target.deployment_id!r}, does not "
-            "have it; check its name, or start a worker that has it."
+            f"have it; check its name, or start a worker that has it.{hint}"
         )
     await _check_payload(project_id, schedule, target)
     if await value("count_schedules", project_id=project_id) >= SCHEDULES_MAX:

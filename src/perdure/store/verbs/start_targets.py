@@ -6,10 +6,14 @@ from msgspec import Raw, Struct
 
 from perdure.store.executions import StoredWorker
 from perdure.store.input_checks import check_input, compile_check, find_check
-from perdure.store.interface import record, value
+from perdure.store.interface import query, record, value
 from perdure.store.verbs.direct_dispatch import DirectDispatch
 from perdure.wire.errors import DeploymentNotFound, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.requests import StartItem
+from perdure.wire.wording import did_you_mean
+
+NEIGHBOURS = 100
+"""Names before and after an unknown one that are compared with it."""
 
 
 class Target(Struct, frozen=True, gc=False):
@@ -65,10 +69,13 @@ async def find_target(
     )
 
 
-async def target_of(project_id: str, item: StartItem) -> Target:
-    """Raises the refusal of an item that no worker could run."""
+async def target_of(project_id: str, item: StartItem, *, suggests: bool = True) -> Target:
+    """Raises the refusal of an item that no worker could run. If `suggests`, it names the nearest workflow."""
     found = await find_target(project_id, item.workflow_id, item.deployment_id, item.queue_name)
-    return _checked(project_id, item, found)
+    hint = ""
+    if found is not None and suggests and not found.runs:
+        hint = await suggestion(project_id, found, item.workflow_id)
+    return _checked(project_id, item, found, hint)
 
 
 async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDispatch) -> Target:
@@ -87,7 +94,15 @@ async def dispatch_target(project_id: str, item: StartItem, dispatch: DirectDisp
     return _checked(project_id, item, found)
 
 
-def _checked(project_id: str, item: StartItem, target: Target | None) -> Target:
+async def suggestion(project_id: str, target: Target, workflow_id: str) -> str:
+    """The sentence that names the nearest workflow of the deployment. Empty: none is near."""
+    near = {"project_id": project_id, "deployment_id": target.deployment_id, "workflow_id": workflow_id}
+    return did_you_mean(
+        workflow_id, [name for (name,) in await query("neighbouring_workflows", **near, limit=NEIGHBOURS)]
+    )
+
+
+def _checked(project_id: str, item: StartItem, target: Target | None, hint: str = "") -> Target:
     if target is None:
         raise NotFound(f"Project {project_id!r} does not exist.")
     if target.deployment_id is None:
@@ -104,7 +119,7 @@ def _checked(project_id: str, item: StartItem, target: Target | None) -> Target:
     elif not target.runs:
         raise WorkflowNotFound(
             f"Workflow {item.workflow_id!r} is not registered in deployment {target.deployment_id!r}; check its name, "
-            "or restart the worker that should serve it."
+            f"or restart the worker that should serve it.{hint}"
         )
     return target
 

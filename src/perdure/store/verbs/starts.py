@@ -37,6 +37,8 @@ COMPARED_BYTES_MAX = 16 << 10
 """Larger inputs are compared as bytes, not as JSON values."""
 LARGE = 100
 """A verb that starts more than this runs in a group of its own."""
+SUGGESTIONS_MAX = 10
+"""Later targets of a transaction get no "Did you mean"."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 _DETAILS = attrgetter("otel_traceparent", "initial_state", "channel_context", "webhook_url")
 _NO_DETAILS = (None, None, None, None)
@@ -201,7 +203,7 @@ class _Starts:
     async def _find_target(self, item: StartItem) -> Target | PerdureError:
         target: Target | PerdureError
         try:
-            target = await target_of(self.project_id, item)
+            target = await target_of(self.project_id, item, suggests=len(self.targets) < SUGGESTIONS_MAX)
         except PerdureError as refusal:
             target = refusal
         self.targets[where_of(item)] = target

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 
 from perdure.store.interface import Metric, Notify, query, record, records, value, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.store.verbs.start_targets import find_target
+from perdure.store.verbs.start_targets import find_target, suggestion
 from perdure.store.verbs.starts import New, start_items
 from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.events import Event
@@ -45,7 +45,10 @@ async def register_trigger(
     if target is None or target.deployment_id is None:
         raise DeploymentNotFound(f"Deployment {deployment_id!r} does not exist, or is retired.")
     if not target.runs:
-        raise WorkflowNotFound(f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.")
+        hint = await suggestion(project_id, target, spec.workflow_id)
+        raise WorkflowNotFound(
+            f"Workflow {spec.workflow_id!r} is not registered in deployment {deployment_id!r}.{hint}"
+        )
     current = await value("current_deployment", project_id=project_id) == deployment_id
     await put_trigger(project_id, id, spec, now_us, declared=False, changes=current)
     await remember(project_id, idempotency, msgspec.json.encode(None), now_us)

@@ -103,6 +103,13 @@ ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deploymen
 -- name: read_description
 SELECT described FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id AND id = :id;
 
+-- name: neighbouring_workflows
+-- The names before and after an unknown one.
+SELECT id FROM (SELECT id FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id
+  AND id < :workflow_id ORDER BY id DESC LIMIT :limit) AS found
+UNION ALL SELECT id FROM (SELECT id FROM workflows WHERE project_id = :project_id AND deployment_id = :deployment_id
+  AND id > :workflow_id ORDER BY id LIMIT :limit) AS found;
+
 -- text: target
 d.id AS deployment_id, w.id AS registered, COALESCE(:queue_name, w.queue_name, :workflow_id) AS queue_name,
   w.output_schema_name, w.run_timeout_seconds, w.wake_on_cancel, w.input_check, q.name AS queue,
