@@ -48,7 +48,7 @@ export function visible(text: string): string {
 
 /** The line of a failed execution: which error, in which step. Null if it is not an error with a class. */
 export function splitError(text: string): { type: string; message: string; step: string | null; tries: number } | null {
-  const of = /^StepFailed: step '([^']+)' failed(?: after ([\d#]+) tr(?:y|ies))?: (.*)$/s.exec(text);
+  const of = /^StepFailed: step '([^']+)' failed(?: after ([\d…]+) tr(?:y|ies))?: (.*)$/s.exec(text);
   const [, type, message] = /^([A-Za-z_][\w.]*): (.*)$/s.exec(of?.[3] ?? text) ?? [];
   if (type === undefined || message === undefined) return null;
   return { type, message, step: of?.[1] ?? null, tries: Number(of?.[2] ?? 1) || 1 };

@@ -53,6 +53,7 @@ describe("errors of failed executions", () => {
       { type: "ConnectionError", message: "503: gone", step: "tax.quote", tries: 3 },
     );
     expect(splitError("ValueError: no stock")).toEqual({ type: "ValueError", message: "no stock", step: null, tries: 1 });
+    expect(splitError("StepFailed: step 'pay' failed after … tries: Timeout: … s")).toEqual({ type: "Timeout", message: "… s", step: "pay", tries: 1 });
     expect(splitError("no stock")).toBeNull();
   });
 });

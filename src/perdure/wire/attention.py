@@ -96,13 +96,13 @@ class Pattern(NamedTuple):
 def pattern_of(error: str) -> Pattern:
     """
     >>> str(pattern_of("TimeoutError: connect to db-1 after 3.5 s"))
-    'TimeoutError: connect to db-# after # s'
+    'TimeoutError: connect to db-… after … s'
     >>> pattern_of("order 0190a5f2-7c1e-7b3a-9d55-0242ac120002 is gone")
-    Pattern(error_class=None, message='order # is gone')
+    Pattern(error_class=None, message='order … is gone')
     """
     match = _CLASS.fullmatch(error)
     error_class, message = (match[1], match[2]) if match else (None, error)
-    return Pattern(error_class, _VARIABLE.sub("#", cut(message)))
+    return Pattern(error_class, _VARIABLE.sub("…", cut(message)))
 
 
 def words_of(pattern: Pattern) -> str | None:

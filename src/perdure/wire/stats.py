@@ -152,7 +152,7 @@ class AttentionDetails(Record, frozen=True, kw_only=True, omit_defaults=True):
     workflow_id: str | None = None
     deployment_id: str | None = None
     error: str | None = None
-    """Its pattern: numbers and ids are `#`."""
+    """Its pattern: numbers and ids are `…`."""
     pause: str | None = None
     """The kind of the thing that is paused."""
     name: str | None = None
@@ -238,7 +238,7 @@ class WorkflowStatsPage(InRange, frozen=True, kw_only=True):
 
 
 class ErrorGroup(Record, frozen=True, kw_only=True):
-    """Failed executions of one workflow with the same error, but for numbers and ids (`#`)."""
+    """Failed executions of one workflow with the same error, but for numbers and ids (`…`)."""
 
     error_class: str | None = field(default=None, name="class")
     """The text before the colon."""
