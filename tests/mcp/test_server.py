@@ -24,7 +24,7 @@ from perdure.mcp.runs import tool_name
 from perdure.mcp.tools import TOOLS
 from perdure.server import tool_server
 from perdure.wire.access import Role
-from perdure.wire.executions import ListExecutions
+from perdure.wire.executions import GetSteps, ListExecutions
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.summaries import ExecutionSummary
@@ -242,6 +242,18 @@ async def test_the_tools_show_start_and_retry_executions(app: Embedded) -> None:
         assert "NOT_FOUND" in await session.refusal("get_execution", id="0190a5f2-7c1e")
         assert "BAD_VALUE: arguments: " in await session.refusal("get_execution")
         assert "NOT_FOUND" in await session.refusal("run_nothing")
+
+
+async def test_a_cancel_and_a_retry_keep_the_note(app: Embedded) -> None:
+    async with admin(app) as session:
+        started = await session.text("start_execution", workflow="order", input={"id": 7})
+        id = started.split()[2].rstrip(".")
+        await session.text("cancel_execution", id=id, note="a duplicate")
+        assert "is cancelled" in await session.text("get_execution", id=id, wait=30)
+        assert "'a duplicate'" in await session.text("why", id=id)
+        again = (await session.text("retry_execution", id=id, note="it was none")).split()[2].rstrip(",")
+        [forked] = (await app._transport.call(GetSteps(again))).acts or []
+        assert (forked.action, forked.note) == ("retry", "it was none")
 
 
 async def test_the_documentation_is_searched_and_read(app: Embedded) -> None:

@@ -28,6 +28,7 @@ PAGE_CHARS: Final = 16_000
 WAIT_SECONDS_MAX: Final = 45.0
 
 Id = Annotated[str, Meta(description="The execution's id, or its first 8 characters or more.")]
+Note = Annotated[str, Meta(description="Why. The server keeps it beside the caller's name.")]
 
 
 class Tool(NamedTuple):
@@ -202,23 +203,25 @@ async def start_execution(ask: Ask, given: Start) -> str:
 class Retry(Struct, forbid_unknown_fields=True):
     id: Id
     from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
+    note: Note | None = None
 
 
 @tool(Role.WRITE)
 async def retry_execution(ask: Ask, given: Retry) -> str:
     """Run a failed or cancelled execution again from what failed, as a new execution. Recorded steps stay."""
-    fork = await ask(RetryExecution(await full_id(ask, given.id), from_step=given.from_step))
+    fork = await ask(RetryExecution(await full_id(ask, given.id), from_step=given.from_step, note=given.note))
     return f"Started execution {fork.execution_id}, which keeps {fork.kept_rows} rows of the journal."
 
 
 class Target(Struct, forbid_unknown_fields=True):
     id: Id
+    note: Note | None = None
 
 
 @tool(Role.WRITE, destroys=True)
 async def cancel_execution(ask: Ask, given: Target) -> str:
     """Cancel an execution and everything below it. Ask the user first."""
-    done = await ask(CancelExecution(await full_id(ask, given.id)))
+    done = await ask(CancelExecution(await full_id(ask, given.id), note=given.note))
     if done.status is Status.CANCELLED:
         return f"Execution {done.execution_id} is cancelled."
     return f"Execution {done.execution_id} is being cancelled; its worker has been told."
