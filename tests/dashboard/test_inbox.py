@@ -46,12 +46,15 @@ async def answer(served: Served, id: str) -> Any:
 
 
 async def test_a_call_is_approved_with_edits_in_five_clicks(chromium: Browser, served: Served, hand: Hand) -> None:
-    first = await asked(served, hand, tool(order=7, euros=480))
+    first = await asked(served, hand, tool(order=7, euros=480), execution_key="order-48300")
     second = await asked(served, hand, FIELDS)
     async with opened(chromium, served, "/executions") as shown:
         page = shown.page
         await shown.count_clicks()
         await page.get_by_role("link", name="Inbox").click()
+        rows = page.get_by_label("Open questions").get_by_role("listitem")
+        await expect(rows.filter(has_text="w order-48300 asks")).to_have_count(1)
+        await expect(rows.filter(has_text=f"w …{second[-8:]} asks")).to_have_count(1)
         await page.get_by_label("euros").click()
         await page.get_by_label("euros").fill("450")
         await expect(page.locator("s")).to_have_text("480")
