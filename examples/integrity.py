@@ -393,7 +393,7 @@ async def run(
     children = await all_children(client, handle.id)
     journals = {id: list(await whole_journal(client, id)) for id in [handle.id, *children]}
     kept = show(console, result, journals, folder, seconds)
-    return await asyncio.to_thread(show_record, access, children[-1], console) and kept
+    return await asyncio.to_thread(check_record, access, children[-1], console) and kept
 
 
 async def all_children(client: Client, root: str) -> list[str]:
@@ -450,27 +450,39 @@ def show(console: Console, result: Report, journals: dict[str, list[Row]], folde
         table.add_row(name, value)
     console.print(table)
     for path in result.mismatches[:5]:
-        console.print(f"  [yellow]differs from its RECORD:[/] {path}")
+        console.print(f"  [yellow]differs from its RECORD:[/] {path}", soft_wrap=True)
     if len(result.mismatches) > 5:
         console.print(f"  … and {len(result.mismatches) - 5} more")
     kept = not again and begun.keys() >= recorded_by.keys() and recovered > 0
-    if not kept:
-        console.print("[bold red]A promise was broken.[/]")
+    console.print(
+        "[bold green]✓ Nothing was lost, and no recorded step ran again.[/]"
+        if kept
+        else "[bold red]A promise was broken.[/]"
+    )
     return kept
 
 
-def show_record(access: dict[str, str], child: str, console: Console) -> bool:
-    """One child as the API returns it; True when every field of the contract is alive."""
+def check_record(access: dict[str, str], child: str, console: Console) -> bool:
+    """Get one child from the API; True when every field of the contract is alive."""
     path = f"/api/v1/executions/{child}"
     request = urllib.request.Request(access["url"] + path, headers={"Authorization": f"Bearer {access['key']}"})
     with urllib.request.urlopen(request, timeout=10) as reply:
         record = json.load(reply)
-    console.print(f"\nGET {path}")
-    console.print_json(json.dumps(record))
     dead = [name for name in CONTRACT if record[name] is None and name not in NULL_BY_RIGHT]
-    if dead:
-        console.print(f"[bold red]null without reason: {', '.join(dead)}[/]")
+    says = f"[bold red]✗ null without reason: {', '.join(dead)}[/]" if dead else f"all {len(CONTRACT)} fields are there"
+    console.print(f"GET {path}: {says}", soft_wrap=True)
     return not dead
+
+
+def show_ways_on(console: Console, kept_in: Path | None) -> None:
+    """Commands that go on from here."""
+    program = os.path.relpath(Path(sys.executable).with_name("perdure"))
+    console.print()
+    if kept_in is None:
+        console.print("Keep a run, to look at it:  make demo ARGS=--keep")
+    else:
+        console.print(f"Look at this run:           {program} open {kept_in / 'perdure.db'}", soft_wrap=True)
+    console.print(f"Write your own workflow:    {program} new shop", soft_wrap=True)
 
 
 def main() -> None:
@@ -496,9 +508,11 @@ def main() -> None:
         kept = asyncio.run(demo(folder, console))
     finally:
         if options.keep or not kept:
-            console.print(f"Store, side file and logs: {folder}")
+            console.print(f"Store, side file and logs: {folder}", soft_wrap=True)
         else:
             shutil.rmtree(folder)
+    if kept:
+        show_ways_on(console, folder if options.keep else None)
     sys.exit(0 if kept else 1)
 
 

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
 from importlib.metadata import distributions
 from pathlib import Path
 
+import httpx2
 import pytest
 from examples import integrity
 
@@ -35,8 +37,8 @@ def test_the_python_that_a_shell_finds_is_asked_if_it_can_tell(tmp_path: Path, m
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs a terminal")
-def test_the_demo_keeps_its_promises() -> None:
-    status, said = in_a_terminal([sys.executable, "examples/integrity.py"])
+def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
+    status, said = in_a_terminal([sys.executable, "examples/integrity.py", "--keep"])
     assert status == 0, said
     shown = [(int(done), int(of)) for done, of in re.findall(r"verifying packages[^\r\n]*? (\d+)/(\d+)", said)]
     packages = shown[-1][1]
@@ -51,11 +53,37 @@ def test_the_demo_keeps_its_promises() -> None:
     [(pid, after)] = re.findall(r"killed the worker \(pid (\d+), SIGKILL\) after (\d+) packages", said)
     assert 0 < int(after) < packages and f"started another (pid {pid})" not in said
     assert told["bytes hashed"] > 1_000_000 and told["files verified"] > packages - told["of these, without a RECORD"]
-    record = json.loads(said[said.index("{\r\n") :])
+    [(look, store)] = re.findall(r"(\S+ open (\S+))\r\n", said)
+    try:
+        [path] = re.findall(r"GET (\S+): all 24 fields", said)
+        record = get_from_file(look.split(), path)
+    finally:
+        shutil.rmtree(Path(store).parent)
+    assert record["workflow_id"] == "verify_package"
     contract = json.loads((ROOT / "tests" / "contract" / "openapi.json").read_text())
     fields = set(contract["components"]["schemas"]["ExecutionResponse"]["properties"])
     assert len(fields) == 24
     assert {name for name in fields if record[name] is None} == MAY_BE_NULL
+    [write] = re.findall(r"(\S+ new shop)\r\n", said)
+    program, *arguments = write.split()
+    subprocess.run([ROOT / program, *arguments], cwd=tmp_path, check=True)
+    assert (tmp_path / "shop" / "app.py").exists()
+
+
+def get_from_file(look: list[str], path: str) -> dict[str, object]:
+    """Ask the read-only server that a shown command starts."""
+    command = [*look, "--no-browser", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            access = json.loads(process.stdout.readline())
+            headers = {"Authorization": f"Bearer {access['api_key']}"}
+            reply = httpx2.get(access["url"] + path, headers=headers)
+        finally:
+            process.terminate()
+    assert reply.status_code == 200
+    found: dict[str, object] = reply.json()
+    return found
 
 
 def in_a_terminal(command: list[str]) -> tuple[int, str]:
