@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.async_api import Browser, Error, Page
+from playwright.async_api import Browser, Error, Locator, Page
 from tests.server.serving import Hand, Served
 
 import perdure
@@ -81,6 +81,13 @@ async def opened(
     finally:
         await context.close()
     assert wrong == [], wrong
+
+
+async def overlap(one: Locator, other: Locator) -> bool:
+    """Whether two things on a page cover each other."""
+    a, b = await one.bounding_box(), await other.bounding_box()
+    assert a is not None and b is not None
+    return all(a[at] < b[at] + b[size] and b[at] < a[at] + a[size] for at, size in (("x", "width"), ("y", "height")))
 
 
 async def failed(served: Served, hand: Hand, *, error: str = "no stock", **fields: Any) -> str:

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from playwright.async_api import Browser, Page, expect
-from tests.dashboard.pages import HOSTILE, SHOWN, opened
+from tests.dashboard.pages import HOSTILE, SHOWN, opened, overlap
 from tests.server.serving import Hand, Served
+from uuid_utils import uuid7
 
 from perdure.wire.access import Role
 
@@ -96,6 +97,26 @@ async def test_the_panel_shows_the_fields_that_say_something(served: Served, han
         await expect(panel.get_by_role("button", name="Copy the execution as JSON")).to_be_visible()
         await panel.get_by_role("link", name="tuesday").click()
         await shown.page.wait_for_url("**/executions?session_id=tuesday")
+
+
+async def test_an_unknown_execution_has_a_heading(served: Served, chromium: Browser) -> None:
+    async with opened(chromium, served, f"/executions/{uuid7()}") as shown:
+        await expect(shown.page.get_by_role("heading", level=1)).to_have_text("Execution")
+        await expect(shown.page.get_by_role("alert")).to_contain_text("does not exist")
+
+
+async def test_a_narrow_page_has_its_tools_right_below_its_tabs(served: Served, hand: Hand, chromium: Browser) -> None:
+    id = await ordered(served, hand)
+    async with opened(chromium, served, f"/executions/{id}", width=390) as shown:
+        await row(shown.page, "paid").wait_for()
+        tabs, tools = await shown.page.evaluate(  # at once: what is still loading moves both
+            "['.tabset', '.tools'].map((name) => document.querySelector(name).getBoundingClientRect().toJSON())"
+        )
+        assert 0 <= tools["top"] - tabs["bottom"] < 10
+        assert tools["right"] <= 390
+        await shown.page.locator(".tabset").get_by_role("tab", name="Logs").click()
+        code = shown.page.locator(".empty pre")
+        assert not await overlap(code, shown.page.get_by_role("button", name="Copy the code"))
 
 
 async def test_new_rows_appear_and_the_end_is_shown(served: Served, hand: Hand, chromium: Browser) -> None:

@@ -1,7 +1,7 @@
 """The first page answers whether anything needs attention, and does the next step."""
 
 from playwright.async_api import Browser, expect
-from tests.dashboard.pages import HOSTILE, completed, failed, opened
+from tests.dashboard.pages import HOSTILE, completed, failed, opened, overlap
 from tests.server.serving import Hand, Served
 
 
@@ -28,6 +28,14 @@ async def test_failures_are_named_and_retried(served: Served, hand: Hand, chromi
         )
         await page.get_by_role("button", name="7 d").click()
         await page.wait_for_url(lambda url: url.endswith("?range=7d"))
+
+
+async def test_the_flag_of_a_deployment_leaves_the_axis_free(served: Served, hand: Hand, chromium: Browser) -> None:
+    await completed(served, hand)
+    async with opened(chromium, served, "/") as shown:
+        await expect(shown.page.locator(".tick")).to_have_count(2)
+        flag = shown.page.locator(".marker .tag")
+        assert [await overlap(flag, tick) for tick in await shown.page.locator(".tick").all()] == [False, False]
 
 
 async def test_an_empty_project_is_told_how_to_begin(served: Served, chromium: Browser) -> None:

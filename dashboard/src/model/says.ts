@@ -73,13 +73,20 @@ export function readOut(row: Row, said: Said | null): string {
   return [row.span.key, name, row.span.state, took === null ? null : duration(took), said?.text].filter((part) => part != null).join(", ");
 }
 
-/** Where words of a length stand beside bars: behind the last one, else before the last one that has room there. */
-export function placeFor(length: number, bars: [from: number, to: number][], width: number): { at: number; left: boolean } | null {
+const SHORTEST = 60; // pixels that still say something
+
+/**
+ * Where words of a length stand beside bars: behind the last one, else before the last one that has room there, else cut
+ * behind the last one. They never stand over `labels`, those of folded waits.
+ */
+export function placeFor(length: number, bars: [from: number, to: number][], width: number, labels: [from: number, to: number][] = []): { at: number; left: boolean; most?: number } | null {
   const end = bars.at(-1)?.[1] ?? 0;
-  if (width - end >= length) return { at: end, left: false };
+  const room = Math.min(width, ...labels.filter(([, to]) => to > end).map(([from]) => from)) - end;
+  if (room >= length) return { at: end, left: false };
   for (let at = bars.length - 1; at >= 0; at--) {
     const from = bars[at]![0];
-    if (from - (bars[at - 1]?.[1] ?? 0) >= length) return { at: from, left: true };
+    const before = Math.max(bars[at - 1]?.[1] ?? 0, ...labels.filter((label) => label[0] < from).map(([, to]) => to));
+    if (from - before >= length) return { at: from, left: true };
   }
-  return null;
+  return room >= SHORTEST ? { at: end, left: false, most: room } : null;
 }

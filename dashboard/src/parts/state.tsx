@@ -26,9 +26,11 @@ export function Empty({ title, children, code, docs }: { title: string; children
       <h2>{title}</h2>
       {children !== undefined && <p class="dim">{children}</p>}
       {code !== undefined && (
-        <div class="box code">
+        <div class="box row">
+          <pre class="grow" tabIndex={0}>
+            {code}
+          </pre>
           <CopyButton text={code} what="code" />
-          <pre tabIndex={0}>{code}</pre>
         </div>
       )}
       {docs !== undefined && (
@@ -48,7 +50,7 @@ export function Skeleton({ rows = 6 }: { rows?: number }) {
     return () => clearTimeout(timer);
   }, []);
   return (
-    <div class="skeleton" aria-busy="true" aria-label="Loading">
+    <div class="skeleton col gap12" aria-busy="true" aria-label="Loading">
       {late && Array.from({ length: rows }, (_, at) => <i key={at} />)}
     </div>
   );

@@ -196,9 +196,18 @@ test("100,000 rows are laid out fast enough to scroll", () => {
   console.info(`100,000 rows: ${Math.round(took)} ms`);
 }, 60_000);
 
-test("words stand behind the bars, else before one with room, else nowhere", () => {
+test("words stand behind the bars, else before one with room, else cut or nowhere", () => {
   expect(placeFor(100, [[10, 50]], 200)).toEqual({ at: 50, left: false });
   expect(placeFor(100, [[10, 20], [150, 190]], 200)).toEqual({ at: 150, left: true });
   expect(placeFor(100, [[120, 130], [150, 190]], 200)).toEqual({ at: 120, left: true });
   expect(placeFor(100, [[10, 190]], 200)).toBeNull();
+  expect(placeFor(100, [[10, 120]], 200)).toEqual({ at: 120, left: false, most: 80 });
+});
+
+test("words never stand over the label of a folded wait", () => {
+  expect(placeFor(100, [[120, 150]], 400, [[170, 186]])).toEqual({ at: 120, left: true });
+  expect(placeFor(100, [[250, 260]], 400, [[170, 186]])).toEqual({ at: 260, left: false });
+  expect(placeFor(100, [[250, 310]], 400, [[170, 186]])).toEqual({ at: 310, left: false, most: 90 });
+  expect(placeFor(100, [[20, 90]], 400, [[170, 186]])).toEqual({ at: 90, left: false, most: 80 });
+  expect(placeFor(100, [[20, 150]], 400, [[170, 186]])).toBeNull();
 });

@@ -11,6 +11,7 @@ import { cells, FINAL, holdings, losses, rowsOf, type Row } from "../../model/ti
 import { clock, duration, exact, when } from "../../model/time";
 import { count, counted, money, plainer, share, shortId, visible } from "../../model/words";
 import { rawAt } from "../../model/json";
+import { Page } from "../../parts/page";
 import { Phase } from "../../parts/phase";
 import { lazy } from "../../parts/lazy";
 import { Empty, Problem, Skeleton } from "../../parts/state";
@@ -42,11 +43,7 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
     if (execution !== undefined) document.title = `${visible(execution.workflow_id)} ${visible(execution.key ?? shortId(execution.id))} · Perdure`;
   }, [execution]);
   if (execution === undefined) {
-    return (
-      <main class="main execution">
-        <div class="pad">{answer.error === null ? <Skeleton rows={8} /> : <Problem error={answer.error} again={() => void answer.refetch()} />}</div>
-      </main>
-    );
+    return <Page title="Execution">{answer.error === null ? <Skeleton rows={8} /> : <Problem error={answer.error} again={() => void answer.refetch()} />}</Page>;
   }
   return <Loaded key={id} execution={execution} text={answer.data!} why={why.data} progress={summary?.progress} />;
 }
@@ -198,7 +195,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
             </button>
           )}
         </div>
-        <div class="row extitle">
+        <div class="row gap12 extitle">
           <Phase phase={execution.phase} big />
           <h1 class="trunc">
             <Shown text={execution.workflow_id} />
@@ -235,7 +232,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
         {execution.phase === "running" && <Progress of={progress} />}
         <Facts execution={execution} folded={folded} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
         {offered.length > 0 && mayWrite && (
-          <div class="pendbar">
+          <div class="row wrap gap6 pendbar">
             {offered.slice(0, 4).map((one) => (
               <Offer
                 key={`${one.kind} ${one.key}`}
@@ -258,8 +255,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
           </button>
         ))}
         </div>
-        <span class="grow" />
-        <span class="tools">
+        <span class="row tools">
           {tab === "timeline" && (
             <input
               ref={finder}

@@ -79,7 +79,7 @@ export function RowInspector({ row, execution, pending, now, onClose, onFork, on
           </button>
         ))}
       </div>
-      <div class="body">
+      <div class="body col gap16">
         {tab === "result" && (
           <>
             {lost.length > 0 && span.state !== "lost" && (
@@ -271,7 +271,7 @@ export function ExecutionInspector({ execution, text, live, onClose }: { executi
           </button>
         </div>
       </header>
-      <div class="body">
+      <div class="body col gap16">
         <dl class="dl tight">
           {fieldsOf(execution).map(([word, value]) => (
             <Fragment key={word}>
@@ -434,7 +434,7 @@ export function ThenInspector({ then, execution, now, onClose, onFork, onCopyLin
           {visible(then.row)}.{then.next !== null && ` Next: ${visible(then.next)}.`}
         </p>
       </header>
-      <div class="body">
+      <div class="body col gap16">
         <dl class="dl">
           <dt>Phase</dt>
           <dd>

@@ -4,7 +4,7 @@ import { Skull } from "lucide-preact";
 import { useCommands } from "../../keys";
 import { clock, duration } from "../../model/time";
 import { visible } from "../../model/words";
-import { ticks, type Scale } from "../../model/folds";
+import { ticks, type Placed, type Scale } from "../../model/folds";
 import { placeFor, readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
@@ -41,6 +41,7 @@ export function Waterfall(props: Props) {
   const { scale, left, zoomed } = useZoom(scroller, column, width, props.scale);
   const marks = useMemo(() => ticks(scale, left, left + width), [scale, left, width]);
   const x = (at: number) => scale.x(at) - left;
+  const labels = useMemo(() => scale.stretches.filter(isLabelled).map((one): [number, number] => [one.left + one.width / 2 - left - 8, one.left + one.width / 2 - left + 8]), [scale, left]);
   const thenX = props.then === null ? null : x(props.then);
   const inView = rows.slice(shown.first, shown.last);
 
@@ -83,7 +84,7 @@ export function Waterfall(props: Props) {
                 style={{ left: `${one.left - left}px`, width: `${one.width}px` }}
                 onClick={() => props.onStretch(one.from)}
               >
-                {one.width >= 18 && <span>{visible(one.cause)}</span>}
+                {isLabelled(one) && <span>{visible(one.cause)}</span>}
               </button>
             ),
           )}
@@ -96,6 +97,7 @@ export function Waterfall(props: Props) {
               index={shown.first + index}
               x={x}
               width={width}
+              labels={labels}
               selected={row.id === props.selected}
               faded={props.then !== null && !(row.from <= props.then)}
               slowest={props.slowest}
@@ -128,6 +130,11 @@ export function Waterfall(props: Props) {
       {props.below}
     </div>
   );
+}
+
+/** Whether its cause stands in it, upright. */
+function isLabelled(one: Placed): boolean {
+  return one.cause !== null && one.width >= 18;
 }
 
 function Lane({ one, from, to, tone }: { one: Holding; from: number; to: number; tone: number }) {
@@ -226,6 +233,8 @@ interface RowProps {
   index: number;
   x: (at: number) => number;
   width: number;
+  /** Of folded waits. */
+  labels: [from: number, to: number][];
   selected: boolean;
   faded: boolean;
   slowest: string | null;
@@ -233,14 +242,14 @@ interface RowProps {
   onFold: (row: Row) => void;
 }
 
-function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onFold }: RowProps) {
+function RowLine({ row, index, x, width, labels, selected, faded, slowest, onSelect, onFold }: RowProps) {
   const said = saidBeside(row, slowest);
   const took = tookOf(row);
   // What a zoom leaves in view. The row clips its right side; the names must stay free.
   const bars = row.bars
     .map((bar) => ({ bar, from: Math.max(0, x(bar.from)), to: Math.min(width + 12, Math.max(x(bar.to), x(bar.from) + (bar.kind === "pause" ? 0 : 3))) }))
     .filter(({ from, to }) => to >= 0 && from <= width && to >= from);
-  const place = said === null || bars.length === 0 ? null : placeFor(Math.min(340, 14 + 6 * said.text.length), bars.map(({ from, to }) => [from, Math.min(to, width)]), width);
+  const place = said === null || bars.length === 0 ? null : placeFor(Math.min(340, 14 + 6 * said.text.length), bars.map(({ from, to }) => [from, Math.min(to, width)]), width, labels);
   const isGroup = row.folds === "group";
   const [name, sub] = titleOf(row);
   return (
@@ -272,7 +281,7 @@ function RowLine({ row, index, x, width, selected, faded, slowest, onSelect, onF
         <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${from.toFixed(1)}px)`, width: `${(to - from).toFixed(1)}px` }} />
       ))}
       {said !== null && place !== null && (
-        <span class={`blab ${said.tone}${place.left ? " left" : ""}`} style={{ left: `calc(var(--col) + ${place.at.toFixed(1)}px)` }}>
+        <span class={`blab ${said.tone}${place.left ? " left" : ""}`} style={{ left: `calc(var(--col) + ${place.at.toFixed(1)}px)`, maxWidth: place.most === undefined ? undefined : `${place.most.toFixed(1)}px` }}>
           {visible(said.text)}
         </span>
       )}

@@ -17,6 +17,7 @@ export function EndedChart({ data }: { data: Schemas["Overview"] }) {
   const from = Date.parse(data.from);
   const span = ended.length * data.step_seconds * 1_000;
   const place = (at: string) => `${(100 * (Date.parse(at) - from)) / span}%`;
+  // Where flags would cover each other, the newest has one.
   const markers = data.markers.filter((one) => Date.parse(one.at) >= from);
   return (
     <figure class="ended">
@@ -88,11 +89,13 @@ export function EndedChart({ data }: { data: Schemas["Overview"] }) {
           <span class="tick" style={{ top: "50%" }}>
             {count(top / 2)}
           </span>
-          {markers.slice(-3).map((one) => (
+          {markers.slice(-3).map((one, at, all) => (
             <span key={one.deployment_id} class="marker" style={{ left: place(one.at) }}>
-              <span class={`tag acc${Date.parse(one.at) - from > span / 2 ? " left" : ""}`}>
-                <Shown text={one.deployment_id} /> in use, {clock(one.at).slice(0, 5)}
-              </span>
+              {!(Date.parse(all[at + 1]?.at ?? "") - Date.parse(one.at) < span / 4) && (
+                <span class={`tag acc${Date.parse(one.at) - from > span / 2 ? " left" : ""}`}>
+                  <Shown text={one.deployment_id} /> in use, {clock(one.at).slice(0, 5)}
+                </span>
+              )}
             </span>
           ))}
         </div>
