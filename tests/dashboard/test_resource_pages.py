@@ -133,6 +133,8 @@ async def test_a_schedule_from_its_preview_to_its_end(served: Served, hand: Hand
         await row.get_by_role("button", name="Pause").click()
         await confirm(page, "Pause")
         await expect(row).to_contain_text("paused")
+        await row.get_by_role("button", name="w", exact=True).click()
+        await expect(page.get_by_role("region", name="Next due times")).to_contain_text("these times start nothing")
         [one] = (await get(served, "/schedules"))["schedules"]
         assert (one["status"], one["timezone"]) == ("paused", "Asia/Tokyo")
         assert len((await get(served, "/executions"))["executions"]) == 1

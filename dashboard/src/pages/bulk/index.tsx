@@ -145,7 +145,7 @@ function Shows({ job }: { job: Job }) {
   ]);
   const call = (word: "stop" | "continue"): Call => ({ method: "POST", path: `/api/v1/bulk/${job.id}/${word}` });
   return (
-    <div class="bulkjob">
+    <div class="bulkjob col gap16">
       <p class="sentence" role="status">
         {start !== null && "The job is held: until it starts, no execution changes. "}
         {start === null && job.state === "running" && "The job is running. "}
@@ -275,7 +275,7 @@ function Items({ job }: { job: Job }) {
                         <code>{shortId(item.execution_id)}</code>
                       </Link>
                     </td>
-                    <td class="trunc">
+                    <td style={{ whiteSpace: "normal" }}>
                       {item.made_id != null && (
                         <Link href={`/executions/${item.made_id}`}>
                           <code>{shortId(item.made_id)}</code>

@@ -50,7 +50,7 @@ export default function Schedules() {
             <div class="schedules">
               <List found={found} chosen={params.get("id")} onAct={setAct} onOpen={(id) => change({ id })} />
               <Week found={found} />
-              {found.some((one) => one.id === params.get("id")) && <Fires key={params.get("id")} id={params.get("id")!} />}
+              {found.filter((one) => one.id === params.get("id")).map((one) => <Fires key={one.id} id={one.id} paused={one.status === "paused"} />)}
             </div>
           )
         }
@@ -200,7 +200,7 @@ function Week({ found }: { found: Schedule[] }) {
   return (
     <section aria-label="Seven days">
       <div class="row">
-        <h2>Seven days</h2>
+        <h2 class="nowrap">Seven days</h2>
         <span class="dim3">your time zone · filled: started · hollow: due · crossed: skipped</span>
       </div>
       <div class="week" role="table" aria-label="Due times of seven days">
@@ -237,7 +237,7 @@ function Week({ found }: { found: Schedule[] }) {
 }
 
 /** What became of the latest due times, and the ones to come. */
-function Fires({ id }: { id: string }) {
+function Fires({ id, paused }: { id: string; paused: boolean }) {
   const path = { params: { path: { schedule_id: id } } };
   const fires = useGet("/api/v1/schedules/{schedule_id}/fires", { params: { ...path.params, query: { limit: 20 } } }, { every: 5_000 });
   const next = useGet("/api/v1/schedules/{schedule_id}/next", { params: { ...path.params, query: { count: 10 } } }, { every: 30_000 });
@@ -272,6 +272,7 @@ function Fires({ id }: { id: string }) {
       </section>
       <section aria-label="Next due times">
         <h2>Next due times</h2>
+        {paused && <p class="dim">The schedule is paused. Until a person resumes it, these times start nothing.</p>}
         <Loaded of={next}>{({ next: times }) => <Times of={times} />}</Loaded>
       </section>
     </div>
