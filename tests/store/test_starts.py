@@ -109,6 +109,9 @@ async def test_a_request_with_many_unknown_workflows_is_told_a_few_names(world: 
     answers = await world.answers([StartItem(f"orde{n}") for n in range(SUGGESTIONS_MAX + 2)])
     told = ["Did you mean 'order'?" in answer.error for answer in answers if isinstance(answer, Problem)]
     assert told == [True] * SUGGESTIONS_MAX + [False] * 2
+    await world.register(workflows=["a" * 65])
+    [answer] = await world.answers([StartItem("a" * 65 + "b")])  # such names take too long to compare
+    assert isinstance(answer, Problem) and answer.error.endswith("serve it.")
 
 
 async def test_a_batch_is_all_or_nothing(world: World) -> None:

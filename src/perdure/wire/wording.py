@@ -32,12 +32,18 @@ def listed(things: Sequence[str], last: str = " and ") -> str:
     return last.join([", ".join(things[:-1]), things[-1]]) if len(things) > 1 else "".join(things)
 
 
+COMPARED_CHARS_MAX: Final = 64
+"""Two names of this length that are made to be slow take 0.3 ms to compare."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that follows another. Empty: no name is near.
 
     >>> did_you_mean("ordr", ["order", "refund"]), did_you_mean("zebra", ["order", "refund"])
     (" Did you mean 'order'?", '')
     """
+    if len(name) > COMPARED_CHARS_MAX:
+        return ""
     return "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(name, known, n=1))
 
 

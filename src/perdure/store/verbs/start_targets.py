@@ -12,7 +12,7 @@ from perdure.wire.errors import DeploymentNotFound, NoDeployment, NotFound, Work
 from perdure.wire.requests import StartItem
 from perdure.wire.wording import did_you_mean
 
-NEIGHBOURS = 100
+NEIGHBOURS = 20
 """Names before and after an unknown one that are compared with it."""
 
 

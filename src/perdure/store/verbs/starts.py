@@ -37,7 +37,7 @@ COMPARED_BYTES_MAX = 16 << 10
 """Larger inputs are compared as bytes, not as JSON values."""
 LARGE = 100
 """A verb that starts more than this runs in a group of its own."""
-SUGGESTIONS_MAX = 10
+SUGGESTIONS_MAX = 3
 """Later targets of a transaction get no "Did you mean"."""
 _ANSWERS = msgspec.json.Decoder(list[StartAnswer])
 _DETAILS = attrgetter("otel_traceparent", "initial_state", "channel_context", "webhook_url")
