@@ -87,7 +87,8 @@ async def overlap(one: Locator, other: Locator) -> bool:
     """Whether two things on a page cover each other."""
     a, b = await one.bounding_box(), await other.bounding_box()
     assert a is not None and b is not None
-    return all(a[at] < b[at] + b[size] and b[at] < a[at] + a[size] for at, size in (("x", "width"), ("y", "height")))
+    beside = a["x"] >= b["x"] + b["width"] or b["x"] >= a["x"] + a["width"]
+    return not (beside or a["y"] >= b["y"] + b["height"] or b["y"] >= a["y"] + a["height"])
 
 
 async def failed(served: Served, hand: Hand, *, error: str = "no stock", **fields: Any) -> str:
