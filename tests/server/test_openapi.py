@@ -50,6 +50,13 @@ async def test_what_is_documented_is_whole(document: Any) -> None:
             assert any(status.startswith("2") for status in operation["responses"])
 
 
+async def test_traces_are_answered_in_the_kind_of_the_request(served: Served, document: Any) -> None:
+    kinds = document["paths"]["/v1/traces"]["post"]["responses"]["200"]["content"]
+    for kind, empty in (("application/x-protobuf", b""), ("application/json", b"{}")):
+        reply = await served.client.post("/v1/traces", content=empty, headers={"content-type": kind})
+        assert reply.status_code == 200 and reply.headers["content-type"] == kind and kind in kinds
+
+
 async def test_an_execution_has_every_field(served: Served) -> None:
     id = await served.start()
     found = (await served.client.get(f"/api/v1/executions/{id}")).json()

@@ -183,7 +183,8 @@ def _responses(route: Route, schemas: Schemas) -> Json:
         if route.paged:
             responses["200"]["headers"] = {"Next-Cursor": _NEXT_CURSOR}
     else:
-        responses["200"] = {"description": "Success", "content": {route.media_type: {}}}
+        kinds = route.raw_body or (route.media_type,)  # it answers in the body's kind
+        responses["200"] = {"description": "Success", "content": {kind: {} for kind in kinds}}
     problem = {"application/json": {"schema": {"$ref": REF + "ErrorResponse"}}}
     for status in _statuses(route):
         responses[str(status)] = {"description": _PROBLEMS[status], "content": problem}
