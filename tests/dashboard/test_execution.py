@@ -109,7 +109,7 @@ async def test_a_narrow_page_has_its_tools_right_below_its_tabs(served: Served, 
     id = await ordered(served, hand)
     async with opened(chromium, served, f"/executions/{id}", width=390) as shown:
         await row(shown.page, "paid").wait_for()
-        tabs, tools = await shown.page.evaluate(  # at once: what is still loading moves both
+        tabs, tools = await shown.page.evaluate(  # in one call, because content that loads moves both
             "['.tabset', '.tools'].map((name) => document.querySelector(name).getBoundingClientRect().toJSON())"
         )
         assert 0 <= tools["top"] - tabs["bottom"] < 10

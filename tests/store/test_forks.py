@@ -389,7 +389,7 @@ async def test_a_cancelled_execution_goes_on_where_it_was(world: World) -> None:
 
 
 async def test_a_call_that_waits_for_a_budget_runs_again(world: World) -> None:
-    """Other refused calls are kept: those of an earlier wait, and those that the code has handled."""
+    """A refusal of an earlier wait is kept, and so is one that the code has handled."""
 
     def refused(key: str, budget: str, raises: int) -> StepDone:
         limits = BudgetSpec(calls=1)

@@ -246,7 +246,7 @@ async def _change(budget_id: str, change: BudgetChange) -> None:
     worker = info.worker
     if worker is None:
         raise Misplaced("A budget can be raised only in a step that a worker runs.")
-    # A fork raises a budget of its own, also for an answer that its source had: the step's input names that one's.
+    # In a fork the step's input may name the source's budget. The fork raises its own.
     context = info.context
     if context is not None and context.parent_execution_id is None and not is_balance(budget_id):
         budget_id = info.execution_id
