@@ -4,7 +4,7 @@ import pytest
 from tests.cli.processes import House, end, is_ready, serving, until_true
 from tests.ports import free_port
 
-from perdure.sdk import credentials
+from perdure.sdk import credentials, dev_note
 
 
 def test_keys_are_made_shown_once_and_deleted_in_a_file(house: House) -> None:
@@ -53,10 +53,9 @@ def test_a_server_that_was_named_and_is_away_is_not_replaced_by_a_file(house: Ho
     assert [key["name"] for key in house.lines("keys", "list", "--database", "perdure.db")] == ["one"]
 
 
-def test_the_server_of_dev_is_found_by_its_key_and_the_file_when_it_is_stopped(
+def test_the_server_of_dev_is_found_by_its_note_and_the_file_when_it_is_stopped(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`perdure dev` keeps its key by the server's address; commands look at the default one."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     monkeypatch.setattr(credentials, "DEFAULT_URL", url)
@@ -68,6 +67,10 @@ def test_the_server_of_dev_is_found_by_its_key_and_the_file_when_it_is_stopped(
     server = house.start("serve", "--port", str(port))
     try:
         until_true(lambda: is_ready(url), server)
+        refused = house.run("keys", "create", "astray", code=2).stderr
+        assert "is open in another process" in refused, "a server that nobody named gets no kept key"
+        (house.folder / ".perdure").mkdir()
+        dev_note.write(house.folder / dev_note.NOTE, dev_note.Running(url, server.pid))
         assert f", on {url}." in house.run("keys", "create", "second").stderr
     finally:
         end(server)

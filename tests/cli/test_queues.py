@@ -31,6 +31,16 @@ def test_a_queue_is_paused_and_goes_on(busy_house: House) -> None:
     assert house.run("pauses").stdout == "Nothing is paused.\n"
 
 
+def test_a_pause_of_an_unknown_queue_names_the_nearest_one(busy_house: House) -> None:
+    try:
+        noted = busy_house.run("pause", "queue", "duble").stderr
+        assert "Queue 'duble' has no limit and no execution yet. Did you mean 'double'?" in " ".join(noted.split())
+        assert "Did you mean" not in busy_house.run("pause", "queue", "double").stderr
+    finally:
+        for name in ("duble", "double"):
+            busy_house.run("unpause", "queue", name)
+
+
 def test_a_pause_that_cannot_be_is_refused(busy_house: House) -> None:
     for arguments, error in (
         (["key", "ann"], "A concurrency key belongs to a queue."),

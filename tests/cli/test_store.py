@@ -27,6 +27,19 @@ def test_a_copy_of_a_running_store_restores_into_a_stopped_one(house: House) -> 
     assert sorted(path.name for path in house.folder.glob(".*")) == []
 
 
+def test_a_copy_is_made_of_the_store_of_dev_if_no_other_is_there_or_named(house: House) -> None:
+    house.run("keys", "create", "one")
+    (house.folder / ".perdure").mkdir()
+    (house.folder / "perdure.db").rename(house.folder / ".perdure" / "perdure.db")
+    assert "Copied .perdure/perdure.db to copy.db" in house.run("backup", "copy.db").stdout
+    refused = house.run("backup", "other.db", "--database", "shop.db", code=2).stderr
+    assert "the store of `perdure dev` is --database .perdure/perdure.db" in " ".join(refused.split())
+
+
+def test_a_server_that_is_only_guessed_is_named(house: House) -> None:
+    assert "Server: http://127.0.0.1:8080 (no server runs in this folder;" in house.run("ls", code=None).stderr
+
+
 def _epoch(path: Path) -> str:
     connection = sqlite3.connect(path)
     try:

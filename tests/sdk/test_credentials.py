@@ -43,18 +43,30 @@ def test_the_dev_server_of_the_folder_is_found(tmp_path: Path, monkeypatch: pyte
     below.mkdir(parents=True)
     for folder in (tmp_path, below):
         monkeypatch.chdir(folder)
-        assert find(environ={}) == ((ours,), KEY)
-        assert find(ours, environ={}) == ((ours,), KEY), "the same server by its address"
-        assert find("http://other", environ={}) == (("http://other",), None)
-        assert find(environ={"PERDURE_URL": "http://other"}) == (("http://other",), None)
-        assert find(environ={"PERDURE_API_KEY": "sk_other"}) == ((ours,), "sk_other")
+        assert find(environ={})[:2] == ((ours,), KEY)
+        assert find(ours, environ={})[:2] == ((ours,), KEY), "the same server by its address"
+        assert find("http://other", environ={})[:2] == (("http://other",), None)
+        assert find(environ={"PERDURE_URL": "http://other"})[:2] == (("http://other",), None)
+        assert find(environ={"PERDURE_API_KEY": "sk_other"})[:2] == ((ours,), "sk_other")
 
 
 def test_the_key_of_a_note_without_one_is_among_the_credentials(tmp_path: Path, ours: str) -> None:
     note(tmp_path, os.getpid(), ours, None)
     credentials.path().parent.mkdir(parents=True)
     credentials.write(ours, api_key="sk_kept", project_id="p")
-    assert find(environ={}) == ((ours,), "sk_kept")
+    assert find(environ={})[:2] == ((ours,), "sk_kept")
+
+
+def test_a_kept_key_is_sent_only_to_a_server_that_is_named_or_runs_here(tmp_path: Path, ours: str) -> None:
+    credentials.path().parent.mkdir(parents=True)
+    for url in (DEFAULT_URL, ours):
+        credentials.write(url, api_key="sk_kept", project_id="p")
+    assert find(environ={}) == ((DEFAULT_URL,), None, True), "another folder's server may listen there"
+    assert find(environ={"PERDURE_API_KEY": "sk_own"}) == ((DEFAULT_URL,), "sk_own", True)
+    assert find(DEFAULT_URL, environ={}) == ((DEFAULT_URL,), "sk_kept", False)
+    assert find(environ={"PERDURE_URL": DEFAULT_URL}) == ((DEFAULT_URL,), "sk_kept", False)
+    note(tmp_path, os.getpid(), ours, None)
+    assert find(environ={}) == ((ours,), "sk_kept", False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there nobody can ask whether a process runs")
@@ -62,7 +74,7 @@ def test_a_dev_server_that_was_killed_is_not_found(tmp_path: Path, ours: str) ->
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     note(tmp_path, gone.pid, ours)
-    assert find(environ={}) == ((DEFAULT_URL,), None)
+    assert find(environ={})[:2] == ((DEFAULT_URL,), None)
 
 
 def test_a_note_whose_process_id_is_another_processs_by_now_is_passed_over(tmp_path: Path) -> None:

@@ -919,16 +919,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_arguments_go_before_the_environment_before_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert credentials.find() == (("http://127.0.0.1:8080",), None)
+    assert credentials.find()[:2] == (("http://127.0.0.1:8080",), None)
     credentials.write("http://127.0.0.1:8080", api_key="from the file", project_id="p")
     credentials.write("https://there", api_key="from the file too", project_id="q")
-    assert credentials.find().api_key == "from the file"
+    assert credentials.find("http://127.0.0.1:8080").api_key == "from the file"
     assert credentials.find("https://there/").api_key == "from the file too"
     monkeypatch.setenv("PERDURE_URL", "https://there, https://elsewhere")
-    assert credentials.find() == (("https://there", "https://elsewhere"), "from the file too")
+    assert credentials.find()[:2] == (("https://there", "https://elsewhere"), "from the file too")
     monkeypatch.setenv("PERDURE_API_KEY", "from the environment")
     assert credentials.find().api_key == "from the environment"
-    assert credentials.find("http://x", "given") == (("http://x",), "given")
+    assert credentials.find("http://x", "given")[:2] == (("http://x",), "given")
 
 
 def test_the_file_of_keys_is_its_owners_alone(home: Path) -> None:

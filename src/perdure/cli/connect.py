@@ -3,13 +3,18 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from perdure.cli.commands import Refused
+from perdure.cli.output import note
+
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
+    from perdure.sdk.credentials import Access
     from perdure.wire.operation import Operation
 
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 3.0
+NAME_A_SERVER: Final = "Or start `perdure dev` in this folder, or name a server with --url or PERDURE_URL."
 
 
 def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, patience: float = PATIENCE_SECONDS) -> T:
@@ -18,13 +23,25 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
     from perdure.sdk.client import Client
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
+    from perdure.wire.errors import Unauthorized
 
     async def main() -> T:
         access = find(url)
+        say_if_guessed(access)
         async with Client(HttpTransport(access.urls, access.api_key, patience_seconds=patience)) as client:
-            return await work(client)
+            try:
+                return await work(client)
+            except Unauthorized as error:
+                if access.guessed and access.api_key is None:
+                    raise Refused(f"{error.message} {NAME_A_SERVER}") from None
+                raise
 
     return asyncio.run(main())
+
+
+def say_if_guessed(access: "Access") -> None:
+    if access.guessed:
+        note(f"Server: {access.urls[0]} (no server runs in this folder; --url or PERDURE_URL names another)")
 
 
 def call(url: str | None, op: "Operation[T]") -> T:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from perdure.cli.commands import Refused, add_commands
-from perdure.cli.connect import PATIENCE_SECONDS
+from perdure.cli.connect import PATIENCE_SECONDS, say_if_guessed
 from perdure.cli.options import DatabaseOption, UrlOption
 from perdure.cli.server_or_file import offline
 
@@ -67,6 +67,7 @@ class _Server:
 
         access = find(self._url)
         if self._transport is None or access != self._access:
+            say_if_guessed(access)
             await self.close()
             self._access = access
             self._transport = HttpTransport(access.urls, access.api_key, patience_seconds=PATIENCE_SECONDS)

@@ -14,6 +14,7 @@ from perdure.cli.output import note, print_list, print_result
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from perdure.sdk.client import Client
     from perdure.wire.pauses import Pause, PauseKind
 
 Kind = Literal["deployment", "workflow", "queue", "key"]
@@ -53,6 +54,21 @@ def pause(
         url, lambda client: client.pause(PauseKind(kind), where, concurrency_key=key, until=moment, note=reason)
     )
     print_result(as_json, now, f"{_capital(now.what)} is {paused_words(now)}. End it with `{unpause_command(now)}`.")
+    if now.kind in (PauseKind.QUEUE, PauseKind.KEY):
+        with_client(url, lambda client: _note_unknown(client, where))
+
+
+async def _note_unknown(client: "Client", queue: str) -> None:
+    """A pause takes any name, because a queue exists only from its first limit or execution on."""
+    from perdure.wire.wording import did_you_mean
+    from perdure.wire.workflows import GetWorkflows
+
+    state, listed = await client.queues.get(queue), await client.queues.list()
+    names = {one.id for one in (await client._transport.call(GetWorkflows())).items}
+    if state.queued or state.running or state.total_limit or state.concurrency_limit or queue in names:
+        return
+    known = names | {one.name for one in listed if one.pause is None}
+    note(f"Queue {queue!r} has no limit and no execution yet.{did_you_mean(queue, sorted(known))}")
 
 
 def unpause(

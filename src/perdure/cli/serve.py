@@ -104,6 +104,7 @@ def work(
     import asyncio
 
     from perdure.cli import app_loader, dev_facts, restarting
+    from perdure.cli.connect import say_if_guessed
     from perdure.sdk.credentials import find
     from perdure.sdk.http import HttpTransport
     from perdure.sdk.interrupts import run_until_complete
@@ -119,6 +120,7 @@ def work(
     raise_file_limit()
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # for agents: it would appear in the worker's output
     access = find(url)
+    say_if_guessed(access)
     # With --restart, the rest runs in a new process each time.
     begun = restarting.keep_alive(access) if restart else None
     registry = app_loader.load(target)

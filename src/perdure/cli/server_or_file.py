@@ -35,11 +35,16 @@ def store_path(given: str | None) -> str:
 
 
 def existing_path(given: str | None) -> str:
-    """Raises `Refused` also if the file does not exist."""
+    """Takes the store of this folder's `perdure dev` if the caller names none and the default one is missing. Raises
+    `Refused` also if the file does not exist."""
+    from perdure.server.settings import Settings
+
     path, of_dev = store_path(given), ".perdure/perdure.db"
     if os.path.exists(path):
         return path
     if os.path.exists(of_dev):
+        if not given and path == Settings().store:
+            return of_dev
         raise Refused(f"The store {path!r} does not exist; the store of `perdure dev` is --database {of_dev}")
     raise Refused(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")
 

@@ -187,8 +187,10 @@ class Client:
 
         The URL defaults to `PERDURE_URL`, then to the `perdure dev` of this folder or one above, then to
         http://127.0.0.1:8080. The key defaults to `PERDURE_API_KEY`, then to that server's in
-        `~/.config/perdure/credentials.toml`. Without an answer, calls raise `Unavailable` or `UnknownOutcome` after
-        `timeout` seconds; waits for a result count them from the last answer. The first call connects.
+        `~/.config/perdure/credentials.toml`. No such key is sent to a server that is only the last default.
+
+        Without an answer, calls raise `Unavailable` or `UnknownOutcome` after `timeout` seconds; waits for a result
+        count them from the last answer. The first call connects.
 
         Close the client, or use it as a block:
 
@@ -198,7 +200,7 @@ class Client:
         from perdure.sdk.credentials import find
         from perdure.sdk.http import HttpTransport
 
-        return Client(HttpTransport(*find(url, api_key), timeout=timeout))
+        return Client(HttpTransport(*find(url, api_key)[:2], timeout=timeout))
 
     @staticmethod
     def sync(

@@ -3,7 +3,8 @@
 While `perdure dev` or an application that serves itself runs, a note in its folder has its address and key, for
 programs in or below it (`dev_note`).
 
-Keys are in `~/.config/perdure/credentials.toml`, by server:
+Keys are in `~/.config/perdure/credentials.toml`, by server. They serve for a server that is named or that runs in this
+folder:
 
     ["http://127.0.0.1:8080"]
     api_key = "sk_…"
@@ -30,6 +31,9 @@ KEY_VARIABLE: Final = "PERDURE_API_KEY"
 class Access(NamedTuple):
     urls: tuple[str, ...]
     api_key: str | None
+    guessed: bool = False
+    """The caller named no server and none runs in this folder, so the address is `DEFAULT_URL`. Another project may
+    run there, so no kept key is used."""
 
 
 def find(
@@ -39,6 +43,7 @@ def find(
     given = url or environ.get(URL_VARIABLE)
     key = api_key or environ.get(KEY_VARIABLE)
     running = None if given and key else dev_note.find()
+    guessed = not given and running is None
     given = given or (DEFAULT_URL if running is None else running.url)
     urls = tuple(
         part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given) if part.strip()
@@ -47,10 +52,10 @@ def find(
         raise BadRequest(f"No server is named; give an address like {DEFAULT_URL}.")
     if not key and running is not None and running.url in urls:
         key = running.api_key
-    if not key:
+    if not key and not guessed:
         known = read()
         key = next((entry["api_key"] for one in urls if (entry := known.get(one)) and "api_key" in entry), None)
-    return Access(urls, key or None)
+    return Access(urls, key or None, guessed)
 
 
 def path() -> Path:

@@ -110,7 +110,7 @@ class SyncClient:
     def __init__(
         self, url: str | Sequence[str] | None = None, api_key: str | None = None, *, timeout: float | None = None
     ) -> None:
-        self._access = find(url, api_key)
+        self._access = find(url, api_key)[:2]
         self._timeout = timeout
         self._begin_thread()
         self._wrap(Client(self._transport()))
