@@ -939,7 +939,7 @@ def test_the_file_of_keys_is_its_owners_alone(home: Path) -> None:
     assert credentials.read() == {'http://odd"name': {"api_key": "k", "project_id": "p"}}
     file.write_text("not toml")
     with pytest.raises(BadRequest, match="cannot be read"):
-        credentials.find()
+        credentials.find("http://127.0.0.1:8080")
 
 
 async def test_a_client_with_a_timeout_gives_up_on_servers_that_are_away_or_silent() -> None:
