@@ -242,10 +242,14 @@ def test_production(reader: Reader, house: House) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py"]
     assert reader.commands() == []
     reader.sees(subprocess.run(command, cwd=house.folder, env=house.env, capture_output=True, text=True).stdout)
-    assert reader.commands() == [["serve"]]
+    make_key, serve = reader.commands()
+    assert serve == ["serve"]
+    workers_key = house.run(*make_key).stdout.strip()
     with serving(house):
         [served] = reader.commands()
+        mine, house.env["PERDURE_API_KEY"] = house.env["PERDURE_API_KEY"], workers_key
         with working(house, *served[2:], app=served[1]):
+            house.env["PERDURE_API_KEY"] = mine
             reader.types()
             assert (house.folder / "copy.db").exists()
             reader.types()

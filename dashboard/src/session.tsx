@@ -12,7 +12,7 @@ export function useIdentity(): Identity {
   return identity;
 }
 
-const ranks = { read: 0, write: 1, admin: 2 };
+const ranks = { read: 0, work: 1, write: 2, admin: 3 };
 export type Role = keyof typeof ranks;
 
 /** Whether the signed-in key or user may do what needs this role. */

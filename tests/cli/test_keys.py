@@ -16,7 +16,7 @@ def test_keys_are_made_shown_once_and_deleted_in_a_file(house: House) -> None:
     assert "reader" in house.run("keys", "ls").stdout
     taken = house.run("keys", "create", "reader", code=2).stderr
     assert f"Key {made['id']!r} is named 'reader' already" in taken
-    assert "read, write or admin" in house.run("keys", "create", "x", "--role", "root", code=2).stderr
+    assert "read, work, write or admin" in house.run("keys", "create", "x", "--role", "root", code=2).stderr
     assert f"Key {made['id']} is deleted, in perdure.db." in house.run("keys", "delete", made["id"]).stdout
     assert "does not exist" in house.run("keys", "rm", made["id"], code=2).stderr
     assert "No keys in perdure.db" in house.run("keys", "list").stdout
@@ -33,7 +33,7 @@ def test_keys_of_a_running_server_are_managed_over_http(house: House) -> None:
         admin = house.env["PERDURE_API_KEY"]
         house.env["PERDURE_API_KEY"] = reader
         assert house.lines("ls") == []
-        assert "role 'write'" in house.run("run", "double", code=2).stderr
+        assert "role 'work'" in house.run("run", "double", code=2).stderr
         assert "role 'admin'" in house.run("keys", "list", code=2).stderr
         house.env["PERDURE_API_KEY"] = admin
         (id,) = [key["id"] for key in house.lines("keys", "list") if key["name"] == "reader"]

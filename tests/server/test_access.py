@@ -48,7 +48,7 @@ WITHOUT_A_ROLE: Final = {
     "change_password": "a user, whatever project",
     "create_project": "a user, whatever project",
 }
-RANK: Final = {Role.READ: 0, Role.WRITE: 1, Role.ADMIN: 2}
+RANK: Final = {role: rank for rank, role in enumerate((Role.READ, Role.WORK, Role.WRITE, Role.ADMIN))}
 KEYED: Final = [route for route in ROUTES if route.role is not None]
 
 SECRET: Final = "the-secret-of-a"

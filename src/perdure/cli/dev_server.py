@@ -11,6 +11,7 @@ from typing import Any
 
 from perdure.cli.dev_link import DevLink
 from perdure.cli.serve import end_with_parent, loop_factory
+from perdure.engine.service import Scope
 from perdure.sdk import credentials, dev_note
 from perdure.server import app, logs
 from perdure.server.file_limits import raise_file_limit
@@ -18,7 +19,9 @@ from perdure.server.settings import Settings, load
 from perdure.store.file_lock import StoreInUse
 from perdure.wire.access import Role
 from perdure.wire.errors import PerdureError, Unauthorized
+from perdure.wire.keys import DeleteApiKey
 
+_WORKER = "worker of perdure dev"
 KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"
 
 
@@ -36,6 +39,15 @@ async def _keep_key(server: app.Server, url: str) -> tuple[str, str]:
         known = await projects.create_key(project_id, "perdure dev", Role.ADMIN, development=True)
     credentials.write(url, api_key=known, project_id=project_id)
     return project_id, known
+
+
+async def _worker_key(server: app.Server, project_id: str) -> str:
+    """A new one for each start; the former one ends."""
+    projects = server.application.engine.projects
+    for key in await projects.keys(project_id):
+        if key.name == _WORKER:
+            await projects.delete_key(Scope(project_id), DeleteApiKey(key.id))
+    return await projects.create_key(project_id, _WORKER, Role.WORK, development=True)
 
 
 async def _serve(settings: Settings) -> None:
@@ -63,10 +75,12 @@ async def _serve(settings: Settings) -> None:
         server.application.services.dev = link
         if settings.insecure_local:
             project_id, key = await server.application.engine.projects.default(), None
+            worker_key = None
         else:
             project_id, key = await _keep_key(server, server.url)
+            worker_key = await _worker_key(server, project_id)
         dev_note.write(note, dev_note.Running(server.url, parent, key))
-        _say({"url": server.url, "project_id": project_id, "api_key": key})
+        _say({"url": server.url, "project_id": project_id, "api_key": key, "worker_key": worker_key})
 
     try:
         await app.serve(settings, on_ready=tell)

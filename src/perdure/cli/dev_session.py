@@ -139,6 +139,7 @@ class DevSession:
             if "error" in said:
                 raise Refused(said["error"])
             self.url, self.project_id, self.key = said["url"], said["project_id"], said["api_key"]
+            self.worker_key = said["worker_key"]
             yield
         finally:
             await _end(process, GRACE_SECONDS + 20)
@@ -158,8 +159,8 @@ class DevSession:
         while not self._stop.is_set():
             self._again.clear()
             environ = {"PYTHONUNBUFFERED": "1"}
-            if self.key is not None:
-                environ["PERDURE_API_KEY"] = self.key
+            if self.worker_key is not None:
+                environ["PERDURE_API_KEY"] = self.worker_key
             arguments = ["work", self.target, "--deployment", DEPLOYMENT, "--url", self.url]
             process = self._worker = await _begin(
                 "perdure.cli.main", *arguments, "--grace", str(GRACE_SECONDS), "--child", **environ

@@ -34,7 +34,7 @@ def add(
     from perdure.wire.access import Role
     from perdure.wire.projects import AddProjectMember
 
-    check_choice("--role", role, [*Role])
+    check_choice("--role", role, [one for one in Role if one is not Role.WORK])
 
     async def work(transport: "Transport") -> "AddedMember":
         return await transport.call(

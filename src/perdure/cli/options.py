@@ -37,7 +37,7 @@ PortOption = Annotated[
     int | None,
     typer.Option("--port", "-p", help="The port to listen on; 0 takes a free one. Default: 8080.", min=0, max=65_535),
 ]
-RoleOption = Annotated[str, typer.Option("--role", help="read, write or admin.")]
+RoleOption = Annotated[str, typer.Option("--role", help="read, write or admin; for a worker's key: work.")]
 UserOption = Annotated[str | None, typer.Option("--user", help="The user it runs for.")]
 DeploymentOption = Annotated[str | None, typer.Option("--deployment", help="The deployment that runs it.")]
 ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution.")]

@@ -22,6 +22,7 @@ from perdure.engine.waiting_claims import NAMES_MAX, Kind, Poll, WaitingClaims
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import with_journal
+from perdure.wire.access import Role
 from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import (
     KEY_BYTES_MAX,
@@ -407,8 +408,9 @@ class Claims(Service):
         waiting_claim = None if poll is None else poll.waiting_claim
         verbs: list[Verb[Any]] = []
         same: dict[str, Any] = {"project_id": project_id, "worker_id": op.worker_id, "now_us": now_us}
+        decides = scope.has_role(Role.WRITE)
         for item in others:
-            its: dict[str, Any] = {**same, "item": recordable(item), "ids": fresh_ids(item)}
+            its: dict[str, Any] = {**same, "decides": decides, "item": recordable(item), "ids": fresh_ids(item)}
             if waiting_claim is not None and _makes_ready(item):
                 verbs.append(reports.report_and_dispatch(**its, waiting_claim=waiting_claim))
             else:

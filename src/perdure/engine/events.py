@@ -8,6 +8,7 @@ from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.notifier import ChannelCursors
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import events
+from perdure.wire.access import Role
 from perdure.wire.approvals import ANSWERED, ASKED
 from perdure.wire.events import Event, EventPage, GetEvents, ListTopics, PublishedEvents, PublishEvent, TopicPage
 from perdure.wire.fields import INT64_MAX, is_uuid
@@ -25,6 +26,8 @@ class Events(Service):
         asker = op.execution_id or op.events[0].execution_id or ""
         asks = is_uuid(asker) and any(one.startswith(ASKED) for one in types)
         answers = any(one.startswith(ANSWERED) for one in types)
+        if answers:
+            scope.check_role(Role.WRITE)
         return await self.write(
             events.publish(
                 project_id=scope.project_id,

@@ -16,6 +16,7 @@ from perdure.store.interface import Verb
 from perdure.store.verbs import find, pending, queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
+from perdure.wire.access import Role
 from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
 from perdure.wire.executions import (
     LIST_MAX,
@@ -340,7 +341,12 @@ class Executions(Service):
 
     @serves(CancelExecution)
     async def cancel(self, scope: Scope, op: CancelExecution) -> Cancellation:
-        """Also cancels all descendants. Raises NotCancellable."""
+        """Also cancels all descendants. Raises NotCancellable; Forbidden for a worker's key, unless code that runs now
+        started the execution."""
+        if not scope.has_role(Role.WRITE) and not await self.read(
+            transitions.has_running_parent(project_id=scope.project_id, execution_id=op.execution_id)
+        ):
+            scope.check_role(Role.WRITE)
         now_us = self.now_us()
         await self.write(
             transitions.cancel(

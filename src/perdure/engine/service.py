@@ -23,7 +23,7 @@ from uuid_utils import uuid7
 from perdure.engine.core import Core
 from perdure.store.interface import Verb
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.access import Principal, Role
+from perdure.wire.access import Principal, Role, check_role
 from perdure.wire.errors import BadRequest
 from perdure.wire.operation import Operation, client_form, is_checked, validated
 
@@ -49,6 +49,11 @@ class Scope(Struct, frozen=True):
 
     def has_role(self, role: Role) -> bool:
         return self.principal is None or self.principal.role.includes(role)
+
+    def check_role(self, needed: Role) -> None:
+        """Raises Forbidden."""
+        if self.principal is not None:
+            check_role(self.principal, needed)
 
     @property
     def user_id(self) -> str | None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from perdure.engine.accounts import TOKEN_PREFIX
 from perdure.server.cookies import Cookies
-from perdure.wire.access import Principal, Role
+from perdure.wire.access import Principal
 from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 logger = logging.getLogger("perdure.server")
@@ -260,12 +260,6 @@ class Gate:
         """Raises `NotFound` for another project than the principal's."""
         if project_id and project_id.lower() != principal.project_id and self.anyone is None:
             raise NotFound(f"Project {project_id!r} does not exist.")
-
-
-def check_role(principal: Principal, needed: Role) -> None:
-    if not principal.role.includes(needed):
-        whose = "key" if principal.user_id is None else "member of the project"
-        raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")
 
 
 class Failures:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from starlette.types import Receive, Scope
 
 from perdure.engine.engine import Engine
-from perdure.server.auth import Failures, Gate, check_role
+from perdure.server.auth import Failures, Gate
 from perdure.server.bodies import USUAL, BodyCount, judge_values, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.dev import Dev
@@ -34,7 +34,7 @@ from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
-from perdure.wire.access import Caller, Principal, Role
+from perdure.wire.access import Caller, Principal, Role, check_role
 from perdure.wire.codec import forget_judged
 from perdure.wire.errors import BadRequest, NotFound, ReadOnly
 from perdure.wire.fields import checked_id

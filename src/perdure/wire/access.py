@@ -5,11 +5,15 @@ from typing import Final
 
 from msgspec import Struct
 
+from perdure.wire.errors import Forbidden
+
 
 class Role(StrEnum):
-    """WRITE also starts, cancels, publishes and works; ADMIN also manages keys, members and the project."""
+    """WORK also runs, starts and publishes; it is for keys of workers. WRITE also answers, acts, cancels and changes
+    settings. ADMIN also manages keys, members and the project."""
 
     READ = "read"
+    WORK = "work"
     WRITE = "write"
     ADMIN = "admin"
 
@@ -41,3 +45,12 @@ class Principal(Struct, frozen=True):
     key_id: str
     development: bool = False
     user_id: str | None = None
+
+
+def check_role(principal: Principal, needed: Role) -> None:
+    """Raises `Forbidden`, naming the role that is needed."""
+    if not principal.role.includes(needed):
+        whose = "key"
+        if principal.user_id is not None:  # members never have the role of workers
+            whose, needed = "member of the project", max(needed, Role.WRITE, key=_RANK.__getitem__)
+        raise Forbidden(f"This needs a {whose} with the role {needed.value!r}; this one has {principal.role.value!r}.")

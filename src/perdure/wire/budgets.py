@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
+from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, Time, Uuid
 from perdure.wire.operation import Noun, Operation
@@ -306,7 +307,7 @@ class RaiseBudget(Operation[BudgetState], frozen=True):
         return change if self.usd is None else msgspec.structs.replace(change, usd_micros=usd_micros(self.usd))
 
 
-@budgets.post("/worker/v1/reserve", protocol=True, body="ReserveRequest")
+@budgets.post("/worker/v1/reserve", role=Role.WORK, protocol=True, body="ReserveRequest")
 class Reserve(Operation[ReserveReply], frozen=True):
     """Reserve a call's share in every budget on the way up.
 
@@ -325,7 +326,7 @@ class Reserve(Operation[ReserveReply], frozen=True):
     """The model, if its price is unknown. A budget in money then refuses the call."""
 
 
-@budgets.post("/worker/v1/settle", protocol=True, body="SettleRequest")
+@budgets.post("/worker/v1/settle", role=Role.WORK, protocol=True, body="SettleRequest")
 class Settle(Operation[Settled], frozen=True):
     """Replace a call's reservation by the amounts that it used.
 

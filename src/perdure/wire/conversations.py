@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, field
 
+from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import ExecutionId, Int64, KeyName, Name, RequiredJson, Time
 from perdure.wire.operation import Noun, Operation
@@ -54,7 +55,11 @@ class GetConversationHistory(Operation[Conversation], frozen=True):
 
 
 @conversations.post(
-    "/internal/conversation/{conversation_id}/add", contract=True, idempotent=True, body="AddMessageRequest"
+    "/internal/conversation/{conversation_id}/add",
+    role=Role.WORK,
+    contract=True,
+    idempotent=True,
+    body="AddMessageRequest",
 )
 class AddConversationMessage(Operation[Done], frozen=True):
     """Append a message.

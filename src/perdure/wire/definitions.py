@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import field
 from msgspec.json import encode
 
+from perdure.wire.access import Role
 from perdure.wire.codec import check_json
 from perdure.wire.fields import Double, Int32, KeyName, Name, Time, Value
 from perdure.wire.operation import Listed, Noun, Operation
@@ -51,6 +52,7 @@ definitions: Final = Noun("Agents and tools")
 
 @definitions.post(
     "/api/v1/agents/register",
+    role=Role.WORK,
     repeated="no effect",
     contract=True,
     reply="RegisterAgentResponse",
@@ -91,6 +93,7 @@ class GetAgentDefinition(Operation[AgentDefinition], frozen=True):
 
 @definitions.post(
     "/api/v1/tools/register",
+    role=Role.WORK,
     repeated="no effect",
     contract=True,
     reply="RegisterToolResponse",

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Struct, field
 
+from perdure.wire.access import Role
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
     Int32,
@@ -120,7 +121,7 @@ class GetDeployment(Operation[Deployment], frozen=True):
     deployment_id: str
 
 
-@deployments.post("/api/v1/workers/deployments", repeated="no effect", contract=True)
+@deployments.post("/api/v1/workers/deployments", role=Role.WORK, repeated="no effect", contract=True)
 class RegisterWorkerDeployment(Operation[Done], frozen=True):
     """Make a deployment of push workers, or keep it.
 
@@ -130,7 +131,9 @@ class RegisterWorkerDeployment(Operation[Done], frozen=True):
     deployment_id: KeyName
 
 
-@deployments.post("/api/v1/workers/deployments/{deployment_id}/workflows", repeated="no effect", contract=True)
+@deployments.post(
+    "/api/v1/workers/deployments/{deployment_id}/workflows", role=Role.WORK, repeated="no effect", contract=True
+)
 class RegisterDeploymentWorkflow(Operation[Done], frozen=True):
     """Add a workflow, an agent or a tool to a deployment of push workers, or update it."""
 
@@ -148,7 +151,9 @@ class QueueInfo(Struct, frozen=True):
     """How many executions of one concurrency key may run at once; null: no limit."""
 
 
-@deployments.post("/api/v1/workers/queues", repeated="no effect", contract=True, body_bytes_max=QUEUES_BYTES_MAX)
+@deployments.post(
+    "/api/v1/workers/queues", role=Role.WORK, repeated="no effect", contract=True, body_bytes_max=QUEUES_BYTES_MAX
+)
 class RegisterQueues(Operation[Done], frozen=True):
     """Make queues, or change how many executions run at once per concurrency key.
 

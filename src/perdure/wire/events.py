@@ -2,6 +2,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Raw, Struct, field
 
+from perdure.wire.access import Role
 from perdure.wire.codec import TOPIC_BYTES_MAX, check_name
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import (
@@ -110,7 +111,7 @@ def checked_topic(value: str, where: str) -> str:
 events: Final = Noun("Events")
 
 
-@events.post("/api/v1/events/publish", contract=True, idempotent=True)
+@events.post("/api/v1/events/publish", role=Role.WORK, contract=True, idempotent=True)
 class PublishEvent(Operation[PublishedEvents], frozen=True, forbid_unknown_fields=False):
     """Append events to a topic, in order, in one transaction.
 

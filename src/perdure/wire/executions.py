@@ -486,6 +486,7 @@ class StreamItems(Operation[Stream[StreamItem | StreamEnd]], frozen=True):
 
 @executions.post(
     "/api/v1/executions/{execution_id}/cancel",
+    role=Role.WORK,
     repeated="no effect; 400 after the end",
     contract=True,
     body="CancelRequest",

@@ -90,7 +90,7 @@ class CreateApiKey(Operation[NewApiKey], frozen=True):
     """Unique in the project."""
     project_id: Uuid
     role: Role | None = None
-    """`read`, `write` (the default) or `admin`."""
+    """`read`, `work` (for workers), `write` (the default) or `admin`."""
 
 
 @keys.delete("/api/v1/api-keys/{key_id}", role=Role.ADMIN, contract=True)

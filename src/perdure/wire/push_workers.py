@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, field
 
+from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, scrub_text
 from perdure.wire.errors import BadRequest
 from perdure.wire.fields import ExecutionId, Int32, Name, Time, Uuid, Value, checked_json, id_check, in_body, name_check
@@ -107,6 +108,7 @@ def _refusal(field: str, rule: str, given: object) -> BadRequest:
 
 @push_workers.post(
     "/api/v1/workers/register",
+    role=Role.WORK,
     repeated="a new id; retires the registration under that URL",
     contract=True,
     body="RegisterWorkerRequest",
@@ -150,14 +152,14 @@ class GetActiveWorkers(Operation[ActiveWorkers], frozen=True):
     """Live workers of the project."""
 
 
-@push_workers.post("/api/v1/workers/{worker_id}/online", repeated="no effect", contract=True)
+@push_workers.post("/api/v1/workers/{worker_id}/online", role=Role.WORK, repeated="no effect", contract=True)
 class WorkerOnline(Operation[Done], frozen=True):
     """End the registration: the server may send work."""
 
     worker_id: WorkerId
 
 
-@push_workers.post("/api/v1/workers/{worker_id}/heartbeat", repeated="no effect", contract=True)
+@push_workers.post("/api/v1/workers/{worker_id}/heartbeat", role=Role.WORK, repeated="no effect", contract=True)
 class WorkerHeartbeat(Operation[Heartbeat], frozen=True):
     """Keep a worker alive.
 
@@ -183,7 +185,11 @@ Scrubbed = Annotated[str, lambda value, where: scrub_text(value)]
 
 
 @pushed_executions.post(
-    "/internal/executions/{execution_id}/complete", repeated="no effect", contract=True, body="CompleteRequest"
+    "/internal/executions/{execution_id}/complete",
+    role=Role.WORK,
+    repeated="no effect",
+    contract=True,
+    body="CompleteRequest",
 )
 class CompleteExecution(Operation[Done], frozen=True):
     """End an execution with its result.
@@ -199,7 +205,7 @@ class CompleteExecution(Operation[Done], frozen=True):
 
 
 @pushed_executions.post(
-    "/internal/executions/{execution_id}/fail", repeated="no effect", contract=True, body="FailRequest"
+    "/internal/executions/{execution_id}/fail", role=Role.WORK, repeated="no effect", contract=True, body="FailRequest"
 )
 class FailExecution(Operation[Done], frozen=True):
     """Report that an execution's code failed.
@@ -215,7 +221,9 @@ class FailExecution(Operation[Done], frozen=True):
     final_state: State = None
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/confirm-cancellation", repeated="no effect", contract=True)
+@pushed_executions.post(
+    "/internal/executions/{execution_id}/confirm-cancellation", role=Role.WORK, repeated="no effect", contract=True
+)
 class ConfirmCancellation(Operation[Done], frozen=True):
     """Report that the worker has stopped an execution.
 
@@ -227,7 +235,11 @@ class ConfirmCancellation(Operation[Done], frozen=True):
 
 
 @pushed_executions.post(
-    "/internal/executions/{execution_id}/wait", repeated="no effect", contract=True, body="SetWaitingRequest"
+    "/internal/executions/{execution_id}/wait",
+    role=Role.WORK,
+    repeated="no effect",
+    contract=True,
+    body="SetWaitingRequest",
 )
 class WaitExecution(Operation[Waiting], frozen=True):
     """Suspend an execution until a time, an event, or an answer.
@@ -247,7 +259,9 @@ class WaitExecution(Operation[Waiting], frozen=True):
     """From then on an event or an answer is too late."""
 
 
-@pushed_executions.put("/internal/executions/{execution_id}/otel-span-id", contract=True, body="SpanIdRequest")
+@pushed_executions.put(
+    "/internal/executions/{execution_id}/otel-span-id", role=Role.WORK, contract=True, body="SpanIdRequest"
+)
 class PutOtelSpanId(Operation[Done], frozen=True):
     """Store the span in which the next attempt goes on."""
 
@@ -255,7 +269,9 @@ class PutOtelSpanId(Operation[Done], frozen=True):
     otel_span_id: Key | None = None
 
 
-@pushed_executions.post("/internal/executions/{execution_id}/steps", repeated="no effect", contract=True)
+@pushed_executions.post(
+    "/internal/executions/{execution_id}/steps", role=Role.WORK, repeated="no effect", contract=True
+)
 class SaveStep(Operation[Done], frozen=True):
     """Record a step's outcome; the first one stands."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Raw, Struct, field, structs
 
+from perdure.wire.access import Role
 from perdure.wire.budgets import BudgetSpec
 from perdure.wire.errors import BadRequest
 from perdure.wire.executions import ListFilters as ListFilters  # docs/client.md names this module
@@ -157,7 +158,7 @@ class RegisterReply(Struct, frozen=True):
     """A report may hold a step's outcome together with the end that returns it."""
 
 
-@workers.post("/worker/v1/register", name="register", body="RegisterRequest", protocol=True)
+@workers.post("/worker/v1/register", role=Role.WORK, name="register", body="RegisterRequest", protocol=True)
 class RegisterRequest(Operation[RegisterReply], frozen=True):
     """Open a registration.
 
@@ -245,7 +246,7 @@ class ClaimReply(Struct, frozen=True):
         return self
 
 
-@workers.post("/worker/v1/claim", name="claim", body="ClaimRequest", protocol=True, held="wait_seconds")
+@workers.post("/worker/v1/claim", role=Role.WORK, name="claim", body="ClaimRequest", protocol=True, held="wait_seconds")
 class ClaimRequest(Operation[ClaimReply], frozen=True):
     """Ask for up to `capacity` executions in a long poll.
 
@@ -505,7 +506,7 @@ class ReportReply(Struct, frozen=True):
     items: list[ItemReply]
 
 
-@workers.post("/worker/v1/report", name="report", body="ReportRequest", protocol=True)
+@workers.post("/worker/v1/report", role=Role.WORK, name="report", body="ReportRequest", protocol=True)
 class ReportRequest(Operation[ReportReply], frozen=True):
     """Send pending reports, at most one item per execution."""
 
@@ -528,7 +529,7 @@ StepInFlight = tuple[str, str, int, int]
 """Execution, key, try, and when it began, in microseconds."""
 
 
-@workers.post("/worker/v1/beat", name="beat", body="BeatRequest", protocol=True)
+@workers.post("/worker/v1/beat", role=Role.WORK, name="beat", body="BeatRequest", protocol=True)
 class BeatRequest(Operation[BeatReply], frozen=True):
     """Renew the registration's lease, on a separate connection.
 
@@ -541,7 +542,7 @@ class BeatRequest(Operation[BeatReply], frozen=True):
     """The steps that have run for half a second, the oldest first."""
 
 
-@workers.post("/worker/v1/drain", name="drain", body="DrainRequest", protocol=True)
+@workers.post("/worker/v1/drain", role=Role.WORK, name="drain", body="DrainRequest", protocol=True)
 class DrainRequest(Operation[None], frozen=True):
     """End the registration; its executions go back to the queues."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Raw, Struct, field, json
 
+from perdure.wire.access import Role
 from perdure.wire.cron import NEXT_MAX, cron
 from perdure.wire.executions import StartedExecution
 from perdure.wire.fields import (
@@ -176,7 +177,7 @@ class ScheduleSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 schedules: Final = Noun("Schedules")
 
 
-@schedules.post("/api/v1/schedules", contract=True, idempotent=True, body="CreateScheduleRequest")
+@schedules.post("/api/v1/schedules", role=Role.WORK, contract=True, idempotent=True, body="CreateScheduleRequest")
 class CreateSchedule(ScheduleSpec, Operation[ScheduleMade], frozen=True, forbid_unknown_fields=False):
     """Make or replace a schedule.
 

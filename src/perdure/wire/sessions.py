@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 from msgspec.structs import fields, replace
 
+from perdure.wire.access import Role
 from perdure.wire.agent_runs import Usage, assistant_message, decoded, preview, tool_calls, usage, user_message
 from perdure.wire.agent_steps import CallUsage, tool_outcome, tool_status
 from perdure.wire.codec import check_json
@@ -227,7 +228,7 @@ class GetSessionMemory(Operation[Memory], frozen=True):
     session_id: KeyName
 
 
-@sessions.put("/internal/session/{session_id}/memory", contract=True, reply="PutSessionMemoryResponse")
+@sessions.put("/internal/session/{session_id}/memory", role=Role.WORK, contract=True, reply="PutSessionMemoryResponse")
 class PutSessionMemory(Operation[NewVersion], frozen=True):
     """Replace an agent's memory of a session.
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from msgspec import Raw
 from msgspec.structs import fields, replace
 
+from perdure.wire.access import Role
 from perdure.wire.budgets import BudgetSpec, check_budget
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.errors import BadRequest, BadValue
@@ -94,7 +95,9 @@ class BatchItem(Record, frozen=True):
 _ITEM_FIELDS: Final = [one.name for one in fields(StartItem)]
 
 
-@starts.post("/api/v1/workflows/{workflow_id}/run", contract=True, idempotent=True, body="SubmitWorkflowRequest")
+@starts.post(
+    "/api/v1/workflows/{workflow_id}/run", role=Role.WORK, contract=True, idempotent=True, body="SubmitWorkflowRequest"
+)
 class SubmitWorkflow(BatchItem, Operation[StartedExecution], frozen=True, forbid_unknown_fields=False):
     """Start one execution.
 
@@ -124,6 +127,7 @@ class Batch(Record, frozen=True):
 
 @starts.post(
     "/api/v1/workflows/batch_run",
+    role=Role.WORK,
     contract=True,
     idempotent=True,
     body="SubmitWorkflowsRequest",
@@ -172,7 +176,9 @@ class StartItemRequest(StartItem, frozen=True):
         )
 
 
-@starts.post("/api/v1/executions", idempotent=True, body="StartManyRequest", body_bytes_max=BODY_BYTES_MAX)
+@starts.post(
+    "/api/v1/executions", role=Role.WORK, idempotent=True, body="StartManyRequest", body_bytes_max=BODY_BYTES_MAX
+)
 class StartExecutions(Operation[StartReply], frozen=True):
     """Start many independent executions.
 

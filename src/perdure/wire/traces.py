@@ -5,6 +5,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, field
 from msgspec.structs import asdict
 
+from perdure.wire.access import Role
 from perdure.wire.codec import KEY_BYTES_MAX, NAME_BYTES_MAX, check_json, check_name, split_path
 from perdure.wire.errors import BadRequest, BadValue
 from perdure.wire.fields import Int64, Most, NextCursor, PageCursor, Time, Value, between
@@ -271,7 +272,7 @@ def _check_trace_id(trace_id: str, where: str) -> str:
 traces: Final = Noun("Traces")
 
 
-@traces.post("/internal/spans/batch", repeated="no effect", contract=True, body="SpansRequest")
+@traces.post("/internal/spans/batch", role=Role.WORK, repeated="no effect", contract=True, body="SpansRequest")
 class PutSpans(Operation[SpansReply], frozen=True):
     """Store spans.
 

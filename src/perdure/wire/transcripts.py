@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Raw
 
+from perdure.wire.access import Role
 from perdure.wire.codec import check_json
 from perdure.wire.fields import Int64, KeyName, Most, Position, between, count_check
 from perdure.wire.operation import Noun, Operation
@@ -111,7 +112,11 @@ class GetTranscript(Operation[Page], frozen=True):
 
 
 @transcripts.post(
-    "/internal/session/{session_id}/transcript", name="append_messages", idempotent=True, body="AppendMessagesRequest"
+    "/internal/session/{session_id}/transcript",
+    role=Role.WORK,
+    name="append_messages",
+    idempotent=True,
+    body="AppendMessagesRequest",
 )
 class AppendToTranscript(Operation[NewVersion], frozen=True):
     """Add messages to the end of a session's transcript.

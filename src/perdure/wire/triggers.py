@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Struct, field
 
+from perdure.wire.access import Role
 from perdure.wire.fields import (
     Cursor,
     Declared,
@@ -75,7 +76,7 @@ class TriggerSpec(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
 triggers: Final = Noun("Event triggers")
 
 
-@triggers.post("/api/v1/event-triggers/register", contract=True, idempotent=True)
+@triggers.post("/api/v1/event-triggers/register", role=Role.WORK, contract=True, idempotent=True)
 class RegisterEventTrigger(Operation[Done], frozen=True):
     """Create or update the trigger of a workflow and a topic.
 

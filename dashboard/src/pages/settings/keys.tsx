@@ -17,6 +17,8 @@ export const ROLES = [
   ["write", "also starts executions, answers questions and acts on executions"],
   ["admin", "also pauses, runs bulk jobs, and manages keys, members and webhooks"],
 ] as const;
+/** Members have no role of workers. */
+const KEY_ROLES = [ROLES[0], ["work", "for workers: also runs and starts executions and publishes events, but decides nothing"], ROLES[1], ROLES[2]] as const;
 
 export function Keys() {
   const identity = useIdentity();
@@ -119,9 +121,9 @@ function NewKey({ project, onClose, onMade }: { project: string; onClose: () => 
       <Labelled label="Name">
         <input class="input" autofocus value={name} onInput={(event) => setName(event.currentTarget.value)} />
       </Labelled>
-      <Labelled label="Role" help={ROLES.find(([one]) => one === role)?.[1]}>
+      <Labelled label="Role" help={KEY_ROLES.find(([one]) => one === role)?.[1]}>
         <select class="input" value={role} onChange={(event) => setRole(event.currentTarget.value)}>
-          {ROLES.map(([one]) => (
+          {KEY_ROLES.map(([one]) => (
             <option key={one}>{one}</option>
           ))}
         </select>

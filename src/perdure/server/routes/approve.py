@@ -9,14 +9,13 @@ from msgspec import Raw
 
 from perdure.engine.service import Scope
 from perdure.server import approval_page
-from perdure.server.auth import check_role
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Reply
 from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.server.routing import Call, Routes, Text
-from perdure.wire.access import Principal, Role
+from perdure.wire.access import Principal, Role, check_role
 from perdure.wire.answer_forms import question_form, read_answer
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized

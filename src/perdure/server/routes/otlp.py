@@ -21,7 +21,7 @@ routes = Routes("Traces")
     "POST",
     "/v1/traces",
     repeated="no effect",
-    role=Role.WRITE,
+    role=Role.WORK,
     headers=("Content-Encoding",),
     raw_body=(otlp.PROTOBUF, otlp.JSON),
     body_bytes_max=otlp.REQUEST_BYTES_MAX,

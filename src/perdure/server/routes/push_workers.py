@@ -15,7 +15,7 @@ class PollQuery(Struct, frozen=True):
     """At least 1."""
 
 
-@routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WRITE, acts=True)
+@routes.get("/api/v1/workers/{worker_id}/poll", contract=True, role=Role.WORK, acts=True)
 async def poll_workflow(call: Call, worker_id: str, query: PollQuery) -> list[PolledWork]:
     """Ask for work; waits up to 30 s.
 

@@ -52,12 +52,20 @@ async def make_effect(
     elif type(entry) is Publish:
         event_ids = [next(fresh) for _ in entry.events]
         seqs = await publish_events(
-            at.project_id, entry.topic, entry.events, event_ids, at.now_us, answered_by=f"execution {at.execution_id}"
+            at.project_id,
+            entry.topic,
+            entry.events,
+            event_ids,
+            at.now_us,
+            answers=None if at.decides else "",
+            answered_by=f"execution {at.execution_id}",
         )
         ok, value, kind, name = True, msgspec.json.encode(seqs), Kind.PUBLISHED, entry.topic
     else:
         assert type(entry) is Answer
-        became = await answer_wait(at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us)
+        became = await answer_wait(
+            at.project_id, entry.execution_id, entry.step_key, entry.data, at.now_us, decides=at.decides
+        )
         problem = became if isinstance(became, Problem) else None
         if problem is None:
             await note_answer(

@@ -26,6 +26,8 @@ class At(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     worker_id: str
     now_us: int
     at_us: int
+    decides: bool = True
+    """Whether the worker's key may answer questions."""
 
 
 async def cannot_wait(at: At, end: Suspend, *, sure: bool) -> Problem | list[str] | None:

@@ -133,7 +133,7 @@ async def publish_events(
     answered_by: str | None = None,
 ) -> list[int]:
     """Append to the topic and resolve matching waits. `answers` names the only execution whose question may be
-    answered."""
+    answered; empty: none may."""
     named = any(event.dedup_key is not None for event in events)
     if named:  # some may exist already; the topic's lock makes the count exact
         [(last,)] = await query("lock_topic", project_id=project_id, topic=topic)

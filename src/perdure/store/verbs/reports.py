@@ -115,9 +115,11 @@ def _size(item: ReportItem) -> int:
 
 @verb(locks=_locks, sweep=_is_sweep, weight=_weight)
 async def report(
-    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = ()
+    *, project_id: str, worker_id: str, item: ReportItem, now_us: int, ids: Sequence[str] = (), decides: bool = True
 ) -> ItemReply:
-    """`ids` are fresh ids for the children and events that the item creates, in order."""
+    """`decides`: the worker's key may answer questions.
+
+    `ids` are fresh ids for the children and events that the item creates, in order."""
     if item.number == 0:
         return await _look(project_id, worker_id, item)
     end = item.end
@@ -131,7 +133,7 @@ async def report(
         reply = await suspend_next(project_id, worker_id, item, end, now_us)
         if reply is not None:
             return reply
-    return await _take(project_id, worker_id, item, now_us, ids)
+    return await _take(project_id, worker_id, item, now_us, ids, decides=decides)
 
 
 @verb(locks=_dispatch_locks, sweep=_is_sweep, weight=_weight)
@@ -143,6 +145,7 @@ async def report_and_dispatch(
     now_us: int,
     ids: Sequence[str] = (),
     waiting_claim: WaitingClaim,
+    decides: bool = True,
 ) -> tuple[ItemReply, list[Claimed]]:
     """As `report`. Also answers the children, or the parent, that the waiting claim took at once."""
     # The end of a worker locks the worker's row first. This locks it late, and only if it is free.
@@ -154,7 +157,7 @@ async def report_and_dispatch(
         reply = await start_and_wait(project_id, worker_id, item, end, now_us, ids=ids, dispatch=dispatch)
         if reply is not None:
             return reply, dispatch.given
-    return await _take(project_id, worker_id, item, now_us, ids, dispatch=dispatch), dispatch.given
+    return await _take(project_id, worker_id, item, now_us, ids, dispatch=dispatch, decides=decides), dispatch.given
 
 
 @verb(locks="execution=items[].execution_id", weight=_steps_weight)
@@ -208,6 +211,7 @@ async def _take(
     now_us: int,
     ids: Sequence[str],
     dispatch: DirectDispatch | None = None,
+    decides: bool = True,
 ) -> ItemReply:
     """Take a report that leaves the execution alive."""
     entries, end = item.entries, item.end
@@ -235,6 +239,7 @@ async def _take(
         worker_id=worker_id,
         now_us=now_us,
         at_us=at_us,
+        decides=decides,
     )
     first = moved.seq + 1 - own
     unseen, more = await _unseen(item, first)

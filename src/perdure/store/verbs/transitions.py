@@ -19,6 +19,7 @@ from perdure.store.interface import (
     query_many,
     record,
     records,
+    value,
     verb,
 )
 from perdure.store.verbs.in_flight import without_outcome
@@ -83,6 +84,15 @@ async def cancel(
     if state.phase in FINAL:
         raise NotCancellable(f"Execution {execution_id!r} cannot be cancelled: it is {state.phase} already.")
     return await cancel_tree(project_id, execution_id, Canceller(cancelled_by, acted_by, note), now_us, grace_us)
+
+
+@verb(looks=True)
+async def has_running_parent(*, project_id: str, execution_id: str) -> bool:
+    """Raises NotFound."""
+    phase = await value("phase_of_parent", project_id=project_id, id=execution_id)
+    if phase is None:
+        raise unknown_execution(execution_id)
+    return phase in (Phase.RUNNING, Phase.CANCELLING)
 
 
 async def cancel_tree(project_id: str, execution_id: str, by: Canceller, now_us: int, grace_us: int) -> Phase:

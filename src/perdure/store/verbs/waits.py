@@ -7,11 +7,11 @@ from msgspec import Raw
 from perdure.store.executions import State, StoredWait, unknown_execution
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
-from perdure.store.verbs.push_questions import note_answer
+from perdure.store.verbs.push_questions import asks, note_answer
 from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, question_name
-from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.errors import Conflict, Forbidden, NotFound
 from perdure.wire.executions import ResumeReply, Row
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
@@ -72,15 +72,27 @@ async def give_answer(
 
 
 async def answer_wait(
-    project_id: str, execution_id: str, step_key: str, data: Raw, now_us: int, question_id: str | None = None
+    project_id: str,
+    execution_id: str,
+    step_key: str,
+    data: Raw,
+    now_us: int,
+    question_id: str | None = None,
+    *,
+    decides: bool = True,
 ) -> Became | Problem:
-    """The first answer stands. The same bytes again get the first result, because its reply may be lost."""
+    """Without `decides`, only a wait that shows nothing to a person is answered.
+
+    The first answer stands. The same bytes again get the first result, because its reply may be lost."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
     wait = await record(StoredWait, "read_wait", execution_id=execution_id, key=step_key)
     if wait is not None and await _stands(execution_id, step_key, wait, bytes(data)):
         return Became.EARLY if wait.state == "early" else Became.ANSWERED
+    if not decides and wait is not None and wait.state == "open" and asks(wait.data):
+        what = f"Step {step_key!r} of execution {execution_id!r} asks a person"
+        return Problem(f"{what}: a worker whose key has the role 'write' may answer for them.", Forbidden.code)
     problem = await _refusal(execution_id, step_key, wait, state.phase, now_us, question_id=question_id)
     if problem is not None:
         return Problem(problem, Conflict.code)

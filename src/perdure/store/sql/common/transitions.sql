@@ -3,6 +3,11 @@
 -- name: read_state
 SELECT {columns State} FROM executions WHERE project_id = :project_id AND id = :id;
 
+-- name: phase_of_parent
+-- Empty without a parent.
+SELECT COALESCE(p.phase, '') FROM executions e LEFT JOIN executions p ON p.id = e.parent_execution_id
+WHERE e.project_id = :project_id AND e.id = :id;
+
 -- name: lock_state
 -- holds: execution=id
 -- As read_state, for decisions: locks the row until the verb ends.
