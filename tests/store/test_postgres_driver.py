@@ -496,14 +496,17 @@ async def test_a_scan_that_takes_too_long_is_not_tried_again(
     store: PostgresStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurry = "SELECT NULL, NULL, set_config('statement_timeout', '100ms', true)"
-    store._scan._queries = store._scan._queries | parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
+    nap_query = parse("-- name: nap\nSELECT pg_sleep(30);\n", "test", "postgres")
+    for lane in store._scans.lanes:
+        lane._queries = lane._queries | nap_query
 
     @verb(looks=True)
     async def nap() -> None:
         await query("nap")
 
-    connection, said = await store._scan._postgres.get(), list[str]()
-    connection.add_query_logger(lambda one: said.append(one.query))
+    said: list[str] = []
+    for lane in store._scans.lanes:
+        (await lane._postgres.get()).add_query_logger(lambda one: said.append(one.query))
     with monkeypatch.context() as patch, pytest.raises(Unavailable, match="statement timeout"):
         patch.setitem(postgres_writer.PREPARE, "scan", hurry)
         await store.scan(nap())

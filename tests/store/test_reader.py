@@ -60,7 +60,7 @@ async def test_it_changes_nothing(writer: SQLiteStore, reader: SQLiteReader) -> 
     with pytest.raises(TypeError, match="must not run"):
         await reader.read(write_while_reading())
     with pytest.raises(apsw.ReadOnlyError):
-        reader._reader.execute("INSERT INTO meta VALUES ('n', 'x')")
+        reader._reader.connection.execute("INSERT INTO meta VALUES ('n', 'x')")
     assert Path(writer.path).read_bytes() == before
     await reader.vacuum()
     assert await writer.read(read_note()) is None

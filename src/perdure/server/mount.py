@@ -55,6 +55,9 @@ def _route(operation: type[Operation[Any]]) -> Route:
     protocol = options.get("protocol", False)
     held = None if protocol else options.get("held")  # claims limit their own waits
     idempotent = endpoint.idempotent
+    # A change goes on without its caller, and what is held watches by itself.
+    reads = endpoint.method == "GET" or options.get("repeated") == "reads again"
+    looks = reads and not (protocol or streams or options.get("held"))
 
     async def handler(call: Call, *values: Any) -> object:
         if protocol:
@@ -71,7 +74,11 @@ def _route(operation: type[Operation[Any]]) -> Route:
             scope = Scope(call.project_id, key, call.principal, call.poll_of_worker, call.leases)
         else:
             scope = Scope(call.project_id, key, call.principal, call.poll)
-        answer = await call.engine.serve(scope, op)
+        if looks:
+            async with call.poll(until_closing=False):
+                answer = await call.engine.serve(scope, op)
+        else:
+            answer = await call.engine.serve(scope, op)
         if type(answer) is ClaimReply and answer.items and call.headers.get(_PAYLOADS) == _APART:
             body = answer.write_apart()
             return Reply(200, body, json_headers(len(body), kind=b"application/octet-stream"))

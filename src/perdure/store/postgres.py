@@ -6,7 +6,7 @@ Each kind of work has connections of its own, so that none blocks another:
 - *sweeps* pick rows by a predicate, each in a transaction of its own
 - writes and sweeps that wait for another transaction are in the lock queue (store/postgres_lock_queue.py)
 - *reads* are grouped like writes, without locks
-- *scans* may take long and see one moment
+- *scans* may take long, see one moment, and take turns by project (store/scans.py)
 - *hints* travel between servers (store/postgres_hints.py)
 
 Only the listener's connection keeps state between transactions, so all others work through PgBouncer.
@@ -25,6 +25,7 @@ from perdure.store.postgres_connection import PostgresConnection, parse_url, pre
 from perdure.store.postgres_hints import Exchange
 from perdure.store.postgres_lock_queue import LockQueue
 from perdure.store.postgres_writer import Writer
+from perdure.store.scans import LANES, Scans
 from perdure.store.statements import load
 from perdure.wire.errors import BadRequest, Unavailable
 
@@ -54,7 +55,7 @@ class PostgresStore:
             self._postgres("sweep"), "sweep", queries, self._committed, moved=self._moved, lock_queue=self._lock_queue
         )
         self._reads = [Writer(self._postgres("read"), "read", queries, self._looked) for _ in range(READERS)]
-        self._scan = Writer(self._postgres("scan"), "scan", queries, self._looked)
+        self._scans = Scans(*[Writer(self._postgres("scan"), "scan", queries, self._looked) for _ in range(LANES)])
         self._next_read = itertools.cycle(self._reads)
         self._exchange = Exchange(self._address, self.server_id, self._give_out)
         self.groups = 0
@@ -125,7 +126,8 @@ class PostgresStore:
         return await self._one(next(self._next_read), verb)
 
     async def scan(self, verb: Verb[T]) -> T:
-        return await self._one(self._scan, verb)
+        self._check_open()
+        return await self._scans.run(verb, Writer.look)
 
     async def _one(self, writer: Writer, verb: Verb[T]) -> T:
         self._check_open()
@@ -185,6 +187,9 @@ class PostgresStore:
             return
         self._closed = True
         await asyncio.gather(
-            *[writer.close() for writer in (self._write, self._sweep, self._lock_queue, *self._reads, self._scan)]
+            *[
+                writer.close()
+                for writer in (self._write, self._sweep, self._lock_queue, *self._reads, *self._scans.lanes)
+            ]
         )
         await self._exchange.close()

@@ -21,7 +21,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
@@ -46,6 +46,7 @@ from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 if TYPE_CHECKING:
     from perdure.store.postgres_lock_queue import LockQueue
 
+T = TypeVar("T")
 logger = logging.getLogger("perdure.store")
 
 GROUP_VERBS_MAX = 256
@@ -184,6 +185,16 @@ class Writer:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work(), name=f"perdure-{self._kind}")
 
+    async def look(self, verb: Verb[T]) -> T:
+        """Run one verb in the caller's task, whose cancellation ends it on the server, too."""
+        answers: list[tuple[Any, Exception | None]] = []
+        await self._flush([(verb, lambda *answer: answers.append(answer))])
+        [(result, error)] = answers
+        if error is not None:
+            raise error
+        found: T = result
+        return found
+
     async def close(self) -> None:
         """Give accepted verbs up if the database does not answer in time."""
         self._closing = True
@@ -307,7 +318,7 @@ class Writer:
             except Lost as lost:
                 self._postgres.drop()
                 until = until or loop.time() + RECONNECT_SECONDS_MAX
-                if loop.time() >= until:
+                if loop.time() >= until or (self._closing and self._kind == "scan"):
                     self._refuse([*(item for one in parts for item in one), *self.inbox], str(lost), said=self._away)
                     self._away = True
                     self.inbox.clear()
@@ -446,6 +457,9 @@ class Writer:
                 return
             except Exception:
                 pass
+            except BaseException:
+                self._postgres.drop()
+                raise
         self._postgres.drop()
 
     async def _was_committed(self, committing: _Committing) -> bool | None:

@@ -23,8 +23,9 @@ from perdure.store.disk import network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
 from perdure.store.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
+from perdure.store.scans import LANES, Scans
 from perdure.store.sqlite_numbers import Numbers
-from perdure.store.sqlite_run import SQLiteRun, incremental_vacuum
+from perdure.store.sqlite_run import ScanLane, SQLiteRun, incremental_vacuum
 from perdure.store.statements import load
 from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
 
@@ -134,6 +135,7 @@ class SQLiteStore:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._scanner: ThreadPoolExecutor | None = None
+        self._scans: Scans[ScanLane] = Scans()
         self._listener: Callable[[Sequence[Hint]], None] = lambda hints: None
         self._wal_pages = 0
         self._wal_told = False
@@ -464,10 +466,15 @@ class SQLiteStore:
         if self._memory:
             return await self.read(verb)
         if self._scanner is None:
-            self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
-            self._scan_reader = self._connect(apsw.SQLITE_OPEN_READONLY)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._scanner, lambda: SQLiteRun(self._scan_reader, self._queries, looks=True).drive(verb.start())
+            self._scanner = ThreadPoolExecutor(LANES, thread_name_prefix="perdure-scan")
+            self._scans = Scans(*[ScanLane(self._connect(apsw.SQLITE_OPEN_READONLY)) for _ in range(LANES)])
+        return await self._scans.run(verb, self._scan)
+
+    async def _scan(self, lane: ScanLane, verb: Verb[T]) -> T:
+        self._check_open()
+        assert self._scanner is not None
+        return await lane.run(
+            self._scanner, lambda: SQLiteRun(lane.connection, self._queries, looks=True).drive(verb.start())
         )
 
     def listen(self, listener: Callable[[Sequence[Hint]], None]) -> None:
@@ -506,8 +513,11 @@ class SQLiteStore:
         if self._thread is not None:
             self._thread.join()
         if self._scanner is not None:
+            for lane in self._scans.lanes:
+                lane.stop()
             self._scanner.shutdown()
-            self._scan_reader.close()
+            for lane in self._scans.lanes:
+                lane.connection.close()
         if not self._memory:
             self._reader.close()
         self._writer.close()

@@ -3,7 +3,7 @@
 Each verb sees one snapshot. A commit of the other process is visible to the next verb, but no hint tells of it.
 """
 
-import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,8 +15,9 @@ from perdure.store.inspection import file_at
 from perdure.store.interface import Hint, Verb
 from perdure.store.migrate import migrations
 from perdure.store.open import file_of
+from perdure.store.scans import LANES, SCAN_SECONDS_MAX, Scans
 from perdure.store.sqlite import NotOurFile, schema_in
-from perdure.store.sqlite_run import SQLiteRun
+from perdure.store.sqlite_run import ScanLane, SQLiteRun
 from perdure.store.statements import load
 from perdure.wire.errors import ReadOnly, Unavailable
 
@@ -37,14 +38,14 @@ class SQLiteReader:
         self.path = file_of(address)
         self._connections = ExitStack()
         try:
-            self._reader = self._open()
-            self._check()
-            self._scan_reader = self._open()
+            self._reader = ScanLane(self._open())
+            self._check(self._reader.connection)
+            self._scans = Scans(*[ScanLane(self._open()) for _ in range(LANES)])
         except BaseException:
             self._connections.close()
             raise
         self._queries = load("sqlite")
-        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="perdure-scan")
+        self._scanner = ThreadPoolExecutor(LANES, thread_name_prefix="perdure-scan")
         self._closed = False
 
     def _open(self) -> apsw.Connection:
@@ -53,8 +54,8 @@ class SQLiteReader:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         return connection
 
-    def _check(self) -> None:
-        known, schema = len(migrations("sqlite")), schema_in(self._reader)
+    def _check(self, connection: apsw.Connection) -> None:
+        known, schema = len(migrations("sqlite")), schema_in(connection)
         if problem := schema.too_new(known):
             raise NotOurFile(f"{self.path!r} {problem}")
         if schema.number != known:
@@ -62,18 +63,21 @@ class SQLiteReader:
                 f"{self.path!r} has schema {schema.number}, this release reads {known} alone. Look at it with the "
                 "release of the process that runs it, or start that process with this release."
             )
-        self.epoch: str = self._reader.execute("SELECT value FROM meta WHERE name = 'epoch'").get
+        self.epoch: str = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").get
 
     async def read(self, verb: Verb[T]) -> T:
         if self._closed:
             raise Unavailable("The store is closed; open it again.")
-        return self._look(self._reader, verb)
+        self._reader.until = time.monotonic() + SCAN_SECONDS_MAX
+        return self._look(self._reader.connection, verb)
 
     async def scan(self, verb: Verb[T]) -> T:
         if self._closed:
             raise Unavailable("The store is closed; open it again.")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._scanner, self._look, self._scan_reader, verb)
+        return await self._scans.run(verb, self._scan)
+
+    async def _scan(self, lane: ScanLane, verb: Verb[T]) -> T:
+        return await lane.run(self._scanner, lambda: self._look(lane.connection, verb))
 
     def _look(self, connection: apsw.Connection, verb: Verb[T]) -> T:
         try:
@@ -105,6 +109,8 @@ class SQLiteReader:
         if self._closed:
             return
         self._closed = True
+        for lane in self._scans.lanes:
+            lane.stop()
         self._scanner.shutdown()
         self._connections.close()
 

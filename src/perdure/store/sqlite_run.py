@@ -1,7 +1,11 @@
 """Runs verbs on one SQLite connection."""
 
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar
 
 import apsw
 
@@ -10,10 +14,40 @@ from perdure.store.statements import Statement
 
 T = TypeVar("T")
 
+LOOK_STEPS: Final = 100_000
+"""Steps of SQLite between two looks at the end of a scan: some milliseconds. Each look needs the interpreter's lock."""
+
 
 @verb(locks="")
 async def incremental_vacuum() -> None:
     await query("incremental_vacuum")
+
+
+class ScanLane:
+    """A connection for scans. A scan ends when its caller leaves, at a time, or when the store closes."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.until = math.inf
+        """A time of `time.monotonic`."""
+        self._stopped = False
+        connection.set_progress_handler(lambda: self._stopped or time.monotonic() > self.until, LOOK_STEPS)
+
+    async def run(self, executor: Executor, drive: Callable[[], T]) -> T:
+        """A cancellation returns when the thread has ended the scan."""
+        self._stopped = False
+        scan = asyncio.get_running_loop().run_in_executor(executor, drive)
+        try:
+            return await asyncio.shield(scan)
+        except asyncio.CancelledError:
+            self._stopped = True
+            await asyncio.wait([scan])
+            if not scan.cancelled():
+                scan.exception()  # marks the exception as retrieved
+            raise
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class SQLiteRun:

@@ -43,6 +43,8 @@ from perdure.wire.streams import StreamEnd, StreamItem
 
 IDS_MAX: Final = 10_000
 LIST_MAX: Final = 500
+NAMES_MAX: Final = 50
+"""Names or tags in one filter."""
 _TAGS: Final = json.Decoder(dict[str, str])
 
 
@@ -259,6 +261,16 @@ def _path(where: str) -> str:
     return where if "." in where else f"query.{where}"
 
 
+def _names(value: str, where: str) -> str:
+    """Each name of a filter is a walk of its own."""
+    if (count := value.count(",") + 1) > NAMES_MAX:
+        raise BadValue(
+            f"{_path(where)}: has {count:,} names; the limit is {NAMES_MAX}. Ask in several requests.",
+            {"path": _path(where)},
+        )
+    return value
+
+
 def words_check(known: Iterable[str]) -> Check:
     words = sorted(known)
 
@@ -282,7 +294,8 @@ def _part(value: str, where: str) -> str:
 
 
 def _tags(value: str, where: str) -> str:
-    read_tags(value, _path(where))
+    if (count := len(read_tags(value, _path(where)))) > NAMES_MAX:
+        raise BadValue(f"{_path(where)}: has {count:,} tags; the limit is {NAMES_MAX}.", {"path": _path(where)})
     return value
 
 
@@ -334,6 +347,7 @@ def _ids(value: list[str], where: str) -> list[str]:
 Wait = Annotated[float, _wait]
 """Seconds for which the server may hold the request."""
 LastEventId = Annotated[str, described("Go on after this id. For clients that cannot set the header.")]
+Names = Annotated[str, _names]
 _LowerCase = Annotated[str, lambda value, where: value.lower()]
 
 
@@ -356,12 +370,12 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """pending, running, completed, failed, cancelled; several with commas."""
     phases: Annotated[list[str], words_check(Phase)] | None = field(default=None, name="phase")
     """Finer than status: queued, running, waiting, cancelling, blocked, held, completed, failed, cancelled."""
-    workflow_id: str | None = None
-    """Several with commas."""
+    workflow_id: Names | None = None
+    """Several with commas, at most 50."""
     session_id: str | None = None
     user_id: str | None = None
-    queue_name: str | None = None
-    """Several with commas."""
+    queue_name: Names | None = None
+    """Several with commas, at most 50."""
     batch_id: str | None = None
     parent_execution_id: _LowerCase | None = None
     """Its children."""
@@ -371,8 +385,8 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     """Executions that began with the outcomes of this one: its forks and retries."""
     roots: bool | None = None
     """Whether it has no parent."""
-    deployment_id: str | None = None
-    """Several with commas."""
+    deployment_id: Names | None = None
+    """Several with commas, at most 50."""
     key: str | None = None
     q: Annotated[str, _part] | None = None
     """Free words: an id or its first 8 characters or more, or a part of the key as in `key_part`."""
@@ -392,12 +406,12 @@ class ListFilters(Record, frozen=True, omit_defaults=True, forbid_unknown_fields
     created_before_us: Time | None = None
     not_phase: Annotated[list[str], words_check(Phase)] | None = None
     """Leave these phases out; several with commas."""
-    not_workflow_id: str | None = None
-    """Leave these workflows out; several with commas."""
-    not_deployment_id: str | None = None
-    """Leave these deployments out; several with commas."""
-    not_queue_name: str | None = None
-    """Leave these queues out; several with commas."""
+    not_workflow_id: Names | None = None
+    """Leave these workflows out; several with commas, at most 50."""
+    not_deployment_id: Names | None = None
+    """Leave these deployments out; several with commas, at most 50."""
+    not_queue_name: Names | None = None
+    """Leave these queues out; several with commas, at most 50."""
     not_tag: str | None = None
     """Leave out what has this tag: `name=value`, or `name` with any value."""
 

@@ -371,7 +371,7 @@ def _ways(wanted: dict[str, Any]) -> list[Way]:
     if wanted["tag_value"] is not None:
         ways.append(Way([("list_tagged", {})], ["tag_name"]))
     if queue_names is not None:
-        same = [name for name in queue_names if workflow_ids is None or name in workflow_ids]
+        same = queue_names if workflow_ids is None else set(queue_names).intersection(workflow_ids)
         walks = [("list_of_queue", {"queue_name": name}) for name in queue_names]
         ways.append(Way([*walks, *_of_workflows(same, phases)]))
     if workflow_ids is not None:

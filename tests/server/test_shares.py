@@ -1,0 +1,94 @@
+"""No caller stops the others: what one request may ask, and what ends with its caller."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from tests.server.serving import Hand, Served
+
+from perdure.store.interface import Verb
+from perdure.wire.executions import NAMES_MAX
+
+NAME_FILTERS = [f"{no}{name}" for name in ("workflow_id", "queue_name", "deployment_id") for no in ("", "not_")]
+MANY = [f"{n:03}".ljust(200, "\u05d0") for n in range(NAMES_MAX + 1)]
+LISTS = {
+    "/api/v1/executions": {},
+    "/api/v1/executions/summaries": {},
+    "/api/v1/executions/count": {},
+    "/api/v1/executions/histogram": {"over": "created"},
+    "/api/v1/executions/errors": {},
+    "/api/v1/executions/facets": {"of": "user_id"},
+    "/api/v1/live": {"watch": "list"},
+}
+
+
+@pytest.mark.parametrize("name", NAME_FILTERS)
+async def test_a_filter_has_at_most_fifty_names(served: Served, name: str) -> None:
+    for path, more in LISTS.items():
+        reply = await served.client.get(path, params={**more, name: ",".join(one[:20] for one in MANY)})
+        assert (reply.status_code, reply.json()["details"]["path"]) == (422, f"query.{name}"), (path, reply.text)
+        assert "has 51 names; the limit is 50" in reply.json()["error"]
+    for path in ("/api/v1/bulk/preview", "/api/v1/bulk"):
+        body = {"action": "cancel", "filters": {name: ",".join(MANY)}}
+        reply = await served.client.post(path, json=body)
+        assert (reply.status_code, reply.json()["details"]["path"]) == (422, f"filters.{name}"), reply.text
+        body["filters"] = {name: ",".join(MANY[:-1])}
+        assert (await served.client.post(path, json=body)).json()["error_type"] == "NOTHING_MATCHES"
+
+
+async def test_a_filter_has_at_most_fifty_tags(served: Served) -> None:
+    for amount, status in ((50, 200), (51, 422)):
+        tags = json.dumps({f"t{n}": "x" for n in range(amount)})
+        assert (await served.client.get("/api/v1/executions", params={"tags": tags})).status_code == status
+
+
+async def test_fifty_names_find_what_they_name(served: Served) -> None:
+    hand = Hand(served.client, ("order", "other"))
+    await hand.register()
+    ids = [await served.start(name) for name in ("order", "other", "order")]
+    some = ",".join([*MANY[:48], "order", "other"])
+    for filters in ({"workflow_id": some}, {"queue_name": some}, {"workflow_id": some, "queue_name": some}):
+        reply = await served.client.post("/api/v1/bulk/preview", json={"action": "cancel", "filters": filters})
+        assert (reply.json()["count"], reply.json()["newest"]) == (3, ids[-1])
+        filters["not_workflow_id"] = "other"
+        reply = await served.client.post("/api/v1/bulk/preview", json={"action": "cancel", "filters": filters})
+        assert reply.json()["count"] == 2
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET /api/v1/executions?key=none",
+        "GET /api/v1/search?q=none",
+        "POST /api/v1/bulk/preview",
+    ],
+)
+async def test_a_scan_ends_when_its_caller_leaves(
+    served: Served, monkeypatch: pytest.MonkeyPatch, request_line: str
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+    scan = served.engine.store.scan
+
+    async def endless(verb: Verb[Any]) -> Any:
+        if "project_id" not in verb.values:
+            return await scan(verb)
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    monkeypatch.setattr(served.engine.store, "scan", endless)
+    body = b'{"action": "cancel", "filters": {"key": "none"}}' if request_line.startswith("POST") else b""
+    _, writer = await asyncio.open_connection(*served.address)
+    writer.write(
+        f"{request_line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served.key}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    async with asyncio.timeout(60):
+        await begun.wait()
+        writer.close()
+        await ended.wait()
