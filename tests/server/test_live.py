@@ -194,7 +194,7 @@ async def test_followers_share_their_watchers(served: Served, monkeypatch: pytes
     assert len(records) == 20 and asked - before < 10
     for pages in streams:
         await pages.aclose()
-    assert len(served.engine.live) == 0 and served.engine.live._task is None
+    assert len(served.engine.live) == 0 and not served.engine.live._tasks
 
 
 async def test_a_quiet_store_is_not_asked(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from perdure.wire.bulk import (
     ListBulkItems,
     ListBulkJobs,
     PreviewBulkJob,
+    Selection,
     StartBulkJob,
     StopBulkJob,
 )
@@ -124,7 +125,7 @@ async def test_a_job_takes_what_matches_once(world: World, service: Bulk) -> Non
     assert (await world.get(ids[0])).cancelled_by == f"bulk job {job.id}"
     why = await ask(world, ids[0])
     assert why.sentence.startswith(f"The embedding program cancelled it with bulk job {job.id} ('a wrong import') at ")
-    assert not await world.store.read(verbs.running_jobs(limit=9))
+    assert await world.store.read(verbs.due_jobs(now_us=world.now_us, limit=9)) == ([], None)
 
 
 async def test_a_held_job_starts_on_time_also_on_another_server(world: World, service: Bulk) -> None:
@@ -461,6 +462,7 @@ async def test_a_page_without_an_answer_comes_back_smaller_and_lets_others_go_fi
     with pytest.raises(Unavailable):
         await service.work()
     await service.work()
+    await service.work()
     assert taken == [(long.id, 5), (short.id, 1), (long.id, 1)]
 
 
@@ -586,6 +588,75 @@ async def test_jobs_have_pages_and_belong_to_their_project(world: World, service
         await service.get(other, GetBulkJob(made[0].id))
     with pytest.raises(NotFound):
         await service.items(other, ListBulkItems(made[0].id))
+
+
+async def others(world: World, amount: int, *, hold_seconds: int | None = None, filters: ListFilters = WF) -> list[str]:
+    """Jobs of another project, older than all others."""
+    ids = [f"00000000-0000-7000-8000-{n:012x}" for n in range(amount)]
+    for id in ids:
+        job = verbs.NewJob(
+            id=f"{hold_seconds or 0:08x}{id[8:]}",
+            selection=Selection(BulkAction.CANCEL, filters, NO_OPTIONS),
+            started_by="other",
+            newest="~",
+            total=1,
+            at_least=False,
+            note=None,
+            starts_at_us=None if hold_seconds is None else world.now_us + hold_seconds * 1_000_000,
+        )
+        await world.store.write(verbs.start_job(project_id="other", job=job, now_us=world.now_us))
+    return ids
+
+
+async def test_projects_take_turns(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the jobs of one project do."""
+    monkeypatch.setattr(verbs, "OPEN_MAX", 1_000)
+    await world.register()
+    ids = await started(world, 12)
+    await others(world, 110, hold_seconds=300)
+    await others(world, 110)
+    mine = [await begin(service, "cancel"), await begin(service, "cancel")]
+    turns: list[tuple[str, str]] = []
+    take_page = service._take_page
+
+    async def noted(job: verbs.RunningJob) -> bool:
+        turns.append((job.project_id, job.id))
+        return await take_page(job)
+
+    monkeypatch.setattr(service, "_take_page", noted)
+    for _ in range(4):
+        await service.work()
+    assert [project_id for project_id, _ in turns] == ["other", PROJECT] * 4
+    assert [id for project_id, id in turns if project_id == PROJECT] == [mine[0].id, mine[1].id] * 2
+    assert len({id for project_id, id in turns if project_id == "other"}) == 4
+    assert Phase.CANCELLED in await phases(world, ids)
+
+
+async def test_a_job_that_finds_nothing_any_more_does_not_stop_others(
+    world: World, service: Bulk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.register()
+    await started(world, 3)
+    await others(world, 1, filters=ListFilters(field="payload.gone=1"))
+    assert (await finish(service, await begin(service, "cancel"))).done == 3
+    [line] = [one.message for one in caplog.records]
+    assert "cannot find its executions: No workflow declares payload.gone" in line
+
+
+async def test_a_project_has_a_limit_of_open_jobs(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "OPEN_MAX", 3)
+    await world.register()
+    await started(world, 1)
+    await others(world, 3)
+    first, second, _ = [await begin(service, "cancel", hold_seconds=300 * (n % 2)) for n in range(3)]
+    full = "3 bulk jobs of this project are running or held. Wait until one ends, or stop one."
+    with pytest.raises(Conflict, match=full):
+        await begin(service, "cancel")
+    await service.stop(SCOPE, StopBulkJob(first.id))
+    assert (await begin(service, "cancel")).state is JobState.RUNNING
+    with pytest.raises(Conflict, match=full):
+        await service.go_on(SCOPE, ContinueBulkJob(first.id))
+    assert (await service.go_on(SCOPE, ContinueBulkJob(second.id))).starts_at_us is None
 
 
 async def test_old_jobs_are_deleted_with_their_items(world: World, service: Bulk) -> None:

@@ -571,8 +571,16 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         "list_of_source": {"forked_from": done},
         "list_tagged": {"tag_name": "shop", "tag_value": "value-1"},
     }
-    for query in ("read_job", "try_lock_job", "lock_job", "set_job_state", "move_job"):
-        found[query] = {"id": "job-3", "state": "running"}
+    for query in (
+        "read_job",
+        "try_lock_job",
+        "lock_job",
+        "set_job_state",
+        "move_job",
+        "insert_job",
+        "selection_of_job",
+    ):
+        found[query] = {"id": "another" if query == "insert_job" else "job-3", "state": "running", "most": 10_000}
     for query in ("put_item", "later_items", "list_items", "list_items_in_state", "prune_items"):
         found[query] = {"job_id": "job-3", "execution_id": name_of(3), "state": "later", "after": ""}
     found |= {

@@ -196,7 +196,7 @@ MAY_SCAN = {
     "count_workers": "one row per worker",
     "count_phases": "what is open, in a thread of its own",
     "count_open_by_deployment": "what is open, in a thread of its own",
-    "running_jobs": "the running bulk jobs, every few seconds",
+    **dict.fromkeys(("due_jobs", "next_job_due"), "the open bulk jobs, every few seconds"),
     "unasked_budgets": "the budgets that executions wait for, every minute",
     "count_queued": "what is queued, in a thread of its own",
     **dict.fromkeys(SIZES, "an operator's question, on a connection of its own"),

@@ -14,7 +14,7 @@ from perdure.engine.callers import Callers
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import bulk
-from perdure.store.verbs.bulk import NewJob, Page, RunningJob
+from perdure.store.verbs.bulk import Found, NewJob, Page, RunningJob
 from perdure.wire.bulk import (
     SAMPLE,
     BulkAction,
@@ -43,8 +43,8 @@ logger = logging.getLogger("perdure.engine")
 COUNT_SECONDS: Final = 5.0
 FIND_SECONDS: Final = 0.5
 PAGE: Final = 2_000
-JOBS_MAX: Final = 100
-"""Jobs that a server works at in turn."""
+JOBS_MAX: Final = 10_000
+"""Jobs of all projects that a server looks at in a round."""
 AMOUNT: Final = 5
 AMOUNT_MAX: Final = 25
 """A page keeps SQLite's loop for some milliseconds."""
@@ -78,6 +78,8 @@ class _Work(Struct):
     amount: int = AMOUNT
     """How many executions the next page has."""
     refusal: str | None = None
+    looking: asyncio.Task[Found] | None = None
+    """A look that outlasted its round."""
 
 
 class Bulk(Service):
@@ -86,8 +88,10 @@ class Bulk(Service):
         self._callers = callers
         self._work: dict[str, _Work] = {}
         self._stuck: set[str] = set()
+        self._last: dict[str, str] = {}
+        """By project, the job that had the last turn."""
         self._gave_up = ""
-        """The job whose page had no answer last. The next round begins behind it, so others go on."""
+        """The project whose page had no answer last. The next round begins behind it, so others go on."""
 
     @serves(PreviewBulkJob)
     async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
@@ -215,26 +219,46 @@ class Bulk(Service):
         return f"{len(found.ids):,}{more}" if found.ids else ""
 
     async def work(self) -> float:
-        """A page of each running job, then a pause as long: jobs use at most half of the writer. Held jobs start on
-        time."""
-        jobs = await self.read(bulk.running_jobs(limit=JOBS_MAX))
+        """A page of each project that has a running job, then a pause as long: jobs use at most half of the writer.
+        The jobs of a project take turns. Held jobs start on time."""
+        now_us = self.now_us()
+        jobs, held_until_us = await self.read(bulk.due_jobs(now_us=now_us, limit=JOBS_MAX))
         running = {job.id for job in jobs}
         self._work = {id: work for id, work in self._work.items() if id in running}
         self._stuck &= running
+        by_project: dict[str, list[RunningJob]] = {}
+        for job in jobs:
+            by_project.setdefault(job.project_id, []).append(job)
+        self._last = {one: id for one, id in self._last.items() if one in by_project}
         loop = asyncio.get_running_loop()
         began = loop.time()
-        now_us = self.now_us()
-        due = [job for job in jobs if job.starts_at_us is None or job.starts_at_us <= now_us]
-        in_turn = sorted(due, key=lambda job: (job.id <= self._gave_up, job.id))
-        moved = [job.id for job in in_turn if await self._take_page(job)]
+        moved = False
+        for project_id in sorted(by_project, key=lambda one: (one <= self._gave_up, one)):
+            last = self._last.get(project_id, "")
+            for job in sorted(by_project[project_id], key=lambda job: (job.id <= last, job.id)):
+                self._last[project_id] = job.id
+                if await self._had_turn(job):
+                    moved = True
+                    break
         if moved:
             return loop.time() - began
-        held = [job.starts_at_us - now_us for job in jobs if job.starts_at_us is not None and job.starts_at_us > now_us]
-        return min([self._core.spread(1.0 if due else IDLE_SECONDS), *(us / 1e6 for us in held)])
+        held = [] if held_until_us is None else [(held_until_us - now_us) / 1e6]
+        return min([self._core.spread(1.0 if jobs else IDLE_SECONDS), *held])
+
+    async def _had_turn(self, job: RunningJob) -> bool:
+        try:
+            return await self._take_page(job)
+        except (Unavailable, UnknownOutcome):
+            raise
+        except PerdureError as error:  # such as a field that no workflow declares any more
+            if job.id not in self._stuck:
+                self._stuck.add(job.id)
+                logger.error("Bulk job %s cannot find its executions: %s", job.id, error.message)
+            return False
 
     async def _take_page(self, job: RunningJob) -> bool:
         """False: nothing was done, because another server works at the job, or rows are locked."""
-        work = self._known(job)
+        work = await self._known(job)
         if work is None:
             return False
         page = await self._next_page(job, work)
@@ -254,7 +278,7 @@ class Bulk(Service):
             )
         except (Unavailable, UnknownOutcome):  # the job's place says what happened
             # The page may have been too long for its deadline.
-            self._gave_up, work.amount, work.place = job.id, 1, _UNSURE
+            self._gave_up, work.amount, work.place = job.project_id, 1, _UNSURE
             raise
         except Exception as error:
             self._failed(job, work, page, error)
@@ -274,13 +298,16 @@ class Bulk(Service):
         del work.ids[: len(page.ids)]
         return taken > 0 or not page.again
 
-    def _known(self, job: RunningJob) -> _Work | None:
+    async def _known(self, job: RunningJob) -> _Work | None:
         """None: this release does not know the job's action or filters."""
         work = self._work.get(job.id)
         if work is not None and work.place == job.place:
             return work
+        stored = await self.read(bulk.selection_of(project_id=job.project_id, job_id=job.id))
+        if stored is None:
+            return None
         try:
-            selection = stored_selection(job.action, job.filters, job.options)
+            selection = stored_selection(stored.action, stored.filters, stored.options)
         except (ValueError, ValidationError) as error:
             if job.id not in self._stuck:
                 self._stuck.add(job.id)
@@ -299,14 +326,20 @@ class Bulk(Service):
             work.ids = await self.scan(bulk.later_items(job_id=job.id, after=after, limit=work.amount))
             return self._page(work, list(work.ids), bulk.WALKED)
         while not work.ids and work.following is not None:
-            found = await self.scan(
-                bulk.find_matching(
+            if work.looking is None:
+                look = bulk.find_matching(
                     project_id=job.project_id, selection=work.selection, before=work.following, limit=PAGE
                 )
-            )
-            work.ids, work.following = found.ids, found.place
-            if not work.ids and work.following is not None and loop.time() > until:
+                work.looking = asyncio.create_task(self.scan(look))
+                work.looking.add_done_callback(
+                    lambda task: task.cancelled() or task.exception()
+                )  # both mark it as seen
+            # Its turn may come late, if the project's callers search much.
+            done, _ = await asyncio.wait([work.looking], timeout=max(until - loop.time(), 0))
+            if not done:
                 return None
+            looked, work.looking = work.looking, None
+            work.ids, work.following, _ = looked.result()
         ids = work.ids[: work.amount]
         following = ids[-1] if len(ids) < len(work.ids) else work.following or bulk.WALKED
         return self._page(work, ids, following)

@@ -292,7 +292,8 @@ class Live(Service):
         super().__init__(core)
         self._executions = executions
         self._watchers: dict[tuple[str, str, bytes], Watcher] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """By project: a slow look of one must not delay the others."""
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -300,9 +301,9 @@ class Live(Service):
         return len(self._watchers)
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
         self._closed = True
         self._wake()
 
@@ -375,8 +376,8 @@ class Live(Service):
                 self._watchers[key] = known
             known.followers += 1
             found[watch] = known
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="perdure-live")
+        if project_id not in self._tasks:
+            self._tasks[project_id] = asyncio.create_task(self._run(project_id), name="perdure-live")
         try:
             yield found
         finally:
@@ -384,9 +385,11 @@ class Live(Service):
                 watcher.followers -= 1
                 if not watcher.followers and self._watchers.get(keys[watch]) is watcher:
                     del self._watchers[keys[watch]]
-            if not self._watchers and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            if not self._of(project_id) and (task := self._tasks.pop(project_id, None)) is not None:
+                task.cancel()
+
+    def _of(self, project_id: str) -> list[Watcher]:
+        return [watcher for (project, _, _), watcher in self._watchers.items() if project == project_id]
 
     async def _changed(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -401,7 +404,7 @@ class Live(Service):
             if not future.done():
                 future.set_result(None)
 
-    async def _run(self) -> None:
+    async def _run(self, project_id: str) -> None:
         core, loop = self._core, asyncio.get_running_loop()
         changes, looked_at, refreshed_at = -1, loop.time(), loop.time()
         while True:
@@ -410,7 +413,7 @@ class Live(Service):
             everything = seen != changes or not trusted
             whole = everything and now - refreshed_at >= REFRESH_SECONDS
             late = False
-            for watcher in list(self._watchers.values()):
+            for watcher in self._of(project_id):
                 if (everything or watcher.wanted) and now >= watcher.due_at:
                     await self._look(watcher, whole=whole)
                 else:

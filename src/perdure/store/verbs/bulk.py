@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.store.executions import State
-from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.acts import act_on
 from perdure.store.verbs.find import find_ids, that_fit
 from perdure.store.verbs.forks import fork_one, retry_one
@@ -48,6 +48,8 @@ from perdure.wire.times import rfc3339
 
 WALKED = ""
 """The place of a job that has only items for later."""
+OPEN_MAX = 100
+"""Running and held jobs of one project."""
 PAUSE_US = 5_000_000
 """A longer time between two pages does not count as work."""
 
@@ -74,11 +76,13 @@ class NewJob(Struct, frozen=True):
 class RunningJob(Struct, frozen=True):
     project_id: str
     id: str
+    place: str
+
+
+class StoredSelection(Struct, frozen=True):
     action: str
     filters: bytes
     options: bytes
-    place: str
-    starts_at_us: int | None
 
 
 class Page(Struct, frozen=True):
@@ -134,7 +138,7 @@ async def start_job(
         return first
     if isinstance(job, PerdureError):
         raise job
-    await query(
+    inserted = await query(
         "insert_job",
         job,
         project_id=project_id,
@@ -143,7 +147,10 @@ async def start_job(
         options=stored(job.selection.options),
         place=place_after(job.newest),
         now_us=now_us,
+        most=OPEN_MAX,
     )
+    if not inserted:
+        raise _too_many()
     made = await _read(project_id, job.id)
     await remember(project_id, idempotency, msgspec.json.encode(to_json(made)), now_us)
     return made
@@ -216,14 +223,28 @@ async def _set_state(project_id: str, job_id: str, state: JobState, now_us: int)
         if before == JobState.COMPLETED:
             raise Conflict(f"Bulk job {job_id!r} completed at {rfc3339(ended_at_us)}.")
         if before != state or starts_at_us is not None:
-            await query("set_job_state", project_id=project_id, id=job_id, state=state.value, now_us=now_us)
+            changed = await query(
+                "set_job_state", project_id=project_id, id=job_id, state=state.value, now_us=now_us, most=OPEN_MAX
+            )
+            if not changed:
+                raise _too_many()
     return await _read(project_id, job_id)
 
 
+def _too_many() -> Conflict:
+    return Conflict(f"{OPEN_MAX} bulk jobs of this project are running or held. Wait until one ends, or stop one.")
+
+
 @verb(looks=True)
-async def running_jobs(*, limit: int) -> list[RunningJob]:
-    """Of all projects, the oldest first."""
-    return await records(RunningJob, "running_jobs", limit=limit)
+async def due_jobs(*, now_us: int, limit: int) -> tuple[list[RunningJob], int | None]:
+    """The jobs of all projects that may run now, and when the next held one may."""
+    jobs = await records(RunningJob, "due_jobs", now_us=now_us, limit=limit)
+    return jobs, await value("next_job_due", now_us=now_us)
+
+
+@verb(looks=True)
+async def selection_of(*, project_id: str, job_id: str) -> StoredSelection | None:
+    return await record(StoredSelection, "selection_of_job", project_id=project_id, id=job_id)
 
 
 @verb(looks=True)

@@ -11,12 +11,16 @@ SELECT w.execution_id FROM waits w WHERE w.key = :key AND w.state = 'open'
   AND w.execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))}
   AND (w.event_type IS NOT NULL OR (w.topic IS NULL AND w.batch_id IS NULL));
 
+-- text: open_jobs
+(SELECT COUNT(*) FROM bulk_jobs WHERE project_id = :project_id AND state = 'running')
+
 -- name: insert_job
 -- holds: bulk_job=id
+-- Unless the project has too many open ones.
 INSERT INTO bulk_jobs (project_id, id, action, filters, options, note, started_by, state, newest, place, total, at_least,
   done, refused, later, worked_us, created_at_us, starts_at_us, moved_at_us)
-VALUES (:project_id, :id, :action, :filters, :options, :note, :started_by, 'running', :newest, :place, :total, :at_least,
-  0, 0, 0, 0, :now_us, :starts_at_us, :now_us);
+SELECT :project_id, :id, :action, :filters, :options, :note, :started_by, 'running', :newest, :place, :total, :at_least,
+  0, 0, 0, 0, :now_us, :starts_at_us, :now_us WHERE {= open_jobs} < :most RETURNING id;
 
 -- name: read_job
 SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id = :id;
@@ -24,8 +28,15 @@ SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id = :id;
 -- name: list_jobs
 SELECT {= job} FROM bulk_jobs WHERE project_id = :project_id AND id < :before ORDER BY id DESC LIMIT :limit;
 
--- name: running_jobs
-SELECT project_id, id, action, filters, options, place, starts_at_us FROM bulk_jobs WHERE state = 'running' ORDER BY id LIMIT :limit;
+-- name: due_jobs
+SELECT project_id, id, place FROM bulk_jobs WHERE state = 'running' AND (starts_at_us IS NULL OR starts_at_us <= :now_us)
+ORDER BY project_id, id LIMIT :limit;
+
+-- name: next_job_due
+SELECT MIN(starts_at_us) FROM bulk_jobs WHERE state = 'running' AND starts_at_us > :now_us;
+
+-- name: selection_of_job
+SELECT action, filters, options FROM bulk_jobs WHERE project_id = :project_id AND id = :id;
 
 -- name: try_lock_job
 -- picks: a running job, unless it is locked
@@ -38,7 +49,8 @@ SELECT state, ended_at_us, starts_at_us FROM bulk_jobs WHERE project_id = :proje
 
 -- name: set_job_state
 -- holds: bulk_job=id
-UPDATE bulk_jobs SET state = :state, starts_at_us = NULL, moved_at_us = :now_us WHERE project_id = :project_id AND id = :id;
+UPDATE bulk_jobs SET state = :state, starts_at_us = NULL, moved_at_us = :now_us WHERE project_id = :project_id AND id = :id
+  AND (state = 'running' OR :state <> 'running' OR {= open_jobs} < :most) RETURNING id;
 
 -- name: move_job
 -- holds: bulk_job=id
