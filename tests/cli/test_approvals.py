@@ -1,9 +1,11 @@
 """`perdure approvals` and `perdure approve`."""
 
 from datetime import datetime
+from urllib.error import HTTPError
 from urllib.request import urlopen
 from zoneinfo import ZoneInfo
 
+import pytest
 from tests.cli.processes import House, ask_server, serving, until_true
 
 
@@ -21,6 +23,15 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
     [url] = [line.partition(": ")[2] for line in shown.splitlines() if "or on its page: " in line]
     with urlopen(url) as page:
         assert b"An answer is wanted" in page.read()
+
+    [link] = [one for one in house.lines("links", "list") if one["execution_id"] == id]
+    assert link["made_by"].startswith("key ") and link["id"] in house.run("links", "list").stdout
+    assert "is revoked" in house.run("links", "revoke", link["id"]).stdout
+    with pytest.raises(HTTPError, match="401"), urlopen(url):
+        raise AssertionError("it was revoked")
+    assert "does not exist" in house.run("links", "rm", link["id"], code=2).stderr
+    shown = house.run("show", id).stdout
+    [url] = [line.partition(": ")[2] for line in shown.splitlines() if "or on its page: " in line]
 
     said = house.json("approve", id, "approve", "--approve", "--data", '{"limit": 5}', "--feedback", "fine")
     assert said["answered_by"].startswith("key ")

@@ -254,7 +254,7 @@ async def test_a_link_answers_its_question_in_the_name_it_was_made_for(served: S
     for wrong in (path_of(other), path_of(id, "another")):
         assert (await served.client.get(f"{wrong}?link={link}", headers=nobody)).status_code == 401
     reply = await served.client.post(f"{path_of(id)}/submit?link={link}", json={"data": True}, headers=nobody)
-    assert reply.json()["answered_by"] == "ann@example.com"
+    assert reply.json()["answered_by"].endswith(" for 'ann@example.com'")
     shown = (await served.client.get(f"{path_of(id)}?link={link}", headers=nobody)).json()
     assert (shown["answered_how"], shown["answer"]) == ("link", True)
 

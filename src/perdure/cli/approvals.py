@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from perdure.cli.commands import Refused, add_commands
+from perdure.cli.commands import Refused, add_commands, add_group
 from perdure.cli.connect import ask, call, with_client
 from perdure.cli.options import JsonFlag, UrlOption, parse_json
 from perdure.cli.output import print_list, print_result
@@ -22,6 +22,8 @@ State = Literal["open", "answered", "expired"]
 def add_to(app: typer.Typer) -> None:
     add_commands(app, "Look", approvals)
     add_commands(app, "Run", approve)
+    help = "Links to questions: who made them, and what they did."
+    add_group(app, "Operate", "links", help, *(list_, revoke), others={"ls": list_, "rm": revoke})
 
 
 def approvals(
@@ -120,6 +122,45 @@ def approve(
 
     said = with_client(url, work)
     print_result(as_json, said, f"{id} goes on with the answer to {step!r}, given by {said['answered_by']}.")
+
+
+def list_(
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=1_000)] = 100,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the links that still open, newest first."""
+    from perdure.cli.render import date_time
+    from perdure.wire.approvals import ListApprovalLinks
+
+    print_list(
+        as_json,
+        call(url, ListApprovalLinks(limit=limit)).links,
+        ("LINK", "ID", "STEP", "FOR", "MADE BY", "UNTIL", "USED"),
+        lambda one: (
+            one.id,
+            one.execution_id,
+            one.step_key,
+            one.name,
+            one.made_by,
+            date_time(one.expires_at_us),
+            date_time(one.used_at_us),
+        ),
+        empty="No links are open.",
+        whole=("LINK", "ID", "UNTIL"),
+    )
+
+
+def revoke(
+    link: Annotated[str, typer.Argument(metavar="LINK", help="Its id, as `perdure links list` shows it.")],
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """End a link at once."""
+    from perdure.wire.approvals import RevokeApprovalLink
+
+    call(url, RevokeApprovalLink(link))
+    print_result(as_json, {"id": link}, f"Link {link} is revoked.")
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:

@@ -10,23 +10,29 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
+from perdure.engine.callers import Callers
 from perdure.engine.core import Core
 from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.signing import Signing
 from perdure.store.verbs import approvals
+from perdure.wire.access import UNSTORED
 from perdure.wire.approvals import (
     Approval,
     ApprovalLink,
     GetOpenQuestions,
     How,
+    ListApprovalLinks,
     ListApprovals,
     ListedState,
     MakeApprovalLink,
     OpenApprovals,
     OpenQuestions,
     Question,
+    QuestionLink,
+    QuestionLinks,
     QuestionState,
+    RevokeApprovalLink,
 )
 from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
 from perdure.wire.errors import Conflict, Unauthorized
@@ -47,11 +53,14 @@ class Link(Struct, frozen=True, array_like=True):
     question_id: str
     name: str
     expires_at_seconds: int
+    id: str = ""
+    """Of its row. Empty in links of earlier releases."""
 
 
 class Approvals(Service):
-    def __init__(self, core: Core, signing: Signing) -> None:
+    def __init__(self, core: Core, signing: Signing, callers: Callers) -> None:
         super().__init__(core)
+        self._callers = callers
         self._signing = signing
 
     @serves(ListApprovals)
@@ -111,6 +120,7 @@ class Approvals(Service):
         answered_by: str,
         how: How,
         question_id: str | None = None,
+        link_id: str | None = None,
     ) -> Approval:
         """Answer the open question, with `question_id` only that one. Raises NotFound, Conflict, BadValue."""
         check_name(step_key, where="step_key", max_bytes=KEY_BYTES_MAX)
@@ -125,6 +135,7 @@ class Approvals(Service):
                 answered_by=answered_by,
                 how=how,
                 now_us=self.now_us(),
+                link_id=link_id,
             )
         )
 
@@ -133,7 +144,8 @@ class Approvals(Service):
         _, question = await self.get(scope.project_id, op.execution_id, op.step_key)
         if question is None or question.state is not QuestionState.OPEN:
             raise Conflict(f"Execution {op.execution_id!r} asks nothing under {op.step_key!r} at the moment.")
-        expires_at = self.now_us() // 1_000_000 + op.expires_in_seconds
+        now_us = self.now_us()
+        expires_at = now_us // 1_000_000 + op.expires_in_seconds
         link = Link(
             project_id=scope.project_id,
             execution_id=op.execution_id,
@@ -141,14 +153,44 @@ class Approvals(Service):
             question_id=question.id,
             name=op.name,
             expires_at_seconds=expires_at,
+            id=self.new_id(),
         )
+        maker = scope.principal
+        row = QuestionLink(
+            id=link.id,
+            execution_id=op.execution_id,
+            step_key=op.step_key,
+            question=question.id,
+            name=op.name,
+            made_by=await self._callers.name(maker),
+            created_at_us=now_us,
+            expires_at_us=expires_at * 1_000_000,
+        )
+        user_id = scope.user_id
+        key_id = None if maker is None or user_id is not None or maker.key_id in UNSTORED else maker.key_id
+        await self.write(approvals.keep_link(project_id=scope.project_id, link=row, key_id=key_id, user_id=user_id))
         said = msgspec.json.encode(link)
         secrets = await self._signing.secrets(scope.project_id)
         token = f"{_encode(said)}.{_encode(_sign(secrets.links, said))}"
         path = f"/approve/{op.execution_id}/{quote(op.step_key, safe='')}?link={token}"
-        return ApprovalLink(path, expires_at * 1_000_000)
+        return ApprovalLink(path, expires_at * 1_000_000, link.id)
 
-    async def read_link(self, token: str, execution_id: str, step_key: str) -> Link:
+    @serves(ListApprovalLinks)
+    async def links(self, scope: Scope, op: ListApprovalLinks) -> QuestionLinks:
+        before = (1 << 62, "") if op.cursor is None else read_cursor(op.cursor, tuple[int, str], "newest")
+        found = await self.read(
+            approvals.list_links(project_id=scope.project_id, before=before, now_us=self.now_us(), limit=op.limit + 1)
+        )
+        page = found[: op.limit]
+        more = len(found) > op.limit
+        return QuestionLinks(page, write_cursor((page[-1].created_at_us, page[-1].id)) if more else None)
+
+    @serves(RevokeApprovalLink)
+    async def revoke_link(self, scope: Scope, op: RevokeApprovalLink) -> None:
+        await self.write(approvals.revoke_link(project_id=scope.project_id, link_id=op.link_id))
+
+    async def read_link(self, token: str, execution_id: str, step_key: str) -> tuple[Link, str]:
+        """The link, and the author of its answer. Raises Unauthorized."""
         wrong = Unauthorized("This link is not valid for this question.")
         said_text, _, signature_text = token.partition(".")
         try:
@@ -159,13 +201,20 @@ class Approvals(Service):
         if not is_uuid(link.project_id):
             raise wrong
         secrets = await self._signing.known(link.project_id)
-        if secrets is None or not hmac.compare_digest(_sign(secrets.links, said), signature):
+        now_us = self.now_us()
+        signers = () if secrets is None else secrets.links_at(now_us)
+        if not any(hmac.compare_digest(_sign(one, said), signature) for one in signers):
             raise wrong
         if (link.execution_id, link.step_key) != (execution_id.lower(), step_key):
             raise wrong
-        if link.expires_at_seconds * 1_000_000 <= self.now_us():
+        if link.expires_at_seconds * 1_000_000 <= now_us:
             raise Unauthorized("This link has expired; ask its sender for a new one.")
-        return link
+        if not link.id:
+            return link, f"link for {link.name!r}"
+        row = await self.read(approvals.read_link(project_id=link.project_id, id=link.id, now_us=now_us))
+        if row is None:
+            raise Unauthorized("This link has ended; ask its sender for a new one.")
+        return link, row.author
 
 
 def _sign(secret: str, said: bytes) -> bytes:

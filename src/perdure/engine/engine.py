@@ -109,7 +109,7 @@ class Engine(Core):
         self.bulk = Bulk(self, self.callers)
         self.traces = Traces(self)
         self.exports = Exports(self)
-        self.approvals = Approvals(self, self.signing)
+        self.approvals = Approvals(self, self.signing, self.callers)
         self.webhooks = Webhooks(self, self.signing)
         self.live = Live(self, self.executions)
         self.services = Services(

@@ -22,7 +22,7 @@ from perdure.sdk.start_options import StartOptions
 from perdure.sdk.starts import GatheredStarts, start_item
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.workflow import Workflow
-from perdure.wire.approvals import Became
+from perdure.wire.approvals import Became, ListApprovalLinks, RevokeApprovalLink
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.errors import BadValue, NotFound, from_code
 from perdure.wire.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
+    from perdure.wire.approvals import QuestionLinks
     from perdure.wire.budgets import BudgetState
     from perdure.wire.hands import Acted, PendingCall
 
@@ -343,6 +344,18 @@ class Client:
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """As `Handle.stream`."""
         return follow(self._transport, execution_id, after)
+
+    async def approval_links(self, *, cursor: str | None = None, limit: int = 100) -> QuestionLinks:
+        """A page of the links that still open a question, newest first, with their makers. `limit` is at most 1,000."""
+        return await self._transport.call(ListApprovalLinks(cursor, limit))
+
+    async def revoke_approval_link(self, link_id: str) -> None:
+        """End a link at once. Raises `NotFound` if it has ended.
+
+        for link in (await client.approval_links()).links:
+            await client.revoke_approval_link(link.id)
+        """
+        await self._transport.call(RevokeApprovalLink(link_id))
 
     async def cancel(self, execution_id: str, *, note: str | None = None) -> ExecutionInfo[Any]:
         """Cancel an execution and its descendants. The server keeps the caller's name and `note`. Raises

@@ -197,6 +197,8 @@ class SyncClient:
     why = blocking(Client.why)
     timeline = blocking(Client.timeline)
     usage = blocking(Client.usage)
+    approval_links = blocking(Client.approval_links)
+    revoke_approval_link = blocking(Client.revoke_approval_link)
     cancel = blocking(Client.cancel)
     resume = blocking(Client.resume)
     pending = blocking(Client.pending)

@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 
 from perdure.store.executions import JournalRow, NewExecution, State
 from perdure.wire.accounts import User
+from perdure.wire.approvals import QuestionLink
 from perdure.wire.conversations import ConversationMessage
 from perdure.wire.executions import Row
 from perdure.wire.keys import ApiKey
@@ -45,6 +46,7 @@ STORED: Final[dict[str, type[Struct]]] = {
         ApiKey,
         User,
         Project,
+        QuestionLink,
         Invitation,
         PendingWait,
         ConversationMessage,

@@ -24,6 +24,10 @@ class Role(StrEnum):
 _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 
+UNSTORED: Final = frozenset({"local", "embedded", "readonly"})
+"""`key_id` of callers without a stored key."""
+
+
 class Caller(Enum):
     ANYONE = "anyone"
     """No credentials."""

@@ -84,7 +84,7 @@ class OpenApproval(Record, frozen=True):
     state: ListedState = ListedState.OPEN
     answer: Value = None
     answered_by: str | None = None
-    """An API key's name, a user's e-mail, or the name in a link."""
+    """An API key's name, a user's e-mail, or who made the link for whom."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
     answered_how: How | None = None
 
@@ -168,7 +168,7 @@ class ApprovalStatus(Record, frozen=True):
     expires_at_us: Time | None = field(default=None, name="expires_at")
     answer: Value = None
     answered_by: str | None = None
-    """An API key's name, a user's e-mail, or the name in a link."""
+    """An API key's name, a user's e-mail, or who made the link for whom."""
     answered_at_us: Time | None = field(default=None, name="answered_at")
     answered_how: How | None = None
     asked: Value = None
@@ -222,13 +222,45 @@ class Submitted(Record, frozen=True):
 
 
 class ApprovalLink(Record, frozen=True):
-    """Valid until it expires or the question is answered."""
+    """Valid until it expires, is revoked, or the question is answered."""
 
     shown_as: ClassVar[str] = "ApprovalLinkResponse"
 
     path: str
     """The path on the server's address."""
     expires_at_us: Time = field(name="expires_at")
+    id: str | None = None
+    """To revoke it."""
+
+
+class QuestionLink(Record, frozen=True):
+    """A signed link to a question, without its token."""
+
+    shown_as: ClassVar[str] = "ListedLink"
+
+    id: str
+    execution_id: Uuid
+    step_key: str
+    question: str
+    name: str
+    """Of the person whom its answer is for."""
+    made_by: str
+    """An API key's name, or a user's e-mail."""
+    created_at_us: Time = field(name="created_at")
+    expires_at_us: Time = field(name="expires_at")
+    used_at_us: Time | None = field(default=None, name="used_at")
+    """When it gave the answer that stands."""
+
+    @property
+    def author(self) -> str:
+        return f"link made by {self.made_by} for {self.name!r}"
+
+
+class QuestionLinks(Record, frozen=True):
+    shown_as: ClassVar[str] = "LinkListResponse"
+
+    links: list[QuestionLink]
+    next_cursor: NextCursor | None
 
 
 def question_name(execution_id: str, asked_at_us: int) -> str:
@@ -268,12 +300,28 @@ class GetOpenQuestions(Operation[OpenQuestions], frozen=True):
 class MakeApprovalLink(Operation[ApprovalLink], frozen=True):
     """A signed link to the page of the open question.
 
-    Its holder may answer this question and nothing else.
+    Its holder may answer this question and nothing else. The link ends when it expires or is revoked, with the key or
+    membership of its maker, and with the signing secret.
     """
 
     execution_id: ExecutionId
     step_key: str
     name: Name
-    """The person's name, recorded as the author of the answer."""
+    """The person's name. The author of the answer is recorded as `link made by MAKER for NAME`."""
     expires_in_seconds: Annotated[Int32, _link_seconds] = LINK_SECONDS
     """At most 7,776,000 (90 days)."""
+
+
+@questions.get("/api/v1/approval-links")
+class ListApprovalLinks(Operation[QuestionLinks], frozen=True):
+    """Links that still open a question's page, newest first."""
+
+    cursor: PageCursor | None = None
+    limit: Limit = 100
+
+
+@questions.delete("/api/v1/approval-links/{link_id}")
+class RevokeApprovalLink(Operation[None], frozen=True):
+    """End a link at once."""
+
+    link_id: Name

@@ -23,6 +23,7 @@ class Asker(NamedTuple):
     how: How
     question_id: str | None = None
     """The only question that this caller may answer."""
+    link_id: str | None = None
 
 
 @routes.get("/api/v1/approvals/{execution_id}/{step_key}", role=None, contract=True, asks=True, rest=True)
@@ -63,6 +64,7 @@ async def submit_approval(call: Call, execution_id: str, step_key: str, query: A
         answered_by=asker.name,
         how=asker.how,
         question_id=asker.question_id or body.question,
+        link_id=asker.link_id,
     )
     return Submitted(execution_id.lower(), step_key, said.answered_by, said.answered_at_us)
 
@@ -77,6 +79,6 @@ async def asker_of(call: Call, execution_id: str, step_key: str, link: str | Non
 
 async def link_asker(call: Call, execution_id: str, step_key: str, token: str) -> Asker:
     """Raises Unauthorized."""
-    link = await call.engine.approvals.read_link(token, execution_id, step_key)
+    link, author = await call.engine.approvals.read_link(token, execution_id, step_key)
     call.recognize()
-    return Asker(link.project_id, link.name, How.LINK, link.question_id)
+    return Asker(link.project_id, author, How.LINK, link.question_id, link.id or None)

@@ -86,6 +86,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
             answered_by=asker.name,
             how=asker.how,
             question_id=shown,
+            link_id=asker.link_id,
         )
     except Conflict:
         late = await _question(call, asker, execution_id, step_key, shown)

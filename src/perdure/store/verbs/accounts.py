@@ -273,6 +273,7 @@ async def remove_member(*, project_id: str, user_id: str) -> None:
     if user_id not in roles:
         raise _no_member(user_id)
     await query("delete_member", project_id=project_id, user_id=user_id)
+    await query("delete_links_of_member", project_id=project_id, user_id=user_id)
     await Notify(UserChanged(user_id))
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Raw
 
 from perdure.store.executions import unknown_execution
-from perdure.store.interface import Rows, query, records, verb
+from perdure.store.interface import Rows, query, record, records, verb
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.waits import answer_wait, said_by, was_timed_out
 from perdure.wire.approvals import (
@@ -14,10 +14,11 @@ from perdure.wire.approvals import (
     OpenApproval,
     OpenQuestion,
     Question,
+    QuestionLink,
     QuestionState,
     question_name,
 )
-from perdure.wire.errors import Conflict
+from perdure.wire.errors import Conflict, NotFound
 from perdure.wire.records import Problem
 from perdure.wire.status import FINAL, Phase
 
@@ -97,6 +98,7 @@ async def answer_question(
     answered_by: str,
     how: How,
     now_us: int,
+    link_id: str | None = None,
 ) -> Approval:
     """The same person may repeat the answer. Raises NotFound, Conflict."""
     phase, found = await _find(project_id, execution_id, step_key, question_id, now_us)
@@ -129,6 +131,8 @@ async def answer_question(
     if isinstance(became, Problem):
         raise Conflict(became.error)
     await note_answer(project_id, found.execution_id, step_key, data, answered_by=answered_by, now_us=now_us, how=how)
+    if link_id is not None:
+        await query("note_link_used", id=link_id, execution_id=execution_id, now_us=now_us)
     return Approval(max(now_us, found.asked_at_us), answered_by, how, data)
 
 
@@ -193,3 +197,32 @@ async def list_expired(*, project_id: str, before: tuple[int, str, str], now_us:
         skew_us=SKEW_US,
         limit=limit,
     )
+
+
+@verb(locks="project=project_id execution=link.execution_id")
+async def keep_link(*, project_id: str, link: QuestionLink, key_id: str | None, user_id: str | None) -> None:
+    """Also deletes expired ones."""
+    await query("delete_old_links", project_id=project_id, now_us=link.created_at_us)
+    await query("insert_link", link, project_id=project_id, key_id=key_id, user_id=user_id)
+
+
+@verb(looks=True)
+async def read_link(*, project_id: str, id: str, now_us: int) -> QuestionLink | None:
+    """None if it was revoked, has expired, or ended with its maker."""
+    return await record(QuestionLink, "read_link", project_id=project_id, id=id, now_us=now_us)
+
+
+@verb(looks=True)
+async def list_links(*, project_id: str, before: tuple[int, str], now_us: int, limit: int) -> list[QuestionLink]:
+    """Links that still open their question's page, newest first."""
+    at_us, id = before
+    return await records(
+        QuestionLink, "list_links", project_id=project_id, before_us=at_us, before_id=id, now_us=now_us, limit=limit
+    )
+
+
+@verb(locks="project=project_id")
+async def revoke_link(*, project_id: str, link_id: str) -> None:
+    """Raises NotFound."""
+    if not await query("revoke_link", project_id=project_id, id=link_id):
+        raise NotFound(f"Link {link_id!r} does not exist: it was revoked, or has expired.")

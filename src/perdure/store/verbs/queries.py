@@ -35,6 +35,7 @@ _PARTS = (
     "delete_tags",
     "delete_terms",
     "delete_approvals",
+    "delete_links",
     "delete_extras",
     "delete_execution_webhooks",
     "delete_deliveries",

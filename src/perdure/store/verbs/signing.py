@@ -17,7 +17,12 @@ class Secrets(NamedTuple):
     previous: str | None
     previous_until_us: int | None
     links: str
-    """Signs links to pages; never shown."""
+    """Signs links to questions; never shown."""
+    previous_links: str | None = None
+
+    def links_at(self, now_us: int) -> tuple[str, ...]:
+        is_over = self.previous_until_us is None or self.previous_until_us <= now_us
+        return (self.links,) if is_over or self.previous_links is None else (self.links, self.previous_links)
 
     def at(self, now_us: int) -> tuple[str, ...]:
         if self.previous is None or self.previous_until_us is None or self.previous_until_us <= now_us:
@@ -49,7 +54,7 @@ async def make_signing(*, project_id: str, secret: str, links: str, now_us: int)
 async def rotate_signing(
     *, project_id: str, secret: str, links: str, until_us: int, now_us: int, idempotency: Idempotency | None = None
 ) -> Secrets:
-    """Sign with `secret` from now on, and with the present one until `until_us`; an earlier one ends.
+    """Sign with `secret` from now on, and with the present one until `until_us`; an earlier one ends. Links end then.
 
     Raises SecretShownOnce for a repeated request whose secret has been replaced since.
     """
@@ -62,7 +67,10 @@ async def rotate_signing(
                 "GET /api/v1/signing-secret has the present one."
             )
         return stored
-    if not await query("rotate_signing", project_id=project_id, secret=secret, until_us=until_us, now_us=now_us):
+    if not await query(
+        "rotate_signing", project_id=project_id, secret=secret, links=links, until_us=until_us, now_us=now_us
+    ):
         await query("insert_signing", project_id=project_id, secret=secret, links=links, now_us=now_us)
+    await query("end_links", project_id=project_id, until_us=until_us)
     await remember(project_id, idempotency, msgspec.json.encode(now_us), now_us)
     return await _stored(project_id)

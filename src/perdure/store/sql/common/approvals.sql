@@ -71,6 +71,48 @@ SELECT w.execution_id, w.key, {MAX|GREATEST}(w.opened_at_us, :now_us), :project_
 FROM waits w WHERE w.execution_id = :execution_id AND w.key = :key AND NOT EXISTS (SELECT 1 FROM approvals a
   WHERE a.execution_id = w.execution_id AND a.key = w.key AND a.answered_at_us >= w.opened_at_us);
 
+-- text: links_alive
+approval_links l WHERE l.project_id = :project_id AND l.expires_at_us > :now_us
+  AND (l.key_id IS NULL OR EXISTS (SELECT 1 FROM api_keys k WHERE k.project_id = l.project_id AND k.id = l.key_id))
+  AND (l.user_id IS NULL OR EXISTS (SELECT 1 FROM members m
+    WHERE m.project_id = l.project_id AND m.user_id = l.user_id AND m.role <> 'read'))
+
+-- name: insert_link
+-- holds: execution=execution_id
+INSERT INTO approval_links (project_id, key_id, user_id, {columns QuestionLink})
+VALUES (:project_id, :key_id, :user_id, {values QuestionLink});
+
+-- name: delete_old_links
+-- holds: project=project_id
+DELETE FROM approval_links WHERE project_id = :project_id AND expires_at_us <= :now_us;
+
+-- name: read_link
+SELECT {columns QuestionLink} FROM {= links_alive} AND l.id = :id;
+
+-- name: list_links
+SELECT {columns QuestionLink} FROM {= links_alive} AND (l.created_at_us, l.id) < (:before_us, :before_id)
+ORDER BY l.created_at_us DESC, l.id DESC LIMIT :limit;
+
+-- name: note_link_used
+-- holds: execution=execution_id
+UPDATE approval_links SET used_at_us = :now_us WHERE id = :id AND execution_id = :execution_id AND used_at_us IS NULL;
+
+-- name: revoke_link
+-- holds: project=project_id
+DELETE FROM approval_links WHERE project_id = :project_id AND id = :id RETURNING id;
+
+-- name: end_links
+-- holds: project=project_id
+UPDATE approval_links SET expires_at_us = :until_us WHERE project_id = :project_id AND expires_at_us > :until_us;
+
+-- name: delete_links_of_member
+-- holds: project=project_id
+DELETE FROM approval_links WHERE project_id = :project_id AND user_id = :user_id;
+
+-- name: delete_links
+-- holds: execution=id
+DELETE FROM approval_links WHERE execution_id = :id;
+
 -- name: delete_approvals
 -- holds: execution=id
 DELETE FROM approvals WHERE execution_id = :id;

@@ -1,7 +1,7 @@
 -- Secrets that sign outgoing calls.
 
 -- name: read_signing
-SELECT secret, made_at_us, previous, previous_until_us, links FROM signing_secrets WHERE project_id = :project_id;
+SELECT secret, made_at_us, previous, previous_until_us, links, previous_links FROM signing_secrets WHERE project_id = :project_id;
 
 -- name: insert_signing
 -- holds: project=project_id
@@ -10,7 +10,8 @@ ON CONFLICT (project_id) DO NOTHING;
 
 -- name: rotate_signing
 -- holds: project=project_id
-UPDATE signing_secrets SET secret = :secret, made_at_us = :now_us,
+UPDATE signing_secrets SET secret = :secret, links = :links, made_at_us = :now_us,
   previous = CASE WHEN :until_us{::BIGINT} > :now_us THEN secret ELSE NULL END,
+  previous_links = CASE WHEN :until_us > :now_us THEN links ELSE NULL END,
   previous_until_us = CASE WHEN :until_us > :now_us THEN :until_us ELSE NULL END
 WHERE project_id = :project_id RETURNING made_at_us;
