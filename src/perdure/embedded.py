@@ -30,11 +30,11 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
 from perdure.wire.access import Role
-from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.errors import PerdureError, StoreAway, Unavailable
 from perdure.wire.executions import Finished
 from perdure.wire.operation import Operation, Stream
 from perdure.wire.records import Problem
-from perdure.wire.requests import BeatRequest, Started, StartItem
+from perdure.wire.requests import BeatReply, BeatRequest, Started, StartItem
 
 if TYPE_CHECKING:
     from perdure.server.attached import AttachedServer
@@ -104,10 +104,12 @@ class SharedLease(Lease):
                     logger.error("A beat failed.", exc_info=error)
                 logger.debug("Beat failed: %s", error)
                 self._unreachable_since = self._unreachable_since or self.now()
-                await asyncio.sleep(min(1.0, reply.beat_us / 1e6))
-                continue
+                if not (isinstance(error, StoreAway) and self._is_given_up(sent)):
+                    await asyncio.sleep(min(1.0, reply.beat_us / 1e6))
+                    continue
+                beat = BeatReply(lost=True)
             if not beat.lost:
-                self._unreachable_since = None
+                self._unreachable_since = self._away_since = None
                 self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
                 self._accepted(worker_id, beat.holding, sent)
             elif worker_id == self._worker_id:

@@ -50,7 +50,7 @@ async def _engine(url: str, lease_seconds: float = LONG_SECONDS) -> Engine:
     await engine.start()
 
     async def has_reaped() -> bool:
-        return engine.reaper.reaped_at_us > began
+        return engine.absence.reaped_at_us > began
 
     await until(has_reaped, 60, "the reaper has gone round")
     return engine
@@ -122,10 +122,10 @@ async def test_a_database_that_was_slow_to_write_takes_nothing_from_workers(url:
     await _register(engine)
 
     for _ in range(3):  # each mark takes a lease
-        before = engine.reaper.reaped_at_us
+        before = engine.absence.reaped_at_us
 
         async def has_been_round(before: int = before) -> bool:
-            return engine.reaper.reaped_at_us > before
+            return engine.absence.reaped_at_us > before
 
         await until(has_been_round, 60, "the reaper has gone round once more")
     assert await connection.fetchval("SELECT COUNT(*) FROM workers") == 1
@@ -158,13 +158,13 @@ async def test_a_server_that_stood_still_in_the_middle_of_a_round_was_away(
     slept_us = 0
     with monkeypatch.context() as patch:
         patch.setattr(loops, "boottime_us", lambda: boottime_us() + slept_us)
-        before = engine.reaper.reaped_at_us
+        before = engine.absence.reaped_at_us
         round = asyncio.ensure_future(engine.reaper.reap())
         await asyncio.sleep(0)  # it has begun
         slept_us = int(LEASE_SECONDS * 1e6)
         await round
-        assert boottime_us() + slept_us - engine.reaper.reaped_at_us > LEASE_SECONDS / 2 * 1e6
-        assert engine.reaper.reaped_at_us >= before
+        assert boottime_us() + slept_us - engine.absence.reaped_at_us > LEASE_SECONDS / 2 * 1e6
+        assert engine.absence.reaped_at_us >= before
     await engine.stop()
 
 
@@ -260,10 +260,10 @@ async def test_a_server_that_starts_when_none_was_there_grants_everybody_a_lease
 
 async def test_while_there_is_nobody_to_reap_nothing_is_written(url: str) -> None:
     engine = await _engine(url)
-    rounds = engine.reaper.reaped_at_us
+    rounds = engine.absence.reaped_at_us
 
     async def again() -> bool:
-        return engine.reaper.reaped_at_us > rounds
+        return engine.absence.reaped_at_us > rounds
 
     await until(again, 60, "another round")
     assert await _mark(url) is None

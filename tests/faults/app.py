@@ -19,6 +19,7 @@ STEP_SECONDS = float(os.environ.get("FAULTS_STEP_SECONDS", "0.05"))
 EFFECTS = os.environ.get("FAULTS_EFFECTS", os.devnull)
 MODULUS = 1_000_003
 NAP_SECONDS = 1.0
+LINGER_SECONDS = float(os.environ.get("FAULTS_LINGER_SECONDS", "1"))
 
 _descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 _lease_seen_us = 0
@@ -119,6 +120,26 @@ async def nap(ctx: Context, n: int) -> list[int]:
 
 
 def expected_nap(n: int) -> list[int]:
+    first = following(n, 0)
+    return [first, following(first, 1)]
+
+
+@step
+async def linger(value: int) -> int:
+    note("begin")
+    await asyncio.sleep(LINGER_SECONDS)
+    note("end")
+    return following(value, 0)
+
+
+@workflow
+async def lingering(ctx: Context, n: int) -> list[int]:
+    """A long step, and a short one."""
+    first = await linger(n)
+    return [first, await advance(first, 1)]
+
+
+def expected_lingering(n: int) -> list[int]:
     first = following(n, 0)
     return [first, following(first, 1)]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,6 +93,19 @@ class Postgres:
         await asyncio.to_thread(self.server.kill, signal.SIGKILL)
         # Not before the last is gone would another one start: they share its memory.
         await asyncio.to_thread(psutil.wait_procs, children, 30)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No process of it runs."""
+        postmaster = psutil.Process(self.server.pid)
+        processes = [postmaster, *postmaster.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     async def start(self) -> None:
         """Start it again; comes back when it answers."""

@@ -220,6 +220,34 @@ async def test_beats_go_below_the_path_in_the_address() -> None:
     assert paths == ["/perdure/worker/v1/beat"]
 
 
+async def test_a_worker_gives_its_work_up_once_the_store_has_been_away_for_too_long() -> None:
+    started_over = asyncio.Event()
+    listener = Listener()
+    refused = 0
+
+    async def start_over() -> None:
+        lease._stop.set()
+        started_over.set()
+
+    def refuse(request: BaseHTTPRequestHandler) -> None:
+        nonlocal refused
+        refused += 1
+        body = b'{"error":"The disk is full.","error_type":"STORE_AWAY"}'
+        request.send_response(503)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    listener.start_over = start_over  # type: ignore[attr-defined]  # as in a worker
+    with answering(refuse) as url:
+        lease = HttpLease([url], None)
+        reply = RegisterReply("epoch", "p", LEASE_US, LEASE_US // 4, 0, outage_us=1)
+        lease.begin(cast(Worker, listener), "w", reply, lease.now())
+        await asyncio.wait_for(started_over.wait(), 60)
+        await lease.end()
+    assert refused == 2 and not lease.is_good()
+
+
 @pytest.mark.parametrize("takes_names", [True, False])
 async def test_a_beat_comes_early_if_it_has_other_steps_to_name(
     takes_names: bool, monkeypatch: pytest.MonkeyPatch

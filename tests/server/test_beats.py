@@ -13,6 +13,7 @@ from perdure.store.interface import Verb, query, verb
 from perdure.store.open import is_postgres
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Beat, Held
+from perdure.wire.errors import Unavailable
 
 LEASE_US = 1_000_000_000
 """So long that nothing but a test's own clock ends it."""
@@ -34,8 +35,8 @@ class StoodClock:
 async def served(database: str) -> AsyncIterator[Served]:
     """The server's own reaper has gone round and stands still: a test grants and reaps itself."""
     async with serving(database, lease_seconds=LEASE_US / 1e6, poll_seconds=600.0) as served:
-        reaper = served.engine.reaper
-        await served.until(lambda: boottime_us() - reaper.reaped_at_us < LEASE_US // 2)
+        absence = served.engine.absence
+        await served.until(lambda: boottime_us() - absence.reaped_at_us < LEASE_US // 2)
         [task] = [task for task in served.engine._tasks if task.get_name() == "perdure-reap"]
         task.cancel()
         await asyncio.wait([task])
@@ -303,8 +304,8 @@ async def test_a_server_that_starts_grants_what_was_renewed_in_memory(
         assert not (await hand.beat())["lost"]
         served.engine.beats._renewed.clear()
     async with serving(database, lease_seconds=10.0) as served:
-        began = served.engine.reaper.reaped_at_us
-        await served.until(lambda: served.engine.reaper.reaped_at_us > began)
+        began = served.engine.absence.reaped_at_us
+        await served.until(lambda: served.engine.absence.reaped_at_us > began)
         assert await served.lease_until_us(hand.id) > served.engine.clock.now_us() + 8_000_000
 
 
@@ -371,3 +372,110 @@ async def test_a_beat_whose_request_has_ended_is_not_renewed_and_others_are(
 @verb(looks=True)
 async def _any_steps(*, worker_id: str) -> bool:
     return bool(await query("worker_in_flight", worker_id=worker_id))
+
+
+# --- the store is away ------------------------------------------------------------------------------------------------
+
+
+class Outage:
+    """The store takes no writes, and the reaper notices, until `end`, which is half a lease later."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._engine = served.engine
+        self._monkeypatch = monkeypatch
+
+    async def begin(self) -> None:
+        async def refuse(_: object) -> Any:
+            raise Unavailable("The disk is full.")
+
+        for name in ("write", "write_all"):
+            self._monkeypatch.setattr(self._engine.store, name, refuse)
+
+    def end(self) -> None:
+        for name in ("write", "write_all"):
+            self._monkeypatch.delattr(self._engine.store, name)
+        absence = self._engine.absence
+        assert absence.away_since_us
+        absence.away_since_us -= LEASE_US // 2
+        absence.reaped_at_us -= LEASE_US // 2
+
+
+@pytest.fixture
+def outage(served: Served, monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(served, monkeypatch)
+
+
+async def beat_status(served: Served, hand: Hand) -> str:
+    body = {"worker_id": hand.id, "epoch": hand.epoch}
+    reply = await served.client.post("/worker/v1/beat", json=body, headers={"perdure-protocol": "1"})
+    told = reply.json()
+    return f"{reply.status_code} {told['error_type']}" if "error_type" in told else f"lost: {told['lost']}"
+
+
+async def test_after_an_outage_no_lease_is_lost_before_leases_count_anew(
+    served: Served, clock: StoodClock, outage: Outage
+) -> None:
+    [hand] = await crew(served, 1)
+    await served.start()
+    item = await hand.claim()
+    clock.advance(0.6)  # a file must be written, too
+    await outage.begin()
+    assert await beat_status(served, hand) == "503 STORE_AWAY"
+    with pytest.raises(Unavailable):
+        await served.engine.reaper.reap()
+    clock.advance(0.6)
+    outage.end()
+    assert await beat_status(served, hand) == "503 STORE_AWAY"  # and not lost
+    await served.engine.reaper.reap()
+    assert await left(served, hand) == 1.0
+    assert await beat_status(served, hand) == "lost: False"
+    await served.engine.reaper.reap()
+    assert (await hand.complete(item, 1))["ended"]
+    clock.advance(1.01)
+    assert await beat_status(served, hand) == "lost: True"
+
+
+async def test_a_server_that_was_cut_off_alone_grants_nothing(
+    served: Served, database: str, clock: StoodClock, outage: Outage
+) -> None:
+    if not is_postgres(database):
+        pytest.skip("a file has one server")
+    [hand] = await crew(served, 1)
+    await outage.begin()
+    with pytest.raises(Unavailable):
+        await served.engine.reaper.reap()
+    clock.advance(1.01)
+    outage.end()
+    assert await left(served, hand) < 0
+    mark = claims.mark_reaper(now_us=served.engine.clock.now_us(), every_us=1, locked_us=1)
+    assert await served.engine.store.write(mark)  # by another server
+    await served.engine.reaper.reap()
+    assert await beat_status(served, hand) == "lost: True"
+
+
+async def test_the_connection_that_a_worker_leaves_in_an_outage_cuts_no_lease(
+    served: Served, clock: StoodClock, outage: Outage
+) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.6)
+    await outage.begin()
+    assert await beat_status(served, hand) == "503 STORE_AWAY"
+    with pytest.raises(Unavailable):
+        await served.engine.reaper.reap()
+    await served.engine.beats.disconnected(hand.id)
+    outage.end()
+    assert await left(served, hand) == pytest.approx(0.4)
+
+
+async def test_a_store_that_hangs_is_away(served: Served, clock: StoodClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    [hand] = await crew(served, 1)
+    clock.advance(0.6)
+    monkeypatch.setattr(served.engine.absence, "_lease_us", 4_000)  # a write of a millisecond hangs
+    never = asyncio.Event()
+
+    async def hang(_: object) -> Any:
+        await never.wait()
+
+    for name in ("write", "write_all"):
+        monkeypatch.setattr(served.engine.store, name, hang)
+    assert await beat_status(served, hand) == "503 STORE_AWAY"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import apsw
 from tests.sim import scripts
 from tests.sim.fork_audit import ForkAudit, JournalRow
 
@@ -97,6 +98,8 @@ class SimStore(SQLiteStore):
         super().__init__(":memory:")
         self.epoch = "epoch"  # alike in every run, as all ids are
         self.audit: Audit | None = None
+        self.away = False
+        """It takes no writes."""
         self._tables = [
             name
             for (name,) in self._writer.execute(
@@ -111,7 +114,7 @@ class SimStore(SQLiteStore):
     def begin(self, audit: Audit, queries: dict[str, Statement]) -> None:
         """Empty everything for a new run, whose mutant may have queries of its own."""
         self._inbox.clear()
-        self._busy = self._scheduled = False
+        self._busy = self._scheduled = self.away = False
         self.audit = None
         self._queries = self._originals | queries
         with self._writer:
@@ -130,6 +133,11 @@ class SimStore(SQLiteStore):
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """What stands in the database now."""
         return list(self._writer.execute(sql, values))
+
+    def _run(self, group: Any) -> Any:
+        if self.away:
+            raise apsw.FullError("the disk is full")
+        return super()._run(group)
 
     def _answer(self, group: Any, done: Any, started: float, free: bool) -> None:
         if self.audit is not None:

@@ -17,7 +17,7 @@ from tests.sim.audit import Violation
 from tests.sim.machine import Ask, Machine, NeedsNewer, StepFailed
 from tests.sim.network import Pending
 
-from perdure.wire.errors import LeaseLost, PerdureError
+from perdure.wire.errors import LeaseLost, PerdureError, Unavailable
 from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 from perdure.wire.requests import (
@@ -393,6 +393,11 @@ class Worker:
                 self.later(pause_us, lambda: self._report(runs, again, min(2 * pause_us, 2_000_000)))
                 return
             assert isinstance(outcome, ReportReply)
+            if any(
+                answer.problem is not None and answer.problem.error_type == Unavailable.code for answer in outcome.items
+            ):
+                self.later(pause_us, lambda: self._report(runs, request, min(2 * pause_us, 2_000_000)))
+                return
             for run, answer in zip(runs, outcome.items, strict=True):
                 run.on_reply(answer)
                 if not run.gone and run.has_news:

@@ -26,6 +26,7 @@ from tests.sim.server import LEASE_US, Cancel, Gone, Once, Resume, Server, Start
 from tests.sim.worker import Worker
 
 import perdure.engine.claims
+import perdure.engine.core
 import perdure.engine.engine
 import perdure.engine.loops
 import perdure.engine.service
@@ -183,7 +184,7 @@ class World:
         for module in (perdure.engine.claims, perdure.engine.service):
             yield module, "uuid7", self.new_id
         yield perdure.engine.claims, "random", self.random
-        for clocked in (perdure.engine.loops, perdure.engine.engine):
+        for clocked in (perdure.engine.core, perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
         yield perdure.engine.engine.Engine, "loops", lambda engine: self._loops(engine)
         if self.sdk:
@@ -212,6 +213,9 @@ class World:
         self.project_id = await self.store.write(access.default_project(id=self.new_id(), now_us=EPOCH_US))
 
     def _start_server(self) -> None:
+        if self.store.away:  # it would end, and a supervisor starts it again
+            self._in(500_000, self._start_server)
+            return
         self.audit.server_started_us = EPOCH_US + self.loop.us
         self.server.start()
 
@@ -255,11 +259,21 @@ class World:
             self._at(self._some_time(), self._drain_one)
         for _ in range(random.choice((0, 0, 1))):
             self._at(self._some_time(), self._restart_server)
+        if (outages := Random(f"outages {self.seed}")).random() < 0.25:
+            begins = outages.randrange(1_000_000, CHAOS_US - 2_000_000)
+            ends = begins + outages.choice((1_000_000, LEASE_US // 2, 2 * LEASE_US))
+            self._at(begins, self._away, True)
+            self._at(ends, self._away, False)
         for _ in range(2):
             self._at(self._some_time(), self._look)
         self._at(2_000_000, self._operate)
         if self.hands is not None:
             self.hands.plan(CHAOS_US)
+
+    def _away(self, away: bool) -> None:
+        """The store takes no writes, for less or more than a lease."""
+        self.log("the store is away" if away else "the store is back")
+        self.store.away = away and self.chaos
 
     def _learn(self, script: Script) -> None:
         self._scripts[script.name] = script
@@ -472,7 +486,7 @@ class World:
     def _heal(self) -> None:
         """The network is well, the server is up, nobody is frozen, and there is new code if any of it is needed."""
         self.log("healed")
-        self.chaos = False
+        self.chaos = self.store.away = False
         self.network.weather = CALM
         self.network.cuts.clear()
         if not self.server.up:

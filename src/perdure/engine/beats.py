@@ -20,6 +20,7 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, in_flight
 from perdure.store.verbs.claims import Beat, Held
+from perdure.wire.errors import StoreAway
 from perdure.wire.requests import BeatReply, BeatRequest
 
 logger = logging.getLogger("perdure.engine")
@@ -55,7 +56,9 @@ class Beats(Service):
             return BeatReply(lost=True)
         now_us = self.now_us()
         beat = Beat(scope.project_id, op.worker_id, now_us, op.in_flight)
-        held = await (self._note(beat) if core.store.alone else self._gather(beat))
+        held = await core.absence.answered(self._note(beat) if core.store.alone else self._gather(beat))
+        if held is None and core.absence.in_doubt:
+            raise StoreAway("Leases are about to be granted anew; keep what runs, and beat again.")
         if held is not None and scope.leases is not None:
             scope.leases[op.worker_id] = now_us + core.lease_us
         return BeatReply(lost=held is None, holding=held or [], others_wait=self._claims.others_wait(op.worker_id))
@@ -97,16 +100,20 @@ class Beats(Service):
         verbs: list[Verb[Any]] = [claims.renew_leases(leases=leases)]
         if beat is not None:
             verbs.append(self._alone(beat))
-        answers = await self._core.store.write_all(verbs)
         held: Held | None = None
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        for answer in await self._core.absence.written(self._all(verbs)):
             held = answer
         for worker_id, one in some:
             if self._renewed.get(worker_id) is one:
                 del self._renewed[worker_id]
         return held
+
+    async def _all(self, verbs: Sequence[Verb[Any]]) -> Sequence[Any]:
+        answers = await self._core.store.write_all(verbs)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _alone(self, beat: Beat) -> Verb[Held | None]:
         project_id, worker_id, now_us, steps = beat
@@ -122,9 +129,11 @@ class Beats(Service):
         """Cut the lease to `CUT_SECONDS`.
 
         `granted_us` is its end from this connection's last beat. A later beat over another connection, perhaps to
-        another server, keeps its lease.
+        another server, keeps its lease. While the store is away, workers leave for another server.
         """
         core = self._core
+        if core.absence.away_since_us:
+            return
         until_us = core.clock.now_us() + int(CUT_SECONDS * 1e6)
         ends = {granted_us}
         known = self._renewed.get(worker_id)
@@ -135,9 +144,7 @@ class Beats(Service):
             if granted_us is not None:
                 ends.add(known.written_us)  # the other one if it is being written now
         cuts = [claims.cut_lease(worker_id=worker_id, until_us=until_us, granted_us=end) for end in ends]
-        for answer in await core.store.write_all(cuts):
-            if isinstance(answer, Exception):
-                raise answer
+        await self._all(cuts)
         asyncio.get_running_loop().call_later(CUT_SECONDS, core.notifier.notify, ("loop", "reap"))
 
     async def _gather(self, beat: Beat) -> Held | None:

@@ -110,7 +110,7 @@ class Claims(Service):
         if op.embedded and scope.principal is not None:
             raise BadRequest("body.embedded: only a worker in the server's own process is embedded.")
         await check_registration(op)
-        core = self._core
+        core, settings = self._core, self._core.settings
         await self.write(
             claims.register(
                 project_id=scope.project_id,
@@ -135,6 +135,7 @@ class Claims(Service):
             core.grace_us,
             beats_name_steps=True,
             ends_with_steps=True,
+            outage_us=int(settings.outage_seconds * 1e6),
         )
 
     @serves(ClaimRequest)

@@ -198,7 +198,7 @@ class Engine(Core):
         self.clock.adjust(min(spans, key=lambda span: span.most_us - span.least_us, default=None))
         if self.store.alone:  # else they may belong to a running process
             await self.store.write(claims.end_embedded(now_us=self.clock.now_us()))
-        self.reaper.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
+        self.absence.reaped_at_us = boottime_us() - self.lease_us  # absent until its first round
         runner = Loops(self.notifier)
         self._tasks = [asyncio.create_task(runner.run(loop), name=f"perdure-{loop.name}") for loop in self.loops()]
         self.store.exchange_hints()

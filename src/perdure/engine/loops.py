@@ -4,6 +4,7 @@ Any number of servers may run them: each round is a verb that takes what is due 
 """
 
 import asyncio
+import contextlib
 import logging
 import shlex
 from collections.abc import Awaitable, Callable, Collection
@@ -15,7 +16,7 @@ from perdure.engine.core import Core
 from perdure.engine.notifier import Notifier
 from perdure.store.verbs import bulk, claims, deployments, fields, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
-from perdure.wire.errors import Unavailable
+from perdure.wire.errors import StoreAway, Unavailable
 from perdure.wire.status import LEASED, Phase
 
 logger = logging.getLogger("perdure.engine")
@@ -164,8 +165,6 @@ class Reaper:
         self._core = core
         self._timers = timers
         self._beats = beats
-        self.reaped_at_us = 0
-        """Time since boot: the end of the last round, if this server ran all the time."""
         self._granting_until_us = 0
         """Time since boot until which the reaper grants leases. While not 0, leases that are too long must still be
         limited."""
@@ -174,26 +173,31 @@ class Reaper:
         """Run a round, and measure whether this server ran all the time.
 
         A wait for a lock is not an absence: beats go on, or wait too and count from their arrival. A frozen process is
-        an absence, and so is a store that refuses writes.
+        an absence, and so is a store that takes no writes. If a round takes long, marks tell which it is.
         """
+        absence, lease_us = self._core.absence, self._core.lease_us
         began = seen = boottime_us()
         stood_still = False
-        round = asyncio.ensure_future(self._round(away=began - self.reaped_at_us > self._core.lease_us // 2))
+        round = asyncio.ensure_future(self._round(away=absence.is_long(began)))
         try:
             while not round.done():
-                await asyncio.wait({round}, timeout=self._core.lease_us / 4e6)
-                stood_still = stood_still or boottime_us() - seen > self._core.lease_us // 2
+                await asyncio.wait({round}, timeout=lease_us / 4e6)
+                stood_still = stood_still or boottime_us() - seen > lease_us // 2
                 seen = boottime_us()
+                if not round.done():
+                    with contextlib.suppress(StoreAway):
+                        await self._mark()
+                    seen = boottime_us()
         finally:
             round.cancel()
         pause = round.result()
-        self.reaped_at_us = began if stood_still else seen
+        absence.reaped_at_us = began if stood_still else seen
         return pause
 
     async def _round(self, *, away: bool) -> float:
         """End registrations whose lease ran out.
 
-        After an absence, grant leases instead, unless another server ran: servers that restart often would withhold
+        After a long absence, grant leases instead, unless another server ran: servers that restart often would withhold
         the work of dead workers. After a jump of the clock, grant for one lease, because other servers may still renew
         by the old time. Do so too if a registration is locked: it gets its lease once it is free. Then limit leases
         that are too long because the clock went back.
@@ -207,6 +211,7 @@ class Reaper:
         until_us = now_us + core.lease_us
         if now < self._granting_until_us:
             await core.store.write(claims.grant_leases(until_us=until_us))
+            core.absence.away_since_us = 0
             return tick_us / 1e6
         if away and await self._grant_unless_another_was_there():
             return tick_us / 1e6
@@ -214,7 +219,7 @@ class Reaper:
             self._beats.limit(until_us)
             if not await core.store.write(claims.limit_leases(until_us=until_us)):
                 self._granting_until_us = 0
-        if not core.store.alone and not await self._may_reap(now_us):
+        if not core.store.alone and not await self._mark():
             return tick_us / 1e6
         await self._beats.write_due(now_us)
         reaped = claims.reap(now_us=now_us, limit=BATCH, patience_us=core.lease_us, by_database=core.clock.of_database)
@@ -222,19 +227,19 @@ class Reaper:
             return 0.0
         return core.spread(tick_us / 1e6)
 
-    async def _may_reap(self, now_us: int) -> bool:
-        """If writing the mark takes half a lease, beats on other servers may be as late, so this server counts as
-        absent."""
-        asked_us, lease_us = boottime_us(), self._core.lease_us
-        marks = claims.mark_reaper(now_us=now_us, every_us=lease_us // 8, locked_us=2 * lease_us)
-        if not await self._core.store.write(marks):
-            return False
-        return boottime_us() - asked_us <= lease_us // 2 or not await self._grant_unless_another_was_there()
+    async def _mark(self) -> bool:
+        """False if another server is writing the mark. If the store does not take it in time, it takes no beats
+        either. Raises `StoreAway`."""
+        core, lease_us = self._core, self._core.lease_us
+        marks = claims.mark_reaper(now_us=core.clock.now_us(), every_us=lease_us // 8, locked_us=2 * lease_us)
+        return await core.absence.written(core.store.write(marks))
 
     async def _grant_unless_another_was_there(self) -> bool:
-        now_us, lease_us = self._core.clock.now_us(), self._core.lease_us
-        grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=now_us - lease_us // 2)
-        left = await self._core.store.write(grants)
+        core, now_us, lease_us = self._core, self._core.clock.now_us(), self._core.lease_us
+        unless_from_us = None if core.store.alone else now_us - lease_us // 2
+        grants = claims.grant_leases(until_us=now_us + lease_us, unless_from_us=unless_from_us)
+        left = await core.store.write(grants)
+        core.absence.away_since_us = 0
         if left:
             self._granting_until_us = boottime_us() + lease_us
         return left is not None

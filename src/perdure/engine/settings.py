@@ -21,6 +21,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """How long a worker may be silent before other workers get its work."""
     beat_seconds: Seconds | None = None
     """How often a worker renews its lease: at least twice per lease. Default: four times."""
+    outage_seconds: Seconds = 600.0
+    """How long a worker keeps running steps and unreported outcomes while the store takes no writes."""
     grace_seconds: Annotated[float, Meta(ge=0, le=DAY_SECONDS)] = 30.0
     """How long a cancelled execution may clean up before the server ends it."""
     poll_seconds: Seconds = 1.0

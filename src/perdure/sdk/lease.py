@@ -30,6 +30,7 @@ import msgspec
 from perdure.sdk.blocking import BlockingConnection
 from perdure.sdk.reports import acknowledgement, hand_back
 from perdure.sdk.unbegun import LOOK_SECONDS
+from perdure.wire.errors import StoreAway
 from perdure.wire.limits import REPORT_ITEMS_MAX
 from perdure.wire.requests import (
     BeatReply,
@@ -52,6 +53,7 @@ ANSWER_SECONDS = 5.0
 """At most a third of the lease, which leaves time for two other servers."""
 EARLY_SECONDS = 1.0
 """A beat that names other steps comes so long after the one before."""
+_AWAY = f'"{StoreAway.code}"'.encode()
 CONNECTION_GONE_SECONDS = 0.8
 """The lease is trusted so long without a connection. The server leaves it a second."""
 
@@ -72,6 +74,8 @@ class Lease(ABC):
         self._worker_id = ""
         self._deadline = 0.0
         self._unreachable_since: float | None = None
+        self._away_since: float | None = None
+        """When a server first said that the store takes no writes."""
         self._good = asyncio.Event()
 
     def now(self) -> float:
@@ -81,7 +85,7 @@ class Lease(ABC):
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
         self._worker, self._worker_id, self._reply = worker, worker_id, reply
         self._deadline = sent + reply.lease_us / 1e6
-        self._unreachable_since = None
+        self._unreachable_since = self._away_since = None
         self._good.set()
         self._keep()
 
@@ -113,6 +117,15 @@ class Lease(ABC):
 
     async def wait_good(self) -> None:
         await self._good.wait()
+
+    def _is_given_up(self, sent: float) -> bool:
+        """The store took no beat that left at `sent`. True if it takes none for longer than an outage may last."""
+        assert self._reply is not None
+        self._away_since = self._away_since or sent
+        if sent - self._away_since < self._reply.outage_us / 1e6:
+            return False
+        logger.warning("The store has taken no writes for %.0f s (`outage_seconds`).", sent - self._away_since)
+        return True
 
     def _accepted(self, worker_id: str, holding: list[tuple[str, int, int]], sent: float) -> None:
         """On the worker's loop. Drops executions that the server does not list before their steps can start."""
@@ -217,7 +230,8 @@ class HttpLease(Lease):
         steps = self.steps()
         body = msgspec.json.encode(BeatRequest(worker_id, reply.epoch, steps))
         status, answer = line.post("/worker/v1/beat", body)
-        if status >= 500 or status in (408, 429):
+        given_up = _AWAY in answer and self._is_given_up(sent)
+        if not given_up and (status >= 500 or status in (408, 429)):
             raise http.client.HTTPException(f"beat: status {status}")
         lost = status != 200 or (beat := msgspec.json.decode(answer, type=BeatReply)).lost
         loop = self._worker.loop
@@ -229,7 +243,7 @@ class HttpLease(Lease):
                     while not self._stop.is_set() and not started_over.done():
                         self._stop.wait(0.05)
                 return False
-            self._unreachable_since = None
+            self._unreachable_since = self._away_since = None
             self._named = steps
             self._deadline = max(self._deadline, sent + reply.lease_us / 1e6)
             loop.call_soon_threadsafe(self._accepted, worker_id, beat.holding, sent)

@@ -37,6 +37,7 @@
     ├── HeadersTooLarge         431
     ├── InternalError           500  the server's own fault; its log says why
     ├── Unavailable             503  nothing happened; try again
+    │   └── StoreAway           503  a beat: no lease counts until the store takes writes again
     └── UnknownOutcome          503  it may have happened; repeat with the same key
 
 `retryable`: the same call may be tried again. Every code that an answer may carry is here, so that clients know it.
@@ -234,6 +235,12 @@ class Unavailable(PerdureError):
     code = "UNAVAILABLE"
     status = 503
     retryable = True
+
+
+class StoreAway(Unavailable):
+    """The store takes no writes, or took none until a moment ago. Leases are granted anew when it does."""
+
+    code = "STORE_AWAY"
 
 
 class UnknownOutcome(PerdureError):

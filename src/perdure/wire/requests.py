@@ -156,6 +156,8 @@ class RegisterReply(Struct, frozen=True):
     """Beats may name the steps in flight."""
     ends_with_steps: bool = False
     """A report may hold a step's outcome together with the end that returns it."""
+    outage_us: int = 600_000_000
+    """How long a worker that hears `STORE_AWAY` keeps what it runs."""
 
 
 @workers.post("/worker/v1/register", role=Role.WORK, name="register", body="RegisterRequest", protocol=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tests.faults.run import ProvesTooLittle, Run, Size
 from tests.faults.scenarios.acts import acts
 from tests.faults.scenarios.agents import agents
+from tests.faults.scenarios.away import away
 from tests.faults.scenarios.bulk import bulk
 from tests.faults.scenarios.chaos import chaos
 from tests.faults.scenarios.clocks import clocks
@@ -66,6 +67,7 @@ SCENARIOS = {
     "failpoints": Scenario(failpoints, BOTH),
     "zombies": Scenario(zombies, BOTH, medium=("postgres",)),
     "outages": Scenario(outages, ("postgres",), medium=("postgres",)),
+    "away": Scenario(away, BOTH, medium=BOTH),
     "partitions": Scenario(partitions, BOTH),
     "lines": Scenario(lines, BOTH, fast=("sqlite",), medium=("postgres",)),
     "failover": Scenario(failover, ("pair",)),
