@@ -23,7 +23,11 @@ def sign_up(url: str, email: str, invitation: str) -> Any:
 def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> None:
     said = house.run("members", "add", "Ann@Example.com", "--role", "admin")
     invitation = said.stdout.strip()
-    assert "Ann@Example.com has not signed up yet" in said.stderr and "in perdure.db" in said.stderr
+    assert (
+        f"Hand this link to Ann@Example.com, and to no one else: https://YOUR-SERVER/join?invitation={invitation}"
+        in said.stderr
+        and "in perdure.db" in said.stderr
+    )
     assert "No members in perdure.db" in house.run("members", "list").stdout
     with serving(house) as url:
         assert sign_up(url, "ann@example.com", invitation)["user"]["email"] == "ann@example.com"
@@ -38,7 +42,8 @@ def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> N
         sign_up(url, "bob@example.com", second["invitation"])
         assert f"not a member any more, on {url}" in house.run("members", "remove", "ANN@example.com").stdout
         assert "is not a member" in house.run("members", "rm", "ann@example.com", code=2).stderr
-        assert "is a member with role write" in house.run("members", "add", "ann@example.com", "--role", "write").stdout
+        said = house.run("members", "add", "ann@example.com", "--role", "write").stderr
+        assert f"{url}/join?invitation=" in said and "role write" in said
         assert "read, write or admin" in house.run("members", "add", "x@y.example", "--role", "owner", code=2).stderr
         assert "not an e-mail" in house.run("members", "add", "nobody", code=2).stderr
 

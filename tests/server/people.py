@@ -98,6 +98,12 @@ async def invite(served: Served, email: str, role: str = "Admin", *, project_id:
     return token
 
 
+async def accept(somebody: Person, invitation: str) -> None:
+    """Somebody who is signed in becomes a member."""
+    reply = await somebody.client.post(f"{AUTH}/invitation", json={"invitation": invitation})
+    assert reply.status_code == 200, reply.text
+
+
 @asynccontextmanager
 async def member(served: Served, role: str = "Admin") -> AsyncIterator[Person]:
     """A new user who belongs to the server's own project."""

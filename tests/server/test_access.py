@@ -40,6 +40,9 @@ WITHOUT_A_ROLE: Final = {
     "sign_out_on_page": "ends the session of its cookie",
     "dashboard": "the same for everybody; its data come from routes with roles",
     "sign_in": "shows a button",
+    "join_page": "the invitation's token is the proof",
+    "join": "the invitation's token is the proof",
+    "accept_invitation": "a user, whatever project",
     "signup": "has a setting, and invitations",
     "signin": "the password is the proof",
     "signout": "ends the session that it is asked with",
@@ -216,6 +219,7 @@ class Everything:
                     "system_prompt": SECRET,
                 }
                 values |= {"project_id": self.ids["project_id"], "deployment_id": "default", "version": None}
+                values["expires_in_seconds"] = 3_600
                 status, text = await ask(
                     self.client, route, url=url_of(route, self.names), json=body_of(route, **values)
                 )

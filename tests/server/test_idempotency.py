@@ -140,19 +140,6 @@ async def test_an_invitation_that_is_sent_again_leaves_the_first_token_good(serv
         pass
 
 
-async def test_a_member_is_added_once(served: Served) -> None:
-    project_id, other = await served.other_project()
-    async with member(served) as ann:
-        url = MEMBERS.format(project_id=project_id)
-        body = {"email": ann.email, "role": "Read"}
-        first = await served.client.post(url, json=body, headers=other | ONCE)
-        again = await served.client.post(url, json=body, headers=other | ONCE)
-        assert first.json()["member"]["user_id"] == ann.id
-        assert (again.status_code, again.json()) == (200, first.json())
-        without = await served.client.post(url, json=body, headers=other)
-        assert without.json()["error_type"] == "ALREADY_MEMBER"
-
-
 async def test_a_secret_is_replaced_once_and_told_again_while_it_is_the_present_one(served: Served) -> None:
     async def rotate(key: str) -> Any:
         return await served.client.post(ROTATE, json={"overlap_hours": 1}, headers={"idempotency-key": key})

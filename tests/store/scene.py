@@ -162,8 +162,14 @@ def _key(id: str, name: str, now_us: int) -> dict[str, Any]:
 
 
 def _invitation(email: str, token: str, now_us: int) -> dict[str, Any]:
-    given = {"project_id": PROJECT, "email": email, "role": Role.ADMIN, "member_id": f"member {email}"}
-    return {**given, "token_hash": token, "expires_at_us": now_us + 9, "now_us": now_us}
+    return {
+        "project_id": PROJECT,
+        "email": email,
+        "role": Role.ADMIN,
+        "token_hash": token,
+        "expires_at_us": now_us + 9,
+        "now_us": now_us,
+    }
 
 
 def _sign_up(email: str, token: str | None, now_us: int, n: int = 0) -> dict[str, Any]:
@@ -206,9 +212,9 @@ class Scene:
         await store.write(made)
         await store.write(bulk.start_job(project_id=PROJECT, job=_job(JOB_ID), now_us=world.now_us))
         for n, email in enumerate(("ann", "bob")):
-            await store.write(accounts.add_member(**_invitation(email, f"invitation{n}", world.now_us)))
+            await store.write(accounts.invite(**_invitation(email, f"invitation{n}", world.now_us)))
             await store.write(accounts.sign_up(**_sign_up(email, f"invitation{n}", world.now_us)))
-        await store.write(accounts.add_member(**_invitation("new", "token", world.now_us)))
+        await store.write(accounts.invite(**_invitation("new", "token", world.now_us)))
         scene.pushed_ids = await more_kinds.set_up(world)
         return scene
 
@@ -309,7 +315,7 @@ class Scene:
                 return accounts.change_project(name=f"name{n}", description=None, **same)
             case "add a member":
                 email = dice.choice(["new", "ann", "other"])
-                return accounts.add_member(**_invitation(email, f"token{n}", now_us))
+                return accounts.invite(**_invitation(email, f"token{n}", now_us))
             case "change a member":
                 return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
             case "withdraw an invitation":

@@ -137,9 +137,10 @@ ANSWERS_NOTHING: Final = {
     **dict.fromkeys(("delete_old_sessions", "delete_other_sessions", "projects_of_user"), "there are no users"),
     **dict.fromkeys(("member_roles", "list_members", "update_member", "delete_member"), "there are no members"),
     **dict.fromkeys(
-        ("read_invitation", "list_invitations", "delete_invitation", "delete_old_invitations"),
+        ("read_invitation", "take_invitation", "list_invitations", "delete_invitation", "delete_old_invitations"),
         "there are no invitations",
     ),
+    **dict.fromkeys(("read_link", "list_links", "revoke_link"), "there are no links"),
     "embedded_workers": "there are none",
     "count_live_workers": "all leases have run out at the time that is asked about",
     "live_worker_of": "all leases have run out at the time that is asked about",
@@ -524,7 +525,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": name_of(54), "webhook_id": "", "tries": 0, "status": 200, "answer": "ok"}
         found[query] |= {"state": "delivered", "next_at_us": None}
     found["postpone_delivery"] |= {"next_at_us": NOW_US}
-    for query in ("list_answered", "list_expired"):
+    for query in ("list_answered", "list_expired", "list_links"):
         found[query] = {"before_us": 1 << 62, "before_id": "", "before_key": "", "skew_us": 0}
     for query in ("question_of", "read_approvals", "note_approval"):
         found[query] = {"execution_id": ids["waiting_for_answer"], "key": "wait-1"}

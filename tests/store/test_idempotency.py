@@ -10,9 +10,7 @@ from perdure.store.interface import query, verb
 from perdure.store.verbs import accounts, events, idempotency, push_reports, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.access import Role
-from perdure.wire.accounts import User
-from perdure.wire.projects import Member, Project
+from perdure.wire.projects import Project
 from perdure.wire.requests import EventItem, Started, StartItem
 from perdure.wire.schedules import ScheduleSpec
 
@@ -240,25 +238,8 @@ async def _keep(*, owner: str, answer: str, now_us: int) -> None:
 async def test_answers_of_older_servers_are_read(world: World) -> None:
     """Their records had the fields that are spelled out here."""
     times = '"created_at_us":1,"updated_at_us":2'
-    user = '{"id":"ann","email":"a@b.example","first_name":"Ann","last_name":"","display_name":null}'
-    member = f'{{"id":"m","user":{user},"role":"write",{times}}}'
-    await world.store.write(_keep(owner=PROJECT, answer=member, now_us=world.now_us))
     project = f'{{"id":"p","name":"Shop","description":null,{times}}}'
     await world.store.write(_keep(owner="ann", answer=project, now_us=world.now_us))
-    again = accounts.add_member(
-        project_id=PROJECT,
-        email="a@b.example",
-        role=Role.WRITE,
-        member_id="n",
-        token_hash="t",
-        expires_at_us=9,
-        now_us=world.now_us,
-        idempotency=KEY,
-    )
-    info = User(id="ann", email="a@b.example", first_name="Ann")
-    assert await world.store.write(again) == Member(
-        id="m", user_id="ann", role=Role.WRITE, created_at_us=1, updated_at_us=2, user=info
-    )
     other = Project(id="q", name="Other", created_at_us=3, updated_at_us=3)
     made = accounts.make_project(project=other, user_id="ann", member_id="n", idempotency=KEY)
     assert await world.store.write(made) == Project(id="p", name="Shop", created_at_us=1, updated_at_us=2)

@@ -268,7 +268,7 @@ EXPECTED = {
     "projects_of_user": "members_by_user",
     "delete_old_sessions": "user_sessions_by_user",
     "delete_other_sessions": "user_sessions_by_user",
-    "read_invitation": "invitations_by_email",
+    "read_invitation": "invitations_by_token",
     "list_keys": "api_keys_by_project",
     "find_schedule": "schedules_by_key",
     "open_fires": "schedule_fires_open",

@@ -30,7 +30,7 @@ def add(
     database: DatabaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a user a member, or show an invitation once."""
+    """Invite a person, and show the invitation once."""
     from perdure.wire.access import Role
     from perdure.wire.projects import AddProjectMember
 
@@ -42,15 +42,13 @@ def add(
         )
 
     added, where = on_server_or_in_file(url, database, work, make=True)
-    invitation = added.invitation
     if as_json:
-        emit({"email": email, "role": role, "invitation": invitation})
-    elif invitation is None:
-        say(f"{email} is a member with role {role}, {where}.")
-    else:
-        say(invitation)
-        note(f"{email} has not signed up yet. Hand over this token, the `invitation` of POST /api/v1/auth/signup.")
-        note(f"It makes them a member with role {role}, once, within a week. Only its hash is stored, {where}.")
+        emit({"email": email, "role": role, "invitation": added.invitation, "path": added.path})
+        return
+    say(added.invitation or "")
+    server = where.removeprefix("on ") if where.startswith("on ") else "https://YOUR-SERVER"
+    note(f"Hand this link to {email}, and to no one else: {server}{added.path}")
+    note(f"Its holder becomes a member with role {role}, once, within a week. Only its hash is stored, {where}.")
 
 
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:

@@ -20,6 +20,7 @@ from perdure.wire.access import Principal, Role
 from perdure.wire.errors import NotFound, PerdureError, Unauthorized
 from perdure.wire.keys import ApiKey, ApiKeys, CreateApiKey, DeleteApiKey, GetApiKeys, ListApiKeys, NewApiKey
 from perdure.wire.projects import (
+    AcceptInvitation,
     AddedMember,
     AddProjectMember,
     ChangeProject,
@@ -103,26 +104,40 @@ class Projects(Service):
 
     @serves(AddProjectMember)
     async def add_member(self, scope: Scope, op: AddProjectMember) -> AddedMember:
-        """Make a user a member at once, or invite a new user for a week."""
+        """Invite a person for a week. An account gets no rights until its person accepts."""
         self.admit(scope.project_id)
         token = secrets.token_urlsafe(24)
         now_us = self.now_us()
         expires_at_us = now_us + INVITATION_SECONDS * 1_000_000
-        member = await self.write(
-            accounts.add_member(
+        await self.write(
+            accounts.invite(
                 project_id=scope.project_id,
                 email=op.email,
                 role=op.role,
-                member_id=self.new_id(),
                 token_hash=hash_of(token),
                 expires_at_us=expires_at_us,
                 now_us=now_us,
                 idempotency=scope.idempotency,
             )
         )
-        if member is None:
-            return AddedMember(invitation=token, expires_at_us=expires_at_us)
-        return AddedMember(member=member)
+        return AddedMember(invitation=token, expires_at_us=expires_at_us, path=f"/join?invitation={token}")
+
+    @serves(AcceptInvitation)
+    async def accept(self, scope: Scope, op: AcceptInvitation) -> Project:
+        return await self.join(require_user(scope), op.invitation)
+
+    async def join(self, user_id: str, invitation: str) -> Project:
+        """Raises BadValue, AlreadyMember."""
+        project_id = await self.write(
+            accounts.accept_invitation(
+                user_id=user_id, token_hash=hash_of(invitation), member_id=self.new_id(), now_us=self.now_us()
+            )
+        )
+        return await self.read(accounts.read_project(project_id=project_id))
+
+    async def invitation(self, token: str) -> accounts.StoredInvitation:
+        """Raises BadValue."""
+        return await self.read(accounts.read_invitation(token_hash=hash_of(token), now_us=self.now_us()))
 
     @serves(ChangeProjectMember)
     async def change_member(self, scope: Scope, op: ChangeProjectMember) -> Member:

@@ -38,6 +38,7 @@ from perdure.server.routes import (
     dashboard,
     dev,
     events,
+    join,
     mcp,
     operations,
     otlp,
@@ -158,6 +159,7 @@ def all_routes() -> list[Route]:
         operations,
         dashboard,
         approve,
+        join,
     )
     return [route for noun in nouns for route in (mount(noun) if isinstance(noun, Noun) else noun.routes).all]
 

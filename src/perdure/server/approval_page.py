@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
+from perdure.store.verbs.accounts import StoredInvitation
 from perdure.wire.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
 from perdure.wire.approvals import How, Question, QuestionState
 
@@ -145,12 +146,36 @@ def sign_in_page(next_path: str, *, error: str | None = None, with_key: bool = F
     )
 
 
-def _sign_in_field(name: str, label: str, kind: str, fill: str, mistakes: Mapping[str, str]) -> str:
+def join_page(invited: StoredInvitation, token: str, *, signed_in: str | None, error: str | None = None) -> str:
+    """`signed_in` is the e-mail of the reader's account."""
+    project = f"<bdi>{shown(invited.project, LINE_MAX)}</bdi>"
+    form = "<form method='post' action='/join'><input type='hidden' name='invitation' "
+    form += f"value='{escape(token, quote=True)}'>"
+    mine = ""
+    if signed_in is not None:
+        mine = (
+            f"{form}<p>You are signed in as <bdi>{shown(signed_in, LINE_MAX)}</bdi>.</p>"
+            "<button class='yes' name='do' value='join'>Join with this account</button></form><h2>Or with another</h2>"
+        )
+    mistakes = {"email": error} if error else {}
+    return _page(
+        "Error: join a project" if error else "Join a project",
+        f"<h1>Join {project}</h1><p>You are invited as <bdi>{shown(invited.email, LINE_MAX)}</bdi>, with the role "
+        f"{invited.role.value}.</p>{mine}{form}"
+        f"{_sign_in_field('email', 'E-mail', 'email', 'username', mistakes, value=invited.email)}"
+        f"{_sign_in_field('password', 'Password; choose one if you are new here', 'password', 'current-password', {})}"
+        "<button class='send' name='do' value='new'>Create an account and join</button>"
+        "<button name='do' value='known'>Sign in and join</button></form>",
+    )
+
+
+def _sign_in_field(name: str, label: str, kind: str, fill: str, mistakes: Mapping[str, str], value: str = "") -> str:
     error = mistakes.get(name)
     told = "" if error is None else f"<p class='error' id='{name}-error' role='alert'>{shown(error, LINE_MAX)}</p>"
     return (
         f"<div class='field'><label for='{name}'>{label}</label>{told}<input id='{name}' name='{name}' type='{kind}' "
-        f"autocomplete='{fill}' required{_described(name, hint=False, error=error)}></div>"
+        f"value='{escape(value, quote=True)}' autocomplete='{fill}' "
+        f"required{_described(name, hint=False, error=error)}></div>"
     )
 
 

@@ -134,7 +134,7 @@ class SignUpRequest(Struct, frozen=True):
     password: NewPassword
     invitation: str | None = None
     """The token that a project's admin got for this e-mail. It makes you a member, and is required if sign-up is
-    closed."""
+    closed. If the e-mail has an account already, another e-mail may sign up with it."""
 
 
 class SignInRequest(Struct, frozen=True):

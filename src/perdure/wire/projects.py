@@ -4,7 +4,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from perdure.wire.access import Caller, Role
-from perdure.wire.accounts import Email, User, parse_email
+from perdure.wire.accounts import BODY_BYTES_MAX, Email, User, parse_email
 from perdure.wire.codec import check_name
 from perdure.wire.fields import Conversion, Time, Uuid, id_check, in_body, text_check
 from perdure.wire.operation import Noun, Operation
@@ -68,15 +68,18 @@ class Member(Record, frozen=True, kw_only=True):
 
 
 class AddedMember(Record, frozen=True):
-    """An e-mail without a user gets an invitation."""
+    """An invitation. A person becomes a member when they accept it."""
 
     shown_as: ClassVar[str] = "AddMemberResponse"
 
     member: Member | None = None
+    """Null. Releases before made users members at once."""
     invitation: str | None = None
-    """A token to sign up with. It is shown here and never again."""
+    """The token. It is shown here and never again."""
     expires_at_us: Time | None = field(default=None, name="expires_at")
     """Of the invitation."""
+    path: str | None = None
+    """The page where its holder accepts, on the server's address. It holds the token."""
 
 
 class Invitation(Record, frozen=True):
@@ -137,18 +140,23 @@ class GetProjectMembers(Operation[list[Member]], frozen=True):
 
 @projects.post("/api/v1/projects/{project_id}/members", role=Role.ADMIN, idempotent=True, body="AddMemberRequest")
 class AddProjectMember(Operation[AddedMember], frozen=True):
-    """Make a user a member, or invite a person who is not a user yet.
+    """Invite a person.
 
-    A person who signs up with the invitation's token, for this e-mail and within a week, becomes a member. A second
-    invitation makes the first token worthless. Only the first answer has the token; a repeat is 409
-    `SECRET_SHOWN_ONCE`.
-
-    The answer shows whether an e-mail has an account, so a project adds few people at a time (`auth_failures_max`).
+    An e-mail proves nothing, so no account gets rights by it. The holder of the token becomes a member within a week:
+    with the account that they are signed in to, or by signing up. A second invitation makes the first token worthless.
+    Only the first answer has the token; a repeat is 409 `SECRET_SHOWN_ONCE`.
     """
 
     project_id: ProjectId
     email: Email
     role: MemberRole
+
+
+@projects.post("/api/v1/auth/invitation", repeated="422: the token was used", role=None, body_bytes_max=BODY_BYTES_MAX)
+class AcceptInvitation(Operation[Project], frozen=True):
+    """Accept an invitation with the signed-in user's account. Its e-mail may be another one."""
+
+    invitation: str
 
 
 @projects.get("/api/v1/projects/{project_id}/invitations", role=Role.ADMIN)

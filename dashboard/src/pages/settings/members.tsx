@@ -33,7 +33,7 @@ export function Members() {
   return (
     <>
       <div class="row">
-        <p class="dim grow">People who sign in with e-mail and password. An e-mail without a user gets an invitation.</p>
+        <p class="dim grow">People who sign in with e-mail and password. An invitation's link makes its holder a member.</p>
         <button type="button" class="btn" disabled={!may} title={may ? undefined : "Needs the role admin."} onClick={() => setAdding(true)}>
           <Plus size={14} aria-hidden="true" /> Add a member
         </button>
@@ -115,14 +115,14 @@ export function Members() {
           base={base}
           onClose={() => setAdding(false)}
           onMade={(answer) => {
-            const { invitation } = answer as Schemas["AddMemberResponse"];
-            if (invitation != null) setMade(invitation);
+            const { path } = answer as Schemas["AddMemberResponse"];
+            if (path != null) setMade(location.origin + path);
           }}
         />
       )}
       {made !== null && (
         <Secret title="The invitation" secret={made} onClose={() => setMade(null)}>
-          Send this token to the person: signing up with it makes them a member. The server keeps only its hash.
+          Hand this link to the person only: its holder becomes a member. The server keeps only its hash.
         </Secret>
       )}
       {act?.kind === "role" && <ChangeRole base={base} of={act.of} onClose={() => setAct(null)} />}
@@ -177,7 +177,7 @@ function AddMember({ base, onClose, onMade }: { base: string; onClose: () => voi
   return (
     <ActionDialog
       title="Add a member"
-      effects={["A user of this server becomes a member at once.", "Another e-mail gets an invitation: its token is shown once."]}
+      effects={["You get a link, shown once. Hand it to the person: its holder becomes a member."]}
       word="Add"
       role="admin"
       call={{ method: "POST", path: `${base}/members`, body: { email, role } }}

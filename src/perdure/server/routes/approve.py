@@ -48,8 +48,8 @@ async def approval_page_of(call: Call, execution_id: str, step_key: str, query: 
         return _refused(call, error)
     if question.state is QuestionState.OPEN and asker.question_id in (None, question.id):
         signed_in = _has_session(call, asker)
-        return _html(await _drawn(approval_page.question_page, question, answering_as=asker.name, signed_in=signed_in))
-    return _html(await _drawn(approval_page.closed_page, question, mine=asker.name))
+        return html(await _drawn(approval_page.question_page, question, answering_as=asker.name, signed_in=signed_in))
+    return html(await _drawn(approval_page.closed_page, question, mine=asker.name))
 
 
 @routes.post(
@@ -66,7 +66,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         shown = asker.question_id or sent.get("question", [""])[0]
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
-            return _html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
+            return html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
         answer, errors = read_answer(question_form(question), sent)
         if answer is None:
             page = await _drawn(
@@ -77,7 +77,7 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
                 sent=sent,
                 errors=errors,
             )
-            return _html(page, 422)
+            return html(page, 422)
         await call.engine.approvals.answer(
             asker.project_id,
             execution_id,
@@ -90,10 +90,10 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         )
     except Conflict:
         late = await _question(call, asker, execution_id, step_key, shown)
-        return _html(await _drawn(approval_page.closed_page, late), 409)
+        return html(await _drawn(approval_page.closed_page, late), 409)
     except PerdureError as error:
         return _refused(call, error)
-    return _see_other(_here(call))
+    return see_other(_here(call))
 
 
 @routes.post("/sign-in", repeated="another session, or 401 for a used link", role=None)
@@ -107,7 +107,7 @@ async def sign_in_with_key(call: Call) -> Reply:
         sent = await read_form(call, SMALL)
         path = _local(sent.get("next", ["/"])[0])
         if "link" in sent:
-            return _see_other(path, (link_session(call, sent["link"][0])[1],))
+            return see_other(path, (link_session(call, sent["link"][0])[1],))
         try:
             if "email" in sent:
                 _, cookie = await user_session(call, sent["email"][0], sent.get("password", [""])[0])
@@ -115,10 +115,10 @@ async def sign_in_with_key(call: Call) -> Reply:
                 _, cookie = await key_session(call, sent.get("key", [""])[0])
         except (Unauthorized, Forbidden, BadValue) as error:
             page = approval_page.sign_in_page(path, error=error.message, with_key="email" not in sent)
-            return _html(page, error.status)
+            return html(page, error.status)
     except PerdureError as error:
         return _refused(call, error)
-    return _see_other(path, (cookie,))
+    return see_other(path, (cookie,))
 
 
 @routes.post("/sign-out", repeated="no effect", role=None)
@@ -130,7 +130,7 @@ async def sign_out_on_page(call: Call) -> Reply:
         pass  # it has ended already
     except PerdureError as error:
         return _refused(call, error)
-    return _see_other("/", (call.session_cookie("", 0),))
+    return see_other("/", (call.session_cookie("", 0),))
 
 
 @routes.get("/assets/approve.css", role=None, media_type="text/css")
@@ -220,15 +220,15 @@ def _local(path: str) -> str:
 
 def _refused(call: Call, error: PerdureError) -> Reply:
     if isinstance(error, _NotSignedIn):
-        return _html(approval_page.sign_in_page(_here(call)), 401)
+        return html(approval_page.sign_in_page(_here(call)), 401)
     title = {401: "This link does not open the page", 403: "You may not answer this", 404: "Nothing is asked here"}
-    return _html(approval_page.message_page(title.get(error.status, "This did not work"), error.message), error.status)
+    return html(approval_page.message_page(title.get(error.status, "This did not work"), error.message), error.status)
 
 
-def _html(text: str, status: int = 200) -> Reply:
+def html(text: str, status: int = 200) -> Reply:
     body = text.encode("utf-8", "replace")
     return Reply(status, body, (*_HEADERS, (b"content-length", b"%d" % len(body))))
 
 
-def _see_other(path: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+def see_other(path: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
     return Reply(303, b"", (*_HEADERS[1:], (b"location", path.encode()), (b"content-length", b"0"), *headers))

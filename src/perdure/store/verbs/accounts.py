@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
 
 from perdure.store.interface import Notify, UserChanged, query, record, records, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.wire.access import Role
-from perdure.wire.accounts import INVITATION_PATH, User, shown_user
+from perdure.wire.accounts import INVITATION_PATH, User
 from perdure.wire.errors import (
     AlreadyMember,
     BadValue,
@@ -47,6 +46,15 @@ class StoredSession(Struct, frozen=True):
     role: Role | None
 
 
+class StoredInvitation(Struct, frozen=True):
+    project_id: str
+    project: str
+    """The project's name."""
+    email: str
+    role: Role
+    expires_at_us: int
+
+
 class NewSession(NamedTuple):
     token_hash: str
     expires_at_us: int
@@ -57,35 +65,56 @@ async def sign_up(
     *, user: User, password_hash: str, session: NewSession, invitation_hash: str | None, member_id: str, now_us: int
 ) -> None:
     """Store a new user, signed in. Raises EmailTaken; BadValue for an invalid invitation."""
-    invited = await _invited(user.email, invitation_hash, now_us)
+    invited = None if invitation_hash is None else await _invited(invitation_hash, now_us)
     if not await query("insert_user", user, password_hash=password_hash, now_us=now_us):
         raise _email_taken(user.email)
     await _insert_session(user.id, session, now_us)
     if invited is not None:
-        project_id, role = invited
-        await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
-        await query("delete_invitation", project_id=project_id, email=user.email)
+        await _join(invited, user.id, invitation_hash, member_id=member_id, now_us=now_us)
 
 
 @verb(looks=True)
 async def check_sign_up(*, email: str, invitation_hash: str | None, now_us: int) -> None:
-    """Raises as `sign_up`."""
-    await _invited(email, invitation_hash, now_us)
+    """Raises as `sign_up`, and BadValue for another e-mail than the invited one, unless that has an account already."""
+    if invitation_hash is not None:
+        invited = await _invited(invitation_hash, now_us)
+        if invited.email != email and not await query("find_user", email=invited.email):
+            raise _no_invitation()
     if await query("find_user", email=email):
         raise _email_taken(email)
 
 
-async def _invited(email: str, invitation_hash: str | None, now_us: int) -> tuple[str, Role] | None:
-    """The inviting project and the role there."""
-    if invitation_hash is None:
-        return None
-    for project_id, role, expires_at_us in await query("read_invitation", email=email, token_hash=invitation_hash):
-        if expires_at_us > now_us:
-            return project_id, Role(role)
-    raise BadValue(
-        f"{INVITATION_PATH}: is not for this e-mail, was used, or has expired; ask for a new one.",
-        {"path": INVITATION_PATH},
-    )
+@verb(looks=True)
+async def read_invitation(*, token_hash: str, now_us: int) -> StoredInvitation:
+    """Raises BadValue."""
+    return await _invited(token_hash, now_us)
+
+
+@verb(locks="user=user_id")
+async def accept_invitation(*, user_id: str, token_hash: str, member_id: str, now_us: int) -> str:
+    """The token is the proof; the account may have any e-mail. Returns the project. Raises BadValue, AlreadyMember."""
+    invited = await _invited(token_hash, now_us)
+    if user_id in await _roles(invited.project_id):
+        raise AlreadyMember("You are a member of this project already.")
+    await _join(invited, user_id, token_hash, member_id=member_id, now_us=now_us)
+    return invited.project_id
+
+
+async def _join(
+    invited: StoredInvitation, user_id: str, token_hash: str | None, *, member_id: str, now_us: int
+) -> None:
+    project_id = invited.project_id
+    if not await query("take_invitation", project_id=project_id, email=invited.email, token_hash=token_hash):
+        raise _no_invitation()  # another request took it at the same time
+    await query("insert_member", project_id=project_id, user_id=user_id, id=member_id, role=invited.role, now_us=now_us)
+    await Notify(UserChanged(user_id))
+
+
+async def _invited(token_hash: str, now_us: int) -> StoredInvitation:
+    found = await record(StoredInvitation, "read_invitation", token_hash=token_hash)
+    if found is None or found.expires_at_us <= now_us:
+        raise _no_invitation()
+    return found
 
 
 @verb(looks=True)
@@ -202,55 +231,35 @@ async def list_members(*, project_id: str) -> list[Member]:
     return await records(Member, "list_members", project_id=project_id, user_id=None)
 
 
-@verb(locks="project=project_id user_email=email")
-async def add_member(
+@verb(locks="project=project_id")
+async def invite(
     *,
     project_id: str,
     email: str,
     role: Role,
-    member_id: str,
     token_hash: str,
     expires_at_us: int,
     now_us: int,
     idempotency: Idempotency | None = None,
-) -> Member | None:
-    """Make a user a member, or invite an unknown e-mail (None).
-
-    Raises NotFound, AlreadyMember, TooManyMembers; SecretShownOnce for a repeated request.
-    """
-    first = await recall(project_id, idempotency)
-    if first is not None:
-        kept = msgspec.json.decode(first)
-        if kept is None:
-            raise SecretShownOnce(
-                f"The first request with this Idempotency-Key invited {email!r}, and only its answer had the token; if "
-                "that is lost, invite again with another Idempotency-Key, which makes the first token worthless.",
-                {"email": email},
-            )
-        user = User(**kept["user"])
-        return Member(**{**kept, "user_id": user.id, "role": Role(kept["role"]), "user": shown_user(user)})
-    roles = await _roles(project_id)
+) -> None:
+    """Raises NotFound, AlreadyMember, TooManyMembers; SecretShownOnce for a repeated request."""
+    if await recall(project_id, idempotency) is not None:
+        raise SecretShownOnce(
+            f"The first request with this Idempotency-Key invited {email!r}, and only its answer had the token; if "
+            "that is lost, invite again with another Idempotency-Key, which makes the first token worthless.",
+            {"email": email},
+        )
+    members = await _roles(project_id)
     [[invited]] = await query("count_invitations", project_id=project_id, now_us=now_us)
-    if max(len(roles), invited) >= MEMBERS_MAX:
+    if max(len(members), invited) >= MEMBERS_MAX:
         raise TooManyMembers(f"The project has {MEMBERS_MAX:,} members or invitations, the most there may be.")
-    found = await record(StoredUser, "find_user", email=email)
-    if found is None:
-        await query("delete_old_invitations", project_id=project_id, now_us=now_us)
-        invitation = Invitation(email=email, role=role, expires_at_us=expires_at_us)
-        await query("upsert_invitation", invitation, project_id=project_id, token_hash=token_hash)
-        await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
-        return None
-    user = found.user
-    if user.id in roles:
-        raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{user.id}.")
-    await query("insert_member", project_id=project_id, user_id=user.id, id=member_id, role=role, now_us=now_us)
-    await Notify(UserChanged(user.id))
-    member = Member(
-        id=member_id, user_id=user.id, role=role, created_at_us=now_us, updated_at_us=now_us, user=shown_user(user)
-    )
-    kept = msgspec.json.encode({**to_values(member), "user": asdict(user)})
-    await remember(project_id, idempotency, kept, now_us)
-    return member
+    for member in await records(Member, "list_members", project_id=project_id, user_id=None):
+        if member.user is not None and member.user.email == email:
+            raise AlreadyMember(f"{email!r} is a member already; change the role with PUT …/members/{member.user_id}.")
+    await query("delete_old_invitations", project_id=project_id, now_us=now_us)
+    invitation = Invitation(email=email, role=role, expires_at_us=expires_at_us)
+    await query("upsert_invitation", invitation, project_id=project_id, token_hash=token_hash)
+    await remember(project_id, idempotency, msgspec.json.encode(None), now_us)
 
 
 @verb(locks="project=project_id")
@@ -309,6 +318,13 @@ def _no_user(user_id: str) -> NotFound:
 
 def _email_taken(email: str) -> EmailTaken:
     return EmailTaken(f"{email!r} has signed up already; sign in, or use another e-mail.")
+
+
+def _no_invitation() -> BadValue:
+    return BadValue(
+        f"{INVITATION_PATH}: is for another e-mail, was used, or has expired; ask for a new one.",
+        {"path": INVITATION_PATH},
+    )
 
 
 def _no_project(project_id: str) -> NotFound:

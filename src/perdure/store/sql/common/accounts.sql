@@ -115,7 +115,12 @@ ON CONFLICT (project_id, email) DO UPDATE SET role = excluded.role, token_hash =
   expires_at_us = excluded.expires_at_us RETURNING email;
 
 -- name: read_invitation
-SELECT project_id, role, expires_at_us FROM invitations WHERE email = :email AND token_hash = :token_hash;
+SELECT i.project_id, p.name AS project, i.email, i.role, i.expires_at_us
+FROM invitations i JOIN projects p ON p.id = i.project_id WHERE i.token_hash = :token_hash;
+
+-- name: take_invitation
+-- holds: project=project_id
+DELETE FROM invitations WHERE project_id = :project_id AND email = :email AND token_hash = :token_hash RETURNING email;
 
 -- name: delete_invitation
 -- holds: project=project_id
