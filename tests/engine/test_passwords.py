@@ -1,6 +1,7 @@
 """Hashes of passwords as they are really made."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -39,4 +40,37 @@ async def test_so_many_wait_for_a_hash_and_no_more(monkeypatch: pytest.MonkeyPat
         await asyncio.gather(*under_way)
         await desk.hash("x")
     finally:
+        desk.close()
+
+
+async def test_guesses_take_one_thread_and_leave_one_to_known_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    guessing, owner = threading.Semaphore(0), threading.Semaphore(0)
+    running = 0
+    most = 0
+
+    def check(password: str, kept: str) -> bool:
+        nonlocal running, most
+        if password == "right":
+            return True
+        running += 1
+        most = max(most, running)
+        guessing.release()
+        owner.acquire(timeout=60)
+        running -= 1
+        return False
+
+    monkeypatch.setattr(passwords, "_is", check)
+    monkeypatch.setattr(passwords, "WAITING_MAX", 5)
+    desk = Passwords()
+    try:
+        guesses = [asyncio.ensure_future(desk.check("guess", "hash")) for _ in range(6)]
+        await asyncio.to_thread(guessing.acquire)
+        with pytest.raises(TooManyRequests):
+            await desk.check("guess", "hash")
+        assert await desk.check("right", "hash", known=True), "while all guesses wait"
+        owner.release(6)
+        assert not any(await asyncio.gather(*guesses)) and most == 1
+        assert await desk.check("right", "hash"), "in its turn, from anywhere"
+    finally:
+        owner.release(6)
         desk.close()

@@ -1,5 +1,6 @@
 """Signing up, in and out: what a session is good for, how it ends, and what another site's page cannot do with it."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -53,7 +54,9 @@ async def test_who_signs_up_is_signed_in(open_house: Served) -> None:
             "auth_provider": "password",
             "external_id": None,
         }
-        name, *attributes = reply.headers["set-cookie"].split("; ")
+        session, device = reply.headers.get_list("set-cookie")
+        assert device.startswith("perdure_device=") and "HttpOnly" in device
+        name, *attributes = session.split("; ")
         assert name.startswith("perdure_session=us_")
         assert sorted(attributes) == ["HttpOnly", "Max-Age=86400", "Path=/", "SameSite=Lax"]
         assert (await client.get(f"{AUTH}/me")).json() == said["user"]
@@ -207,6 +210,7 @@ async def test_wrong_passwords_have_to_wait_and_right_ones_of_their_address_do_n
     async with serving(database, signup=True, auth_failures_max=3, proxies=["127.0.0.1"]) as served:
 
         async def status(email: str, address: str, password: str = "wrong one") -> int:
+            client.cookies.clear()  # no device is known
             return (await sign_in(client, email, password, **{"x-forwarded-for": address})).status_code
 
         async with person(served) as ann, person(served) as bob, browser(served) as client:
@@ -216,12 +220,71 @@ async def test_wrong_passwords_have_to_wait_and_right_ones_of_their_address_do_n
             checked.clear()
             assert [await status(an_email(), "198.51.100.2") for _ in range(20)] == [401] * 3 + [429] * 17
             assert len(checked) == 3, "hashes stay few"
-            assert len(served.app.services.wrong_passwords._by_name) == 4, "and so does what is remembered"
+            assert len(served.app.services.wrong_passwords._by_name) == 7, "and so does what is remembered"
             assert await status(ann.email, "198.51.100.2", PASSWORD) == 200, "others share the address"
             assert await status(ann.email, "198.51.100.2") == 429
             assert [await status(ann.email, f"203.0.113.{n}") for n in range(4)] == [401, 401, 429, 429]
+            assert await status(ann.email, "203.0.113.99", PASSWORD) == 200, "a right one passes from anywhere"
             assert await status(bob.email, "203.0.113.9", PASSWORD) == 200
             assert (await ann.client.get(f"{AUTH}/me")).status_code == 200, "who is signed in stays so"
+
+
+async def test_guesses_of_others_lock_no_owner_out(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F10: guesses come from changing addresses. The owner signs in from a new address, and from a known device."""
+    monkeypatch.setattr(routes, "SLOWED_SECONDS", 0.0)
+    async with (
+        serving(database, signup=True, auth_failures_max=3, proxies=["127.0.0.1"]) as served,
+        person(served) as ann,
+        browser(served) as guesser,
+        browser(served) as elsewhere,
+    ):
+
+        async def guess(n: int) -> int:
+            headers = {"x-forwarded-for": f"198.51.{n // 200}.{n % 200}"}
+            return (await sign_in(guesser, ann.email, f"guess {n}", **headers)).status_code
+
+        async def owner(client: httpx2.AsyncClient, address: str, password: str = PASSWORD) -> int:
+            return (await sign_in(client, ann.email, password, **{"x-forwarded-for": address})).status_code
+
+        guesses = asyncio.gather(*(guess(n) for n in range(60)))
+        assert await owner(elsewhere, "203.0.113.1") == 200
+        assert await owner(ann.client, "203.0.113.2") == 200
+        statuses = await guesses
+        assert set(statuses) == {401, 429} and statuses.count(401) <= 3, "failures are late, not unread"
+        assert [await guess(1) for _ in range(4)][-1] == 429
+        # The guessers' own network refuses the owner, too, but not the owner's device.
+        async with browser(served) as new:
+            assert await owner(new, "198.51.0.1") == 429
+        assert await owner(ann.client, "198.51.0.1") == 200
+        wrong = [await owner(ann.client, "203.0.113.3", "wrong one") for _ in range(4)]
+        assert wrong == [401, 401, 401, 429], "a device counts, too"
+
+
+async def test_a_device_is_known_until_its_user_has_another_password(open_house: Served) -> None:
+    known = open_house.engine.accounts.knows_device
+    async with person(open_house) as ann, person(open_house) as bob:
+        (device,) = [one.value or "" for one in ann.client.cookies.jar if one.name == "perdure_device"]
+        assert await known(ann.email, device)
+        assert not await known(bob.email, device) and not await known("nobody@example.com", device)
+        until, _, mac = device.partition(".")
+        later = str(int(until) + 1)
+        for wrong in (
+            "",
+            ".",
+            "x",
+            until,
+            f"{later}.{mac}",
+            f"1.{mac}",
+            f"{'9' * 400}.{mac}",
+            "\u0665.x",
+            "9223372036854775808.x",
+        ):
+            assert not await known(ann.email, wrong), wrong
+        body = {"current_password": PASSWORD, "new_password": "another horse"}
+        assert (await ann.client.post(f"{AUTH}/password", json=body)).status_code == 200
+        assert not await known(ann.email, device)
+        (device,) = [one.value or "" for one in ann.client.cookies.jar if one.name == "perdure_device"]
+        assert await known(ann.email, device)
 
 
 async def test_a_sign_up_that_cannot_succeed_costs_no_hash_and_stops_nobody_elses(
@@ -391,7 +454,7 @@ async def test_all_kinds_of_sessions_get_the_same_cookie(database: str) -> None:
         kinds = ({"key": served.key}, {"link": link}, {"email": ann.email, "password": PASSWORD})
         for sent in kinds:
             async with browser(served, **headers) as client:
-                cookie = (await client.post("/sign-in", data=sent)).headers["set-cookie"]
+                cookie = (await client.post("/sign-in", data=sent)).headers.get_list("set-cookie")[0]
                 name, *attributes = re.sub(r"Max-Age=\d+; ", "", cookie).split("; ")
                 assert name.startswith("__Host-perdure_session=")
                 assert attributes == ["Path=/", "HttpOnly", "SameSite=Lax", "Secure"]

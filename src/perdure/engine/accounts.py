@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ from perdure.wire.accounts import (
 from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorized
 from perdure.wire.operation import validated
 
+DEVICE_SECONDS: Final = 365 * 86_400
 TOKEN_PREFIX: Final = "us_"
 _WRONG: Final = "The e-mail or the password is wrong."
 
@@ -39,6 +41,8 @@ class UnknownEmail(Unauthorized):
 class SignedIn(NamedTuple):
     user: User
     token: str
+    device: str
+    """Proves later that this device has signed in with the user's present password."""
 
 
 def require_user(scope: Scope) -> str:
@@ -78,19 +82,22 @@ class Accounts(Service):
         # First, because hashing the password is expensive.
         await self.read(accounts.check_sign_up(email=user.email, invitation_hash=invitation_hash, now_us=self.now_us()))
         await self._passwords.check_choice(given.password, "body.password")
+        password_hash = await self._passwords.hash(given.password)
         await self.write(
             accounts.sign_up(
                 user=user,
-                password_hash=await self._passwords.hash(given.password),
+                password_hash=password_hash,
                 session=session,
                 invitation_hash=invitation_hash,
                 member_id=self.new_id(),
                 now_us=self.now_us(),
             )
         )
-        return SignedIn(user, token)
+        return SignedIn(user, token, self._device(user.id, password_hash))
 
-    async def sign_in(self, given: SignInRequest, *, session_seconds: float, known_only: bool = False) -> SignedIn:
+    async def sign_in(
+        self, given: SignInRequest, *, session_seconds: float, known_only: bool = False, known_device: bool = False
+    ) -> SignedIn:
         """Raises Unauthorized, alike and after the same time for an unknown e-mail and a wrong password.
 
         With `known_only`, an unknown e-mail raises UnknownEmail without hashing, and the caller must hide the time.
@@ -101,11 +108,23 @@ class Accounts(Service):
         if found is None and known_only:
             raise UnknownEmail(_WRONG)
         password_hash = None if found is None else found.password_hash
-        if not await self._passwords.check(given.password, password_hash) or found is None:
+        if not await self._passwords.check(given.password, password_hash, known=known_device) or found is None:
             raise Unauthorized(_WRONG)
         token, session = self._new_session(session_seconds)
         await self.write(accounts.open_session(user_id=found.user.id, session=session, now_us=self.now_us()))
-        return SignedIn(found.user, token)
+        return SignedIn(found.user, token, self._device(found.user.id, found.password_hash))
+
+    async def knows_device(self, email: str, device: str) -> bool:
+        """Whether the device has signed in as this user, with the present password, within a year."""
+        found = await self.read(accounts.find_user(email=email))
+        until, _, _ = device.partition(".")
+        if found is None or not (until.isascii() and until.isdigit() and len(until) < 20):
+            return False
+        mine = _device_token(found.user.id, found.password_hash, int(until))
+        return int(until) > self.now_us() and hmac.compare_digest(mine.encode(), device.encode())
+
+    def _device(self, user_id: str, password_hash: str) -> str:
+        return _device_token(user_id, password_hash, self.now_us() + DEVICE_SECONDS * 1_000_000)
 
     async def sign_out(self, token: str) -> None:
         """`Engine.user_changed` tells the caches."""
@@ -151,15 +170,16 @@ class Accounts(Service):
         if not await self._passwords.check(given.current_password, found.password_hash):
             raise Forbidden("The current password is wrong.")
         token, session = self._new_session(session_seconds)
+        password_hash = await self._passwords.hash(given.new_password)
         await self.write(
             accounts.change_password(
                 user_id=user_id,
-                password_hash=await self._passwords.hash(given.new_password),
+                password_hash=password_hash,
                 session=session,
                 now_us=self.now_us(),
             )
         )
-        return SignedIn(found.user, token)
+        return SignedIn(found.user, token, self._device(user_id, password_hash))
 
     async def reset_password(self, email: str) -> str:
         """A new password for the operator to pass on. All the user's sessions end. Raises NotFound, BadValue."""
@@ -181,6 +201,12 @@ class Accounts(Service):
     def _new_session(self, seconds: float) -> tuple[str, NewSession]:
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
         return token, NewSession(hash_of(token), self.now_us() + int(seconds * 1e6))
+
+
+def _device_token(user_id: str, password_hash: str, until_us: int) -> str:
+    """Signed with the password's hash, so it ends with the password, and all servers of the store know it."""
+    said = f"perdure device\n{user_id}\n{until_us}".encode()
+    return f"{until_us}.{hmac.digest(password_hash.encode(), said, hashlib.sha256).hex()}"
 
 
 def hash_of(token: str) -> str:

@@ -1,6 +1,7 @@
-"""Password hashes (Argon2id), made in a few threads of their own.
+"""Password hashes (Argon2id), made in two threads of their own.
 
-A hash takes about a tenth of a second and 64 MiB on purpose. Few threads limit the memory.
+A hash takes about a tenth of a second and 64 MiB on purpose. One thread serves devices that have signed in before, so
+that guesses of others neither delay them nor take more than one hash's share of CPU and memory.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS: Final = 2
-WAITING_MAX: Final = 30
-"""Waiting for a thread. More are refused."""
+THREADS: Final = 1
+"""For known devices, and for others."""
+WAITING_MAX: Final = 100
+"""Waiting for one of the threads, about ten seconds. More are refused."""
 # Checked for unknown users, so that the answer takes as long. Parameters as in real hashes.
 _NOBODYS: Final = f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${'A' * 43}"
 
 
 class Passwords:
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="perdure-password")
-        self._under_way = 0
+        self._threads = [ThreadPoolExecutor(THREADS, thread_name_prefix="perdure-password") for _ in (False, True)]
+        self._under_way = [0, 0]
 
     async def hash(self, password: str) -> str:
         """Raises TooManyRequests."""
@@ -43,21 +45,22 @@ class Passwords:
                 {"path": where},
             )
 
-    async def check(self, password: str, kept: str | None) -> bool:
+    async def check(self, password: str, kept: str | None, *, known: bool = False) -> bool:
         """None (no user) takes as long and is False. Raises TooManyRequests."""
-        return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept)) and kept is not None
+        return await self._run(lambda: _is(password, _NOBODYS if kept is None else kept), known) and kept is not None
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False)
+        for threads in self._threads:
+            threads.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._under_way >= THREADS + WAITING_MAX:
+    async def _run(self, work: Callable[[], T], known: bool = False) -> T:
+        if self._under_way[known] >= THREADS + WAITING_MAX:
             raise TooManyRequests("Too many sign-ins at once; try again in a moment.")
-        self._under_way += 1
+        self._under_way[known] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads[known], work)
         finally:
-            self._under_way -= 1
+            self._under_way[known] -= 1
 
 
 @cache

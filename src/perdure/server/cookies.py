@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from perdure.engine.addresses import means_this_machine
 
 COOKIE: Final = "perdure_session"
-PREFIXED: Final = "__Host-" + COOKIE
+DEVICE: Final = "perdure_device"
+"""Tells that a user has signed in with this browser before."""
 TOKENS_MAX: Final = 5
 
 
@@ -23,19 +24,21 @@ class Cookies:
         self._secure = secure
         self._loopback = loopback
 
-    def tokens(self, headers: Mapping[bytes, bytes]) -> list[str]:
+    def tokens(self, headers: Mapping[bytes, bytes], name: bytes = COOKIE.encode()) -> list[str]:
         sent = headers.get(b"cookie")
         if sent is None:
             return []
         pairs = [part.strip().partition(b"=") for part in sent.split(b";")]
-        found = [value for name, _, value in pairs if name == _PREFIXED]
+        found = [value for item, _, value in pairs if item == b"__Host-" + name]
         if not found and not self._prefixes(headers, tls=False):
-            found = [value for name, _, value in pairs if name == _COOKIE]
+            found = [value for item, _, value in pairs if item == name]
         return [token.decode("latin-1") for token in dict.fromkeys(found) if token][:TOKENS_MAX]
 
-    def header(self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool) -> tuple[bytes, bytes]:
+    def header(
+        self, headers: Mapping[bytes, bytes], token: str, seconds: float, *, tls: bool, name: str = COOKIE
+    ) -> tuple[bytes, bytes]:
         """Zero seconds delete the cookie."""
-        name = PREFIXED if self._prefixes(headers, tls=tls) else COOKIE
+        name = "__Host-" + name if self._prefixes(headers, tls=tls) else name
         secure = "; Secure" if self._is_secure(tls) else ""
         value = f"{name}={token}; Path=/; Max-Age={int(seconds)}; HttpOnly; SameSite=Lax{secure}"
         return b"set-cookie", value.encode()
@@ -53,7 +56,3 @@ def _names_this_machine(host: bytes) -> bool:
     except ValueError:
         return False
     return name is not None and means_this_machine(name)
-
-
-_COOKIE: Final = COOKIE.encode()
-_PREFIXED: Final = PREFIXED.encode()

@@ -25,6 +25,7 @@ from perdure.engine.engine import Engine
 from perdure.server.auth import Failures, Gate
 from perdure.server.bodies import USUAL, BodyCount, judge_values, read_body, read_bytes
 from perdure.server.connections import EXTENSION, ServerConnection
+from perdure.server.cookies import COOKIE
 from perdure.server.dev import Dev
 from perdure.server.health import Health
 from perdure.server.in_flight import InFlight, Share
@@ -167,10 +168,10 @@ class Call:
         client = self._scope.get("client")
         return client[0] if client else ""
 
-    def session_cookie(self, token: str, seconds: float) -> Header:
+    def session_cookie(self, token: str, seconds: float, *, name: str = COOKIE) -> Header:
         """Zero seconds delete the cookie."""
         tls = self._scope.get("scheme") == "https"
-        return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls)
+        return self.services.gate.cookies.header(self.headers, token, seconds, tls=tls, name=name)
 
     @property
     def user_id(self) -> str | None:

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from perdure.engine.accounts import SignedIn, UnknownEmail
+from perdure.engine.accounts import DEVICE_SECONDS, SignedIn, UnknownEmail
+from perdure.server.auth import to_network
 from perdure.server.bodies import SMALL
+from perdure.server.cookies import DEVICE
+from perdure.server.problems import Header
 from perdure.server.routing import Call, Routes
 from perdure.wire.access import Caller
 from perdure.wire.accounts import (
@@ -98,42 +101,62 @@ async def change_password(call: Call, body: ChangePasswordRequest) -> AuthRespon
 
 
 @asynccontextmanager
-async def attempt(call: Call, name: str | None = None) -> AsyncIterator[bool]:
-    """Count an attempt against the caller's address and against `name`, an e-mail or a user: while it is under way, and
-    after it failed.
+async def attempt(call: Call, name: str | None = None, device: str | None = None) -> AsyncIterator[bool]:
+    """Count an attempt while it is under way, and after it failed.
 
-    After too many failures for the name, the server refuses the attempt. After too many from an address, which many
-    people may share, this yields True: then only passwords of known users are hashed, and a failure is late and 429.
+    It counts against `name`, an e-mail or a user, from this network and from all networks, and against the address.
+    A known `device` counts alone. The server refuses attempts only after too many failures for a name from one network,
+    because guesses from elsewhere must not lock the owner out.
+
+    After too many for a name from all networks, or from an address, which many people may share, this yields True. Then
+    only passwords of known users are hashed, and a failure is late and 429.
     """
     failures = call.services.wrong_passwords
-    if name is not None:
-        failures.check(name)
-    slowed = not failures.take(call.address)
+    refusing = device or (None if name is None else f"{name} {to_network(call.address)}")
+    counted = [] if refusing is None else [refusing]
+    if refusing is not None:
+        failures.check(refusing)
+    slowed = False
+    for one in (name, call.address) if device is None else ():
+        if one is not None:
+            if failures.take(one):
+                counted.append(one)
+            else:
+                slowed = True
     loop = get_running_loop()
     until = loop.time() + SLOWED_SECONDS
-    failed = False
+    keeps = False
     try:
         yield slowed
     except (Unauthorized, Forbidden, EmailTaken, BadValue) as error:
         failed = not isinstance(error, BadValue) or error.details == {"path": INVITATION_PATH}
+        # Made-up e-mails must not evict the counts of real ones.
+        keeps = failed and not (slowed and isinstance(error, UnknownEmail))
         if failed and slowed:
-            if name is not None and isinstance(error, UnknownEmail):
-                failures.give_back(name)  # made-up e-mails must not evict the counts of real ones
             await sleep(until - loop.time())
             raise failures.refusal() from None
         raise
     finally:
-        if not failed:
-            if name is not None:
-                failures.give_back(name)
-            if not slowed:
-                failures.give_back(call.address)
+        if not keeps:
+            for one in counted:
+                failures.give_back(one)
 
 
 async def sign_in_with_password(call: Call, given: SignInRequest) -> SignedIn:
     """Raises like `Accounts.sign_in`."""
-    async with attempt(call, parse_email(given.email)) as slowed:
-        return await call.engine.accounts.sign_in(given, session_seconds=session_seconds(call), known_only=slowed)
+    email, accounts = parse_email(given.email), call.engine.accounts
+    sent = call.services.gate.cookies.tokens(call.headers, DEVICE.encode())
+    device = sent[0] if sent and await accounts.knows_device(email, sent[0]) else None
+    async with attempt(call, email, device) as slowed:
+        return await accounts.sign_in(
+            given, session_seconds=session_seconds(call), known_only=slowed, known_device=device is not None
+        )
+
+
+def cookies_of(call: Call, signed_in: SignedIn) -> tuple[Header, ...]:
+    """Of the session, and of the device."""
+    session = call.session_cookie(signed_in.token, session_seconds(call))
+    return session, call.session_cookie(signed_in.device, DEVICE_SECONDS, name=DEVICE)
 
 
 def session_seconds(call: Call) -> float:
@@ -141,5 +164,5 @@ def session_seconds(call: Call) -> float:
 
 
 def _answer(call: Call, message: str, signed_in: SignedIn) -> AuthResponse:
-    call.extra = (call.session_cookie(signed_in.token, session_seconds(call)),)
+    call.extra = cookies_of(call, signed_in)
     return AuthResponse(message=message, user=to_me(signed_in.user))

@@ -110,15 +110,15 @@ async def sign_in_with_key(call: Call) -> Reply:
             return see_other(path, (link_session(call, sent["link"][0])[1],))
         try:
             if "email" in sent:
-                _, cookie = await user_session(call, sent["email"][0], sent.get("password", [""])[0])
+                _, cookies = await user_session(call, sent["email"][0], sent.get("password", [""])[0])
             else:
-                _, cookie = await key_session(call, sent.get("key", [""])[0])
+                cookies = ((await key_session(call, sent.get("key", [""])[0]))[1],)
         except (Unauthorized, Forbidden, BadValue) as error:
             page = approval_page.sign_in_page(path, error=error.message, with_key="email" not in sent)
             return html(page, error.status)
     except PerdureError as error:
         return _refused(call, error)
-    return see_other(path, (cookie,))
+    return see_other(path, cookies)
 
 
 @routes.post("/sign-out", repeated="no effect", role=None)

@@ -5,7 +5,7 @@ from msgspec import Struct
 from perdure.server import approval_page
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Header, Reply
-from perdure.server.routes.accounts import attempt, session_seconds
+from perdure.server.routes.accounts import attempt, cookies_of, session_seconds
 from perdure.server.routes.approve import html, read_form, see_other
 from perdure.server.routes.sign_in import user_session
 from perdure.server.routing import Call, Routes
@@ -46,12 +46,12 @@ async def _join(call: Call, token: str, sent: dict[str, str]) -> tuple[Header, .
         given = SignUpRequest("", "", email.strip(), password, invitation=token)
         async with attempt(call):
             made = await call.engine.accounts.sign_up(given, open_to_all=False, session_seconds=session_seconds(call))
-        return (call.session_cookie(made.token, session_seconds(call)),)
+        return cookies_of(call, made)
     if sent.get("do") == "known":
         await call.engine.projects.invitation(token)  # before a session begins
-        user, cookie = await user_session(call, email, password)
+        user, cookies = await user_session(call, email, password)
         await call.engine.projects.join(user.id, token)
-        return (cookie,)
+        return cookies
     await call.identify_user()
     assert call.user_id is not None
     await call.engine.projects.join(call.user_id, token)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Header
-from perdure.server.routes.accounts import session_seconds, sign_in_with_password
+from perdure.server.routes.accounts import cookies_of, sign_in_with_password
 from perdure.server.routing import Call, Routes
 from perdure.server.signin import SESSION_SECONDS
 from perdure.wire.access import Principal, Role
@@ -54,8 +54,8 @@ async def sign_in_browser(call: Call, body: Credentials) -> BrowserSession:
     elif body.link is not None and given == ["link"]:
         principal, cookie = link_session(call, body.link)
     elif body.email is not None and given == ["email", "password"]:
-        signed_in, cookie = await user_session(call, body.email, body.password or "")
-        call.extra = (cookie,)
+        signed_in, cookies = await user_session(call, body.email, body.password or "")
+        call.extra = cookies
         return BrowserSession("user", user=signed_in)
     else:
         raise BadRequest(_WAYS)
@@ -87,7 +87,7 @@ def link_session(call: Call, token: str) -> tuple[Principal, Header]:
     return principal, call.session_cookie(session, SESSION_SECONDS)
 
 
-async def user_session(call: Call, email: str, password: str) -> tuple[Me, Header]:
+async def user_session(call: Call, email: str, password: str) -> tuple[Me, tuple[Header, ...]]:
     """Raises like `Accounts.sign_in`."""
     signed_in = await sign_in_with_password(call, SignInRequest(email=email.strip(), password=password))
-    return to_me(signed_in.user), call.session_cookie(signed_in.token, session_seconds(call))
+    return to_me(signed_in.user), cookies_of(call, signed_in)
