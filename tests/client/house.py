@@ -72,6 +72,8 @@ class House:
         self.port = 0
         self.project_id = ""
         self.key = ""
+        self.worker_key = ""
+        """Of the role `work`."""
         self.log = folder / "log"
         self.gates = folder / "gates"
         self.gates.mkdir()
@@ -129,7 +131,8 @@ class House:
     # --- its worker and its client -----------------------------------------------------------------------------------
 
     async def start_worker(self) -> None:
-        self.worker = await self._spawn("worker", [str(self.python), str(PROGRAMS / "worker.py")], self.variables())
+        variables = self.variables() | ({"POLOS_API_KEY": self.worker_key} if self.with_key else {})
+        self.worker = await self._spawn("worker", [str(self.python), str(PROGRAMS / "worker.py")], variables)
         async with asyncio.timeout(60):
             while "online" not in self.said("worker").splitlines():
                 assert self.worker.returncode is None, self.said("worker")
@@ -288,6 +291,7 @@ async def house(store: str, folder: Path, *, with_key: bool) -> AsyncIterator[Ho
         house.project_id = await engine.projects.default()
         if with_key:
             house.key = await engine.projects.create_key(house.project_id, "sdk", Role.WRITE)
+            house.worker_key = await engine.projects.create_key(house.project_id, "worker", Role.WORK)
         else:
             house.project_id = str(uuid4())  # any will do
         await engine.stop()
