@@ -158,3 +158,14 @@ async def test_deleting_an_execution_deletes_its_links(served: Served, id: str) 
     assert len(await listed(served)) == 1
     assert (await served.client.delete(f"/api/v1/executions/{id}")).status_code == 204
     assert await listed(served) == []
+
+
+async def test_a_server_without_keys_makes_links_that_stay(database: str) -> None:
+    async with serving(database, insecure_local=True, **LASTING) as served:
+        hand = Hand(served.client)
+        await hand.register()
+        id = await asked(served, hand)
+        link = await link_of(served, id)
+        assert [one["made_by"] for one in await listed(served)] == ["local"]
+        reply = await served.client.post(f"{path_of(id)}/submit?link={link}", json={"data": True})
+        assert reply.json()["answered_by"] == "link made by local for 'ann@example.com'"
