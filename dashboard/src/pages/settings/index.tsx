@@ -5,6 +5,7 @@ import { useIdentity } from "../../session";
 import { Account } from "./account";
 import { Appearance } from "./appearance";
 import { Keys } from "./keys";
+import { Links } from "./links";
 import { Members } from "./members";
 import { Project } from "./project";
 import { Webhooks } from "./webhooks";
@@ -14,6 +15,7 @@ const parts: { path: string; word: string; part: ComponentType; users?: boolean 
   { path: "project", word: "Project", part: Project },
   { path: "members", word: "Members", part: Members },
   { path: "keys", word: "API keys", part: Keys },
+  { path: "links", word: "Links", part: Links },
   { path: "webhooks", word: "Webhooks", part: Webhooks },
   { path: "account", word: "Account", part: Account, users: true },
   { path: "appearance", word: "Appearance", part: Appearance },
