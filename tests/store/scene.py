@@ -32,6 +32,7 @@ from perdure.store.verbs import (
     access,
     accounts,
     acts,
+    approvals,
     bulk,
     claims,
     events,
@@ -48,6 +49,7 @@ from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
 from perdure.wire.access import Role
 from perdure.wire.accounts import User
+from perdure.wire.approvals import QuestionLink
 from perdure.wire.bulk import BulkAction, Selection
 from perdure.wire.executions import ListFilters, LogLine
 from perdure.wire.hands import Action, ActOnExecution
@@ -134,6 +136,7 @@ KINDS = (
     *("make a schedule", "change a schedule", "run a schedule", "fire a schedule"),
     *("note a use", "sign up", "sign in", "sign out", "change a user", "change a password", "make a project"),
     *("change a project", "add a member", "change a member", "withdraw an invitation"),
+    *("accept an invitation", "make a link"),
     *more_kinds.KINDS,
     *PLAIN,
 )
@@ -320,6 +323,21 @@ class Scene:
                 return accounts.change_member(user_id=dice.choice(["ann", "bob"]), role=Role.READ, **same)
             case "withdraw an invitation":
                 return accounts.withdraw_invitation(project_id=PROJECT, email=dice.choice(["new", "other"]))
+            case "accept an invitation":
+                token, user_id = dice.choice(["token", f"token{n}"]), dice.choice(["ann", "bob"])
+                return accounts.accept_invitation(user_id=user_id, token_hash=token, member_id=f"m{n}", now_us=now_us)
+            case "make a link":
+                link = QuestionLink(
+                    f"link{n}",
+                    self.ids["asks"],
+                    "a",
+                    "q",
+                    name="ann",
+                    made_by="k",
+                    created_at_us=now_us,
+                    expires_at_us=9,
+                )
+                return approvals.keep_link(project_id=PROJECT, link=link, key_id=None, user_id="ann")
             case "cut a lease":
                 return claims.cut_lease(worker_id="w", until_us=now_us + n)
             case "a claim arrives":

@@ -90,7 +90,7 @@ async def read_invitation(*, token_hash: str, now_us: int) -> StoredInvitation:
     return await _invited(token_hash, now_us)
 
 
-@verb(locks="user=user_id")
+@verb(locks="")
 async def accept_invitation(*, user_id: str, token_hash: str, member_id: str, now_us: int) -> str:
     """The token is the proof; the account may have any e-mail. Returns the project. Raises BadValue, AlreadyMember."""
     invited = await _invited(token_hash, now_us)
