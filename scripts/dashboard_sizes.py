@@ -9,7 +9,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
 BUILT: Final = "src/perdure/dashboard"
-BARS: Final = {"all JavaScript": 150_000, "all CSS": 12_000, "JavaScript of the first page": 60_000}  # bytes
+BARS: Final = {"all JavaScript": 180_000, "all CSS": 14_000, "JavaScript of the first page": 60_000}  # bytes
 FIRST_PAGE: Final = "overview"
 
 _HASH = re.compile(r"-[\w-]{8}(?=\.\w+$)")

@@ -14,6 +14,8 @@ import { Empty, Problem, Skeleton } from "./parts/state";
 import { SignIn } from "./pages/signin";
 import { routes } from "./routes";
 import { Session, type Identity } from "./session";
+import { Dialog } from "./parts/dialog";
+import { loadWhenIdle } from "./parts/lazy";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
@@ -33,7 +35,8 @@ function App() {
   const [signedOut, setSignedOut] = useState(false);
   useEffect(listen, []);
   useEffect(() => whenSignedOut(() => setSignedOut(true)), []);
-  if ((me.error instanceof ApiError && me.error.status === 401) || signedOut) {
+  useEffect(() => void (me.data !== undefined && loadWhenIdle()), [me.data !== undefined]);
+  if (me.data === undefined && ((me.error instanceof ApiError && me.error.status === 401) || signedOut)) {
     return (
       <SignIn
         used={location.pathname === "/sign-in" && location.search.includes("token=")}
@@ -55,8 +58,24 @@ function App() {
     <Session.Provider value={me.data}>
       <Router base={named === null ? "" : `/p/${named}`}>
         <Pages />
+        {signedOut && <SignInAgain was={me.data} onDone={() => setSignedOut(false)} />}
       </Router>
     </Session.Provider>
+  );
+}
+
+/** The session has ended: over the page, so that a half-filled form stays. */
+function SignInAgain({ was, onDone }: { was: Identity; onDone: () => void }) {
+  const done = async () => {
+    const is = await whoAmI();
+    if (is.name !== was.name || is.user_id !== was.user_id || is.project_id !== was.project_id) return location.reload();
+    onDone();
+    void queries.invalidateQueries();
+  };
+  return (
+    <Dialog title="Your session has ended" onClose={() => {}} held>
+      <SignIn used={false} onDone={() => void done()} inDialog />
+    </Dialog>
   );
 }
 

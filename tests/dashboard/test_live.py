@@ -58,6 +58,28 @@ async def test_rows_that_an_act_loads_are_no_longer_new(served: Served, chromium
         await expect(page.get_by_role("button", name="1 new")).to_have_count(0)
 
 
+LOADED = "performance.getEntriesByType('resource').some((one) => one.name.includes('/assets/resources-'))"
+"""The code of pages that are not shown is there."""
+
+
+async def test_a_page_opens_while_its_server_is_gone_and_sends_nothing(database: str, chromium: Browser) -> None:
+    async with AsyncExitStack() as first:
+        served = await first.enter_async_context(serving(database))
+        id = await served.start(key="order-7")
+        async with opened(chromium, served, f"/executions/{id}") as shown:
+            page = shown.page
+            await page.wait_for_function(LOADED)
+            await page.get_by_role("button", name="Cancel").click()
+            cancel = page.get_by_role("dialog").get_by_role("button", name="Cancel it")
+            await expect(cancel).to_be_enabled()
+            await first.aclose()
+            await expect(cancel).to_be_disabled()
+            await expect(page.get_by_role("dialog")).to_contain_text("The server does not answer.")
+            await page.keyboard.press("Escape")
+            await page.get_by_role("link", name="Queues").click()
+            await expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()
+
+
 async def test_a_page_goes_on_after_its_server_was_restarted(database: str, chromium: Browser) -> None:
     async with AsyncExitStack() as first:
         served = await first.enter_async_context(serving(database))

@@ -1,5 +1,6 @@
 """Signing in and out on a page, sessions that end, and users with several projects."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -66,6 +67,44 @@ async def test_a_session_that_ends_asks_to_sign_in_and_goes_on(served: Served, c
         await shown.page.keyboard.press("Enter")
         await expect(shown.page.get_by_role("main")).to_contain_text("order-7")
         assert shown.page.url.endswith("/executions?workflow_id=w")
+
+
+async def test_a_session_that_ends_under_a_form_asks_over_it_and_keeps_it(served: Served, chromium: Browser) -> None:
+    """Its page stays, and the next answer of another caller would not be mixed into it."""
+    id = await served.start(key="order-7")
+    async with opened(chromium, served, f"/executions/{id}", role=Role.WRITE) as shown:
+        page = shown.page
+        await page.get_by_role("button", name="Cancel").click()
+        note = page.get_by_role("dialog").get_by_role("textbox").first
+        await note.fill("wrong customer")
+        for key in (await served.client.get("/api/v1/api-keys")).json()["keys"]:
+            if key["id"] not in served.key:
+                assert (await served.client.delete(f"/api/v1/api-keys/{key['id']}")).is_success
+        await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        ended = page.get_by_role("dialog", name="Your session has ended")
+        await expect(ended).to_be_visible()
+        await expect(note).to_have_value("wrong customer")
+        again = await served.key_of(Role.WRITE)
+        await ended.get_by_label("API key").fill(again)
+        await page.keyboard.press("Enter")
+        await expect(ended).to_be_hidden()
+
+
+async def test_an_unknown_address_shows_a_page_to_people_and_json_to_programs(
+    served: Served, chromium: Browser
+) -> None:
+    for path in ("/nowhere", "/executions/x/y/z", "/\u05e9\u05dc\u05d5\u05dd/" + "n" * 200):
+        async with opened(chromium, served, path) as shown:
+            await expect(shown.page.get_by_role("main")).to_contain_text("This address leads nowhere")
+    browser = {"accept": "text/html,*/*"}
+    assert (await served.client.get("/nowhere", headers=browser)).status_code == 404
+    for path, headers in (("/nowhere", {}), ("/api/v1/nowhere", browser)):
+        reply = await served.client.get(path, headers=headers)
+        assert (reply.status_code, reply.json()["error_type"]) == (404, "NOT_FOUND")
+    gone = "0199a5c8-73f7-77f2-99c2-26c47dee6e01"
+    async with opened(chromium, served, f"/executions/{gone}") as shown:
+        await shown.page.get_by_role("link", name="All executions").click()
+        await expect(shown.page).to_have_url(re.compile(r"/executions$"))
 
 
 async def test_a_user_sees_each_project_apart(served: Served, chromium: Browser) -> None:

@@ -1,5 +1,6 @@
 /** Where the timeline is drawn to scale, and where a wait is folded. */
 
+import { duration } from "./time";
 import type { Journal, Row } from "./timeline";
 
 export interface Stretch {
@@ -7,10 +8,21 @@ export interface Stretch {
   to: number;
   /** Why it is folded; `null`: drawn to scale. */
   cause: string | null;
+  /** It lies before the execution: a fork took over its rows. */
+  kept?: boolean;
+}
+
+/** When the execution itself began. */
+export interface Beginning {
+  created: number;
+  /** Its first claim, or now: until then it was queued. */
+  claimed: number;
+  /** Of a fork: the words for the rows that it took over. */
+  kept: string | null;
 }
 
 /** Bars of work: of everything else the execution waits. */
-const WORK = new Set(["done", "fail", "lost", "live"]);
+const WORK = new Set(["done", "fail", "lost", "released", "live"]);
 
 /** The shortest wait that folds: two seconds, or 20 times the median step. */
 export function shortestFold(rows: readonly Row[]): number {
@@ -21,8 +33,9 @@ export function shortestFold(rows: readonly Row[]): number {
 }
 
 /**
- * The time from the first bar to the end, or to now, in stretches. A stretch in which nothing worked is folded, if it is long
- * enough. A child whose rows are not loaded counts as work. `shown` are the starts of folds that the user opened.
+ * The time from the creation to the end, or to now, in stretches. A stretch in which nothing worked is folded, if it is long
+ * enough. A child whose rows are not loaded counts as work. `shown` are the starts of folds that the user opened. What a fork
+ * took over is one stretch before all others.
  */
 export function stretches(
   rows: readonly Row[],
@@ -31,15 +44,20 @@ export function stretches(
   now: number,
   live: boolean,
   shown: ReadonlySet<number> = new Set(),
+  begun?: Beginning,
 ): Stretch[] {
+  const own = begun?.kept == null ? Number.NEGATIVE_INFINITY : begun.created;
+  let before = Number.POSITIVE_INFINITY;
   let from = Number.POSITIVE_INFINITY;
   let to = Number.NEGATIVE_INFINITY;
   const work: [number, number][] = [];
   for (const row of rows) {
     for (const bar of row.bars) {
-      from = Math.min(from, bar.from);
+      if (bar.from < own) before = Math.min(before, bar.from);
+      if (bar.to < own) continue;
+      from = Math.min(from, Math.max(bar.from, own));
       to = Math.max(to, bar.to);
-      if (WORK.has(bar.kind)) work.push([bar.from, bar.to]);
+      if (WORK.has(bar.kind)) work.push([Math.max(bar.from, own), bar.to]);
       else if (bar.kind === "dot") work.push([bar.from, bar.from]);
       else if (bar.kind === "child" && row.folds === "child") {
         const child = loaded.get(row.span.child!.execution_id);
@@ -49,18 +67,24 @@ export function stretches(
     }
   }
   for (const claim of journal.claims.values()) {
+    if (claim.copied === true) continue;
     if (claim.from != null) from = Math.min(from, Date.parse(claim.from));
     if (claim.to != null) to = Math.max(to, Date.parse(claim.to));
+  }
+  if (begun !== undefined) {
+    from = Math.min(from, begun.created);
+    to = Math.max(to, begun.claimed);
+    work.push([begun.claimed, begun.claimed]); // the queue ends here, and a fold of it
   }
   if (live) to = Math.max(to, now);
   if (!(to >= from)) return [];
   const shortest = shortestFold(rows);
-  const found: Stretch[] = [];
+  const found: Stretch[] = before < from ? [{ from: before, to: from, cause: begun!.kept, kept: true }] : [];
   let start = from;
   const pushGap = (gapFrom: number, gapTo: number) => {
     if (gapTo - gapFrom < shortest || shown.has(gapFrom)) return;
     if (gapFrom > start) found.push({ from: start, to: gapFrom, cause: null });
-    found.push({ from: gapFrom, to: gapTo, cause: causeOf(rows, journal, gapFrom, gapTo) });
+    found.push({ from: gapFrom, to: gapTo, cause: begun !== undefined && gapTo <= begun.claimed ? "in the queue" : causeOf(rows, journal, gapFrom, gapTo, now) });
     start = gapTo;
   };
   let end = from;
@@ -69,7 +93,7 @@ export function stretches(
     end = Math.max(end, workTo);
   }
   if (to > end) pushGap(end, to);
-  if (to > start || found.length === 0) found.push({ from: start, to, cause: null });
+  if (to > start || found.length === 0 || found.at(-1)!.kept === true) found.push({ from: start, to, cause: null });
   return found;
 }
 
@@ -81,7 +105,7 @@ function heldBy(child: Journal, now: number): [number, number][] {
 }
 
 /** What lay over the stretch: the wait that began last before it and did not end within it. */
-function causeOf(rows: readonly Row[], journal: Journal, from: number, to: number): string {
+function causeOf(rows: readonly Row[], journal: Journal, from: number, to: number, now: number): string {
   let best: { words: string; rank: number } | null = null;
   for (const row of rows) {
     for (const bar of row.bars) {
@@ -95,8 +119,20 @@ function causeOf(rows: readonly Row[], journal: Journal, from: number, to: numbe
   if (best !== null) return best.words;
   const claims = [...journal.claims.values()];
   if (claims.some((claim) => claim.how === "lost" && claim.to != null && Date.parse(claim.to) >= from && Date.parse(claim.to) <= to + 1)) return "its worker was lost";
-  const held = claims.some((claim) => claim.from != null && Date.parse(claim.from) <= from + 1 && (claim.to == null || Date.parse(claim.to) >= to - 1));
-  return held ? "no step recorded" : "no worker held it";
+  const held = covered(heldBy(journal, now), from, to);
+  if (held >= 0.99 * (to - from)) return "no step recorded";
+  return held === 0 ? "no worker held it" : `a worker held it for ${duration(held)}; no step recorded`;
+}
+
+/** How much of a stretch the spans cover. */
+function covered(spans: [number, number][], from: number, to: number): number {
+  let sum = 0;
+  let end = from;
+  for (const [a, b] of spans.sort((one, other) => one[0] - other[0])) {
+    sum += Math.max(0, Math.min(b, to) - Math.max(a, end));
+    end = Math.max(end, b);
+  }
+  return sum;
 }
 
 function wordsOf(row: Row, kind: string): string | null {
@@ -171,15 +207,20 @@ export function scaleOf(found: readonly Stretch[], width: number): Scale {
   };
 }
 
-/** How long the drawn stretches are together, and how long the folded ones. */
-export function workedAndWaited(found: readonly Stretch[]): { worked: number; waited: number } {
+/** How long the execution was in the queue before its first claim, and then how long the drawn stretches are together, and
+ * how long the folded ones. */
+export function spentOf(found: readonly Stretch[], begun?: Beginning): { queued: number; worked: number; waited: number } {
+  const queued = begun === undefined ? 0 : Math.max(0, begun.claimed - begun.created);
+  const claimed = begun?.claimed ?? Number.NEGATIVE_INFINITY;
   let worked = 0;
   let waited = 0;
   for (const one of found) {
-    if (one.cause === null) worked += one.to - one.from;
-    else waited += one.to - one.from;
+    if (one.kept === true) continue;
+    const took = Math.max(0, one.to - Math.max(one.from, claimed));
+    if (one.cause === null) worked += took;
+    else waited += took;
   }
-  return { worked, waited };
+  return { queued, worked, waited };
 }
 
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000, 21_600_000, 43_200_000, 86_400_000, 172_800_000, 604_800_000, 2_592_000_000];

@@ -36,6 +36,7 @@ export function saidBeside(row: Row, slowest: string | null): Said | null {
       : { text: `${ordinal((span.runs ?? []).filter((run) => run.lost_at != null).length + 1)} run, same idempotency key`, tone: "plain" };
   }
   if (row.bars.some((bar) => bar.kind === "lost")) return { text: "its worker was lost", tone: "plain" };
+  if (row.bars.some((bar) => bar.kind === "released")) return { text: "its worker handed it back", tone: "plain" };
   if (tries.length > 1) return { text: `${ordinal(tries.at(-1)!.n)} try`, tone: "plain" };
   if (span.kind === "child") {
     const queue = row.bars.find((bar) => bar.kind === "queue");

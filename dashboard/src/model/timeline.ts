@@ -74,7 +74,7 @@ function mergeSpans(old: Span, later: Span): Span {
   return both;
 }
 
-export type BarKind = "done" | "fail" | "lost" | "live" | "pause" | "wait" | "held" | "queue" | "child" | "dot";
+export type BarKind = "done" | "fail" | "lost" | "released" | "live" | "pause" | "wait" | "held" | "queue" | "child" | "dot";
 
 export interface Bar {
   kind: BarKind;
@@ -262,42 +262,49 @@ export function worst(phases: string[]): string {
 }
 
 /**
- * Runs that were lost before a beat of their worker named the step, by the row of the step that came next: the code is
- * deterministic, so it had gone beyond the last outcome and was on its way there.
+ * Runs that broke off and that no row names, by the row of their step: those that a worker handed back, and those that were
+ * lost before a beat named the step. The code is deterministic, so a run was on its way from the last outcome to the step
+ * that came next, or that is in flight now.
  */
-function unnamedLosses({ claims, spans }: Journal): ReadonlyMap<string, Bar> {
-  const found = new Map<string, Bar>();
+function unnamedRuns({ claims, spans }: Journal): ReadonlyMap<string, Bar[]> {
+  const found = new Map<string, Bar[]>();
   for (const claim of claims.values()) {
-    if (claim.how !== "lost" || claim.to_seq == null) continue;
+    if ((claim.how !== "lost" && claim.how !== "released") || claim.to_seq == null || claim.copied === true) continue;
     const to = at(claim.to);
     let from = at(claim.from);
     let next: { id: string; seq: number } | null = null;
     let isNamed = false;
     for (const [id, span] of spans) {
       isNamed ||= (span.runs ?? []).some((run) => run.attempt === claim.attempt && run.lost_at != null);
-      const seq = span.seqs?.[0];
+      const seq = span.seqs?.[0] ?? (span.state === "running" ? Number.POSITIVE_INFINITY : undefined);
       if (seq === undefined) continue;
       if (seq < claim.to_seq) from = at(span.ended_at) <= to ? Math.max(from, at(span.ended_at)) : from;
       else if (span.kind === "step" && (next === null || seq < next.seq)) next = { id, seq };
     }
-    if (!isNamed && next !== null && from < to) found.set(next.id, { kind: "lost", from, to, phase: "failed" });
+    if (isNamed || next === null || !(from < to)) continue;
+    const bar: Bar = claim.how === "lost" ? { kind: "lost", from, to, phase: "failed" } : { kind: "released", from, to, phase: "queued" };
+    found.set(next.id, [...(found.get(next.id) ?? []), bar]);
   }
   return found;
 }
 
-const torn = new WeakMap<Journal, { seq: number; bars: ReadonlyMap<string, Bar> }>();
+const NO_BARS: readonly Bar[] = [];
+const torn = new WeakMap<Journal, { seq: number; spans: number; bars: ReadonlyMap<string, Bar[]> }>();
 
-function tornBar(journal: Journal, key: string): Bar | undefined {
-  if (journal.lost === 0) return undefined;
+function tornBars(journal: Journal, key: string): readonly Bar[] {
   let known = torn.get(journal);
-  if (known?.seq !== journal.lastSeq) torn.set(journal, (known = { seq: journal.lastSeq, bars: unnamedLosses(journal) }));
-  return known.bars.get(key);
+  if (known?.seq !== journal.lastSeq || known.spans !== journal.spans.size) {
+    torn.set(journal, (known = { seq: journal.lastSeq, spans: journal.spans.size, bars: unnamedRuns(journal) }));
+  }
+  return known.bars.get(key) ?? NO_BARS;
 }
 
 function addRow(rows: Row[], journal: Journal, span: Span, now: number, unfolded: Open, children: ReadonlyMap<string, Journal>, depth: number): void {
   const id = `${journal.id} ${span.kind} ${span.key}`;
-  const lost = tornBar(journal, `${span.kind} ${span.key}`);
-  const bars = lost === undefined ? barsOf(span, now) : [lost, ...barsOf(span, now).filter((bar) => bar.from >= lost.to)];
+  const broken = tornBars(journal, `${span.kind} ${span.key}`);
+  const whole = barsOf(span, now);
+  const overlaps = (bar: Bar) => broken.some((one) => bar.from < one.to && bar.to > one.from);
+  const bars = broken.length === 0 ? whole : fewer(apart([...broken, ...whole.filter((bar) => bar.kind !== "pause" || !overlaps(bar))]));
   const child = span.kind === "child" && span.child != null ? span.child.execution_id : null;
   const shown = child !== null && unfolded.has(id);
   rows.push({
@@ -333,7 +340,7 @@ export function holdings(journal: Journal, now: number, gap: number): Holding[] 
   const found: Holding[] = [];
   for (const claim of [...journal.claims.values()].sort((a, b) => a.attempt - b.attempt)) {
     const from = at(claim.from);
-    if (Number.isNaN(from)) continue;
+    if (Number.isNaN(from) || claim.copied === true) continue;
     const to = claim.to == null ? now : at(claim.to);
     const last = found.at(-1);
     const worker = claim.worker ?? "";
@@ -357,7 +364,7 @@ export interface Loss {
 export function losses(journal: Journal): Loss[] {
   const claims = [...journal.claims.values()].sort((a, b) => a.attempt - b.attempt);
   return claims.flatMap((claim, index) => {
-    if (claim.how !== "lost" || claim.to == null) return [];
+    if (claim.how !== "lost" || claim.to == null || claim.copied === true) return [];
     const next = claims.slice(index + 1).find((one) => one.from != null);
     return [{ at: at(claim.to), worker: claim.worker ?? "", next: next === undefined ? null : { worker: next.worker ?? "", at: at(next.from) } }];
   });

@@ -3,7 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import { currentProject, send } from "../api/client";
 import { useRefresh } from "../api/query";
 import { type Call, asCurl } from "../model/calls";
-import { useMay, type Role } from "../session";
+import { useBlocked, useMay, type Role } from "../session";
 import { Lock } from "lucide-preact";
 import { Dialog } from "./dialog";
 import { Problem } from "./state";
@@ -42,12 +42,13 @@ interface Props {
 /** An action that says what it will do before it does it, and that can be copied. */
 export function ActionDialog(props: Props) {
   const may = useMay(props.role ?? "write");
+  const blocked = useBlocked(props.role ?? "write");
   const refresh = useRefresh();
   const key = useMemo(() => crypto.randomUUID(), []); // a second click, or a lost answer, is the same action
   const [sending, setSending] = useState(false);
   const [error, setError] = useState<unknown>(null);
   const [typed, setTyped] = useState("");
-  const ready = may && !sending && (props.invalid ?? null) === null && (props.typed === undefined || typed === props.typed);
+  const ready = blocked === undefined && !sending && (props.invalid ?? null) === null && (props.typed === undefined || typed === props.typed);
 
   const run = async () => {
     if (!ready) return;
@@ -81,7 +82,7 @@ export function ActionDialog(props: Props) {
             type="button"
             class={`btn ${props.danger === true ? "dangerfill" : "pri"}`}
             disabled={!ready}
-            title={may ? undefined : `Needs the role ${props.role ?? "write"}.`}
+            title={blocked}
             onClick={() => void run()}
           >
             {!may && <Lock size={13} aria-hidden="true" />}
@@ -105,7 +106,7 @@ export function ActionDialog(props: Props) {
         </label>
       )}
       {(props.invalid ?? null) !== null && <p class="bad">{props.invalid}</p>}
-      {!may && <p class="dim">You may not do this: it needs the role {props.role ?? "write"}.</p>}
+      {blocked !== undefined && <p class="dim">{may ? blocked : `You may not do this: it needs the role ${props.role ?? "write"}.`}</p>}
       {error !== null && <Problem error={error} />}
     </Dialog>
   );

@@ -9,10 +9,12 @@ interface Props {
   children: ComponentChildren;
   footer?: ComponentChildren;
   wide?: boolean;
+  /** It cannot be closed. */
+  held?: boolean;
 }
 
 /** A modal dialog. The browser keeps the focus in it and gives it back. */
-export function Dialog({ title, onClose, children, footer, wide }: Props) {
+export function Dialog({ title, onClose, children, footer, wide, held }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
@@ -35,9 +37,11 @@ export function Dialog({ title, onClose, children, footer, wide }: Props) {
         <h2 id={id} class="grow">
           {title}
         </h2>
-        <button type="button" class="btn ghost icon sm" aria-label="Close" onClick={onClose}>
-          <X size={16} aria-hidden="true" />
-        </button>
+        {held !== true && (
+          <button type="button" class="btn ghost icon sm" aria-label="Close" onClick={onClose}>
+            <X size={16} aria-hidden="true" />
+          </button>
+        )}
       </header>
       <div class="body">{children}</div>
       {footer !== undefined && <footer class="row wrap">{footer}</footer>}

@@ -6,7 +6,7 @@ import { useCommands } from "../keys";
 import { answerOf, questionForm, type Form } from "../model/questions";
 import { faultOf, type Draft, type Json, type Schema } from "../model/schema";
 import { duration, exact } from "../model/time";
-import { useIdentity, useMay } from "../session";
+import { useBlocked, useIdentity, useMay } from "../session";
 import { Segments } from "./controls";
 import { SchemaForm } from "./schemaform";
 import { Problem } from "./state";
@@ -86,6 +86,7 @@ function Open({ of, status, onAnswered, keys }: { of: Asked; status: Status; onA
   const [sending, setSending] = useState(false);
   const [error, setError] = useState<unknown>(null);
   const may = useMay("write");
+  const blocked = useBlocked("write");
   const refresh = useRefresh();
 
   const decides = mode === "form" && form.decides;
@@ -95,7 +96,7 @@ function Open({ of, status, onAnswered, keys }: { of: Asked; status: Status; onA
   const edited = decides && form.arguments !== null && typeof filled.value === "object" && filled.value !== null && "arguments" in filled.value;
 
   const submit = async (approved: boolean | null) => {
-    if (!may || sending) return;
+    if (blocked !== undefined || sending) return;
     setTried(true);
     const answer = mode === "json" ? { value: fault === null ? (JSON.parse(text) as Json) : undefined, problems: new Map<string, string>() } : answerOf(form, draft, approved);
     if (answer.value === undefined || answer.problems.size > 0) {
@@ -136,7 +137,6 @@ function Open({ of, status, onAnswered, keys }: { of: Asked; status: Status; onA
     if (next === "json") setText(JSON.stringify(filled.value ?? null, null, 2));
     setMode(next);
   };
-  const blocked = may ? undefined : "Needs the role write.";
   return (
     <form
       class="question"
@@ -157,21 +157,21 @@ function Open({ of, status, onAnswered, keys }: { of: Asked; status: Status; onA
         </label>
       )}
       {error !== null && <Problem error={error} />}
-      {!may && <p class="dim">You may not answer: it needs the role write.</p>}
+      {blocked !== undefined && <p class="dim">{may ? blocked : "You may not answer: it needs the role write."}</p>}
       <div class="row wrap buttons">
         {decides ? (
           <>
-            <button type="button" class="btn ok" disabled={!may || sending} title={blocked} onClick={() => void submit(true)}>
+            <button type="button" class="btn ok" disabled={blocked !== undefined || sending} title={blocked} onClick={() => void submit(true)}>
               {may ? <Check size={14} aria-hidden="true" /> : <Lock size={13} aria-hidden="true" />}
               {edited ? "Approve with edits" : "Approve"} {keys && <Key keys="a" />}
             </button>
-            <button type="button" class="btn" disabled={!may || sending} title={blocked} onClick={() => void submit(false)}>
+            <button type="button" class="btn" disabled={blocked !== undefined || sending} title={blocked} onClick={() => void submit(false)}>
               <X size={14} aria-hidden="true" />
               Reject {keys && <Key keys="d" />}
             </button>
           </>
         ) : (
-          <button type="submit" class="btn pri" disabled={!may || sending} title={blocked}>
+          <button type="submit" class="btn pri" disabled={blocked !== undefined || sending} title={blocked}>
             {may ? <Send size={14} aria-hidden="true" /> : <Lock size={13} aria-hidden="true" />}
             Send the answer {keys && <Key keys="mod+enter" />}
           </button>

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { scaleOf, stretches, ticks, workedAndWaited } from "../../src/model/folds";
+import { scaleOf, stretches, ticks, spentOf } from "../../src/model/folds";
 import { placeFor, saidBeside } from "../../src/model/says";
 import { stateAt } from "../../src/model/then";
-import { barsOf, cells, emptyJournal, losses, merge, MOST_BARS, rowsOf, type Journal, type Page, type Span } from "../../src/model/timeline";
+import { barsOf, cells, emptyJournal, holdings, losses, merge, MOST_BARS, rowsOf, type Journal, type Page, type Span } from "../../src/model/timeline";
 
 const T0 = Date.parse("2026-11-29T08:00:00Z");
 const iso = (ms: number) => new Date(T0 + ms).toISOString();
@@ -72,7 +72,7 @@ describe("any journal", () => {
       }
     }
     const found = stretches(rows, journal, new Map(), now, false);
-    const { worked, waited } = workedAndWaited(found);
+    const { worked, waited } = spentOf(found);
     const all = Math.max(...rows.map((row) => row.to)) - Math.min(...rows.map((row) => row.from));
     expect(worked + waited).toBeCloseTo(all, 3);
     for (const [index, one] of found.entries()) if (index > 0) expect(one.from).toBe(found[index - 1]!.to);
@@ -133,7 +133,7 @@ test("a long wait folds with its cause, a short one is drawn", () => {
   const rows = rowsOf(journal, T0, CLOSED, new Map());
   const found = stretches(rows, journal, new Map(), T0, false);
   expect(found.map((one) => one.cause)).toEqual([null, "waiting for an answer: approve", null]);
-  expect(workedAndWaited(found).waited).toBe(7_999_900);
+  expect(spentOf(found).waited).toBe(7_999_900);
   expect(stretches(rows, journal, new Map(), T0, false, new Set([found[1]!.from])).map((one) => one.cause)).toEqual([null]);
   const marks = ticks(scaleOf(found, 900));
   expect(marks.every((mark, index) => index === 0 || mark.x - marks[index - 1]!.x >= 60)).toBe(true);
@@ -210,4 +210,49 @@ test("words never stand over the label of a folded wait", () => {
   expect(placeFor(100, [[250, 310]], 400, [[170, 186]])).toEqual({ at: 310, left: false, most: 90 });
   expect(placeFor(100, [[20, 90]], 400, [[170, 186]])).toEqual({ at: 90, left: false, most: 80 });
   expect(placeFor(100, [[20, 150]], 400, [[170, 186]])).toBeNull();
+});
+
+test("a stretch that several claims cover is not one without a worker", () => {
+  const claim = (attempt: number, from: number, to: number) => ({ attempt, worker: "a", from: iso(from), seq: attempt, to: iso(to), to_seq: attempt, how: "failed" as const });
+  const claims = [claim(2, 0, 100_000), claim(3, 100_200, 300_000), claim(4, 310_000, 400_000)];
+  const journal = merge(emptyJournal("x"), page([step("late", 9, 400_100, 400_200)], { claims }));
+  const rows = rowsOf(journal, T0 + 400_300, CLOSED, new Map());
+  const [fold] = stretches(rows, journal, new Map(), T0 + 400_300, false);
+  expect(fold!.cause).toBe("a worker held it for 6 m 30 s; no step recorded");
+});
+
+test("runs that workers handed back are drawn in the row of their step, also if it runs now", () => {
+  const claim = (attempt: number, from: number, to: number) => ({ attempt, worker: "a", from: iso(from), seq: attempt, to: iso(to), to_seq: attempt + 1, how: "released" as const });
+  const claims = [claim(2, 1_000, 61_000), claim(4, 61_100, 361_000)];
+  const running: Span = { key: "long", name: "long", kind: "step", state: "running", started_at: iso(361_100), runs: [{ attempt: 6, worker: "b", n: 1, started_at: iso(361_100) }] };
+  const bars = [{ kind: "released", from: T0 + 1_000, to: T0 + 61_000 }, { kind: "released", from: T0 + 61_100, to: T0 + 361_000 }];
+  for (const [last, kind] of [[running, "live"], [step("long", 9, 361_100, 400_000), "done"]] as const) {
+    const journal = merge(emptyJournal("x"), page([step("first", 1, 0, 500), last], { claims }));
+    const rows = rowsOf(journal, T0 + 400_000, CLOSED, new Map());
+    expect(rows[1]!.bars).toMatchObject([...bars, { kind, from: T0 + 361_100 }]);
+    const found = stretches(rows, journal, new Map(), T0 + 400_000, false);
+    expect(found.every((one) => one.cause === null)).toBe(true);
+    expect(saidBeside(rows[1]!, null)?.text).toBe("its worker handed it back");
+  }
+});
+
+test("a fork counts from its own start, and what it kept is one stretch before", () => {
+  const copied = { ...step("plan", 2, 0, 600_000), copied: true };
+  const begun = { created: T0 + 900_000, claimed: T0 + 900_400, kept: "kept from 0199" };
+  const journal = merge(emptyJournal("x"), page([copied, step("draft", 5, 900_500, 901_000)], { claims: [{ attempt: 1, worker: "a", from: iso(0), to: iso(600_000), how: "lost", copied: true }, { attempt: 2, worker: "b", from: iso(900_400), seq: 4 }] }));
+  const now = T0 + 901_000;
+  const found = stretches(rowsOf(journal, now, CLOSED, new Map()), journal, new Map(), now, true, new Set(), begun);
+  expect(found[0]).toEqual({ from: T0, to: begun.created, cause: "kept from 0199", kept: true });
+  expect(spentOf(found, begun)).toEqual({ queued: 400, worked: 600, waited: 0 });
+  expect([losses(journal), holdings(journal, now, 10).map((one) => one.worker)]).toEqual([[], ["b"]]);
+});
+
+test("the time before the first claim is the queue's: folded if it is long, and no work", () => {
+  const begun = { created: T0 - 50_000, claimed: T0, kept: null };
+  const journal = merge(emptyJournal("x"), page([step("a", 2, 10, 100)], { claims: [{ attempt: 1, worker: "a", from: iso(0), seq: 1, to: iso(120), how: "completed" }] }));
+  const found = stretches(rowsOf(journal, T0, CLOSED, new Map()), journal, new Map(), T0, false, new Set(), begun);
+  expect(found.map((one) => one.cause)).toEqual(["in the queue", null]);
+  expect(spentOf(found, begun)).toEqual({ queued: 50_000, worked: 120, waited: 0 });
+  const queued = stretches([], emptyJournal("y"), new Map(), T0, true, new Set(), begun);
+  expect(spentOf(queued, begun)).toMatchObject({ queued: 50_000, worked: 0, waited: 0 });
 });

@@ -1,6 +1,6 @@
 """Finds a request's route and sends its answer."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -31,6 +31,8 @@ _ONCE: Final = (
     b"last-event-id",
     b"perdure-protocol",
 )
+_API: Final = (b"/api/", b"/worker/", b"/v1/", b"/mcp", b"/assets/")
+"""Addresses of programs."""
 
 
 class _Node:
@@ -128,7 +130,12 @@ class Router:
         if len(headers) != len(scope["headers"]):
             _refuse_doubled(scope["headers"])
         services.gate.check_source(headers)
-        route, path_values = self._find(scope)
+        try:
+            route, path_values = self._find(scope)
+        except NotFound:
+            if (page := self._page(scope, headers)) is None:
+                raise
+            route, path_values = page, ()
         call = Call(services, route, scope, receive, headers)
         if route.role is not None:
             await call.identify(route.role, path_values, alone=route.caller is Caller.EITHER)
@@ -177,6 +184,13 @@ class Router:
                 raise MethodNotAllowed(f"{method} is not served here; use {' or '.join(allowed)}.", {"allow": allowed})
             route = head
         return route, values
+
+    def _page(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Route | None:
+        """For an unknown address outside of the API: a person in a browser gets a page in place of JSON."""
+        asked: bytes = scope["raw_path"]
+        if b"text/html" not in headers.get(b"accept", b"") or asked.startswith(_API):
+            return None
+        return self._static.get(b"/", {}).get("GET") if scope["method"] in ("GET", "HEAD") else None
 
     def _walk(self, raw: bytes, method: str) -> tuple[dict[str, Route], tuple[str, ...]]:
         # Split before decoding: a name may hold a slash as %2F.

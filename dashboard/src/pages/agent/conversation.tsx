@@ -18,7 +18,7 @@ import { Answering, useQuestion } from "../../parts/question";
 import { Loaded, Problem } from "../../parts/state";
 import { Key, Shown, Time } from "../../parts/text";
 import { Value } from "../../parts/value";
-import { useMay } from "../../session";
+import { useBlocked } from "../../session";
 import { useTimeline, type Timeline } from "../execution/data";
 import { useStream } from "./stream";
 import "./conversation.css";
@@ -371,10 +371,10 @@ export function NextMessage({ execution, onSent }: { execution: Pick<Run, "workf
   const [sending, setSending] = useState(false);
   const key = useMemo(() => crypto.randomUUID(), [text]);
   const [, navigate] = useLocation();
-  const may = useMay("write");
+  const blocked = useBlocked("write");
   const refresh = useRefresh();
   const say = async () => {
-    if (text.trim() === "" || sending || !may) return;
+    if (text.trim() === "" || sending || blocked !== undefined) return;
     setSending(true);
     setError(null);
     try {
@@ -413,7 +413,7 @@ export function NextMessage({ execution, onSent }: { execution: Pick<Run, "workf
             }
           }}
         />
-        <button type="submit" class="btn pri" disabled={!may || sending || text.trim() === ""} title={may ? undefined : "Needs the role write."}>
+        <button type="submit" class="btn pri" disabled={blocked !== undefined || sending || text.trim() === ""} title={blocked}>
           <Send size={14} aria-hidden="true" /> Send
         </button>
       </div>

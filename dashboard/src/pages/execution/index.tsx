@@ -4,7 +4,7 @@ import { ArrowLeft, CircleStop, GitFork, Link2, PanelRight, Play, RotateCcw, Shi
 import type { Schemas } from "../../api/client";
 import { useGet } from "../../api/query";
 import { useCommands } from "../../keys";
-import { scaleOf, stretches, shortestFold, workedAndWaited, type Stretch } from "../../model/folds";
+import { scaleOf, stretches, shortestFold, spentOf, type Beginning, type Stretch } from "../../model/folds";
 import { slowestStep } from "../../model/says";
 import { stateAt } from "../../model/then";
 import { cells, FINAL, holdings, losses, rowsOf, type Row } from "../../model/timeline";
@@ -43,7 +43,17 @@ export default function ExecutionPage({ params }: { params: Record<string, strin
     if (execution !== undefined) document.title = `${visible(execution.workflow_id)} ${visible(execution.key ?? shortId(execution.id))} · Perdure`;
   }, [execution]);
   if (execution === undefined) {
-    return <Page title="Execution">{answer.error === null ? <Skeleton rows={8} /> : <Problem error={answer.error} again={() => void answer.refetch()} />}</Page>;
+    if (answer.error === null) return <Page title="Execution"><Skeleton rows={8} /></Page>;
+    return (
+      <Page title="Execution">
+        <Problem error={answer.error} again={() => void answer.refetch()} />
+        <p>
+          <Link href="/executions" class="accent">
+            All executions
+          </Link>
+        </p>
+      </Page>
+    );
   }
   return <Loaded key={id} execution={execution} text={answer.data!} why={why.data} progress={summary?.progress} />;
 }
@@ -101,10 +111,17 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
     if (open.join() !== [...openChildren].join()) setOpenChildren(new Set(open));
   }, [rows]);
 
-  const folded: Stretch[] = useMemo(() => stretches(rows, journal, children.loaded, now, live, opened), [rows, children.version, live, opened]);
+  const begun: Beginning = useMemo(() => {
+    const created = Date.parse(execution.created_at);
+    const claims = [...journal.claims.values()].flatMap((claim) => (claim.from == null || claim.copied === true ? [] : [Date.parse(claim.from)]));
+    const claimed = claims.length > 0 ? Math.min(...claims) : Date.parse(execution.started_at ?? execution.completed_at ?? new Date(now).toISOString());
+    return { created, claimed: Math.max(created, claimed), kept: execution.forked_from == null ? null : `kept from ${shortId(execution.forked_from)}` };
+  }, [execution, version, now]);
+  const folded: Stretch[] = useMemo(() => stretches(rows, journal, children.loaded, now, live, opened, begun), [rows, children.version, live, opened, begun]);
   const drawn: Stretch[] = useMemo(() => {
     if (!clockTime || folded.length === 0) return folded;
-    return [{ from: folded[0]!.from, to: folded.at(-1)!.to, cause: null }];
+    const kept = folded.filter((one) => one.kept === true);
+    return [...kept, { from: folded[kept.length]!.from, to: folded.at(-1)!.to, cause: null }];
   }, [folded, clockTime]);
   const scale = useCallback((pixels: number) => scaleOf(drawn, pixels), [drawn]);
   const lanes = useMemo(() => holdings(journal, now, shortest), [version, rows]);
@@ -230,7 +247,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
           )}
         </p>
         {execution.phase === "running" && <Progress of={progress} />}
-        <Facts execution={execution} folded={folded} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
+        <Facts execution={execution} folded={folded} begun={begun} now={now} usd={budget.data} onFields={() => (setInspected(true), select(null))} />
         {offered.length > 0 && mayWrite && (
           <div class="row wrap gap6 pendbar">
             {offered.slice(0, 4).map((one) => (
@@ -302,6 +319,7 @@ function Loaded({ execution, text, why, progress }: { execution: Execution; text
                   scale={scale}
                   holdings={lanes}
                   losses={lost}
+                  begun={begun}
                   now={live ? now : null}
                   then={past === null || Number.isNaN(past.at) ? null : past.at}
                   selected={selected?.id ?? null}
@@ -446,8 +464,8 @@ interface Money {
   tokens: { spent: number };
 }
 
-function Facts({ execution, folded, now, usd, onFields }: { execution: Execution; folded: Stretch[]; now: number; usd: Money | undefined; onFields: () => void }) {
-  const { worked, waited } = workedAndWaited(folded);
+function Facts({ execution, folded, begun, now, usd, onFields }: { execution: Execution; folded: Stretch[]; begun: Beginning; now: number; usd: Money | undefined; onFields: () => void }) {
+  const { queued, worked, waited } = spentOf(folded, begun);
   return (
     <div class="facts">
       {execution.started_at != null ? (
@@ -457,6 +475,11 @@ function Facts({ execution, folded, now, usd, onFields }: { execution: Execution
       ) : (
         <span title={exact(execution.created_at)}>
           Created <b class="num">{clock(execution.created_at)}</b>
+        </span>
+      )}
+      {queued >= 1 && (
+        <span title="From its creation to its first claim">
+          Queued <b class="num">{duration(queued)}</b>
         </span>
       )}
       {folded.length > 0 && (

@@ -13,7 +13,7 @@ import { Json } from "../../parts/json";
 import { Phase, PhaseIcon } from "../../parts/phase";
 import { CopyButton, Id, Key, Shown, Time } from "../../parts/text";
 import { copy } from "../../parts/toast";
-import { Failure, LogsNear, RowValue } from "./parts";
+import { Failure, Lines, LogsNear, RowValue } from "./parts";
 import { actWord, isEditable, type ActName, type Execution, type Pending } from "./actions";
 import { useText } from "./data";
 
@@ -288,8 +288,8 @@ export function ExecutionInspector({ execution, text, live, onClose }: { executi
             <div class="hd">
               <h3>Error</h3>
             </div>
-            <div class="box err" style={{ overflowWrap: "anywhere" }}>
-              {visible(execution.error)}
+            <div class="box err">
+              <Lines text={execution.error} />
             </div>
           </div>
         )}

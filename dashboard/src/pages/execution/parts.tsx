@@ -68,9 +68,28 @@ export function ErrorShown({ raw }: { raw: string }) {
         <span class="grow" />
         <CopyButton text={detail ?? error.message} what="error" />
       </div>
-      <div style={{ overflowWrap: "anywhere" }}>{visible(error.message)}</div>
+      <Lines text={error.message} />
       {trace !== null ? <Traceback trace={trace} /> : detail !== null && <pre class="box err trace">{visible(detail)}</pre>}
     </div>
+  );
+}
+
+const LINES = 12;
+
+/** The text of an error with its line breaks, folded after 12 lines. */
+export function Lines({ text }: { text: string }) {
+  const [all, setAll] = useState(false);
+  const lines = text.split("\n");
+  const more = lines.length - LINES;
+  return (
+    <>
+      <div class="lines">{visible(all || more <= 0 ? text : lines.slice(0, LINES).join("\n"))}</div>
+      {more > 0 && (
+        <button type="button" class="btn ghost sm" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? `Fold after ${LINES} lines` : `Show ${counted(more, "more line")}`}
+        </button>
+      )}
+    </>
   );
 }
 

@@ -13,7 +13,7 @@ import { Phase } from "../../parts/phase";
 import { Empty, Loaded, Problem } from "../../parts/state";
 import { Time } from "../../parts/text";
 import { useWindow } from "../../parts/window";
-import { Failure, LogLines, LogsNear, RowValue, useLogs } from "./parts";
+import { Failure, Lines, LogLines, LogsNear, RowValue, useLogs } from "./parts";
 import type { Execution } from "./actions";
 
 const PAGE = 200;
@@ -180,8 +180,8 @@ export function Values({ execution, text, live }: { execution: Execution; text: 
       {execution.error != null ? (
         <section class="sect">
           <h2>Error</h2>
-          <div class="box err" style={{ overflowWrap: "anywhere", whiteSpace: "pre-wrap" }}>
-            {visible(execution.error)}
+          <div class="box err">
+            <Lines text={execution.error} />
           </div>
         </section>
       ) : (
@@ -270,7 +270,7 @@ export function Failed({ row, error }: { row: Row; error: string | null }) {
           </span>
         )}
       </div>
-      {one !== undefined ? <Failure execution={row.execution} seq={one.seq} /> : error !== null && <div class="box err">{visible(error)}</div>}
+      {one !== undefined ? <Failure execution={row.execution} seq={one.seq} /> : error !== null && <div class="box err"><Lines text={error} /></div>}
       <LogsNear execution={row.execution} from={row.from} to={row.to} />
     </div>
   );

@@ -4,7 +4,7 @@ import { Skull } from "lucide-preact";
 import { useCommands } from "../../keys";
 import { clock, duration } from "../../model/time";
 import { visible } from "../../model/words";
-import { ticks, type Placed, type Scale } from "../../model/folds";
+import { ticks, type Beginning, type Placed, type Scale } from "../../model/folds";
 import { placeFor, readOut, saidBeside } from "../../model/says";
 import { short } from "../../model/then";
 import { tookOf, type Bar, type Holding, type Loss, type Row } from "../../model/timeline";
@@ -18,6 +18,7 @@ interface Props {
   scale: (width: number) => Scale;
   holdings: Holding[];
   losses: Loss[];
+  begun: Beginning;
   now: number | null;
   /** Time travel: what lies after this moment fades. */
   then: number | null;
@@ -51,11 +52,12 @@ export function Waterfall(props: Props) {
         <div class="wfh1">Step</div>
         <div class="wfh2">Duration</div>
         <div class="axis" ref={column}>
+          {props.begun.claimed > props.begun.created && <Queued from={x(props.begun.created)} to={x(props.begun.claimed)} />}
           {props.holdings.map((one, at) => (
             <Lane key={at} one={one} from={x(one.from)} to={x(one.to)} tone={toneOf(props.holdings, one.worker)} />
           ))}
           {scale.stretches.map((one) =>
-            one.cause === null || one.width < 30 ? null : (
+            one.cause === null || one.kept === true || one.width < 30 ? null : (
               <span key={one.from} class="foldcap" style={{ left: `${one.left + one.width / 2 - left}px` }}>
                 {duration(one.to - one.from)}
               </span>
@@ -79,8 +81,9 @@ export function Waterfall(props: Props) {
                 key={one.from}
                 type="button"
                 tabIndex={-1}
-                class="fold"
-                title={`${duration(one.to - one.from)}: ${visible(one.cause)}. Click to draw it to scale.`}
+                class={one.kept === true ? "fold kept" : "fold"}
+                disabled={one.kept === true}
+                title={one.kept === true ? `Rows ${visible(one.cause)}, with the times that they have there.` : `${duration(one.to - one.from)}: ${visible(one.cause)}. Click to draw it to scale.`}
                 style={{ left: `${one.left - left}px`, width: `${one.width}px` }}
                 onClick={() => props.onStretch(one.from)}
               >
@@ -101,6 +104,7 @@ export function Waterfall(props: Props) {
               selected={row.id === props.selected}
               faded={props.then !== null && !(row.from <= props.then)}
               slowest={props.slowest}
+              own={props.begun.kept === null ? Number.NEGATIVE_INFINITY : props.begun.created}
               onSelect={props.onSelect}
               onFold={props.onFold}
             />
@@ -142,6 +146,15 @@ function Lane({ one, from, to, tone }: { one: Holding; from: number; to: number;
   return (
     <span class={`holder t${tone}${one.lost ? " lost" : ""}`} title={`Worker ${one.worker}`} style={{ left: `${from}px`, width: `${wide}px` }}>
       {wide > 90 ? `worker ${short(one.worker)}` : wide > 34 ? short(one.worker) : ""}
+    </span>
+  );
+}
+
+/** The time before the first claim, hollow as that of children. */
+function Queued({ from, to }: { from: number; to: number }) {
+  return (
+    <span class="holder queue" title="In the queue, before the first claim" style={{ left: `${from}px`, width: `${Math.max(3, to - from)}px` }}>
+      {to - from > 74 ? "in the queue" : to - from > 44 ? "queue" : ""}
     </span>
   );
 }
@@ -238,11 +251,13 @@ interface RowProps {
   selected: boolean;
   faded: boolean;
   slowest: string | null;
+  /** What ended before was kept from a fork's source. */
+  own: number;
   onSelect: (row: Row) => void;
   onFold: (row: Row) => void;
 }
 
-function RowLine({ row, index, x, width, labels, selected, faded, slowest, onSelect, onFold }: RowProps) {
+function RowLine({ row, index, x, width, labels, selected, faded, slowest, own, onSelect, onFold }: RowProps) {
   const said = saidBeside(row, slowest);
   const took = tookOf(row);
   // What a zoom leaves in view. The row clips its right side; the names must stay free.
@@ -278,7 +293,7 @@ function RowLine({ row, index, x, width, labels, selected, faded, slowest, onSel
         {took === null ? "" : duration(took)}
       </span>
       {bars.map(({ bar, from, to }, at) => (
-        <i key={at} class={barClass(bar)} style={{ left: `calc(var(--col) + ${from.toFixed(1)}px)`, width: `${(to - from).toFixed(1)}px` }} />
+        <i key={at} class={bar.to < own ? `${barClass(bar)} kept` : barClass(bar)} style={{ left: `calc(var(--col) + ${from.toFixed(1)}px)`, width: `${(to - from).toFixed(1)}px` }} />
       ))}
       {said !== null && place !== null && (
         <span class={`blab ${said.tone}${place.left ? " left" : ""}`} style={{ left: `calc(var(--col) + ${place.at.toFixed(1)}px)`, maxWidth: place.most === undefined ? undefined : `${place.most.toFixed(1)}px` }}>

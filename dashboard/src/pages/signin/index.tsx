@@ -12,8 +12,8 @@ async function signIn(fields: Record<string, string>): Promise<void> {
   if (!reply.ok) throw errorOf(reply.status, await reply.json().catch(() => null));
 }
 
-/** The form on every page until somebody has signed in: a key, or e-mail and password. */
-export function SignIn({ onDone, used }: { onDone: () => void; used: boolean }) {
+/** The form on every page until the browser is signed in: a key, or e-mail and password. */
+export function SignIn({ onDone, used, inDialog }: { onDone: () => void; used: boolean; inDialog?: boolean }) {
   const [error, setError] = useState<unknown>(null);
   const [busy, setBusy] = useState(false);
   const submit = async (event: SubmitEvent) => {
@@ -29,13 +29,17 @@ export function SignIn({ onDone, used }: { onDone: () => void; used: boolean }) 
       setBusy(false);
     }
   };
+  const Frame = inDialog === true ? "div" : "main";
   return (
-    <main class="signin">
-      <div class="row">
-        <Mark /> <h1>Sign in to Perdure</h1>
-      </div>
+    <Frame class="signin">
+      {inDialog !== true && (
+        <div class="row">
+          <Mark /> <h1>Sign in to Perdure</h1>
+        </div>
+      )}
       <p class="dim">
         {used && "This link was used or has expired. "}
+        {inDialog === true && "Sign in to go on. What you entered stays. "}
         This server is {location.host}.
       </p>
       <form class="col gap12" onSubmit={(event) => void submit(event)} aria-label="Sign in with a key">
@@ -65,6 +69,6 @@ export function SignIn({ onDone, used }: { onDone: () => void; used: boolean }) 
         </button>
       </form>
       {error !== null && <Problem error={error} />}
-    </main>
+    </Frame>
   );
 }

@@ -12,7 +12,7 @@ import { SchemaForm } from "../../parts/schemaform";
 import { Loaded, Problem } from "../../parts/state";
 import { CopyButton, Key, Shown } from "../../parts/text";
 import { toast } from "../../parts/toast";
-import { useMay } from "../../session";
+import { useBlocked, useMay } from "../../session";
 import { useDefinition } from "./index";
 
 type Typed = Schemas["DeploymentWorkflow"];
@@ -58,6 +58,7 @@ function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed:
   const [error, setError] = useState<unknown>(null);
   const [, navigate] = useLocation();
   const may = useMay("write");
+  const blocked = useBlocked("write");
 
   const fault = mode === "json" ? faultOf(text) : null;
   const filled = useMemo(() => {
@@ -74,7 +75,7 @@ function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed:
 
   const start = async () => {
     setTried(true);
-    if (!may || sending) return;
+    if (blocked !== undefined || sending) return;
     if (count > 0) {
       const first = [...filled.problems.keys()][0];
       if (Object.keys(bad).length > 0) setOpen(true);
@@ -201,12 +202,12 @@ function Form({ workflow, from, onClose, typed, given, queue }: Props & { typed:
       <AsCode curl={asCurl(call, location.origin, currentProject())} command={startCommand(workflow, payload, options)} python={startPython(workflow, payload, options)} />
       {error !== null && <Problem error={error} />}
       <footer class="row">
-        <button type="submit" class="btn pri" disabled={!may || sending} title={may ? undefined : "Needs the role write."}>
+        <button type="submit" class="btn pri" disabled={blocked !== undefined || sending} title={blocked}>
           {may ? <Play size={13} aria-hidden="true" /> : <Lock size={13} aria-hidden="true" />}
           Start
         </button>
         {tried && count > 0 && <span class="bad">{count === 1 ? "1 field needs a change" : `${count} fields need a change`}</span>}
-        {!may && <span class="dim">Needs the role write.</span>}
+        {blocked !== undefined && <span class="dim">{blocked}</span>}
         <span class="grow" />
         <Key keys="mod+enter" />
       </footer>

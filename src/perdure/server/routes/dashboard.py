@@ -32,7 +32,8 @@ _COMMON: Final = ((b"referrer-policy", b"same-origin"), (b"cache-control", b"no-
 _LINK_HEADERS: Final = (
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        b"default-src 'none'; style-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; "
+        b"frame-ancestors 'none'",
     ),
     *_COMMON,
 )
@@ -130,14 +131,19 @@ async def sign_in(call: Call, query: SignInQuery) -> Text | Reply:
     A link that was used or has expired shows the dashboard's sign-in form.
     """
     if call.services.sign_ins.is_link(query.token):
-        return Text(pages.link_page(query.token), "text/html; charset=utf-8", _LINK_HEADERS)
+        page = pages.link_page(query.token, host=call.header(b"host") or "this one", style=_style())
+        return Text(page, "text/html; charset=utf-8", _LINK_HEADERS)
     return _shell().reply(call.headers, _SHELL_HEADERS)
 
 
 @routes.get("/", role=None, media_type="text/html", also=PAGES)
 async def dashboard(call: Call) -> Reply:
-    """The dashboard: one page, which draws all others from this API."""
-    return _shell().reply(call.headers, _SHELL_HEADERS)
+    """The dashboard: one page, which draws all others from this API. It also says that an address leads nowhere."""
+    first = call.raw_path.split(b"/", 2)[1].decode("ascii", "replace")
+    if first in ("", *PAGES):
+        return _shell().reply(call.headers, _SHELL_HEADERS)
+    shell = _shell().reply({}, _SHELL_HEADERS)
+    return Reply(404, shell.body, shell.headers)
 
 
 @routes.get("/assets/{name}", role=None, media_type="application/octet-stream")
@@ -153,6 +159,12 @@ async def asset(call: Call, name: str) -> Reply:
 def _shell() -> CachedDocument:
     index = files("perdure") / "dashboard" / "index.html"
     return CachedDocument(index.read_bytes() if index.is_file() else _NOT_BUILT.encode(), "text/html; charset=utf-8")
+
+
+@cache
+def _style() -> str:
+    """The path of the dashboard's stylesheet. A copy without a dashboard has the style of the question pages only."""
+    return f"/assets/{next((name for name in _assets() if name.endswith('.css')), 'approve.css')}"
 
 
 @cache
