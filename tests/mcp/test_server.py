@@ -20,14 +20,15 @@ from tests.mcp.client import SECONDS, Session, accepts, http_session
 
 from perdure.embedded import Embedded, embedded
 from perdure.mcp import lines
-from perdure.mcp.runs import tool_name
 from perdure.mcp.tools import TOOLS
 from perdure.server import tool_server
+from perdure.store.interface import Verb
 from perdure.wire.access import Role
 from perdure.wire.executions import GetSteps, ListExecutions
 from perdure.wire.requests import Started, StartItem
 from perdure.wire.status import Phase
 from perdure.wire.summaries import ExecutionSummary
+from perdure.wire.workflows import RegisteredWorkflow, tool_name
 
 Json = Any
 YES = {"action": "accept", "content": {"approved": True, "note": "fine"}}
@@ -170,13 +171,65 @@ async def test_a_read_key_can_start_and_change_nothing(app: Embedded) -> None:
             ("cancel_execution", {"id": created.task_id}),
             ("answer_question", {"id": created.task_id, "step": "approve", "answer": True}),
         ):
-            assert "FORBIDDEN: This needs a key with the role 'write'" in await reader.refusal(tool, **arguments)
+            needed = "write" if tool in ("retry_execution", "answer_question") else "work"
+            assert f"FORBIDDEN: This needs a key with the role '{needed}'" in await reader.refusal(tool, **arguments)
         for change in (reader.cancel(created.task_id), reader.update_all(created.task_id, {key: YES})):
-            with pytest.raises(MCPError, match="This needs a key with the role 'write'"):
+            with pytest.raises(MCPError, match=r"This needs a key with the role '(work|write)'"):
                 await change
     assert await ids_of(app) == [created.task_id]
     (listed,) = (await app._transport.call(ListExecutions())).executions
     assert listed.phase is Phase.WAITING
+
+
+def _text(said: Json) -> str:
+    return str(said.content[0].text)
+
+
+@pytest.mark.parametrize("role", [Role.READ, Role.ADMIN])
+async def test_an_unknown_tool_reads_names_only_and_asks_for_the_role_first(
+    app: Embedded, monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    described: list[str] = []
+
+    async def noted(project_id: str, found: RegisteredWorkflow) -> RegisteredWorkflow:
+        described.append(found.id)
+        return found
+
+    monkeypatch.setattr("perdure.store.verbs.deployments._described", noted)
+    scans: list[str] = []
+    scan = app.engine.store.scan
+
+    async def counted(verb: Verb[Any]) -> Any:
+        if "project_id" in verb.values:  # not the server's own
+            scans.append(verb.name)
+        return await scan(verb)
+
+    monkeypatch.setattr(app.engine.store, "scan", counted)
+    async with http_session(url_of(app), await key_of(app, role)) as session:
+        for name in ("run_none", "run_none_0a1b2c", "run_" + "x" * 4_000, "walk"):
+            said = await session.client.call_tool(name, {"input": 1})
+            code = "FORBIDDEN: This needs a key with the role 'work'" if role is Role.READ else "NOT_FOUND: The tool"
+            text = _text(said)
+            assert said.is_error and text.startswith(code) and len(text) < 500
+    assert described == []
+    assert set(scans) <= ({"startable_by"} if role is Role.ADMIN else set())
+
+
+async def test_numbers_beyond_64_bits_are_refused_by_name(app: Embedded) -> None:
+    async with admin(app) as session:
+        for name in ("get_journal", "get_logs"):
+            said = await session.client.call_tool(name, {"id": UNKNOWN, "after": 2**63})
+            assert _text(said).startswith("BAD_VALUE: arguments: Expected `int` <= 9223372036854775807")
+    for tool in TOOLS.values():
+        for shown in tool.schema["properties"].values():
+            assert shown.get("type") != "integer" or "maximum" in shown, tool.name
+
+
+async def test_requests_leave_no_line_in_the_log(app: Embedded, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        async with admin(app) as session:
+            await session.client.call_tool("list_executions", {})
+    assert not [one.message for one in caplog.records if "Terminating" in one.message]
 
 
 @pytest.mark.parametrize("item", ["1", [], {"": 0}])

@@ -9,6 +9,7 @@ from tests.server.serving import Hand, Served
 
 from perdure.store.interface import Verb
 from perdure.wire.executions import NAMES_MAX
+from perdure.wire.workflows import tool_name
 
 NAME_FILTERS = [f"{no}{name}" for name in ("workflow_id", "queue_name", "deployment_id") for no in ("", "not_")]
 MANY = [f"{n:03}".ljust(200, "\u05d0") for n in range(NAMES_MAX + 1)]
@@ -92,3 +93,49 @@ async def test_a_scan_ends_when_its_caller_leaves(
         await begun.wait()
         writer.close()
         await ended.wait()
+
+
+async def test_a_project_has_a_limit_of_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by name. Those that are known may be registered again, also by another deployment."""
+    monkeypatch.setattr("perdure.store.verbs.deployments.WORKFLOWS_MAX", 5)
+    hand = Hand(served.client, tuple(f"w-{n}" for n in range(5)))
+    await hand.register()
+    hand.deployment_id = "newer"
+    await hand.register()
+    more = Hand(served.client, ("w-5",))
+    body = {"worker_id": more.id, "deployment_id": "d", "python": "3.11", "workflows": [{"id": "w-5"}]}
+    reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+    assert (reply.status_code, reply.json()["details"]) == (422, {"path": "workflows"})
+    assert "would have 6 workflows, agents and tools of different names; the limit is 5" in reply.json()["error"]
+    deployed = "/api/v1/workers/deployments/push/workflows"
+    assert (await served.client.post("/api/v1/workers/deployments", json={"deployment_id": "push"})).is_success
+    for id, status in (("w-6", 422), ("w-0", 200)):
+        reply = await served.client.post(deployed, json={"workflow_id": id, "workflow_type": "workflow"})
+        assert reply.status_code == status, reply.text
+    _, other = await served.other_project()
+    reply = await served.client.post("/worker/v1/register", json=body, headers={**other, "perdure-protocol": "1"})
+    assert reply.status_code == 200
+
+
+async def test_the_schemas_of_a_registration_have_a_limit(served: Served) -> None:
+    schema = {"type": "object", "description": "x" * 60_000}
+    workflows = [{"id": f"w-{n}", "description": {"input_schema": schema, "output_schema": schema}} for n in range(70)]
+    body = {"worker_id": Hand(served.client).id, "deployment_id": "d", "python": "3.11", "workflows": workflows}
+    for amount, status in ((70, 413), (69, 200)):
+        body["workflows"] = workflows[:amount]
+        reply = await served.client.post("/worker/v1/register", json=body, headers={"perdure-protocol": "1"})
+        assert reply.status_code == status, reply.text
+    page = await served.client.get("/api/v1/startable")
+    assert 8 <= len(page.json()) <= 10 and "next-cursor" in page.headers, "a page is about 1 MiB"
+    found = await served.client.get("/api/v1/startable", params={"tool": "run_w-68"})
+    assert [one["workflow_id"] for one in found.json()] == ["w-68"]
+
+
+async def test_a_tool_is_found_by_any_name(served: Served) -> None:
+    names = ("plain", "billing/send mail", "\u05d0" * 60, "a" * 200, "null", "run_x", "Plain_0a1b2c")
+    await Hand(served.client, names).register()
+    for name in names:
+        found = await served.client.get("/api/v1/startable", params={"tool": tool_name(name)})
+        assert [one["workflow_id"] for one in found.json()] == [name]
+    for tool in ("run_", "plain", "run_none_0a1b2c", "run_" + "a" * 200):
+        assert (await served.client.get("/api/v1/startable", params={"tool": tool})).json() == []

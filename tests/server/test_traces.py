@@ -509,6 +509,26 @@ async def test_a_span_of_very_many_events(served: Served, form: str) -> None:
     assert (status, rejected, why) == (200, 1, "span.events: holds 16,385 events; the limit is 16,384")
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_events_of_all_spans_are_counted_before_they_are_read(
+    served: Served, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    kept = otlp._kept
+
+    def counted(*args: Any, **values: Any) -> Any:
+        read.append(len(values["events"]))
+        return kept(*args, **values)
+
+    monkeypatch.setattr(otlp, "_kept", counted)
+    fields = {**ids(form, 1), "events": [{}] * 10_000}
+    status, _, why = await export(served, form, many(form, 20, fields))
+    assert (status, why) == (413, "body: holds more than 100,000 spans, events and other parts; send fewer at a time.")
+    assert sum(read) <= 100_000
+    text = {**ids(form, 1), "name": "Z" * 20_000}
+    assert (await export(served, form, many(form, 1, text)))[:2] == (200, 0)
+
+
 @pytest.mark.parametrize("value", [{"intValue": "abc"}, {"intValue": None}, {"intValue": "9" * 5_000}])
 async def test_a_resource_with_a_number_that_is_none_keeps_no_span_out(served: Served, value: Any) -> None:
     resource = {"attributes": [{"key": "r", "value": value}]}

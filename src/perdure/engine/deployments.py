@@ -125,8 +125,10 @@ class Deployments(Service):
 
     @serves(GetStartable)
     async def startable(self, scope: Scope, op: GetStartable) -> Listed[RegisteredWorkflow]:
+        if op.tool is not None:
+            return Listed(await self.scan(deployments.startable_by(project_id=scope.project_id, tool=op.tool)), None)
         after = "" if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")[0]
-        page, last = await self.read(
+        page, last = await self.scan(
             deployments.list_startable(project_id=scope.project_id, after_id=after, limit=op.limit)
         )
         return Listed(page, None if last is None else write_cursor((last,)))

@@ -7,12 +7,18 @@ from msgspec.json import encode
 
 from perdure.wire.codec import check_json, check_name, check_text
 from perdure.wire.definitions import DEFINITION_BYTES_MAX
-from perdure.wire.errors import BadValue
+from perdure.wire.errors import BadValue, TooLarge
 from perdure.wire.limits import REGISTERED_MAX, VARIABLES
 from perdure.wire.operation import validated
 from perdure.wire.requests import RegisterRequest
 from perdure.wire.search import check_fields
-from perdure.wire.workflows import DESCRIBED_BYTES_MAX, SCHEMA_BYTES_MAX, WorkflowDescription, WorkflowType
+from perdure.wire.workflows import (
+    DESCRIBED_BYTES_MAX,
+    DESCRIPTIONS_BYTES_MAX,
+    SCHEMA_BYTES_MAX,
+    WorkflowDescription,
+    WorkflowType,
+)
 
 SCHEDULES_AT_ONCE: Final = 50
 HOST_BYTES_MAX: Final = 255
@@ -23,6 +29,7 @@ async def check_registration(request: RegisterRequest) -> None:
     check_name(request.deployment_id, where="deployment_id")
     if request.host is not None:
         check_text(request.host, where="host", max_bytes=HOST_BYTES_MAX)
+    _check_size(request)
     for spec in request.workflows:
         check_name(spec.id, where="workflows.id")
         check_fields(spec.searchable, "workflows.searchable")
@@ -66,6 +73,18 @@ def _check_counts(request: RegisterRequest) -> None:
                 f"({VARIABLES['REGISTERED_MAX']}). Divide them among several projects, or raise the limit.",
                 {"path": name},
             )
+
+
+def _check_size(request: RegisterRequest) -> None:
+    """Raises TooLarge."""
+    given = [spec.description for spec in request.workflows if spec.description is not None]
+    size = sum(len(part or b"") for one in given for part in (one.input_schema, one.output_schema, one.text))
+    if size > DESCRIPTIONS_BYTES_MAX:
+        raise TooLarge(
+            f"workflows: the schemas and texts take {size:,} bytes; a registration may have "
+            f"{DESCRIPTIONS_BYTES_MAX:,}. Use several deployments, or make the schemas smaller.",
+            {"path": "workflows"},
+        )
 
 
 async def _check_schedules(request: RegisterRequest) -> None:

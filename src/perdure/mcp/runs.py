@@ -3,9 +3,8 @@
 The task's id is the id of the execution. So a task lives as long as its execution, on any server of the store.
 """
 
-import hashlib
-import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,20 +16,17 @@ from perdure.mcp.elicitation import answer, key_of
 from perdure.wire.approvals import GetOpenQuestions, OpenQuestion
 from perdure.wire.errors import Conflict, NotCancellable, NotFound
 from perdure.wire.executions import CancelExecution, Execution, GetExecution
-from perdure.wire.operation import Listed
 from perdure.wire.starts import SubmitWorkflow
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.why import ExplainExecution
 from perdure.wire.wording import plain
-from perdure.wire.workflows import GetStartable, RegisteredWorkflow, WorkflowType
+from perdure.wire.workflows import GetStartable, RegisteredWorkflow, WorkflowType, tool_name
 
 Json = Any
 
-PREFIX: Final = "run_"
-NAME_CHARS_MAX: Final = 48
-"""Programs put a prefix before it, and some take 64 characters."""
 DESCRIPTION_CHARS: Final = 400
 RESULT_CHARS: Final = 20_000
+SHOWN_CHARS: Final = 300
 _ASKED: Final = (Phase.QUEUED, Phase.HELD, Phase.BLOCKED)
 """The phase does not say why they wait."""
 
@@ -53,38 +49,15 @@ class Run(NamedTuple):
 
 async def run_tools(ask: Ask, cursor: str | None = None) -> tuple[list[RunTool], str | None]:
     page = await ask(GetStartable(cursor))
-    return [_tool(one) for one in page.items], page.next_cursor
+    # Schemas may be large.
+    return await asyncio.to_thread(lambda: [_tool(one) for one in page.items]), page.next_cursor
 
 
 async def find_run_tool(ask: Ask, name: str) -> RunTool:
     """Raises `NotFound`."""
-    async for page in _pages(ask):
-        for one in page.items:
-            if tool_name(one.id) == name:
-                return _tool(one)
-    raise NotFound(f"The tool {name!r} does not exist: no worker has registered its workflow.")
-
-
-async def _pages(ask: Ask) -> AsyncIterator[Listed[RegisteredWorkflow]]:
-    cursor: str | None = None
-    while True:
-        page = await ask(GetStartable(cursor))
-        yield page
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
-def tool_name(workflow_id: str) -> str:
-    """
-    >>> tool_name("order"), tool_name("billing/send mail")
-    ('run_order', 'run_billing_send_mail_d1488d')
-    """
-    name = PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", workflow_id)
-    if name == PREFIX + workflow_id and len(name) <= NAME_CHARS_MAX:
-        return name
-    mark = hashlib.sha256(workflow_id.encode()).hexdigest()[:6]
-    return f"{name[: NAME_CHARS_MAX - len(mark) - 1]}_{mark}"
+    for one in (await ask(GetStartable(tool=name))).items:
+        return await asyncio.to_thread(_tool, one)
+    raise NotFound(f"The tool {lines.cut(name, SHOWN_CHARS)!r} does not exist: no worker has registered its workflow.")
 
 
 def _tool(one: RegisteredWorkflow) -> RunTool:

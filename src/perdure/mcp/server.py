@@ -28,8 +28,9 @@ from perdure.mcp.asking import Ask, Caller, full_id
 from perdure.mcp.elicitation import elicitation
 from perdure.mcp.runs import RESULT_CHARS, Run, RunTool
 from perdure.mcp.tools import TOOLS, Tool
-from perdure.wire.access import Role
+from perdure.wire.access import Principal, Role, check_role
 from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError
+from perdure.wire.starts import SubmitWorkflow
 from perdure.wire.status import Phase
 from perdure.wire.times import rfc3339
 
@@ -101,13 +102,16 @@ class Tools:
     async def call(
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult | dict[str, Json]:
-        ask, arguments = self._caller_of(ctx).ask, params.arguments or {}
+        caller, arguments = self._caller_of(ctx), params.arguments or {}
+        ask = caller.ask
         try:
             known = TOOLS.get(params.name)
             if known is not None:
                 return _text(await known.call(ask, _converted(arguments, known)))
             if params.request_state is not None:
                 return await self._go_on(ctx, ask, params)
+            if caller.role is not None:
+                check_role(Principal("", caller.role, ""), SubmitWorkflow.endpoint.role or Role.WRITE)
             tool = await runs.find_run_tool(ask, params.name)
             id = await runs.start(ask, tool.workflow.id, runs.payload_of(tool.workflow, arguments))
             if _has_tasks(ctx):

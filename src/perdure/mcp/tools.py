@@ -13,6 +13,7 @@ from perdure.wire.access import Role
 from perdure.wire.approvals import GetOpenQuestions, ListApprovals
 from perdure.wire.errors import BadRequest
 from perdure.wire.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
+from perdure.wire.fields import INT64_MAX
 from perdure.wire.forks import RetryExecution
 from perdure.wire.status import Status
 from perdure.wire.summaries import ListSummaries
@@ -128,7 +129,7 @@ async def why(ask: Ask, given: Why) -> str:
 
 class After(Struct, forbid_unknown_fields=True):
     id: Id
-    after: Annotated[int, Meta(ge=0, description="Go on after the line of this number.")] = 0
+    after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="Go on after the line of this number.")] = 0
 
 
 @tool(Role.READ)
@@ -176,7 +177,7 @@ async def search_docs(ask: Ask, given: Words) -> str:
 
 class Reading(Struct, forbid_unknown_fields=True):
     page: Annotated[str, Meta(description="Its name, as the search shows it in brackets.")]
-    offset: Annotated[int, Meta(ge=0, description="The first character to show.")] = 0
+    offset: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The first character to show.")] = 0
 
 
 @tool(Role.READ)

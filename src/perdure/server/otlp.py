@@ -29,7 +29,7 @@ PROTOBUF: Final = "application/x-protobuf"
 REQUEST_BYTES_MAX: Final = 8 << 20
 """The largest request, uncompressed."""
 PARTS_MAX: Final = 100_000
-"""Parts looked at to find the spans."""
+"""Parts looked at to find the spans, and events."""
 COMMAS_MAX: Final = 1_000_000
 """Each comma in a JSON request may mean an object."""
 ONE_BYTES_MAX: Final = 2 * SPAN_BYTES_MAX
@@ -65,7 +65,7 @@ class _Left:
         """Raises TooLarge."""
         self.parts -= parts
         if self.parts < 0:
-            raise TooLarge(f"body: holds more than {PARTS_MAX:,} spans and parts of other kinds; send fewer at a time.")
+            raise TooLarge(f"body: holds more than {PARTS_MAX:,} spans, events and other parts; send fewer at a time.")
 
 
 def media_type(content_type: bytes | None) -> str:
@@ -191,9 +191,11 @@ def _of_resource(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"resource.{name}": value for name, value in values.items()}
 
 
-def _check_events(count: int) -> None:
+def _check_events(count: int, left: _Left) -> None:
+    """All events of a request count as its parts. Raises BadValue, TooLarge."""
     if count > EVENTS_MAX:
         raise BadValue(f"span.events: holds {count:,} events; the limit is {EVENTS_MAX:,}")
+    left.look(count)
 
 
 class _JsonKeyValue(Struct):
@@ -292,7 +294,7 @@ def _json_resource(raw: Raw | None) -> dict[str, Any] | None:
 def _json_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> StoredSpan:
     try:
         span = _span(raw)
-        _check_events(len(span.events))
+        _check_events(len(span.events), left)
         status = span.status or _JsonStatus()
         return _kept(
             resource,
@@ -350,11 +352,14 @@ def _list_in(inner: Raw) -> list[Raw]:
     return _array(values) if bytes(values).startswith(b"[") else []
 
 
-# Field numbers of ExportTraceServiceRequest, ResourceSpans and ScopeSpans.
+# Field numbers of ExportTraceServiceRequest, ResourceSpans, ScopeSpans and Span.
 _RESOURCE_SPANS: Final = 1
 _RESOURCE: Final = 1
 _SCOPE_SPANS: Final = 2
 _SPANS: Final = 2
+_EVENTS: Final = 11
+_EVENT_TAGS: Final = (b"\x5a", b"\xda")
+"""The first byte of an event's tag, as it should be and in a longer form."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -425,11 +430,14 @@ def _protobuf_span(raw: bytes, resource: Mapping[str, Any], left: _Left) -> Stor
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 
+    # Protobuf would make all events before a check could run. Other text may have the bytes of their tags, too.
+    if sum(map(raw.count, _EVENT_TAGS)) > EVENTS_MAX:
+        _check_events(sum(1 for _ in _fields(raw, (0, len(raw)), _EVENTS, left)), left)
     try:
         span = Sent.FromString(raw)
     except DecodeError as error:
         raise _no_request(error) from None
-    _check_events(len(span.events))
+    _check_events(len(span.events), left)
     return _kept(
         resource,
         left,

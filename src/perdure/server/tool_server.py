@@ -4,6 +4,7 @@ The library is loaded at the first request, in a thread, because that takes a se
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import structs
@@ -75,6 +76,8 @@ def _load(bytes_max: int) -> "StreamableHTTPSessionManager":
         raise NotFound("This server does not serve MCP; install `perdure[mcp]` where it runs.") from error
     from perdure.mcp.server import Tools
 
+    # It says "Terminating session: None" of each request.
+    logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
     server = Tools(_caller_of).server()
     # The router has checked host, origin and size.
     return StreamableHTTPSessionManager(server, stateless=True, json_response=True, max_request_body_size=bytes_max)

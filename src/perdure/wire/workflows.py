@@ -1,6 +1,7 @@
 """Workflows as deployments register them, and their runs."""
 
 import hashlib
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
@@ -15,7 +16,13 @@ from perdure.wire.status import Status
 
 OFFSET_MAX: Final = 100_000
 STARTABLE_MAX: Final = 50
-"""Each may have 128 KiB of schemas."""
+WORKFLOWS_MAX: Final = 2_000
+"""Names of workflows, agents and tools in one project."""
+DESCRIPTIONS_BYTES_MAX: Final = 8 << 20
+"""All schemas and texts of one registration."""
+TOOL_PREFIX: Final = "run_"
+TOOL_CHARS_MAX: Final = 48
+"""Programs put a prefix before a tool's name, and some take 64 characters."""
 
 
 class WorkflowType(StrEnum):
@@ -125,6 +132,19 @@ class WorkflowRun(Record, frozen=True):
 Offset = Annotated[Int64, between(0, OFFSET_MAX)]
 
 
+def tool_name(workflow_id: str) -> str:
+    """The name of the MCP tool that runs a workflow.
+
+    >>> tool_name("order"), tool_name("billing/send mail")
+    ('run_order', 'run_billing_send_mail_d1488d')
+    """
+    name = TOOL_PREFIX + re.sub(r"[^A-Za-z0-9_-]", "_", workflow_id)
+    if name == TOOL_PREFIX + workflow_id and len(name) <= TOOL_CHARS_MAX:
+        return name
+    mark = hashlib.sha256(workflow_id.encode()).hexdigest()[:6]
+    return f"{name[: TOOL_CHARS_MAX - len(mark) - 1]}_{mark}"
+
+
 class RegistryPage(Struct, frozen=True):
     limit: Annotated[Int64, between(1, PAGE_MAX)] = PAGE_MAX
     """1 to 1,000."""
@@ -153,7 +173,9 @@ class GetStartable(Operation[Listed[RegisteredWorkflow]], frozen=True):
 
     cursor: PageCursor | None = None
     limit: Annotated[Int64, between(1, STARTABLE_MAX)] = STARTABLE_MAX
-    """1 to 50."""
+    """1 to 50. A page with large schemas may be shorter."""
+    tool: str | None = None
+    """Only the one that the MCP tool of this name runs."""
 
 
 @workflows.get("/api/v1/workflows/runs", contract=True)

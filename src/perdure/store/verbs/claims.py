@@ -8,7 +8,13 @@ import msgspec
 from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs import admission, in_flight
-from perdure.store.verbs.deployments import adopt_early, enter_deployment, look_at_deployment, offer_work
+from perdure.store.verbs.deployments import (
+    adopt_early,
+    check_room,
+    enter_deployment,
+    look_at_deployment,
+    offer_work,
+)
 from perdure.store.verbs.direct_dispatch import HandedOut
 from perdure.store.verbs.fields import declare_fields
 from perdure.store.verbs.queues import put_queue
@@ -85,6 +91,7 @@ async def register(
     """
     if await query("read_ended", id=request.worker_id):
         raise _not_registered(request.worker_id)
+    await check_room(project_id, [spec.id for spec in request.workflows])
     standing = await look_at_deployment(project_id, request.deployment_id, now_us, push=False)
     kept = await query(
         "upsert_worker",

@@ -1,6 +1,7 @@
 """Deployments. The kind of a deployment's workers, native or push, changes only while it has no worker of the other
 kind."""
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -13,13 +14,25 @@ from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.turns import HELD_US
 from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
 from perdure.wire.drains import Drain, IdleExecution, drain_of
-from perdure.wire.errors import BadRequest, Conflict, DeploymentNotFound, NotFound
+from perdure.wire.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
+from perdure.wire.limits import GATHERED_BYTES_MAX
 from perdure.wire.records import Kind
 from perdure.wire.requests import QueueSpec
-from perdure.wire.workflows import RegisteredWorkflow, WorkflowDescription, WorkflowType
+from perdure.wire.workflows import (
+    TOOL_CHARS_MAX,
+    TOOL_PREFIX,
+    WORKFLOWS_MAX,
+    RegisteredWorkflow,
+    WorkflowDescription,
+    WorkflowType,
+    tool_name,
+)
 
 IDLE_MAX: Final = 1_000
 """So many waiting executions are looked at for the end of a drain."""
+
+_MARKED: Final = re.compile(r"_[0-9a-f]{6}$")
+"""The end of a tool's name that does not say the whole id of its workflow."""
 
 
 class Standing(NamedTuple):
@@ -134,6 +147,7 @@ async def register_push_workflow(
         raise Conflict(
             f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
         )
+    await check_room(project_id, [workflow_id])
     await query(
         "put_workflow",
         project_id=project_id,
@@ -239,9 +253,47 @@ async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple
     newest: dict[str, RegisteredWorkflow] = {}
     for one in rows:
         newest.setdefault(one.id, one)
-    page = [await _described(project_id, one) for one in list(newest.values())[:limit]]
-    more = len(newest) > limit or len(rows) == STARTABLE_ROWS
+    page: list[RegisteredWorkflow] = []
+    size = 0
+    for one in list(newest.values())[:limit]:
+        if size > GATHERED_BYTES_MAX:
+            break
+        page.append(await _described(project_id, one))
+        size += sum(len(bytes(schema or b"")) for schema in (page[-1].input_schema, page[-1].output_schema))
+    more = len(newest) > len(page) or len(rows) == STARTABLE_ROWS
     return page, page[-1].id if more else None
+
+
+@verb(looks=True)
+async def startable_by(*, project_id: str, tool: str) -> list[RegisteredWorkflow]:
+    """The workflow or agent that an MCP tool runs, or none. Reads names only, and one description."""
+    if len(tool) > TOOL_CHARS_MAX or not tool.startswith(TOOL_PREFIX):
+        return []
+    names = [tool.removeprefix(TOOL_PREFIX)]
+    if _MARKED.search(tool):
+        names += await _names(project_id)
+    for name in names:
+        if tool_name(name) == tool:
+            found = await record(RegisteredWorkflow, "read_startable", project_id=project_id, workflow_id=name)
+            if found is not None:
+                return [await _described(project_id, found)]
+    return []
+
+
+async def _names(project_id: str) -> list[str]:
+    return [id for (id,) in await query("workflow_names", project_id=project_id, limit=WORKFLOWS_MAX)]
+
+
+async def check_room(project_id: str, ids: Sequence[str]) -> None:
+    """Raises BadValue if a project would have too many workflows. The count includes those of retired deployments."""
+    known = set(await _names(project_id))
+    count = len(known.union(ids))
+    if count > WORKFLOWS_MAX and not known.issuperset(ids):
+        raise BadValue(
+            f"workflows: the project would have {count:,} workflows, agents and tools of different names; the limit is "
+            f"{WORKFLOWS_MAX:,}. Divide them among several projects.",
+            {"path": "workflows"},
+        )
 
 
 async def _make_current(project_id: str, deployment_id: str, now_us: int) -> None:

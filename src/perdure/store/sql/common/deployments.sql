@@ -93,6 +93,20 @@ SELECT {= workflow}
 WHERE w.project_id = :project_id AND w.type IN ('workflow', 'agent') AND w.id > :after_id
 ORDER BY w.id, COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT :limit;
 
+-- name: workflow_names
+-- By a seek for each.
+WITH RECURSIVE rows (id) AS (
+  SELECT (SELECT w.id FROM workflows w WHERE w.project_id = :project_id ORDER BY w.id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT w.id FROM workflows w WHERE w.project_id = :project_id AND w.id > rows.id ORDER BY w.id LIMIT 1)
+  FROM rows WHERE rows.id IS NOT NULL)
+SELECT id FROM rows WHERE id IS NOT NULL LIMIT :limit;
+
+-- name: read_startable
+SELECT {= workflow}
+WHERE w.project_id = :project_id AND w.id = :workflow_id AND w.type IN ('workflow', 'agent')
+ORDER BY COALESCE(NULLIF(w.created_at_us, 0), d.created_at_us) DESC, w.deployment_id LIMIT 1;
+
 -- name: read_workflow
 -- Without a deployment: the newest.
 SELECT {= workflow}
