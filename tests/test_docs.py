@@ -8,6 +8,7 @@ import itertools
 import re
 import time
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,10 @@ def test_troubleshooting_quotes_what_perdure_says() -> None:
     said = [quote for row in rows("understand/troubleshooting") for quote in re.findall(r"`([^`]+)`", row[0])]
     assert [quote for quote in said if quote not in code and quote != "is open in another process"] == []
     assert len(said) > 10
+
+
+def test_the_readme_names_the_version() -> None:
+    assert f"\nVersion {version('perdure')} · " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_public_names_are_on_a_page() -> None:
