@@ -59,10 +59,20 @@ def test_a_page_with_python_blocks_has_a_test_that_runs_them() -> None:
 
 async def test_workflows() -> None:
     page = Page("workflows")
-    module = await page.run()
-    async with embedded(Registry(module.order)) as p:
-        handle = await p.start(module.order, 7)
-        assert await handle.result() == "<p>receipt-7</p>"
+    for name, given, expected in (
+        ("order", 7, "<p>receipt-7</p>"),
+        ("raffle", ["ann"], r"ann wins with ticket \w{4}"),
+        ("bills", [7, 8], r"\['receipt-7', 'receipt-8'\]"),
+        ("ship", 7, "parcel 7, parcel 7"),
+        ("offer", 7, "1.20"),
+        ("deliver", 7, "not scanned"),
+        ("all_orders", [7, 8], r"\['<p>receipt-7</p>', '<p>receipt-8</p>'\]"),
+        ("checkout", 7, "refunded"),
+    ):
+        module = await page.run()
+        async with embedded(Registry(*{module.order, getattr(module, name)})) as p:
+            handle = await p.start(getattr(module, name), given)
+            assert re.fullmatch(expected, str(await handle.result())), name
     module = await page.run()
     async with embedded(module.app) as p:
         await (await p.start(module.send, "ann@example.com", concurrency_key="example.com")).result()
