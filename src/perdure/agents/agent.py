@@ -239,7 +239,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
                     f"{ctx.budget_of!r}. Run one of them by ctx.run_child(agent, …), or give the workflow one budget."
                 )
             ctx.budget_of = self.name
-        return self._run(ctx, input, key_prefix(ctx.machine.loop.key_for(f"agent:{self.name}")))
+        prefix = key_prefix(ctx.machine.loop.key_for(f"agent:{self.name}"))
+        return ctx.machine.begins(f"agent {self.name!r}", functools.partial(self._run, ctx, input, prefix))
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> Tool[Any]:
         """This agent as a tool of another one. Each call is a child execution.

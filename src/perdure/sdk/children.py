@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, cast
 
 import msgspec
@@ -46,8 +46,11 @@ class ChildHandle(Generic[R_co]):
         self._result_type = result_type
         self._context = context
 
-    async def result(self) -> R_co:
+    def result(self) -> Coroutine[object, None, R_co]:
         """As `ctx.run_child`."""
+        return self._context.machine.begins("handle.result()", self._result)
+
+    async def _result(self) -> R_co:
         row = await self._context.machine.child_end(self.key)
         return cast("R_co", child_result(row, self.id, self.workflow, self._result_type))
 

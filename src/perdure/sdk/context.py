@@ -164,19 +164,11 @@ class Context(ExecutionState):
 
     def sleep(self, duration: float | timedelta) -> Coroutine[object, None, None]:
         """Sleep durably, for seconds or months, as `asyncio.sleep` does here."""
-        return asyncio.sleep(_seconds(duration))
+        return self.machine.begins("ctx.sleep()", partial(asyncio.sleep, _seconds(duration)))
 
-    async def sleep_until(self, moment: datetime) -> None:
+    def sleep_until(self, moment: datetime) -> Coroutine[object, None, None]:
         """Sleep until a moment with a time zone; return at once if it has passed."""
-        if moment.tzinfo is None:
-            raise ValueError(f"sleep_until wants a datetime with a time zone, got {moment!r}.")
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        timer = loop.call_at(moment.timestamp(), _wake, future)
-        try:
-            await future
-        finally:
-            timer.cancel()
+        return self.machine.begins("ctx.sleep_until()", partial(_sleep_until, moment))
 
     @overload
     def wait_for_event(self, topic: str, **options: Unpack[WaitOptions]) -> Coroutine[object, None, Event[object]]: ...
@@ -202,7 +194,7 @@ class Context(ExecutionState):
         """
         seconds = None if timeout is None else _seconds(timeout)
         call = event_call(self.machine, topic, match, after=after, latest=latest, timeout=seconds, key=key)
-        return take_event(self.machine, call, data_type, seconds)
+        return self.machine.made(call, take_event(self.machine, call, data_type, seconds))
 
     @overload
     def suspend(
@@ -230,13 +222,14 @@ class Context(ExecutionState):
             self.outbox.add(
                 to_emitted("question", {"step_key": call.key, "data": data if small else None}, call.key, 1)
             )
-        return take_answer(self.machine, call, answer_type, seconds)
+        return self.machine.made(call, take_answer(self.machine, call, answer_type, seconds))
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
     ) -> Coroutine[object, None, None]:
         """Answer a suspended step of another execution, exactly once."""
-        return send_answer(self.machine, answer_call(self.machine, execution_id, step_key, data, key))
+        call = answer_call(self.machine, execution_id, step_key, data, key)
+        return self.machine.made(call, send_answer(self.machine, call))
 
     def publish(
         self,
@@ -249,7 +242,7 @@ class Context(ExecutionState):
     ) -> Coroutine[object, None, int]:
         """Publish an event, exactly once. Returns its number in the topic."""
         call = publish_call(self.machine, topic, data, event_type=event_type, dedup_key=dedup_key, key=key)
-        return publish(self.machine, call)
+        return self.machine.made(call, publish(self.machine, call))
 
     @overload
     def start_child(
@@ -272,7 +265,8 @@ class Context(ExecutionState):
         child's readable key, `key` that of this call in the journal. By default the child gets this execution's session
         and user.
         """
-        return self._start_child(*child_call(self, workflow, input, **options))
+        made = child_call(self, workflow, input, **options)
+        return self.machine.made(made[0], self._start_child(*made))
 
     async def _start_child(self, call: DurableCall, name: str, result_type: Any) -> ChildHandle[Any]:
         row = await self.machine.wait(call)
@@ -298,14 +292,15 @@ class Context(ExecutionState):
         Raises `ChildFailed` or `ChildCancelled`, and `BudgetExceeded` with its last words as `answer` if a budget
         ended an agent. A time-out or a cancelled branch does not cancel the child.
         """
-        return self._run_child(*child_call(self, workflow, input, **options, awaited=True))
+        made = child_call(self, workflow, input, **options, awaited=True)
+        return self.machine.made(made[0], self._run_child(*made))
 
     async def _run_child(self, call: DurableCall, name: str, result_type: Any) -> Any:
         row = await self.machine.wait(call)
         id = child_id(row, name)
         return child_result(await self.machine.child_end(call.key), id, name, result_type)
 
-    async def map_children(
+    def map_children(
         self,
         workflow: Workflow[I, R],
         inputs: Iterable[I] | AsyncIterable[I],
@@ -316,7 +311,7 @@ class Context(ExecutionState):
         priority: int = 0,
         tags: Mapping[str, str] | None = None,
         run_timeout_seconds: int | None = None,
-    ) -> Mapped[R]:
+    ) -> Coroutine[object, None, Mapped[R]]:
         """Run a child for each input, at most `limit` at a time, and wait for all.
 
         Outcomes are in the order of the inputs. An async generator of inputs may run steps. A failed child does not
@@ -328,19 +323,23 @@ class Context(ExecutionState):
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit!r}.")
-        place = f"{self.execution_id}/{self.machine.loop.key_for('map_children')}"
-        call_for = partial(
-            child_call,
-            self,
-            workflow,
-            queue=queue,
-            priority=priority,
-            tags=tags,
-            run_timeout_seconds=run_timeout_seconds,
-            batch_id=str(uuid.uuid5(uuid.NAMESPACE_OID, place)),
-            awaited=True,
-        )
-        return await run_all(self, call_for, inputs, limit, concurrency_key)
+
+        async def run() -> Mapped[R]:
+            place = f"{self.execution_id}/{self.machine.loop.key_for('map_children')}"
+            call_for = partial(
+                child_call,
+                self,
+                workflow,
+                queue=queue,
+                priority=priority,
+                tags=tags,
+                run_timeout_seconds=run_timeout_seconds,
+                batch_id=str(uuid.uuid5(uuid.NAMESPACE_OID, place)),
+                awaited=True,
+            )
+            return await run_all(self, call_for, inputs, limit, concurrency_key)
+
+        return self.machine.begins("ctx.map_children()", run)
 
     def log(self, text: str, *args: object, level: int = logging.INFO) -> None:
         """Write a line to the execution's log, once for all replays.
@@ -392,6 +391,18 @@ class Context(ExecutionState):
 
 def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+async def _sleep_until(moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise ValueError(f"sleep_until wants a datetime with a time zone, got {moment!r}.")
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    timer = loop.call_at(moment.timestamp(), _wake, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

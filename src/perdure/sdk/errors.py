@@ -8,6 +8,7 @@
     ├── ExecutionFailed
     │   └── ExecutionCancelled
     ├── Fatal
+    │   └── NotAwaited
     ├── RetryAfter
     ├── Postponed
     ├── BudgetExceeded
@@ -142,6 +143,12 @@ class Fatal(PerdureError):
     """Raise it in a step, alone or in a group, to end the step without retries."""
 
     code: ClassVar[str] = "FATAL"
+
+
+class NotAwaited(Fatal):
+    """The workflow's code called a step, a child or another durable call without `await`, so it did not run."""
+
+    code: ClassVar[str] = "NOT_AWAITED"
 
 
 class RetryAfter(PerdureError):

@@ -422,7 +422,7 @@ def call_step(
         ),
         key=key,
     )
-    return step_result(machine, call, plan.result_type)
+    return machine.made(call, step_result(machine, call, plan.result_type), 3)
 
 
 async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> Any:

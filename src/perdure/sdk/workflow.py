@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from perdure.sdk.declared_schedules import NO_INPUT, Schedule
 from perdure.sdk.descriptions import describe
+from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.steps import ONCE, OnFailure, Retry, as_policy, checked_on_failure, current_context
@@ -246,7 +247,25 @@ class Workflow(Generic[I_contra, R_co]):
     @overload
     def __call__(self: "Workflow[I, R]", ctx: "Context", input: I, /) -> Coroutine[object, None, R]: ...
     def __call__(self, ctx: "Context", *args: Any) -> Coroutine[object, None, Any]:
-        return self.fn(ctx, *args)
+        if isinstance(ctx, ExecutionState):
+            return ctx.machine.begins(f"workflow {self.name!r}", functools.partial(self._call, ctx, *args))
+        if current_context.get() is not None:
+            raise self._miscalled(ctx)
+        return self._call(ctx, *args)  # a test's stand-in for the context
+
+    def _call(self, ctx: object, *args: Any) -> Coroutine[Any, Any, R_co]:
+        try:
+            return self.fn(ctx, *args)
+        except TypeError:  # none of its lines has run
+            raise self._miscalled(ctx, *args) from None
+
+    def _miscalled(self, *args: object) -> TypeError:
+        word, given = self.fn.__name__, ", ".join(type(one).__name__ for one in args)
+        rest = ", input" if len(inspect.signature(self.fn).parameters) > 1 else ""
+        return TypeError(
+            f"Workflow {self.name!r} was called with ({given}). Write `await ctx.run_child({word}{rest})` to run it as "
+            f"an execution of its own, or `await {word}(ctx{rest})` to run it inside this one."
+        )
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r}>"

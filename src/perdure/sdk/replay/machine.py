@@ -218,6 +218,8 @@ class Machine(OpenCalls):
             return False
         if not only_returns(main.get_coro(), inner) or self.cancel_requested or self._orphaned is not None:
             return False
+        if self._made is not None:  # perhaps forgotten, and then the end is a failure
+            return False
         return [*self._calls.values()] == [call] and not (loop.ready or loop.timers) and loop.living_tasks() == [main]
 
     def only_waits(self, rows: Sequence[Row]) -> bool:
@@ -235,6 +237,7 @@ class Machine(OpenCalls):
         self._fresh.clear()
         self._abandoned = []
         self._children = self._child_waits = None
+        self._forgotten()
         self._forget_rows()
         self._main = None  # leaves no cycle
 
@@ -296,6 +299,7 @@ class Machine(OpenCalls):
             self.seen = row.seq
             self.loop.move(row.at_us)
             if row.kind is STEP or row.kind in OUTCOMES:
+                self._upsets += not row.ok
                 self._deliver(row if row.kind is not Kind.TIMER else self._with_due_time(row))
                 return True
             if row.kind is Kind.WAITING:
@@ -490,6 +494,7 @@ class Machine(OpenCalls):
             self.error = error
         if self.error is None:
             self._result = main.result()
+            self.error = self._forgotten()
         if self._failures is not None:
             self._failures.ended_at = self.seen
         self._pass_over()

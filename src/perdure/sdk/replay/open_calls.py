@@ -6,13 +6,15 @@
 - *given up* when the code drops it before its outcome came
 """
 
+import sys
 from asyncio import Future
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from perdure.sdk.errors import Fatal
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
+from perdure.sdk.replay.not_awaited import Made, Promise, not_awaited
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
 from perdure.sdk.replay.places import Swap, What, swapped
 from perdure.wire.executions import Row
@@ -21,6 +23,8 @@ from perdure.wire.records import Kind, fingerprint_of_timer
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
 """This worker must act for these. Other outcomes come by themselves."""
+T = TypeVar("T")
+
 _WAITS: Final = frozenset({Kind.EVENT, Kind.RESUME})
 
 
@@ -34,9 +38,11 @@ class OpenCalls:
         "_given_up",
         "_given_up_asked",
         "_late_events",
+        "_made",
         "_orphaned",
         "_ours",
         "_swaps",
+        "_upsets",
         "loop",
         "steps",
     )
@@ -58,6 +64,10 @@ class OpenCalls:
         self._orphaned: OrphanedOutcomes | None = None
         self._swaps: tuple[Swap, ...] = ()
         """See `places`."""
+        self._made: dict[DurableCall | Promise, Made] | None = None
+        """Calls that the code has not asked for yet."""
+        self._upsets = 0
+        """Errors that calls raised in the code."""
 
     def new_call(
         self,
@@ -85,8 +95,38 @@ class OpenCalls:
             call.made_after = len(self._swaps)
         return call
 
+    def made(
+        self, call: DurableCall | Promise, coro: Coroutine[Any, Any, T], depth: int = 2
+    ) -> Coroutine[object, None, T]:
+        """The user's code must await `coro`. `depth` is the distance of its frame."""
+        frame = sys._getframe(depth)
+        if self._made is None:
+            self._made = {}
+        self._made[call] = Made(coro, frame.f_code, frame.f_lasti, self._upsets)
+        return coro
+
+    def begins(self, name: str, run: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[object, None, T]:
+        """As `made`, for a call that gets its keys when it is awaited."""
+        promise = Promise(name)
+
+        async def begin() -> T:
+            self._asked_for(promise)
+            return await run()
+
+        return self.made(promise, begin(), 3)
+
+    def _asked_for(self, call: DurableCall | Promise) -> None:
+        made = self._made
+        if made is not None and made.pop(call, None) is not None and not made:
+            self._made = None
+
+    def _forgotten(self) -> BaseException | None:
+        made, self._made = self._made, None
+        return None if made is None else not_awaited(made, self._upsets)
+
     def ask(self, call: DurableCall) -> "Future[Row]":
         """If the future gives anything but a row, call `give_up`."""
+        self._asked_for(call)
         if self.loop.closed:
             return Future(loop=self.loop)  # A `finally` block during eviction: it waits in vain.
         if self._swaps:
@@ -112,6 +152,7 @@ class OpenCalls:
 
     def give_up(self, call: DurableCall) -> None:
         """Does nothing if the outcome was delivered."""
+        self._upsets += 1
         if self._calls.get(call.key) is not call:
             return
         del self._calls[call.key]

@@ -1,0 +1,71 @@
+"""Calls that workflow code made and never awaited. They did not run, and the code went on as if they had."""
+
+import dis
+import linecache
+import weakref
+from collections.abc import Coroutine
+from types import CodeType
+from typing import Any, Final, NamedTuple, Protocol
+
+from perdure.sdk.errors import NotAwaited
+
+NAMED_MAX: Final = 3
+SHOWN_MAX: Final = 100
+
+
+class Called(Protocol):
+    key: str
+    name: str | None
+
+
+class Promise:
+    """Stands for a call that has no key yet."""
+
+    __slots__ = ("key", "name")
+
+    def __init__(self, name: str) -> None:
+        self.key = ""
+        self.name: str | None = name
+
+
+class Made(NamedTuple):
+    coro: Coroutine[Any, Any, Any]
+    code: CodeType
+    """Of the caller."""
+    at: int
+    upsets: int
+    """The errors that the code had met before."""
+
+
+def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:
+    """Closes all coroutines. These calls are not forgotten: the code closed the coroutine, a branch still holds it, or
+    an error came before its `await`."""
+    found: list[str] = []
+    for call in list(made):
+        coro, code, at, before = made.pop(call)
+        if coro.cr_frame is None:  # type: ignore[attr-defined]  # a coroutine of ours has it
+            continue
+        coro.close()
+        alive = weakref.ref(coro)
+        del coro
+        if alive() is None and (before == upsets or _is_a_statement(code, at)):
+            found.append(_shown(call, code, at))
+    if not found:
+        return None
+    more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
+    return NotAwaited(
+        f"The code called these without `await`, so they did not run: {'; '.join(found[:NAMED_MAX])}{more}. Write "
+        "`await` in front of the call, or remove it. Then start the workflow again."
+    )
+
+
+def _shown(call: Called, code: CodeType, at: int) -> str:
+    line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
+    text = linecache.getline(code.co_filename, line or 0).strip()[:SHOWN_MAX]
+    return f"{call.name or call.key} at {code.co_filename}:{line}" + (f" (`{text}`)" if text else "")
+
+
+def _is_a_statement(code: CodeType, at: int) -> bool:
+    """Whether the code drops the call's value at once."""
+    following = (one.opname for one in dis.get_instructions(code) if one.offset > at and one.opname != "CACHE")
+    return next(following, None) == "POP_TOP"
