@@ -117,7 +117,9 @@ async def test_the_answer_to_its_question_raises_it(house: House) -> None:
         handle = await p.start(talk, 4, budget=Budget(calls=1))
         question = await asks(p, handle)
         assert question.step_key == "over_budget"
-        await handle.resume("over_budget", "what?")  # says nothing: it is asked again
+        with pytest.raises(BadValue, match=r"^data\.approved"):
+            await handle.resume("over_budget", "what?")
+        await handle.resume("over_budget", {})  # says nothing: it is asked again
         await until(lambda: _asks_under(p, "over_budget-2"))
         await handle.resume("over_budget-2", {"approved": True})  # as much again
         await until(lambda: _asks_under(p, "over_budget-3"))

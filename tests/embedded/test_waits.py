@@ -230,30 +230,39 @@ async def test_suspended_steps_are_answered_once(house: House, count: Counter) -
     assert count["before"] == 1
 
 
-async def test_an_answer_of_another_type_is_told_and_can_be_asked_for_again(house: House) -> None:
+@dataclasses.dataclass
+class Positive:
+    amount: int
+
+    def __post_init__(self) -> None:
+        if self.amount < 1:
+            raise ValueError("at least 1")
+
+
+async def test_an_answer_that_a_type_refuses_by_its_own_code_can_be_asked_for_again(house: House) -> None:
     app = Registry()
 
     @app.workflow
     async def asks_once(ctx: Context) -> int:
-        return (await ctx.suspend("approve", answer_type=Payment)).amount
+        return (await ctx.suspend("approve", answer_type=Positive)).amount
 
     @app.workflow
     async def asks_again(ctx: Context) -> int:
         for n in itertools.count(1):
             try:
-                return (await ctx.suspend(f"approve-{n}", answer_type=Payment)).amount
+                return (await ctx.suspend(f"approve-{n}", answer_type=Positive)).amount
             except BadValue as error:
                 ctx.log("asked again: %s", error)
         raise AssertionError
 
     async with house.open(app) as p:
         once, again = await p.start(asks_once), await p.start(asks_again)
-        await once.resume("approve", {"order_id": 1, "amount": "much"})
-        said = "the answer to 'approve'.amount: Expected `int`, got `str`; the answer stands, so catch BadValue"
+        await once.resume("approve", {"amount": 0})
+        said = "the answer to 'approve': at least 1; the answer stands, so catch BadValue"
         with pytest.raises(ExecutionFailed, match=re.escape(said)):
             await once.result()
-        await again.resume("approve-1", "yes")
-        await again.resume("approve-2", {"order_id": 1, "amount": 5})
+        await again.resume("approve-1", {"amount": -1})
+        await again.resume("approve-2", {"amount": 5})
         assert await again.result() == 5
 
 

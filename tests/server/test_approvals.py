@@ -87,7 +87,9 @@ async def test_a_question_says_what_its_code_expects(served: Served, hand: Hand)
     assert "answer_schema" not in (await served.client.get("/api/v1/approvals")).json()["approvals"][0]
     plain = await asked(served, hand)
     assert (await served.client.get(path_of(plain))).json()["answer_schema"] is None
-    assert (await submit(served.client, id, "anything")).status_code == 200, "the code decides"
+    assert (await submit(served.client, id, "anything")).status_code == 422
+    assert (await submit(served.client, plain, "anything")).status_code == 200
+    assert (await submit(served.client, id, {"way": "air"})).status_code == 200
     wait = {"type": "wait", "key": "a", "fingerprint": "f", "data": 1, "answer_schema": "x" * ANSWER_SCHEMA_BYTES_MAX}
     refused = await hand.report(await hand.claim(), entries=[wait])
     assert "answer_schema: 16,386 bytes" in refused["problem"]["error"]

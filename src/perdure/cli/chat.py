@@ -259,24 +259,29 @@ def words_of(kind: str, data: dict[str, Any]) -> str | None:
 
 def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
     """The end of the input leaves the question open."""
-    from perdure.wire.errors import Conflict, PerdureError
+    from perdure.wire.errors import BadValue, Conflict, PerdureError
 
     question = item.data if isinstance(item.data, dict) else {}
     asked = question.get("data")
-    try:
-        if isinstance(screen, _Lines):
-            answer = _as_json(screen.ask(""))
-        else:
-            answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
-    except EOFError:
-        screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` answers it later")
+    while True:
+        try:
+            if isinstance(screen, _Lines):
+                answer = _as_json(screen.ask(""))
+            else:
+                answer = _ask(asked if isinstance(asked, dict) else {"question": asked}, screen)
+        except EOFError:
+            screen.aside(f"not answered; `perdure approve {item.execution_id} {item.key}` answers it later")
+            return
+        try:
+            client.resume(item.execution_id, str(question.get("step_key") or item.key), answer)
+        except Conflict:
+            screen.aside("this question has been answered already")
+        except BadValue as error:
+            screen.aside(f"the answer was refused, answer again: {error.message}", "red")
+            continue
+        except PerdureError as error:
+            screen.aside(f"the answer was refused: {error.message}", "red")
         return
-    try:
-        client.resume(item.execution_id, str(question.get("step_key") or item.key), answer)
-    except Conflict:
-        screen.aside("this question has been answered already")
-    except PerdureError as error:
-        screen.aside(f"the answer was refused: {error.message}", "red")
 
 
 def _ask(asked: dict[str, Any], screen: _Screen) -> object:

@@ -210,7 +210,7 @@ class Context(ExecutionState):
         """Show the question `data`, and wait for the answer under `key`.
 
         Pages show the fields of `answer_type`. Raises `TimeoutError` after `timeout` (seconds or a timedelta), and
-        `BadValue` if the answer does not fit `answer_type`. The first answer stands, so ask again under another key.
+        `BadValue` if a validator of `answer_type` refuses the answer. It stands, so ask again under another key.
 
             answer = await ctx.suspend("approve", {"amount": 120}, answer_type=Decision, timeout=86_400)
         """

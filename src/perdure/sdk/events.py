@@ -11,11 +11,10 @@ from msgspec import Raw
 from perdure.sdk.checks import checked_int, checked_name
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
-from perdure.sdk.payloads.schemas import schema_of
+from perdure.sdk.payloads.schemas import answer_schema_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
 from perdure.wire.errors import BadValue, from_code
 from perdure.wire.events import JournalEvent
@@ -98,7 +97,7 @@ def question_call(
     until_us = _until_us(timeout)  # from then on the server refuses an answer, which the code would not see
 
     def request(key: str) -> OpenWait:
-        schema = schema_of(answer_type, ANSWER_SCHEMA_BYTES_MAX)
+        schema = answer_schema_of(answer_type)
         expected = None if schema is None else Raw(schema)
         return OpenWait(key, print_, data=shown, expires_at_us=until_us, answer_schema=expected)
 

@@ -128,6 +128,7 @@ class StoredWait(Struct, frozen=True, gc=False):
     batch_id: str | None
     opened_at_us: int
     must_name: bool
+    answer_schema: bytes | None = None
 
     def shows_another(self, topic: str | None, data: bytes | None) -> bool:
         """Whether a native worker's wait for an answer shows other data than before."""

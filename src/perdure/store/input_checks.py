@@ -1,4 +1,4 @@
-"""Checks the input of a start against the schema that the workflow's worker registered."""
+"""Checks of inputs and answers against the schemas that their workers gave."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from uuid import UUID
 
 import msgspec
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
+from msgspec import Raw
 
+from perdure.store.schema_costs import Looks, extent
+from perdure.wire.answer_forms import APPROVED, form_of, form_schema
+from perdure.wire.approvals import ANSWER_CHECK
 from perdure.wire.codec import has_more_parts, read_json
 from perdure.wire.errors import BadValue
+from perdure.wire.limits import DEPTH_MAX
 from perdure.wire.server_inputs import is_made_by_server
 from perdure.wire.workflows import InputCheck, WorkflowDescription
 
@@ -24,6 +29,11 @@ CHECKED_PARTS_MAX: Final = 50_000
 """Entries and names. Each takes some microseconds, while all others wait."""
 KEPT_MAX: Final = 1_000
 """Compiled checks."""
+LOOKS_MAX: Final = 2_000_000
+"""At all parts of an input. They take a fifth of a second."""
+EXPLAINED_MAX: Final = 100_000
+"""Looks. With more a fault is told without its place, because all faults of a union are collected."""
+ANSWERS_KEPT_MAX: Final = 200
 SHOWN_CHARS: Final = 300
 
 Check = Callable[[Any], "tuple[str, str] | None"]
@@ -56,6 +66,25 @@ def check_input(check: Check, payload: bytes, at: str) -> None:
         raise BadValue(f"{path}: {text}", {"path": path})
 
 
+def check_answer(question: bytes | None, schema: bytes | None, answer: bytes, at: str) -> None:
+    """Checks by the schema of `answer_type` or, without one, by the form of the question. Raises BadValue."""
+    if schema is not None:
+        check_input(_answer_check(schema), answer, at)
+    elif question is not None and b'"_form"' in question and len(question) + len(answer) <= CHECKED_BYTES_MAX:
+        form = form_of(question)
+        if form.fields is None:
+            return
+        given = read_json(answer)
+        if not isinstance(given, dict):  # such an answer may stand for the field that matters
+            names = [APPROVED] if form.decides else [field.key for field in form.fields]
+            if len(names) > 1:
+                raise BadValue(f"{at}: must be an object with the fields of the form", {"path": at})
+            answer = msgspec.json.encode(given := {names[0]: given})
+        rejects = form.decides and given.get(APPROVED) is False
+        expected = form_schema(form.fields, needed={APPROVED} if rejects else None)
+        check_input(_answer_check(msgspec.json.encode(expected)), answer, at)
+
+
 def find_check(name: str) -> Check | None:
     return _compiled.get(name)
 
@@ -70,6 +99,15 @@ def compile_check(described: bytes) -> Check:
 
 
 _compiled: Final[dict[str, Check]] = {}
+
+
+@functools.lru_cache(maxsize=ANSWERS_KEPT_MAX)
+def _answer_check(schema: bytes) -> Check:
+    found = read_json(schema)
+    how = found.get(ANSWER_CHECK, InputCheck.EXACT) if isinstance(found, dict) else None
+    if how not in tuple(InputCheck):
+        return lambda answer: None
+    return _make(WorkflowDescription(input_check=InputCheck(how), input_schema=Raw(schema)))
 
 
 def _make(said: WorkflowDescription) -> Check:
@@ -90,9 +128,20 @@ def _make(said: WorkflowDescription) -> Check:
         logger.warning("Inputs are not checked against a schema that cannot be compiled: %s", error)
         return lambda payload: None
 
+    looks = Looks(schema)
+    is_cheap = (looks.at(DEPTH_MAX) or LOOKS_MAX) * CHECKED_PARTS_MAX <= LOOKS_MAX
+
+    def count(payload: Any) -> int:
+        depth, parts = extent(payload)
+        return (looks.at(depth) or LOOKS_MAX) * parts
+
     def check(payload: Any) -> tuple[str, str] | None:
+        if not is_cheap and count(payload) >= LOOKS_MAX:
+            return None
         if validator.is_valid(payload) or (payload is None and said.input_optional):
             return None
+        if count(payload) > EXPLAINED_MAX:
+            return "", "does not fit the schema"
         return _fault(_deepest(next(validator.iter_errors(payload))), payload)
 
     return check

@@ -5,10 +5,10 @@ Both are untrusted. If `_form` is invalid and the schema has parts without a sim
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.wire.approvals import Question
+from perdure.wire.approvals import ANSWER_CHECK, Question
 from perdure.wire.codec import check_json
 from perdure.wire.errors import BadValue
 
@@ -109,6 +109,30 @@ def form_of(data: bytes, schema: bytes | None = None) -> Form:
         data=rest or None,
         bare=bare and said_fields is None,
     )
+
+
+def form_schema(fields: Sequence[Field], needed: Collection[str] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a form's answers. Texts and dates take any value, and of required fields only `needed`."""
+    required = [field.key for field in fields if field.required and (needed is None or field.key in needed)]
+    return {
+        ANSWER_CHECK: "wide",
+        "type": "object",
+        "properties": {field.key: _value_schema(field) for field in fields},
+        "required": required,
+    }
+
+
+def _value_schema(field: Field) -> dict[str, Any]:
+    null = [] if field.required else [None]
+    chosen = {"enum": [option.value for option in field.options]}
+    match field.kind:
+        case "boolean" | "number" | "integer":
+            return {"type": [field.kind, *["null" for _ in null]]}
+        case "select":
+            return {"enum": [*chosen["enum"], *null]}
+        case "multiselect":
+            return {"type": ["array", *["null" for _ in null]], "items": chosen}
+    return {}
 
 
 def _text(value: object) -> str | None:
@@ -284,6 +308,15 @@ def read_answer(form: Form, sent: Mapping[str, list[str]]) -> tuple[bytes | None
     if form.bare:
         return json.dumps(answer[form.fields[0].key], ensure_ascii=False).encode(), {}
     return json.dumps(answer, ensure_ascii=False).encode(), {}
+
+
+def field_errors(form: Form, error: BadValue) -> dict[str, str]:
+    """The server's refusal, at its field or the first one."""
+    if form.fields is None:
+        return {JSON_ANSWER: error.message}
+    path = str((error.details or {}).get("path"))
+    at = [n for n, field in enumerate(form.fields) if path.removeprefix(f"data.{field.key}")[:1] in ("", ".", "[")]
+    return {f"f{at[0] if at else 0}": error.message}
 
 
 def _read_json(text: str) -> tuple[bytes | None, dict[str, str]]:

@@ -16,6 +16,8 @@ ANSWERED: Final = "resume_"
 """Event types of push workers; the step's key follows."""
 
 ANSWER_SCHEMA_BYTES_MAX: Final = 16 << 10
+ANSWER_CHECK: Final = "x-perdure-check"
+"""Keyword of an answer's schema: `wide` or `none`, if the code reads more than the schema says."""
 LINK_SECONDS: Final = 24 * 3_600
 LINK_SECONDS_MAX: Final = 90 * 86_400
 
@@ -174,7 +176,7 @@ class ApprovalStatus(Record, frozen=True):
     asked: Value = None
     """The question's data, also after the answer."""
     answer_schema: Value = None
-    """JSON Schema of the type that the code expects. Null: its code names none. The server takes any answer."""
+    """JSON Schema of the type that the code expects. Null: its code names none."""
     early: EarlyAnswer | None = None
 
     @classmethod

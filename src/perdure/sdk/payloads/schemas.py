@@ -6,10 +6,11 @@ import sys
 from typing import Any, Final
 
 import msgspec
-from msgspec import inspect
+from msgspec import Raw, inspect
 
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.models import holds_validated, is_model_type
+from perdure.wire.approvals import ANSWER_CHECK, ANSWER_SCHEMA_BYTES_MAX
 from perdure.wire.codec import check_json
 from perdure.wire.workflows import SCHEMA_BYTES_MAX, InputCheck
 
@@ -31,6 +32,15 @@ def schema_of(type_: Any, bytes_max: int = SCHEMA_BYTES_MAX) -> bytes | None:
     except Exception:  # a hint may be anything, and a model's hooks may raise anything
         return None
     return schema
+
+
+def answer_schema_of(type_: Any) -> bytes | None:
+    """For questions: it says whether the code reads more than the schema shows."""
+    schema = schema_of(type_, ANSWER_SCHEMA_BYTES_MAX - 40)  # with room for the keyword
+    how = InputCheck.EXACT if schema is None else input_check(type_)
+    if schema is None or how is InputCheck.EXACT:
+        return schema
+    return msgspec.json.encode({**msgspec.json.decode(schema, type=dict[str, Raw]), ANSWER_CHECK: how or "none"})
 
 
 def input_check(type_: Any) -> InputCheck | None:

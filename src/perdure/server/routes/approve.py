@@ -16,7 +16,7 @@ from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.server.routing import Call, Routes, Text
 from perdure.wire.access import Principal, Role, check_role
-from perdure.wire.answer_forms import question_form, read_answer
+from perdure.wire.answer_forms import field_errors, question_form, read_answer
 from perdure.wire.approvals import How, Question, QuestionState
 from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
 from perdure.wire.executions import GetExecution
@@ -67,8 +67,23 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
         question = await _question(call, asker, execution_id, step_key, shown)
         if question.state is not QuestionState.OPEN:
             return html(await _drawn(approval_page.closed_page, question, mine=asker.name), 409)
-        answer, errors = read_answer(question_form(question), sent)
-        if answer is None:
+        form = question_form(question)
+        answer, errors = read_answer(form, sent)
+        if answer is not None:
+            try:
+                await call.engine.approvals.answer(
+                    asker.project_id,
+                    execution_id,
+                    step_key,
+                    Raw(answer),
+                    answered_by=asker.name,
+                    how=asker.how,
+                    question_id=shown,
+                    link_id=asker.link_id,
+                )
+            except BadValue as error:
+                errors = field_errors(form, error)
+        if errors:
             page = await _drawn(
                 approval_page.question_page,
                 question,
@@ -78,16 +93,6 @@ async def answer_on_page(call: Call, execution_id: str, step_key: str, query: Ap
                 errors=errors,
             )
             return html(page, 422)
-        await call.engine.approvals.answer(
-            asker.project_id,
-            execution_id,
-            step_key,
-            Raw(answer),
-            answered_by=asker.name,
-            how=asker.how,
-            question_id=shown,
-            link_id=asker.link_id,
-        )
     except Conflict:
         late = await _question(call, asker, execution_id, step_key, shown)
         return html(await _drawn(approval_page.closed_page, late), 409)

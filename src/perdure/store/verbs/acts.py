@@ -24,7 +24,7 @@ from perdure.store.verbs.pending import (
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import add_row, note_end
 from perdure.store.verbs.start_targets import target_of
-from perdure.store.verbs.waits import answer_wait, lock_topic_of_wait
+from perdure.store.verbs.waits import answer_wait, lock_topic_of_wait, refusal
 from perdure.wire.approvals import question_name
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.events import Event
@@ -277,9 +277,9 @@ async def _answer(on: _On, key: str, wait: StoredWait) -> _Done:
     """An answer like any other, so that the first one stands and its author is shown."""
     data = _value(on)
     question = None if wait.topic is not None else question_name(on.id, wait.opened_at_us)
-    became = await answer_wait(on.project_id, on.id, key, data, on.now_us, question_id=question)
+    became = await answer_wait(on.project_id, on.id, key, data, on.now_us, question_id=question, at="value")
     if isinstance(became, Problem):
-        raise Conflict(became.error)
+        raise refusal(became)
     await note_answer(on.project_id, on.id, key, data, answered_by=on.acted_by, now_us=on.now_us)
     [row] = [one for one in await records(Row, "outcomes_of_key", execution_id=on.id, key=key) if one.kind in _WAITED]
     await query_many("insert_act", [_act(on, row.seq, row.at_us)])

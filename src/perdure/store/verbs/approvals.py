@@ -7,7 +7,7 @@ from msgspec import Raw
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import Rows, query, record, records, verb
 from perdure.store.verbs.push_questions import note_answer
-from perdure.store.verbs.waits import answer_wait, said_by, was_timed_out
+from perdure.store.verbs.waits import answer_wait, refusal, said_by, was_timed_out
 from perdure.wire.approvals import (
     Approval,
     How,
@@ -129,7 +129,7 @@ async def answer_question(
         )
     became = await answer_wait(project_id, found.execution_id, step_key, data, now_us, question_id=found.id)
     if isinstance(became, Problem):
-        raise Conflict(became.error)
+        raise refusal(became)
     await note_answer(project_id, found.execution_id, step_key, data, answered_by=answered_by, now_us=now_us, how=how)
     if link_id is not None:
         await query("note_link_used", id=link_id, execution_id=execution_id, now_us=now_us)

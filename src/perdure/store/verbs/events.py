@@ -6,12 +6,14 @@ Publishing and registering a wait lock the topic's row, so no event falls betwee
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from perdure.store.executions import JournalRow, StoredWait
+from perdure.store.input_checks import check_answer
 from perdure.store.interface import Notify, Published, Query, Written, query, query_many, record, records, value, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.event_fields import (
@@ -31,6 +33,7 @@ from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import ASKED
+from perdure.wire.errors import BadValue
 from perdure.wire.events import Event, JournalEvent, ListedTopic, PublishedEvents
 from perdure.wire.limits import REPLY_BYTES_MAX
 from perdure.wire.records import Kind
@@ -247,11 +250,13 @@ async def open_wait(
         last, indexed_after = await share_topic(project_id, topic)
     known = await record(StoredWait, "read_wait", execution_id=execution_id, key=wait.key)
     data = None if wait.data is None else bytes(wait.data)
+    schema = None if wait.answer_schema is None else bytes(wait.answer_schema)
     if known is not None and known.state == "early" and topic is None and not asks(data):
         assert known.data is not None
-        return await met(Kind.RESUME, known.data, None)
+        with suppress(BadValue):  # the step asks anew
+            check_answer(None, schema, known.data, "data")
+            return await met(Kind.RESUME, known.data, None)
     changed = known is not None and known.state in ("open", "closed") and known.shows_another(topic, data)
-    schema = None if wait.answer_schema is None else bytes(wait.answer_schema)
     if known is not None and known.state in ("open", "closed") and not changed and schema is not None:
         await query("set_answer_schema", execution_id=execution_id, key=wait.key, answer_schema=schema)
     if known is not None and (known.state == "met" or (known.state == "open" and not changed)):

@@ -5,13 +5,14 @@ from uuid import UUID, uuid5
 from msgspec import Raw
 
 from perdure.store.executions import State, StoredWait, unknown_execution
+from perdure.store.input_checks import check_answer
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import asks, note_answer
 from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
 from perdure.wire.approvals import Approval, Became, question_name
-from perdure.wire.errors import Conflict, Forbidden, NotFound
+from perdure.wire.errors import BadValue, Conflict, Forbidden, NotFound, PerdureError, from_code
 from perdure.wire.executions import ResumeReply, Row
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import EventItem
@@ -63,12 +64,16 @@ async def give_answer(
     """Raises NotFound and Conflict."""
     became = await answer_wait(project_id, execution_id, step_key, data, now_us, question_id=question_id)
     if isinstance(became, Problem):
-        raise (NotFound if became.error_type == NotFound.code else Conflict)(became.error)
+        raise refusal(became)
     await note_answer(project_id, execution_id, step_key, data, answered_by=answered_by, now_us=now_us)
     said = await standing(execution_id, step_key)
     if said is None:
         return ResumeReply(execution_id, step_key, became)
     return ResumeReply(execution_id, step_key, became, said.answered_by, said.answered_at_us)
+
+
+def refusal(problem: Problem) -> PerdureError:
+    return from_code(problem.error_type, problem.error, problem.details)
 
 
 async def answer_wait(
@@ -80,10 +85,11 @@ async def answer_wait(
     question_id: str | None = None,
     *,
     decides: bool = True,
+    at: str = "data",
 ) -> Became | Problem:
     """Without `decides`, only a wait that shows nothing to a person is answered.
 
-    The first answer stands. The same bytes again get the first result, because its reply may be lost."""
+    The first answer that fits stands. The same bytes again get the first result, because its reply may be lost."""
     state = await record(State, "lock_state", project_id=project_id, id=execution_id)
     if state is None:
         return Problem(f"Execution {execution_id!r} does not exist.", NotFound.code)
@@ -100,6 +106,10 @@ async def answer_wait(
         early = (execution_id, step_key, project_id, "early", *(None,) * 6, bytes(data), now_us, None, None)
         await query_many("insert_wait", [early])
         return Became.EARLY
+    try:
+        check_answer(wait.data, wait.answer_schema, bytes(data), at)
+    except BadValue as error:
+        return Problem(error.message, error.code, error.details)
     if wait.topic is not None and wait.event_type is not None:
         # A push worker's answer is also an event of the run's topic. UUID version 5 tells other waiting steps of the
         # run that it is not theirs.

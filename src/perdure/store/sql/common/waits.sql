@@ -1,7 +1,8 @@
 -- Waits.
 
 -- name: read_wait
-SELECT state, topic, after_seq, event_seq, data, expires_at_us, event_type, batch_id, opened_at_us, must_name FROM waits
+SELECT state, topic, after_seq, event_seq, data, expires_at_us, event_type, batch_id, opened_at_us, must_name, answer_schema
+FROM waits
 WHERE execution_id = :execution_id AND key = :key;
 
 -- name: read_answer
