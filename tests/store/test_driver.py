@@ -1,6 +1,7 @@
 """The SQLite driver: groups, refusals, failures, the disk, the file."""
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -8,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import apsw
 import pytest
 from tests.store.disk import Disk, watched_disk
 from tests.store.world import World, raw, step
 
+from perdure.store import disk as disks
 from perdure.store import sqlite
 from perdure.store.executions import JournalRow
 from perdure.store.file_lock import StoreInUse
@@ -398,6 +401,80 @@ async def test_a_full_disk_under_the_checkpoint_loses_nothing(
     assert await store.read(read_note(name="n0")) == "x" * 5_000
     disk.full_from = None
     await store.write(note(name="last", value="x"))
+
+
+async def test_a_checkpoint_that_failed_is_tried_again_when_there_is_room(
+    on_disk: tuple[SQLiteStore, Disk], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, disk = on_disk
+    now = manual_time(monkeypatch, sqlite)
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 4)
+    store._checkpoint_at = 4
+    disk.full_from = ".db"
+    for _ in range(10):
+        now[0] += sqlite.RETRY_SECONDS_MAX
+        for name in ("soon", "later"):  # the second waits for a checkpoint after the first
+            await store.write(note(name=name, value="x" * 5_000))
+    assert caplog.text.count("postponed") == 1
+    disk.full_from = None
+    before = disk.syncs("s.db")
+    for pause in (sqlite.RETRY_SECONDS_MAX - 1, 2):
+        assert disk.syncs("s.db") == before
+        now[0] += pause
+        for name in ("soon", "later"):
+            await store.write(note(name=name, value="x"))
+    assert disk.syncs("s.db") > before
+    assert caplog.text.count("the log is in the file now") == 1
+
+
+async def test_a_full_disk_takes_writes_into_the_log_that_is_there(
+    on_disk: tuple[SQLiteStore, Disk], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log may not grow, and the file has room."""
+    store, disk = on_disk
+    for n in range(20):
+        await store.write(note(name="n", value=f"{n}" * 5_000))
+    disk.full_from, disk.full_after = "-wal", os.path.getsize(store.path + "-wal")
+    with pytest.raises(Unavailable):
+        await store.write(note(name="n", value="x" * 500_000))
+    assert await store.write(note(name="n", value="small")) == "small"
+    assert [one.levelname for one in caplog.records] == ["ERROR", "WARNING"]
+    assert "writes again" in caplog.text
+
+
+def manual_time(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[float]:
+    now = [1_000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]))
+    return now
+
+
+def test_refused_writes_are_logged_at_growing_intervals(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = manual_time(monkeypatch, disks)
+    refusals = disks.Refusals(logging.getLogger("perdure.store"), "The store")
+    for _ in range(20 * 60):
+        refusals.add("the disk is full")
+        now[0] += 0.05
+    assert len(caplog.records) <= 6
+    assert "cannot write: the disk is full (" in caplog.text
+    refusals.end()
+    refusals.end()
+    assert caplog.records[-1].getMessage() == "The store writes again after 60 s; it refused 1200 times."
+    amount = len(caplog.records)
+    refusals.add("the disk is full")  # again within the pause
+    refusals.end()
+    assert len(caplog.records) == amount
+
+
+async def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "s.db")
+    await SQLiteStore(path).close()
+    monkeypatch.setattr(sqlite, "is_read_only", lambda path: True)
+    with pytest.raises(NotOurFile, match="its file system is read-only"):
+        SQLiteStore(path)
+    monkeypatch.undo()
+    assert not disks.is_read_only(path) and not disks.is_read_only(path + "/missing")
 
 
 async def test_a_sync_that_fails_is_an_unknown_outcome(

@@ -1,14 +1,60 @@
-"""Syncs files, and tells network file systems apart."""
+"""Syncs files, tells file systems apart, and logs refused writes."""
 
+import logging
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from typing import Final
 
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"})
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 """An escaped character, such as a space, in the list of mounts."""
+
+TOLD_SECONDS_MAX: Final = 300.0
+
+
+class Refusals:
+    """Logs that a store takes no writes: at once, after growing pauses with a count, and when it is over."""
+
+    def __init__(self, logger: logging.Logger, store: str) -> None:
+        self._logger = logger
+        self._store = store
+        self._amount = 0
+        self._began_at = 0.0
+        self._pause = 1.0
+        self._due_at = 0.0
+        self._is_told = False
+
+    def add(self, why: object) -> None:
+        now = time.monotonic()
+        self._amount += 1
+        if self._amount == 1:
+            self._began_at = now
+        if now < self._due_at:
+            return
+        so_far = f" ({self._amount:,} times in {now - self._began_at:.0f} s)" if self._amount > 1 else ""
+        self._logger.error("%s cannot write: %s%s", self._store, why, so_far)
+        self._is_told = True
+        self._pause = 1.0 if now > self._due_at + TOLD_SECONDS_MAX else min(2 * self._pause, TOLD_SECONDS_MAX)
+        self._due_at = now + self._pause
+
+    def end(self) -> None:
+        """A write has succeeded."""
+        if self._is_told:
+            seconds = time.monotonic() - self._began_at
+            self._logger.warning(
+                "%s writes again after %.0f s; it refused %d times.", self._store, seconds, self._amount
+            )
+        self._amount, self._is_told = 0, False
+
+
+def is_read_only(path: str) -> bool:
+    """Whether the path's file system is mounted read-only. False where that cannot be told."""
+    with suppress(OSError, AttributeError):  # Windows has no statvfs
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
 
 
 def sync(path: str | os.PathLike[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import apsw
 from uuid_utils import uuid4
 
-from perdure.store.disk import network_file_system, sync
+from perdure.store.disk import Refusals, is_read_only, network_file_system, sync
 from perdure.store.file_lock import FileLock, make_private, readable_by_others, several_names
 from perdure.store.interface import Done, Hint, Item, Metric, Trouble, Verb
 from perdure.store.migrate import Schema, migrations, planner_statistics, split_statements
@@ -46,6 +46,8 @@ BUSY_MS = 1_000
 CHECKPOINT_PAGES = 2_000
 WAL_PAGES_TRUNCATE = 16_000
 SPACE_MIN = 1 << 20
+RETRY_SECONDS_MAX = 30.0
+"""The longest pause after a checkpoint that failed."""
 WAL_PAGES_ALARM = 65_536
 """256 MiB: another program must have been reading for long."""
 APPLICATION_ID = 0x50455244  # "PERD"
@@ -140,6 +142,10 @@ class SQLiteStore:
         self._wal_pages = 0
         self._wal_told = False
         self._checkpoint_at = CHECKPOINT_PAGES
+        self._retry_at = 0.0
+        self._retry_pause = 0.0
+        """Seconds. 0: the last checkpoint did not fail."""
+        self._refusals = Refusals(logger, f"The store at {path}")
         self._writer.set_wal_hook(self._note_wal)
         self.groups = 0
         self.group_verbs = 0
@@ -151,6 +157,11 @@ class SQLiteStore:
         if not os.path.exists(self.path) or os.path.getsize(self.path) == 0:
             if os.path.exists(self.path + "-wal") and os.path.getsize(self.path + "-wal"):
                 raise NotOurFile(f"{self.path!r} is empty but has a write-ahead log; restore it from a backup.")
+        elif is_read_only(self.path):
+            raise NotOurFile(
+                f"{self.path!r} cannot be opened: its file system is read-only. Mount it writable, or name a file on "
+                "another one."
+            )
         elif not os.access(self.path, os.R_OK | os.W_OK):
             raise NotOurFile(f"{self.path!r} cannot be opened: this user may not read and write it.")
 
@@ -282,10 +293,13 @@ class SQLiteStore:
         if self._memory:
             self._commit(group, done, started)
             return
+        self._in_thread(lambda: self._commit(group, done, started))
+
+    def _in_thread(self, job: Callable[[], None]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="perdure-commit", daemon=True)
             self._thread.start()
-        self._jobs.put(lambda: self._commit(group, done, started))
+        self._jobs.put(job)
 
     def _group_size(self) -> int:
         """Few enough for the loop, which they block."""
@@ -353,10 +367,13 @@ class SQLiteStore:
         except Exception as error:
             self._on_loop(self._give_up, group, error)
             return
-        if self._wal_pages < self._checkpoint_at:
+        if self._wal_pages < self._checkpoint_at or time.monotonic() < self._retry_at:
             self._on_loop(self._answer, group, done, started, True)
             return
         self._on_loop(self._answer, group, done, started, False)
+        self._checkpoint_and_next()
+
+    def _checkpoint_and_next(self) -> None:
         self._checkpoint()
         self._on_loop(self._next)
 
@@ -370,10 +387,17 @@ class SQLiteStore:
         self._writer.set_busy_timeout(0)
         try:
             self._writer.wal_checkpoint(mode=mode)
+            if self._retry_pause:
+                logger.warning("Checkpoint of %s: the log is in the file now.", self.path)
+                self._retry_pause = 0.0
         except apsw.BusyError:
             pass
         except apsw.Error as error:  # a full disk: the log stays, nothing is lost
-            logger.warning("Checkpoint of %s postponed: %s", self.path, error)
+            if not self._retry_pause:
+                logger.warning("Checkpoint of %s postponed: %s", self.path, error)
+            self._checkpoint_at = 0
+            self._retry_pause = min(2 * self._retry_pause or 1.0, RETRY_SECONDS_MAX)
+            self._retry_at = time.monotonic() + self._retry_pause
         finally:
             self._writer.set_busy_timeout(BUSY_MS)
         if self._wal_pages > WAL_PAGES_ALARM and not self._wal_told:
@@ -391,6 +415,7 @@ class SQLiteStore:
             self._checkpoint_at = CHECKPOINT_PAGES
             self._wal_told = False
         self._wal_pages = pages
+        self._refusals.end()
         return apsw.SQLITE_OK
 
     def _on_loop(self, function: Callable[..., None], *values: object) -> None:
@@ -440,7 +465,7 @@ class SQLiteStore:
                 f"The disk failed during the commit ({error}); repeat the request with the same key."
             )
         elif isinstance(error, apsw.Error):
-            logger.error("The store at %s cannot write: %s", self.path, error)
+            self._refusals.add(error)
             told = Unavailable(f"The store cannot write at the moment ({error}); nothing happened, try again.")
         else:
             logger.error("A group of %d verbs failed.", len(group), exc_info=error)
@@ -450,7 +475,10 @@ class SQLiteStore:
                 answer(None, told)
             self._listener([Metric("failed_groups"), *([Trouble(str(error))] if isinstance(error, apsw.Error) else [])])
         finally:
-            self._next()
+            if isinstance(error, apsw.FullError) and not self._memory and time.monotonic() >= self._retry_at:
+                self._in_thread(self._checkpoint_and_next)  # the log may begin anew, in the room that it has
+            else:
+                self._next()
 
     def _check_open(self) -> None:
         if self._closed:
