@@ -21,6 +21,7 @@ from uuid import uuid4
 from msgspec import structs
 
 from perdure.sdk import reports
+from perdure.sdk.code_checks import warn_of_code
 from perdure.sdk.lease import Lease
 from perdure.sdk.logs import WORKERS_LOG
 from perdure.sdk.long_calls import LongCalls
@@ -136,6 +137,7 @@ class Worker:
         self.outside = contextvars.copy_context()
         _collect_less()
         refuse_plain_agents()
+        warn_of_code(self.registry)
         if wait:
             await self._register_anew(refusals=True)
         else:
@@ -178,6 +180,7 @@ class Worker:
         if replace:
             self.registry.workflows.pop(workflow.name, None)
         self.registry.add(workflow)
+        warn_of_code([workflow])
         try:
             await self._register(self.id)
         except LeaseLost:
