@@ -3,6 +3,7 @@
 import asyncio
 import doctest
 import re
+import threading
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from perdure import Client, Context, ExecutionCancelled, ExecutionFailed, Fatal,
 from perdure import testing as testing_module
 from perdure.engine.service import Scope
 from perdure.sdk.steps import current_step
-from perdure.testing import ManualClock, StepRanAgain, crash_everywhere, embedded
+from perdure.testing import ManualClock, OrderDecides, StepRanAgain, crash_everywhere, embedded
 from perdure.wire.requests import ClaimRequest, RegisterRequest, WorkflowSpec
 from perdure.wire.status import Phase
 
@@ -201,6 +202,15 @@ async def test_code_that_does_not_replay_is_found_with_its_line() -> None:
 
     with pytest.raises(AssertionError, match=r"The execution is blocked: .*test_testing\.py:\d+"):
         await crash_everywhere(forgetful, registry=Registry(forgetful))
+
+
+async def test_calls_that_only_their_order_tells_apart_are_told() -> None:
+    @app.workflow(name="locks")
+    async def locks(ctx: Context) -> None:
+        await asyncio.gather(*(ctx.step("lock", lambda lock: None, threading.Lock()) for _ in range(2)))
+
+    with pytest.warns(OrderDecides, match=r"'locks': Nothing tells .* step 'lock' apart .*test_testing\.py:\d+"):
+        await crash_everywhere(locks, registry=Registry(locks))
 
 
 async def test_a_recorded_step_that_runs_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
+from perdure.sdk.logs import TOLD
 from perdure.sdk.replay.inner_loop import FAR_US
 from perdure.sdk.steps import StepCall, running_step
 from perdure.sdk.worker import Worker
@@ -38,7 +40,7 @@ from perdure.wire.executions import Execution, ListExecutions
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
 
-__all__ = ["Bench", "CrashReport", "ManualClock", "StepRanAgain", "crash_everywhere", "embedded"]
+__all__ = ["Bench", "CrashReport", "ManualClock", "OrderDecides", "StepRanAgain", "crash_everywhere", "embedded"]
 
 I = TypeVar("I")  # noqa: E741  # as in client.py
 R = TypeVar("R")
@@ -205,6 +207,11 @@ class StepRanAgain(AssertionError):
     something that is not recorded."""
 
 
+class OrderDecides(UserWarning):
+    """Nothing tells some concurrent calls apart, so a replay takes them in the order of their creation: right for tasks
+    from a list, wrong for tasks from a set."""
+
+
 class CrashReport(Generic[R]):
     """The workflow's result, and the crashes that it survived."""
 
@@ -241,8 +248,8 @@ async def crash_everywhere(
     """Run a workflow with a crash right before and right after each of its commits in turn.
 
     Asserts after each crash that the outcome is that of a run without a crash, that no recorded step ran again
-    (`StepRanAgain`), and that the store keeps its invariants. `timeout` (seconds) limits a run before its crash and
-    again after it.
+    (`StepRanAgain`), and that the store keeps its invariants. Warns with `OrderDecides` of concurrent calls that
+    nothing tells apart. `timeout` (seconds) limits a run before its crash and again after it.
 
     `during(client, handle)` acts for the outside world: it publishes events and answers questions. It is called again
     after a crash, so it must be repeatable (`dedup_key=`; a second answer to a question is ignored). `options` are
@@ -253,6 +260,19 @@ async def crash_everywhere(
     ...     assert report.result == "receipt-7"
     """
     plan = _Plan(workflow, input, during, registry, settings, timeout=timeout, options=options)
+    told = TOLD.copy()
+    TOLD.clear()
+    try:
+        report = await _crash_everywhere(plan)
+    finally:
+        said = [f"Workflow {name!r}: {text}" for name, text in TOLD]
+        TOLD.update(told)
+        for text in said:
+            warnings.warn(text, OrderDecides, stacklevel=2)
+    return report
+
+
+async def _crash_everywhere(plan: _Plan) -> CrashReport[Any]:
     expected = await plan.run(None)
     crashes: list[tuple[str, int, str]] = []
     repeated: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -12,6 +13,7 @@ from perdure.embedded import Embedded
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled
+from perdure.sdk.logs import TOLD
 from perdure.sdk.workflow import Registry
 from perdure.wire.records import Kind
 from perdure.wire.status import Phase
@@ -175,3 +177,47 @@ async def test_a_changed_input_is_told_in_the_log_and_counted(house: House, coun
         assert "'a', 'b'" in lines[0]
         stats = p.worker.transport.engine.stats  # type: ignore[attr-defined]  # the embedded one has an engine
         assert stats.counted["changed_inputs"] == 2
+
+
+async def test_calls_that_nothing_tells_apart_are_told_and_blocked_when_strict(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    def registry(*, strict: bool) -> Registry:
+        app = Registry()
+
+        @app.workflow(strict=strict)
+        async def locks(ctx: Context) -> None:
+            for _ in range(2):
+                await asyncio.gather(*(ctx.step("lock", lambda lock: None, threading.Lock()) for _ in range(3)))
+
+        return app
+
+    TOLD.clear()  # each process says it once
+    text = "Nothing tells the concurrent calls of step 'lock' apart"
+    async with house.open(registry(strict=False)) as p:
+        for _ in range(2):
+            handle = await p.start("locks")
+            await handle.result()
+            [line] = [line.text for _, line in await p.logs(handle.id)]
+            assert line.startswith(text) and "test_blocked.py:" in line
+        told = [one.message for one in caplog.records if text in one.message]
+        assert len(told) == 1 and "Workflow 'locks'" in told[0]
+    async with house.open(registry(strict=True)) as p:
+        handle = await p.start("locks")
+        await reaches(handle, Phase.BLOCKED)
+        error = (await handle.get()).error
+        assert error is not None and text in error
+        assert not [row for row in await rows_of(handle) if row.kind is Kind.STEP]
+
+
+async def test_equal_calls_stay_interchangeable(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    app = Registry()
+
+    @app.workflow(strict=True)
+    async def three(ctx: Context) -> list[int]:
+        client = threading.Lock()
+        return await asyncio.gather(*(ctx.step("ask", lambda lock: 7, client) for _ in range(3)))
+
+    async with house.open(app) as p:
+        assert await (await p.start("three")).result() == [7, 7, 7]
+    assert "Nothing tells" not in caplog.text

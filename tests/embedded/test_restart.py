@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import os
 import random
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.embedded import survivor
+from tests.embedded import downloads, survivor
 from tests.embedded.house import Counter, House, keys_of, reaches, rows_of, until
 
 from perdure.embedded import embedded
@@ -209,3 +210,20 @@ async def _compare_with_journals(store: str, runs: collections.Counter[str]) -> 
                 repeats += ran - 1
                 previous = row.seq
         assert repeats <= len(page.executions) * 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_000)
+def test_downloads_of_a_set_keep_their_bodies_when_another_process_goes_on(tmp_path: Path) -> None:
+    for run in range(50):
+        command = [sys.executable, downloads.__file__, str(tmp_path / f"{run}.db")]
+        for life in ("killed", "whole"):
+            seed = {**os.environ, "PYTHONHASHSEED": str(2 * run + (life == "whole") + 1)}
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=seed)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "downloaded\n"
+            if life == "killed":
+                process.kill()
+            printed, _ = process.communicate("go\n" if life == "whole" else None)
+        assert printed == " ".join(f"{url}=body of {url}" for url in sorted(downloads.URLS)) + "\n"

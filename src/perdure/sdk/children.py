@@ -11,7 +11,7 @@ from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import BudgetExceeded, ChildCancelled, ChildFailed
 from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint
+from perdure.sdk.payloads.fingerprints import fingerprint, token, with_tokens
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall
 from perdure.sdk.start_options import ChildOptions, start_fields
@@ -94,12 +94,13 @@ def child_call(
     key = options.pop("key", None)
     name, result_type = named(workflow)
     payload = encode_input(workflow, input, where=f"the input of child {name!r}")
-    print_ = fingerprint(payload)
+    print_: str | None = fingerprint(payload)
     inherited = {"session_id": context.session_id, "user_id": context.user_id, "batch_id": batch_id}
+    fields = start_fields(options, ChildOptions)
+    if any(fields.values()):
+        print_ = with_tokens(print_, [token(fields)])
     item = StartItem(
-        workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX),
-        payload=Raw(payload),
-        **inherited | start_fields(options, ChildOptions),
+        workflow_id=checked_name(name, "workflow", NAME_BYTES_MAX), payload=Raw(payload), **inherited | fields
     )
     check_options(item)
     call = context.machine.new_call(

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from perdure.sdk.checks import checked_int, checked_name
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call
+from perdure.sdk.payloads.fingerprints import LATEST, fingerprint, fingerprint_of_call, token, with_tokens
 from perdure.sdk.payloads.schemas import answer_schema_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import DurableCall
@@ -135,7 +135,7 @@ def answer_call(machine: Machine, execution_id: str, step_key: str, data: object
     answer = Raw(encode(data, where="data"))
     execution_id = checked_name(execution_id, "execution_id")
     step_key = checked_name(step_key, "step_key")
-    print_ = fingerprint_of_call((execution_id, step_key), {})
+    print_ = with_tokens(fingerprint_of_call((execution_id, step_key), {}), [token(bytes(answer))])
     return machine.new_call(
         Kind.SENT, step_key, print_, lambda key: Answer(key, print_, execution_id, step_key, answer), key=key
     )
@@ -150,7 +150,9 @@ def publish_call(
 ) -> DurableCall:
     topic = checked_name(topic, "topic", TOPIC_BYTES_MAX)
     value = Raw(encode(data, where="data"))
-    print_ = fingerprint(bytes(value))
+    print_: str | None = fingerprint(bytes(value))
+    if event_type is not None or dedup_key is not None:
+        print_ = with_tokens(print_, [token((event_type, dedup_key))])
     event = EventItem(value, checked_name(event_type, "event_type"), checked_name(dedup_key, "dedup_key"))
     return machine.new_call(Kind.PUBLISHED, topic, print_, lambda key: Publish(key, print_, topic, [event]), key=key)
 

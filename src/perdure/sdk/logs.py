@@ -9,12 +9,16 @@ from perdure.wire.executions import LogLine
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState
+    from perdure.sdk.replay.machine import Machine
     from perdure.sdk.replay.places import ChangedInputs
 
 logger = logging.getLogger("perdure.worker")
 
 LOG_TEXT_BYTES_MAX: Final = 8 << 10
 LOG_LINES_MAX: Final = 1_000
+TOLD_MAX: Final = 1_000
+TOLD: Final[dict[tuple[str, str], None]] = {}
+"""By workflow, the texts about calls that nothing tells apart. The log of the process has each of them once."""
 
 
 def to_log_line(context: ExecutionState, level: int, text: str) -> LogLine:
@@ -29,8 +33,27 @@ def add_line(context: ExecutionState, line: LogLine) -> None:
     lines.append(line)
 
 
-def log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) -> int:
-    """Log each call once. Returns how many are new."""
+def log_findings(context: ExecutionState | None, machine: Machine) -> int:
+    """Log each call once. Returns how many have another input than recorded."""
+    doubts = machine.doubts
+    if context is not None and doubts is not None and len(doubts.texts) > doubts.logged:
+        for text in doubts.texts[doubts.logged :]:
+            _tell(context, text)
+        doubts.logged = len(doubts.texts)
+    return 0 if machine.changed_inputs is None else _log_changed_inputs(context, machine.changed_inputs)
+
+
+def _tell(context: ExecutionState, text: str) -> None:
+    """The execution's log has it each time, and that of the worker once for each line of the code."""
+    if (context.workflow_id, text) not in TOLD:
+        if len(TOLD) >= TOLD_MAX:
+            TOLD.clear()
+        TOLD[context.workflow_id, text] = None
+        logger.warning("Workflow %r, first in execution %s: %s", context.workflow_id, context.execution_id, text)
+    add_line(context, to_log_line(context, logging.WARNING, text))
+
+
+def _log_changed_inputs(context: ExecutionState | None, changed: ChangedInputs) -> int:
     keys, changed.logged = changed.keys[changed.logged :], len(changed.keys)
     if not keys or context is None:
         return 0

@@ -17,7 +17,7 @@ from perdure.sdk import reports, run_ends
 from perdure.sdk.context import Context
 from perdure.sdk.errors import Outdated
 from perdure.sdk.interrupts import is_interrupt
-from perdure.sdk.logs import log_changed_inputs
+from perdure.sdk.logs import log_findings
 from perdure.sdk.long_calls import timer_calls
 from perdure.sdk.replay.calls import (
     AGAIN,
@@ -278,8 +278,8 @@ class Runner:
                 raise
             self._finish(run_ends.stopped(self, error))
             return
-        if self.machine.changed_inputs is not None:
-            self.changed_inputs += log_changed_inputs(self.context, self.machine.changed_inputs)
+        if self.machine.has_findings:
+            self.changed_inputs += log_findings(self.context, self.machine)
         if more:
             self.wants_rows = True
             self.worker.dirty(self)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from perdure.sdk.checks import checked_name
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import fingerprint_of_call, fingerprint_of_captured
+from perdure.sdk.payloads.fingerprints import captures_values, fingerprint_of_call, fingerprint_of_captured, identify
 from perdure.sdk.payloads.hints import Unannotated, read_hints
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import STEP, DurableCall
@@ -123,9 +123,7 @@ class StepPlan:
         self.fn = _undecorated(fn)
         self.name = self.settings.name or _function_name(self.fn)
         self.is_async = inspect.iscoroutinefunction(self.fn)
-        self.captures = isinstance(self.fn, functools.partial) or any(
-            getattr(self.fn, name, None) for name in ("__defaults__", "__closure__")
-        )
+        self.captures = captures_values(self.fn)
         self.result_type: Any = _result_type(self.fn)
 
 
@@ -376,17 +374,12 @@ def not_a_function(given: object) -> TypeError:
     return TypeError(f'ctx.step wants a function and its arguments, as `ctx.step("name", fn, 1, 2)`; got {what}.')
 
 
-def fingerprint_of_step(plan: StepPlan, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Raises `TypeError` for a coroutine, which the first try would use up."""
-    if not args and not kwargs:
-        return fingerprint_of_captured(plan.fn) if plan.captures else None
-    found = fingerprint_of_call(args, kwargs)
-    if found is None:
-        for place, value in (*enumerate(args, 1), *kwargs.items()):
-            if inspect.iscoroutine(value):
-                value.close()
-                raise TypeError(f"Argument {place} of step {name!r} is a coroutine; did you forget `await`?")
-    return found
+def _refuse_coroutines(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """The first try would use one up."""
+    for place, value in (*enumerate(args, 1), *kwargs.items()):
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(f"Argument {place} of step {name!r} is a coroutine; did you forget `await`?")
 
 
 def call_step(
@@ -402,10 +395,17 @@ def call_step(
 ) -> Coroutine[object, None, Any]:
     name = name or plan.name
     settings = settings or plan.settings
+    if key is None:
+        print_, vague = identify(plan.fn, plan.captures, args, kwargs)
+    else:  # the key tells it from other calls
+        print_ = fingerprint_of_call(args, kwargs) if args or kwargs else fingerprint_of_captured(plan.fn)
+        vague = None
+    if vague or print_ is None:
+        _refuse_coroutines(name, args, kwargs)
     call = machine.new_call(
         STEP,
         name,
-        fingerprint_of_step(plan, name, args, kwargs),
+        print_,
         StepCall(
             plan.fn,
             args,
@@ -422,21 +422,24 @@ def call_step(
         ),
         key=key,
     )
-    return machine.made(call, step_result(machine, call, plan.result_type), 3)
+    return machine.made(call, step_result(machine, call, plan.result_type, vague), 3)
 
 
-async def step_result(machine: Machine, call: DurableCall, result_type: Any) -> Any:
+async def step_result(machine: Machine, call: DurableCall, result_type: Any, vague: bool | None = None) -> Any:
     asked = machine.seen
     variables = step_variables.get()
     call.variables = copy_context() if variables is None else variables
+    if vague is not None:
+        machine.identify(call, vague=vague)
     try:
         row = await machine.ask(call)
     except BaseException:
         machine.give_up(call)
         raise
     if row.ok:
-        if call.read is not None and call.read[0] is row.value:
-            return call.read[1]
+        if (read := call.read) is not None and read[0] is row.value:
+            call.read = None
+            return read[1]
         return decode(bytes(row.value), result_type, where=f"the result of step {call.key!r}")
     error = error_from_json(bytes(row.value))
     machine.raised(row, asked)

@@ -352,7 +352,8 @@ def workflow(fn: Callable[..., Coroutine[Any, Any, Any]] | None = None, /, **opt
     - `run_timeout_seconds`: bounds the running time, without waits.
     - `on_cancel="wake"`: a cancelled execution that waits or is queued again runs its clean-up.
     - `on_failure="hold"`: a run whose tries are used up is held, not failed, until `Client.act` says how it goes on.
-    - `strict`: a step with another input than recorded is an error; by default it is only marked.
+    - `strict`: a step with another input than recorded is an error, and so are concurrent steps that nothing tells
+      apart; by default both are only marked.
     - `searchable`: fields of payload and result by which its executions are found, such as `["payload.customer.id"]`.
     - `schedule` starts it by the clock: a `Schedule`, five fields of cron (in UTC), or a list.
     - `trigger_on` starts it from events: an `EventTrigger`, a topic, or a list.

@@ -1,17 +1,30 @@
+"""The fingerprint of a call says what it was asked for.
+
+- `5d01f7ed883d98ee`: a hash of its arguments. They change only if the code or its input does.
+- `~Yg7/+eo~-~5d01f7ed883d98ee`: before that, *tokens* of what may change by itself. They tell concurrent calls apart:
+  one for each captured value, context variable, `self`, and argument that is not data. `-` marks what has no content.
+- `~5d01f7ed883d98ee`: all captured values in one hash, by releases before 0.2.
+"""
+
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import types
+from binascii import b2a_base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
+from perdure.sdk.payloads.content import Content, encode_arguments, is_named, pack, to_plain
 from perdure.sdk.payloads.values import encode
 
 CAPTURED: Final = "~"
 """Marks captured values."""
 LATEST: Final = "!"
 """Marks a wait for the latest event."""
+OPAQUE: Final = "-"
+NUMBERS: Final = "#"
+"""Marks the token of the random numbers that the task of a call got."""
 _CAPTURED_LEN_MAX: Final = 64
+_SCALARS: Final = frozenset({type(None), bool, int, str})
 
 
 def fingerprint(data: bytes) -> str:
@@ -19,13 +32,10 @@ def fingerprint(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-_encode_arguments = msgspec.json.Encoder(order="deterministic").encode  # sets of strings differ between processes
-
-
 def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """None if the input cannot be encoded: then a change goes unnoticed."""
+    """None if the input cannot be encoded."""
     try:
-        return fingerprint(_encode_arguments((args, kwargs) if kwargs else args))
+        return fingerprint(encode_arguments((args, kwargs) if kwargs else args))
     except Exception:  # unknown to msgspec, or user code raises
         pass
     try:
@@ -34,10 +44,99 @@ def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str
         return None
 
 
-def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
-    """A hash of the values that a function captures (`lambda: charge(order)`), as far as they can be encoded.
+def identify(
+    fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[str | None, bool]:
+    """The fingerprint of a call, and whether another call may have the same and yet differ."""
+    has_input = bool(args or kwargs)
+    head = fingerprint_of_call(args, kwargs) if has_input else None
+    if not captures and (head is not None or not has_input):
+        return head, not _is_plain(args, kwargs)
+    tokens = [token(value) for value in captured_parts(fn)] if captures else []
+    if head is not None or not has_input:
+        return with_tokens(head, tokens), True
+    data = []
+    for place, value in (*enumerate(args), *sorted(kwargs.items())):
+        content = Content()
+        read = content.read(value)
+        if content.is_data and not content.opaque:
+            data.append(pack(str(place), [read]))
+        else:
+            tokens.append(_token(read, content))
+    return with_tokens(fingerprint(b"".join(data)) if data else None, tokens), True
 
-    It tells calls without arguments apart. A replay may capture another path or time, so a change alone proves nothing.
+
+def _is_plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in _SCALARS:
+            continue
+        if type(value) is dict:
+            for name, field in value.items():
+                if type(name) is not str or type(field) not in _SCALARS:
+                    break
+            else:
+                continue
+        return to_plain([[*args], kwargs] if kwargs else args) is not None
+    return True
+
+
+def token(value: object) -> str:
+    content = Content()
+    return _token(content.read(value), content)
+
+
+def _token(read: bytes, content: Content) -> str:
+    if read == b"?":
+        return OPAQUE
+    return token_of(read) + (OPAQUE if content.opaque else "")
+
+
+def token_of(data: bytes) -> str:
+    return b2a_base64(hashlib.blake2b(data, digest_size=5).digest()).decode()[:7]
+
+
+def with_tokens(fingerprint: str | None, tokens: list[str]) -> str | None:
+    """
+    >>> with_tokens(with_tokens("5d01f7ed883d98ee", ["Yg7/+eo"]), ["-"])
+    '~Yg7/+eo~-~5d01f7ed883d98ee'
+    """
+    if not tokens:
+        return fingerprint
+    head, before = split(fingerprint)
+    return f"~{'~'.join([*before, *tokens])}~{head}"
+
+
+def split(fingerprint: str | None) -> tuple[str, list[str]]:
+    """The hash of the arguments, and the tokens.
+
+    >>> split("~Yg7/+eo~-~5d01f7ed883d98ee")
+    ('5d01f7ed883d98ee', ['Yg7/+eo', '-'])
+    """
+    if fingerprint is None or not fingerprint.startswith(CAPTURED):
+        return fingerprint or "", []
+    *tokens, head = fingerprint[1:].split("~")
+    return head, tokens
+
+
+def numbers_of(tokens: Sequence[str]) -> list[str]:
+    return [one for one in tokens if one.startswith(NUMBERS)]
+
+
+def without_numbers(tokens: Sequence[str]) -> list[str]:
+    return [one for one in tokens if not one.startswith(NUMBERS)]
+
+
+def is_captured(fingerprint: str | None) -> bool:
+    """By `fingerprint_of_captured`."""
+    return fingerprint is not None and fingerprint.startswith(CAPTURED) and fingerprint.count("~") == 1
+
+
+def only_tokens_differ(one: str | None, other: str | None) -> bool:
+    return one == other or is_captured(one) or is_captured(other) or split(one)[0] == split(other)[0]
+
+
+def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
+    """As releases before 0.2 recorded it: a hash of the captured values, as far as JSON can hold them.
 
     >>> order = 7
     >>> fingerprint_of_captured(lambda: order) == fingerprint_of_captured(lambda: order)
@@ -48,10 +147,37 @@ def fingerprint_of_captured(fn: Callable[..., Any]) -> str | None:
         if hasattr(value, "__len__") and not isinstance(value, str) and len(value) > _CAPTURED_LEN_MAX:
             continue
         try:
-            parts.append(_encode_arguments(value))
+            parts.append(encode_arguments(value))
         except Exception:  # a client, the Context, a function
             continue
     return CAPTURED + fingerprint(b",".join(parts)) if parts else None
+
+
+def captures_values(fn: Callable[..., Any]) -> bool:
+    """Whether calls of the same name may bring other values along than their arguments."""
+    if isinstance(fn, types.FunctionType):
+        return not is_named(fn) and bool(
+            fn.__closure__ or fn.__defaults__ or fn.__kwdefaults__ or "<lambda>" in fn.__qualname__
+        )
+    return not (isinstance(fn, type) or isinstance(getattr(fn, "__self__", None), types.ModuleType))
+
+
+def captured_parts(fn: Any) -> Iterator[Any]:
+    """A method brings its object, a function its captured values, and each of them counts alone."""
+    while isinstance(fn, functools.partial):
+        yield from fn.args
+        yield from (value for _, value in sorted(fn.keywords.items()))
+        fn = fn.func
+    if isinstance(fn, types.MethodType):
+        yield fn.__self__
+        fn = fn.__func__
+    if isinstance(fn, types.FunctionType) and not is_named(fn):
+        yield fn.__code__
+        yield from fn.__defaults__ or ()
+        yield from (fn.__kwdefaults__ or {}).values()
+        yield from fn.__closure__ or ()
+    else:
+        yield fn
 
 
 def _captured(fn: Callable[..., Any]) -> Iterator[Any]:

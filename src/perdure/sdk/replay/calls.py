@@ -15,12 +15,15 @@ from perdure.wire.records import Kind
 class DurableCall:
     __slots__ = (
         "begun",
+        "content",
+        "done_at",
         "fingerprint",
         "future",
         "issued",
         "key",
         "kind",
         "made_after",
+        "made_at",
         "name",
         "read",
         "request",
@@ -39,6 +42,11 @@ class DurableCall:
         """The try that a step runs here, and when it began."""
         self.made_after = 0
         """Swaps made when the call got its key (see `places`)."""
+        self.made_at: int
+        self.done_at: int | None = None
+        """Turns of the loop."""
+        self.content: tuple[bytes, list[object]] | None = None
+        """See `Doubts.parts`."""
         self.variables: Context | None = None
         """Of the code that asked for a step."""
         self.read: tuple[Raw, Any] | None = None

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.payloads.fingerprints import numbers_of, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
@@ -12,6 +13,14 @@ from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 
 MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
+ANOTHER_TIME: Final = (
+    "A delay must be the same in every replay: take it neither from a clock nor from random numbers, except those of "
+    "`ctx.now()` and `ctx.random`. "
+)
+ANOTHER_NUMBER: Final = (
+    "Its task got other numbers from `ctx.uuid()` or `ctx.random` than recorded: tasks get them in the order in which "
+    "they ask. "
+)
 
 
 def diverged(
@@ -24,7 +33,7 @@ def diverged(
         call = next((one for one in open_calls if not one.issued), open_calls[0] if open_calls else None)
     is_done = main is not None and main.done()
     source = None if call is None else call.source
-    mixed_up = False
+    advice = ""
     if is_done:
         asks = "has already ended"
     elif call is None:
@@ -32,7 +41,7 @@ def diverged(
         asks = "asks for nothing" if timer is None else f"asks for {_describe(Kind.TIMER, timer.key, None)}"
         if timer is not None and timer.key == row.key:
             asks += f" with another due time ({_time(timer.due_us)} instead of {_time(int(row.fingerprint or 0))})"
-            mixed_up = any(parse_scopes(timer.key))
+            advice = ANOTHER_TIME + (MIXED_UP if any(parse_scopes(timer.key)) else "")
     else:
         asks = f"asks for {_describe(call.kind, call.key, call.name)}"
         if call.kind is row.kind and call.name == row.name:
@@ -40,16 +49,19 @@ def diverged(
                 other = next((one for one in open_calls if _asks_for(one, row)), None)
                 asks += f" with another input ({call.fingerprint} instead of {row.fingerprint})"
                 asks += "" if other is None else f", and for the recorded input as {other.key!r}"
-                mixed_up = other is not None or any(parse_scopes(call.key))
+                if other is not None or any(parse_scopes(call.key)):
+                    advice = MIXED_UP
+                if numbers_of(split(call.fingerprint)[1]) != numbers_of(split(row.fingerprint)[1]):
+                    advice = ANOTHER_NUMBER + MIXED_UP
             elif _asks_for(call, row):
                 asks += f", with the input of row {row.seq}, under another key"
-                mixed_up = True
+                advice = MIXED_UP
     if source is None and main is not None and not is_done:
         source = source_location(main.get_coro())
     recorded = _describe(row.kind, row.key, row.name)
     return Diverged(
         f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
-        f"{f' ({source})' if source else ''}. {MIXED_UP if mixed_up else ''}"
+        f"{f' ({source})' if source else ''}. {advice}"
         "Bring the old code back, or cancel the execution and start it anew.",
         seq=row.seq,
         recorded=side(row.kind, row.key, row.name),

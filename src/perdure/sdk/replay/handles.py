@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class InnerTask(asyncio.Task[Any]):
     """Its name is the path of its scope."""
 
-    __slots__ = ("_number", "failure", "own_scope", "scope")
+    __slots__ = ("_number", "failure", "made_at", "own_scope", "scope")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class InnerTask(asyncio.Task[Any]):
         self.scope = scope
         """Its own, or a named one (see `InnerLoop.within`)."""
         self.own_scope = scope
+        self.made_at = loop.turn
         self.failure: tuple[str, int, int] | None = None
         """The last one raised in it (see `StepFailures.raised_in`)."""
         super().__init__(coro, loop=loop, name=name, context=context)

@@ -91,6 +91,9 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, seed: str, keeper: TimerKeeper) -> None:
         self.now_us = 0
+        self.turn = 0
+        """Counts outcomes and moments."""
+        self.tasks_made = 0
         self.ready: deque[InnerHandle | InnerTimer] | None = None
         """None while empty: a deque would be a third of a sleeping loop's memory."""
         self.timers: dict[str, InnerTimer] = {}
@@ -161,6 +164,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
 
     def move(self, at_us: int) -> None:
         self._spun = 0
+        self.turn += 1
         if at_us > self.now_us:
             self.now_us = at_us
 
@@ -221,6 +225,10 @@ class InnerLoop(asyncio.AbstractEventLoop):
                     asyncio.Future.cancel(future)  # not the `cancel` of tasks and `gather`, which only pass it on
             self.leave(before)
             self._drop_ready()
+
+    def tasks(self) -> list[InnerTask]:
+        """With those that are done, as long as there are few."""
+        return self._tasks
 
     def living_tasks(self) -> list[InnerTask]:
         return [task for task in self._tasks if not task.done()]
@@ -338,6 +346,15 @@ class InnerLoop(asyncio.AbstractEventLoop):
     def has_task(self, scope: str) -> bool:
         return any(task.own_scope.prefix == scope for task in self._tasks)
 
+    def task_made_at(self, scope: str) -> int:
+        return next((task.made_at for task in self._tasks if task.own_scope.prefix == scope), 0)
+
+    def own_scope(self) -> KeyScope | None:
+        """The scope of the running task. None in the main task and in callbacks."""
+        task = current_task(self)
+        scope: KeyScope | None = None if task is None else task.own_scope  # type: ignore[attr-defined]  # as in key_for
+        return None if scope is self._root else scope
+
     def swap(self, swap: Swap) -> None:
         for timer in self.timers.values():
             timer.key = swapped(timer.key, swap)
@@ -375,6 +392,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in shut
             close(coro)
             return task
+        self.tasks_made += 1
         # asyncio holds tasks weakly, and garbage collections do not replay.
         self._tasks.append(task)
         if len(self._tasks) >= self._prune_at:

@@ -14,12 +14,14 @@ _NO_WORD: Final = re.compile(r"\W")
 class KeyScope:
     """Calls of bare callbacks share the scope `~/`."""
 
-    __slots__ = ("children", "counts", "prefix")
+    __slots__ = ("children", "counts", "drawn", "prefix")
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.counts: dict[str, int] = {}
         self.children = 0
+        self.drawn: str | None = None
+        """Which random numbers its task got (see `Machine.drawn`)."""
 
 
 def quoted(name: str) -> str:

@@ -31,6 +31,13 @@ from typing import Any, Final
 from msgspec import structs
 
 from perdure.sdk.errors import Diverged, Stuck
+from perdure.sdk.payloads.fingerprints import (
+    OPAQUE,
+    is_captured,
+    only_tokens_differ,
+    split,
+    token_of,
+)
 from perdure.sdk.replay.calls import (
     AGAIN,
     CHILD_STARTED,
@@ -51,19 +58,11 @@ from perdure.sdk.replay.determinism_errors import diverged, stuck
 from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
-from perdure.sdk.replay.open_calls import OURS, OpenCalls
+from perdure.sdk.replay.matching import Draws, Matching, fits, what
+from perdure.sdk.replay.open_calls import OURS
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes, same_question, taken_back_by
 from perdure.sdk.replay.places import (
-    ChangedInputs,
     ScopeHistory,
-    Swap,
-    What,
-    is_captured,
-    is_scope,
-    parse_number,
-    parse_scopes,
-    swapped,
-    swaps,
 )
 from perdure.sdk.replay.tail_await import has_tails, only_returns
 from perdure.wire.executions import Row
@@ -80,7 +79,7 @@ _DONE: Final = Effects((), (), None, DONE)
 _UNASKED: Final = frozenset({Kind.CANCEL, Kind.MESSAGE})
 
 
-class Machine(OpenCalls):
+class Machine(Matching):
     """Use it from one thread; callbacks and tasks of another event loop may call `advance`."""
 
     __slots__ = (
@@ -89,26 +88,19 @@ class Machine(OpenCalls):
         "_failures",
         "_fed",
         "_first_claim",
-        "_has_started",
-        "_history",
         "_main",
         "_more",
-        "_next",
         "_random",
         "_replay_until",
         "_result",
-        "_rows",
         "_start",
         "_uuids",
         "_waits_until",
         "cancel_requested",
-        "changed_inputs",
         "error",
         "may_only_return",
         "messages",
         "seed",
-        "seen",
-        "strict",
     )
 
     def __init__(
@@ -119,10 +111,8 @@ class Machine(OpenCalls):
         strict: bool = False,
         context: contextvars.Context | None = None,
     ) -> None:
-        super().__init__(InnerLoop(seed, self))  # type: ignore[abstract]  # filled in by refuse_the_rest
+        super().__init__(InnerLoop(seed, self), strict=strict)  # type: ignore[abstract]  # filled in by refuse_the_rest
         self.seed = seed
-        self.strict = strict
-        self.seen = 0
         self.cancel_requested = False
         self.messages: list[str] = []
         """The reader empties the list."""
@@ -130,17 +120,11 @@ class Machine(OpenCalls):
         """`asyncio.CancelledError` if it was cancelled."""
         self.may_only_return = False
         """Whether `only_returns` can be true, as far as the code of the workflow's function shows it."""
-        self.changed_inputs: ChangedInputs | None = None
-        """Strict workflows diverge instead."""
-        self._history: ScopeHistory | None = None
-        self._has_started = False
         self._start: Callable[[], Coroutine[Any, Any, Any]] | None = start
         self._context = context
         self._main: InnerTask | None = None
         self._done = False
         self._result: Any = None
-        self._rows: list[Row] = []
-        self._next = 0
         self._fed = 0
         self._more = False
         self._first_claim = True
@@ -163,13 +147,21 @@ class Machine(OpenCalls):
 
     def random(self) -> random.Random:
         if self._random is None:
-            self._random = random.Random(f"{self.seed}:random")
+            self._random = Draws(f"{self.seed}:random", self.drew)
         return self._random
 
     def uuid(self) -> uuid.UUID:
         if self._uuids is None:
             self._uuids = random.Random(f"{self.seed}:uuid")
+        self.drew()
         return uuid.UUID(int=self._uuids.getrandbits(128), version=4)
+
+    def drew(self) -> None:
+        """Later steps of the running task say which random numbers it got."""
+        self._drawn += 1
+        scope = self.loop.own_scope()
+        if scope is not None:
+            scope.drawn = token_of(f"{scope.drawn}{self._drawn}".encode())
 
     @property
     def replaying(self) -> bool:
@@ -205,6 +197,8 @@ class Machine(OpenCalls):
                     budget = loop.pump(budget)
                     if not loop.is_settled:
                         return _AGAIN
+                if self.doubts is not None and self.doubts.pending:
+                    self._tell(self.doubts)
                 if main.done() or not self._deliver_next():
                     break
         finally:
@@ -267,6 +261,7 @@ class Machine(OpenCalls):
         assert self._start is not None
         start, self._start = self._start, None  # It refers back to this machine.
         coro = context.run(start)
+        self._base = context.copy()
         self.may_only_return = has_tails(coro)
         return self.loop.create_main(coro, context)
 
@@ -323,12 +318,22 @@ class Machine(OpenCalls):
         kind, key = row.kind, row.key
         call = self._calls.get(key)  # type: ignore[arg-type]  # None is in no dict of keys
         if call is not None and call.kind is kind:
-            if (call.name != row.name or call.fingerprint != row.fingerprint) and not _fits(row, _what(call)):
-                if self._finds_its_place(row):
-                    return self._deliver(row)
-                if not self._is_a_changed_input(row, call.key, _what(call)):
-                    return self._keep_aside(row, call)
+            if call.name != row.name or call.fingerprint != row.fingerprint:
+                if not fits(row, what(call)) or split(call.fingerprint)[1]:
+                    if self._finds_its_place(row):
+                        return self._deliver(row)
+                    likely = self._likely_calls(row, call)
+                    if call not in likely:
+                        if self._finds_its_place(row, likely):
+                            return self._deliver(row)
+                        is_other = split(call.fingerprint)[1] and not is_captured(row.fingerprint)
+                        is_other = is_other and only_tokens_differ(row.fingerprint, call.fingerprint)
+                        if is_other or not self._is_a_changed_input(row, call.key, what(call)):
+                            return self._keep_aside(row, call)
+            elif kind is STEP and not self._has_started and OPAQUE in split(call.fingerprint)[1]:
+                self._doubt(call)
             del self._calls[call.key]
+            call.done_at = self.loop.turn
             if kind in OURS:
                 self._ours -= 1
             assert call.future is not None
@@ -363,7 +368,7 @@ class Machine(OpenCalls):
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is not a key
             asked = None if self._given_up_asked is None else self._given_up_asked.get(key)  # type: ignore[arg-type]
-            if asked is not None and not _fits(row, asked):
+            if asked is not None and not fits(row, asked):
                 # Perhaps another call's outcome, which no later wait may take as a late event.
                 if self._finds_its_place(row):
                     return self._deliver(row)
@@ -375,7 +380,9 @@ class Machine(OpenCalls):
             if kind is EVENT and row.ok and self._late_events is not None:
                 self._hand_on(row, self._late_events)
             return None
-        return self._deliver(row) if self._finds_its_place(row) else self._keep_aside(row, call)
+        if self._finds_its_place(row) or self._finds_its_place(row, self._likely_calls(row, None)):
+            return self._deliver(row)
+        return self._keep_aside(row, call)
 
     def _hand_on(self, row: Row, late: LateEvents) -> None:
         assert row.key is not None
@@ -390,75 +397,6 @@ class Machine(OpenCalls):
                 return
         late.rows.append((wait, row))
 
-    def _finds_its_place(self, row: Row) -> bool:
-        """Give the call that `row` belongs to the key of `row`, if that leaves no doubt."""
-        key = row.key
-        if key is None or self._has_started:
-            return False
-        found = [path for other in self._matching_keys(row) if (path := swaps(other, key))]
-        for path in sorted(found, key=len):
-            if all(self._may_swap(swap, path[:at]) for at, swap in enumerate(path)):
-                for swap in path:
-                    self._swap(swap)
-                return True
-        return False
-
-    def _matching_keys(self, row: Row) -> list[str]:
-        if row.kind is Kind.TIMER:
-            timers = self.loop.timers.values()
-            return [timer.key for timer in timers if fingerprint_of_timer(timer.due_us) == row.fingerprint]
-        if row.fingerprint is None and row.kind in (EVENT, Kind.RESUME):
-            return []  # Rows of the first releases do not record the question.
-        kind, name, fingerprint = _what(row)
-        calls = [call for call in self._calls.values() if call.fingerprint == fingerprint]
-        return [call.key for call in calls if call.kind is kind and call.name == name]
-
-    def _may_swap(self, swap: Swap, above: list[Swap]) -> bool:
-        """True if the two can change places after the outer swaps `above`."""
-        one, other = swap
-        if parse_number(one) < parse_number(other):
-            now = other
-            for outer in reversed(above):
-                now = swapped(now, outer)
-            if not self._was_made(now):
-                return False  # A later call would get the same number.
-        if not is_scope(one):
-            return True
-        self._history = self._history or ScopeHistory()
-        self._history.read(self._rows, self._next - 1)
-        return self._history.same(one, other)
-
-    def _was_made(self, place: str) -> bool:
-        if is_scope(place):
-            return self.loop.has_task(place)
-        return place in self._calls or place in self._given_up or place in self.loop.timers
-
-    def _is_a_changed_input(self, row: Row, key: str, asked: What) -> bool:
-        """True if `row` answers `key` with another input and nothing suggests a mix-up."""
-        kind, name, fingerprint = asked
-        if name != (row.name or name):
-            return False
-        captured = is_captured(row.fingerprint) or is_captured(fingerprint)
-        if self._is_excused(row):
-            return captured
-        if not captured and (self.strict or self._has_a_sibling(key)):
-            return False
-        recorded: What = (kind, name, row.fingerprint)
-        if any(other.fingerprint == row.fingerprint and _what(other) == recorded for other in self._calls.values()):
-            return False
-        if self.changed_inputs is None:
-            self.changed_inputs = ChangedInputs()
-        return self.changed_inputs.add(None if captured else key, asked, recorded, row)
-
-    def _has_a_sibling(self, key: str) -> bool:
-        """True if the call may be mixed up with one of another task."""
-        own = list(parse_scopes(key))
-        if not own:
-            return False
-        parents = {scope[: scope[:-1].rfind("/") + 1] for scope in own}
-        others = (scope for task in self.loop.living_tasks() for scope in parse_scopes(task.own_scope.prefix))
-        return any(scope not in own and scope[: scope[:-1].rfind("/") + 1] in parents for scope in others)
-
     def _settle(self) -> Effects:
         if self._more:
             return Effects((), (), None, RUNNING if self._ours else SUSPENDED)
@@ -468,7 +406,7 @@ class Machine(OpenCalls):
         self._given_up_asked = None
         if self.changed_inputs is not None:
             for call in started:
-                if (row := self.changed_inputs.recorded.get(_what(call))) is not None:
+                if (row := self.changed_inputs.recorded.get(what(call))) is not None:
                     raise self._diverged(row, call)
         abandoned = self._take_abandoned() if self._abandoned else ()
         first = self.loop.earliest() if self.loop.timers else None
@@ -554,9 +492,6 @@ class Machine(OpenCalls):
             if row.key is not None:  # its failures were never outcomes
                 self._orphaned.tries.pop(row.key, None)
 
-    def _is_excused(self, row: Row) -> bool:
-        return self._orphaned is not None and self._orphaned.excuses(row)
-
     def _keep_aside(self, row: Row, call: DurableCall | None) -> None:
         """Unless a failed attempt left the row behind, the code has diverged."""
         key, orphaned = row.key, self._orphaned
@@ -577,13 +512,3 @@ class Machine(OpenCalls):
 
     def _diverged(self, row: Row, call: DurableCall | None) -> Diverged:
         return diverged(row, call, self._calls.values(), self._main, self.loop)
-
-
-def _fits(row: Row, asked: What) -> bool:
-    # Rows of some kinds have no name, and old rows of some kinds no fingerprint.
-    _, name, fingerprint = asked
-    return (row.name is None or row.name == name) and (row.fingerprint in (None, fingerprint))
-
-
-def _what(one: DurableCall | Row) -> What:
-    return one.kind, one.name, one.fingerprint

@@ -11,7 +11,10 @@ from asyncio import Future
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from msgspec import structs
+
 from perdure.sdk.errors import Fatal
+from perdure.sdk.payloads.fingerprints import NUMBERS, with_tokens
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.not_awaited import Made, Promise, not_awaited
@@ -34,6 +37,7 @@ class OpenCalls:
         "_calls",
         "_child_waits",
         "_children",
+        "_drawn",
         "_fresh",
         "_given_up",
         "_given_up_asked",
@@ -68,6 +72,8 @@ class OpenCalls:
         """Calls that the code has not asked for yet."""
         self._upsets = 0
         """Errors that calls raised in the code."""
+        self._drawn = 0
+        """Counts random numbers."""
 
     def new_call(
         self,
@@ -91,6 +97,7 @@ class OpenCalls:
         call = of(
             loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
         )
+        call.made_at = loop.turn
         if self._swaps:
             call.made_after = len(self._swaps)
         return call
@@ -142,6 +149,8 @@ class OpenCalls:
                 return future
         self._calls[call.key] = call
         self._fresh.append(call)
+        if self._drawn and (scope := self.loop.own_scope()) is not None and scope.drawn is not None:
+            call.fingerprint = with_tokens(call.fingerprint, [NUMBERS + scope.drawn])
         if call.kind in OURS:
             self._ours += 1
             if call.kind is CHILD_STARTED:
@@ -241,7 +250,10 @@ class OpenCalls:
             if self._calls.get(call.key) is call:
                 call.issued = True
                 if callable(call.request):
-                    call.request = call.request(call.key)
+                    request: Any = call.request(call.key)
+                    if getattr(request, "fingerprint", call.fingerprint) != call.fingerprint:
+                        request = structs.replace(request, fingerprint=call.fingerprint)
+                    call.request = request
                 started.append(call)
         self._fresh = []
         return started
@@ -258,6 +270,9 @@ class OpenCalls:
     def _take_abandoned(self) -> list[DurableCall]:
         abandoned, self._abandoned = self._abandoned, []
         return [call for call in abandoned if call.key in self._given_up]  # the other outcomes came all the same
+
+    def _is_excused(self, row: Row) -> bool:
+        return self._orphaned is not None and self._orphaned.excuses(row)
 
     def _was_asked(self, row: Row) -> bool:
         key, kind = row.key or "", row.kind  # keys are not empty

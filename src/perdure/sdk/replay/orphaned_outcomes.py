@@ -1,10 +1,9 @@
 import msgspec
 
 from perdure.sdk.errors import Outdated
-from perdure.sdk.payloads.fingerprints import LATEST
+from perdure.sdk.payloads.fingerprints import LATEST, only_tokens_differ, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.determinism_errors import side
-from perdure.sdk.replay.places import is_captured
 from perdure.wire.executions import Row
 
 
@@ -27,10 +26,10 @@ class LateEvents:
 
 def same_question(call: DurableCall, other: DurableCall) -> bool:
     """True if the event of one wait may go to the other."""
-    asked = call.fingerprint
-    if asked is None or asked.startswith(LATEST):
+    asked = split(call.fingerprint)[0]
+    if not asked or asked.startswith(LATEST):
         return False
-    return (call.name, asked) == (other.name, other.fingerprint)
+    return (call.name, asked) == (other.name, split(other.fingerprint)[0])
 
 
 class OrphanedOutcomes:
@@ -85,7 +84,7 @@ class OrphanedOutcomes:
         """Deliver an outcome of the same call next; rename the call if the outcome is another's."""
         while (rows := self.aside.get(call.key)) is not None:
             first = rows[0]
-            same_input = first.fingerprint == call.fingerprint or is_captured(call.fingerprint)
+            same_input = only_tokens_differ(first.fingerprint, call.fingerprint)
             if first.kind is call.kind and first.name == call.name and same_input:
                 self.due.extend(self.aside.pop(call.key))
                 return

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from perdure.sdk.payloads.fingerprints import CAPTURED
 from perdure.wire.executions import Row
 from perdure.wire.records import OUTCOMES, Kind
 
@@ -116,6 +115,16 @@ class ScopeHistory:
         return self._digests.get(one) == self._digests.get(other)
 
 
+def has_siblings(scope: str, own: Sequence[str]) -> bool:
+    """Whether tasks below `scope` may change places with those around a key, whose scopes are `own`."""
+    parents = {_parent(one) for one in own}
+    return any(one not in own and _parent(one) in parents for one in parse_scopes(scope))
+
+
+def _parent(scope: str) -> str:
+    return scope[: scope[:-1].rfind("/") + 1]
+
+
 class ChangedInputs:
     __slots__ = ("asked", "keys", "logged", "recorded")
 
@@ -134,11 +143,6 @@ class ChangedInputs:
         self.asked.add(asked)
         self.recorded[recorded] = row
         return True
-
-
-def is_captured(fingerprint: str | None) -> bool:
-    """Captured values (`fingerprint_of_captured`) may change by themselves."""
-    return fingerprint is not None and fingerprint.startswith(CAPTURED)
 
 
 def _split(key: str) -> tuple[list[str], str]:
