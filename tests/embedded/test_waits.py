@@ -322,6 +322,35 @@ async def test_a_suspended_step_times_out(house: House) -> None:
         assert await handle.result() == "nobody answered"
 
 
+async def test_an_execution_that_answers_too_early_is_told(house: House) -> None:
+    """A step that shows nothing takes the early answer, and a question with data does not."""
+    app = Registry()
+
+    @app.workflow
+    async def asking(ctx: Context) -> object:
+        await ctx.wait_for_event("go")
+        return [await ctx.suspend("plain"), await ctx.suspend("shown", {"question": "?"})]
+
+    @app.workflow
+    async def answering(ctx: Context, id: str) -> list[str]:
+        early = [await ctx.resume(id, key, key, key=f"first {key}") for key in ("plain", "shown")]
+        await ctx.publish("go")
+        await ctx.wait_for_event("asked")
+        return [*early, await ctx.resume(id, "plain", "plain")]
+
+    async with house.open(app) as p:
+        asks = await p.start(asking)
+        answers = await p.start(answering, asks.id)
+
+        async def is_asked() -> bool:
+            return "shown" in [one.key for one in await p.pending(asks.id)]
+
+        await until(is_asked)
+        await p.publish("asked", None)
+        assert await answers.result() == ["early", "early", "answered"]
+        assert (await asks.get()).phase is Phase.WAITING
+
+
 async def test_one_execution_answers_another(house: House) -> None:
     app = Registry()
 

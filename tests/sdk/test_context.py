@@ -40,6 +40,7 @@ from perdure.sdk.replay.machine import Machine
 from perdure.sdk.starts import start_item
 from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
+from perdure.wire.approvals import Became
 from perdure.wire.errors import BadValue, Conflict, NotFound
 from perdure.wire.events import JournalEvent
 from perdure.wire.executions import Row
@@ -692,15 +693,19 @@ def test_a_question_without_a_type_has_no_schema_and_a_large_one_is_left_out() -
 
 def test_answering_another_execution() -> None:
     @workflow
-    async def flow(ctx: Context) -> None:
-        await ctx.resume("other", "approve", {"yes": True})
+    async def flow(ctx: Context) -> Became:
+        return await ctx.resume("other", "approve", {"yes": True})
 
     live = Live(flow)
     request = live.request("approve")
     assert isinstance(request, Answer)
     assert (request.execution_id, request.step_key, bytes(request.data)) == ("other", "approve", b'{"yes":true}')
-    live.answer("approve")
-    assert live.result is None
+    live.answer("approve", "early")
+    assert live.result is Became.EARLY
+
+    live = Live(flow)
+    live.answer("approve")  # of an older server
+    assert live.result is Became.ANSWERED
 
     live = Live(flow)
     live.answer("approve", {"type": "NOT_FOUND", "message": "no such execution"}, ok=False)

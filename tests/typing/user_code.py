@@ -28,6 +28,7 @@ from perdure import (
     workflow,
 )
 from perdure.sdk.sync import SyncHandle
+from perdure.wire.approvals import Became
 
 
 @dataclass
@@ -198,7 +199,7 @@ async def waits(ctx: Context) -> None:
     assert_type(await ctx.suspend("approve", {"n": 1}), object)
     assert_type(await ctx.suspend("approve", answer_type=bool, timeout=60), bool)
     assert_type(await ctx.publish("topic", Order(1)), int)
-    assert_type(await ctx.resume("id", "approve", True), None)
+    assert_type(await ctx.resume("id", "approve", True), Became)
 
 
 async def client_side(client: Client, order: Order) -> None:

@@ -39,6 +39,7 @@ from perdure.sdk.start_options import ChildOptions
 from perdure.sdk.steps import Errors, OnFailure, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow
+from perdure.wire.approvals import Became
 from perdure.wire.codec import LABEL_BYTES_MAX, NAME_BYTES_MAX, scrub_text
 from perdure.wire.streams import ITEM_BYTES_MAX
 
@@ -226,8 +227,12 @@ class Context(ExecutionState):
 
     def resume(
         self, execution_id: str, step_key: str, data: object = None, *, key: str | None = None
-    ) -> Coroutine[object, None, None]:
-        """Answer a suspended step of another execution, exactly once."""
+    ) -> Coroutine[object, None, Became]:
+        """Answer a suspended step of another execution, exactly once.
+
+        Returns `"answered"`, or `"early"` if no step asks under the key yet. Only a later step that shows nothing
+        (`ctx.suspend(key)`) takes an early answer. Raises `Conflict` if the step has another answer, and `NotFound`.
+        """
         call = answer_call(self.machine, execution_id, step_key, data, key)
         return self.machine.made(call, send_answer(self.machine, call))
 

@@ -76,7 +76,7 @@ async def make_effect(
                 answered_by=f"execution {at.execution_id}",
                 now_us=at.now_us,
             )
-        ok, value = problem is None, _problem(problem)
+        ok, value = problem is None, msgspec.json.encode(became) if problem is None else _problem(problem)
         kind, name = Kind.SENT, entry.step_key
     return JournalRow(
         at.execution_id,
@@ -92,9 +92,7 @@ async def make_effect(
     )
 
 
-def _problem(problem: Problem | None) -> bytes:
-    if problem is None:
-        return b"null"
+def _problem(problem: Problem) -> bytes:
     return msgspec.json.encode({"type": problem.error_type, "message": problem.error})
 
 
