@@ -62,6 +62,7 @@ from perdure.wire.requests import (
     TranscriptEntry,
 )
 from perdure.wire.streams import ITEM_BYTES_MAX
+from perdure.wire.times import clamped
 
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0
@@ -573,6 +574,6 @@ def recordable(item: ReportItem) -> ReportItem:
         if words != end.error:
             item = structs.replace(item, end=structs.replace(end, error=words))
     if item.logs:
-        lines = [structs.replace(line, text=scrub_text(line.text)) for line in item.logs]
+        lines = [structs.replace(line, text=scrub_text(line.text), at_us=clamped(line.at_us)) for line in item.logs]
         item = structs.replace(item, logs=lines)
     return item

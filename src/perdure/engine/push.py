@@ -46,9 +46,8 @@ from perdure.wire.push_workers import (
 )
 from perdure.wire.record import DONE, Done
 from perdure.wire.requests import Started, StartItem
-from perdure.wire.starts import AT_US_MAX
 from perdure.wire.status import LEASED
-from perdure.wire.times import microseconds, rfc3339
+from perdure.wire.times import AT_US_MAX, microseconds, rfc3339
 
 POLL_SECONDS: Final = 30.0
 POLL_MAX: Final = 100

@@ -21,7 +21,7 @@ from msgspec.structs import FieldInfo
 from perdure.wire.access import Role
 from perdure.wire.fields import Conversion, Moment
 from perdure.wire.records import MaybeRaw
-from perdure.wire.times import microseconds, rfc3339
+from perdure.wire.times import clamped, microseconds, rfc3339
 
 AS_IT_IS = "{}"
 
@@ -92,12 +92,12 @@ _WRITTEN = {
 }
 """A field's JSON type, and the expression that converts `{}`."""
 _READ = {
-    Conversion.TIME: (Moment, "microseconds({})"),
+    Conversion.TIME: (Moment, "clamped(microseconds({}))"),
     Conversion.ZONED_TIME: (Moment, AS_IT_IS),
     Conversion.VALUE: (MaybeRaw, "not_null({})"),
     Conversion.ROLE: (RoleName, "Role({}.lower())"),
 }
-_TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "not_null": not_null, "Role": Role}
+_TOOLS = {"rfc3339": rfc3339, "microseconds": microseconds, "clamped": clamped, "not_null": not_null, "Role": Role}
 
 
 @cache

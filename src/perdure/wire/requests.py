@@ -16,6 +16,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import NULL, MaybeRaw, Problem
 from perdure.wire.schedules import ScheduleSpec
+from perdure.wire.times import AtUs
 from perdure.wire.transcripts import MESSAGES_MAX, OnConflict
 from perdure.wire.triggers import TriggerSpec
 from perdure.wire.workflows import WorkflowDescription, WorkflowType
@@ -273,7 +274,7 @@ class StepDone(Request, frozen=True, tag="step"):
     fingerprint: str | None
     ok: bool
     value: Raw
-    started_at_us: int
+    started_at_us: AtUs
     tries: int = 1
     last: bool = True
     label: str | None = None
@@ -284,7 +285,7 @@ class StepDone(Request, frozen=True, tag="step"):
 
 class TimerFired(Request, frozen=True, tag="timer"):
     key: str
-    at_us: int
+    at_us: AtUs
 
 
 class StartChild(Request, frozen=True, tag="child"):
@@ -321,7 +322,7 @@ class OpenWait(Request, frozen=True, tag="wait"):
     latest: bool = False
     data: MaybeRaw = None
     """The suspended step's data for the person who answers."""
-    expires_at_us: int | None = None
+    expires_at_us: AtUs | None = None
     """From then on the code continues without an answer."""
     answer_schema: MaybeRaw = None
     """JSON Schema of the answer, for people, at most 16 KiB. Servers of earlier releases refuse it."""
@@ -389,7 +390,7 @@ class Suspend(Request, frozen=True, tag="suspend"):
     """
 
     waits: list[str]
-    timer: tuple[str | None, int] | None = None
+    timer: tuple[str | None, AtUs] | None = None
     """Key and due time; without a key, the pause before a step's next try."""
     parked: bool = False
 
@@ -457,8 +458,8 @@ class OpenCall(Request, frozen=True):
     key: str
     kind: str
     name: str | None = None
-    since_us: int = 0
-    due_us: int | None = None
+    since_us: AtUs = 0
+    due_us: AtUs | None = None
     tries: int = 0
     """Failed tries so far."""
 

@@ -16,7 +16,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record
 from perdure.wire.records import MaybeRaw
 from perdure.wire.requests import StartItem, StartReply
-from perdure.wire.times import microseconds
+from perdure.wire.times import AT_US_MAX, microseconds
 from perdure.wire.transcripts import OnConflict
 
 BODY_BYTES_MAX: Final = 1 << 30
@@ -24,7 +24,6 @@ BODY_BYTES_MAX: Final = 1 << 30
 INT32_MAX = 2**31 - 1
 DELAY_SECONDS_MAX = 10 * 366 * 86_400.0
 INPUT_CHECK: Final = "Perdure-Input-Check"
-AT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
 
 
 def check_options(item: StartItem) -> None:

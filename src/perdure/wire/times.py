@@ -2,18 +2,36 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+AT_US_MAX: Final = 253_402_300_799_000_000
+"""The end of the year 9999."""
+
+AtUs = Annotated[int, Meta(ge=0, le=AT_US_MAX)]
+"""A time that a worker sends."""
+
+
+def clamped(at_us: int) -> int:
+    """The nearest time between 1970 and 9999.
+
+    >>> clamped(-1), clamped(2**70) == AT_US_MAX
+    (0, True)
+    """
+    return min(max(at_us, 0), AT_US_MAX)
 
 
 def rfc3339(at_us: int) -> str:
-    """Always with microseconds.
+    """Always with microseconds. It writes any number, because a stored time must not make an answer fail.
 
     >>> rfc3339(1_750_000_000_000_000)
     '2025-06-15T15:06:40.000000+00:00'
     """
+    if not 0 <= at_us <= AT_US_MAX:
+        at_us = clamped(at_us)
     seconds, us = divmod(at_us, 1_000_000)
     return f"{_second(seconds)}.{us:06d}+00:00"
 
@@ -38,7 +56,7 @@ def moment(at_us: int) -> datetime:
     >>> moment(1_750_000_000_000_000).isoformat()
     '2025-06-15T15:06:40+00:00'
     """
-    return _EPOCH + timedelta(microseconds=at_us)
+    return _EPOCH + timedelta(microseconds=clamped(at_us))
 
 
 def duration(us: int) -> str:

@@ -13,7 +13,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.record import Record, not_null, shown_before
 from perdure.wire.records import MaybeRaw
 from perdure.wire.status import STATUS, Phase
-from perdure.wire.times import microseconds
+from perdure.wire.times import AT_US_MAX, microseconds
 
 SPAN_BYTES_MAX: Final = 1 << 20
 """The largest span, as JSON."""
@@ -21,7 +21,6 @@ SPANS_MAX: Final = 10_000
 """Of one trace, and of one request."""
 LIST_MAX: Final = 500
 OFFSET_MAX: Final = 10_000
-AT_US_MAX: Final = 253_402_300_799_000_000  # the end of the year 9999
 RUNS: Final = frozenset({"workflow", "agent", "tool"})
 """Types of spans that cover a whole execution."""
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from perdure.wire.times import clamped
+
 TEXT_MAX: Final = 200
 """Characters of a user's text in an explanation."""
 NAMED_MAX: Final = 3
@@ -19,7 +21,7 @@ def moment(at_us: int) -> str:
     >>> moment(1_750_000_000_000_000)
     '2025-06-15 15:06:40 UTC'
     """
-    return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{datetime.fromtimestamp(clamped(at_us) // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def listed(things: Sequence[str], last: str = " and ") -> str:

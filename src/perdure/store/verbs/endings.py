@@ -14,6 +14,7 @@ from perdure.wire.holds import write_held
 from perdure.wire.records import Kind, Problem, fingerprint_of_timer
 from perdure.wire.requests import Block, Fail, Hold, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 from perdure.wire.status import Phase
+from perdure.wire.times import clamped
 
 TRY_NEWER_US = 1_000_000
 """A diverged execution is offered to a newer worker after this time."""
@@ -213,7 +214,7 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
     if type(end) is Hold:
         return await _hold(at, end, fence)
     retry = type(end) is Fail
-    due_at_us = at.now_us + delay_us if delay_us else None
+    due_at_us = clamped(at.now_us + delay_us) if delay_us else None
     moved = await record(Moved, "requeue", due_at_us=due_at_us, retries=int(retry), **fence)
     if moved is None:
         return False
