@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,10 +274,21 @@ def test_probes_ask_what_answers_without_a_key() -> None:
     assert {"name": "http", "containerPort": Settings().port} in server["ports"]
 
 
-def test_servers_know_callers_behind_the_ingress_apart() -> None:
+def test_no_pod_may_claim_an_address_unless_an_ingress_is_named() -> None:
     [container] = pod_of(named("Deployment", "perdure-server"))["containers"]
-    proxies = load(environ={one["name"]: one["value"] for one in container["env"]}).proxies
-    assert proxies and all(ip_network(proxy).is_private for proxy in proxies)
+    assert load(environ={one["name"]: one["value"] for one in container["env"]}).proxies == ()
+
+
+def test_workers_reach_all_but_metadata_addresses() -> None:
+    policy = named("NetworkPolicy", "perdure-workers")["spec"]
+    [servers] = [one for one in policy["podSelector"]["matchExpressions"] if one["operator"] == "NotIn"]
+    assert policy["policyTypes"] == ["Egress"] and servers["values"] == ["server", "migrate"]
+    blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule.get("to", ()) if "ipBlock" in to]
+    refused = [ip_network(one) for block in blocks for one in block["except"]]
+    for block in blocks:
+        assert all(ip_network(one).subnet_of(ip_network(block["cidr"])) for one in block["except"])  # type: ignore[arg-type]
+    for address in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"):
+        assert any(ip_address(address) in one for one in refused), address
 
 
 def test_a_pod_is_given_the_time_to_drain() -> None:
@@ -372,6 +383,20 @@ def test_a_release_with_other_values_keeps_to_the_schemas_and_to_itself() -> Non
 def test_the_schema_of_the_chart_s_values_refuses_a_mistake(values: Json, where: str) -> None:
     with pytest.raises(ValueError, match=f"(at|propertyName) '{where}'"):
         chart("perdure", values)
+
+
+@with_helm
+def test_an_ingress_needs_its_network() -> None:
+    ingress = {"enabled": True, "host": "perdure.example.com", "className": "nginx", "tlsSecret": "cert"}
+    for env in ({}, {"PERDURE_PROXIES": ""}, {"PERDURE_PROXIES": None}):
+        with pytest.raises(ValueError, match=r"An ingress needs server\.env\.PERDURE_PROXIES"):
+            chart("perdure", {"ingress": ingress, "server": {"env": env}})
+    values = {"ingress": ingress, "server": {"env": {"PERDURE_PROXIES": "10.42.7.0/24"}}}
+    found = list(yaml.safe_load_all(chart("perdure", values)["files"]["server.yaml"]))
+    [made] = [one for one in found if one["kind"] == "Ingress"]
+    kubernetes_validate.validate(made, KUBERNETES[-1], strict=True)
+    [rule] = made["spec"]["rules"]
+    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "perdure", "port": {"name": "http"}}
 
 
 def test_the_versions_of_the_chart_are_the_project_s() -> None:
