@@ -113,7 +113,8 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         self._budget = budget
         self._own_hooks = tuple(hooks)
         # Last: nothing is reserved for a call that another hook prevents.
-        self._hooks = (*hooks, Spending(budget, price))
+        self._spending = Spending(budget, price)
+        self._hooks = (*hooks, self._spending)
         self._usage_limits = usage_limits
         self._input_guards = tuple(input_guards)
         self._bounds: dict[str, Any] = {
@@ -148,6 +149,10 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
 
     def starting(self, outside: Mapping[ContextVar[Any], Any] | None) -> None:
         self._overrides.check_start(self.name, outside)
+
+    def unpriced(self) -> list[str]:
+        given = (self.agent.model, *self._given_models.values())
+        return self._spending.unpriced(model for model in given if model is not None)
 
     def spec(self) -> WorkflowSpec:
         return structs.replace(super().spec(), type=WorkflowType.AGENT, agent=self._definition)

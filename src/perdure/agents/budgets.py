@@ -8,7 +8,7 @@ Budgets from the start of a run, or from an execution above it, also apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from decimal import Decimal
@@ -88,21 +88,36 @@ class Spending(CallHook):
             await reservation.release()
 
     def _asked(self, call: Call, usage: RequestUsage) -> list[tuple[str, Decimal | None]]:
-        return [
-            (
-                model.model_name,
-                self._dollars(
-                    ModelResponse(
-                        [],
-                        usage=usage,
-                        model_name=model.model_name,
-                        provider_name=model.system,
-                        provider_url=model.base_url,
-                    )
-                ),
+        return [(model.model_name, self._cost(model, usage)) for model in each_model(call.run_context.model)]
+
+    def _cost(self, model: Model, usage: RequestUsage) -> Decimal | None:
+        return self._dollars(
+            ModelResponse(
+                [],
+                usage=usage,
+                model_name=model.model_name,
+                provider_name=model.system,
+                provider_url=model.base_url,
             )
-            for model in each_model(call.run_context.model)
-        ]
+        )
+
+    def unpriced(self, models: Iterable[Model | str]) -> list[str]:
+        """The names of models that have no price and need one. A model given by name is not loaded."""
+        if self._budget is None or self._budget.spec().usd_micros is None:
+            return []
+        found, usage = [], RequestUsage(input_tokens=1)
+        for given in models:
+            if isinstance(given, str):
+                provider, _, name = given.rpartition(":")
+                asked = [
+                    ModelResponse([], usage=usage, model_name=name, provider_name=one)
+                    for one in (None, provider, provider.partition("-")[0])
+                ]
+                if all(self._dollars(one) is None for one in asked):
+                    found.append(given)
+            else:
+                found += [one.model_name for one in each_model(given) if self._cost(one, usage) is None]
+        return found
 
     def _dollars(self, response: ModelResponse) -> Decimal | None:
         if self._price is not None:

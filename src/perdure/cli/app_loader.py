@@ -21,36 +21,43 @@ def folder_of(target: str) -> Path:
 
 def load(target: str) -> "Registry":
     """Raises `Refused` with the line of an error."""
-    from perdure.sdk.workflow import Registry, Workflow
-
-    name, _, attribute = target.partition(":")
-    module = _import(name)
-    if not attribute:
-        registry = Registry.of(module)
-    else:
-        found: Any = module
-        for part in attribute.split("."):
-            if not hasattr(found, part):
-                raise Refused(
-                    f"{name!r} has nothing called {attribute!r}; name a Registry, a workflow or a module in it."
-                )
-            found = getattr(found, part)
-        if isinstance(found, Registry):
-            registry = found
-        elif isinstance(found, Workflow):
-            registry = Registry(found)
-        elif isinstance(found, ModuleType):
-            registry = Registry.of(found)
-        else:
-            raise Refused(f"{target!r} is a {type(found).__name__}; name a Registry, a workflow or a module.")
-    if not registry.workflows:
-        raise Refused(f"{target!r} has no workflows; make one with @workflow, or name the Registry that has them.")
+    registry = find(target)
     for one in registry:
         try:
             one.check_hints()
         except TypeError as error:
             raise Refused(str(error)) from None
     return registry
+
+
+def find(target: str) -> "Registry":
+    """As `load`, without a look at types."""
+    try:
+        registry = _find(target)
+    except ValueError as error:  # two workflows or queues of one name
+        raise Refused(f"{target}: {error}") from None
+    if not registry.workflows:
+        raise Refused(f"{target!r} has no workflows; make one with @workflow, or name the Registry that has them.")
+    return registry
+
+
+def _find(target: str) -> "Registry":
+    from perdure.sdk.workflow import Registry, Workflow
+
+    name, _, attribute = target.partition(":")
+    module = _import(name)
+    found: Any = module
+    for part in filter(None, attribute.split(".")):
+        if not hasattr(found, part):
+            raise Refused(f"{name!r} has nothing called {attribute!r}; name a Registry, a workflow or a module in it.")
+        found = getattr(found, part)
+    if isinstance(found, Registry):
+        return found
+    if isinstance(found, Workflow):
+        return Registry(found)
+    if isinstance(found, ModuleType):
+        return Registry.of(found)
+    raise Refused(f"{target!r} is a {type(found).__name__}; name a Registry, a workflow or a module.")
 
 
 def _import(name: str) -> ModuleType:
@@ -79,7 +86,7 @@ def _import(name: str) -> ModuleType:
         raise Refused(f"{_where(error)}{error}; {what}.") from None
     except SyntaxError as error:
         raise Refused(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise Refused(f"{_where(error)}{type(error).__name__}: {error}") from None
 
 
@@ -90,7 +97,8 @@ def _where(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((ours, "<frozen")) and "importlib" not in frame.filename
     ]
-    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    users = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{users[-1].filename}:{users[-1].lineno}: " if users else ""
 
 
 def sample(hint: Any, depth: int = 0) -> Any:

@@ -9,6 +9,7 @@ from perdure.cli import (
     budgets,
     bulk,
     chat,
+    check,
     database,
     deployments,
     dev,
@@ -63,6 +64,7 @@ def main(
 for commands in (
     new,
     dev,
+    check,
     docs,
     run,
     chat,

@@ -3,12 +3,15 @@
 Each check returns the value to send, or raises `BadValue` with `where` in front.
 """
 
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import overload
 
 from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
 from perdure.wire.errors import BadValue
+from perdure.wire.wording import did_you_mean
 
 
 @overload
@@ -52,3 +55,23 @@ def checked_int(value: int, where: str) -> int:
     if not isinstance(value, int):
         raise BadValue(f"{where}: must be a whole number, got a `{type(value).__name__}`")
     return int(value)
+
+
+def checked_options(given: Mapping[str, object], of: Callable[..., object], what: str) -> None:
+    """Raises TypeError for an option that the keywords of `of` lack."""
+    known = [name for name, one in inspect.signature(of).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{what} has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}.")
+
+
+def checked_timeout(value: float | timedelta | None) -> float | None:
+    """In seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"timeout wants seconds or a timedelta, got {value!r}.")
+    if not seconds > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, got {value!r}.")
+    return seconds

@@ -125,7 +125,7 @@ class Context(ExecutionState):
         /,
         *args: Any,
         retry: Retry | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         key: str | None = None,
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
@@ -137,7 +137,7 @@ class Context(ExecutionState):
         """Run `fn(*args)` as a step. Its outcome is recorded before the next line runs, and replays return it.
 
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
-        its function does. `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try, `key`
+        its function does. `retry` is a RetryPolicy or a number of tries, `timeout` as in `@step`, `key`
         replaces the generated key. Raises `StepFailed` when the last try fails; with `on_failure="hold"` the execution
         is held instead. `label` is how people read this call in a timeline, at most 200 bytes: `label="SKU 7712"`.
         Timelines fold `quiet` steps with their neighbours.

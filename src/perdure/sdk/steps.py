@@ -7,11 +7,12 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 from msgspec import Struct
 
-from perdure.sdk.checks import checked_name
+from perdure.sdk.checks import checked_name, checked_options, checked_timeout
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import captures_values, fingerprint_of_call, fingerprint_of_captured, identify
@@ -62,15 +63,13 @@ class StepSettings:
         *,
         name: str | None = None,
         retry: Retry | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         on_failure: OnFailure | None = None,
         quiet: bool | None = None,
     ) -> None:
         checked_on_failure(on_failure)
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}.")
         for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
             if errors is None or isinstance(errors, tuple | types.UnionType):
                 continue
@@ -83,7 +82,7 @@ class StepSettings:
                 )
         self.name = checked_name(name, "the name of a step")
         self.retry = as_policy(retry)
-        self.timeout_seconds = timeout
+        self.timeout_seconds = checked_timeout(timeout)
         self.retry_if = retry_if
         self.fatal = fatal
         self.on_failure: OnFailure | None = on_failure
@@ -92,7 +91,7 @@ class StepSettings:
     def replaced(
         self,
         retry: Retry | None,
-        timeout: float | None,
+        timeout: float | timedelta | None,
         retry_if: Errors | None,
         fatal: Errors | None,
         *,
@@ -199,7 +198,7 @@ def step(
     *,
     name: str | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
@@ -211,25 +210,28 @@ def step(
     *,
     name: str | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
     quiet: bool = False,
+    **unknown: Any,
 ) -> Any:
     """Make a function a step. Calls in workflow code are recorded; elsewhere, even in another step, the function just
     runs.
 
     A plain `def` runs in a thread and is awaited like an `async def`; `fetch.__wrapped__` is the function itself.
-    `retry` is a RetryPolicy or a number of tries, `timeout` the seconds for each try. Errors in `fatal` end the step at
-    once; with `retry_if` only its errors are retried. Both are classes or a predicate. With `on_failure="hold"` the
-    code does not see the failure of the last try: the execution is held until `Client.act` says how it goes on.
-    `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an object that
-    cannot be a step.
+    `retry` is a RetryPolicy or a number of tries, `timeout` the seconds (or a timedelta) for each try. A thread cannot
+    be stopped: a plain `def` that times out runs on, and may still write after its failure was recorded. Errors in
+    `fatal` end the step at once; with `retry_if` only its errors are retried. Both are classes or a predicate. With
+    `on_failure="hold"` the code does not see the failure of the last try: the execution is held until `Client.act` says
+    how it goes on. `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an
+    object that cannot be a step, and for an unknown option.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
     """
+    checked_options(unknown, StepSettings, "@step")
     options = StepSettings(
         name=name,
         retry=retry,
@@ -357,7 +359,7 @@ class StepChoices(TypedDict, total=False):
     """They override those of `@step`."""
 
     retry: Retry | None
-    timeout: float | None
+    timeout: float | timedelta | None
     key: str | None
     retry_if: Errors | None
     fatal: Errors | None

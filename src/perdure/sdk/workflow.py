@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Typ
 
 from msgspec import Raw
 
+from perdure.sdk.checks import checked_options
 from perdure.sdk.declared_schedules import NO_INPUT, Schedule
 from perdure.sdk.descriptions import describe
 from perdure.sdk.execution_state import ExecutionState
@@ -220,6 +221,10 @@ class Workflow(Generic[I_contra, R_co]):
         """Raises if a client must not start it. `outside` holds the context variables around the start of the client's
         own worker, if any."""
 
+    def unpriced(self) -> list[str]:
+        """Models that a budget in money would refuse, because their prices are not known."""
+        return []
+
     @functools.cached_property
     def _description(self) -> WorkflowDescription | None:
         try:
@@ -305,6 +310,7 @@ class _WithDefault(Protocol[I_contra, R_co]):
 
 class _WorkflowDecorator:
     def __init__(self, options: dict[str, Any], registry: "Registry | None") -> None:
+        checked_options(options, Workflow, "@workflow")
         self._options = options
         self._registry = registry
 

@@ -1,0 +1,104 @@
+"""Check an application without a server."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from types import FunctionType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perdure.cli.commands import FAILED, Refused, add_commands
+
+if TYPE_CHECKING:
+    from perdure.sdk.code_checks import Finding
+    from perdure.sdk.workflow import Registry
+
+
+def add_to(app: typer.Typer) -> None:
+    add_commands(app, "Start", check)
+
+
+def check(
+    target: Annotated[str, typer.Argument(help="app.py, a module, or module:attribute", metavar="APP")],
+) -> None:
+    """Check an application without a server, for CI. The exit code is 1 if there are findings.
+
+    Looks at imports, options, names, types, schedules, searchable fields, models that have a budget in money and no
+    price, and code that a replay runs differently. Accept a line of such code by a comment `# perdure: ok`.
+    """
+    from perdure.cli import app_loader
+
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
+    found: list[str] = []
+    try:
+        registry = app_loader.find(target)
+    except Refused as error:
+        found = [str(error)]
+    else:
+        found = [
+            f"{file}:{line}: {text}".replace(":0: ", ": ", 1)
+            for file, line, text in sorted(set(_findings(registry, target)))
+        ]
+        if not found and (whole := _refusal(registry)) is not None:
+            found = [f"{target}: {whole}"]
+        if not found:
+            typer.echo(f"{target}: checked {len(registry.workflows)} workflows, found nothing.")
+    here = f"{os.getcwd()}{os.sep}"
+    for one in found:
+        typer.echo(" ".join(one.removeprefix(here).split()))
+    if found:
+        raise typer.Exit(FAILED)
+
+
+def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
+    from perdure.sdk.code_checks import Finding, find_in_code
+    from perdure.sdk.steps import step_plan
+    from perdure.sdk.workflow import Registry
+
+    for one in registry:
+        code = one.fn.__code__
+        is_ours = one.fn.__globals__.get("__package__") == "perdure.agents"
+        place = (target, 0) if is_ours else (code.co_filename, code.co_firstlineno)
+        refusal = _refusal(Registry(one))
+        if refusal is not None:
+            yield Finding(*place, refusal)
+        try:
+            unpriced = one.unpriced()
+        except Exception as error:  # the program's own function of prices
+            yield Finding(*place, f"The price of {one.name!r} failed: {error!r}")
+            unpriced = []
+        for model in unpriced:
+            yield Finding(
+                *place,
+                f"Agent {one.name!r} has a budget in money, and the price of its model {model!r} is not known, so its "
+                "calls are refused. Give durable() a price=.",
+            )
+        yield from find_in_code(one.fn, sets=True)
+        for value in list(one.fn.__globals__.values()):
+            if isinstance(value, FunctionType) and "_perdure_step" in vars(value):
+                try:
+                    step_plan(value)
+                except TypeError as error:
+                    code = inspect.unwrap(value).__code__
+                    yield Finding(code.co_filename, code.co_firstlineno, str(error))
+
+
+def _refusal(registry: "Registry") -> str | None:
+    """Why a server would refuse the registration."""
+    import asyncio
+
+    from perdure.engine.registrations import check_registration
+    from perdure.wire.errors import PerdureError
+    from perdure.wire.requests import RegisterRequest
+
+    try:
+        for one in registry:
+            one.check_hints()
+        workflows, queues, schedules, triggers = registry.specs()
+        given: dict[str, Any] = {"workflows": workflows, "queues": queues, "schedules": schedules, "triggers": triggers}
+        request = RegisterRequest(worker_id="check", deployment_id="default", python="3", capacity=1, **given)
+        asyncio.run(check_registration(request))
+    except (TypeError, ValueError, PerdureError) as error:
+        return str(error)
+    return None
