@@ -196,8 +196,8 @@ async def embedded(
     With `parks`, suspended executions stay in memory and continue without a replay.
 
     `serve` is a port on the loopback address; 0 takes a free one. There the process serves the API and the pages to
-    this machine, until the block ends. It prints a link that signs a browser in once. `url`, `api_key` and
-    `sign_in_link()` of the client say the rest. Commands in this folder find the server by themselves.
+    this machine, until the block ends. On a terminal it prints a link that signs a browser in once. `url`, `api_key`
+    and `sign_in_link()` of the client say the rest. Commands in this folder find the server by themselves.
 
     Raises `StoreInUse` if another process has the file open, `NotOurFile` if its folder is missing or it is not a
     store, and `BadRequest` if the port is taken.
@@ -309,16 +309,11 @@ async def _served(engine: Engine, path: str, project_id: str, port: int) -> "Asy
     await server.begin()
     try:
         with dev_note.written(server.url, server.key.text):
-            _tell(f"Perdure shows this application at {server.sign_in_link()} (signs a browser in once).")
+            if sys.stderr.isatty():  # a log is read by more people than may sign in
+                link = server.sign_in_link()
+                sys.stderr.write(f"Perdure shows this application at {link} (signs a browser in once).\n")
+            else:
+                logger.info("Perdure shows this application at %s; sign_in_link() gives a link.", server.url)
             yield server
     finally:
         await server.end()
-
-
-def _tell(text: str) -> None:
-    """The link must be seen, and many programs set no logging up."""
-    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
-        logger.info("%s", text)
-    else:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
