@@ -19,6 +19,18 @@ async def reserve(hand: Hand, item: Any, name: str, **amounts: int) -> Any:
     return await hand.say("reserve", {**body, "reservation_id": name, "amounts": amounts})
 
 
+@pytest.mark.parametrize(("used", "flagged"), [(500_000, False), (500_001, True), (10**12, True)])
+async def test_a_settlement_far_above_its_reservation_is_logged_and_counts(
+    served: Served, hand: Hand, caplog: pytest.LogCaptureFixture, used: int, flagged: bool
+) -> None:
+    id = await served.start(budget={"usd_micros": 1_000_000})
+    await reserve(hand, await hand.claim(), "a", usd_micros=5_000)
+    settling = {"execution_id": id, "reservation_id": "a", "amounts": {"usd_micros": used}}
+    assert await hand.say("settle", settling) == {"settled": True}
+    assert (await served.client.get(path(id))).json()["usd_micros"]["spent"] == used, "the money is spent"
+    assert ("was settled with" in caplog.text) is flagged
+
+
 async def test_a_budget_from_its_start_to_its_end(served: Served, hand: Hand) -> None:
     id = await served.start(budget={"usd_micros": 1_000_000, "calls": 2, "on_exceed": "finish"})
     item = await hand.claim()

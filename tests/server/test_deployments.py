@@ -60,6 +60,15 @@ async def test_an_old_deployment_drains_and_is_retired(served: Served) -> None:
     assert [one["deployment_id"] for one in workflows] == ["v2"]
 
 
+async def test_only_an_admin_says_which_deployment_is_current_but_workers_register(served: Served) -> None:
+    await worker(served, "v1")
+    await worker(served, "v2")
+    writer = {"authorization": f"Bearer {await served.key_of(Role.WRITE)}"}
+    assert (await served.client.post(f"{PATH}/v1/use", headers=writer)).status_code == 403
+    assert (await served.client.get(f"{PATH}/v2")).json()["current"] is True
+    assert (await served.client.post(f"{PATH}/v1/use")).json()["current"] is True
+
+
 async def test_a_retired_deployment_takes_nothing_until_a_worker_comes(served: Served) -> None:
     await leave(await worker(served, "v1"))
     await worker(served, "v2")

@@ -276,6 +276,10 @@ async def test_queues_are_the_projects_and_keep_their_total_limits(served: Serve
     hand = Hand(served.client)
     body = {"worker_id": hand.id, "deployment_id": "default", "python": "3.11", "workflows": []}
     await hand.say("register", {**body, "queues": [{"name": "both", "concurrency_limit": 5, "total_limit": 9}]})
+    for limit in ({"concurrency_limit": 0}, {"total_limit": 0}, {"concurrency_limit": -(2**63)}):
+        given = {**body, "queues": [{"name": "both", **limit}]}
+        reply = await served.client.post("/worker/v1/register", json=given, headers={"perdure-protocol": "1"})
+        assert reply.status_code == 422 and "must be at least 1" in reply.json()["error"], reply.text
     await push(served)
     queues = [{"name": "both", "concurrency_limit": 2}, {"name": "free", "concurrency_limit": None}, {"name": "other"}]
     assert await post(served, f"{V1}/workers/queues", {"deployment_id": "v1", "queues": queues}) == {}

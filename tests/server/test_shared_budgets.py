@@ -53,6 +53,12 @@ async def test_a_shared_budget_from_its_declaration_to_its_end(served: Served, h
     assert balance["asking_execution_id"] == id
     shown = (await served.client.get(path(balance["execution_id"]))).json()
     assert shown["calls"] == balance["calls"]
+    writer = {"authorization": f"Bearer {await served.key_of(Role.WRITE)}"}
+    for change in ({"calls": 1}, {"calls": 1, "on_exceed": "ask"}, {"usd": 1}):
+        refused = await served.client.post(path(balance["execution_id"], "/raise"), json=change, headers=writer)
+        assert refused.status_code == 403, refused.text
+    ends = await served.client.post(path(balance["execution_id"], "/raise"), json={"on_exceed": "ask"}, headers=writer)
+    assert (ends.status_code, ends.json()["calls"]["limit"]) == (200, 1), "the answer to a question may end it"
     raised = await served.client.post(path(balance["execution_id"], "/raise"), json={"calls": 1})
     assert (raised.json()["calls"]["limit"], raised.json()["paused_at"]) == (2, None)
     assert (await reserve(hand, item, "b", calls=1))["verdict"] == "granted"

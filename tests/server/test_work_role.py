@@ -68,12 +68,16 @@ async def test_a_workers_key_decides_nothing(served: Served, worker: httpx2.Asyn
         ("POST", f"{run}/retry", {}),
         ("POST", f"{run}/fork", {}),
         ("DELETE", run, None),
-        ("POST", "/api/v1/deployments/default/use", None),
         ("POST", "/api/v1/slack/apps", {"api_app_id": "A1"}),
     ):
         reply = await worker.request(method, path, json=body)
         assert refused(reply), (path, reply.text)
-    for method, path in (("GET", "/api/v1/api-keys"), ("GET", "/api/v1/signing-secret"), ("POST", "/api/v1/pauses")):
+    for method, path in (
+        ("GET", "/api/v1/api-keys"),
+        ("GET", "/api/v1/signing-secret"),
+        ("POST", "/api/v1/pauses"),
+        ("POST", "/api/v1/deployments/default/use"),
+    ):
         assert refused(await worker.request(method, path, json={} if method == "POST" else None), "admin"), path
     ours = {"sec-fetch-site": "same-origin"}
     async with httpx2.AsyncClient(base_url=worker.base_url, headers=ours, verify=NO_TLS) as browser:

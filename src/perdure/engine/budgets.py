@@ -7,6 +7,7 @@ from typing import Final
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import budgets, shared_budgets
+from perdure.wire.access import Role
 from perdure.wire.budgets import (
     BudgetChange,
     BudgetState,
@@ -51,6 +52,8 @@ class Budgets(Service):
     async def change(self, scope: Scope, op: RaiseBudget) -> BudgetState:
         """Also resume the executions that wait for the budget."""
         budget = await self.read(budgets.budget_of(project_id=scope.project_id, execution_id=op.execution_id))
+        if budget.shared_id is not None and op.change != BudgetChange(on_exceed=op.on_exceed):
+            scope.check_role(Role.ADMIN)  # as its limits have it
         changed = await self.write(
             budgets.change_budget(
                 project_id=scope.project_id,

@@ -43,8 +43,8 @@ async def check_registration(request: RegisterRequest) -> None:
         check_name(queue.name, where="queues.name")
         for name in ("concurrency_limit", "total_limit"):
             limit = getattr(queue, name)
-            if limit is not None and limit < 0:
-                raise BadValue(f"Queue {queue.name!r}: `{name}` must not be negative, got {limit}.")
+            if limit is not None and limit < 1:  # pausing a queue is an admin's
+                raise BadValue(f"Queue {queue.name!r}: `{name}` must be at least 1, got {limit}.")
     if len({spec.id for spec in request.workflows}) != len(request.workflows):
         raise BadValue("`workflows` names a workflow twice; each id stands for one function.")
     await _check_schedules(request)

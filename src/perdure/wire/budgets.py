@@ -279,7 +279,7 @@ class GetBudget(Operation[BudgetState], frozen=True):
 class RaiseBudget(Operation[BudgetState], frozen=True):
     """Add to the limits of the budget that an execution spends from.
 
-    Executions that wait for the budget go on.
+    Executions that wait for the budget go on. To add to the balance of a shared budget needs the role admin.
     """
 
     execution_id: ExecutionId

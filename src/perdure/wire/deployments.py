@@ -94,11 +94,11 @@ class ListDeployments(Operation[DeploymentPage], frozen=True):
     limit: Limit = 100
 
 
-@deployments.post("/api/v1/deployments/{deployment_id}/use", repeated="no effect")
+@deployments.post("/api/v1/deployments/{deployment_id}/use", repeated="no effect", role=Role.ADMIN)
 class UseDeployment(Operation[Deployment], frozen=True):
     """Make a deployment current: new executions go to it.
 
-    Open executions stay on their own deployments.
+    Open executions stay on their own deployments. A worker that registers makes its deployment current without this.
     """
 
     deployment_id: str

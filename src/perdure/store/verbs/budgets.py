@@ -1,8 +1,9 @@
 """Budgets. All spenders lock the budget's row. Lock order: topics, executions, balances, budgets from the root down."""
 
+import logging
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -27,6 +28,11 @@ from perdure.wire.errors import BadRequest, LeaseLost, NotFound
 from perdure.wire.requests import EventItem
 from perdure.wire.shared_budgets import DAY_US, Payer, SharedBudget
 from perdure.wire.status import FINAL, LEASED, Phase
+
+FLAGGED_TIMES: Final = 100
+"""A settlement of more than so many times its reservation is logged."""
+
+logger = logging.getLogger("perdure.budgets")
 
 UNASKED_AT_ONCE = 500
 
@@ -187,6 +193,12 @@ async def settle(*, project_id: str, request: Settle) -> bool:
         return False
     took = _counted(request.amounts)
     await query("note_settled", **key, **took)
+    back = settled[0]
+    if 0 < back.usd_micros_back * FLAGGED_TIMES < took["usd_micros"]:  # it counts all the same: the money is spent
+        logger.warning(
+            "Reservation %r of execution %s held %d µ$ and was settled with %d. Check the worker and its prices.",
+            *(request.reservation_id, request.execution_id, back.usd_micros_back, took["usd_micros"]),
+        )
     for reserved in sorted(settled, key=lambda one: one.id):
         await query("settle_budget", reserved, project_id=project_id, **took)
     return True
