@@ -135,6 +135,16 @@ SELECT 'p', 'topic-' || (n / 100), n % 100 + 1, 'event-' || n, CASE WHEN n % 10 
   CASE WHEN n % 10 = 0 THEN 'dedup-' || n END, :start_us{::BIGINT} + n * 10000000
 FROM numbers WHERE n < :executions / 10;
 
+-- name: events_crowded
+-- picks: many events of one topic, and none with the number that a test inserts
+INSERT INTO events (project_id, topic, seq, id, event_type, data, dedup_key, created_at_us)
+SELECT 'p', 'topic-3', n + 101, 'crowd-' || n, CASE WHEN n % 10 = 7 THEN 'made' END, :payload, 'crowd-' || n, :start_us{::BIGINT} + 5000000000 + n
+FROM numbers WHERE n < 20000 AND n <> 899;
+
+-- name: topic_crowded
+-- picks: its last number
+UPDATE topics SET last_seq = 20100 WHERE topic = 'topic-3';
+
 -- name: event_fields
 -- picks: the fields of the events, and of an older block of each topic
 INSERT INTO event_fields (project_id, topic, part, seq, entries)
@@ -179,6 +189,12 @@ SELECT id, 'wait-1', 'p', 'open', CASE WHEN n % 10 = 6 THEN 'topic-' || (n % 500
   CASE WHEN n % 10 = 6 AND n / 500 % 2 = 0 THEN '["lines","order"]' END,
   CASE WHEN n % 10 = 6 AND n / 500 % 2 = 0 THEN n END FROM names
 WHERE n >= :executions AND n < :executions + :open AND n % 10 IN (6, 8);
+
+-- name: waits_crowded
+-- picks: some ten thousand waits of one topic
+INSERT INTO waits (execution_id, key, project_id, state, topic, opened_at_us, after_seq, match_names, match_hash)
+SELECT id, 'crowd', 'p', 'open', 'topic-3', :now_us, 0, '["order"]', n FROM names
+WHERE n < :executions AND n < 20000 AND n % 10 < 6;
 
 -- name: schedules
 -- picks: fifty schedules

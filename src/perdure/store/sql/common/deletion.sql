@@ -56,7 +56,8 @@ DELETE FROM search_terms WHERE execution_id = :id;
 -- A window of retention's walk. It looks at all rows, so a store without old rows is not walked to its end.
 SELECT project_id, id, workflow_id, phase, completed_at_us, created_at_us, next_seq + COALESCE((SELECT t.spans FROM traces t
   WHERE t.project_id = executions.project_id AND t.trace_id = REPLACE(executions.id, '-', '')), 0)
-  + {MIN|LEAST}(COALESCE((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = executions.id), 0), 10000) FROM executions
+  + {MIN|LEAST}(COALESCE((SELECT s.n FROM stream_items s WHERE s.execution_id = executions.id
+    ORDER BY s.n DESC LIMIT 1), 0), 10000) FROM executions
 WHERE (project_id, id) > (:project_id, :after) ORDER BY project_id, id LIMIT :limit;
 
 -- name: final_of_user
@@ -92,9 +93,8 @@ RETURNING project_id, topic;
 -- name: prune_event_fields
 -- picks: unlocked rows of the index of which no event is left
 WITH due AS MATERIALIZED (
-  SELECT part, seq FROM event_fields WHERE project_id = :project_id AND topic = :topic
+  SELECT project_id, topic, part, seq FROM event_fields WHERE project_id = :project_id AND topic = :topic
     AND part IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
-    AND seq < COALESCE((SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic), 1 + (
+    AND seq < COALESCE((SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic ORDER BY seq LIMIT 1), 1 + (
       SELECT last_seq FROM topics WHERE project_id = :project_id AND topic = :topic)) {FOR UPDATE SKIP LOCKED})
-DELETE FROM event_fields WHERE project_id = :project_id AND topic = :topic
-  AND (part, seq) IN (SELECT part, seq FROM due);
+DELETE FROM event_fields WHERE (project_id, topic, part, seq) IN (SELECT project_id, topic, part, seq FROM due);

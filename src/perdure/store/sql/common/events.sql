@@ -50,13 +50,17 @@ CASE WHEN e.created_number IS NULL
   ELSE e.created_number < (SELECT x.created_number FROM executions x WHERE x.project_id = :project_id AND x.id = :execution_id)
   END
 
+-- text: first_seq
+(SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic ORDER BY seq LIMIT 1)
+
+-- text: last_seq
+(SELECT seq FROM events WHERE project_id = :project_id AND topic = :topic ORDER BY seq DESC LIMIT 1)
+
 -- name: last_event_before
 -- The newest event before an execution started; later events are for that execution. Numbers ascend with time, so this
--- halves the topic. A join with the events would read the whole topic on PostgreSQL.
+-- halves the topic. A join with the events would read the whole topic on PostgreSQL, and so would MIN and MAX before 16.
 SELECT low FROM (WITH RECURSIVE rows (low, size) AS (
-  SELECT (SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic) - 1,
-    (SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic)
-    - (SELECT MIN(seq) FROM events WHERE project_id = :project_id AND topic = :topic) + 2
+  SELECT {= first_seq} - 1, {= last_seq} - {= first_seq} + 2
   UNION ALL SELECT rows.low + COALESCE((SELECT CASE WHEN {= is_before} THEN rows.size / 2 ELSE 0 END FROM events e
       WHERE e.project_id = :project_id AND e.topic = :topic AND e.seq = rows.low + rows.size / 2), 0), rows.size - rows.size / 2
   FROM rows WHERE rows.size > 1)
@@ -73,11 +77,11 @@ SELECT COALESCE(OCTET_LENGTH(e.data), 0) {= listed_topics};
 
 -- name: list_topics
 SELECT t.topic, t.last_seq AS last_sequence_id,
-  (SELECT MIN(f.seq) FROM events f WHERE f.project_id = t.project_id AND f.topic = t.topic) AS first_sequence_id,
+  (SELECT f.seq FROM events f WHERE f.project_id = t.project_id AND f.topic = t.topic ORDER BY f.seq LIMIT 1) AS first_sequence_id,
   e.created_at_us AS last_event_at_us, e.event_type AS last_event_type {= listed_topics};
 
 -- name: newest_event
-SELECT MAX(seq) FROM events WHERE project_id = :project_id AND topic = :topic;
+SELECT {= last_seq};
 
 -- name: insert_event_fields
 -- holds: topic=topic

@@ -8,14 +8,14 @@ FROM executions WHERE project_id = :project_id AND phase IN ('completed', 'faile
   AND id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT json_array_elements_text(:ids::JSON)))};
 
 -- name: journals_at
-SELECT i.value, (SELECT MAX(seq) FROM journal WHERE execution_id = i.value),
-  (SELECT MAX(n) FROM logs WHERE execution_id = i.value)
+SELECT i.value, (SELECT seq FROM journal WHERE execution_id = i.value ORDER BY seq DESC LIMIT 1),
+  (SELECT n FROM logs WHERE execution_id = i.value ORDER BY n DESC LIMIT 1)
 FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 
 -- name: streams_at
 -- The progress of the streams of roots and their descendants, as one number.
-SELECT i.value, COALESCE((SELECT MAX(n) FROM stream_items WHERE execution_id = i.value), 0) + COALESCE((SELECT
-    CAST(SUM((SELECT MAX(s.n) FROM stream_items s WHERE s.execution_id = e.id)) AS BIGINT) FROM executions e
+SELECT i.value, COALESCE((SELECT n FROM stream_items WHERE execution_id = i.value ORDER BY n DESC LIMIT 1), 0) + COALESCE((SELECT
+    CAST(SUM((SELECT s.n FROM stream_items s WHERE s.execution_id = e.id ORDER BY s.n DESC LIMIT 1)) AS BIGINT) FROM executions e
     WHERE e.project_id = :project_id AND e.root_execution_id = i.value), 0)
 FROM {json_each(:ids) i|json_array_elements_text(:ids::JSON) i (value)};
 

@@ -282,18 +282,20 @@ LIMIT :limit;
 -- name: open_workflows
 -- The workflows of open executions, by a seek for each.
 WITH RECURSIVE rows (id) AS (
-  SELECT MIN(workflow_id) FROM executions WHERE project_id = :project_id AND completed_at_us IS NULL
+  SELECT (SELECT workflow_id FROM executions WHERE project_id = :project_id AND completed_at_us IS NULL
+    ORDER BY workflow_id LIMIT 1)
   UNION ALL
-  SELECT (SELECT MIN(e.workflow_id) FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NULL
-    AND e.workflow_id > rows.id) FROM rows WHERE rows.id IS NOT NULL)
+  SELECT (SELECT e.workflow_id FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NULL
+    AND e.workflow_id > rows.id ORDER BY e.workflow_id LIMIT 1) FROM rows WHERE rows.id IS NOT NULL)
 SELECT id FROM rows WHERE id IS NOT NULL LIMIT :limit;
 
 -- name: ended_workflows
 WITH RECURSIVE rows (id) AS (
-  SELECT MIN(workflow_id) FROM executions WHERE project_id = :project_id AND completed_at_us IS NOT NULL
+  SELECT (SELECT workflow_id FROM executions WHERE project_id = :project_id AND completed_at_us IS NOT NULL
+    ORDER BY workflow_id LIMIT 1)
   UNION ALL
-  SELECT (SELECT MIN(e.workflow_id) FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NOT NULL
-    AND e.workflow_id > rows.id) FROM rows WHERE rows.id IS NOT NULL)
+  SELECT (SELECT e.workflow_id FROM executions e WHERE e.project_id = :project_id AND e.completed_at_us IS NOT NULL
+    AND e.workflow_id > rows.id ORDER BY e.workflow_id LIMIT 1) FROM rows WHERE rows.id IS NOT NULL)
 SELECT id FROM rows WHERE id IS NOT NULL LIMIT :limit;
 
 -- name: created_below

@@ -23,9 +23,9 @@ SELECT id FROM executions WHERE project_id = :project_id AND workflow_id = :work
 
 -- name: first_row_of
 -- The first row of a step, a child or a wait.
-SELECT MIN(seq) FROM journal WHERE execution_id = :execution_id AND key = :key
+SELECT seq FROM journal WHERE execution_id = :execution_id AND key = :key
   AND (kind = 'step' OR kind = 'step_failed' OR kind = 'timer' OR kind = 'event' OR kind = 'resume' OR kind = 'child_started'
-    OR kind = 'child' OR kind = 'published' OR kind = 'sent' OR kind = 'transcript');
+    OR kind = 'child' OR kind = 'published' OR kind = 'sent' OR kind = 'transcript') ORDER BY seq LIMIT 1;
 
 -- name: newest_keys
 -- The newest steps of a journal.
@@ -46,15 +46,16 @@ SELECT {= row} FROM journal j WHERE execution_id = :execution_id AND seq = :seq;
 -- name: failed_step_of
 -- The failed outcomes at the end of a journal, after the last good one.
 SELECT key FROM journal WHERE execution_id = :execution_id AND kind = 'step' AND ok = 0
-  AND seq > COALESCE((SELECT MAX(seq) FROM journal WHERE execution_id = :execution_id AND ok = 1
+  AND seq > COALESCE((SELECT seq FROM journal WHERE execution_id = :execution_id AND ok = 1
     AND (kind = 'step' OR kind = 'timer' OR kind = 'event' OR kind = 'resume' OR kind = 'child' OR kind = 'published'
-      OR kind = 'sent')), 0)
+      OR kind = 'sent') ORDER BY seq DESC LIMIT 1), 0)
 ORDER BY seq;
 
 -- name: hold_at
 -- The hold in which an execution stood before `cut`.
 SELECT value FROM journal WHERE execution_id = :execution_id AND kind = 'held'
-  AND seq = (SELECT MAX(seq) FROM journal WHERE execution_id = :execution_id AND seq < :cut AND kind IN ('held', 'claimed'));
+  AND seq = (SELECT seq FROM journal WHERE execution_id = :execution_id AND seq < :cut AND kind IN ('held', 'claimed')
+    ORDER BY seq DESC LIMIT 1);
 
 -- name: budget_waits_at
 -- The waits for budgets that had no outcome before `cut`, and were not closed before it.

@@ -1,7 +1,7 @@
 -- Logs.
 
 -- name: last_log
-SELECT MAX(n) FROM logs WHERE execution_id = :execution_id;
+SELECT n FROM logs WHERE execution_id = :execution_id ORDER BY n DESC LIMIT 1;
 
 -- name: insert_log
 -- holds: execution=execution_id

@@ -62,7 +62,7 @@ ORDER BY next_at_us LIMIT :limit;
 -- name: unblocked_schedules
 -- Schedules with a fire that waits for an execution which has ended meanwhile.
 SELECT s.project_id, s.id FROM schedules s WHERE s.status = 'active'
-  AND s.id IN (SELECT w.schedule_id FROM schedule_fires w WHERE w.state = 'waiting')
+  AND s.id {IN (SELECT w.schedule_id FROM schedule_fires w WHERE w.state = 'waiting')|= (SELECT w.schedule_id FROM schedule_fires w WHERE w.schedule_id = s.id AND w.state = 'waiting' LIMIT 1)}
   AND NOT EXISTS (SELECT 1 FROM schedule_fires f JOIN executions e ON e.project_id = f.project_id AND e.id = f.execution_id
     WHERE f.schedule_id = s.id AND (f.state = 'started' OR f.state = 'waiting') AND f.state = 'started' AND e.phase NOT IN ('completed', 'failed', 'cancelled'))
 LIMIT :limit;

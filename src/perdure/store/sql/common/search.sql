@@ -9,19 +9,20 @@ SELECT name FROM queues WHERE project_id = :project_id AND name BETWEEN :first A
 
 -- name: used_queues_beginning
 WITH RECURSIVE rows (name) AS (
-  SELECT MIN(queue_name) FROM executions
-  WHERE project_id = :project_id AND queue_name <> workflow_id AND queue_name BETWEEN :first AND :last
+  SELECT (SELECT queue_name FROM executions WHERE project_id = :project_id AND queue_name <> workflow_id
+    AND queue_name BETWEEN :first AND :last ORDER BY queue_name LIMIT 1)
   UNION ALL
-  SELECT (SELECT MIN(e.queue_name) FROM executions e WHERE e.project_id = :project_id AND e.queue_name <> e.workflow_id
-    AND e.queue_name > rows.name AND e.queue_name <= :last) FROM rows WHERE rows.name IS NOT NULL)
+  SELECT (SELECT e.queue_name FROM executions e WHERE e.project_id = :project_id AND e.queue_name <> e.workflow_id
+    AND e.queue_name > rows.name AND e.queue_name <= :last ORDER BY e.queue_name LIMIT 1) FROM rows WHERE rows.name IS NOT NULL)
 SELECT name FROM rows WHERE name IS NOT NULL LIMIT :limit;
 
 -- name: sessions_beginning
 WITH RECURSIVE rows (name) AS (
-  SELECT MIN(session_id) FROM executions WHERE project_id = :project_id AND session_id BETWEEN :first AND :last
+  SELECT (SELECT session_id FROM executions WHERE project_id = :project_id AND session_id BETWEEN :first AND :last
+    ORDER BY session_id LIMIT 1)
   UNION ALL
-  SELECT (SELECT MIN(e.session_id) FROM executions e WHERE e.project_id = :project_id
-    AND e.session_id > rows.name AND e.session_id <= :last) FROM rows WHERE rows.name IS NOT NULL)
+  SELECT (SELECT e.session_id FROM executions e WHERE e.project_id = :project_id
+    AND e.session_id > rows.name AND e.session_id <= :last ORDER BY e.session_id LIMIT 1) FROM rows WHERE rows.name IS NOT NULL)
 SELECT name FROM rows WHERE name IS NOT NULL LIMIT :limit;
 
 -- name: topics_beginning

@@ -21,12 +21,12 @@ WHERE execution_id = :execution_id AND n > :after ORDER BY n LIMIT :limit;
 SELECT at_us FROM stream_items WHERE execution_id = :execution_id AND n > :after ORDER BY n LIMIT :limit;
 
 -- name: stream_state
-SELECT phase, error, root_execution_id, (SELECT MAX(n) FROM stream_items WHERE execution_id = :id) FROM executions
+SELECT phase, error, root_execution_id, (SELECT n FROM stream_items WHERE execution_id = :id ORDER BY n DESC LIMIT 1) FROM executions
 WHERE project_id = :project_id AND id = :id;
 
 -- name: stream_family
 -- The newest descendants of a root, and the progress of each stream.
-SELECT id, parent_execution_id, step_key, (SELECT MAX(n) FROM stream_items WHERE execution_id = executions.id)
+SELECT id, parent_execution_id, step_key, (SELECT n FROM stream_items WHERE execution_id = executions.id ORDER BY n DESC LIMIT 1)
 FROM executions WHERE project_id = :project_id AND root_execution_id = :root_id ORDER BY id DESC LIMIT :limit;
 
 -- name: delete_stream

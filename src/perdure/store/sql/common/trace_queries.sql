@@ -29,7 +29,7 @@ WHERE e.project_id = :project_id AND e.completed_at_us >= :from_us AND e.complet
   AND (:span_type{::TEXT} IS NULL OR COALESCE(w.type, 'workflow') = :span_type)
   AND (:name{::TEXT} IS NULL OR {INSTR|STRPOS}(COALESCE(w.type, 'workflow') || '.' || e.workflow_id, :name) > 0)
   AND (:failed{::BIGINT} IS NULL OR :failed = CASE WHEN e.phase = 'failed' THEN 1 ELSE 0 END)
-  AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.project_id = e.project_id AND t.trace_id = REPLACE(e.id, '-', ''))
+  AND (SELECT t.trace_id FROM traces t WHERE t.project_id = e.project_id AND t.trace_id = REPLACE(e.id, '-', '')) IS NULL
 ORDER BY e.completed_at_us DESC, e.id DESC LIMIT :limit;
 
 -- name: root_spans

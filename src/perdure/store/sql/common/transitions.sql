@@ -88,10 +88,14 @@ SELECT due_at_us, project_id, id FROM executions WHERE phase = :phase AND due_at
 ORDER BY due_at_us, project_id, id LIMIT :limit;
 
 -- name: next_due
-SELECT 'waiting', MIN(due_at_us) FROM executions WHERE phase = 'waiting' AND due_at_us > :after_us
-UNION ALL SELECT 'queued', MIN(due_at_us) FROM executions WHERE phase = 'queued' AND due_at_us > :after_us
-UNION ALL SELECT 'running', MIN(due_at_us) FROM executions WHERE phase = 'running' AND due_at_us > :after_us
-UNION ALL SELECT 'cancelling', MIN(due_at_us) FROM executions WHERE phase = 'cancelling' AND due_at_us > :after_us;
+SELECT 'waiting', (SELECT due_at_us FROM executions WHERE phase = 'waiting' AND due_at_us > :after_us
+  ORDER BY due_at_us LIMIT 1)
+UNION ALL SELECT 'queued', (SELECT due_at_us FROM executions WHERE phase = 'queued' AND due_at_us > :after_us
+  ORDER BY due_at_us LIMIT 1)
+UNION ALL SELECT 'running', (SELECT due_at_us FROM executions WHERE phase = 'running' AND due_at_us > :after_us
+  ORDER BY due_at_us LIMIT 1)
+UNION ALL SELECT 'cancelling', (SELECT due_at_us FROM executions WHERE phase = 'cancelling' AND due_at_us > :after_us
+  ORDER BY due_at_us LIMIT 1);
 
 -- name: cancel_idle
 -- holds: execution=id

@@ -80,8 +80,9 @@ execution_id, key, match, after_seq, event_type, fingerprint, opened_at_us, matc
 SELECT {= waiting} FROM (
   SELECT {= waiting} FROM waits WHERE {= of_topic} AND match_names IS NULL
   UNION ALL SELECT '', '', NULL, NULL, NULL, NULL, 0, names, NULL FROM (WITH RECURSIVE rows (names) AS (
-    SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic})
-    UNION ALL SELECT (SELECT MIN(match_names) FROM waits WHERE {= of_topic} AND match_names > rows.names) FROM rows
+    SELECT (SELECT match_names FROM waits WHERE {= of_topic} AND match_names IS NOT NULL ORDER BY match_names LIMIT 1)
+    UNION ALL SELECT (SELECT match_names FROM waits WHERE {= of_topic} AND match_names > rows.names
+      ORDER BY match_names LIMIT 1) FROM rows
     WHERE rows.names IS NOT NULL) SELECT names FROM rows WHERE names IS NOT NULL) AS rows) AS found;
 
 -- name: waits_matching

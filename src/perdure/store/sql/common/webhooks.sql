@@ -49,7 +49,7 @@ WHERE state = 'pending' AND next_at_us <= :now_us AND (execution_id, webhook_id)
 RETURNING project_id, execution_id, webhook_id, url, host, tries;
 
 -- name: next_delivery
-SELECT MIN(next_at_us) FROM deliveries WHERE state = 'pending';
+SELECT next_at_us FROM deliveries WHERE state = 'pending' ORDER BY next_at_us LIMIT 1;
 
 -- name: settle_delivery
 -- holds: execution=execution_id
