@@ -1101,3 +1101,30 @@ async def test_what_somebody_on_the_way_says_is_no_failure_of_what_a_worker_runs
         await worker.drain()
         await transport.close()
     assert next(barred, None) is None
+
+
+async def test_a_draining_worker_does_not_claim_again_what_it_releases(
+    served: Served, client: Client, relay: Relay
+) -> None:
+    """Something between both may keep the connection of the claim open after the worker has closed it."""
+    begun = asyncio.Event()
+    registry = Registry()
+
+    @registry.workflow
+    async def stays(ctx: Context) -> None:
+        async def body() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await ctx.step("body", body)
+
+    transport = HttpTransport(relay.url, served.key)
+    worker = Worker(transport, registry, lease=HttpLease([served.server.url], served.key), grace_seconds=0)
+    await worker.start()
+    handle = await client.start(stays)
+    await begun.wait()
+    await served.until_waiting(worker.id)
+    await worker.drain()
+    await transport.close()
+    kinds = [row.kind for row in await client.journal(handle.id)]
+    assert kinds[-1] == Kind.RELEASED and kinds.count(Kind.CLAIMED) == 1

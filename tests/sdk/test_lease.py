@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import os
+import selectors
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from perdure.sdk import lease as lease_module
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.unbegun import Unbegun
 from perdure.sdk.worker import Worker
@@ -286,3 +289,23 @@ async def test_a_beat_comes_early_if_it_has_other_steps_to_name(
     plain = {"worker_id": "w", "epoch": "epoch"}
     named = {**plain, "in_flight": [["execution", "pay", 1, 5]]} if takes_names else plain
     assert bodies[:2] == [named, plain]
+
+
+async def test_a_lease_ends_while_its_thread_waits_for_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(selectors.DefaultSelector):
+        """Returns only for what happens at the socket."""
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            waits.set()
+            return super().select(120)
+
+    waits = threading.Event()
+    monkeypatch.setattr(lease_module, "selectors", SimpleNamespace(DefaultSelector=Deaf, EVENT_READ=1))
+    with answering(accept) as url:
+        lease = HttpLease([url], None)
+        lease.begin(
+            cast(Worker, Listener()), "w", RegisterReply("epoch", "project", LEASE_US, LEASE_US // 4, 0), lease.now()
+        )
+        await asyncio.to_thread(waits.wait, 60)
+        await lease.end()
+        assert lease._thread is not None and not lease._thread.is_alive()

@@ -158,8 +158,17 @@ async def _work(
 
     def ask() -> None:
         if stop.is_set():
-            os._exit(1)  # second signal: end at once, and the lease expires
+            logger.warning("A second signal: the worker ends at once. Its executions go on when its lease has ended.")
+            logging.shutdown()
+            os._exit(1)
         stop.set()
+        if worker.running or not child:
+            logger.info(
+                "Draining: %d executions have up to %.4g s to end their steps, then go back to their queues. A second "
+                "signal ends the worker at once.",
+                worker.running,
+                worker.grace_seconds,
+            )
 
     # Our own executor: the loop would wait for its threads, and nothing stops a call in asyncio.to_thread().
     threads = ThreadPoolExecutor(thread_name_prefix=THREAD_NAME)
@@ -188,9 +197,6 @@ async def _work(
                     ", ".join(worker.registry.workflows),
                 )
             await stopping
-            running = worker.running
-            if running:
-                logger.info("Draining: %d executions end their steps or go back.", running)
             await worker.drain()
     finally:
         stopping.cancel()

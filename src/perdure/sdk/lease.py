@@ -18,6 +18,7 @@ import http.client
 import logging
 import random
 import selectors
+import socket
 import sys
 import threading
 import time
@@ -158,6 +159,7 @@ class HttpLease(Lease):
         """The event loop, as of the last look."""
         self._key = key
         self._thread: threading.Thread | None = None
+        self._line: BlockingConnection | None = None
         self._stop = threading.Event()
 
     def begin(self, worker: Worker, worker_id: str, reply: RegisterReply, sent: float) -> None:
@@ -172,18 +174,20 @@ class HttpLease(Lease):
 
     async def end(self) -> None:
         self._stop.set()
+        line = self._line
+        if line is not None and line.socket is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                line.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, timeout=5.0)
 
     def _run(self) -> None:
-        line: BlockingConnection | None = None
         pause = 0.05
         silent = False
         while not self._stop.is_set():
             assert self._reply is not None
             try:
-                if line is None:
-                    line = self._connect()
+                line = self._line = self._line or self._connect()
                 if silent:
                     line.check_answers()
                     silent = False
@@ -193,19 +197,20 @@ class HttpLease(Lease):
                 if self._until_closed(line, self._reply.beat_us / 1e6):
                     # The server has seen it too, and cut the lease.
                     self._unreachable_since = boottime()
-                    line.close()
-                    line = None
+                    self._close()
             except Exception as error:  # without this thread the worker would lose everything
                 if self._unreachable_since is None:
                     self._unreachable_since = boottime()
                 logger.debug("Beat failed: %s", error)
-                if line is not None:
-                    line.close()
-                line = None
+                self._close()
                 silent = silent or isinstance(error, TimeoutError)
                 self._next_server(silent=isinstance(error, TimeoutError))
                 self._stop.wait(pause * random.uniform(0.2, 1.0))  # not all workers of a server at once
                 pause = min(pause * 2, 1.0)
+        self._close()
+
+    def _close(self) -> None:
+        line, self._line = self._line, None
         if line is not None:
             line.close()
 

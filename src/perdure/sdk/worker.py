@@ -194,6 +194,11 @@ class Worker:
         if self._claiming is not None:
             self._claiming.cancel()
             await asyncio.gather(self._claiming, return_exceptions=True)
+            with contextlib.suppress(PerdureError, TimeoutError):
+                # Ends the open claim at the server, which would get what this worker releases.
+                async with asyncio.timeout(1.0):
+                    last = f"{self._claim_number + 1:012d}"
+                    await self.transport.call(ClaimRequest(self.id, self._epoch, last, capacity=0, wait_seconds=0.0))
         for runner in list(self._running.values()):
             runner.release_when_quiet()
         self._check_quiet()

@@ -401,7 +401,13 @@ async def serve(settings: Settings, *, on_ready: Callable[[Server], Awaitable[No
 
     def stop() -> None:
         if server.should_exit:
+            logger.warning("A second signal: the server ends at once. Open requests get no answer.")
             server.force_exit = True
+        else:
+            logger.info(
+                "Stopping: open requests have up to %.4g s to finish. A second signal ends the server at once.",
+                settings.drain_seconds,
+            )
         server.stop()
 
     forget = when_asked_to_stop(loop, stop)
