@@ -1,9 +1,14 @@
-"""Lists by name: what they print, and that they go on over pages."""
+"""Lists: what they print, that they go on over pages, and that they say what they wait for."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.cli.processes import House, ask_server
+from typer.testing import CliRunner
 
-from perdure.cli import listings
+from perdure.cli import connect, listings
+from perdure.cli.main import app
 
 
 def test_workers_are_listed_with_what_they_run(busy_house: House) -> None:
@@ -61,3 +66,34 @@ def test_agents_and_tools_are_listed(busy_house: House, monkeypatch: pytest.Monk
     assert "openai:gpt" in shown and "search" in shown
     assert "Finds it" in house.run("tools").stdout
     assert house.json("tools")["id"] == "search"
+
+
+def test_a_command_says_what_it_waits_for_while_the_server_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    is_told = threading.Event()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if text.startswith("Waiting"):
+            is_told.set()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_told.wait(30)
+            body = b'{"executions": []}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setattr(connect, "note", note)
+    monkeypatch.setattr(connect, "SILENCE_SECONDS", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        shown = CliRunner().invoke(app, ["ls", "--url", url])
+        server.shutdown()
+    assert shown.exit_code == 0, shown.output
+    assert notes == [f"Waiting for an answer of {url}. If its database is down, {url}/health says so."]

@@ -1,19 +1,23 @@
 """Requests to the named or discovered server."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perdure.cli.commands import Refused
 from perdure.cli.output import note
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
+    from perdure.sdk.connection import Response
     from perdure.sdk.credentials import Access
+    from perdure.sdk.http import HttpTransport
     from perdure.wire.operation import Operation
 
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 3.0
+SILENCE_SECONDS: Final = 2.0
+"""A command says what it waits for when a request has had no answer for so long."""
 NAME_A_SERVER: Final = "Or start `perdure dev` in this folder, or name a server with --url or PERDURE_URL."
 
 
@@ -22,13 +26,12 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 
     from perdure.sdk.client import Client
     from perdure.sdk.credentials import find
-    from perdure.sdk.http import HttpTransport
     from perdure.wire.errors import Unauthorized
 
     async def main() -> T:
         access = find(url)
         say_if_guessed(access)
-        async with Client(HttpTransport(access.urls, access.api_key, patience_seconds=patience)) as client:
+        async with Client(_transport(access, patience)) as client:
             try:
                 return await work(client)
             except Unauthorized as error:
@@ -37,6 +40,32 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
                 raise
 
     return asyncio.run(main())
+
+
+def _transport(access: "Access", patience: float) -> "HttpTransport":
+    import asyncio
+
+    from perdure.sdk.http import HttpTransport
+
+    class Telling(HttpTransport):
+        is_told = False
+
+        async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> "Response":
+            if options.get("held_seconds"):
+                return await super().request(method, path, body, **options)
+            timer = asyncio.get_running_loop().call_later(SILENCE_SECONDS, self.tell)
+            try:
+                return await super().request(method, path, body, **options)
+            finally:
+                timer.cancel()
+
+        def tell(self) -> None:
+            if not self.is_told:
+                self.is_told = True
+                url = self.urls[0]
+                note(f"Waiting for an answer of {url}. If its database is down, {url}/health says so.")
+
+    return Telling(access.urls, access.api_key, patience_seconds=patience)
 
 
 def say_if_guessed(access: "Access") -> None:
