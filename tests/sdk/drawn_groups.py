@@ -451,7 +451,7 @@ def judge(plan: Plan, fate: random.Random) -> Verdict:
         is_other and plan.shape.startswith("semaphore") and plan.limit < len(order)
     ):
         needed = True  # other ids, or other calls, than those that were recorded
-    unsure = any("volatile" in kind or "opaque" in kind for kind in plan.kinds)
+    unsure = any(kind in ("volatile", "opaque") for kind in plan.kinds)
     if unsure and plan.shape.startswith(("semaphore", "sleeps")):
         needed = True  # a call that is yet to come may be the one with this object
     told = live.told_at[max(n for n in live.told_at if n <= at)]

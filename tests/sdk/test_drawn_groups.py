@@ -1,7 +1,14 @@
 """D0: with the same journal a call gets its own outcome, or the execution is blocked, or the worker told it before."""
 
+import asyncio
+import threading
+import time
+
 import pytest
 from tests.sdk.drawn_groups import judge_many
+from tests.sdk.test_context import Live
+
+from perdure import Context, workflow
 
 GROUPS = 10_000
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # of blocked executions
@@ -23,3 +30,37 @@ def test_no_group_of_concurrent_calls_swaps_outcomes_in_silence_at_length(strict
     found, wrong = judge_many(1_000_000, GROUPS, strict=strict)
     assert found["silent"] == 0, wrong
     assert found["without need"] <= GROUPS // 100, wrong
+
+
+class Client:
+    """Another number in each process, and a lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.made = time.monotonic_ns()
+
+    def get(self, url: str) -> str:
+        return url
+
+
+@pytest.mark.parametrize("style", ["argument", "lambda", "method"])
+def test_one_client_of_all_calls_does_not_block_them_while_some_wait_for_their_turn(style: str) -> None:
+    @workflow(strict=True)
+    async def flow(ctx: Context) -> list[str]:
+        client, room = Client(), asyncio.Semaphore(2)
+
+        async def one(url: str) -> str:
+            async with room:
+                if style == "argument":
+                    return await ctx.step("get", Client.get, client, url)
+                if style == "method":
+                    return await ctx.step("get", client.get, url)
+                return await ctx.step("get", lambda: client.get(url))
+
+        return await asyncio.gather(*(one(url) for url in "abcdef"))
+
+    live = Live(flow)
+    for at in range(6):
+        live.answer(live.machine.outstanding()[0].key, "abcdef"[at])
+        live.replay()
+    assert live.result == [*"abcdef"]

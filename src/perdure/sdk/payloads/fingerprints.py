@@ -180,6 +180,19 @@ def captured_parts(fn: Any) -> Iterator[Any]:
         yield fn
 
 
+def changed_objects(step: Any, fingerprint: str | None, recorded: Sequence[str]) -> list[object] | None:
+    """The objects whose tokens are not among the recorded ones. None if data or a context variable has changed."""
+    found = []
+    captured = captured_parts(step.fn) if captures_values(step.fn) else ()
+    for value in (*captured, *step.args, *step.kwargs.values()):
+        content = Content()
+        read = content.read(value)
+        if not (content.is_data and not content.opaque) and _token(read, content) not in recorded:
+            found.append(value.cell_contents if isinstance(value, types.CellType) else value)
+    changed = [one for one in without_numbers(split(fingerprint)[1]) if one not in recorded]
+    return found if len(found) == len(changed) else None
+
+
 def _captured(fn: Callable[..., Any]) -> Iterator[Any]:
     while isinstance(fn, functools.partial):
         yield from fn.args

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from perdure.sdk.errors import Diverged
 from perdure.sdk.payloads.fingerprints import (
+    changed_objects,
     fingerprint_of_captured,
     is_captured,
     numbers_of,
@@ -14,7 +15,7 @@ from perdure.sdk.payloads.fingerprints import (
     with_tokens,
     without_numbers,
 )
-from perdure.sdk.replay.calls import EVENT, DurableCall
+from perdure.sdk.replay.calls import EVENT, STEP, DurableCall
 from perdure.sdk.replay.determinism_errors import side
 from perdure.sdk.replay.doubts import Doubts
 from perdure.sdk.replay.handles import InnerTask
@@ -126,12 +127,16 @@ class Matching(OpenCalls):
         same = rivals if is_old else [one for one in rivals if split(one.fingerprint)[0] == head]
         if not tokens and self.strict:
             return [call] if call in same else same
-        asked = {one.fingerprint for one in rivals}
-        made = {one.fingerprint for one in self._unasked() if one.kind is row.kind and one.name == row.name}
-        may_come = (made and len(made | asked) > 1) or any(self._to_come(rivals[0]))
+        prints = {one.fingerprint for one in self._unasked() if one.kind is row.kind and one.name == row.name}
+        made = prints if is_old else {one for one in prints if split(one)[0] == head}
+        near = same if len(same) == 1 else _nearest(same, tokens)
+        may_come = len(made.union(one.fingerprint for one in same)) > 1 if made else False
+        if not may_come and (coming := [*self._to_come(rivals[0])]):
+            is_step = near and row.kind is STEP
+            changed = changed_objects(near[0].request, near[0].fingerprint, tokens) if is_step else None
+            may_come = not all(_sees(task, changed) for task in coming)
         if not may_come and len(rivals) == 1:
             return same
-        near = same if len(same) == 1 else _nearest(same, tokens)
         is_sure = near and not may_come
         if not is_sure:
             near = [call] if call in same else same if call is None or not tokens else []
@@ -249,14 +254,17 @@ def _nearest(calls: Sequence[DurableCall], tokens: Sequence[str]) -> list[Durabl
     return near if is_one else []
 
 
-def _sees(task: InnerTask, objects: Sequence[object]) -> bool:
+def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
     """Whether the task's code has these very objects, too: then they do not tell it from others."""
     frame = getattr(task.get_coro(), "cr_frame", None)
-    if frame is None:
+    if frame is None or objects is None:
         return False
-    values = [*frame.f_locals.values(), *frame.f_globals.values()]
-    seen = {id(one) for value in frame.f_locals.values() for one in getattr(value, "__dict__", {}).values()}
-    return seen.issuperset(map(id, objects)) or seen.union(map(id, values)).issuperset(map(id, objects))
+    values = [*frame.f_locals.values()]
+    for inner in [getattr(value, "cr_frame", None) for value in values]:  # it awaits a coroutine that it was given
+        values += inner.f_locals.values() if inner is not None else ()
+    values += [one for value in values for one in getattr(value, "__dict__", {}).values()]
+    seen = {*map(id, values), *map(id, frame.f_globals.values())}
+    return seen.issuperset(map(id, objects))
 
 
 class Draws(random.Random):
