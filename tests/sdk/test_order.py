@@ -307,8 +307,25 @@ async def naps(machine: Machine, seconds: Sequence[str], got: Got) -> None:
 
 def test_a_timer_does_not_take_the_row_of_another_due_time() -> None:
     journal = run(naps, ["60"]).journal
-    with pytest.raises(Diverged, match=r"asks for timer 'timer' with another due time \(.* instead of .*\)"):
+    says = r"asks for timer 'timer' with another due time \(.* instead of .*\).* neither from a clock nor from random"
+    with pytest.raises(Diverged, match=says) as diverged:
         run(naps, ["61"], journal)
+    assert "from a set" not in str(diverged.value)
+
+
+async def drawn(machine: Machine, order: Sequence[str], got: Got) -> None:
+    async def one(item: str) -> None:
+        machine.uuid()
+        await fetch(machine, got, item)
+
+    await asyncio.gather(*map(one, order))
+
+
+def test_tasks_that_draw_ids_in_another_order_are_told_of_it() -> None:
+    journal = run(drawn, ITEMS).journal
+    assert run(drawn, ITEMS, journal).got == run(drawn, ITEMS).got
+    with pytest.raises(Diverged, match=r"numbers of `ctx.uuid\(\)` and `ctx.random` in the order.* not from a set"):
+        run(drawn, ITEMS[::-1], journal)
 
 
 async def a_set_of_coroutines(machine: Machine, order: Sequence[str], got: Got) -> None:

@@ -17,10 +17,7 @@ ANOTHER_TIME: Final = (
     "A delay must be the same in every replay: take it neither from a clock nor from random numbers, except those of "
     "`ctx.now()` and `ctx.random`. "
 )
-ANOTHER_NUMBER: Final = (
-    "Its task got other numbers from `ctx.uuid()` or `ctx.random` than recorded: tasks get them in the order in which "
-    "they ask. "
-)
+NUMBERED: Final = "Tasks get the numbers of `ctx.uuid()` and `ctx.random` in the order in which they ask. "
 
 
 def diverged(
@@ -51,8 +48,8 @@ def diverged(
                 asks += "" if other is None else f", and for the recorded input as {other.key!r}"
                 if other is not None or any(parse_scopes(call.key)):
                     advice = MIXED_UP
-                if numbers_of(split(call.fingerprint)[1]) != numbers_of(split(row.fingerprint)[1]):
-                    advice = ANOTHER_NUMBER + MIXED_UP
+                if numbers_of(split(row.fingerprint)[1]):
+                    advice = NUMBERED + MIXED_UP
             elif _asks_for(call, row):
                 asks += f", with the input of row {row.seq}, under another key"
                 advice = MIXED_UP
