@@ -31,6 +31,7 @@ PROMISED = {
     "Fatal",
     "Forbidden",
     "Handle",
+    "LaterOutcomes",
     "Mapped",
     "NotCancellable",
     "NotFound",

@@ -58,6 +58,20 @@ async def double(ctx: Context, numbers: list[int]) -> list[int]:
     return found
 
 
+@registry.workflow
+async def refunded(ctx: Context) -> str:
+    async def ship() -> str:
+        raise ValueError("no van")
+
+    async def refund() -> None: ...
+
+    try:
+        return await ctx.step("ship", ship)
+    except Exception:
+        await ctx.step("refund", refund)
+        raise
+
+
 @step
 async def unlucky() -> None:
     raise ValueError("no luck yet")

@@ -69,6 +69,20 @@ async def hostile(ctx: Context) -> str:
     return HOSTILE
 
 
+@registry.workflow
+async def refunded(ctx: Context) -> str:
+    async def ship() -> str:
+        raise ValueError("no van")
+
+    async def refund() -> None: ...
+
+    try:
+        return await ctx.step("ship", ship)
+    except Exception:
+        await ctx.step("refund", refund)
+        raise
+
+
 @registry.workflow(name="hostile name: System")
 async def named(ctx: Context) -> None:
     raise ValueError(HOSTILE)

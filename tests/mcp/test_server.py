@@ -297,6 +297,16 @@ async def test_the_tools_show_start_and_retry_executions(app: Embedded) -> None:
         assert "NOT_FOUND" in await session.refusal("run_nothing")
 
 
+async def test_a_retry_after_a_refund_asks_what_becomes_of_it(app: Embedded) -> None:
+    async with admin(app) as session:
+        id = (await session.text("start_execution", workflow="refunded")).split()[2].rstrip(".")
+        await session.text("get_execution", id=id, wait=30)
+        assert (
+            "LATER_OUTCOMES: " in (refused := await session.refusal("retry_execution", id=id)) and "'refund'" in refused
+        )
+        assert "Started execution" in await session.text("retry_execution", id=id, later="keep")
+
+
 async def test_a_cancel_and_a_retry_keep_the_note(app: Embedded) -> None:
     async with admin(app) as session:
         started = await session.text("start_execution", workflow="order", input={"id": 7})

@@ -241,6 +241,26 @@ async def test_failed_executions_are_retried_once(world: World, service: Bulk) -
         await preview(service, "retry", ListFilters(workflow_id="wf", status=["failed"]))
 
 
+async def test_retries_that_would_keep_a_refund_are_counted_and_refused(world: World, service: Bulk) -> None:
+    await world.register()
+    ids = await started(world, 3)
+    later = {"type": "E", "message": "no", "steps": ["ship"], "later": {"refund": None}}
+    for id in await world.claim_ids(capacity=3):
+        entries = [step("ship", 1, ok=False), step("refund", 1)]
+        end = Fail("no", raw(later if id != ids[0] else {**later, "later": {}}))
+        await world.report(id, entries, end)
+    found = await preview(service, "retry")
+    assert (found.count, found.later) == (3, 2)
+    assert (await preview(service, "retry", keep_later=True)).later == 0
+    assert (await preview(service, "retry", redo_later=True)).later == 0
+    done = await finish(service, await begin(service, "retry"))
+    assert (done.done, done.refused) == (1, 2)
+    reasons = [one.reason for one in await items(service, done, ItemState.REFUSED)]
+    assert all(reason and "recorded 'refund' after the failure" in reason for reason in reasons)
+    done = await finish(service, await begin(service, "retry", options=BulkOptions(redo_later=True)))
+    assert (done.done, done.refused) == (2, 0)
+
+
 async def test_a_retry_that_was_first_wins(world: World, service: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.register()
     broken = await failed(world, 3)

@@ -1,6 +1,7 @@
 """Forks and retries: what is kept, what runs again, and what is refused."""
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ from tests.store.world import World, answer_wait, child, event_wait, failure, ra
 from perdure.store.verbs import forks
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
 from perdure.wire.budgets import Amounts, BudgetSpec, ReserveReply, StoredBudget, Verdict, topic_of
-from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
+from perdure.wire.errors import BadValue, Conflict, LaterOutcomes, NotFound, TooLarge
 from perdure.wire.hands import Action
 from perdure.wire.records import Kind
 from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem, StepDone
 from perdure.wire.status import Phase
 
 BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
+
+
+def _blamed(later: dict[str, str | None]) -> Fail:
+    return Fail("no", raw({"type": "StepFailed", "message": "no", "steps": ["c"], "later": later}))
 
 
 @pytest.fixture
@@ -255,8 +260,9 @@ async def test_a_retry_asks_for_the_child_that_failed(world: World) -> None:
     made = await world.retry(id)
     assert made.forked_at_step == "bad"
     rows = await world.journal(made.execution_id)
-    assert [(row.kind, row.key) for row in rows[-2:]] == [(Kind.FORKED, "bad"), (Kind.CHILD, "good")]
-    assert json.decode(rows[-1].value) == "good"
+    kinds = [(row.kind, row.key) for row in rows[-4:]]
+    assert kinds == [(Kind.STEP_FAILED, "bad"), (Kind.CHILD, "good"), (Kind.FORKED, "bad"), (Kind.RETRIED, None)]
+    assert json.decode(rows[-3].value) == "good"
     [again] = [json.decode(row.value) for row in rows if row.kind is Kind.CHILD_STARTED and row.key == "bad"]
     assert again != failed
     assert (await world.get(again)).parent_execution_id == made.execution_id
@@ -348,8 +354,76 @@ async def test_a_retry_runs_the_failed_step_again_and_takes_the_key(world: World
 
 async def test_steps_that_ended_beside_the_failure_are_not_run_again(world: World) -> None:
     id = await world.running()
-    await world.report(id, [step("c", "no", ok=False), step("beside", 1)], BLAMED)
+    await world.report(id, [step("c", "no", ok=False), step("beside", 1)], _blamed({}))
     assert _outcomes(await _claimed(world, (await world.retry(id)).execution_id)) == [("step", "beside", 1)]
+
+
+async def test_an_older_workers_outcomes_after_the_failure_wait_for_a_decision(world: World) -> None:
+    """Its failure does not say which calls came later, so the order of the rows decides."""
+    id = await world.running()
+    await world.report(id, [step("a", 1), step("c", "no", ok=False), step("refund", 2)], BLAMED)
+    with pytest.raises(LaterOutcomes) as refused:
+        await world.retry(id)
+    assert refused.value.details == {"execution_id": id, "later": ["refund"]}
+    assert (await world.get(id)).retried_as is None
+    made = await world.retry(id, redo_later=True)
+    assert _outcomes(await _claimed(world, made.execution_id)) == [("step", "a", 1)]
+
+
+async def test_outcomes_after_the_failure_are_kept_or_dropped_one_by_one(world: World) -> None:
+    async def failed() -> str:
+        id = await world.running()
+        entries = [step("c", "no", ok=False), step("refund", 1), step("unlock", 2), step("beside", 3), step("told", 4)]
+        await world.report(id, entries, _blamed({"refund": None, "unlock": "redo", "told": "keep", "gone": None}))
+        return id
+
+    kept = await world.retry(await failed(), keep_later=True)
+    assert _outcomes(await _claimed(world, kept.execution_id)) == [
+        ("step", "refund", 1),
+        ("step", "beside", 3),
+        ("step", "told", 4),
+    ]
+    redone = await world.retry(await failed(), redo_later=True)
+    assert _outcomes(await _claimed(world, redone.execution_id)) == [("step", "beside", 3), ("step", "told", 4)]
+    marked = [row.key for row in await world.journal(redone.execution_id) if row.kind is Kind.IGNORED]
+    assert marked == ["refund", "unlock"]
+
+
+async def test_no_retry_keeps_an_undecided_outcome_unasked(world: World) -> None:
+    """Drawn journals: steps before, beside and after the failure, with and without what the worker says of them."""
+    fate = Random(29)
+    for _ in range(40):
+        id = await world.running()
+        before, after = (fate.sample(["a", "b", "ü" * 90, "\u202eabc", "e", "f"], fate.randint(0, 6)) for _ in "12")
+        rows = [step(f"{key}:1", 1) for key in before]
+        rows += [step("c", "no", ok=False), *(step(f"{key}:2", 2, ok=fate.random() < 0.8) for key in after)]
+        said = {f"{key}:2": fate.choice([None, "keep", "redo"]) for key in after if fate.random() < 0.7}
+        told = None if fate.random() < 0.2 else said
+        await world.report(id, rows, BLAMED if told is None else _blamed(told))
+        undecided = [f"{key}:2" for key in after if told is None or told.get(f"{key}:2", "") is None]
+        how = fate.choice(["", "keep_later", "redo_later"])
+        options = {how: True} if how else {}
+        if undecided and not how:
+            with pytest.raises(LaterOutcomes) as refused:
+                await world.retry(id)
+            assert refused.value.keys == undecided
+            continue
+        made = await world.retry(id, **options)
+        kept = [row.key for row in await world.journal(made.execution_id) if row.kind is Kind.STEP]
+        dropped = {key for key, on_retry in (told or {}).items() if on_retry == "redo"}
+        dropped |= set(undecided) if how == "redo_later" else set()
+        assert kept == [f"{key}:1" for key in before] + [f"{key}:2" for key in after if f"{key}:2" not in dropped]
+
+
+async def test_a_child_that_was_started_after_the_failure_is_dropped_with_its_end(world: World) -> None:
+    id = await world.running()
+    await world.report(id, [step("c", "no", ok=False)])
+    ended, _ = await _child_of(world, id, "refund"), await _child_of(world, id, "letter")
+    await world.finish(ended, result="refunded")
+    await world.report(id, end=_blamed({"refund": None, "letter": None}))
+    made = await world.retry(id, redo_later=True)
+    assert [row.kind for row in await world.journal(made.execution_id) if row.kind is Kind.CHILD] == []
+    assert [one.id for one in await world.claim(capacity=10)] == [made.execution_id]
 
 
 async def test_a_retry_of_what_the_code_broke_starts_anew(world: World) -> None:

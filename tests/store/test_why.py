@@ -32,7 +32,7 @@ from perdure.store.verbs import acts, why
 from perdure.wire.errors import NotFound
 from perdure.wire.explain import explain
 from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
-from perdure.wire.requests import WORKER_PROTOCOL, Block, Complete, OpenWait, StepDone, Suspend
+from perdure.wire.requests import WORKER_PROTOCOL, Block, Complete, Fail, OpenWait, StepDone, Suspend
 from perdure.wire.status import Phase
 from perdure.wire.why import ExplainExecution, Why
 from perdure.wire.why_facts import Running
@@ -359,6 +359,21 @@ async def test_a_step_failed(world: World) -> None:
     assert (found.remedy, found.commands) == ("a retry", [f"perdure retry {id}", f"perdure show {id} --journal"])
 
 
+async def test_a_compensated_failure_names_what_a_retry_would_keep(world: World) -> None:
+    await world.register()
+    id = await world.running()
+    await world.report(id, [failed_step("ship"), step("refund", 1), step("release", 2)])
+    told = {"type": "StepFailed", "message": "no", "steps": ["ship"], "later": {"refund": None, "release": None}}
+    await world.report(id, end=Fail("no", raw(told)))
+    found = await ask(world, id)
+    assert found.sentence == (
+        "Step 'ship' failed: ValueError: ship went wrong. After the failure its code called 'refund' and 'release', "
+        "which may have undone earlier steps."
+    )
+    assert found.remedy == "a retry that says what becomes of these outcomes"
+    assert found.commands[:2] == [f"perdure retry {id} --keep-later", f"perdure retry {id} --redo-later"]
+
+
 async def test_it_was_retried(world: World) -> None:
     await world.register()
     id = await world.running()
@@ -416,7 +431,7 @@ async def test_the_journal_says_which_step_ended_it(world: World) -> None:
     await world.register()
     id = await world.running()
     await world.report(id, [failed_step("pay"), failed_step("beside"), step("log")])
-    await world.report(id, end=ended_by("OrderFailed", steps=["pay", "beside"]))
+    await world.report(id, end=ended_by("OrderFailed", steps=["pay", "beside"], later={}))
     assert (await ask(world, id)).sentence == "Step 'pay' failed: ValueError: pay went wrong."
 
 

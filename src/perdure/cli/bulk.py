@@ -12,7 +12,16 @@ import typer
 from perdure.cli.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
 from perdure.cli.connect import with_client
 from perdure.cli.filters import with_filters
-from perdure.cli.forks import FreshKeysFlag, FromEndFlag, FromOption, PayloadOption, SetOption, parse_edit
+from perdure.cli.forks import (
+    FreshKeysFlag,
+    FromEndFlag,
+    FromOption,
+    KeepLaterFlag,
+    PayloadOption,
+    RedoLaterFlag,
+    SetOption,
+    parse_edit,
+)
 from perdure.cli.hands import (
     CompleteOption,
     FailFlag,
@@ -97,6 +106,8 @@ def cancel() -> Options:
 def retry(
     from_step: FromOption = None,
     from_end: FromEndFlag = False,
+    keep_later: KeepLaterFlag = False,
+    redo_later: RedoLaterFlag = False,
     on: OnOption = None,
     fresh_keys: FreshKeysFlag = False,
 ) -> Options:
@@ -107,6 +118,8 @@ def retry(
     return {
         "from_step": from_step,
         "from_end": from_end or None,
+        "keep_later": keep_later or None,
+        "redo_later": redo_later or None,
         "deployment_id": on,
         "fresh_keys": fresh_keys or None,
     }
@@ -233,6 +246,11 @@ class _Command:
         if found.count > len(found.sample):
             say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
         say(f"{_words(found.count, found.at_least)} would be {DONE[self._action]}.")
+        if found.later:
+            say(
+                f"{found.later:,} of them called further steps after the failure, such as refunds, and would be "
+                "refused. --keep-later keeps these outcomes, --redo-later drops them."
+            )
 
     def _confirms(self, found: "BulkPreview") -> bool:
         if not sys.stdin.isatty():

@@ -25,6 +25,12 @@ FreshKeysFlag = Annotated[
 FromEndFlag = Annotated[
     bool, typer.Option("--from-end", help="Keep all outcomes, failures included, and run the code on over them.")
 ]
+KeepLaterFlag = Annotated[
+    bool, typer.Option("--keep-later", help="Keep the outcomes of steps that the code called after the failure.")
+]
+RedoLaterFlag = Annotated[
+    bool, typer.Option("--redo-later", help="Drop those outcomes: the steps run again if the code calls them again.")
+]
 PayloadOption = Annotated[str | None, typer.Option("--payload", help="Another input: JSON, @FILE, or -.")]
 SetOption = Annotated[
     list[str] | None,
@@ -71,6 +77,8 @@ def retry(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The executions.")],
     from_step: FromOption = None,
     from_end: FromEndFlag = False,
+    keep_later: KeepLaterFlag = False,
+    redo_later: RedoLaterFlag = False,
     deployment: DeploymentOption = None,
     fresh_keys: FreshKeysFlag = False,
     note: NoteOption = None,
@@ -81,11 +89,13 @@ def retry(
 
     A refusal for one does not stop the rest.
     """
-    from perdure.wire.errors import PerdureError, Unavailable
+    from perdure.wire.errors import LaterOutcomes, PerdureError, Unavailable
 
     options: RetryOptions = {
         "from_step": from_step,
         "from_end": from_end,
+        "keep_later": keep_later,
+        "redo_later": redo_later,
         "deployment_id": deployment,
         "fresh_keys": fresh_keys,
         "note": note,
@@ -98,6 +108,9 @@ def retry(
                 made = (await (await client.retry(id, **options)).get()).raw
             except Unavailable:
                 raise
+            except LaterOutcomes as error:
+                refused.append(f"{error.message}\nperdure retry {id} --keep-later, --redo-later or --from STEP")
+                continue
             except PerdureError as error:
                 refused.append(error.message)
                 continue

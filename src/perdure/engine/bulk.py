@@ -37,12 +37,14 @@ from perdure.wire.bulk import (
 from perdure.wire.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
 from perdure.wire.executions import Execution, ListFilters
 from perdure.wire.fields import NEWEST
+from perdure.wire.forks import RetryExecution
 
 logger = logging.getLogger("perdure.engine")
 
 COUNT_SECONDS: Final = 5.0
 FIND_SECONDS: Final = 0.5
 PAGE: Final = 2_000
+LATER_PAGE: Final = 50
 JOBS_MAX: Final = 10_000
 """Jobs of all projects that a server looks at in a round."""
 AMOUNT: Final = 5
@@ -63,6 +65,7 @@ class Counted(NamedTuple):
     at_least: bool
     newest: str | None
     sample: list[Execution]
+    later: int = 0
 
 
 class _Work(Struct):
@@ -95,10 +98,10 @@ class Bulk(Service):
 
     @serves(PreviewBulkJob)
     async def preview(self, scope: Scope, op: PreviewBulkJob) -> BulkPreview:
-        counted = await self._count(scope.project_id, op, sample=SAMPLE)
-        if counted.newest is None:
+        amount, at_least, newest, sample, later = await self._count(scope.project_id, op, sample=SAMPLE)
+        if newest is None:
             raise await self._nothing(scope.project_id, op)
-        return BulkPreview(counted.amount, counted.at_least, counted.newest, counted.sample)
+        return BulkPreview(amount, at_least, newest, sample, later)
 
     @serves(StartBulkJob)
     async def start(self, scope: Scope, op: StartBulkJob) -> BulkJob:
@@ -176,7 +179,9 @@ class Bulk(Service):
         """Count up to `newest`. An execution that changes meanwhile may be counted or not."""
         loop = asyncio.get_running_loop()
         until = loop.time() + COUNT_SECONDS
-        amount, first = 0, None
+        amount, first, later = 0, None, 0
+        retry = selection.single(_UNSURE, None) if sample else None
+        asks = isinstance(retry, RetryExecution) and not retry.says_what_is_kept
         shown: list[Execution] = []
         place: str | None = NEWEST if newest is None else place_after(newest)
         while place is not None:
@@ -190,9 +195,14 @@ class Bulk(Service):
             amount += len(found.ids)
             shown += found.sample
             place = found.place
+            for at in range(0, len(found.ids) if asks else 0, LATER_PAGE):
+                if loop.time() > until:
+                    break
+                ids = found.ids[at : at + LATER_PAGE]
+                later += await self.scan(bulk.count_later(project_id=project_id, ids=ids))
             if place is not None and loop.time() > until:
-                return Counted(amount, True, first, shown)
-        return Counted(amount, False, first, shown)
+                return Counted(amount, True, first, shown, later)
+        return Counted(amount, False, first, shown, later)
 
     async def _nothing(self, project_id: str, selection: Selection) -> NothingMatches:
         """Says how many match without each filter."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -204,13 +204,23 @@ async def start_execution(ask: Ask, given: Start) -> str:
 class Retry(Struct, forbid_unknown_fields=True):
     id: Id
     from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
+    later: (
+        Annotated[
+            Literal["keep", "redo"],
+            Meta(description="Keep or drop what the code called after the failure, such as refunds."),
+        ]
+        | None
+    ) = None
     note: Note | None = None
 
 
 @tool(Role.WRITE)
 async def retry_execution(ask: Ask, given: Retry) -> str:
-    """Run a failed or cancelled execution again from what failed, as a new execution. Recorded steps stay."""
-    fork = await ask(RetryExecution(await full_id(ask, given.id), from_step=given.from_step, note=given.note))
+    """Run a failed or cancelled execution again from what failed, as a new execution. Recorded steps stay.
+    LATER_OUTCOMES names steps that may have undone earlier ones. Ask the user, then give `later` or `from_step`."""
+    keep, redo = given.later == "keep", given.later == "redo"
+    id = await full_id(ask, given.id)
+    fork = await ask(RetryExecution(id, given.from_step, keep_later=keep, redo_later=redo, note=given.note))
     return f"Started execution {fork.execution_id}, which keeps {fork.kept_rows} rows of the journal."
 
 

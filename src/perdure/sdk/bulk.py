@@ -56,6 +56,10 @@ class BulkChoices(TypedDict, total=False):
     """Retry, fork: the first step that runs again."""
     from_end: bool
     """Retry: keep all outcomes, failures included."""
+    keep_later: bool
+    """Retry: keep the outcomes of steps that the code called after the failure."""
+    redo_later: bool
+    """Retry: drop those outcomes."""
     payload: object
     """Fork: another input."""
     steps: Mapping[str, object]

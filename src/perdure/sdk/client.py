@@ -381,8 +381,12 @@ class Client:
         """Fork a final execution from the step that failed, or from its start if the code itself failed.
 
         The new execution takes over the key. `from_step` names another step. `from_end` keeps all outcomes and runs the
-        code on over them. The other options are those of `fork`. Raises `Conflict` for an open execution, and for one
-        that was retried before.
+        code on over them. The other options are those of `fork`.
+
+        If the code called further steps after the failure, such as refunds, they may have undone earlier ones.
+        `keep_later` keeps their outcomes; `redo_later` drops them, so that the steps run again if the code calls them
+        again. Without either, and without an `on_retry` of each step, `LaterOutcomes` names them. Raises `Conflict` for
+        an open execution, and for one that was retried before.
 
             again = await client.retry(handle.id, deployment_id="v2")
         """

@@ -36,7 +36,17 @@ from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.refusals import misplaced
 from perdure.sdk.start_options import ChildOptions
-from perdure.sdk.steps import Errors, OnFailure, Retry, StepChoices, call_step, not_a_function, running_step, step_plan
+from perdure.sdk.steps import (
+    Errors,
+    OnFailure,
+    OnRetry,
+    Retry,
+    StepChoices,
+    call_step,
+    not_a_function,
+    running_step,
+    step_plan,
+)
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow
 from perdure.wire.approvals import Became
@@ -130,6 +140,7 @@ class Context(ExecutionState):
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         on_failure: OnFailure | None = None,
+        on_retry: OnRetry | None = None,
         label: str | None = None,
         quiet: bool | None = None,
         **kwargs: Any,
@@ -139,8 +150,8 @@ class Context(ExecutionState):
         Async functions run in the worker's loop, sync ones in a thread. `ctx.step("name", fn, …)` names the step, else
         its function does. `retry` is a RetryPolicy or a number of tries, `timeout` as in `@step`, `key`
         replaces the generated key. Raises `StepFailed` when the last try fails; with `on_failure="hold"` the execution
-        is held instead. `label` is how people read this call in a timeline, at most 200 bytes: `label="SKU 7712"`.
-        Timelines fold `quiet` steps with their neighbours.
+        is held instead. `on_retry` is that of `@step`. `label` is how people read this call in a timeline, at most 200
+        bytes: `label="SKU 7712"`. Timelines fold `quiet` steps with their neighbours.
 
             total = await ctx.step("sum up", add, 1, 2, retry=3)
         """
@@ -156,9 +167,11 @@ class Context(ExecutionState):
         plan = step_plan(fn)
         name = plan.name if name is None else _step_name(name)
         settings = plan.settings
-        chosen = (retry, timeout, retry_if, fatal, on_failure, quiet)
+        chosen = (retry, timeout, retry_if, fatal, on_failure, on_retry, quiet)
         if chosen.count(None) < len(chosen):
-            settings = settings.replaced(retry, timeout, retry_if, fatal, on_failure=on_failure, quiet=quiet)
+            settings = settings.replaced(
+                retry, timeout, retry_if, fatal, on_failure=on_failure, on_retry=on_retry, quiet=quiet
+            )
         if label is not None:
             label = scrub_text(checked_text(label, "label"), LABEL_BYTES_MAX)
         return call_step(self.machine, plan, args, kwargs, name=name, settings=settings, key=key, label=label)

@@ -25,9 +25,12 @@ class ForkOptions(_Options, total=False):
 
 
 class RetryOptions(_Options, total=False):
-    """`from_end` keeps all outcomes, failures included."""
+    """`from_end` keeps all outcomes, failures included. `keep_later` keeps the outcomes of steps that the code called
+    after the failure, `redo_later` drops them."""
 
     from_end: bool
+    keep_later: bool
+    redo_later: bool
 
 
 def fork_request(execution_id: str, options: ForkOptions) -> ForkExecution:

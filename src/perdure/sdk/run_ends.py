@@ -187,21 +187,25 @@ def failed(run: Run, error: BaseException, *, with_detail: bool = True) -> Fail 
     taken: list[str] = []
     steps: list[str] = []
     children: list[str] = []
+    redo: list[str] = []
     try:
         delay = _delay_us(run, error)
         if delay is not None or holds:
             taken = _with_failed_beside(run, steps_to_blame(error))
+            redo = [key for key, on_retry in (_later_than(run, taken) or {}).items() if on_retry == "redo"]
     except BaseException as wrong:  # raised by the error's own pause, or by its group
         if is_interrupt(wrong):
             raise
         delay, shown = None, unclear(error, wrong)
+    later: dict[str, str | None] | None = None
     if delay is None:
         steps, children = _to_blame(run, error)
-    detail = error_to_json(shown, with_detail=with_detail, steps=steps, children=children)
+        later = _later_than(run, [*steps, *children])
+    detail = error_to_json(shown, with_detail=with_detail, steps=steps, children=children, later=later)
     words = str(error_from_json(detail))
     if delay is None and holds:
         return Hold(words, Raw(detail), take_back=taken)
-    return Fail(words, Raw(detail), delay, [] if delay is None else taken)
+    return Fail(words, Raw(detail), delay, *(([], []) if delay is None else (taken, redo)))
 
 
 def unknown(workflow_id: str) -> Block:
@@ -249,6 +253,10 @@ def _delay_us(run: Run, error: BaseException) -> int | None:
         return None
     asked = error.seconds if isinstance(error, RetryAfter) else None
     return delay_us(workflow.retry, run.claimed.retry_count + 1, random.random(), asked)
+
+
+def _later_than(run: Run, blamed: list[str]) -> dict[str, str | None] | None:
+    return None if run.machine is None or not blamed else run.machine.later_than(blamed)
 
 
 def _with_failed_beside(run: Run, steps: list[str]) -> list[str]:

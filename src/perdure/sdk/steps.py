@@ -40,6 +40,7 @@ Errors: TypeAlias = (
 
 
 OnFailure: TypeAlias = Literal["fail", "hold"]
+OnRetry: TypeAlias = Literal["keep", "redo"]
 
 
 def checked_on_failure(on_failure: str | None) -> None:
@@ -56,7 +57,7 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
 
 
 class StepSettings:
-    __slots__ = ("fatal", "name", "on_failure", "quiet", "retry", "retry_if", "timeout_seconds")
+    __slots__ = ("fatal", "name", "on_failure", "on_retry", "quiet", "retry", "retry_if", "timeout_seconds")
 
     def __init__(
         self,
@@ -67,9 +68,12 @@ class StepSettings:
         retry_if: Errors | None = None,
         fatal: Errors | None = None,
         on_failure: OnFailure | None = None,
+        on_retry: OnRetry | None = None,
         quiet: bool | None = None,
     ) -> None:
         checked_on_failure(on_failure)
+        if on_retry not in (None, "keep", "redo"):
+            raise ValueError(f"on_retry must be 'keep' or 'redo', got {on_retry!r}.")
         for word, errors in (("retry_if", retry_if), ("fatal", fatal)):
             if errors is None or isinstance(errors, tuple | types.UnionType):
                 continue
@@ -86,6 +90,7 @@ class StepSettings:
         self.retry_if = retry_if
         self.fatal = fatal
         self.on_failure: OnFailure | None = on_failure
+        self.on_retry: OnRetry | None = on_retry
         self.quiet = quiet
 
     def replaced(
@@ -96,6 +101,7 @@ class StepSettings:
         fatal: Errors | None,
         *,
         on_failure: OnFailure | None,
+        on_retry: OnRetry | None,
         quiet: bool | None,
     ) -> StepSettings:
         return StepSettings(
@@ -105,6 +111,7 @@ class StepSettings:
             retry_if=self.retry_if if retry_if is None else retry_if,
             fatal=self.fatal if fatal is None else fatal,
             on_failure=self.on_failure if on_failure is None else on_failure,
+            on_retry=self.on_retry if on_retry is None else on_retry,
             quiet=self.quiet if quiet is None else quiet,
         )
 
@@ -202,6 +209,7 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
+    on_retry: OnRetry | None = None,
     quiet: bool = False,
 ) -> _StepDecorator: ...
 def step(
@@ -214,6 +222,7 @@ def step(
     retry_if: Errors | None = None,
     fatal: Errors | None = None,
     on_failure: OnFailure | None = None,
+    on_retry: OnRetry | None = None,
     quiet: bool = False,
     **unknown: Any,
 ) -> Any:
@@ -225,8 +234,10 @@ def step(
     be stopped: a plain `def` that times out runs on, and may still write after its failure was recorded. Errors in
     `fatal` end the step at once; with `retry_if` only its errors are retried. Both are classes or a predicate. With
     `on_failure="hold"` the code does not see the failure of the last try: the execution is held until `Client.act` says
-    how it goes on. `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an
-    object that cannot be a step, and for an unknown option.
+    how it goes on. `on_retry` says what a retry of the execution does with the outcome of this step, if the code called
+    it after the failure that is retried: `"keep"` it, or drop it and `"redo"` the step. Without it a retry asks.
+    `quiet=True` marks a small step, which timelines fold with its neighbours. Raises `TypeError` for an object that
+    cannot be a step, and for an unknown option.
 
         >>> @step(retry=3, timeout=10)
         ... async def fetch(url: str) -> bytes: ...
@@ -239,6 +250,7 @@ def step(
         retry_if=retry_if,
         fatal=fatal,
         on_failure=on_failure,
+        on_retry=on_retry,
         quiet=quiet or None,
     )
 
@@ -287,6 +299,7 @@ class StepCall:
         "is_async",
         "kwargs",
         "label",
+        "on_retry",
         "quiet",
         "result_type",
         "retry",
@@ -308,6 +321,7 @@ class StepCall:
         holds: bool = False,
         label: str | None = None,
         quiet: bool = False,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -323,6 +337,7 @@ class StepCall:
         """Whether a failure holds the execution."""
         self.label = label
         self.quiet = quiet
+        self.on_retry = on_retry
 
     def call(self) -> Any:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
@@ -364,6 +379,7 @@ class StepChoices(TypedDict, total=False):
     retry_if: Errors | None
     fatal: Errors | None
     on_failure: OnFailure | None
+    on_retry: OnRetry | None
     label: str | None
     quiet: bool | None
 
@@ -421,6 +437,7 @@ def call_step(
             holds=settings.on_failure == "hold",
             label=label,
             quiet=settings.quiet is True,
+            on_retry=settings.on_retry,
         ),
         key=key,
     )

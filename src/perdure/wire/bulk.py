@@ -72,9 +72,10 @@ class Need(Struct, frozen=True):
                 raise BadValue(f"options.{name}: {action} needs it.", {"path": f"options.{name}"})
 
 
+_RETRY: Final = ("from_step", "from_end", "keep_later", "redo_later", "deployment_id", "fresh_keys")
 NEEDS: Final[Mapping[BulkAction, Need]] = {
     BulkAction.CANCEL: Need("open"),
-    BulkAction.RETRY: Need("final", optional=("from_step", "from_end", "deployment_id", "fresh_keys")),
+    BulkAction.RETRY: Need("final", optional=_RETRY),
     BulkAction.FORK: Need("", optional=("from_step", "edits", "deployment_id", "fresh_keys")),
     BulkAction.RESUME: Need("open", required=("key",), optional=("data",)),
     BulkAction.ACT: Need("open", required=("act",), optional=("key", "value", "error", "deployment_id")),
@@ -105,6 +106,10 @@ class BulkOptions(Record, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """Retry, fork: the first step that runs again."""
     from_end: bool | None = None
     """Retry: keep all outcomes, failures included."""
+    keep_later: bool | None = None
+    """Retry: keep the outcomes of steps that the code called after the failure."""
+    redo_later: bool | None = None
+    """Retry: drop those outcomes."""
     edits: Edits | None = None
     """Fork: other values for recorded outcomes, or another input."""
     deployment_id: Name | None = None
@@ -190,6 +195,9 @@ class BulkPreview(Record, frozen=True):
     """The newest of them. A job that gets it as `newest` leaves out later executions."""
     sample: list[Execution]
     """The newest 20."""
+    later: Int64 = 0
+    """Retry: how many called steps after the failure. The job refuses them without `keep_later` or `redo_later`.
+    Executions that are not looked at within 5 seconds do not count."""
 
 
 bulk: Final = Noun("Bulk jobs")

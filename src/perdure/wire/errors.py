@@ -23,6 +23,7 @@
     │   ├── NoDeployment        409
     │   ├── KeyReused           409  same Idempotency-Key, other body
     │   ├── SecretShownOnce     409  same Idempotency-Key; the first answer had a secret that is not kept
+    │   ├── LaterOutcomes       409  a retry has to say what becomes of outcomes that came after the failure
     │   ├── SessionBusy         409  another execution has its turn in the session
     │   ├── EmailTaken          409  this e-mail has signed up already
     │   ├── AlreadyMember       409
@@ -171,6 +172,17 @@ class SessionBusy(Conflict):
     """`details` names the execution whose turn is open: `{"execution_id": …}`."""
 
     code = "SESSION_BUSY"
+
+
+class LaterOutcomes(Conflict):
+    """Neither `keep_later` nor `redo_later` was given. `details` names the steps: `{"later": [...]}`."""
+
+    code = "LATER_OUTCOMES"
+
+    @property
+    def keys(self) -> list[str]:
+        found = (self.details or {}).get("later")
+        return [str(key) for key in found] if isinstance(found, list) else []
 
 
 class EmailTaken(Conflict):

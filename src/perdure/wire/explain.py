@@ -225,13 +225,19 @@ def _side(call: dict[str, Any]) -> str:
 def explain_failed(facts: Failed) -> Why:
     subject, summary, causes = facts.subject, facts.subject.summary, facts.causes
     first_id = causes[-1].id if causes else summary.id
+    sentence, remedy = _failure(subject, causes), "a retry" if summary.retried_as is None else None
     commands = [f"perdure retry {summary.id}" if summary.retried_as is None else f"perdure why {summary.retried_as}"]
+    if facts.later:
+        steps = listed([quoted(key) for key in facts.later])
+        sentence += f" After the failure its code called {steps}, which may have undone earlier steps."
+        remedy = "a retry that says what becomes of these outcomes"
+        commands = [f"{commands[0]} --keep-later", f"{commands[0]} --redo-later"]
     commands += [f"perdure why {first_id}"] if first_id != summary.id else []
     found = explained(
         summary,
-        _failure(subject, causes),
+        sentence,
         since_us=summary.completed_at_us,
-        remedy="a retry" if summary.retried_as is None else None,
+        remedy=remedy,
         commands=[*commands, f"perdure show {first_id} --journal"],
         details=_failed_facts(facts),
     )
@@ -280,6 +286,8 @@ def _failed_facts(facts: Failed) -> Iterator[Fact]:
     summary = facts.subject.summary
     took = "" if summary.completed_at_us is None else f"{_after(summary)} after its creation"
     yield Fact("failed", took, summary.completed_at_us)
+    for key in facts.later[:NAMED_MAX]:
+        yield Fact("after the failure", quoted(key))
     for cause in facts.causes[1:]:
         yield Fact("in child", f"{cause.id} ({cause.workflow_id})", cause.end.at_us)
     for cause in facts.causes[-1:]:

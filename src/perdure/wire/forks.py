@@ -74,7 +74,8 @@ class ForkExecution(Operation[Fork], frozen=True):
 class RetryExecution(Operation[Fork], frozen=True):
     """Fork a final execution from what failed.
 
-    The new execution takes over the key of the old one.
+    The new execution takes over the key of the old one. If the code called further steps after the failure, the request
+    says `keep_later` or `redo_later`, or is refused with 409 and their names. Steps with `on_retry` are decided.
     """
 
     execution_id: ExecutionId
@@ -82,12 +83,26 @@ class RetryExecution(Operation[Fork], frozen=True):
     """The key of the first step that runs again; null: the step that failed, or all if the code itself failed."""
     from_end: bool = False
     """Keep all outcomes, failures included, and run the rest of the code again."""
+    keep_later: bool = False
+    """Keep the outcomes of steps that the code called after the failure, such as refunds."""
+    redo_later: bool = False
+    """Drop those outcomes. The steps run again if the code calls them again."""
     deployment_id: KeyName | None = None
     """Null: the current one."""
     fresh_keys: bool = False
     """Give the steps idempotency keys of their own."""
     note: Note | None = None
 
+    @property
+    def says_what_is_kept(self) -> int:
+        """By how many options."""
+        return (self.from_step is not None) + self.from_end + self.keep_later + self.redo_later
+
     def check(self) -> None:
         if self.from_end and self.from_step is not None:
             raise BadValue("body: name either `from_step` or `from_end`.", {"path": "body"})
+        if self.says_what_is_kept > 1:
+            raise BadValue(
+                "body: name one of `keep_later`, `redo_later`, `from_step` and `from_end`; each says what is kept.",
+                {"path": "body"},
+            )

@@ -12,6 +12,8 @@ class HeldFor(Struct, frozen=True):
 
     held: list[str] = []
     take_back: list[str] = []
+    later: dict[str, str | None] | None = None
+    """The calls that the code made after the failures in `take_back`, with their `on_retry`."""
     type: str = "Error"
     message: str = ""
 

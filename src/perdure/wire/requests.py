@@ -404,12 +404,14 @@ class Complete(Request, frozen=True, tag="complete"):
 
 
 class Fail(Request, frozen=True, tag="fail"):
-    """With `retry_delay_us` it is tried again, and the failed steps of the keys `take_back` run again."""
+    """With `retry_delay_us` it is tried again. Then the failed steps of the keys `take_back` run again, and the later
+    steps of the keys `redo` lose their outcomes."""
 
     error: str
     detail: Raw
     retry_delay_us: int | None = None
     take_back: list[str] = []
+    redo: list[str] = []
 
 
 class Release(Request, frozen=True, tag="release"):

@@ -315,6 +315,8 @@ class _Fold:
         return span
 
     def _step(self, row: FoldedRow) -> None:
+        if (SpanKind.CHILD, row.key) in self.spans:
+            return  # a child's failure that a retry has taken back
         span = self._of_row(row, SpanKind.STEP)
         span["name"] = row.name
         if row.label is not None:

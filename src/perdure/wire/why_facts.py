@@ -232,6 +232,8 @@ class Failed(Struct, frozen=True):
     run: Compared
     before: Compared | None
     """The newest completed run of the workflow that is older."""
+    later: Sequence[str] = ()
+    """The steps after the failure, about which a retry asks."""
 
 
 class Ended(Struct, frozen=True):

@@ -32,6 +32,8 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keys of the steps whose failures ended the execution."""
     children: list[str] | None = None
     """The same of children."""
+    later: dict[str, str | None] | None = None
+    """The calls that the code made after it had met the first of these failures, with their `on_retry`."""
     frames: list[Frame] | None = None
     """The traceback of the error itself; `detail` also has its causes."""
 
@@ -40,9 +42,15 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def error_to_json(
-    error: BaseException, *, with_detail: bool = True, steps: Sequence[str] = (), children: Sequence[str] = ()
+    error: BaseException,
+    *,
+    with_detail: bool = True,
+    steps: Sequence[str] = (),
+    children: Sequence[str] = (),
+    later: dict[str, str | None] | None = None,
 ) -> bytes:
-    """Never raises. `detail` and `frames` are the traceback, together cut to 16 KiB, as are both lists of keys."""
+    """Never raises. `detail` and `frames` are the traceback, together cut to 16 KiB, as are both lists of keys. `later`
+    is left out if it is longer."""
     message = _error_text(error)
     if isinstance(error, BaseExceptionGroup):
         message = f"{message}: {_guarded(lambda: _describe_causes(error), '(its errors could not be read)')}"
@@ -60,6 +68,7 @@ def error_to_json(
         details=_details(error),
         steps=first_keys(steps),
         children=first_keys(children),
+        later=later if later is None or len(msgspec.json.encode(later)) <= DETAIL_BYTES_MAX else None,
         frames=frames,
     )
     return msgspec.json.encode(record)

@@ -14,6 +14,7 @@ from perdure.wire.records import Kind
 
 class DurableCall:
     __slots__ = (
+        "after",
         "begun",
         "content",
         "done_at",
@@ -38,6 +39,8 @@ class DurableCall:
         self.request = request
         self.future: Future[Row] | None = None
         self.issued = False
+        self.after = 0
+        """The last row seen when the call was asked for, if a failure had been delivered before."""
         self.begun: tuple[int, int] | None = None
         """The try that a step runs here, and when it began."""
         self.made_after = 0

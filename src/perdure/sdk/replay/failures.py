@@ -1,8 +1,9 @@
 """Finds the failed steps and children that ended a run, and the steps that a retry of the workflow runs again."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.wire.executions import Row
@@ -11,22 +12,48 @@ if TYPE_CHECKING:
     from perdure.sdk.replay.handles import InnerTask
 
 
+LATER_MAX: Final = 500
+"""Calls that are remembered. A reply that does not fit says so, and the server then judges by the journal's rows."""
+
+
 class StepFailures:
-    __slots__ = ("ended_at", "seen", "strays", "unseen")
+    __slots__ = ("_later", "ended_at", "seen", "strays", "unseen")
 
     def __init__(self) -> None:
         self.ended_at = 0
         """The last row that the code had seen."""
         self.seen: dict[str, int] = {}
-        """By key, the `seq` of each failure raised in the code."""
+        """By key of a step or a child, the last row seen when its failure was raised in the code."""
         self.unseen: dict[str, int] = {}
         """The code had given the step up, or had ended."""
         self.strays: dict[str, tuple[int, int]] = {}
         """Uncaught in a task: the `seq`, and the last row seen when the step was asked for."""
 
-    def note(self, row: Row, *, seen: bool) -> None:
+        self._later: deque[tuple[int, str, str | None]] = deque(maxlen=LATER_MAX)
+        """Calls asked for after a failure: the last row seen then, the key, and the step's `on_retry`."""
+
+    def note(self, row: Row, *, at: int | None) -> None:
+        """`at`: the last row seen when the code meets the failure. None: it does not."""
         assert row.key is not None
-        (self.seen if seen else self.unseen)[row.key] = row.seq
+        if at is None:
+            self.unseen[row.key] = row.seq
+        else:
+            self.seen[row.key] = at
+
+    def note_later(self, asked: int, key: str, on_retry: str | None) -> None:
+        """The call has its outcome, or is given up, or the code has ended."""
+        self._later.append((asked, key, on_retry))
+
+    def later_than(self, blamed: Collection[str]) -> dict[str, str | None] | None:
+        """The calls that the code made after it met the first failure of `blamed`, with their `on_retry`. None: they
+        are too many.
+
+        A call that was under way when the failure was delivered is not one of them, even if it ended later.
+        """
+        first = min((self.seen[key] for key in blamed if key in self.seen), default=self.ended_at + 1)
+        if len(self._later) == LATER_MAX and self._later[0][0] >= first:
+            return None
+        return {key: on_retry for asked, key, on_retry in self._later if asked >= first and key not in blamed}
 
     def raised_in(self, task: "InnerTask", key: str, seq: int, asked: int) -> None:
         if task.failure is None:

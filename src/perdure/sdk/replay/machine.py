@@ -55,7 +55,6 @@ from perdure.sdk.replay.calls import (
     Effects,
 )
 from perdure.sdk.replay.determinism_errors import diverged, stuck
-from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.matching import Draws, Matching, fits, what
@@ -85,7 +84,6 @@ class Machine(Matching):
     __slots__ = (
         "_context",
         "_done",
-        "_failures",
         "_fed",
         "_first_claim",
         "_main",
@@ -129,7 +127,6 @@ class Machine(Matching):
         self._more = False
         self._first_claim = True
         self._replay_until = 0
-        self._failures: StepFailures | None = None
         self._random: random.Random | None = None
         self._uuids: random.Random | None = None
         self._waits_until: str | None = None
@@ -254,6 +251,10 @@ class Machine(Matching):
     def failed_beside(self, blamed: Sequence[str]) -> list[str]:
         return [] if self._failures is None else list(self._failures.beside(blamed))
 
+    def later_than(self, blamed: Sequence[str]) -> dict[str, str | None] | None:
+        """See `StepFailures.later_than`."""
+        return {} if self._failures is None else self._failures.later_than(blamed)
+
     def _begin(self) -> InnerTask:
         if self._rows:
             self.loop.move(self._rows[self._next].at_us)
@@ -338,8 +339,10 @@ class Machine(Matching):
                 self._ours -= 1
             assert call.future is not None
             wanted = not call.future.done()  # If it was just cancelled, `give_up` finds its row.
-            if kind is STEP and not row.ok:
+            if not row.ok and (kind is STEP or kind is CHILD_STARTED):
                 self._note_failure(row, seen=wanted)
+            if call.after:
+                self._note_later(call)
             if wanted:
                 call.future.set_result(row)
             return None
@@ -364,6 +367,8 @@ class Machine(Matching):
             self._children[key] = row
             for future in (self._child_waits or {}).pop(key, ()):
                 if not future.done():
+                    if not row.ok:
+                        self._note_failure(row, seen=True)
                     future.set_result(row)
             return None
         if self._given_up.get(key) is kind:  # type: ignore[arg-type]  # None is not a key
@@ -438,6 +443,8 @@ class Machine(Matching):
         self._pass_over()
         abandoned = self._take_abandoned()
         for call in self._calls.values():
+            if call.after:
+                self._note_later(call)
             self._given_up[call.key] = call.kind
             if call.issued:
                 abandoned.append(call)
@@ -471,10 +478,6 @@ class Machine(Matching):
             self._history.turn_the_page()
         self._rows.clear()
         self._next = 0
-
-    def _note_failure(self, row: Row, *, seen: bool) -> None:
-        self._failures = self._failures or StepFailures()
-        self._failures.note(row, seen=seen)
 
     def _note_failed(self, row: Row) -> None:
         self._orphaned = self._orphaned or OrphanedOutcomes()

@@ -47,14 +47,12 @@ class Matching(OpenCalls):
         "changed_inputs",
         "doubts",
         "has_findings",
-        "seen",
         "strict",
     )
 
     def __init__(self, loop: InnerLoop, *, strict: bool) -> None:
         super().__init__(loop)
         self.strict = strict
-        self.seen = 0
         self.changed_inputs: ChangedInputs | None = None
         """Strict workflows diverge instead."""
         self.doubts: Doubts | None = None

@@ -16,6 +16,7 @@ from msgspec import structs
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads.fingerprints import NUMBERS, with_tokens
 from perdure.sdk.replay.calls import CHILD_STARTED, EVENT, STEP, DurableCall
+from perdure.sdk.replay.failures import StepFailures
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.not_awaited import Made, Promise, not_awaited
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
@@ -38,6 +39,7 @@ class OpenCalls:
         "_child_waits",
         "_children",
         "_drawn",
+        "_failures",
         "_fresh",
         "_given_up",
         "_given_up_asked",
@@ -48,12 +50,15 @@ class OpenCalls:
         "_swaps",
         "_upsets",
         "loop",
+        "seen",
         "steps",
     )
 
     def __init__(self, loop: InnerLoop) -> None:
         self.loop = loop
         self.steps = 0
+        self.seen = 0
+        self._failures: StepFailures | None = None
         self._calls: dict[str, DurableCall] = {}
         self._given_up: dict[str, Kind] = {}
         self._given_up_asked: dict[str, What] | None = {}
@@ -141,6 +146,8 @@ class OpenCalls:
                 call.key = swapped(call.key, swap)
         if self._orphaned is not None and call.key in self._orphaned.aside:
             self._orphaned.ask(call)
+        if self._failures is not None:
+            call.after = self.seen
         future = call.future = Future(loop=self.loop)
         if call.kind is EVENT and self._late_events is not None:
             row = self._late_events.take(call)
@@ -178,6 +185,16 @@ class OpenCalls:
             self._late_events.waits[call.key] = call
         if call.issued:
             self._abandoned.append(call)
+        if call.after:
+            self._note_later(call)
+
+    def _note_failure(self, row: Row, *, seen: bool) -> None:
+        self._failures = self._failures or StepFailures()
+        self._failures.note(row, at=self.seen if seen else None)
+
+    def _note_later(self, call: DurableCall) -> None:
+        assert self._failures is not None
+        self._failures.note_later(call.after, call.key, getattr(call.request, "on_retry", None))
 
     async def wait(self, call: DurableCall) -> Row:
         try:
@@ -199,6 +216,8 @@ class OpenCalls:
         assert self._children is not None and key in self._children, f"no child was started under {key!r}"
         row = self._children[key]
         if row is not None:
+            if not row.ok:
+                self._note_failure(row, seen=True)
             future.set_result(row)
             return future
         if self._child_waits is None:

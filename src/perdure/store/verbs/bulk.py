@@ -9,7 +9,7 @@ a deadlock. The job takes these after its walk.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from perdure.store.executions import State
 from perdure.store.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.acts import act_on
 from perdure.store.verbs.find import find_ids, that_fit
+from perdure.store.verbs.fork_plans import later_keys
 from perdure.store.verbs.forks import fork_one, retry_one
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
@@ -122,6 +123,12 @@ async def find_matching(*, project_id: str, selection: Selection, before: str, l
         shown = ids[: fitting((size for _, size in sizes), REPLY_BYTES_MAX)]
         found = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(shown))
     return Found(ids, place, found)
+
+
+@verb(looks=True)
+async def count_later(*, project_id: str, ids: Sequence[str]) -> int:
+    """How many of these executions a retry asks about."""
+    return sum([bool(await later_keys(project_id, id)) for id in ids])
 
 
 @verb(locks="")

@@ -220,6 +220,7 @@ async def stop(at: At, end: Fail | Release | Block | Hold, phase: Phase) -> bool
         return False
     if type(end) is Fail:
         taken = await take_back(at.execution_id, end.take_back)
+        await query_many("drop_step", [{"execution_id": at.execution_id, "key": key} for key in end.redo])
         row = JournalRow(
             at.execution_id, moved.seq, at.at_us, Kind.RETRIED, at.attempt, name=end.error[:500], ok=False, value=taken
         )

@@ -4,7 +4,8 @@ The copies keep their `seq`, so every statement on journals, retention and a for
 All refusals come before the first write.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import count
 from typing import Any
@@ -16,18 +17,15 @@ from msgspec import Raw, Struct, structs
 from perdure.store.executions import JournalRow, Parent, unknown_execution
 from perdure.store.interface import Notify, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.continued_keys import continue_keys
-from perdure.store.verbs.events import event_value
+from perdure.store.verbs.fork_plans import Kept, Plan, Source, StartedChild, ask_anew, plan_fork, plan_retry
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.start_targets import check_payload, find_target
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
-from perdure.wire.budgets import ReserveReply, topic_of
-from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
-from perdure.wire.events import Event
-from perdure.wire.executions import Execution, Finished, Row
+from perdure.wire.errors import Conflict, TooLarge
+from perdure.wire.executions import Finished
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.holds import read_held
 from perdure.wire.limits import FORK_BYTES_MAX
 from perdure.wire.records import NULL, Kind
 from perdure.wire.requests import WORKER_PROTOCOL, Started, StartItem
@@ -35,10 +33,8 @@ from perdure.wire.search import key_terms
 from perdure.wire.status import FINAL, Phase
 from perdure.wire.transcripts import OnConflict
 
-KEYS_SHOWN = 20
 CHILDREN_MAX = 10_000
 """Open children that one fork starts again; 10,000 take some seconds."""
-_EDITABLE = (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD)
 _OPTIONS = (
     *("workflow_id", "payload", "queue_name", "concurrency_key", "priority", "session_id", "user_id"),
     *("run_timeout_seconds", "webhook_url"),
@@ -46,65 +42,10 @@ _OPTIONS = (
 """Options that a fork, and a child that is asked for again, have from before."""
 
 
-class Source(Execution, frozen=True, kw_only=True, gc=False):
-    """Its statements leave the result out. `session_id` is None if it is the first of its session."""
-
-    priority: int
-    seed_id: str | None
-    keys_id: str | None
-    python: str | None
-    next_seq: int
-    created_number: int | None
-    initial_state: bytes | None
-    channel_context: bytes | None
-    webhook_url: str | None
-
-
-class Kept(Struct, frozen=True):
-    value_bytes: int = 0
-    at_us: int | None = None
-    attempt: int = 0
-    cancel_seq: int | None = None
-    cut_at_us: int | None = None
-    """Of the first row that is not kept."""
-
-
-class StartedChild(Struct, frozen=True):
-    seq: int
-    key: str
-    value: Raw
-
-
-class Failure(Struct, frozen=True):
-    """The part of a recorded failure that a retry needs."""
-
-    steps: Sequence[str] = ()
-    children: Sequence[str] = ()
-    code: str = ""
-
-
-class Refusal(Struct, frozen=True):
-    """The part of a step's recorded failure that names the budget that refused it."""
-
-    details: ReserveReply | None = None
-
-
 class Reading(Struct, frozen=True):
     session_id: str
     version: int
     begun_at_us: int = 0
-
-
-class Plan(Struct, frozen=True):
-    cut: int
-    """The first row that is not kept."""
-    at_step: str | None = None
-    failures: dict[str, int] = {}
-    """The rows of kept failures whose steps run again, by key."""
-    edits: Sequence[tuple[Row, Raw]] = ()
-    payload: Raw | None = None
-    retries: bool = False
-    """The fork takes over the source's key, and results that its children have had since."""
 
 
 class Again(Struct, frozen=True):
@@ -139,7 +80,7 @@ async def fork(
 
 async def fork_one(project_id: str, request: ForkExecution, fork_id: str, acted_by: str, now_us: int) -> Fork:
     source = await _locked(project_id, request.execution_id, "lock_source")
-    plan = await _ask_anew(source, await _plan_fork(source, request.from_step, request.edits or Edits()))
+    plan = await ask_anew(source, await plan_fork(source, request.from_step, request.edits or Edits()))
     if request.key is not None:
         where = {"project_id": project_id, "workflow_id": source.workflow_id}
         for (holder,) in await query("holder_of_key", key=request.key, **where):
@@ -158,7 +99,7 @@ async def retry_one(project_id: str, request: RetryExecution, fork_id: str, acte
                 f"Execution {source.id!r} was retried as {source.retried_as!r}. Retry that one, or fork this one.",
                 {"execution_id": source.retried_as},
             )
-    plan = await _ask_anew(source, await _plan_retry(source, request))
+    plan = await ask_anew(source, await plan_retry(source, request))
     making = _Making(project_id, source, plan, request, fork_id=fork_id, now_us=now_us)
     return await making.make(await _key_to_take(project_id, source), acted_by)
 
@@ -183,146 +124,6 @@ async def _key_to_take(project_id: str, source: Source) -> str | None:
         return None
     holder = await value("holder_of_key", project_id=project_id, workflow_id=source.workflow_id, key=source.key)
     return source.key if holder in (None, source.id) else None
-
-
-# --- where to cut -----------------------------------------------------------------------------------------------------
-
-
-async def _plan_fork(source: Source, from_step: str | None, edits: Edits) -> Plan:
-    edited = [_edited(source, await _edited_row(source, key), given) for key, given in edits.steps.items()]
-    cut = max((row.seq for row, _ in edited), default=0) + 1
-    if from_step is not None:
-        cut = await _first_row(source, from_step)
-        for row, _ in edited:
-            if row.seq >= cut:
-                raise _bad_edit(row.key, f"it comes at or after {from_step!r}, so it runs again.")
-    return Plan(cut, at_step=from_step, edits=edited, payload=edits.payload)
-
-
-async def _edited_row(source: Source, key: str) -> Row:
-    rows = await records(Row, "outcomes_of_key", execution_id=source.id, key=key)
-    for row in rows:
-        if row.kind in _EDITABLE:
-            return row
-    if not rows:
-        raise _bad_edit(key, f"execution {source.id!r} has no outcome of it.{_known(await _newest_keys(source))}")
-    raise _bad_edit(key, f"a row of kind `{rows[0].kind.value}` has no value to replace.")
-
-
-def _edited(source: Source, row: Row, given: Raw) -> tuple[Row, Raw]:
-    """An event keeps its topic and its number. One that an act timed out has none, as one that an act gave."""
-    if row.kind is not Kind.EVENT:
-        return row, given
-    if not row.ok:
-        event = Event(
-            id=source.id, sequence_id=0, topic=row.name or "", data=given, created_at_us=row.at_us, event_type=None
-        )
-        return row, Raw(event_value(event))
-    envelope = msgspec.json.decode(row.value, type=dict[str, Raw])
-    return row, Raw(msgspec.json.encode(envelope | {"data": given}))
-
-
-def _bad_edit(key: str | None, why: str) -> BadValue:
-    return BadValue(f"edits.steps.{key}: {why}", {"path": f"edits.steps.{key}"})
-
-
-async def _first_row(source: Source, key: str) -> int:
-    seq: int | None = await value("first_row_of", execution_id=source.id, key=key)
-    if seq is not None:
-        return seq
-    keys = await _newest_keys(source)
-    if source.phase not in FINAL:
-        last = f"its last step is {keys[0]!r}" if keys else "it has not recorded a step"
-        raise Conflict(f"Execution {source.id!r} is not at step {key!r} yet; {last}.")
-    raise NotFound(f"Execution {source.id!r} has no step {key!r}.{_known(keys)}")
-
-
-async def _newest_keys(source: Source) -> list[str]:
-    return [key for (key,) in await query("newest_keys", execution_id=source.id, limit=KEYS_SHOWN)]
-
-
-def _known(keys: list[str]) -> str:
-    return f" Its newest steps: {', '.join(keys)}." if keys else " It recorded none."
-
-
-async def _plan_retry(source: Source, request: RetryExecution) -> Plan:
-    end = source.next_seq - 1
-    if request.from_step is not None:
-        return Plan(await _first_row(source, request.from_step), at_step=request.from_step, retries=True)
-    if request.from_end:
-        return Plan(end, retries=True)
-    if source.phase is Phase.COMPLETED or source.python == PUSHED:
-        return Plan(1, retries=True)
-    [before] = await records(Kept, "kept_facts", execution_id=source.id, cut=end)
-    cut = before.cancel_seq or end
-    if source.phase is Phase.CANCELLED:
-        seqs = await _failed_of_hold(source, cut)
-        return Plan(cut, at_step=min(seqs, key=lambda key: seqs[key], default=None), failures=seqs, retries=True)
-    [last] = await records(Row, "row_at", execution_id=source.id, seq=end)
-    failure = _failure(last)
-    if failure.code == "POISONED":
-        return Plan(cut, retries=True)
-    steps, children = failure.steps, failure.children
-    if not steps and not children:  # the code failed, or an older worker did not say
-        steps = [key for (key,) in await query("failed_step_of", execution_id=source.id)]
-    blamed = {key: await _failed_row(source, key, (Kind.STEP,)) for key in steps}
-    lost = {key: await _failed_row(source, key, (Kind.CHILD, Kind.CHILD_STARTED)) for key in children}
-    seqs = {key: seq for key, seq in (blamed | lost).items() if seq}
-    if not seqs:
-        return Plan(1, retries=True)
-    cut = min([cut, *(seq for key, seq in seqs.items() if key in lost)])
-    return Plan(
-        cut,
-        at_step=min(seqs, key=lambda key: seqs[key]),
-        failures={key: seq for key, seq in seqs.items() if seq < cut},
-        retries=True,
-    )
-
-
-async def _failed_of_hold(source: Source, cut: int) -> dict[str, int]:
-    """The failed steps that had ended the code, if it was held at `cut`."""
-    for (told,) in await query("hold_at", execution_id=source.id, cut=cut):
-        found = {key: await _failed_row(source, key, (Kind.STEP,)) for key in read_held(told).take_back}
-        return {key: seq for key, seq in found.items() if 0 < seq < cut}
-    return {}
-
-
-async def _ask_anew(source: Source, plan: Plan) -> Plan:
-    """Also run the kept calls again that waited for a budget at the cut: the fork has a budget of its own."""
-    if plan.cut == 1:
-        return plan
-    waits = [(topic, after) for topic, after in await query("budget_waits_at", execution_id=source.id, cut=plan.cut)]
-    if not waits:
-        return plan
-    refused = {
-        row.key: row.seq
-        for row in await records(Row, "failed_steps_before", execution_id=source.id, cut=plan.cut)
-        if row.key is not None and _budget_wait(row) in waits
-    }
-    at_step = plan.at_step or min(refused, key=lambda key: refused[key], default=None)
-    return structs.replace(plan, at_step=at_step, failures=plan.failures | refused)
-
-
-def _budget_wait(row: Row) -> tuple[str, int] | None:
-    """The topic that a refused call waits for, and the event that it has seen."""
-    try:
-        refused = msgspec.json.decode(row.value, type=Refusal).details
-    except msgspec.DecodeError:  # it failed otherwise
-        return None
-    budget = None if refused is None else refused.budget
-    return None if budget is None else (topic_of(budget.execution_id), budget.raises)
-
-
-def _failure(row: Row) -> Failure:
-    try:
-        return msgspec.json.decode(row.value, type=Failure)
-    except msgspec.DecodeError:  # a push worker may send any JSON
-        return Failure()
-
-
-async def _failed_row(source: Source, key: str, kinds: Sequence[Kind]) -> int:
-    rows = await records(Row, "outcomes_of_key", execution_id=source.id, key=key)
-    return next((row.seq for row in rows if row.kind in kinds and not row.ok), 0)
 
 
 # --- making it --------------------------------------------------------------------------------------------------------
@@ -387,7 +188,14 @@ class _Making:
 
     async def _look_at_children(self) -> None:
         ids = _ids_after(self.fork_id)
-        started = await records(StartedChild, "open_children_at", execution_id=self.source.id, cut=self.plan.cut)
+        started = await records(
+            StartedChild,
+            "open_children_at",
+            execution_id=self.source.id,
+            cut=self.plan.cut,
+            lost=json.dumps(list(self.plan.lost)),
+        )
+        started = [row for row in started if row.seq not in self.plan.dropped]
         if len(started) > CHILDREN_MAX:
             raise TooLarge(
                 f"{len(started):,} children were open there, and a fork starts at most {CHILDREN_MAX:,} of them again; "
@@ -550,7 +358,10 @@ class _Making:
             await query_many(
                 "replace_value", [{"execution_id": fork_id, "seq": seq, "value": given} for seq, given in values]
             )
-            await query_many("take_back_step", [{"execution_id": fork_id, "key": key} for key in plan.failures])
+            kinds = dict.fromkeys(plan.failures.values(), Kind.STEP_FAILED) | dict.fromkeys(plan.dropped, Kind.IGNORED)
+            await query_many(
+                "set_kind", [{"execution_id": fork_id, "seq": seq, "kind": kind} for seq, kind in kinds.items()]
+            )
             await query("copy_waits", cut_at_us=self.kept.cut_at_us or self.now_us, **same)
             await query("copy_approvals", **same)
             await query("copy_acts", cut=plan.cut, **same)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs import pending
+from perdure.store.verbs.fork_plans import later_keys
 from perdure.store.verbs.why_queued import queued
 from perdure.wire.critical_path import PathExecution, PathRow, PathWait
 from perdure.wire.errors import NotFound
@@ -176,7 +177,8 @@ async def _failed(project_id: str, subject: Subject) -> Failed:
     older = {"workflow_id": subject.summary.workflow_id, "id": subject.summary.id}
     before_id = await value("completed_before", project_id=project_id, **older)
     before = None if before_id is None else await _compared(project_id, before_id)
-    return Failed(subject, causes, run, before)
+    later = [] if subject.summary.retried_as is not None else await later_keys(project_id, subject.summary.id)
+    return Failed(subject, causes, run, before, later)
 
 
 async def _cause(project_id: str, id: str) -> Cause | None:

@@ -80,12 +80,33 @@ ORDER BY seq;
 SELECT 1 FROM journal WHERE execution_id = :execution_id AND kind = 'transcript' LIMIT 1;
 
 -- name: open_children_at
--- The children that were started before `cut` and had not ended there.
+-- The children that were started before `cut` and had not ended there, or whose end is taken back.
 SELECT s.seq, s.key, s.value FROM journal s
 WHERE s.execution_id = :execution_id AND s.seq < :cut AND s.kind = 'child_started' AND s.ok = 1
   AND NOT EXISTS (SELECT 1 FROM journal c WHERE c.execution_id = :execution_id AND c.key = s.key AND c.kind = 'child'
-    AND c.seq < :cut)
+    AND c.seq < :cut
+    AND c.key {NOT IN (SELECT value FROM json_each(:lost))|<> ALL(ARRAY(SELECT json_array_elements_text(:lost::JSON)))})
 ORDER BY s.seq;
+
+-- name: outcomes_after
+-- The outcomes of calls between a failure and `cut`, without ends of children that were started before. Timers change
+-- nothing outside.
+SELECT seq, key FROM journal j WHERE execution_id = :execution_id AND seq > :after AND seq < :cut AND key IS NOT NULL
+  AND (kind = 'step' OR kind = 'event' OR kind = 'resume' OR kind = 'child_started' OR kind = 'published' OR kind = 'sent'
+    OR kind = 'transcript' OR kind = 'child' AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.execution_id = :execution_id
+      AND s.key = j.key AND s.kind = 'child_started' AND s.seq <= :after))
+ORDER BY seq;
+
+-- name: outcomes_among
+SELECT seq, key FROM journal WHERE execution_id = :execution_id AND seq < :cut
+  AND key {IN (SELECT value FROM json_each(:keys))|= ANY(ARRAY(SELECT json_array_elements_text(:keys::JSON)))}
+  AND (kind = 'step' OR kind = 'event' OR kind = 'resume' OR kind = 'child_started' OR kind = 'child' OR kind = 'published'
+    OR kind = 'sent' OR kind = 'transcript')
+ORDER BY seq;
+
+-- name: set_kind
+-- holds: execution=execution_id
+UPDATE journal SET kind = :kind WHERE execution_id = :execution_id AND seq = :seq RETURNING seq;
 
 -- name: make_fork
 -- holds: execution=id

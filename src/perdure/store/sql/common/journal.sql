@@ -30,3 +30,7 @@ WHERE execution_id {IN (SELECT value FROM json_each(:ids))|= ANY(ARRAY(SELECT js
 -- holds: execution=execution_id
 UPDATE journal SET kind = 'step_failed'
 WHERE execution_id = :execution_id AND key = :key AND kind = 'step' AND ok = 0 RETURNING seq;
+
+-- name: drop_step
+-- holds: execution=execution_id
+UPDATE journal SET kind = 'ignored' WHERE execution_id = :execution_id AND key = :key AND kind = 'step' RETURNING seq;

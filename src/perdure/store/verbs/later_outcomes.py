@@ -1,0 +1,68 @@
+"""The outcomes that came after a failure which a retry takes back, such as refunds.
+
+The rule: an outcome is *later* if the code made its call after the failure had been delivered to it. The worker says
+which calls these are when the code ends. Where it did not say (an older worker, or very many calls), every outcome
+recorded after the failure counts. `@step(on_retry=…)` decides for its step; the caller decides for the others.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from perdure.store.interface import records
+from perdure.wire.errors import LaterOutcomes
+from perdure.wire.forks import RetryExecution
+from perdure.wire.wording import listed, quoted
+
+LATER_MAX = 1_000
+"""Keys that a refusal lists."""
+Told = Mapping[str, str | None] | None
+"""The keys of later calls, each with the `on_retry` of its step. None: the worker did not say."""
+
+
+class LaterRow(Struct, frozen=True):
+    seq: int
+    key: str
+
+
+class Later(Struct, frozen=True):
+    """The journal rows of later outcomes, by what becomes of them."""
+
+    undecided: Sequence[LaterRow] = ()
+    redo: Sequence[LaterRow] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """Undecided ones, in the order of the journal."""
+        return list(dict.fromkeys(row.key for row in self.undecided))
+
+
+async def find_later(execution_id: str, failures: Mapping[str, int], told: Told, cut: int) -> Later:
+    """Among the rows before `cut`. `failures` are the rows that are taken back, by key."""
+    if not failures or told == {}:
+        return Later()
+    if told is None:
+        first = min(failures.values())
+        rows = await records(LaterRow, "outcomes_after", execution_id=execution_id, after=first, cut=cut)
+        return Later([row for row in rows if row.key not in failures])
+    rows = await records(LaterRow, "outcomes_among", execution_id=execution_id, keys=json.dumps([*told]), cut=cut)
+    return Later(
+        [row for row in rows if told[row.key] is None and row.key not in failures],
+        [row for row in rows if told[row.key] == "redo"],
+    )
+
+
+def rows_to_drop(later: Later, request: RetryExecution) -> list[int]:
+    """Raises LaterOutcomes if neither the request nor the code decides."""
+    keys = later.keys
+    if keys and not (request.keep_later or request.redo_later):
+        id, names = request.execution_id, listed([quoted(key) for key in keys])
+        raise LaterOutcomes(
+            f"Execution {id!r} recorded {names} after the failure that this retry takes back. They may have undone "
+            "earlier steps. `keep_later` keeps their outcomes, `redo_later` drops them, and an earlier `from_step` "
+            "runs that step again too.",
+            {"execution_id": id, "later": keys[:LATER_MAX]},
+        )
+    dropped = [*later.redo, *(later.undecided if request.redo_later else ())]
+    return sorted(row.seq for row in dropped)
