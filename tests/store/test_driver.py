@@ -467,6 +467,24 @@ def test_refused_writes_are_logged_at_growing_intervals(
     assert len(caplog.records) == amount
 
 
+async def test_a_file_shrinks_although_the_store_is_busy(tmp_path: Path) -> None:
+    store = SQLiteStore(str(tmp_path / "s.db"))
+    await store.write(note(name="large", value="x" * 20_000_000))
+    await store.write(note(name="large", value=""))
+    for _ in range(4):
+        store._checkpoint_at = 0
+        busy = asyncio.create_task(store.write(note(name="busy", value="x")))
+        await asyncio.sleep(0)
+        await store.vacuum()
+        await busy
+    assert store._reader.pragma("freelist_count") == 0
+    groups = store.groups
+    await store.vacuum()
+    assert store.groups == groups, "there is nothing to do"
+    await store.close()
+    assert os.path.getsize(store.path) < 5_000_000
+
+
 async def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "s.db")
     await SQLiteStore(path).close()

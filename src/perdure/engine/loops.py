@@ -271,8 +271,7 @@ class Housekeeping:
             )
         )
         self._prune_after = pruned.after
-        if pruned.deleted:
-            await core.store.vacuum()
+        await core.store.vacuum()
         more_jobs = await core.store.write(bulk.prune_jobs(before_us=finished_before_us, limit=BATCH))
         return 0.2 if pruned.more or more_jobs else core.spread(60.0)
 

@@ -526,9 +526,8 @@ class SQLiteStore:
         await asyncio.get_running_loop().run_in_executor(None, copy)
 
     async def vacuum(self) -> None:
-        if self._memory or self._busy:
-            return
-        await self.write(incremental_vacuum())
+        if not self._memory and self._reader.pragma("freelist_count"):
+            await self.write(incremental_vacuum())
 
     async def close(self) -> None:
         if self._closed:
