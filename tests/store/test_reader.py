@@ -1,6 +1,8 @@
 """A file that another process has open, looked at by a second one."""
 
+import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -122,3 +124,56 @@ async def test_what_is_not_a_store_of_this_release_is_refused(tmp_path: Path, wr
         other.close()
         with pytest.raises(NotOurFile, match=words):
             SQLiteReader(str(tmp_path / "other.db"))
+
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i % 1000 + 1 FROM n)"
+
+
+@pytest.mark.parametrize("table", ["projects", "executions", "a view of theirs"])
+async def test_a_prepared_file_is_refused(table: str, writer: SQLiteStore) -> None:
+    """A view with the name of a table would never answer."""
+    await writer.close()
+    prepared = apsw.Connection(writer.path)
+    prepared.execute(f'DROP TABLE IF EXISTS "{table}"')
+    prepared.execute(f'CREATE VIEW "{table}" AS {ENDLESS} SELECT COUNT(*) AS id FROM n')
+    prepared.close()
+    with pytest.raises(NotOurFile, match="has other tables or views than a store of this release"):
+        SQLiteReader(writer.path)
+
+
+@pytest.mark.parametrize("number", [None, 1])
+async def test_a_prepared_view_of_the_schema_does_not_hold_the_reader(
+    number: int | None, writer: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of the schema is read from a table that may be a view."""
+    monkeypatch.setattr("perdure.store.sqlite_reader.SCAN_SECONDS_MAX", 0.05)
+    await writer.close()
+    prepared = apsw.Connection(writer.path)
+    prepared.execute("DROP TABLE meta")
+    prepared.execute(f"CREATE VIEW meta AS {ENDLESS} SELECT 'schema_least' AS name, COUNT(*) AS value FROM n")
+    if number is not None:
+        prepared.execute(f"PRAGMA user_version={number}")
+    prepared.close()
+    with pytest.raises(NotOurFile, match=r"cannot be read: .*nterrupt"):
+        SQLiteReader(writer.path)
+
+
+async def test_a_table_with_other_columns_is_refused_and_another_index_is_not(writer: SQLiteStore) -> None:
+    await writer.close()
+    prepared = apsw.Connection(writer.path)
+    prepared.execute("CREATE INDEX ours ON executions (project_id, attempt)")
+    prepared.execute("ANALYZE")
+    await SQLiteReader(writer.path).close()
+    prepared.execute("ALTER TABLE queues ADD COLUMN more TEXT AS (hex(name))")
+    prepared.close()
+    with pytest.raises(NotOurFile, match="other tables"):
+        SQLiteReader(writer.path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+async def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    """A FIFO would wait for a writer."""
+    os.mkfifo(tmp_path / "fifo.db")
+    for path in (str(tmp_path / "fifo.db"), "/dev/zero"):
+        with pytest.raises(NotOurFile, match="not a regular file"):
+            SQLiteReader(path)

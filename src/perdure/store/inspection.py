@@ -1,6 +1,7 @@
 """Inspects a database without opening it as a store: it changes nothing, and servers may run meanwhile."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -9,13 +10,15 @@ import apsw
 
 from perdure.store.file_lock import several_names
 from perdure.store.interface import Rows
-from perdure.store.migrate import Migration, Schema, migrations
+from perdure.store.migrate import Migration, Schema, migrations, split_statements
 from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.statements import load
 from perdure.store.verbs.queries import DOCTOR
 from perdure.wire.errors import NotFound
 
+STEPS_PER_LOOK: Final = 100_000
+"""Steps of SQLite between two looks for Ctrl-C: some milliseconds."""
 SIZES: Final = ("size_executions", "size_journal", "size_logs", "size_streams", "size_tables", "size_all")
 
 
@@ -73,12 +76,17 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
         raise NotFound(f"The store {path!r} does not exist; name it with --database or PERDURE_STORE.")
     if os.path.isdir(path):
         raise NotOurFile(f"{path!r} is a folder; name a file in it.")
+    if not os.path.isfile(path):
+        raise NotOurFile(f"{path!r} is not a regular file, so it cannot be a store.")
     if not os.path.exists(f"{os.path.realpath(path)}-wal") and (problem := several_names(path)):
         raise NotOurFile(problem)
     try:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(5_000)
+            connection.execute("PRAGMA trusted_schema=OFF")
+            # Python handles Ctrl-C during a statement only when SQLite calls it.
+            connection.set_progress_handler(lambda: False, STEPS_PER_LOOK)
             if connection.pragma("application_id") != APPLICATION_ID:
                 raise NotOurFile(f"{path!r} is not a Perdure store.")
             yield connection
@@ -91,3 +99,20 @@ def file_at(address: str) -> Iterator[apsw.Connection]:
         ) from error
     except apsw.Error as error:
         raise NotOurFile(f"{path!r} cannot be read: {error}.") from error
+
+
+def has_own_tables(connection: apsw.Connection) -> bool:
+    """Whether the file has the tables of this release and no others. A view with a table's name might never end."""
+    expected = apsw.Connection(":memory:")
+    for migration in migrations("sqlite"):
+        for statement in split_statements(migration.sql):
+            expected.execute(statement)
+    return _tables(connection) == _tables(expected)
+
+
+def _tables(connection: apsw.Connection) -> set[tuple[str, str, str]]:
+    """Tables, views and triggers. The planner's statistics and indexes do not count."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE type <> 'index' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    )
+    return {(str(kind), str(name), re.sub(r"[\s\"]", "", str(sql))) for kind, name, sql in rows}

@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 
 import apsw
 
-from perdure.store.inspection import file_at
+from perdure.store.inspection import file_at, has_own_tables
 from perdure.store.interface import Hint, Verb
 from perdure.store.migrate import migrations
 from perdure.store.open import file_of
@@ -39,8 +39,12 @@ class SQLiteReader:
         self._connections = ExitStack()
         try:
             self._reader = ScanLane(self._open())
+            self._reader.until = time.monotonic() + SCAN_SECONDS_MAX
             self._check(self._reader.connection)
             self._scans = Scans(*[ScanLane(self._open()) for _ in range(LANES)])
+        except apsw.Error as error:
+            self._connections.close()
+            raise NotOurFile(f"{self.path!r} cannot be read: {error}.") from error
         except BaseException:
             self._connections.close()
             raise
@@ -63,6 +67,8 @@ class SQLiteReader:
                 f"{self.path!r} has schema {schema.number}, this release reads {known} alone. Look at it with the "
                 "release of the process that runs it, or start that process with this release."
             )
+        if not has_own_tables(connection):
+            raise NotOurFile(f"{self.path!r} has other tables or views than a store of this release; do not trust it.")
         self.epoch: str = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").get
 
     async def read(self, verb: Verb[T]) -> T:
