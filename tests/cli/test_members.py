@@ -42,8 +42,8 @@ def test_the_first_member_is_invited_before_there_is_a_server(house: House) -> N
         sign_up(url, "bob@example.com", second["invitation"])
         assert f"not a member any more, on {url}" in house.run("members", "remove", "ANN@example.com").stdout
         assert "is not a member" in house.run("members", "rm", "ann@example.com", code=2).stderr
-        said = house.run("members", "add", "ann@example.com", "--role", "write").stderr
-        assert f"{url}/join?invitation=" in said and "role write" in said
+        noted = house.run("members", "add", "ann@example.com", "--role", "write").stderr
+        assert f"{url}/join?invitation=" in noted and "role write" in noted
         assert "read, write or admin" in house.run("members", "add", "x@y.example", "--role", "owner", code=2).stderr
         assert "not an e-mail" in house.run("members", "add", "nobody", code=2).stderr
 

@@ -58,7 +58,7 @@ async def test_rows_that_an_act_loads_are_no_longer_new(served: Served, chromium
         await expect(page.get_by_role("button", name="1 new")).to_have_count(0)
 
 
-LOADED = "performance.getEntriesByType('resource').some((one) => one.name.includes('/assets/resources-'))"
+LOADED = "() => performance.getEntriesByType('resource').some((one) => one.name.includes('/assets/resources-'))"
 """The code of pages that are not shown is there."""
 
 
