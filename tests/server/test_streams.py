@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from starlette.types import Message
+from tests.server.people import member
 from tests.server.serving import Hand, Served, serving
+from tests.server.test_keys import make
 
 from perdure.server import streams
 from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
@@ -207,6 +209,69 @@ async def test_a_key_that_was_deleted_follows_no_longer(database: str) -> None:
             assert (await served.client.delete(f"/api/v1/api-keys/{id}")).status_code < 300
             assert await stream.rest() == []
         await _settle(served)
+
+
+async def test_a_stream_ends_when_its_key_is_deleted(served: Served) -> None:
+    made = (await make(served, "n" * 200, role="read")).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    async with (
+        following(served, "/api/v1/events/stream?topic=t", **headers) as stream,
+        following(served, "/api/v1/events/stream?topic=t") as mine,
+    ):
+        await served.until_held(2)
+        assert (await served.client.delete(f"/api/v1/api-keys/{made['id']}")).status_code < 300
+        await _publish(served, "t", "secret")
+        assert await stream.rest() == []
+        event = await mine.next()
+        assert event is not None, "another key goes on"
+        assert (await served.client.get("/api/v1/executions", headers=headers)).status_code == 401
+    await _settle(served)
+
+
+async def test_a_waiting_read_and_a_claim_end_when_their_key_is_deleted(served: Served) -> None:
+    id = await served.start()
+    made = (await make(served, "reader", role="work")).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    worker = Hand(served.client, ("other",))
+    await worker.register()
+    callers = served.app.services.drain.callers
+    claim = asyncio.create_task(
+        served.client.post("/worker/v1/claim", json=worker.claiming(50), headers={**headers, "perdure-protocol": "1"})
+    )
+    await served.until_waiting(worker.id)
+    held = len(callers)
+    read = asyncio.create_task(served.client.get(f"/api/v1/executions/{id}", params={"wait": 50}, headers=headers))
+    await served.until(lambda: len(callers) > held)
+    assert (await served.client.delete(f"/api/v1/api-keys/{made['id']}")).status_code < 300
+    async with asyncio.timeout(30):
+        replies = await asyncio.gather(claim, read)
+    assert [reply.status_code in (200, 204, 408) for reply in replies] == [True, True], [one.text for one in replies]
+    assert not callers
+
+
+async def test_a_members_stream_ends_with_the_membership(served: Served) -> None:
+    async with member(served, "Read") as ann, member(served, "Read") as bob:
+        streams = [
+            following(served, "/api/v1/events/stream?topic=t", **one.within(served.project_id)) for one in (ann, bob)
+        ]
+        async with streams[0] as hers, streams[1] as his:
+            await served.until_held(2)
+            path = f"/api/v1/projects/{served.project_id}/members/{ann.id}"
+            assert (await served.client.delete(path)).status_code < 300
+            assert await hers.rest() == []
+            await _publish(served, "t", 1)
+            assert await his.next() is not None
+    await _settle(served)
+
+
+async def test_a_stream_looks_again_though_no_notification_came(database: str) -> None:
+    async with serving(database, auth_cache_seconds=0) as served:
+        made = (await make(served, "reader", role="read")).json()
+        served.engine.key_deleted = lambda id: None
+        headers = {"authorization": f"Bearer {made['key']}"}
+        async with following(served, "/api/v1/events/stream?topic=t", **headers) as stream:
+            assert (await served.client.delete(f"/api/v1/api-keys/{made['id']}")).status_code < 300
+            assert await stream.rest() == []
 
 
 async def test_who_only_waits_is_not_looked_at(served: Served) -> None:

@@ -217,8 +217,9 @@ class _Streaming:
 
     async def send(self, scope: Scope, receive: Receive, send: Send, connection: ServerConnection | None) -> None:
         services = self._call.services
-        assert self._call.principal is not None
-        key_id = self._call.principal.key_id
+        caller = self._call.principal
+        assert caller is not None
+        key_id = caller.key_id
         if scope["method"] == "HEAD":
             await self._stream.send_head(send)
             return
@@ -240,6 +241,8 @@ class _Streaming:
                 may_go_on=self._may_go_on,
                 comments=services.comments,
                 connection=connection,
+                caller=caller,
+                look_seconds=min(seconds, services.settings.auth_cache_seconds or LOOK_SECONDS),
             )
         except ClientGone:
             pass
@@ -282,5 +285,7 @@ async def lifespan(
             return
 
 
+LOOK_SECONDS: Final = 1.0
+"""With keys that are not cached, how often a stream's key is looked up."""
 _encode: Final = msgspec.json.Encoder().encode
 _NO_CONTENT: Final = Reply(204, b"", ((b"cache-control", b"no-store"),))

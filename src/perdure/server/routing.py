@@ -89,14 +89,16 @@ class Services:
     def forget_key(self, key_id: str | None) -> None:
         """None: notifications may be lost, so all keys are looked up again."""
         self.gate.forget(key_id)
-        if key_id is None:
+        if key_id is None:  # open streams look again by themselves
             self.sign_ins.look_again()
         else:
             self.sign_ins.forget(key_id)
+            self.drain.end_of(lambda caller: caller.key_id == key_id)
 
     def forget_user(self, user_id: str) -> None:
         self.gate.forget_user(user_id)
         self.sign_ins.forget_user(user_id)
+        self.drain.end_of(lambda caller: caller.user_id == user_id)
 
     async def signed_in(self, headers: Mapping[bytes, bytes]) -> Principal | None:
         """The caller on a page, from a link, a key or `--insecure-local`. None for users' sessions."""
@@ -272,7 +274,7 @@ class Call:
         return named
 
     def poll(self, *, until_closing: bool = True) -> Poll:
-        return Poll(self._receive, self.services.drain, until_closing=until_closing)
+        return Poll(self._receive, self.services.drain, until_closing=until_closing, caller=self.principal)
 
     def poll_of_worker(self) -> Poll:
         """The engine ends it on a drain, because it still sends work that it handed out."""

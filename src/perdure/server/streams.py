@@ -14,7 +14,8 @@ from msgspec import Raw
 from starlette.types import Receive, Send
 
 from perdure.server.connections import ServerConnection
-from perdure.wire.errors import TooManyRequests
+from perdure.wire.access import Principal
+from perdure.wire.errors import RequestTimeout, TooManyRequests
 
 RETRY_MS: Final = 1_000
 # Most polls end before the watch for a lost client starts.
@@ -36,6 +37,13 @@ class Drain:
     def __init__(self) -> None:
         self.closing = False
         self._polls: set[Poll] = set()
+        self.callers: dict[Poll, Principal] = {}
+        """Of all open polls and streams, with those that the engine ends on a drain."""
+
+    def end_of(self, ends: Callable[[Principal], bool]) -> None:
+        """End what callers without a right any more have open."""
+        for poll in [poll for poll, principal in self.callers.items() if ends(principal)]:
+            poll.interrupt("forgotten")
 
     def begin(self) -> None:
         """Also ends later polls, at once."""
@@ -52,13 +60,17 @@ class Drain:
 
 class Poll:
     """On a drain the block ends quietly, and the code behind it gives the empty answer. With `until_closing=False` the
-    engine ends it instead. If the client leaves, the block raises `ClientGone`."""
+    engine ends it instead. If the client leaves, the block raises `ClientGone`; if its key or user
+    changes, `RequestTimeout`: the next request tells whether it still has the right."""
 
-    def __init__(self, receive: Receive, drain: Drain, *, until_closing: bool = True) -> None:
+    def __init__(
+        self, receive: Receive, drain: Drain, *, until_closing: bool = True, caller: Principal | None = None
+    ) -> None:
+        self._caller = caller
         self._receive = receive
         self._drain = drain
         self._until_closing = until_closing
-        self._why: Literal["gone", "closing"] | None = None
+        self._why: Literal["gone", "closing", "forgotten"] | None = None
         self._over = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -69,6 +81,8 @@ class Poll:
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin_watch)
+        if self._caller is not None:
+            self._drain.callers[self] = self._caller
         if self._until_closing:
             self._drain.enter(self)
             if self._drain.closing:
@@ -83,7 +97,7 @@ class Poll:
             pass
         self.interrupt("gone")
 
-    def interrupt(self, why: Literal["gone", "closing"]) -> None:
+    def interrupt(self, why: Literal["gone", "closing", "forgotten"]) -> None:
         if self._why is None and not self._over:
             self._why = why
             self._task.cancel()
@@ -97,11 +111,14 @@ class Poll:
             # Breaks a reference cycle: thousands would burden the collector.
             self._watcher = None
         self._drain.leave(self)
+        self._drain.callers.pop(self, None)
         self._over = True
         if self._why is None or self._task.uncancel() > self._cancelling or kind is not asyncio.CancelledError:
             return False
         if self._why == "gone":
             raise ClientGone from error
+        if self._why == "forgotten":
+            raise RequestTimeout("The key or the user of this request has changed meanwhile; send it again.") from error
         return True
 
 
@@ -192,9 +209,12 @@ class EventStream:
         may_go_on: Callable[[], Awaitable[bool]],
         comments: Comments,
         connection: ServerConnection | None,
+        *,
+        caller: Principal,
+        look_seconds: float,
     ) -> None:
-        """Send for at most `seconds`. With `cut=False` the stream goes on, and every `seconds` `may_go_on` decides.
-        Callers in the same process have no connection."""
+        """Send for at most `seconds`, or longer with `cut=False`. Each `look_seconds` `may_go_on` decides. Callers in
+        the same process have no connection."""
 
         async def say(chunk: bytes) -> None:
             await send(_part(chunk))
@@ -204,19 +224,20 @@ class EventStream:
 
         await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         try:
-            async with Poll(receive, drain):
+            async with Poll(receive, drain, caller=caller):
                 await say(b"retry: %d\n\n" % RETRY_MS)
                 try:
                     async with asyncio.timeout(seconds if self._cut else None) as limit:
-                        asking = None if self._cut else asyncio.create_task(_ask(may_go_on, seconds, limit))
+                        asking = asyncio.create_task(_ask(may_go_on, look_seconds, limit))
                         try:
                             async for chunk in self._frames:
                                 await say(chunk)
                         finally:
-                            if asking is not None:
-                                asking.cancel()
+                            asking.cancel()
                 except TimeoutError:
                     pass  # the client resumes, or has lost its right
+        except RequestTimeout:
+            pass
         finally:
             if connection is not None:
                 comments.over(connection)
