@@ -85,8 +85,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     poll_seconds_max: Seconds = 60.0
     """The longest wait of one request. The caller may ask again."""
     stream_seconds_max: Seconds = 900.0
-    """After this time a client reconnects with `Last-Event-ID`. If it cannot, the server checks its key or user
-    again."""
+    """After this time a client that can reconnect does, with `Last-Event-ID`."""
     stream_comment_seconds: Seconds = 15.0
     """How often a silent stream sends a comment."""
     streams_max: Count = 5_000
@@ -95,7 +94,7 @@ class Settings(EngineSettings, frozen=True, kw_only=True):
     """Open streams of one key."""
 
     auth_cache_seconds: Annotated[float, Meta(ge=0, le=30)] = 30.0
-    """How long a key is cached; a deleted key may work for as long."""
+    """How long a key is cached; a deleted key may work for as long. Open streams look it up again as often."""
     auth_failures_max: Count = 20
     """Wrong keys or passwords from one address, or for one e-mail, in a burst. Then one every few seconds."""
     signup: bool = False
