@@ -699,7 +699,7 @@ def test_what_does_not_fit_the_hint_is_refused_with_its_path(data: bytes, hint: 
         decode(data, hint, where="result")
     place, _, complaint = refusal.value.message.partition(": ")
     assert place == path
-    assert words in complaint
+    assert words.casefold() in complaint.casefold()  # the decoder's words differ between its releases
 
 
 def test_other_clients_may_send_a_model_by_its_aliases() -> None:
