@@ -335,6 +335,9 @@ async def test_the_item_of_a_batch_is_named(house: House) -> None:
             await p._transport.call(SubmitWorkflows(items))
         assert str(info.value) == f"workflows[1].{MISSING}"
         assert info.value.details == {"path": "workflows[1].payload.lines[0].count"}
+        with pytest.raises(BadValue) as info:
+            await p._transport.call(SubmitWorkflows([items[0], BatchItem("order", Raw(b"null"))]))
+        assert str(info.value) == 'workflows[1].payload: null is not of type "object"'
         assert (await p.list()).executions == []
 
 

@@ -435,6 +435,21 @@ async def test_after_an_outage_no_lease_is_lost_before_leases_count_anew(
     assert await beat_status(served, hand) == "lost: True"
 
 
+async def test_no_mark_hides_that_the_store_was_away(served: Served, clock: StoodClock, outage: Outage) -> None:
+    """A fresh mark says that a server could reap. None could, so leases are granted first."""
+    [hand] = await crew(served, 1)
+    clock.advance(0.6)
+    await outage.begin()
+    assert await beat_status(served, hand) == "503 STORE_AWAY"
+    with pytest.raises(Unavailable):
+        await served.engine.reaper.reap()
+    clock.advance(0.6)
+    outage.end()
+    assert not await served.engine.reaper._mark()
+    await served.engine.reaper.reap()
+    assert await left(served, hand) == 1.0
+
+
 async def test_a_server_that_was_cut_off_alone_grants_nothing(
     served: Served, database: str, clock: StoodClock, outage: Outage
 ) -> None:

@@ -33,8 +33,10 @@ class Absence:
 
     def is_long(self, now_us: int) -> bool:
         """Whether leases may have ended by it."""
-        away = self.away_since_us and now_us - self.away_since_us > self._lease_us // 4
-        return bool(away) or now_us - self.reaped_at_us > self._lease_us // 2
+        return self.is_store_away(now_us) or now_us - self.reaped_at_us > self._lease_us // 2
+
+    def is_store_away(self, now_us: int) -> bool:
+        return self.away_since_us != 0 and now_us - self.away_since_us > self._lease_us // 4
 
     @property
     def in_doubt(self) -> bool:

@@ -177,14 +177,14 @@ class Reaper:
         """
         absence, lease_us = self._core.absence, self._core.lease_us
         began = seen = boottime_us()
-        stood_still = False
-        round = asyncio.ensure_future(self._round(away=absence.is_long(began)))
+        stood_still, away = False, absence.is_long(began)
+        round = asyncio.ensure_future(self._round(away=away))
         try:
             while not round.done():
                 await asyncio.wait({round}, timeout=lease_us / 4e6)
                 stood_still = stood_still or boottime_us() - seen > lease_us // 2
                 seen = boottime_us()
-                if not round.done():
+                if not round.done() and not away:
                     with contextlib.suppress(StoreAway):
                         await self._mark()
                     seen = boottime_us()
@@ -228,9 +228,12 @@ class Reaper:
         return core.spread(tick_us / 1e6)
 
     async def _mark(self) -> bool:
-        """False if another server is writing the mark. If the store does not take it in time, it takes no beats
-        either. Raises `StoreAway`."""
+        """False if another server is writing the mark, or if the store was away: a mark would hide that from the
+        servers, which then grant no leases. If the store does not take the mark in time, it takes no beats either.
+        Raises `StoreAway`."""
         core, lease_us = self._core, self._core.lease_us
+        if core.absence.is_store_away(boottime_us()):
+            return False
         marks = claims.mark_reaper(now_us=core.clock.now_us(), every_us=lease_us // 8, locked_us=2 * lease_us)
         return await core.absence.written(core.store.write(marks))
 
