@@ -15,7 +15,13 @@ from msgspec import Struct
 from perdure.sdk.checks import checked_name, checked_options, checked_timeout
 from perdure.sdk.errors import Evicted, Fatal, Misplaced, RecordedError, StepFailed
 from perdure.sdk.payloads.errors import error_from_json
-from perdure.sdk.payloads.fingerprints import captures_values, fingerprint_of_call, fingerprint_of_captured, identify
+from perdure.sdk.payloads.fingerprints import (
+    CAPTURED,
+    captures_values,
+    fingerprint_of_call,
+    fingerprint_of_captured,
+    identify,
+)
 from perdure.sdk.payloads.hints import Unannotated, read_hints
 from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import STEP, DurableCall
@@ -414,11 +420,10 @@ def call_step(
     name = name or plan.name
     settings = settings or plan.settings
     if key is None:
-        print_, vague = identify(plan.fn, plan.captures, args, kwargs)
+        print_ = identify(plan.fn, plan.captures, args, kwargs)
     else:  # the key tells it from other calls
         print_ = fingerprint_of_call(args, kwargs) if args or kwargs else fingerprint_of_captured(plan.fn)
-        vague = None
-    if vague or print_ is None:
+    if print_ is None or print_.startswith(CAPTURED):
         _refuse_coroutines(name, args, kwargs)
     call = machine.new_call(
         STEP,
@@ -441,15 +446,15 @@ def call_step(
         ),
         key=key,
     )
-    return machine.made(call, step_result(machine, call, plan.result_type, vague), 3)
+    return machine.made(call, step_result(machine, call, plan.result_type, is_keyed=key is not None), 3)
 
 
-async def step_result(machine: Machine, call: DurableCall, result_type: Any, vague: bool | None = None) -> Any:
+async def step_result(machine: Machine, call: DurableCall, result_type: Any, *, is_keyed: bool = True) -> Any:
     asked = machine.seen
     variables = step_variables.get()
     call.variables = copy_context() if variables is None else variables
-    if vague is not None:
-        machine.identify(call, vague=vague)
+    if not is_keyed:
+        machine.identify(call)
     try:
         row = await machine.ask(call)
     except BaseException:

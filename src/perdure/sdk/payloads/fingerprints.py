@@ -44,17 +44,15 @@ def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str
         return None
 
 
-def identify(
-    fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[str | None, bool]:
-    """The fingerprint of a call, and whether another call may have the same and yet differ."""
+def identify(fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """The fingerprint of a call of `fn`, with tokens."""
     has_input = bool(args or kwargs)
     head = fingerprint_of_call(args, kwargs) if has_input else None
     if not captures and (head is not None or not has_input):
-        return head, not _is_plain(args, kwargs)
+        return head
     tokens = [token(value) for value in captured_parts(fn)] if captures else []
     if head is not None or not has_input:
-        return with_tokens(head, tokens), True
+        return with_tokens(head, tokens)
     data = []
     for place, value in (*enumerate(args), *sorted(kwargs.items())):
         content = Content()
@@ -63,7 +61,12 @@ def identify(
             data.append(pack(str(place), [read]))
         else:
             tokens.append(_token(read, content))
-    return with_tokens(fingerprint(b"".join(data)) if data else None, tokens), True
+    return with_tokens(fingerprint(b"".join(data)) if data else None, tokens)
+
+
+def is_vague(step: Any) -> bool:
+    """Whether another call may have the same fingerprint and yet differ."""
+    return captures_values(step.fn) or not _is_plain(step.args, step.kwargs)
 
 
 def _is_plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

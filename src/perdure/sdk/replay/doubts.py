@@ -7,7 +7,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from perdure.sdk.payloads.content import Content
-from perdure.sdk.payloads.fingerprints import captured_parts, split, token, with_tokens, without_numbers
+from perdure.sdk.payloads.fingerprints import captured_parts, is_vague, split, token, with_tokens, without_numbers
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.places import parse_scopes
@@ -36,11 +36,11 @@ class Doubts:
         """A token for each context variable that the workflow did not begin with."""
         return [token((one.name, value)) for one, value in self._changed(of)]
 
-    def note(self, call: DurableCall, loop: InnerLoop, *, vague: bool) -> None:
-        """`vague`: another call may have this fingerprint and yet differ."""
+    def note(self, call: DurableCall, loop: InnerLoop) -> None:
         name, fn = call.name, call.request.fn  # type: ignore[attr-defined]  # steps
         last = self.last.get(name)
         self.last[name] = call
+        vague = bool(split(call.fingerprint)[1]) or is_vague(call.request)
         if last is not None and (other := last.request.fn) is not fn:  # type: ignore[attr-defined]  # as above
             vague = vague or getattr(other, "__code__", other) is not getattr(fn, "__code__", fn)
         if len(self.last) + len(self._known) > self._prune_at:

@@ -65,28 +65,25 @@ class Matching(OpenCalls):
         self._has_started = False
         self._history: ScopeHistory | None = None
 
-    def identify(self, call: DurableCall, *, vague: bool) -> None:
+    def identify(self, call: DurableCall) -> None:
         """Complete the fingerprint of a step by what its task brings along."""
-        doubts = self.doubts
-        if doubts is None:
-            doubts = self.doubts = Doubts(self._base)
         variables = call.variables
         assert variables is not None
         try:
             is_base = variables == self._base  # one look if no variable was set since
         except Exception:  # a user's __eq__
             is_base = False
-        if is_base and not vague and not self.strict:
-            last = doubts.last.get(call.name)
-            if last is not None and last.request.fn is call.request.fn:  # type: ignore[attr-defined]  # steps
-                doubts.last[call.name] = call
-                return
-        if not is_base and (tokens := doubts.variables(variables)):
-            call.fingerprint = with_tokens(call.fingerprint, tokens)
-            vague = True
+        if not is_base:
+            self.doubts = self.doubts or Doubts(self._base)
+            call.fingerprint = with_tokens(call.fingerprint, self.doubts.variables(variables))
         if self.strict and not split(call.fingerprint)[1]:
             call.fingerprint = with_tokens(call.fingerprint, ["="])  # older releases wrote no token
-        doubts.note(call, self.loop, vague=vague)
+        loop = self.loop
+        is_alone = len(loop.tasks()) == 1 and not (self._calls or loop.timers or loop.ready)
+        if is_alone and len(self._made or ()) < 2:
+            return  # no other code can make a call before its outcome
+        self.doubts = self.doubts or Doubts(self._base)
+        self.doubts.note(call, loop)
 
     def _finds_its_place(self, row: Row, calls: Sequence[DurableCall] | None = None) -> bool:
         """Give the call that `row` belongs to, by default one of the same fingerprint, the key of `row`."""
