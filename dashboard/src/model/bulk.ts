@@ -6,8 +6,12 @@ import { counted } from "./words";
 
 export type Act = "retry" | "fork" | "cancel" | "resume" | "delete";
 
+/** What becomes of steps that the code called after the failure, such as refunds. */
+export type Later = "" | "keep" | "redo";
+
 export interface Options {
   fromStep: string;
+  later: Later;
   /** JSON: the input of forks. */
   payload: string;
   deployment: string;
@@ -19,7 +23,7 @@ export interface Options {
   note: string;
 }
 
-export const NO_OPTIONS: Options = { fromStep: "", payload: "", deployment: "", freshKeys: false, key: "", data: "", note: "" };
+export const NO_OPTIONS: Options = { fromStep: "", later: "", payload: "", deployment: "", freshKeys: false, key: "", data: "", note: "" };
 
 export const VERB: Record<Act, string> = { retry: "Retry", fork: "Fork", cancel: "Cancel", resume: "Answer", delete: "Delete" };
 export const ING: Record<Act, string> = { retry: "Retrying", fork: "Forking", cancel: "Cancelling", resume: "Answering", delete: "Deleting" };
@@ -72,12 +76,17 @@ export function wrongOptions(act: Act, options: Options): string | null {
   return null;
 }
 
+export function laterOptions(later: Later): { keep_later?: true; redo_later?: true } {
+  return later === "" ? {} : later === "keep" ? { keep_later: true } : { redo_later: true };
+}
+
 /** Without what was left empty. */
 function body(act: Act, options: Options): Record<string, unknown> {
   if (act === "retry" || act === "fork") {
     const payload = act === "fork" ? parsed(options.payload) : undefined;
     return {
       ...(options.fromStep.trim() === "" ? {} : { from_step: options.fromStep.trim() }),
+      ...(act === "retry" ? laterOptions(options.later) : {}),
       ...(payload === undefined ? {} : { edits: { payload } }),
       ...(options.deployment.trim() === "" ? {} : { deployment_id: options.deployment.trim() }),
       ...(options.freshKeys ? { fresh_keys: true } : {}),

@@ -6,6 +6,8 @@ import { counted, shortId, visible } from "../../model/words";
 import { pretty, rawAt } from "../../model/json";
 import type { Span } from "../../model/timeline";
 import { ActionDialog } from "../../parts/action";
+import { LaterField } from "../../parts/later";
+import { laterOptions, type Later } from "../../model/bulk";
 import { toast } from "../../parts/toast";
 import { useText } from "./data";
 import { rowPath } from "./parts";
@@ -86,8 +88,9 @@ function useOpened(): (answer: unknown) => void {
 function Retry({ execution, onClose }: Props) {
   const [deployment, setDeployment] = useState("");
   const [note, setNote] = useState("");
+  const [later, setLater] = useState<Later>("");
   const opened = useOpened();
-  const body = filled({ deployment_id: deployment, note });
+  const body = { ...filled({ deployment_id: deployment, note }), ...laterOptions(later) };
   return (
     <ActionDialog
       title={`Retry ${visible(execution.workflow_id)}`}
@@ -98,8 +101,8 @@ function Retry({ execution, onClose }: Props) {
         execution.parent_execution_id == null ? null : "Its parent has ended with the old result and does not get the new one.",
       ].filter((one) => one !== null)}
       call={{ method: "POST", path: path(execution, "retry"), body }}
-      command={`perdure retry ${execution.id}${flag("--deployment", deployment)}${flag("--note", note)}`}
-      python={`await client.retry(${asPython(execution.id)}${keyword("deployment_id", deployment)}${keyword("note", note)})`}
+      command={`perdure retry ${execution.id}${later === "" ? "" : ` --${later}-later`}${flag("--deployment", deployment)}${flag("--note", note)}`}
+      python={`await client.retry(${asPython(execution.id)}${later === "" ? "" : `, ${later}_later=True`}${keyword("deployment_id", deployment)}${keyword("note", note)})`}
       onClose={onClose}
       onDone={opened}
     >
@@ -107,6 +110,7 @@ function Retry({ execution, onClose }: Props) {
         <span>Deployment</span>
         <input class="input" value={deployment} placeholder="The current one" onInput={(event) => setDeployment(event.currentTarget.value)} />
       </label>
+      <LaterField value={later} onChange={setLater} />
       <Note value={note} onChange={setNote} />
     </ActionDialog>
   );

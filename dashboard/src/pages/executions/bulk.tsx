@@ -7,6 +7,7 @@ import { callFor, effects, ING, leftOut, NO_OPTIONS, selection, VERB, wrongOptio
 import { asFlags, type Filters } from "../../model/filters";
 import { count, counted, shortId } from "../../model/words";
 import { ActionDialog } from "../../parts/action";
+import { LaterField } from "../../parts/later";
 import { Dialog } from "../../parts/dialog";
 import { Problem } from "../../parts/state";
 import { Key, Shown } from "../../parts/text";
@@ -84,9 +85,10 @@ function AllThatMatch({ act, filters, onClose, onDone }: Props & { filters: Filt
       title={found === undefined ? `${VERB[act]} all that match` : `${VERB[act]} ${found.at_least ? "at least " : ""}${counted(n, "execution")}`}
       effects={[
         ...(found === undefined ? [] : effects(act, n)),
+        found !== undefined && found.later > 0 && `${counted(found.later, "execution")} called further steps after the failure, such as refunds, and will be refused. Choose below what becomes of these steps.`,
         "Executions that start after this count are left out.",
         `The job starts after ${HOLD_SECONDS} s and can be undone until then. Later it can be stopped and continued.`,
-      ]}
+      ].filter((one) => one !== false)}
       word={found === undefined ? VERB[act] : `${VERB[act]} ${count(n)}`}
       danger={act === "cancel" || act === "delete"}
       role="admin"
@@ -255,6 +257,7 @@ function Fields({ act, options, onChange, single }: { act: Act; options: Options
           {text("deployment", "Deployment", "the current one")}
         </div>
       )}
+      {act === "retry" && <LaterField value={options.later} onChange={(later) => onChange({ ...options, later })} />}
       {act === "fork" && json("payload", "Input (JSON)", "as it was")}
       {(act === "retry" || act === "fork") && (
         <label class="row">
