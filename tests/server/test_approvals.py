@@ -497,3 +497,21 @@ async def test_step_keys_are_any_text(served: Served, hand: Hand) -> None:
         reply = await served.client.post(f"{path_of(id, key)}/submit", json={"data": 1})
         assert reply.status_code == 200 and reply.json()["step_key"] == key
         assert (await hand.claim())["id"] == id
+
+
+async def test_an_edited_answer_names_its_editor_and_needs_an_admin(served: Served, hand: Hand) -> None:
+    id = await asked(served, hand, {"amount": 120})
+    assert (await submit(served.client, id, "no")).status_code == 200
+    by = (await served.client.get(path_of(id))).json()["answered_by"]
+    writer = {"authorization": f"Bearer {await served.key_of(Role.WRITE)}"}
+    edit = {"edits": {"steps": {"approve": "yes"}}}
+    refused = await served.client.post(f"/api/v1/executions/{id}/fork", json=edit, headers=writer)
+    assert refused.status_code == 403 and "'admin'" in refused.json()["error"]
+    fork = (await served.client.post(f"/api/v1/executions/{id}/fork", json=edit)).json()["execution_id"]
+    said = (await served.client.get(path_of(fork))).json()
+    editor = said["answered_by"]
+    assert editor.startswith("edited by ") and editor.endswith(f', before: "no" by {by}')
+    [inbox, _] = (await served.client.get("/api/v1/approvals", params={"state": "answered"})).json()["approvals"]
+    assert (inbox["execution_id"], inbox["answer"], inbox["answered_by"]) == (fork, "yes", editor)
+    kept = await served.client.post(f"/api/v1/executions/{fork}/fork", json={}, headers=writer)
+    assert kept.status_code == 200, kept.text

@@ -28,6 +28,7 @@ class Forks(Service):
                 fork_id=self.new_id(),
                 acted_by=await self._callers.name(scope.principal),
                 now_us=self.now_us(),
+                principal=scope.principal,
                 idempotency=scope.idempotency,
             )
         )

@@ -19,10 +19,13 @@ from perdure.store.interface import Notify, Written, query, query_many, record, 
 from perdure.store.verbs.continued_keys import continue_keys
 from perdure.store.verbs.fork_plans import Kept, Plan, Source, StartedChild, ask_anew, plan_fork, plan_retry
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.start_targets import check_payload, find_target
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
+from perdure.wire.access import Principal, Role, check_role
+from perdure.wire.approvals import Approval
 from perdure.wire.errors import Conflict, TooLarge
 from perdure.wire.executions import Finished
 from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
@@ -34,6 +37,7 @@ from perdure.wire.status import FINAL, Phase
 from perdure.wire.transcripts import OnConflict
 
 CHILDREN_MAX = 10_000
+SHOWN_BYTES = 100
 """Open children that one fork starts again; 10,000 take some seconds."""
 _OPTIONS = (
     *("workflow_id", "payload", "queue_name", "concurrency_key", "priority", "session_id", "user_id"),
@@ -64,23 +68,35 @@ async def fork(
     fork_id: str,
     acted_by: str,
     now_us: int,
+    principal: Principal | None = None,
     idempotency: Idempotency | None = None,
 ) -> Fork:
-    """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, and what a start raises."""
+    """Fork or retry. Raises NotFound, Conflict, BadValue, TooLarge, what a start raises, and Forbidden if the principal
+    may not edit answers."""
     first = await recall(project_id, idempotency)
     if first is not None:
         return msgspec.json.decode(first, type=Fork)
     if isinstance(request, ForkExecution):
-        made = await fork_one(project_id, request, fork_id, acted_by, now_us)
+        made = await fork_one(project_id, request, fork_id, acted_by, now_us, principal=principal)
     else:
         made = await retry_one(project_id, request, fork_id, acted_by, now_us)
     await remember(project_id, idempotency, msgspec.json.encode(made), now_us, [fork_id])
     return made
 
 
-async def fork_one(project_id: str, request: ForkExecution, fork_id: str, acted_by: str, now_us: int) -> Fork:
+async def fork_one(
+    project_id: str,
+    request: ForkExecution,
+    fork_id: str,
+    acted_by: str,
+    now_us: int,
+    *,
+    principal: Principal | None = None,
+) -> Fork:
     source = await _locked(project_id, request.execution_id, "lock_source")
     plan = await ask_anew(source, await plan_fork(source, request.from_step, request.edits or Edits()))
+    if principal is not None and any(row.kind is Kind.RESUME for row, _ in plan.edits):
+        check_role(principal, Role.ADMIN)
     if request.key is not None:
         where = {"project_id": project_id, "workflow_id": source.workflow_id}
         for (holder,) in await query("holder_of_key", key=request.key, **where):
@@ -256,7 +272,7 @@ class _Making:
         if plan.retries and key is not None:
             await query_many("insert_term", [(self.project_id, term, fork_id) for term in key_terms(key)])
         await self._note_acts(acted_by)
-        await self._copy()
+        await self._copy(acted_by)
         await query_many("insert_journal", own_rows)
         await Notify(Written(source.id))
         return Fork(
@@ -348,7 +364,7 @@ class _Making:
             add(Kind.CHILD, of=child, name=Phase.COMPLETED.value, told=result)
         return rows
 
-    async def _copy(self) -> None:
+    async def _copy(self, acted_by: str) -> None:
         source, plan, fork_id = self.source, self.plan, self.fork_id
         same = {"execution_id": source.id, "fork_id": fork_id}
         if plan.cut > 1:
@@ -364,6 +380,7 @@ class _Making:
             )
             await query("copy_waits", cut_at_us=self.kept.cut_at_us or self.now_us, **same)
             await query("copy_approvals", **same)
+            await self._note_edited_answers(acted_by)
             await query("copy_acts", cut=plan.cut, **same)
             for session_id, version in self.readings.items():
                 await query(
@@ -382,6 +399,16 @@ class _Making:
         await query_many("copy_budget", budgets)
         if not self.request.fresh_keys:
             await continue_keys(self.project_id, {one.id: one.old.keys_id or one.old.id for one in self.again})
+
+    async def _note_edited_answers(self, acted_by: str) -> None:
+        for row, given in self.plan.edits:
+            if row.kind is not Kind.RESUME or row.key is None:
+                continue
+            before = bytes(row.value)[:SHOWN_BYTES].decode(errors="replace") if row.ok else "no answer"
+            for said in (await records(Approval, "read_approvals", execution_id=self.source.id, key=row.key))[:1]:
+                before += f" by {said.answered_by}"
+            by = f"edited by {acted_by}, before: {before}"
+            await note_answer(self.project_id, self.fork_id, row.key, given, answered_by=by, now_us=self._at_us)
 
     async def _note_acts(self, acted_by: str) -> None:
         plan = self.plan

@@ -157,9 +157,11 @@ FROM waits w WHERE w.execution_id = :execution_id
 
 -- name: copy_approvals
 -- holds: execution=fork_id
+-- Except those of answers that the fork has edited.
 INSERT INTO approvals (execution_id, key, answered_at_us, project_id, answered_by, how, data)
 SELECT :fork_id, key, answered_at_us, project_id, answered_by, how, data FROM approvals a
-WHERE a.execution_id = :execution_id AND EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = :fork_id AND w.key = a.key);
+WHERE a.execution_id = :execution_id AND EXISTS (SELECT 1 FROM waits w WHERE w.execution_id = :fork_id AND w.key = a.key)
+  AND NOT EXISTS (SELECT 1 FROM acts mine WHERE mine.execution_id = :fork_id AND mine.action = 'edit' AND mine.key = a.key);
 
 -- name: copy_acts
 -- holds: execution=fork_id
