@@ -653,6 +653,8 @@ async def test_a_run_may_name_its_model_and_its_limits() -> None:
 async def test_a_model_or_a_limit_that_nobody_knows_is_refused() -> None:
     clerk = durable(Agent(Script("never").model, name="clerk"), models={"other": TestModel()})
     async with embedded(Registry(clerk)) as p:
+        with pytest.raises(TypeError, match=r"model: a run names its model.*got a `TestModel`"):
+            clerk.input("x", model=TestModel())  # type: ignore[arg-type]  # as Pydantic AI's run takes it
         with pytest.raises(BadValue, match=r"'third' is not a model of agent 'clerk'.*it has 'other'"):
             await clerk.start(p, "?", model="third")
         with pytest.raises(ExecutionFailed, match="'third' is not a model of agent 'clerk'"):

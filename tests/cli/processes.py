@@ -29,12 +29,18 @@ MAKE_KEY = ("keys", "create", "test", "--role", "admin", "--database", "perdure.
 APP = """
 import asyncio
 import os
+from dataclasses import dataclass
 
 from msgspec import Raw
 from perdure import Budget, Context, Fatal, Registry, current_step, step
 from perdure.sdk.budgets import admitted, reserve
 
 registry = Registry()
+
+
+@dataclass
+class Plain:
+    approved: bool
 
 
 @step
@@ -101,6 +107,11 @@ async def fails(ctx: Context) -> None:
 @registry.workflow
 async def asks(ctx: Context) -> object:
     return await ctx.suspend("approve", {"amount": 120})
+
+
+@registry.workflow
+async def asks_plainly(ctx: Context) -> object:
+    return await ctx.suspend("approve", {"amount": 120}, answer_type=Plain)
 
 
 @registry.workflow

@@ -46,6 +46,15 @@ def test_what_waits_is_listed_and_answered_with_a_name(busy_house: House) -> Non
         assert b"This has been answered" in page.read()
 
 
+def test_feedback_that_the_answer_has_no_field_for_is_refused(busy_house: House) -> None:
+    id = busy_house.waiting("asks_plainly")
+    refused = busy_house.run("approve", id, "approve", "--approve", "--feedback", "fine", code=2).stderr
+    assert "no field for --feedback" in refused
+    assert id in busy_house.run("approvals").stdout
+    busy_house.run("approve", id, "approve", "--approve")
+    assert busy_house.json("wait", id)["result"] == {"approved": True}
+
+
 def test_times_are_those_of_the_clock_on_the_wall(busy_house: House) -> None:
     """As `perdure show` tells them: who reads a time-out in another zone than it is in answers too late."""
     house = busy_house

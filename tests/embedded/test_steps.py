@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ParamSpec
 from uuid import UUID
@@ -1230,3 +1230,42 @@ async def test_errors_are_named_by_classes_a_union_of_them_or_a_predicate(house:
     assert count["get"] == 1
     with pytest.raises(TypeError, match=r"fatal wants an exception class, a tuple of them or a predicate, got \["):
         step(fatal=[ValueError])  # type: ignore[call-overload]  # the mistake
+
+
+def test_a_time_out_is_seconds_or_a_timedelta() -> None:
+    def options(**given: Any) -> Any:
+        async def one() -> None: ...
+
+        return vars(step(**given)(one))["_perdure_options"]
+
+    assert options(timeout=timedelta(minutes=2)).timeout_seconds == 120
+    assert options(timeout=0.5).timeout_seconds == 0.5
+    with pytest.raises(TypeError, match="timeout wants seconds or a timedelta, got '3'"):
+        options(timeout="3")
+    for wrong in (0, timedelta(0), -1, float("nan")):
+        with pytest.raises(ValueError, match="more than 0 seconds"):
+            options(timeout=wrong)
+
+
+async def test_a_call_of_a_step_takes_a_timedelta(house: House) -> None:
+    app = Registry()
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @app.workflow
+    async def one(ctx: Context) -> None:
+        await ctx.step(hangs, timeout=timedelta(milliseconds=1))
+
+    async with house.open(app) as p:
+        with pytest.raises(ExecutionFailed, match=r"0\.001"):
+            await (await p.start(one)).result()
+
+
+@pytest.mark.parametrize("name", ["retires", "x" * 200, "שלום"])
+def test_unknown_options_name_the_known_ones(name: str) -> None:
+    for decorator, option in ((step, "timeout"), (Registry().workflow, "run_timeout_seconds")):
+        with pytest.raises(TypeError, match=f"has no option '{name}'") as caught:
+            decorator(**{name: 3})  # type: ignore[call-overload]  # as a program in a hurry writes it
+        assert option in str(caught.value)
+        assert ("Did you mean 'retry'?" in str(caught.value)) is (name == "retires")

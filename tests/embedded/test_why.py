@@ -55,3 +55,21 @@ async def test_a_failure_of_a_child_and_a_divergence(house: House, count: Counte
         sentence = (await p.why(waiting.id)).sentence
         assert "is step 'a', but the code asks for step 'b' (" in sentence
         assert f"{__name__.rpartition('.')[2]}.py:" in sentence
+
+
+async def test_a_program_reads_the_id_and_the_times_as_those_of_an_execution(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waits(ctx: Context) -> None:
+        await ctx.suspend("ask", timeout=3600)
+
+    async with house.open(app) as p:
+        handle = await p.start(waits)
+        await reaches(handle, Phase.WAITING)
+        why, info = await p.why(handle.id), await handle.get()
+        assert why.id == why.execution_id == info.id
+        assert why.since is not None and why.since_us is not None
+        assert why.since.timestamp() == why.since_us / 1e6
+        assert why.until == info.due_at
+        await handle.cancel()

@@ -1103,3 +1103,9 @@ def test_a_registry_holds_workflows_and_their_queues() -> None:
     vars(module).update(app=app, packing=packing, alias=packing, other=Queue("other"))
     assert list(Registry.of(module).workflows) == ["one", "second", "three", "packing"]
     assert list(Registry.of(module).queues) == ["mail", "slow", "other"]
+
+
+def test_dir_shows_what_programs_may_use() -> None:
+    shown = dir(Context)
+    assert {"step", "now", "random", "uuid", "suspend", "emit", "execution_id", "tags"} <= set(shown)
+    assert {"machine", "claim", "outbox", "pending_progress", "taken", "is_active"}.isdisjoint(shown)

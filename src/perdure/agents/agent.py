@@ -350,6 +350,11 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         return found
 
     def _check_model(self, name: str | None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(
+                f"model: a run names its model, since a start travels as JSON; got a `{type(name).__name__}`. Give the "
+                f'model to durable(agent, models={{"name": model}}), and start the run with model="name".'
+            )
         if name is None or name in self._given_models or name == self.agent.model:
             return
         said = ", ".join(map(repr, self._given_models)) or "none"

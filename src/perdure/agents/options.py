@@ -93,7 +93,7 @@ class DurableOptions(TypedDict, Generic[DepsT], total=False):
     event_stream_handler: EventStreamHandler[DepsT] | None
     """Receives a streaming model's events live, once per try of the step."""
     answer_timeout: float | None
-    """Seconds for answers to approvals and `ask_user`. None: no limit."""
+    """Seconds after which an open approval counts as denied and `ask_user` as unanswered. Default None: no limit."""
     model_step: StepOptions | None
     """Retries of model requests. Default: up to 4 tries if the model is busy or unreachable."""
     compaction: Compaction | None

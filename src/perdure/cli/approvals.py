@@ -117,6 +117,12 @@ def approve(
     path = f"/api/v1/approvals/{quote(id, safe='')}/{quote(step, safe='')}"
 
     async def work(client: "Client") -> dict[str, Any]:
+        if feedback is not None:
+            asked = json.loads(await ask(client, "GET", path))
+            if not _takes_feedback(asked.get("answer_schema")):
+                raise Refused(
+                    f"The answer to {step!r} has no field for --feedback, so nothing was answered. Leave it out."
+                )
         said: dict[str, Any] = msgspec.json.decode(await ask(client, "POST", f"{path}/submit", body))
         return said
 
@@ -161,6 +167,13 @@ def revoke(
 
     call(url, RevokeApprovalLink(link))
     print_result(as_json, {"id": link}, f"Link {link} is revoked.")
+
+
+def _takes_feedback(schema: Any) -> bool:
+    if isinstance(schema, dict) and "$ref" in schema:
+        schema = schema.get("$defs", {}).get(schema["$ref"].rpartition("/")[2])
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    return fields is None or "feedback" in fields or bool(schema.get("additionalProperties"))
 
 
 def _answer(approved: bool | None, data: str | None, feedback: str | None) -> bytes:

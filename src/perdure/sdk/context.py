@@ -67,10 +67,21 @@ def _step_name(name: str) -> str:
     return checked_name(name, "the name of a step", NAME_BYTES_MAX)
 
 
-class Context(ExecutionState):
+_INNER: Final = {*ExecutionState.__slots__, "is_active"}
+
+
+class _WithoutInner(type):
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if name not in _INNER]
+
+
+class Context(ExecutionState, metaclass=_WithoutInner):
     """The first argument of a workflow's function. In steps, use only `emit` and `idempotency_key`."""
 
     __slots__ = ()
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _INNER]
 
     @property
     def idempotency_key(self) -> str:

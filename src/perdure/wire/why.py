@@ -1,5 +1,6 @@
 """Why an execution is where it is: one sentence, then the details."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -10,6 +11,7 @@ from perdure.wire.operation import Noun, Operation
 from perdure.wire.pauses import Pause
 from perdure.wire.record import Record, shown_before
 from perdure.wire.status import STATUS, Phase, Status
+from perdure.wire.times import moment
 
 
 class Fact(Record, frozen=True):
@@ -113,6 +115,21 @@ class Why(Record, frozen=True, kw_only=True):
     @shown_before("sentence")
     def status(self) -> Status:
         return STATUS[self.phase]
+
+    @property
+    def id(self) -> str:
+        """As `execution_id`."""
+        return self.execution_id
+
+    @property
+    def since(self) -> datetime | None:
+        """As `since_us`, in UTC."""
+        return None if self.since_us is None else moment(self.since_us)
+
+    @property
+    def until(self) -> datetime | None:
+        """As `until_us`, in UTC."""
+        return None if self.until_us is None else moment(self.until_us)
 
 
 explanations: Final = Noun("Executions")
