@@ -29,7 +29,7 @@ from tests.agents.scripted import Script, call, crashed
 
 from perdure import Context, Registry, current_step, workflow
 from perdure.agents import AgentItem, StepOptions, durable, events
-from perdure.sdk.errors import ExecutionFailed
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.records import Kind
 
@@ -97,6 +97,37 @@ async def test_the_first_word_is_there_while_the_model_still_speaks() -> None:
             if text == "first":
                 heard.set()
     assert text == "first last"
+
+
+async def test_a_stream_gives_its_run_and_raises_the_runs_failure() -> None:
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        if "in speech" in str(messages[-1]):
+            yield "Hel"
+        raise ValueError("no model here")
+
+    failing = durable(Agent(FunctionModel(stream_function=words), name="failing"))
+    fine = durable(weather_agent())
+    async with embedded(Registry()) as p:
+        for prompt, said in (("Fail.", ""), ("Fail in speech.", "Hel")):
+            stream = failing.stream(p, prompt)
+            heard = ""
+            with pytest.raises(ExecutionFailed, match="no model here") as failed:
+                async for one in stream:
+                    heard += one.text
+            handle = await stream.start()
+            assert (heard, failed.value.execution_id) == (said, handle.id)
+            with pytest.raises(ExecutionFailed, match="no model here") as awaited:
+                await stream.result()
+            assert vars(awaited.value) == vars(failed.value)
+        stream_of_fine = fine.stream(p, "How warm is it?")
+        first, again = await asyncio.gather(stream_of_fine.start(), stream_of_fine.start())
+        assert first is again
+        assert text_of([one async for one in stream_of_fine]) == await stream_of_fine.result() == "It is warm."
+        assert len((await p.list(workflow="weather")).executions) == 1
+        cancelled = fine.stream(p, "Never.", delay=3_600)
+        await (await cancelled.start()).cancel()
+        with pytest.raises(ExecutionCancelled):
+            await anext(cancelled)
 
 
 async def test_an_answer_that_was_cut_off_is_taken_back() -> None:

@@ -10,7 +10,7 @@ from tests.embedded.house import House, reaches
 
 from perdure import RetryPolicy, StreamItem, current_step
 from perdure.sdk.context import Context
-from perdure.sdk.errors import Misplaced
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Misplaced
 from perdure.sdk.workflow import Registry
 from perdure.wire.errors import BadRequest, BadValue, NotFound
 from perdure.wire.status import Phase
@@ -230,3 +230,46 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_emitted(house: House) 
                 await anext(handle.stream(after=cursor))
         with pytest.raises(NotFound):
             await anext(p.handle("0190a5f2-7c1e-7b3a-9d55-0242ac120002").stream())
+
+
+async def test_the_stream_of_a_run_that_failed_ends_with_its_failure(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def failing(ctx: Context, says: str | None) -> None:
+        if says is not None:
+            ctx.emit("token", says)
+        raise ValueError("out of words")
+
+    async with house.open(app) as p:
+        for says in ("Hel", None):
+            handle = await p.start(failing, says)
+            seen: list[Any] = []
+            with pytest.raises(ExecutionFailed) as streamed:
+                async for item in handle.stream():
+                    seen += [item.data]
+            with pytest.raises(ExecutionFailed) as awaited:
+                await handle.result()
+            assert seen == [] if says is None else [says]
+            assert vars(streamed.value) == vars(awaited.value)
+            assert (streamed.value.type, streamed.value.message) == ("ValueError", "out of words")
+            assert streamed.value.execution_id == handle.id
+            with pytest.raises(ExecutionFailed, match="out of words"):  # behind its last item
+                await anext(p.stream(handle.id, after="1" if says else "0"))
+
+
+async def test_the_stream_of_a_cancelled_run_says_so(house: House) -> None:
+    app = Registry()
+
+    @app.workflow
+    async def waiting(ctx: Context) -> None:
+        ctx.emit("token", "waits")
+        await ctx.wait_for_event("never")
+
+    async with house.open(app) as p:
+        handle = await p.start(waiting)
+        stream = handle.stream()
+        assert (await anext(stream)).data == "waits"
+        await handle.cancel()
+        with pytest.raises(ExecutionCancelled, match=f"Execution {handle.id} was cancelled"):
+            await anext(stream)

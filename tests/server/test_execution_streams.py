@@ -9,6 +9,7 @@ from tests.server.serving import Hand, Served, serving
 from tests.server.test_streams import following
 
 from perdure.sdk.client import Client
+from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.sync import SyncClient
 from perdure.wire.access import Role
@@ -128,6 +129,30 @@ async def test_a_thread_follows_without_a_loop(served: Served, hand: Hand) -> No
             return next(client.handle(id).stream()).data
 
         assert await asyncio.to_thread(only_one) == 1
+
+
+async def test_a_failure_ends_the_stream_of_each_client(served: Served, hand: Hand) -> None:
+    """Its text has 200 characters and is read from the right."""
+    said = "\u05d0\u05d9\u05df " * 50
+    id = await served.start()
+    item = await hand.claim()
+    detail = {"type": "ValueError", "message": said}
+    end = {"type": "fail", "error": f"ValueError: {said}", "detail": detail}
+    await hand.report(item, stream=[token(1)], end=end)
+    async with following(served, f"/api/v1/executions/{id}/stream") as stream:
+        last = (await stream.rest())[-1]
+    assert (last.event, last.data["id"], last.data["phase"]) == ("end", id, "failed")
+    with SyncClient(served.server.url, served.key) as client:
+
+        def follow() -> tuple[list[Any], ExecutionFailed]:
+            found: list[Any] = []
+            with pytest.raises(ExecutionFailed) as failed:
+                found.extend(one.data for one in client.handle(id).stream())
+            return found, failed.value
+
+        found, failed = await asyncio.to_thread(follow)
+    assert (found, failed.execution_id, failed.type, failed.message) == ([1], id, "ValueError", said)
+    assert str(failed) == last.data["error"]
 
 
 async def test_a_place_that_somebody_made_up_is_refused_whatever_is_in_it(served: Served, hand: Hand) -> None:

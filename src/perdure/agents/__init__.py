@@ -26,13 +26,14 @@ from perdure.agents.inputs import AgentInput
 from perdure.agents.options import DurableOptions
 from perdure.agents.steps import StepOptions
 from perdure.agents.stops import called_tool, has_text, max_steps, max_tokens, stop_reason
-from perdure.agents.streaming import AgentItem, events
+from perdure.agents.streaming import AgentItem, AgentStream, events
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.start_options import Budget
 
 __all__ = [
     "AgentInput",
     "AgentItem",
+    "AgentStream",
     "Budget",
     "BudgetExceeded",
     "Call",

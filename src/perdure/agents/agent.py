@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeGuard, TypeVar, Unpack, get_origin
 
@@ -37,7 +36,7 @@ from perdure.agents.overrides import Overrides
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.steps import TOOL_KEY, StepOptions
 from perdure.agents.stops import StopCondition
-from perdure.agents.streaming import AgentItem, events
+from perdure.agents.streaming import AgentStream
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import BudgetExceeded, Misplaced
@@ -212,18 +211,15 @@ class DurableAgent(Workflow[AgentPayload, OutT_co], Generic[DepsT, OutT_co]):
         handle = await self.start(client, prompt, **options)
         return await handle.result()
 
-    async def stream(
+    def stream(
         self, client: Client, prompt: Prompt = None, **options: Unpack[RunOptions[DepsT]]
-    ) -> AsyncGenerator[AgentItem, None]:
-        """Start a run and yield its stream. For its output as well, use `start` and `events`.
+    ) -> AgentStream[OutT_co]:
+        """A run to follow: items as of `events`, then `ExecutionFailed` or `ExecutionCancelled` if it has no output.
 
         >>> async for item in support.stream(client, "Where is my parcel?"):               # doctest: +SKIP
         ...     print(item.text, end="")
         """
-        handle = await self.start(client, prompt, **options)
-        async with aclosing(events(handle)) as items:
-            async for item in items:
-                yield item
+        return AgentStream(functools.partial(self.start, client, prompt, **options))
 
     def __call__(self, ctx: Context, input: AgentPayload = None, /) -> Coroutine[object, None, OutT_co]:
         """Run the agent inside the calling workflow's execution, which takes over the agent's own budget.

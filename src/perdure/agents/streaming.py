@@ -6,9 +6,10 @@ because the library does so only in a stream, which is slower.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_ai.agent import EventStreamHandler
@@ -35,6 +36,8 @@ from perdure.sdk.steps import running_step
 from perdure.sdk.streams import StreamItem
 from perdure.wire.errors import BadValue
 
+OutT = TypeVar("OutT")
+
 _EVENT: Final[TypeAdapter[AgentStreamEvent]] = TypeAdapter(AgentStreamEvent, config=ConfigDict(defer_build=True))
 """Built at first use, because it takes 50 ms."""
 
@@ -57,7 +60,7 @@ class AgentItem(NamedTuple):
 
 
 async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGenerator[AgentItem, None]:
-    """Follow an agent's execution and those below it, live. `item.restarted` is as in `handle.stream`.
+    """Follow an agent's execution and those below it, live. `item.restarted` and errors are as in `handle.stream`.
 
     >>> handle = await support.start(client, "Where is my parcel?")                     # doctest: +SKIP
     >>> async for one in events(handle):                                                # doctest: +SKIP
@@ -66,6 +69,50 @@ async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGener
     async with aclosing(handle.stream(after=after)) as items:
         async for item in items:
             yield AgentItem(item, _parse_event(item))
+
+
+class AgentStream(Generic[OutT]):
+    """A run of `DurableAgent.stream` and its items. The first item starts the run, unless `start` has.
+
+    After the last item of a run that failed or was cancelled, the iteration raises what `result` raises.
+
+    >>> stream = support.stream(client, "Where is my parcel?")                          # doctest: +SKIP
+    >>> print((await stream.start()).id)                                                # doctest: +SKIP
+    >>> said = [one.text async for one in stream]                                       # doctest: +SKIP
+    >>> answer = await stream.result()                                                  # doctest: +SKIP
+    """
+
+    def __init__(self, start: Callable[[], Awaitable[Handle[OutT]]]) -> None:
+        self._start = start
+        self._handle: Handle[OutT] | None = None
+        self._starting = asyncio.Lock()
+        self._items = self._follow()
+
+    async def start(self) -> Handle[OutT]:
+        """Start the run, once, and return its handle."""
+        async with self._starting:
+            if self._handle is None:
+                self._handle = await self._start()
+            return self._handle
+
+    async def result(self) -> OutT:
+        """As `Handle.result`."""
+        return await (await self.start()).result()
+
+    async def _follow(self) -> AsyncGenerator[AgentItem, None]:
+        async with aclosing(events(await self.start())) as items:
+            async for item in items:
+                yield item
+
+    def __aiter__(self) -> AsyncGenerator[AgentItem, None]:
+        return self._items
+
+    async def __anext__(self) -> AgentItem:
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        """Stop following. The run continues."""
+        await self._items.aclose()
 
 
 def _parse_event(item: StreamItem) -> AgentStreamEvent | None:

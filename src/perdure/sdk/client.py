@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 from msgspec import Raw, structs
 
 from perdure.sdk.bulk import Bulk
-from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.executions import ExecutionInfo, ExecutionInfoPage, ExecutionSearch
 from perdure.sdk.filters import FindOptions, find_filters
 from perdure.sdk.forks import ForkOptions, RetryOptions, fork_request, retry_request
-from perdure.sdk.payloads.errors import error_from_json
+from perdure.sdk.payloads.errors import execution_failure
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.project_stats import ProjectStats
 from perdure.sdk.queues import Queues
@@ -103,14 +102,7 @@ class Handle(Generic[R]):
             type_ = Any if self._workflow is None else self._workflow.result_type
             value: R = decode(bytes(finished.result) if finished.result is not None else b"null", type_, where="result")
             return value
-        if finished.phase == Phase.CANCELLED:
-            raise ExecutionCancelled(f"Execution {self.id} was cancelled.", execution_id=self.id)
-        shown = finished.error or "no reason was recorded"
-        if finished.detail is None:
-            raise ExecutionFailed(shown, execution_id=self.id)
-        record = error_from_json(bytes(finished.detail))
-        message = record.message if shown == str(record) else shown
-        raise ExecutionFailed(message, type=record.type, execution_id=self.id, shown=shown)
+        raise execution_failure(self.id, finished)
 
     async def get(self) -> ExecutionInfo[R]:
         """The execution as it is now. Its input and result have the workflow's types."""
@@ -125,7 +117,8 @@ class Handle(Generic[R]):
     def stream(self, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """Follow the items of this execution and its descendants, from the oldest one kept to the end.
 
-        `after` is the `cursor` of the item to begin behind. Reconnects after lost connections.
+        `after` is the `cursor` of the item to begin behind. Reconnects after lost connections. If the execution fails
+        or is cancelled, the last item is followed by the error that `result` raises.
 
             async for item in handle.stream():
                 print(item.data, end="")

@@ -11,12 +11,14 @@ import msgspec
 from msgspec import Raw
 
 from perdure.sdk.checks import checked_name
+from perdure.sdk.payloads.errors import execution_failure
 from perdure.sdk.payloads.values import encode
 from perdure.wire.codec import NAME_BYTES_MAX
 from perdure.wire.errors import BadValue
 from perdure.wire.executions import StreamItems
 from perdure.wire.fields import checked_id
 from perdure.wire.requests import Emitted
+from perdure.wire.status import Phase
 from perdure.wire.streams import ITEM_BYTES_MAX, StreamEnd
 
 if TYPE_CHECKING:
@@ -120,6 +122,8 @@ async def follow(transport: Transport, execution_id: str, after: str | None) -> 
     async with aclosing(transport.stream(StreamItems(checked_id(execution_id), after))) as items:
         async for cursor, item in items:
             if isinstance(item, StreamEnd):
+                if item.phase is not Phase.COMPLETED:
+                    raise execution_failure(execution_id, await transport.result(execution_id))
                 return
             if item.n <= seen.get(item.execution_id, 0):
                 continue

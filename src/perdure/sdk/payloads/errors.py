@@ -7,11 +7,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from perdure.sdk.errors import Fatal, in_words
+from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Fatal, in_words
 from perdure.sdk.payloads import tracebacks
 from perdure.sdk.payloads.tracebacks import Frame, frames_of
 from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
 from perdure.wire.errors import PerdureError
+from perdure.wire.executions import Finished
+from perdure.wire.status import Phase
 
 DETAIL_BYTES_MAX: Final = 16 << 10
 _NOTED: Final = "_perdure_details"
@@ -141,6 +143,17 @@ def error_from_json(data: bytes) -> ErrorRecord:
         return msgspec.json.decode(data, type=ErrorRecord)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ErrorRecord(type="Error", message=scrub_text(data.decode("utf-8", "replace"), ERROR_BYTES_MAX))
+
+
+def execution_failure(id: str, finished: Finished) -> ExecutionFailed:
+    if finished.phase is Phase.CANCELLED:
+        return ExecutionCancelled(f"Execution {id} was cancelled.", execution_id=id)
+    shown = finished.error or "no reason was recorded"
+    if finished.detail is None:
+        return ExecutionFailed(shown, execution_id=id)
+    record = error_from_json(bytes(finished.detail))
+    message = record.message if shown == str(record) else shown
+    return ExecutionFailed(message, type=record.type, execution_id=id, shown=shown)
 
 
 def unclear(error: BaseException, wrong: BaseException) -> Fatal:
