@@ -8,6 +8,7 @@ import pytest
 from perdure.store import scans
 from perdure.store.interface import Store, Verb, query, value, verb
 from perdure.store.open import open_store
+from perdure.store.postgres import PostgresStore
 from perdure.store.scans import Scans
 from perdure.store.statements import load, parse
 from perdure.wire.errors import TooManyRequests, Unavailable
@@ -163,3 +164,24 @@ async def test_a_store_closes_beside_a_scan(store: Store) -> None:
         await store.close()
         await asyncio.wait(asked)
     assert all(one.exception() is not None for one in asked)
+    assert ["store is closed" in str(one.exception()) for one in asked[1:]] == [True, True], "no new connection"
+
+
+async def test_a_scan_ends_with_its_caller_also_if_its_connection_breaks_then(store: Store) -> None:
+    """A lost connection is opened again, and would have made the end of a server's own loop wait for ever."""
+    if not isinstance(store, PostgresStore):
+        pytest.skip("a file has no connections")
+    async with asyncio.timeout(60):
+        asked = asyncio.create_task(store.scan(endless(project_id="b")))
+        await settle()
+        busy = [lane for lane in store._scans.lanes if lane._postgres._connection is not None]
+        while not busy:
+            await asyncio.sleep(0.01)
+            busy = [lane for lane in store._scans.lanes if lane._postgres._connection is not None]
+        asked.cancel()
+        for lane in busy:
+            assert lane._postgres._connection is not None
+            lane._postgres._connection.terminate()
+        await asyncio.wait([asked], timeout=5)
+        assert asked.cancelled()
+        assert store.epoch.startswith(await store.scan(epoch(project_id="b")))

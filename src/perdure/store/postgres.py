@@ -127,7 +127,11 @@ class PostgresStore:
 
     async def scan(self, verb: Verb[T]) -> T:
         self._check_open()
-        return await self._scans.run(verb, Writer.look)
+        return await self._scans.run(verb, self._look)
+
+    async def _look(self, lane: Writer, verb: Verb[T]) -> T:
+        self._check_open()  # again: the verb may have waited for its turn
+        return await lane.look(verb)
 
     async def _one(self, writer: Writer, verb: Verb[T]) -> T:
         self._check_open()

@@ -116,7 +116,9 @@ class Lost(Exception):
 
 
 def is_lost(error: BaseException, connection: AsyncpgConnection | None = None) -> bool:
-    """False if the error concerns the statement."""
+    """False if the error concerns the statement, or if the caller was cancelled."""
+    if isinstance(error, asyncio.CancelledError):
+        return False  # also if the connection is closed: another try would swallow it
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03", "25006")
@@ -133,6 +135,7 @@ class PostgresConnection:
         self.address = address
         self._name = name if address.listen_dsn is None else f"pooled {name}"
         self._connection: AsyncpgConnection | None = None
+        self._closed = False
         self._host = 0
         self.timeline = ""
         """After a failover the new server may lack our last commits."""
@@ -140,7 +143,11 @@ class PostgresConnection:
     async def get(self) -> AsyncpgConnection:
         connection = self._connection
         if connection is None or connection.is_closed():
-            self._connection = connection = await self._open()
+            connection = await self._open()
+            if self._closed:  # meanwhile
+                connection.terminate()
+                raise Lost("the store is closed")
+            self._connection = connection
         return connection
 
     async def _open(self) -> AsyncpgConnection:
@@ -221,6 +228,7 @@ class PostgresConnection:
             connection.terminate()
 
     async def close(self) -> None:
+        self._closed = True
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(Exception):  # it ends either way
