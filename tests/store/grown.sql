@@ -238,6 +238,10 @@ SELECT 'p', 'chat-' || (n / 100), 'agent-3', n % 100 + 1, 'user', :payload, 1 FR
 -- picks: ten apps
 INSERT INTO slack_apps (api_app_id, project_id, bound_at_us) SELECT 'app-' || n, 'p', 1 FROM numbers WHERE n < 10;
 
+-- name: project_slack_apps
+-- picks: ten apps
+INSERT INTO project_slack_apps (project_id, api_app_id, bound_at_us) SELECT 'p', 'app-' || n, 1 FROM numbers WHERE n < 10;
+
 -- name: acts
 -- picks: an act upon one execution in a hundred
 INSERT INTO acts (execution_id, seq, project_id, at_us, action, key, acted_by, note)

@@ -27,9 +27,9 @@ slack: Final = Noun("Slack")
 
 @slack.post("/api/v1/slack/apps", repeated="no effect", contract=True)
 class RegisterSlackApp(Operation[Done], frozen=True):
-    """Bind a Slack app to the project.
+    """Note a Slack app for the project.
 
-    409 while it is bound to another one, which has to release it first.
+    The server keeps the name, and does not use it yet. Other projects may note the same app.
     """
 
     api_app_id: Name
@@ -37,11 +37,11 @@ class RegisterSlackApp(Operation[Done], frozen=True):
 
 @slack.get("/api/v1/slack/apps")
 class ListSlackApps(Operation[SlackApps], frozen=True):
-    """The Slack apps that are bound to the project."""
+    """The Slack apps of the project."""
 
 
 @slack.delete("/api/v1/slack/apps/{api_app_id}")
 class ReleaseSlackApp(Operation[None], frozen=True):
-    """End a Slack app's binding to the project; any project may bind it then."""
+    """Remove a Slack app from the project."""
 
     api_app_id: str

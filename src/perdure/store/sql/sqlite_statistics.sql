@@ -92,6 +92,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
   ('conversations', 'conversations', '10000 10000 1'),
   ('conversation_messages', 'conversation_messages', '1000000 1000000 100 100 1'),
   ('slack_apps', 'slack_apps', '100 1'),
+  ('project_slack_apps', 'project_slack_apps', '100 10 1'),
   ('event_triggers', 'event_triggers', '100 100 1'),
   ('event_triggers', 'event_triggers_by_topic', '100 100 2 1'),
   ('slack_apps', 'slack_apps_of', '100 10 1'),

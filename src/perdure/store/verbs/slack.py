@@ -1,18 +1,13 @@
-"""Slack apps, each bound to the project that gets its events."""
+"""Slack apps of projects. Their names prove nothing: several projects may have one."""
 
 from perdure.store.interface import query, records, verb
-from perdure.wire.errors import Conflict, NotFound
+from perdure.wire.errors import NotFound
 from perdure.wire.slack import SlackApp
 
 
 @verb(sweep=True)
 async def bind_slack_app(*, project_id: str, api_app_id: str, now_us: int) -> None:
-    """Raises Conflict while another project has the app."""
-    if not await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us):
-        raise Conflict(
-            f"Slack app {api_app_id!r} is bound to another project. Release it there first: "
-            f"DELETE /api/v1/slack/apps/{api_app_id}."
-        )
+    await query("bind_slack_app", project_id=project_id, api_app_id=api_app_id, now_us=now_us)
 
 
 @verb(sweep=True)
