@@ -33,7 +33,7 @@ from perdure.sdk.errors import (
     asked_pause,
 )
 from perdure.sdk.events import Event
-from perdure.sdk.logs import LogHandler, ReplayFilter
+from perdure.sdk.logs import ReplayFilter, keep_logs
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
@@ -944,9 +944,9 @@ def test_what_workflow_code_logs_is_kept_once() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             console.append(record.getMessage())
 
-    handler, plain = LogHandler(), Console()
+    keep_logs()
+    plain = Console()
     plain.addFilter(ReplayFilter())
-    logger.addHandler(handler)
     logger.addHandler(plain)
 
     @workflow
@@ -974,7 +974,6 @@ def test_what_workflow_code_logs_is_kept_once() -> None:
         running_step.reset(token)
         assert lines(live)[-1] == (logging.ERROR, "in a step")
     finally:
-        logger.removeHandler(handler)
         logger.removeHandler(plain)
 
 

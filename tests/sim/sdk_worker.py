@@ -455,22 +455,12 @@ def registry(world: World, process: SdkWorker) -> Registry:
     return app
 
 
-class _NoLog:
-    """In the place of the handler that brings `logging` to the executions' logs: killed workers never take it off."""
-
-    def begin(self) -> None:
-        return
-
-    def end(self) -> None:
-        return
-
-
 def patches(world: World) -> list[tuple[ModuleType, str, object]]:
     """The SDK's sources of chance, and what it would change in this process for good."""
     return [
         (perdure.sdk.worker, "uuid4", world.new_id),
         (perdure.sdk.worker, "_collect_less", lambda: None),
-        (perdure.sdk.worker, "WORKERS_LOG", _NoLog()),
+        (perdure.sdk.worker, "keep_logs", lambda: None),
         (perdure.sdk.run_ends, "random", world.random),
         (perdure.sdk.worker, "random", world.random),
         (perdure.sdk.step_runner, "random", world.random),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from perdure.sdk.steps import current_context, running_step
@@ -86,20 +87,24 @@ class ReplayFilter(logging.Filter):
         return context is None or not context.machine.replaying
 
 
-class WorkersLog:
-    def __init__(self) -> None:
-        self._handler = LogHandler()
-        self._workers = 0
+@cache
+def keep_logs() -> None:
+    """From now on executions keep the logs of their steps and workflow code.
 
-    def begin(self) -> None:
-        if self._workers == 0:
-            logging.getLogger().addHandler(self._handler)
-        self._workers += 1
+    This wraps the method that passes each record to the handlers. A handler of the root logger would end Python's
+    output of last resort, and turn a later `logging.basicConfig()` into nothing.
+    """
+    handler, call_handlers = LogHandler(), logging.Logger.callHandlers
 
-    def end(self) -> None:
-        self._workers -= 1
-        if self._workers == 0:
-            logging.getLogger().removeHandler(self._handler)
+    def call_and_keep(logger: logging.Logger, record: logging.LogRecord) -> None:
+        call_handlers(logger, record)
+        if _reaches_root(logger):
+            handler.handle(record)
+
+    logging.Logger.callHandlers = call_and_keep  # type: ignore[assignment, method-assign]  # no other hook
 
 
-WORKERS_LOG: Final = WorkersLog()
+def _reaches_root(logger: logging.Logger) -> bool:
+    while logger.propagate and logger.parent is not None:
+        logger = logger.parent
+    return logger.parent is None

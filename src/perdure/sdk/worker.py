@@ -23,7 +23,7 @@ from msgspec import structs
 from perdure.sdk import reports
 from perdure.sdk.code_checks import warn_of_code
 from perdure.sdk.lease import Lease
-from perdure.sdk.logs import WORKERS_LOG
+from perdure.sdk.logs import keep_logs
 from perdure.sdk.long_calls import LongCalls
 from perdure.sdk.plain_agents import refuse_plain_agents
 from perdure.sdk.replay.calls import DurableCall
@@ -142,7 +142,7 @@ class Worker:
             await self._register_anew(refusals=True)
         else:
             await self._register(str(uuid4()))
-        WORKERS_LOG.begin()
+        keep_logs()
         self._claiming = self.loop.create_task(self._claim(), name="perdure-claim")
 
     async def _register(self, worker_id: str) -> None:
@@ -223,7 +223,6 @@ class Worker:
         with contextlib.suppress(PerdureError):
             await self.transport.call(DrainRequest(self.id, self._epoch))
         self.threads.shutdown()
-        WORKERS_LOG.end()
 
     @property
     def epoch(self) -> str:
