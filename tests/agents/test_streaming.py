@@ -15,7 +15,10 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
     PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
     TextPart,
+    ThinkingPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
@@ -25,10 +28,12 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
+from pydantic_ai.ui.vercel_ai import VercelAIEventStream
 from tests.agents.scripted import Script, call, crashed
 
 from perdure import Context, Registry, current_step, workflow
-from perdure.agents import AgentItem, StepOptions, durable, events
+from perdure.agents import AgentItem, AgentStream, StepOptions, durable, events
+from perdure.agents.streaming import Unstreamed
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.testing import embedded
 from perdure.wire.records import Kind
@@ -78,7 +83,7 @@ async def test_words_and_tools_come_as_events_of_the_library() -> None:
     assert {one.item.key for one in items if one.text} == {"model:2"}
     kinds = [one.item.kind for one in items]
     assert kinds.index("function_tool_call") < kinds.index("function_tool_result") < kinds.index("final_result")
-    assert "part_end" not in kinds
+    assert kinds[-1] == "part_end"
 
 
 async def test_the_first_word_is_there_while_the_model_still_speaks() -> None:
@@ -194,15 +199,15 @@ async def test_what_does_not_stream_is_live_with_whole_answers() -> None:
         said = [one async for one in quiet.stream(p, "How warm?")]
         assert [(one.item.kind, one.item.key, one.text) for one in said] == [
             ("part_start", "model:1", "quiet"),
+            ("part_end", "model:1", ""),
         ]
         handle = await spoken.start(p, "How warm?")
         items = [one async for one in events(handle)]
         assert await handle.result() == text_of(items) == "4 degrees"
         assert [one.item.kind for one in items] == [
-            "part_start",
-            "function_tool_call",
-            "function_tool_result",
-            "part_start",
+            *("part_start", "part_end"),
+            *("function_tool_call", "function_tool_result"),
+            *("part_start", "part_end"),
         ]
         assert [one.event.part.content for one in items if isinstance(one.event, FunctionToolResultEvent)] == [4]
         rows = await p.journal(handle.id)
@@ -384,3 +389,82 @@ def test_a_capability_that_listens_is_warned_of() -> None:
         durable(agent)
     assert warned[0].filename == __file__
     durable(agent, event_stream_handler=hears)
+
+
+def says(text: str) -> ModelResponse:
+    return ModelResponse([ThinkingPart("hm"), TextPart(text), TextPart("!"), call("temperature", "c1", city="Rome")])
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_each_part_ends_as_in_the_library(streams: bool) -> None:
+    expected: list[AgentStreamEvent] = []
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart("It is warm.")]) if answers(messages) else says("Let me look")
+
+    async def keep(ctx: RunContext[None], events: AsyncIterable[AgentStreamEvent]) -> None:
+        expected.extend([event async for event in events if event.event_kind in ("part_start", "part_end")])
+
+    model = FunctionModel(stream_function=weather_words) if streams else FunctionModel(answer)
+    agent = weather_agent()
+    await agent.run("How warm is it?", model=model if streams else Unstreamed(model), event_stream_handler=keep)
+    with agent.override(model=model):
+        weather = durable(agent)
+        async with embedded(Registry(weather)) as p:
+            items = [one async for one in weather.stream(p, "How warm is it?")]
+    assert [one.event for one in items if one.item.kind in ("part_start", "part_end")] == expected
+    assert len(expected) == (4 if streams else 10)
+    assert text_of(items).endswith("It is warm.")
+
+
+async def test_a_text_in_a_web_page_closes_also_after_a_lost_run() -> None:
+    """The encoder of Pydantic AI for the AI SDK."""
+    asked = 0
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        nonlocal asked
+        asked += 1
+        yield "Hel"
+        if asked == 1:
+            raise ConnectionError("the line went dead")
+        yield "lo"
+
+    cut = durable(Agent(FunctionModel(stream_function=words), name="cut"), model_step=StepOptions(retry=2))
+
+    async def native(stream: AgentStream[str]) -> AsyncIterator[AgentStreamEvent]:
+        async for one in stream:
+            if one.event is not None:
+                yield one.event
+
+    async with embedded(Registry()) as p:
+        stream = cut.stream(p, "Hello?")
+        encoder: VercelAIEventStream[None, str] = VercelAIEventStream()
+        chunks = [chunk async for chunk in encoder.transform_stream(native(stream))]
+        items = [one async for one in events(await stream.start())]
+    sent = [chunk.model_dump() for chunk in chunks]
+    told = [one.get("delta", one["type"]) for one in sent if one["type"].startswith("text-")]
+    assert told == ["text-start", "Hel", "text-end", "text-start", "Hel", "lo", "text-end"]
+    [place] = [n for n, one in enumerate(items) if one.item.restarted]
+    *_, spoke, closing, again = items[: place + 1]
+    assert isinstance(closing.event, PartEndEvent) and (closing.item.tries, again.item.tries) == (1, 2)
+    assert closing.item.cursor == spoke.item.cursor  # a reader that left here misses nothing
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_part_above_the_limit_begins_and_ends(streams: bool) -> None:
+    pieces = ["x" * 40_000, "y" * 40_000]
+
+    async def words(messages: list[ModelMessage], info: AgentInfo) -> Pieces:
+        for piece in pieces:
+            yield piece
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        return ModelResponse([TextPart("".join(pieces))])
+
+    model = FunctionModel(stream_function=words) if streams else FunctionModel(answer)
+    async with embedded(Registry()) as p:
+        items = [one async for one in durable(Agent(model, name="long")).stream(p, "Speak.")]
+    parts = [one.event for one in items if one.item.kind != "final_result"]
+    assert isinstance(parts[0], PartStartEvent) and isinstance(parts[-1], PartEndEvent)
+    assert text_of(items) == ("".join(pieces) if streams else "")
+    assert items[-1].item.data["cut"] and parts[-1].part == TextPart("")

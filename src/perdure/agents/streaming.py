@@ -62,13 +62,27 @@ class AgentItem(NamedTuple):
 async def events(handle: Handle[Any], *, after: str | None = None) -> AsyncGenerator[AgentItem, None]:
     """Follow an agent's execution and those below it, live. `item.restarted` and errors are as in `handle.stream`.
 
+    If a lost run left a part unfinished, a `PartEndEvent` for it comes before the first item of the new run.
+
     >>> handle = await support.start(client, "Where is my parcel?")                     # doctest: +SKIP
     >>> async for one in events(handle):                                                # doctest: +SKIP
     ...     print(one.text, end="")
     """
+    unfinished: dict[tuple[str, str], tuple[StreamItem, PartStartEvent]] = {}
+    cursor = ""
     async with aclosing(handle.stream(after=after)) as items:
         async for item in items:
-            yield AgentItem(item, _parse_event(item))
+            event, place = _parse_event(item), (item.execution_id, item.key)
+            if item.restarted and place in unfinished:
+                lost, begun = unfinished.pop(place)
+                end = PartEndEvent(index=begun.index, part=begun.part)
+                yield AgentItem(lost._replace(restarted=False, cursor=cursor), end)
+            if isinstance(event, PartStartEvent):
+                unfinished[place] = item, event
+            elif isinstance(event, PartEndEvent):
+                unfinished.pop(place, None)
+            yield AgentItem(item, event)
+            cursor = item.cursor
 
 
 class AgentStream(Generic[OutT]):
@@ -147,7 +161,7 @@ def emitting(handler: EventStreamHandler[Any]) -> EventStreamHandler[Any]:
 def emit_event(event: AgentStreamEvent) -> None:
     step, run = running_step.get(), current_run()
     emit = step.emit if step is not None else run.ctx.emit if run is not None else None
-    if emit is None or isinstance(event, PartEndEvent):  # an end repeats its deltas
+    if emit is None:
         return
     data = _EVENT.dump_python(event, mode="json")
     try:
@@ -157,13 +171,17 @@ def emit_event(event: AgentStreamEvent) -> None:
 
 
 def emit_answer(response: ModelResponse) -> None:
+    kinds = [None, *(part.part_kind for part in response.parts), None]
     for index, part in enumerate(response.parts):
-        emit_event(PartStartEvent(index=index, part=part))
+        emit_event(PartStartEvent(index=index, part=part, previous_part_kind=kinds[index]))
+        emit_event(PartEndEvent(index=index, part=part, next_part_kind=kinds[index + 2]))
 
 
 def _beginning(data: dict[str, Any]) -> dict[str, Any]:
     part = data.get("part")
     kept = {name: one for name, one in part.items() if len(str(one)) < 1_000} if isinstance(part, dict) else None
+    if kept is not None and "index" in data:  # so that readers see its part begin and end
+        return data | {"part": {"content": "", **kept}, "cut": True}
     return {"event_kind": data.get("event_kind"), "part": kept, "cut": True}
 
 
