@@ -17,7 +17,7 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue, Conflict, NotFound
+from perdure.wire.errors import BadRequest, BadValue, Conflict, NotFound
 from perdure.wire.hands import PendingKind
 from perdure.wire.records import Kind
 from perdure.wire.requests import OpenWait, ReportReply, ReportRequest
@@ -237,6 +237,38 @@ class Positive:
     def __post_init__(self) -> None:
         if self.amount < 1:
             raise ValueError("at least 1")
+
+
+async def test_a_client_lists_the_questions_of_all_executions(house: House) -> None:
+    app = Registry()
+    keys = ["k" * 200, "\u05d0\u05d9\u05df"]  # one is read from the right
+    shown = [None, {"n": (1 << 63) - 1}]
+
+    @app.workflow
+    async def asks(ctx: Context, n: int) -> object:
+        return await ctx.suspend(keys[n], shown[n])
+
+    async with house.open(app) as p:
+        assert (await p.approvals()).approvals == []
+        handles = [await p.start(asks, n) for n in range(2)]
+        for handle in handles:
+            await reaches(handle, Phase.WAITING)
+        page = await p.approvals(limit=1)
+        assert page.next_cursor is not None
+        found = [*page.approvals, *(await p.approvals(cursor=page.next_cursor)).approvals]
+        assert {(one.root_execution_id, one.step_key, bytes(one.data)) for one in found} == {
+            (handle.id, key, msgspec.json.encode(data)) for handle, key, data in zip(handles, keys, shown, strict=True)
+        }
+        for one in found:
+            await p.resume(one.execution_id, one.step_key, "yes", question=one.question)
+        assert [await handle.result() for handle in handles] == ["yes", "yes"]
+        assert (await p.approvals()).approvals == []
+        answered = await p.approvals(state="answered")
+        assert [one.answer for one in answered.approvals] == [msgspec.Raw(b'"yes"')] * 2
+        with pytest.raises(ValueError, match="nonsense"):
+            await p.approvals(state="nonsense")  # type: ignore[arg-type]
+        with pytest.raises(BadRequest):
+            await p.approvals(cursor="nonsense")
 
 
 async def test_an_answer_that_a_type_refuses_by_its_own_code_can_be_asked_for_again(house: House) -> None:

@@ -12,6 +12,7 @@ from tests.server.push_worker import LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.clock import ManualClock
+from perdure.sdk.sync import SyncClient
 from perdure.wire.access import Role
 from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
 
@@ -57,6 +58,10 @@ async def test_a_question_is_shown_while_it_is_open_and_answered_once(served: Se
     assert (shown["execution_id"], shown["step_key"], shown["status"]) == (id, "approve", "waiting")
     assert (shown["data"], shown["state"], shown["asked_by"]) == ({"amount": 120}, "open", id)
     assert shown["answered_by"] is None
+    with SyncClient(served.server.url, served.key) as client:
+        [read] = (await asyncio.to_thread(client.approvals)).approvals
+    assert (read.execution_id, read.step_key, bytes(read.data)) == (id, "approve", b'{"amount":120}')
+    assert read.question == shown["question"]
     [listed] = (await served.client.get("/api/v1/approvals")).json()["approvals"]
     assert (listed["execution_id"], listed["step_key"], listed["data"]) == (id, "approve", {"amount": 120})
     assert listed["key"] == "order-48300"

@@ -21,7 +21,7 @@ from perdure.sdk.start_options import StartOptions
 from perdure.sdk.starts import GatheredStarts, start_item
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.workflow import Workflow
-from perdure.wire.approvals import Became, ListApprovalLinks, RevokeApprovalLink
+from perdure.wire.approvals import Became, ListApprovalLinks, ListApprovals, ListedState, RevokeApprovalLink
 from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
 from perdure.wire.errors import BadValue, NotFound, from_code
 from perdure.wire.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
-    from perdure.wire.approvals import QuestionLinks
+    from perdure.wire.approvals import OpenApprovals, QuestionLinks
     from perdure.wire.budgets import BudgetState
     from perdure.wire.hands import Acted, PendingCall
 
@@ -337,6 +337,18 @@ class Client:
     def stream(self, execution_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem, None]:
         """As `Handle.stream`."""
         return follow(self._transport, execution_id, after)
+
+    async def approvals(
+        self, *, state: Literal["open", "answered", "expired"] = "open", cursor: str | None = None, limit: int = 100
+    ) -> OpenApprovals:
+        """A page of the project's open questions, oldest first, or of those that were answered or expired, newest
+        first. `limit` is at most 1,000.
+
+        for one in (await client.approvals()).approvals:
+            print(one.workflow_id, json.loads(bytes(one.data)))
+            await client.resume(one.execution_id, one.step_key, {"approved": True}, question=one.question)
+        """
+        return await self._transport.call(ListApprovals(ListedState(state), cursor, limit))
 
     async def approval_links(self, *, cursor: str | None = None, limit: int = 100) -> QuestionLinks:
         """A page of the links that still open a question, newest first, with their makers. `limit` is at most 1,000."""

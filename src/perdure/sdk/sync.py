@@ -197,6 +197,7 @@ class SyncClient:
     why = blocking(Client.why)
     timeline = blocking(Client.timeline)
     usage = blocking(Client.usage)
+    approvals = blocking(Client.approvals)
     approval_links = blocking(Client.approval_links)
     revoke_approval_link = blocking(Client.revoke_approval_link)
     cancel = blocking(Client.cancel)
