@@ -33,7 +33,7 @@ RUN = {
     *("approvals-in-a-web-app", "django", "embedded", "fastapi", "flask", "from-celery", "from-dbos"),
     *("from-temporal", "import", "jupyter", "rate-limits", "saga", "versions", "webhooks-in-and-out"),
 }
-RUN_ELSEWHERE = {"long-agents"}
+RUN_ELSEWHERE = {"agent-in-a-web-page", "long-agents"}
 """In tests/agents/test_docs.py: loading agents takes seconds."""
 
 

@@ -1,14 +1,20 @@
-"""The Python blocks of docs/agents.md and of the guide of long agents."""
+"""The Python blocks of docs/agents.md and of the guides of agents."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from pydantic_ai.models.test import TestModel
 from tests.agents.scripted import Script, call
 from tests.documented import DOCS, Page
 from tests.embedded.house import answer_when_asked, reaches
+from tests.test_guides import calling
 
 import perdure.agents
 from perdure import Budget, Registry
@@ -72,6 +78,50 @@ async def test_long_agents(capsys: pytest.CaptureFixture[str]) -> None:
             assert await ended.result() == "Unfinished: Bark."
             assert await (await p.start(module.report, "What do beavers eat?")).result() == "Bark."
     assert page.all_ran
+
+
+def told(reply: httpx2.Response) -> list[tuple[str, Any]]:
+    """The server-sent events."""
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    return [(name, json.loads(data)) for name, data in re.findall(r"event: (.*)\ndata: (.*)\n\n", reply.text)]
+
+
+async def test_an_agent_in_a_web_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPPORT", str(tmp_path / "support.db"))
+    page = Page("guides/agent-in-a-web-page")
+    module = await page.run()
+    await page.run()
+    assert page.all_ran
+    asks = call("refund", "c1", order_id=7, euros=12)
+    script = Script(
+        lambda messages, info: ValueError("no model here") if "Fail." in str(messages) else asks, "It is on its way."
+    )
+    with module.agent.override(model=script.model):
+        async with calling(module.app) as client:
+            id = (await client.post("/runs", json={"text": "My cup is broken.", "session": "s"})).json()["id"]
+            following = asyncio.create_task(client.get(f"/runs/{id}/events"))
+            await reaches(module.perdure().handle(id), Phase.WAITING)
+            [asked] = (await client.get("/questions")).json()
+            assert (asked["id"], asked["asks"]["arguments"]) == (id, {"order_id": 7, "euros": 12})
+            answers = f"/runs/{id}/answers/{asked['key']}"
+            assert (await client.post(answers, json={"approved": True})).status_code == 204
+            whole = await following
+            question, words, done = told(whole)
+            assert (question, done) == (("question", asked), ("done", "It is on its way."))
+            assert words[1]["text"] == "It is on its way."
+            assert (await client.get("/questions")).json() == []
+            assert (await client.post(answers, json={"approved": False})).status_code == 409
+            first, second = re.findall("^id: (.*)$", whole.text, re.MULTILINE)
+            for cursor, left in ((first, [words, done]), (second, [done])):
+                again = await client.get(f"/runs/{id}/events", headers={"last-event-id": cursor})
+                assert told(again) == left
+            assert (await client.get("/runs/0190a5f2-7c1e-7b3a-9d55-0242ac120002/events")).status_code == 404
+            encoded = re.findall(r'"type":"(text-[^"]+)"', (await client.get(f"/runs/{id}/ai-sdk")).text)
+            assert encoded == ["text-start", "text-delta", "text-end"]
+            id = (await client.post("/runs", json={"text": "Fail.", "session": "t"})).json()["id"]
+            [(name, error)] = told(await client.get(f"/runs/{id}/events"))
+            assert name == "failed" and "no model here" in error
+            assert '"type":"error"' in (await client.get(f"/runs/{id}/ai-sdk")).text
 
 
 def test_the_page_has_every_public_name_and_option() -> None:
