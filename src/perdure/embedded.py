@@ -25,6 +25,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.sdk import dev_note
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease
+from perdure.sdk.loop_watchdog import loop_watchdog
 from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
@@ -217,6 +218,7 @@ async def embedded(
             parks=parks,
         )
         async with AsyncExitStack() as stack:
+            stack.enter_context(loop_watchdog(asyncio.get_running_loop()))
             server = (
                 None if serve is None else await stack.enter_async_context(_served(engine, path, project_id, serve))
             )

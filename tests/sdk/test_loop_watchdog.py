@@ -4,11 +4,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from perdure import Context
+from perdure.embedded import embedded_sync
 from perdure.sdk import loop_watchdog as watchdog
 from perdure.sdk.loop_watchdog import blocking_code, loop_watchdog
+from perdure.sdk.workflow import Registry
 
 
 class CapturedLog(logging.Handler):
@@ -53,7 +58,40 @@ async def test_code_that_does_not_let_go_of_the_loop_is_named_once(capture: Call
         await asyncio.create_task(body())
         await asyncio.to_thread(ended.came.wait, 60)
     [text] = [text for text in blocked.texts if "is blocked by 'body'" in text]  # on a busy machine, others, too
-    assert f"({__file__}:" in text and "asks_a_slow_service" in text and "asyncio" not in text
+    assert f"({__file__}:" in text and "asks_a_slow_service" in text and "/asyncio/" not in text
+
+
+async def test_code_of_a_library_is_not_named_if_the_program_called_it(capture: Callable[[str], CapturedLog]) -> None:
+    """As under a web server, whose frames lie around those of the program."""
+    blocked = capture("is blocked by")
+
+    async def view() -> None:
+        assert blocked.came.wait(60)
+
+    library: dict[str, Any] = {"view": view, "__name__": "uvicorn"}
+    exec(compile("async def serve(): await view()", "<uvicorn>", "exec"), library)
+    with loop_watchdog(asyncio.get_running_loop(), look_seconds=0.01, blocked_seconds=0.01):
+        await asyncio.create_task(library["serve"]())
+    assert any("is blocked by 'view'" in text for text in blocked.texts)
+
+
+def test_an_embedded_application_names_the_code_that_blocks_it(
+    capture: Callable[[str], CapturedLog], tmp_path: Path
+) -> None:
+    blocked, ended = capture("is blocked by 'blocks'"), capture("runs again")
+    app = Registry()
+
+    @app.workflow
+    async def flow(ctx: Context) -> None:
+        async def blocks() -> None:
+            assert blocked.came.wait(60)
+
+        await ctx.step("blocks", blocks)
+
+    with embedded_sync(str(tmp_path / "app.db"), app) as p:
+        p.start(flow).result()
+        assert ended.came.wait(60)
+    assert any(f"({__file__}:" in text for text in blocked.texts)
 
 
 def test_a_loop_that_waits_runs_nobody_s_code() -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from perdure.sdk.payloads.tracebacks import is_library
+
 logger = logging.getLogger("perdure.worker")
 
 LOOK_SECONDS: Final = 1.0
@@ -54,11 +56,12 @@ def _watch(
         warned = False
         while not ran.wait(blocked_seconds) and not stop.is_set():
             if not warned and (stack := blocking_code(thread_id)):
-                first = stack[0]
+                first = next((one for one in stack if not is_library(one.filename)), stack[0])
                 logger.warning(
                     "The event loop of this worker is blocked by %r (%s:%s): no other step, time-out or report can "
-                    "run. Move blocking code into a sync function, which "
-                    '`await ctx.step("name", function, …)` runs in a thread.\n%s',
+                    "run. Move blocking code into a sync function: in a workflow "
+                    '`await ctx.step("name", function, …)` runs it in a thread, elsewhere '
+                    "`await asyncio.to_thread(function, …)`.\n%s",
                     first.name,
                     first.filename,
                     first.lineno,

@@ -54,7 +54,7 @@ def frames_of(error: BaseException) -> list[Frame] | None:
             one.lineno or 0,
             scrub_text(one.name, TEXT_BYTES_MAX),
             scrub_text(one.line or "", TEXT_BYTES_MAX),
-            own=not _is_library(file),
+            own=not is_library(file),
         )
         room -= len(msgspec.json.encode(frame))
         if room < 0:
@@ -64,7 +64,7 @@ def frames_of(error: BaseException) -> list[Frame] | None:
 
 
 @lru_cache(maxsize=1_024)
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
     path = Path(file)
     return file.startswith("<") or not _PACKAGES.isdisjoint(path.parts) or any(map(path.is_relative_to, _PLACES))
 
