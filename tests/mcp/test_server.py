@@ -307,6 +307,29 @@ async def test_a_retry_after_a_refund_asks_what_becomes_of_it(app: Embedded) -> 
         assert "Started execution" in await session.text("retry_execution", id=id, later="keep")
 
 
+async def test_a_blocked_or_held_execution_is_mended(app: Embedded) -> None:
+    name = "أ" * 56 + "n" * 144
+    async with admin(app, elicitation_callback=accepts) as session:
+        id = (await session.text("start_execution", workflow="refunded")).split()[2].rstrip(".")
+        await session.text("get_execution", id=id, wait=30)
+        forked = await session.text("fork_execution", id=id, steps={"ship": "by hand"}, note="a van")
+        fork = forked.split()[2].rstrip(",")
+        assert "is completed" in await session.text("get_execution", id=fork, wait=30)
+        assert "CONFLICT" in await session.refusal("act_on_execution", id=id, action="complete", step="ship", value=1)
+        created = await session.begin("run_order", id=7)
+        await session.until_status(created.task_id, "input_required")
+        act = {"id": created.task_id, "action": "complete", "step": "approve", "value": YES["content"]}
+        assert "Done: complete" in await session.text("act_on_execution", **act)
+        assert "is completed" in await session.text("get_execution", id=created.task_id, wait=30)
+        queue = {"kind": "queue", "name": name}
+        assert f'Paused queue "{name[:99]}' in await session.text("pause", **queue, note="x")
+        assert "Ended the pause of queue" in await session.text("unpause", **queue)
+        assert "Not paused: queue" in await session.text("unpause", **queue)
+        ann = {"kind": "key", "name": "mail", "concurrency_key": name}
+        assert "Paused key" in await session.text("pause", **ann)
+        assert "BAD_VALUE" in await session.refusal("pause", kind="key", name=name)
+
+
 async def test_a_cancel_and_a_retry_keep_the_note(app: Embedded) -> None:
     async with admin(app) as session:
         started = await session.text("start_execution", workflow="order", input={"id": 7})

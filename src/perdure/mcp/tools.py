@@ -14,7 +14,9 @@ from perdure.wire.approvals import GetOpenQuestions, ListApprovals
 from perdure.wire.errors import BadRequest
 from perdure.wire.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
 from perdure.wire.fields import INT64_MAX
-from perdure.wire.forks import RetryExecution
+from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.hands import Action, ActOnExecution
+from perdure.wire.pauses import EndPause, PauseKind, PutPause
 from perdure.wire.status import Status
 from perdure.wire.summaries import ListSummaries
 from perdure.wire.why import ExplainExecution
@@ -220,8 +222,73 @@ async def retry_execution(ask: Ask, given: Retry) -> str:
     LATER_OUTCOMES names steps that may have undone earlier ones. Ask the user, then give `later` or `from_step`."""
     keep, redo = given.later == "keep", given.later == "redo"
     id = await full_id(ask, given.id)
-    fork = await ask(RetryExecution(id, given.from_step, keep_later=keep, redo_later=redo, note=given.note))
-    return f"Started execution {fork.execution_id}, which keeps {fork.kept_rows} rows of the journal."
+    op = RetryExecution(id, given.from_step, keep_later=keep, redo_later=redo, note=given.note)
+    return _forked(await ask(op))
+
+
+class Forking(Struct, forbid_unknown_fields=True):
+    id: Id
+    from_step: Annotated[str, Meta(description="The key of the first step that runs again.")] | None = None
+    steps: Annotated[dict[str, Json], Meta(description="Values in place of kept outcomes, by the keys of steps.")] = {}
+    deployment: Annotated[str, Meta(description="The deployment that runs it.")] | None = None
+    note: Note | None = None
+
+
+@tool(Role.WRITE)
+async def fork_execution(ask: Ask, given: Forking) -> str:
+    """Start an execution that keeps the outcomes of another one before `from_step`, or up to the last edited step.
+    Use it when an execution is blocked. The other one stays as it is."""
+    edits = Edits(steps={key: Raw(msgspec.json.encode(one)) for key, one in given.steps.items()})
+    id, deployment = await full_id(ask, given.id), given.deployment
+    return _forked(await ask(ForkExecution(id, given.from_step, edits, deployment, note=given.note)))
+
+
+class Act(Struct, forbid_unknown_fields=True):
+    id: Id
+    action: Action
+    step: Annotated[str, Meta(description="The key of what waits. Left out: the held execution as a whole.")] | None = (
+        None
+    )
+    value: Annotated[Json, Meta(description="For complete: the result, as JSON.")] = None
+    error: Annotated[str, Meta(description="For fail: the message that the code sees.")] | None = None
+    note: Note | None = None
+
+
+@tool(Role.WRITE, destroys=True)
+async def act_on_execution(ask: Ask, given: Act) -> str:
+    """Decide a step, timer, event, question or child that waits, or a held execution. `try` runs a step again, `fire`
+    ends a timer, `complete` gives a result, `fail` and `time_out` raise an error. Ask the user first."""
+    id, value = await full_id(ask, given.id), Raw(msgspec.json.encode(given.value))
+    await ask(ActOnExecution(id, given.action, given.step, value, given.error, note=given.note))
+    return f"Done: {given.action} in execution {id}."
+
+
+class Paused(Struct, forbid_unknown_fields=True):
+    kind: PauseKind
+    name: Annotated[str, Meta(description="The queue, workflow or deployment. For a key: its queue.")]
+    concurrency_key: Annotated[str, Meta(description="Only for the kind key.")] | None = None
+
+    def __str__(self) -> str:
+        key = "" if self.concurrency_key is None else f"{lines.quoted(self.concurrency_key)} of queue "
+        return f"{self.kind} {key}{lines.quoted(self.name)}"
+
+
+class Pausing(Paused, forbid_unknown_fields=True):
+    note: Note | None = None
+
+
+@tool(Role.ADMIN)
+async def pause(ask: Ask, given: Pausing) -> str:
+    """Hold back the executions of a queue, workflow, deployment or concurrency key. Ask the user first."""
+    await ask(PutPause(given.kind, given.name, given.concurrency_key, note=given.note))
+    return f"Paused {given}."
+
+
+@tool(Role.ADMIN)
+async def unpause(ask: Ask, given: Paused) -> str:
+    """End a pause. Workers get its executions again, in their old order."""
+    ended = await ask(EndPause(given.kind, given.name, given.concurrency_key))
+    return f"Ended the pause of {given}." if ended.was_paused else f"Not paused: {given}."
 
 
 class Target(Struct, forbid_unknown_fields=True):
@@ -257,6 +324,10 @@ async def answer_question(ask: Ask, given: Answer) -> str:
     data = Raw(msgspec.json.encode(given.answer))
     done = await ask(ResumeExecution(one.execution_id, one.step_key, data, one.question))
     return f"Answered {lines.quoted(done.step_key)} of execution {done.execution_id}."
+
+
+def _forked(fork: Fork) -> str:
+    return f"Started execution {fork.execution_id}, which keeps {fork.kept_rows} rows of the journal."
 
 
 def _without_null(schema: Json) -> Json:
