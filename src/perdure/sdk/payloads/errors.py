@@ -146,7 +146,7 @@ def error_from_json(data: bytes) -> ErrorRecord:
 
 
 def execution_failure(id: str, finished: Finished) -> ExecutionFailed:
-    if finished.phase is Phase.CANCELLED:
+    if finished.phase == Phase.CANCELLED:
         return ExecutionCancelled(f"Execution {id} was cancelled.", execution_id=id)
     shown = finished.error or "no reason was recorded"
     if finished.detail is None:
