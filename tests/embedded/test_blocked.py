@@ -72,7 +72,10 @@ async def test_diverged_code_blocks_and_a_registration_with_the_right_code_unblo
 
 async def test_the_fork_that_why_names_goes_on_with_the_code_as_it_is(house: House, count: Counter) -> None:
     async with blocked_by(["a", "x", "c"], house, count) as (p, handle):
-        [command] = [one for one in (await p.why(handle.id)).commands if "fork" in one]
+        why = await p.why(handle.id)
+        [command] = [one for one in why.commands if "fork" in one]
+        way = "from 'b' on the code as it is"
+        assert way in (why.remedy or "") and f"fork the execution {way}, or cancel" in str(why.facts)
         *start, step = command.split()
         assert start == ["perdure", "fork", handle.id, "--from"]
         fork = await handle.fork(from_step=step)

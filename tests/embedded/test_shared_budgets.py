@@ -50,6 +50,8 @@ async def test_the_runs_of_a_session_spend_from_one_balance_and_go_on_together(h
         assert b"3 of 3 calls. Approve to raise it for all that spend from it" in bytes(question.data)
         assert await spent(p, "sessions") == {"s": 3, "t": 2}
         [balance] = await p.budgets.balances("sessions", key="s")
+        assert "limit=3" in repr(balance) and "None" not in repr([balance.usd_micros, balance.tokens, balance.seconds])
+        assert balance.seconds.spent == 0, "a balance has no limit of time"
         page = await p.engine.serve(Scope(await p.engine.projects.default()), ListBalances("sessions", "s", limit=1))
         assert len(page.balances) == 1 and page.next_key is None
         raised = await p.raise_budget(balance.execution_id, calls=1)

@@ -119,7 +119,7 @@ class StoredBudget(Struct, frozen=True, omit_defaults=True):
             BudgetAmount(getattr(self.spent, name), getattr(self.reserved, name), getattr(limits, name))
             for name in ("usd_micros", "tokens", "calls")
         )
-        elapsed = max(0, self.elapsed_us(now_us)) // 1_000_000
+        elapsed = 0 if self.name is not None else max(0, self.elapsed_us(now_us)) // 1_000_000
         state = BudgetState(
             execution_id=self.execution_id,
             usd_micros=usd_micros,
@@ -141,6 +141,10 @@ class BudgetAmount(Record, frozen=True):
     """For calls under way, or lost before they settled."""
     limit: Int64 | None
     """Null: no limit."""
+
+    def __repr__(self) -> str:
+        limit = "" if self.limit is None else f", limit={self.limit}"
+        return f"BudgetAmount(spent={self.spent}, reserved={self.reserved}{limit})"
 
 
 class BudgetState(Record, frozen=True):

@@ -56,10 +56,11 @@ def diverged(
     if source is None and main is not None and not is_done:
         source = source_location(main.get_coro())
     recorded = _describe(row.kind, row.key, row.name)
+    fork = "" if row.key is None else f"fork the execution from {row.key!r} on the code as it is, "
     return Diverged(
         f"The code does not match the journal: row {row.seq} is {recorded}, but the code {asks}"
         f"{f' ({source})' if source else ''}. {advice}"
-        "Bring the old code back, or cancel the execution and start it anew.",
+        f"Bring the old code back, {fork}or cancel the execution.",
         seq=row.seq,
         recorded=side(row.kind, row.key, row.name),
         asked=None if call is None else side(call.kind, call.key, call.name),
