@@ -93,15 +93,16 @@ async def test_projects_take_turns_and_use_one_lane_each() -> None:
     asked += [looks.ask(name) for name in ("c", "c", "d")]
     await looks.end("b")
     await looks.end("a")
-    assert looks.begun == ["b", "a", "b", "c"]
-    await looks.end("c")
-    assert looks.begun[4:] == ["d"]
+    assert looks.begun == ["b", "a", "c", "d"]
     await looks.end("d")
+    assert looks.begun[4:] == ["b"]
+    await looks.end("c")
+    assert looks.begun[5:] == ["c"]
     await looks.end("c")
     while looks.running:
         await looks.end("b")
     assert [await one for one in asked] == ["b"] * 30 + ["a", "c", "c", "d"]
-    assert not looks.scans._waiting and not looks.scans._running and len(looks.scans._free) == 2
+    assert not looks.scans._asked and not looks.scans._turns and len(looks.scans._free) == 2
 
 
 async def test_a_caller_that_leaves_gives_its_turn_back() -> None:
@@ -117,7 +118,7 @@ async def test_a_caller_that_leaves_gives_its_turn_back() -> None:
     assert looks.begun == ["b", "b"]
     waiting[1].cancel()
     await asyncio.wait([first, other, *waiting])
-    assert looks.running == [] and len(looks.scans._free) == 1 and not looks.scans._running
+    assert looks.running == [] and len(looks.scans._free) == 1 and not looks.scans._turns
 
 
 async def test_a_project_may_not_wait_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ async def test_a_project_may_not_wait_in_any_number(monkeypatch: pytest.MonkeyPa
         await asked[-1]
     other = looks.ask("a")
     await looks.end("b")
-    assert looks.running == ["b"]
+    assert looks.running == ["a"]
     for one in (*asked, other):
         one.cancel()
     await asyncio.wait([*asked, other])

@@ -19,19 +19,14 @@ class Refusals:
     """Logs that a store takes no writes: at once, after growing pauses with a count, and when it is over."""
 
     def __init__(self, logger: logging.Logger, store: str) -> None:
-        self._logger = logger
-        self._store = store
-        self._amount = 0
-        self._began_at = 0.0
-        self._pause = 1.0
-        self._due_at = 0.0
-        self._is_told = False
+        self._logger, self._store = logger, store
+        self._amount, self._is_told = 0, False
+        self._pause, self._began_at, self._due_at = 1.0, 0.0, 0.0
 
     def add(self, why: object) -> None:
         now = time.monotonic()
+        self._began_at = self._began_at if self._amount else now
         self._amount += 1
-        if self._amount == 1:
-            self._began_at = now
         if now < self._due_at:
             return
         so_far = f" ({self._amount:,} times in {now - self._began_at:.0f} s)" if self._amount > 1 else ""
@@ -43,10 +38,8 @@ class Refusals:
     def end(self) -> None:
         """A write has succeeded."""
         if self._is_told:
-            seconds = time.monotonic() - self._began_at
-            self._logger.warning(
-                "%s writes again after %.0f s; it refused %d times.", self._store, seconds, self._amount
-            )
+            text = "%s writes again after %.0f s; it refused %d times."
+            self._logger.warning(text, self._store, time.monotonic() - self._began_at, self._amount)
         self._amount, self._is_told = 0, False
 
 

@@ -14,7 +14,7 @@ import msgspec
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 from msgspec import Raw
 
-from perdure.store.schema_costs import Looks, extent
+from perdure.store.schema_costs import extent, looks_at
 from perdure.wire.answer_forms import APPROVED, form_of, form_schema
 from perdure.wire.approvals import ANSWER_CHECK
 from perdure.wire.codec import has_more_parts, read_json
@@ -128,19 +128,19 @@ def _make(said: WorkflowDescription) -> Check:
         logger.warning("Inputs are not checked against a schema that cannot be compiled: %s", error)
         return lambda payload: None
 
-    looks = Looks(schema)
-    is_cheap = (looks.at(DEPTH_MAX) or LOOKS_MAX) * CHECKED_PARTS_MAX <= LOOKS_MAX
+    looks = functools.cache(functools.partial(looks_at, schema))
+    is_cheap = looks(DEPTH_MAX) * CHECKED_PARTS_MAX <= LOOKS_MAX
 
-    def count(payload: Any) -> int:
+    def cost(payload: Any) -> float:
         depth, parts = extent(payload)
-        return (looks.at(depth) or LOOKS_MAX) * parts
+        return looks(depth) * parts
 
     def check(payload: Any) -> tuple[str, str] | None:
-        if not is_cheap and count(payload) >= LOOKS_MAX:
+        if not is_cheap and cost(payload) >= LOOKS_MAX:
             return None
         if validator.is_valid(payload) or (payload is None and said.input_optional):
             return None
-        if count(payload) > EXPLAINED_MAX:
+        if cost(payload) > EXPLAINED_MAX:
             return "", "does not fit the schema"
         return _fault(_deepest(next(validator.iter_errors(payload))), payload)
 

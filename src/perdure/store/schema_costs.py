@@ -1,6 +1,8 @@
 """How often a check looks at one value. The references and unions of a schema can double that at each level."""
 
+import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -13,86 +15,60 @@ _UNCOUNTED: Final = frozenset(
 )
 
 
-class _TooMany(Exception):
-    pass
+def looks_at(schema: Any, depth: int) -> float:
+    """For values with that many levels. Infinite: more than LOOKS_MAX, or the schema cannot be counted."""
+    known: dict[tuple[int, int], tuple[int, int, int]] = {}
 
-
-class Looks:
-    def __init__(self, schema: Any) -> None:
-        self._schema = schema
-        self._known: dict[tuple[int, int], tuple[int, int, int] | None] = {}
-        self._steps = 0
-
-    def at(self, depth: int) -> int | None:
-        """For values with that many levels. None: too many, or the schema cannot be counted."""
-        self._steps = 0
-        try:
-            looks = self._all(self._schema, depth)
-        except (_TooMany, RecursionError):
-            self._known.clear()
-            return None
-        return looks if looks <= LOOKS_MAX else None
-
-    def _all(self, schema: Any, depth: int) -> int:
-        here, members, items = self._parts(schema, depth)
+    def total(part: Any, depth: int) -> int:
+        here, members, items = count(part, depth)
         return here + max(members, items)
 
-    def _parts(self, schema: Any, depth: int) -> tuple[int, int, int]:
+    def count(part: Any, depth: int) -> tuple[int, int, int]:
         """Looks at the value itself, at a member of it, and at an item of it."""
-        if not isinstance(schema, dict):
+        if not isinstance(part, dict):
             return 1, 0, 0
-        key = id(schema), depth
-        if key in self._known:
-            known = self._known[key]
-            if known is None:  # it refers to itself at the same value
-                raise _TooMany
-            return known
-        self._steps += 1
-        if self._steps > STEPS_MAX or not _UNCOUNTED.isdisjoint(schema):
-            raise _TooMany
-        self._known[key] = None
-        here, members, items = 1, 0, 0
-        for part in self._same_value(schema):
-            more = self._parts(part, depth)
-            here, members, items = here + more[0], members + more[1], items + more[2]
+        key = id(part), depth
+        if key in known:
+            return known[key]
+        if len(known) >= STEPS_MAX or not _UNCOUNTED.isdisjoint(part):
+            raise ValueError
+        known[key] = LOOKS_MAX, 0, 0  # too many, if it refers to itself at the same value
+        same = [count(one, depth) for one in _same_value(part, schema)]
+        here, members, items = map(sum, zip((1, 0, 0), *same, strict=True))
         if depth > 0:
-            members += self._most(schema.get("properties"), depth) + sum(
-                self._all(part, depth - 1)
-                for part in (
-                    *_values(schema.get("patternProperties")),
-                    schema.get("additionalProperties"),
-                    schema.get("propertyNames"),
-                )
-            )
-            items += self._most(schema.get("prefixItems"), depth) + sum(
-                self._all(schema.get(name), depth - 1) for name in ("items", "contains")
-            )
+            inner = partial(total, depth=depth - 1)
+            others = part.get("additionalProperties"), part.get("propertyNames")
+            members += max(map(inner, _values(part.get("properties"))), default=0)
+            members += sum(map(inner, (*_values(part.get("patternProperties")), *others)))
+            items += max(map(inner, _values(part.get("prefixItems"))), default=0)
+            items += inner(part.get("items")) + inner(part.get("contains"))
         if here + max(members, items) > LOOKS_MAX:
-            raise _TooMany
-        found = self._known[key] = here, members, items
-        return found
+            raise ValueError
+        known[key] = here, members, items
+        return known[key]
 
-    def _most(self, parts: Any, depth: int) -> int:
-        return max((self._all(part, depth - 1) for part in _values(parts)), default=0)
+    try:
+        return total(schema, depth)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return math.inf
 
-    def _same_value(self, schema: dict[str, Any]) -> Iterator[Any]:
-        for name in ("allOf", "anyOf", "oneOf", "dependentSchemas"):
-            yield from _values(schema.get(name))
-        yield from (schema[name] for name in ("not", "if", "then", "else") if name in schema)
-        if "$ref" in schema:
-            yield self._referred(schema["$ref"])
 
-    def _referred(self, reference: Any) -> Any:
-        found = self._schema
-        if not isinstance(reference, str) or reference[:1] != "#":
-            raise _TooMany
-        for name in unquote(reference[1:]).split("/")[1:]:
-            name = name.replace("~1", "/").replace("~0", "~")
-            try:
-                found = found[int(name) if isinstance(found, list) else name]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise _TooMany from None
-        return found
+def _same_value(part: dict[str, Any], schema: Any) -> Iterator[Any]:
+    for name in ("allOf", "anyOf", "oneOf", "dependentSchemas"):
+        yield from _values(part.get(name))
+    yield from (part[name] for name in ("not", "if", "then", "else") if name in part)
+    if "$ref" in part:
+        yield _referred(part["$ref"], schema)
+
+
+def _referred(reference: Any, found: Any) -> Any:
+    """Raises ValueError, LookupError, TypeError."""
+    if reference[:1] != "#":
+        raise ValueError
+    for name in unquote(reference[1:]).split("/")[1:]:
+        name = name.replace("~1", "/").replace("~0", "~")
+        found = found[int(name) if isinstance(found, list) else name]
+    return found
 
 
 def _values(parts: Any) -> list[Any]:
