@@ -547,7 +547,7 @@ def special(executions: int) -> dict[str, dict[str, Any]]:
         found[query] = {"execution_id": ids["running"], "id": "call-1"}
     for query in ("lock_source", "lock_retried", "read_source", "mark_retried", "set_keys", "make_fork", "keys_of"):
         found[query] = {"id": done}
-    forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US}
+    forked = {"execution_id": done, "fork_id": fresh, "cut": 3, "cut_at_us": NOW_US, "lost": "[]"}
     for query in (
         "kept_facts",
         "budget_waits_at",
