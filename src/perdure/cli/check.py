@@ -30,25 +30,17 @@ def check(
     from perdure.cli import app_loader
 
     os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
-    found: list[str] = []
     try:
         registry = app_loader.find(target)
+        found = [f"{file}:{line}: {text}" for file, line, text in sorted(set(_findings(registry, target)))]
+        found = found or [f"{target}: {whole}" for whole in _refusals(registry)]
     except Refused as error:
         found = [str(error)]
-    else:
-        found = [
-            f"{file}:{line}: {text}".replace(":0: ", ": ", 1)
-            for file, line, text in sorted(set(_findings(registry, target)))
-        ]
-        if not found and (whole := _refusal(registry)) is not None:
-            found = [f"{target}: {whole}"]
-        if not found:
-            typer.echo(f"{target}: checked {len(registry.workflows)} workflows, found nothing.")
-    here = f"{os.getcwd()}{os.sep}"
     for one in found:
-        typer.echo(" ".join(one.removeprefix(here).split()))
+        typer.echo(" ".join(one.removeprefix(f"{os.getcwd()}{os.sep}").replace(":0: ", ": ", 1).split()))
     if found:
         raise typer.Exit(FAILED)
+    typer.echo(f"{target}: checked {len(registry.workflows)} workflows, found nothing.")
 
 
 def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
@@ -57,26 +49,23 @@ def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
     from perdure.sdk.workflow import Registry
 
     for one in registry:
-        code = one.fn.__code__
-        is_ours = one.fn.__globals__.get("__package__") == "perdure.agents"
+        code, names = one.fn.__code__, one.fn.__globals__
+        is_ours = names.get("__package__") == "perdure.agents"
         place = (target, 0) if is_ours else (code.co_filename, code.co_firstlineno)
-        refusal = _refusal(Registry(one))
-        if refusal is not None:
+        for refusal in _refusals(Registry(one)):
             yield Finding(*place, refusal)
         try:
-            unpriced = one.unpriced()
+            for model in one.unpriced():
+                yield Finding(
+                    *place,
+                    f"Agent {one.name!r} has a budget in money, and the price of its model {model!r} is not known, so "
+                    "its calls are refused. Give durable() a price=.",
+                )
         except Exception as error:  # the program's own function of prices
             yield Finding(*place, f"The price of {one.name!r} failed: {error!r}")
-            unpriced = []
-        for model in unpriced:
-            yield Finding(
-                *place,
-                f"Agent {one.name!r} has a budget in money, and the price of its model {model!r} is not known, so its "
-                "calls are refused. Give durable() a price=.",
-            )
         yield from find_in_code(one.fn, sets=True)
-        for value in list(one.fn.__globals__.values()):
-            if isinstance(value, FunctionType) and "_perdure_step" in vars(value):
+        for value in [value for value in names.values() if isinstance(value, FunctionType)]:
+            if "_perdure_step" in vars(value):
                 try:
                     step_plan(value)
                 except TypeError as error:
@@ -84,7 +73,7 @@ def _findings(registry: "Registry", target: str) -> "Iterator[Finding]":
                     yield Finding(code.co_filename, code.co_firstlineno, str(error))
 
 
-def _refusal(registry: "Registry") -> str | None:
+def _refusals(registry: "Registry") -> list[str]:
     """Why a server would refuse the registration."""
     import asyncio
 
@@ -95,10 +84,11 @@ def _refusal(registry: "Registry") -> str | None:
     try:
         for one in registry:
             one.check_hints()
-        workflows, queues, schedules, triggers = registry.specs()
-        given: dict[str, Any] = {"workflows": workflows, "queues": queues, "schedules": schedules, "triggers": triggers}
+        given: dict[str, Any] = dict(
+            zip(("workflows", "queues", "schedules", "triggers"), registry.specs(), strict=True)
+        )
         request = RegisterRequest(worker_id="check", deployment_id="default", python="3", capacity=1, **given)
         asyncio.run(check_registration(request))
     except (TypeError, ValueError, PerdureError) as error:
-        return str(error)
-    return None
+        return [str(error)]
+    return []

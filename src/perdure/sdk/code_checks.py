@@ -6,14 +6,14 @@ calls. Steps and functions that are only passed on are not looked at. A comment 
 
 import ast
 import builtins
+import contextlib
 import datetime
-import functools
 import inspect
 import linecache
 import logging
 import sys
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -45,8 +45,6 @@ _SETS: Final = frozenset({"set", "frozenset", "Set", "FrozenSet", "AbstractSet",
 _SET_METHODS: Final = frozenset({"union", "intersection", "difference", "symmetric_difference"})
 _IN_ORDER: Final = frozenset({"list", "tuple", "enumerate", "iter"})
 _DEFS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
-_APART: Final = (*_DEFS, ast.Lambda, ast.ClassDef)
-_UNKNOWN: Final = object()
 
 
 class Finding(NamedTuple):
@@ -57,16 +55,11 @@ class Finding(NamedTuple):
 
 def find_in_code(fn: Callable[..., Any], *, sets: bool = False) -> list[Finding]:
     """`sets` also finds tasks and calls that are made in the order of a set. Never raises."""
-    try:
-        reached: dict[FunctionType, None] = {}
-        targets = _targets()
-        if isinstance(fn, FunctionType) and (_reach(fn, reached, targets) or sets):
-            look = _Look(targets, sets)
-            look.function(fn)
-            return sorted(look.found)
-    except Exception:  # odd code must not keep a worker from its work
-        pass
-    return []
+    search = _Search(sets)
+    with contextlib.suppress(Exception):  # odd code must not keep a worker from its work
+        if isinstance(fn, FunctionType) and (sets or search.suspects(fn)):
+            search.look(fn)
+    return sorted(search.found)
 
 
 def warn_of_code(workflows: Iterable[Workflow[Any, Any]]) -> None:
@@ -75,209 +68,167 @@ def warn_of_code(workflows: Iterable[Workflow[Any, Any]]) -> None:
         logger.warning("%s:%d: %s.", file, line, text)
 
 
-def _targets() -> dict[Any, str]:
-    found = {getattr(datetime.datetime, word): "use ctx.now()" for word in _CLOCKS}
-    found[datetime.date.today] = "use ctx.now().date()"
-    for name, (remedy, words) in _CALLS.items():
-        members = vars(sys.modules[name]) if name in sys.modules else {}
-        found.update((members[word], remedy) for word in words.split() if word in members)
-    return found
-
-
-def _reach(fn: FunctionType, reached: dict[FunctionType, None], targets: Mapping[Any, str]) -> bool:
-    """Whether the code names a target. A quick look, so that most files need not be read."""
-    reached[fn] = None
-    outer, suspect = _outer(fn), False
-    for word in _names(fn.__code__):
-        value = outer.get(word)
-        suspect = suspect or word in _WORDS or (callable(value) and _is_in(value, targets))
-        if _is_helper(value, fn) and value not in reached:
-            suspect = _reach(value, reached, targets) or suspect
-    return suspect
-
-
 def _names(code: CodeType) -> set[str]:
     inner = (_names(const) for const in code.co_consts if isinstance(const, CodeType))
     return {*code.co_names, *code.co_freevars}.union(*inner)
 
 
 def _outer(fn: FunctionType) -> Mapping[str, Any]:
-    cells: dict[str, Any] = {}
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        try:
+    cells: dict[str, Any] = dict.fromkeys(fn.__code__.co_freevars)
+    for name, cell in zip(cells, fn.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not assigned yet
             cells[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            cells[name] = _UNKNOWN
     return ChainMap(cells, fn.__globals__, vars(builtins))
 
 
 def _is_helper(value: object, caller: FunctionType) -> TypeGuard[FunctionType]:
     if not isinstance(value, FunctionType) or "_perdure_step" in vars(value):
         return False
-    theirs, ours = value.__globals__, caller.__globals__
-    package = str(ours.get("__package__") or "").partition(".")[0]
-    if theirs is ours or package in ("", "perdure"):
-        return theirs is ours
-    return package == str(theirs.get("__package__")).partition(".")[0]
+    theirs, ours = (str(one.__globals__.get("__package__") or "").partition(".")[0] for one in (value, caller))
+    return value.__globals__ is caller.__globals__ or (theirs == ours and ours not in ("", "perdure"))
 
 
-def _is_in(value: object, targets: Mapping[Any, str]) -> bool:
-    try:
-        return value in targets
-    except TypeError:  # not hashable
+class _Search:
+    def __init__(self, sets: bool) -> None:
+        self.sets = sets
+        self.found: set[Finding] = set()
+        self._seen: set[CodeType] = set()
+        self._remedies: dict[Any, str] = {getattr(datetime.datetime, word): "use ctx.now()" for word in _CLOCKS}
+        self._remedies[datetime.date.today] = "use ctx.now().date()"
+        for name, (remedy, words) in _CALLS.items():
+            members = vars(sys.modules[name]) if name in sys.modules else {}
+            self._remedies.update((members[word], remedy) for word in words.split() if word in members)
+
+    def remedy(self, value: object) -> str | None:
+        return self._remedies.get(value) if callable(value) and isinstance(value, Hashable) else None
+
+    def suspects(self, fn: FunctionType) -> bool:
+        """A quick look at the names in the code, so that most files need not be read."""
+        reached = {fn: None}
+        waiting = [fn]
+        for one in waiting:
+            outer = _outer(one)
+            for word in _names(one.__code__):
+                value = outer.get(word)
+                if word in _WORDS or self.remedy(value):
+                    return True
+                if _is_helper(value, one) and value not in reached:
+                    reached[value] = None
+                    waiting.append(value)
         return False
 
-
-@functools.lru_cache(maxsize=1)
-def _parse(file: str, text: str) -> dict[tuple[str, int], ast.AST]:
-    """The functions of a file by name and first line."""
-    found: dict[tuple[str, int], ast.AST] = {}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, _DEFS):
-            found[node.name, min([node.lineno, *(one.lineno for one in node.decorator_list)])] = node
-    return found
-
-
-class _Look:
-    def __init__(self, targets: Mapping[Any, str], sets: bool) -> None:
-        self.found: set[Finding] = set()
-        self._targets = targets
-        self._looks_for_sets = sets
-        self._seen: set[CodeType] = set()
-
-    def function(self, fn: FunctionType) -> None:
+    def look(self, fn: FunctionType) -> None:
         code = fn.__code__
-        if code in self._seen:
+        if code in self._seen or code.co_name == "<lambda>":
             return
         self._seen.add(code)
         linecache.checkcache(code.co_filename)
-        lines = linecache.getlines(code.co_filename, fn.__globals__)
-        node = _parse(code.co_filename, "".join(lines)).get((code.co_name, code.co_firstlineno))
-        if isinstance(node, _DEFS):
+        lines = inspect.getblock(linecache.getlines(code.co_filename, fn.__globals__)[code.co_firstlineno - 1 :])
+        (block,) = ast.parse("".join(["if 1:\n", *(f" {line}" for line in lines)])).body
+        node = block.body[0]  # type: ignore[attr-defined]  # an `if` has it
+        if isinstance(node, _DEFS) and node.name == code.co_name:
             _Body(self, fn, node, lines).look(node.body)
-
-    def add(self, file: str, lines: list[str], node: Any, text: str) -> None:
-        if ACCEPTED not in lines[node.lineno - 1]:
-            self.found.add(Finding(file, node.lineno, text))
 
 
 class _Body:
     """The code of one function, with the functions in it that it calls."""
 
-    def __init__(self, all: _Look, fn: FunctionType, node: ast.AST, lines: list[str]) -> None:
-        self._all, self._fn, self._lines = all, fn, lines
+    def __init__(self, search: _Search, fn: FunctionType, node: ast.AST, lines: list[str]) -> None:
+        self._search, self._fn, self._lines = search, fn, lines
         self._outer = _outer(fn)
-        self._defs: dict[str, Any] = {}
-        self._bound: dict[str, int] = {}
-        """How often each local name is assigned."""
-        self._imported: dict[str, Any] = {}
-        self._set_names: dict[str, int] = {}
-        inner = list(ast.walk(node))[1:]
-        for one in inner:
-            if isinstance(one, _APART[:2]):
-                self._defs[one.name] = one
-                self._bind(one.name)
-            elif isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
-                self._bind(one.id)
-            elif isinstance(one, ast.arg):
-                self._bind(one.arg)
-            elif isinstance(one, ast.ExceptHandler | ast.MatchAs) and one.name:
-                self._bind(one.name)
-            elif isinstance(one, ast.Import | ast.ImportFrom):
-                self._import(one)
-        for one in sorted((one for one in inner if isinstance(one, ast.stmt)), key=lambda one: one.lineno):
-            if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name) and self._is_set(one.value):
-                self._note_set(one.targets[0].id)
-            elif isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and _says_set(one.annotation):
-                self._note_set(one.target.id)
-        for one in inner:
-            if isinstance(one, ast.arg) and _says_set(one.annotation):
-                self._note_set(one.arg)
-
-    def _bind(self, name: str) -> None:
-        self._bound[name] = self._bound.get(name, 0) + 1
-
-    def _note_set(self, name: str) -> None:
-        self._set_names[name] = self._set_names.get(name, 0) + 1
-
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        for one in node.names:
-            name = one.asname or one.name.partition(".")[0]
-            self._bind(name)
-            if isinstance(node, ast.Import):
-                self._imported[name] = sys.modules.get(one.name if one.asname else name)
-            elif node.level == 0:
-                self._imported[name] = getattr(sys.modules.get(node.module or ""), one.name, None)
+        self._local: dict[str, list[Any]] = defaultdict(list)
+        """The nodes that bind each local name; for an import what it gives."""
+        self._entered: list[ast.AST] = []
+        values: dict[ast.AST, ast.AST] = {}
+        for one in list(ast.walk(node))[1:]:
+            match one:
+                case ast.Assign(targets=[ast.Name() as target], value=value):
+                    values[target] = value
+                case ast.AnnAssign(target=ast.Name() as target):
+                    values[target] = one
+                case ast.Name(id=name, ctx=ast.Store()):
+                    self._local[name].append(values.get(one, one))
+                case ast.Import(names=names):
+                    for it in names:
+                        top = it.name.partition(".")[0]
+                        self._local[it.asname or top].append(sys.modules.get(it.name if it.asname else top))
+                case ast.ImportFrom(names=names, module=module, level=level):
+                    for it in names:
+                        given = None if level else getattr(sys.modules.get(module or ""), it.name, None)
+                        self._local[it.asname or it.name].append(given)
+                case ast.arg(arg=name) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                    self._local[name].append(one)
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    self._local[name].append(one)
 
     def look(self, nodes: Iterable[ast.AST]) -> None:
         for node in _walk(nodes):
-            if self._all._looks_for_sets:
-                self._look_for_sets(node)
+            if self._search.sets and any(map(self._is_durable, _walk(self._made_of_set(node)))):
+                text = (
+                    "calls or tasks are made in the order of a set, which differs in a replay; use a list, as sorted(…)"
+                )
+                self._add(node, text)
             if not isinstance(node, ast.Call):
-                continue
-            if isinstance(node.func, ast.Name) and node.func.id in self._defs:
-                inner = self._defs[node.func.id]
-                if self._bound[node.func.id] == 1 and not inner.decorator_list:
-                    self._defs.pop(node.func.id)
-                    self.look(inner.body)
-                    self._defs[node.func.id] = inner
                 continue
             value = self._value(node.func)
             if _is_helper(value, self._fn):
-                self._all.function(value)
-            elif callable(value) and _is_in(value, self._all._targets):
-                called, remedy = ast.unparse(node.func), self._all._targets[value]
-                self._add(node, f"{called}() in workflow code differs in a replay; {remedy}")
+                self._search.look(value)
+            elif remedy := self._search.remedy(value):
+                self._add(node, f"{ast.unparse(node.func)}() in workflow code differs in a replay; {remedy}")
+            elif isinstance(value, _DEFS) and not value.decorator_list and value not in self._entered:
+                self._entered.append(value)
+                self.look(value.body)
 
-    def _add(self, node: ast.AST, text: str) -> None:
-        self._all.add(self._fn.__code__.co_filename, self._lines, node, text)
+    def _add(self, node: Any, text: str) -> None:
+        if ACCEPTED not in self._lines[node.lineno - 2]:
+            line = self._fn.__code__.co_firstlineno + node.lineno - 2
+            self._search.found.add(Finding(self._fn.__code__.co_filename, line, text))
 
     def _value(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.Name):
-            if node.id not in self._bound:
-                return self._outer.get(node.id, _UNKNOWN)
-            return self._imported.get(node.id, _UNKNOWN) if self._bound[node.id] == 1 else _UNKNOWN
-        if isinstance(node, ast.Attribute):
-            base = self._value(node.value)
-            if isinstance(base, ModuleType):
-                return vars(base).get(node.attr, _UNKNOWN)
-            if base is datetime.datetime or base is datetime.date:
-                return getattr(base, node.attr, _UNKNOWN)
-        return _UNKNOWN
+        """The object that an expression names, the node if that is defined in this code, or None."""
+        match node:
+            case ast.Name(id=name) if name not in self._local:
+                return self._outer.get(name)
+            case ast.Name(id=name) if len(self._local[name]) == 1:
+                return self._local[name][0]
+            case ast.Attribute(value=inner, attr=attr):
+                base = self._value(inner)
+                if isinstance(base, ModuleType):
+                    return vars(base).get(attr)
+                if base is datetime.datetime or base is datetime.date:
+                    return getattr(base, attr, None)
+        return None
 
-    def _look_for_sets(self, node: ast.AST) -> None:
-        made: list[ast.AST] = []
-        if isinstance(node, ast.For) and self._is_set(node.iter):
-            made = node.body  # type: ignore[assignment]  # statements are nodes
-        elif isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
-            made = [node.elt] if any(self._is_set(one.iter) for one in node.generators) else []
-        elif isinstance(node, ast.DictComp):
-            made = [node.value] if any(self._is_set(one.iter) for one in node.generators) else []
-        elif isinstance(node, ast.Starred) and isinstance(node.value, ast.Set) and self._is_set(node.value):
-            made = list(node.value.elts)
-        elif isinstance(node, ast.Call) and self._value(node.func) is map and any(map(self._is_set, node.args[1:])):
-            made = [ast.Call(node.args[0], [], [])]
-        if any(map(self._is_durable, _walk(made))):
-            self._add(
-                node,
-                "calls or tasks are made in the order of a set, which differs in a replay; use a list, as sorted(…)",
-            )
+    def _made_of_set(self, node: ast.AST) -> list[Any]:
+        """The code that runs in the order of a set."""
+        match node:
+            case ast.For(iter=over, body=made) if self._is_set(over):
+                return made
+            case (
+                ast.ListComp(elt=made, generators=loops)
+                | ast.GeneratorExp(elt=made, generators=loops)
+                | ast.SetComp(elt=made, generators=loops)
+                | ast.DictComp(value=made, generators=loops)
+            ) if any(self._is_set(one.iter) for one in loops):
+                return [made]
+            case ast.Starred(value=ast.Set(elts=made) as over) if self._is_set(over):
+                return made
+            case ast.Call(func=called, args=[made, *over]) if self._value(called) is map:
+                return [ast.Call(made, [], [])] if any(map(self._is_set, over)) else []
+        return []
 
     def _is_durable(self, node: ast.AST) -> bool:
         if not isinstance(node, ast.Call):
             return False
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _TASKS:
-            return True
-        if isinstance(node.func, ast.Name) and node.func.id in self._defs:
-            inner = self._defs[node.func.id]
-            return isinstance(inner, ast.AsyncFunctionDef) or any(
-                "step" in ast.unparse(d) for d in inner.decorator_list
-            )
         value = self._value(node.func)
+        if isinstance(value, _DEFS):
+            decorators = "".join(map(ast.unparse, value.decorator_list))
+            return isinstance(value, ast.AsyncFunctionDef) or "step" in decorators
         return (
-            inspect.iscoroutinefunction(value)
+            (isinstance(node.func, ast.Attribute) and node.func.attr in _TASKS)
+            or inspect.iscoroutinefunction(value)
             or hasattr(value, "_perdure_step")
-            or hasattr(value, "run_timeout_seconds")
+            or isinstance(value, Workflow)
         )
 
     def _is_set(self, node: ast.AST) -> bool:
@@ -286,16 +237,21 @@ class _Body:
                 return True
             case ast.Set():
                 return len(node.elts) > 1
-            case ast.Call(func=ast.Name(id=word)) if word not in self._bound:
+            case ast.Call(func=ast.Name(id=word)) if word not in self._local:
                 return word in ("set", "frozenset") or (word in _IN_ORDER and any(map(self._is_set, node.args)))
             case ast.Call(func=ast.Attribute(attr=word, value=inner)):
                 return word in _SET_METHODS and self._is_set(inner)
             case ast.BinOp(op=ast.BitOr() | ast.BitAnd() | ast.BitXor() | ast.Sub()):
                 return self._is_set(node.left)
-            case ast.Name(id=word) if word in self._bound:
-                return self._set_names.get(word) == self._bound[word]
-            case ast.Name():
-                return isinstance(self._outer.get(node.id), set | frozenset)
+            case ast.AnnAssign(annotation=hint) | ast.arg(annotation=ast.AST() as hint):
+                return ast.unparse(hint).strip("'").partition("[")[0].rpartition(".")[2] in _SETS
+            case ast.Name(id=word, ctx=ast.Load()) if word in self._local:
+                given, self._local[word] = self._local[word], []  # it may be made of itself
+                is_set = all(map(self._is_set, given))
+                self._local[word] = given
+                return is_set
+            case ast.Name(id=word, ctx=ast.Load()):
+                return isinstance(self._outer.get(word), set | frozenset)
         return False
 
 
@@ -303,13 +259,6 @@ def _walk(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if not isinstance(node, _APART):
+        if not isinstance(node, (*_DEFS, ast.Lambda, ast.ClassDef)):
             yield node
             waiting.extend(ast.iter_child_nodes(node))
-
-
-def _says_set(annotation: ast.AST | None) -> bool:
-    if annotation is None:
-        return False
-    said = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
-    return isinstance(said, str) and said.partition("[")[0].rpartition(".")[2] in _SETS

@@ -5,17 +5,12 @@ import linecache
 import weakref
 from collections.abc import Coroutine
 from types import CodeType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from perdure.sdk.errors import NotAwaited
 
 NAMED_MAX: Final = 3
 SHOWN_MAX: Final = 100
-
-
-class Called(Protocol):
-    key: str
-    name: str | None
 
 
 class Promise:
@@ -49,7 +44,9 @@ def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:
         alive = weakref.ref(coro)
         del coro
         if alive() is None and (before == upsets or _is_a_statement(code, at)):
-            found.append(_shown(call, code, at))
+            line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
+            text = linecache.getline(code.co_filename, line or 0).strip()[:SHOWN_MAX]
+            found.append(f"{call.name or call.key} at {code.co_filename}:{line}" + (f" (`{text}`)" if text else ""))
     if not found:
         return None
     more = f"; and {len(found) - NAMED_MAX} more" if len(found) > NAMED_MAX else ""
@@ -57,12 +54,6 @@ def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:
         f"The code called these without `await`, so they did not run: {'; '.join(found[:NAMED_MAX])}{more}. Write "
         "`await` in front of the call, or remove it. Then start the workflow again."
     )
-
-
-def _shown(call: Called, code: CodeType, at: int) -> str:
-    line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
-    text = linecache.getline(code.co_filename, line or 0).strip()[:SHOWN_MAX]
-    return f"{call.name or call.key} at {code.co_filename}:{line}" + (f" (`{text}`)" if text else "")
 
 
 def _is_a_statement(code: CodeType, at: int) -> bool:
