@@ -32,6 +32,13 @@ class Doubts:
         self._prune_at = _KNOWN_MAX
         self._cleared: dict[str | None, tuple[int, set[int]]] = {}
 
+    def close(self) -> None:
+        """Its texts stay."""
+        self._base = Context()
+        self.last.clear()
+        self._known.clear()
+        self.pending.clear()
+
     def variables(self, of: Context) -> list[str]:
         """A token for each context variable that the workflow did not begin with."""
         return [token((one.name, value)) for one, value in self._changed(of)]

@@ -230,7 +230,10 @@ class Machine(Matching):
         self._children = self._child_waits = None
         self._forgotten()
         self._forget_rows()
-        self._main = None  # leaves no cycle
+        self._main = None  # leaves no cycle, nor do these
+        self._base = contextvars.Context()
+        if self.doubts is not None:
+            self.doubts.close()
 
     @property
     def is_done(self) -> bool:
