@@ -59,7 +59,8 @@ def test_a_new_project_runs_and_its_tests_pass(house: House) -> None:
 def test_dev_prints_a_curl_line_a_page_and_a_project_that_work(house: House) -> None:
     with developing(house) as terminal:
         shown = terminal.expect(
-            "serves double, second_luck, changes, fails, asks, hands_over, naps, spends, runs_out, waiter, listens."
+            "serves double, refunded, second_luck, changes, fails, asks, asks_plainly, hands_over, naps, spends, "
+            "runs_out, waiter, listens."
         )
         (curl,) = (line for line in shown.splitlines() if line.startswith("curl "))
         reply = json.loads(subprocess.run(curl, shell=True, capture_output=True, check=True).stdout)

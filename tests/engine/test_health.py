@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import pytest
 from tests.store.disk import watched_disk
 from tests.store.locks import held
@@ -37,6 +38,8 @@ async def test_a_store_that_refused_a_change_is_well_again_with_the_first_write_
     with watched_disk() as disk:
         engine = Engine(await open_store(path := str(tmp_path / "s.db")))
         await engine.health()
+        reader = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)  # while it reads, the log cannot begin anew
+        reader.execute("BEGIN; SELECT * FROM meta").fetchall()
         disk.full_from, disk.full_after = "-wal", os.path.getsize(f"{path}-wal") + 20_000
         with pytest.raises(Unavailable):
             await engine.store.write(access.touch(now_us=0, ballast="x" * 100_000))
@@ -44,6 +47,7 @@ async def test_a_store_that_refused_a_change_is_well_again_with_the_first_write_
         for _ in range(2):
             with pytest.raises(Unavailable, match="no space left"):
                 await engine.health()
+        reader.close()
         disk.full_from = None
         await engine.health()
         disk.full_from, disk.full_after = "-wal", os.path.getsize(f"{path}-wal") + 20_000

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from tests.sdk.drawn_groups import judge_many
@@ -64,3 +65,31 @@ def test_one_client_of_all_calls_does_not_block_them_while_some_wait_for_their_t
         live.answer(live.machine.outstanding()[0].key, "abcdef"[at])
         live.replay()
     assert live.result == [*"abcdef"]
+
+
+class Hostile:
+    """A proxy without its object."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("kind", [Hostile, Mock, MagicMock])
+def test_variables_of_other_tasks_are_read_without_running_their_code(kind: type) -> None:
+    @workflow
+    async def flow(ctx: Context) -> list[str]:
+        client = Client()
+
+        async def one(url: str, proxy: object) -> str:
+            if url == "b":
+                await ctx.sleep(1)
+            return await ctx.step("get", Client.get, client, url)
+
+        return [*await asyncio.gather(one("a", None), one("b", kind()))]
+
+    live = Live(flow)
+    live.answer(live.machine.outstanding()[0].key, "a")
+    live.replay()
+    live.timer()
+    live.answer(live.machine.outstanding()[0].key, "b")
+    assert live.result == ["a", "b"]

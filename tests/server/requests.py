@@ -20,8 +20,8 @@ NOBODY = "192.0.2.1"
 URL = f"https://{NOBODY}/"
 INSTEAD = frozenset({"usd", "from_end"})
 """Fields that stand for another one: a body has either."""
-LEFT_OUT = {"act_on_execution": ("value", "error")}
-"""Fields that do not go with the first action of a route."""
+LEFT_OUT = {"act_on_execution": ("value", "error"), "retry_execution": ("keep_later", "redo_later")}
+"""Fields that do not go with others of a route, such as the first action."""
 FITTING: Json = {
     "missed_window_seconds": 60,
     "cron": "0 9 * * *",

@@ -9,7 +9,7 @@ from msgspec import Meta
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 AT_US_MAX: Final = 253_402_300_799_000_000
-"""The end of the year 9999."""
+"""The last second of the year 9999. Later ones mark turns in the store."""
 
 AtUs = Annotated[int, Meta(ge=0, le=AT_US_MAX)]
 """A time that a worker sends."""

@@ -2,6 +2,7 @@
 
 import contextvars
 import random
+import types
 from collections.abc import Callable, Iterator, Sequence
 
 from perdure.sdk.errors import Diverged
@@ -111,7 +112,8 @@ class Matching(OpenCalls):
 
     def _likely_calls(self, row: Row, call: DurableCall | None) -> list[DurableCall]:
         """The calls that `row` may belong to although what may change by itself has changed. `call` has its key."""
-        rivals = [one for one in self._calls.values() if one.kind is row.kind and one.name == row.name]
+        name = row.name or (call and call.name)  # an act's row may have none
+        rivals = [one for one in self._calls.values() if one.kind is row.kind and one.name == name]
         if not any(split(one.fingerprint)[1] for one in rivals):
             return []
         if is_captured(row.fingerprint):  # of an older release
@@ -122,7 +124,7 @@ class Matching(OpenCalls):
         same = rivals if is_old else [one for one in rivals if split(one.fingerprint)[0] == head]
         if not tokens and self.strict:
             return [call] if call in same else same
-        prints = {one.fingerprint for one in self._unasked() if one.kind is row.kind and one.name == row.name}
+        prints = {one.fingerprint for one in self._unasked() if one.kind is row.kind and one.name == name}
         made = prints if is_old else {one for one in prints if split(one)[0] == head}
         near = same if len(same) == 1 else _nearest(same, tokens)
         may_come = len(made.union(one.fingerprint for one in same)) > 1 if made else False
@@ -255,9 +257,13 @@ def _sees(task: InnerTask, objects: Sequence[object] | None) -> bool:
     if frame is None or objects is None:
         return False
     values = [*frame.f_locals.values()]
-    for inner in [getattr(value, "cr_frame", None) for value in values]:  # it awaits a coroutine that it was given
-        values += inner.f_locals.values() if inner is not None else ()
-    values += [one for value in values for one in getattr(value, "__dict__", {}).values()]
+    for coro in [value for value in values if type(value) is types.CoroutineType]:  # it awaits one that it was given
+        values += coro.cr_frame.f_locals.values() if coro.cr_frame is not None else ()
+    for value in [*values]:
+        try:
+            values += vars(value).values()
+        except Exception:  # it has none, or user code raises
+            continue
     seen = {*map(id, values), *map(id, frame.f_globals.values())}
     return seen.issuperset(map(id, objects))
 
