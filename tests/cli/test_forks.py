@@ -37,3 +37,8 @@ def test_a_retry_after_a_refund_asks_what_becomes_of_it(busy_house: House) -> No
     assert "1 of them called further steps after the failure" in house.run(*bulk, "--dry-run").stdout
     assert house.json(*bulk, "--yes")["refused"] == 1
     assert house.json(*bulk, "--keep-later", "--yes")["done"] == 1
+    retry = house.json("show", id)["execution"]["retried_as"]
+    house.run("wait", retry, code=None)
+    shown = house.run("show", retry).stdout.splitlines()
+    assert [line for line in shown if " refund " in line and " kept " in line], shown
+    assert not [line for line in shown if " -" in line and " ms" in line], shown

@@ -138,7 +138,7 @@ def print_journal(rows: list[Row], execution: Execution, present: str, limit: in
             (
                 str(row.seq),
                 clock_time(row.at_us),
-                duration(row.at_us - execution.created_at_us),
+                "kept" if row.at_us < execution.created_at_us else duration(row.at_us - execution.created_at_us),
                 (row.kind.value, kind_style(row.kind, ok=row.ok)),
                 subject(row),
                 "" if row.started_at_us is None else duration(max(0, row.at_us - row.started_at_us)),
