@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from unittest.mock import MagicMock, Mock
 
 import pytest
@@ -65,6 +66,31 @@ def test_one_client_of_all_calls_does_not_block_them_while_some_wait_for_their_t
         live.answer(live.machine.outstanding()[0].key, "abcdef"[at])
         live.replay()
     assert live.result == [*"abcdef"]
+
+
+class Half:
+    """Alike but for its lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("kind", [threading.Lock, Half])
+def test_an_outcome_for_an_object_that_looks_like_one_of_a_task_to_come_is_doubted(kind: Callable[[], object]) -> None:
+    @workflow
+    async def flow(ctx: Context) -> list[int]:
+        async def one(client: object, seconds: int) -> int:
+            if seconds:
+                await ctx.sleep(seconds)
+            return await ctx.step("get", id, client)
+
+        return [*await asyncio.gather(one(kind(), 0), one(kind(), 1))]
+
+    live = Live(flow)
+    live.answer(live.machine.outstanding()[0].key, 1)
+    live.replay()
+    assert live.machine.doubts is not None
+    assert "Nothing tells the concurrent calls of step 'get' apart" in live.machine.doubts.texts[0]
 
 
 class Hostile:

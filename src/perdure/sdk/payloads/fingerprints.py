@@ -121,6 +121,11 @@ def split(fingerprint: str | None) -> tuple[str, list[str]]:
     return head, tokens
 
 
+def is_opaque(fingerprint: str | None) -> bool:
+    """Whether it leaves something out."""
+    return any(one.endswith(OPAQUE) for one in split(fingerprint)[1])
+
+
 def numbers_of(tokens: Sequence[str]) -> list[str]:
     return [one for one in tokens if one.startswith(NUMBERS)]
 

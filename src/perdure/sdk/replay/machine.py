@@ -32,8 +32,8 @@ from msgspec import structs
 
 from perdure.sdk.errors import Diverged, Stuck
 from perdure.sdk.payloads.fingerprints import (
-    OPAQUE,
     is_captured,
+    is_opaque,
     only_tokens_differ,
     split,
     token_of,
@@ -334,7 +334,7 @@ class Machine(Matching):
                         is_other = is_other and only_tokens_differ(row.fingerprint, call.fingerprint)
                         if is_other or not self._is_a_changed_input(row, call.key, what(call)):
                             return self._keep_aside(row, call)
-            elif kind is STEP and not self._has_started and OPAQUE in split(call.fingerprint)[1]:
+            elif kind is STEP and not self._has_started and is_opaque(call.fingerprint):
                 self._doubt(call)
             del self._calls[call.key]
             call.done_at = self.loop.turn
