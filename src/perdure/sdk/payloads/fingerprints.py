@@ -24,7 +24,6 @@ OPAQUE: Final = "-"
 NUMBERS: Final = "#"
 """Marks the token of the random numbers that the task of a call got."""
 _CAPTURED_LEN_MAX: Final = 64
-_SCALARS: Final = frozenset({type(None), bool, int, str})
 
 
 def fingerprint(data: bytes) -> str:
@@ -66,21 +65,7 @@ def identify(fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwar
 
 def is_vague(step: Any) -> bool:
     """Whether another call may have the same fingerprint and yet differ."""
-    return captures_values(step.fn) or not _is_plain(step.args, step.kwargs)
-
-
-def _is_plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) in _SCALARS:
-            continue
-        if type(value) is dict:
-            for name, field in value.items():
-                if type(name) is not str or type(field) not in _SCALARS:
-                    break
-            else:
-                continue
-        return to_plain([[*args], kwargs] if kwargs else args) is not None
-    return True
+    return captures_values(step.fn) or to_plain([[*step.args], step.kwargs]) is None
 
 
 def token(value: object) -> str:
