@@ -10,8 +10,8 @@ from tests.store.world import CANCELLED, LEASE_US, SECOND, World, answer_wait, c
 from perdure.store.verbs.turns import HELD_US
 from perdure.wire.records import Kind, Problem
 from perdure.wire.requests import LeaveMessages, ReadTranscript, StartItem, TakeMessages
-from perdure.wire.starts import AT_US_MAX
 from perdure.wire.status import Phase
+from perdure.wire.times import AT_US_MAX
 from perdure.wire.transcripts import OnConflict
 
 QUEUE, REJECT, DELIVER = OnConflict
