@@ -341,8 +341,8 @@ class Client:
     async def approvals(
         self, *, state: Literal["open", "answered", "expired"] = "open", cursor: str | None = None, limit: int = 100
     ) -> OpenApprovals:
-        """A page of the project's open questions, oldest first, or of those that were answered or expired, newest
-        first. `limit` is at most 1,000.
+        """A page of the project's questions. Open ones come oldest first, answered and expired ones newest first.
+        `limit` is at most 1,000.
 
         for one in (await client.approvals()).approvals:
             print(one.workflow_id, json.loads(bytes(one.data)))
