@@ -45,8 +45,9 @@ class Refusals:
 
 def is_read_only(path: str) -> bool:
     """Whether the path's file system is mounted read-only. False where that cannot be told."""
-    with suppress(OSError, AttributeError):  # Windows has no statvfs
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    if sys.platform != "win32":  # which has no statvfs
+        with suppress(OSError):
+            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     return False
 
 
