@@ -392,12 +392,12 @@ class Process:
             assert call.variables is not None
             return journal.answer(call, Raw(encode(_run(call.variables.copy(), call.request))))
         if call.kind is Kind.CHILD_STARTED:
-            item = call.request.item  # type: ignore[attr-defined]  # a StartChild
+            item = call.request.item
             tags = getattr(item, "tags", None)
             said = msgspec.json.decode(item.payload) if not tags else dict(tags)["of"]
             self.children[call.key] = said
             return journal.answer(call, Raw(encode(str(uuid.uuid5(uuid.NAMESPACE_OID, call.key)))))
-        of = call.request.match["of"]  # type: ignore[attr-defined]  # an OpenWait
+        of = call.request.match["of"]
         event = {"id": "i", "sequence_id": 1, "topic": "topic", "event_type": None, "created_at_us": 1}
         return journal.answer(call, Raw(msgspec.json.encode({**event, "data": of})))
 

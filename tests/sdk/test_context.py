@@ -38,7 +38,7 @@ from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.starts import start_item
-from perdure.sdk.steps import StepCall, StepInfo, current_step, running_step, step
+from perdure.sdk.steps import StepCall, StepInfo, StepSettings, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
 from perdure.wire.approvals import Became
 from perdure.wire.errors import BadValue, Conflict, NotFound
@@ -223,12 +223,16 @@ def test_options_of_a_step() -> None:
 
     live = Live(flow)
     first = live.request("renamed")
-    assert (first.retry.max_attempts, first.timeout_seconds, first.is_async) == (5, 3, True)
+    assert (first.settings.retry.max_attempts, first.settings.timeout_seconds, first.is_async) == (5, 3, True)
     second = live.request("a key")
-    assert (live.call("a key").name, second.retry.max_attempts, second.timeout_seconds) == ("own", 2, 3)
+    assert (live.call("a key").name, second.settings.retry.max_attempts, second.settings.timeout_seconds) == (
+        "own",
+        2,
+        3,
+    )
     assert inspect.iscoroutinefunction(second.fn)
     third = live.request("pack")
-    assert (third.retry.max_attempts, third.timeout_seconds) == (4, 9)
+    assert (third.settings.retry.max_attempts, third.settings.timeout_seconds) == (4, 9)
     assert live.request("pack#2").is_async
     assert live.request("pack#2").result_type is Parcel
     assert not live.request("lambda").is_async
@@ -453,7 +457,7 @@ def test_a_workflow_may_have_further_parameters_with_defaults() -> None:
     ],
 )
 def test_errors_that_end_a_step(options: dict[str, Any], error: BaseException, final: bool) -> None:
-    assert StepCall(pack, **options).is_final(error) is final
+    assert StepSettings(**options).is_final(error) is final
 
 
 @pytest.mark.parametrize(
@@ -502,7 +506,7 @@ def test_an_async_predicate_is_refused_where_it_is_given(option: str, predicate:
 def test_a_predicate_that_gives_a_coroutine_decides_nothing(option: str) -> None:
     choice: Any = {option: lambda error: _asks_elsewhere(error)}
     with pytest.raises(TypeError, match="the predicate '<lambda>' returned a `coroutine`; it must be sync"):
-        StepCall(pack, **choice).is_final(ValueError())
+        StepSettings(**choice).is_final(ValueError())
 
 
 async def test_a_decorated_step_just_runs_outside_of_a_workflow_and_inside_a_step() -> None:

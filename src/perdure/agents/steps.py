@@ -33,7 +33,7 @@ from perdure.agents.outcomes import to_signal
 from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
-from perdure.sdk.steps import ONCE, Retry, StepCall, as_policy, current_context, running_step, step_result
+from perdure.sdk.steps import ONCE, Retry, StepCall, StepSettings, as_policy, current_context, running_step, step_result
 from perdure.wire.records import Kind
 from perdure.wire.retry import RetryPolicy
 
@@ -170,21 +170,19 @@ class _Bound(durable_exec.BoundDurableOperation[ParamsT, WireT, ResultT], Generi
         is_model = self._operation.config_role == "model"
         chosen = as_policy(options.get("retry"))
         looks = chosen is None and isinstance(operation_id, _LOOKS)
+        settings = StepSettings(
+            retry=chosen or (MODEL_RETRY if is_model or looks else ONCE),
+            timeout=options.get("timeout"),
+            retry_if=is_tried_again if is_model else is_out_of_reach if looks else None,
+            quiet=isinstance(operation_id, _LOOKS),
+        )
         body = _Body(self._operation, params, run, self._backend, chosen)
         machine = run.ctx.machine
         asked = machine.new_call(
             Kind.STEP,
             name,
             None,  # the journal determines the request, and hashing a long history each time is slow
-            StepCall(
-                body.run,
-                (),
-                retry=chosen or (MODEL_RETRY if is_model or looks else ONCE),
-                timeout_seconds=options.get("timeout"),
-                result_type=Raw,
-                retry_if=is_tried_again if is_model else is_out_of_reach if looks else None,
-                quiet=isinstance(operation_id, _LOOKS),
-            ),
+            StepCall(body.run, settings=settings, result_type=Raw),
             key=run.keys.again(key),
         )
         try:

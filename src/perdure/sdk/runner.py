@@ -297,7 +297,7 @@ class Runner:
             if call.kind is STEP:
                 self.step_runner.start(call)
             else:
-                self.entries.append(call.request)  # type: ignore[arg-type]  # every other call carries its wire entry
+                self.entries.append(call.request)  # its wire entry
         if self.step_runner.let_go is not None:
             self.step_runner.start_let_go(self.wanted())
         if state is DONE:

@@ -208,10 +208,10 @@ class StepRunner:
             worker.watcher.body_begins(claimed.id, claimed.attempt, call.key, started_at_us)
         scope: asyncio.Timeout | None = None
         try:
-            if step.timeout_seconds is None:
+            if step.settings.timeout_seconds is None:
                 value = await (step.call() if step.is_async else worker.threads.run(step))
             else:
-                async with asyncio.timeout(step.timeout_seconds) as scope:
+                async with asyncio.timeout(step.settings.timeout_seconds) as scope:
                     value = await (step.call() if step.is_async else worker.threads.run(step))
             data, read = _recordable(value, step, call.key)
             done = StepDone(
@@ -223,7 +223,7 @@ class StepRunner:
                 started_at_us=started_at_us,
                 tries=tries,
                 label=step.label,
-                quiet=step.quiet,
+                quiet=step.settings.quiet is True,
             )
             if len(data) <= READ_BYTES_MAX:
                 call.read = (done.value, read)
@@ -255,13 +255,14 @@ class StepRunner:
         """`expired`: the step's own time-out is over, not one of its code."""
         asked = asked_pause(error)
         delay: int | None = None
-        if not isinstance(error, asyncio.CancelledError) and not step.is_final(error):
-            delay = delay_us(step.retry, tries, random.random(), asked)
+        if not isinstance(error, asyncio.CancelledError) and not step.settings.is_final(error):
+            delay = delay_us(step.settings.retry, tries, random.random(), asked)
         if expired and isinstance(error, TimeoutError) and not str(error):
-            error = TimeoutError(f"step {call.key!r} took longer than its timeout of {step.timeout_seconds:g} s")
+            timeout = step.settings.timeout_seconds
+            error = TimeoutError(f"step {call.key!r} took longer than its timeout of {timeout:g} s")
         # The tracebacks of very many tries would fill the journal.
         value = error_to_json(error, with_detail=delay is None or tries <= TRACED_TRIES)
-        holds = delay is None and step.holds and not self._runner.is_cancelling
+        holds = delay is None and step.settings.on_failure == "hold" and not self._runner.is_cancelling
         if holds:
             value = msgspec.json.encode({**msgspec.json.decode(value), "held": True})
         if delay is not None:
@@ -283,7 +284,7 @@ class StepRunner:
             tries=tries,
             last=delay is None and not holds,
             label=step.label,
-            quiet=step.quiet,
+            quiet=step.settings.quiet is True,
         )
 
 

@@ -62,6 +62,9 @@ def as_policy(retry: Retry | None) -> RetryPolicy | None:
     return retry
 
 
+ONCE: Final = RetryPolicy()
+
+
 class StepSettings:
     __slots__ = ("fatal", "name", "on_failure", "on_retry", "quiet", "retry", "retry_if", "timeout_seconds")
 
@@ -91,7 +94,7 @@ class StepSettings:
                     "and raise an error that the predicate recognizes."
                 )
         self.name = checked_name(name, "the name of a step")
-        self.retry = as_policy(retry)
+        self.retry = as_policy(retry) or ONCE
         self.timeout_seconds = checked_timeout(timeout)
         self.retry_if = retry_if
         self.fatal = fatal
@@ -121,8 +124,21 @@ class StepSettings:
             quiet=self.quiet if quiet is None else quiet,
         )
 
+    def is_final(self, error: BaseException) -> bool:
+        """One fatal error in a group is enough. A group is retried if it or all its errors may be."""
+        return self._is_fatal(error) or not self._may_be_tried_again(error)
 
-ONCE: Final = RetryPolicy()
+    def _is_fatal(self, error: BaseException) -> bool:
+        if isinstance(error, Fatal) or (self.fatal is not None and _is_one_of(error, self.fatal)):
+            return True
+        return isinstance(error, BaseExceptionGroup) and any(map(self._is_fatal, error.exceptions))
+
+    def _may_be_tried_again(self, error: BaseException) -> bool:
+        if self.retry_if is None or _is_one_of(error, self.retry_if):
+            return True
+        return isinstance(error, BaseExceptionGroup) and all(map(self._may_be_tried_again, error.exceptions))
+
+
 _DEFAULT: Final = StepSettings()
 
 
@@ -296,71 +312,18 @@ async def _in_thread(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
     return await value if inspect.isawaitable(value) else value
 
 
-class StepCall:
-    __slots__ = (
-        "args",
-        "fatal",
-        "fn",
-        "holds",
-        "is_async",
-        "kwargs",
-        "label",
-        "on_retry",
-        "quiet",
-        "result_type",
-        "retry",
-        "retry_if",
-        "timeout_seconds",
-    )
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        retry: RetryPolicy = ONCE,
-        timeout_seconds: float | None = None,
-        is_async: bool = True,
-        result_type: Any = Any,
-        retry_if: Errors | None = None,
-        fatal: Errors | None = None,
-        holds: bool = False,
-        label: str | None = None,
-        quiet: bool = False,
-        on_retry: OnRetry | None = None,
-    ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.retry = retry
-        self.timeout_seconds = timeout_seconds
-        self.is_async = is_async
-        """A sync `fn` may still return an awaitable."""
-        self.result_type = result_type
-        self.retry_if = retry_if
-        self.fatal = fatal
-        self.holds = holds
-        """Whether a failure holds the execution."""
-        self.label = label
-        self.quiet = quiet
-        self.on_retry = on_retry
+class StepCall(Struct, eq=False):
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] | None = None
+    settings: StepSettings = _DEFAULT
+    is_async: bool = True
+    """A sync `fn` may still return an awaitable."""
+    result_type: Any = Any
+    label: str | None = None
 
     def call(self) -> Any:
         return self.fn(*self.args, **self.kwargs) if self.kwargs else self.fn(*self.args)
-
-    def is_final(self, error: BaseException) -> bool:
-        """One fatal error in a group is enough. A group is retried if it or all its errors may be."""
-        return self._is_fatal(error) or not self._may_be_tried_again(error)
-
-    def _is_fatal(self, error: BaseException) -> bool:
-        if isinstance(error, Fatal) or (self.fatal is not None and _is_one_of(error, self.fatal)):
-            return True
-        return isinstance(error, BaseExceptionGroup) and any(map(self._is_fatal, error.exceptions))
-
-    def _may_be_tried_again(self, error: BaseException) -> bool:
-        if self.retry_if is None or _is_one_of(error, self.retry_if):
-            return True
-        return isinstance(error, BaseExceptionGroup) and all(map(self._may_be_tried_again, error.exceptions))
 
 
 def _is_one_of(error: BaseException, errors: Errors) -> bool:
@@ -423,27 +386,13 @@ def call_step(
         print_ = identify(plan.fn, plan.captures, args, kwargs)
     else:  # the key tells it from other calls
         print_ = fingerprint_of_call(args, kwargs) if args or kwargs else fingerprint_of_captured(plan.fn)
-    if print_ is None or print_.startswith(CAPTURED):
+    if print_ is None or print_[0] == CAPTURED:
         _refuse_coroutines(name, args, kwargs)
     call = machine.new_call(
         STEP,
         name,
         print_,
-        StepCall(
-            plan.fn,
-            args,
-            kwargs,
-            settings.retry or ONCE,
-            settings.timeout_seconds,
-            is_async=plan.is_async,
-            result_type=plan.result_type,
-            retry_if=settings.retry_if,
-            fatal=settings.fatal,
-            holds=settings.on_failure == "hold",
-            label=label,
-            quiet=settings.quiet is True,
-            on_retry=settings.on_retry,
-        ),
+        StepCall(plan.fn, args, kwargs, settings, plan.is_async, plan.result_type, label),
         key=key,
     )
     return machine.made(call, step_result(machine, call, plan.result_type, is_keyed=key is not None), 3)

@@ -12,48 +12,29 @@ from perdure.wire.executions import Row
 from perdure.wire.records import Kind
 
 
-class DurableCall:
-    __slots__ = (
-        "after",
-        "begun",
-        "content",
-        "done_at",
-        "fingerprint",
-        "future",
-        "issued",
-        "key",
-        "kind",
-        "made_after",
-        "made_at",
-        "name",
-        "read",
-        "request",
-        "variables",
-    )
-
-    def __init__(self, key: str, kind: Kind, name: str | None, fingerprint: str | None, request: object) -> None:
-        self.key = key
-        self.kind = kind
-        self.name = name
-        self.fingerprint = fingerprint
-        self.request = request
-        self.future: Future[Row] | None = None
-        self.issued = False
-        self.after = 0
-        """The last row seen when the call was asked for, if a failure had been delivered before."""
-        self.begun: tuple[int, int] | None = None
-        """The try that a step runs here, and when it began."""
-        self.made_after = 0
-        """Swaps made when the call got its key (see `places`)."""
-        self.made_at: int
-        self.done_at: int | None = None
-        """Turns of the loop."""
-        self.content: tuple[bytes, list[object]] | None = None
-        """See `Doubts.parts`."""
-        self.variables: Context | None = None
-        """Of the code that asked for a step."""
-        self.read: tuple[Raw, Any] | None = None
-        """The value of a step that ran here, as reported and as read back for the code."""
+class DurableCall(Struct, eq=False):
+    key: str
+    kind: Kind
+    name: str | None
+    fingerprint: str | None
+    request: Any
+    made_at: int
+    """A turn of the loop, as is `done_at`."""
+    future: "Future[Row] | None" = None
+    issued: bool = False
+    after: int = 0
+    """The last row seen when the call was asked for, if a failure had been delivered before."""
+    begun: tuple[int, int] | None = None
+    """The try that a step runs here, and when it began."""
+    made_after: int = 0
+    """Swaps made when the call got its key (see `places`)."""
+    done_at: int | None = None
+    content: tuple[bytes, list[object]] | None = None
+    """See `Doubts.parts`."""
+    variables: Context | None = None
+    """Of the code that asked for a step."""
+    read: tuple[Raw, Any] | None = None
+    """The value of a step that ran here, as reported and as read back for the code."""
 
     @property
     def source(self) -> str | None:
@@ -78,10 +59,8 @@ class DurableCall:
         return f"<DurableCall {self.kind.value} {self.key!r}>"
 
 
-class AwaitedStart(DurableCall):
+class AwaitedStart(DurableCall, eq=False):
     """The start of a child whose end the code awaits at once."""
-
-    __slots__ = ()
 
 
 class MachineState(Enum):

@@ -44,11 +44,11 @@ class Doubts:
         return [token((one.name, value)) for one, value in self._changed(of)]
 
     def note(self, call: DurableCall, loop: InnerLoop) -> None:
-        name, fn = call.name, call.request.fn  # type: ignore[attr-defined]  # steps
+        name, fn = call.name, call.request.fn
         last = self.last.get(name)
         self.last[name] = call
         vague = bool(split(call.fingerprint)[1]) or is_vague(call.request)
-        if last is not None and (other := last.request.fn) is not fn:  # type: ignore[attr-defined]  # as above
+        if last is not None and (other := last.request.fn) is not fn:
             vague = vague or getattr(other, "__code__", other) is not getattr(fn, "__code__", fn)
         if len(self.last) + len(self._known) > self._prune_at:
             self._prune(loop)
@@ -101,7 +101,7 @@ class Doubts:
         """The content of all that a call brings along, and what of it has none."""
         if call.content is None:
             content, step = Content(), call.request
-            read = content.read([step.args, step.kwargs, *captured_parts(step.fn)])  # type: ignore[attr-defined]  # steps
+            read = content.read([step.args, step.kwargs, *captured_parts(step.fn)])
             call.content = read, content.opaque
         return call.content
 

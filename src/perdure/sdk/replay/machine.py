@@ -298,7 +298,8 @@ class Machine(Matching):
             self.seen = row.seq
             self.loop.move(row.at_us)
             if row.kind is STEP or row.kind in OUTCOMES:
-                self._upsets += not row.ok
+                if not row.ok:
+                    self._upsets += 1
                 self._deliver(row if row.kind is not Kind.TIMER else self._with_due_time(row))
                 return True
             if row.kind is Kind.WAITING:

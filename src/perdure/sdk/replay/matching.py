@@ -80,8 +80,8 @@ class Matching(OpenCalls):
         if self.strict and not split(call.fingerprint)[1]:
             call.fingerprint = with_tokens(call.fingerprint, ["="])  # older releases wrote no token
         loop = self.loop
-        is_alone = len(loop.tasks()) == 1 and not (self._calls or loop.timers or loop.ready)
-        if is_alone and len(self._made or ()) < 2:
+        is_alone = loop.tasks_made == 1 or len(loop.tasks()) == 1
+        if is_alone and not (self._calls or loop.timers or loop.ready) and len(self._made or ()) < 2:
             return  # no other code can make a call before its outcome
         self.doubts = self.doubts or Doubts(self._base)
         self.doubts.note(call, loop)
@@ -117,7 +117,7 @@ class Matching(OpenCalls):
         if not any(split(one.fingerprint)[1] for one in rivals):
             return []
         if is_captured(row.fingerprint):  # of an older release
-            same = [one for one in rivals if fingerprint_of_captured(one.request.fn) == row.fingerprint]  # type: ignore[attr-defined]  # steps
+            same = [one for one in rivals if fingerprint_of_captured(one.request.fn) == row.fingerprint]
             return same or ([] if call is None else [call])
         head, tokens = split(row.fingerprint)
         is_old = not tokens and row.fingerprint is None  # it may answer any input

@@ -5,7 +5,7 @@ import linecache
 import weakref
 from collections.abc import Coroutine
 from types import CodeType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from perdure.sdk.errors import NotAwaited
 
@@ -23,13 +23,9 @@ class Promise:
         self.name: str | None = name
 
 
-class Made(NamedTuple):
-    coro: Coroutine[Any, Any, Any]
-    code: CodeType
-    """Of the caller."""
-    at: int
-    upsets: int
-    """The errors that the code had met before."""
+Made: TypeAlias = tuple[Coroutine[Any, Any, Any], CodeType, int, int]
+"""A plain tuple costs a fifth of a named one: the coroutine, its caller's code and place in it, and the errors that the
+code had met before."""
 
 
 def not_awaited(made: dict[Any, Made], upsets: int) -> NotAwaited | None:

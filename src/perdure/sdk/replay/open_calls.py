@@ -99,10 +99,8 @@ class OpenCalls:
                     f"An execution may call {STEPS_MAX:,} steps, because a replay repeats all of them. Move parts of "
                     "the work to children (ctx.map_children), or do more in one step."
                 )
-        call = of(
-            loop.key_for(name or kind.value) if key is None else loop.claim_key(key), kind, name, fingerprint, request
-        )
-        call.made_at = loop.turn
+        key = loop.key_for(name or kind.value) if key is None else loop.claim_key(key)
+        call = of(key, kind, name, fingerprint, request, loop.turn)
         if self._swaps:
             call.made_after = len(self._swaps)
         return call
@@ -114,7 +112,7 @@ class OpenCalls:
         frame = sys._getframe(depth)
         if self._made is None:
             self._made = {}
-        self._made[call] = Made(coro, frame.f_code, frame.f_lasti, self._upsets)
+        self._made[call] = coro, frame.f_code, frame.f_lasti, self._upsets
         return coro
 
     def begins(self, name: str, run: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[object, None, T]:
@@ -194,7 +192,8 @@ class OpenCalls:
 
     def _note_later(self, call: DurableCall) -> None:
         assert self._failures is not None
-        self._failures.note_later(call.after, call.key, getattr(call.request, "on_retry", None))
+        settings = getattr(call.request, "settings", None)
+        self._failures.note_later(call.after, call.key, getattr(settings, "on_retry", None))
 
     async def wait(self, call: DurableCall) -> Row:
         try:
