@@ -392,7 +392,7 @@ def call_step(
         STEP,
         name,
         print_,
-        StepCall(plan.fn, args, kwargs, settings, plan.is_async, plan.result_type, label),
+        StepCall(plan.fn, args, kwargs, settings, plan.is_async, result_type=plan.result_type, label=label),
         key=key,
     )
     return machine.made(call, step_result(machine, call, plan.result_type, is_keyed=key is not None), 3)
@@ -401,9 +401,11 @@ def call_step(
 async def step_result(machine: Machine, call: DurableCall, result_type: Any, *, is_keyed: bool = True) -> Any:
     asked = machine.seen
     variables = step_variables.get()
-    call.variables = copy_context() if variables is None else variables
+    if variables is None:
+        variables = copy_context()
+    call.variables = variables
     if not is_keyed:
-        machine.identify(call)
+        machine.identify(call, variables)
     try:
         row = await machine.ask(call)
     except BaseException:

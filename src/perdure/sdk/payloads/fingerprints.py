@@ -45,12 +45,12 @@ def fingerprint_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str
 
 def identify(fn: Callable[..., Any], captures: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
     """The fingerprint of a call of `fn`, with tokens."""
-    has_input = bool(args or kwargs)
-    head = fingerprint_of_call(args, kwargs) if has_input else None
-    if not captures and (head is not None or not has_input):
+    head = fingerprint_of_call(args, kwargs) if args or kwargs else None
+    is_whole = head is not None or not (args or kwargs)
+    if is_whole and not captures:
         return head
     tokens = [token(value) for value in captured_parts(fn)] if captures else []
-    if head is not None or not has_input:
+    if is_whole:
         return with_tokens(head, tokens)
     data = []
     for place, value in (*enumerate(args), *sorted(kwargs.items())):

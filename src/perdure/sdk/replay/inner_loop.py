@@ -29,7 +29,7 @@ from perdure.sdk.replay import patches
 from perdure.sdk.replay.eviction import close, close_generator, collecting
 from perdure.sdk.replay.handles import InnerFuture, InnerHandle, InnerTask, InnerTimer
 from perdure.sdk.replay.inline_executor import InlineExecutor
-from perdure.sdk.replay.keys import GENERATED, KEY_PART_MAX, KeyScope, named_path, next_path, quoted
+from perdure.sdk.replay.keys import GENERATED, KeyScope, named_path, next_path, quoted
 from perdure.sdk.replay.places import Swap, swapped
 from perdure.sdk.replay.refusals import misplaced, no_threads, refuse_the_rest, threads_misplaced
 
@@ -241,8 +241,7 @@ class InnerLoop(asyncio.AbstractEventLoop):
         counts: dict[str, int] = scope.counts
         count = counts.get(name, 0) + 1
         counts[name] = count
-        if "#" in name or "/" in name or "%" in name or len(name) > KEY_PART_MAX:
-            name = quoted(name)
+        name = quoted(name)
         return f"{scope.prefix}{name}" if count == 1 else f"{scope.prefix}{name}#{count}"
 
     @contextmanager

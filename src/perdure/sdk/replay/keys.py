@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 KEY_PART_MAX: Final = 120
@@ -24,6 +25,7 @@ class KeyScope:
         """Which random numbers its task got (see `Machine.drawn`)."""
 
 
+@lru_cache(1024)
 def quoted(name: str) -> str:
     """Of limited length, distinct from scopes, numbers and other names."""
     if len(name) > KEY_PART_MAX:

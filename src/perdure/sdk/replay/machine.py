@@ -423,8 +423,8 @@ class Machine(Matching):
         if self._ours:
             if (
                 started
-                and len(started) == self._ours
                 and type(started[0]) is AwaitedStart
+                and len(started) == self._ours
                 and all(type(call) is AwaitedStart for call in started)
             ):
                 return Effects(started, abandoned, timer, STARTING)

@@ -66,22 +66,20 @@ class Matching(OpenCalls):
         self._has_started = False
         self._history: ScopeHistory | None = None
 
-    def identify(self, call: DurableCall) -> None:
-        """Complete the fingerprint of a step by what its task brings along."""
-        variables = call.variables
-        assert variables is not None
+    def identify(self, call: DurableCall, variables: contextvars.Context) -> None:
+        """Complete the fingerprint of a step by what its task brings along, such as context `variables`."""
         try:
-            is_base = variables == self._base  # one look if no variable was set since
+            has_changed = variables != self._base  # one look if no variable was set since
         except Exception:  # a user's __eq__
-            is_base = False
-        if not is_base:
+            has_changed = True
+        if has_changed:
             self.doubts = self.doubts or Doubts(self._base)
             call.fingerprint = with_tokens(call.fingerprint, self.doubts.variables(variables))
         if self.strict and not split(call.fingerprint)[1]:
             call.fingerprint = with_tokens(call.fingerprint, ["="])  # older releases wrote no token
         loop = self.loop
         is_alone = loop.tasks_made == 1 or len(loop.tasks()) == 1
-        if is_alone and not (self._calls or loop.timers or loop.ready) and len(self._made or ()) < 2:
+        if is_alone and not (self._calls or loop.timers or loop.ready or len(self._made or ()) > 1):
             return  # no other code can make a call before its outcome
         self.doubts = self.doubts or Doubts(self._base)
         self.doubts.note(call, loop)

@@ -100,7 +100,7 @@ class OpenCalls:
                     "the work to children (ctx.map_children), or do more in one step."
                 )
         key = loop.key_for(name or kind.value) if key is None else loop.claim_key(key)
-        call = of(key, kind, name, fingerprint, request, loop.turn)
+        call = of(key, kind, name, fingerprint, request, made_at=loop.turn)
         if self._swaps:
             call.made_after = len(self._swaps)
         return call
@@ -127,8 +127,9 @@ class OpenCalls:
 
     def _asked_for(self, call: DurableCall | Promise) -> None:
         made = self._made
-        if made is not None and made.pop(call, None) is not None and not made:
-            self._made = None
+        if made is not None:
+            made.pop(call, None)
+            self._made = made or None
 
     def _forgotten(self) -> BaseException | None:
         made, self._made = self._made, None
