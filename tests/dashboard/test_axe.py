@@ -49,3 +49,15 @@ async def test_no_page_has_a_serious_finding(served: Served, hand: Hand, chromiu
             if findings:
                 wrong[path] = findings
     assert wrong == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_page_that_waits_for_its_timeline_has_no_serious_finding(
+    served: Served, hand: Hand, chromium: Browser, scheme: str
+) -> None:
+    id = await failed(served, hand)
+    async with opened(chromium, served, "/executions", scheme=scheme) as shown:
+        await shown.page.route("**/timeline*", lambda _: None)  # it is never answered
+        await shown.page.goto(f"/executions/{id}")
+        await shown.page.get_by_text("in the queue", exact=True).wait_for()
+        assert serious(await Axe().run(shown.page)) == []
