@@ -1,8 +1,9 @@
 """One project's lists beside hostile callers of another: `python -m benchmarks.hostile --database postgres`.
 
 A server on a grown store (tests/store/grown.py). Another process makes the hostile callers: lists and previews with
-50 names in each filter, searches, MCP calls of unknown tools, and bulk jobs. They have keys of the large project. The
-lists of a small project are measured without them and beside them.
+50 names in each filter, searches, MCP calls of unknown tools, and bulk jobs, also held ones. They have a key of the
+large project, which has 1,200 workflows with large schemas. The lists of a small project are measured without them and
+beside them.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from benchmarks.crew import new_store
 from benchmarks.figures import percentiles, run_loop
@@ -55,6 +57,7 @@ def hostile_requests() -> list[tuple[str, bytes]]:
     bulk = {"action": "cancel", "filters": {"workflow_id": NAMES}}
     tool = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "run_none_0a1b2c", "arguments": {}}}
     filters = {"filters": FILTERS, "action": "cancel"}
+    held = {"action": "delete", "filters": {"workflow_id": NAMES}, "hold_seconds": 300}
     return [
         (f"GET /api/v1/executions?limit=500&{urlencode(FILTERS)}", b""),
         (f"GET /api/v1/executions/count?{urlencode({'not_workflow_id': NAMES, 'not_queue_name': NAMES})}", b""),
@@ -62,6 +65,7 @@ def hostile_requests() -> list[tuple[str, bytes]]:
         ("GET /api/v1/search?q=none", b""),
         ("POST /mcp", json.dumps(tool).encode()),
         ("POST /api/v1/bulk", json.dumps(bulk).encode()),
+        ("POST /api/v1/bulk", json.dumps(held).encode()),
     ]
 
 
@@ -95,6 +99,22 @@ async def attack(port: int, key: str, callers: int, seconds: float) -> Counter[s
 
     await asyncio.gather(*(call(number) for number in range(callers)))
     return answers
+
+
+def register(server: Server) -> None:
+    """1,200 workflows of the large project, with 70 MB of schemas."""
+    schema = {"type": "object", "description": "x" * 59_000}
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json", "Perdure-Protocol": "1"}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    for batch in range(10):
+        workflows = [{"id": f"large-{batch}-{n}", "description": {"input_schema": schema}} for n in range(120)]
+        body = {"worker_id": str(uuid4()), "deployment_id": f"large-{batch}", "python": "3.11", "workflows": workflows}
+        connection.request("POST", "/worker/v1/register", json.dumps(body), headers)
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"The registration of batch {batch} was answered with {answer.status}: {said.decode()}")
+    connection.close()
 
 
 def lists(server: Server, key: str, seconds: float) -> dict[str, Any]:
@@ -155,6 +175,7 @@ def main() -> None:
         try:
             server.start()
             server.wait_ready()
+            register(server)
             alone = lists(server, key, given.seconds)
             crowded = beside(server, key, given.callers, given.seconds)
         finally:
