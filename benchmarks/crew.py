@@ -32,7 +32,7 @@ from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.store.open import is_postgres
-from perdure.wire.deployments import UseDeployment
+from perdure.wire.runs.deployments import UseDeployment
 
 SETTLE_SECONDS: Final = 4.0
 STARTS_AT_ONCE: Final = 20

@@ -20,7 +20,8 @@ from msgspec import Raw
 from msgspec.json import encode
 
 from perdure import Client
-from perdure.wire.requests import ListFilters, StartItem
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import StartItem
 
 BATCH: Final = 500
 STARTS_PER_S: Final = 800

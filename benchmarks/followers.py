@@ -20,7 +20,7 @@ from benchmarks.workflows import PAYLOAD
 from msgspec import Raw
 
 from perdure import Client
-from perdure.wire.requests import StartItem
+from perdure.wire.runs.requests import StartItem
 
 PATH: Final = "/api/v1/live?watch=list,counts,inbox,queues&limit=100"
 ROUND_SECONDS: Final = 0.1

@@ -29,7 +29,7 @@ from tests.store.grown import fill_postgres, fill_sqlite
 from perdure.engine.engine import Engine
 from perdure.store.interface import query, verb
 from perdure.store.open import open_store
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 BAR_MS: Final = 100.0
 NAMES: Final = ",".join(f"workflow-{n}" for n in range(50))

@@ -21,7 +21,7 @@ from tests.store.grown import fill_postgres, fill_sqlite, name_of
 from tests.store.world import START_US
 
 from perdure.store.open import open_store
-from perdure.wire.times import rfc3339
+from perdure.wire.base.times import rfc3339
 
 FILTERS: Final = {
     "newest": "",

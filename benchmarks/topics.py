@@ -28,7 +28,7 @@ from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.store.verbs import claims, events, reports, starts
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import EventItem, ItemReply, OpenWait, ReportItem, StartItem, Suspend
+from perdure.wire.runs.requests import EventItem, ItemReply, OpenWait, ReportItem, StartItem, Suspend
 
 AT_ONCE: Final = 256
 TIMES: Final = 20

@@ -11,8 +11,8 @@ from benchmarks.figures import percentiles
 from benchmarks.workflows import PAYLOAD, noop1, parent, sleeper, steps10, steps100, streaming, waits100
 
 from perdure import Client, Handle
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import ListFilters
 
 SLEEP_SECONDS = 2.0
 

@@ -15,9 +15,8 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 
-from perdure import Context, ExecutionFailed, step, workflow
+from perdure import Context, ExecutionFailed, NotFound, step, workflow
 from perdure.embedded import Embedded, embedded
-from perdure.wire.errors import NotFound
 
 
 @step(retry=3)

@@ -35,9 +35,8 @@ from rich.table import Table
 
 from perdure import Client, Context, Queue, RetryPolicy, current_step, step, workflow
 from perdure.cli.connect import ask
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import ListFilters, Row
 
 FILES_PER_STEP = 100
 OPEN_CHILDREN = 12
@@ -280,7 +279,7 @@ async def serve(folder: Path) -> None:
     from perdure.server.app import Server
     from perdure.server.app import serve as serve_until_stopped
     from perdure.server.settings import Settings
-    from perdure.wire.access import Role
+    from perdure.wire.base.access import Role
 
     async def ready(server: Server) -> None:
         engine = server.application.engine

@@ -19,8 +19,8 @@ from typing import Any, Final
 from playwright.async_api import Browser, Page, async_playwright
 
 from perdure import Client
-from perdure.wire.executions import ListFilters
-from perdure.wire.hands import PendingKind
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.steering.hands import PendingKind
 
 ROOT: Final = Path(__file__).parent.parent
 IMAGES: Final = ROOT / "docs" / "images"

@@ -35,14 +35,15 @@ from perdure.server.metrics import exposition
 from perdure.server.settings import Settings, load
 from perdure.store.verbs import streams
 from perdure.testing import embedded
-from perdure.wire import limits, schedules
-from perdure.wire.accounts import PASSWORD_CHARACTERS_MIN
-from perdure.wire.errors import BadRequest, PerdureError, error_classes
-from perdure.wire.requests import ListFilters
-from perdure.wire.signatures import make_secret, signed_headers
-from perdure.wire.signing import OVERLAP_HOURS
-from perdure.wire.status import STATUS, Phase
-from perdure.wire.streams import ITEM_BYTES_MAX
+from perdure.wire.base import limits
+from perdure.wire.base.errors import BadRequest, PerdureError, error_classes
+from perdure.wire.base.signatures import make_secret, signed_headers
+from perdure.wire.base.status import STATUS, Phase
+from perdure.wire.clock import schedules
+from perdure.wire.people.accounts import PASSWORD_CHARACTERS_MIN
+from perdure.wire.people.signing import OVERLAP_HOURS
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.streams import ITEM_BYTES_MAX
 
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -163,7 +164,7 @@ def text_of(page: str) -> str:
 def noted() -> dict[str, str]:
     """What the code says of each setting, in the text below it."""
     found: dict[str, str] = {}
-    for path in ("server/settings.py", "engine/settings.py", "wire/limits.py"):
+    for path in ("server/settings.py", "engine/settings.py", "wire/base/limits.py"):
         tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
         bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
         for one, below in (pair for body in bodies for pair in itertools.pairwise(body)):
@@ -337,7 +338,7 @@ async def test_the_journal_of_how_it_works() -> None:
 
 
 def test_troubleshooting_quotes_what_perdure_says() -> None:
-    paths = [SOURCE / "wire" / "explain_queued.py", *(SOURCE / "store").glob("*.py")]
+    paths = [SOURCE / "wire" / "insight" / "explain_queued.py", *(SOURCE / "store").rglob("*.py")]
     code = "".join(path.read_text(encoding="utf-8") for path in paths)
     said = [quote for row in rows("understand/troubleshooting") for quote in re.findall(r"`([^`]+)`", row[0])]
     assert [quote for quote in said if quote not in code and quote != "is open in another process"] == []

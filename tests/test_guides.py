@@ -24,10 +24,10 @@ from tests.embedded.house import reaches
 from perdure import ExecutionFailed, Registry
 from perdure.embedded import embedded as opened
 from perdure.testing import embedded
-from perdure.wire.hands import PendingKind
-from perdure.wire.requests import ListFilters
-from perdure.wire.signatures import make_secret, signed_headers
-from perdure.wire.status import Phase
+from perdure.wire.base.signatures import make_secret, signed_headers
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.steering.hands import PendingKind
 
 RUN = {
     *("approvals-in-a-web-app", "django", "embedded", "fastapi", "flask", "from-celery", "from-dbos"),

@@ -54,7 +54,7 @@ def files_written_by_hand() -> Iterator[Path]:
 
 
 WITH_EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
-AGENTS = [path for path in WITH_EXAMPLES if path.parent.name == "agents"]
+AGENTS = [path for path in WITH_EXAMPLES if path.parent == SOURCE / "agents"]
 """Left to their own tests: they take seconds to load."""
 
 

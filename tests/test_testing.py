@@ -16,8 +16,8 @@ from perdure import testing as testing_module
 from perdure.engine.service import Scope
 from perdure.sdk.steps import current_step
 from perdure.testing import ManualClock, OrderDecides, StepRanAgain, crash_everywhere, embedded
-from perdure.wire.requests import ClaimRequest, RegisterRequest, WorkflowSpec
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import ClaimRequest, RegisterRequest, WorkflowSpec
 
 app = Registry()
 

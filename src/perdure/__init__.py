@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.triggers import EventTrigger
     from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
-    from perdure.wire.errors import (
+    from perdure.wire.base.errors import (
         BadRequest,
         BadValue,
         Conflict,
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
         UnknownOutcome,
         WorkflowNotFound,
     )
-    from perdure.wire.retry import RetryPolicy
-    from perdure.wire.schedules import ScheduledFor
-    from perdure.wire.triggers import EventBatch, TopicEvent
+    from perdure.wire.base.retry import RetryPolicy
+    from perdure.wire.clock.schedules import ScheduledFor
+    from perdure.wire.clock.triggers import EventBatch, TopicEvent
 
 __all__ = [
     "BadRequest",
@@ -118,7 +118,7 @@ _HOMES = {
     "perdure.sdk.streams": ("StreamItem",),
     "perdure.sdk.triggers": ("EventTrigger",),
     "perdure.sdk.workflow": ("Queue", "Registry", "Workflow", "workflow"),
-    "perdure.wire.errors": (
+    "perdure.wire.base.errors": (
         "BadRequest",
         "BadValue",
         "Conflict",
@@ -136,9 +136,9 @@ _HOMES = {
         "UnknownOutcome",
         "WorkflowNotFound",
     ),
-    "perdure.wire.retry": ("RetryPolicy",),
-    "perdure.wire.schedules": ("ScheduledFor",),
-    "perdure.wire.triggers": ("EventBatch", "TopicEvent"),
+    "perdure.wire.base.retry": ("RetryPolicy",),
+    "perdure.wire.clock.schedules": ("ScheduledFor",),
+    "perdure.wire.clock.triggers": ("EventBatch", "TopicEvent"),
 }
 
 

@@ -30,12 +30,12 @@ from perdure.sdk.sync import SyncClient
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.open import open_store
-from perdure.wire.access import Role
-from perdure.wire.errors import PerdureError, StoreAway, Unavailable
-from perdure.wire.executions import Finished
-from perdure.wire.operation import Operation, Stream
-from perdure.wire.records import Problem
-from perdure.wire.requests import BeatReply, BeatRequest, Started, StartItem
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import PerdureError, StoreAway, Unavailable
+from perdure.wire.base.operation import Operation, Stream
+from perdure.wire.base.records import Problem
+from perdure.wire.runs.executions import Finished
+from perdure.wire.runs.requests import BeatReply, BeatRequest, Started, StartItem
 
 if TYPE_CHECKING:
     from perdure.server.attached import AttachedServer

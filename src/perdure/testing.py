@@ -35,10 +35,10 @@ from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import pauses, queries, schedules, transitions, triggers
-from perdure.wire.errors import Conflict, NotFound, Unavailable
-from perdure.wire.executions import Execution, ListExecutions
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict, NotFound, Unavailable
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Execution, ListExecutions
 
 __all__ = ["Bench", "CrashReport", "ManualClock", "OrderDecides", "StepRanAgain", "crash_everywhere", "embedded"]
 

@@ -24,9 +24,9 @@ from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
 from perdure.testing import embedded
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 def told(messages: list[ModelMessage], _: Any) -> str:

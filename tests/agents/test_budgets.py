@@ -31,11 +31,11 @@ from perdure.engine.clock import ManualClock
 from perdure.engine.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
-from perdure.wire.agent_steps import genai_attributes, model_answer
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.agents.agent_steps import genai_attributes, model_answer
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 SCRIPTS: dict[str, Any] = {
     "greet": [{"text": "hello"}],

@@ -16,8 +16,8 @@ from perdure import Budget, Registry
 from perdure.agents import DurableAgent, durable
 from perdure.embedded import embedded
 from perdure.engine.service import Scope
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.status import Phase
 
 WAITS = ["budget", "refused", "expired", "slept", "delivered"]
 

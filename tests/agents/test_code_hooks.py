@@ -22,8 +22,8 @@ from perdure import ExecutionFailed, Registry, current_step
 from perdure.agents import Call, CallHook, durable
 from perdure.agents.runs import current_run
 from perdure.testing import embedded
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 class Watch(CallHook):

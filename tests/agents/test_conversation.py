@@ -37,10 +37,10 @@ from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
 from perdure.store.verbs import start_targets
 from perdure.testing import embedded as bench
-from perdure.wire.errors import SessionBusy
-from perdure.wire.records import Kind
-from perdure.wire.sessions import GetSessionDetail
-from perdure.wire.status import Phase
+from perdure.wire.agents.sessions import GetSessionDetail
+from perdure.wire.base.errors import SessionBusy
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 def said(messages: list[ModelMessage]) -> list[str]:

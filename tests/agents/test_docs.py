@@ -20,7 +20,7 @@ import perdure.agents
 from perdure import Budget, Registry
 from perdure.agents.options import DurableOptions
 from perdure.testing import embedded
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 
 async def test_agents(capsys: pytest.CaptureFixture[str]) -> None:

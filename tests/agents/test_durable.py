@@ -32,9 +32,9 @@ from perdure.agents import Call, CallHook, DurableAgent, durable
 from perdure.agents.inputs import as_input
 from perdure.sdk.errors import Misplaced
 from perdure.testing import embedded
-from perdure.wire.errors import BadValue
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 class Answer(BaseModel):

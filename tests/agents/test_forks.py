@@ -12,7 +12,7 @@ from tests.embedded.house import rows_of
 from perdure import Registry
 from perdure.agents import durable
 from perdure.embedded import embedded
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 
 def _contents(messages: list[ModelMessage]) -> list[object]:

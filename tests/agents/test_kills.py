@@ -25,10 +25,10 @@ from perdure.agents import events
 from perdure.engine.service import Scope
 from perdure.sdk.client import Client, Handle
 from perdure.store.verbs.transitions import LOSSES_MAX
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.executions import Row
-from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.runs.executions import Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = 6

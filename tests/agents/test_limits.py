@@ -16,7 +16,7 @@ from perdure import ExecutionFailed, Registry
 from perdure.agents import durable
 from perdure.agents.limits import SECONDS_MAX, WAITS_MAX, requested_wait
 from perdure.testing import embedded
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from perdure.agents import Compaction, durable
 from perdure.engine.service import Scope
 from perdure.sdk.errors import Misplaced
 from perdure.testing import embedded
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.status import Phase
 
 
 def real(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:

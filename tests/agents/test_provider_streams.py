@@ -21,7 +21,7 @@ from perdure import RetryPolicy
 from perdure.agents import AgentItem, DurableAgent, StepOptions, durable, events
 from perdure.embedded import Embedded, embedded
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 WORDS = "one two three"
 CALLS = {"tools": [["find", {"id": "a shelf, and where"}]]}

@@ -20,7 +20,7 @@ from perdure.cli.main import app
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 
 class Answer(BaseModel):

@@ -17,7 +17,7 @@ from tests.embedded.house import answer_when_asked, reaches, until
 from perdure import Registry
 from perdure.agents import durable
 from perdure.embedded import embedded
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 
 @pytest.mark.parametrize("parks", [True, False], ids=["parked", "replayed"])

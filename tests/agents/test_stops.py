@@ -16,9 +16,9 @@ from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, m
 from perdure.agents.stops import StopCondition
 from perdure.engine.service import Scope
 from perdure.testing import embedded
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 class Answer(BaseModel):

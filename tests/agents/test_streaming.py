@@ -36,7 +36,7 @@ from perdure.agents import AgentItem, AgentStream, StepOptions, durable, events
 from perdure.agents.streaming import Unstreamed
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.testing import embedded
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 Pieces = AsyncIterator[str | DeltaToolCalls]
 

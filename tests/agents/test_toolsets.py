@@ -24,7 +24,7 @@ from perdure.agents import Call, CallHook, durable
 from perdure.agents.failures import is_out_of_reach
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import embedded
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 ASKED = httpx2.Request("GET", "http://crm.test/sse")
 

@@ -4,7 +4,7 @@ import pytest
 from tests.cli.processes import House
 
 from perdure import Client
-from perdure.wire.executions import ListFilters
+from perdure.wire.runs.executions import ListFilters
 
 
 @pytest.fixture

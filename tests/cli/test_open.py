@@ -15,7 +15,7 @@ from tests.embedded.house import reaches
 
 from perdure import Context, Registry
 from perdure.embedded import embedded
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 registry = Registry()
 

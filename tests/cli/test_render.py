@@ -7,9 +7,9 @@ from msgspec import Raw, json
 
 from perdure.cli.execution import print_conversation, print_execution, text_line
 from perdure.cli.output import note, print_table
-from perdure.wire.executions import Execution, LogLine, Row
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Execution, LogLine, Row
 
 NASTY = "all is well\x1b]0;owned\x07\x1b[2J\x9b31m"
 ERROR = Raw(json.encode({"type": "ValueError", "message": NASTY, "detail": f"Traceback:\n\t{NASTY}"}))

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from perdure.cli import watching
 from perdure.cli.commands import DESTRUCTIVE
 from perdure.cli.main import app
-from perdure.wire.executions import Execution, LogLine, Row
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Execution, LogLine, Row
 
 
 def running(done: float, total: float | None) -> Execution:

@@ -5,7 +5,7 @@ import time
 from tests.cli.processes import House
 
 from perdure.cli.why import in_local_time
-from perdure.wire.wording import moment
+from perdure.wire.base.wording import moment
 
 
 def test_a_failed_run_and_one_that_waits(busy_house: House) -> None:

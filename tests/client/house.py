@@ -282,7 +282,7 @@ async def house(store: str, folder: Path, *, with_key: bool) -> AsyncIterator[Ho
     """A server, a worker and a client; everything is over with the block."""
     from perdure.engine.engine import Engine
     from perdure.store.open import open_store
-    from perdure.wire.access import Role
+    from perdure.wire.base.access import Role
 
     python = await environment()
     async with locked(Path(tempfile.gettempdir()) / "perdure-port-8000.lock"):

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Error, Locator, Page
 from tests.server.serving import Hand, Served
 
 import perdure
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 CHROMIUM: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BUILT: Final = (Path(perdure.__file__).parent / "dashboard" / "index.html").is_file()

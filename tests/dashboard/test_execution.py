@@ -10,7 +10,7 @@ from tests.dashboard.pages import HOSTILE, SHOWN, opened, overlap
 from tests.server.serving import Hand, Served
 from uuid_utils import uuid7
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 TAME = HOSTILE.replace("\u202e", "")
 """A name may not hold the rest."""

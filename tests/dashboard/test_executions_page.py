@@ -6,7 +6,7 @@ from playwright.async_api import Browser, expect
 from tests.dashboard.pages import HOSTILE, SHOWN, completed, failed, opened
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 async def test_filters_are_chips_and_the_address(served: Served, hand: Hand, chromium: Browser) -> None:

@@ -7,7 +7,7 @@ from tests.dashboard.pages import HOSTILE, SHOWN, opened
 from tests.server.serving import Hand, Served
 from tests.server.test_approvals import asked
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 def tool(**arguments: Any) -> dict[str, Any]:

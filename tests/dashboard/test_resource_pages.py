@@ -7,7 +7,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.dashboard.pages import HOSTILE, SHOWN, completed, opened
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 MARKUP: Final = "<i onclick=alert(1)>k</i>"
 """For names, which may not have invisible characters."""

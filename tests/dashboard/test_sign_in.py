@@ -9,7 +9,7 @@ from tests.dashboard.pages import opened, telling
 from tests.server.people import PASSWORD, member
 from tests.server.serving import Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import threading
 from perdure import Context, Registry, step
 from perdure.embedded import embedded
 from perdure.engine.settings import EngineSettings
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 URLS = frozenset({"/a", "/b", "/c", "/d", "/e"})
 SETTINGS = EngineSettings(lease_seconds=1.0)

@@ -13,11 +13,11 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Registry
-from perdure.wire.executions import Row
-from perdure.wire.hands import PendingCall
-from perdure.wire.records import Kind
-from perdure.wire.requests import ReportReply, ReportRequest
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import ReportReply, ReportRequest
+from perdure.wire.steering.hands import PendingCall
 
 
 class House:

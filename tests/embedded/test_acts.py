@@ -9,11 +9,11 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import Conflict
-from perdure.wire.records import Kind
-from perdure.wire.requests import ReportReply, ReportRequest, StepDone
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.records import Kind
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import ReportReply, ReportRequest, StepDone
 
 LATER = RetryPolicy(max_attempts=2, initial_seconds=3_600.0, jitter=False)
 

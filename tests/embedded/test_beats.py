@@ -12,8 +12,8 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.store.verbs import claims
-from perdure.wire.requests import BeatRequest, RegisterRequest
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import BeatRequest, RegisterRequest
 
 
 def app_with_a_gate() -> tuple[Registry, asyncio.Event]:

@@ -15,8 +15,8 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled
 from perdure.sdk.logs import TOLD
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 def version(count: Counter, steps: list[str], *, strict: bool = False, input: int = 1) -> Registry:

@@ -21,11 +21,11 @@ from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Fatal, Misplaced
 from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry, workflow
 from perdure.store.verbs.budgets import unasked
-from perdure.wire.approvals import ListApprovals
-from perdure.wire.errors import BadRequest, BadValue, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import ListApprovals
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 app = Registry()
 calls: list[str] = []

@@ -10,9 +10,9 @@ from perdure.engine.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, StepFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import NotCancellable
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import NotCancellable
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 async def test_queued_and_waiting_executions_are_cancelled_at_once_and_run_no_more_code(

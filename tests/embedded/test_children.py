@@ -10,9 +10,9 @@ from tests.embedded.house import Counter, House, ends, keys_of, reaches, until
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildCancelled, ChildFailed, ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 app = Registry()
 

@@ -12,8 +12,8 @@ from perdure import RetryPolicy, StreamItem, current_step
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Misplaced
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadRequest, BadValue, NotFound
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound
+from perdure.wire.base.status import Phase
 
 
 def said(items: list[StreamItem]) -> list[tuple[str, Any]]:

@@ -7,8 +7,8 @@ from perdure.engine import executions
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.store.verbs import find
-from perdure.wire.errors import BadValue
-from perdure.wire.requests import ListFilters
+from perdure.wire.base.errors import BadValue
+from perdure.wire.runs.executions import ListFilters
 
 
 async def test_executions_are_found_by_a_declared_field(house: House) -> None:

@@ -10,8 +10,8 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.steps import current_step
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import Conflict
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.status import Phase
 
 STEPS = 20
 

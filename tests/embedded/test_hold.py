@@ -15,11 +15,11 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, StepFailed
 from perdure.sdk.steps import current_step, step
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue, Conflict, NotFound, TooLarge
-from perdure.wire.records import Kind
-from perdure.wire.requests import ReportReply, ReportRequest, StepDone
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue, Conflict, NotFound, TooLarge
+from perdure.wire.base.records import Kind
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import ReportReply, ReportRequest, StepDone
 
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 

@@ -19,11 +19,11 @@ from tests.embedded.house import House, until
 
 from perdure import BadValue, ChildFailed, Context, ExecutionFailed, Registry, TopicEvent
 from perdure.sdk.declared_schedules import NO_INPUT
-from perdure.wire.records import Problem
-from perdure.wire.requests import Started, StartItem
-from perdure.wire.schedules import ScheduleStatus
-from perdure.wire.starts import BatchItem, SubmitWorkflows
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.base.records import Problem
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.clock.schedules import ScheduleStatus
+from perdure.wire.runs.requests import Started, StartItem
+from perdure.wire.runs.starts import BatchItem, SubmitWorkflows
 
 
 class Size(Enum):

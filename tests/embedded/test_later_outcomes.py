@@ -9,7 +9,7 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.steps import step
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue, LaterOutcomes
+from perdure.wire.base.errors import BadValue, LaterOutcomes
 
 
 class Shop:

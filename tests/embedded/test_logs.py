@@ -12,8 +12,8 @@ from perdure.sdk.client import Client
 from perdure.sdk.context import Context
 from perdure.sdk.logs import to_log_line
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.status import Phase
 
 log = logging.getLogger("tests.embedded")
 

@@ -17,8 +17,8 @@ from perdure.sdk.replay.machine import Machine
 from perdure.sdk.runner import Runner
 from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.workflow import Registry
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from tests.embedded.house import Counter, House
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter
 from perdure.sdk.workflow import Registry
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.base.retry import RetryPolicy
 
 AT_ONCE = RetryPolicy(max_attempts=3, initial_seconds=0.0)
 

@@ -9,7 +9,7 @@ from tests.embedded.house import House, reaches
 
 from perdure import BadRequest, BadValue, Context, Registry
 from perdure.engine.clock import ManualClock
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 
 @dataclass

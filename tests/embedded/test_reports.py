@@ -16,11 +16,11 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.step_runner import READ_BYTES_MAX
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import Complete, ItemReply, ReportReply, ReportRequest, StartChild, StepDone, Suspend
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue, PerdureError, TooLarge, Unavailable, UnknownOutcome
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Complete, ItemReply, ReportReply, ReportRequest, StartChild, StepDone, Suspend
 
 BIG = 500_000
 

@@ -18,8 +18,8 @@ from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.store.file_lock import StoreInUse
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 def life(count: Counter) -> Registry:

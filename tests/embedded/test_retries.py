@@ -10,10 +10,10 @@ from tests.embedded.house import Counter, House, Report, ends, keys_of, on_repor
 from perdure.sdk.context import Context
 from perdure.sdk.errors import StepFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind
-from perdure.wire.requests import ReportReply, ReportRequest, StepDone
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import ReportReply, ReportRequest, StepDone
 
 TWICE = RetryPolicy(max_attempts=2, initial_seconds=0.0)
 

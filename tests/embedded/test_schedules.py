@@ -12,10 +12,10 @@ from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker
 from perdure.testing import Bench, ManualClock, embedded
-from perdure.wire.errors import BadRequest, BadValue, NotFound
-from perdure.wire.requests import ListFilters
-from perdure.wire.schedules import FireState, ScheduleStatus
-from perdure.wire.times import microseconds
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound
+from perdure.wire.base.times import microseconds
+from perdure.wire.clock.schedules import FireState, ScheduleStatus
+from perdure.wire.runs.executions import ListFilters
 
 EVE_US = microseconds(datetime(2026, 3, 7, 12, tzinfo=UTC))
 HOUR = 3_600.0

@@ -17,8 +17,8 @@ from perdure.embedded import Embedded, embedded
 from perdure.sdk.credentials import find
 from perdure.sdk.http import HttpTransport
 from perdure.server.settings import Settings
-from perdure.wire.errors import BadRequest
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.status import Phase
 
 registry = Registry()
 

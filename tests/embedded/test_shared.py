@@ -15,7 +15,7 @@ from perdure.embedded import embedded
 from perdure.engine.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no PostgreSQL is started there")
 

@@ -18,10 +18,10 @@ from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry
 from perdure.store.interface import Verb
-from perdure.wire.errors import BadValue, Conflict, NotFound
-from perdure.wire.requests import ListFilters
-from perdure.wire.shared_budgets import DAY_US, ListBalances
-from perdure.wire.status import Phase
+from perdure.wire.agents.shared_budgets import DAY_US, ListBalances
+from perdure.wire.base.errors import BadValue, Conflict, NotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 
 @pytest.fixture(autouse=True)

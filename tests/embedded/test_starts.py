@@ -15,9 +15,9 @@ from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Queue, Registry, workflow
 from perdure.store.interface import Ended, Verb
-from perdure.wire.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
-from perdure.wire.requests import ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue, Conflict, DeploymentNotFound, NotFound, Unavailable, WorkflowNotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 
 async def test_a_key_names_one_execution_with_one_input(house: House, count: Counter) -> None:

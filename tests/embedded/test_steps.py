@@ -30,10 +30,10 @@ from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter
 from perdure.sdk.step_runner import READ_BYTES_MAX, TRACED_TRIES
 from perdure.sdk.steps import current_context, current_step, step
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue
-from perdure.wire.records import Kind
-from perdure.wire.retry import RetryPolicy
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import Kind
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.base.status import Phase
 
 P = ParamSpec("P")
 AT_ONCE = RetryPolicy(max_attempts=5, initial_seconds=0.0)

@@ -13,7 +13,7 @@ import pytest
 from perdure import Client, Context, Registry
 from perdure.embedded import embedded_sync
 from perdure.store.file_lock import StoreInUse
-from perdure.wire.errors import BadRequest, Unavailable
+from perdure.wire.base.errors import BadRequest, Unavailable
 
 registry = Registry()
 
@@ -86,7 +86,7 @@ def test_a_program_that_forgets_to_close_it_ends_and_a_fork_is_refused() -> None
 import os
 from perdure import workflow
 from perdure.embedded import embedded_sync
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 @workflow
 async def hello(ctx, name):

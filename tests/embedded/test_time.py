@@ -9,9 +9,9 @@ from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, un
 from perdure.engine.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadValue
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 DAY = 86_400.0
 

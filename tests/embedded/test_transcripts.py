@@ -13,10 +13,10 @@ from perdure.sdk.errors import ChildFailed, ExecutionFailed
 from perdure.sdk.transcripts import append_messages, read_transcript, summarize, take_messages
 from perdure.sdk.workflow import Registry
 from perdure.testing import crash_everywhere
-from perdure.wire.errors import BadValue, Conflict, SessionBusy
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
-from perdure.wire.transcripts import GetTranscript, Page
+from perdure.wire.agents.transcripts import GetTranscript, Page
+from perdure.wire.base.errors import BadValue, Conflict, SessionBusy
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
 
 
 def as_raw(value: object) -> Raw:

@@ -7,7 +7,7 @@ import pytest
 
 from perdure import Context, EventBatch, EventTrigger, Registry, TopicEvent, workflow
 from perdure.testing import Bench, embedded
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 app = Registry()
 ran: list[object] = []

@@ -17,12 +17,12 @@ from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.wire.errors import BadRequest, BadValue, Conflict, NotFound
-from perdure.wire.hands import PendingKind
-from perdure.wire.records import Kind
-from perdure.wire.requests import OpenWait, ReportReply, ReportRequest
-from perdure.wire.status import Phase
-from perdure.wire.timelines import SpanKind
+from perdure.wire.base.errors import BadRequest, BadValue, Conflict, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.timelines import SpanKind
+from perdure.wire.runs.requests import OpenWait, ReportReply, ReportRequest
+from perdure.wire.steering.hands import PendingKind
 
 
 @dataclasses.dataclass

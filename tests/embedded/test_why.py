@@ -4,7 +4,7 @@ from tests.embedded.house import Counter, House, ends, reaches
 
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 
 def version(count: Counter, name: str) -> Registry:

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from perdure.engine.addresses import Policy, Reach, reach, target
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.base.errors import BadRequest, BadValue
 
 
 @pytest.mark.parametrize(

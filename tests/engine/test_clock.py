@@ -17,8 +17,8 @@ from perdure.engine.settings import EngineSettings
 from perdure.sdk.lease import boottime
 from perdure.store.open import open_store
 from perdure.store.verbs import claims, queries
-from perdure.wire.errors import LeaseLost
-from perdure.wire.requests import BeatRequest, RegisterRequest, WorkflowSpec
+from perdure.wire.base.errors import LeaseLost
+from perdure.wire.runs.requests import BeatRequest, RegisterRequest, WorkflowSpec
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND

@@ -11,7 +11,7 @@ from perdure.engine import loops
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

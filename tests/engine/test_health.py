@@ -16,7 +16,7 @@ from perdure.engine.loops import Loop, Loops
 from perdure.store.interface import Notify, Trouble, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import access
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 
 @pytest.fixture(autouse=True)

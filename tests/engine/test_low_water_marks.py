@@ -19,8 +19,8 @@ from perdure.store.postgres import PostgresStore
 from perdure.store.statements import load
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Range
-from perdure.wire.executions import GetExecution
-from perdure.wire.requests import StartItem
+from perdure.wire.runs.executions import GetExecution
+from perdure.wire.runs.requests import StartItem
 
 on_postgres = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -22,7 +22,7 @@ from perdure.engine.addresses import Policy
 from perdure.engine.calls import CallFailed, CallRefused
 from perdure.engine.network import CALLS_MAX
 from perdure.engine.outbound import Outbound
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

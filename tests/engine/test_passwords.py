@@ -7,7 +7,7 @@ import pytest
 
 from perdure.engine import passwords
 from perdure.engine.passwords import Passwords
-from perdure.wire.errors import TooManyRequests
+from perdure.wire.base.errors import TooManyRequests
 
 
 async def test_a_password_is_known_again_and_no_other_is() -> None:

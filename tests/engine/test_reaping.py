@@ -17,7 +17,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.store import postgres_lock_queue
 from perdure.store.open import open_store
 from perdure.store.verbs import claims
-from perdure.wire.requests import RegisterRequest, WorkflowSpec
+from perdure.wire.runs.requests import RegisterRequest, WorkflowSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

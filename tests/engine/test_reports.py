@@ -8,7 +8,7 @@ from tests.store.world import raw, step
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.open import open_store
-from perdure.wire.requests import (
+from perdure.wire.runs.requests import (
     ClaimRequest,
     Complete,
     ItemReply,

@@ -20,9 +20,9 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
-from perdure.wire.calendar import GetCalendar, calendar_of
-from perdure.wire.executions import CancelExecution, ListExecutions
-from perdure.wire.schedules import (
+from perdure.wire.base.times import microseconds
+from perdure.wire.clock.calendar import GetCalendar, calendar_of
+from perdure.wire.clock.schedules import (
     ChangeSchedule,
     CreateSchedule,
     FireState,
@@ -35,7 +35,7 @@ from perdure.wire.schedules import (
     ScheduleStatus,
     StoredSchedule,
 )
-from perdure.wire.times import microseconds
+from perdure.wire.runs.executions import CancelExecution, ListExecutions
 
 MINUTE = 60.0
 HOUR = 3_600.0

@@ -10,15 +10,15 @@ from perdure import wire
 from perdure.engine.engine import Engine
 from perdure.engine.service import once
 from perdure.store.open import open_store
-from perdure.wire.budgets import OnExceed, RaiseBudget
-from perdure.wire.operation import Noun, reply_type
+from perdure.wire.agents.budgets import OnExceed, RaiseBudget
+from perdure.wire.base.operation import Noun, reply_type
 
 
 async def test_every_operation_is_served(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:{tmp_path / 'store.db'}")
     methods = Engine(store).services.methods
     await store.close()
-    modules = [importlib.import_module(f"perdure.wire.{one.name}") for one in pkgutil.iter_modules(wire.__path__)]
+    modules = [importlib.import_module(one.name) for one in pkgutil.walk_packages(wire.__path__, "perdure.wire.")]
     nouns = {value for module in modules for value in vars(module).values() if isinstance(value, Noun)}
     operations = {operation for noun in nouns for operation in noun.all}
     assert methods.keys() == operations

@@ -9,9 +9,9 @@ from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.open import open_store
-from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.signatures import verify
-from perdure.wire.signing import RotateSigningSecret
+from perdure.wire.base.errors import BadRequest, BadValue
+from perdure.wire.base.signatures import verify
+from perdure.wire.people.signing import RotateSigningSecret
 
 HOUR = 3_600.0
 

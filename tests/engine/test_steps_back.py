@@ -9,9 +9,9 @@ from perdure.engine import loops
 from perdure.engine.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
-from perdure.wire.records import Kind
-from perdure.wire.requests import Suspend
-from perdure.wire.status import Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Suspend
 
 HOUR = 3_600.0
 

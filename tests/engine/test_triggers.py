@@ -18,10 +18,10 @@ from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
-from perdure.wire.events import EventData, PublishEvent
-from perdure.wire.executions import ListExecutions
-from perdure.wire.requests import RegisterRequest, WorkflowSpec
-from perdure.wire.triggers import RegisterEventTrigger, TriggerSpec
+from perdure.wire.clock.triggers import RegisterEventTrigger, TriggerSpec
+from perdure.wire.runs.events import EventData, PublishEvent
+from perdure.wire.runs.executions import ListExecutions
+from perdure.wire.runs.requests import RegisterRequest, WorkflowSpec
 
 NOW_US = 1_780_000_000_000_000
 WORKER = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"

@@ -23,13 +23,11 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import queries
-from perdure.wire.errors import BadRequest, BadValue, NotFound
-from perdure.wire.executions import CancelExecution, DeleteExecution
-from perdure.wire.operation import Operation
-from perdure.wire.records import Problem
-from perdure.wire.requests import StartItem
-from perdure.wire.signatures import verify
-from perdure.wire.webhooks import (
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound
+from perdure.wire.base.operation import Operation
+from perdure.wire.base.records import Problem
+from perdure.wire.base.signatures import verify
+from perdure.wire.outside.webhooks import (
     CreateWebhook,
     DeleteWebhook,
     Delivery,
@@ -38,6 +36,8 @@ from perdure.wire.webhooks import (
     ListWebhooks,
     Redeliver,
 )
+from perdure.wire.runs.executions import CancelExecution, DeleteExecution
+from perdure.wire.runs.requests import StartItem
 
 SETTINGS = EngineSettings(outbound_hosts=("127.0.0.0/8",))
 

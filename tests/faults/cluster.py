@@ -21,7 +21,7 @@ from perdure import Client
 from perdure.engine.engine import Engine
 from perdure.sdk.http import HttpTransport
 from perdure.store.open import open_store
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 ROOT = Path(__file__).parents[2]
 PERDURE = [sys.executable, "-m", "perdure.cli.main"]

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from perdure.wire.errors import LeaseLost, NotCancellable
+from perdure.wire.base.errors import LeaseLost, NotCancellable
 
 
 class Reply(NamedTuple):

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 T = TypeVar("T")
 

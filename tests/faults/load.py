@@ -12,7 +12,7 @@ from tests.faults.ledger import Ledger
 from perdure import Client
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 PAUSE_SECONDS = 0.1
 STUCK_SECONDS = 300.0

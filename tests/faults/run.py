@@ -29,8 +29,8 @@ from perdure import Client, ExecutionFailed
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
 from perdure.store.verbs.transitions import LOSSES_MAX
-from perdure.wire.executions import Execution
-from perdure.wire.records import OUTCOMES
+from perdure.wire.base.records import OUTCOMES
+from perdure.wire.runs.executions import Execution
 
 TURN_SECONDS = 120.0
 """How long any one thing may take to come about before the run is given up."""

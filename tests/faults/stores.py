@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 from perdure.store.interface import Store
 from perdure.store.open import open_store
 from perdure.store.verbs import access, queries
-from perdure.wire.requests import QueueSpec
+from perdure.wire.runs.requests import QueueSpec
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.faults.duplicates import Reply, Twice, judge, stale
 
-from perdure.wire.errors import NotCancellable
+from perdure.wire.base.errors import NotCancellable
 
 Json = Any
 LEASE_LOST = {"error_type": "LEASE_LOST"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.faults.ledger import Ledger, Outcome
 
-from perdure.wire.errors import InternalError, KeyReused, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import InternalError, KeyReused, PerdureError, Unavailable, UnknownOutcome
 
 
 async def answer(value: str | PerdureError) -> str:

@@ -27,8 +27,8 @@ from perdure.agents import Compaction, durable
 from perdure.agents.conversation import ASK
 from perdure.agents.history import message_json
 from perdure.agents.inputs import Prompt
-from perdure.wire.status import Phase
-from perdure.wire.transcripts import Transcript
+from perdure.wire.agents.transcripts import Transcript
+from perdure.wire.base.status import Phase
 
 SESSION = "ann"
 

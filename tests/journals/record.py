@@ -14,9 +14,9 @@ from tests.journals.workflows import INPUTS, app, outside
 
 from perdure import Client, Handle, Registry
 from perdure.embedded import embedded
-from perdure.wire.errors import PerdureError
-from perdure.wire.records import Kind
-from perdure.wire.transcripts import READ, Transcript
+from perdure.wire.agents.transcripts import READ, Transcript
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.records import Kind
 
 ROOT = Path(__file__).parents[2]
 

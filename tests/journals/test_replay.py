@@ -15,9 +15,9 @@ from perdure.sdk.context import Context
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.executions import Row
-from perdure.wire.requests import Claimed
-from perdure.wire.transcripts import Entry, Transcript
+from perdure.wire.agents.transcripts import Entry, Transcript
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Claimed
 
 WORKFLOWS = {one.name: one for one in (*app, helpdesk, steered)}
 RECORDED = sorted(Path(__file__).parent.glob("*/*.json"))

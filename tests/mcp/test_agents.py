@@ -15,7 +15,7 @@ from tests.mcp.client import http_session
 from perdure import Registry
 from perdure.agents import durable
 from perdure.embedded import Embedded, embedded
-from perdure.wire.executions import ListExecutions
+from perdure.wire.runs.executions import ListExecutions
 
 QUESTION = "To which address?"
 ANSWER = "Sent to 7 Hill Road."

@@ -13,7 +13,7 @@ from tests.documented import DOCS
 
 from perdure.cli.main import app
 from perdure.mcp import docs
-from perdure.wire.errors import NotFound
+from perdure.wire.base.errors import NotFound
 
 
 def test_every_page_is_there_with_its_title_and_all_of_its_sections() -> None:

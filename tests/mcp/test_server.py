@@ -23,12 +23,12 @@ from perdure.mcp import lines
 from perdure.mcp.tools import TOOLS
 from perdure.server import tool_server
 from perdure.store.interface import Verb
-from perdure.wire.access import Role
-from perdure.wire.executions import GetSteps, ListExecutions
-from perdure.wire.requests import Started, StartItem
-from perdure.wire.status import Phase
-from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.workflows import RegisteredWorkflow, tool_name
+from perdure.wire.base.access import Role
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.runs.executions import GetSteps, ListExecutions
+from perdure.wire.runs.requests import Started, StartItem
+from perdure.wire.runs.workflows import RegisteredWorkflow, tool_name
 
 Json = Any
 YES = {"action": "accept", "content": {"approved": True, "note": "fine"}}

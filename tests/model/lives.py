@@ -12,8 +12,8 @@ from hashlib import blake2b
 
 from tests.store.world import GRACE_US, LEASE_US, SECOND
 
-from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase
 
 LIMITS: dict[str, tuple[int | None, int | None]] = {"one": (1, None), "two": (None, 2)}
 """Queues with a limit by key, and with a total."""

@@ -43,11 +43,11 @@ from perdure.store.interface import Written
 from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import claims, find
-from perdure.wire.errors import Conflict, LeaseLost, NotCancellable
-from perdure.wire.executions import Row
-from perdure.wire.hands import Action
-from perdure.wire.records import Kind
-from perdure.wire.requests import (
+from perdure.wire.base.errors import Conflict, LeaseLost, NotCancellable
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase
+from perdure.wire.runs.executions import ListFilters, Row
+from perdure.wire.runs.requests import (
     CloseWait,
     Complete,
     End,
@@ -55,13 +55,12 @@ from perdure.wire.requests import (
     EventItem,
     Hold,
     ItemReply,
-    ListFilters,
     Publish,
     QueueSpec,
     Suspend,
     WorkflowSpec,
 )
-from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
+from perdure.wire.steering.hands import Action
 
 T = TypeVar("T")
 

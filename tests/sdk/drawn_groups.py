@@ -30,8 +30,8 @@ from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, current_context
-from perdure.wire.records import Kind, fingerprint_of_timer
-from perdure.wire.requests import Claimed
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.requests import Claimed
 
 VAR: ContextVar[Any] = ContextVar("drawn")
 DRAWS = ("uuid", "random")

@@ -21,8 +21,8 @@ from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import steps_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.replay.orphaned_outcomes import taken_back_by
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
 
 Program = Callable[[Machine, list[Any]], Coroutine[Any, Any, Any]]
 """The code under test; it writes what it does into the list."""

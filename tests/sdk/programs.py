@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from perdure.sdk.errors import StepFailed
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 NAMES = ("a", "b", "c")
 PAUSES = (0.0, 0.5, 2.0, 2.0, 60.0)

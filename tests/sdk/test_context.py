@@ -40,13 +40,13 @@ from perdure.sdk.replay.machine import Machine
 from perdure.sdk.starts import start_item
 from perdure.sdk.steps import StepCall, StepInfo, StepSettings, current_step, running_step, step
 from perdure.sdk.workflow import Queue, Registry, Workflow, workflow
-from perdure.wire.approvals import Became
-from perdure.wire.errors import BadValue, Conflict, NotFound
-from perdure.wire.events import JournalEvent
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, fingerprint_of_timer
-from perdure.wire.requests import Answer, Claimed, OpenWait, Publish, StartChild
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.agents.approvals import Became
+from perdure.wire.base.errors import BadValue, Conflict, NotFound
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.runs.events import JournalEvent
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Answer, Claimed, OpenWait, Publish, StartChild
 
 
 def claim(**values: Any) -> Claimed:

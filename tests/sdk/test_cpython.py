@@ -24,7 +24,7 @@ from perdure.sdk.replay import self_test
 from perdure.sdk.replay.calls import Effects, MachineState
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.replay.self_test import TESTED, check_python
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 Code = Callable[[], Coroutine[Any, Any, Any]]
 

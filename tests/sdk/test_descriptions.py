@@ -13,11 +13,11 @@ from perdure import Context, Registry, Workflow
 from perdure.embedded import LocalTransport, embedded
 from perdure.sdk.payloads.schemas import schema_of
 from perdure.sdk.worker import Worker
-from perdure.wire.definitions import RegisterAgent
-from perdure.wire.errors import BadValue
-from perdure.wire.operation import Operation
-from perdure.wire.requests import RegisterRequest
-from perdure.wire.workflows import SCHEMA_BYTES_MAX, GetStartable, GetWorkflow, GetWorkflows, WorkflowType
+from perdure.wire.agents.definitions import RegisterAgent
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.operation import Operation
+from perdure.wire.runs.requests import RegisterRequest
+from perdure.wire.runs.workflows import SCHEMA_BYTES_MAX, GetStartable, GetWorkflow, GetWorkflows, WorkflowType
 
 Json = Any
 

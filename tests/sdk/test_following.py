@@ -10,7 +10,7 @@ from tests.sim.loop import SimLoop
 from perdure.sdk.client import Client
 from perdure.sdk.connection import ConnectionLost
 from perdure.sdk.http import OUTAGE_SECONDS, HttpTransport
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 HELLO = b"retry: 1000\n\n"

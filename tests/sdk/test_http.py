@@ -44,8 +44,8 @@ from perdure.sdk.workflow import Registry
 from perdure.store.executions import State
 from perdure.store.interface import records, verb
 from perdure.store.verbs import claims
-from perdure.wire.budgets import RaiseBudget
-from perdure.wire.errors import (
+from perdure.wire.agents.budgets import RaiseBudget
+from perdure.wire.base.errors import (
     BadRequest,
     BadValue,
     Conflict,
@@ -58,20 +58,19 @@ from perdure.wire.errors import (
     UnknownOutcome,
     WorkflowNotFound,
 )
-from perdure.wire.executions import ListExecutions
-from perdure.wire.operation import Operation
-from perdure.wire.records import Kind
-from perdure.wire.requests import (
+from perdure.wire.base.operation import Operation
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListExecutions, ListFilters
+from perdure.wire.runs.requests import (
     ClaimReply,
     ClaimRequest,
     EventItem,
-    ListFilters,
     Publish,
     ReportItem,
     ReportRequest,
     StartItem,
 )
-from perdure.wire.status import Phase
 
 app = Registry()
 logger = logging.getLogger("tests.http")

@@ -24,9 +24,9 @@ from perdure.sdk.errors import DuplicateKey, Evicted, Misplaced
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.inner_loop import FAR_US, InnerLoop
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.codec import KEY_BYTES_MAX
-from perdure.wire.errors import BadValue
-from perdure.wire.records import Kind
+from perdure.wire.base.codec import KEY_BYTES_MAX
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import Kind
 
 
 def outcome_of(code: Callable[[Machine], Any], journal: Journal | None = None) -> Any:

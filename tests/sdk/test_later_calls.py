@@ -14,7 +14,7 @@ from perdure.sdk.replay import failures
 from perdure.sdk.replay.failures import calls_to_blame
 from perdure.sdk.replay.machine import Machine
 from perdure.sdk.steps import StepCall, step_result
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 Shape = Any
 """A step's name; ("all", …) gathers, ("each", …) calls in order, ("caught", body, handler) compensates and raises

@@ -18,7 +18,7 @@ from perdure.sdk import lease as lease_module
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.unbegun import Unbegun
 from perdure.sdk.worker import Worker
-from perdure.wire.requests import BeatReply, RegisterReply
+from perdure.wire.runs.requests import BeatReply, RegisterReply
 
 LEASE_US = 3_600_000_000
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from perdure.sdk.long_calls import LISTED_MAX, LONG_SECONDS, LongCalls
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.limits import IN_FLIGHT_MAX
-from perdure.wire.requests import Claimed, OpenCall
+from perdure.wire.base.limits import IN_FLIGHT_MAX
+from perdure.wire.runs.requests import Claimed, OpenCall
 
 
 class Task:

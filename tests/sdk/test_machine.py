@@ -16,8 +16,8 @@ from perdure.sdk.errors import ChildFailed, Diverged, Fatal, Outdated, StepFaile
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall, Effects, MachineState
 from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
 from perdure.sdk.replay.machine import CALLBACKS_MAX, Machine
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
 
 Code = Callable[[Machine], Any]
 

@@ -21,7 +21,7 @@ from perdure.sdk.events import event_call
 from perdure.sdk.payloads.fingerprints import fingerprint_of_captured
 from perdure.sdk.replay.calls import DurableCall, Effects, MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.base.records import Kind, fingerprint_of_timer
 
 Got = list[tuple[str, str]]
 Code = Callable[[Machine, Sequence[str], Got], Awaitable[Any]]

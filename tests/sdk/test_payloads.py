@@ -44,8 +44,8 @@ from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.tracebacks import FRAMES_MAX, are_kept
 from perdure.sdk.payloads.values import decode, encode
-from perdure.wire.codec import check_json
-from perdure.wire.errors import BadRequest, BadValue, PerdureError
+from perdure.wire.base.codec import check_json
+from perdure.wire.base.errors import BadRequest, BadValue, PerdureError
 
 if TYPE_CHECKING:
     from elsewhere import Context  # type: ignore[import-not-found]

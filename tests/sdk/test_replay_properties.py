@@ -22,7 +22,7 @@ from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.executions import Row
+from perdure.wire.runs.executions import Row
 
 FAST = settings(max_examples=100, suppress_health_check=list(HealthCheck), derandomize=True)
 HUNT = settings(FAST, max_examples=1_000, phases=(Phase.generate,), report_multiple_bugs=False, database=None)

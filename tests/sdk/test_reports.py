@@ -3,9 +3,9 @@
 from msgspec import Raw
 
 from perdure.sdk import reports
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import ItemReply, ReportItem, StepDone
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import ItemReply, ReportItem, StepDone
 
 
 def test_rows_of_its_own_wait_for_those_before_them() -> None:

@@ -8,8 +8,8 @@ from msgspec import Raw
 
 from perdure.sdk import streams
 from perdure.sdk.transport import Transport
-from perdure.wire.executions import StreamItems
-from perdure.wire.streams import StreamItem
+from perdure.wire.runs.executions import StreamItems
+from perdure.wire.runs.streams import StreamItem
 
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 

@@ -18,7 +18,7 @@ from perdure.server.settings import Settings
 from perdure.store.interface import query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import queries
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 Json = Any  # what a reply says; tests look into it by name
 

@@ -18,7 +18,7 @@ from tests.server.serving import NO_TLS, Hand, Served, serving
 
 from perdure.engine.calls import Answer
 from perdure.server.routing import Route
-from perdure.wire.access import Caller, Role
+from perdure.wire.base.access import Caller, Role
 
 Json = Any
 

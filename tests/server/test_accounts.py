@@ -17,8 +17,8 @@ from perdure.server.cookies import TOKENS_MAX, Cookies
 from perdure.server.routes import accounts as routes
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
-from perdure.wire.access import Principal, Role
-from perdure.wire.errors import Forbidden, NotFound
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import Forbidden, NotFound
 
 
 @pytest.fixture

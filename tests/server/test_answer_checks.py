@@ -16,7 +16,7 @@ from tests.server.test_approvals import asked, link_of, path_of
 from tests.server.test_approve_page import browser, check_page, fields_of
 
 from perdure.store.input_checks import check_answer
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 Json = Any
 NAMES: Final = ("way", "n" * 200, "שלום", "a.b", "0")

@@ -25,8 +25,8 @@ from perdure.server.app import bind
 from perdure.server.connections import ServerConnection
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire.access import Role
-from perdure.wire.errors import BadRequest, Unavailable
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest, Unavailable
 
 PROGRAM = """
 import sys

@@ -13,7 +13,7 @@ from tests.server.test_approve_page import FIELDS, browser, check_page, fields_o
 
 from perdure.sdk.payloads.schemas import schema_of
 from perdure.sdk.payloads.values import decode
-from perdure.wire.answer_forms import Form, form_of, read_answer
+from perdure.wire.agents.answer_forms import Form, form_of, read_answer
 
 Json = Any
 

@@ -11,7 +11,7 @@ from tests.server.serving import LASTING, Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of, submit
 
 from perdure.engine.approvals import Link, _encode, _sign
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 Json = Any
 LINKS = "/api/v1/approval-links"

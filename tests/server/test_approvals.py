@@ -13,8 +13,8 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.clock import ManualClock
 from perdure.sdk.sync import SyncClient
-from perdure.wire.access import Role
-from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
+from perdure.wire.agents.approvals import ANSWER_SCHEMA_BYTES_MAX
+from perdure.wire.base.access import Role
 
 Json = Any
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"

@@ -17,9 +17,9 @@ from tests.server.serving import Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of
 
 from perdure.server import approval_page
-from perdure.wire.access import Role
-from perdure.wire.answer_forms import form_of, read_answer
-from perdure.wire.approvals import Question, QuestionState
+from perdure.wire.agents.answer_forms import form_of, read_answer
+from perdure.wire.agents.approvals import Question, QuestionState
+from perdure.wire.base.access import Role
 
 Json = Any
 

@@ -13,8 +13,8 @@ from perdure.server.app import check_exposure
 from perdure.server.auth import Failures, Gate, is_loopback, to_network
 from perdure.server.settings import Settings
 from perdure.store.verbs import access
-from perdure.wire.access import Principal, Role
-from perdure.wire.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
 
 KEY = "sk_abcdefgh_" + "x" * 32
 

@@ -13,7 +13,7 @@ from perdure.store.interface import Verb, query, verb
 from perdure.store.open import is_postgres
 from perdure.store.verbs import claims
 from perdure.store.verbs.claims import Beat, Held
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 LEASE_US = 1_000_000_000
 """So long that nothing but a test's own clock ends it."""

@@ -17,11 +17,11 @@ from tests.server.test_limits import RUN, Wire, error_of, wire
 from perdure.server.bodies import COUNTED_BYTES_MIN, PARTS_MAX, SMALL, USUAL, VALUES, BodyCount
 from perdure.server.in_flight import LIGHT_BYTES, InFlight, Share
 from perdure.server.routing import Route
-from perdure.wire import codec
-from perdure.wire.access import Caller
-from perdure.wire.codec import check_json
-from perdure.wire.errors import BadRequest, BadValue, PerdureError, TooManyRequests, Unavailable
-from perdure.wire.fields import Most
+from perdure.wire.base import codec
+from perdure.wire.base.access import Caller
+from perdure.wire.base.codec import check_json
+from perdure.wire.base.errors import BadRequest, BadValue, PerdureError, TooManyRequests, Unavailable
+from perdure.wire.base.fields import Most
 
 MIB = 1 << 20
 SIGN_IN = "/api/v1/auth/signin"

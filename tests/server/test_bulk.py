@@ -9,10 +9,10 @@ from tests.server.serving import Hand, Served
 from perdure import Client, Context, ExecutionFailed, Registry, step
 from perdure.sdk.http import HttpTransport
 from perdure.testing import embedded
-from perdure.wire.access import Role
-from perdure.wire.bulk import BulkJob
-from perdure.wire.errors import Conflict, NothingMatches
-from perdure.wire.executions import ListFilters
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import Conflict, NothingMatches
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.steering.bulk import BulkJob
 
 PATH = "/api/v1/bulk"
 CANCEL = {"action": "cancel", "filters": {"workflow_id": "w"}}

@@ -13,8 +13,8 @@ from uuid_utils import uuid7
 
 from perdure.store.verbs import access, starts
 from perdure.store.verbs.starts import New
-from perdure.wire.limits import REGISTERED_MAX
-from perdure.wire.requests import StartItem
+from perdure.wire.base.limits import REGISTERED_MAX
+from perdure.wire.runs.requests import StartItem
 
 
 async def test_another_protocol_is_refused(served: Served) -> None:

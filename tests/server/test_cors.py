@@ -11,7 +11,7 @@ from tests.server.test_limits import RUN, wire
 from perdure.server import cors, openapi
 from perdure.server.bodies import USUAL
 from perdure.server.settings import load
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 WAIT = "/api/v1/executions/wait"
 PAGE = "https://app.example.com"

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 PATH = "/api/v1/deployments"
 

@@ -3,8 +3,8 @@
 from tests.server.serving import Served
 
 from perdure.server.dev import DevStatus, DevWorker, Killed
-from perdure.wire.access import Role
-from perdure.wire.errors import Conflict
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import Conflict
 
 DEV = "/api/v1/dev"
 

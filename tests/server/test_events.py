@@ -8,7 +8,7 @@ from tests.server.serving import Served
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
-from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.base.limits import REPLY_BYTES_MAX
 
 
 async def publish(served: Served, **body: Any) -> Any:

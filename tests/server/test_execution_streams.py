@@ -12,8 +12,8 @@ from perdure.sdk.client import Client
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.sync import SyncClient
-from perdure.wire.access import Role
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest
 
 
 def token(data: Any, key: str = "model", **more: Any) -> dict[str, Any]:

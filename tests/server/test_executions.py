@@ -13,8 +13,8 @@ from tests.server.serving import Hand, Served
 
 from perdure.store.interface import Verb
 from perdure.store.verbs import queries
-from perdure.wire.access import Role
-from perdure.wire.executions import Finished
+from perdure.wire.base.access import Role
+from perdure.wire.runs.executions import Finished
 
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 

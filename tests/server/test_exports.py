@@ -11,7 +11,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.engine import exports
 from perdure.engine.exports import destination
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 
 class Collector:

@@ -8,7 +8,7 @@ from tests.server.serving import Served
 
 from perdure.server.auth import Gate
 from perdure.store.verbs import access
-from perdure.wire.access import Principal, Role
+from perdure.wire.base.access import Principal, Role
 
 KEYS = "/api/v1/api-keys"
 

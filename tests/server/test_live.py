@@ -12,8 +12,8 @@ from tests.server.test_streams import Event, Stream, following
 from perdure.engine import live
 from perdure.engine.service import Scope
 from perdure.store.verbs import live as looks
-from perdure.wire.access import Role
-from perdure.wire.live import FollowLive
+from perdure.wire.base.access import Role
+from perdure.wire.insight.live import FollowLive
 
 PATH = "/api/v1/live"
 

@@ -7,7 +7,7 @@ from tests.server.serving import Hand, Served
 
 from perdure.engine import matches
 from perdure.store.verbs import matches as matches_verbs
-from perdure.wire.matches import HistogramTime, Match, histogram
+from perdure.wire.insight.matches import HistogramTime, Match, histogram
 
 Json = Any
 SECOND = 1_000_000

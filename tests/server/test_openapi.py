@@ -11,7 +11,8 @@ from tests.server.test_contract import contract
 
 from perdure.server import schemas
 from perdure.server.app import all_routes
-from perdure.wire import requests, times
+from perdure.wire.base import times
+from perdure.wire.runs import requests
 
 ADDED = {"key", "phase", "attempt", "tags", "progress", "forked_from", "forked_at_step", "retried_as", "due_at"}
 

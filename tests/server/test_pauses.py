@@ -11,8 +11,9 @@ from tests.server.serving import Hand, Served, serving
 from perdure import BadValue, Client, Context, Registry
 from perdure.sdk.http import HttpTransport
 from perdure.testing import embedded
-from perdure.wire.access import Role
-from perdure.wire.pauses import EndedPause, Pause, PauseKind
+from perdure.wire.base.access import Role
+from perdure.wire.runs.queues import Pause, PauseKind
+from perdure.wire.steering.pauses import EndedPause
 
 PATH = "/api/v1/pauses"
 QUEUE = {"kind": "queue", "name": "w"}

@@ -18,8 +18,8 @@ from tests.server.serving import Served, serving
 
 from perdure.server.auth import Failures
 from perdure.server.routing import Route
-from perdure.wire.access import Caller, Role
-from perdure.wire.executions import GetExecution
+from perdure.wire.base.access import Caller, Role
+from perdure.wire.runs.executions import GetExecution
 
 KEYED = [route for route in ROUTES if route.role is not None]
 GUARDED = [route for route in ROUTES if route.caller is not Caller.ANYONE]

@@ -9,7 +9,7 @@ from tests.server.people import AUTH, PROJECTS, Person, accept, an_email, browse
 from tests.server.serving import Served, serving
 
 from perdure.store.verbs import accounts
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 KEYS = "/api/v1/api-keys"
 RUN = "/api/v1/workflows/w/run"

@@ -14,8 +14,8 @@ from tests.server.serving import Served, serving
 
 from perdure.engine import dispatch, push
 from perdure.store.verbs import push_steps, queries
-from perdure.wire.signatures import verify
-from perdure.wire.status import Phase
+from perdure.wire.base.signatures import verify
+from perdure.wire.base.status import Phase
 
 Json = Any
 

@@ -13,7 +13,7 @@ from tests.server.serving import Served, serving
 from tests.server.test_streams import following
 
 from perdure.server import tails
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 Json = Any
 REGISTER = "/api/v1/workers/register"

@@ -8,8 +8,8 @@ from perdure import Client, Context, Registry
 from perdure.embedded import LocalTransport
 from perdure.sdk.http import HttpTransport
 from perdure.testing import embedded
-from perdure.wire.access import Role
-from perdure.wire.queues import QueueState
+from perdure.wire.base.access import Role
+from perdure.wire.runs.queues import QueueState
 
 PATH = "/api/v1/queues"
 app = Registry()

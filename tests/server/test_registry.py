@@ -7,8 +7,8 @@ import pytest
 from tests.server.serving import Hand, Served
 
 from perdure.store.interface import record, verb
-from perdure.wire.access import Role
-from perdure.wire.requests import QueueSpec
+from perdure.wire.base.access import Role
+from perdure.wire.runs.requests import QueueSpec
 
 V1 = "/api/v1"
 DEPLOYMENTS = f"{V1}/workers/deployments"

@@ -14,9 +14,9 @@ from perdure.server.openapi import document
 from perdure.server.router import Router
 from perdure.server.routing import Call, Routes, Services
 from perdure.server.settings import Settings
-from perdure.wire.access import Role
-from perdure.wire.errors import BadRequest, NotFound, PerdureError
-from perdure.wire.fields import Moment, Position
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest, NotFound, PerdureError
+from perdure.wire.base.fields import Moment, Position
 
 
 class Query(Struct, frozen=True):

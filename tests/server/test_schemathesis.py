@@ -21,8 +21,8 @@ from tests.server.serving import Hand, Served, serving
 from perdure.engine.service import Scope
 from perdure.server import openapi
 from perdure.server.app import all_routes
-from perdure.wire.access import Caller, Role
-from perdure.wire.deployments import UseDeployment
+from perdure.wire.base.access import Caller, Role
+from perdure.wire.runs.deployments import UseDeployment
 
 # The pages are for people, and say what is wrong in HTML; test_malformed.py sends them what is no form.
 DRAWN = ("Pages", "Dashboard", "MCP")

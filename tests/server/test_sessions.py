@@ -9,7 +9,7 @@ from tests.server.test_approvals import asking, submit
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
-from perdure.wire import agent_runs
+from perdure.wire.agents import agent_runs
 
 MEMORY = "/internal/session/a%2Fb/memory"
 

@@ -14,7 +14,7 @@ from perdure.server.logs import HIDDEN, JsonFormatter, TextFormatter, redact
 from perdure.server.schemas import field_notes
 from perdure.server.settings import Settings, _is_of_kubernetes, load
 from perdure.store.sqlite import SQLiteStore
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 
 def test_defaults() -> None:

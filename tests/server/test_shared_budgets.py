@@ -8,7 +8,7 @@ from tests.server.serving import Hand, Served
 from tests.server.test_budgets import path, reserve
 
 from perdure.sdk.client import Client
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 BUDGETS = "/api/v1/budgets"
 USERS = {"per": "user", "period": "day", "calls": 1}

@@ -8,8 +8,8 @@ import pytest
 from tests.server.serving import Hand, Served
 
 from perdure.store.interface import Verb
-from perdure.wire.executions import NAMES_MAX
-from perdure.wire.workflows import tool_name
+from perdure.wire.runs.executions import NAMES_MAX
+from perdure.wire.runs.workflows import tool_name
 
 NAME_FILTERS = [f"{no}{name}" for name in ("workflow_id", "queue_name", "deployment_id") for no in ("", "not_")]
 MANY = [f"{n:03}".ljust(200, "\u05d0") for n in range(NAMES_MAX + 1)]

@@ -6,7 +6,7 @@ import pytest
 from tests.server.people import AUTH, PASSWORD, PROJECTS, browser, member
 from tests.server.serving import Served, serving
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 SIGN_IN = "/api/v1/sign-in"
 EXECUTIONS = "/api/v1/executions"

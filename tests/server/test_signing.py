@@ -2,7 +2,7 @@
 
 from tests.server.serving import Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 async def test_a_secret_is_shown_and_replaced_to_admins(served: Served) -> None:

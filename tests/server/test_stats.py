@@ -9,10 +9,10 @@ from tests.server.serving import Hand, Served
 from perdure import Client
 from perdure.sdk.http import HttpTransport
 from perdure.store.verbs import ended
-from perdure.wire.attention import pattern_of, words_of
-from perdure.wire.executions import ListFilters
-from perdure.wire.matches import CountReply
-from perdure.wire.stats import class_of, percentile_ms
+from perdure.wire.insight.attention import pattern_of, words_of
+from perdure.wire.insight.matches import CountReply
+from perdure.wire.insight.stats import class_of, percentile_ms
+from perdure.wire.runs.executions import ListFilters
 
 Json = Any
 

@@ -17,8 +17,8 @@ from tests.server.test_keys import make
 
 from perdure.server import streams
 from perdure.server.streams import ClientGone, Drain, Poll, Slots, frame
-from perdure.wire.access import Principal, Role
-from perdure.wire.errors import TooManyRequests
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import TooManyRequests
 
 
 class Event(NamedTuple):

@@ -2,7 +2,7 @@
 
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 async def test_a_page_of_summaries(served: Served, hand: Hand) -> None:

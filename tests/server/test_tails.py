@@ -11,7 +11,7 @@ from tests.server.serving import Hand, Served, serving
 
 from perdure.engine.streams import PIECE_BYTES
 from perdure.server import tails
-from perdure.wire.events import Event
+from perdure.wire.runs.events import Event
 
 STREAM = "/api/v1/events/stream"
 

@@ -4,8 +4,8 @@ from tests.server.serving import Hand, Served
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
-from perdure.wire.access import Role
-from perdure.wire.timelines import SpanKind, SpanState
+from perdure.wire.base.access import Role
+from perdure.wire.insight.timelines import SpanKind, SpanState
 
 
 async def test_readers_see_the_spans_of_an_execution(served: Served, hand: Hand) -> None:

@@ -9,8 +9,9 @@ from tests.server.requests import ROUTES, SCHEMAS, body_of, name_of, operation_o
 from tests.server.serving import Hand, Served
 from tests.server.test_approvals import path_of
 
-from perdure.wire import requests
-from perdure.wire.times import AT_US_MAX, moment, rfc3339
+from perdure.wire.base.operation import Request
+from perdure.wire.base.times import AT_US_MAX, moment, rfc3339
+from perdure.wire.runs import requests
 
 Json = Any
 WRONG: Final = (2**63 - 1, 2**70, -1, AT_US_MAX + 1_000_000)
@@ -48,13 +49,13 @@ def structs_within(kind: inspect.Type, found: dict[str, inspect.StructType]) -> 
 def test_each_time_that_a_worker_sends_has_bounds() -> None:
     found: dict[str, inspect.StructType] = {}
     for cls in vars(requests).values():
-        if isinstance(cls, type) and issubclass(cls, requests.Request):
+        if isinstance(cls, type) and issubclass(cls, Request):
             structs_within(inspect.type_info(cls), found)
     checked = 0
     for name, struct in found.items():
         for field in struct.fields:
             is_time = field.name.endswith("_us") or field.name == "timer"
-            if not is_time or not issubclass(struct.cls, requests.Request) or (name, field.name) in CLAMPED:
+            if not is_time or not issubclass(struct.cls, Request) or (name, field.name) in CLAMPED:
                 continue
             [number] = [one for one in inner(field.type) if isinstance(one, inspect.IntType)]
             assert (number.ge, number.le) == (0, AT_US_MAX), (name, field.name)

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tests.server.serving import Hand, Served
 
 from perdure.server import otlp
-from perdure.wire.traces import StoredSpan
+from perdure.wire.insight.traces import StoredSpan
 
 BATCH = "/internal/spans/batch"
 TRACE = "0190a5f27c1e7b3a9d550242ac120002"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 TRANSCRIPT = "/internal/session/a%2Fb/transcript"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 PATH = "/api/v1/event-triggers"
 NOBODY = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"

@@ -12,7 +12,7 @@ from perdure.engine import recalls
 from perdure.engine.waiting_claims import Kind, Poll, WaitingClaims
 from perdure.store.verbs import claims, starts
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import ClaimRequest, StartItem
+from perdure.wire.runs.requests import ClaimRequest, StartItem
 
 Reply = asyncio.Task[Any]
 

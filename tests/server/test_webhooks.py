@@ -5,7 +5,7 @@ import asyncio
 from tests.engine.test_outbound import Receiver, receiving
 from tests.server.serving import Hand, Served, serving
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 UNKNOWN = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 

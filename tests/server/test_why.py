@@ -4,7 +4,7 @@ from tests.server.serving import Hand, Served
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 async def test_an_execution_is_explained_to_readers(served: Served, hand: Hand) -> None:

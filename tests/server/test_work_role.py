@@ -8,7 +8,7 @@ import pytest
 from tests.server.push_worker import LOOPBACK, push_worker
 from tests.server.serving import LASTING, NO_TLS, Hand, Served, serving
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 Json = Any
 

@@ -18,7 +18,7 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_hints import Exchange
-from perdure.wire.requests import (
+from perdure.wire.runs.requests import (
     Claimed,
     ClaimReply,
     ClaimRequest,

@@ -14,7 +14,7 @@ from tests.faults.app import expected, five_steps
 from tests.faults.cluster import START_SECONDS, Cluster, Server, until
 
 from perdure import Client
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 pytestmark = [
     pytest.mark.slow,

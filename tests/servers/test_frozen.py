@@ -12,7 +12,7 @@ from tests.servers.conftest import until
 from tests.store.world import World, step
 
 from perdure.store.postgres import PostgresStore
-from perdure.wire.requests import Complete, StartItem
+from perdure.wire.runs.requests import Complete, StartItem
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ import asyncio, json, os, signal, sys
 import asyncpg
 from tests.store.world import World
 from perdure.store.postgres import PostgresStore
-from perdure.wire.requests import StartItem
+from perdure.wire.runs.requests import StartItem
 
 real = asyncpg.Connection.execute
 frozen = False

@@ -35,14 +35,14 @@ from perdure.store.interface import (
     Written,
 )
 from perdure.store.postgres import PostgresStore
-from perdure.wire.access import Role
-from perdure.wire.events import Event, EventData, GetEvents, PublishEvent
-from perdure.wire.executions import CancelExecution, DeleteExecution, StreamItems, WaitForExecutions
-from perdure.wire.keys import DeleteApiKey
-from perdure.wire.live import ChangedRows, FollowLive, LiveEvent, NewRows
-from perdure.wire.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
-from perdure.wire.streams import StreamItem
-from perdure.wire.summaries import SummaryPage
+from perdure.wire.base.access import Role
+from perdure.wire.insight.live import ChangedRows, FollowLive, LiveEvent, NewRows
+from perdure.wire.insight.summaries import SummaryPage
+from perdure.wire.people.keys import DeleteApiKey
+from perdure.wire.runs.events import Event, EventData, GetEvents, PublishEvent
+from perdure.wire.runs.executions import CancelExecution, DeleteExecution, StreamItems, WaitForExecutions
+from perdure.wire.runs.requests import Emitted, OpenWait, ReportItem, ReportRequest, Suspend
+from perdure.wire.runs.streams import StreamItem
 
 
 async def test_a_claim_at_b_gets_what_a_starts(pair: Pair) -> None:

@@ -9,7 +9,7 @@ from tests.server.people import Person, member
 from tests.server.serving import LASTING, Hand, Served, serving
 from tests.servers.conftest import NEVER, until
 
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from perdure.store.migrate import Migration, migrations
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import NotOurDatabase, schema_at
 from perdure.store.verbs import claims, queries
-from perdure.wire.errors import Unavailable
-from perdure.wire.requests import Complete
+from perdure.wire.base.errors import Unavailable
+from perdure.wire.runs.requests import Complete
 
 pytestmark = [pgbouncer.needed, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import pytest
 from tests.servers.conftest import NEVER, Hand, Pair, until
 
 from perdure.engine import recalls
-from perdure.wire.requests import ClaimReply
+from perdure.wire.runs.requests import ClaimReply
 
 
 async def _answered(pair: Pair) -> tuple[Hand, ClaimReply, str, "asyncio.Future[ClaimReply]"]:

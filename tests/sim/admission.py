@@ -21,12 +21,12 @@ from perdure.store.sqlite_run import SQLiteRun
 from perdure.store.verbs import claims, pauses, transitions, why
 from perdure.store.verbs.pauses import Paused
 from perdure.store.verbs.queues import put_queue
-from perdure.wire.admission import Rule
-from perdure.wire.errors import PerdureError
-from perdure.wire.explain import explain
-from perdure.wire.pauses import PauseKind
-from perdure.wire.requests import WORKER_PROTOCOL, QueueSpec, RegisterRequest, WorkflowSpec
-from perdure.wire.why import Why
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.insight.explain import explain
+from perdure.wire.insight.why import Why
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.queues import PauseKind
+from perdure.wire.runs.requests import WORKER_PROTOCOL, QueueSpec, RegisterRequest, WorkflowSpec
 
 T = TypeVar("T")
 

@@ -19,12 +19,12 @@ from tests.sim.fork_audit import ForkAudit, JournalRow
 from perdure.store.interface import Hint, Verb
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement
-from perdure.wire.errors import PerdureError
-from perdure.wire.forks import Fork, RetryExecution
-from perdure.wire.hands import Acted, Action, ActOnExecution
-from perdure.wire.records import NULL, OUTCOMES, Kind
-from perdure.wire.requests import Complete, ItemReply, ReportItem
-from perdure.wire.status import FINAL, LEASED, TRANSITIONS, Phase
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.records import NULL, OUTCOMES, Kind
+from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase
+from perdure.wire.runs.requests import Complete, ItemReply, ReportItem
+from perdure.wire.steering.forks import Fork, RetryExecution
+from perdure.wire.steering.hands import Acted, Action, ActOnExecution
 
 CRASHES_MAX = 5
 LEGAL = {(source, move.target) for move in TRANSITIONS.values() for source in move.sources}

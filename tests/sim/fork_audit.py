@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from perdure.wire.forks import Fork, ForkExecution, RetryExecution
-from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.steering.forks import Fork, ForkExecution, RetryExecution
 
 Rows = list[tuple[Any, ...]]
 

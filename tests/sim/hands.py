@@ -13,10 +13,10 @@ from msgspec import Raw
 from tests.sim import scripts
 from tests.sim.audit import Violation
 
-from perdure.wire.errors import BadValue, Conflict, NotFound, PerdureError
-from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.hands import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.base.errors import BadValue, Conflict, NotFound, PerdureError
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.steering.hands import Acted, Action, ActOnExecution, GetPending, Pending, PendingKind
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -12,9 +12,9 @@ from msgspec import Raw
 from tests.sim import scripts
 from tests.sim.scripts import Op, Script
 
-from perdure.wire.executions import Row
-from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.requests import (
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     Answer,
     Entry,
     EventItem,

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.requests import Complete, Fail, ReportRequest
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.runs.requests import Complete, Fail, ReportRequest
 
 if TYPE_CHECKING:
     from tests.sim.world import World

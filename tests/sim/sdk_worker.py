@@ -28,16 +28,16 @@ from perdure.sdk.runner import Runner
 from perdure.sdk.steps import current_step
 from perdure.sdk.transport import Transport
 from perdure.sdk.workflow import Queue, Registry
-from perdure.wire.errors import Conflict, NotFound, PerdureError
-from perdure.wire.operation import Operation
-from perdure.wire.requests import (
+from perdure.wire.base.errors import Conflict, NotFound, PerdureError
+from perdure.wire.base.operation import Operation
+from perdure.wire.base.retry import RetryPolicy
+from perdure.wire.runs.requests import (
     BeatRequest,
     ClaimReply,
     ClaimRequest,
     RegisterReply,
     RegisterRequest,
 )
-from perdure.wire.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -13,10 +13,10 @@ from perdure.engine.loops import Loop
 from perdure.engine.service import Scope, once
 from perdure.engine.settings import EngineSettings
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import PerdureError
-from perdure.wire.executions import CancelExecution, ResumeExecution
-from perdure.wire.operation import Operation
-from perdure.wire.requests import BeatRequest, StartItem
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.operation import Operation
+from perdure.wire.runs.executions import CancelExecution, ResumeExecution
+from perdure.wire.runs.requests import BeatRequest, StartItem
 
 if TYPE_CHECKING:
     from tests.sim.network import Respond

@@ -10,7 +10,7 @@ from tests.sim.audit import Violation
 from tests.sim.mutants import changed
 from tests.sim.world import Mutant
 
-from perdure.wire.admission import Rule
+from perdure.wire.runs.admission import Rule
 
 SEEDS, SEEDS_SLOW = 8, 60
 STATES, STATES_SLOW = 1_000, 10_000

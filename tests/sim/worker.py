@@ -17,10 +17,10 @@ from tests.sim.audit import Violation
 from tests.sim.machine import Ask, Machine, NeedsNewer, StepFailed
 from tests.sim.network import Pending
 
-from perdure.wire.errors import LeaseLost, PerdureError, Unavailable
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import (
+from perdure.wire.base.errors import LeaseLost, PerdureError, Unavailable
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     WORKER_PROTOCOL,
     BeatReply,
     BeatRequest,

@@ -34,11 +34,11 @@ import perdure.store.verbs.reports
 from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
 from perdure.store.verbs import access, queries
-from perdure.wire.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
-from perdure.wire.events import EventData, PublishedEvents, PublishEvent
-from perdure.wire.operation import Operation
-from perdure.wire.requests import Started
-from perdure.wire.status import FINAL
+from perdure.wire.base.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
+from perdure.wire.base.operation import Operation
+from perdure.wire.base.status import FINAL
+from perdure.wire.runs.events import EventData, PublishedEvents, PublishEvent
+from perdure.wire.runs.requests import Started
 
 T = TypeVar("T")
 

@@ -23,11 +23,11 @@ from perdure.store.verbs import (
     webhooks,
 )
 from perdure.store.verbs.starts import New
-from perdure.wire.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
-from perdure.wire.requests import EventItem, StartItem
-from perdure.wire.traces import StoredSpan
-from perdure.wire.transcripts import OnConflict
-from perdure.wire.webhooks import DeliveryState
+from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.insight.traces import StoredSpan
+from perdure.wire.outside.webhooks import DeliveryState
+from perdure.wire.runs.requests import EventItem, StartItem
 
 KINDS: Final = (
     *("pushed step", "pushed result", "pushed failure", "pushed cancel", "pushed wait", "pushed timer", "pushed span"),

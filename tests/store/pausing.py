@@ -6,7 +6,8 @@ from tests.store.world import PROJECT, World
 
 from perdure.store.verbs import pauses
 from perdure.store.verbs.pauses import Paused, PauseWork
-from perdure.wire.pauses import EndedPause, Pause, PauseKind
+from perdure.wire.runs.queues import Pause, PauseKind
+from perdure.wire.steering.pauses import EndedPause
 
 ALL = [
     Paused(PROJECT, PauseKind.DEPLOYMENT, "d", ""),

@@ -12,9 +12,9 @@ from perdure.store.verbs import events, push_reports, push_steps, push_workers
 from perdure.store.verbs.push_reports import Wait
 from perdure.store.verbs.push_workers import Handed, Pushed
 from perdure.store.verbs.starts import New
-from perdure.wire.push_workers import SavedStep
-from perdure.wire.requests import EventItem, Started, StartItem
-from perdure.wire.times import rfc3339
+from perdure.wire.base.times import rfc3339
+from perdure.wire.outside.push_workers import SavedStep
+from perdure.wire.runs.requests import EventItem, Started, StartItem
 
 LEASE_US = 90 * SECOND
 CHECK_US = 5 * SECOND

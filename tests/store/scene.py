@@ -47,15 +47,15 @@ from perdure.store.verbs.bulk import NewJob
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.access import Role
-from perdure.wire.accounts import User
-from perdure.wire.approvals import QuestionLink
-from perdure.wire.bulk import BulkAction, Selection
-from perdure.wire.executions import ListFilters, LogLine
-from perdure.wire.hands import Action, ActOnExecution
-from perdure.wire.keys import ApiKey
-from perdure.wire.projects import Project
-from perdure.wire.requests import (
+from perdure.wire.agents.approvals import QuestionLink
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.access import Role
+from perdure.wire.clock.schedules import ChangeSchedule, ScheduleSpec
+from perdure.wire.people.accounts import User
+from perdure.wire.people.keys import ApiKey
+from perdure.wire.people.projects import Project
+from perdure.wire.runs.executions import ListFilters, LogLine
+from perdure.wire.runs.requests import (
     AgentSpec,
     Answer,
     AppendMessages,
@@ -78,9 +78,9 @@ from perdure.wire.requests import (
     TimerFired,
     WorkflowSpec,
 )
-from perdure.wire.schedules import ChangeSchedule, ScheduleSpec
-from perdure.wire.transcripts import OnConflict
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.runs.workflows import WorkflowType
+from perdure.wire.steering.bulk import BulkAction, Selection
+from perdure.wire.steering.hands import Action, ActOnExecution
 
 JOB_ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120099"
 ARGUMENTS = {

@@ -6,7 +6,7 @@ import pytest
 
 from perdure.store.statements import load, parse, spelled_out, texts, with_rules
 from perdure.store.verbs.admission import GroupRoom, room
-from perdure.wire.admission import Rule
+from perdure.wire.runs.admission import Rule
 
 RULES = (files("perdure.store") / "sql" / "common" / "admission.sql").read_text(encoding="utf-8")
 CLAIMS = (

@@ -8,12 +8,12 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World, raw
 
 from perdure.store.verbs import approvals
-from perdure.wire.approvals import Approval, How, Question, QuestionState
-from perdure.wire.errors import Conflict
-from perdure.wire.hands import Action
-from perdure.wire.records import Kind
-from perdure.wire.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
-from perdure.wire.status import Phase
+from perdure.wire.agents.approvals import Approval, How, Question, QuestionState
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import CloseWait, EventItem, OpenWait, Publish, StartItem
+from perdure.wire.steering.hands import Action
 
 
 async def looked(world: World, id: str, key: str = "ask", question_id: str | None = None) -> Question | None:

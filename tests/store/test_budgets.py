@@ -15,7 +15,7 @@ from perdure.store.interface import Store, Verb, query, verb
 from perdure.store.open import open_store
 from perdure.store.verbs import budgets, queries
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.budgets import (
+from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
     BudgetSpec,
@@ -27,8 +27,8 @@ from perdure.wire.budgets import (
     Verdict,
     topic_of,
 )
-from perdure.wire.errors import BadRequest, KeyReused, LeaseLost, NotFound
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadRequest, KeyReused, LeaseLost, NotFound
+from perdure.wire.base.status import Phase
 
 GRANTED, BUSY, EXCEEDED, UNLIMITED = Verdict.GRANTED, Verdict.BUSY, Verdict.EXCEEDED, Verdict.UNLIMITED
 

@@ -19,7 +19,11 @@ from perdure.store.interface import Verb
 from perdure.store.verbs import bulk as verbs
 from perdure.store.verbs.find import list_executions
 from perdure.store.verbs.transitions import cancel_tree
-from perdure.wire.bulk import (
+from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import Fail, OpenWait, StartItem
+from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItem,
     BulkJob,
@@ -36,12 +40,8 @@ from perdure.wire.bulk import (
     StartBulkJob,
     StopBulkJob,
 )
-from perdure.wire.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
-from perdure.wire.executions import ListFilters
-from perdure.wire.forks import Edits
-from perdure.wire.hands import Action
-from perdure.wire.requests import Fail, OpenWait, StartItem
-from perdure.wire.status import Phase
+from perdure.wire.steering.forks import Edits
+from perdure.wire.steering.hands import Action
 
 SCOPE = Scope(PROJECT)
 WF = ListFilters(workflow_id="wf")

@@ -20,10 +20,10 @@ from tests.store.world import (
 
 from perdure.store.interface import Changed, Ended, Ready
 from perdure.store.verbs import transitions
-from perdure.wire.errors import NotCancellable, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, Release, Suspend, WorkflowSpec
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import NotCancellable, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Complete, Release, Suspend, WorkflowSpec
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import deployments
-from perdure.wire.requests import QueueSpec, StartItem, WorkflowSpec
+from perdure.wire.runs.requests import QueueSpec, StartItem, WorkflowSpec
 
 T = TypeVar("T")
 

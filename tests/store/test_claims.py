@@ -23,15 +23,16 @@ from tests.store.world import (
 from perdure.store.verbs import claims, find, queries, reports, starts
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.starts import New
-from perdure.wire.errors import Conflict, LeaseLost
-from perdure.wire.records import Kind
-from perdure.wire.requests import (
+from perdure.wire.base.errors import Conflict, LeaseLost
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import (
     Claimed,
     Complete,
     Entry,
     EventItem,
     ItemReply,
-    ListFilters,
     Publish,
     QueueSpec,
     RegisterRequest,
@@ -43,7 +44,6 @@ from perdure.wire.requests import (
     TimerFired,
     WorkflowSpec,
 )
-from perdure.wire.status import Phase
 
 
 async def held_by(world: World, queue: str, key: str | None = None, *, every_key: bool = False) -> int:

@@ -24,9 +24,9 @@ from perdure.store.interface import Metric, Notify, Trouble, query, query_many, 
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.verbs import access, queries, reports
-from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
-from perdure.wire.records import Kind
-from perdure.wire.requests import ReportItem, StartItem
+from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.requests import ReportItem, StartItem
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -511,7 +511,7 @@ async def test_a_sync_that_fails_is_an_unknown_outcome(
 LIMITED = """
 import asyncio, resource, sys
 from perdure.store.sqlite import SQLiteStore
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 from tests.store.test_driver import note, read_note
 
 async def main(path):
@@ -762,7 +762,7 @@ async def test_addresses_that_name_no_store_are_refused(
 WRITER = """
 import asyncio, sys
 from perdure.store.open import open_store
-from perdure.wire.requests import Complete, StartItem, Suspend
+from perdure.wire.runs.requests import Complete, StartItem, Suspend
 from tests.store.world import World, answer_wait, child, raw, step
 
 async def life(world, n):

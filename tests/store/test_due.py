@@ -7,9 +7,9 @@ from tests.store.test_turns import QUEUE, take, turn
 from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child, event_wait
 
 from perdure.store.verbs import transitions
-from perdure.wire.requests import StartItem
-from perdure.wire.status import Phase
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import StartItem
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from perdure.store.interface import query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import ended, queries
 from perdure.store.verbs.ended import KEPT_US, MINUTE_US, Folds
-from perdure.wire.stats import class_of
+from perdure.wire.insight.stats import class_of
 
 WORKFLOWS: Final = ("one", "two")
 MOVES: Final = 100

@@ -34,8 +34,8 @@ from perdure.store.verbs.event_fields import (
     part_of,
     wanted_by,
 )
-from perdure.wire.events import Event
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.events import Event
 
 NAMES = ("a", "ä", "b\n", "")
 EQUAL = [

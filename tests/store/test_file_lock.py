@@ -15,7 +15,7 @@ from perdure.store import file_lock
 from perdure.store.file_lock import StoreInUse
 from perdure.store.inspection import file_at
 from perdure.store.sqlite import NotOurFile, SQLiteStore
-from perdure.wire.requests import StartItem
+from perdure.wire.runs.requests import StartItem
 
 OPEN = """
 import sys

@@ -11,11 +11,11 @@ from tests.store.world import BLOCK, PROJECT, World, failure, raw
 
 from perdure.store.interface import query, verb
 from perdure.store.verbs import fields, find, queries
-from perdure.wire.errors import BadValue
-from perdure.wire.executions import Execution, read_tags
-from perdure.wire.requests import ListFilters, StartItem, WorkflowSpec
-from perdure.wire.search import error_words, key_terms
-from perdure.wire.status import STATUS, Phase
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.status import STATUS, Phase
+from perdure.wire.runs.executions import Execution, ListFilters, read_tags
+from perdure.wire.runs.requests import StartItem, WorkflowSpec
+from perdure.wire.runs.search import error_words, key_terms
 
 WORKFLOWS: Final = ("one", "two", "three")
 WORDS: Final = ("order", "4711", "eu", "Invoice", "47", "é")

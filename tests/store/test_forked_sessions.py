@@ -8,12 +8,12 @@ from tests.store.test_transcripts import append, do, said
 from tests.store.world import PROJECT, World, child, failure, raw, step
 
 from perdure.store.verbs import queries
-from perdure.wire.budgets import BudgetSpec, Verdict
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, ReadTranscript, Summarize
-from perdure.wire.status import Phase
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.budgets import BudgetSpec, Verdict
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Complete, ReadTranscript, Summarize
 
 
 async def test_a_fork_keeps_the_version_that_it_reads_again(world: World) -> None:

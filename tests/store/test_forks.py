@@ -11,12 +11,12 @@ from tests.store.world import World, answer_wait, child, event_wait, failure, ra
 
 from perdure.store.verbs import forks
 from perdure.store.verbs.queries import journal as _journal  # noqa: F401
-from perdure.wire.budgets import Amounts, BudgetSpec, ReserveReply, StoredBudget, Verdict, topic_of
-from perdure.wire.errors import BadValue, Conflict, LaterOutcomes, NotFound, TooLarge
-from perdure.wire.hands import Action
-from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed, Complete, Fail, StartChild, StartItem, StepDone
-from perdure.wire.status import Phase
+from perdure.wire.agents.budgets import Amounts, BudgetSpec, ReserveReply, StoredBudget, Verdict, topic_of
+from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound, TooLarge
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Claimed, Complete, Fail, StartChild, StartItem, StepDone
+from perdure.wire.steering.hands import Action
 
 BLAMED = Fail("step 'c' failed", raw({"type": "StepFailed", "message": "no", "steps": ["c"]}))
 

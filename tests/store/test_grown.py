@@ -30,7 +30,7 @@ from perdure.store.verbs.ended import HOUR_US, MINUTE_US
 from perdure.store.verbs.find import FLOORS
 from perdure.store.verbs.queries import DOCTOR
 from perdure.store.verbs.runs import LIST_DEPTH
-from perdure.wire.fields import NEWEST
+from perdure.wire.base.fields import NEWEST
 
 SMALL: Final = (20_000, 1_000)
 LARGE: Final = (1_000_000, 10_000)

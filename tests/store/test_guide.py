@@ -23,7 +23,7 @@ from perdure.store.interface import query, verb
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import parse
 from perdure.store.verbs import live
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -17,11 +17,11 @@ from tests.store.world import (
 
 from perdure.store.verbs import acts, queries
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import BadValue, Conflict, KeyReused, NotFound
-from perdure.wire.hands import Acted, Action, ActOnExecution
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, Entry, Hold, OpenCall, QueueSpec, ReportItem, Suspend, TimerFired
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Complete, Entry, Hold, OpenCall, QueueSpec, ReportItem, Suspend, TimerFired
+from perdure.wire.steering.hands import Acted, Action, ActOnExecution
 
 CODE = Hold("ValueError: no", raw({"type": "ValueError", "message": "no", "steps": ["pay"]}), take_back=["pay"])
 

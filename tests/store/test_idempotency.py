@@ -10,9 +10,9 @@ from perdure.store.interface import query, verb
 from perdure.store.verbs import accounts, events, idempotency, push_reports, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.projects import Project
-from perdure.wire.requests import EventItem, Started, StartItem
-from perdure.wire.schedules import ScheduleSpec
+from perdure.wire.clock.schedules import ScheduleSpec
+from perdure.wire.people.projects import Project
+from perdure.wire.runs.requests import EventItem, Started, StartItem
 
 DAY_US = 86_400_000_000
 HOUR = 3_600

@@ -6,11 +6,12 @@ from tests.store.world import PROJECT, World, child, raw, step
 
 from perdure.store.verbs import find, queries, runs, sessions, trace_queries
 from perdure.store.verbs.starts import INLINE_BYTES_MAX
-from perdure.wire.journal_spans import trace_id_of
-from perdure.wire.records import Kind
-from perdure.wire.requests import ListFilters, StartItem, Suspend, TakeMessages
-from perdure.wire.transcripts import OnConflict
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.records import Kind
+from perdure.wire.insight.journal_spans import trace_id_of
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import StartItem, Suspend, TakeMessages
+from perdure.wire.runs.workflows import WorkflowType
 
 LARGE = "x" * INLINE_BYTES_MAX
 SMALL = "y" * (INLINE_BYTES_MAX - 2)

@@ -30,8 +30,8 @@ from perdure.store.lockstep import Guilty, Lockstep, Stuck
 from perdure.store.postgres import PostgresStore
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.statements import Statement, load, parse
-from perdure.wire.errors import NotFound
-from perdure.wire.records import Kind
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.records import Kind
 
 BROKEN_CONSTRAINTS = (apsw.ConstraintError, asyncpg.IntegrityConstraintViolationError)
 """What each database says of a second row in one place, in words of its own."""

@@ -20,10 +20,10 @@ from tests.store.world import (
 from perdure.store.interface import Metric
 from perdure.store.verbs import claims
 from perdure.store.verbs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
-from perdure.wire.errors import LeaseLost
-from perdure.wire.records import Kind
-from perdure.wire.requests import Suspend
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import LeaseLost
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Suspend
 
 
 @pytest.fixture(autouse=True)

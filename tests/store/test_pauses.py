@@ -14,12 +14,12 @@ from perdure.store.verbs.pauses import Paused
 from perdure.store.verbs.queues import list_queues
 from perdure.store.verbs.starts import New
 from perdure.store.verbs.waits import list_waits
-from perdure.wire.errors import BadValue, DeploymentNotFound, WorkflowNotFound
-from perdure.wire.pauses import EndedPause, Pause, PauseKind
-from perdure.wire.queues import QueueState
-from perdure.wire.requests import OpenWait, QueueSpec, Release, StartItem, WorkflowSpec
-from perdure.wire.status import Phase
-from perdure.wire.waits import QueuedBehind
+from perdure.wire.base.errors import BadValue, DeploymentNotFound, WorkflowNotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.queues import Pause, PauseKind, QueueState
+from perdure.wire.runs.requests import OpenWait, QueueSpec, Release, StartItem, WorkflowSpec
+from perdure.wire.runs.waits import QueuedBehind
+from perdure.wire.steering.pauses import EndedPause
 
 LIMITS: list[dict[str, int]] = [{}, {"total_limit": 5}, {"concurrency_limit": 1}]
 each_kind = pytest.mark.parametrize("what", ALL, ids=[one.kind.value for one in ALL])

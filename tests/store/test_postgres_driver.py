@@ -25,8 +25,8 @@ from perdure.store.postgres_connection import NotOurDatabase, end, parse_url, sc
 from perdure.store.postgres_writer import LOCKS
 from perdure.store.statements import load, parse
 from perdure.store.verbs import access, queries
-from perdure.wire.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
-from perdure.wire.requests import Complete, EventItem, Publish
+from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
+from perdure.wire.runs.requests import Complete, EventItem, Publish
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -18,8 +18,8 @@ from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import claims, starts
 from perdure.store.verbs.direct_dispatch import WaitingClaim
 from perdure.store.verbs.starts import New
-from perdure.wire.errors import Unavailable, UnknownOutcome
-from perdure.wire.requests import Claimed, ItemReply, StartChild, StartItem
+from perdure.wire.base.errors import Unavailable, UnknownOutcome
+from perdure.wire.runs.requests import Claimed, ItemReply, StartChild, StartItem
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

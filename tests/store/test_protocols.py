@@ -13,7 +13,7 @@ from perdure.store.open import is_postgres
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.verbs import queries, reports
 from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.wire.requests import Complete, ReportItem, Suspend
+from perdure.wire.runs.requests import Complete, ReportItem, Suspend
 
 
 async def _need_protocol(database: str, store: Store, *ids: str) -> None:

@@ -14,11 +14,11 @@ from perdure.store.interface import Metric, Query
 from perdure.store.verbs import push_reports, push_steps, queries
 from perdure.store.verbs.rows import ended
 from perdure.store.verbs.transitions import LOSSES_MAX, UNDELIVERED_MAX
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import StartItem
-from perdure.wire.status import Phase
-from perdure.wire.times import rfc3339
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.requests import StartItem
 
 
 async def again(pushes: PushWorld, worker: str, id: str) -> None:

@@ -12,9 +12,9 @@ from tests.store.world import PROJECT, SECOND
 
 from perdure.store.verbs import claims, push_workers, queries
 from perdure.store.verbs.transitions import LOSSES_MAX
-from perdure.wire.errors import BadRequest, Conflict, LeaseLost, NotFound
-from perdure.wire.requests import QueueSpec
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import BadRequest, Conflict, LeaseLost, NotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import QueueSpec
 
 
 async def test_work_comes_to_whoever_is_online(pushes: PushWorld) -> None:

@@ -19,11 +19,11 @@ from perdure.engine.settings import EngineSettings
 from perdure.store.interface import query, verb
 from perdure.store.verbs import find, queries, starts, transitions
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.executions import Execution, LogLine
-from perdure.wire.fields import NEWEST
-from perdure.wire.requests import ListFilters, StartItem
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Execution, ListFilters, LogLine
+from perdure.wire.runs.requests import StartItem
 
 
 @pytest.fixture(autouse=True)

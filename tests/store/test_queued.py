@@ -3,9 +3,9 @@
 from tests.store.world import PROJECT, World
 
 from perdure.store.verbs.waits import list_waits
-from perdure.wire.requests import QueueSpec, StartItem
-from perdure.wire.transcripts import OnConflict
-from perdure.wire.waits import QueuedBehind
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.runs.requests import QueueSpec, StartItem
+from perdure.wire.runs.waits import QueuedBehind
 
 
 async def behind(world: World, id: str) -> QueuedBehind | None:

@@ -3,8 +3,8 @@
 from tests.store.world import PROJECT, World
 
 from perdure.store.verbs.queues import list_queues
-from perdure.wire.queues import QueueState
-from perdure.wire.requests import QueueSpec, StartItem
+from perdure.wire.runs.queues import QueueState
+from perdure.wire.runs.requests import QueueSpec, StartItem
 
 
 async def test_the_list_has_limits_and_numbers_of_its_project(world: World) -> None:

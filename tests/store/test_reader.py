@@ -13,7 +13,7 @@ from perdure.store.interface import query, verb
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.sqlite_reader import SQLiteReader
 from perdure.store.verbs import access
-from perdure.wire.errors import NotFound, ReadOnly, Unavailable
+from perdure.wire.base.errors import NotFound, ReadOnly, Unavailable
 
 
 @verb(locks="")

@@ -13,9 +13,9 @@ from tests.store.world import PROJECT, World, event_wait, step
 from perdure.store.interface import Verb, verb
 from perdure.store.verbs import claims, events, push_steps, queries, reports
 from perdure.store.verbs.rows import journal_after
-from perdure.wire.errors import BadRequest
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
 
 T = TypeVar("T")
 

@@ -19,9 +19,10 @@ from tests.store.world import (
 
 from perdure.store.verbs import queries, reports
 from perdure.store.verbs.shared_values import SHARED_BYTES_MIN
-from perdure.wire.executions import LogLine
-from perdure.wire.records import Kind
-from perdure.wire.requests import (
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import LogLine
+from perdure.wire.runs.requests import (
     Answer,
     CloseWait,
     Complete,
@@ -34,7 +35,6 @@ from perdure.wire.requests import (
     Suspend,
     TimerFired,
 )
-from perdure.wire.status import Phase
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.scans import Scans
 from perdure.store.statements import load, parse
-from perdure.wire.errors import TooManyRequests, Unavailable
+from perdure.wire.base.errors import TooManyRequests, Unavailable
 
 ENDLESS = """
 -- name: endless

@@ -16,10 +16,10 @@ from tests.store.world import PROJECT, World, raw
 from perdure.store.interface import Verb
 from perdure.store.verbs import find, queries, schedules
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
-from perdure.wire.executions import Execution
-from perdure.wire.requests import Complete, ListFilters
-from perdure.wire.schedules import (
+from perdure.wire.base.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import microseconds
+from perdure.wire.clock.schedules import (
     WAITING_MAX,
     ChangeSchedule,
     Fire,
@@ -30,8 +30,8 @@ from perdure.wire.schedules import (
     ScheduleStatus,
     StoredSchedule,
 )
-from perdure.wire.status import Phase
-from perdure.wire.times import microseconds
+from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.runs.requests import Complete
 
 MINUTE = 60
 HOUR = 3_600

@@ -8,8 +8,8 @@ from msgspec import Raw
 from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.verbs import queries, sessions
-from perdure.wire.errors import Conflict
-from perdure.wire.sessions import Memory
+from perdure.wire.agents.sessions import Memory
+from perdure.wire.base.errors import Conflict
 
 DAY_US = 86_400 * SECOND
 

@@ -10,7 +10,7 @@ from tests.store.test_budgets import budget_of, change, reserve, reserve_beside,
 from tests.store.world import PROJECT, SECOND, World, child
 
 from perdure.store.verbs import budgets, queries, shared_budgets
-from perdure.wire.budgets import (
+from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
     BudgetSpec,
@@ -21,8 +21,8 @@ from perdure.wire.budgets import (
     Verdict,
     is_balance,
 )
-from perdure.wire.errors import BadRequest, Conflict, NotFound
-from perdure.wire.shared_budgets import DAY_US, SHARED_MAX, Period, SharedBudget
+from perdure.wire.agents.shared_budgets import DAY_US, SHARED_MAX, Period, SharedBudget
+from perdure.wire.base.errors import BadRequest, Conflict, NotFound
 
 GRANTED, BUSY, EXCEEDED, UNLIMITED = Verdict.GRANTED, Verdict.BUSY, Verdict.EXCEEDED, Verdict.UNLIMITED
 

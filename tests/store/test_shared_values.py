@@ -11,11 +11,12 @@ from tests.store.world import PROJECT, World, child, raw, step
 from perdure.store.interface import query, value, verb
 from perdure.store.verbs import find, queries, runs, shared_values, trace_queries
 from perdure.store.verbs.shared_values import ROWS_BACK, SHARED_BYTES_MIN
-from perdure.wire.forks import Edits
-from perdure.wire.journal_spans import trace_id_of
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, ListFilters
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.base.records import Kind
+from perdure.wire.insight.journal_spans import trace_id_of
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import Complete
+from perdure.wire.runs.workflows import WorkflowType
+from perdure.wire.steering.forks import Edits
 
 LARGE = "x" * SHARED_BYTES_MIN
 OTHER = "y" * SHARED_BYTES_MIN  # of the same size

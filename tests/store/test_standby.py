@@ -20,8 +20,8 @@ from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import Lost, PostgresConnection, parse_url
 from perdure.store.verbs import access
-from perdure.wire.errors import LeaseLost, Unavailable, UnknownOutcome
-from perdure.wire.requests import BeatRequest, ReportItem, ReportRequest
+from perdure.wire.base.errors import LeaseLost, Unavailable, UnknownOutcome
+from perdure.wire.runs.requests import BeatRequest, ReportItem, ReportRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -11,10 +11,10 @@ from perdure.store.verbs import access, starts
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.start_targets import NEIGHBOURS
 from perdure.store.verbs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, SUGGESTIONS_MAX, New
-from perdure.wire.errors import Conflict, DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import Fail, QueueSpec, Started, StartItem, WorkflowSpec
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict, DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Fail, QueueSpec, Started, StartItem, WorkflowSpec
 
 
 async def test_an_execution_is_what_was_asked_for(world: World) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.store import statements
+from perdure.store import statements, verbs
 from perdure.store.inspection import SIZES
 from perdure.store.migrate import migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import load, parse
 from perdure.store.verbs import queries
 
-VERBS = Path(queries.__file__).parent
+VERBS = Path(*verbs.__path__)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def _named_in_verbs() -> set[str]:
     """Every query name that the verbs and drivers spell out, and those they put together."""
     found: set[str] = set(queries.DOCTOR)
     for path in [
-        *VERBS.glob("*.py"),
-        *[VERBS.parent / f"{name}.py" for name in ("sqlite", "sqlite_run", "inspection")],
+        *VERBS.rglob("*.py"),
+        *(path for path in VERBS.parent.rglob("*.py") if path.stem in ("sqlite", "sqlite_run", "inspection")),
     ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):

@@ -10,10 +10,10 @@ from tests.store.world import PROJECT, World, child, raw, step
 from perdure.store.interface import Rows, query
 from perdure.store.verbs import queries, streams
 from perdure.store.verbs.streams import BYTES_MAX, ITEMS_MAX
-from perdure.wire.errors import NotFound
-from perdure.wire.requests import Complete, Emitted
-from perdure.wire.status import Phase
-from perdure.wire.streams import StreamPage, short_id
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Complete, Emitted
+from perdure.wire.runs.streams import StreamPage, short_id
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,21 @@ from tests.store.world import BLOCK, HOLD, PROJECT, SECOND, START_US, World, chi
 
 from perdure.store.interface import Query, verb
 from perdure.store.verbs import find
-from perdure.wire.executions import ListFilters
-from perdure.wire.record import to_json
-from perdure.wire.requests import Complete, OpenCall, OpenWait, QueueSpec, ReportItem, StartItem, Suspend, WorkflowSpec
-from perdure.wire.status import Phase
-from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.record import to_json
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import (
+    Complete,
+    OpenCall,
+    OpenWait,
+    QueueSpec,
+    ReportItem,
+    StartItem,
+    Suspend,
+    WorkflowSpec,
+)
 
 
 @verb(looks=True)

@@ -26,12 +26,12 @@ from tests.store.world import (
 
 from perdure.store.verbs.timelines import timeline
 from perdure.store.verbs.transitions import LOSSES_MAX
-from perdure.wire.errors import NotFound
-from perdure.wire.hands import Action
-from perdure.wire.record import to_json
-from perdure.wire.requests import EventItem, OpenWait, Publish, StepDone, Suspend
-from perdure.wire.timeline_fold import fold
-from perdure.wire.times import rfc3339
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.record import to_json
+from perdure.wire.base.times import rfc3339
+from perdure.wire.insight.timeline_fold import fold
+from perdure.wire.runs.requests import EventItem, OpenWait, Publish, StepDone, Suspend
+from perdure.wire.steering.hands import Action
 
 Json = Any
 APPENDED = ("tries", "runs", "seqs")

@@ -7,8 +7,8 @@ from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.interface import Rows, query, verb
 from perdure.store.verbs import queries, traces
-from perdure.wire.journal_spans import trace_id_of
-from perdure.wire.traces import StoredSpan
+from perdure.wire.insight.journal_spans import trace_id_of
+from perdure.wire.insight.traces import StoredSpan
 
 DAY_US = 86_400 * SECOND
 TRACE = "0190a5f27c1e7b3a9d550242ac120002"

@@ -12,10 +12,10 @@ from perdure.store.interface import query, verb
 from perdure.store.statements import load, parse
 from perdure.store.verbs import queries, transcripts
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.errors import BadRequest, Conflict, KeyReused, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import AppendMessages, Entry, ReadTranscript, Summarize
-from perdure.wire.transcripts import Page, shown
+from perdure.wire.agents.transcripts import Page, shown
+from perdure.wire.base.errors import BadRequest, Conflict, KeyReused, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.requests import AppendMessages, Entry, ReadTranscript, Summarize
 
 DAY_US = 86_400 * SECOND
 Stored = tuple[list[tuple[bytes, int]], int]

@@ -20,11 +20,11 @@ from tests.store.world import (
     try_of,
 )
 
-from perdure.wire.errors import Conflict, NotCancellable
-from perdure.wire.hands import Action
-from perdure.wire.records import Kind
-from perdure.wire.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
-from perdure.wire.status import FINAL, TRANSITIONS, Phase
+from perdure.wire.base.errors import Conflict, NotCancellable
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, TRANSITIONS, Phase
+from perdure.wire.runs.requests import Complete, End, ItemReply, Suspend, WorkflowSpec
+from perdure.wire.steering.hands import Action
 
 TIMER_SECONDS = 3_600
 

@@ -16,10 +16,9 @@ from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
 from perdure.store.verbs import deployments, find, triggers
 from perdure.store.verbs.triggers import TakenEvents
-from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
-from perdure.wire.executions import Execution
-from perdure.wire.requests import ListFilters
-from perdure.wire.triggers import ListedTrigger, TriggerSpec
+from perdure.wire.base.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
+from perdure.wire.clock.triggers import ListedTrigger, TriggerSpec
+from perdure.wire.runs.executions import Execution, ListFilters
 
 
 class Puller:

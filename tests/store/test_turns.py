@@ -8,11 +8,11 @@ import pytest
 from tests.store.world import CANCELLED, LEASE_US, SECOND, World, answer_wait, child, failure, raw
 
 from perdure.store.verbs.turns import HELD_US
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import LeaveMessages, ReadTranscript, StartItem, TakeMessages
-from perdure.wire.status import Phase
-from perdure.wire.times import AT_US_MAX
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import AT_US_MAX
+from perdure.wire.runs.requests import LeaveMessages, ReadTranscript, StartItem, TakeMessages
 
 QUEUE, REJECT, DELIVER = OnConflict
 

@@ -8,10 +8,10 @@ import pytest
 from tests.store.world import PROJECT, START_US, World, child, failure, raw, step
 
 from perdure.store.verbs.usage import usage
-from perdure.wire.errors import NotFound
-from perdure.wire.requests import StepDone, Suspend
-from perdure.wire.usage import ExecutionUsage
-from perdure.wire.usage_sums import sums
+from perdure.wire.agents.usage import ExecutionUsage
+from perdure.wire.agents.usage_sums import sums
+from perdure.wire.base.errors import NotFound
+from perdure.wire.runs.requests import StepDone, Suspend
 
 
 def answer(key: str, model: str, tokens: int, cost: str | None = None, **values: Any) -> StepDone:

@@ -21,12 +21,12 @@ from tests.store.world import (
 
 from perdure.store.interface import Changed, Ready
 from perdure.store.verbs import waits
-from perdure.wire.approvals import Became
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import Kind
-from perdure.wire.requests import Answer, CloseWait, Complete, End, ItemReply, StartChild, StartItem, Suspend
-from perdure.wire.status import Phase
-from perdure.wire.waits import PendingWaits
+from perdure.wire.agents.approvals import Became
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import Answer, CloseWait, Complete, End, ItemReply, StartChild, StartItem, Suspend
+from perdure.wire.runs.waits import PendingWaits
 
 LOSING = [f"loses {n}" for n in range(5)]
 

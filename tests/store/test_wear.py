@@ -16,7 +16,7 @@ from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw, step
 from perdure.store.migrate import postgres_settings
 from perdure.store.postgres import PostgresStore
 from perdure.store.verbs import claims, queries, reports
-from perdure.wire.requests import Complete, Entry, ReportItem, StartItem
+from perdure.wire.runs.requests import Complete, Entry, ReportItem, StartItem
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -29,14 +29,14 @@ from perdure.engine.service import Scope
 from perdure.engine.settings import EngineSettings
 from perdure.engine.why import Explanations
 from perdure.store.verbs import acts, why
-from perdure.wire.errors import NotFound
-from perdure.wire.explain import explain
-from perdure.wire.hands import Action, ActOnExecution, PendingCall, PendingKind
-from perdure.wire.requests import WORKER_PROTOCOL, Block, Complete, Fail, OpenWait, StepDone, Suspend
-from perdure.wire.status import Phase
-from perdure.wire.why import ExplainExecution, Why
-from perdure.wire.why_facts import Running
-from perdure.wire.wording import moment
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.status import Phase
+from perdure.wire.base.wording import moment
+from perdure.wire.insight.explain import explain
+from perdure.wire.insight.why import ExplainExecution, Why
+from perdure.wire.insight.why_facts import Running
+from perdure.wire.runs.requests import WORKER_PROTOCOL, Block, Complete, Fail, OpenWait, StepDone, Suspend
+from perdure.wire.steering.hands import Action, ActOnExecution, PendingCall, PendingKind
 
 PUSH_LEASE_US = 60 * SECOND
 

@@ -12,10 +12,10 @@ from tests.store.world import LEASE_US, RELEASE, SECOND, START_US, World, failur
 from perdure.store.verbs import why_queued
 from perdure.store.verbs.admission import first_hold
 from perdure.store.verbs.pauses import Paused
-from perdure.wire.admission import Rule
-from perdure.wire.requests import QueueSpec, StartItem, WorkflowSpec
-from perdure.wire.transcripts import OnConflict
-from perdure.wire.wording import moment
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.wording import moment
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.requests import QueueSpec, StartItem, WorkflowSpec
 
 
 async def rule(world: World, id: str) -> str | None:

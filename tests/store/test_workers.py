@@ -9,7 +9,7 @@ from tests.store.pushing import URL, PushWorld
 from tests.store.world import LEASE_US, PROJECT, World
 
 from perdure.store.verbs import workers
-from perdure.wire.workers import ListedWorker, WorkerKind, WorkerState
+from perdure.wire.runs.workers import ListedWorker, WorkerKind, WorkerState
 
 
 async def listed(world: World, after: str = "", limit: int = 10) -> list[ListedWorker]:

@@ -28,13 +28,14 @@ from perdure.store.verbs import (
 )
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.events import Event
-from perdure.wire.executions import Act, Execution, LogLine, ResumeReply, Row
-from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.hands import Acted, Action, ActOnExecution
-from perdure.wire.operation import validated
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import (
+from perdure.wire.base.operation import validated
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.status import Phase
+from perdure.wire.clock.schedules import ScheduleSpec
+from perdure.wire.clock.triggers import TriggerSpec
+from perdure.wire.runs.events import Event
+from perdure.wire.runs.executions import Act, Execution, LogLine, ResumeReply, Row
+from perdure.wire.runs.requests import (
     Block,
     Cancelled,
     Claimed,
@@ -60,9 +61,8 @@ from perdure.wire.requests import (
     Suspend,
     WorkflowSpec,
 )
-from perdure.wire.schedules import ScheduleSpec
-from perdure.wire.status import Phase
-from perdure.wire.triggers import TriggerSpec
+from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.steering.hands import Acted, Action, ActOnExecution
 
 SECOND = 1_000_000
 LEASE_US = 12 * SECOND

@@ -28,7 +28,7 @@ from perdure import (
     workflow,
 )
 from perdure.sdk.sync import SyncHandle
-from perdure.wire.approvals import Became
+from perdure.wire.agents.approvals import Became
 
 
 @dataclass

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from perdure.wire.agent_steps import (
+from perdure.wire.agents.agent_steps import (
     ToolStep,
     ToolUse,
     call_usage,
@@ -14,10 +14,10 @@ from perdure.wire.agent_steps import (
     tool_outcome,
     tool_step,
 )
-from perdure.wire.journal_spans import TracedExecution, TracedRow, journal_spans
-from perdure.wire.records import NULL, Kind
-from perdure.wire.status import Phase
-from perdure.wire.traces import SpanValues
+from perdure.wire.base.records import NULL, Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.journal_spans import TracedExecution, TracedRow, journal_spans
+from perdure.wire.insight.traces import SpanValues
 
 ANSWER = msgspec.json.encode(
     {

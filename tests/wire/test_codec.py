@@ -18,8 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.store.input_checks import CHECKED_PARTS_MAX, check_input
-from perdure.wire import codec
-from perdure.wire.codec import (
+from perdure.wire.base import codec
+from perdure.wire.base.codec import (
     check_json,
     check_limits,
     check_name,
@@ -31,7 +31,7 @@ from perdure.wire.codec import (
     same_json,
     scrub_text,
 )
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 # Above 16 KiB a document is skimmed instead of decoded: the same rules in other code. White space changes no verdict.
 PADDING = {"decoded": b"", "skimmed": b" " * (16 << 10)}

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from perdure.wire.critical_path import PathExecution, PathRow, PathWait, Span, path_of, shares
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
-from perdure.wire.why import PathKind
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.critical_path import PathExecution, PathRow, PathWait, Span, path_of, shares
+from perdure.wire.insight.why import PathKind
 
 SECOND = 1_000_000
 ID = "0190a5f2-7c1e-7b3a-9d55-000000000001"

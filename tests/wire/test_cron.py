@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.wire.cron import Cron, cron
-from perdure.wire.errors import BadValue
-from perdure.wire.times import microseconds
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.times import microseconds
+from perdure.wire.clock.cron import Cron, cron
 
 NY, LORD_HOWE, SANTIAGO, BERLIN = "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Europe/Berlin"
 

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.work import counted
 
-from perdure.wire.cron import cron
-from perdure.wire.crontab import Crontab
-from perdure.wire.errors import BadValue
-from perdure.wire.times import microseconds
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.times import microseconds
+from perdure.wire.clock.cron import cron
+from perdure.wire.clock.crontab import Crontab
 
 _wall = datetime.fromisoformat
 _NOW_US = microseconds(_wall("2026-11-29T12:00Z"))

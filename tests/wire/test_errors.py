@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from perdure.sdk.errors import ExecutionFailed, Fatal, RetryAfter, StepFailed
-from perdure.wire import errors
-from perdure.wire.errors import PerdureError, error_classes, from_code
+from perdure.wire.base import errors
+from perdure.wire.base.errors import PerdureError, error_classes, from_code
 
 
 @pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from perdure.wire import limits
+from perdure.wire.base import limits
 
 MIB = 1 << 20
 ECHO = """
 import asyncio, sys
 from perdure import Context, workflow
 from perdure.embedded import embedded
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
 
 @workflow
 async def echo(ctx: Context, text: str) -> str:

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from msgspec import Raw, field
 
-from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.fields import Header, Json, Limit, Most, Name, Time, Value, ZonedTime, between, id_check
-from perdure.wire.operation import Noun, Operation, client_form, marked, reply_type, server_form, validated
-from perdure.wire.record import Record, derived, reader, to_json, writer
+from perdure.wire.base.errors import BadRequest, BadValue
+from perdure.wire.base.fields import Header, Json, Limit, Most, Name, Time, Value, ZonedTime, between, id_check
+from perdure.wire.base.operation import Noun, Operation, client_form, marked, reply_type, server_form, validated
+from perdure.wire.base.record import Record, derived, reader, to_json, writer
 
 ID = "0190a5f2-7c1e-7b3a-9d55-0242ac120002"
 

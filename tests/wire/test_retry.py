@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from perdure.wire.retry import DELAY_MAX_US, RetryPolicy, delay_us
+from perdure.wire.base.retry import DELAY_MAX_US, RetryPolicy, delay_us
 
 SECOND = 1_000_000
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from perdure.wire.errors import BadRequest
-from perdure.wire.signatures import make_secret, signed_headers, verify
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.signatures import make_secret, signed_headers, verify
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"

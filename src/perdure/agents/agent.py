@@ -45,11 +45,11 @@ from perdure.sdk.replay.inline_executor import InlineExecutor
 from perdure.sdk.start_options import Budget, StartOptions
 from perdure.sdk.steps import current_step, is_async_callable
 from perdure.sdk.workflow import Workflow, declare
-from perdure.wire.agent_runs import early_end
-from perdure.wire.errors import BadValue
-from perdure.wire.executions import GetExecution
-from perdure.wire.requests import AgentSpec, WorkflowSpec
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.agents.agent_runs import early_end
+from perdure.wire.base.errors import BadValue
+from perdure.wire.runs.executions import GetExecution
+from perdure.wire.runs.requests import AgentSpec, WorkflowSpec
+from perdure.wire.runs.workflows import WorkflowType
 
 DepsT = TypeVar("DepsT")
 OutT = TypeVar("OutT")

@@ -26,7 +26,7 @@ from perdure.agents.stops import instruct_to_answer, last_said
 from perdure.sdk.budgets import Reservation, is_limited, reserve
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.start_options import Budget
-from perdure.wire.budgets import OnExceed, ReserveReply, usd_micros
+from perdure.wire.agents.budgets import OnExceed, ReserveReply, usd_micros
 
 logger = logging.getLogger("perdure.worker")
 

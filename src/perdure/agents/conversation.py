@@ -39,9 +39,9 @@ from perdure.sdk.transcripts import (
     summarize,
     take_messages,
 )
-from perdure.wire.agent_steps import SUMMARY as SUMMARY_STEP
-from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.agents.agent_steps import SUMMARY as SUMMARY_STEP
+from perdure.wire.base.errors import BadRequest, BadValue
+from perdure.wire.base.retry import RetryPolicy
 
 SUMMARY: Final = "What was said so far, in short:\n\n"
 ASK: Final = (

@@ -8,7 +8,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
-from perdure.wire.requests import AgentSpec
+from perdure.wire.runs.requests import AgentSpec
 
 
 def agent_spec(name: str, agent: AbstractAgent[Any, Any], schema_name: str) -> AgentSpec:

@@ -35,7 +35,7 @@ from perdure.agents.steps import CODEC, TOOL_KEY, StepBackend, StepOptions, is_c
 from perdure.agents.stops import StopCondition, answer_now, withheld, without_calls
 from perdure.agents.streaming import Unstreamed, can_stream, emit_event, emit_events, emitting
 from perdure.agents.watchdog import watched
-from perdure.wire.agent_steps import ASKED_AGAIN
+from perdure.wire.agents.agent_steps import ASKED_AGAIN
 
 
 class PerdureDurability(durable_exec.BaseDurabilityCapability[AgentDepsT]):

@@ -27,7 +27,7 @@ from perdure.agents.names import part
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.errors import Fatal
 from perdure.sdk.payloads import values
-from perdure.wire.records import MaybeRaw
+from perdure.wire.base.records import MaybeRaw
 
 InputGuard: TypeAlias = Callable[[Prompt], Prompt | Awaitable[Prompt | None] | None]
 OutputGuard: TypeAlias = Callable[[RunContext[Any], Any], Any]

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, UserContent
 from pydantic_ai.usage import UsageLimits
 
-from perdure.wire.errors import BadValue
-from perdure.wire.records import MaybeRaw
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import MaybeRaw
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from perdure.agents.model_errors import note_failure, recorded_failure
 from perdure.agents.runs import AgentRun, current_run
 from perdure.sdk.budgets import admitted
 from perdure.sdk.errors import Postponed, StepFailed
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.base.retry import RetryPolicy
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from perdure.sdk import plain_agents
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.steps import step_variables
-from perdure.wire.agent_runs import OVER_BUDGET, STOPPED
+from perdure.wire.agents.agent_runs import OVER_BUDGET, STOPPED
 
 if TYPE_CHECKING:
     from perdure.agents.calls import CallHook

@@ -34,8 +34,8 @@ from perdure.agents.runs import AgentRun, current_run
 from perdure.agents.streaming import emit_answer
 from perdure.sdk.errors import BudgetExceeded, Fatal, StepFailed
 from perdure.sdk.steps import ONCE, Retry, StepCall, StepSettings, as_policy, current_context, running_step, step_result
-from perdure.wire.records import Kind
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.base.records import Kind
+from perdure.wire.base.retry import RetryPolicy
 
 ParamsT = TypeVar("ParamsT")
 WireT = TypeVar("WireT")

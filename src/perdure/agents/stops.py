@@ -18,7 +18,7 @@ from pydantic_ai.tools import RunContext, ToolDefinition
 from perdure.agents.runs import AgentRun, StopReason
 from perdure.sdk.errors import BudgetExceeded
 from perdure.sdk.executions import ExecutionInfo
-from perdure.wire.agent_runs import STOPPED
+from perdure.wire.agents.agent_runs import STOPPED
 
 StopCondition: TypeAlias = Callable[[RunContext[Any]], str | None]
 """Called before each model request, and again in a replay, so it must depend on the run alone."""

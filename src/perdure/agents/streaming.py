@@ -34,7 +34,7 @@ from perdure.agents.runs import current_run
 from perdure.sdk.client import Handle
 from perdure.sdk.steps import running_step
 from perdure.sdk.streams import StreamItem
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 OutT = TypeVar("OutT")
 

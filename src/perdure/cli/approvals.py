@@ -37,7 +37,7 @@ def approvals(
     """List questions that wait for an answer, oldest first."""
     from perdure.cli.render import cut, date_time
     from perdure.cli.waits import decoded
-    from perdure.wire.approvals import ListApprovals, ListedState
+    from perdure.wire.agents.approvals import ListApprovals, ListedState
 
     found = call(url, ListApprovals(state=ListedState(state), limit=limit)).approvals
     if state == "answered":
@@ -137,7 +137,7 @@ def list_(
 ) -> None:
     """List the links that still open, newest first."""
     from perdure.cli.render import date_time
-    from perdure.wire.approvals import ListApprovalLinks
+    from perdure.wire.agents.approvals import ListApprovalLinks
 
     print_list(
         as_json,
@@ -163,7 +163,7 @@ def revoke(
     as_json: JsonFlag = False,
 ) -> None:
     """End a link at once."""
-    from perdure.wire.approvals import RevokeApprovalLink
+    from perdure.wire.agents.approvals import RevokeApprovalLink
 
     call(url, RevokeApprovalLink(link))
     print_result(as_json, {"id": link}, f"Link {link} is revoked.")

@@ -10,8 +10,8 @@ from perdure.cli.options import JsonFlag, UrlOption, check_choice
 from perdure.cli.output import emit, print_list, print_result, print_table, say
 
 if TYPE_CHECKING:
-    from perdure.wire.budgets import BudgetAmount, BudgetState
-    from perdure.wire.shared_budgets import SharedBudget
+    from perdure.wire.agents.budgets import BudgetAmount, BudgetState
+    from perdure.wire.agents.shared_budgets import SharedBudget
 
 IdArgument = Annotated[
     str,
@@ -98,7 +98,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what an execution, or each balance of a shared budget, has spent."""
-    from perdure.wire.fields import is_uuid
+    from perdure.wire.base.fields import is_uuid
 
     if not is_uuid(id):
         _show_shared(id, key, url, as_json)

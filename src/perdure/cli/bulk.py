@@ -37,8 +37,8 @@ from perdure.cli.output import console, emit, note, print_facts, print_list, pri
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.bulk import BulkJob, BulkPreview
-    from perdure.wire.executions import ListFilters
+    from perdure.wire.runs.executions import ListFilters
+    from perdure.wire.steering.bulk import BulkJob, BulkPreview
 
 LOOK_SECONDS: Final = 0.5
 WATCH_PATIENCE_SECONDS: Final = 60.0
@@ -136,7 +136,7 @@ def fork(
     """Fork executions, with the same edits."""
     from msgspec import Raw
 
-    from perdure.wire.forks import Edits
+    from perdure.wire.steering.forks import Edits
 
     given = None if payload is None else Raw(parse_json(payload, "--payload"))
     return {
@@ -202,7 +202,7 @@ class _Command:
         *,
         as_json: bool,
     ) -> None:
-        from perdure.wire.bulk import BulkAction, BulkOptions
+        from perdure.wire.steering.bulk import BulkAction, BulkOptions
 
         self._selection = (BulkAction(action), filters, BulkOptions(**options))
         self._action = action
@@ -211,7 +211,7 @@ class _Command:
         self._as_json = as_json
 
     def run(self, *, dry_run: bool, yes: bool, detach: bool) -> None:
-        from perdure.wire.bulk import PreviewBulkJob, StartBulkJob
+        from perdure.wire.steering.bulk import PreviewBulkJob, StartBulkJob
 
         if self._as_json and not (dry_run or yes):
             raise Refused("--json asks nothing: add --dry-run to look, or --yes to act.")
@@ -263,8 +263,8 @@ def _words(amount: int, at_least: bool) -> str:
 
 
 def _watch_to_end(url: str | None, job: "BulkJob", *, as_json: bool) -> None:
-    from perdure.wire.bulk import JobState
-    from perdure.wire.errors import Unavailable
+    from perdure.wire.base.errors import Unavailable
+    from perdure.wire.steering.bulk import JobState
 
     try:
         job = with_client(url, lambda client: _watch(client, job, shown=not as_json), patience=WATCH_PATIENCE_SECONDS)
@@ -289,7 +289,7 @@ async def _watch(client: "Client", job: "BulkJob", *, shown: bool) -> "BulkJob":
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from perdure.wire.bulk import JobState
+    from perdure.wire.steering.bulk import JobState
 
     columns, screen = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()), console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal)) as bar:
@@ -394,7 +394,7 @@ def items(
 ) -> None:
     """List the executions of a bulk job, with reasons of refusals."""
     from perdure.cli.render import date_time
-    from perdure.wire.bulk import BulkItem, ItemState, ListBulkItems
+    from perdure.wire.steering.bulk import BulkItem, ItemState, ListBulkItems
 
     check_choice("--state", state, [*ItemState])
     kind = None if state is None else ItemState(state)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perdure.sdk.client import Client
     from perdure.sdk.streams import StreamItem
     from perdure.sdk.sync import SyncClient, SyncHandle
-    from perdure.wire.answer_forms import Field, Form
+    from perdure.wire.agents.answer_forms import Field, Form
 
 SHOWN_CHARACTERS: Final = 200
 """For a tool's arguments and results."""
@@ -48,9 +48,9 @@ def chat(
     from uuid import uuid4
 
     from perdure.sdk.sync import SyncClient
-    from perdure.wire.definitions import GetAgentDefinition
-    from perdure.wire.errors import NotFound, SessionBusy
-    from perdure.wire.workflows import GetWorkflow
+    from perdure.wire.agents.definitions import GetAgentDefinition
+    from perdure.wire.base.errors import NotFound, SessionBusy
+    from perdure.wire.runs.workflows import GetWorkflow
 
     async def check(client: "Client") -> None:
         try:
@@ -87,7 +87,7 @@ def chat(
 
 def _follow(client: "SyncClient", handle: "SyncHandle[object]", agent: str, screen: "_Screen") -> None:
     from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
-    from perdure.wire.errors import NotCancellable
+    from perdure.wire.base.errors import NotCancellable
 
     shown = _ShownAsLines(screen, handle.id) if isinstance(screen, _Lines) else _Shown(screen, agent)
     try:
@@ -121,7 +121,7 @@ class _Screen:
         return input(prompt)
 
     def words(self, text: str) -> None:
-        from perdure.wire.wording import plain
+        from perdure.wire.base.wording import plain
 
         text = plain(text)
         if text:
@@ -130,7 +130,7 @@ class _Screen:
             self._open = not text.endswith("\n")
 
     def aside(self, text: str, colour: str = "bright_black") -> None:
-        from perdure.wire.wording import plain
+        from perdure.wire.base.wording import plain
 
         self.line()
         typer.echo(typer.style(plain(text), fg=colour) if self._colours else plain(text))
@@ -259,7 +259,7 @@ def words_of(kind: str, data: dict[str, Any]) -> str | None:
 
 def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
     """The end of the input leaves the question open."""
-    from perdure.wire.errors import BadValue, Conflict, PerdureError
+    from perdure.wire.base.errors import BadValue, Conflict, PerdureError
 
     question = item.data if isinstance(item.data, dict) else {}
     asked = question.get("data")
@@ -286,7 +286,7 @@ def _answer(client: "SyncClient", item: "StreamItem", screen: _Screen) -> None:
 
 def _ask(asked: dict[str, Any], screen: _Screen) -> object:
     from perdure.cli.waits import about
-    from perdure.wire.answer_forms import APPROVED, form_of
+    from perdure.wire.agents.answer_forms import APPROVED, form_of
 
     form = form_of(json.dumps(asked).encode())
     fields = {field.key: field for field in form.fields or ()}
@@ -330,7 +330,7 @@ def _approved(fields: "Sequence[Field]", screen: _Screen) -> dict[str, Any]:
 
 def _entered(fields: "Iterable[Field]", screen: _Screen) -> dict[str, Any]:
     """Reads an empty line as the default."""
-    from perdure.wire.answer_forms import Form, read_answer
+    from perdure.wire.agents.answer_forms import Form, read_answer
 
     found: dict[str, Any] = {}
     for field in fields:

@@ -78,8 +78,8 @@ def _refusals(registry: "Registry") -> list[str]:
     import asyncio
 
     from perdure.engine.registrations import check_registration
-    from perdure.wire.errors import PerdureError
-    from perdure.wire.requests import RegisterRequest
+    from perdure.wire.base.errors import PerdureError
+    from perdure.wire.runs.requests import RegisterRequest
 
     try:
         for one in registry:

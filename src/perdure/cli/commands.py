@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
-    from perdure.wire.errors import PerdureError
+    from perdure.wire.base.errors import PerdureError
 
 P = ParamSpec("P")
 
@@ -134,7 +134,7 @@ def _known(error: Exception) -> "PerdureError | None":
     """None if the user cannot act on it."""
     import msgspec
 
-    from perdure.wire.errors import BadRequest, PerdureError
+    from perdure.wire.base.errors import BadRequest, PerdureError
 
     if isinstance(error, PerdureError):
         return error

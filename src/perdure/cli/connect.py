@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from perdure.sdk.connection import Response
     from perdure.sdk.credentials import Access
     from perdure.sdk.http import HttpTransport
-    from perdure.wire.operation import Operation
+    from perdure.wire.base.operation import Operation
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def with_client(url: str | None, work: "Callable[[Client], Awaitable[T]]", *, pa
 
     from perdure.sdk.client import Client
     from perdure.sdk.credentials import find
-    from perdure.wire.errors import Unauthorized
+    from perdure.wire.base.errors import Unauthorized
 
     async def main() -> T:
         access = find(url)

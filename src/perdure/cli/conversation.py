@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure.cli.render import cut
-from perdure.wire.agent_runs import decoded, user_message
-from perdure.wire.agent_steps import (
+from perdure.wire.agents.agent_runs import decoded, user_message
+from perdure.wire.agents.agent_steps import (
     ASKED_AGAIN,
     INSTRUCTIONS,
     LIST,
@@ -23,13 +23,13 @@ from perdure.wire.agent_steps import (
     tool_outcome,
     tool_step,
 )
-from perdure.wire.records import Kind
-from perdure.wire.times import duration
-from perdure.wire.transcripts import LEAVE, READ, TAKE
-from perdure.wire.wording import call_words
+from perdure.wire.agents.transcripts import LEAVE, READ, TAKE
+from perdure.wire.base.records import Kind
+from perdure.wire.base.times import duration
+from perdure.wire.base.wording import call_words
 
 if TYPE_CHECKING:
-    from perdure.wire.executions import Execution, LogLine, Row
+    from perdure.wire.runs.executions import Execution, LogLine, Row
 
 SHOWN_MAX: Final = 2_000
 """Characters of one message or result."""

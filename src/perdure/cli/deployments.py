@@ -12,7 +12,7 @@ from perdure.cli.output import note, print_list, print_result
 if TYPE_CHECKING:
     from perdure.cli.output import Cell
     from perdure.sdk.client import Client
-    from perdure.wire.deployments import ListedDeployment
+    from perdure.wire.runs.deployments import ListedDeployment
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The deployment, as `perdure deployments ls` shows it.")]
 
@@ -32,9 +32,9 @@ def ls(
 
     from perdure.cli.pauses import note_pauses
     from perdure.cli.render import PHASE_STYLE, date_time
-    from perdure.wire.deployments import DeploymentStatus
-    from perdure.wire.pauses import PauseKind
-    from perdure.wire.status import Phase
+    from perdure.wire.base.status import Phase
+    from perdure.wire.runs.deployments import DeploymentStatus
+    from perdure.wire.runs.queues import PauseKind
 
     def row(one: "ListedDeployment") -> "tuple[Cell, ...]":
         where = "current" if one.current else "retired" if one.status is DeploymentStatus.RETIRED else ""
@@ -67,8 +67,8 @@ def ls(
 
 
 async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
-    from perdure.wire.deployments import ListDeployments
-    from perdure.wire.fields import PAGE_MAX
+    from perdure.wire.base.fields import PAGE_MAX
+    from perdure.wire.runs.deployments import ListDeployments
 
     found: list[ListedDeployment] = []
     cursor: str | None = None
@@ -83,7 +83,7 @@ async def _listing(client: "Client", retired: bool) -> list["ListedDeployment"]:
 def show(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """Say what is open on a deployment."""
     from perdure.cli.render import date_time
-    from perdure.wire.drains import GetDrain
+    from perdure.wire.runs.drains import GetDrain
 
     found = call(url, GetDrain(id))
     lines = [found.sentence]
@@ -99,7 +99,7 @@ def use(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> Non
 
     Open executions stay where they are.
     """
-    from perdure.wire.deployments import UseDeployment
+    from perdure.wire.runs.deployments import UseDeployment
 
     print_result(as_json, call(url, UseDeployment(id)), f"New executions go to {id!r} from now on.")
 
@@ -109,6 +109,6 @@ def retire(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> 
 
     A worker that registers for it puts it back into use.
     """
-    from perdure.wire.deployments import RetireDeployment
+    from perdure.wire.runs.deployments import RetireDeployment
 
     print_result(as_json, call(url, RetireDeployment(id)), f"{id!r} is retired.")

@@ -15,7 +15,7 @@ import msgspec
 from perdure.server.dev import DevStatus, Killed
 from perdure.store.interface import Store
 from perdure.store.verbs.bodies import Body, count_rerun
-from perdure.wire.errors import Unavailable, from_code
+from perdure.wire.base.errors import Unavailable, from_code
 
 ANSWER_SECONDS: Final = 10.0
 UNCHECKED_MAX: Final = 1_000

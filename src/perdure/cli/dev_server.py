@@ -17,9 +17,9 @@ from perdure.server import app, logs
 from perdure.server.file_limits import raise_file_limit
 from perdure.server.settings import Settings, load
 from perdure.store.file_lock import StoreInUse
-from perdure.wire.access import Role
-from perdure.wire.errors import PerdureError, Unauthorized
-from perdure.wire.keys import DeleteApiKey
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import PerdureError, Unauthorized
+from perdure.wire.people.keys import DeleteApiKey
 
 _WORKER = "worker of perdure dev"
 KILL = "taskkill /F /PID" if sys.platform == "win32" else "kill"

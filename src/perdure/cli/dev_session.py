@@ -29,9 +29,9 @@ from perdure.sdk.credentials import DEFAULT_URL
 from perdure.sdk.http import HttpTransport
 from perdure.server.dev import KilledBy
 from perdure.server.stopping import when_asked_to_stop
-from perdure.wire.errors import PerdureError
-from perdure.wire.executions import Execution, ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Execution, ListFilters
 
 DEPLOYMENT: Final = "dev"
 STORE: Final = os.path.join(".perdure", "perdure.db")

@@ -26,7 +26,7 @@ def docs(
 ) -> None:
     """List the pages of the documentation, show one, or search them."""
     from perdure.mcp import docs as library
-    from perdure.wire.errors import NotFound
+    from perdure.wire.base.errors import NotFound
 
     if not words:
         listed = [(one.name, one.title) for one in library.pages().values()]

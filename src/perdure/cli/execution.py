@@ -25,12 +25,12 @@ from perdure.cli.render import (
     zone,
 )
 from perdure.cli.waits import went_on_with
-from perdure.wire.agent_runs import early_end
-from perdure.wire.executions import Act, Execution, LogLine, Row
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
-from perdure.wire.times import duration, rfc3339
-from perdure.wire.wording import plain
+from perdure.wire.agents.agent_runs import early_end
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import duration, rfc3339
+from perdure.wire.base.wording import plain
+from perdure.wire.runs.executions import Act, Execution, LogLine, Row
 
 WARNINGS_SHOWN: Final = 5
 

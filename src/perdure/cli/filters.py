@@ -11,7 +11,7 @@ from perdure.cli.commands import Refused
 from perdure.cli.options import parse_moment
 
 if TYPE_CHECKING:
-    from perdure.wire.executions import ListFilters
+    from perdure.wire.runs.executions import ListFilters
 
 
 def with_filters(function: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +75,7 @@ def _filters(
         str | None, typer.Option("--before", help="Created before this time, or longer ago: 2026-01-31T14:00, 7d.")
     ] = None,
 ) -> "ListFilters":
-    from perdure.wire.executions import ListFilters
+    from perdure.wire.runs.executions import ListFilters
 
     return ListFilters(
         phases=_phases(status, phase),
@@ -99,7 +99,7 @@ def _filters(
 
 
 def _phases(status: str | None, phase: str | None) -> list[str] | None:
-    from perdure.wire.status import STATUS, Phase, Status
+    from perdure.wire.base.status import STATUS, Phase, Status
 
     if status is None and phase is None:
         return None

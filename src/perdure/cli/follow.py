@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from perdure.wire.executions import Execution, GetSteps, LogLine, Row
-from perdure.wire.status import FINAL
+from perdure.wire.base.status import FINAL
+from perdure.wire.runs.executions import Execution, GetSteps, LogLine, Row
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from perdure.sdk.client import Client
     from perdure.sdk.forks import RetryOptions
-    from perdure.wire.executions import Execution
+    from perdure.wire.runs.executions import Execution
 
 FromOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="The first step that runs again.")]
 FreshKeysFlag = Annotated[
@@ -89,7 +89,7 @@ def retry(
 
     A refusal for one does not stop the rest.
     """
-    from perdure.wire.errors import LaterOutcomes, PerdureError, Unavailable
+    from perdure.wire.base.errors import LaterOutcomes, PerdureError, Unavailable
 
     options: RetryOptions = {
         "from_step": from_step,
@@ -139,8 +139,8 @@ def parse_edit(text: str) -> "tuple[str, Raw]":
 def _words(made: "Execution") -> str:
     """
     >>> from msgspec import Raw
-    >>> from perdure.wire.executions import Execution
-    >>> from perdure.wire.status import Phase
+    >>> from perdure.wire.runs.executions import Execution
+    >>> from perdure.wire.base.status import Phase
     >>> given = {"workflow_id": "w", "payload": Raw(b"1"), "created_at_us": 0, "retry_count": 0, "attempt": 0}
     >>> print(_words(Execution(id="7c1f", forked_from="7c1e", forked_at_step="pay", phase=Phase.QUEUED, **given)))
     7c1f runs 7c1e again from 'pay'.

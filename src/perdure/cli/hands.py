@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
-    from perdure.wire.hands import Action, PendingCall
+    from perdure.wire.steering.hands import Action, PendingCall
 
 NoteOption = Annotated[str | None, typer.Option("--note", help="Why. The server keeps it beside your name.")]
 
@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List pending calls, and how to act on them."""
     from perdure.cli.render import cut, date_time
-    from perdure.wire.hands import GetPending
+    from perdure.wire.steering.hands import GetPending
 
     calls = call(url, GetPending(id)).pending
     print_list(
@@ -55,7 +55,7 @@ def pending(id: ExecutionArgument, url: UrlOption = None, as_json: JsonFlag = Fa
 
 def command_lines(id: str, calls: "Sequence[PendingCall]") -> "list[str]":
     """
-    >>> from perdure.wire.hands import Action, PendingCall, PendingKind
+    >>> from perdure.wire.steering.hands import Action, PendingCall, PendingKind
     >>> command_lines("7c1e", [PendingCall(key="my step", kind=PendingKind.TIMER, actions=[Action.FIRE])])
     ["perdure act 7c1e 'my step' --fire"]
     """
@@ -103,8 +103,8 @@ def act(
 
     The first outcome stands.
     """
-    from perdure.wire.hands import ActOnExecution
-    from perdure.wire.records import NULL
+    from perdure.wire.base.records import NULL
+    from perdure.wire.steering.hands import ActOnExecution
 
     value = parse_value(complete)
     acted = call(
@@ -124,7 +124,7 @@ def act(
 
 def chosen_action(*, again: bool, fire: bool, complete: bool, fail: bool, time_out: bool) -> "Action":
     """Raises `Refused` unless it is exactly one."""
-    from perdure.wire.hands import Action
+    from perdure.wire.steering.hands import Action
 
     asked = {
         Action.TRY: again,

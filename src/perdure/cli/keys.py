@@ -11,7 +11,7 @@ from perdure.cli.server_or_file import on_server_or_in_file
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
-    from perdure.wire.keys import NewApiKey
+    from perdure.wire.people.keys import NewApiKey
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,8 +27,8 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a key and show it once."""
-    from perdure.wire.access import Role
-    from perdure.wire.keys import CreateApiKey, ListApiKeys
+    from perdure.wire.base.access import Role
+    from perdure.wire.people.keys import CreateApiKey, ListApiKeys
 
     check_choice("--role", role, [*Role])
 
@@ -47,7 +47,7 @@ def create(
 def list_(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """List the keys, newest first."""
     from perdure.cli.render import date_time
-    from perdure.wire.keys import ListApiKeys
+    from perdure.wire.people.keys import ListApiKeys
 
     listing, where = on_server_or_in_file(url, database, lambda transport: transport.call(ListApiKeys()))
     print_list(
@@ -73,8 +73,8 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete a key."""
-    from perdure.wire.errors import NotFound
-    from perdure.wire.keys import DeleteApiKey
+    from perdure.wire.base.errors import NotFound
+    from perdure.wire.people.keys import DeleteApiKey
 
     try:
         _, where = on_server_or_in_file(url, database, lambda transport: transport.call(DeleteApiKey(id)))

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.client import Client
-    from perdure.wire.operation import Operation
-    from perdure.wire.schedules import StoredSchedule
-    from perdure.wire.workers import ListedWorker
-    from perdure.wire.workflows import RegisteredWorkflow
+    from perdure.wire.base.operation import Operation
+    from perdure.wire.clock.schedules import StoredSchedule
+    from perdure.wire.runs.workers import ListedWorker
+    from perdure.wire.runs.workflows import RegisteredWorkflow
 
 
 class Page(Protocol):
@@ -46,9 +46,9 @@ def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFla
     """List workflows by name and deployment."""
     from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
-    from perdure.wire.pauses import PauseKind
-    from perdure.wire.schedules import ListSchedules
-    from perdure.wire.workflows import GetWorkflows
+    from perdure.wire.clock.schedules import ListSchedules
+    from perdure.wire.runs.queues import PauseKind
+    from perdure.wire.runs.workflows import GetWorkflows
 
     schedules: dict[str, list[StoredSchedule]] = {}
     for one in () if as_json else call(url, ListSchedules(limit=PAGE)).schedules:
@@ -74,7 +74,7 @@ def workflows(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFla
 def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List agents by name and deployment."""
     from perdure.cli.render import cut, date_time
-    from perdure.wire.definitions import GetAgents
+    from perdure.wire.agents.definitions import GetAgents
 
     def ask(cursor: str | None, amount: int) -> GetAgents:
         return GetAgents(min(amount, DEFINITIONS_PAGE), cursor=cursor)
@@ -98,7 +98,7 @@ def agents(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag =
 def tools(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List tools of push workers by name and deployment."""
     from perdure.cli.render import cut, date_time
-    from perdure.wire.definitions import GetTools
+    from perdure.wire.agents.definitions import GetTools
 
     def ask(cursor: str | None, amount: int) -> GetTools:
         return GetTools(min(amount, DEFINITIONS_PAGE), cursor=cursor)
@@ -129,8 +129,8 @@ def _place_of(one: "ListedWorker") -> str:
 def workers(limit: LimitOption = PAGE, url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List workers by deployment: state, load, last beat."""
     from perdure.cli.render import date_time
-    from perdure.wire.times import duration
-    from perdure.wire.workers import ListWorkers, WorkerState
+    from perdure.wire.base.times import duration
+    from perdure.wire.runs.workers import ListWorkers, WorkerState
 
     styles = {WorkerState.ONLINE: "green", WorkerState.REGISTERED: "yellow", WorkerState.LAPSED: "red"}
     now_us = time.time_ns() // 1_000
@@ -167,7 +167,7 @@ def topics(
 ) -> None:
     """List topics with the number of their events."""
     from perdure.cli.render import date_time
-    from perdure.wire.events import ListTopics
+    from perdure.wire.runs.events import ListTopics
 
     _show(
         _fetch(url, limit, lambda cursor, amount: ListTopics(prefix, cursor, amount), lambda page: page.topics),

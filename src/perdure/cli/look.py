@@ -13,7 +13,7 @@ from perdure.cli.output import console, emit, note, print_result
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.executions import Act, Execution, ListFilters, LogLine, Row
+    from perdure.wire.runs.executions import Act, Execution, ListFilters, LogLine, Row
 
 CHILDREN_SHOWN: Final = 20
 ROWS_SHOWN: Final = 200
@@ -40,9 +40,9 @@ def ls(
     from perdure.cli.execution import print_executions
     from perdure.cli.pauses import note_pauses
     from perdure.cli.render import date_time
-    from perdure.wire.executions import ListFilters
-    from perdure.wire.status import Phase
-    from perdure.wire.times import microseconds
+    from perdure.wire.base.status import Phase
+    from perdure.wire.base.times import microseconds
+    from perdure.wire.runs.executions import ListFilters
 
     is_unfiltered = filters == ListFilters()
     folds = is_unfiltered and not every
@@ -98,10 +98,10 @@ def show(
         print_warnings,
     )
     from perdure.cli.waits import behind_words, page_link, print_waits, waiting_words
-    from perdure.wire.executions import GetSteps, ListFilters
-    from perdure.wire.records import Kind
-    from perdure.wire.status import FINAL, Phase
-    from perdure.wire.waits import GetWaits, PendingWaits
+    from perdure.wire.base.records import Kind
+    from perdure.wire.base.status import FINAL, Phase
+    from perdure.wire.runs.executions import GetSteps, ListFilters
+    from perdure.wire.runs.waits import GetWaits, PendingWaits
 
     links: dict[str, str] = {}
     children: list[Execution] = []
@@ -166,8 +166,8 @@ def show(
 
 async def is_served(client: "Client", execution: "Execution") -> bool | None:
     """None for final executions."""
-    from perdure.wire.status import FINAL
-    from perdure.wire.waits import GetWorkerStatus
+    from perdure.wire.base.status import FINAL
+    from perdure.wire.runs.waits import GetWorkerStatus
 
     if execution.phase in FINAL:
         return None
@@ -178,7 +178,7 @@ async def is_served(client: "Client", execution: "Execution") -> bool | None:
 
 async def _is_pushed(client: "Client", deployment_id: str) -> bool:
     """A native worker there would keep push workers out."""
-    from perdure.wire.deployments import GetDeployment, ServedBy
+    from perdure.wire.runs.deployments import GetDeployment, ServedBy
 
     return (await client._transport.call(GetDeployment(deployment_id))).served_by is ServedBy.PUSH
 
@@ -193,7 +193,7 @@ def logs(
     from perdure.cli.execution import json_line, text_line
     from perdure.cli.follow import follow
     from perdure.cli.render import day_of
-    from perdure.wire.executions import LogLine, Row
+    from perdure.wire.runs.executions import LogLine, Row
 
     async def work(client: "Client") -> None:
         out = console()
@@ -222,8 +222,8 @@ def cancel(
 
     A refusal for one does not stop the rest.
     """
-    from perdure.wire.errors import BadRequest, NotFound
-    from perdure.wire.status import Phase
+    from perdure.wire.base.errors import BadRequest, NotFound
+    from perdure.wire.base.status import Phase
 
     refused: list[str] = []
 

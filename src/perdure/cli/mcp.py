@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.credentials import Access
     from perdure.sdk.http import HttpTransport
-    from perdure.wire.operation import Operation
+    from perdure.wire.base.operation import Operation
 
 R = TypeVar("R")
 

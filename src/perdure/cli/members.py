@@ -12,7 +12,7 @@ from perdure.cli.server_or_file import offline, on_server_or_in_file
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine
     from perdure.sdk.transport import Transport
-    from perdure.wire.projects import AddedMember, Invitation, Member
+    from perdure.wire.people.projects import AddedMember, Invitation, Member
 
 EmailArgument = Annotated[str, typer.Argument(metavar="EMAIL", help="The e-mail address of the user.")]
 
@@ -31,8 +31,8 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Invite a person, and show the invitation once."""
-    from perdure.wire.access import Role
-    from perdure.wire.projects import AddProjectMember
+    from perdure.wire.base.access import Role
+    from perdure.wire.people.projects import AddProjectMember
 
     check_choice("--role", role, [one for one in Role if one is not Role.WORK])
 
@@ -72,7 +72,7 @@ def remove(
     email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
     """Remove a member at once; the last admin stays."""
-    from perdure.wire.projects import RemoveProjectMember
+    from perdure.wire.people.projects import RemoveProjectMember
 
     async def work(transport: "Transport") -> None:
         user_id = _id_of(email, await _members(transport))
@@ -85,7 +85,7 @@ def remove(
 def invitations(url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False) -> None:
     """List open invitations, by e-mail."""
     from perdure.cli.render import date_time
-    from perdure.wire.projects import GetProjectInvitations
+    from perdure.wire.people.projects import GetProjectInvitations
 
     async def work(transport: "Transport") -> "list[Invitation]":
         return await transport.call(GetProjectInvitations(await _project_id(transport)))
@@ -104,7 +104,7 @@ def withdraw(
     email: EmailArgument, url: UrlOption = None, database: DatabaseOption = None, as_json: JsonFlag = False
 ) -> None:
     """Withdraw an invitation."""
-    from perdure.wire.projects import WithdrawProjectInvitation
+    from perdure.wire.people.projects import WithdrawProjectInvitation
 
     async def work(transport: "Transport") -> None:
         await transport.call(WithdrawProjectInvitation(project_id=await _project_id(transport), email=email))
@@ -133,14 +133,14 @@ def password(email: EmailArgument, database: DatabaseOption = None, as_json: Jso
 
 async def _project_id(transport: "Transport") -> str:
     """The project of the key, or of the file."""
-    from perdure.wire.projects import GetProjects
+    from perdure.wire.people.projects import GetProjects
 
     [project] = (await transport.call(GetProjects())).projects
     return project.id
 
 
 async def _members(transport: "Transport") -> "list[Member]":
-    from perdure.wire.projects import GetProjectMembers
+    from perdure.wire.people.projects import GetProjectMembers
 
     return await transport.call(GetProjectMembers(await _project_id(transport)))
 

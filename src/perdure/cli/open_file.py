@@ -47,7 +47,7 @@ async def _show(path: str, port: int, *, browser: bool, as_json: bool) -> None:
     from perdure.server.stopping import when_asked_to_stop
     from perdure.store.sqlite_reader import SQLiteReader, read_only
     from perdure.store.verbs.access import oldest_project
-    from perdure.wire.access import Role
+    from perdure.wire.base.access import Role
 
     store = SQLiteReader(path)
     engine = ReadingEngine(store)

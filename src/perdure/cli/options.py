@@ -53,7 +53,7 @@ def parse_seconds(text: str, option: str) -> int:
 
 def parse_moment(text: str, option: str) -> int:
     """Microseconds of a time, local without an offset, or of so long ago. Raises `Refused`."""
-    from perdure.wire.times import microseconds
+    from perdure.wire.base.times import microseconds
 
     if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
         return max(0, time.time_ns() // 1_000 - parse_seconds(text, option) * 1_000_000)
@@ -66,7 +66,7 @@ def parse_moment(text: str, option: str) -> int:
 def parse_coming(text: str, option: str) -> int:
     """Microseconds of a time that is to come: a clock time of today or tomorrow, a time, or so long from now. Raises
     `Refused`."""
-    from perdure.wire.times import microseconds
+    from perdure.wire.base.times import microseconds
 
     if re.fullmatch(r"[0-9]{1,12}[smhd]", text):
         return time.time_ns() // 1_000 + parse_seconds(text, option) * 1_000_000
@@ -85,8 +85,8 @@ def parse_coming(text: str, option: str) -> int:
 
 def parse_json(text: str, where: str) -> bytes:
     """JSON from the command line: text, `@file`, or `-` for standard input. Raises `Refused`."""
-    from perdure.wire.codec import check_json
-    from perdure.wire.errors import BadValue
+    from perdure.wire.base.codec import check_json
+    from perdure.wire.base.errors import BadValue
 
     if text == "-":
         data = sys.stdin.buffer.read()

@@ -26,7 +26,7 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """To stderr."""
-    from perdure.wire.wording import plain
+    from perdure.wire.base.wording import plain
 
     typer.echo(plain(text), err=True)
 
@@ -35,7 +35,7 @@ def emit(value: object) -> None:
     """One line of JSON, records as the API shows them."""
     import msgspec
 
-    from perdure.wire.record import to_json
+    from perdure.wire.base.record import to_json
 
     typer.echo(msgspec.json.encode(to_json(value)).decode())
 
@@ -43,7 +43,7 @@ def emit(value: object) -> None:
 def fields_of(record: object) -> dict[str, Any]:
     import msgspec
 
-    from perdure.wire.record import to_json
+    from perdure.wire.base.record import to_json
 
     return msgspec.json.decode(msgspec.json.encode(to_json(record)), type=dict[str, msgspec.Raw])
 
@@ -135,7 +135,7 @@ def print_facts(facts: Iterable[tuple[str, Cell | None]]) -> None:
 def _text(cell: Cell) -> "Text":
     from rich.text import Text
 
-    from perdure.wire.wording import plain
+    from perdure.wire.base.wording import plain
 
     if isinstance(cell, Text):
         return cell

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.sdk.client import Client
-    from perdure.wire.pauses import Pause, PauseKind
+    from perdure.wire.runs.queues import Pause, PauseKind
 
 Kind = Literal["deployment", "workflow", "queue", "key"]
 KindArgument = Annotated[
@@ -46,7 +46,7 @@ def pause(
 
     Running executions end; others wait.
     """
-    from perdure.wire.pauses import PauseKind, unpause_command
+    from perdure.wire.runs.queues import PauseKind, unpause_command
 
     where, key = _place(kind, name, queue)
     moment = None if until is None else _moment(parse_coming(until, "--until"))
@@ -60,8 +60,8 @@ def pause(
 
 async def _note_unknown(client: "Client", queue: str) -> None:
     """A pause takes any name, because a queue exists only from its first limit or execution on."""
-    from perdure.wire.wording import did_you_mean
-    from perdure.wire.workflows import GetWorkflows
+    from perdure.wire.base.wording import did_you_mean
+    from perdure.wire.runs.workflows import GetWorkflows
 
     state, listed = await client.queues.get(queue), await client.queues.list()
     names = {one.id for one in (await client._transport.call(GetWorkflows())).items}
@@ -75,7 +75,7 @@ def unpause(
     kind: KindArgument, name: NameArgument, queue: QueueOption = None, url: UrlOption = None, as_json: JsonFlag = False
 ) -> None:
     """End a pause."""
-    from perdure.wire.pauses import PauseKind, in_words
+    from perdure.wire.runs.queues import PauseKind, in_words
 
     where, key = _place(kind, name, queue)
     ended = with_client(url, lambda client: client.unpause(PauseKind(kind), where, concurrency_key=key))
@@ -129,7 +129,7 @@ def _moment(at_us: int) -> "datetime":
 
 def note_pauses(url: str | None, kinds: "Collection[PauseKind] | None" = None) -> None:
     """Pauses of these kinds, by default of all, as notes below a list."""
-    from perdure.wire.pauses import unpause_command
+    from perdure.wire.runs.queues import unpause_command
 
     for one in with_client(url, lambda client: client.pauses()):
         if kinds is None or one.kind in kinds:
@@ -140,12 +140,12 @@ def note_pauses(url: str | None, kinds: "Collection[PauseKind] | None" = None) -
 
 def paused_words(one: "Pause") -> str:
     """
-    >>> from perdure.wire.pauses import Pause, PauseKind
+    >>> from perdure.wire.steering.pauses import Pause, PauseKind
     >>> paused_words(Pause(PauseKind.QUEUE, "mail", 0, "key 'ci'", note="moving")).partition(" by ")[2]
     "key 'ci': moving"
     """
     from perdure.cli.render import date_time
-    from perdure.wire.wording import plain
+    from perdure.wire.base.wording import plain
 
     until = "" if one.until_us is None else f" until {date_time(one.until_us)}"
     why = "" if one.note is None else f": {one.note}"

@@ -6,11 +6,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
-from perdure.wire.times import duration, microseconds
-from perdure.wire.wording import plain
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import duration, microseconds
+from perdure.wire.base.wording import plain
+from perdure.wire.runs.executions import Row
 
 PHASE_STYLE: Final = {
     Phase.QUEUED: "cyan",

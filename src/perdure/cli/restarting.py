@@ -25,7 +25,7 @@ from perdure.cli.serve import end_with_parent
 from perdure.sdk.blocking import BlockingConnection
 from perdure.sdk.credentials import Access
 from perdure.server.stopping import SIGNALS
-from perdure.wire.requests import DrainRequest
+from perdure.wire.runs.requests import DrainRequest
 
 logger = logging.getLogger("perdure.worker")
 

@@ -23,9 +23,9 @@ from perdure.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.budgets import BudgetSpec
-    from perdure.wire.executions import Execution
-    from perdure.wire.requests import StartItem
+    from perdure.wire.agents.budgets import BudgetSpec
+    from perdure.wire.runs.executions import Execution
+    from perdure.wire.runs.requests import StartItem
 
 
 WATCH_PATIENCE_SECONDS: Final = 60.0
@@ -83,7 +83,7 @@ def run(
     from msgspec import Raw
 
     from perdure.sdk.starts import start_item
-    from perdure.wire.errors import BadValue
+    from perdure.wire.base.errors import BadValue
 
     item = start_item(
         workflow,
@@ -148,7 +148,7 @@ def _follow_to_end(
     url: str | None, id: str, watch: "Callable[[Client], Awaitable[None]] | None", *, as_json: bool
 ) -> tuple["Execution", str]:
     """The execution after `watch`, and a note if no worker serves it. Exits if the server is away."""
-    from perdure.wire.errors import Unavailable
+    from perdure.wire.base.errors import Unavailable
 
     try:
         if watch is not None:
@@ -163,8 +163,8 @@ def _follow_to_end(
 
 def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
     """Answers the exit code."""
-    from perdure.wire.agent_runs import early_end
-    from perdure.wire.status import Phase
+    from perdure.wire.agents.agent_runs import early_end
+    from perdure.wire.base.status import Phase
 
     id = execution.id
     if as_json:
@@ -185,8 +185,8 @@ def _print_end(execution: "Execution", unserved: str, *, as_json: bool) -> int:
 
 
 async def _start(client: "Client", item: "StartItem") -> tuple[str, bool]:
-    from perdure.wire.errors import from_code
-    from perdure.wire.records import Problem
+    from perdure.wire.base.errors import from_code
+    from perdure.wire.base.records import Problem
 
     answer = (await client._transport.start([item]))[0]
     if isinstance(answer, Problem):
@@ -198,8 +198,8 @@ async def _look(client: "Client", id: str) -> tuple["Execution", str]:
     """The execution, and what it lacks to go on."""
     from perdure.cli.look import is_served
     from perdure.cli.waits import behind_words
-    from perdure.wire.status import Phase
-    from perdure.wire.waits import GetWaits
+    from perdure.wire.base.status import Phase
+    from perdure.wire.runs.waits import GetWaits
 
     execution = (await client.get(id)).raw
     if await is_served(client, execution) is False:
@@ -231,8 +231,8 @@ async def _wait(client: "Client", id: str, timeout: float | None) -> None:
     import asyncio
     from contextlib import suppress
 
-    from perdure.wire.executions import GetExecution
-    from perdure.wire.status import FINAL
+    from perdure.wire.base.status import FINAL
+    from perdure.wire.runs.executions import GetExecution
 
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
@@ -243,8 +243,8 @@ async def _wait(client: "Client", id: str, timeout: float | None) -> None:
 def _budget(given: str | None) -> "BudgetSpec | None":
     import msgspec
 
-    from perdure.wire.budgets import BudgetSpec, check_budget
-    from perdure.wire.errors import BadValue
+    from perdure.wire.agents.budgets import BudgetSpec, check_budget
+    from perdure.wire.base.errors import BadValue
 
     if given is None:
         return None

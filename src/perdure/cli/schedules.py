@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.sdk.client import Client
-    from perdure.wire.schedules import Fire, StoredSchedule
+    from perdure.wire.clock.schedules import Fire, StoredSchedule
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The schedule, as `perdure schedules ls` shows it.")]
 
@@ -50,7 +50,7 @@ def create(
     """Create or replace the schedule of a workflow and key."""
     from msgspec import Raw
 
-    from perdure.wire.schedules import CreateSchedule, Missed, Overlap
+    from perdure.wire.clock.schedules import CreateSchedule, Missed, Overlap
 
     for option, word, kind in (("--overlap", overlap, Overlap), ("--missed", missed, Missed)):
         if word is not None and word not in [*kind]:
@@ -165,7 +165,7 @@ def delete(id: IdArgument, url: UrlOption = None, as_json: JsonFlag = False) -> 
 
 def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
     from perdure.cli.render import date_time, value
-    from perdure.wire.times import duration
+    from perdure.wire.base.times import duration
 
     paused = one.status.value == "paused"
     missed = one.missed.value
@@ -190,7 +190,7 @@ def _print_schedule(one: "StoredSchedule", coming: "list[datetime]") -> None:
 
 
 def _print_fires(one: "StoredSchedule", fires: "list[Fire]") -> None:
-    from perdure.wire.times import duration
+    from perdure.wire.base.times import duration
 
     styles = {"started": "blue", "done": "green", "waiting": "magenta", "skipped": "yellow"}
     rows = [

@@ -11,7 +11,7 @@ from perdure.cli.output import emit, fields_of, note, print_result, say
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client
-    from perdure.wire.executions import ResumeReply
+    from perdure.wire.runs.executions import ResumeReply
 
 QuestionOption = Annotated[
     str | None,
@@ -40,9 +40,9 @@ def resume(
 
     from perdure.cli.render import date_time
     from perdure.cli.waits import asks
-    from perdure.wire.approvals import Became
-    from perdure.wire.executions import ResumeExecution
-    from perdure.wire.waits import GetWaits
+    from perdure.wire.agents.approvals import Became
+    from perdure.wire.runs.executions import ResumeExecution
+    from perdure.wire.runs.waits import GetWaits
 
     answer = ResumeExecution(id, key, Raw(parse_json(data, "--data")), question)
 
@@ -77,7 +77,7 @@ def publish(
     """Publish an event, and print its number."""
     from msgspec import Raw
 
-    from perdure.wire.events import EventData, PublishEvent
+    from perdure.wire.runs.events import EventData, PublishEvent
 
     event = EventData(Raw(parse_json(data, "--data")), type, dedup_key)
 

@@ -150,7 +150,7 @@ async def _work(
 
     from perdure.sdk.step_threads import THREAD_NAME
     from perdure.server.stopping import when_asked_to_stop
-    from perdure.wire.errors import Unavailable, UnknownOutcome
+    from perdure.wire.base.errors import Unavailable, UnknownOutcome
 
     logger = logging.getLogger("perdure.worker")
     loop = asyncio.get_running_loop()

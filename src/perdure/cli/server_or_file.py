@@ -92,7 +92,7 @@ def on_server_or_in_file(
     """--database names a file, --url or PERDURE_URL a server. Otherwise it is a running server whose key is known, or
     else the file. Also returns the place in words."""
     from perdure.sdk.credentials import URL_VARIABLE, find
-    from perdure.wire.errors import Unavailable
+    from perdure.wire.base.errors import Unavailable
 
     async def online(client: "Client") -> R:
         return await work(client._transport)

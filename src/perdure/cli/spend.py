@@ -11,7 +11,7 @@ from perdure.cli.options import JsonFlag, UrlOption
 from perdure.cli.output import emit, note, print_list
 
 if TYPE_CHECKING:
-    from perdure.wire.usage import Spent
+    from perdure.wire.agents.usage import Spent
 
 
 class Since(StrEnum):
@@ -35,8 +35,8 @@ def spend(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what agents spent, by agent and model."""
-    from perdure.wire.spend import GetSpend
-    from perdure.wire.stats import Range
+    from perdure.wire.insight.spend import GetSpend
+    from perdure.wire.insight.stats import Range
 
     found = call(url, GetSpend(Range(range), agent))
     if as_json:

@@ -185,7 +185,7 @@ def erase(
     On the server, or with --database in a stopped store.
     """
     from perdure.engine.service import Scope
-    from perdure.wire.executions import EraseExecutions
+    from perdure.wire.runs.executions import EraseExecutions
 
     if (user is None) == (session is None):
         raise Refused("Name either --user or --session.")

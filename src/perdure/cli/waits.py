@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.cli.output import say
 from perdure.cli.pauses import paused_words
 from perdure.cli.render import date_time, subject
-from perdure.wire.pauses import unpause_command
-from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.wording import plain, question_title, quoted
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.base.wording import plain, question_title, quoted
+from perdure.wire.runs.queues import unpause_command
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.client import Client
-    from perdure.wire.executions import Execution, Row
-    from perdure.wire.waits import PendingWait, QueuedBehind
+    from perdure.wire.runs.executions import Execution, Row
+    from perdure.wire.runs.waits import PendingWait, QueuedBehind
 
 LINK_SECONDS: Final = 3_600
 
@@ -27,8 +27,8 @@ async def page_link(client: "Client", id: str, key: str) -> str:
     from urllib.parse import quote
 
     from perdure.sdk.http import HttpTransport
-    from perdure.wire.approvals import MakeApprovalLink
-    from perdure.wire.errors import PerdureError
+    from perdure.wire.agents.approvals import MakeApprovalLink
+    from perdure.wire.base.errors import PerdureError
 
     assert isinstance(client._transport, HttpTransport)
     try:
@@ -43,7 +43,7 @@ async def page_link(client: "Client", id: str, key: str) -> str:
 
 def behind_words(behind: "QueuedBehind | None") -> str:
     """
-    >>> from perdure.wire.waits import QueuedBehind
+    >>> from perdure.wire.runs.waits import QueuedBehind
     >>> behind_words(QueuedBehind("session", "ann", ["a"]))
     "its turn in session 'ann', after a"
     >>> behind_words(QueuedBehind("queue", "mail", ["a", "b"], limit=2))
@@ -76,7 +76,7 @@ def until(wait: "PendingWait") -> str:
 
 def waiting_words(waits: "Sequence[PendingWait]", children: "Sequence[Execution]", due: str) -> str:
     """
-    >>> from perdure.wire.waits import PendingWait
+    >>> from perdure.wire.runs.waits import PendingWait
     >>> waiting_words([PendingWait("approve", 0), PendingWait("paid", 0, "orders")], [], "wakes at 10:00")
     "for an answer to approve; an event of topic 'orders'; wakes at 10:00"
     """

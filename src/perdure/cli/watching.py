@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.cli.execution import progress, text_line
 from perdure.cli.output import console
 from perdure.cli.render import decoded_object
-from perdure.wire.executions import Execution, LogLine, Row
+from perdure.wire.runs.executions import Execution, LogLine, Row
 
 if TYPE_CHECKING:
     from rich.progress import Task

@@ -24,7 +24,7 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a webhook for ends of root executions."""
-    from perdure.wire.webhooks import CreateWebhook
+    from perdure.wire.outside.webhooks import CreateWebhook
 
     made = call(url, CreateWebhook(target, workflow, description))
     if as_json:
@@ -36,7 +36,7 @@ def create(
 
 def ls(url: UrlOption = None, as_json: JsonFlag = False) -> None:
     """List webhooks, newest first."""
-    from perdure.wire.webhooks import ListWebhooks
+    from perdure.wire.outside.webhooks import ListWebhooks
 
     print_list(
         as_json,
@@ -57,7 +57,7 @@ def delete(
 
     Nothing more is sent to it.
     """
-    from perdure.wire.webhooks import DeleteWebhook
+    from perdure.wire.outside.webhooks import DeleteWebhook
 
     call(url, DeleteWebhook(id))
     print_result(as_json, {"id": id, "deleted": True}, f"{id} is deleted.")
@@ -73,8 +73,8 @@ def deliveries(
 ) -> None:
     """List deliveries with their outcome, newest first."""
     from perdure.cli.render import cut, date_time
-    from perdure.wire.webhooks import DeliveryState, ListDeliveries
-    from perdure.wire.wording import plain
+    from perdure.wire.base.wording import plain
+    from perdure.wire.outside.webhooks import DeliveryState, ListDeliveries
 
     check_choice("--state", state, [*DeliveryState])
     wanted = None if state is None else DeliveryState(state)
@@ -101,7 +101,7 @@ def redeliver(
     as_json: JsonFlag = False,
 ) -> None:
     """Send a delivery again, under its id."""
-    from perdure.wire.webhooks import Redeliver
+    from perdure.wire.outside.webhooks import Redeliver
 
     made = call(url, Redeliver(id))
     print_result(as_json, made, f"{id} is sent again to {made.url}.")
@@ -122,7 +122,7 @@ def secret(
     Needs a key with the role admin.
     """
     from perdure.cli.render import date_time
-    from perdure.wire.signing import OVERLAP_HOURS, GetSigningSecret, RotateSigningSecret
+    from perdure.wire.people.signing import OVERLAP_HOURS, GetSigningSecret, RotateSigningSecret
 
     if not rotate and overlap_hours is not None:
         raise Refused("--overlap-hours goes with --rotate.")

@@ -13,7 +13,7 @@ from perdure.cli.options import ExecutionArgument, JsonFlag, UrlOption
 from perdure.cli.output import emit, print_rows, print_table, say
 
 if TYPE_CHECKING:
-    from perdure.wire.why import Holder, PathPart, Why
+    from perdure.wire.insight.why import Holder, PathPart, Why
 
 SAID: Final = frozenset({"turn", "start_time"})
 """Rules whose sentence names the remedy."""
@@ -44,8 +44,8 @@ def _print(found: "Why", now_us: int) -> None:
 
     from perdure.cli.output import console
     from perdure.cli.render import PHASE_STYLE
-    from perdure.wire.status import Phase
-    from perdure.wire.wording import plain
+    from perdure.wire.base.status import Phase
+    from perdure.wire.base.wording import plain
 
     line = Text(f"{found.phase.value}  ", style=PHASE_STYLE[found.phase])
     line.append(plain(in_local_time(found.sentence, now_us)), style="default")
@@ -84,7 +84,7 @@ def _amount(found: "Why") -> str:
 
 def _print_path(id: str, parts: "list[PathPart]") -> None:
     """Parts of the execution itself do not repeat its id."""
-    from perdure.wire.times import duration
+    from perdure.wire.base.times import duration
 
     say("\nCritical path")
     print_table(
@@ -105,13 +105,13 @@ def _print_path(id: str, parts: "list[PathPart]") -> None:
 
 
 def _for(holder: "Holder", now_us: int) -> str:
-    from perdure.wire.times import duration
+    from perdure.wire.base.times import duration
 
     return "" if holder.since_us is None else duration(max(0, now_us - holder.since_us))
 
 
 def _age(at_us: int | None, now_us: int) -> str:
-    from perdure.wire.times import duration
+    from perdure.wire.base.times import duration
 
     if at_us is None:
         return ""
@@ -122,7 +122,7 @@ def _age(at_us: int | None, now_us: int) -> str:
 
 def in_local_time(text: str, now_us: int) -> str:
     """Times of explanations are UTC. Of a time of today only the clock's is shown."""
-    from perdure.wire.times import microseconds
+    from perdure.wire.base.times import microseconds
 
     def local(match: re.Match[str]) -> str:
         return _moment(microseconds(datetime.fromisoformat(match[1]).replace(tzinfo=UTC)), now_us)

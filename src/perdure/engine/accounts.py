@@ -14,8 +14,10 @@ from perdure.engine.passwords import Passwords
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import accounts
 from perdure.store.verbs.accounts import NewSession
-from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import (
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import Forbidden, NotFound, SignUpDisabled, Unauthorized
+from perdure.wire.base.operation import validated
+from perdure.wire.people.accounts import (
     ChangePasswordRequest,
     GetMe,
     Me,
@@ -26,8 +28,6 @@ from perdure.wire.accounts import (
     parse_email,
     to_me,
 )
-from perdure.wire.errors import Forbidden, NotFound, SignUpDisabled, Unauthorized
-from perdure.wire.operation import validated
 
 DEVICE_SECONDS: Final = 365 * 86_400
 TOKEN_PREFIX: Final = "us_"

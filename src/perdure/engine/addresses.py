@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from perdure.wire.errors import BadRequest, BadValue
+from perdure.wire.base.errors import BadRequest, BadValue
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

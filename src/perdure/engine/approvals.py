@@ -16,8 +16,7 @@ from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.engine.signing import Signing
 from perdure.store.verbs import approvals
-from perdure.wire.access import UNSTORED
-from perdure.wire.approvals import (
+from perdure.wire.agents.approvals import (
     Approval,
     ApprovalLink,
     GetOpenQuestions,
@@ -34,10 +33,11 @@ from perdure.wire.approvals import (
     QuestionState,
     RevokeApprovalLink,
 )
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
-from perdure.wire.errors import Conflict, Unauthorized
-from perdure.wire.fields import checked_id, is_uuid
-from perdure.wire.status import Phase
+from perdure.wire.base.access import UNSTORED
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
+from perdure.wire.base.errors import Conflict, Unauthorized
+from perdure.wire.base.fields import checked_id, is_uuid
+from perdure.wire.base.status import Phase
 
 _END: Final = (1 << 62, "", "")
 QUESTIONS_MAX: Final = 100

@@ -20,8 +20,8 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, in_flight
 from perdure.store.verbs.claims import Beat, Held
-from perdure.wire.errors import StoreAway
-from perdure.wire.requests import BeatReply, BeatRequest
+from perdure.wire.base.errors import StoreAway
+from perdure.wire.runs.requests import BeatReply, BeatRequest
 
 logger = logging.getLogger("perdure.engine")
 

@@ -7,8 +7,7 @@ from typing import Final
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import budgets, shared_budgets
-from perdure.wire.access import Role
-from perdure.wire.budgets import (
+from perdure.wire.agents.budgets import (
     BudgetChange,
     BudgetState,
     GetBudget,
@@ -18,8 +17,7 @@ from perdure.wire.budgets import (
     Settle,
     Settled,
 )
-from perdure.wire.errors import LeaseLost, NotFound
-from perdure.wire.shared_budgets import (
+from perdure.wire.agents.shared_budgets import (
     BalanceList,
     DeleteSharedBudget,
     ListBalances,
@@ -28,6 +26,8 @@ from perdure.wire.shared_budgets import (
     SharedBudget,
     SharedBudgetList,
 )
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import LeaseLost, NotFound
 
 LOOK_SECONDS: Final = 60.0
 

@@ -15,7 +15,10 @@ from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import bulk
 from perdure.store.verbs.bulk import Found, NewJob, Page, RunningJob
-from perdure.wire.bulk import (
+from perdure.wire.base.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.steering.bulk import (
     SAMPLE,
     BulkAction,
     BulkItemPage,
@@ -34,10 +37,7 @@ from perdure.wire.bulk import (
     place_after,
     stored_selection,
 )
-from perdure.wire.errors import Conflict, NothingMatches, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.executions import Execution, ListFilters
-from perdure.wire.fields import NEWEST
-from perdure.wire.forks import RetryExecution
+from perdure.wire.steering.forks import RetryExecution
 
 logger = logging.getLogger("perdure.engine")
 

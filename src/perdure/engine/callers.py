@@ -5,7 +5,7 @@ from typing import Final
 from perdure.engine.core import Core
 from perdure.engine.service import Service
 from perdure.store.verbs import access, accounts
-from perdure.wire.access import Principal
+from perdure.wire.base.access import Principal
 
 NAMES_MAX: Final = 10_000
 EMBEDDING: Final = "the embedding program"

@@ -22,9 +22,9 @@ from perdure.engine.waiting_claims import NAMES_MAX, Kind, Poll, WaitingClaims
 from perdure.store.interface import Verb
 from perdure.store.verbs import claims, reports
 from perdure.store.verbs.direct_dispatch import with_journal
-from perdure.wire.access import Role
-from perdure.wire.approvals import ANSWER_SCHEMA_BYTES_MAX
-from perdure.wire.codec import (
+from perdure.wire.agents.approvals import ANSWER_SCHEMA_BYTES_MAX
+from perdure.wire.base.access import Role
+from perdure.wire.base.codec import (
     KEY_BYTES_MAX,
     LABEL_BYTES_MAX,
     TOPIC_BYTES_MAX,
@@ -33,12 +33,13 @@ from perdure.wire.codec import (
     check_text,
     scrub_text,
 )
-from perdure.wire.errors import BadRequest, BadValue, LeaseLost, PerdureError
-from perdure.wire.executions import Row
-from perdure.wire.fields import checked_id
-from perdure.wire.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
-from perdure.wire.records import Problem
-from perdure.wire.requests import (
+from perdure.wire.base.errors import BadRequest, BadValue, LeaseLost, PerdureError
+from perdure.wire.base.fields import checked_id
+from perdure.wire.base.limits import REPLY_BYTES_MAX, REPORT_ITEMS_MAX
+from perdure.wire.base.records import Problem
+from perdure.wire.base.times import clamped
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     Answer,
     Block,
     Claimed,
@@ -61,8 +62,7 @@ from perdure.wire.requests import (
     Suspend,
     TranscriptEntry,
 )
-from perdure.wire.streams import ITEM_BYTES_MAX
-from perdure.wire.times import clamped
+from perdure.wire.runs.streams import ITEM_BYTES_MAX
 
 CLAIM_MAX = 500
 POLL_SECONDS_MAX = 60.0

@@ -4,8 +4,8 @@ from typing import Final
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import conversations
-from perdure.wire.conversations import AddConversationMessage, Conversation, GetConversationHistory
-from perdure.wire.record import DONE, Done
+from perdure.wire.agents.conversations import AddConversationMessage, Conversation, GetConversationHistory
+from perdure.wire.base.record import DONE, Done
 
 LIST_MAX: Final = 1_000
 

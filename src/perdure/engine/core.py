@@ -14,7 +14,7 @@ from perdure.engine.settings import EngineSettings
 from perdure.engine.stats import Stats
 from perdure.store.interface import Store
 from perdure.store.verbs import queries
-from perdure.wire.errors import StoreAway, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import StoreAway, Unavailable, UnknownOutcome
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 Place = TypeVar("Place", bound=tuple[int | str, ...])
 

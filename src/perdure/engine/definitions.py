@@ -12,7 +12,7 @@ from perdure.engine.deployments import registry_place
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import definitions
 from perdure.store.verbs.definitions import StoredDefinition
-from perdure.wire.definitions import (
+from perdure.wire.agents.definitions import (
     AgentDefinition,
     GetAgentDefinition,
     GetAgents,
@@ -23,9 +23,9 @@ from perdure.wire.definitions import (
     RegisterTool,
     ToolDefinition,
 )
-from perdure.wire.operation import Listed
-from perdure.wire.records import NULL
-from perdure.wire.workflows import RegistryPage, WorkflowType
+from perdure.wire.base.operation import Listed, RegistryPage
+from perdure.wire.base.records import NULL
+from perdure.wire.runs.workflows import WorkflowType
 
 
 class Definitions(Service):

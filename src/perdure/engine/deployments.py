@@ -8,7 +8,10 @@ from perdure.engine.cursors import none_of_ours, read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import deployments, runs
 from perdure.store.verbs.deployments import FIRST_REGISTERED, RegistryPlace
-from perdure.wire.deployments import (
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.operation import Listed
+from perdure.wire.base.record import DONE, Done
+from perdure.wire.runs.deployments import (
     Deployment,
     DeploymentPage,
     GetDeployment,
@@ -19,12 +22,9 @@ from perdure.wire.deployments import (
     RetireDeployment,
     UseDeployment,
 )
-from perdure.wire.drains import Drain, GetDrain
-from perdure.wire.fields import NEWEST
-from perdure.wire.operation import Listed
-from perdure.wire.record import DONE, Done
-from perdure.wire.requests import QueueSpec
-from perdure.wire.workflows import (
+from perdure.wire.runs.drains import Drain, GetDrain
+from perdure.wire.runs.requests import QueueSpec
+from perdure.wire.runs.workflows import (
     GetStartable,
     GetWorkflow,
     GetWorkflowRuns,

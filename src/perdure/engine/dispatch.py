@@ -28,10 +28,10 @@ from perdure.engine.notifier import ChannelCursors
 from perdure.engine.signing import Signing
 from perdure.store.verbs import push_steps, push_workers
 from perdure.store.verbs.push_workers import Handed, Pushed, PushWorker, Untold
-from perdure.wire.errors import NotFound, PerdureError
-from perdure.wire.push_workers import PushedWork
-from perdure.wire.record import to_json
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import NotFound, PerdureError
+from perdure.wire.base.record import to_json
+from perdure.wire.base.status import Phase
+from perdure.wire.outside.push_workers import PushedWork
 
 logger = logging.getLogger("perdure.engine")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from msgspec import Raw
 
 from perdure.store.interface import Ended
-from perdure.wire.executions import Finished
+from perdure.wire.runs.executions import Finished
 
 Listener = Callable[[Finished], None]
 

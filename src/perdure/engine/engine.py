@@ -73,8 +73,8 @@ from perdure.store.interface import (
 )
 from perdure.store.verbs import access, claims
 from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
-from perdure.wire.errors import Unavailable
-from perdure.wire.operation import Operation
+from perdure.wire.base.errors import Unavailable
+from perdure.wire.base.operation import Operation
 
 logger = logging.getLogger("perdure.engine")
 

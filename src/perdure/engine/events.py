@@ -8,11 +8,11 @@ from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.notifier import ChannelCursors
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import events
-from perdure.wire.access import Role
-from perdure.wire.approvals import ANSWERED, ASKED
-from perdure.wire.events import Event, EventPage, GetEvents, ListTopics, PublishedEvents, PublishEvent, TopicPage
-from perdure.wire.fields import INT64_MAX, is_uuid
-from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.agents.approvals import ANSWERED, ASKED
+from perdure.wire.base.access import Role
+from perdure.wire.base.fields import INT64_MAX, is_uuid
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.runs.events import Event, EventPage, GetEvents, ListTopics, PublishedEvents, PublishEvent, TopicPage
 
 
 class Events(Service):

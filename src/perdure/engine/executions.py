@@ -16,9 +16,14 @@ from perdure.store.interface import Verb
 from perdure.store.verbs import find, pending, queries, starts, transitions, waits
 from perdure.store.verbs.idempotency import Idempotency
 from perdure.store.verbs.starts import New
-from perdure.wire.access import Role
-from perdure.wire.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
-from perdure.wire.executions import (
+from perdure.wire.base.access import Role
+from perdure.wire.base.brief_executions import StartedExecution
+from perdure.wire.base.errors import BadValue, NotFound, PerdureError, Unavailable, from_code
+from perdure.wire.base.fields import NEWEST, checked_id
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import NULL, Problem
+from perdure.wire.insight.summaries import ListSummaries, SummaryPage, SummarySort, read_ended
+from perdure.wire.runs.executions import (
     LIST_MAX,
     Act,
     CancelExecution,
@@ -39,16 +44,11 @@ from perdure.wire.executions import (
     ResumeExecution,
     ResumeReply,
     Row,
-    StartedExecution,
     WaitForExecutions,
     WaitReply,
 )
-from perdure.wire.fields import NEWEST, checked_id
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import NULL, Problem
-from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem, StartReply
-from perdure.wire.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
-from perdure.wire.summaries import ListSummaries, SummaryPage, SummarySort, read_ended
+from perdure.wire.runs.requests import Claimed, StartAnswer, Started, StartItem, StartReply
+from perdure.wire.runs.starts import Batch, StartExecutions, SubmitWorkflow, SubmitWorkflows
 
 T = TypeVar("T")
 

@@ -19,10 +19,10 @@ from perdure.engine.calls import CallFailed
 from perdure.engine.core import Core
 from perdure.engine.outbound import Outbound
 from perdure.store.verbs import exports, trace_queries
-from perdure.wire.errors import BadRequest, BadValue
-from perdure.wire.journal_spans import journal_spans
-from perdure.wire.times import microseconds
-from perdure.wire.traces import StoredSpan
+from perdure.wire.base.errors import BadRequest, BadValue
+from perdure.wire.base.times import microseconds
+from perdure.wire.insight.journal_spans import journal_spans
+from perdure.wire.insight.traces import StoredSpan
 
 logger = logging.getLogger("perdure.engine")
 

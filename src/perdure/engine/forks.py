@@ -4,7 +4,7 @@ from perdure.engine.callers import Callers
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import forks
-from perdure.wire.forks import Fork, ForkExecution, RetryExecution
+from perdure.wire.steering.forks import Fork, ForkExecution, RetryExecution
 
 
 class Forks(Service):

@@ -6,7 +6,7 @@ from perdure.engine.callers import Callers
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import acts, pending
-from perdure.wire.hands import Acted, ActOnExecution, GetPending, Pending
+from perdure.wire.steering.hands import Acted, ActOnExecution, GetPending, Pending
 
 
 class Hands(Service):

@@ -23,9 +23,11 @@ from perdure.engine.executions import Executions
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import live, queues
 from perdure.store.verbs.live import Stamp
-from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.executions import ListFilters
-from perdure.wire.live import (
+from perdure.wire.base.errors import BadRequest, PerdureError
+from perdure.wire.base.operation import Stream
+from perdure.wire.base.record import to_json
+from perdure.wire.base.status import FINAL
+from perdure.wire.insight.live import (
     ChangedRows,
     FollowLive,
     GoneRows,
@@ -36,10 +38,8 @@ from perdure.wire.live import (
     QueuesChanged,
     Watch,
 )
-from perdure.wire.operation import Stream
-from perdure.wire.record import to_json
-from perdure.wire.status import FINAL
-from perdure.wire.summaries import ExecutionSummary, ListSummaries, SummaryPage
+from perdure.wire.insight.summaries import ExecutionSummary, ListSummaries, SummaryPage
+from perdure.wire.runs.executions import ListFilters
 
 logger = logging.getLogger("perdure.engine")
 

@@ -16,8 +16,8 @@ from perdure.engine.core import Core
 from perdure.engine.notifier import Notifier
 from perdure.store.verbs import bulk, claims, deployments, fields, queries, transitions
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
-from perdure.wire.errors import StoreAway, Unavailable
-from perdure.wire.status import LEASED, Phase
+from perdure.wire.base.errors import StoreAway, Unavailable
+from perdure.wire.base.status import LEASED, Phase
 
 logger = logging.getLogger("perdure.engine")
 

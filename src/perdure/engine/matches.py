@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.interface import Verb
 from perdure.store.verbs import matches
-from perdure.wire.attention import Stuck, clusters_of, pattern_of
-from perdure.wire.executions import ListFilters
-from perdure.wire.fields import NEWEST
-from perdure.wire.matches import (
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.attention import Stuck, clusters_of, pattern_of
+from perdure.wire.insight.matches import (
     LEFT_OUT,
     MATCHES_MAX,
     CountExecutions,
@@ -28,7 +28,7 @@ from perdure.wire.matches import (
     Histogram,
     histogram,
 )
-from perdure.wire.status import Phase
+from perdure.wire.runs.executions import ListFilters
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.addresses import BAD_PORTS, Address, Policy, Target, literal, means_this_machine, target
 from perdure.engine.calls import Answer, CallRefused
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 if TYPE_CHECKING:
     import ssl

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from perdure.wire.accounts import PASSWORD_CHARACTERS_MIN
-from perdure.wire.errors import BadValue, TooManyRequests
+from perdure.wire.base.errors import BadValue, TooManyRequests
+from perdure.wire.people.accounts import PASSWORD_CHARACTERS_MIN
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher

@@ -10,7 +10,8 @@ from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import pauses
 from perdure.store.verbs.pauses import Paused
-from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseList, PutPause, in_words
+from perdure.wire.runs.queues import Pause, PauseKind, in_words
+from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PauseList, PutPause
 
 logger = logging.getLogger("perdure.engine")
 

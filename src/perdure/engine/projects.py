@@ -16,10 +16,11 @@ from perdure.engine.accounts import hash_of, require_user
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import access, accounts
-from perdure.wire.access import Principal, Role
-from perdure.wire.errors import NotFound, PerdureError, Unauthorized
-from perdure.wire.keys import ApiKey, ApiKeys, CreateApiKey, DeleteApiKey, GetApiKeys, ListApiKeys, NewApiKey
-from perdure.wire.projects import (
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import NotFound, PerdureError, Unauthorized
+from perdure.wire.base.record import Message
+from perdure.wire.people.keys import ApiKey, ApiKeys, CreateApiKey, DeleteApiKey, GetApiKeys, ListApiKeys, NewApiKey
+from perdure.wire.people.projects import (
     AcceptInvitation,
     AddedMember,
     AddProjectMember,
@@ -37,7 +38,6 @@ from perdure.wire.projects import (
     RemoveProjectMember,
     WithdrawProjectInvitation,
 )
-from perdure.wire.record import Message
 
 _ALPHABET = string.ascii_letters + string.digits
 _NO_SECRET = hashlib.sha256(b"nobody").hexdigest()

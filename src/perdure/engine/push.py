@@ -18,12 +18,15 @@ from perdure.store.verbs import push_reports, push_steps, push_workers
 from perdure.store.verbs.push_reports import Wait
 from perdure.store.verbs.push_workers import Pushed
 from perdure.store.verbs.starts import New
-from perdure.wire.approvals import ANSWERED
-from perdure.wire.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
-from perdure.wire.errors import BadRequest, BadValue, NotFound
-from perdure.wire.fields import checked_id
-from perdure.wire.limits import STEPS_MAX
-from perdure.wire.push_workers import (
+from perdure.wire.agents.approvals import ANSWERED
+from perdure.wire.base.codec import KEY_BYTES_MAX, TOPIC_BYTES_MAX, check_name
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound
+from perdure.wire.base.fields import checked_id
+from perdure.wire.base.limits import STEPS_MAX
+from perdure.wire.base.record import DONE, Done
+from perdure.wire.base.status import LEASED
+from perdure.wire.base.times import AT_US_MAX, microseconds, rfc3339
+from perdure.wire.outside.push_workers import (
     ActiveWorkers,
     CompleteExecution,
     ConfirmCancellation,
@@ -44,10 +47,7 @@ from perdure.wire.push_workers import (
     WorkerHeartbeat,
     WorkerOnline,
 )
-from perdure.wire.record import DONE, Done
-from perdure.wire.requests import Started, StartItem
-from perdure.wire.status import LEASED
-from perdure.wire.times import AT_US_MAX, microseconds, rfc3339
+from perdure.wire.runs.requests import Started, StartItem
 
 POLL_SECONDS: Final = 30.0
 POLL_MAX: Final = 100

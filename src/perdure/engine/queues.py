@@ -7,19 +7,10 @@ from perdure.engine.dispatch import LEASE_US
 from perdure.engine.pauses import Pauses
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queues, why
-from perdure.wire.explain import explain
-from perdure.wire.pauses import EndPause, PauseKind, PutPause
-from perdure.wire.queues import (
-    GetNextInQueue,
-    GetQueue,
-    ListQueues,
-    NextExecution,
-    NextInQueue,
-    PauseQueue,
-    QueueList,
-    QueueState,
-    ResumeQueue,
-)
+from perdure.wire.insight.explain import explain
+from perdure.wire.insight.why import GetNextInQueue, NextExecution, NextInQueue
+from perdure.wire.runs.queues import GetQueue, ListQueues, PauseKind, PauseQueue, QueueList, QueueState, ResumeQueue
+from perdure.wire.steering.pauses import EndPause, PutPause
 
 
 class Queues(Service):

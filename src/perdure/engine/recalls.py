@@ -17,7 +17,7 @@ from typing import Final
 from perdure.engine.core import Core
 from perdure.engine.waiting_claims import Poll, WaitingClaims
 from perdure.store.verbs import claims
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
 
 logger = logging.getLogger("perdure.engine")
 

@@ -5,14 +5,14 @@ from typing import Final
 
 from msgspec.json import encode
 
-from perdure.wire.codec import check_json, check_name, check_text
-from perdure.wire.definitions import DEFINITION_BYTES_MAX
-from perdure.wire.errors import BadValue, TooLarge
-from perdure.wire.limits import REGISTERED_MAX, VARIABLES
-from perdure.wire.operation import validated
-from perdure.wire.requests import RegisterRequest
-from perdure.wire.search import check_fields
-from perdure.wire.workflows import (
+from perdure.wire.agents.definitions import DEFINITION_BYTES_MAX
+from perdure.wire.base.codec import check_json, check_name, check_text
+from perdure.wire.base.errors import BadValue, TooLarge
+from perdure.wire.base.limits import REGISTERED_MAX, VARIABLES
+from perdure.wire.base.operation import validated
+from perdure.wire.runs.requests import RegisterRequest
+from perdure.wire.runs.search import check_fields
+from perdure.wire.runs.workflows import (
     DESCRIBED_BYTES_MAX,
     DESCRIPTIONS_BYTES_MAX,
     SCHEMA_BYTES_MAX,

@@ -12,12 +12,12 @@ from perdure.engine.core import Core
 from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import schedules
-from perdure.wire.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
-from perdure.wire.cron import cron
-from perdure.wire.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.executions import StartedExecution
-from perdure.wire.fields import NEWEST
-from perdure.wire.schedules import (
+from perdure.wire.base.brief_executions import StartedExecution
+from perdure.wire.base.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.clock.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
+from perdure.wire.clock.cron import cron
+from perdure.wire.clock.schedules import (
     ChangeSchedule,
     CreateSchedule,
     DeleteSchedule,

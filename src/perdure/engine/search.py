@@ -1,6 +1,6 @@
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import search
-from perdure.wire.search_all import Search, SearchResults
+from perdure.wire.insight.search_all import Search, SearchResults
 
 
 class Searches(Service):

@@ -23,9 +23,9 @@ from uuid_utils import uuid7
 from perdure.engine.core import Core
 from perdure.store.interface import Verb
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.access import Principal, Role, check_role
-from perdure.wire.errors import BadRequest
-from perdure.wire.operation import Operation, client_form, is_checked, validated
+from perdure.wire.base.access import Principal, Role, check_role
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.operation import Operation, client_form, is_checked, validated
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -2,8 +2,7 @@
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import sessions
-from perdure.wire.fields import NEWEST
-from perdure.wire.sessions import (
+from perdure.wire.agents.sessions import (
     GetSessionDetail,
     GetSessionMemory,
     GetSessions,
@@ -14,8 +13,9 @@ from perdure.wire.sessions import (
     group_runs,
     show_session,
 )
-from perdure.wire.status import STATUS
-from perdure.wire.transcripts import NewVersion
+from perdure.wire.agents.transcripts import NewVersion
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import STATUS
 
 
 class Sessions(Service):

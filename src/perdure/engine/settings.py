@@ -6,7 +6,7 @@ from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields
 
 from perdure.engine.addresses import Policy
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 DAY_SECONDS: Final = 86_400
 

@@ -9,8 +9,8 @@ from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import signing
 from perdure.store.verbs.signing import Secrets
-from perdure.wire.signatures import make_secret, signed_headers
-from perdure.wire.signing import GetSigningSecret, RotateSigningSecret, SigningSecret
+from perdure.wire.base.signatures import make_secret, signed_headers
+from perdure.wire.people.signing import GetSigningSecret, RotateSigningSecret, SigningSecret
 
 _KNOWN_US: Final = 30_000_000
 """A replaced secret stays valid at least as long."""

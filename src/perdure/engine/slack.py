@@ -2,8 +2,8 @@
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import slack
-from perdure.wire.record import DONE, Done
-from perdure.wire.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, ReleaseSlackApp, SlackApps
+from perdure.wire.base.record import DONE, Done
+from perdure.wire.outside.slack import LIST_MAX, ListSlackApps, RegisterSlackApp, ReleaseSlackApp, SlackApps
 
 
 class Slack(Service):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from perdure.wire.traces import SpanValues, StoredSpan
+from perdure.wire.insight.traces import SpanValues, StoredSpan
 
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _array: Final = msgspec.json.Decoder(list[Raw]).decode

@@ -5,9 +5,9 @@ from operator import attrgetter
 from typing import Final
 
 from perdure.engine.addresses import target
-from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_raw, check_text
-from perdure.wire.requests import StartItem
-from perdure.wire.starts import check_options
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_name, check_raw, check_text
+from perdure.wire.runs.requests import StartItem
+from perdure.wire.runs.starts import check_options
 
 _NAMES: Final = ("deployment_id", "queue_name", "concurrency_key", "session_id", "user_id", "key", "step_key")
 _names_of: Final[Callable[[StartItem], tuple[str | None, ...]]] = attrgetter(*_NAMES)

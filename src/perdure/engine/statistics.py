@@ -6,7 +6,7 @@ from perdure.engine.core import Core
 from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import stats
-from perdure.wire.stats import (
+from perdure.wire.insight.stats import (
     GetOverview,
     GetQueueStats,
     GetWorkflowStats,

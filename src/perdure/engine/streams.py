@@ -17,11 +17,11 @@ from perdure.engine.executions import Executions
 from perdure.engine.notifier import ChannelCursors
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs.streams import read_stream
-from perdure.wire.errors import BadRequest, Unavailable
-from perdure.wire.executions import LogLine, Row, StreamExecution, StreamItems
-from perdure.wire.operation import Stream
-from perdure.wire.status import STATUS, Phase
-from perdure.wire.streams import StreamEnd, StreamItem, short_id
+from perdure.wire.base.errors import BadRequest, Unavailable
+from perdure.wire.base.operation import Stream
+from perdure.wire.base.status import STATUS, Phase
+from perdure.wire.runs.executions import LogLine, Row, StreamExecution, StreamItems
+from perdure.wire.runs.streams import StreamEnd, StreamItem, short_id
 
 LOOK_SECONDS: Final = 1.0
 ITEMS_PAGE: Final = 200

@@ -4,8 +4,8 @@ import asyncio
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import timelines
-from perdure.wire.timeline_fold import fold
-from perdure.wire.timelines import GetTimeline, Timeline
+from perdure.wire.insight.timeline_fold import fold
+from perdure.wire.insight.timelines import GetTimeline, Timeline
 
 
 class Timelines(Service):

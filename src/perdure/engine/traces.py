@@ -13,10 +13,10 @@ from perdure.engine.span_merging import merge_runs
 from perdure.store.verbs import trace_queries, traces
 from perdure.store.verbs.pages import Place
 from perdure.store.verbs.trace_queries import NEWEST
-from perdure.wire.errors import BadValue
-from perdure.wire.fields import is_uuid
-from perdure.wire.journal_spans import journal_spans, trace_id_of
-from perdure.wire.traces import (
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import is_uuid
+from perdure.wire.insight.journal_spans import journal_spans, trace_id_of
+from perdure.wire.insight.traces import (
     SPANS_MAX,
     GetTraceById,
     GetTraces,

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import transcripts
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, check_name
-from perdure.wire.requests import AppendMessages, Summarize
-from perdure.wire.transcripts import AppendToTranscript, GetTranscript, NewVersion, Page, check_messages
+from perdure.wire.agents.transcripts import AppendToTranscript, GetTranscript, NewVersion, Page, check_messages
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, check_name
+from perdure.wire.runs.requests import AppendMessages, Summarize
 
 if TYPE_CHECKING:
-    from perdure.wire.requests import TranscriptEntry
+    from perdure.wire.runs.requests import TranscriptEntry
 
 PAGE_MAX: Final = 1_000
 

@@ -11,10 +11,16 @@ from uuid_utils import uuid7
 from perdure.engine.core import Core
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import triggers
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
-from perdure.wire.fields import NEWEST
-from perdure.wire.record import DONE, Done
-from perdure.wire.triggers import DeleteEventTrigger, ListEventTriggers, RegisterEventTrigger, TriggerPage, TriggerSpec
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.record import DONE, Done
+from perdure.wire.clock.triggers import (
+    DeleteEventTrigger,
+    ListEventTriggers,
+    RegisterEventTrigger,
+    TriggerPage,
+    TriggerSpec,
+)
 
 logger = logging.getLogger("perdure.engine")
 

@@ -4,9 +4,9 @@ import asyncio
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import usage
-from perdure.wire.spend import GetSpend, Spend
-from perdure.wire.usage import ExecutionUsage, GetUsage
-from perdure.wire.usage_sums import sums
+from perdure.wire.agents.usage import ExecutionUsage, GetUsage
+from perdure.wire.agents.usage_sums import sums
+from perdure.wire.insight.spend import GetSpend, Spend
 
 
 class Usages(Service):

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from typing import NamedTuple
 
 from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.wire.requests import Claimed, ClaimRequest
+from perdure.wire.runs.requests import Claimed, ClaimRequest
 
 PRESENT_SECONDS = 5.0
 """A worker counts as absent this long after its last claim."""

@@ -2,7 +2,7 @@
 
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import queries, waits
-from perdure.wire.waits import GetWaits, GetWorkerStatus, PendingWaits, WorkerStatus
+from perdure.wire.runs.waits import GetWaits, GetWorkerStatus, PendingWaits, WorkerStatus
 
 
 class OpenWaits(Service):

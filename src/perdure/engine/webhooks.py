@@ -22,15 +22,14 @@ from perdure.engine.service import Scope, Service, serves
 from perdure.engine.signing import Signing
 from perdure.store.verbs import queries, webhooks
 from perdure.store.verbs.webhooks import TakenDelivery
-from perdure.wire.access import Role
-from perdure.wire.codec import scrub_text
-from perdure.wire.errors import NotFound, PerdureError
-from perdure.wire.executions import Execution
-from perdure.wire.fields import checked_id, is_uuid
-from perdure.wire.record import to_json
-from perdure.wire.records import NULL
-from perdure.wire.times import rfc3339
-from perdure.wire.webhooks import (
+from perdure.wire.base.access import Role
+from perdure.wire.base.codec import scrub_text
+from perdure.wire.base.errors import NotFound, PerdureError
+from perdure.wire.base.fields import checked_id, is_uuid
+from perdure.wire.base.record import to_json
+from perdure.wire.base.records import NULL
+from perdure.wire.base.times import rfc3339
+from perdure.wire.outside.webhooks import (
     CreateWebhook,
     DeleteWebhook,
     Delivery,
@@ -43,6 +42,7 @@ from perdure.wire.webhooks import (
     WebhookList,
     delivery_id,
 )
+from perdure.wire.runs.executions import Execution
 
 logger = logging.getLogger("perdure.engine")
 

@@ -6,9 +6,9 @@ from typing import Final
 from perdure.engine.dispatch import LEASE_US
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import why
-from perdure.wire.critical_path import PathExecution, Span, path_of
-from perdure.wire.explain import explain, with_path
-from perdure.wire.why import ExplainExecution, Why
+from perdure.wire.insight.critical_path import PathExecution, Span, path_of
+from perdure.wire.insight.explain import explain, with_path
+from perdure.wire.insight.why import ExplainExecution, Why
 
 PATH_ROWS_MAX: Final = 20_000
 PATH_EXECUTIONS_MAX: Final = 1_000

@@ -8,7 +8,7 @@ from perdure.engine.cursors import read_cursor, write_cursor
 from perdure.engine.dispatch import LEASE_US
 from perdure.engine.service import Scope, Service, serves
 from perdure.store.verbs import workers
-from perdure.wire.workers import ListedWorker, ListWorkers, WorkerPage
+from perdure.wire.runs.workers import ListedWorker, ListWorkers, WorkerPage
 
 
 class Workers(Service):

@@ -2,11 +2,11 @@
 
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from perdure.wire.access import Role
-from perdure.wire.errors import BadRequest, NotFound
-from perdure.wire.fields import is_uuid
-from perdure.wire.operation import Operation
-from perdure.wire.summaries import ListSummaries
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest, NotFound
+from perdure.wire.base.fields import is_uuid
+from perdure.wire.base.operation import Operation
+from perdure.wire.insight.summaries import ListSummaries
 
 R = TypeVar("R")
 
@@ -14,7 +14,7 @@ PREFIX_CHARS_MIN: Final = 8
 
 
 class Ask(Protocol):
-    """Raises the errors of `perdure.wire.errors`, those of the caller's role too."""
+    """Raises the errors of `perdure.wire.base.errors`, those of the caller's role too."""
 
     async def __call__(self, op: Operation[R], key: str | None = None) -> R:
         """A repeat with the same `key` has no effect."""

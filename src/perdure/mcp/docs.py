@@ -13,8 +13,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from perdure.wire.errors import NotFound
-from perdure.wire.wording import did_you_mean
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.wording import did_you_mean
 
 HEADING_WEIGHT: Final = 4
 """A word of a heading counts as so many words of the text."""

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Raw
 
 from perdure.mcp.lines import VALUE_CHARS, cut, value
-from perdure.wire.answer_forms import JSON_ANSWER, Field, Form, form_of
-from perdure.wire.approvals import OpenQuestion
-from perdure.wire.executions import ResumeExecution
-from perdure.wire.wording import plain
+from perdure.wire.agents.answer_forms import JSON_ANSWER, Field, Form, form_of
+from perdure.wire.agents.approvals import OpenQuestion
+from perdure.wire.base.wording import plain
+from perdure.wire.runs.executions import ResumeExecution
 
 Json = Any
 

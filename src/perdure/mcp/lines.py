@@ -11,14 +11,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from perdure.wire.approvals import OpenApproval, OpenQuestion
-from perdure.wire.executions import Execution, LogLine, Row
-from perdure.wire.records import Kind
-from perdure.wire.status import FINAL
-from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.times import duration
-from perdure.wire.why import Why
-from perdure.wire.wording import moment, plain
+from perdure.wire.agents.approvals import OpenApproval, OpenQuestion
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL
+from perdure.wire.base.times import duration
+from perdure.wire.base.wording import moment, plain
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.insight.why import Why
+from perdure.wire.runs.executions import Execution, LogLine, Row
 
 ANSWER_CHARS: Final = 6_000
 """About 1,500 tokens."""

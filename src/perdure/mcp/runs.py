@@ -13,14 +13,14 @@ from msgspec import Raw
 from perdure.mcp import lines
 from perdure.mcp.asking import Ask
 from perdure.mcp.elicitation import answer, key_of
-from perdure.wire.approvals import GetOpenQuestions, OpenQuestion
-from perdure.wire.errors import Conflict, NotCancellable, NotFound
-from perdure.wire.executions import CancelExecution, Execution, GetExecution
-from perdure.wire.starts import SubmitWorkflow
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.why import ExplainExecution
-from perdure.wire.wording import plain
-from perdure.wire.workflows import GetStartable, RegisteredWorkflow, WorkflowType, tool_name
+from perdure.wire.agents.approvals import GetOpenQuestions, OpenQuestion
+from perdure.wire.base.errors import Conflict, NotCancellable, NotFound
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.base.wording import plain
+from perdure.wire.insight.why import ExplainExecution
+from perdure.wire.runs.executions import CancelExecution, Execution, GetExecution
+from perdure.wire.runs.starts import SubmitWorkflow
+from perdure.wire.runs.workflows import GetStartable, RegisteredWorkflow, WorkflowType, tool_name
 
 Json = Any
 

@@ -28,11 +28,11 @@ from perdure.mcp.asking import Ask, Caller, full_id
 from perdure.mcp.elicitation import elicitation
 from perdure.mcp.runs import RESULT_CHARS, Run, RunTool
 from perdure.mcp.tools import TOOLS, Tool
-from perdure.wire.access import Principal, Role, check_role
-from perdure.wire.errors import BadRequest, BadValue, NotFound, PerdureError
-from perdure.wire.starts import SubmitWorkflow
-from perdure.wire.status import Phase
-from perdure.wire.times import rfc3339
+from perdure.wire.base.access import Principal, Role, check_role
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound, PerdureError
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.starts import SubmitWorkflow
 
 Json = Any
 T = TypeVar("T")

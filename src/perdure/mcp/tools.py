@@ -9,17 +9,18 @@ from msgspec import Meta, Raw, Struct
 
 from perdure.mcp import docs, lines, runs
 from perdure.mcp.asking import Ask, full_id
-from perdure.wire.access import Role
-from perdure.wire.approvals import GetOpenQuestions, ListApprovals
-from perdure.wire.errors import BadRequest
-from perdure.wire.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
-from perdure.wire.fields import INT64_MAX
-from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.hands import Action, ActOnExecution
-from perdure.wire.pauses import EndPause, PauseKind, PutPause
-from perdure.wire.status import Status
-from perdure.wire.summaries import ListSummaries
-from perdure.wire.why import ExplainExecution
+from perdure.wire.agents.approvals import GetOpenQuestions, ListApprovals
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.fields import INT64_MAX
+from perdure.wire.base.status import Status
+from perdure.wire.insight.summaries import ListSummaries
+from perdure.wire.insight.why import ExplainExecution
+from perdure.wire.runs.executions import CancelExecution, GetExecution, GetLogs, GetSteps, ResumeExecution
+from perdure.wire.runs.queues import PauseKind
+from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
+from perdure.wire.steering.hands import Action, ActOnExecution
+from perdure.wire.steering.pauses import EndPause, PutPause
 
 Json = Any
 A = TypeVar("A", bound=Struct)

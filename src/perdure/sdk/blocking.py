@@ -4,7 +4,7 @@ import http.client
 import socket
 from urllib.parse import urlsplit
 
-from perdure.wire.requests import PROTOCOL_VERSION
+from perdure.wire.runs.requests import PROTOCOL_VERSION
 
 
 class BlockingConnection:

@@ -27,7 +27,7 @@ from perdure.sdk.errors import BudgetExceeded, Misplaced, Postponed, StepFailed
 from perdure.sdk.start_options import Budget
 from perdure.sdk.steps import StepWorker, current_step
 from perdure.sdk.transport import until_answered
-from perdure.wire.budgets import (
+from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
     OnExceed,
@@ -41,8 +41,8 @@ from perdure.wire.budgets import (
     topic_of,
     usd_micros,
 )
-from perdure.wire.errors import PerdureError
-from perdure.wire.times import microseconds, rfc3339
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.times import microseconds, rfc3339
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context

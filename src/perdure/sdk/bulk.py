@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.bulk import (
+from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItemPage,
     BulkJob,
@@ -28,12 +28,12 @@ from perdure.wire.bulk import (
     StartBulkJob,
     StopBulkJob,
 )
-from perdure.wire.forks import Edits
-from perdure.wire.hands import Action
+from perdure.wire.steering.forks import Edits
+from perdure.wire.steering.hands import Action
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport
-    from perdure.wire.executions import ListFilters
+    from perdure.wire.runs.executions import ListFilters
 
 Actions = Literal["cancel", "retry", "fork", "resume", "act", "delete"]
 

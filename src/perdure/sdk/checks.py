@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import overload
 
-from perdure.wire.codec import KEY_BYTES_MAX, check_name, check_text
-from perdure.wire.errors import BadValue
-from perdure.wire.wording import did_you_mean
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_name, check_text
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.wording import did_you_mean
 
 
 @overload

@@ -16,13 +16,13 @@ from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import AwaitedStart, DurableCall
 from perdure.sdk.start_options import ChildOptions, start_fields
 from perdure.sdk.workflow import Workflow, encode_input, named
-from perdure.wire.agent_runs import OVER_BUDGET
-from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import StartChild, StartItem
-from perdure.wire.starts import check_options
-from perdure.wire.status import Phase
+from perdure.wire.agents.agent_runs import OVER_BUDGET
+from perdure.wire.base.codec import NAME_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import StartChild, StartItem
+from perdure.wire.runs.starts import check_options
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState

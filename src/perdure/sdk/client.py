@@ -21,11 +21,18 @@ from perdure.sdk.start_options import StartOptions
 from perdure.sdk.starts import GatheredStarts, start_item
 from perdure.sdk.streams import StreamItem, follow
 from perdure.sdk.workflow import Workflow
-from perdure.wire.approvals import Became, ListApprovalLinks, ListApprovals, ListedState, RevokeApprovalLink
-from perdure.wire.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
-from perdure.wire.errors import BadValue, NotFound, from_code
-from perdure.wire.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
-from perdure.wire.executions import (
+from perdure.wire.agents.approvals import Became, ListApprovalLinks, ListApprovals, ListedState, RevokeApprovalLink
+from perdure.wire.agents.budgets import GetBudget, OnExceed, RaiseBudget, usd_micros
+from perdure.wire.agents.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
+from perdure.wire.agents.usage import ExecutionUsage, GetUsage
+from perdure.wire.base.errors import BadValue, NotFound, from_code
+from perdure.wire.base.records import Problem
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import microseconds
+from perdure.wire.insight.timelines import GetTimeline, Timeline
+from perdure.wire.insight.why import ExplainExecution, Why
+from perdure.wire.runs.events import Event, EventData, GetEvents, ListTopics, PublishEvent, TopicPage
+from perdure.wire.runs.executions import (
     CancelExecution,
     DeleteExecution,
     EraseExecutions,
@@ -39,16 +46,10 @@ from perdure.wire.executions import (
     ResumeExecution,
     Row,
 )
-from perdure.wire.hands import Action, ActOnExecution, GetPending
-from perdure.wire.pauses import EndedPause, EndPause, ListPauses, Pause, PauseKind, PauseKindName, PutPause
-from perdure.wire.records import Problem
-from perdure.wire.status import Phase
-from perdure.wire.timelines import GetTimeline, Timeline
-from perdure.wire.times import microseconds
-from perdure.wire.transcripts import AppendToTranscript, GetTranscript, Transcript, shown
-from perdure.wire.usage import ExecutionUsage, GetUsage
-from perdure.wire.why import ExplainExecution, Why
-from perdure.wire.workers import ListWorkers, WorkerPage
+from perdure.wire.runs.queues import Pause, PauseKind, PauseKindName
+from perdure.wire.runs.workers import ListWorkers, WorkerPage
+from perdure.wire.steering.hands import Action, ActOnExecution, GetPending
+from perdure.wire.steering.pauses import EndedPause, EndPause, ListPauses, PutPause
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -57,9 +58,9 @@ if TYPE_CHECKING:
     from perdure.sdk.sync import SyncClient
     from perdure.sdk.transport import Transport
     from perdure.sdk.worker import Worker
-    from perdure.wire.approvals import OpenApprovals, QuestionLinks
-    from perdure.wire.budgets import BudgetState
-    from perdure.wire.hands import Acted, PendingCall
+    from perdure.wire.agents.approvals import OpenApprovals, QuestionLinks
+    from perdure.wire.agents.budgets import BudgetState
+    from perdure.wire.steering.hands import Acted, PendingCall
 
 I = TypeVar("I")  # noqa: E741  # input
 R = TypeVar("R")

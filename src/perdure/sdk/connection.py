@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 CONNECT_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0

@@ -49,9 +49,9 @@ from perdure.sdk.steps import (
 )
 from perdure.sdk.streams import to_emitted
 from perdure.sdk.workflow import Queue, Workflow
-from perdure.wire.approvals import Became
-from perdure.wire.codec import LABEL_BYTES_MAX, NAME_BYTES_MAX, scrub_text
-from perdure.wire.streams import ITEM_BYTES_MAX
+from perdure.wire.agents.approvals import Became
+from perdure.wire.base.codec import LABEL_BYTES_MAX, NAME_BYTES_MAX, scrub_text
+from perdure.wire.runs.streams import ITEM_BYTES_MAX
 
 P = ParamSpec("P")
 T = TypeVar("T")

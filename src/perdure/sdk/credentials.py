@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from perdure.sdk import dev_note
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 URL_VARIABLE: Final = "PERDURE_URL"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
-from perdure.wire.cron import cron as read_cron
-from perdure.wire.errors import BadValue
-from perdure.wire.schedules import Missed, Overlap, ScheduleSpec
+from perdure.wire.base.errors import BadValue
+from perdure.wire.clock.cron import cron as read_cron
+from perdure.wire.clock.schedules import Missed, Overlap, ScheduleSpec
 
 if TYPE_CHECKING:
     from msgspec import Raw

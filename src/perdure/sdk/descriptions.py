@@ -13,8 +13,8 @@ from msgspec import Raw
 
 from perdure.sdk.payloads.hints import Hints
 from perdure.sdk.payloads.schemas import input_check, schema_of
-from perdure.wire.codec import scrub_text
-from perdure.wire.workflows import WorkflowDescription
+from perdure.wire.base.codec import scrub_text
+from perdure.wire.runs.workflows import WorkflowDescription
 
 TEXT_BYTES_MAX: Final = 1_000
 

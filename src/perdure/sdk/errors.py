@@ -1,4 +1,4 @@
-"""The API's errors are in `perdure.wire.errors`.
+"""The API's errors are in `perdure.wire.base.errors`.
 
     PerdureError
     ├── StepFailed
@@ -28,7 +28,7 @@ The machine raises `Diverged`, `Outdated` and `Stuck` outside of workflow code, 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
 
 
 def in_words(type: str, message: str) -> str:

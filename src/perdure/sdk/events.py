@@ -15,13 +15,13 @@ from perdure.sdk.payloads.schemas import answer_schema_of
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.approvals import Became
-from perdure.wire.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
-from perdure.wire.errors import BadValue, from_code
-from perdure.wire.events import JournalEvent
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import Answer, EventItem, OpenWait, Publish
+from perdure.wire.agents.approvals import Became
+from perdure.wire.base.codec import NAME_BYTES_MAX, TOPIC_BYTES_MAX
+from perdure.wire.base.errors import BadValue, from_code
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.events import JournalEvent
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Answer, EventItem, OpenWait, Publish
 
 FOREVER_SECONDS = 1e10
 """From here on a time-out counts as none."""

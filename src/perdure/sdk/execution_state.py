@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.sdk.replay.machine import Machine
-    from perdure.wire.executions import LogLine
-    from perdure.wire.requests import Claimed
-    from perdure.wire.transcripts import Transcript
+    from perdure.wire.agents.transcripts import Transcript
+    from perdure.wire.runs.executions import LogLine
+    from perdure.wire.runs.requests import Claimed
 
 _NOTHING: Final = contextvars.Context()
 

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 from msgspec import Raw
 
 from perdure.sdk.payloads.values import decode
-from perdure.wire.executions import Execution, ExecutionPage
-from perdure.wire.status import Phase, Status
-from perdure.wire.times import moment
+from perdure.wire.base.status import Phase, Status
+from perdure.wire.base.times import moment
+from perdure.wire.runs.executions import Execution, ExecutionPage
 
 R_co = TypeVar("R_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)

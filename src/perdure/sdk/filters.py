@@ -11,7 +11,7 @@ from msgspec import json
 from perdure.sdk.checks import checked_tags, checked_text
 from perdure.sdk.start_options import checked_moment
 from perdure.sdk.workflow import Workflow, named
-from perdure.wire.executions import ListFilters
+from perdure.wire.runs.executions import ListFilters
 
 Names: TypeAlias = str | Sequence[str]
 """One name, or several of which one is enough."""

@@ -6,7 +6,7 @@ from typing import TypedDict
 from msgspec import Raw
 
 from perdure.sdk.payloads.values import encode
-from perdure.wire.forks import Edits, ForkExecution, RetryExecution
+from perdure.wire.steering.forks import Edits, ForkExecution, RetryExecution
 
 
 class _Options(TypedDict, total=False):

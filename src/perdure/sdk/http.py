@@ -29,7 +29,7 @@ from perdure.sdk.checks import checked_seconds
 from perdure.sdk.connection import ConnectionLost, Response, ServerConnections
 from perdure.sdk.results import Results
 from perdure.sdk.transport import REFUSALS
-from perdure.wire.errors import (
+from perdure.wire.base.errors import (
     BadRequest,
     BadValue,
     NotCancellable,
@@ -39,12 +39,19 @@ from perdure.wire.errors import (
     UnknownOutcome,
     from_code,
 )
-from perdure.wire.executions import CancelExecution, Cancellation, Finished, GetExecution, WaitForExecutions, WaitReply
-from perdure.wire.fields import checked_id
-from perdure.wire.operation import Listed, Operation, Stream, client_form, reply_type, streamed
-from perdure.wire.record import Record, reader
-from perdure.wire.records import Problem
-from perdure.wire.requests import (
+from perdure.wire.base.fields import checked_id
+from perdure.wire.base.operation import Listed, Operation, Stream, client_form, reply_type, streamed
+from perdure.wire.base.record import Record, reader
+from perdure.wire.base.records import Problem
+from perdure.wire.runs.executions import (
+    CancelExecution,
+    Cancellation,
+    Finished,
+    GetExecution,
+    WaitForExecutions,
+    WaitReply,
+)
+from perdure.wire.runs.requests import (
     PAYLOADS_APART,
     PROTOCOL_VERSION,
     ClaimReply,
@@ -53,8 +60,8 @@ from perdure.wire.requests import (
     StartItem,
     StartReply,
 )
-from perdure.wire.starts import INPUT_CHECK
-from perdure.wire.streams import StreamEnd
+from perdure.wire.runs.starts import INPUT_CHECK
+from perdure.wire.runs.streams import StreamEnd
 
 logger = logging.getLogger("perdure.client")
 

@@ -31,9 +31,9 @@ import msgspec
 from perdure.sdk.blocking import BlockingConnection
 from perdure.sdk.reports import acknowledgement, hand_back
 from perdure.sdk.unbegun import LOOK_SECONDS
-from perdure.wire.errors import StoreAway
-from perdure.wire.limits import REPORT_ITEMS_MAX
-from perdure.wire.requests import (
+from perdure.wire.base.errors import StoreAway
+from perdure.wire.base.limits import REPORT_ITEMS_MAX
+from perdure.wire.runs.requests import (
     BeatReply,
     BeatRequest,
     ItemReply,

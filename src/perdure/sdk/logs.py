@@ -5,8 +5,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from perdure.sdk.steps import current_context, running_step
-from perdure.wire.codec import scrub_text
-from perdure.wire.executions import LogLine
+from perdure.wire.base.codec import scrub_text
+from perdure.wire.runs.executions import LogLine
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState

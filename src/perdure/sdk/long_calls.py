@@ -8,8 +8,8 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from perdure.wire.limits import IN_FLIGHT_MAX
-from perdure.wire.requests import Claimed, OpenCall, StepInFlight
+from perdure.wire.base.limits import IN_FLIGHT_MAX
+from perdure.wire.runs.requests import Claimed, OpenCall, StepInFlight
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.machine import Machine

@@ -8,8 +8,7 @@ from msgspec.structs import asdict
 
 from perdure.sdk.sync_methods import Blocking, blocking
 from perdure.sdk.transport import Transport
-from perdure.wire.executions import ListFilters
-from perdure.wire.matches import (
+from perdure.wire.insight.matches import (
     CountExecutions,
     CountReply,
     ErrorGroups,
@@ -21,8 +20,8 @@ from perdure.wire.matches import (
     Histogram,
     HistogramTime,
 )
-from perdure.wire.spend import GetSpend, Spend
-from perdure.wire.stats import (
+from perdure.wire.insight.spend import GetSpend, Spend
+from perdure.wire.insight.stats import (
     GetOverview,
     GetQueueStats,
     GetWorkflowStats,
@@ -33,6 +32,7 @@ from perdure.wire.stats import (
     WorkflowDetails,
     WorkflowStatsPage,
 )
+from perdure.wire.runs.executions import ListFilters
 
 
 class HasTransport(Protocol):

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.queues import GetNextInQueue, GetQueue, ListQueues, NextInQueue, PauseQueue, QueueState, ResumeQueue
+from perdure.wire.insight.why import GetNextInQueue, NextInQueue
+from perdure.wire.runs.queues import GetQueue, ListQueues, PauseQueue, QueueState, ResumeQueue
 
 if TYPE_CHECKING:
     from perdure.sdk.client import Client

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from perdure.sdk.replay.calls import STEP, STEP_FAILED
-from perdure.wire.errors import Forbidden, NotFound, PerdureError, Unauthorized
-from perdure.wire.executions import Row
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind, fingerprint_of_timer
-from perdure.wire.requests import (
+from perdure.wire.base.errors import Forbidden, NotFound, PerdureError, Unauthorized
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     AppendMessages,
     Complete,
     Entry,

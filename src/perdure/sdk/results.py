@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Final
 
-from perdure.wire.errors import NotFound, PerdureError, Unavailable, from_code
-from perdure.wire.executions import Finished, WaitForExecutions, WaitReply
+from perdure.wire.base.errors import NotFound, PerdureError, Unavailable, from_code
+from perdure.wire.runs.executions import Finished, WaitForExecutions, WaitReply
 
 POLL_SECONDS: Final = 30.0
 POLLS: Final = 3

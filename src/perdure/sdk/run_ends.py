@@ -16,10 +16,11 @@ from perdure.sdk.interrupts import is_interrupt
 from perdure.sdk.payloads.errors import error_from_json, error_to_json, first_keys, unclear
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.replay.failures import calls_to_blame, steps_to_blame
-from perdure.wire.codec import scrub_text
-from perdure.wire.executions import Row
-from perdure.wire.records import Problem
-from perdure.wire.requests import (
+from perdure.wire.base.codec import scrub_text
+from perdure.wire.base.records import Problem
+from perdure.wire.base.retry import delay_us
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     Block,
     Cancelled,
     Claimed,
@@ -36,7 +37,6 @@ from perdure.wire.requests import (
     Suspend,
     TimerFired,
 )
-from perdure.wire.retry import delay_us
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.calls import DurableCall

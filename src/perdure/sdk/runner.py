@@ -40,10 +40,11 @@ from perdure.sdk.run_ends import is_over, only_starts, rest, suspension
 from perdure.sdk.step_runner import StepRunner
 from perdure.sdk.steps import step_result
 from perdure.sdk.transcripts import Unread
-from perdure.wire.errors import BadValue
-from perdure.wire.executions import LogLine, Row
-from perdure.wire.records import NULL, Kind
-from perdure.wire.requests import (
+from perdure.wire.agents.transcripts import Transcript
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.records import NULL, Kind
+from perdure.wire.runs.executions import LogLine, Row
+from perdure.wire.runs.requests import (
     Cancelled,
     Claimed,
     CloseWait,
@@ -61,7 +62,6 @@ from perdure.wire.requests import (
     Suspend,
     TimerFired,
 )
-from perdure.wire.transcripts import Transcript
 
 if TYPE_CHECKING:
     from perdure.sdk.unbegun import Unbegun

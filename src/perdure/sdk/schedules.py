@@ -15,8 +15,8 @@ from perdure.sdk.declared_schedules import NO_INPUT, ScheduleOptions, option_fie
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.sync_methods import Blocking, blocking
 from perdure.sdk.workflow import Workflow, encode_scheduled, named
-from perdure.wire.fields import PAGE_MAX
-from perdure.wire.schedules import (
+from perdure.wire.base.fields import PAGE_MAX
+from perdure.wire.clock.schedules import (
     ChangeSchedule,
     CreateSchedule,
     DeleteSchedule,

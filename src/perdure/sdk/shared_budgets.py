@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from perdure.sdk.sync_methods import Blocking, blocking
-from perdure.wire.budgets import BudgetState, OnExceed, usd_micros
-from perdure.wire.shared_budgets import (
+from perdure.wire.agents.budgets import BudgetState, OnExceed, usd_micros
+from perdure.wire.agents.shared_budgets import (
     DeleteSharedBudget,
     ListBalances,
     ListSharedBudgets,

@@ -9,12 +9,12 @@ from typing import Any, Final, Literal, TypedDict
 
 from perdure.sdk.checks import checked_int, checked_name, checked_seconds, checked_tags, checked_text
 from perdure.sdk.workflow import Queue
-from perdure.wire.budgets import BudgetSpec, OnExceed, check_budget, usd_micros
-from perdure.wire.codec import check_text
-from perdure.wire.errors import BadValue
-from perdure.wire.limits import VALUE_BYTES_MAX
-from perdure.wire.times import microseconds
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.budgets import BudgetSpec, OnExceed, check_budget, usd_micros
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.codec import check_text
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.limits import VALUE_BYTES_MAX
+from perdure.wire.base.times import microseconds
 
 
 class Budget:

@@ -15,11 +15,11 @@ from perdure.sdk.checks import checked_name
 from perdure.sdk.start_options import StartOptions, start_fields
 from perdure.sdk.transport import REFUSALS
 from perdure.sdk.workflow import Workflow, encode_input, named
-from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.errors import PerdureError, Unavailable
-from perdure.wire.limits import GATHERED_BYTES_MAX
-from perdure.wire.records import Problem
-from perdure.wire.requests import Started, StartItem
+from perdure.wire.base.codec import NAME_BYTES_MAX
+from perdure.wire.base.errors import PerdureError, Unavailable
+from perdure.wire.base.limits import GATHERED_BYTES_MAX
+from perdure.wire.base.records import Problem
+from perdure.wire.runs.requests import Started, StartItem
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport

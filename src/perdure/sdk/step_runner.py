@@ -16,9 +16,9 @@ from perdure.sdk.payloads.values import encode_and_read
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.eviction import let_go
 from perdure.sdk.steps import StepCall, StepInfo, current_context, running_step
-from perdure.wire.executions import Row
-from perdure.wire.requests import StepDone
-from perdure.wire.retry import delay_us
+from perdure.wire.base.retry import delay_us
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import StepDone
 
 if TYPE_CHECKING:
     from perdure.sdk.runner import Runner

@@ -27,7 +27,7 @@ from perdure.sdk.payloads.values import decode
 from perdure.sdk.replay.calls import STEP, DurableCall
 from perdure.sdk.replay.eviction import leaving
 from perdure.sdk.streams import to_emitted
-from perdure.wire.retry import RetryPolicy
+from perdure.wire.base.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState

@@ -13,13 +13,13 @@ from msgspec import Raw
 from perdure.sdk.checks import checked_name
 from perdure.sdk.payloads.errors import execution_failure
 from perdure.sdk.payloads.values import encode
-from perdure.wire.codec import NAME_BYTES_MAX
-from perdure.wire.errors import BadValue
-from perdure.wire.executions import StreamItems
-from perdure.wire.fields import checked_id
-from perdure.wire.requests import Emitted
-from perdure.wire.status import Phase
-from perdure.wire.streams import ITEM_BYTES_MAX, StreamEnd
+from perdure.wire.base.codec import NAME_BYTES_MAX
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import checked_id
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import StreamItems
+from perdure.wire.runs.requests import Emitted
+from perdure.wire.runs.streams import ITEM_BYTES_MAX, StreamEnd
 
 if TYPE_CHECKING:
     from perdure.sdk.transport import Transport

@@ -30,8 +30,8 @@ from perdure.sdk.start_options import StartOptions
 from perdure.sdk.streams import StreamItem
 from perdure.sdk.sync_methods import Blocking, ClientThread, blocking
 from perdure.sdk.workflow import Workflow
-from perdure.wire.errors import Unavailable
-from perdure.wire.executions import ListFilters
+from perdure.wire.base.errors import Unavailable
+from perdure.wire.runs.executions import ListFilters
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  # as in client.py

@@ -18,11 +18,21 @@ from perdure.sdk.payloads.errors import error_from_json
 from perdure.sdk.payloads.fingerprints import fingerprint
 from perdure.sdk.payloads.values import encode
 from perdure.sdk.transport import until_answered
-from perdure.wire.errors import NotFound, from_code
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, MaybeRaw
-from perdure.wire.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
-from perdure.wire.transcripts import APPEND, LEAVE, READ, SUMMARIZE, TAKE, Entry, GetTranscript, Transcript, shown
+from perdure.wire.agents.transcripts import (
+    APPEND,
+    LEAVE,
+    READ,
+    SUMMARIZE,
+    TAKE,
+    Entry,
+    GetTranscript,
+    Transcript,
+    shown,
+)
+from perdure.wire.base.errors import NotFound, from_code
+from perdure.wire.base.records import Kind, MaybeRaw
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import AppendMessages, LeaveMessages, ReadTranscript, Summarize, TakeMessages
 
 if TYPE_CHECKING:
     from perdure.sdk.execution_state import ExecutionState

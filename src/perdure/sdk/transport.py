@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
-from perdure.wire.errors import BadRequest, BadValue, PerdureError, TooLarge
-from perdure.wire.executions import Finished
-from perdure.wire.operation import Operation, Stream
-from perdure.wire.records import Problem
-from perdure.wire.requests import Started, StartItem
+from perdure.wire.base.errors import BadRequest, BadValue, PerdureError, TooLarge
+from perdure.wire.base.operation import Operation, Stream
+from perdure.wire.base.records import Problem
+from perdure.wire.runs.executions import Finished
+from perdure.wire.runs.requests import Started, StartItem
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ REFUSALS: Final = (BadRequest, BadValue, TooLarge)
 
 
 class Transport(Protocol):
-    """Every call is safe to repeat, and raises the errors of `perdure.wire.errors`."""
+    """Every call is safe to repeat, and raises the errors of `perdure.wire.base.errors`."""
 
     async def call(self, op: Operation[R], key: str | None = None) -> R:
         """A repeat with the same `key` has no effect."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from perdure.wire.errors import BadValue
-from perdure.wire.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, TriggerSpec
+from perdure.wire.base.errors import BadValue
+from perdure.wire.clock.triggers import BATCH_MAX, TIMEOUT_SECONDS_MAX, TriggerSpec
 
 
 class EventTrigger:

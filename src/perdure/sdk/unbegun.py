@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from perdure.wire.requests import Claimed
+from perdure.wire.runs.requests import Claimed
 
 LOOK_SECONDS: Final = 0.25
 BLOCKED_SECONDS: Final = 0.5

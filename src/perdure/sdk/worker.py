@@ -34,10 +34,10 @@ from perdure.sdk.transcripts import TranscriptReader
 from perdure.sdk.transport import Transport
 from perdure.sdk.unbegun import Delivery, Unbegun
 from perdure.sdk.workflow import Registry, Workflow
-from perdure.wire.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
-from perdure.wire.limits import GATHERED_BYTES_MAX, REPORT_ITEMS_MAX
-from perdure.wire.records import Problem
-from perdure.wire.requests import (
+from perdure.wire.base.errors import BadValue, InternalError, LeaseLost, PerdureError, error_classes
+from perdure.wire.base.limits import GATHERED_BYTES_MAX, REPORT_ITEMS_MAX
+from perdure.wire.base.records import Problem
+from perdure.wire.runs.requests import (
     WORKER_PROTOCOL,
     Claimed,
     ClaimRequest,

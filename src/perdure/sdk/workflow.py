@@ -17,13 +17,12 @@ from perdure.sdk.payloads.hints import Hints, Unannotated, read_hints
 from perdure.sdk.payloads.values import decode, encode
 from perdure.sdk.steps import ONCE, OnFailure, Retry, as_policy, checked_on_failure, current_context
 from perdure.sdk.triggers import EventTrigger
-from perdure.wire.errors import BadValue
-from perdure.wire.requests import QueueSpec, WorkflowSpec
-from perdure.wire.schedules import ScheduleSpec
-from perdure.wire.search import check_fields
-from perdure.wire.server_inputs import is_made_by_server
-from perdure.wire.triggers import TriggerSpec
-from perdure.wire.workflows import WorkflowDescription
+from perdure.wire.base.errors import BadValue
+from perdure.wire.clock.schedules import ScheduleSpec
+from perdure.wire.clock.triggers import TriggerSpec, is_made_by_server
+from perdure.wire.runs.requests import QueueSpec, WorkflowSpec
+from perdure.wire.runs.search import check_fields
+from perdure.wire.runs.workflows import WorkflowDescription
 
 if TYPE_CHECKING:
     from perdure.sdk.context import Context

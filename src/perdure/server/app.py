@@ -52,51 +52,20 @@ from perdure.server.tool_server import ToolServer
 from perdure.server.written import CachedDocument
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.wire import (
-    budgets,
-    bulk,
-    calendar,
-    conversations,
-    definitions,
-    deployments,
-    executions,
-    forks,
-    hands,
-    keys,
-    live,
-    matches,
-    pauses,
-    projects,
-    queues,
-    requests,
-    schedules,
-    search_all,
-    sessions,
-    shared_budgets,
-    signing,
-    slack,
-    spend,
-    starts,
-    stats,
-    summaries,
-    timelines,
-    traces,
-    transcripts,
-    triggers,
-    usage,
-    waits,
-    webhooks,
-    why,
-    workers,
-    workflows,
-)
-from perdure.wire import events as event_operations
-from perdure.wire import push_workers as push
-from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import auth
-from perdure.wire.approvals import questions
-from perdure.wire.errors import BadRequest, PerdureError, Unavailable
-from perdure.wire.operation import Noun
+from perdure.wire.agents import budgets, conversations, definitions, sessions, shared_budgets, transcripts, usage
+from perdure.wire.agents.approvals import questions
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import BadRequest, PerdureError, Unavailable
+from perdure.wire.base.operation import Noun
+from perdure.wire.clock import calendar, schedules, triggers
+from perdure.wire.insight import live, matches, search_all, spend, stats, summaries, timelines, traces, why
+from perdure.wire.outside import push_workers as push
+from perdure.wire.outside import slack, webhooks
+from perdure.wire.people import keys, projects, signing
+from perdure.wire.people.accounts import auth
+from perdure.wire.runs import deployments, executions, queues, requests, starts, waits, workers, workflows
+from perdure.wire.runs import events as event_operations
+from perdure.wire.steering import bulk, forks, hands, pauses
 
 logger = logging.getLogger("perdure.server")
 

@@ -14,8 +14,8 @@ from html import escape
 from typing import Any, Final
 
 from perdure.store.verbs.accounts import StoredInvitation
-from perdure.wire.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
-from perdure.wire.approvals import How, Question, QuestionState
+from perdure.wire.agents.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
+from perdure.wire.agents.approvals import How, Question, QuestionState
 
 SHOWN_MAX: Final = 200_000
 LINE_MAX: Final = 300

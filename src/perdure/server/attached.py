@@ -17,7 +17,7 @@ from perdure.server.auth import is_loopback
 from perdure.server.health import Health
 from perdure.server.own_key import OwnKey
 from perdure.server.settings import Settings
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 DRAIN_SECONDS: Final = 2.0
 """How long requests may take to finish when the process closes."""

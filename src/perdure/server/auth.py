@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from perdure.engine.accounts import TOKEN_PREFIX
 from perdure.server.cookies import Cookies
-from perdure.wire.access import Principal
-from perdure.wire.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
+from perdure.wire.base.access import Principal
+from perdure.wire.base.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized
 
 logger = logging.getLogger("perdure.server")
 

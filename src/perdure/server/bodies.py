@@ -13,14 +13,14 @@ from msgspec import Raw, Struct
 from starlette.types import Receive
 
 from perdure.server.streams import ClientGone
-from perdure.wire.accounts import BODY_BYTES_MAX
-from perdure.wire.codec import commas_in, forget_judged, is_judged_slowly, judging
-from perdure.wire.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
-from perdure.wire.fields import Most
-from perdure.wire.limits import STEPS_MAX
-from perdure.wire.operation import marks
-from perdure.wire.record import choices
-from perdure.wire.records import NULL
+from perdure.wire.base.codec import commas_in, forget_judged, is_judged_slowly, judging
+from perdure.wire.base.errors import BadValue, PerdureError, TooLarge, UnsupportedMediaType
+from perdure.wire.base.fields import Most
+from perdure.wire.base.limits import STEPS_MAX
+from perdure.wire.base.operation import marks
+from perdure.wire.base.record import choices
+from perdure.wire.base.records import NULL
+from perdure.wire.people.accounts import BODY_BYTES_MAX
 
 SMALL: Final = BODY_BYTES_MAX
 USUAL: Final = 1 << 20

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from perdure.server.crowd import Crowd
 from perdure.server.problems import Header, problem_reply
 from perdure.server.settings import Settings
-from perdure.wire.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
+from perdure.wire.base.errors import BadRequest, HeadersTooLarge, PerdureError, RequestTimeout, UriTooLong
 
 HEADERS_MAX: Final = 100
 # A peer that reads less than this in `write_seconds` is cut.

@@ -5,8 +5,8 @@ from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct, field
 
-from perdure.wire.fields import Int64, Time
-from perdure.wire.record import Record
+from perdure.wire.base.fields import Int64, Time
+from perdure.wire.base.record import Record
 
 
 class KilledBy(StrEnum):

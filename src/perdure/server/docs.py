@@ -4,7 +4,7 @@ from html import escape
 from typing import Final
 
 from perdure.server.schemas import Json
-from perdure.wire.errors import error_classes
+from perdure.wire.base.errors import error_classes
 
 STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }

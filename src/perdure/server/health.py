@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from perdure.wire.errors import PerdureError, Unavailable
+from perdure.wire.base.errors import PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.server")
 

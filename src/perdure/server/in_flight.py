@@ -3,7 +3,7 @@
 from typing import Final
 
 from perdure.server.auth import to_network
-from perdure.wire.errors import TooManyRequests, Unavailable
+from perdure.wire.base.errors import TooManyRequests, Unavailable
 
 STRANGERS_PART: Final = 8
 RESERVED_PART: Final = 4

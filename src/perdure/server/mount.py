@@ -17,12 +17,12 @@ from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Route, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.store.verbs.idempotency import Idempotency
-from perdure.wire.access import Caller
-from perdure.wire.codec import KEY_BYTES_MAX, check_name
-from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.operation import Listed, Noun, Operation, reply_type, server_form, streamed
-from perdure.wire.record import Record, to_json
-from perdure.wire.requests import PAYLOADS_APART, PROTOCOL_VERSION, ClaimReply
+from perdure.wire.base.access import Caller
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_name
+from perdure.wire.base.errors import BadRequest, PerdureError
+from perdure.wire.base.operation import Listed, Noun, Operation, reply_type, server_form, streamed
+from perdure.wire.base.record import Record, to_json
+from perdure.wire.runs.requests import PAYLOADS_APART, PROTOCOL_VERSION, ClaimReply
 
 VERSION_HEADER: Final = "Perdure-Protocol"
 _VERSION: Final = str(PROTOCOL_VERSION).encode()

@@ -11,8 +11,8 @@ from perdure.server.problems import Reply
 from perdure.server.routing import Route, Text
 from perdure.server.schemas import REF, Json, Schemas
 from perdure.server.streams import EventStream
-from perdure.wire.access import Caller
-from perdure.wire.starts import INPUT_CHECK
+from perdure.wire.base.access import Caller
+from perdure.wire.runs.starts import INPUT_CHECK
 
 _ERROR: Final[Json] = {
     "type": "object",

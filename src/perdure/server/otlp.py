@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from perdure.wire.codec import KEY_BYTES_MAX, check_json, commas_in, scrub_text
-from perdure.wire.errors import BadRequest, BadValue, TooLarge, UnsupportedMediaType
-from perdure.wire.limits import DEPTH_MAX
-from perdure.wire.records import NULL, MaybeRaw
-from perdure.wire.times import rfc3339
-from perdure.wire.traces import SPAN_BYTES_MAX, SPANS_MAX, SpanValues, StoredSpan, checked_span
+from perdure.wire.base.codec import KEY_BYTES_MAX, check_json, commas_in, scrub_text
+from perdure.wire.base.errors import BadRequest, BadValue, TooLarge, UnsupportedMediaType
+from perdure.wire.base.limits import DEPTH_MAX
+from perdure.wire.base.records import NULL, MaybeRaw
+from perdure.wire.base.times import rfc3339
+from perdure.wire.insight.traces import SPAN_BYTES_MAX, SPANS_MAX, SpanValues, StoredSpan, checked_span
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue

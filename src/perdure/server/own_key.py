@@ -2,7 +2,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable
 
-from perdure.wire.access import Principal, Role
+from perdure.wire.base.access import Principal, Role
 
 
 class OwnKey:

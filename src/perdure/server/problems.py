@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import msgspec
 
-from perdure.wire.codec import check_json, scrub_text
-from perdure.wire.errors import BadRequest, BadValue, InternalError, MethodNotAllowed, PerdureError
-from perdure.wire.records import Problem
+from perdure.wire.base.codec import check_json, scrub_text
+from perdure.wire.base.errors import BadRequest, BadValue, InternalError, MethodNotAllowed, PerdureError
+from perdure.wire.base.records import Problem
 
 logger = logging.getLogger("perdure.server")
 

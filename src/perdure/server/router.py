@@ -12,8 +12,8 @@ from perdure.server.connections import EXTENSION, ServerConnection
 from perdure.server.problems import Reply, internal_problem, json_headers, problem_reply
 from perdure.server.routing import Call, Route, Services, Text
 from perdure.server.streams import ClientGone, EventStream
-from perdure.wire.access import Caller
-from perdure.wire.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
+from perdure.wire.base.access import Caller
+from perdure.wire.base.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PerdureError, Unauthorized
 
 # A proxy may have read the other one of two.
 _ONCE: Final = (

@@ -35,11 +35,11 @@ from perdure.server.signin import SignIns
 from perdure.server.streams import Comments, Drain, Poll, Slots
 from perdure.server.tails import Tails
 from perdure.server.written import CachedDocument
-from perdure.wire.access import Caller, Principal, Role, check_role
-from perdure.wire.codec import forget_judged
-from perdure.wire.errors import BadRequest, NotFound, ReadOnly
-from perdure.wire.fields import checked_id
-from perdure.wire.record import expression, function
+from perdure.wire.base.access import Caller, Principal, Role, check_role
+from perdure.wire.base.codec import forget_judged
+from perdure.wire.base.errors import BadRequest, NotFound, ReadOnly
+from perdure.wire.base.fields import checked_id
+from perdure.wire.base.record import expression, function
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[..., Awaitable[object]]

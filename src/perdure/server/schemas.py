@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec import inspect as types
 
-from perdure.wire.record import Record, schema_name, writer
+from perdure.wire.base.record import Record, schema_name, writer
 
 Json = dict[str, Any]
 

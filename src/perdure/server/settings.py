@@ -12,9 +12,9 @@ from msgspec import Meta
 
 from perdure.engine.settings import EngineSettings, Seconds, check_setting
 from perdure.server.cors import checked_origins
-from perdure.wire import limits
-from perdure.wire.errors import BadRequest
-from perdure.wire.wording import did_you_mean
+from perdure.wire.base import limits
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.wording import did_you_mean
 
 PREFIX: Final = "PERDURE_"
 FILE_VARIABLE: Final = "PERDURE_SETTINGS"

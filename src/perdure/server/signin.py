@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from perdure.server.cookies import Cookies
-from perdure.wire.access import Principal
-from perdure.wire.errors import TooManyRequests
+from perdure.wire.base.access import Principal
+from perdure.wire.base.errors import TooManyRequests
 
 LINK_SECONDS: Final = 600.0
 SESSION_SECONDS: Final = 12 * 3600.0

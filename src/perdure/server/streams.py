@@ -14,8 +14,8 @@ from msgspec import Raw
 from starlette.types import Receive, Send
 
 from perdure.server.connections import ServerConnection
-from perdure.wire.access import Principal
-from perdure.wire.errors import RequestTimeout, TooManyRequests
+from perdure.wire.base.access import Principal
+from perdure.wire.base.errors import RequestTimeout, TooManyRequests
 
 RETRY_MS: Final = 1_000
 # Most polls end before the watch for a lost client starts.

@@ -18,10 +18,10 @@ import msgspec
 from perdure.engine.engine import Engine
 from perdure.engine.streams import PIECE_BYTES
 from perdure.server.streams import frame
-from perdure.wire.errors import PerdureError
-from perdure.wire.events import Event
-from perdure.wire.executions import Finished
-from perdure.wire.record import writer
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.record import writer
+from perdure.wire.runs.events import Event
+from perdure.wire.runs.executions import Finished
 
 logger = logging.getLogger("perdure.server")
 

@@ -14,10 +14,10 @@ from perdure.engine import service
 from perdure.mcp.asking import Ask, Caller
 from perdure.server.problems import Reply
 from perdure.server.routing import Call
-from perdure.wire.codec import has_more_parts
-from perdure.wire.errors import NotFound, TooLarge, Unavailable
-from perdure.wire.limits import VALUE_BYTES_MAX
-from perdure.wire.operation import Operation
+from perdure.wire.base.codec import has_more_parts
+from perdure.wire.base.errors import NotFound, TooLarge, Unavailable
+from perdure.wire.base.limits import VALUE_BYTES_MAX
+from perdure.wire.base.operation import Operation
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext

@@ -25,7 +25,7 @@ from perdure.store.postgres_connection import (
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.sqlite import schema_in as schema_in_file
 from perdure.store.verbs import claims
-from perdure.wire.errors import Conflict, PerdureError, Unavailable
+from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 64 << 20

@@ -4,10 +4,10 @@ from typing import Any
 
 from msgspec import Raw, Struct, structs
 
-from perdure.wire.errors import NotFound
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Row
 
 
 class NewExecution(Struct, frozen=True, gc=False, kw_only=True):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from perdure.store.disk import network_file_system
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
 
 if sys.platform == "win32":
     import msvcrt

@@ -15,13 +15,13 @@ from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 from msgspec import Raw
 
 from perdure.store.schema_costs import extent, looks_at
-from perdure.wire.answer_forms import APPROVED, form_of, form_schema
-from perdure.wire.approvals import ANSWER_CHECK
-from perdure.wire.codec import has_more_parts, read_json
-from perdure.wire.errors import BadValue
-from perdure.wire.limits import DEPTH_MAX
-from perdure.wire.server_inputs import is_made_by_server
-from perdure.wire.workflows import InputCheck, WorkflowDescription
+from perdure.wire.agents.answer_forms import APPROVED, form_of, form_schema
+from perdure.wire.agents.approvals import ANSWER_CHECK
+from perdure.wire.base.codec import has_more_parts, read_json
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.limits import DEPTH_MAX
+from perdure.wire.clock.triggers import is_made_by_server
+from perdure.wire.runs.workflows import InputCheck, WorkflowDescription
 
 CHECKED_BYTES_MAX: Final = 1 << 20
 """A larger input would hold the other verbs up."""

@@ -15,7 +15,7 @@ from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.statements import load
 from perdure.store.verbs.queries import DOCTOR
-from perdure.wire.errors import NotFound
+from perdure.wire.base.errors import NotFound
 
 STEPS_PER_LOOK: Final = 100_000
 """Steps of SQLite between two looks for Ctrl-C: some milliseconds."""

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from perdure.store.interface import Hint, Notify, Query, Rows, Verb
 from perdure.store.locks import Row, SharedRow
 from perdure.store.statements import Statement
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
 
 LOCK_ORDER: Final = ("topic", "execution", "budget")
 """Kinds in lock order, which prevents deadlocks. Rows of one kind are locked by name."""

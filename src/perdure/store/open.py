@@ -2,7 +2,7 @@
 
 from perdure.store.interface import Store
 from perdure.store.sqlite import SQLiteStore
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.errors import BadRequest
 
 
 async def open_store(url: str) -> Store:

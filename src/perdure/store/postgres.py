@@ -27,7 +27,7 @@ from perdure.store.postgres_lock_queue import LockQueue
 from perdure.store.postgres_writer import Writer
 from perdure.store.scans import LANES, Scans
 from perdure.store.statements import load
-from perdure.wire.errors import BadRequest, Unavailable
+from perdure.wire.base.errors import BadRequest, Unavailable
 
 T = TypeVar("T")
 logger = logging.getLogger("perdure.store")

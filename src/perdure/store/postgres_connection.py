@@ -13,7 +13,7 @@ from uuid_utils import uuid4
 
 from perdure.store.interface import Rows
 from perdure.store.migrate import Migration, Schema, migrations, postgres_settings, split_statements
-from perdure.wire.errors import BadRequest, PerdureError, Unavailable
+from perdure.wire.base.errors import BadRequest, PerdureError, Unavailable
 
 logger = logging.getLogger("perdure.store")
 

@@ -41,7 +41,7 @@ from perdure.store.postgres_connection import (
 )
 from perdure.store.postgres_send import send, send_late
 from perdure.store.statements import Statement
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 if TYPE_CHECKING:
     from perdure.store.postgres_lock_queue import LockQueue

@@ -16,18 +16,18 @@ import msgspec
 from msgspec import Raw, Struct
 
 from perdure.store.executions import JournalRow, NewExecution, State
-from perdure.wire.accounts import User
-from perdure.wire.approvals import QuestionLink
-from perdure.wire.conversations import ConversationMessage
-from perdure.wire.executions import Row
-from perdure.wire.keys import ApiKey
-from perdure.wire.projects import Invitation, Project
-from perdure.wire.record import choices, function
-from perdure.wire.schedules import Fire, StoredSchedule
-from perdure.wire.status import STATUS, Status
-from perdure.wire.triggers import StoredTrigger
-from perdure.wire.waits import PendingWait
-from perdure.wire.webhooks import Webhook
+from perdure.wire.agents.approvals import QuestionLink
+from perdure.wire.agents.conversations import ConversationMessage
+from perdure.wire.base.record import choices, function
+from perdure.wire.base.status import STATUS, Status
+from perdure.wire.clock.schedules import Fire, StoredSchedule
+from perdure.wire.clock.triggers import StoredTrigger
+from perdure.wire.outside.webhooks import Webhook
+from perdure.wire.people.accounts import User
+from perdure.wire.people.keys import ApiKey
+from perdure.wire.people.projects import Invitation, Project
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.waits import PendingWait
 
 R = TypeVar("R")
 Rows = Sequence[tuple[Any, ...]]

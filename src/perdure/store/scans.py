@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 from perdure.store.interface import Verb
-from perdure.wire.errors import TooManyRequests, Unavailable
+from perdure.wire.base.errors import TooManyRequests, Unavailable
 
 T = TypeVar("T")
 L = TypeVar("L")

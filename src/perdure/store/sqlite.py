@@ -27,7 +27,7 @@ from perdure.store.scans import LANES, Scans
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.sqlite_run import ScanLane, SQLiteRun, incremental_vacuum
 from perdure.store.statements import load
-from perdure.wire.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
 
 T = TypeVar("T")
 logger = logging.getLogger("perdure.store")

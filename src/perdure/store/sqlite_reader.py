@@ -19,7 +19,7 @@ from perdure.store.scans import LANES, SCAN_SECONDS_MAX, Scans
 from perdure.store.sqlite import NotOurFile, schema_in
 from perdure.store.sqlite_run import ScanLane, SQLiteRun
 from perdure.store.statements import load
-from perdure.wire.errors import ReadOnly, Unavailable
+from perdure.wire.base.errors import ReadOnly, Unavailable
 
 T = TypeVar("T")
 

@@ -12,12 +12,12 @@ from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import HOLD, answer_wait, child, event_wait, raw, step, try_of
 
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.executions import Row
-from perdure.wire.hands import Acted, Action
-from perdure.wire.records import OUTCOMES, Kind
-from perdure.wire.requests import Complete, ItemReply, OpenCall, ReportItem, StartItem, Suspend
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Complete, ItemReply, OpenCall, ReportItem, StartItem, Suspend
+from perdure.wire.steering.hands import Acted, Action
 
 KINDS = ("step", "last step", "returned step", "timer", "event", "answer", "child", "held")
 ACT, REAL = "the act", "the real outcome"

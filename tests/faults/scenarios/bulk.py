@@ -12,10 +12,10 @@ from tests.faults.cluster import until
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
-from perdure.wire.bulk import BulkJob, JobState
-from perdure.wire.errors import Conflict
-from perdure.wire.executions import ListFilters
-from perdure.wire.status import Phase
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.steering.bulk import BulkJob, JobState
 
 STILL_SECONDS = 1.0
 """How long a stopped job is watched."""

@@ -15,8 +15,8 @@ from tests.faults.stores import Peer, Peers, yields
 from tests.store.world import GRACE_US, SECOND, child, raw, step
 
 from perdure.store.verbs import claims
-from perdure.wire.errors import Conflict, LeaseLost, NotCancellable, NotFound, PerdureError
-from perdure.wire.requests import Complete, Entry, EventItem, Publish, StartItem
+from perdure.wire.base.errors import Conflict, LeaseLost, NotCancellable, NotFound, PerdureError
+from perdure.wire.runs.requests import Complete, Entry, EventItem, Publish, StartItem
 
 FAMILIES = 12
 CHILDREN = 4

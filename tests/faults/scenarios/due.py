@@ -6,7 +6,7 @@ from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, together
 from tests.store.world import SECOND
 
-from perdure.wire.requests import StartItem, Suspend
+from perdure.wire.runs.requests import StartItem, Suspend
 
 ONCE = """
 SELECT e.id FROM executions e LEFT JOIN journal j ON j.execution_id = e.id AND j.kind = 'timer' AND j.key = 't'

@@ -19,7 +19,7 @@ from tests.faults.failing import IN_FORK, POINTS
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
-from perdure.wire.status import Phase
+from perdure.wire.base.status import Phase
 
 FAILING = [sys.executable, "-m", "tests.faults.failing"]
 KILLED = -9

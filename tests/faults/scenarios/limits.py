@@ -9,7 +9,7 @@ from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, restart, together, yields
 from tests.store.world import RELEASE, SECOND, failure, raw
 
-from perdure.wire.requests import Claimed, Complete, Fail, QueueSpec, Release, StartItem, Suspend
+from perdure.wire.runs.requests import Claimed, Complete, Fail, QueueSpec, Release, StartItem, Suspend
 
 QUEUES = [QueueSpec("by key", concurrency_limit=5), QueueSpec("in all", total_limit=5), QueueSpec("both", 2, 5)]
 KEYS = 4

@@ -17,8 +17,8 @@ from tests.faults.proxy import Proxy
 from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 
 from perdure import Client
-from perdure.wire.errors import NotCancellable
-from perdure.wire.status import LEASED
+from perdure.wire.base.errors import NotCancellable
+from perdure.wire.base.status import LEASED
 
 BAD = {
     "delay_seconds": 0.05,

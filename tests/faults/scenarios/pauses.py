@@ -11,8 +11,8 @@ from tests.faults.run import TURN_SECONDS, Broken, ProvesTooLittle, Run
 from tests.faults.scenarios.zombies import FOR_EVER
 
 from perdure import Client
-from perdure.wire.errors import BadValue
-from perdure.wire.pauses import PauseKind
+from perdure.wire.base.errors import BadValue
+from perdure.wire.runs.queues import PauseKind
 
 NAME = five_steps.name
 OF_IT = f"e.workflow_id = '{NAME}'"

@@ -9,7 +9,7 @@ from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import answer_wait, child, event_wait, raw
 
-from perdure.wire.requests import Complete, ItemReply, StartItem, Suspend
+from perdure.wire.runs.requests import Complete, ItemReply, StartItem, Suspend
 
 WAVE = 300
 KINDS = ("event", "answer", "child")

@@ -15,7 +15,7 @@ from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.load import Load
 from tests.faults.run import Broken, Run
 
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.errors import Unavailable
 
 SECONDS_MAX = 40.0
 

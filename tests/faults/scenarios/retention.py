@@ -11,7 +11,7 @@ from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import event_wait, raw, step
 
 from perdure.store.verbs import queries
-from perdure.wire.requests import Complete, StartItem, Suspend
+from perdure.wire.runs.requests import Complete, StartItem, Suspend
 
 DAY_US = 86_400_000_000
 DAYS = 30

@@ -15,9 +15,9 @@ from uuid_utils import uuid7
 from perdure.engine.engine import Engine
 from perdure.engine.service import Scope
 from perdure.store.open import open_store
-from perdure.wire.events import EventData, PublishEvent
-from perdure.wire.executions import ResumeExecution
-from perdure.wire.requests import (
+from perdure.wire.runs.events import EventData, PublishEvent
+from perdure.wire.runs.executions import ResumeExecution
+from perdure.wire.runs.requests import (
     Claimed,
     ClaimRequest,
     Complete,

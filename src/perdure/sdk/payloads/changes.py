@@ -2,7 +2,7 @@ from typing import Any, Final
 
 from perdure.sdk.payloads.faults import below
 from perdure.sdk.payloads.hints import Unannotated
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 JSON_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _KEYS: Final = frozenset({str})

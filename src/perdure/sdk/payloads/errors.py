@@ -10,10 +10,10 @@ import msgspec
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed, Fatal, in_words
 from perdure.sdk.payloads import tracebacks
 from perdure.sdk.payloads.tracebacks import Frame, frames_of
-from perdure.wire.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
-from perdure.wire.errors import PerdureError
-from perdure.wire.executions import Finished
-from perdure.wire.status import Phase
+from perdure.wire.base.codec import ERROR_BYTES_MAX, NAME_BYTES_MAX, check_json, scrub_text
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.executions import Finished
 
 DETAIL_BYTES_MAX: Final = 16 << 10
 _NOTED: Final = "_perdure_details"

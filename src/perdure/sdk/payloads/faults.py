@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.wire.codec import split_path
-from perdure.wire.limits import DEPTH_MAX
+from perdure.wire.base.codec import split_path
+from perdure.wire.base.limits import DEPTH_MAX
 
 
 class Fault(ValueError):

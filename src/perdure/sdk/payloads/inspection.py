@@ -11,9 +11,9 @@ import msgspec
 from perdure.sdk.payloads.faults import Fault, below, not_json
 from perdure.sdk.payloads.models import is_model_type, secrets_in
 from perdure.sdk.payloads.writing import field_names
-from perdure.wire.codec import INTEGER_DIGITS_MAX, check_json
-from perdure.wire.errors import BadValue
-from perdure.wire.limits import DEPTH_MAX
+from perdure.wire.base.codec import INTEGER_DIGITS_MAX, check_json
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.limits import DEPTH_MAX
 
 # Keys that msgspec can write, besides strings.
 _KEYS: Final = (int, float, Decimal, enum.Enum, UUID, date, time, timedelta, bytes)

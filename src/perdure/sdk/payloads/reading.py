@@ -8,7 +8,7 @@ from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.models import is_model_type, validate
 from perdure.sdk.payloads.native import native_reader, remembered
 from perdure.sdk.payloads.writing import read_plain
-from perdure.wire.errors import BadValue
+from perdure.wire.base.errors import BadValue
 
 Reader: TypeAlias = tuple[Callable[[bytes], Any], bool]
 """A decoder, and true if more than one type of the hint may fit the same JSON."""

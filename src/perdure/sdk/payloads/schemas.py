@@ -10,9 +10,9 @@ from msgspec import Raw, inspect
 
 from perdure.sdk.payloads.hints import Unannotated
 from perdure.sdk.payloads.models import holds_validated, is_model_type
-from perdure.wire.approvals import ANSWER_CHECK, ANSWER_SCHEMA_BYTES_MAX
-from perdure.wire.codec import check_json
-from perdure.wire.workflows import SCHEMA_BYTES_MAX, InputCheck
+from perdure.wire.agents.approvals import ANSWER_CHECK, ANSWER_SCHEMA_BYTES_MAX
+from perdure.wire.base.codec import check_json
+from perdure.wire.runs.workflows import SCHEMA_BYTES_MAX, InputCheck
 
 _REFERENCE: Final = "#/$defs/{model}"
 

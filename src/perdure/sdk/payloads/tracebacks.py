@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from perdure.wire.codec import scrub_text
-from perdure.wire.errors import BadRequest
+from perdure.wire.base.codec import scrub_text
+from perdure.wire.base.errors import BadRequest
 
 FRAMES_MAX: Final = 20
 """The innermost ones."""

@@ -13,9 +13,9 @@ from perdure.sdk.payloads.inspection import refuse
 from perdure.sdk.payloads.native import holds_raw
 from perdure.sdk.payloads.reading import reader_for
 from perdure.sdk.payloads.writing import dump_foreign, read_plain, write
-from perdure.wire.codec import check_json, check_limits
-from perdure.wire.errors import BadValue
-from perdure.wire.limits import DEPTH_MAX
+from perdure.wire.base.codec import check_json, check_limits
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.limits import DEPTH_MAX
 
 
 def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
@@ -25,7 +25,7 @@ def encode(value: object, type_: Any = Any, *, where: str = "value") -> bytes:
     b'{"id":7,"tags":["new"]}'
     >>> encode({"items": [{"price": float("nan")}]}, where="input")
     Traceback (most recent call last):
-    perdure.wire.errors.BadValue: input.items[0].price: nan is not JSON; only finite numbers are
+    perdure.wire.base.errors.BadValue: input.items[0].price: nan is not JSON; only finite numbers are
     """
     return encode_and_read(value, type_, where=where)[0]
 

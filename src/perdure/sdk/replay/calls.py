@@ -8,8 +8,8 @@ from msgspec import Raw, Struct
 
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.source_location import source_location
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
 
 
 class DurableCall(Struct, eq=False):

@@ -9,8 +9,8 @@ from perdure.sdk.replay.handles import InnerTask
 from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.places import parse_scopes
 from perdure.sdk.replay.source_location import source_location
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
 
 MIXED_UP: Final = "Create concurrent tasks in the same order in every run: from a list, not from a set. "
 ANOTHER_TIME: Final = (

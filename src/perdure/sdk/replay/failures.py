@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from perdure.sdk.errors import ChildFailed, StepFailed
-from perdure.wire.executions import Row
+from perdure.wire.runs.executions import Row
 
 if TYPE_CHECKING:
     from perdure.sdk.replay.handles import InnerTask

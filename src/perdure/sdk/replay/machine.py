@@ -64,8 +64,8 @@ from perdure.sdk.replay.places import (
     ScopeHistory,
 )
 from perdure.sdk.replay.tail_await import has_tails, only_returns
-from perdure.wire.executions import Row
-from perdure.wire.records import OUTCOMES, Kind, fingerprint_of_timer
+from perdure.wire.base.records import OUTCOMES, Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
 
 CALLBACKS_MAX: Final = 10_000
 """Some tens of milliseconds; then the worker's loop has its turn."""

@@ -34,8 +34,8 @@ from perdure.sdk.replay.places import (
     swapped,
     swaps,
 )
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
 
 
 class Matching(OpenCalls):

@@ -21,9 +21,9 @@ from perdure.sdk.replay.inner_loop import InnerLoop
 from perdure.sdk.replay.not_awaited import Made, Promise, not_awaited
 from perdure.sdk.replay.orphaned_outcomes import LateEvents, OrphanedOutcomes
 from perdure.sdk.replay.places import Swap, What, swapped
-from perdure.wire.executions import Row
-from perdure.wire.limits import STEPS_MAX
-from perdure.wire.records import Kind, fingerprint_of_timer
+from perdure.wire.base.limits import STEPS_MAX
+from perdure.wire.base.records import Kind, fingerprint_of_timer
+from perdure.wire.runs.executions import Row
 
 OURS: Final = frozenset({Kind.STEP, Kind.CHILD_STARTED, Kind.PUBLISHED, Kind.SENT, Kind.TRANSCRIPT})
 """This worker must act for these. Other outcomes come by themselves."""

@@ -4,7 +4,7 @@ from perdure.sdk.errors import Outdated
 from perdure.sdk.payloads.fingerprints import LATEST, only_tokens_differ, split
 from perdure.sdk.replay.calls import DurableCall
 from perdure.sdk.replay.determinism_errors import side
-from perdure.wire.executions import Row
+from perdure.wire.runs.executions import Row
 
 
 class LateEvents:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from perdure.wire.executions import Row
-from perdure.wire.records import OUTCOMES, Kind
+from perdure.wire.base.records import OUTCOMES, Kind
+from perdure.wire.runs.executions import Row
 
 _PATH: Final = re.compile(r"(?:(?:\d+|~\w*)/)*")
 _COUNT: Final = re.compile(r"#\d+\Z")

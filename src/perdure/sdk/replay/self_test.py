@@ -11,8 +11,8 @@ from typing import Final
 from perdure.sdk.errors import UnsupportedPython
 from perdure.sdk.replay.calls import MachineState
 from perdure.sdk.replay.machine import Machine
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
 
 TESTED: Final = ((3, 11), (3, 12), (3, 13), (3, 14))
 EXPECTED: Final = ["a", "b", ["b", "a"], "timed out", "cleaned up", "cancelled", "group ended"]

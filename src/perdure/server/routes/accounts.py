@@ -11,8 +11,10 @@ from perdure.server.bodies import SMALL
 from perdure.server.cookies import DEVICE
 from perdure.server.problems import Header
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Caller
-from perdure.wire.accounts import (
+from perdure.wire.base.access import Caller
+from perdure.wire.base.errors import BadValue, EmailTaken, Forbidden, Unauthorized
+from perdure.wire.base.record import Message
+from perdure.wire.people.accounts import (
     INVITATION_PATH,
     AuthResponse,
     ChangePasswordRequest,
@@ -21,8 +23,6 @@ from perdure.wire.accounts import (
     parse_email,
     to_me,
 )
-from perdure.wire.errors import BadValue, EmailTaken, Forbidden, Unauthorized
-from perdure.wire.record import Message
 
 SLOWED_SECONDS: Final = 2.0
 """The delay of a failure after too many from its address; a hash takes less. It hides whether the password was hashed,

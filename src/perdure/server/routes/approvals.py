@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from perdure.server.bodies import VALUES
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Role
-from perdure.wire.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
+from perdure.wire.agents.approvals import ApprovalStatus, How, SubmitApprovalRequest, Submitted
+from perdure.wire.base.access import Role
 
 routes = Routes("Approvals")
 

@@ -15,11 +15,11 @@ from perdure.server.routes.accounts import end_session
 from perdure.server.routes.approvals import ApprovalQuery, Asker, link_asker
 from perdure.server.routes.sign_in import key_session, link_session, user_session
 from perdure.server.routing import Call, Routes, Text
-from perdure.wire.access import Principal, Role, check_role
-from perdure.wire.answer_forms import field_errors, question_form, read_answer
-from perdure.wire.approvals import How, Question, QuestionState
-from perdure.wire.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
-from perdure.wire.executions import GetExecution
+from perdure.wire.agents.answer_forms import field_errors, question_form, read_answer
+from perdure.wire.agents.approvals import How, Question, QuestionState
+from perdure.wire.base.access import Principal, Role, check_role
+from perdure.wire.base.errors import BadRequest, BadValue, Conflict, Forbidden, NotFound, PerdureError, Unauthorized
+from perdure.wire.runs.executions import GetExecution
 
 routes = Routes("Pages")
 

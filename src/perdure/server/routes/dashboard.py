@@ -17,10 +17,10 @@ from perdure.server.routing import Call, Routes, Text
 from perdure.server.signin import LINK_SECONDS
 from perdure.server.written import CachedDocument
 from perdure.store.open import is_postgres
-from perdure.wire.access import Caller, Role
-from perdure.wire.errors import NotFound
-from perdure.wire.projects import GetProjects, Project
-from perdure.wire.record import Record
+from perdure.wire.base.access import Caller, Role
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.record import Record
+from perdure.wire.people.projects import GetProjects, Project
 
 PAGES: Final = (
     *("executions", "inbox", "sessions", "workflows", "agents", "budgets", "queues", "schedules", "events"),

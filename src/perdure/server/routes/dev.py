@@ -3,8 +3,8 @@
 from perdure.server.bodies import SMALL
 from perdure.server.dev import Chaos, Dev, DevStatus, Kill, Killed
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Role
-from perdure.wire.errors import NotFound
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import NotFound
 
 routes = Routes("Development")
 

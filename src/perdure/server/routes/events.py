@@ -10,12 +10,12 @@ from perdure.engine.streams import PIECE_BYTES
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.server.tails import event_frame, until_reported
-from perdure.wire.codec import check_name
-from perdure.wire.errors import BadRequest, PerdureError
-from perdure.wire.events import checked_topic
-from perdure.wire.fields import Moment, Position, checked_id, is_uuid
-from perdure.wire.status import Phase
-from perdure.wire.times import microseconds
+from perdure.wire.base.codec import check_name
+from perdure.wire.base.errors import BadRequest, PerdureError
+from perdure.wire.base.fields import Moment, Position, checked_id, is_uuid
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import microseconds
+from perdure.wire.runs.events import checked_topic
 
 STREAM_PAGE: Final = 100
 

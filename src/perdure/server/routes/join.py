@@ -9,8 +9,8 @@ from perdure.server.routes.accounts import attempt, cookies_of, session_seconds
 from perdure.server.routes.approve import html, read_form, see_other
 from perdure.server.routes.sign_in import user_session
 from perdure.server.routing import Call, Routes
-from perdure.wire.accounts import SignUpRequest
-from perdure.wire.errors import PerdureError
+from perdure.wire.base.errors import PerdureError
+from perdure.wire.people.accounts import SignUpRequest
 
 routes = Routes("Pages")
 

@@ -3,7 +3,7 @@
 from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes
 from perdure.server.tool_server import BODY_BYTES_MAX
-from perdure.wire.access import Role
+from perdure.wire.base.access import Role
 
 routes = Routes("MCP")
 

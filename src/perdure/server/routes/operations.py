@@ -9,8 +9,8 @@ from msgspec import Struct
 from perdure.server import docs, metrics
 from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes, Text
-from perdure.wire.access import Role, check_role
-from perdure.wire.errors import Unavailable
+from perdure.wire.base.access import Role, check_role
+from perdure.wire.base.errors import Unavailable
 
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(docs.STYLE.encode()).digest()).decode()
 _PAGE_HEADERS: Final = (

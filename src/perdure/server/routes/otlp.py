@@ -8,8 +8,8 @@ from perdure.engine.traces import FULL
 from perdure.server import otlp
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Role
-from perdure.wire.traces import StoredSpan
+from perdure.wire.base.access import Role
+from perdure.wire.insight.traces import StoredSpan
 
 AT_ONCE_SECONDS: Final = 0.01
 """How long to decode spans before other requests get a turn."""

@@ -3,9 +3,9 @@
 from msgspec import Struct
 
 from perdure.server.routing import Call, Routes
-from perdure.wire.access import Role
-from perdure.wire.fields import Int32
-from perdure.wire.push_workers import PolledWork
+from perdure.wire.base.access import Role
+from perdure.wire.base.fields import Int32
+from perdure.wire.outside.push_workers import PolledWork
 
 routes = Routes("Workers")
 

@@ -9,10 +9,10 @@ from perdure.server.problems import Header
 from perdure.server.routes.accounts import cookies_of, sign_in_with_password
 from perdure.server.routing import Call, Routes
 from perdure.server.signin import SESSION_SECONDS
-from perdure.wire.access import Principal, Role
-from perdure.wire.accounts import Me, SignInRequest, to_me
-from perdure.wire.errors import BadRequest, Unauthorized
-from perdure.wire.record import Record
+from perdure.wire.base.access import Principal, Role
+from perdure.wire.base.errors import BadRequest, Unauthorized
+from perdure.wire.base.record import Record
+from perdure.wire.people.accounts import Me, SignInRequest, to_me
 
 routes = Routes("Auth")
 

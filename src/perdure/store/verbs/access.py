@@ -4,9 +4,9 @@ from msgspec import Struct
 from perdure.store.interface import KeyDeleted, Notify, query, record, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.try_lock import try_write
-from perdure.wire.access import Role
-from perdure.wire.errors import KeyNameTaken, NotFound, SecretShownOnce, TooManyKeys
-from perdure.wire.keys import ApiKey
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import KeyNameTaken, NotFound, SecretShownOnce, TooManyKeys
+from perdure.wire.people.keys import ApiKey
 
 KEYS_MAX = 1_000
 

@@ -9,9 +9,8 @@ from msgspec import Struct
 from perdure.store.interface import Notify, UserChanged, query, record, records, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.wire.access import Role
-from perdure.wire.accounts import INVITATION_PATH, User
-from perdure.wire.errors import (
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import (
     AlreadyMember,
     BadValue,
     EmailTaken,
@@ -21,7 +20,8 @@ from perdure.wire.errors import (
     TooManyMembers,
     TooManyProjects,
 )
-from perdure.wire.projects import Invitation, Member, Project
+from perdure.wire.people.accounts import INVITATION_PATH, User
+from perdure.wire.people.projects import Invitation, Member, Project
 
 SESSIONS_MAX = 100
 """Open sessions per user; beyond it, the first to expire ends."""

@@ -25,16 +25,16 @@ from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.rows import add_row, note_end
 from perdure.store.verbs.start_targets import target_of
 from perdure.store.verbs.waits import answer_wait, lock_topic_of_wait, refusal
-from perdure.wire.approvals import question_name
-from perdure.wire.errors import BadValue, Conflict, NotFound
-from perdure.wire.events import Event
-from perdure.wire.executions import Row
-from perdure.wire.hands import Acted, Action, ActOnExecution, PendingCall, PendingKind
-from perdure.wire.holds import HeldFor, error_of
-from perdure.wire.records import NULL, Kind, Problem, fingerprint_of_timer
-from perdure.wire.requests import StartItem
-from perdure.wire.status import FINAL, LEASED, Phase
-from perdure.wire.times import rfc3339
+from perdure.wire.agents.approvals import question_name
+from perdure.wire.base.errors import BadValue, Conflict, NotFound
+from perdure.wire.base.records import NULL, Kind, Problem, fingerprint_of_timer
+from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.events import Event
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.holds import HeldFor, error_of
+from perdure.wire.runs.requests import StartItem
+from perdure.wire.steering.hands import Acted, Action, ActOnExecution, PendingCall, PendingKind
 
 NEW_PROTOCOL: Final = 2
 """Workers of an older protocol do not know acts."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from perdure.store.interface import record
-from perdure.wire.admission import Rule
+from perdure.wire.runs.admission import Rule
 
 
 class GroupRoom(Struct, frozen=True, gc=False):

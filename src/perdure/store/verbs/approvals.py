@@ -8,7 +8,7 @@ from perdure.store.executions import unknown_execution
 from perdure.store.interface import Rows, query, record, records, verb
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.waits import answer_wait, refusal, said_by, was_timed_out
-from perdure.wire.approvals import (
+from perdure.wire.agents.approvals import (
     Approval,
     How,
     OpenApproval,
@@ -18,9 +18,9 @@ from perdure.wire.approvals import (
     QuestionState,
     question_name,
 )
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.records import Problem
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.records import Problem
+from perdure.wire.base.status import FINAL, Phase
 
 SKEW_US: Final = 1_000_000
 """A worker's clock may be so far ahead when it gives up a question whose time is over."""

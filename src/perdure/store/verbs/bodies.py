@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perdure.store.interface import query, verb
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 
 class Body(NamedTuple):

@@ -12,7 +12,7 @@ from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.wire.budgets import (
+from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
     BudgetSpec,
@@ -24,10 +24,10 @@ from perdure.wire.budgets import (
     Verdict,
     topic_of,
 )
-from perdure.wire.errors import BadRequest, LeaseLost, NotFound
-from perdure.wire.requests import EventItem
-from perdure.wire.shared_budgets import DAY_US, Payer, SharedBudget
-from perdure.wire.status import FINAL, LEASED, Phase
+from perdure.wire.agents.shared_budgets import DAY_US, Payer, SharedBudget
+from perdure.wire.base.errors import BadRequest, LeaseLost, NotFound
+from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.runs.requests import EventItem
 
 FLAGGED_TIMES: Final = 100
 """A settlement of more than so many times its reservation is logged."""

@@ -28,7 +28,13 @@ from perdure.store.verbs.queries import delete_executions, final_tree
 from perdure.store.verbs.transitions import Canceller, cancel_tree
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
 from perdure.store.verbs.waits import give_answer, lock_topic_of_wait
-from perdure.wire.bulk import (
+from perdure.wire.base.errors import Conflict, KeyReused, NotFound, PerdureError
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.record import reader, to_json
+from perdure.wire.base.records import NULL
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.steering.bulk import (
     BulkAction,
     BulkItem,
     BulkJob,
@@ -38,14 +44,8 @@ from perdure.wire.bulk import (
     place_after,
     stored,
 )
-from perdure.wire.errors import Conflict, KeyReused, NotFound, PerdureError
-from perdure.wire.executions import Execution, ListFilters
-from perdure.wire.forks import ForkExecution, RetryExecution
-from perdure.wire.hands import ActOnExecution
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.record import reader, to_json
-from perdure.wire.records import NULL
-from perdure.wire.times import rfc3339
+from perdure.wire.steering.forks import ForkExecution, RetryExecution
+from perdure.wire.steering.hands import ActOnExecution
 
 WALKED = ""
 """The place of a job that has only items for later."""

@@ -23,13 +23,13 @@ from perdure.store.verbs.schedules import declare
 from perdure.store.verbs.transitions import lose, try_lose
 from perdure.store.verbs.triggers import declare_triggers
 from perdure.store.verbs.try_lock import try_write
-from perdure.wire.admission import Rule
-from perdure.wire.errors import Conflict, LeaseLost
-from perdure.wire.executions import Row
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed, RegisterRequest, StepInFlight
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.base.errors import Conflict, LeaseLost
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Claimed, RegisterRequest, StepInFlight
+from perdure.wire.runs.workflows import WorkflowType
 
 _AFTER_EVERY_KEY = "\U0010ffff"
 _ARRIVED = "+"

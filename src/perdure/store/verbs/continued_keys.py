@@ -9,7 +9,7 @@ from msgspec import structs
 from perdure.store.executions import Parent
 from perdure.store.interface import query, query_many, value
 from perdure.store.verbs.starts import New
-from perdure.wire.requests import WORKER_PROTOCOL
+from perdure.wire.runs.requests import WORKER_PROTOCOL
 
 
 async def continued(project_id: str, parent: Parent, news: Sequence[New]) -> tuple[list[New], dict[str, str]]:

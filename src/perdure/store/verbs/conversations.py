@@ -5,8 +5,8 @@ import msgspec
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
-from perdure.wire.conversations import AddConversationMessage, ConversationMessage
-from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.agents.conversations import AddConversationMessage, ConversationMessage
+from perdure.wire.base.limits import REPLY_BYTES_MAX
 
 MESSAGES_MAX = 10_000
 """Messages kept per agent and conversation; a writer cannot ask for more."""

@@ -4,9 +4,9 @@ from msgspec import Struct
 
 from perdure.store.interface import query, record, records, verb
 from perdure.store.verbs.deployments import RegistryPlace, active_deployment
-from perdure.wire.errors import BadRequest, NotFound
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.workflows import WorkflowType
+from perdure.wire.base.errors import BadRequest, NotFound
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.runs.workflows import WorkflowType
 
 
 class StoredDefinition(Struct, frozen=True):

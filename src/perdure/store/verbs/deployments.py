@@ -12,13 +12,13 @@ from perdure.store.executions import JournalRow
 from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
 from perdure.store.verbs.queues import put_queue
 from perdure.store.verbs.turns import HELD_US
-from perdure.wire.deployments import Deployment, DeploymentStatus, ListedDeployment
-from perdure.wire.drains import Drain, IdleExecution, drain_of
-from perdure.wire.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
-from perdure.wire.limits import GATHERED_BYTES_MAX
-from perdure.wire.records import Kind
-from perdure.wire.requests import QueueSpec
-from perdure.wire.workflows import (
+from perdure.wire.base.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
+from perdure.wire.base.limits import GATHERED_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.deployments import Deployment, DeploymentStatus, ListedDeployment
+from perdure.wire.runs.drains import Drain, IdleExecution, drain_of
+from perdure.wire.runs.requests import QueueSpec
+from perdure.wire.runs.workflows import (
     TOOL_CHARS_MAX,
     TOOL_PREFIX,
     WORKFLOWS_MAX,

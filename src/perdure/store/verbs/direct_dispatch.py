@@ -8,9 +8,9 @@ from msgspec import Struct, structs
 from perdure.store.executions import JournalRow, StoredWorker
 from perdure.store.interface import Metric, Notify, Written, query, query_many, record
 from perdure.store.verbs.rows import Outcome, journal_after
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import Claimed
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Claimed
 
 WOKEN_ROWS_MAX = 500
 WOKEN_BYTES_MAX = 1024 * 1024

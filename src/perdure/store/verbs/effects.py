@@ -16,9 +16,10 @@ from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import note_answer
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.waits import answer_wait
-from perdure.wire.errors import Conflict
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import (
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import (
     Answer,
     AppendMessages,
     LeaveMessages,
@@ -29,7 +30,6 @@ from perdure.wire.requests import (
     TakeMessages,
     TranscriptEntry,
 )
-from perdure.wire.status import Phase
 
 TRANSCRIPT: Final = (ReadTranscript, AppendMessages, Summarize, TakeMessages, LeaveMessages)
 

@@ -9,12 +9,12 @@ from perdure.store.interface import Due, Metric, Notify, Ready, Written, query, 
 from perdure.store.verbs.direct_dispatch import DirectDispatch
 from perdure.store.verbs.start_targets import check_payload, dispatch_target, where_of
 from perdure.store.verbs.starts import New, start_items
-from perdure.wire.errors import IllegalMove, PerdureError
-from perdure.wire.holds import write_held
-from perdure.wire.records import Kind, Problem, fingerprint_of_timer
-from perdure.wire.requests import Block, Fail, Hold, ItemReply, Release, ReportItem, StartChild, Started, Suspend
-from perdure.wire.status import Phase
-from perdure.wire.times import clamped
+from perdure.wire.base.errors import IllegalMove, PerdureError
+from perdure.wire.base.records import Kind, Problem, fingerprint_of_timer
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import clamped
+from perdure.wire.runs.holds import write_held
+from perdure.wire.runs.requests import Block, Fail, Hold, ItemReply, Release, ReportItem, StartChild, Started, Suspend
 
 TRY_NEWER_US = 1_000_000
 """A diverged execution is offered to a newer worker after this time."""

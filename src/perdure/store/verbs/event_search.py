@@ -6,8 +6,8 @@ from typing import Final
 from perdure.store.interface import query, records
 from perdure.store.verbs.event_fields import BLOCK, UNKNOWN, Fields, FieldsRow, Wanted, events_in, part_of, wanted_by
 from perdure.store.verbs.pages import page_of
-from perdure.wire.events import Event
-from perdure.wire.limits import REPLY_BYTES_MAX
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.runs.events import Event
 
 PAGE: Final = 500
 ROWS_MAX: Final = 64

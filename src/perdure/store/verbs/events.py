@@ -32,12 +32,12 @@ from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.push_questions import alone_in, ask, asks, later, note_answer
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import ASKED
-from perdure.wire.errors import BadValue
-from perdure.wire.events import Event, JournalEvent, ListedTopic, PublishedEvents
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind
-from perdure.wire.requests import EventItem, OpenWait
+from perdure.wire.agents.approvals import ASKED
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.events import Event, JournalEvent, ListedTopic, PublishedEvents
+from perdure.wire.runs.requests import EventItem, OpenWait
 
 _LAST_CHARACTER = "\U0010ffff"
 _PUBLISHED = msgspec.json.Decoder(tuple[list[int], int])

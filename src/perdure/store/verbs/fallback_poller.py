@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import query, verb
-from perdure.wire.executions import Finished
+from perdure.wire.runs.executions import Finished
 
 
 class Awaited(NamedTuple):

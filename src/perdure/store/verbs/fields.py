@@ -11,10 +11,10 @@ from typing import Final
 from perdure.store.interface import query, query_many, verb
 from perdure.store.verbs.find import find_ids
 from perdure.store.verbs.pages import fitting
-from perdure.wire.executions import ListFilters
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.requests import WorkflowSpec
-from perdure.wire.search import field_terms
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.requests import WorkflowSpec
+from perdure.wire.runs.search import field_terms
 
 FILLED_AT_ONCE: Final = 500
 

@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 from perdure.store.interface import query, query_many, records, value, verb
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.summaries import summaries_of
-from perdure.wire.errors import BadValue
-from perdure.wire.executions import Execution, ListFilters, read_tags
-from perdure.wire.fields import NEWEST
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.search import Terms, beginning_with, error_terms
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.summaries import Ended, ExecutionSummary, read_ended
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.insight.summaries import Ended, ExecutionSummary, read_ended
+from perdure.wire.runs.executions import Execution, ListFilters, read_tags
+from perdure.wire.runs.search import Terms, beginning_with, error_terms
 
 DEPTHS: Sequence[int] = (2_000, 20_000, 100_000)
 """How many index entries each further window of a search passes."""

@@ -9,14 +9,14 @@ from perdure.store.interface import query, record, records, value
 from perdure.store.verbs.events import event_value
 from perdure.store.verbs.later_outcomes import Told, find_later, rows_to_drop
 from perdure.store.verbs.push_workers import PYTHON as PUSHED
-from perdure.wire.budgets import ReserveReply, topic_of
-from perdure.wire.errors import BadValue, Conflict, LaterOutcomes, NotFound
-from perdure.wire.events import Event
-from perdure.wire.executions import Execution, Row
-from perdure.wire.forks import Edits, RetryExecution
-from perdure.wire.holds import HeldFor, read_held
-from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, Phase
+from perdure.wire.agents.budgets import ReserveReply, topic_of
+from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.runs.events import Event
+from perdure.wire.runs.executions import Execution, Row
+from perdure.wire.runs.holds import HeldFor, read_held
+from perdure.wire.steering.forks import Edits, RetryExecution
 
 KEYS_SHOWN = 20
 _EDITABLE = (Kind.STEP, Kind.RESUME, Kind.EVENT, Kind.CHILD)

@@ -24,17 +24,17 @@ from perdure.store.verbs.push_workers import PYTHON as PUSHED
 from perdure.store.verbs.start_targets import check_payload, find_target
 from perdure.store.verbs.starts import New, start_items
 from perdure.store.verbs.transcripts import StoredTranscript
-from perdure.wire.access import Principal, Role, check_role
-from perdure.wire.approvals import Approval
-from perdure.wire.errors import Conflict, TooLarge
-from perdure.wire.executions import Finished
-from perdure.wire.forks import Edits, Fork, ForkExecution, RetryExecution
-from perdure.wire.limits import FORK_BYTES_MAX
-from perdure.wire.records import NULL, Kind
-from perdure.wire.requests import WORKER_PROTOCOL, Started, StartItem
-from perdure.wire.search import key_terms
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.agents.approvals import Approval
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.access import Principal, Role, check_role
+from perdure.wire.base.errors import Conflict, TooLarge
+from perdure.wire.base.limits import FORK_BYTES_MAX
+from perdure.wire.base.records import NULL, Kind
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.runs.executions import Finished
+from perdure.wire.runs.requests import WORKER_PROTOCOL, Started, StartItem
+from perdure.wire.runs.search import key_terms
+from perdure.wire.steering.forks import Edits, Fork, ForkExecution, RetryExecution
 
 CHILDREN_MAX = 10_000
 SHOWN_BYTES = 100

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from perdure.store.interface import query, query_many
-from perdure.wire.errors import KeyReused
+from perdure.wire.base.errors import KeyReused
 
 LISTED_BYTES_MAX: Final = 256 << 10
 

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from perdure.store.interface import query
-from perdure.wire.requests import StepInFlight
-from perdure.wire.timeline_fold import InFlight
+from perdure.wire.insight.timeline_fold import InFlight
+from perdure.wire.runs.requests import StepInFlight
 
 LOOK_ROWS: Final = 1_000
 """So far back it looks for outcomes that came after the beat."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from perdure.store.interface import records
-from perdure.wire.errors import LaterOutcomes
-from perdure.wire.forks import RetryExecution
-from perdure.wire.wording import listed, quoted
+from perdure.wire.base.errors import LaterOutcomes
+from perdure.wire.base.wording import listed, quoted
+from perdure.wire.steering.forks import RetryExecution
 
 LATER_MAX = 1_000
 """Keys that a refusal lists."""

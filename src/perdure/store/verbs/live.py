@@ -7,11 +7,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from perdure.store.interface import query, verb
 from perdure.store.verbs.find import find_ids, that_fit
 from perdure.store.verbs.summaries import summaries_of
-from perdure.wire.executions import ListFilters
-from perdure.wire.fields import NEWEST
-from perdure.wire.live import InboxChanged, LiveCounts
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.summaries import ExecutionSummary
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.insight.live import InboxChanged, LiveCounts
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.runs.executions import ListFilters
 
 QUESTIONS_MAX: Final = 1_000
 Stamp: TypeAlias = list[Any]

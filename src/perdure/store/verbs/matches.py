@@ -7,10 +7,10 @@ from typing import Final
 from perdure.store.interface import query, records, verb
 from perdure.store.verbs.find import find_ids
 from perdure.store.verbs.stats import error_group
-from perdure.wire.attention import Cluster, Stuck
-from perdure.wire.executions import ListFilters
-from perdure.wire.matches import Match
-from perdure.wire.stats import ErrorGroup
+from perdure.wire.insight.attention import Cluster, Stuck
+from perdure.wire.insight.matches import Match
+from perdure.wire.insight.stats import ErrorGroup
+from perdure.wire.runs.executions import ListFilters
 
 IDS_MAX: Final = 5_000
 FACTS_MAX: Final = 2_000

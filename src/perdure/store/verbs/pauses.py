@@ -12,9 +12,9 @@ from msgspec.structs import asdict
 
 from perdure.store.interface import Notify, Ready, query, record, records, verb
 from perdure.store.verbs.deployments import active_deployment
-from perdure.wire.errors import BadValue, WorkflowNotFound
-from perdure.wire.pauses import Pause, PauseKind
-from perdure.wire.times import rfc3339
+from perdure.wire.base.errors import BadValue, WorkflowNotFound
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.queues import Pause, PauseKind
 
 MARKED_AT_ONCE: Final = 2_000
 """Claims share PostgreSQL's sweep connection, so these batches are short."""

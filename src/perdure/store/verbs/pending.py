@@ -8,12 +8,12 @@ from msgspec import Struct, structs
 
 from perdure.store.executions import StoredWait, unknown_execution
 from perdure.store.interface import query, record, records, verb
-from perdure.wire.executions import Act, Row
-from perdure.wire.hands import ACTIONS, Action, Pending, PendingCall, PendingKind
-from perdure.wire.holds import HeldFor, read_held
-from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, LEASED, Phase
-from perdure.wire.waits import PendingWait
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.runs.executions import Act, Row
+from perdure.wire.runs.holds import HeldFor, read_held
+from perdure.wire.runs.waits import PendingWait
+from perdure.wire.steering.hands import ACTIONS, Action, Pending, PendingCall, PendingKind
 
 LOOK_ROWS: Final = 10_000
 """So far back it looks for failed tries."""

@@ -10,10 +10,10 @@ from perdure.store.executions import StoredWait
 from perdure.store.interface import query, record, records, value
 from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import ANSWERED, ASKED, How
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.requests import EventItem
+from perdure.wire.agents.approvals import ANSWERED, ASKED, How
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import EventItem
 
 
 def asks(data: bytes | None) -> bool:

@@ -21,13 +21,13 @@ from perdure.store.verbs.push_steps import ENDS
 from perdure.store.verbs.rows import deliver, note_end, overrule
 from perdure.store.verbs.starts import New, news_locks, news_sweep, news_weight, start_items
 from perdure.store.verbs.transitions import Canceller, cancel_tree, lose
-from perdure.wire.approvals import ASKED
-from perdure.wire.errors import BadRequest, Conflict
-from perdure.wire.executions import Row
-from perdure.wire.fields import INT64_MAX
-from perdure.wire.records import Kind
-from perdure.wire.requests import Started
-from perdure.wire.status import FINAL, LEASED, Phase
+from perdure.wire.agents.approvals import ASKED
+from perdure.wire.base.errors import BadRequest, Conflict
+from perdure.wire.base.fields import INT64_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Started
 
 RETRIES_MAX = 2
 TIMED_OUT_US = 2_000_000

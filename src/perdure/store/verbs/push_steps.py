@@ -10,14 +10,14 @@ from msgspec import Raw, Struct, structs
 from perdure.store.executions import StoredWait, unknown_execution
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs.pages import fitting
-from perdure.wire.errors import BadRequest
-from perdure.wire.events import JournalEvent
-from perdure.wire.executions import Row
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.push_workers import ListedStep, SavedStep
-from perdure.wire.records import Kind
-from perdure.wire.status import Phase
-from perdure.wire.times import rfc3339
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.base.times import rfc3339
+from perdure.wire.outside.push_workers import ListedStep, SavedStep
+from perdure.wire.runs.events import JournalEvent
+from perdure.wire.runs.executions import Row
 
 ENDS = (Kind.STEP, Kind.TIMER, Kind.EVENT, Kind.RESUME, Kind.CHILD)
 

@@ -12,9 +12,9 @@ from perdure.store.verbs.deployments import active_deployment, put_push_deployme
 from perdure.store.verbs.push_reports import Held
 from perdure.store.verbs.rows import overrule
 from perdure.store.verbs.transitions import lose
-from perdure.wire.errors import NotFound
-from perdure.wire.requests import Claimed
-from perdure.wire.status import LEASED, Phase
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.status import LEASED, Phase
+from perdure.wire.runs.requests import Claimed
 
 PYTHON = "push"
 """`executions.python` of push executions, which native workers never continue."""

@@ -13,12 +13,12 @@ from perdure.store.verbs.idempotency import prune_answers
 from perdure.store.verbs.pages import fitting, page_of
 from perdure.store.verbs.traces import delete_traces
 from perdure.store.verbs.transcripts import DROPPED_AT_ONCE, delete_transcript, prune_transcripts
-from perdure.wire.errors import Conflict
-from perdure.wire.executions import Execution, Finished, LogLine, Row
-from perdure.wire.journal_spans import trace_id_of
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.shared_budgets import DAY_US
-from perdure.wire.status import FINAL
+from perdure.wire.agents.shared_budgets import DAY_US
+from perdure.wire.base.errors import Conflict
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.status import FINAL
+from perdure.wire.insight.journal_spans import trace_id_of
+from perdure.wire.runs.executions import Execution, Finished, LogLine, Row
 
 _AFTER_EVERY_ID = "\U0010ffff"
 PRUNE_ROWS_MAX = 20_000

@@ -4,9 +4,9 @@ from typing import Final
 
 from perdure.store.interface import query, record
 from perdure.store.verbs.admission import group_room, room
-from perdure.wire.admission import Rule
-from perdure.wire.pauses import Pause
-from perdure.wire.waits import QueuedBehind
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.waits import QueuedBehind
 
 HOLDERS_MAX: Final = 10
 

@@ -1,8 +1,8 @@
 """Queues and their limits."""
 
 from perdure.store.interface import Notify, Ready, query, record, records, verb
-from perdure.wire.queues import QueueState
-from perdure.wire.requests import QueueSpec
+from perdure.wire.runs.queues import QueueState
+from perdure.wire.runs.requests import QueueSpec
 
 
 async def put_queue(project_id: str, queue: QueueSpec, *, keep_total: bool = False) -> None:

@@ -29,13 +29,14 @@ from perdure.store.verbs.rows import ended, journal_after
 from perdure.store.verbs.shared_values import is_large, share, step_of_result
 from perdure.store.verbs.starts import item_locks
 from perdure.store.verbs.streams import append
-from perdure.wire.agent_runs import over_budget
-from perdure.wire.errors import IllegalMove
-from perdure.wire.executions import Row
-from perdure.wire.fields import INT64_MAX
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import OUTCOMES, Kind, Problem, fingerprint_of_timer
-from perdure.wire.requests import (
+from perdure.wire.agents.agent_runs import over_budget
+from perdure.wire.base.errors import IllegalMove
+from perdure.wire.base.fields import INT64_MAX
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import OUTCOMES, Kind, Problem, fingerprint_of_timer
+from perdure.wire.base.status import LEASED, Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import (
     Answer,
     Cancelled,
     Claimed,
@@ -56,7 +57,6 @@ from perdure.wire.requests import (
     TimerFired,
     TranscriptEntry,
 )
-from perdure.wire.status import LEASED, Phase
 
 LOST = ItemReply(lost=True)
 ROWS_MAX = 500

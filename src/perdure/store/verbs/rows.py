@@ -12,10 +12,10 @@ from perdure.store.verbs.fields import terms_of_fields
 from perdure.store.verbs.pages import page_of
 from perdure.store.verbs.turns import end_turns
 from perdure.store.verbs.webhooks import enqueue
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind
-from perdure.wire.search import error_terms
-from perdure.wire.status import LEASED, Phase
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import LEASED, Phase
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.search import error_terms
 
 NULL_BYTES = b"null"
 WOKEN_RANK = 1_000_000

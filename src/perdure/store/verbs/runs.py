@@ -3,9 +3,9 @@
 from typing import Final
 
 from perdure.store.interface import query, records, value, verb
-from perdure.wire.errors import BadRequest
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.workflows import WorkflowRun, WorkflowType
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.runs.workflows import WorkflowRun, WorkflowType
 
 LIST_DEPTH: Final = 100_000
 

@@ -14,12 +14,12 @@ from perdure.store.interface import Metric, Notify, query, record, records, valu
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.start_targets import Target, check_payload, find_target, suggestion
 from perdure.store.verbs.starts import New, start_items
-from perdure.wire.cron import cron
-from perdure.wire.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
-from perdure.wire.record import not_null
-from perdure.wire.records import Problem
-from perdure.wire.requests import Started, StartItem
-from perdure.wire.schedules import (
+from perdure.wire.base.errors import BadRequest, BadValue, NotFound, TooManySchedules, from_code
+from perdure.wire.base.record import not_null
+from perdure.wire.base.records import Problem
+from perdure.wire.base.times import rfc3339
+from perdure.wire.clock.cron import cron
+from perdure.wire.clock.schedules import (
     WAITING_MAX,
     ChangeSchedule,
     Fire,
@@ -32,7 +32,7 @@ from perdure.wire.schedules import (
     due_slots,
     input_of,
 )
-from perdure.wire.times import rfc3339
+from perdure.wire.runs.requests import Started, StartItem
 
 SCHEDULES_MAX = 10_000
 

@@ -5,9 +5,9 @@ from typing import Final
 from perdure.store.interface import query, verb
 from perdure.store.verbs.find import ids_beginning_with
 from perdure.store.verbs.summaries import summaries_of
-from perdure.wire.fields import NEWEST
-from perdure.wire.search import KEY_PART_CHARS, PART_CHARS_MIN, beginning_with
-from perdure.wire.search_all import SearchResults
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.insight.search_all import SearchResults
+from perdure.wire.runs.search import KEY_PART_CHARS, PART_CHARS_MIN, beginning_with
 
 _NAMES: Final = {
     "queues": ("queues_beginning", "used_queues_beginning"),

@@ -9,14 +9,14 @@ from msgspec.structs import replace
 from perdure.store.interface import query, query_many, record, records, value, verb
 from perdure.store.verbs.find import ids_beginning_with
 from perdure.store.verbs.runs import list_floor
-from perdure.wire.agent_steps import MODEL, SUMMARY, call_usage, tool_step
-from perdure.wire.errors import Conflict, NotFound
-from perdure.wire.fields import NEWEST
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.records import Kind
-from perdure.wire.search import beginning_with
-from perdure.wire.sessions import Memory, Question, SessionRun, SessionTool, SessionTotals, said_in
-from perdure.wire.status import FINAL
+from perdure.wire.agents.agent_steps import MODEL, SUMMARY, call_usage, tool_step
+from perdure.wire.agents.sessions import Memory, Question, SessionRun, SessionTool, SessionTotals, said_in
+from perdure.wire.base.errors import Conflict, NotFound
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL
+from perdure.wire.runs.search import beginning_with
 
 AGENTS_MAX: Final = 500
 LIST_DEPTH: Final = 100_000

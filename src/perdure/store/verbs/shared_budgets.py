@@ -3,9 +3,9 @@
 from msgspec.structs import asdict, replace
 
 from perdure.store.interface import query, record, records, verb
-from perdure.wire.budgets import StoredBudget
-from perdure.wire.errors import BadRequest, Conflict, NotFound
-from perdure.wire.shared_budgets import SHARED_MAX, SharedBudget
+from perdure.wire.agents.budgets import StoredBudget
+from perdure.wire.agents.shared_budgets import SHARED_MAX, SharedBudget
+from perdure.wire.base.errors import BadRequest, Conflict, NotFound
 
 BALANCES_AT_ONCE = 500
 

@@ -10,7 +10,7 @@ from msgspec import Raw, structs
 
 from perdure.store.executions import JournalRow
 from perdure.store.interface import query, value
-from perdure.wire.records import Kind
+from perdure.wire.base.records import Kind
 
 SHARED_BYTES_MIN: Final = 16 << 10
 ROWS_BACK: Final = 20

@@ -6,7 +6,7 @@ import msgspec
 
 from perdure.store.interface import query, verb
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.wire.errors import SecretShownOnce
+from perdure.wire.base.errors import SecretShownOnce
 
 
 class Secrets(NamedTuple):

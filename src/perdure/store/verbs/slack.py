@@ -1,8 +1,8 @@
 """Slack apps of projects. Their names prove nothing: several projects may have one."""
 
 from perdure.store.interface import query, records, verb
-from perdure.wire.errors import NotFound
-from perdure.wire.slack import SlackApp
+from perdure.wire.base.errors import NotFound
+from perdure.wire.outside.slack import SlackApp
 
 
 @verb(sweep=True)

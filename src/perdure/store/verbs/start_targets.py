@@ -8,9 +8,9 @@ from perdure.store.executions import StoredWorker
 from perdure.store.input_checks import check_input, compile_check, find_check
 from perdure.store.interface import query, record, value
 from perdure.store.verbs.direct_dispatch import DirectDispatch
-from perdure.wire.errors import DeploymentNotFound, NoDeployment, NotFound, WorkflowNotFound
-from perdure.wire.requests import StartItem
-from perdure.wire.wording import did_you_mean
+from perdure.wire.base.errors import DeploymentNotFound, NoDeployment, NotFound, WorkflowNotFound
+from perdure.wire.base.wording import did_you_mean
+from perdure.wire.runs.requests import StartItem
 
 NEIGHBOURS = 20
 """Names before and after an unknown one that are compared with it."""

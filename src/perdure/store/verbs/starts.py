@@ -18,18 +18,18 @@ from perdure.store.verbs.rows import NULL_BYTES, WOKEN_RANK, deliver
 from perdure.store.verbs.start_targets import Target, Where, check_payload, target_of, where_of
 from perdure.store.verbs.turns import HELD_US, ask_for_turn, workflow_of
 from perdure.store.verbs.webhooks import host_of
-from perdure.wire.codec import same_json
-from perdure.wire.errors import (
+from perdure.wire.agents.transcripts import OnConflict
+from perdure.wire.base.codec import same_json
+from perdure.wire.base.errors import (
     BadRequest,
     Conflict,
     NotFound,
     PerdureError,
 )
-from perdure.wire.executions import Row
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import Claimed, StartAnswer, Started, StartItem
-from perdure.wire.search import key_terms
-from perdure.wire.transcripts import OnConflict
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import Claimed, StartAnswer, Started, StartItem
+from perdure.wire.runs.search import key_terms
 
 INLINE_BYTES_MAX = 1 << 10
 """A larger payload has a row of its own."""

@@ -9,7 +9,8 @@ from msgspec.structs import asdict
 
 from perdure.store.interface import query, record, records, verb
 from perdure.store.verbs.ended import Folds
-from perdure.wire.attention import (
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.attention import (
     SAMPLES,
     Cluster,
     NewestDelivery,
@@ -20,8 +21,7 @@ from perdure.wire.attention import (
     attention,
     clusters_of,
 )
-from perdure.wire.pauses import Pause
-from perdure.wire.stats import (
+from perdure.wire.insight.stats import (
     WORKFLOWS_MAX,
     Buckets,
     DeploymentEnds,
@@ -44,8 +44,8 @@ from perdure.wire.stats import (
     buckets_of,
     percentile_ms,
 )
-from perdure.wire.status import Phase
-from perdure.wire.why_facts import FactRow
+from perdure.wire.insight.why_facts import FactRow
+from perdure.wire.runs.queues import Pause
 
 STUCK_MAX: Final = 1_000
 FAILURES_MAX: Final = 200

@@ -9,9 +9,9 @@ from msgspec import Raw
 
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import Notify, Streamed, query, query_many, verb
-from perdure.wire.requests import ReportItem
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.streams import StreamItem, StreamPage, short_id
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.runs.requests import ReportItem
+from perdure.wire.runs.streams import StreamItem, StreamPage, short_id
 
 ITEMS_MAX: Final = 10_000
 BYTES_MAX: Final = 8 << 20

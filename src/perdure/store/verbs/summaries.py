@@ -11,12 +11,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from perdure.store.interface import query, records
-from perdure.wire.admission import Rule
-from perdure.wire.details import CHILDREN_MAX, Beside, FirstWait, LastRow, OpenChildren, Served, details
-from perdure.wire.pauses import Pause
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.summaries import ExecutionSummary
-from perdure.wire.why_facts import Limit, Subject
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.insight.details import CHILDREN_MAX, Beside, FirstWait, LastRow, OpenChildren, Served, details
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.insight.why_facts import Limit, Subject
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.queues import Pause
 
 PROGRESS_BYTES_MAX: Final = 1 << 10
 VALUE_BYTES_MAX: Final = 4 << 10

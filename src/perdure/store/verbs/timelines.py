@@ -6,10 +6,8 @@ from typing import Final
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs import in_flight
-from perdure.wire.executions import Act
-from perdure.wire.hands import PendingKind
-from perdure.wire.status import LEASED, Phase
-from perdure.wire.timeline_fold import (
+from perdure.wire.base.status import LEASED, Phase
+from perdure.wire.insight.timeline_fold import (
     FoldedChild,
     FoldedExecution,
     FoldedRow,
@@ -20,6 +18,8 @@ from perdure.wire.timeline_fold import (
     child_ids,
     wait_keys,
 )
+from perdure.wire.runs.executions import Act
+from perdure.wire.steering.hands import PendingKind
 
 VALUE_BYTES_MAX: Final = 48 << 10
 PAGE_BYTES_MAX: Final = 4 << 20

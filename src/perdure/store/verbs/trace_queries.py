@@ -9,7 +9,9 @@ from msgspec.structs import asdict, astuple, replace
 from perdure.store.interface import query, record, records, verb
 from perdure.store.verbs.pages import Place
 from perdure.store.verbs.traces import TraceRow
-from perdure.wire.journal_spans import (
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.journal_spans import (
     OpenedWait,
     TracedExecution,
     TracedRow,
@@ -17,9 +19,7 @@ from perdure.wire.journal_spans import (
     execution_span,
     trace_id_of,
 )
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.status import Phase
-from perdure.wire.traces import SPANS_MAX, GetTraces, SpanValues, StoredSpan, TraceSummary, shown_status
+from perdure.wire.insight.traces import SPANS_MAX, GetTraces, SpanValues, StoredSpan, TraceSummary, shown_status
 
 LIST_DEPTH: Final = 20_000
 EXECUTIONS_SHOWN_MAX: Final = 500

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from perdure.store.interface import query, query_many, records, verb
 from perdure.store.records import to_values
-from perdure.wire.journal_spans import execution_id_of
-from perdure.wire.traces import SPANS_MAX, StoredSpan
+from perdure.wire.insight.journal_spans import execution_id_of
+from perdure.wire.insight.traces import SPANS_MAX, StoredSpan
 
 _encode = msgspec.json.Encoder().encode
 

@@ -14,9 +14,9 @@ from perdure.store.interface import query, query_many, record, records, value, v
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.pages import fitting
 from perdure.store.verbs.try_lock import try_lock_session
-from perdure.wire.errors import BadRequest, Conflict, NotFound, PerdureError
-from perdure.wire.limits import REPLY_BYTES_MAX
-from perdure.wire.transcripts import Entry, Page
+from perdure.wire.agents.transcripts import Entry, Page
+from perdure.wire.base.errors import BadRequest, Conflict, NotFound, PerdureError
+from perdure.wire.base.limits import REPLY_BYTES_MAX
 
 DROPPED_AT_ONCE: Final = 2_000
 DELETED_AT_ONCE: Final = 50

@@ -25,11 +25,11 @@ from perdure.store.interface import (
 from perdure.store.verbs.in_flight import without_outcome
 from perdure.store.verbs.rows import note_end, overrule
 from perdure.store.verbs.try_lock import try_lock, try_lock_below, try_lock_end
-from perdure.wire.errors import NotCancellable
-from perdure.wire.executions import CANCEL
-from perdure.wire.records import Kind
-from perdure.wire.status import FINAL, LEASED, Phase
-from perdure.wire.timeline_fold import InFlight, LostWork
+from perdure.wire.base.errors import NotCancellable
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import FINAL, LEASED, Phase
+from perdure.wire.insight.timeline_fold import InFlight, LostWork
+from perdure.wire.runs.executions import CANCEL
 
 LOSSES_MAX = 5
 """Losses without a newly recorded outcome that poison an execution."""

@@ -12,13 +12,13 @@ from perdure.store.interface import Metric, Notify, query, record, records, valu
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
 from perdure.store.verbs.start_targets import find_target, suggestion
 from perdure.store.verbs.starts import New, start_items
-from perdure.wire.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
-from perdure.wire.events import Event
-from perdure.wire.limits import VALUE_BYTES_MAX
-from perdure.wire.record import writer
-from perdure.wire.records import Problem
-from perdure.wire.requests import StartItem
-from perdure.wire.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
+from perdure.wire.base.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
+from perdure.wire.base.limits import VALUE_BYTES_MAX
+from perdure.wire.base.record import writer
+from perdure.wire.base.records import Problem
+from perdure.wire.clock.triggers import BATCH_MAX, ListedTrigger, StoredTrigger, TriggerSpec, due_at_us
+from perdure.wire.runs.events import Event
+from perdure.wire.runs.requests import StartItem
 
 TRIGGERS_MAX = 10_000
 _ENVELOPE = 1_024

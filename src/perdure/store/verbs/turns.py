@@ -13,8 +13,10 @@ from msgspec import Raw
 from perdure.store.executions import State
 from perdure.store.interface import Notify, Ready, query, query_many, record, value
 from perdure.store.verbs import transcripts
-from perdure.wire.errors import PerdureError, SessionBusy
-from perdure.wire.requests import (
+from perdure.wire.agents.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
+from perdure.wire.base.errors import PerdureError, SessionBusy
+from perdure.wire.base.status import Phase
+from perdure.wire.runs.requests import (
     AppendMessages,
     LeaveMessages,
     ReadTranscript,
@@ -22,8 +24,6 @@ from perdure.wire.requests import (
     TakeMessages,
     TranscriptEntry,
 )
-from perdure.wire.status import Phase
-from perdure.wire.transcripts import APPEND, LEAVE, MESSAGES_MAX, READ, SUMMARIZE, TAKE, OnConflict
 
 HELD_US: Final = 253_402_300_799_000_001
 """The end of the year 9999, a microsecond after the latest start that a client may request."""

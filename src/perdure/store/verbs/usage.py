@@ -7,12 +7,12 @@ from typing import Final
 from perdure.store.executions import unknown_execution
 from perdure.store.interface import query, query_many, record, records, verb
 from perdure.store.verbs.find import id_bounds
-from perdure.wire.fields import NEWEST
-from perdure.wire.spend import AgentCall, Spend, SpendSums
-from perdure.wire.stats import Range, buckets_of
-from perdure.wire.status import FINAL
-from perdure.wire.usage import CALLS_MAX, EXECUTIONS_MAX
-from perdure.wire.usage_sums import CallRow, SpendingExecution, UsageFacts
+from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
+from perdure.wire.agents.usage_sums import CallRow, SpendingExecution, UsageFacts
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import FINAL
+from perdure.wire.insight.spend import AgentCall, Spend, SpendSums
+from perdure.wire.insight.stats import Range, buckets_of
 
 PAGE: Final = 50
 VALUE_BYTES_MAX: Final = 1 << 20

@@ -11,14 +11,14 @@ from perdure.store.verbs.events import publish_events
 from perdure.store.verbs.push_questions import asks, note_answer
 from perdure.store.verbs.queued import queued_behind
 from perdure.store.verbs.rows import deliver
-from perdure.wire.approvals import Approval, Became, question_name
-from perdure.wire.errors import BadValue, Conflict, Forbidden, NotFound, PerdureError, from_code
-from perdure.wire.executions import ResumeReply, Row
-from perdure.wire.records import Kind, Problem
-from perdure.wire.requests import EventItem
-from perdure.wire.status import FINAL, Phase
-from perdure.wire.times import rfc3339
-from perdure.wire.waits import PendingWait, PendingWaits
+from perdure.wire.agents.approvals import Approval, Became, question_name
+from perdure.wire.base.errors import BadValue, Conflict, Forbidden, NotFound, PerdureError, from_code
+from perdure.wire.base.records import Kind, Problem
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.executions import ResumeReply, Row
+from perdure.wire.runs.requests import EventItem
+from perdure.wire.runs.waits import PendingWait, PendingWaits
 
 EARLY_MAX = 1_000
 """Answers per execution for steps that have not asked yet; their keys may be mistyped."""

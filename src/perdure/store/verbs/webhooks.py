@@ -13,8 +13,8 @@ import msgspec
 from perdure.store.interface import Enqueued, Notify, query, query_many, records, value, verb
 from perdure.store.records import to_values
 from perdure.store.verbs.idempotency import Idempotency, recall, remember
-from perdure.wire.errors import BadRequest, NotFound
-from perdure.wire.webhooks import Delivery, DeliveryState, Webhook
+from perdure.wire.base.errors import BadRequest, NotFound
+from perdure.wire.outside.webhooks import Delivery, DeliveryState, Webhook
 
 WEBHOOKS_MAX = 20
 

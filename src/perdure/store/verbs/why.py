@@ -12,15 +12,12 @@ from perdure.store.interface import query, record, records, value, verb
 from perdure.store.verbs import pending
 from perdure.store.verbs.fork_plans import later_keys
 from perdure.store.verbs.why_queued import queued
-from perdure.wire.critical_path import PathExecution, PathRow, PathWait
-from perdure.wire.errors import NotFound
-from perdure.wire.fields import INT64_MAX
-from perdure.wire.hands import PendingCall, PendingKind
-from perdure.wire.queues import ReadyExecution
-from perdure.wire.records import Kind
-from perdure.wire.starts import INT32_MAX
-from perdure.wire.status import LEASED, Phase
-from perdure.wire.why_facts import (
+from perdure.wire.base.errors import NotFound
+from perdure.wire.base.fields import INT64_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import LEASED, Phase
+from perdure.wire.insight.critical_path import PathExecution, PathRow, PathWait
+from perdure.wire.insight.why_facts import (
     ActFact,
     Blocked,
     Cause,
@@ -37,7 +34,10 @@ from perdure.wire.why_facts import (
     Subject,
     Waiting,
 )
-from perdure.wire.workers import ListedWorker
+from perdure.wire.runs.queues import ReadyExecution
+from perdure.wire.runs.starts import INT32_MAX
+from perdure.wire.runs.workers import ListedWorker
+from perdure.wire.steering.hands import PendingCall, PendingKind
 
 NAMED_MAX: Final = 11
 """One more than an explanation names."""

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from perdure.store.interface import query, record, records, value
 from perdure.store.verbs.admission import first_hold, group_room, room
 from perdure.store.verbs.turns import HELD_US
-from perdure.wire.admission import PAUSES, Rule
-from perdure.wire.pauses import Pause
-from perdure.wire.requests import WORKER_PROTOCOL
-from perdure.wire.why import Holder
-from perdure.wire.why_facts import BEFORE_MAX, FactRow, Limit, Queued, ServingWorker, Subject
-from perdure.wire.workers import WorkerKind, WorkerState
+from perdure.wire.insight.why import Holder
+from perdure.wire.insight.why_facts import BEFORE_MAX, FactRow, Limit, Queued, ServingWorker, Subject
+from perdure.wire.runs.admission import PAUSES, Rule
+from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.requests import WORKER_PROTOCOL
+from perdure.wire.runs.workers import WorkerKind, WorkerState
 
 WORKERS_MAX: Final = 200
 HOLDERS_MAX: Final = 10

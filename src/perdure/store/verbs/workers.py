@@ -1,7 +1,7 @@
 """Workers as operators see them."""
 
 from perdure.store.interface import records, verb
-from perdure.wire.workers import ListedWorker
+from perdure.wire.runs.workers import ListedWorker
 
 
 @verb(looks=True)

@@ -10,9 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 from perdure.embedded import Embedded, embedded
-from perdure.wire.errors import NotFound
-
-from perdure import Context, step, workflow
+from perdure import Context, NotFound, step, workflow
 
 
 @step(retry=3)

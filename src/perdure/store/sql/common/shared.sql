@@ -1,6 +1,6 @@
 -- Texts for queries of several files. A large payload is a row of its own, and empty in `executions`. A large value that
 -- equals another of its execution is empty, too (verbs/shared_values.py).
--- Changes of budgets are events for the runs that wait (wire/budgets.py: `topic_of`), not topics of the project's own.
+-- Changes of budgets are events for the runs that wait (wire/agents/budgets.py: `topic_of`), not topics of the project's own.
 
 -- text: is_own_topic
 t.topic NOT LIKE 'budget/________-____-____-____-____________'

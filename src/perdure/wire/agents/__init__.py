@@ -1,0 +1,1 @@
+"""Sessions, transcripts, budgets, approvals, definitions."""

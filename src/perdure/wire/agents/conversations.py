@@ -1,0 +1,77 @@
+"""Conversations: histories as older workers keep them."""
+
+from typing import Annotated, ClassVar, Final
+
+from msgspec import Raw, field
+
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.fields import ExecutionId, Int64, KeyName, Name, RequiredJson, Time
+from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.record import Done, Record
+
+
+class ConversationMessage(Record, frozen=True):
+    """`id` grows within its conversation."""
+
+    id: Int64
+    conversation_id: str
+    agent_id: str
+    role: str
+    content: Raw
+    created_at_us: Time = field(name="created_at")
+    agent_run_id: str | None = None
+
+
+class Conversation(Record, frozen=True):
+    """Oldest first."""
+
+    shown_as: ClassVar[str] = "ConversationResponse"
+
+    messages: list[ConversationMessage]
+
+
+def _one_or_more(value: int, where: str) -> int:
+    if value < 1:
+        raise BadRequest(f"`{where}` must be 1 or more, got {value}.")
+    return value
+
+
+Newest = Annotated[Int64, _one_or_more]
+
+conversations: Final = Noun("Conversations")
+
+
+@conversations.get("/api/v1/conversation/{conversation_id}/get", contract=True)
+class GetConversationHistory(Operation[Conversation], frozen=True):
+    """The newest messages of an agent in a conversation, oldest first, up to 8 MiB."""
+
+    conversation_id: str
+    agent_id: str
+    deployment_id: str | None = None
+    """Ignored."""
+    limit: Newest | None = None
+    """The newest so many; at most 1,000, which is the default."""
+
+
+@conversations.post(
+    "/internal/conversation/{conversation_id}/add",
+    role=Role.WORK,
+    contract=True,
+    idempotent=True,
+    body="AddMessageRequest",
+)
+class AddConversationMessage(Operation[Done], frozen=True):
+    """Append a message.
+
+    The newest are kept, at most 10,000 of each agent.
+    """
+
+    conversation_id: KeyName
+    agent_id: Name
+    role: Name
+    content: RequiredJson
+    agent_run_id: ExecutionId | None = None
+    """The execution that wrote it."""
+    conversation_history_limit: Newest | None = None
+    """How many of this agent's newest messages to keep."""

@@ -1,0 +1,203 @@
+"""Shared budgets: limits that the executions of a session, a user, a tag's value or a project spend from together.
+
+Each session, user or value has a *balance* of its own, per day if the budget has that period. The root of a tree says
+which balances the calls of the tree are charged to.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, ClassVar, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import asdict, replace
+
+from perdure.wire.agents.budgets import (
+    BALANCES_BELOW,
+    Amount,
+    BudgetSpec,
+    BudgetState,
+    OnExceed,
+    StoredBudget,
+    check_amount,
+    usd_micros,
+)
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import Int64, KeyName, Name, Uuid, between
+from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.record import Record
+from perdure.wire.base.records import MaybeRaw
+
+DAY_US: Final = 86_400_000_000
+SHARED_MAX: Final = 20
+"""Shared budgets of a project: each call may reserve in all of them."""
+_TAG: Final = "tag:"
+
+
+class Period(StrEnum):
+    DAY = "day"
+    """A day in UTC."""
+
+
+class SharedBudget(Record, frozen=True):
+    id: Uuid
+    name: str
+    per: str
+    """The holder of a balance: `project`, `session`, `user`, or `tag:NAME` for each value of a tag."""
+    period: Period | None
+    """Null: the balances count for good."""
+    on_exceed: OnExceed
+    usd_micros: Int64 | None
+    """Null: no limit of that kind."""
+    tokens: Int64 | None
+    calls: Int64 | None
+
+    @property
+    def counts(self) -> str:
+        """Its subject in words: another one would need other balances."""
+        return f"per {self.per}" if self.period is None else f"per {self.per} and {self.period}"
+
+    @property
+    def is_limited(self) -> bool:
+        return (self.usd_micros, self.tokens, self.calls) != (None, None, None)
+
+    def begin_us(self, now_us: int) -> int | None:
+        """When the present period began. None: there is only one."""
+        return None if self.period is None else now_us // DAY_US * DAY_US
+
+    def balance_id(self, key: str, now_us: int) -> str:
+        text = f"{self.id}/{self.begin_us(now_us) or 0}/{key}"
+        number = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest())
+        return str(UUID(int=number % BALANCES_BELOW))
+
+    def balance(self, stored: StoredBudget) -> StoredBudget:
+        """A balance as it is stored, with the shared limits added to what raises have given it."""
+        key, raised = stored.key or "", stored.limits
+        sums = {
+            name: None if (most := getattr(self, name)) is None else most + getattr(raised, name)
+            for name in ("usd_micros", "tokens", "calls")
+        }
+        decided = self.on_exceed if raised.on_exceed is OnExceed.ASK else raised.on_exceed
+        what = f"tag {self.per.removeprefix(_TAG)!r}" if self.per.startswith(_TAG) else self.per
+        return replace(
+            stored,
+            limits=BudgetSpec(**sums, on_exceed=decided),
+            name=self.name,
+            of="" if self.per == "project" else f" of {what} {key!r}",
+            until_us=None if self.period is None else stored.opened_at_us + DAY_US,
+        )
+
+
+class Payer(Struct, frozen=True):
+    """The root of a tree."""
+
+    session_id: str
+    user_id: str | None
+    tags: MaybeRaw
+
+    def key(self, per: str) -> str | None:
+        """Its key under a budget. None: the budget does not cover it.
+
+        >>> Payer("s", None, msgspec.Raw(b'{"shop":"berlin"}')).key("tag:shop")
+        'berlin'
+        """
+        if per.startswith(_TAG):
+            tags: Mapping[str, str] = {} if self.tags is None else msgspec.json.decode(self.tags)
+            return tags.get(per.removeprefix(_TAG))
+        return {"project": "", "session": self.session_id, "user": self.user_id}[per]
+
+
+class SharedBudgetList(Record, frozen=True):
+    shown_as: ClassVar[str] = "SharedBudgetsResponse"
+
+    budgets: list[SharedBudget]
+
+
+class BalanceList(Record, frozen=True):
+    shown_as: ClassVar[str] = "BalancesResponse"
+
+    budget: SharedBudget
+    balances: list[BudgetState]
+    """Of the present period, by key."""
+    next_key: str | None
+    """`after` of the next page; null at the end."""
+
+
+def check_per(per: str, where: str) -> str:
+    if per not in ("project", "session", "user") and not (per.startswith(_TAG) and per != _TAG):
+        raise BadValue(f"{where}: must be `project`, `session`, `user` or `tag:NAME`, got {per!r}", {"path": where})
+    return per
+
+
+shared_budgets: Final = Noun("Budgets")
+
+
+@shared_budgets.get("/api/v1/budgets")
+class ListSharedBudgets(Operation[SharedBudgetList], frozen=True):
+    """Shared budgets of the project, by name."""
+
+
+@shared_budgets.put("/api/v1/budgets/{name}", role=Role.ADMIN)
+class PutSharedBudget(Operation[SharedBudget], frozen=True):
+    """Create a shared budget, or change its limits and `on_exceed`.
+
+    After the answer every model call reserves its share by the new limits, and executions that waited for the budget
+    go on. An execution that runs already may notice a new budget only when a worker takes it the next time. 409 for
+    another `per` or `period` than before.
+    """
+
+    name: Name
+    per: Annotated[KeyName, check_per]
+    """The holder of a balance: `project`, `session`, `user`, or `tag:NAME` for each value of a tag."""
+    period: Period | None = None
+    """`day`: each day in UTC has balances of its own."""
+    usd_micros: Amount | None = None
+    """Millionths of a US dollar."""
+    tokens: Amount | None = None
+    """Input and output together."""
+    calls: Amount | None = None
+    """Calls to models."""
+    on_exceed: OnExceed = OnExceed.ASK
+    """`ask` also waits for the end of the day."""
+    usd: Annotated[float, Meta(ge=0)] | None = None
+    """In US dollars, instead of `usd_micros`."""
+
+    def check(self) -> None:
+        if self.usd is not None and self.usd_micros:
+            raise BadValue("body: Give either `usd` or `usd_micros`", {"path": "body"})
+        wanted = self.wanted("")
+        if not wanted.is_limited:
+            raise BadValue("body: has no limit; give `usd`, `tokens` or `calls`.", {"path": "body"})
+        check_amount(wanted.usd_micros or 0, "usd")
+
+    def wanted(self, id: str) -> SharedBudget:
+        fields = asdict(self)
+        usd = fields.pop("usd")
+        if usd is not None:
+            fields["usd_micros"] = usd_micros(usd)
+        return SharedBudget(id=id, **fields)
+
+
+@shared_budgets.delete("/api/v1/budgets/{name}", role=Role.ADMIN)
+class DeleteSharedBudget(Operation[None], frozen=True):
+    """Delete a shared budget with its balances. Executions that waited for it go on."""
+
+    name: Name
+
+
+@shared_budgets.get("/api/v1/budgets/{name}/balances")
+class ListBalances(Operation[BalanceList], frozen=True):
+    """A shared budget with its balances of the present period.
+
+    A session, user or value has one from its first model call on.
+    """
+
+    name: Name
+    key: KeyName | None = None
+    """Only the balance of this session, user or value."""
+    after: str | None = None
+    """`next_key` of the page before."""
+    limit: Annotated[int, between(1, 1_000)] = 100

@@ -1,0 +1,1 @@
+"""Records, operations and their checks; errors, limits, times."""

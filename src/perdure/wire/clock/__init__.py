@@ -1,0 +1,1 @@
+"""Starts by time or by event: schedules, cron, triggers."""

@@ -1,0 +1,1 @@
+"""Lists, counts, timelines, traces, spend, and why an execution waits."""

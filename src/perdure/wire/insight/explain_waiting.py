@@ -1,0 +1,166 @@
+"""Explanations of executions that wait for an outcome, or are held for an act."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Final
+
+from perdure.wire.agents.budgets import is_balance, topic_of
+from perdure.wire.base.wording import NAMED_MAX, cut, decoded_object, listed, moment, question_title, quoted
+from perdure.wire.insight.why import Fact, Why, explained
+from perdure.wire.insight.why_facts import Held, OpenedWait, Waiting
+from perdure.wire.steering.hands import Action, PendingCall, PendingKind
+
+_SHOWN_MAX: Final = 10
+
+
+def explain_waiting(facts: Waiting) -> Why:
+    subject, due_us = facts.subject, facts.subject.due_at_us
+    others = [call for call in facts.calls if call.kind is not PendingKind.TIMER]
+    things = listed([_thing(call, facts) for call in others])
+    if due_us is not None and not any(call.due_at_us == due_us for call in others):
+        things = f"{things}, or until {moment(due_us)}" if things else f"its timer at {moment(due_us)}"
+    return explained(
+        subject.summary,
+        f"It has waited since {moment(subject.ready_at_us)} for {things or 'an outcome'}.",
+        since_us=subject.ready_at_us,
+        until_us=due_us,
+        remedy=listed([_remedy(call, facts) for call in facts.calls], " or ") or "a cancel; no open call can wake it",
+        commands=[command for call in facts.calls[:NAMED_MAX] for command in _commands(call, facts)],
+        details=[*_details(facts)],
+    )
+
+
+def _thing(call: PendingCall, facts: Waiting) -> str:
+    key = quoted(call.key or "")
+    if call.kind is PendingKind.PAUSE:
+        return f"try {(call.tries or 0) + 1} of step {key} at {moment(call.due_at_us or 0)}"
+    if call.kind is PendingKind.CHILD:
+        phase = facts.phases.get(call.child_id or "")
+        state = "" if phase is None else f", which is {phase.value}"
+        return f"its child {call.child_id} ({call.name}){state}"
+    wait = facts.waits.get(call.key or "")
+    if wait is None:
+        return f"{call.kind.value} {key}"
+    until = "" if wait.expires_at_us is None else f" (until {moment(wait.expires_at_us)})"
+    return f"{awaited(wait)}{until}"
+
+
+def awaited(wait: OpenedWait) -> str:
+    if wait.is_question:
+        return f"an answer to {quoted(question_title(wait.data) or wait.key)}"
+    if wait.topic is None:
+        return f"the executions of batch {wait.batch_id} to end"
+    holder = _budget_holder(wait)
+    if holder is not None:
+        return f"more of shared budget {holder}" if is_balance(holder) else f"more budget of execution {holder}"
+    where = "" if wait.match is None else f" where {cut(wait.match.decode('utf-8', 'replace'))}"
+    return f"an event of topic {quoted(wait.topic)}{where}"
+
+
+def _budget_holder(wait: OpenedWait) -> str | None:
+    prefix = topic_of("")
+    return wait.topic.removeprefix(prefix) if wait.topic is not None and wait.topic.startswith(prefix) else None
+
+
+def _remedy(call: PendingCall, facts: Waiting) -> str:
+    wait = facts.waits.get(call.key or "")
+    if call.kind is PendingKind.CHILD:
+        return f"the end of child {call.child_id}"
+    if call.kind is PendingKind.PAUSE:
+        return "the end of the pause"
+    if call.kind is PendingKind.TIMER or wait is None:
+        return "the timer"
+    if wait.is_question:
+        return awaited(wait)
+    if wait.topic is None:
+        return "the end of the batch"
+    return f"an event of topic {quoted(wait.topic)}" if _budget_holder(wait) is None else "a raise of the budget"
+
+
+def _commands(call: PendingCall, facts: Waiting) -> Iterator[str]:
+    id, wait = facts.subject.summary.id, facts.waits.get(call.key or "")
+    place = f"{id} {shlex.quote(call.key or '')}"
+    if call.kind is PendingKind.CHILD:
+        yield f"perdure why {call.child_id}"
+    elif wait is None:
+        for action, option in ((Action.FIRE, "--fire"), (Action.TRY, "--try")):
+            if action in call.actions:
+                yield f"perdure act {place} {option}"
+    elif wait.is_question:
+        yield from _answering(place, wait)
+    elif wait.topic is not None:
+        holder = _budget_holder(wait)
+        if holder is None:
+            yield f"perdure publish {shlex.quote(wait.topic)} --data JSON"
+        else:
+            yield f"perdure budget show {holder}"
+            yield f"perdure budget raise {holder} --usd N"
+
+
+def _answering(place: str, wait: OpenedWait) -> Iterator[str]:
+    form = decoded_object(wait.data).get("_form")
+    if not isinstance(form, dict):
+        yield f"perdure resume {place} --data JSON"
+        return
+    fields = form.get("fields")
+    keys = [field.get("key") for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
+    if "approved" in keys:
+        yield f"perdure approve {place} --approve"
+        yield f"perdure approve {place} --reject"
+    else:
+        yield f"perdure approve {place} --data JSON"
+
+
+def _details(facts: Waiting) -> Iterator[Fact]:
+    for call in facts.calls[:_SHOWN_MAX]:
+        name = call.key or "execution"
+        wait = facts.waits.get(name)
+        if call.kind is PendingKind.PAUSE:
+            yield Fact(name, f"try {call.tries} failed: {cut(call.error or '')}", call.since_us)
+        elif call.kind is PendingKind.TIMER:
+            yield Fact(name, "wakes it", call.due_at_us)
+        else:
+            shows = "" if wait is None or wait.data is None else f", shows {_text(wait.data)}"
+            yield Fact(name, f"{_thing(call, facts)}{shows}", call.since_us)
+    if len(facts.calls) > _SHOWN_MAX:
+        yield Fact("calls", f"{len(facts.calls) - _SHOWN_MAX:,} more")
+
+
+def _text(data: bytes) -> str:
+    return cut(data.decode("utf-8", "replace"))
+
+
+def explain_held(facts: Held) -> Why:
+    subject = facts.subject
+    held = [call for call in facts.calls if call.kind is PendingKind.HELD]
+    steps = [call for call in held if call.key is not None and Action.FAIL in call.actions]
+    takes_value = next((call.key for call in held if Action.COMPLETE in call.actions), None)
+    if steps:
+        things = listed([_failure(call) for call in steps])
+    else:
+        whole = (call.error or "" for call in held if call.key is None)
+        things = f"its code failed: {cut(next(whole, subject.error or ''))}"
+    return explained(
+        subject.summary,
+        f"It has been held since {moment(subject.summary.since_us)}, because {things}.",
+        since_us=subject.summary.since_us,
+        remedy="an act that tries it again or lets it fail"
+        if takes_value is None
+        else "an act that tries it again, gives the step a value, or lets it fail",
+        commands=[*_acts(subject.summary.id, takes_value, fails=steps[0].key if steps else None)],
+        details=[Fact(call.key or "code", cut(call.error or ""), call.since_us) for call in held[:_SHOWN_MAX]],
+    )
+
+
+def _failure(call: PendingCall) -> str:
+    tries = call.tries or 1
+    tried = f" after {tries} tries" if tries > 1 else ""
+    return f"step {quoted(call.key or '')} failed{tried} with {cut(call.error or 'an error')}"
+
+
+def _acts(id: str, takes_value: str | None, fails: str | None) -> Iterator[str]:
+    """The keys of steps. `fails` is None if only the execution can fail as a whole."""
+    yield f"perdure act {id} --try"
+    if takes_value is not None:
+        yield f"perdure act {id} {shlex.quote(takes_value)} --complete JSON"
+    yield f"perdure act {id} {'' if fails is None else shlex.quote(fails) + ' '}--fail"

@@ -1,0 +1,352 @@
+"""Numbers over time: how many executions ended, how long they took, and what is open."""
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import field
+
+from perdure.wire.base.fields import Int64, Limit, Name, NextCursor, PageCursor, Time, described
+from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.record import Record
+
+_MINUTE_US: Final = 60_000_000
+_QUARTER_US: Final = 15 * _MINUTE_US
+_HOUR_US: Final = 60 * _MINUTE_US
+WORKFLOWS_MAX: Final = 100
+"""In an overview."""
+CLASSES_PER_OCTAVE: Final = 4
+_FACTOR: Final = CLASSES_PER_OCTAVE / math.log(2)
+
+
+class Range(StrEnum):
+    """The time that ends now."""
+
+    HOUR = "1h"
+    QUARTER_DAY = "6h"
+    DAY = "24h"
+    WEEK = "7d"
+    MONTH = "30d"
+
+
+class Buckets(NamedTuple):
+    """How a range is divided."""
+
+    from_us: int
+    bucket_us: int
+    step_us: int
+    """The length of the rollups that the buckets are made of."""
+
+    @property
+    def seconds(self) -> int:
+        return self.bucket_us // 1_000_000
+
+    def starts(self, now_us: int) -> Sequence[int]:
+        return range(self.from_us, now_us + 1, self.bucket_us)
+
+
+_BUCKETS: Final = {
+    Range.HOUR: (60, _MINUTE_US, _MINUTE_US),
+    Range.QUARTER_DAY: (72, 5 * _MINUTE_US, _MINUTE_US),
+    Range.DAY: (96, _QUARTER_US, _QUARTER_US),
+    Range.WEEK: (84, 2 * _HOUR_US, _HOUR_US),
+    Range.MONTH: (90, 8 * _HOUR_US, _HOUR_US),
+}
+
+
+def buckets_of(asked: Range, now_us: int) -> Buckets:
+    """The last bucket is the one of now."""
+    amount, bucket_us, step_us = _BUCKETS[asked]
+    return Buckets(now_us // bucket_us * bucket_us - (amount - 1) * bucket_us, bucket_us, step_us)
+
+
+def class_of(took_us: int) -> int:
+    """The class of a duration, as the store computes it."""
+    return math.floor(_FACTOR * math.log(1 + took_us / 1_000))
+
+
+def percentile_ms(classes: Mapping[int, int], share: float) -> int | None:
+    """From counts by class; None without a count. Within a class durations count as spread evenly.
+
+    >>> percentile_ms({class_of(100_000): 90, class_of(2_000_000): 10}, 0.95)
+    1884
+    """
+    total = sum(classes.values())
+    wanted = share * total
+    for number in sorted(classes):
+        if wanted <= classes[number]:
+            least, most = (math.exp(n / _FACTOR) - 1 for n in (number, number + 1))
+            return round(least + (most - least) * wanted / classes[number])
+        wanted -= classes[number]
+    return None
+
+
+class EndedCounts(Record, frozen=True):
+    completed: Int64 = 0
+    failed: Int64 = 0
+    cancelled: Int64 = 0
+
+    @property
+    def total(self) -> int:
+        return self.completed + self.failed + self.cancelled
+
+
+class EndedBucket(EndedCounts, frozen=True, kw_only=True):
+    """The executions that ended from `at` on until the next bucket."""
+
+    at_us: Time
+
+
+class TimedBucket(EndedBucket, frozen=True, kw_only=True):
+    p50_ms: Int64 | None = None
+    p95_ms: Int64 | None = None
+
+
+class OpenCounts(Record, frozen=True):
+    """Open executions by phase."""
+
+    queued: Int64 = 0
+    """Ready or delayed, without those that a pause holds."""
+    paused: Int64 = 0
+    """Ready, and held by a pause."""
+    running: Int64 = 0
+    waiting: Int64 = 0
+    cancelling: Int64 = 0
+    blocked: Int64 = 0
+    held: Int64 = 0
+    """Failed, and waiting for an act."""
+
+
+class Questions(Record, frozen=True):
+    """Open questions to people."""
+
+    waiting: Int64 = 0
+    oldest_at_us: Time | None = None
+    nearest_expiry_at_us: Time | None = None
+
+
+class WorkerCounts(Record, frozen=True):
+    online: Int64 = 0
+    lapsed: Int64 = 0
+    """Their leases have run out."""
+
+
+class AttentionKind(StrEnum):
+    BLOCKED = "blocked"
+    NO_WORKER = "no_worker"
+    """Ready executions of a deployment that no worker serves."""
+    FAILURES = "failures"
+    """Failed executions with the same error that no retry has replaced."""
+    HELD = "held"
+    QUESTIONS = "questions"
+    WEBHOOK = "webhook"
+    """A URL whose newest message is not delivered after several tries."""
+    PAUSED = "paused"
+    """A pause that holds executions."""
+    SKIPPED = "skipped"
+    """A schedule that skipped due times."""
+
+
+class AttentionDetails(Record, frozen=True, kw_only=True, omit_defaults=True):
+    workflow_id: str | None = None
+    deployment_id: str | None = None
+    error: str | None = None
+    """Its pattern: numbers and ids are `…`."""
+    pause: str | None = None
+    """The kind of the thing that is paused."""
+    name: str | None = None
+    concurrency_key: str | None = None
+    by: str | None = None
+    note: str | None = None
+    webhook_id: str | None = None
+    url: str | None = None
+    """Without its path."""
+    status: Int64 | None = None
+    schedule_id: str | None = None
+    reason: str | None = None
+    nearest_expiry_at_us: Time | None = None
+
+
+class Attention(Record, frozen=True, kw_only=True):
+    """One thing that a person should look at."""
+
+    kind: AttentionKind
+    count: Int64
+    exact: bool = True
+    """False: at least so many."""
+    since_us: Time | None = None
+    until_us: Time | None = None
+    """The newest of them."""
+    sentence: str
+    details: AttentionDetails
+    filter: dict[str, str] | None = None
+    """Parameters of `GET /api/v1/executions` that list them."""
+    sample_ids: list[str] = field(default_factory=list)
+
+
+class Marker(Record, frozen=True):
+    """A deployment was registered for the first time."""
+
+    at_us: Time
+    deployment_id: str
+
+
+class WorkflowStats(Record, frozen=True, kw_only=True):
+    workflow_id: str
+    ended: Int64 = 0
+    failed: Int64 = 0
+    p50_ms: Int64 | None = None
+    """Of completed executions, from the first claim to the end, waits included."""
+    p95_ms: Int64 | None = None
+    open: Int64 = 0
+    ended_by_bucket: list[Int64] = field(default_factory=list)
+    """A number for each bucket of the range, from `from` on, `step_seconds` apart."""
+    failed_by_bucket: list[Int64] = field(default_factory=list)
+
+
+class InRange(Record, frozen=True, kw_only=True):
+    """The range of time that the numbers of an answer are of."""
+
+    as_of_us: Time
+    range: Range
+    from_us: Time
+    step_seconds: Int64
+    counted_from_us: Time | None = None
+    """Ends before this time are not counted yet. Only while the server counts the past of an older store."""
+
+
+class Overview(InRange, frozen=True, kw_only=True):
+    ended: list[EndedBucket]
+    ended_total: EndedCounts
+    open: OpenCounts
+    queued_oldest_at_us: Time | None = None
+    """Since when the first ready execution waits for a worker."""
+    people: Questions
+    workers: WorkerCounts
+    attention: list[Attention]
+    """The worst first."""
+    markers: list[Marker]
+    workflows: list[WorkflowStats]
+    """The worst first, at most 100."""
+
+
+class WorkflowStatsPage(InRange, frozen=True, kw_only=True):
+    workflows: list[WorkflowStats]
+    """By id."""
+    next_cursor: NextCursor | None = None
+
+
+class ErrorGroup(Record, frozen=True, kw_only=True):
+    """Failed executions of one workflow with the same error, but for numbers and ids (`…`)."""
+
+    error_class: str | None = field(default=None, name="class")
+    """The text before the colon."""
+    message: str
+    workflow_id: str
+    deployment_id: str | None = None
+    """Null: several."""
+    place: str | None = None
+    """The step or child that failed, of the newest one."""
+    count: Int64
+    first_at_us: Time
+    last_at_us: Time
+    sample_ids: list[str]
+    """The newest."""
+    filter: dict[str, str]
+    """Parameters of `GET /api/v1/executions` that list them."""
+
+
+class DeploymentEnds(EndedCounts, frozen=True, kw_only=True):
+    deployment_id: str | None
+    p50_ms: Int64 | None = None
+    p95_ms: Int64 | None = None
+
+
+class StepTimes(Record, frozen=True, kw_only=True):
+    """How long a step took, from its last try to its outcome."""
+
+    name: str
+    count: Int64
+    p50_ms: Int64
+    p95_ms: Int64
+
+
+class SampledSteps(Record, frozen=True, kw_only=True):
+    sampled: Int64 = 0
+    """The newest completed executions, at most 200. The times are theirs only."""
+    values: list[StepTimes] = field(default_factory=list)
+    """The longest in total come first, at most 50."""
+
+
+class WorkflowDetails(EndedCounts, frozen=True, kw_only=True):
+    as_of_us: Time
+    range: Range
+    from_us: Time
+    step_seconds: Int64
+    counted_from_us: Time | None = None
+    workflow_id: str
+    p50_ms: Int64 | None = None
+    p95_ms: Int64 | None = None
+    open: OpenCounts
+    open_exact: bool = True
+    """False: at least so many."""
+    buckets: list[TimedBucket]
+    deployments: list[DeploymentEnds]
+    errors: list[ErrorGroup]
+    """The largest of the range's newest failures, at most 5."""
+    steps: SampledSteps
+
+
+class KeyCounts(Record, frozen=True):
+    """A concurrency key of a queue with limits."""
+
+    concurrency_key: str | None
+    running: Int64
+    queued: Int64
+
+
+class QueueStats(InRange, frozen=True, kw_only=True):
+    ended: list[EndedBucket]
+    keys: list[KeyCounts]
+    """Only of a queue with limits: the busiest, at most 100."""
+
+
+RangeOf = Annotated[Range, described("1h, 6h, 24h, 7d or 30d, until now.")]
+
+stats: Final = Noun("Statistics")
+
+
+@stats.get("/api/v1/overview")
+class GetOverview(Operation[Overview], frozen=True):
+    """Numbers of a range of time: ended and open executions, and the things that need attention."""
+
+    range: RangeOf = Range.DAY
+
+
+@stats.get("/api/v1/stats/workflows")
+class ListWorkflowStats(Operation[WorkflowStatsPage], frozen=True):
+    """Numbers of each workflow that has open executions or ended ones in the range."""
+
+    range: RangeOf = Range.DAY
+    cursor: PageCursor | None = None
+    limit: Limit = 100
+
+
+@stats.get("/api/v1/workflows/{workflow_id}/stats")
+class GetWorkflowStats(Operation[WorkflowDetails], frozen=True):
+    """Numbers of one workflow: ends and durations over time, by deployment, errors, and times of steps.
+
+    An unknown workflow has zeros.
+    """
+
+    workflow_id: Name
+    range: RangeOf = Range.DAY
+
+
+@stats.get("/api/v1/queues/{name}/stats")
+class GetQueueStats(Operation[QueueStats], frozen=True):
+    """Ended executions of a queue over time, and the concurrency keys that use it. An unknown queue has zeros."""
+
+    name: Name
+    range: RangeOf = Range.HOUR

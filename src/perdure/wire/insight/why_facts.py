@@ -1,0 +1,259 @@
+"""Facts of the store that explain an execution."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from perdure.wire.base.records import Kind
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.summaries import ExecutionSummary
+from perdure.wire.insight.why import Holder
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.queues import Pause
+from perdure.wire.runs.workers import ListedWorker
+from perdure.wire.steering.hands import PendingCall
+
+BEFORE_MAX: Final = 10_000
+
+
+class Subject(Struct, frozen=True, kw_only=True, gc=False):
+    """An execution of a list or of an explanation, with the columns that both of them need beside its summary."""
+
+    summary: ExecutionSummary
+    due_at_us: int | None
+    error: str | None
+    gate: int
+    timer_key: str | None
+    python: str | None
+    """The version on which it began."""
+    needs_protocol: int | None
+    waits_for_turn: bool
+    cancelled_at_us: int | None
+    cancelled_by: str | None
+    run_timeout_seconds: int | None
+    ready_at_us: int
+    rank: int
+
+
+class FactRow(Struct, frozen=True, gc=False):
+    """A row of the journal. `value` is None if it is too large."""
+
+    seq: int
+    at_us: int
+    kind: Kind
+    attempt: int
+    key: str | None
+    name: str | None
+    ok: bool
+    value: bytes | None
+    started_at_us: int | None
+    tries: int
+
+
+class OpenedWait(Struct, frozen=True, gc=False):
+    key: str
+    topic: str | None
+    match: bytes | None
+    data: bytes | None
+    """The question, as shown to the person who answers."""
+    opened_at_us: int
+    expires_at_us: int | None
+    event_type: str | None
+    """Of the event that answers a push worker's question."""
+    batch_id: str | None
+
+    @property
+    def is_question(self) -> bool:
+        return self.event_type is not None or (self.topic is None and self.batch_id is None)
+
+
+class ServingWorker(Struct, frozen=True, gc=False):
+    """A registered worker of the execution's deployment."""
+
+    listed: ListedWorker
+    suits_python: str
+    """The version that it claims with; push workers have none."""
+    protocol: int
+
+    @property
+    def room(self) -> int:
+        return max(0, self.listed.capacity - self.listed.running)
+
+
+class Limit(Struct, frozen=True, gc=False):
+    """A limit of an execution's queue that is reached, and how many executions run under it."""
+
+    most: int
+    held: int
+
+
+class Queued(Struct, frozen=True):
+    """`rule` is the first rule of admission that holds it back, for the worker that it suits best."""
+
+    subject: Subject
+    rule: Rule | None
+    newest: FactRow | None = None
+    """The newest row of its journal."""
+    session_id: str | None = None
+    behind_id: str | None = None
+    """The execution whose end its turn awaits."""
+    limit: Limit | None = None
+    pause: Pause | None = None
+    holders: Sequence[Holder] = ()
+    workers: Sequence[ServingWorker] = ()
+    before: int = 0
+    """How many ready executions come before it, at most BEFORE_MAX."""
+    beside: int = 0
+    """Under limits: how many other ready executions may go first, because groups take turns."""
+
+
+class Waiting(Struct, frozen=True):
+    subject: Subject
+    calls: Sequence[PendingCall]
+    waits: Mapping[str, OpenedWait]
+    """By key: more about the events and answers among the calls."""
+    phases: Mapping[str, Phase]
+    """Of the children among the calls, by id."""
+
+
+class Held(Struct, frozen=True):
+    subject: Subject
+    calls: Sequence[PendingCall]
+
+
+class ActFact(Struct, frozen=True, gc=False):
+    at_us: int
+    action: str
+    key: str | None
+    acted_by: str
+    note: str | None
+
+
+class Losses(Struct, frozen=True, gc=False):
+    """How often workers were lost, or handed the execution back."""
+
+    lost: int = 0
+    released: int = 0
+    last_lost_at_us: int | None = None
+
+
+class Running(Struct, frozen=True):
+    """Also cancelling. `claimed_at_us` is the time of the present attempt's claim."""
+
+    subject: Subject
+    worker: ListedWorker | None
+    claimed_at_us: int
+    newest: FactRow | None
+    """The newest outcome."""
+    losses: Losses
+    steps: Sequence[PendingCall] = ()
+    """Steps that have run for long."""
+
+
+class Blocked(Struct, frozen=True):
+    subject: Subject
+    row: FactRow
+    """The divergence."""
+
+
+class RecordedFailure(Struct, frozen=True):
+    """An error as the journal has it. Journals of earlier releases do not say which steps or children ended the run."""
+
+    type: str = "Error"
+    message: str = ""
+    detail: str | None = None
+    """Its traceback."""
+    steps: Sequence[str] = ()
+    children: Sequence[str] = ()
+    """Keys of those whose failures ended the run."""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class Cause(Struct, frozen=True):
+    """An execution that failed, and why."""
+
+    id: str
+    workflow_id: str
+    end: FactRow
+    """Its last row."""
+    failed: Sequence[FactRow]
+    """Failed outcomes, the newest first."""
+    tries: Sequence[FactRow] = ()
+    """The failed tries of the step that ended it, without the last one."""
+
+    @property
+    def row(self) -> FactRow | None:
+        """The outcome that ended it. None: its code failed by itself."""
+        error = recorded_failure(self.end.value)
+        if error.steps or error.children:
+            keys = {*error.steps, *error.children}
+            return next((row for row in reversed(self.failed) if row.key in keys), None)
+        if error.type == "StepFailed":
+            return next((row for row in self.failed if row.kind is Kind.STEP), None)
+        if error.type in ("ChildFailed", "ChildCancelled"):
+            return next((row for row in self.failed if row.kind is not Kind.STEP), None)
+        # A group, or an error of its own in place of the one that it caught last.
+        is_group = error.type in ("ExceptionGroup", "BaseExceptionGroup")
+        newest = self.failed[0] if self.failed else None
+        return newest if newest is not None and (is_group or newest.seq == self.end.seq - 1) else None
+
+
+class StepShape(Struct, frozen=True, gc=False):
+    key: str
+    name: str | None
+    fingerprint: str | None
+
+
+class Compared(Struct, frozen=True):
+    """The parts of a run that are compared."""
+
+    id: str
+    deployment_id: str | None
+    python: str | None
+    queue_name: str
+    payload_bytes: int
+    completed_at_us: int
+    payload: bytes | None = None
+    """None if it is too large."""
+    steps: Sequence[StepShape] = ()
+    """The first ones."""
+    step_count: int = 0
+
+
+class Failed(Struct, frozen=True):
+    """`causes` lead from the execution down to the descendant that failed first."""
+
+    subject: Subject
+    causes: Sequence[Cause]
+    run: Compared
+    before: Compared | None
+    """The newest completed run of the workflow that is older."""
+    later: Sequence[str] = ()
+    """The steps after the failure, about which a retry asks."""
+
+
+class Ended(Struct, frozen=True):
+    """Completed or cancelled."""
+
+    subject: Subject
+    end: FactRow | None
+    steps: int
+
+
+Facts = Queued | Waiting | Held | Running | Blocked | Failed | Ended
+
+
+def recorded_failure(value: bytes | None) -> RecordedFailure:
+    """Other JSON becomes the message."""
+    data = value or b""
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return RecordedFailure(message=data.decode("utf-8", "replace"))
+
+
+_decode: Final = msgspec.json.Decoder(RecordedFailure).decode

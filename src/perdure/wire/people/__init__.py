@@ -1,0 +1,1 @@
+"""Accounts, projects, keys, signatures."""

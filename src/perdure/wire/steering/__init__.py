@@ -1,0 +1,1 @@
+"""Forks, retries, acts, pauses, bulk jobs."""

@@ -1,0 +1,141 @@
+"""Hands on executions: their pending calls, and acts on these."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import field
+
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import ExecutionId, Int32, Int64, Json, KeyName, Name, Time, Uuid, text_check
+from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.record import Record
+from perdure.wire.base.records import NULL
+
+NOTE_BYTES_MAX: Final = 2 << 10
+ERROR_BYTES_MAX: Final = 2 << 10
+
+Note = Annotated[str, text_check(NOTE_BYTES_MAX)]
+"""Why; kept beside the author's name."""
+
+
+class PendingKind(StrEnum):
+    HELD = "held"
+    """A held step or, without a key, the failed code of a held execution."""
+    PAUSE = "pause"
+    """A step between two tries."""
+    STEP = "step"
+    """A step that has run for more than 5 seconds."""
+    TIMER = "timer"
+    EVENT = "event"
+    ANSWER = "answer"
+    CHILD = "child"
+
+
+class Action(StrEnum):
+    TRY = "try"
+    """Run the step again: a held one with fresh tries, a paused one now."""
+    FIRE = "fire"
+    """Let the timer end now."""
+    COMPLETE = "complete"
+    """Give it a value."""
+    FAIL = "fail"
+    TIME_OUT = "time_out"
+    """Raise `TimeoutError` in the code that waits."""
+
+
+ACTIONS: Final[Mapping[PendingKind, tuple[Action, ...]]] = {
+    PendingKind.HELD: (Action.TRY, Action.COMPLETE, Action.FAIL),
+    PendingKind.PAUSE: (Action.TRY, Action.COMPLETE, Action.FAIL),
+    PendingKind.STEP: (Action.COMPLETE, Action.FAIL),
+    PendingKind.TIMER: (Action.FIRE,),
+    PendingKind.EVENT: (Action.COMPLETE, Action.TIME_OUT),
+    PendingKind.ANSWER: (Action.COMPLETE, Action.TIME_OUT),
+    PendingKind.CHILD: (Action.COMPLETE, Action.FAIL),
+}
+
+
+class PendingCall(Record, frozen=True, kw_only=True):
+    """A call of workflow code that has no outcome yet, and the actions that it takes."""
+
+    shown_as = "PendingCallResponse"
+
+    key: str | None
+    """Null: the code of a held execution itself."""
+    kind: PendingKind
+    name: str | None = None
+    """The step's function, the topic, or the child's workflow."""
+    since_us: Time | None = field(default=None, name="since")
+    due_at_us: Time | None = field(default=None, name="due_at")
+    """When it ends, or is tried again, by itself."""
+    tries: Int32 | None = None
+    """Failed tries of the step so far."""
+    error: str | None = None
+    child_id: Uuid | None = None
+    actions: list[Action]
+
+
+class Pending(Record, frozen=True):
+    """Held and paused steps first, then in the order of their begin."""
+
+    shown_as = "PendingResponse"
+
+    pending: list[PendingCall]
+
+
+class Acted(Record, frozen=True):
+    """`seq` is the row in the journal that the act wrote; of several rows the last."""
+
+    shown_as = "ActResponse"
+
+    execution_id: Uuid
+    key: str | None
+    action: Action
+    seq: Int64
+    acted_by: str
+    at_us: Time = field(name="at")
+
+
+hands: Final = Noun("Executions")
+
+
+@hands.get("/api/v1/executions/{execution_id}/pending")
+class GetPending(Operation[Pending], frozen=True):
+    """List the calls of an execution that have no outcome yet, and the actions that each takes.
+
+    Steps are listed once they have run for 5 seconds.
+    """
+
+    execution_id: ExecutionId
+
+
+@hands.post("/api/v1/executions/{execution_id}/act", idempotent=True, body="ActRequest")
+class ActOnExecution(Operation[Acted], frozen=True):
+    """Decide what is pending: try, fire, complete, fail or time out.
+
+    The first outcome stands. If the real one was first, the answer is 409. If the act was first, the journal notes a
+    later real outcome as ignored.
+    """
+
+    execution_id: ExecutionId
+    action: Action
+    key: KeyName | None = None
+    """Null: the held execution as a whole."""
+    value: Json = NULL
+    """For `complete`: the result, the event's data or the answer."""
+    error: Annotated[str, text_check(ERROR_BYTES_MAX)] | None = None
+    """For `fail`: the message that the code sees. The default is the recorded error."""
+    deployment_id: Name | None = None
+    """For `try` in a held execution: it goes on in this deployment."""
+    note: Note | None = None
+
+    def check(self) -> None:
+        for name, given, action in (
+            ("value", self.value is not None and bytes(self.value) != b"null", Action.COMPLETE),
+            ("error", self.error is not None, Action.FAIL),
+            ("deployment_id", self.deployment_id is not None, Action.TRY),
+        ):
+            if given and self.action is not action:
+                raise BadValue(f"{name}: belongs to `{action}`, not to `{self.action}`", {"path": name})
+        if self.key is None and self.action not in (Action.TRY, Action.FAIL):
+            raise BadValue(f"key: `{self.action}` needs the key of what is pending", {"path": "key"})

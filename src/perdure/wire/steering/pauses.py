@@ -1,0 +1,71 @@
+"""Pauses: hold executions back, for a while or until an admin ends the pause."""
+
+from typing import ClassVar, Final
+
+from perdure.wire.base.access import Role
+from perdure.wire.base.errors import BadValue
+from perdure.wire.base.fields import Int64, KeyName, Name, Note, Time
+from perdure.wire.base.operation import Noun, Operation
+from perdure.wire.base.record import Record
+from perdure.wire.runs.queues import Pause, PauseKind
+
+
+class EndedPause(Record, frozen=True):
+    was_paused: bool
+    held: Int64 = 0
+    """How many executions it held."""
+
+
+class PauseList(Record, frozen=True):
+    shown_as: ClassVar[str] = "PausesResponse"
+
+    pauses: list[Pause]
+
+
+pauses: Final = Noun("Pauses")
+
+
+def check_key(kind: PauseKind, concurrency_key: str | None) -> None:
+    if (kind is PauseKind.KEY) != (concurrency_key is not None):
+        raise BadValue(
+            "A pause of kind `key` needs its `concurrency_key`, and as `name` the queue; other kinds have none.",
+            {"path": "concurrency_key"},
+        )
+
+
+@pauses.post("/api/v1/pauses", repeated="a repeated pause takes the newer end and note", role=Role.ADMIN)
+class PutPause(Operation[Pause], frozen=True):
+    """Pause a queue, one concurrency key of a queue, a workflow or a deployment.
+
+    After the answer no server hands out an execution of it. Running executions end as usual, new ones wait. Schedules
+    and event triggers go on. A repeat changes `until` and `note`. 404 for a workflow or a deployment that is not there;
+    a queue need not exist.
+    """
+
+    kind: PauseKind
+    name: Name
+    concurrency_key: KeyName | None = None
+    """Only for the kind `key`."""
+    until: Time | None = None
+    """When the pause ends by itself. It lasts until an admin ends it by default."""
+    note: Note | None = None
+
+    def check(self) -> None:
+        check_key(self.kind, self.concurrency_key)
+
+
+@pauses.delete("/api/v1/pauses", role=Role.ADMIN)
+class EndPause(Operation[EndedPause], frozen=True):
+    """End a pause. Workers get its executions again, in their old order. A repeat is answered as well."""
+
+    kind: PauseKind
+    name: Name
+    concurrency_key: KeyName | None = None
+
+    def check(self) -> None:
+        check_key(self.kind, self.concurrency_key)
+
+
+@pauses.get("/api/v1/pauses")
+class ListPauses(Operation[PauseList], frozen=True):
+    """Pauses of the project, by kind and name."""
