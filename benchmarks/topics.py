@@ -26,8 +26,8 @@ from tests.store.world import LEASE_US, PROJECT, World
 
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.store.verbs import claims, events, reports, starts
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.runs import claims, events, reports, starts
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.runs.requests import EventItem, ItemReply, OpenWait, ReportItem, StartItem, Suspend
 
 AT_ONCE: Final = 256

@@ -34,7 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from perdure import Client, Context, Queue, RetryPolicy, current_step, step, workflow
-from perdure.cli.connect import ask
+from perdure.cli.base.connect import ask
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import ListFilters, Row
 

@@ -25,7 +25,7 @@ import yaml
 from typer.testing import CliRunner
 
 from perdure.cli.main import app
-from perdure.cli.serve import work
+from perdure.cli.processes.serve import work
 from perdure.server.app import all_routes
 from perdure.server.settings import Settings, load
 
@@ -469,6 +469,6 @@ def test_a_command_is_understood(where: str) -> None:
 
 
 def test_the_application_of_the_worker_image_has_a_workflow() -> None:
-    from perdure.cli.app_loader import load as load_target
+    from perdure.cli.processes.app_loader import load as load_target
 
     assert list(load_target(str(ROOT / "deploy" / "app.py")).workflows) == ["greet"]

@@ -21,7 +21,7 @@ from tests.documented import DOCS, Page, blocks
 import perdure.testing
 from perdure import Budget, Client, Context, Handle, Registry, Workflow, step, workflow
 from perdure.cli.main import app
-from perdure.engine import dispatch, webhooks
+from perdure.engine.outside import dispatch, webhooks
 from perdure.sdk.events import WaitOptions
 from perdure.sdk.execution_state import ExecutionState
 from perdure.sdk.schedules import Schedules
@@ -33,7 +33,7 @@ from perdure.server.app import all_routes
 from perdure.server.health import Health
 from perdure.server.metrics import exposition
 from perdure.server.settings import Settings, load
-from perdure.store.verbs import streams
+from perdure.store.verbs.runs import streams
 from perdure.testing import embedded
 from perdure.wire.base import limits
 from perdure.wire.base.errors import BadRequest, PerdureError, error_classes
@@ -164,7 +164,7 @@ def text_of(page: str) -> str:
 def noted() -> dict[str, str]:
     """What the code says of each setting, in the text below it."""
     found: dict[str, str] = {}
-    for path in ("server/settings.py", "engine/settings.py", "wire/base/limits.py"):
+    for path in ("server/settings.py", "engine/base/settings.py", "wire/base/limits.py"):
         tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
         bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
         for one, below in (pair for body in bodies for pair in itertools.pairwise(body)):

@@ -94,7 +94,7 @@ def test_nothing_but_agents_loads_the_library_of_agents() -> None:
     names = [
         ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__") for path in paths
     ]
-    assert {"perdure", "perdure.cli.main", "perdure.cli.conversation", "perdure.server.app"} <= set(names)
+    assert {"perdure", "perdure.cli.main", "perdure.cli.runs.conversation", "perdure.server.app"} <= set(names)
     program = (
         f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules, sep='\\n')"
     )

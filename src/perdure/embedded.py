@@ -18,10 +18,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from perdure.engine.clock import Clock
+from perdure.engine.base.clock import Clock
+from perdure.engine.base.service import Scope, once
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope, once
-from perdure.engine.settings import EngineSettings
 from perdure.sdk import dev_note
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.lease import Lease

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from perdure.embedded import Embedded, LocalTransport
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed
 from perdure.sdk.logs import TOLD
@@ -34,7 +34,9 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry, Workflow
 from perdure.store.interface import Verb
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import pauses, queries, schedules, transitions, triggers
+from perdure.store.verbs.clock import schedules, triggers
+from perdure.store.verbs.runs import queries, transitions
+from perdure.store.verbs.steering import pauses
 from perdure.wire.base.errors import Conflict, NotFound, Unavailable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

@@ -17,7 +17,7 @@ from tests.embedded.house import answer_when_asked, keys_of, reaches, until
 from tests.server.serving import Served
 
 from perdure.agents import DurableAgent, durable
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.sdk.client import Client
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease

@@ -25,10 +25,10 @@ from tests.embedded.house import answer_when_asked, rows_of
 
 from perdure import Budget, BudgetExceeded, Context, Registry, current_step, workflow
 from perdure.agents import Call, CallHook, DurableAgent, durable, max_steps, stop_reason
-from perdure.cli.conversation import conversation, spent
+from perdure.cli.runs.conversation import conversation, spent
 from perdure.embedded import embedded as stored
-from perdure.engine.clock import ManualClock
-from perdure.engine.service import Scope
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.testing import Bench, embedded
 from perdure.wire.agents.agent_steps import genai_attributes, model_answer
@@ -511,7 +511,9 @@ async def test_a_crash_changes_nothing_about_last_words_of_a_child() -> None:
 async def test_a_recorded_end_that_says_nothing_of_its_budget_stays_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("perdure.store.verbs.reports.over_budget", lambda progress: None)  # as it was recorded before
+    monkeypatch.setattr(
+        "perdure.store.verbs.runs.reports.over_budget", lambda progress: None
+    )  # as it was recorded before
     clerk, _, handles = clerk_below(insisting(), budget=CALLS)
     router = durable(
         Agent(Script(call("clerk", "h1", prompt="Find it!"), "done").model, tools=[clerk.as_tool()]), name="r"

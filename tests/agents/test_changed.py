@@ -15,7 +15,7 @@ from tests.embedded.house import reaches, until
 from perdure import Budget, Registry
 from perdure.agents import DurableAgent, durable
 from perdure.embedded import embedded
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.status import Phase
 

@@ -30,12 +30,12 @@ from perdure import BadValue, Budget, Context
 from perdure.agents import Compaction, Tripped, durable
 from perdure.agents.conversation import ASK, SUMMARY, summary_text
 from perdure.agents.inputs import Prompt
-from perdure.cli.conversation import conversation, is_agent_run
+from perdure.cli.runs.conversation import conversation, is_agent_run
 from perdure.embedded import embedded
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.sdk.errors import ExecutionFailed
 from perdure.sdk.workflow import Registry
-from perdure.store.verbs import start_targets
+from perdure.store.verbs.runs import start_targets
 from perdure.testing import embedded as bench
 from perdure.wire.agents.sessions import GetSessionDetail
 from perdure.wire.base.errors import SessionBusy

@@ -22,9 +22,9 @@ from tests.agents.provider import Provider, serving
 from tests.server.serving import Served
 
 from perdure.agents import events
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.sdk.client import Client, Handle
-from perdure.store.verbs.transitions import LOSSES_MAX
+from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import OUTCOMES, Kind

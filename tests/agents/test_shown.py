@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from perdure import Client, Registry
 from perdure.agents import durable
-from perdure.cli.conversation import unanswered
 from perdure.cli.main import app
+from perdure.cli.runs.conversation import unanswered
 from perdure.sdk.http import HttpTransport
 from perdure.sdk.lease import HttpLease
 from perdure.sdk.worker import Worker

@@ -14,7 +14,7 @@ from tests.embedded.house import answer_when_asked, keys_of, reaches, rows_of
 from perdure import ExecutionFailed, Registry
 from perdure.agents import Tripped, called_tool, durable, has_text, max_steps, max_tokens, stop_reason
 from perdure.agents.stops import StopCondition
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.testing import embedded
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.records import Kind

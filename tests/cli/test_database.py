@@ -14,11 +14,11 @@ import pytest
 from tests import postgres
 from tests.cli.processes import House, serving, working
 
-from perdure.cli.server_or_file import place
+from perdure.cli.base.server_or_file import place
 from perdure.store.migrate import migrations, split_statements
 from perdure.store.open import is_postgres, open_store
 from perdure.store.sqlite import APPLICATION_ID
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 
 KNOWN = len(migrations("sqlite"))
 DATABASES = ["sqlite"] if sys.platform == "win32" else ["sqlite", "postgres"]

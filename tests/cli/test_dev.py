@@ -260,7 +260,9 @@ def test_dev_fails_when_its_server_ends(house: House) -> None:
     with Terminal(house, "dev", "app.py", "--port", str(port)) as terminal:
         terminal.expect("serves")
         (server,) = (
-            one for one in psutil.Process(terminal.process.pid).children() if "perdure.cli.dev_server" in one.cmdline()
+            one
+            for one in psutil.Process(terminal.process.pid).children()
+            if "perdure.cli.processes.dev_server" in one.cmdline()
         )
         server.kill()
         terminal.expect("The server has ended (exit code -9)")

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.cli.dev_facts import FACT_BYTES_MAX, MARK, Reader
+from perdure.cli.processes.dev_facts import FACT_BYTES_MAX, MARK, Reader
 
 FACT = MARK + b'{"claimed": "x"}\n'
 PRINTS = st.sampled_from([b"a", b"line\n", b"\x1e", b"\x1eperd", b"\x1eperdure {", b"\x1eperdure 7\n", b"\xff"])

@@ -7,8 +7,9 @@ import pytest
 from tests.cli.processes import House, ask_server
 from typer.testing import CliRunner
 
-from perdure.cli import connect, listings
+from perdure.cli.base import connect
 from perdure.cli.main import app
+from perdure.cli.runs import listings
 
 
 def test_workers_are_listed_with_what_they_run(busy_house: House) -> None:

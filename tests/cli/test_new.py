@@ -10,7 +10,7 @@ import pytest
 from pydantic_ai.models import KnownModelName
 from tests.cli.processes import PERDURE, House, Terminal
 
-from perdure.cli.new import MODELS, Kind, Provider
+from perdure.cli.processes.new import MODELS, Kind, Provider
 
 
 def new(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,8 @@ import logging
 import pytest
 from msgspec import Raw, json
 
-from perdure.cli.execution import print_conversation, print_execution, text_line
-from perdure.cli.output import note, print_table
+from perdure.cli.base.output import note, print_table
+from perdure.cli.runs.execution import print_conversation, print_execution, text_line
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import Execution, LogLine, Row

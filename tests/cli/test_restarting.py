@@ -14,7 +14,7 @@ import pytest
 from tests.cli.processes import House, Terminal, end, serving, until_true, working
 from tests.ports import free_port
 
-from perdure.cli import restarting
+from perdure.cli.processes import restarting
 from perdure.sdk.credentials import Access
 
 pytestmark = [

@@ -11,9 +11,9 @@ from msgspec import Raw
 from rich.console import Console
 from typer.testing import CliRunner
 
-from perdure.cli import watching
-from perdure.cli.commands import DESTRUCTIVE
+from perdure.cli.base.commands import DESTRUCTIVE
 from perdure.cli.main import app
+from perdure.cli.runs import watching
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import Execution, LogLine, Row

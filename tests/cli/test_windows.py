@@ -9,8 +9,8 @@ import pytest
 import typer
 from tests.cli.processes import House
 
-from perdure.cli.commands import make_group
-from perdure.cli.dev_session import _line
+from perdure.cli.base.commands import make_group
+from perdure.cli.processes.dev_session import _line
 
 
 def test_arguments_stay_as_they_are_given_and_pipes_carry_utf_8(

@@ -10,7 +10,7 @@ import threading
 
 from perdure import Context, Registry, step
 from perdure.embedded import embedded
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.settings import EngineSettings
 from perdure.wire.base.records import Kind
 
 URLS = frozenset({"/a", "/b", "/c", "/d", "/e"})

@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import structs
 
 from perdure.embedded import Embedded, embedded
-from perdure.engine.clock import Clock, ManualClock
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.clock import Clock, ManualClock
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Registry
 from perdure.wire.base.records import Kind

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from perdure.embedded import embedded
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, listed, on_reports, reaches, rows_of, until
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ChildFailed, StepFailed
 from perdure.sdk.workflow import Registry

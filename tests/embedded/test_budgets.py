@@ -12,15 +12,15 @@ from msgspec import json
 from tests.embedded.house import House, keys_of, pass_time, reaches, until
 
 from perdure.embedded import Embedded
-from perdure.engine.clock import ManualClock
-from perdure.engine.service import Scope
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.sdk.budgets import admitted, reserve
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import BudgetExceeded, ExecutionFailed, Fatal, Misplaced, Postponed
 from perdure.sdk.start_options import Budget
 from perdure.sdk.workflow import Registry, workflow
-from perdure.store.verbs.budgets import unasked
+from perdure.store.verbs.agents.budgets import unasked
 from perdure.wire.agents.approvals import ListApprovals
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.records import Kind

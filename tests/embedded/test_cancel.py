@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from tests.embedded.house import Counter, House, ends, keys_of, pass_time, reaches, until
 
-from perdure.engine.clock import ManualClock
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, StepFailed
 from perdure.sdk.workflow import Registry

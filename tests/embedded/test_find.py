@@ -3,10 +3,10 @@
 import pytest
 from tests.embedded.house import House
 
-from perdure.engine import executions
+from perdure.engine.runs import executions
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
-from perdure.store.verbs import find
+from perdure.store.verbs.runs import find
 from perdure.wire.base.errors import BadValue
 from perdure.wire.runs.executions import ListFilters
 

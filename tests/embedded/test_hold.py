@@ -9,7 +9,7 @@ import pytest
 from tests.embedded.house import Counter, House, Report, ends, on_reports, reaches, rows_of, until
 
 from perdure.embedded import Embedded
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, StepFailed

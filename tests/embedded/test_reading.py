@@ -8,7 +8,7 @@ import pytest
 from tests.embedded.house import House, reaches
 
 from perdure import BadRequest, BadValue, Context, Registry
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.wire.base.status import Phase
 
 

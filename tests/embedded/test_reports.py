@@ -10,7 +10,7 @@ import pydantic
 import pytest
 from tests.embedded.house import Counter, House, Report, ends, listed, on_reports, reaches, rows_of, until
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk import reports
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionCancelled, ExecutionFailed

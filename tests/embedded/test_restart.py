@@ -14,7 +14,7 @@ from tests.embedded import downloads, survivor
 from tests.embedded.house import Counter, House, keys_of, reaches, rows_of, until
 
 from perdure.embedded import embedded
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.store.file_lock import StoreInUse

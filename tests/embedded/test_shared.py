@@ -12,7 +12,7 @@ from tests.databases import migrated
 from tests.embedded.house import until
 
 from perdure.embedded import embedded
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.wire.base.records import Kind
@@ -24,7 +24,7 @@ SHORT = EngineSettings(lease_seconds=2.0)
 DIES = """
 import asyncio, sys
 from perdure.embedded import embedded
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.settings import EngineSettings
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 

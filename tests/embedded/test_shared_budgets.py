@@ -10,8 +10,8 @@ from tests.embedded.house import House, pass_time, reaches, until
 from tests.embedded.test_budgets import app, asks, call, calls, finishes, questions, talk
 
 from perdure.embedded import Embedded
-from perdure.engine.clock import ManualClock
-from perdure.engine.service import Scope
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.sdk.budgets import admitted, reserve
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed

@@ -9,7 +9,7 @@ import pytest
 from tests.embedded.house import Counter, House, ends, reaches, until
 
 from perdure.embedded import Embedded
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed

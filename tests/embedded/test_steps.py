@@ -24,7 +24,7 @@ from opentelemetry import baggage
 from opentelemetry import context as telemetry
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, rows_of, until
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed, Fatal, RecordedError, RetryAfter, StepFailed
 from perdure.sdk.step_runner import READ_BYTES_MAX, TRACED_TRIES

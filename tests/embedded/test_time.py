@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.embedded.house import Counter, House, keys_of, pass_time, reaches, until
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.context import Context
 from perdure.sdk.workflow import Registry
 from perdure.wire.base.errors import BadValue

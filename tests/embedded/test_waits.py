@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from tests.embedded.house import Counter, House, Report, keys_of, on_reports, pass_time, reaches, rows_of, until
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.sdk.client import Handle
 from perdure.sdk.context import Context
 from perdure.sdk.errors import ExecutionFailed

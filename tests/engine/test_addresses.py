@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from perdure.engine.addresses import Policy, Reach, reach, target
+from perdure.engine.base.addresses import Policy, Reach, reach, target
 from perdure.wire.base.errors import BadRequest, BadValue
 
 

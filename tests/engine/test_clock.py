@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable
 import asyncpg
 import pytest
 
-from perdure.engine import clock as clocks
-from perdure.engine.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
+from perdure.engine.base import clock as clocks
+from perdure.engine.base.clock import DATABASE_JUMP_US, SystemClock, TimeBounds
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
 from perdure.sdk.lease import boottime
 from perdure.store.open import open_store
-from perdure.store.verbs import claims, queries
+from perdure.store.verbs.runs import claims, queries
 from perdure.wire.base.errors import LeaseLost
 from perdure.wire.runs.requests import BeatRequest, RegisterRequest, WorkflowSpec
 

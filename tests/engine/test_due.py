@@ -8,7 +8,7 @@ from tests.store.locks import held
 from tests.store.world import GRACE_US, SECOND, World, child
 
 from perdure.engine import loops
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
 from perdure.wire.base.status import Phase

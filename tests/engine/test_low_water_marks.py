@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tests.servers.conftest import Pair, engine_on
 from tests.store.world import PROJECT, World
 
-from perdure.engine.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
-from perdure.engine.service import Scope
-from perdure.engine.snapshots import Snapshots
+from perdure.engine.base.service import Scope
+from perdure.engine.base.snapshots import Snapshots
+from perdure.engine.runs.low_water_marks import EVERYWHERE, FULL_LOOK_SECONDS, MARGIN_US, RANKS_MAX, LowWaterMarks
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import load
-from perdure.store.verbs import claims
-from perdure.store.verbs.claims import Range
+from perdure.store.verbs.runs import claims
+from perdure.store.verbs.runs.claims import Range
 from perdure.wire.runs.executions import GetExecution
 from perdure.wire.runs.requests import StartItem
 

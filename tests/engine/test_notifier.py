@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from perdure.engine.notifier import Notifier
+from perdure.engine.base.notifier import Notifier
 
 
 async def test_a_notification_between_cursor_and_wait_is_not_missed() -> None:
@@ -26,7 +26,7 @@ async def test_a_notification_wakes_the_waiter() -> None:
 
 
 async def test_a_cursor_that_was_crowded_out_says_look_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.engine.notifier.CHANNELS_MAX", 3)
+    monkeypatch.setattr("perdure.engine.base.notifier.CHANNELS_MAX", 3)
     notifier = Notifier()
     cursor = notifier.cursor("a")
     notifier.cursors("b", "c", "d")

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from perdure.engine import network
-from perdure.engine.addresses import Policy
-from perdure.engine.calls import CallFailed, CallRefused
-from perdure.engine.network import CALLS_MAX
-from perdure.engine.outbound import Outbound
+from perdure.engine.base import network
+from perdure.engine.base.addresses import Policy
+from perdure.engine.base.calls import CallFailed, CallRefused
+from perdure.engine.base.network import CALLS_MAX
+from perdure.engine.base.outbound import Outbound
 from perdure.wire.base.errors import BadValue
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

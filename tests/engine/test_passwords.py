@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from perdure.engine import passwords
-from perdure.engine.passwords import Passwords
+from perdure.engine.people import passwords
+from perdure.engine.people.passwords import Passwords
 from perdure.wire.base.errors import TooManyRequests
 
 

@@ -10,13 +10,13 @@ from tests.faults.cluster import until
 from tests.store.locks import held
 
 from perdure.engine import loops
-from perdure.engine.clock import boottime_us
+from perdure.engine.base.clock import boottime_us
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
 from perdure.store import postgres_lock_queue
 from perdure.store.open import open_store
-from perdure.store.verbs import claims
+from perdure.store.verbs.runs import claims
 from perdure.wire.runs.requests import RegisterRequest, WorkflowSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.store.world import raw, step
 
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.wire.runs.requests import (
     ClaimRequest,

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.interface import Store, query, record, verb
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.times import microseconds
 from perdure.wire.clock.calendar import GetCalendar, calendar_of
 from perdure.wire.clock.schedules import (
@@ -124,9 +124,9 @@ async def test_a_server_whose_clock_is_an_hour_off_fires_nothing_twice_and_loses
 
 KILLED = """
 import asyncio, os, signal, sys
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.store.open import open_store
 from perdure.store.verbs import schedules
 
@@ -287,7 +287,7 @@ async def test_a_paused_one_with_a_zone_that_only_other_servers_know_is_listed(t
 async def test_many_that_cannot_be_fired_here_keep_no_place_of_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.engine.schedules.BATCH", 3)
+    monkeypatch.setattr("perdure.engine.clock.schedules.BATCH", 3)
     async with servers(f"sqlite:{tmp_path / 'store.db'}", 1) as [engine]:
         project_id = await engine.projects.default()
         stuck = [await put(engine, project_id, spec(key=f"stuck {n}")) for n in range(7)]
@@ -342,7 +342,7 @@ async def test_a_calendar_lets_others_go_on_between_its_schedules(
         seen.append(turns)
         return calendar_of(*args)
 
-    monkeypatch.setattr("perdure.engine.schedules.calendar_of", watched)
+    monkeypatch.setattr("perdure.engine.clock.schedules.calendar_of", watched)
     project_id = await engine.projects.default()
     for n in range(3):
         await put(engine, project_id, spec("* * * * *", f"k{n}"))

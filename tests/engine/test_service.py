@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import get_type_hints
 
 from perdure import wire
+from perdure.engine.base.service import once
 from perdure.engine.engine import Engine
-from perdure.engine.service import once
 from perdure.store.open import open_store
 from perdure.wire.agents.budgets import OnExceed, RaiseBudget
 from perdure.wire.base.operation import Noun, reply_type

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.wire.base.errors import BadRequest, BadValue
 from perdure.wire.base.signatures import verify

@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 from tests import postgres
 
-from perdure.engine import snapshots
+from perdure.engine.base import snapshots
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
-from perdure.store.verbs.queries import Snapshot, old_snapshots
+from perdure.store.verbs.runs.queries import Snapshot, old_snapshots
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
 

@@ -6,7 +6,7 @@ import pytest
 from tests.store.world import SECOND, World
 
 from perdure.engine import loops
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.open import open_store
 from perdure.wire.base.records import Kind

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 from perdure.wire.clock.triggers import RegisterEventTrigger, TriggerSpec
 from perdure.wire.runs.events import EventData, PublishEvent
 from perdure.wire.runs.executions import ListExecutions
@@ -127,9 +127,9 @@ async def test_the_loop_sleeps_until_a_batch_is_due(database: str) -> None:
 
 KILLED = """
 import asyncio, os, signal, sys
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.store.open import open_store
 from perdure.store.verbs import triggers
 

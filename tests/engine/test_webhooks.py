@@ -16,13 +16,13 @@ import pytest
 from tests.engine.test_outbound import Receiver, receiving
 from tests.store.world import PROJECT, World, failure
 
-from perdure.engine import webhooks as desk
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
+from perdure.engine.outside import webhooks as desk
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import BadRequest, BadValue, NotFound
 from perdure.wire.base.operation import Operation
 from perdure.wire.base.records import Problem
@@ -360,9 +360,9 @@ async def test_three_servers_share_the_work_and_send_each_message_once(database:
 KILLED = """
 import asyncio, os, signal, sys
 from perdure.engine import webhooks
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.engine.settings import EngineSettings
+from perdure.engine.base.settings import EngineSettings
 from perdure.store.open import open_store
 
 address, now_us, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]

@@ -14,7 +14,7 @@ from tests.faults.database import Database
 from tests.faults.ledger import Ledger
 
 from perdure.store.open import open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 
 FINAL = "('completed', 'failed', 'cancelled')"
 

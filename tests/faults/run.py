@@ -28,7 +28,7 @@ from tests.faults.proxy import Proxy
 from perdure import Client, ExecutionFailed
 from perdure.sdk.client import Handle
 from perdure.sdk.workflow import Workflow
-from perdure.store.verbs.transitions import LOSSES_MAX
+from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.base.records import OUTCOMES
 from perdure.wire.runs.executions import Execution
 

@@ -15,7 +15,8 @@ from uuid_utils import uuid7
 
 from perdure.store.interface import Store
 from perdure.store.open import open_store
-from perdure.store.verbs import access, queries
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import queries
 from perdure.wire.runs.requests import QueueSpec
 
 T = TypeVar("T")

@@ -195,7 +195,7 @@ async def test_an_unknown_tool_reads_names_only_and_asks_for_the_role_first(
         described.append(found.id)
         return found
 
-    monkeypatch.setattr("perdure.store.verbs.deployments._described", noted)
+    monkeypatch.setattr("perdure.store.verbs.runs.deployments._described", noted)
     scans: list[str] = []
     scan = app.engine.store.scan
 

@@ -42,7 +42,7 @@ from tests.store.world import (
 from perdure.store.interface import Written
 from perdure.store.open import open_store
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import claims, find
+from perdure.store.verbs.runs import claims, find
 from perdure.wire.base.errors import Conflict, LeaseLost, NotCancellable
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import FINAL, LEASED, TRANSITIONS, Phase

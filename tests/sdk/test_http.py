@@ -27,8 +27,8 @@ import pytest
 from msgspec import Raw, structs
 from tests.server.serving import Served, serving
 
-from perdure.cli.connect import ask
-from perdure.engine.service import Scope
+from perdure.cli.base.connect import ask
+from perdure.engine.base.service import Scope
 from perdure.sdk import credentials
 from perdure.sdk.client import Client, Handle
 from perdure.sdk.connection import Response, _keep_alive
@@ -43,7 +43,7 @@ from perdure.sdk.worker import Worker
 from perdure.sdk.workflow import Registry
 from perdure.store.executions import State
 from perdure.store.interface import records, verb
-from perdure.store.verbs import claims
+from perdure.store.verbs.runs import claims
 from perdure.wire.agents.budgets import RaiseBudget
 from perdure.wire.base.errors import (
     BadRequest,

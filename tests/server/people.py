@@ -10,7 +10,7 @@ import argon2
 import httpx2
 from tests.server.serving import NO_TLS, Served
 
-from perdure.engine import passwords
+from perdure.engine.people import passwords
 
 AUTH = "/api/v1/auth"
 PROJECTS = "/api/v1/projects"

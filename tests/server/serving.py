@@ -11,13 +11,13 @@ from uuid import uuid4
 import httpx2
 import msgspec
 
-from perdure.engine.clock import Clock
+from perdure.engine.base.clock import Clock
 from perdure.engine.engine import Engine
 from perdure.server.app import Server
 from perdure.server.settings import Settings
 from perdure.store.interface import query, verb
 from perdure.store.open import open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.access import Role
 
 Json = Any  # what a reply says; tests look into it by name

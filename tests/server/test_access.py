@@ -16,7 +16,7 @@ from tests.server.people import PROJECTS, Person, member, person
 from tests.server.requests import IDS, NOBODY, PROTOCOL, ROUTES, URL, body_of, name_of, query_of, url_of
 from tests.server.serving import NO_TLS, Hand, Served, serving
 
-from perdure.engine.calls import Answer
+from perdure.engine.base.calls import Answer
 from perdure.server.routing import Route
 from perdure.wire.base.access import Caller, Role
 

@@ -10,13 +10,13 @@ import pytest
 from tests.server.people import AUTH, PASSWORD, PROJECTS, an_email, browser, invite, member, person
 from tests.server.serving import Served, serving
 
-from perdure.engine import passwords, projects
-from perdure.engine.accounts import hash_of
+from perdure.engine.people import passwords, projects
+from perdure.engine.people.accounts import hash_of
 from perdure.server.auth import Failures, Gate
 from perdure.server.cookies import TOKENS_MAX, Cookies
 from perdure.server.routes import accounts as routes
-from perdure.store.verbs import accounts
-from perdure.store.verbs.accounts import NewSession
+from perdure.store.verbs.people import accounts
+from perdure.store.verbs.people.accounts import NewSession
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import Forbidden, NotFound
 

@@ -10,7 +10,7 @@ from tests.server.people import PROJECTS, cheap_passwords, member
 from tests.server.serving import LASTING, Hand, Served, serving
 from tests.server.test_approvals import asked, link_of, path_of, submit
 
-from perdure.engine.approvals import Link, _encode, _sign
+from perdure.engine.agents.approvals import Link, _encode, _sign
 from perdure.wire.base.access import Role
 
 Json = Any

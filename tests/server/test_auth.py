@@ -12,7 +12,7 @@ from perdure.server import auth
 from perdure.server.app import check_exposure
 from perdure.server.auth import Failures, Gate, is_loopback, to_network
 from perdure.server.settings import Settings
-from perdure.store.verbs import access
+from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
 

@@ -8,11 +8,11 @@ import pytest
 from tests.server.serving import Hand, Served, serving
 from tests.store.locks import held
 
-from perdure.engine.clock import boottime_us
+from perdure.engine.base.clock import boottime_us
 from perdure.store.interface import Verb, query, verb
 from perdure.store.open import is_postgres
-from perdure.store.verbs import claims
-from perdure.store.verbs.claims import Beat, Held
+from perdure.store.verbs.runs import claims
+from perdure.store.verbs.runs.claims import Beat, Held
 from perdure.wire.base.errors import Unavailable
 
 LEASE_US = 1_000_000_000

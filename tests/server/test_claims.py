@@ -11,8 +11,9 @@ from tests.server.serving import Hand, Served, serving
 from tests.work import counted
 from uuid_utils import uuid7
 
-from perdure.store.verbs import access, starts
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import starts
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.limits import REGISTERED_MAX
 from perdure.wire.runs.requests import StartItem
 

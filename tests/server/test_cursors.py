@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.store.verbs import runs, sessions, trace_queries
+from perdure.store.verbs.agents import sessions
+from perdure.store.verbs.insight import trace_queries, workflow_runs
 
 NAMES = ["ä/1", "b", "c", "d", "e.f"]
 """Not in their order, and one that is not ASCII."""
@@ -137,7 +138,7 @@ async def test_a_list_goes_on_beyond_what_it_looks_at_for_one_page(
     for name in NAMES:
         await kind.add(served, hand, name)
     [whole] = [page async for page in pages(served, kind)]
-    for module in (trace_queries, sessions, runs):
+    for module in (trace_queries, sessions, workflow_runs):
         monkeypatch.setattr(module, "LIST_DEPTH", 2)
     found = [one async for page in pages(served, kind, limit=4) for one in page]
     assert found == whole

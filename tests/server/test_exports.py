@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.server.serving import Hand, Served, serving
 
-from perdure.engine import exports
-from perdure.engine.exports import destination
+from perdure.engine.outside import exports
+from perdure.engine.outside.exports import destination
 from perdure.wire.base.errors import BadRequest
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.server.serving import Served
 
 from perdure.server.auth import Gate
-from perdure.store.verbs import access
+from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 
 KEYS = "/api/v1/api-keys"

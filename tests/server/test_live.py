@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from tests.server.serving import Hand, Served
 from tests.server.test_streams import Event, Stream, following
 
-from perdure.engine import live
-from perdure.engine.service import Scope
-from perdure.store.verbs import live as looks
+from perdure.engine.base.service import Scope
+from perdure.engine.insight import live
+from perdure.store.verbs.insight import live as looks
 from perdure.wire.base.access import Role
 from perdure.wire.insight.live import FollowLive
 

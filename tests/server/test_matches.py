@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.server.serving import Hand, Served
 
-from perdure.engine import matches
-from perdure.store.verbs import matches as matches_verbs
+from perdure.engine.insight import matches
+from perdure.store.verbs.insight import matches as matches_verbs
 from perdure.wire.insight.matches import HistogramTime, Match, histogram
 
 Json = Any

@@ -13,7 +13,7 @@ from tests.server.test_auth import Clock
 
 from perdure.server import signin
 from perdure.server.signin import LINK_SECONDS, SESSION_SECONDS, SignIns
-from perdure.store.verbs import access
+from perdure.store.verbs.base import access
 from perdure.wire.base.access import Principal, Role
 from perdure.wire.base.errors import TooManyRequests
 

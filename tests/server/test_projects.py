@@ -8,7 +8,7 @@ import pytest
 from tests.server.people import AUTH, PROJECTS, Person, accept, an_email, browser, invite, member, use_link
 from tests.server.serving import Served, serving
 
-from perdure.store.verbs import accounts
+from perdure.store.verbs.people import accounts
 from perdure.wire.base.access import Role
 
 KEYS = "/api/v1/api-keys"

@@ -12,8 +12,9 @@ import pytest
 from tests.server.push_worker import DROP, HANG, LOOPBACK, PushWorker, push_worker
 from tests.server.serving import Served, serving
 
-from perdure.engine import dispatch, push
-from perdure.store.verbs import push_steps, queries
+from perdure.engine.outside import dispatch, push
+from perdure.store.verbs.outside import push_steps
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.signatures import verify
 from perdure.wire.base.status import Phase
 

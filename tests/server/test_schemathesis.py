@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.server.people import Person, member
 from tests.server.serving import Hand, Served, serving
 
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.server import openapi
 from perdure.server.app import all_routes
 from perdure.wire.base.access import Caller, Role

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.settings import EngineSettings
 from perdure.server.logs import HIDDEN, JsonFormatter, TextFormatter, redact
 from perdure.server.schemas import field_notes
 from perdure.server.settings import Settings, _is_of_kubernetes, load

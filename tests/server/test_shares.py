@@ -97,7 +97,7 @@ async def test_a_scan_ends_when_its_caller_leaves(
 
 async def test_a_project_has_a_limit_of_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted by name. Those that are known may be registered again, also by another deployment."""
-    monkeypatch.setattr("perdure.store.verbs.deployments.WORKFLOWS_MAX", 5)
+    monkeypatch.setattr("perdure.store.verbs.runs.deployments.WORKFLOWS_MAX", 5)
     hand = Hand(served.client, tuple(f"w-{n}" for n in range(5)))
     await hand.register()
     hand.deployment_id = "newer"

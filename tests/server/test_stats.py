@@ -8,7 +8,7 @@ from tests.server.serving import Hand, Served
 
 from perdure import Client
 from perdure.sdk.http import HttpTransport
-from perdure.store.verbs import ended
+from perdure.store.verbs.insight import ended
 from perdure.wire.insight.attention import pattern_of, words_of
 from perdure.wire.insight.matches import CountReply
 from perdure.wire.insight.stats import class_of, percentile_ms

@@ -13,7 +13,7 @@ import pytest
 
 DEAF = """
 import asyncio, sys
-import perdure.cli.serve
+import perdure.cli.processes.serve
 
 class Deaf(asyncio.SelectorEventLoop):
     def add_signal_handler(self, sig, callback, *args):
@@ -21,7 +21,7 @@ class Deaf(asyncio.SelectorEventLoop):
     def remove_signal_handler(self, sig):
         raise NotImplementedError
 
-perdure.cli.serve.loop_factory = lambda: Deaf
+perdure.cli.processes.serve.loop_factory = lambda: Deaf
 from perdure.cli.main import app
 app(sys.argv[1:])
 """

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 from tests.server.serving import Hand, Served, serving
 
-from perdure.engine.streams import PIECE_BYTES
+from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server import tails
 from perdure.wire.runs.events import Event
 

@@ -8,10 +8,10 @@ import pytest
 from tests.server.serving import LASTING, Hand, Served, serving
 from uuid_utils import uuid7
 
-from perdure.engine import recalls
-from perdure.engine.waiting_claims import Kind, Poll, WaitingClaims
-from perdure.store.verbs import claims, starts
-from perdure.store.verbs.starts import New
+from perdure.engine.runs import recalls
+from perdure.engine.runs.waiting_claims import Kind, Poll, WaitingClaims
+from perdure.store.verbs.runs import claims, starts
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.runs.requests import ClaimRequest, StartItem
 
 Reply = asyncio.Task[Any]
@@ -283,7 +283,7 @@ def test_a_claim_that_looks_for_work_could_take_it_as_well() -> None:
 
 
 def test_counts_that_grow_too_many_are_forgotten_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.engine.waiting_claims.NAMES_MAX", 3)
+    monkeypatch.setattr("perdure.engine.runs.waiting_claims.NAMES_MAX", 3)
     waiting = WaitingClaims()
     assert all(waiting.wake("p", str(n)) for n in range(4))
     assert not waiting.wake("p", "new")  # each worker looks once

@@ -13,9 +13,9 @@ from msgspec import Raw
 from tests import postgres
 from tests.databases import migrated
 
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_hints import Exchange
 from perdure.wire.runs.requests import (

@@ -14,9 +14,9 @@ from tests.databases import migrated
 from tests.servers.conftest import NEVER, Hand, Pair, engine_on, exchange, pair_on, raw, until
 from tests.store.world import step
 
-from perdure.engine import live
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
+from perdure.engine.insight import live
 from perdure.store import postgres_hints
 from perdure.store.hints import GATHERED_MAX, PAYLOAD_BYTES_MAX, Gathered, decode
 from perdure.store.interface import (

@@ -13,7 +13,7 @@ from perdure.store import postgres_connection
 from perdure.store.migrate import Migration, migrations
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import NotOurDatabase, schema_at
-from perdure.store.verbs import claims, queries
+from perdure.store.verbs.runs import claims, queries
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.runs.requests import Complete
 

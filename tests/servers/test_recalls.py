@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.servers.conftest import NEVER, Hand, Pair, until
 
-from perdure.engine import recalls
+from perdure.engine.runs import recalls
 from perdure.wire.runs.requests import ClaimReply
 
 

@@ -18,9 +18,11 @@ from tests.sim.server import LEASE_US
 from tests.sim.world import World
 
 from perdure.store.sqlite_run import SQLiteRun
-from perdure.store.verbs import claims, pauses, transitions, why
-from perdure.store.verbs.pauses import Paused
-from perdure.store.verbs.queues import put_queue
+from perdure.store.verbs.insight import why
+from perdure.store.verbs.runs import claims, transitions
+from perdure.store.verbs.runs.queues import put_queue
+from perdure.store.verbs.steering import pauses
+from perdure.store.verbs.steering.pauses import Paused
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.insight.explain import explain
 from perdure.wire.insight.why import Why

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -17,7 +17,7 @@ from perdure.store.executions import State
 from perdure.store.interface import Rows, query_many, records
 from perdure.store.records import expand_columns
 from perdure.store.statements import Statement, parse, spelled_out, texts
-from perdure.store.verbs import reports, rows, transitions, waits
+from perdure.store.verbs.runs import reports, rows, transitions, waits
 from perdure.wire.runs.requests import ItemReply, ReportItem
 
 _TEXT = "\n".join(expand_columns(spelled_out(text, source), source) for source, text in texts("common"))

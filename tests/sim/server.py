@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Raw
 from tests.sim.loop import SimClock
 
+from perdure.engine.base.service import Scope, once
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
 from perdure.engine.loops import Loop
-from perdure.engine.service import Scope, once
-from perdure.engine.settings import EngineSettings
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.operation import Operation
 from perdure.wire.runs.executions import CancelExecution, ResumeExecution

@@ -25,15 +25,16 @@ from tests.sim.sdk_worker import SdkWorker
 from tests.sim.server import LEASE_US, Cancel, Gone, Once, Resume, Server, Start, late
 from tests.sim.worker import Worker
 
-import perdure.engine.claims
-import perdure.engine.core
+import perdure.engine.base.core
+import perdure.engine.base.service
 import perdure.engine.engine
 import perdure.engine.loops
-import perdure.engine.service
-import perdure.store.verbs.reports
+import perdure.engine.runs.claims
+import perdure.store.verbs.runs.reports
 from perdure.engine.loops import Loop
 from perdure.store.statements import Statement
-from perdure.store.verbs import access, queries
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import Conflict, NoDeployment, NotCancellable, NotFound, PerdureError
 from perdure.wire.base.operation import Operation
 from perdure.wire.base.status import FINAL
@@ -181,17 +182,17 @@ class World:
 
     def _patches(self) -> Iterator[Patch]:
         """The engine's sources of chance and time."""
-        for module in (perdure.engine.claims, perdure.engine.service):
+        for module in (perdure.engine.runs.claims, perdure.engine.base.service):
             yield module, "uuid7", self.new_id
-        yield perdure.engine.claims, "random", self.random
-        for clocked in (perdure.engine.core, perdure.engine.loops, perdure.engine.engine):
+        yield perdure.engine.runs.claims, "random", self.random
+        for clocked in (perdure.engine.base.core, perdure.engine.loops, perdure.engine.engine):
             yield clocked, "boottime_us", lambda: BOOTED_US + self.loop.us
         yield perdure.engine.engine.Engine, "loops", lambda engine: self._loops(engine)
         if self.sdk:
             yield from sdk_worker.patches(self)
         if self.small_pages:
-            yield perdure.engine.claims, "JOURNAL_ROWS_MAX", 3
-            yield perdure.store.verbs.reports, "ROWS_MAX", 2
+            yield perdure.engine.runs.claims, "JOURNAL_ROWS_MAX", 3
+            yield perdure.store.verbs.runs.reports, "ROWS_MAX", 2
 
     def _loops(self, engine: perdure.engine.engine.Engine) -> list[Loop]:
         """Some of the engine's loops, with rounds that come late."""

@@ -8,21 +8,11 @@ from typing import Any, Final
 from tests.store.world import GRACE_US, PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import (
-    budgets,
-    claims,
-    events,
-    exports,
-    push_reports,
-    push_workers,
-    sessions,
-    starts,
-    traces,
-    transcripts,
-    transitions,
-    webhooks,
-)
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.agents import budgets, sessions, transcripts
+from perdure.store.verbs.insight import traces
+from perdure.store.verbs.outside import exports, push_reports, push_workers, webhooks
+from perdure.store.verbs.runs import claims, events, starts, transitions
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.agents.budgets import Amounts, BudgetChange, BudgetSpec, Reserve, Settle
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.insight.traces import StoredSpan

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from tests.store.world import PROJECT, World
 
-from perdure.store.verbs import pauses
-from perdure.store.verbs.pauses import Paused, PauseWork
+from perdure.store.verbs.steering import pauses
+from perdure.store.verbs.steering.pauses import Paused, PauseWork
 from perdure.wire.runs.queues import Pause, PauseKind
 from perdure.wire.steering.pauses import EndedPause
 

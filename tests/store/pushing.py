@@ -8,10 +8,11 @@ from typing import Any
 
 from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw
 
-from perdure.store.verbs import events, push_reports, push_steps, push_workers
-from perdure.store.verbs.push_reports import Wait
-from perdure.store.verbs.push_workers import Handed, Pushed
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.outside import push_reports, push_steps, push_workers
+from perdure.store.verbs.outside.push_reports import Wait
+from perdure.store.verbs.outside.push_workers import Handed, Pushed
+from perdure.store.verbs.runs import events
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.times import rfc3339
 from perdure.wire.outside.push_workers import SavedStep
 from perdure.wire.runs.requests import EventItem, Started, StartItem

@@ -28,25 +28,17 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Store, Verb
-from perdure.store.verbs import (
-    access,
-    accounts,
-    acts,
-    approvals,
-    bulk,
-    claims,
-    events,
-    reports,
-    schedules,
-    starts,
-    transitions,
-    waits,
-)
-from perdure.store.verbs.accounts import NewSession
-from perdure.store.verbs.bulk import NewJob
-from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.agents import approvals
+from perdure.store.verbs.base import access
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.clock import schedules
+from perdure.store.verbs.people import accounts
+from perdure.store.verbs.people.accounts import NewSession
+from perdure.store.verbs.runs import claims, events, reports, starts, transitions, waits
+from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
+from perdure.store.verbs.runs.starts import New
+from perdure.store.verbs.steering import acts, bulk
+from perdure.store.verbs.steering.bulk import NewJob
 from perdure.wire.agents.approvals import QuestionLink
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.access import Role

@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 
 from perdure.store.statements import load, parse, spelled_out, texts, with_rules
-from perdure.store.verbs.admission import GroupRoom, room
+from perdure.store.verbs.runs.admission import GroupRoom, room
 from perdure.wire.runs.admission import Rule
 
 RULES = (files("perdure.store") / "sql" / "common" / "admission.sql").read_text(encoding="utf-8")

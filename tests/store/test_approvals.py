@@ -7,7 +7,7 @@ from msgspec import json
 from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World, raw
 
-from perdure.store.verbs import approvals
+from perdure.store.verbs.agents import approvals
 from perdure.wire.agents.approvals import Approval, How, Question, QuestionState
 from perdure.wire.base.errors import Conflict
 from perdure.wire.base.records import Kind

@@ -2,7 +2,7 @@
 
 from tests.store.world import START_US, World, step
 
-from perdure.store.verbs.bodies import Body, count_rerun
+from perdure.store.verbs.base.bodies import Body, count_rerun
 
 
 async def test_a_body_that_begins_after_the_outcome_counts(world: World) -> None:

@@ -13,8 +13,9 @@ from tests.store.world import PROJECT, SECOND, World, child, event_wait
 
 from perdure.store.interface import Store, Verb, query, verb
 from perdure.store.open import open_store
-from perdure.store.verbs import budgets, queries
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs import retention
+from perdure.store.verbs.agents import budgets
+from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
@@ -309,7 +310,7 @@ async def test_it_goes_with_its_execution(world: World) -> None:
     id = await spender(world, BudgetSpec(calls=9))
     await verdict(world, id, "a")
     await world.finish(id)
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     assert await world.store.read(_left(id=id)) == []
 
 

@@ -11,14 +11,14 @@ from tests.store.locks import held
 from tests.store.test_why import ask
 from tests.store.world import HOLD, PROJECT, World, raw, step, try_of
 
-from perdure.engine.bulk import Bulk
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.service import Scope, once
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope, once
+from perdure.engine.steering.bulk import Bulk
 from perdure.store.interface import Verb
-from perdure.store.verbs import bulk as verbs
-from perdure.store.verbs.find import list_executions
-from perdure.store.verbs.transitions import cancel_tree
+from perdure.store.verbs.runs.find import list_executions
+from perdure.store.verbs.runs.transitions import cancel_tree
+from perdure.store.verbs.steering import bulk as verbs
 from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound, NothingMatches, Unavailable
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import ListFilters
@@ -422,7 +422,7 @@ async def test_an_execution_that_makes_a_page_fail_does_not_stop_the_job(
             raise ZeroDivisionError("a bug")
         return await cancel_tree(project_id, execution_id, *more)
 
-    monkeypatch.setattr("perdure.store.verbs.bulk.cancel_tree", broken)
+    monkeypatch.setattr("perdure.store.verbs.steering.bulk.cancel_tree", broken)
     done = await finish(service, await begin(service, "cancel"))
     [item] = await items(service, done, ItemState.REFUSED)
     assert (done.done, done.refused, item.execution_id) == (8, 1, ids[4])
@@ -447,8 +447,8 @@ async def test_one_that_fails_when_it_is_taken_later_is_refused_itself(
             raise ZeroDivisionError("a bug")
         return await cancel_tree(project_id, execution_id, *more)
 
-    monkeypatch.setattr("perdure.store.verbs.bulk.try_lock", try_lock)
-    monkeypatch.setattr("perdure.store.verbs.bulk.cancel_tree", broken)
+    monkeypatch.setattr("perdure.store.verbs.steering.bulk.try_lock", try_lock)
+    monkeypatch.setattr("perdure.store.verbs.steering.bulk.cancel_tree", broken)
     job = await begin(service, "cancel")
     for _ in range(5):
         await service.work()

@@ -19,7 +19,7 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Changed, Ended, Ready
-from perdure.store.verbs import transitions
+from perdure.store.verbs.runs import transitions
 from perdure.wire.base.errors import NotCancellable, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

@@ -14,7 +14,7 @@ from tests.store.world import PROJECT, World, answer_wait
 from perdure.store.interface import Ready, query, verb
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
-from perdure.store.verbs import deployments
+from perdure.store.verbs.runs import deployments
 from perdure.wire.runs.requests import QueueSpec, StartItem, WorkflowSpec
 
 T = TypeVar("T")

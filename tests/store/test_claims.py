@@ -20,9 +20,10 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import claims, find, queries, reports, starts
-from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.store.verbs.starts import New
+from perdure.store.verbs import retention
+from perdure.store.verbs.runs import claims, find, reports, starts
+from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.errors import Conflict, LeaseLost
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
@@ -751,7 +752,7 @@ async def test_a_registration_that_ended_is_never_opened_again(world: World, how
     assert await world.beat() is None
     world.advance(2)
     pruned = await world.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""), finished_before_us=0, idempotency_before_us=world.now_us, now_us=world.now_us, limit=10
         )
     )

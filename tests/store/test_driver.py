@@ -23,7 +23,8 @@ from perdure.store.file_lock import StoreInUse
 from perdure.store.interface import Metric, Notify, Trouble, query, query_many, verb
 from perdure.store.open import open_store
 from perdure.store.sqlite import NotOurFile, SQLiteStore
-from perdure.store.verbs import access, queries, reports
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import queries, reports
 from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.requests import ReportItem, StartItem

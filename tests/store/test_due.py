@@ -6,7 +6,7 @@ from tests.store.pushing import PushWorld
 from tests.store.test_turns import QUEUE, take, turn
 from tests.store.world import GRACE_US, LEASE_US, SECOND, World, child, event_wait
 
-from perdure.store.verbs import transitions
+from perdure.store.verbs.runs import transitions
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import StartItem

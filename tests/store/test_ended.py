@@ -13,13 +13,15 @@ import pytest
 from msgspec.structs import replace
 from tests.store.world import PROJECT, SECOND, World, failure
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
-from perdure.engine.folding import Folding
+from perdure.engine.insight.folding import Folding
 from perdure.store.interface import query, verb
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import ended, queries
-from perdure.store.verbs.ended import KEPT_US, MINUTE_US, Folds
+from perdure.store.verbs import retention
+from perdure.store.verbs.insight import ended
+from perdure.store.verbs.insight.ended import KEPT_US, MINUTE_US, Folds
+from perdure.store.verbs.runs import queries
 from perdure.wire.insight.stats import class_of
 
 WORKFLOWS: Final = ("one", "two")
@@ -120,7 +122,7 @@ async def house(world: World, database: str) -> AsyncIterator[House]:
 
 async def _prune(house: House, seconds: float) -> None:
     now_us = house.world.now_us
-    pruned = queries.prune(
+    pruned = retention.prune(
         after=("", ""),
         finished_before_us=now_us - int(seconds * SECOND),
         idempotency_before_us=0,

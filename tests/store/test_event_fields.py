@@ -22,9 +22,9 @@ from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.records import to_values
 from perdure.store.statements import load
-from perdure.store.verbs import event_fields, event_search, events
-from perdure.store.verbs import queries as queries_
-from perdure.store.verbs.event_fields import (
+from perdure.store.verbs import retention
+from perdure.store.verbs.runs import event_fields, event_search, events
+from perdure.store.verbs.runs.event_fields import (
     Fields,
     FieldsRow,
     block_rows,
@@ -304,7 +304,7 @@ async def test_the_index_goes_with_its_events(world: World, small: None) -> None
 
 async def prune(world: World, before_us: int) -> None:
     await world.store.write(
-        queries_.prune(
+        retention.prune(
             finished_before_us=before_us, idempotency_before_us=0, now_us=world.now_us, limit=500, after=("", "")
         )
     )

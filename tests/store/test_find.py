@@ -10,7 +10,9 @@ from msgspec import json
 from tests.store.world import BLOCK, PROJECT, World, failure, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import fields, find, queries
+from perdure.store.verbs import retention
+from perdure.store.verbs.insight import summaries
+from perdure.store.verbs.runs import fields, find
 from perdure.wire.base.errors import BadValue
 from perdure.wire.base.status import STATUS, Phase
 from perdure.wire.runs.executions import Execution, ListFilters, read_tags
@@ -186,7 +188,7 @@ async def listed_by_end(world: World, filters: ListFilters, limit: int) -> list[
     ids: list[str] = []
     cursor: str | None = "~"
     while cursor is not None:
-        listing = find.list_ended(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
+        listing = summaries.list_ended(project_id=PROJECT, filters=filters, before=cursor, limit=limit)
         page, cursor = await world.store.scan(listing)
         assert len(page) <= limit
         ids += [summary.id for summary in page]
@@ -272,6 +274,6 @@ async def test_what_is_deleted_leaves_no_term(world: World) -> None:
         ListFilters(field="payload.id=7"),
     ):
         assert await listed(world, filters, 10) == [id]
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     await world.check()
     assert await listed(world, ListFilters(key_part="4711"), 10) == []

@@ -7,7 +7,7 @@ from tests.store.test_event_fields import prune
 from tests.store.test_transcripts import append, do, said
 from tests.store.world import PROJECT, World, child, failure, raw, step
 
-from perdure.store.verbs import queries
+from perdure.store.verbs import retention
 from perdure.wire.agents.budgets import BudgetSpec, Verdict
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.errors import Conflict, NotFound
@@ -50,7 +50,7 @@ async def test_a_fork_stays_whole_when_its_source_goes(world: World, way: str) -
     fork_id = (await world.fork(id, from_step="b")).execution_id
     kept = await world.journal(fork_id)
     if way == "erase":
-        erased = await world.store.write(queries.erase(project_id=PROJECT, user_id="u", session_id=None, limit=10))
+        erased = await world.store.write(retention.erase(project_id=PROJECT, user_id="u", session_id=None, limit=10))
         assert erased == (1, 1)
     else:
         world.advance(10)

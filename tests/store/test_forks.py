@@ -9,8 +9,8 @@ from msgspec import json
 from tests.store.pushing import PushWorld
 from tests.store.world import World, answer_wait, child, event_wait, failure, raw, step
 
-from perdure.store.verbs import forks
-from perdure.store.verbs.queries import journal as _journal  # noqa: F401
+from perdure.store.verbs.runs.queries import journal as _journal  # noqa: F401
+from perdure.store.verbs.steering import forks
 from perdure.wire.agents.budgets import Amounts, BudgetSpec, ReserveReply, StoredBudget, Verdict, topic_of
 from perdure.wire.base.errors import BadValue, Conflict, LaterOutcomes, NotFound, TooLarge
 from perdure.wire.base.records import Kind

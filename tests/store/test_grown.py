@@ -26,10 +26,10 @@ from perdure.store.open import open_store
 from perdure.store.postgres_writer import BEGIN, LOCKS, PREPARE
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import Statement, load
-from perdure.store.verbs.ended import HOUR_US, MINUTE_US
-from perdure.store.verbs.find import FLOORS
-from perdure.store.verbs.queries import DOCTOR
-from perdure.store.verbs.runs import LIST_DEPTH
+from perdure.store.verbs.insight.ended import HOUR_US, MINUTE_US
+from perdure.store.verbs.insight.workflow_runs import LIST_DEPTH
+from perdure.store.verbs.runs.find import FLOORS
+from perdure.store.verbs.runs.queries import DOCTOR
 from perdure.wire.base.fields import NEWEST
 
 SMALL: Final = (20_000, 1_000)

@@ -15,14 +15,14 @@ from tests import postgres
 from tests.faults.cluster import until
 from tests.store.world import World, step
 
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
 from perdure.engine.loops import BATCH
-from perdure.engine.settings import EngineSettings
 from perdure.store import postgres_connection, postgres_writer
 from perdure.store.interface import query, verb
 from perdure.store.postgres import PostgresStore
 from perdure.store.statements import parse
-from perdure.store.verbs import live
+from perdure.store.verbs.insight import live
 from perdure.wire.base.errors import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")

@@ -15,8 +15,9 @@ from tests.store.world import (
     try_of,
 )
 
-from perdure.store.verbs import acts, queries
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.runs import queries
+from perdure.store.verbs.steering import acts
 from perdure.wire.base.errors import BadValue, Conflict, KeyReused, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

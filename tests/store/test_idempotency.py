@@ -7,9 +7,14 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import accounts, events, idempotency, push_reports, queries, schedules
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New
+from perdure.store.verbs import retention
+from perdure.store.verbs.base import idempotency
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.clock import schedules
+from perdure.store.verbs.outside import push_reports
+from perdure.store.verbs.people import accounts
+from perdure.store.verbs.runs import events
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.clock.schedules import ScheduleSpec
 from perdure.wire.people.projects import Project
 from perdure.wire.runs.requests import EventItem, Started, StartItem
@@ -25,7 +30,7 @@ async def sweep(world: World, limit: int = 500, retention_days: float = 30) -> i
     after, rounds = ("", ""), 0
     while True:
         pruned = await world.store.write(
-            queries.prune(
+            retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(retention_days * DAY_US),
                 idempotency_before_us=world.now_us - DAY_US,
@@ -178,7 +183,7 @@ async def test_an_answer_outlives_a_deleted_execution_by_a_day_or_two(world: Wor
     id = await ask()
     await hours(world, 26)
     await end(world, id)
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     await hours(world, 24)
     assert await ask() == id
     await hours(world, 26)

@@ -4,8 +4,11 @@ import pytest
 from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
-from perdure.store.verbs import find, queries, runs, sessions, trace_queries
-from perdure.store.verbs.starts import INLINE_BYTES_MAX
+from perdure.store.verbs import retention
+from perdure.store.verbs.agents import sessions
+from perdure.store.verbs.insight import trace_queries, workflow_runs
+from perdure.store.verbs.runs import find
+from perdure.store.verbs.runs.starts import INLINE_BYTES_MAX
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.records import Kind
 from perdure.wire.insight.journal_spans import trace_id_of
@@ -34,7 +37,7 @@ async def test_whoever_looks_sees_no_difference(world: World) -> None:
     )
     assert [json.decode(one.payload) for one in page] == ["z", SMALL, LARGE]
     found, _ = await world.store.read(
-        runs.list_runs(
+        workflow_runs.list_runs(
             project_id=PROJECT,
             type=WorkflowType.WORKFLOW,
             workflow_id=None,
@@ -97,5 +100,5 @@ async def test_it_goes_with_its_execution(world: World) -> None:
     id = await world.running(payload=raw(LARGE))
     await world.finish(id)
     await world.check()
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     await world.check()  # no row is left that belongs to nobody

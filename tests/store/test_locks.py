@@ -13,7 +13,7 @@ from tests.store.declared import declarations
 from perdure.store.interface import verb
 from perdure.store.locks import Row, SharedRow
 from perdure.store.statements import load
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import Idempotency
 
 
 class Wait(NamedTuple):

@@ -18,8 +18,8 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Metric
-from perdure.store.verbs import claims
-from perdure.store.verbs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
+from perdure.store.verbs.runs import claims
+from perdure.store.verbs.runs.transitions import BACKOFF_MAX_US, LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.base.errors import LeaseLost
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase

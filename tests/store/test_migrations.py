@@ -22,7 +22,7 @@ from perdure.store.inspection import read_schema
 from perdure.store.interface import Store
 from perdure.store.migrate import Migration, Schema, migrations
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
 
 ROOT = Path(__file__).parents[2]

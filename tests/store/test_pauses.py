@@ -8,12 +8,13 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.interface import Ready
-from perdure.store.verbs import pauses, starts
-from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.store.verbs.pauses import Paused
-from perdure.store.verbs.queues import list_queues
-from perdure.store.verbs.starts import New
-from perdure.store.verbs.waits import list_waits
+from perdure.store.verbs.runs import starts
+from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
+from perdure.store.verbs.runs.queues import list_queues
+from perdure.store.verbs.runs.starts import New
+from perdure.store.verbs.runs.waits import list_waits
+from perdure.store.verbs.steering import pauses
+from perdure.store.verbs.steering.pauses import Paused
 from perdure.wire.base.errors import BadValue, DeploymentNotFound, WorkflowNotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.queues import Pause, PauseKind, QueueState

@@ -24,7 +24,8 @@ from perdure.store.postgres import READERS, PostgresStore
 from perdure.store.postgres_connection import NotOurDatabase, end, parse_url, schema_at
 from perdure.store.postgres_writer import LOCKS
 from perdure.store.statements import load, parse
-from perdure.store.verbs import access, queries
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import queries
 from perdure.wire.base.errors import BadRequest, NotFound, Unavailable, UnknownOutcome
 from perdure.wire.runs.requests import Complete, EventItem, Publish
 

@@ -15,9 +15,9 @@ from tests.store.world import LEASE_US, PROJECT, SECOND, World, step
 from perdure.store import postgres_lock_queue, postgres_writer
 from perdure.store.interface import Verb, query, verb
 from perdure.store.postgres import PostgresStore
-from perdure.store.verbs import claims, starts
-from perdure.store.verbs.direct_dispatch import WaitingClaim
-from perdure.store.verbs.starts import New
+from perdure.store.verbs.runs import claims, starts
+from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
+from perdure.store.verbs.runs.starts import New
 from perdure.wire.base.errors import Unavailable, UnknownOutcome
 from perdure.wire.runs.requests import Claimed, ItemReply, StartChild, StartItem
 

@@ -6,13 +6,13 @@ import asyncpg
 import pytest
 from tests.store.world import PROJECT, World, child, raw
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
 from perdure.engine.engine import Engine
 from perdure.store.interface import Store
 from perdure.store.open import is_postgres
 from perdure.store.sqlite import SQLiteStore
-from perdure.store.verbs import queries, reports
-from perdure.store.verbs.direct_dispatch import WaitingClaim
+from perdure.store.verbs.runs import queries, reports
+from perdure.store.verbs.runs.direct_dispatch import WaitingClaim
 from perdure.wire.runs.requests import Complete, ReportItem, Suspend
 
 

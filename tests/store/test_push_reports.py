@@ -11,9 +11,10 @@ from uuid_utils import uuid7
 
 from perdure.store.executions import EndedExecution
 from perdure.store.interface import Metric, Query
-from perdure.store.verbs import push_reports, push_steps, queries
-from perdure.store.verbs.rows import ended
-from perdure.store.verbs.transitions import LOSSES_MAX, UNDELIVERED_MAX
+from perdure.store.verbs import retention
+from perdure.store.verbs.outside import push_reports, push_steps
+from perdure.store.verbs.runs.rows import ended
+from perdure.store.verbs.runs.transitions import LOSSES_MAX, UNDELIVERED_MAX
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
@@ -426,7 +427,7 @@ async def test_what_is_deleted_keeps_its_place_in_its_batch(pushes: PushWorld, w
     first, second, third = (one.execution_id for one in started)
     await pushes.claim(worker)
     await pushes.complete(second, worker, 2)
-    await pushes.store.write(queries.delete(project_id=PROJECT, execution_id=second))
+    await pushes.store.write(retention.delete(project_id=PROJECT, execution_id=second))
     await pushes.complete(first, worker, 1)
     await pushes.complete(third, worker, 3)
     deleted = "The execution was deleted before the batch had ended."
@@ -441,7 +442,7 @@ async def prune(pushes: PushWorld) -> int:
     """Retention of thirty days; answers how much is gone."""
     before_us = pushes.world.now_us - 30 * 86_400 * SECOND
     pruned = await pushes.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""),
             finished_before_us=before_us,
             idempotency_before_us=before_us,

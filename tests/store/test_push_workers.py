@@ -10,8 +10,9 @@ from tests.store.locks import held, without_waiting
 from tests.store.pushing import LEASE_US, URL, PushWorld
 from tests.store.world import PROJECT, SECOND
 
-from perdure.store.verbs import claims, push_workers, queries
-from perdure.store.verbs.transitions import LOSSES_MAX
+from perdure.store.verbs.outside import push_workers
+from perdure.store.verbs.runs import claims, queries
+from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.base.errors import BadRequest, Conflict, LeaseLost, NotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import QueueSpec

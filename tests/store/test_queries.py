@@ -13,12 +13,13 @@ from tests.store.test_traces import span
 from tests.store.test_transcripts import append
 from tests.store.world import BLOCK, CANCELLED, PROJECT, World, answer_wait, child, failure, raw, step
 
-from perdure.engine.clock import ManualClock
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.settings import EngineSettings
 from perdure.store.interface import query, verb
-from perdure.store.verbs import find, queries, starts, transitions
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs import retention
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.runs import find, queries, starts, transitions
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.fields import NEWEST
 from perdure.wire.base.status import Phase
@@ -174,7 +175,7 @@ async def test_missing_things_are_missed(world: World) -> None:
             queries.get(project_id=project, execution_id=wanted),
             queries.journal(project_id=project, execution_id=wanted, after=0, limit=1),
             queries.logs(project_id=project, execution_id=wanted, after=0, limit=1),
-            queries.delete(project_id=project, execution_id=wanted),
+            retention.delete(project_id=project, execution_id=wanted),
         ):
             with pytest.raises(NotFound):
                 await world.store.write(look)
@@ -213,9 +214,9 @@ async def test_deleting_takes_a_final_execution_with_all_below_it(world: World) 
     below = json.decode(row.value)
     await world.finish(parent)
     with pytest.raises(Conflict, match=f"{below}' is queued"):
-        await world.store.write(queries.delete(project_id=PROJECT, execution_id=parent))
+        await world.store.write(retention.delete(project_id=PROJECT, execution_id=parent))
     await world.cancel(below)
-    assert await world.store.write(queries.delete(project_id=PROJECT, execution_id=parent)) == 2
+    assert await world.store.write(retention.delete(project_id=PROJECT, execution_id=parent)) == 2
     assert await listed(world) == await listed(world, tag="a=1") == []
 
 
@@ -232,7 +233,7 @@ async def test_nothing_open_is_deleted(world: World, end: str) -> None:
         await world.cancel(id)
     before = await world.everything(id)
     with pytest.raises(Conflict, match=end):
-        await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+        await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     assert await world.everything(id) == before
 
 
@@ -245,7 +246,7 @@ async def test_erasing_takes_what_is_final_and_counts_what_is_open(world: World,
         await world.cancel(id)
     other = await world.start()
     await world.cancel(other)
-    erase = queries.erase(project_id=PROJECT, user_id=user_id, session_id=session_id, limit=2)
+    erase = retention.erase(project_id=PROJECT, user_id=user_id, session_id=session_id, limit=2)
     assert await world.store.write(erase) == (2, 4)  # the open ones in front do not hide the final ones
     assert await world.store.write(erase) == (1, 4)
     assert await world.store.write(erase) == (0, 4)
@@ -255,7 +256,7 @@ async def test_erasing_takes_what_is_final_and_counts_what_is_open(world: World,
 async def test_erasing_a_session_takes_the_execution_that_began_it(world: World) -> None:
     id = await world.start()
     await world.cancel(id)
-    erased = await world.store.write(queries.erase(project_id=PROJECT, user_id=None, session_id=id, limit=10))
+    erased = await world.store.write(retention.erase(project_id=PROJECT, user_id=None, session_id=id, limit=10))
     assert erased == (1, 0)
 
 
@@ -268,7 +269,7 @@ async def _prune(world: World, days: float, limit: int = 500, workflows: dict[st
     after = ("", "")
     while True:
         pruned = await world.store.write(
-            queries.prune(
+            retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(days * DAY_US),
                 idempotency_before_us=world.now_us - DAY_US,
@@ -388,7 +389,7 @@ async def test_one_batch_is_bounded_by_the_rows_of_its_journals(world: World, mo
     after, more = ("", ""), True
     while more:
         pruned = await world.store.write(
-            queries.prune(
+            retention.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
                 idempotency_before_us=0,
@@ -433,7 +434,7 @@ async def test_a_walk_leaves_out_what_is_young_and_finds_what_is_old_in_other_pr
     after, gone = ("", ""), 0
     while True:
         pruned = await world.store.write(
-            queries.prune(
+            retention.prune(
                 after=after,
                 finished_before_us=world.now_us - DAY_US,
                 idempotency_before_us=0,

@@ -2,7 +2,7 @@
 
 from tests.store.world import PROJECT, World
 
-from perdure.store.verbs.waits import list_waits
+from perdure.store.verbs.runs.waits import list_waits
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.runs.requests import QueueSpec, StartItem
 from perdure.wire.runs.waits import QueuedBehind

@@ -2,7 +2,7 @@
 
 from tests.store.world import PROJECT, World
 
-from perdure.store.verbs.queues import list_queues
+from perdure.store.verbs.runs.queues import list_queues
 from perdure.wire.runs.queues import QueueState
 from perdure.wire.runs.requests import QueueSpec, StartItem
 

@@ -12,7 +12,7 @@ import pytest
 from perdure.store.interface import query, verb
 from perdure.store.sqlite import NotOurFile, SQLiteStore
 from perdure.store.sqlite_reader import SQLiteReader
-from perdure.store.verbs import access
+from perdure.store.verbs.base import access
 from perdure.wire.base.errors import NotFound, ReadOnly, Unavailable
 
 

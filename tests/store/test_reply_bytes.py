@@ -11,8 +11,9 @@ from tests.store.pushing import PushWorld
 from tests.store.world import PROJECT, World, event_wait, step
 
 from perdure.store.interface import Verb, verb
-from perdure.store.verbs import claims, events, push_steps, queries, reports
-from perdure.store.verbs.rows import journal_after
+from perdure.store.verbs.outside import push_steps
+from perdure.store.verbs.runs import claims, events, queries, reports
+from perdure.store.verbs.runs.rows import journal_after
 from perdure.wire.base.errors import BadRequest
 from perdure.wire.base.records import Kind
 from perdure.wire.runs.executions import Row
@@ -170,7 +171,7 @@ async def test_short_journals_are_read_together_and_are_the_same(
         alone.append(execution_id)
         return await journal_after(execution_id, seq, **bounds)
 
-    monkeypatch.setattr("perdure.store.verbs.claims.journal_after", counted)
+    monkeypatch.setattr("perdure.store.verbs.runs.claims.journal_after", counted)
     wanted = [(id, n % 2) for n, id in enumerate(ids)]
     found = await world.store.read(claims.journals(wanted=wanted, rows_max=10_000, bytes_max=room))
     left = room

@@ -17,8 +17,8 @@ from tests.store.world import (
     step,
 )
 
-from perdure.store.verbs import queries, reports
-from perdure.store.verbs.shared_values import SHARED_BYTES_MIN
+from perdure.store.verbs.base.shared_values import SHARED_BYTES_MIN
+from perdure.store.verbs.runs import queries, reports
 from perdure.wire.base.records import Kind
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.executions import LogLine

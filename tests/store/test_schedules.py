@@ -14,8 +14,10 @@ from tests.store.locks import held, without_waiting
 from tests.store.world import PROJECT, World, raw
 
 from perdure.store.interface import Verb
-from perdure.store.verbs import find, queries, schedules
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs import retention
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.clock import schedules
+from perdure.store.verbs.runs import find
 from perdure.wire.base.errors import BadRequest, BadValue, KeyReused, NotFound, TooManySchedules, WorkflowNotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.base.times import microseconds
@@ -653,7 +655,7 @@ async def prune(planner: Planner) -> None:
     """Delete all that is over."""
     before_us = planner.world.now_us + 1
     await planner.world.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""),
             finished_before_us=before_us,
             idempotency_before_us=before_us,

@@ -7,7 +7,8 @@ import pytest
 from msgspec import Raw
 from tests.store.world import PROJECT, SECOND, World
 
-from perdure.store.verbs import queries, sessions
+from perdure.store.verbs import retention
+from perdure.store.verbs.agents import sessions
 from perdure.wire.agents.sessions import Memory
 from perdure.wire.base.errors import Conflict
 
@@ -75,9 +76,9 @@ async def test_memory_goes_with_what_is_erased(world: World) -> None:
         await put(world, session, "[1]")
     for id in (mine, shared):
         await world.cancel(id)
-    await world.store.write(queries.erase(project_id=PROJECT, user_id="u", session_id=None, limit=10))
+    await world.store.write(retention.erase(project_id=PROJECT, user_id="u", session_id=None, limit=10))
     assert [(await get(world, session)).version for session in (mine, "shared", "other")] == [0, 0, 1]
-    await world.store.write(queries.erase(project_id=PROJECT, user_id=None, session_id="other", limit=10))
+    await world.store.write(retention.erase(project_id=PROJECT, user_id=None, session_id="other", limit=10))
     assert (await get(world, "other")).version == 0
 
 
@@ -86,7 +87,7 @@ async def test_memory_that_nobody_wrote_to_for_long_goes(world: World) -> None:
     world.advance(2 * 86_400)
     await put(world, "new", "[1]")
     await world.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""),
             finished_before_us=world.now_us - DAY_US,
             idempotency_before_us=world.now_us,

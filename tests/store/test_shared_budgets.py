@@ -9,7 +9,8 @@ import pytest
 from tests.store.test_budgets import budget_of, change, reserve, reserve_beside, reserving, servers_of, settle, verdict
 from tests.store.world import PROJECT, SECOND, World, child
 
-from perdure.store.verbs import budgets, queries, shared_budgets
+from perdure.store.verbs import retention
+from perdure.store.verbs.agents import budgets, shared_budgets
 from perdure.wire.agents.budgets import (
     Amounts,
     BudgetChange,
@@ -252,7 +253,7 @@ async def test_a_deleted_budget_lets_go_of_all_that_waits(world: World) -> None:
 
 async def prune(world: World, days: int = 1) -> None:
     fields: dict[str, Any] = {"idempotency_before_us": 0, "now_us": world.now_us, "limit": 100}
-    await world.store.write(queries.prune(after=("", ""), finished_before_us=world.now_us - days * DAY_US, **fields))
+    await world.store.write(retention.prune(after=("", ""), finished_before_us=world.now_us - days * DAY_US, **fields))
 
 
 async def test_retention_drops_past_days_and_idle_sessions_only(world: World) -> None:
@@ -316,11 +317,11 @@ async def test_an_erased_user_or_session_leaves_no_balance(world: World) -> None
     id = await world.running(user_id="ann", session_id="s")
     await spend(world, id, "a")
     erase: dict[str, Any] = {"project_id": PROJECT, "limit": 100}
-    assert await world.store.write(queries.erase(user_id="ann", session_id=None, **erase)) == (0, 1)
+    assert await world.store.write(retention.erase(user_id="ann", session_id=None, **erase)) == (0, 1)
     assert [*await balances(world, "users")] == ["ann"], "it is still open"
     await world.finish(id)
-    assert await world.store.write(queries.erase(user_id="ann", session_id=None, **erase)) == (1, 0)
+    assert await world.store.write(retention.erase(user_id="ann", session_id=None, **erase)) == (1, 0)
     assert [await balances(world, name) for name in ("users", "daily")] == [{}, {}]
     assert [*await balances(world, "sessions")] == ["s"]
-    await world.store.write(queries.erase(user_id=None, session_id="s", **erase))
+    await world.store.write(retention.erase(user_id=None, session_id="s", **erase))
     assert await balances(world, "sessions") == {}

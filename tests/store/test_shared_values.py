@@ -9,8 +9,10 @@ from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
 from perdure.store.interface import query, value, verb
-from perdure.store.verbs import find, queries, runs, shared_values, trace_queries
-from perdure.store.verbs.shared_values import ROWS_BACK, SHARED_BYTES_MIN
+from perdure.store.verbs.base import shared_values
+from perdure.store.verbs.base.shared_values import ROWS_BACK, SHARED_BYTES_MIN
+from perdure.store.verbs.insight import trace_queries, workflow_runs
+from perdure.store.verbs.runs import find, queries
 from perdure.wire.base.records import Kind
 from perdure.wire.insight.journal_spans import trace_id_of
 from perdure.wire.runs.executions import ListFilters
@@ -87,7 +89,7 @@ async def test_every_list_page_and_trace_has_the_whole_value(world: World) -> No
     read = world.store.read
     [one], _ = await read(find.list_executions(project_id=PROJECT, filters=ListFilters(), before="~", limit=10))
     [run], _ = await read(
-        runs.list_runs(
+        workflow_runs.list_runs(
             project_id=PROJECT,
             type=WorkflowType.WORKFLOW,
             workflow_id=None,

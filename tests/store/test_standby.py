@@ -14,12 +14,12 @@ from tests.databases import migrated
 from tests.faults.cluster import until
 from tests.store.world import PROJECT, World, step
 
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres_connection import Lost, PostgresConnection, parse_url
-from perdure.store.verbs import access
+from perdure.store.verbs.base import access
 from perdure.wire.base.errors import LeaseLost, Unavailable, UnknownOutcome
 from perdure.wire.runs.requests import BeatRequest, ReportItem, ReportRequest
 

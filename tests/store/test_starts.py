@@ -7,10 +7,11 @@ from msgspec import Raw, json
 from tests.store.world import SECOND, World, child, raw
 
 from perdure.store.interface import query, verb
-from perdure.store.verbs import access, starts
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.start_targets import NEIGHBOURS
-from perdure.store.verbs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, SUGGESTIONS_MAX, New
+from perdure.store.verbs.base import access
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.runs import starts
+from perdure.store.verbs.runs.start_targets import NEIGHBOURS
+from perdure.store.verbs.runs.starts import COMPARED_BYTES_MAX, INLINE_BYTES_MAX, SUGGESTIONS_MAX, New
 from perdure.wire.base.errors import Conflict, DeploymentNotFound, KeyReused, NoDeployment, NotFound, WorkflowNotFound
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.status import Phase

@@ -12,7 +12,7 @@ from perdure.store.inspection import SIZES
 from perdure.store.migrate import migrations, planner_statistics, split_statements
 from perdure.store.sqlite_numbers import Numbers
 from perdure.store.statements import load, parse
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 
 VERBS = Path(*verbs.__path__)
 

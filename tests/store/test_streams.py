@@ -8,8 +8,9 @@ from msgspec import json
 from tests.store.world import PROJECT, World, child, raw, step
 
 from perdure.store.interface import Rows, query
-from perdure.store.verbs import queries, streams
-from perdure.store.verbs.streams import BYTES_MAX, ITEMS_MAX
+from perdure.store.verbs import retention
+from perdure.store.verbs.runs import queries, streams
+from perdure.store.verbs.runs.streams import BYTES_MAX, ITEMS_MAX
 from perdure.wire.base.errors import NotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.runs.requests import Complete, Emitted
@@ -137,7 +138,7 @@ async def test_a_stream_goes_with_its_execution(world: World) -> None:
     await world.report(id, stream=[token("a")])
     await world.report(other, stream=[token("b")])
     await world.finish(id)
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     with pytest.raises(NotFound):
         await read(world, id)
     assert said(await read(world, other)) == [((), "b")]

@@ -10,7 +10,7 @@ from tests.store.test_why import failed_step
 from tests.store.world import BLOCK, HOLD, PROJECT, SECOND, START_US, World, child, event_wait, failure, raw, step
 
 from perdure.store.interface import Query, verb
-from perdure.store.verbs import find
+from perdure.store.verbs.insight import summaries
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.record import to_json
 from perdure.wire.base.status import Phase
@@ -34,7 +34,7 @@ async def _again(*, wanted: Query) -> Any:
 
 
 async def rows(world: World, **filters: Any) -> dict[str, ExecutionSummary]:
-    listing = find.list_summaries(project_id=PROJECT, filters=ListFilters(**filters), before="~", limit=500)
+    listing = summaries.list_summaries(project_id=PROJECT, filters=ListFilters(**filters), before="~", limit=500)
     page, following = await world.store.scan(listing)
     assert following is None and [one.id for one in page] == sorted((one.id for one in page), reverse=True)
     return {one.id: one for one in page}
@@ -199,7 +199,7 @@ async def test_a_page_of_waiting_executions_takes_few_queries(world: World) -> N
     ids = [await world.running() for _ in range(30)]
     for id in ids:
         await world.wait_for(id, OpenWait("ask", None))
-    listing = find.list_summaries(project_id=PROJECT, filters=ListFilters(), before="~", limit=100)
+    listing = summaries.list_summaries(project_id=PROJECT, filters=ListFilters(), before="~", limit=100)
     asked: list[str] = []
     coroutine = listing.start()
     answer: Any = None

@@ -24,8 +24,8 @@ from tests.store.world import (
     try_of,
 )
 
-from perdure.store.verbs.timelines import timeline
-from perdure.store.verbs.transitions import LOSSES_MAX
+from perdure.store.verbs.insight.timelines import timeline
+from perdure.store.verbs.runs.transitions import LOSSES_MAX
 from perdure.wire.base.errors import NotFound
 from perdure.wire.base.record import to_json
 from perdure.wire.base.times import rfc3339
@@ -272,8 +272,8 @@ async def test_a_fork_says_what_it_copied(world: World) -> None:
 
 
 async def test_large_errors_cut_a_page_short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.store.verbs.timelines.PAGE_BYTES_MAX", 100)
-    monkeypatch.setattr("perdure.store.verbs.timelines.CHUNK_ROWS", 2)
+    monkeypatch.setattr("perdure.store.verbs.insight.timelines.PAGE_BYTES_MAX", 100)
+    monkeypatch.setattr("perdure.store.verbs.insight.timelines.CHUNK_ROWS", 2)
     await world.register()
     id = await world.running()
     for n in range(6):

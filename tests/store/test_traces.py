@@ -6,7 +6,8 @@ import pytest
 from tests.store.world import PROJECT, SECOND, World
 
 from perdure.store.interface import Rows, query, verb
-from perdure.store.verbs import queries, traces
+from perdure.store.verbs import retention
+from perdure.store.verbs.insight import traces
 from perdure.wire.insight.journal_spans import trace_id_of
 from perdure.wire.insight.traces import StoredSpan
 
@@ -44,7 +45,7 @@ async def known(world: World, trace: str = TRACE) -> set[str]:
 async def prune(world: World, days: float) -> int:
     before_us = world.now_us - int(days * DAY_US)
     pruned = await world.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""), finished_before_us=before_us, idempotency_before_us=before_us, now_us=world.now_us, limit=10
         )
     )
@@ -67,7 +68,7 @@ async def test_spans_go_with_their_execution(world: World) -> None:
     assert await prune(world, 1) == 1, "of no execution, and old"
     assert (await known(world), await known(world, trace)) == (set(), {"s1"})
     await world.cancel(id)
-    await world.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+    await world.store.write(retention.delete(project_id=PROJECT, execution_id=id))
     assert await known(world, trace) == set()
     await put(world, span(world, trace=trace))
     world.advance(2 * 86_400)

@@ -10,8 +10,9 @@ from tests.store.world import PROJECT, SECOND, World, failure, raw
 
 from perdure.store.interface import query, verb
 from perdure.store.statements import load, parse
-from perdure.store.verbs import queries, transcripts
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs import retention
+from perdure.store.verbs.agents import transcripts
+from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.agents.transcripts import Page, shown
 from perdure.wire.base.errors import BadRequest, Conflict, KeyReused, NotFound
 from perdure.wire.base.records import Kind
@@ -244,13 +245,13 @@ async def test_a_transcript_goes_with_its_session(world: World, stored: Callable
     await do(world, id, ReadTranscript("r", "s"), AppendMessages("a", None, "s", [raw(1), raw(2)]))
     await append(world, "t", 1)
     erase: dict[str, Any] = {"project_id": PROJECT, "limit": 10}
-    assert await world.store.write(queries.erase(user_id=None, session_id="s", **erase)) == (0, 1)
+    assert await world.store.write(retention.erase(user_id=None, session_id="s", **erase)) == (0, 1)
     assert await said(world, "s") == [1, 2]  # it is being worked with
     await world.finish(id)
-    assert await world.store.write(queries.erase(user_id="u", session_id=None, **erase)) == (1, 0)
+    assert await world.store.write(retention.erase(user_id="u", session_id=None, **erase)) == (1, 0)
     assert await stored() == ([(b"1", 1)], 1)
     assert await page(world, "s") == Page(0, [])
-    await world.store.write(queries.erase(user_id=None, session_id="t", **erase))
+    await world.store.write(retention.erase(user_id=None, session_id="t", **erase))
     assert await stored() == ([], 0)
     await world.check()
 
@@ -266,7 +267,7 @@ async def test_a_transcript_that_nobody_wrote_to_for_long_goes(
     world.advance(2 * 86_400)
     await append(world, "new", 3)
     await world.store.write(
-        queries.prune(
+        retention.prune(
             after=("", ""),
             finished_before_us=world.now_us - DAY_US,
             idempotency_before_us=world.now_us,

@@ -14,8 +14,9 @@ from tests.store.world import PROJECT, World
 
 from perdure.store.interface import Query, Store, Verb, query, verb
 from perdure.store.open import is_postgres, open_store
-from perdure.store.verbs import deployments, find, triggers
-from perdure.store.verbs.triggers import TakenEvents
+from perdure.store.verbs.clock import triggers
+from perdure.store.verbs.clock.triggers import TakenEvents
+from perdure.store.verbs.runs import deployments, find
 from perdure.wire.base.errors import DeploymentNotFound, NotFound, TooManyTriggers, WorkflowNotFound
 from perdure.wire.clock.triggers import ListedTrigger, TriggerSpec
 from perdure.wire.runs.executions import Execution, ListFilters

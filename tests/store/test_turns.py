@@ -7,11 +7,10 @@ import msgspec
 import pytest
 from tests.store.world import CANCELLED, LEASE_US, SECOND, World, answer_wait, child, failure, raw
 
-from perdure.store.verbs.turns import HELD_US
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.status import Phase
-from perdure.wire.base.times import AT_US_MAX
+from perdure.wire.base.times import AT_US_MAX, NEVER_US
 from perdure.wire.runs.requests import LeaveMessages, ReadTranscript, StartItem, TakeMessages
 
 QUEUE, REJECT, DELIVER = OnConflict
@@ -261,4 +260,4 @@ async def test_a_message_wakes_a_turn_that_waits_and_is_not_lost_in_a_race(world
 
 
 def test_nobody_can_ask_for_the_start_time_of_what_waits_for_its_turn() -> None:
-    assert HELD_US == AT_US_MAX + 1
+    assert NEVER_US == AT_US_MAX + 1

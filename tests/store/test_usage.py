@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.store.world import PROJECT, START_US, World, child, failure, raw, step
 
-from perdure.store.verbs.usage import usage
+from perdure.store.verbs.insight.usage import usage
 from perdure.wire.agents.usage import ExecutionUsage
 from perdure.wire.agents.usage_sums import sums
 from perdure.wire.base.errors import NotFound
@@ -64,16 +64,16 @@ async def test_a_fork_does_not_count_what_it_copied(world: World) -> None:
 
 
 async def test_a_sum_says_if_it_is_not_exact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.store.verbs.usage.VALUE_BYTES_MAX", 500)
+    monkeypatch.setattr("perdure.store.verbs.insight.usage.VALUE_BYTES_MAX", 500)
     await world.register()
     id = await world.running()
     await world.report(id, [answer("a", "large", 1), answer("b", "large", 1, long="x" * 600)])
     found = await spent(world, id)
     assert (found.total.calls, found.exact) == (1, False)
-    monkeypatch.setattr("perdure.store.verbs.usage.CALLS_MAX", 1)
-    monkeypatch.setattr("perdure.store.verbs.usage.PAGE", 1)
+    monkeypatch.setattr("perdure.store.verbs.insight.usage.CALLS_MAX", 1)
+    monkeypatch.setattr("perdure.store.verbs.insight.usage.PAGE", 1)
     assert not (await spent(world, id)).exact
-    monkeypatch.setattr("perdure.store.verbs.usage.EXECUTIONS_MAX", 1)
+    monkeypatch.setattr("perdure.store.verbs.insight.usage.EXECUTIONS_MAX", 1)
     await world.report(id, [child("one"), child("two")], Suspend([]))
     assert not (await spent(world, id)).exact
 

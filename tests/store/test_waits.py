@@ -20,7 +20,7 @@ from tests.store.world import (
 )
 
 from perdure.store.interface import Changed, Ready
-from perdure.store.verbs import waits
+from perdure.store.verbs.runs import waits
 from perdure.wire.agents.approvals import Became
 from perdure.wire.base.errors import Conflict, NotFound
 from perdure.wire.base.records import Kind

@@ -15,7 +15,8 @@ from tests.store.world import GRACE_US, PROJECT, SECOND, World, raw, step
 
 from perdure.store.migrate import postgres_settings
 from perdure.store.postgres import PostgresStore
-from perdure.store.verbs import claims, queries, reports
+from perdure.store.verbs import retention
+from perdure.store.verbs.runs import claims, reports
 from perdure.wire.runs.requests import Complete, Entry, ReportItem, StartItem
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the wheel's server is not started on Windows")
@@ -72,7 +73,7 @@ async def forget(world: World, seconds: float) -> None:
     after, more = ("", ""), True
     while more:
         pruned = await world.store.write(
-            queries.prune(
+            retention.prune(
                 after=after,
                 finished_before_us=world.now_us - int(seconds * SECOND),
                 idempotency_before_us=0,

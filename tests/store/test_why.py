@@ -22,13 +22,14 @@ from tests.store.world import (
     step,
 )
 
-from perdure.engine import why as service
-from perdure.engine.clock import ManualClock
-from perdure.engine.core import Core
-from perdure.engine.service import Scope
-from perdure.engine.settings import EngineSettings
-from perdure.engine.why import Explanations
-from perdure.store.verbs import acts, why
+from perdure.engine.base.clock import ManualClock
+from perdure.engine.base.core import Core
+from perdure.engine.base.service import Scope
+from perdure.engine.base.settings import EngineSettings
+from perdure.engine.insight import why as service
+from perdure.engine.insight.why import Explanations
+from perdure.store.verbs.insight import why
+from perdure.store.verbs.steering import acts
 from perdure.wire.base.errors import NotFound
 from perdure.wire.base.status import Phase
 from perdure.wire.base.wording import moment

@@ -9,9 +9,9 @@ from tests.store.pausing import ALL, COVERED, pause, unpause, work_all
 from tests.store.test_why import NOW, ask, texts
 from tests.store.world import LEASE_US, RELEASE, SECOND, START_US, World, failure
 
-from perdure.store.verbs import why_queued
-from perdure.store.verbs.admission import first_hold
-from perdure.store.verbs.pauses import Paused
+from perdure.store.verbs.insight import why_queued
+from perdure.store.verbs.runs.admission import first_hold
+from perdure.store.verbs.steering.pauses import Paused
 from perdure.wire.agents.transcripts import OnConflict
 from perdure.wire.base.wording import moment
 from perdure.wire.runs.admission import Rule

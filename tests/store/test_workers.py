@@ -8,7 +8,7 @@ from tests.store.pushing import LEASE_US as PUSH_LEASE_US
 from tests.store.pushing import URL, PushWorld
 from tests.store.world import LEASE_US, PROJECT, World
 
-from perdure.store.verbs import workers
+from perdure.store.verbs.runs import workers
 from perdure.wire.runs.workers import ListedWorker, WorkerKind, WorkerState
 
 

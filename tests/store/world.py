@@ -12,22 +12,12 @@ import msgspec
 from msgspec import Raw
 
 from perdure.store.interface import Hint, Store, query, verb
-from perdure.store.verbs import (
-    access,
-    acts,
-    claims,
-    direct_dispatch,
-    events,
-    forks,
-    pending,
-    queries,
-    reports,
-    starts,
-    transitions,
-    waits,
-)
-from perdure.store.verbs.idempotency import Idempotency
-from perdure.store.verbs.starts import New
+from perdure.store.verbs import retention
+from perdure.store.verbs.base import access
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.store.verbs.runs import claims, direct_dispatch, events, queries, reports, starts, transitions, waits
+from perdure.store.verbs.runs.starts import New
+from perdure.store.verbs.steering import acts, forks, pending
 from perdure.wire.base.operation import validated
 from perdure.wire.base.records import Kind, Problem
 from perdure.wire.base.status import Phase
@@ -224,7 +214,7 @@ class World:
         )
 
     async def delete(self, id: str) -> None:
-        await self.store.write(queries.delete(project_id=PROJECT, execution_id=id))
+        await self.store.write(retention.delete(project_id=PROJECT, execution_id=id))
 
     # --- the clock's work --------------------------------------------------------------------------------------------
 

@@ -4,37 +4,16 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli import (
-    approvals,
-    budgets,
-    bulk,
-    chat,
-    check,
-    database,
-    deployments,
-    dev,
-    docs,
-    forks,
-    hands,
-    keys,
-    listings,
-    look,
-    mcp,
-    members,
-    new,
-    open_file,
-    pauses,
-    queues,
-    run,
-    schedules,
-    send,
-    serve,
-    spend,
-    store,
-    webhooks,
-    why,
-)
-from perdure.cli.commands import make_group
+from perdure.cli.agents import approvals, budgets, chat
+from perdure.cli.base.commands import make_group
+from perdure.cli.clock import schedules
+from perdure.cli.insight import spend, why
+from perdure.cli.operators import database, store
+from perdure.cli.outside import webhooks
+from perdure.cli.people import keys, members
+from perdure.cli.processes import check, dev, docs, mcp, new, open_file, serve
+from perdure.cli.runs import deployments, listings, look, queues, run, send
+from perdure.cli.steering import bulk, forks, hands, pauses
 
 app = make_group(
     "Durable execution for Python: workflows that never lose their place.",

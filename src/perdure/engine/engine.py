@@ -7,52 +7,52 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from perdure.engine.accounts import Accounts
-from perdure.engine.approvals import Approvals
-from perdure.engine.beats import Beats
-from perdure.engine.budgets import Budgets
-from perdure.engine.bulk import Bulk
-from perdure.engine.callers import Callers
-from perdure.engine.claims import Claims
-from perdure.engine.clock import Clock, boottime_us
-from perdure.engine.conversations import Conversations
-from perdure.engine.core import Core
-from perdure.engine.definitions import Definitions
-from perdure.engine.deployments import Deployments
-from perdure.engine.dispatch import Dispatcher
-from perdure.engine.events import Events
-from perdure.engine.executions import Executions
-from perdure.engine.exports import Exports
-from perdure.engine.fallback_poller import FallbackPoller
-from perdure.engine.folding import Folding
-from perdure.engine.forks import Forks
-from perdure.engine.hands import Hands
-from perdure.engine.live import Live
+from perdure.engine.agents.approvals import Approvals
+from perdure.engine.agents.budgets import Budgets
+from perdure.engine.agents.conversations import Conversations
+from perdure.engine.agents.definitions import Definitions
+from perdure.engine.agents.sessions import Sessions
+from perdure.engine.agents.transcripts import Transcripts
+from perdure.engine.base.callers import Callers
+from perdure.engine.base.clock import Clock, boottime_us
+from perdure.engine.base.core import Core
+from perdure.engine.base.service import Scope, Services
+from perdure.engine.base.settings import EngineSettings
+from perdure.engine.base.snapshots import Snapshots
+from perdure.engine.clock.schedules import Schedules
+from perdure.engine.clock.triggers import Triggers
+from perdure.engine.insight.folding import Folding
+from perdure.engine.insight.live import Live
+from perdure.engine.insight.matches import Matches
+from perdure.engine.insight.search import Searches
+from perdure.engine.insight.statistics import Statistics
+from perdure.engine.insight.timelines import Timelines
+from perdure.engine.insight.traces import Traces
+from perdure.engine.insight.usage import Usages
+from perdure.engine.insight.why import Explanations
 from perdure.engine.loops import Housekeeping, Loop, Loops, Reaper, Timers
-from perdure.engine.matches import Matches
-from perdure.engine.pauses import Pauses
-from perdure.engine.projects import Projects
-from perdure.engine.push import Push
-from perdure.engine.queues import Queues
-from perdure.engine.schedules import Schedules
-from perdure.engine.search import Searches
-from perdure.engine.service import Scope, Services
-from perdure.engine.sessions import Sessions
-from perdure.engine.settings import EngineSettings
-from perdure.engine.signing import Signing
-from perdure.engine.slack import Slack
-from perdure.engine.snapshots import Snapshots
-from perdure.engine.statistics import Statistics
-from perdure.engine.streams import Streams
-from perdure.engine.timelines import Timelines
-from perdure.engine.traces import Traces
-from perdure.engine.transcripts import Transcripts
-from perdure.engine.triggers import Triggers
-from perdure.engine.usage import Usages
-from perdure.engine.waits import OpenWaits
-from perdure.engine.webhooks import Webhooks
-from perdure.engine.why import Explanations
-from perdure.engine.workers import Workers
+from perdure.engine.outside.dispatch import Dispatcher
+from perdure.engine.outside.exports import Exports
+from perdure.engine.outside.push import Push
+from perdure.engine.outside.slack import Slack
+from perdure.engine.outside.webhooks import Webhooks
+from perdure.engine.people.accounts import Accounts
+from perdure.engine.people.projects import Projects
+from perdure.engine.people.signing import Signing
+from perdure.engine.runs.beats import Beats
+from perdure.engine.runs.claims import Claims
+from perdure.engine.runs.deployments import Deployments
+from perdure.engine.runs.events import Events
+from perdure.engine.runs.executions import Executions
+from perdure.engine.runs.fallback_poller import FallbackPoller
+from perdure.engine.runs.queues import Queues
+from perdure.engine.runs.streams import Streams
+from perdure.engine.runs.waits import OpenWaits
+from perdure.engine.runs.workers import Workers
+from perdure.engine.steering.bulk import Bulk
+from perdure.engine.steering.forks import Forks
+from perdure.engine.steering.hands import Hands
+from perdure.engine.steering.pauses import Pauses
 from perdure.store.interface import (
     Changed,
     Due,
@@ -71,8 +71,9 @@ from perdure.store.interface import (
     UserChanged,
     Written,
 )
-from perdure.store.verbs import access, claims
-from perdure.store.verbs.fallback_poller import Awaited, poll_awaited
+from perdure.store.verbs.base import access
+from perdure.store.verbs.runs import claims
+from perdure.store.verbs.runs.fallback_poller import Awaited, poll_awaited
 from perdure.wire.base.errors import Unavailable
 from perdure.wire.base.operation import Operation
 
@@ -100,7 +101,8 @@ class Engine(Core):
         self.executions = Executions(self, self.claims, self.push, self.callers)
         self.events = Events(self, self.callers)
         self.budgets = Budgets(self)
-        self.pauses = Pauses(self, self.callers)
+        queues = Queues(self)
+        self.pauses = Pauses(self, self.callers, queues)
         self.projects = Projects(self)
         self.accounts = Accounts(self)
         self.schedules = Schedules(self)
@@ -139,7 +141,7 @@ class Engine(Core):
                 Statistics(self),
                 Matches(self),
                 self.pauses,
-                Queues(self, self.pauses),
+                queues,
                 Definitions(self),
                 Deployments(self),
                 Sessions(self),

@@ -10,12 +10,14 @@ import shlex
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
-from perdure.engine.beats import Beats
-from perdure.engine.clock import boottime_us
-from perdure.engine.core import Core
-from perdure.engine.notifier import Notifier
-from perdure.store.verbs import bulk, claims, deployments, fields, queries, transitions
-from perdure.store.verbs.push_workers import PYTHON as PUSHED
+from perdure.engine.base.clock import boottime_us
+from perdure.engine.base.core import Core
+from perdure.engine.base.notifier import Notifier
+from perdure.engine.runs.beats import Beats
+from perdure.store.verbs import retention
+from perdure.store.verbs.outside.push_workers import PYTHON as PUSHED
+from perdure.store.verbs.runs import claims, deployments, fields, queries, transitions
+from perdure.store.verbs.steering import bulk
 from perdure.wire.base.errors import StoreAway, Unavailable
 from perdure.wire.base.status import LEASED, Phase
 
@@ -260,7 +262,7 @@ class Housekeeping:
         now_us = core.clock.now_us()
         finished_before_us = now_us - int(settings.retention_days * DAY_US)
         pruned = await core.store.write(
-            queries.prune(
+            retention.prune(
                 after=self._prune_after,
                 finished_before_us=finished_before_us,
                 idempotency_before_us=now_us - int(settings.idempotency_hours * HOUR_US),

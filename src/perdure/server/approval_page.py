@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from perdure.store.verbs.accounts import StoredInvitation
+from perdure.store.verbs.people.accounts import StoredInvitation
 from perdure.wire.agents.answer_forms import APPROVED, JSON_ANSWER, TEXT_CHARACTERS_MAX, Field, Form, question_form
 from perdure.wire.agents.approvals import How, Question, QuestionState
 

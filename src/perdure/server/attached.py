@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from msgspec.structs import asdict, replace
 
+from perdure.engine.base.settings import EngineSettings
 from perdure.engine.engine import Engine
-from perdure.engine.settings import EngineSettings
 from perdure.server.app import App, Server
 from perdure.server.auth import is_loopback
 from perdure.server.health import Health

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
-from perdure.engine.accounts import TOKEN_PREFIX
+from perdure.engine.people.accounts import TOKEN_PREFIX
 from perdure.server.cookies import Cookies
 from perdure.wire.base.access import Principal
 from perdure.wire.base.errors import BadRequest, Forbidden, NotFound, TooManyRequests, Unauthorized

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from perdure.engine.addresses import means_this_machine
+from perdure.engine.base.addresses import means_this_machine
 
 COOKIE: Final = "perdure_session"
 DEVICE: Final = "perdure_device"

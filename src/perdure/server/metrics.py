@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from perdure.store.verbs import queries
+from perdure.store.verbs.runs import queries
 
 if TYPE_CHECKING:
     from perdure.engine.engine import Engine

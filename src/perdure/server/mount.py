@@ -11,12 +11,12 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.server.bodies import USUAL, VALUES
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Route, Routes
 from perdure.server.streams import EventStream, frame
-from perdure.store.verbs.idempotency import Idempotency
+from perdure.store.verbs.base.idempotency import Idempotency
 from perdure.wire.base.access import Caller
 from perdure.wire.base.codec import KEY_BYTES_MAX, check_name
 from perdure.wire.base.errors import BadRequest, PerdureError

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, get_origin
 import msgspec
 from msgspec import Meta
 
-from perdure.engine.settings import EngineSettings, Seconds, check_setting
+from perdure.engine.base.settings import EngineSettings, Seconds, check_setting
 from perdure.server.cors import checked_origins
 from perdure.wire.base import limits
 from perdure.wire.base.errors import BadRequest

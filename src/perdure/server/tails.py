@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from perdure.engine.engine import Engine
-from perdure.engine.streams import PIECE_BYTES
+from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server.streams import frame
 from perdure.wire.base.errors import PerdureError
 from perdure.wire.base.record import writer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import structs
 from starlette.types import Message, Receive
 
-from perdure.engine import service
+from perdure.engine.base import service
 from perdure.mcp.asking import Ask, Caller
 from perdure.server.problems import Reply
 from perdure.server.routing import Call

@@ -24,7 +24,7 @@ from perdure.store.postgres_connection import (
 )
 from perdure.store.sqlite import SQLiteStore
 from perdure.store.sqlite import schema_in as schema_in_file
-from perdure.store.verbs import claims
+from perdure.store.verbs.runs import claims
 from perdure.wire.base.errors import Conflict, PerdureError, Unavailable
 
 AT_ONCE: Final = 1_000

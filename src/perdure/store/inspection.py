@@ -14,7 +14,7 @@ from perdure.store.migrate import Migration, Schema, migrations, split_statement
 from perdure.store.open import file_of, is_postgres, no_driver
 from perdure.store.sqlite import APPLICATION_ID, NotOurFile, schema_in
 from perdure.store.statements import load
-from perdure.store.verbs.queries import DOCTOR
+from perdure.store.verbs.runs.queries import DOCTOR
 from perdure.wire.base.errors import NotFound
 
 STEPS_PER_LOOK: Final = 100_000

@@ -14,7 +14,7 @@ from tests.faults.run import Broken, ProvesTooLittle, Run
 from tests.faults.stores import Peer, Peers, yields
 from tests.store.world import GRACE_US, SECOND, child, raw, step
 
-from perdure.store.verbs import claims
+from perdure.store.verbs.runs import claims
 from perdure.wire.base.errors import Conflict, LeaseLost, NotCancellable, NotFound, PerdureError
 from perdure.wire.runs.requests import Complete, Entry, EventItem, Publish, StartItem
 

@@ -10,7 +10,7 @@ from tests.faults.run import Broken, ProvesTooLittle, Run, spread
 from tests.faults.stores import Peer, Peers, together, yields
 from tests.store.world import event_wait, raw, step
 
-from perdure.store.verbs import queries
+from perdure.store.verbs import retention as verbs
 from perdure.wire.runs.requests import Complete, StartItem, Suspend
 
 DAY_US = 86_400_000_000
@@ -116,7 +116,7 @@ async def _prune(peer: Peer) -> int:
     deleted, after, more = 0, ("", ""), True
     while more:
         pruned = await peer.store.write(
-            queries.prune(
+            verbs.prune(
                 after=after,
                 finished_before_us=peer.now_us - DAYS * DAY_US,
                 idempotency_before_us=peer.now_us - DAY_US,

@@ -12,8 +12,8 @@ from tests.faults.run import Broken, Run, spread
 from tests.store.world import answer_wait, event_wait, raw
 from uuid_utils import uuid7
 
+from perdure.engine.base.service import Scope
 from perdure.engine.engine import Engine
-from perdure.engine.service import Scope
 from perdure.store.open import open_store
 from perdure.wire.runs.events import EventData, PublishEvent
 from perdure.wire.runs.executions import ResumeExecution

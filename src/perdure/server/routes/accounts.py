@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from perdure.engine.accounts import DEVICE_SECONDS, SignedIn, UnknownEmail
+from perdure.engine.people.accounts import DEVICE_SECONDS, SignedIn, UnknownEmail
 from perdure.server.auth import to_network
 from perdure.server.bodies import SMALL
 from perdure.server.cookies import DEVICE

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote
 
 from msgspec import Raw
 
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
 from perdure.server import approval_page
 from perdure.server.bodies import SMALL
 from perdure.server.problems import Reply

@@ -9,8 +9,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from perdure.engine.accounts import hash_of
-from perdure.engine.service import Scope
+from perdure.engine.base.service import Scope
+from perdure.engine.people.accounts import hash_of
 from perdure.server import pages
 from perdure.server.problems import Reply
 from perdure.server.routing import Call, Routes, Text

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from perdure.engine.streams import PIECE_BYTES
+from perdure.engine.runs.streams import PIECE_BYTES
 from perdure.server.routing import Call, Routes
 from perdure.server.streams import EventStream, frame
 from perdure.server.tails import event_frame, until_reported

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Final
 
-from perdure.engine.traces import FULL
+from perdure.engine.insight.traces import FULL
 from perdure.server import otlp
 from perdure.server.problems import Reply, json_headers
 from perdure.server.routing import Call, Routes

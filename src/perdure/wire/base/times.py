@@ -9,7 +9,9 @@ from msgspec import Meta
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 AT_US_MAX: Final = 253_402_300_799_000_000
-"""The last second of the year 9999. Later ones mark turns in the store."""
+"""The last second of the year 9999."""
+NEVER_US: Final = AT_US_MAX + 1
+"""The due time of a turn that waits for the turn before it."""
 
 AtUs = Annotated[int, Meta(ge=0, le=AT_US_MAX)]
 """A time that a worker sends."""

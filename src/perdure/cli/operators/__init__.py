@@ -1,0 +1,1 @@
+"""Commands for operators, on the file or the database itself."""

@@ -1,0 +1,1 @@
+"""Servers, workers, `dev`, and what needs neither: check, new, docs."""

@@ -1,0 +1,444 @@
+"""Bulk jobs: one action on all executions that filters find."""
+
+import functools
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perdure.cli.base.commands import INTERRUPTED, STILL_RUNNING, Refused, add_group
+from perdure.cli.base.connect import with_client
+from perdure.cli.base.filters import with_filters
+from perdure.cli.base.options import JsonFlag, NoteOption, UrlOption, check_choice, parse_json
+from perdure.cli.base.output import console, emit, note, print_facts, print_list, print_result, say
+from perdure.cli.steering.forks import (
+    FreshKeysFlag,
+    FromEndFlag,
+    FromOption,
+    KeepLaterFlag,
+    PayloadOption,
+    RedoLaterFlag,
+    SetOption,
+    parse_edit,
+)
+from perdure.cli.steering.hands import (
+    CompleteOption,
+    FailFlag,
+    FireFlag,
+    TimeOutFlag,
+    TryFlag,
+    chosen_action,
+    parse_value,
+)
+
+if TYPE_CHECKING:
+    from perdure.sdk.client import Client
+    from perdure.wire.runs.executions import ListFilters
+    from perdure.wire.steering.bulk import BulkJob, BulkPreview
+
+LOOK_SECONDS: Final = 0.5
+WATCH_PATIENCE_SECONDS: Final = 60.0
+DONE: Final = {
+    "cancel": "cancelled",
+    "retry": "retried",
+    "fork": "forked",
+    "resume": "answered",
+    "act": "decided",
+    "delete": "deleted",
+}
+
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, as `perdure bulk ls` shows it.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only count the executions and show the newest 20.")]
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DetachFlag = Annotated[bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait for its end.")]
+OnOption = Annotated[
+    str | None, typer.Option("--on", help="Run the new executions in this deployment. Default: the current one.")
+]
+Options = dict[str, Any]
+"""The options of a job, by the names of `BulkOptions`."""
+
+
+def add_to(app: typer.Typer) -> None:
+    help = "Act on all executions that filters find, in the background."
+    functions = (cancel, retry, fork, resume, act, delete, ls, show, items, stop, continue_)
+    add_group(app, "Run", "bulk", help, *functions, others={"list": ls})
+
+
+def _starting_a_job(options_of: Callable[..., Options]) -> Callable[..., None]:
+    """A command that starts a job of this name. Beside its own options it has the filters and those of `_run`."""
+    own = inspect.signature(options_of).parameters
+    filters, _, _, *common = inspect.signature(_run).parameters.values()
+
+    def command(filters: "ListFilters", **values: Any) -> None:
+        options = options_of(**{name: values.pop(name) for name in own})
+        _run(filters, options_of.__name__, options, **values)
+
+    functools.update_wrapper(command, options_of)
+    command.__signature__ = inspect.Signature([filters, *own.values(), *common])  # type: ignore[attr-defined]  # typer
+    return with_filters(command)
+
+
+def _run(
+    filters: "ListFilters",
+    action: str,
+    options: Options,
+    note: NoteOption = None,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    detach: DetachFlag = False,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    _Command(action, filters, options, note, url, as_json=as_json).run(dry_run=dry_run, yes=yes, detach=detach)
+
+
+@_starting_a_job
+def cancel() -> Options:
+    """Cancel open executions, with everything below them."""
+    return {}
+
+
+@_starting_a_job
+def retry(
+    from_step: FromOption = None,
+    from_end: FromEndFlag = False,
+    keep_later: KeepLaterFlag = False,
+    redo_later: RedoLaterFlag = False,
+    on: OnOption = None,
+    fresh_keys: FreshKeysFlag = False,
+) -> Options:
+    """Retry failed executions that were not retried yet.
+
+    Name a --status to retry others.
+    """
+    return {
+        "from_step": from_step,
+        "from_end": from_end or None,
+        "keep_later": keep_later or None,
+        "redo_later": redo_later or None,
+        "deployment_id": on,
+        "fresh_keys": fresh_keys or None,
+    }
+
+
+@_starting_a_job
+def fork(
+    from_step: FromOption = None,
+    payload: PayloadOption = None,
+    edits: SetOption = None,
+    on: OnOption = None,
+    fresh_keys: FreshKeysFlag = False,
+) -> Options:
+    """Fork executions, with the same edits."""
+    from msgspec import Raw
+
+    from perdure.wire.steering.forks import Edits
+
+    given = None if payload is None else Raw(parse_json(payload, "--payload"))
+    return {
+        "from_step": from_step,
+        "edits": Edits(given, dict(map(parse_edit, edits or ()))) if payload or edits else None,
+        "deployment_id": on,
+        "fresh_keys": fresh_keys or None,
+    }
+
+
+@_starting_a_job
+def resume(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for an answer.")],
+    data: Annotated[str | None, typer.Option("--data", help="The answer: JSON, @FILE, or -. Default: null.")] = None,
+) -> Options:
+    """Give the same answer to executions that wait under STEP."""
+    from msgspec import Raw
+
+    return {"key": step, "data": Raw(parse_json(data or "null", "--data"))}
+
+
+@_starting_a_job
+def act(
+    pending: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="The pending call of each. Without it: held executions.")
+    ] = None,
+    again: TryFlag = False,
+    fire: FireFlag = False,
+    complete: CompleteOption = None,
+    fail: FailFlag = False,
+    message: Annotated[str | None, typer.Option("--message", help="With --fail: another error.")] = None,
+    time_out: TimeOutFlag = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="With --try: held executions go on in this deployment.")
+    ] = None,
+) -> Options:
+    """Decide the same pending call, or how held executions go on."""
+    return {
+        "act": chosen_action(again=again, fire=fire, complete=complete is not None, fail=fail, time_out=time_out),
+        "key": pending,
+        "value": parse_value(complete),
+        "error": message,
+        "deployment_id": on,
+    }
+
+
+@_starting_a_job
+def delete() -> Options:
+    """Delete final executions, with everything below them."""
+    return {}
+
+
+class _Command:
+    """A dry run, a question, and a job whose progress is shown."""
+
+    def __init__(
+        self,
+        action: str,
+        filters: "ListFilters",
+        options: dict[str, Any],
+        note: str | None,
+        url: str | None,
+        *,
+        as_json: bool,
+    ) -> None:
+        from perdure.wire.steering.bulk import BulkAction, BulkOptions
+
+        self._selection = (BulkAction(action), filters, BulkOptions(**options))
+        self._action = action
+        self._note = note
+        self._url = url
+        self._as_json = as_json
+
+    def run(self, *, dry_run: bool, yes: bool, detach: bool) -> None:
+        from perdure.wire.steering.bulk import PreviewBulkJob, StartBulkJob
+
+        if self._as_json and not (dry_run or yes):
+            raise Refused("--json asks nothing: add --dry-run to look, or --yes to act.")
+        found = with_client(self._url, lambda client: client._transport.call(PreviewBulkJob(*self._selection)))
+        if dry_run and self._as_json:
+            emit(found)
+            return
+        if dry_run or not yes:
+            self._print(found)
+        if dry_run:
+            return
+        if not (yes or self._confirms(found)):
+            raise Refused("Nothing was done.")
+        op = StartBulkJob(
+            *self._selection,
+            newest=found.newest,
+            expect=None if found.at_least else found.count,
+            note=self._note,
+        )
+        job = with_client(self._url, lambda client: client._transport.call(op))
+        if detach:
+            print_result(self._as_json, job, job.id)
+            return
+        if not self._as_json:
+            note(f"Bulk job {job.id}: {self._action} {_words(job.total, job.at_least)}.")
+        _watch_to_end(self._url, job, as_json=self._as_json)
+
+    def _print(self, found: "BulkPreview") -> None:
+        from perdure.cli.runs.execution import print_executions
+
+        print_executions(found.sample, empty="")
+        if found.count > len(found.sample):
+            say(f"… and {_words(found.count - len(found.sample), found.at_least)} more")
+        say(f"{_words(found.count, found.at_least)} would be {DONE[self._action]}.")
+        if found.later:
+            say(
+                f"{found.later:,} of them called further steps after the failure, such as refunds, and would be "
+                "refused. --keep-later keeps these outcomes, --redo-later drops them."
+            )
+
+    def _confirms(self, found: "BulkPreview") -> bool:
+        if not sys.stdin.isatty():
+            raise Refused("Confirm with --yes, because no terminal can ask.")
+        return typer.confirm(f"{self._action.capitalize()} {_words(found.count, found.at_least)}?")
+
+
+def _words(amount: int, at_least: bool) -> str:
+    return f"{'at least ' if at_least else ''}{amount:,}"
+
+
+def _watch_to_end(url: str | None, job: "BulkJob", *, as_json: bool) -> None:
+    from perdure.wire.base.errors import Unavailable
+    from perdure.wire.steering.bulk import JobState
+
+    try:
+        job = with_client(url, lambda client: _watch(client, job, shown=not as_json), patience=WATCH_PATIENCE_SECONDS)
+    except KeyboardInterrupt:
+        note(f"\nThe job goes on. `perdure bulk show {job.id}` looks at it, `perdure bulk stop {job.id}` stops it.")
+        raise typer.Exit(INTERRUPTED) from None
+    except Unavailable as error:
+        note(f"{error.message}\nThe job goes on with the server; `perdure bulk show {job.id}` looks at it.")
+        raise typer.Exit(STILL_RUNNING) from None
+    if as_json:
+        emit(job)
+    elif job.state is JobState.COMPLETED:
+        say(_end_words(job))
+    else:
+        say(f"The job was stopped with {job.left:,} left; `perdure bulk continue {job.id}` continues it.")
+    if job.state is not JobState.COMPLETED:
+        raise typer.Exit(STILL_RUNNING)
+
+
+async def _watch(client: "Client", job: "BulkJob", *, shown: bool) -> "BulkJob":
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from perdure.wire.steering.bulk import JobState
+
+    columns, screen = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()), console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal)) as bar:
+        task = bar.add_task("", total=job.total)
+        while job.state is JobState.RUNNING:
+            await asyncio.sleep(LOOK_SECONDS)
+            job = await client.bulk.get(job.id)
+            taken = job.done + job.refused
+            bar.update(task, completed=taken, total=max(job.total, taken))
+    return job
+
+
+def _end_words(job: "BulkJob") -> str:
+    text = f"{job.done:,} of {job.done + job.refused:,} {DONE[job.action]}."
+    if job.refused:
+        text += f" {job.refused:,} refused: `perdure bulk items {job.id} --state refused`."
+    return text
+
+
+def ls(
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=1_000)] = 20,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List bulk jobs, newest first."""
+    from perdure.cli.base.render import cut, date_time
+
+    page = with_client(url, lambda client: client.bulk.list(limit=limit))
+    print_list(
+        as_json,
+        page.jobs,
+        ("ID", "ACTION", "STATE", "TOTAL", "DONE", "REFUSED", "STARTED", "BY", "NOTE"),
+        lambda job: (
+            job.id,
+            job.action.value,
+            _state(job),
+            _words(job.total, job.at_least),
+            f"{job.done:,}",
+            f"{job.refused:,}",
+            date_time(job.created_at_us),
+            job.started_by,
+            cut(job.note or "", 60),
+        ),
+        empty="No bulk jobs; `perdure bulk cancel --workflow NAME --dry-run` looks at what one would do.",
+        whole=("ID", "ACTION", "STATE", "STARTED"),
+    )
+
+
+STATE_STYLE: Final = {"held": "yellow", "running": "blue", "stopped": "yellow", "completed": "green"}
+
+
+def _state(job: "BulkJob") -> tuple[str, str]:
+    word = "held" if _is_held(job) else job.state.value
+    return word, STATE_STYLE[word]
+
+
+def _is_held(job: "BulkJob") -> bool:
+    return job.state.value == "running" and (job.starts_at_us or 0) > time.time() * 1e6
+
+
+def show(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Show the filters, progress and author of a bulk job."""
+    from perdure.cli.base.render import date_time, value
+
+    job = with_client(url, lambda client: client.bulk.get(id))
+    if as_json:
+        emit(job)
+        return
+    rate = None if job.per_second is None else f"{job.per_second:,.0f} a second"
+    print_facts(
+        [
+            ("id", job.id),
+            ("action", job.action.value),
+            ("state", _state(job)),
+            ("filters", value(job.filters, 400)),
+            ("options", None if job.options is None or bytes(job.options) == b"{}" else value(job.options, 400)),
+            ("newest", job.newest),
+            ("total", _words(job.total, job.at_least)),
+            ("done", f"{job.done:,}"),
+            ("refused", f"{job.refused:,}" if job.refused else None),
+            ("for later", f"{job.later:,}" if job.later else None),
+            ("left", f"{job.left:,}" if job.left else None),
+            ("rate", rate),
+            ("started", f"{date_time(job.created_at_us)} by {job.started_by}"),
+            ("starts" if _is_held(job) else "held until", date_time(job.starts_at_us) or None),
+            ("ended", None if job.ended_at_us is None else date_time(job.ended_at_us)),
+            ("note", job.note),
+        ]
+    )
+    if _is_held(job):
+        note(f"`perdure bulk continue {job.id}` starts it now, `perdure bulk stop {job.id}` undoes it.")
+    if job.state.value == "stopped":
+        note(f"`perdure bulk continue {job.id}` continues it.")
+
+
+def items(
+    id: JobArgument,
+    state: Annotated[str | None, typer.Option("--state", help="done, refused or later.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most this many.", min=1, max=100_000)] = 100,
+    url: UrlOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the executions of a bulk job, with reasons of refusals."""
+    from perdure.cli.base.render import date_time
+    from perdure.wire.steering.bulk import BulkItem, ItemState, ListBulkItems
+
+    check_choice("--state", state, [*ItemState])
+    kind = None if state is None else ItemState(state)
+
+    async def work(client: "Client") -> list[BulkItem]:
+        found: list[BulkItem] = []
+        cursor: str | None = None
+        while True:
+            op = ListBulkItems(id, kind, cursor, min(limit - len(found), 1_000))
+            page = await client._transport.call(op)
+            found.extend(page.items)
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit:
+                return found
+
+    print_list(
+        as_json,
+        with_client(url, work),
+        ("EXECUTION", "STATE", "AT", "STARTED", "REASON"),
+        lambda item: (
+            item.execution_id,
+            (item.state.value, ITEM_STYLE[item.state]),
+            date_time(item.at_us),
+            item.made_id or "",
+            item.reason or "",
+        ),
+        empty="No executions yet." if state is None else f"No executions are {state}.",
+        whole=("EXECUTION", "STATE", "AT", "STARTED"),
+    )
+
+
+ITEM_STYLE: Final = {"done": "green", "refused": "red", "later": "yellow"}
+
+
+def stop(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Stop a bulk job until it is continued.
+
+    A held one has changed nothing.
+    """
+    job = with_client(url, lambda client: client.bulk.stop(id))
+    text = f"{id} is stopped with {job.left:,} left; `perdure bulk continue {id}` continues it."
+    print_result(as_json, job, text)
+
+
+def continue_(id: JobArgument, url: UrlOption = None, as_json: JsonFlag = False) -> None:
+    """Continue a stopped bulk job, or start a held one."""
+    job = with_client(url, lambda client: client.bulk.continue_job(id))
+    _watch_to_end(url, job, as_json=as_json)

@@ -1,0 +1,134 @@
+"""A service is a class whose methods serve the operations of one noun.
+
+    class Schedules(Service):
+        @serves(GetSchedule)
+        async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule: ...
+
+HTTP requests and calls in the same process both end in `Engine.serve`, which runs the checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+from uuid_utils import uuid7
+
+from perdure.engine.base.core import Core
+from perdure.store.interface import Verb
+from perdure.store.verbs.base.idempotency import Idempotency
+from perdure.wire.base.access import Principal, Role, check_role
+from perdure.wire.base.errors import BadRequest
+from perdure.wire.base.operation import Operation, client_form, is_checked, validated
+
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+O = TypeVar("O")  # noqa: E741  # an operation
+
+
+class Scope(Struct, frozen=True):
+    project_id: str
+    """Empty for a user who named no project, where none is needed."""
+    idempotency: Idempotency | None = None
+    principal: Principal | None = None
+    """None: the embedding program, which may do all in its project."""
+    poll: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    """A block for a long wait. It ends early, without an error, when the server stops."""
+    leases: dict[str, int] | None = None
+    """By worker whose beats came over the caller's connection, the end of the lease (µs)."""
+
+    encoded: bool = False
+    """The SDK of this process has made the request's payloads and results, and checked them."""
+
+    def has_role(self, role: Role) -> bool:
+        return self.principal is None or self.principal.role.includes(role)
+
+    def check_role(self, needed: Role) -> None:
+        """Raises Forbidden."""
+        if self.principal is not None:
+            check_role(self.principal, needed)
+
+    @property
+    def user_id(self) -> str | None:
+        """None for a key and for the embedding program."""
+        return None if self.principal is None else self.principal.user_id
+
+
+def once(op: Operation[Any], key: str) -> Idempotency:
+    """The idempotency of an operation that a caller in this process repeats under `key`."""
+    body = client_form(type(op)).body
+    sent = b"" if body is None else msgspec.json.encode(body(op))
+    options = op.endpoint.options
+    return Idempotency(options.get("recorded_as", options["name"]), key, hashlib.sha256(sent).hexdigest())
+
+
+Serve = Callable[[Scope, Any], Awaitable[Any]]
+
+
+def serves(
+    operation: type[Operation[R]],
+) -> Callable[[Callable[[S, Scope, O], Coroutine[Any, Any, R]]], Callable[[S, Scope, O], Coroutine[Any, Any, R]]]:
+    """mypy checks the reply, a test the parameter."""
+
+    def mark(
+        method: Callable[[S, Scope, O], Coroutine[Any, Any, R]],
+    ) -> Callable[[S, Scope, O], Coroutine[Any, Any, R]]:
+        method.operation = operation  # type: ignore[attr-defined]  # read below
+        return method
+
+    return mark
+
+
+class Service:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def write(self, verb: Verb[T]) -> T:
+        return await self._core.store.write(verb)
+
+    async def write_all(self, verbs: Sequence[Verb[T]]) -> Sequence[T | Exception]:
+        return await self._core.store.write_all(verbs)
+
+    async def read(self, verb: Verb[T]) -> T:
+        return await self._core.store.read(verb)
+
+    @property
+    def epoch(self) -> str:
+        return self._core.store.epoch
+
+    async def scan(self, verb: Verb[T]) -> T:
+        return await self._core.store.scan(verb)
+
+    def now_us(self) -> int:
+        return self._core.clock.now_us()
+
+    def new_id(self) -> str:
+        return str(uuid7())
+
+
+class Services:
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.methods: dict[type, Serve] = {}
+        for service in services:
+            for operation, name in _served(type(service)):  # type: ignore[arg-type]  # mypy asks for an instance's __hash__
+                self.methods[operation] = getattr(service, name)
+
+    def serve(self, scope: Scope, op: Operation[R]) -> Awaitable[R]:
+        method = self.methods.get(type(op))
+        if method is None:
+            raise BadRequest(f"Nothing serves {type(op).__name__} here.")
+        return method(scope, validated(op) if is_checked(type(op)) else op)
+
+
+@cache
+def _served(kind: type) -> list[tuple[type, str]]:
+    """Operations and the names of their methods."""
+    methods = inspect.getmembers(kind, inspect.iscoroutinefunction)
+    return [(method.operation, name) for name, method in methods if hasattr(method, "operation")]

@@ -1,0 +1,225 @@
+"""The service of schedules, and the loop that fires their due times."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from msgspec.structs import replace
+from uuid_utils import uuid7
+
+from perdure.engine.base.core import Core
+from perdure.engine.base.cursors import read_cursor, write_cursor
+from perdure.engine.base.service import Scope, Service, serves
+from perdure.store.verbs.clock import schedules
+from perdure.wire.base.brief_executions import StartedExecution
+from perdure.wire.base.errors import BadValue, PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.clock.calendar import SLOTS_MAX, Calendar, CalendarSchedule, GetCalendar, calendar_of
+from perdure.wire.clock.cron import cron
+from perdure.wire.clock.schedules import (
+    ChangeSchedule,
+    CreateSchedule,
+    DeleteSchedule,
+    Fires,
+    GetFires,
+    GetNextRuns,
+    GetSchedule,
+    GetScheduledWorkflows,
+    GetSchedulesForWorkflow,
+    ListSchedules,
+    NextRuns,
+    PreviewSchedule,
+    RunSchedule,
+    ScheduledWorkflows,
+    ScheduleMade,
+    SchedulePage,
+    ScheduleStatus,
+    StoredSchedule,
+)
+
+logger = logging.getLogger("perdure.engine")
+
+BATCH = 100
+"""Schedules per round, and executions per round for a schedule that is behind."""
+
+
+class Schedules(Service):
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._stuck: set[str] = set()
+        self.waiting_workflows: frozenset[str] = frozenset()
+        """An end of their executions may start a schedule's next one."""
+
+    @serves(CreateSchedule)
+    async def create(self, scope: Scope, op: CreateSchedule) -> ScheduleMade:
+        id = await self.write(
+            schedules.make_schedule(
+                project_id=scope.project_id,
+                id=self.new_id(),
+                spec=op,
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+            )
+        )
+        self.notify()
+        return ScheduleMade(id)
+
+    @serves(ChangeSchedule)
+    async def change(self, scope: Scope, op: ChangeSchedule) -> StoredSchedule:
+        changed = await self.write(
+            schedules.change_schedule(project_id=scope.project_id, change=op, now_us=self.now_us())
+        )
+        self.notify()
+        return changed
+
+    @serves(DeleteSchedule)
+    async def delete(self, scope: Scope, op: DeleteSchedule) -> None:
+        await self.write(schedules.delete_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
+
+    @serves(RunSchedule)
+    async def run(self, scope: Scope, op: RunSchedule) -> StartedExecution:
+        started = await self.write(
+            schedules.run_schedule(
+                project_id=scope.project_id,
+                schedule_id=op.schedule_id,
+                id=self.new_id(),
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+            )
+        )
+        return StartedExecution(started.execution_id, started.created_at_us)
+
+    @serves(GetSchedule)
+    async def get(self, scope: Scope, op: GetSchedule) -> StoredSchedule:
+        return self._shown(
+            await self.read(schedules.get_schedule(project_id=scope.project_id, schedule_id=op.schedule_id))
+        )
+
+    @serves(ListSchedules)
+    async def list(self, scope: Scope, op: ListSchedules) -> SchedulePage:
+        return await self._page(scope, op)
+
+    @serves(GetSchedulesForWorkflow)
+    async def list_of_workflow(self, scope: Scope, op: GetSchedulesForWorkflow) -> SchedulePage:
+        return await self._page(scope, op)
+
+    @serves(GetCalendar)
+    async def calendar(self, scope: Scope, op: GetCalendar) -> Calendar:
+        now_us = self.now_us()
+        from_us, to_us = op.range(now_us)
+        (before,) = (NEWEST,) if op.cursor is None else read_cursor(op.cursor, tuple[str], "newest")
+        found = await self.scan(
+            schedules.fires_between(
+                project_id=scope.project_id,
+                before=before,
+                limit=op.limit + 1,
+                from_us=from_us,
+                to_us=to_us,
+                fires_max=SLOTS_MAX,
+            )
+        )
+        page = found[: op.limit]
+        shown: list[CalendarSchedule] = []
+        for schedule, fires in page:
+            shown.append(calendar_of(schedule, fires, from_us, to_us, now_us))
+            await asyncio.sleep(0)  # 500 due times take milliseconds
+        return Calendar(
+            from_us=from_us,
+            to_us=to_us,
+            schedules=shown,
+            next_cursor=write_cursor((page[-1][0].id,)) if len(found) > op.limit else None,
+        )
+
+    async def _page(self, scope: Scope, op: ListSchedules | GetSchedulesForWorkflow) -> SchedulePage:
+        found = await self.read(
+            schedules.list_schedules(
+                project_id=scope.project_id, workflow_id=op.workflow_id, before=op.cursor or NEWEST, limit=op.limit + 1
+            )
+        )
+        shown = [self._shown(one) for one in found[: op.limit]]
+        return SchedulePage(shown, shown[-1].id if len(found) > op.limit else None)
+
+    @serves(GetScheduledWorkflows)
+    async def workflows(self, scope: Scope, op: GetScheduledWorkflows) -> ScheduledWorkflows:
+        return ScheduledWorkflows(await self.read(schedules.scheduled_workflows(project_id=scope.project_id)))
+
+    @serves(GetFires)
+    async def fires(self, scope: Scope, op: GetFires) -> Fires:
+        found = await self.read(
+            schedules.list_fires(
+                project_id=scope.project_id,
+                schedule_id=op.schedule_id,
+                before_us=1 << 62 if op.before is None else op.before,
+                limit=op.limit,
+            )
+        )
+        return Fires(found, len(found) == op.limit)
+
+    @serves(GetNextRuns)
+    async def next(self, scope: Scope, op: GetNextRuns) -> NextRuns:
+        """In the schedule's zone; for a paused schedule as if it went on now."""
+        schedule = await self.get(scope, GetSchedule(op.schedule_id))
+        read = cron(schedule.cron, schedule.timezone)
+        first = schedule.next_at_us
+        return NextRuns([read.local(at_us) for at_us in [first, *read.slots(first, 1 << 62, op.count - 1)]])
+
+    @serves(PreviewSchedule)
+    async def preview(self, scope: Scope, op: PreviewSchedule) -> NextRuns:
+        read = cron(op.cron, op.timezone)
+        return NextRuns([read.local(at_us) for at_us in read.slots(self._core.clock.now_us(), 1 << 62, op.count)])
+
+    def _shown(self, schedule: StoredSchedule) -> StoredSchedule:
+        """A paused schedule's next due time is shown as if it went on now."""
+        if schedule.status is ScheduleStatus.ACTIVE:
+            return schedule
+        try:
+            return replace(schedule, next_at_us=schedule.following(self._core.clock.now_us()))
+        except BadValue:  # only other servers know the zone
+            return schedule
+
+    def notify(self) -> None:
+        self._core.notifier.notify(("loop", "schedule"))
+
+    async def fire_due(self) -> float:
+        """The query is only a hint: each verb checks again under its row's lock, and skips a schedule that another
+        server is firing."""
+        core = self._core
+        now_us = core.clock.now_us()
+        # Stuck schedules stay due the longest, and must not crowd out the rest.
+        limit = BATCH + len(self._stuck)
+        due = await core.store.read(schedules.due_schedules(now_us=now_us, limit=limit))
+        self.waiting_workflows = due.waiting_workflows
+        if not due.schedules:
+            return 1.0 if due.next_at_us is None else min(max((due.next_at_us - now_us) / 1e6, 0.0), 1.0)
+        if due.since_us is not None:
+            core.stats.schedule_lag_seconds = (now_us - due.since_us) / 1e6
+        answers = await core.store.write_all(
+            [
+                schedules.fire_schedule(
+                    project_id=project_id,
+                    schedule_id=schedule_id,
+                    ids=[str(uuid7()) for _ in range(BATCH if every else 2)],
+                    now_us=now_us,
+                )
+                for project_id, schedule_id, every in due.schedules
+            ]
+        )
+        went_on = False
+        for (_, schedule_id, _), answer in zip(due.schedules, answers, strict=True):
+            if isinstance(answer, Unavailable | UnknownOutcome):
+                raise answer
+            if isinstance(answer, Exception):
+                self._complain(schedule_id, answer)
+            elif answer is not None:
+                self._stuck.discard(schedule_id)
+                went_on = True
+        return 0.0 if went_on else 1.0
+
+    def _complain(self, schedule_id: str, error: Exception) -> None:
+        """Log once. The schedule stays due."""
+        if schedule_id in self._stuck:
+            return
+        self._stuck.add(schedule_id)
+        known = error if not isinstance(error, PerdureError) else None
+        logger.error("Schedule %s cannot be fired here: %s", schedule_id, error, exc_info=known)

@@ -1,0 +1,114 @@
+"""Event triggers: the service, and the loop that starts executions for their events."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from msgspec.structs import asdict
+from uuid_utils import uuid7
+
+from perdure.engine.base.core import Core
+from perdure.engine.base.service import Scope, Service, serves
+from perdure.store.verbs.clock import triggers
+from perdure.wire.base.errors import PerdureError, Unavailable, UnknownOutcome
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.record import DONE, Done
+from perdure.wire.clock.triggers import (
+    DeleteEventTrigger,
+    ListEventTriggers,
+    RegisterEventTrigger,
+    TriggerPage,
+    TriggerSpec,
+)
+
+logger = logging.getLogger("perdure.engine")
+
+STARTS: Final = 100
+"""The most executions that one verb starts for a trigger."""
+
+
+class Triggers(Service):
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._stuck: set[str] = set()
+        self.topics: frozenset[tuple[str, str]] = frozenset()
+        """Project and topic of every trigger, as the latest look found them."""
+
+    @serves(RegisterEventTrigger)
+    async def register(self, scope: Scope, op: RegisterEventTrigger) -> Done:
+        values = asdict(op)
+        deployment_id = values.pop("deployment_id")
+        await self.write(
+            triggers.register_trigger(
+                project_id=scope.project_id,
+                deployment_id=deployment_id,
+                id=self.new_id(),
+                spec=TriggerSpec(**values),
+                now_us=self.now_us(),
+                idempotency=scope.idempotency,
+            )
+        )
+        self.notify()
+        return DONE
+
+    @serves(ListEventTriggers)
+    async def list(self, scope: Scope, op: ListEventTriggers) -> TriggerPage:
+        found = await self.read(
+            triggers.list_triggers(project_id=scope.project_id, before=op.cursor or NEWEST, limit=op.limit + 1)
+        )
+        page = found[: op.limit]
+        return TriggerPage(page, page[-1].id if len(found) > op.limit else None)
+
+    @serves(DeleteEventTrigger)
+    async def delete(self, scope: Scope, op: DeleteEventTrigger) -> None:
+        await self.write(triggers.delete_trigger(project_id=scope.project_id, trigger_id=op.trigger_id))
+
+    def notify(self) -> None:
+        self._core.notifier.notify(("loop", "trigger"))
+
+    def published(self, project_id: str, topic: str) -> None:
+        """Here or through another server."""
+        if (project_id, topic) in self.topics:
+            self.notify()
+
+    async def take_due(self) -> float:
+        """The look is only a hint: each verb looks again under its trigger's row lock, and skips a trigger that
+        another server serves."""
+        core = self._core
+        now_us = core.clock.now_us()
+        watched = await core.store.read(triggers.watched_topics())
+        self.topics = frozenset((one.project_id, one.topic) for one in watched)
+        due = [one for one in watched if one.due_at_us is not None and one.due_at_us <= now_us]
+        if not due:
+            coming = min((one.due_at_us for one in watched if one.due_at_us is not None), default=None)
+            pause = core.spread(1.0)
+            return pause if coming is None else min((coming - now_us) / 1e6, pause)
+        answers = await core.store.write_all(
+            [
+                triggers.take_for_trigger(
+                    project_id=one.project_id,
+                    trigger_id=one.trigger_id,
+                    ids=[str(uuid7()) for _ in range(STARTS)],
+                    now_us=now_us,
+                )
+                for one in due
+            ]
+        )
+        went_on = False
+        for one, answer in zip(due, answers, strict=True):
+            if isinstance(answer, Unavailable | UnknownOutcome):
+                raise answer
+            if isinstance(answer, Exception):
+                self._complain(one.trigger_id, str(answer), None if isinstance(answer, PerdureError) else answer)
+            elif answer.refused is not None:
+                self._complain(one.trigger_id, answer.refused, None)
+            else:
+                self._stuck.discard(one.trigger_id)
+                went_on = went_on or answer.started > 0
+        return 0.0 if went_on else 1.0
+
+    def _complain(self, trigger_id: str, why: str, error: Exception | None) -> None:
+        if trigger_id not in self._stuck:
+            self._stuck.add(trigger_id)
+            logger.error("Event trigger %s cannot start anything: %s", trigger_id, why, exc_info=error)

@@ -1,0 +1,63 @@
+"""The service that explains executions."""
+
+import asyncio
+from typing import Final
+
+from perdure.engine.base.service import Scope, Service, serves
+from perdure.engine.outside.dispatch import LEASE_US
+from perdure.store.verbs.insight import why
+from perdure.wire.insight.critical_path import PathExecution, Span, path_of
+from perdure.wire.insight.explain import explain, with_path
+from perdure.wire.insight.why import ExplainExecution, Why
+
+PATH_ROWS_MAX: Final = 20_000
+PATH_EXECUTIONS_MAX: Final = 1_000
+
+
+class Explanations(Service):
+    @serves(ExplainExecution)
+    async def explain(self, scope: Scope, op: ExplainExecution) -> Why:
+        now_us = self.now_us()
+        facts, acts = await self.scan(
+            why.explained(
+                project_id=scope.project_id,
+                execution_id=op.execution_id,
+                now_us=now_us,
+                lease_us=self._core.lease_us,
+                push_lease_us=LEASE_US,
+            )
+        )
+        found = explain(facts, acts, now_us)
+        if not op.slow:
+            return found
+        spans = await self._path(scope.project_id, op.execution_id, now_us)
+        # Thousands of rows would hold the event loop for too long.
+        return await asyncio.to_thread(with_path, found, spans)
+
+    async def _path(self, project_id: str, execution_id: str, now_us: int) -> list[Span]:
+        """Of descendants only those on the path are read. Empty if the execution is deleted meanwhile."""
+        root = await self._read(project_id, execution_id, PATH_ROWS_MAX)
+        if root is None:
+            return []
+        rows, executions = PATH_ROWS_MAX - len(root.rows), PATH_EXECUTIONS_MAX - 1
+        left = await _backwards(root, root.created_at_us, root.completed_at_us or now_us)
+        found: list[Span] = []
+        while left:
+            span = left.pop()
+            child = None
+            if span.child_id is not None and rows and executions:
+                child = await self._read(project_id, span.child_id, rows)
+            if child is None:
+                found.append(span)
+            else:
+                rows -= len(child.rows)
+                executions -= 1
+                left += await _backwards(child, span.from_us, span.to_us)
+        return found
+
+    async def _read(self, project_id: str, id: str, rows_max: int) -> PathExecution | None:
+        return await self.scan(why.path_execution(project_id=project_id, execution_id=id, rows_max=rows_max))
+
+
+async def _backwards(one: PathExecution, from_us: int, to_us: int) -> list[Span]:
+    return (await asyncio.to_thread(path_of, one, from_us, to_us))[::-1]

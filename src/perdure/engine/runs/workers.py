@@ -1,0 +1,39 @@
+"""The service of the list of workers."""
+
+from msgspec import structs
+
+from perdure.engine.base.core import Core
+from perdure.engine.base.cursors import read_cursor, write_cursor
+from perdure.engine.base.service import Scope, Service, serves
+from perdure.engine.outside.dispatch import LEASE_US
+from perdure.engine.runs.beats import Beats
+from perdure.store.verbs.runs import workers
+from perdure.wire.runs.workers import ListedWorker, ListWorkers, WorkerPage
+
+
+class Workers(Service):
+    def __init__(self, core: Core, beats: Beats) -> None:
+        super().__init__(core)
+        self._beats = beats
+
+    @serves(ListWorkers)
+    async def list(self, scope: Scope, op: ListWorkers) -> WorkerPage:
+        (after,) = ("",) if op.cursor is None else read_cursor(op.cursor, tuple[str], "first")
+        found = await self.scan(
+            workers.list_workers(
+                project_id=scope.project_id,
+                after=after,
+                limit=op.limit + 1,
+                now_us=self.now_us(),
+                lease_us=self._core.lease_us,
+                push_lease_us=LEASE_US,
+            )
+        )
+        page = [self._with_lease(one) for one in found[: op.limit]]
+        return WorkerPage(page, write_cursor((page[-1].id,)) if len(found) > op.limit else None)
+
+    def _with_lease(self, worker: ListedWorker) -> ListedWorker:
+        until_us = self._beats.lease_until_us(worker.id)
+        if until_us <= (worker.lease_until_us or 0):
+            return worker
+        return structs.replace(worker, lease_until_us=until_us, last_beat_at_us=until_us - self._core.lease_us)

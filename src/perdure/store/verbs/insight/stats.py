@@ -1,0 +1,323 @@
+"""Numbers over time, and what is open now."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import asdict
+
+from perdure.store.interface import query, record, records, verb
+from perdure.store.verbs.insight.ended import Folds
+from perdure.wire.base.status import Phase
+from perdure.wire.insight.attention import (
+    SAMPLES,
+    Cluster,
+    NewestDelivery,
+    Skipped,
+    Stuck,
+    Troubles,
+    Unserved,
+    attention,
+    clusters_of,
+)
+from perdure.wire.insight.stats import (
+    WORKFLOWS_MAX,
+    Buckets,
+    DeploymentEnds,
+    EndedBucket,
+    EndedCounts,
+    ErrorGroup,
+    KeyCounts,
+    Marker,
+    OpenCounts,
+    Overview,
+    Questions,
+    QueueStats,
+    Range,
+    SampledSteps,
+    StepTimes,
+    TimedBucket,
+    WorkerCounts,
+    WorkflowDetails,
+    WorkflowStats,
+    buckets_of,
+    percentile_ms,
+)
+from perdure.wire.insight.why_facts import FactRow
+from perdure.wire.runs.queues import Pause
+
+STUCK_MAX: Final = 1_000
+FAILURES_MAX: Final = 200
+"""Of one workflow: so many of its newest failures are sorted by error."""
+FAILING_MAX: Final = 10
+"""So many workflows with failures are looked at."""
+DELIVERIES_MAX: Final = 200
+DEPLOYMENTS_MAX: Final = 20
+ERRORS_MAX: Final = 5
+OPEN_MAX: Final = 10_000
+SAMPLED_MAX: Final = 200
+STEPS_MAX: Final = 5_000
+STEPS_SHOWN_MAX: Final = 50
+KEYS_MAX: Final = 100
+READY_US: Final = 10_000_000
+"""Work that is ready for less needs no attention: its worker may be starting."""
+
+
+class Ended(NamedTuple):
+    """Ends of a range, by bucket and phase."""
+
+    buckets: Mapping[int, Mapping[str, int]]
+    classes: Mapping[int, int]
+    """Completed executions by the class of their duration."""
+
+    @property
+    def total(self) -> EndedCounts:
+        phases: Counter[str] = Counter()
+        for counts in self.buckets.values():
+            phases.update(counts)
+        return EndedCounts(**phases)
+
+    def percentiles(self) -> dict[str, Any]:
+        return {"p50_ms": percentile_ms(self.classes, 0.5), "p95_ms": percentile_ms(self.classes, 0.95)}
+
+    def in_buckets(self, buckets: Buckets, now_us: int) -> list[EndedBucket]:
+        return [EndedBucket(at_us=at, **self.buckets.get(at, {})) for at in buckets.starts(now_us)]
+
+
+@verb(looks=True)
+async def overview(*, project_id: str, range: Range, now_us: int) -> Overview:
+    buckets = buckets_of(range, now_us)
+    all_ended, by_workflow = await _ended_by_workflow(project_id, buckets, now_us)
+    opened: dict[str, int] = dict(await query("open_by_workflow", project_id=project_id))
+    rows = [
+        _workflow_stats(id, by_workflow.get(id), opened.get(id, 0), buckets, now_us)
+        for id in by_workflow.keys() | opened.keys()
+    ]
+    rows.sort(key=lambda one: (-one.failed / (one.ended or 1), -one.ended, -one.open, one.workflow_id))
+    counts, oldest_at_us = await _open(project_id)
+    questions = await record(Questions, "count_questions", project_id=project_id, now_us=now_us)
+    assert questions is not None
+    workers = await record(WorkerCounts, "count_workers", project_id=project_id, now_us=now_us)
+    assert workers is not None
+    markers = await query("new_deployments", project_id=project_id, from_us=buckets.from_us, limit=DEPLOYMENTS_MAX)
+    return Overview(
+        as_of_us=now_us,
+        range=range,
+        from_us=buckets.from_us,
+        step_seconds=buckets.seconds,
+        counted_from_us=await _counted_from(buckets, now_us),
+        ended=all_ended.in_buckets(buckets, now_us),
+        ended_total=all_ended.total,
+        open=counts,
+        queued_oldest_at_us=oldest_at_us,
+        people=questions,
+        workers=workers,
+        attention=attention(await _troubles(project_id, rows, counts, questions, buckets, now_us)),
+        markers=[Marker(at_us, deployment_id) for deployment_id, at_us in reversed(markers)],
+        workflows=rows[:WORKFLOWS_MAX],
+    )
+
+
+@verb(looks=True)
+async def workflow_stats(
+    *, project_id: str, range: Range, now_us: int, after: str, limit: int
+) -> tuple[list[WorkflowStats], int | None]:
+    """By id, and since when ends are counted."""
+    buckets = buckets_of(range, now_us)
+    _, by_workflow = await _ended_by_workflow(project_id, buckets, now_us)
+    opened: dict[str, int] = dict(await query("open_by_workflow", project_id=project_id))
+    page = sorted(id for id in by_workflow.keys() | opened.keys() if id > after)[:limit]
+    rows = [_workflow_stats(id, by_workflow.get(id), opened.get(id, 0), buckets, now_us) for id in page]
+    return rows, await _counted_from(buckets, now_us)
+
+
+@verb(looks=True)
+async def workflow_details(*, project_id: str, workflow_id: str, range: Range, now_us: int) -> WorkflowDetails:
+    buckets = buckets_of(range, now_us)
+    of_workflow = {"project_id": project_id, "workflow_id": workflow_id}
+    whole, deployments, by_bucket = _nothing(), defaultdict[str, Ended](_nothing), defaultdict[int, Ended](_nothing)
+    rows = await query("ends_of_workflow", now_us=now_us, **of_workflow, **buckets._asdict())
+    for at_us, deployment_id, phase, took, n in rows:
+        for one in (whole, deployments[deployment_id], by_bucket[at_us]):
+            _count(one, at_us, phase, took, n)
+    newest = await records(Stuck, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
+    clusters = clusters_of(one for one in newest if one.at_us >= buckets.from_us)[:ERRORS_MAX]
+    phases: dict[str, int] = dict(await query("open_of_workflow", limit=OPEN_MAX, **of_workflow))
+    return WorkflowDetails(
+        as_of_us=now_us,
+        range=range,
+        from_us=buckets.from_us,
+        step_seconds=buckets.seconds,
+        counted_from_us=await _counted_from(buckets, now_us),
+        workflow_id=workflow_id,
+        open=OpenCounts(**phases),
+        open_exact=sum(phases.values()) < OPEN_MAX,
+        buckets=[
+            TimedBucket(at_us=at, **by_bucket[at].buckets.get(at, {}), **by_bucket[at].percentiles())
+            for at in buckets.starts(now_us)
+        ],
+        deployments=[
+            DeploymentEnds(deployment_id=id or None, **asdict(one.total), **one.percentiles())
+            for id, one in sorted(deployments.items(), reverse=True)
+        ],
+        errors=[await error_group(cluster) for cluster in clusters],
+        steps=await _sampled_steps(of_workflow),
+        **asdict(whole.total),
+        **whole.percentiles(),
+    )
+
+
+async def error_group(cluster: Cluster) -> ErrorGroup:
+    newest, *_ = members = cluster.members
+    failed = await records(FactRow, "failed_outcomes", execution_id=newest.id, limit=1, bytes_max=0)
+    error_class, message = cluster.pattern or (None, "")
+    return ErrorGroup(
+        error_class=error_class,
+        message=message,
+        workflow_id=cluster.workflow_id,
+        deployment_id=cluster.deployment_id,
+        place=next((row.name or row.key for row in failed), None),
+        count=len(members),
+        first_at_us=members[-1].at_us,
+        last_at_us=newest.at_us,
+        sample_ids=[one.id for one in members[:SAMPLES]],
+        filter=cluster.filter("failed"),
+    )
+
+
+async def _sampled_steps(of_workflow: Mapping[str, str]) -> SampledSteps:
+    ids = [id for (id,) in await query("newest_completed", limit=SAMPLED_MAX, **of_workflow)]
+    times: dict[str, list[int]] = defaultdict(list)
+    for name, took_us in await query("step_times", ids=json.dumps(ids), limit=STEPS_MAX) if ids else ():
+        times[name].append(took_us)
+    longest = sorted(times.items(), key=lambda item: -sum(item[1]))[:STEPS_SHOWN_MAX]
+    values = [
+        StepTimes(name=name, count=len(took), p50_ms=_share(took, 0.5), p95_ms=_share(took, 0.95))
+        for name, took in longest
+    ]
+    return SampledSteps(sampled=len(ids), values=values)
+
+
+def _share(took_us: list[int], share: float) -> int:
+    """A percentile in milliseconds."""
+    took_us.sort()
+    return round(took_us[min(int(share * len(took_us)), len(took_us) - 1)] / 1_000)
+
+
+@verb(looks=True)
+async def queue_stats(*, project_id: str, name: str, range: Range, now_us: int) -> QueueStats:
+    buckets = buckets_of(range, now_us)
+    ended = _nothing()
+    of_queue = {"project_id": project_id, "queue_name": name}
+    for at_us, phase, n in await query("ends_of_queue", now_us=now_us, **of_queue, **buckets._asdict()):
+        _count(ended, at_us, phase, -1, n)
+    return QueueStats(
+        as_of_us=now_us,
+        range=range,
+        from_us=buckets.from_us,
+        step_seconds=buckets.seconds,
+        counted_from_us=await _counted_from(buckets, now_us),
+        ended=ended.in_buckets(buckets, now_us),
+        keys=await records(KeyCounts, "keys_of_queue", limit=KEYS_MAX, **of_queue),
+    )
+
+
+async def _ended_by_workflow(project_id: str, buckets: Buckets, now_us: int) -> tuple[Ended, dict[str, Ended]]:
+    found: dict[str, Ended] = {}
+    whole = _nothing()
+    rows = await query("ends_by_workflow", project_id=project_id, now_us=now_us, **buckets._asdict())
+    for at_us, workflow_id, phase, took, n in rows:
+        of_workflow = found.get(workflow_id)
+        if of_workflow is None:
+            of_workflow = found[workflow_id] = _nothing()
+        for one in (whole, of_workflow):
+            _count(one, at_us, phase, took, n)
+    return whole, found
+
+
+def _nothing() -> Ended:
+    return Ended(defaultdict(Counter), Counter())
+
+
+def _count(one: Ended, at_us: int, phase: str, took: int, n: int) -> None:
+    assert isinstance(one.buckets, defaultdict)
+    assert isinstance(one.classes, Counter)
+    one.buckets[at_us][phase] += n
+    if took >= 0:
+        one.classes[took] += n
+
+
+def _workflow_stats(workflow_id: str, ended: Ended | None, open: int, buckets: Buckets, now_us: int) -> WorkflowStats:
+    one = ended or _nothing()
+    total = one.total
+    by_bucket = [one.buckets.get(at, {}) for at in buckets.starts(now_us)]
+    return WorkflowStats(
+        workflow_id=workflow_id,
+        ended=total.total,
+        failed=total.failed,
+        open=open,
+        **one.percentiles(),
+        ended_by_bucket=[sum(counts.values()) for counts in by_bucket],
+        failed_by_bucket=[counts.get(Phase.FAILED, 0) for counts in by_bucket],
+    )
+
+
+async def _counted_from(buckets: Buckets, now_us: int) -> int | None:
+    """None: all ends of the range are counted."""
+    folds = await record(Folds, "read_folds")
+    from_us = now_us if folds is None else folds.folded_from_us
+    return from_us if from_us > buckets.from_us else None
+
+
+async def _open(project_id: str) -> tuple[OpenCounts, int | None]:
+    """Also since when the first of them is ready."""
+    counts: Counter[str] = Counter()
+    ready_us: list[int] = []
+    for phase, n, since_us in await query("open_by_phase", project_id=project_id):
+        counts[phase] += n
+        if since_us is not None:
+            ready_us.append(since_us)
+    counts["queued"] = counts.pop("ready", 0) + counts.pop("delayed", 0)
+    return OpenCounts(**counts), min(ready_us, default=None)
+
+
+async def _troubles(
+    project_id: str,
+    workflows: list[WorkflowStats],
+    counts: OpenCounts,
+    questions: Questions,
+    buckets: Buckets,
+    now_us: int,
+) -> Troubles:
+    failing = sorted((one for one in workflows if one.failed), key=lambda one: -one.failed)[:FAILING_MAX]
+    failed: list[Stuck] = []
+    more_failed: set[str] = set()
+    for one in failing:
+        of_workflow = {"project_id": project_id, "workflow_id": one.workflow_id}
+        newest = await records(Stuck, "failed_of_workflow", limit=FAILURES_MAX, **of_workflow)
+        if len(newest) == FAILURES_MAX:
+            more_failed.add(one.workflow_id)
+        failed += [each for each in newest if each.at_us >= buckets.from_us]
+    asking = []
+    if questions.waiting:
+        first = {"after_us": 0, "after_id": "", "after_key": "", "limit": SAMPLES}
+        asking = [str(id) for id, *_ in await query("list_questions", project_id=project_id, **first)]
+    return Troubles(
+        blocked=await _stuck("blocked_executions", project_id, counts.blocked),
+        held=await _stuck("held_executions", project_id, counts.held),
+        failed=failed,
+        more_failed=more_failed,
+        unserved=await records(
+            Unserved, "unserved_of_project", project_id=project_id, before_us=now_us - READY_US, limit=DEPLOYMENTS_MAX
+        ),
+        questions=questions,
+        asking=asking,
+        pauses=await records(Pause, "list_pauses", project_id=project_id),
+        deliveries=await records(NewestDelivery, "newest_deliveries", project_id=project_id, limit=DELIVERIES_MAX),
+        skipped=await records(Skipped, "skipped_fires", project_id=project_id, from_us=buckets.from_us),
+    )
+
+
+async def _stuck(name: str, project_id: str, count: int) -> list[Stuck]:
+    return await records(Stuck, name, project_id=project_id, limit=STUCK_MAX) if count else []

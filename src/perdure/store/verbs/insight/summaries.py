@@ -1,0 +1,155 @@
+"""Rows of lists, with what says where their executions stand.
+
+Each fact takes one query for a whole page. Final executions need none.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from perdure.store.interface import query, records, verb
+from perdure.store.verbs.runs.find import UNENDED_US, find_ended, find_ids
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import FINAL, Phase
+from perdure.wire.insight.details import CHILDREN_MAX, Beside, FirstWait, LastRow, OpenChildren, Served, details
+from perdure.wire.insight.summaries import Ended, ExecutionSummary, read_ended
+from perdure.wire.insight.why_facts import Limit, Subject
+from perdure.wire.runs.admission import Rule
+from perdure.wire.runs.executions import ListFilters
+from perdure.wire.runs.queues import Pause
+
+PROGRESS_BYTES_MAX: Final = 1 << 10
+VALUE_BYTES_MAX: Final = 4 << 10
+"""Of a question, or of a failed try's error."""
+ROWS_MAX: Final = 20
+"""So many of an execution's last rows are looked at."""
+QUEUES_MAX: Final = 20
+"""Queues with limits of which the running executions are counted."""
+
+
+class _Pause(Struct, frozen=True):
+    number: int
+    pause: Pause
+
+
+async def summaries_of(project_id: str, ids: Iterable[str]) -> list[ExecutionSummary]:
+    """Of the executions among `ids` that exist, the newest first."""
+    given = {"ids": json.dumps([*ids]), "progress_bytes_max": PROGRESS_BYTES_MAX}
+    page = await records(Subject, "summaries", project_id=project_id, **given)
+    beside = await _beside(project_id, [one for one in page if one.summary.phase not in FINAL])
+    return [replace(one.summary, details=details(one, beside)) for one in page]
+
+
+async def _beside(project_id: str, page: list[Subject]) -> Beside:
+    waiting = _ids(page, Phase.WAITING)
+    running = _ids(page, Phase.RUNNING)
+    paused_tries = [one.summary.id for one in page if one.timer_key is None and one.summary.due_at_us is not None]
+    queued = [one for one in page if one.summary.phase is Phase.QUEUED]
+    return Beside(
+        waits=await _waits(waiting),
+        children=await _children(project_id, waiting),
+        steps=await _steps(project_id, running),
+        rows=await _rows(project_id, [*running, *{*waiting} & {*paused_tries}]),
+        limits=await _limits(project_id, queued),
+        pauses=await _pauses(project_id, [one.summary.id for one in queued if one.gate > 1]),
+        served=await _served(project_id, {one.summary.deployment_id for one in queued}),
+    )
+
+
+def _ids(page: list[Subject], phase: Phase) -> list[str]:
+    return [one.summary.id for one in page if one.summary.phase is phase]
+
+
+async def _waits(ids: list[str]) -> Mapping[str, FirstWait]:
+    if not ids:
+        return {}
+    found = await records(FirstWait, "first_waits", ids=json.dumps(ids), bytes_max=VALUE_BYTES_MAX)
+    return {one.execution_id: one for one in found}
+
+
+async def _children(project_id: str, ids: list[str]) -> Mapping[str, OpenChildren]:
+    if not ids:
+        return {}
+    found = await records(
+        OpenChildren, "open_among_children", project_id=project_id, ids=json.dumps(ids), children=CHILDREN_MAX
+    )
+    return {one.parent_id: one for one in found}
+
+
+async def _steps(project_id: str, ids: list[str]) -> Mapping[str, str]:
+    if not ids:
+        return {}
+    return dict(await query("long_steps", project_id=project_id, ids=json.dumps(ids)))
+
+
+async def _rows(project_id: str, ids: list[str]) -> Mapping[str, LastRow]:
+    if not ids:
+        return {}
+    given = {"rows": ROWS_MAX, "bytes_max": VALUE_BYTES_MAX}
+    found = await records(LastRow, "last_rows", project_id=project_id, ids=json.dumps(ids), **given)
+    return {one.execution_id: one for one in found}
+
+
+async def _limits(project_id: str, page: list[Subject]) -> Mapping[tuple[str, str], tuple[Rule, Limit]]:
+    groups = {(one.summary.queue_name, one.summary.concurrency_key or "") for one in page if one.gate == 1}
+    names = sorted({name for name, _ in groups})[:QUEUES_MAX]
+    if not names:
+        return {}
+    queues = {"project_id": project_id, "ids": json.dumps(names)}
+    held: dict[tuple[str, str | None], int] = {}
+    for name, key, count in await query("held_of_queues", **queues):
+        held[name, key] = count
+        held[name, None] = held.get((name, None), 0) + count
+    reached: dict[tuple[str, str], tuple[Rule, Limit]] = {}
+    for name, total, each in await query("limits_of_queues", **queues):
+        of_queue = held.get((name, None), 0)
+        for key in (key for one, key in groups if one == name):
+            of_key = held.get((name, key), 0)
+            if total is not None and of_queue >= total:
+                reached[name, key] = Rule.QUEUE_LIMIT, Limit(total, of_queue)
+            elif each is not None and of_key >= each:
+                reached[name, key] = Rule.KEY_LIMIT, Limit(each, of_key)
+    return reached
+
+
+async def _pauses(project_id: str, ids: list[str]) -> Mapping[int, Pause]:
+    if not ids:
+        return {}
+    found = await records(_Pause, "numbered_pauses", project_id=project_id, ids=json.dumps(ids))
+    return {one.number: one.pause for one in found}
+
+
+async def _served(project_id: str, deployments: set[str | None]) -> Mapping[str, Served]:
+    names = sorted(name for name in deployments if name is not None)
+    if not names:
+        return {}
+    found: dict[str, Served] = {}
+    rows = await query("served_deployments", project_id=project_id, ids=json.dumps(names))
+    for name, python, protocol in rows:
+        known = found.get(name, Served())
+        found[name] = Served(known.pythons | {python}, max(known.protocol, protocol))
+    return found
+
+
+@verb(looks=True)
+async def list_summaries(
+    *, project_id: str, filters: ListFilters, before: str, limit: int
+) -> tuple[list[ExecutionSummary], str | None]:
+    """As `list_executions`, for people."""
+    ids, following = await find_ids(project_id, filters, before, limit)
+    return await summaries_of(project_id, ids), following
+
+
+@verb(looks=True)
+async def list_ended(
+    *, project_id: str, filters: ListFilters, before: str, limit: int
+) -> tuple[list[ExecutionSummary], str | None]:
+    """Ended executions, the newest end first. `before` is NEWEST or a place that this answered."""
+    place = Ended(UNENDED_US, NEWEST) if before == NEWEST else read_ended(before)
+    found, following = await find_ended(project_id, filters, place, limit)
+    rows = {one.id: one for one in await summaries_of(project_id, [one.id for one in found])}
+    page = [rows[one.id] for one in found if one.id in rows]  # one may be deleted by now
+    return page, None if following is None else f"{following.at_us}-{following.id}"

@@ -1,0 +1,89 @@
+"""Model calls of an execution and of all below it."""
+
+import builtins
+import json
+from typing import Final
+
+from perdure.store.executions import unknown_execution
+from perdure.store.interface import query, query_many, record, records, verb
+from perdure.store.verbs.runs.find import id_bounds
+from perdure.wire.agents.usage import CALLS_MAX, EXECUTIONS_MAX
+from perdure.wire.agents.usage_sums import CallRow, SpendingExecution, UsageFacts
+from perdure.wire.base.fields import NEWEST
+from perdure.wire.base.status import FINAL
+from perdure.wire.insight.spend import AgentCall, Spend, SpendSums
+from perdure.wire.insight.stats import Range, buckets_of
+
+PAGE: Final = 50
+VALUE_BYTES_MAX: Final = 1 << 20
+AGENTS_MAX: Final = 500
+AGENT_RUNS_MAX: Final = 2_000
+AGENT_CALLS_MAX: Final = 5_000
+AGENT_VALUE_BYTES_MAX: Final = 256 << 10
+
+
+@verb(looks=True)
+async def usage(*, project_id: str, execution_id: str) -> UsageFacts:
+    """Raises NotFound."""
+    root = await record(SpendingExecution, "spending_execution", project_id=project_id, id=execution_id)
+    if root is None:
+        raise unknown_execution(execution_id)
+    tree, level = [root], [root]
+    while level and len(tree) <= EXECUTIONS_MAX:
+        level = await records(
+            SpendingExecution,
+            "spending_below",
+            project_id=project_id,
+            ids=json.dumps([one.id for one in level]),
+            limit=EXECUTIONS_MAX + 1 - len(tree) + 1,
+        )
+        tree += level
+    whole = len(tree) <= EXECUTIONS_MAX
+    rows: list[CallRow] = []
+    for one in tree[:EXECUTIONS_MAX]:
+        after = one.kept_rows or 0
+        page: list[CallRow] | None = None
+        while page is None or len(page) == PAGE:
+            if len(rows) >= CALLS_MAX:
+                return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole=False)
+            page = await records(
+                CallRow, "model_calls", execution_id=one.id, after=after, limit=PAGE, bytes_max=VALUE_BYTES_MAX
+            )
+            rows += page
+            after = page[-1].seq if page else after
+    return UsageFacts(tree[:EXECUTIONS_MAX], rows, whole)
+
+
+@verb(looks=True)
+async def spend(*, project_id: str, agent_id: str | None, range: Range, now_us: int) -> Spend:
+    """Of executions that began in the range. It reads the newest ones first."""
+    buckets = buckets_of(range, now_us)
+    sums = SpendSums(buckets, now_us)
+    names = [name for (name,) in await query("agent_names", project_id=project_id, limit=AGENTS_MAX)]
+    bounds = {"project_id": project_id, "created_after_us": buckets.from_us, "created_before_us": None}
+    _, floor_id = await id_bounds(bounds, NEWEST)
+    wanted = {"project_id": project_id, "floor_id": floor_id, "from_us": buckets.from_us, "limit": AGENT_RUNS_MAX + 1}
+    of_agents = [wanted | {"workflow_id": name} for name in names if agent_id in (None, name)]
+    rows = await query_many("ended_of_agent", [one | {"phase": phase} for one in of_agents for phase in sorted(FINAL)])
+    rows += await query_many("open_of_agent", of_agents)
+    runs = sorted(rows, reverse=True)
+    whole = len(runs) <= AGENT_RUNS_MAX
+    runs = runs[:AGENT_RUNS_MAX]
+    for _, name in runs:
+        sums.began(name)
+    ids = [id for id, _ in runs]
+    left = AGENT_CALLS_MAX
+    for first in builtins.range(0, len(ids), PAGE):
+        calls = await records(
+            AgentCall,
+            "calls_of_agents",
+            project_id=project_id,
+            ids=json.dumps(ids[first : first + PAGE]),
+            bytes_max=AGENT_VALUE_BYTES_MAX,
+            limit=left + 1,
+        )
+        sums.add(calls[:left])
+        left -= len(calls)
+        if left < 0:
+            break
+    return sums.result(range, whole=whole and left >= 0)

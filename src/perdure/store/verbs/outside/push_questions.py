@@ -1,0 +1,117 @@
+"""Questions of push workers. A suspending step publishes `suspend_{key}` on its run's topic, then reports that it
+waits.
+
+The event alone opens the wait, so an answer finds its question even if the worker dies.
+"""
+
+from msgspec import Raw
+
+from perdure.store.executions import StoredWait
+from perdure.store.interface import query, record, records, value
+from perdure.store.verbs.outside.push_steps import ENDS
+from perdure.store.verbs.runs.rows import deliver
+from perdure.wire.agents.approvals import ANSWERED, ASKED, How
+from perdure.wire.base.records import Kind
+from perdure.wire.runs.executions import Row
+from perdure.wire.runs.requests import EventItem
+
+
+def asks(data: bytes | None) -> bool:
+    """Whether a wait shows a question, which takes no earlier answer."""
+    return data is not None and data != b"null"
+
+
+async def alone_in(project_id: str, topic: str) -> str | None:
+    """The execution of a run that has only one."""
+    found: str | None = await value("alone_in_run", project_id=project_id, id=topic.rpartition("/")[2])
+    return found
+
+
+async def ask(project_id: str, execution_id: str, topic: str, seq: int, event: EventItem, now_us: int) -> None:
+    """Open the wait for a published question's answer, if its execution is of the topic's run.
+
+    The next attempt may repeat it. With other data, or after an early answer, it is a new question that an answer must
+    name.
+    """
+    assert event.event_type is not None
+    key = event.event_type.removeprefix(ASKED)
+    answer_type = f"{ANSWERED}{key}"
+    if not await query("lock_asking", project_id=project_id, id=execution_id, topic=topic):
+        return
+    if await outcome_there(execution_id, key):
+        return
+    known = await record(StoredWait, "read_wait", execution_id=execution_id, key=key)
+    asked = None if known is None else known.data
+    same = asked is not None and asked == bytes(event.data)
+    if known is not None and known.state == "open" and (same or known.event_type != answer_type):
+        return
+    early = known if known is not None and known.state == "early" and not asks(bytes(event.data)) else None
+    await query(
+        "ask_question",
+        execution_id=execution_id,
+        key=key,
+        project_id=project_id,
+        topic=topic,
+        after_seq=seq,
+        event_type=answer_type,
+        data=bytes(event.data),
+        now_us=early.opened_at_us if early is not None else later(0 if known is None else known.opened_at_us, now_us),
+        must_name=int(asked is not None and early is None),
+    )
+    await take_early(
+        project_id, execution_id, key, now_us, topic=topic, answer_type=answer_type, early=early, after=seq
+    )
+
+
+def later(opened_at_us: int, now_us: int) -> int:
+    """A question's time is part of its id, so it is later than the one before under its key."""
+    return max(now_us, opened_at_us + 1)
+
+
+async def take_early(
+    project_id: str,
+    execution_id: str,
+    key: str,
+    now_us: int,
+    *,
+    topic: str,
+    answer_type: str,
+    early: StoredWait | None,
+    after: int,
+) -> None:
+    """Deliver an early answer: kept under the key (`early`), or published after the question."""
+    if early is not None:
+        assert early.data is not None
+        seq, data = None, early.data
+    else:
+        found = await query(
+            "first_event_of_type", project_id=project_id, topic=topic, after=after, event_type=answer_type
+        )
+        if not found:
+            return
+        seq, data = found[0]
+        answered_by = f"event {seq} of topic {topic!r}"
+        await note_answer(project_id, execution_id, key, Raw(data), answered_by=answered_by, now_us=now_us)
+    await query("meet_wait", execution_id=execution_id, key=key, event_seq=seq, data=None)
+    await deliver(project_id, execution_id, Kind.RESUME, now_us, key=key, name=topic, value=data)
+
+
+async def outcome_there(execution_id: str, key: str) -> bool:
+    rows = await records(Row, "outcomes_of_key", execution_id=execution_id, key=key)
+    return any(row.kind in ENDS for row in rows)
+
+
+async def note_answer(
+    project_id: str, execution_id: str, key: str, data: Raw, answered_by: str, now_us: int, how: How = How.API
+) -> None:
+    """Only the first answer is noted."""
+    await query(
+        "note_approval",
+        execution_id=execution_id,
+        key=key,
+        project_id=project_id,
+        answered_by=answered_by,
+        how=how.value,
+        data=bytes(data),
+        now_us=now_us,
+    )

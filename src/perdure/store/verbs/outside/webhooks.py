@@ -1,0 +1,163 @@
+"""Webhooks and their deliveries.
+
+The transaction of an end writes its messages. If a server dies between taking and settling, another one sends the
+message again: each is sent at least once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from perdure.store.interface import Enqueued, Notify, query, query_many, records, value, verb
+from perdure.store.records import to_values
+from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.wire.base.errors import BadRequest, NotFound
+from perdure.wire.outside.webhooks import Delivery, DeliveryState, Webhook
+
+WEBHOOKS_MAX = 20
+
+
+async def enqueue(project_id: str, execution_id: str, workflow_id: str, is_root: bool, now_us: int) -> None:
+    await query(
+        "insert_deliveries",
+        execution_id=execution_id,
+        project_id=project_id,
+        workflow_id=workflow_id,
+        is_root=int(is_root),
+        now_us=now_us,
+    )
+    await Notify(Enqueued())
+
+
+def host_of(url: str) -> str:
+    """Calls are counted by host, so that one that hangs does not hold up the rest."""
+    return urlsplit(url).netloc.lower()
+
+
+@verb(locks="project=project_id")
+async def make_webhook(
+    *,
+    project_id: str,
+    id: str,
+    url: str,
+    workflow_id: str | None,
+    description: str | None,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> Webhook:
+    """An equal webhook stays as it is. Raises BadRequest."""
+    first = await recall(project_id, idempotency)
+    if first is not None:
+        return Webhook(**msgspec.json.decode(first))
+    await query("lock_project", project_id=project_id)
+    known = await records(Webhook, "list_webhooks", project_id=project_id)
+    for one in known:
+        if (one.url, one.workflow_id) == (url, workflow_id):
+            await remember(project_id, idempotency, msgspec.json.encode(to_values(one)), now_us)
+            return one
+    if len(known) >= WEBHOOKS_MAX:
+        raise BadRequest(f"The project has {WEBHOOKS_MAX} webhooks, the most there may be; delete one first.")
+    made = Webhook(id=id, url=url, workflow_id=workflow_id, description=description, created_at_us=now_us)
+    await query("insert_webhook", made, project_id=project_id, host=host_of(url))
+    await query("count_webhooks", project_id=project_id)
+    await remember(project_id, idempotency, msgspec.json.encode(to_values(made)), now_us)
+    return made
+
+
+@verb(locks="project=project_id")
+async def delete_webhook(*, project_id: str, webhook_id: str) -> None:
+    """Pending deliveries fail when they are due. Raises NotFound."""
+    await query("lock_project", project_id=project_id)
+    if not await query("delete_webhook", project_id=project_id, id=webhook_id):
+        raise NotFound(f"Webhook {webhook_id!r} does not exist; `perdure webhooks ls` shows them.")
+    await query("count_webhooks", project_id=project_id)
+
+
+@verb(looks=True)
+async def list_webhooks(*, project_id: str) -> list[Webhook]:
+    """Newest first."""
+    return await records(Webhook, "list_webhooks", project_id=project_id)
+
+
+class TakenDelivery(NamedTuple):
+    project_id: str
+    execution_id: str
+    webhook_id: str
+    url: str
+    host: str
+    tries: int
+    """With this one; settling must show it."""
+
+
+@verb(sweep=True)
+async def take_deliveries(*, busy: str, limit: int, until_us: int, now_us: int) -> list[TakenDelivery]:
+    """Take due messages until `until_us`, except those for `busy` hosts (a JSON list)."""
+    rows = await query("take_deliveries", busy=busy, limit=limit, until_us=until_us, now_us=now_us)
+    return [TakenDelivery(*row) for row in rows]
+
+
+@verb(looks=True)
+async def next_delivery() -> int | None:
+    at_us: int | None = await value("next_delivery")
+    return at_us
+
+
+@verb(locks="execution=taken.execution_id")
+async def settle_delivery(
+    *, taken: TakenDelivery, state: DeliveryState, status: int | None, answer: str, next_at_us: int | None
+) -> bool:
+    """False: another server has taken the message since."""
+    return bool(
+        await query(
+            "settle_delivery",
+            execution_id=taken.execution_id,
+            webhook_id=taken.webhook_id,
+            tries=taken.tries,
+            state=state.value,
+            status=status,
+            answer=answer,
+            next_at_us=next_at_us,
+        )
+    )
+
+
+@verb(locks="execution=taken[].execution_id")
+async def postpone_deliveries(*, taken: Sequence[TakenDelivery], next_at_us: int) -> None:
+    """Give back messages that were not tried."""
+    await query_many("postpone_delivery", [(next_at_us, one.execution_id, one.webhook_id, one.tries) for one in taken])
+
+
+@verb(locks="execution=execution_id")
+async def redeliver(*, project_id: str, execution_id: str, webhook_id: str, now_us: int) -> Delivery:
+    """Send a message again, under the same id, in any state. Raises NotFound."""
+    values: dict[str, Any] = {"project_id": project_id, "execution_id": execution_id, "webhook_id": webhook_id}
+    if not await query("redeliver", now_us=now_us, **values):
+        raise NotFound("This delivery does not exist; GET /api/v1/webhooks/deliveries lists them.")
+    await Notify(Enqueued())
+    (again,) = await records(Delivery, "read_delivery", **values)
+    return again
+
+
+@verb(looks=True)
+async def list_deliveries(
+    *, project_id: str, webhook_id: str | None, state: str | None, before: tuple[int, str, str], limit: int
+) -> list[Delivery]:
+    """Newest first."""
+    return await records(
+        Delivery,
+        "list_deliveries",
+        project_id=project_id,
+        webhook_id=webhook_id,
+        state=state,
+        before_us=before[0],
+        before_id=before[1],
+        before_webhook=before[2],
+        limit=limit,
+    )
+
+
+@verb(looks=True)
+async def deliveries_of(*, project_id: str, execution_id: str) -> list[Delivery]:
+    return await records(Delivery, "deliveries_of", project_id=project_id, execution_id=execution_id)

@@ -1,0 +1,372 @@
+"""Deployments. The kind of a deployment's workers, native or push, changes only while it has no worker of the other
+kind."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from msgspec import json
+from msgspec.structs import asdict
+
+from perdure.store.executions import JournalRow
+from perdure.store.interface import Notify, Ready, Written, query, query_many, record, records, value, verb
+from perdure.store.verbs.runs.queues import put_queue
+from perdure.wire.base.errors import BadRequest, BadValue, Conflict, DeploymentNotFound, NotFound
+from perdure.wire.base.limits import GATHERED_BYTES_MAX
+from perdure.wire.base.records import Kind
+from perdure.wire.base.times import NEVER_US
+from perdure.wire.runs.deployments import Deployment, DeploymentStatus, ListedDeployment
+from perdure.wire.runs.drains import Drain, IdleExecution, drain_of
+from perdure.wire.runs.requests import QueueSpec
+from perdure.wire.runs.workflows import (
+    TOOL_CHARS_MAX,
+    TOOL_PREFIX,
+    WORKFLOWS_MAX,
+    RegisteredWorkflow,
+    WorkflowDescription,
+    WorkflowType,
+    tool_name,
+)
+
+IDLE_MAX: Final = 1_000
+"""So many waiting executions are looked at for the end of a drain."""
+
+_MARKED: Final = re.compile(r"_[0-9a-f]{6}$")
+"""The end of a tool's name that does not say the whole id of its workflow."""
+
+
+class Standing(NamedTuple):
+    fresh: bool
+    """Unknown so far, or retired: new executions go there from now on."""
+    changes_sides: bool
+    """Its workers so far were of the other kind."""
+
+
+async def look_at_deployment(project_id: str, deployment_id: str, now_us: int, *, push: bool) -> Standing:
+    """Before a registration's first write. Raises Conflict while workers of the other kind serve the deployment."""
+    known = await _lock(project_id, deployment_id)
+    if known is None:
+        return Standing(fresh=True, changes_sides=False)
+    was_push, retired = known
+    changes = was_push is not push
+    if changes and await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
+        other, this = ("push", "native") if was_push else ("native", "push")
+        raise Conflict(
+            f"Deployment {deployment_id!r} is served by {other} workers at this moment, and cannot be served by {this} "
+            "workers beside them; give these another deployment id, or stop those first."
+        )
+    return Standing(fresh=retired, changes_sides=changes)
+
+
+async def _lock(project_id: str, deployment_id: str) -> tuple[bool, bool] | None:
+    """Whether it has push workers, and whether it is retired."""
+    for push, retired_at_us in await query("lock_deployment", project_id=project_id, id=deployment_id):
+        return bool(push), retired_at_us is not None
+    return None
+
+
+async def _lock_active(project_id: str, deployment_id: str) -> bool:
+    """Whether it has push workers. Raises DeploymentNotFound."""
+    known = await _lock(project_id, deployment_id)
+    if known is None or known[1]:
+        raise unknown_deployment(deployment_id)
+    return known[0]
+
+
+async def enter_deployment(project_id: str, deployment_id: str, now_us: int, standing: Standing, *, push: bool) -> None:
+    """After `look_at_deployment`, make the deployment active."""
+    await query("upsert_deployment", project_id=project_id, id=deployment_id, now_us=now_us, push=int(push))
+    if standing.fresh:
+        await _make_current(project_id, deployment_id, now_us)
+
+
+async def offer_work(project_id: str, deployment_id: str, now_us: int) -> None:
+    """Release the executions that waited for this registration."""
+    unblocked = await query("unblock", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
+    await query_many(
+        "insert_journal",
+        [JournalRow(id, seq, at_us, Kind.UNBLOCKED, attempt) for id, seq, at_us, attempt in sorted(unblocked)],
+    )
+    await Notify(Ready(project_id, deployment_id), *[Written(id) for id, _, _, _ in unblocked])
+
+
+async def put_push_deployment(project_id: str, deployment_id: str, now_us: int) -> None:
+    """Make or keep a deployment of push workers. Raises Conflict while native workers serve it."""
+    standing = await look_at_deployment(project_id, deployment_id, now_us, push=True)
+    await enter_deployment(project_id, deployment_id, now_us, standing, push=True)
+    if standing.changes_sides:
+        await query("delete_workflows", project_id=project_id, deployment_id=deployment_id)
+    await adopt_early("adopt_any_early", project_id, deployment_id)
+    await offer_work(project_id, deployment_id, now_us)
+
+
+async def adopt_early(name: str, project_id: str, deployment_id: str) -> int:
+    """Adopt early executions by the query `name`. Their gates become those of limits, so pauses mark them again."""
+    adopted = await query(name, project_id=project_id, deployment_id=deployment_id)
+    if adopted:
+        await query("mark_again", project_id=project_id)
+    return len(adopted)
+
+
+@verb(sweep=True)
+async def catch_up() -> int:
+    """Release starts that raced with their project's first registration. Servers of the previous release may also miss
+    a queue's first limit. Answers how many."""
+    amount = 0
+    for project_id, name in await query("unmarked_queues"):
+        limits = await query("lock_queue", project_id=project_id, name=name)
+        if limits in ([], [(None, None)]):  # another server counts now, or the limits are gone
+            continue
+        amount += len(await query("mark_limited", project_id=project_id, name=name, gate=1))
+        await Notify(Ready(project_id, None))
+    for project_id, deployment_id, push in await query("forgotten_early"):
+        adopt = "adopt_any_early" if push else "adopt_early"
+        amount += await adopt_early(adopt, project_id, deployment_id)
+        await Notify(Ready(project_id, deployment_id))
+    return amount
+
+
+@verb(sweep=True)
+async def register_push_deployment(*, project_id: str, deployment_id: str, now_us: int) -> None:
+    await put_push_deployment(project_id, deployment_id, now_us)
+
+
+@verb(sweep=True)
+async def register_push_workflow(
+    *,
+    project_id: str,
+    deployment_id: str,
+    workflow_id: str,
+    type: WorkflowType,
+    trigger_on_event: bool,
+    scheduled: bool,
+    now_us: int,
+) -> None:
+    """Raises DeploymentNotFound, Conflict."""
+    if not await _lock_active(project_id, deployment_id):
+        raise Conflict(
+            f"Deployment {deployment_id!r} is served by native workers, whose registrations bring all its workflows."
+        )
+    await check_room(project_id, [workflow_id])
+    await query(
+        "put_workflow",
+        project_id=project_id,
+        deployment_id=deployment_id,
+        id=workflow_id,
+        type=type,
+        trigger_on_event=int(trigger_on_event),
+        scheduled=int(scheduled),
+        now_us=now_us,
+    )
+
+
+@verb(sweep=True)
+async def register_queues(*, project_id: str, deployment_id: str, queues: Sequence[QueueSpec]) -> None:
+    """Total limits stay. Raises DeploymentNotFound."""
+    await active_deployment(project_id, deployment_id)
+    for queue in queues:
+        await put_queue(project_id, queue, keep_total=True)
+
+
+async def active_deployment(project_id: str, deployment_id: str | None) -> str:
+    """By default the current one. Raises DeploymentNotFound if it is not active, BadRequest if the project has none."""
+    if deployment_id is None:
+        deployment_id = await value("current_deployment", project_id=project_id)
+        if deployment_id is None:
+            raise BadRequest("The project has no deployment yet; register one first, or name one.")
+    if (await _read(project_id, deployment_id)).status is DeploymentStatus.RETIRED:
+        raise unknown_deployment(deployment_id)
+    return deployment_id
+
+
+async def _read(project_id: str, deployment_id: str) -> Deployment:
+    """Raises DeploymentNotFound."""
+    found = await record(Deployment, "read_deployment", project_id=project_id, id=deployment_id)
+    if found is None:
+        raise unknown_deployment(deployment_id)
+    return found
+
+
+def unknown_deployment(deployment_id: str) -> DeploymentNotFound:
+    return DeploymentNotFound(
+        f"Deployment {deployment_id!r} does not exist, or is retired; `perdure deployments ls -a` shows all."
+    )
+
+
+@verb(looks=True)
+async def get_deployment(*, project_id: str, deployment_id: str) -> Deployment:
+    return await _read(project_id, deployment_id)
+
+
+STARTABLE_ROWS: Final = 1_000
+"""Old deployments have rows of the same names."""
+
+
+class RegistryPlace(NamedTuple):
+    """A place in registries: by name, then the newest first."""
+
+    after_id: str
+    before_us: int
+    after: str
+    """Its deployment."""
+
+
+FIRST_REGISTERED: Final = RegistryPlace("", 0, "")
+
+
+@verb(looks=True)
+async def list_workflows(
+    *, project_id: str, after: RegistryPlace, limit: int, offset: int
+) -> tuple[list[RegisteredWorkflow], RegistryPlace | None]:
+    """Workflows of active deployments, and the next place."""
+    found = await records(
+        RegisteredWorkflow, "list_workflows", project_id=project_id, limit=limit + 1, offset=offset, **after._asdict()
+    )
+    page = found[:limit]
+    last = page[-1] if len(found) > limit else None
+    return page, None if last is None else RegistryPlace(last.id, last.created_at_us, last.deployment_id)
+
+
+@verb(looks=True)
+async def get_workflow(*, project_id: str, workflow_id: str, deployment_id: str | None) -> RegisteredWorkflow:
+    """A workflow of one deployment, or of the newest that has it. Raises NotFound."""
+    found = await record(
+        RegisteredWorkflow, "read_workflow", project_id=project_id, workflow_id=workflow_id, deployment_id=deployment_id
+    )
+    if found is None:
+        where = "any deployment" if deployment_id is None else f"deployment {deployment_id!r}"
+        raise NotFound(f"Workflow {workflow_id!r} is not registered in {where}.")
+    return await _described(project_id, found)
+
+
+async def _described(project_id: str, found: RegisteredWorkflow) -> RegisteredWorkflow:
+    described = await value("read_description", project_id=project_id, deployment_id=found.deployment_id, id=found.id)
+    return found if described is None else found.described_by(json.decode(described, type=WorkflowDescription))
+
+
+@verb(looks=True)
+async def list_startable(*, project_id: str, after_id: str, limit: int) -> tuple[list[RegisteredWorkflow], str | None]:
+    """Workflows and agents of active deployments, each in its newest one, and the last name if there are more."""
+    rows = await records(
+        RegisteredWorkflow, "list_startable", project_id=project_id, after_id=after_id, limit=STARTABLE_ROWS
+    )
+    newest: dict[str, RegisteredWorkflow] = {}
+    for one in rows:
+        newest.setdefault(one.id, one)
+    page: list[RegisteredWorkflow] = []
+    size = 0
+    for one in list(newest.values())[:limit]:
+        if size > GATHERED_BYTES_MAX:
+            break
+        page.append(await _described(project_id, one))
+        size += sum(len(bytes(schema or b"")) for schema in (page[-1].input_schema, page[-1].output_schema))
+    more = len(newest) > len(page) or len(rows) == STARTABLE_ROWS
+    return page, page[-1].id if more else None
+
+
+@verb(looks=True)
+async def startable_by(*, project_id: str, tool: str) -> list[RegisteredWorkflow]:
+    """The workflow or agent that an MCP tool runs, or none. Reads names only, and one description."""
+    if len(tool) > TOOL_CHARS_MAX or not tool.startswith(TOOL_PREFIX):
+        return []
+    names = [tool.removeprefix(TOOL_PREFIX)]
+    if _MARKED.search(tool):
+        names += await _names(project_id)
+    for name in names:
+        if tool_name(name) == tool:
+            found = await record(RegisteredWorkflow, "read_startable", project_id=project_id, workflow_id=name)
+            if found is not None:
+                return [await _described(project_id, found)]
+    return []
+
+
+async def _names(project_id: str) -> list[str]:
+    return [id for (id,) in await query("workflow_names", project_id=project_id, limit=WORKFLOWS_MAX)]
+
+
+async def check_room(project_id: str, ids: Sequence[str]) -> None:
+    """Raises BadValue if a project would have too many workflows. The count includes those of retired deployments."""
+    known = set(await _names(project_id))
+    count = len(known.union(ids))
+    if count > WORKFLOWS_MAX and not known.issuperset(ids):
+        raise BadValue(
+            f"workflows: the project would have {count:,} workflows, agents and tools of different names; the limit is "
+            f"{WORKFLOWS_MAX:,}. Divide them among several projects.",
+            {"path": "workflows"},
+        )
+
+
+async def _make_current(project_id: str, deployment_id: str, now_us: int) -> None:
+    await query("supersede_deployments", project_id=project_id, deployment_id=deployment_id, now_us=now_us)
+    await query("use_deployment", project_id=project_id, deployment_id=deployment_id)
+
+
+@verb(sweep=True)
+async def use_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
+    await _lock_active(project_id, deployment_id)
+    await _make_current(project_id, deployment_id, now_us)
+    return await _read(project_id, deployment_id)
+
+
+@verb(sweep=True)
+async def retire_deployment(*, project_id: str, deployment_id: str, now_us: int) -> Deployment:
+    """Retire a deployment until a worker registers for it again. Raises DeploymentNotFound, Conflict."""
+    known = await _lock(project_id, deployment_id)
+    if known is None:
+        raise unknown_deployment(deployment_id)
+    if await value("current_deployment", project_id=project_id) == deployment_id:
+        raise Conflict(
+            f"Deployment {deployment_id!r} is the current one: new executions go there. Let them go to another one "
+            "first: `perdure deployments use ID`."
+        )
+    for id, phase in await query("any_open_of_deployment", project_id=project_id, deployment_id=deployment_id):
+        raise Conflict(
+            f"Deployment {deployment_id!r} is not empty: execution {id} is {phase}, for one. "
+            "`perdure deployments ls` counts what is open."
+        )
+    if await query("live_worker_of", project_id=project_id, deployment_id=deployment_id, now_us=now_us):
+        raise Conflict(f"Deployment {deployment_id!r} still has workers; stop them first.")
+    _, retired = known
+    if not retired:
+        await query("retire_deployment", project_id=project_id, id=deployment_id, now_us=now_us)
+    return await _read(project_id, deployment_id)
+
+
+@verb(looks=True)
+async def list_deployments(
+    *, project_id: str, retired: bool, before_us: int, after: str, limit: int, now_us: int
+) -> list[ListedDeployment]:
+    found = await records(
+        Deployment,
+        "list_deployments",
+        project_id=project_id,
+        retired=int(retired),
+        before_us=before_us,
+        after=after,
+        limit=limit,
+    )
+    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
+    open_: dict[str, dict[str, int]] = {}
+    for deployment_id, phase, amount in await query("count_open_by_deployment", project_id=project_id):
+        open_.setdefault(deployment_id, {})[phase] = amount
+    return [
+        ListedDeployment(**asdict(one), workers=workers.get(one.id, 0), open=open_.get(one.id, {})) for one in found
+    ]
+
+
+@verb(looks=True)
+async def drain(*, project_id: str, deployment_id: str, now_us: int) -> Drain:
+    """Raises DeploymentNotFound."""
+    of_deployment = {"project_id": project_id, "deployment_id": deployment_id}
+    deployment = await _read(project_id, deployment_id)
+    workers: dict[str, int] = dict(await query("count_live_workers", project_id=project_id, now_us=now_us))
+    counts = await query("count_open_by_deployment", project_id=project_id)
+    idle = await records(IdleExecution, "idle_of_deployment", limit=IDLE_MAX + 1, **of_deployment)
+    delayed = await record(IdleExecution, "last_delayed_of_deployment", beyond_us=NEVER_US, **of_deployment)
+    return drain_of(
+        deployment,
+        workers=workers.get(deployment_id, 0),
+        open={phase: amount for id, phase, amount in counts if id == deployment_id},
+        idle=idle[:IDLE_MAX] + ([] if delayed is None else [delayed]),
+        exact=len(idle) <= IDLE_MAX,
+    )

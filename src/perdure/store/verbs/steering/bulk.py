@@ -1,0 +1,387 @@
+"""Bulk jobs: one action on all executions that filters find.
+
+A job walks from its newest execution to the oldest. One transaction per page acts on the executions, writes an item for
+each, and moves the job's place. A server that is killed leaves the old place or the new one, and servers that work at
+the same job see each other's place: each execution is taken once.
+
+An execution of which another transaction holds a row is for later: a job that waited for rows in any order could meet
+a deadlock. The job takes these after its walk.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from perdure.store.executions import State
+from perdure.store.interface import query, query_many, record, records, value, verb
+from perdure.store.verbs.base.idempotency import Idempotency, recall, remember
+from perdure.store.verbs.base.pages import fitting
+from perdure.store.verbs.base.try_lock import try_lock, try_lock_below, try_lock_end
+from perdure.store.verbs.retention import delete_executions, final_tree
+from perdure.store.verbs.runs.find import find_ids, that_fit
+from perdure.store.verbs.runs.transitions import Canceller, cancel_tree
+from perdure.store.verbs.runs.waits import give_answer, lock_topic_of_wait
+from perdure.store.verbs.steering.acts import act_on
+from perdure.store.verbs.steering.fork_plans import later_keys
+from perdure.store.verbs.steering.forks import fork_one, retry_one
+from perdure.wire.base.errors import Conflict, KeyReused, NotFound, PerdureError
+from perdure.wire.base.limits import REPLY_BYTES_MAX
+from perdure.wire.base.record import reader, to_json
+from perdure.wire.base.records import NULL
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.executions import Execution, ListFilters
+from perdure.wire.steering.bulk import (
+    BulkAction,
+    BulkItem,
+    BulkJob,
+    ItemState,
+    JobState,
+    Selection,
+    place_after,
+    stored,
+)
+from perdure.wire.steering.forks import ForkExecution, RetryExecution
+from perdure.wire.steering.hands import ActOnExecution
+
+WALKED = ""
+"""The place of a job that has only items for later."""
+OPEN_MAX = 100
+"""Running and held jobs of one project."""
+PAUSE_US = 5_000_000
+"""A longer time between two pages does not count as work."""
+
+
+class Found(NamedTuple):
+    """Executions that match, newest first, and the place before which the next ones are; None: there are no more."""
+
+    ids: list[str]
+    place: str | None
+    sample: list[Execution]
+
+
+class NewJob(Struct, frozen=True):
+    id: str
+    selection: Selection
+    started_by: str
+    newest: str
+    total: int
+    at_least: bool
+    note: str | None
+    starts_at_us: int | None = None
+
+
+class RunningJob(Struct, frozen=True):
+    project_id: str
+    id: str
+    place: str
+
+
+class StoredSelection(Struct, frozen=True):
+    action: str
+    filters: bytes
+    options: bytes
+
+
+class Page(Struct, frozen=True):
+    """Executions to take next: from a place of the job to another one."""
+
+    selection: Selection
+    place: str
+    following: str
+    ids: Mapping[str, str]
+    """Executions, each with an id for what the action makes of it."""
+    refusal: str | None = None
+    """Refuse the executions with this reason, because the action failed on them."""
+
+    @property
+    def again(self) -> bool:
+        """Whether these are items for later."""
+        return self.place == WALKED
+
+
+class _Locked(Exception):
+    """Another transaction holds a row of the execution."""
+
+
+@verb(looks=True)
+async def find_matching(*, project_id: str, selection: Selection, before: str, limit: int, sample: int = 0) -> Found:
+    """`sample`: how many of them to read."""
+    wanted = selection.wanted()
+    if selection.action is BulkAction.RETRY and wanted.retried is None:
+        wanted = replace(wanted, retried=False)
+    ids, place = await find_ids(project_id, wanted, before, limit)
+    if selection.action is BulkAction.RESUME and ids:
+        asking = await query("asking_among", ids=json.dumps(ids), key=selection.options.key)
+        ids = sorted((id for (id,) in asking), reverse=True)
+    found: list[Execution] = []
+    if sample and ids:
+        sizes = await query("sizes_of", project_id=project_id, ids=json.dumps(ids[:sample]))
+        shown = ids[: fitting((size for _, size in sizes), REPLY_BYTES_MAX)]
+        found = await records(Execution, "list_executions", project_id=project_id, ids=json.dumps(shown))
+    return Found(ids, place, found)
+
+
+@verb(looks=True)
+async def count_later(*, project_id: str, ids: Sequence[str]) -> int:
+    """How many of these executions a retry asks about."""
+    return sum([bool(await later_keys(project_id, id)) for id in ids])
+
+
+@verb(locks="")
+async def start_job(
+    *,
+    project_id: str,
+    job: NewJob | PerdureError,
+    now_us: int,
+    idempotency: Idempotency | None = None,
+) -> BulkJob:
+    """A repeated request gets the first answer, also if by now the job would be refused (`job` is an error)."""
+    first = await _recall(project_id, idempotency)
+    if first is not None:
+        return first
+    if isinstance(job, PerdureError):
+        raise job
+    inserted = await query(
+        "insert_job",
+        job,
+        project_id=project_id,
+        action=job.selection.action.value,
+        filters=stored(job.selection.filters),
+        options=stored(job.selection.options),
+        place=place_after(job.newest),
+        now_us=now_us,
+        most=OPEN_MAX,
+    )
+    if not inserted:
+        raise _too_many()
+    made = await _read(project_id, job.id)
+    await remember(project_id, idempotency, msgspec.json.encode(to_json(made)), now_us)
+    return made
+
+
+async def _recall(project_id: str, same: Idempotency | None) -> BulkJob | None:
+    try:
+        answer = await recall(project_id, same)
+    except KeyReused:
+        assert same is not None
+        [(_, answer)] = await query("read_idempotency", project_id=project_id, route=same.route, key=same.key)
+        job = _answered(answer)
+        raise KeyReused(
+            f"Idempotency-Key {same.key!r} started bulk job {job.id} with another body ({job.action} of {job.total:,}, "
+            f"by {job.started_by}). Look: `perdure bulk show {job.id}`, or use a new key.",
+            {"job_id": job.id},
+        ) from None
+    return None if answer is None else _answered(answer)
+
+
+def _answered(answer: bytes) -> BulkJob:
+    twin = reader(BulkJob)
+    job: BulkJob = twin(msgspec.json.decode(answer, type=twin.type))
+    return job
+
+
+async def _read(project_id: str, job_id: str) -> BulkJob:
+    job = await record(BulkJob, "read_job", project_id=project_id, id=job_id)
+    if job is None:
+        raise NotFound(f"Bulk job {job_id!r} does not exist.")
+    return job
+
+
+@verb(looks=True)
+async def read_job(*, project_id: str, job_id: str) -> BulkJob:
+    """Raises NotFound."""
+    return await _read(project_id, job_id)
+
+
+@verb(looks=True)
+async def list_jobs(*, project_id: str, before: str, limit: int) -> list[BulkJob]:
+    return await records(BulkJob, "list_jobs", project_id=project_id, before=before, limit=limit)
+
+
+@verb(looks=True)
+async def list_items(
+    *, project_id: str, job_id: str, state: ItemState | None, before: str, limit: int
+) -> list[BulkItem]:
+    """Raises NotFound."""
+    await _read(project_id, job_id)
+    if state is None:
+        return await records(BulkItem, "list_items", job_id=job_id, before=before, limit=limit)
+    return await records(BulkItem, "list_items_in_state", job_id=job_id, state=state.value, before=before, limit=limit)
+
+
+@verb(locks="bulk_job=job_id")
+async def stop_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
+    """It waits for a page that is under way. Raises NotFound, and Conflict if the job is completed."""
+    return await _set_state(project_id, job_id, JobState.STOPPED, now_us)
+
+
+@verb(locks="bulk_job=job_id")
+async def continue_job(*, project_id: str, job_id: str, now_us: int) -> BulkJob:
+    """A held job starts at once. Raises NotFound, and Conflict if the job is completed."""
+    return await _set_state(project_id, job_id, JobState.RUNNING, now_us)
+
+
+async def _set_state(project_id: str, job_id: str, state: JobState, now_us: int) -> BulkJob:
+    for before, ended_at_us, starts_at_us in await query("lock_job", project_id=project_id, id=job_id):
+        if before == JobState.COMPLETED:
+            raise Conflict(f"Bulk job {job_id!r} completed at {rfc3339(ended_at_us)}.")
+        if before != state or starts_at_us is not None:
+            changed = await query(
+                "set_job_state", project_id=project_id, id=job_id, state=state.value, now_us=now_us, most=OPEN_MAX
+            )
+            if not changed:
+                raise _too_many()
+    return await _read(project_id, job_id)
+
+
+def _too_many() -> Conflict:
+    return Conflict(f"{OPEN_MAX} bulk jobs of this project are running or held. Wait until one ends, or stop one.")
+
+
+@verb(looks=True)
+async def due_jobs(*, now_us: int, limit: int) -> tuple[list[RunningJob], int | None]:
+    """The jobs of all projects that may run now, and when the next held one may."""
+    jobs = await records(RunningJob, "due_jobs", now_us=now_us, limit=limit)
+    return jobs, await value("next_job_due", now_us=now_us)
+
+
+@verb(looks=True)
+async def selection_of(*, project_id: str, job_id: str) -> StoredSelection | None:
+    return await record(StoredSelection, "selection_of_job", project_id=project_id, id=job_id)
+
+
+@verb(looks=True)
+async def later_items(*, job_id: str, after: str, limit: int) -> list[str]:
+    return [id for (id,) in await query("later_items", job_id=job_id, after=after, limit=limit)]
+
+
+@verb(sweep=True)
+async def work_job(*, project_id: str, job_id: str, page: Page, now_us: int, grace_us: int) -> int | None:
+    """Take a page of executions. Answers how many are done or refused; None: the job is not running, or another server
+    works at it."""
+    for place, started_by, note, later in await query("try_lock_job", project_id=project_id, id=job_id):
+        if place != page.place:
+            return None
+        ids = list(page.ids)
+        if page.again and ids:
+            found = await query("later_among", job_id=job_id, ids=json.dumps(ids))
+            ids = [id for (id,) in found]
+        job = _Job(
+            project_id=project_id,
+            id=job_id,
+            started_by=started_by,
+            note=note,
+            page=page,
+            wanted=page.selection.wanted(),
+            now_us=now_us,
+            grace_us=grace_us,
+        )
+        items = [await job.take(id) for id in ids]
+        await query_many(
+            "put_item", [(job_id, one.execution_id, one.state.value, one.made_id, one.reason, now_us) for one in items]
+        )
+        done, refused, put_off = [sum(one.state is state for one in items) for state in ItemState]
+        left = later + put_off - (len(ids) if page.again else 0)
+        is_over = page.following == WALKED and not left
+        await query(
+            "move_job",
+            project_id=project_id,
+            id=job_id,
+            place=page.following,
+            done=done,
+            refused=refused,
+            later=left - later,
+            state=(JobState.COMPLETED if is_over else JobState.RUNNING).value,
+            ended_at_us=now_us if is_over else None,
+            now_us=now_us,
+            pause_us=PAUSE_US,
+        )
+        return done + refused
+    return None
+
+
+class _Job(NamedTuple):
+    project_id: str
+    id: str
+    started_by: str
+    note: str | None
+    page: Page
+    wanted: ListFilters
+    now_us: int
+    grace_us: int
+
+    async def take(self, id: str) -> BulkItem:
+        """Act on one execution. Actions refuse before their first write, so a refusal leaves the page whole."""
+        if self.page.refusal is not None:
+            return BulkItem(id, ItemState.REFUSED, self.now_us, reason=self.page.refusal)
+        try:
+            made_id = await self._act(id)
+        except _Locked:
+            return BulkItem(id, ItemState.LATER, self.now_us)
+        except PerdureError as error:
+            return BulkItem(id, ItemState.REFUSED, self.now_us, reason=error.message)
+        return BulkItem(id, ItemState.DONE, self.now_us, made_id)
+
+    async def _act(self, id: str) -> str | None:
+        """Answers the execution that it started, if any. Raises PerdureError, and _Locked."""
+        project_id, selection = self.project_id, self.page.selection
+        key = selection.options.key
+        wait = None
+        if selection.action in (BulkAction.RESUME, BulkAction.ACT) and key is not None:
+            wait = await lock_topic_of_wait(project_id, id, key)
+        _demand(await try_lock(project_id, id))
+        state = await record(State, "read_state", project_id=project_id, id=id)
+        if state is None:
+            raise NotFound(f"Execution {id!r} was deleted before the job took it.")
+        if not await that_fit(project_id, self.wanted, [id]):
+            raise Conflict(f"Execution {id!r} is {state.phase} by now and does not match the filters any more.")
+        match selection.action:
+            case BulkAction.CANCEL:
+                _demand(await try_lock_end(project_id, id, state.parent_execution_id))
+                _demand(await try_lock_below(project_id, id))
+                by = Canceller(f"bulk job {self.id}", self.started_by, self.note)
+                await cancel_tree(project_id, id, by, self.now_us, self.grace_us)
+            case BulkAction.DELETE:
+                tree = await final_tree(project_id, id)
+                for one in tree:
+                    _demand(await try_lock(project_id, one))
+                await delete_executions(project_id, tree)
+            case BulkAction.RESUME:
+                assert key is not None
+                if wait is None or wait.state != "open":
+                    raise Conflict(f"Step {key!r} of execution {id!r} does not wait for an answer any more.")
+                data = NULL if selection.options.data is None else selection.options.data
+                await give_answer(project_id, id, key, data, self.now_us, answered_by=self.started_by)
+        return await self._act_with(id, self.page.ids[id])
+
+    async def _act_with(self, id: str, fresh_id: str) -> str | None:
+        """The actions that have requests with options."""
+        project_id, by, now_us = self.project_id, self.started_by, self.now_us
+        match self.page.selection.single(id, self.note):
+            case RetryExecution() as retry:
+                return (await retry_one(project_id, retry, fresh_id, by, now_us)).execution_id
+            case ForkExecution() as fork:
+                return (await fork_one(project_id, fork, fresh_id, by, now_us)).execution_id
+            case ActOnExecution() as act:
+                await act_on(project_id, act, acted_by=by, event_id=fresh_id, now_us=now_us)
+        return None
+
+
+def _demand(locked: bool) -> None:
+    if not locked:
+        raise _Locked
+
+
+@verb(sweep=True)
+async def prune_jobs(*, before_us: int, limit: int) -> bool:
+    """Delete the oldest job that was stopped or completed before, with at most `limit` of its items. Answers whether
+    there may be more."""
+    for project_id, job_id in await query("oldest_job", before_us=before_us):
+        if len(await query("prune_items", job_id=job_id, limit=limit)) < limit:
+            await query("delete_job", project_id=project_id, id=job_id)
+        return True
+    return False

@@ -1,0 +1,140 @@
+"""Pauses of queues, concurrency keys, workflows and deployments.
+
+A pause counts from its row on, because claims ask for it (`admission.sql`). Its number in `gate` keeps held executions
+out of the indexes of ready ones. `mark` writes it to those that were ready before, and `release` takes it away.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from perdure.store.interface import Notify, Ready, query, record, records, verb
+from perdure.store.verbs.runs.deployments import active_deployment
+from perdure.wire.base.errors import BadValue, WorkflowNotFound
+from perdure.wire.base.times import rfc3339
+from perdure.wire.runs.queues import Pause, PauseKind
+
+MARKED_AT_ONCE: Final = 2_000
+"""Claims share PostgreSQL's sweep connection, so these batches are short."""
+RELEASED_AT_ONCE: Final = 500
+
+
+class Paused(Struct, frozen=True, gc=False):
+    """The thing that a pause holds."""
+
+    project_id: str
+    kind: PauseKind
+    name: str
+    concurrency_key: str
+    """Empty for other kinds."""
+
+
+class _Marked(Paused, frozen=True, gc=False):
+    place: str | None
+
+
+class PauseWork(Struct, frozen=True, gc=False):
+    number: int
+    state: str
+    until_us: int | None
+
+
+class _Seen(Struct, frozen=True, gc=False):
+    workflow_id: str
+    id: str
+    covered: bool
+
+
+@verb(sweep=True)
+async def pause(*, what: Paused, until_us: int | None, note: str | None, paused_by: str, now_us: int) -> Pause:
+    """Answers it without `held`. Raises BadValue for an end that is past, WorkflowNotFound, DeploymentNotFound."""
+    if until_us is not None and until_us <= now_us:
+        raise BadValue(f"until: {rfc3339(until_us)} is past; name a later time.", {"path": "until"})
+    if what.kind is PauseKind.DEPLOYMENT:
+        await active_deployment(what.project_id, what.name)
+    elif what.kind is PauseKind.WORKFLOW and not await query(
+        "any_workflow", project_id=what.project_id, name=what.name
+    ):
+        raise WorkflowNotFound(f"Workflow {what.name!r} is in no active deployment; `perdure workflows` lists them.")
+    await query("begin_pause")
+    values = {**asdict(what), "until_us": until_us, "note": note, "paused_by": paused_by, "now_us": now_us}
+    paused = await record(Pause, "put_pause", **values)
+    assert paused is not None
+    return paused
+
+
+@verb(sweep=True)
+async def unpause(*, what: Paused) -> bool:
+    """False: it was not paused."""
+    await query("begin_pause")
+    if not await query("end_pause", **asdict(what)):
+        return False
+    await Notify(Ready(what.project_id, None))
+    return True
+
+
+@verb(looks=True)
+async def read_pause(*, what: Paused) -> Pause | None:
+    return await record(Pause, "read_pause", **asdict(what))
+
+
+@verb(sweep=True)
+async def end_due(*, now_us: int) -> list[Paused]:
+    """End the pauses whose time is over. Answers what they held."""
+    await query("begin_pause")
+    ended = await records(Paused, "end_due_pauses", now_us=now_us)
+    await Notify(*{Ready(one.project_id, None) for one in ended})
+    return ended
+
+
+@verb(looks=True)
+async def list_pauses(*, project_id: str) -> list[Pause]:
+    return await records(Pause, "list_pauses", project_id=project_id)
+
+
+@verb(looks=True)
+async def pauses_to_work() -> list[PauseWork]:
+    """Pauses with executions to mark or to release, and those that end by themselves."""
+    return await records(PauseWork, "pauses_to_work")
+
+
+@verb(sweep=True)
+async def mark(*, number: int) -> bool:
+    """Give the pause's number to the next executions that were ready before it. False: another server does."""
+    pause = await record(_Marked, "try_lock_pause", number=number, state="marking")
+    if pause is None:
+        return False
+    what = asdict(pause)
+    del what["place"]
+    workflow_id, after = ("", "") if pause.place is None else msgspec.json.decode(pause.place, type=tuple[str, str])
+    seen = await records(
+        _Seen,
+        "open_after",
+        workflow_id=workflow_id,
+        after=after,
+        limit=MARKED_AT_ONCE,
+        **what,
+    )
+    ids = [one.id for one in seen if one.covered]
+    if ids:
+        await query("mark_paused", number=number, ids=msgspec.json.encode(ids).decode(), **what)
+    more = len(seen) == MARKED_AT_ONCE
+    place = msgspec.json.encode((seen[-1].workflow_id, seen[-1].id)).decode() if more else None
+    await query("note_marked", number=number, state="marking" if more else "holding", place=place)
+    return True
+
+
+@verb(sweep=True)
+async def release(*, number: int) -> bool:
+    """Release the next executions that the ended pause holds. False: another server does, or they are locked."""
+    pause = await record(_Marked, "try_lock_pause", number=number, state="ending")
+    if pause is None:
+        return False
+    released = await query("release_paused", project_id=pause.project_id, number=number, limit=RELEASED_AT_ONCE)
+    if released:
+        await Notify(*{Ready(pause.project_id, deployment_id) for (deployment_id,) in released})
+    elif not await query("any_paused", number=number):
+        await query("delete_pause", number=number)
+    return bool(released)
